@@ -1,0 +1,237 @@
+//! The data that flows: entries in, batches of ticks, detections, alerts out.
+//!
+//! Pure data, no I/O, imports no sibling. Stages meet here and nowhere else.
+
+use std::{fmt, ops::Range, str::FromStr};
+
+/// Id of a Redis Stream entry: arrival time at the server and a sequence within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    /// Milliseconds since the Unix epoch, by the server's clock.
+    pub millis: u64,
+    /// Position among the entries of that millisecond.
+    pub seq: u64,
+}
+
+impl EntryId {
+    /// Sorts before every entry.
+    pub const ZERO: Self = Self { millis: 0, seq: 0 };
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.seq)
+    }
+}
+
+/// The text is not `<milliseconds>-<sequence>`.
+#[derive(Debug, thiserror::Error)]
+#[error("not an entry id: expected <milliseconds>-<sequence>")]
+pub struct NotAnEntryId;
+
+impl FromStr for EntryId {
+    type Err = NotAnEntryId;
+
+    /// A missing sequence reads as 0, as in Redis' own commands.
+    fn from_str(text: &str) -> Result<Self, NotAnEntryId> {
+        let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
+        Ok(Self { millis: millis.parse().map_err(|_| NotAnEntryId)?, seq: seq.parse().map_err(|_| NotAnEntryId)? })
+    }
+}
+
+/// Undecoded entries of one read, their bytes in one buffer.
+#[derive(Debug, Default)]
+pub struct Entries {
+    bytes: Vec<u8>,
+    /// Name and value of each field, as ranges of `bytes`.
+    fields: Vec<(Range<usize>, Range<usize>)>,
+    /// Id, and the entry's range of `fields`.
+    entries: Vec<(EntryId, Range<usize>)>,
+}
+
+impl Entries {
+    /// Starts the next entry; the fields that follow belong to it.
+    pub fn push_entry(&mut self, id: EntryId) {
+        let at = self.fields.len();
+        self.entries.push((id, at..at));
+    }
+
+    /// Adds a field to the entry begun last.
+    ///
+    /// # Panics
+    /// When no entry was begun.
+    pub fn push_field(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.fields.push((start..middle, middle..self.bytes.len()));
+        let (_, fields) = self.entries.last_mut().expect("a field follows its entry");
+        fields.end = self.fields.len();
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the read brought nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entry at `index`, in stream order.
+    pub fn get(&self, index: usize) -> Option<Entry<'_>> {
+        let (id, fields) = self.entries.get(index)?;
+        Some(Entry { id: *id, bytes: &self.bytes, fields: &self.fields[fields.clone()] })
+    }
+
+    /// All entries in stream order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        self.entries.iter().map(|(id, fields)| Entry {
+            id: *id,
+            bytes: &self.bytes,
+            fields: &self.fields[fields.clone()],
+        })
+    }
+}
+
+/// One undecoded entry: its id and its fields as the producer wrote them.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// The entry's id.
+    pub id: EntryId,
+    bytes: &'a [u8],
+    fields: &'a [(Range<usize>, Range<usize>)],
+}
+
+impl<'a> Entry<'a> {
+    /// Name and value of each field in the producer's order; names may repeat.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        self.fields.iter().map(move |(name, value)| (&bytes[name.clone()], &bytes[value.clone()]))
+    }
+
+    /// The value of the first field of that name.
+    pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.fields().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+}
+
+/// Stands for no symbol: such a row tells that event time has reached a whole second.
+pub const CLOCK: u32 = u32::MAX;
+
+/// Position of each standard column in [`Batch::columns`]; those of `[input.extra]` follow.
+pub mod column {
+    /// Traded since the symbol's previous tick, >= 0, venue's units.
+    pub const QUANTITY: usize = 0;
+    /// Traded in the session so far; never falls within a session.
+    pub const CUM_VOLUME: usize = 1;
+    /// Best bid, quote currency, > 0.
+    pub const BID: usize = 2;
+    /// Best ask, quote currency, > 0.
+    pub const ASK: usize = 3;
+    /// Quantity resting at the best bid, >= 0.
+    pub const BID_QUANTITY: usize = 4;
+    /// Quantity resting at the best ask, >= 0.
+    pub const ASK_QUANTITY: usize = 5;
+    /// Open interest as published, >= 0.
+    pub const OI: usize = 6;
+    /// Bit set of [`super::flag`], a whole number, never NaN.
+    pub const FLAGS: usize = 7;
+    /// Names by position, as manifests and `config.toml` write them.
+    pub const NAMES: [&str; 8] =
+        ["quantity", "cum_volume", "bid", "ask", "bid_quantity", "ask_quantity", "oi", "flags"];
+}
+
+/// Bits of the `flags` column.
+pub mod flag {
+    /// The producer's time was missing or absurd; estimated from the entry's arrival.
+    pub const TIME_ESTIMATED: u32 = 1;
+    /// The producer's time was before the symbol's previous tick; raised to that.
+    pub const OUT_OF_ORDER: u32 = 2;
+    /// Cumulative volume fell without a new session; the fall was not believed.
+    pub const VOLUME_REPAIRED: u32 = 4;
+    /// No trade: only quotes or open interest changed; the price is the last one.
+    pub const QUOTE_ONLY: u32 = 8;
+    /// First tick of the symbol in a new session day.
+    pub const SESSION_START: u32 = 16;
+}
+
+/// Rows of ticks by column: what one shard gets of one read, and what a guest call is made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Which entry of the read the row comes from, by index.
+    pub entry: Vec<u32>,
+    /// Interned symbol, or [`CLOCK`].
+    pub symbol: Vec<u32>,
+    /// Event time, ns since the Unix epoch, UTC.
+    pub time: Vec<u64>,
+    /// Last traded price, quote currency; NaN on clock rows, and before normalising where absent.
+    pub price: Vec<f64>,
+    /// Standard columns, then extra ones; NaN where absent.
+    pub columns: Vec<Vec<f64>>,
+}
+
+impl Batch {
+    /// An empty batch of `columns` columns.
+    pub fn new(columns: usize) -> Self {
+        Self { columns: vec![Vec::new(); columns], ..Self::default() }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.symbol.len()
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.symbol.is_empty()
+    }
+
+    /// Adds a row; `columns` has a value for each column.
+    pub fn push(&mut self, entry: u32, symbol: u32, time: u64, price: f64, columns: &[f64]) {
+        debug_assert_eq!(columns.len(), self.columns.len(), "a row fills every column");
+        self.entry.push(entry);
+        self.symbol.push(symbol);
+        self.time.push(time);
+        self.price.push(price);
+        for (column, value) in self.columns.iter_mut().zip(columns) {
+            column.push(*value);
+        }
+    }
+
+    /// Adds a clock row: event time has reached `time` just before `entry`.
+    pub fn push_clock(&mut self, entry: u32, time: u64) {
+        self.entry.push(entry);
+        self.symbol.push(CLOCK);
+        self.time.push(time);
+        self.price.push(f64::NAN);
+        for column in &mut self.columns {
+            column.push(f64::NAN);
+        }
+    }
+}
+
+/// Which way a detector expects, or saw, the price move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Upwards.
+    Up,
+    /// Downwards.
+    Down,
+    /// Not a matter of direction.
+    None,
+}
+
+impl Direction {
+    /// As alerts write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::None => "none",
+        }
+    }
+}
