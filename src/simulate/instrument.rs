@@ -1,0 +1,243 @@
+//! What is traded: names as NSE writes them, and how each follows its underlying.
+
+/// One instrument.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instrument {
+    /// Trading symbol, `NIFTY25NOV25750PE`.
+    pub symbol: String,
+    /// Number that a broker's feed knows it by.
+    pub token: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Units in one lot.
+    pub lot: u64,
+    /// Typical lots between two snapshots.
+    pub(super) depth: f64,
+    /// Index in [`UNDERLYINGS`].
+    pub(super) underlying: usize,
+    /// Months to expiry, counted from the near contract; 0 for stocks.
+    months: u32,
+}
+
+/// Kinds of instruments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Calculated, not traded: price alone.
+    Index,
+    /// Quotes and volume.
+    Stock,
+    /// Quotes, volume and open interest.
+    Future,
+    /// A right to buy at the strike.
+    Call {
+        /// In the underlying's currency.
+        strike: f64,
+    },
+    /// A right to sell at the strike.
+    Put {
+        /// In the underlying's currency.
+        strike: f64,
+    },
+}
+
+impl Instrument {
+    /// Whether open interest is published for it.
+    pub fn has_oi(&self) -> bool {
+        !matches!(self.kind, Kind::Index | Kind::Stock)
+    }
+
+    /// Its worth when the underlying stands at `spot`, > 0.
+    ///
+    /// Options follow a hyperbola between 0 and intrinsic value: it has their
+    /// shape (delta from 0 to 1, most time value at the strike, put-call parity)
+    /// and needs only a square root.
+    pub(super) fn fair_price(&self, spot: f64) -> f64 {
+        let time = (f64::from(self.months) + 1.0).sqrt();
+        let option = |moneyness: f64| {
+            let width = spot * UNDERLYINGS[self.underlying].swing * time;
+            (moneyness + (moneyness * moneyness + width * width).sqrt()) / 2.0
+        };
+        match self.kind {
+            Kind::Index | Kind::Stock => spot,
+            Kind::Future => spot * (1.0 + 0.005 * (f64::from(self.months) + 1.0)),
+            Kind::Call { strike } => option(spot - strike),
+            Kind::Put { strike } => option(strike - spot),
+        }
+        .max(0.05)
+    }
+
+    /// Usual distance between bid and ask, as a share of the price.
+    pub(super) fn spread_share(&self) -> f64 {
+        match self.kind {
+            Kind::Index | Kind::Stock | Kind::Future => 0.0001,
+            Kind::Call { .. } | Kind::Put { .. } => 0.002,
+        }
+    }
+}
+
+pub(super) struct Listing {
+    name: &'static str,
+    pub(super) price: f64,
+    lot: u64,
+    /// Between neighbouring strikes.
+    strike_step: f64,
+    /// Twice the worth of a near option at the money, as a share of the price.
+    swing: f64,
+    is_index: bool,
+}
+
+const fn stock(name: &'static str, price: f64, lot: u64, strike_step: f64) -> Listing {
+    Listing { name, price, lot, strike_step, swing: 0.05, is_index: false }
+}
+
+const fn index(name: &'static str, price: f64, lot: u64, strike_step: f64) -> Listing {
+    Listing { name, price, lot, strike_step, swing: 0.02, is_index: true }
+}
+
+/// Prices near those of November 2025; the course from there on is made up.
+pub(super) const UNDERLYINGS: [Listing; 32] = [
+    index("NIFTY", 25_750.0, 75, 50.0),
+    stock("ICICIBANK", 1_345.0, 700, 10.0),
+    stock("RELIANCE", 1_485.0, 500, 10.0),
+    stock("HDFCBANK", 987.0, 550, 5.0),
+    index("BANKNIFTY", 57_800.0, 35, 100.0),
+    stock("SBIN", 937.0, 750, 5.0),
+    stock("INFY", 1_482.0, 400, 10.0),
+    stock("TCS", 3_058.0, 175, 20.0),
+    stock("AXISBANK", 1_232.0, 625, 10.0),
+    stock("KOTAKBANK", 2_102.0, 400, 20.0),
+    stock("LT", 4_031.0, 175, 20.0),
+    stock("ITC", 420.0, 1600, 2.5),
+    stock("BHARTIARTL", 2_054.0, 475, 20.0),
+    stock("M&M", 3_487.0, 200, 50.0),
+    stock("BAJAJ-AUTO", 8_892.0, 75, 100.0),
+    stock("MARUTI", 16_186.0, 50, 100.0),
+    stock("SUNPHARMA", 1_690.0, 350, 10.0),
+    stock("HINDUNILVR", 2_466.0, 300, 20.0),
+    stock("TATASTEEL", 182.0, 5500, 1.0),
+    stock("JSWSTEEL", 1_206.0, 675, 10.0),
+    stock("NTPC", 337.0, 1500, 2.5),
+    stock("POWERGRID", 288.0, 1900, 2.5),
+    stock("ONGC", 255.0, 2250, 2.5),
+    stock("COALINDIA", 388.0, 1350, 5.0),
+    stock("TITAN", 3_747.0, 175, 20.0),
+    stock("ASIANPAINT", 2_510.0, 250, 20.0),
+    stock("ULTRACEMCO", 11_947.0, 50, 100.0),
+    stock("WIPRO", 240.0, 3000, 2.5),
+    stock("HCLTECH", 1_541.0, 350, 20.0),
+    stock("TECHM", 1_424.0, 600, 10.0),
+    stock("CIPLA", 1_501.0, 375, 10.0),
+    stock("HINDALCO", 848.0, 700, 5.0),
+];
+
+const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+
+/// The first `count` instruments: a few of each kind from the start, then ever more options.
+pub(super) fn universe(count: usize) -> Vec<Instrument> {
+    let mut list = Vec::with_capacity(count);
+    // An option, a future, a stock or index, and so on: small universes are mixed too.
+    let mut options = options();
+    for (underlying, listing) in UNDERLYINGS.iter().enumerate() {
+        list.extend(options.next());
+        list.push(future(underlying, 0));
+        let kind = if listing.is_index { Kind::Index } else { Kind::Stock };
+        list.push(Instrument {
+            symbol: listing.name.to_owned(),
+            token: 0,
+            kind,
+            lot: 1,
+            depth: 2.0 * listing.lot as f64,
+            underlying,
+            months: 0,
+        });
+    }
+    list.extend(options.take(count.saturating_sub(list.len())));
+    list.truncate(count);
+    for (token, instrument) in (1..).zip(&mut list) {
+        instrument.token = token * 256 + 2;
+    }
+    list
+}
+
+fn future(underlying: usize, months: u32) -> Instrument {
+    let listing = &UNDERLYINGS[underlying];
+    let symbol = format!("{}{}FUT", listing.name, expiry(months));
+    Instrument { symbol, token: 0, kind: Kind::Future, lot: listing.lot, depth: 2.0, underlying, months }
+}
+
+/// Options without end: month by month, from the strikes at the money outwards.
+fn options() -> impl Iterator<Item = Instrument> {
+    (0..).flat_map(|months| {
+        (0..40).flat_map(move |rung: i32| {
+            // At the money, one below, one above, two below, …
+            let distance = if rung % 2 == 0 { rung / 2 } else { -(rung + 1) / 2 };
+            (0..UNDERLYINGS.len()).flat_map(move |underlying| {
+                [false, true].map(|is_call| option(underlying, months, distance, is_call)).into_iter().flatten()
+            })
+        })
+    })
+}
+
+fn option(underlying: usize, months: u32, distance: i32, is_call: bool) -> Option<Instrument> {
+    let listing = &UNDERLYINGS[underlying];
+    let middle = (listing.price / listing.strike_step + 0.5).floor();
+    let strike = (middle + f64::from(distance)) * listing.strike_step;
+    let (kind, suffix) = if is_call { (Kind::Call { strike }, "CE") } else { (Kind::Put { strike }, "PE") };
+    let symbol = format!("{}{}{strike}{suffix}", listing.name, expiry(months));
+    (strike > 0.0).then_some(Instrument { symbol, token: 0, kind, lot: listing.lot, depth: 4.0, underlying, months })
+}
+
+/// `25NOV` is the near contract.
+fn expiry(months: u32) -> String {
+    let month = 10 + months;
+    format!("{}{}", 25 + month / 12, MONTHS[(month % 12) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_a_larger_universe_begins_with_the_smaller() {
+        let large = universe(20_000);
+        assert_eq!(large.len(), 20_000);
+        assert_eq!(large.iter().map(|i| &i.symbol).collect::<HashSet<_>>().len(), 20_000);
+        for count in [1, 3, 96, 97, 500] {
+            assert_eq!(universe(count), large[..count]);
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_exchange() {
+        let names: Vec<_> = universe(7).into_iter().map(|i| i.symbol).collect();
+        assert_eq!(
+            names,
+            [
+                "NIFTY25NOV25750PE",
+                "NIFTY25NOVFUT",
+                "NIFTY",
+                "NIFTY25NOV25750CE",
+                "ICICIBANK25NOVFUT",
+                "ICICIBANK",
+                "ICICIBANK25NOV1350PE"
+            ]
+        );
+        assert!(universe(5000).iter().any(|i| i.symbol == "ITC25NOV422.5CE"));
+        assert!(universe(20_000).iter().any(|i| i.symbol.contains("26JAN")));
+    }
+
+    #[test]
+    fn an_option_follows_its_underlying_by_a_plausible_delta() {
+        let all = universe(2000);
+        let delta = |symbol: &str| {
+            let option = all.iter().find(|i| i.symbol == symbol).unwrap();
+            option.fair_price(25_755.0) - option.fair_price(25_745.0)
+        };
+        assert!((delta("NIFTY25NOV25750CE") / 10.0 - 0.51).abs() < 0.02);
+        assert!((delta("NIFTY25NOV25750PE") / 10.0 + 0.49).abs() < 0.02);
+        assert!(delta("NIFTY25NOV25000CE") > 8.0);
+        assert!((0.0..2.0).contains(&delta("NIFTY25NOV26500CE")));
+    }
+}

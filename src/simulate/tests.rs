@@ -1,0 +1,146 @@
+use std::collections::{HashMap, VecDeque};
+
+use super::*;
+
+fn market(symbols: usize, dirt: f64) -> Simulator {
+    Simulator::new(&SimConfig { symbols, dirt, ..SimConfig::default() })
+}
+
+/// FNV-1a over everything that an entry would hold.
+fn digest(config: &SimConfig, ticks: usize, layout: Layout) -> u64 {
+    let mut simulator = Simulator::new(config);
+    let mut renderer = Renderer::new(layout);
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for _ in 0..ticks {
+        let tick = simulator.next().unwrap();
+        renderer.render(&simulator.instruments()[tick.instrument as usize], &tick, |name, value| {
+            for byte in name.iter().chain(value) {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        });
+    }
+    hash
+}
+
+/// The figures were written down once; another machine, toolchain or release must arrive at them too.
+#[test]
+fn the_same_seed_gives_the_same_bytes_everywhere() {
+    let config = SimConfig { symbols: 50, dirt: 0.1, ..SimConfig::default() };
+    let digests = [Layout::Json, Layout::Flat, Layout::Msgpack].map(|layout| digest(&config, 20_000, layout));
+    assert_eq!(digests, [13_906_763_152_216_530_750, 14_208_326_658_274_608_837, 8_617_233_250_563_620_280]);
+    assert_ne!(digest(&SimConfig { seed: 2, ..config }, 20_000, Layout::Json), digests[0]);
+}
+
+#[test]
+fn ticks_are_in_order_within_sessions_and_sane() {
+    let mut simulator = Simulator::new(&SimConfig { symbols: 30, rate: 0.05, ..SimConfig::default() });
+    let (mut last, mut days) = (0, 0);
+    let mut volumes = HashMap::new();
+    for _ in 0..200_000 {
+        let tick = simulator.next().unwrap();
+        assert!(tick.time >= last && tick.time.is_multiple_of(NS_PER_MS));
+        assert_eq!(calendar::in_session(tick.time), tick.time);
+        if calendar::day(tick.time) != calendar::day(last) {
+            days += 1;
+            volumes.clear();
+        }
+        last = tick.time;
+        assert!(volumes.insert(tick.instrument, tick.cum_volume).is_none_or(|v| v <= tick.cum_volume));
+        let on_grid = |price: f64| price >= 0.05 && (price * 20.0 - (price * 20.0).round()).abs() < 1e-6;
+        assert!(on_grid(tick.price), "{tick:?}");
+        let instrument = &simulator.instruments()[tick.instrument as usize];
+        match instrument.kind {
+            Kind::Index => assert_eq!((tick.bid, tick.cum_volume, tick.oi), (0.0, 0, 0)),
+            _ => assert!(on_grid(tick.bid) && on_grid(tick.ask) && tick.bid < tick.ask, "{tick:?}"),
+        }
+        assert_eq!(tick.oi > 0, instrument.has_oi());
+        // Strikes stay of use: the index is never far from where it began.
+        if instrument.symbol == "NIFTY" {
+            assert!((tick.price / 25_750.0 - 1.0).abs() < 0.1, "{}", tick.price);
+        }
+    }
+    assert!(days > 5, "{days} days");
+}
+
+#[test]
+fn dirt_leaves_the_market_as_it_is() {
+    let clean: Vec<_> = market(20, 0.0).take(20_000).collect();
+    let dirty: Vec<_> = market(20, 0.2).take(20_000).collect();
+    let mut counts = HashMap::<_, usize>::new();
+    for (clean, dirty) in clean.iter().zip(&dirty) {
+        assert_eq!(*clean, Tick { dirt: None, ..*dirty });
+        *counts.entry(dirty.dirt.map(|d| d as usize)).or_default() += 1;
+    }
+    let spoiled = 20_000 - counts[&None];
+    assert!((3800..4200).contains(&spoiled), "{spoiled}");
+    assert_eq!(counts.len(), 1 + Dirt::ALL.len(), "{counts:?}");
+}
+
+#[test]
+fn a_rendered_tick_says_what_the_tick_says() {
+    let mut simulator = market(3, 0.0);
+    let tick = simulator.by_ref().find(|tick| tick.instrument == 0).unwrap();
+    let mut text = Vec::new();
+    let instrument = &simulator.instruments()[0];
+    Renderer::new(Layout::Json).render(instrument, &tick, |_, json| text.extend_from_slice(json));
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(json["symbol"], "NIFTY25NOV25750PE");
+    assert_eq!(json["last_price"], tick.price);
+    assert_eq!(json["best_bid_price"], tick.bid);
+    assert_eq!(json["zerodha_cumulative_volume"], tick.cum_volume);
+    assert_eq!(json["open_interest"], tick.oi);
+    assert_eq!(json["exchange_timestamp_ms"], tick.time / NS_PER_MS);
+    let naive = json["exchange_timestamp"].as_str().unwrap();
+    let stamp: jiff::Timestamp = format!("{naive}+05:30").parse().unwrap();
+    assert_eq!(stamp.as_nanosecond(), i128::from(tick.time));
+}
+
+/// What the shipped breakout detector looks for, in its plainest form: a new five-minute high or low
+/// beyond the calm market's jitter while trading is at least one and a half times the usual.
+#[test]
+fn each_symbol_breaks_out_a_handful_of_times_an_hour() {
+    const HOURS: u64 = 5;
+    let simulator = market(12, 0.0);
+    let end = SimConfig::default().start + HOURS * 3600 * NS_PER_S;
+    let kinds: Vec<_> = simulator.instruments().iter().map(|i| i.kind).collect();
+    let mut watched: Vec<_> = kinds.iter().map(|_| Watch::default()).collect();
+    for tick in simulator.take_while(|tick| tick.time < end) {
+        watched[tick.instrument as usize].push(&tick);
+    }
+    for (kind, watch) in kinds.iter().zip(&watched).filter(|(kind, _)| **kind != Kind::Index) {
+        let an_hour = watch.breakouts as f64 / HOURS as f64;
+        assert!((1.0..20.0).contains(&an_hour), "{kind:?}: {an_hour} an hour");
+    }
+}
+
+#[derive(Default)]
+struct Watch {
+    window: VecDeque<(u64, f64, u64)>,
+    last_breakout: u64,
+    breakouts: u64,
+}
+
+impl Watch {
+    fn push(&mut self, tick: &Tick) {
+        const WINDOW: u64 = 300 * NS_PER_S;
+        while self.window.front().is_some_and(|(time, ..)| *time + WINDOW < tick.time) {
+            self.window.pop_front();
+        }
+        let warm = tick.time > SimConfig::default().start + WINDOW;
+        if warm && tick.time > self.last_breakout + 60 * NS_PER_S {
+            let (low, high) =
+                self.window.iter().fold((f64::MAX, f64::MIN), |(l, h), (_, price, _)| (l.min(*price), h.max(*price)));
+            let volume_at = |seconds: u64| {
+                let from = tick.time - seconds * NS_PER_S;
+                self.window.iter().find(|(time, ..)| *time >= from).map_or(0, |(.., volume)| tick.cum_volume - volume)
+            };
+            let busy = volume_at(5) as f64 / 5.0 > 1.5 * volume_at(300) as f64 / 300.0;
+            let margin = 0.1 * (high - low);
+            if busy && (tick.price > high + margin || tick.price < low - margin) {
+                self.breakouts += 1;
+                self.last_breakout = tick.time;
+            }
+        }
+        self.window.push_back((tick.time, tick.price, tick.cum_volume));
+    }
+}
