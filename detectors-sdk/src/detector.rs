@@ -16,8 +16,8 @@ pub trait Detector: Sized + 'static {
     /// The parameters: a struct with a field for each [`Param`](crate::Param) of the manifest; `()` for none.
     type Params: DeserializeOwned;
 
-    /// All that is remembered of one symbol. The SDK keeps one for each symbol,
-    /// and saves and restores it across restarts.
+    /// All that is remembered of one symbol, from `Default` at its first tick on. The
+    /// SDK keeps one for each symbol, and saves and restores it across restarts.
     type State: Default + Serialize + DeserializeOwned + 'static;
 
     /// Raise it whenever states saved before can't be read any more: a field was
@@ -48,7 +48,8 @@ pub trait Detector: Sized + 'static {
     fn on_tick(&self, state: &mut Self::State, tick: &Tick<'_>) -> Option<Detection>;
 
     /// Called for each symbol that has a state whenever event time has reached a
-    /// whole second, if [`WANTS_CLOCK`](Self::WANTS_CLOCK) says so.
+    /// whole second, if [`WANTS_CLOCK`](Self::WANTS_CLOCK) says so. Seconds in
+    /// which no symbol has a tick are passed over.
     fn on_clock(&self, state: &mut Self::State, clock: &Clock<'_>) -> Option<Detection> {
         let _ = (state, clock);
         None
@@ -80,6 +81,7 @@ impl<'a> Tick<'a> {
     /// When the manifest has no such position.
     #[inline]
     #[must_use]
+    #[track_caller]
     pub fn column(&self, position: usize) -> f64 {
         self.columns[position][self.row]
     }
@@ -90,6 +92,7 @@ impl<'a> Tick<'a> {
     /// When the manifest has no such position.
     #[inline]
     #[must_use]
+    #[track_caller]
     pub fn flags(&self, position: usize) -> u32 {
         // A whole number from 0 by contract; NaN would give 0.
         self.column(position) as u32
@@ -190,9 +193,12 @@ impl Detection {
         Self { confidence, direction, evidence: Vec::new() }
     }
 
-    /// Adds a number that lets a person check the detection. Finite.
+    /// Adds a number that lets a person check the detection. One that isn't finite,
+    /// such as the value of an absent column, is left out.
     pub fn with(mut self, name: &str, value: f64) -> Self {
-        self.evidence.push((name.into(), value));
+        if value.is_finite() {
+            self.evidence.push((name.into(), value));
+        }
         self
     }
 

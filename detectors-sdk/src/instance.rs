@@ -125,3 +125,105 @@ fn strike<D: Detector>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts ticks and seconds of each symbol, and tells each.
+    struct Count;
+
+    impl Detector for Count {
+        type Params = ();
+        type State = (u32, u32);
+        const STATE_VERSION: u32 = 3;
+        const WANTS_CLOCK: bool = true;
+
+        fn manifest() -> crate::Manifest {
+            crate::Manifest::new("count", "1.0.0", "Counts.")
+        }
+
+        fn new((): ()) -> Result<Self, String> {
+            Ok(Self)
+        }
+
+        fn on_tick(&self, state: &mut (u32, u32), tick: &Tick<'_>) -> Option<crate::Detection> {
+            state.0 += 1;
+            Some(crate::Detection::up(tick.price / 1000.0).with(tick.symbol(), f64::from(state.0)))
+        }
+
+        fn on_clock(&self, state: &mut (u32, u32), clock: &Clock<'_>) -> Option<crate::Detection> {
+            state.1 += 1;
+            Some(crate::Detection::neutral(0.0).with(clock.symbol(), clock.seconds()))
+        }
+    }
+
+    /// Ids 2 (A), 5 (B) and 7 (C), of which A and B have had a tick.
+    fn instance() -> Instance<Count> {
+        let mut instance = Instance::new();
+        instance.configure(&[]).unwrap();
+        for (id, name) in [(7, "C"), (2, "A"), (5, "B")] {
+            instance.introduce(vec![Symbol { id, name: name.into() }]);
+        }
+        instance.detect(&batch(&[(5, 1), (2, 2)]));
+        instance
+    }
+
+    fn batch(rows: &[(u32, u64)]) -> Batch {
+        Batch {
+            symbols: rows.iter().map(|row| row.0).collect(),
+            times: rows.iter().map(|row| row.1).collect(),
+            prices: rows.iter().map(|row| if row.0 == CLOCK { f64::NAN } else { 100.0 }).collect(),
+            columns: Vec::new(),
+        }
+    }
+
+    fn told(detections: Vec<Detection>) -> Vec<(u32, u32, String, f64)> {
+        let one = |mut detection: Detection| {
+            let (name, value) = detection.evidence.remove(0);
+            (detection.row, detection.symbol, name, value)
+        };
+        detections.into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn rows_reach_their_symbol_and_seconds_every_symbol_that_had_a_tick() {
+        let detections = instance().detect(&batch(&[(2, 3), (CLOCK, 5_000_000_000), (7, 5_000_000_001)]));
+        let expected = [(0, 2, "A", 2.0), (1, 2, "A", 5.0), (1, 5, "B", 5.0), (2, 7, "C", 1.0)];
+        assert_eq!(told(detections), expected.map(|(row, symbol, name, value)| (row, symbol, name.to_owned(), value)));
+    }
+
+    #[test]
+    fn saved_states_restore_under_other_ids_and_unseen_symbols_have_none() {
+        let instance = instance();
+        let mut saved = instance.save(&[2, 3, 7, 5, 900]);
+        assert_eq!(saved.iter().map(|state| state.symbol).collect::<Vec<_>>(), [2, 5]);
+
+        let mut other = Instance::<Count>::new();
+        other.configure(&[]).unwrap();
+        other.introduce(vec![Symbol { id: 0, name: "B".into() }]);
+        saved.remove(0);
+        saved[0].symbol = 0;
+        assert_eq!(other.restore(3, &saved), Ok(()));
+        assert_eq!(told(other.detect(&batch(&[(0, 9)]))), [(0, 0, "B".to_owned(), 2.0)]);
+    }
+
+    #[test]
+    fn a_refused_restore_changes_nothing() {
+        let mut instance = instance();
+        let before = instance.save(&[2, 5, 7]);
+        let good = SymbolState { symbol: 2, state: vec![9, 9] };
+        let bad = |symbol: u32, state: &[u8]| SymbolState { symbol, state: state.to_vec() };
+        for (version, second, told) in [
+            (2, bad(5, &[1, 1]), "saved under state version 2, this detector reads 3"),
+            (3, bad(4, &[1, 1]), "symbol 4 was not introduced"),
+            (3, bad(5, &[1]), "the state of B can't be read: Hit the end of buffer, expected more data"),
+            (3, bad(5, &[1, 1, 1]), "the state of B can't be read: it goes on after its end"),
+        ] {
+            assert_eq!(instance.restore(version, &[good.clone(), second]).unwrap_err(), told);
+            assert_eq!(instance.save(&[2, 5, 7]), before);
+        }
+        assert_eq!(instance.restore(3, &[good]), Ok(()));
+        assert_eq!(instance.save(&[2])[0].state, [9, 9]);
+    }
+}

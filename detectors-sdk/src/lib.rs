@@ -7,7 +7,7 @@ mod guest;
 pub mod harness;
 mod instance;
 mod manifest;
-#[cfg(target_family = "wasm")]
+#[cfg(any(target_family = "wasm", test))]
 mod panic;
 mod params;
 pub mod rank;
@@ -34,7 +34,6 @@ pub const CONTRACT_VERSION: &str = "0.1.0";
 macro_rules! detector {
     ($detector:ty) => {
         const _: () = {
-            #[allow(dead_code)]
             struct Plugin;
 
             impl $crate::__private::Plugin for Plugin {
@@ -49,8 +48,13 @@ macro_rules! detector {
                 }
             }
 
+            // Uses the type as the exports do, so that no part of it counts as dead code.
+            #[cfg(not(target_family = "wasm"))]
+            const _: fn() =
+                || <Plugin as $crate::__private::Plugin>::with(|_: &mut $crate::__private::Instance<$detector>| ());
+
             #[cfg(target_family = "wasm")]
-    $crate::__private::bindings::export!(Plugin with_types_in $crate::__private::bindings);
+            $crate::__private::bindings::export! { Plugin with_types_in $crate::__private::bindings }
 
             #[cfg(target_family = "wasm")]
             #[used]

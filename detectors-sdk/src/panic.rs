@@ -6,8 +6,7 @@
 
 use std::{
     fmt::{self, Write},
-    panic,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
 };
 
 /// Enough for a file, a line and a few sentences.
@@ -27,22 +26,28 @@ static REPORT: Report =
     Report { magic: *b"TICKHOUND-PANIC\0", len: AtomicU32::new(0), text: [const { AtomicU8::new(0) }; TEXT_MAX] };
 
 /// Has every panic from now on leave its place and message in [`REPORT`].
+#[cfg(target_family = "wasm")]
 pub(crate) fn install() {
-    static DONE: AtomicBool = AtomicBool::new(false);
+    static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     if !DONE.swap(true, Relaxed) {
-        panic::set_hook(Box::new(|info| {
-            let mut text = Text { len: 0 };
-            // It can only be full, and then what fits is there.
-            let _ = match info.location() {
-                Some(at) => write!(text, "{at}: {}", info.payload_as_str().unwrap_or("panic")),
-                None => write!(text, "{}", info.payload_as_str().unwrap_or("panic")),
-            };
-            REPORT.len.store((text.len as u32).to_le(), Relaxed);
+        std::panic::set_hook(Box::new(|info| {
+            let message = info.payload_as_str().unwrap_or("panic");
+            match info.location() {
+                Some(place) => leave(format_args!("{place}: {message}")),
+                None => leave(format_args!("{message}")),
+            }
         }));
     }
 }
 
-/// Writes to [`REPORT`] without allocating: memory may be what has run out.
+fn leave(message: fmt::Arguments<'_>) {
+    let mut text = Text { len: 0 };
+    // An error means that it was cut short.
+    let _ = text.write_fmt(message);
+    REPORT.len.store((text.len as u32).to_le(), Relaxed);
+}
+
+/// Writes into [`REPORT`] without allocating: memory may be what has run out.
 struct Text {
     len: usize,
 }
@@ -50,10 +55,35 @@ struct Text {
 impl Write for Text {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         let fits = piece.floor_char_boundary(TEXT_MAX - self.len);
-        for (to, from) in REPORT.text[self.len..].iter().zip(piece[..fits].bytes()) {
-            to.store(from, Relaxed);
+        for (to, from) in REPORT.text[self.len..].iter().zip(&piece.as_bytes()[..fits]) {
+            to.store(*from, Relaxed);
         }
         self.len += fits;
         if fits < piece.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    fn left() -> String {
+        let len = u32::from_le(REPORT.len.load(Relaxed)) as usize;
+        String::from_utf8(REPORT.text[..len].iter().map(|byte| byte.load(Relaxed)).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_message_lies_where_the_host_looks_and_is_cut_between_characters() {
+        assert_eq!((offset_of!(Report, magic), offset_of!(Report, len), offset_of!(Report, text)), (0, 16, 20));
+        assert_eq!(&REPORT.magic, b"TICKHOUND-PANIC\0");
+        assert_eq!(left(), "");
+
+        leave(format_args!("{}:{}: {}", "lib.rs", 7, "no price"));
+        assert_eq!(left(), "lib.rs:7: no price");
+
+        leave(format_args!("x{}", "é".repeat(TEXT_MAX)));
+        assert_eq!(left(), format!("x{}", "é".repeat((TEXT_MAX - 1) / 2)));
     }
 }
