@@ -24,13 +24,19 @@
 //! assert_eq!(found[0].symbol, "NIFTY");
 //! ```
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use crate::{
     Detection, Detector, Direction, Value,
     contract::{self, Batch, Symbol},
     instance::{CLOCK, Instance},
 };
+
+/// How often [`Harness::check`] reloads: often enough to hit each phase, and no burden for a day of ticks.
+const RELOADS: usize = 100;
+
+/// Nanoseconds in a second.
+const NANOS: u64 = 1_000_000_000;
 
 /// A symbol's tick to feed, `seconds` after the Unix epoch; [`Row::with`] adds columns.
 pub fn tick(symbol: &str, seconds: f64, price: f64) -> Row {
@@ -83,7 +89,7 @@ pub struct Found {
 #[must_use]
 pub struct Harness<D> {
     params: Vec<(String, contract::Value)>,
-    detector: std::marker::PhantomData<fn() -> D>,
+    detector: PhantomData<fn() -> D>,
 }
 
 impl<D: Detector> Harness<D> {
@@ -96,7 +102,7 @@ impl<D: Detector> Harness<D> {
         let manifest = D::manifest();
         manifest.check();
         let params = manifest.0.params.into_iter().map(|param| (param.name, param.default)).collect();
-        Self { params, detector: std::marker::PhantomData }
+        Self { params, detector: PhantomData }
     }
 
     /// Sets a parameter as `config.toml` would.
@@ -138,14 +144,10 @@ impl<D: Detector> Harness<D> {
     /// When the two differ: then the detector remembers something outside its
     /// state, or its state doesn't survive being saved and restored.
     #[must_use]
-    pub fn check(self, ticks: impl IntoIterator<Item = Row>) -> Vec<Found>
-    where
-        D: Detector,
-    {
+    pub fn check(self, ticks: impl IntoIterator<Item = Row>) -> Vec<Found> {
         let ticks: Vec<Row> = ticks.into_iter().collect();
-        let mut cut = Self { params: self.params.clone(), ..self }.build();
-        let mut whole = Self { params: self.params, ..self }.build();
-        let found = whole.feed(ticks.iter().cloned());
+        let mut cut = Self { params: self.params.clone(), detector: PhantomData }.build();
+        let found = self.build().feed(ticks.iter().cloned());
 
         let between_reloads = ticks.len().div_ceil(RELOADS).max(1);
         let mut found_cut = Vec::new();
@@ -159,9 +161,6 @@ impl<D: Detector> Harness<D> {
         found
     }
 }
-
-/// How often [`Harness::check`] reloads: often enough to hit each phase, and no burden for a day of ticks.
-const RELOADS: usize = 100;
 
 /// A detector at work.
 pub struct Running<D: Detector> {
@@ -275,6 +274,3 @@ impl<D: Detector> Running<D> {
         }
     }
 }
-
-/// Nanoseconds in a second.
-const NANOS: u64 = 1_000_000_000;
