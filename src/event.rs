@@ -235,3 +235,47 @@ impl Direction {
         }
     }
 }
+
+/// A detection that is, or is about to be, committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// `<entry id>/<detector>/<ordinal>`; never changes, however often the entry is worked.
+    pub id: String,
+    /// Name of the detector.
+    pub detector: String,
+    /// Name of its plugin.
+    pub plugin: String,
+    /// Version of its plugin.
+    pub version: String,
+    /// Name of the symbol.
+    pub symbol: String,
+    /// Event time, ns since the Unix epoch, UTC.
+    pub time: u64,
+    /// Price at that time, quote currency; NaN when no price is known.
+    pub price: f64,
+    /// Rarity in 0..=1, as the detector defines it.
+    pub confidence: f64,
+    /// Up, down or none.
+    pub direction: Direction,
+    /// Numbers that let a person check it.
+    pub evidence: Vec<(String, f64)>,
+    /// The entry that caused it.
+    pub entry: EntryId,
+    /// Time from the entry's arrival to its commit, ms; 0 when the clocks disagree.
+    pub lag_ms: u64,
+    /// Whether the entry was read again after a crash or take-over.
+    pub recovered: bool,
+}
+
+/// An entry, or one detector's part of it, set aside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// A sentence.
+    pub reason: String,
+    /// The entry.
+    pub entry: EntryId,
+    /// The detector to blame, if one is.
+    pub detector: Option<String>,
+    /// The entry's fields as a JSON object; values that are no text as `{"base64": …}`.
+    pub raw: String,
+}

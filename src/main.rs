@@ -1,1 +1,16 @@
-fn main() {}
+//! The `tickhound` command: arguments to dispatch to exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tickhound::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,8 @@
-fn main(){}
+//! The whole thing, as its users run it: the built binary, a real Redis, real plugins, real kills.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod cli;
+mod flow;
+mod plugins;
+mod support;

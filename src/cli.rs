@@ -1,0 +1,106 @@
+//! The command line: one file a subcommand. The only user of clap.
+//!
+//! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr,
+//! 2 = wrong usage. `status` has its own, in its help.
+
+mod check;
+mod demo;
+mod feed;
+mod run;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Loaded};
+
+/// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tickhound",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` has its own.\n\
+                  Variables TICKHOUND_SECTION__KEY override the file, e.g. TICKHOUND_STREAM__URL."
+)]
+pub struct Cli {
+    /// Configuration file; paths in it are relative to the folder above `config/`.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    /// Log more; RUST_LOG overrides.
+    #[arg(long, global = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work the stream: read, detect, alert, acknowledge.
+    Run(run::RunArgs),
+    /// Publish recorded or simulated ticks to the stream.
+    Feed(feed::FeedArgs),
+    /// How the stream, its group and the host are doing.
+    Status(status::StatusArgs),
+    /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
+    Check(check::CheckArgs),
+    /// See the whole engine work on a simulated market; needs no Redis.
+    Demo(demo::DemoArgs),
+}
+
+impl Cli {
+    /// Does what the arguments say.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn run(self) -> Result<ExitCode> {
+        self.start_log();
+        let load = || config::load(&self.config, std::env::vars());
+        match &self.command {
+            Command::Run(args) => run::run(args, &load()?),
+            Command::Feed(args) => {
+                let Loaded { config, .. } = load()?;
+                feed::run(args, &config.stream.url, &config.stream.key).map(|()| ExitCode::SUCCESS)
+            }
+            Command::Status(args) => status::run(args, &load()?),
+            Command::Check(args) => check::run(args, &load()?),
+            Command::Demo(args) => demo::run(args),
+        }
+    }
+
+    /// Logs go to stdout, so that `tickhound run | grep DETECTED` works as it reads.
+    fn start_log(&self) {
+        use std::io::IsTerminal;
+        use tracing_subscriber::EnvFilter;
+        let level = if self.debug { "info,tickhound=debug" } else { "info" };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+        match self.log {
+            LogFormat::Text => log.with_ansi(std::io::stdout().is_terminal()).init(),
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+    }
+}
+
+/// A runtime for commands that talk to Redis.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_multi_thread()
+        // The partition's task, and the timers beside it; guests have threads of their own.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")
+}

@@ -1,0 +1,110 @@
+//! `tickhound demo`: the whole engine on a simulated market, with nothing to install.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde_json::json;
+use tracing::info;
+
+use crate::{
+    config::{self, Loaded},
+    decode::Decoder,
+    engine::{Engine, Until},
+    plugin::{Generation, Limits, Runtime},
+    simulate::SimConfig,
+    sink::Sinks,
+    stats::{self, Stats},
+    stream::simulated::SimulatedStream,
+};
+
+/// The configuration and the plugins as they ship, so that the demo runs from any folder.
+const CONFIG: &str = include_str!("../../config/config.toml");
+const PLUGINS: [(&str, &[u8]); 2] = [
+    ("breakout", include_bytes!("../../plugins/breakout.wasm")),
+    ("momentum", include_bytes!("../../plugins/momentum.wasm")),
+];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tickhound demo --seconds 20 --symbols 200")]
+pub(super) struct DemoArgs {
+    /// Stop after this long; Ctrl-C stops earlier.
+    #[arg(long, default_value_t = 45)]
+    seconds: u64,
+    /// Instruments in the market: options, futures, stocks, indices.
+    #[arg(long, default_value_t = 60)]
+    symbols: usize,
+    /// Chooses the course of the market.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many times as fast as real time the market moves.
+    #[arg(long, default_value_t = 120.0)]
+    speed: f64,
+    /// Share of ticks that the simulated producer spoils, 0 to 1.
+    #[arg(long, default_value_t = 0.01)]
+    dirt: f64,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let loaded: Loaded = config::shipped(CONFIG)?;
+    let config = &loaded.config;
+    let decoder = Decoder::new(&config.input, Path::new("."))?;
+    let runtime = Runtime::new(Limits::of(&config.plugins))?;
+    let plugins = PLUGINS.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
+    let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
+    let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
+    let (stream, committed) = SimulatedStream::new(&sim, args.speed);
+    let stats = Arc::new(Stats::default());
+    let engine =
+        Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone())?;
+    info!(
+        symbols = args.symbols,
+        workers = config.engine.worker_count(),
+        "a simulated market, {} times as fast as a real one; detectors warm up first: 5 to 10 minutes of market time",
+        args.speed
+    );
+    let started = Instant::now();
+    super::runtime()?.block_on(async {
+        let stop = super::run::stop_on_signal()?;
+        let stopped = stop.subscribe();
+        let seconds = args.seconds;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            stop.send_replace(true);
+        });
+        tokio::spawn(stats::report(stats.clone(), Duration::from_secs(5)));
+        engine.run(Until::Stopped, stopped).await
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let committed = committed.lock().expect("the engine has ended");
+    let totals = committed.totals;
+    if args.json {
+        let by_detector = &committed.by_detector;
+        println!("{}", json!({ "seconds": seconds, "totals": totals, "alerts_by_detector": by_detector }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!();
+    println!(
+        "{} entries of {} symbols in {seconds:.0} s: {:.0} minutes of market, {:.0} entries/s",
+        totals.entries,
+        args.symbols,
+        committed.covered.as_secs_f64() / 60.0,
+        totals.entries as f64 / seconds
+    );
+    println!("{} set aside as undecodable, {} without any alert", totals.dead, totals.quiet);
+    for (detector, count) in &committed.by_detector {
+        let clearest = &committed.clearest[detector];
+        let evidence: Vec<String> = clearest.evidence.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        println!("{count:>6} alerts by {detector}; the clearest: {} {} at {}, {:.2} confidence ({})",
+            clearest.symbol, clearest.direction.as_str(), clearest.price, clearest.confidence, evidence.join(", "));
+    }
+    println!("Next: README.md, \"With your Redis in 5 minutes\".");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,80 @@
+//! `tickhound run`: works the stream until told to stop.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use tokio::{signal::unix, sync::watch};
+use tracing::{info, warn};
+
+use crate::{
+    config::Loaded,
+    decode::Decoder,
+    engine::{Engine, Until},
+    plugin::{Generation, Limits, Runtime},
+    sink::Sinks,
+    stats::{self, Stats},
+    stream::redis::RedisStream,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tickhound run\n  tickhound run --drain      # work off all that is there, then exit 0\n\n\
+                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once.")]
+pub(super) struct RunArgs {
+    /// Work off everything that is there, pending entries included, then exit.
+    #[arg(long)]
+    drain: bool,
+}
+
+pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
+    let config = &loaded.config;
+    let decoder = Decoder::new(&config.input, &loaded.root)?;
+    let runtime = Runtime::new(Limits::of(&config.plugins))?;
+    let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
+    ensure!(!generation.detectors.is_empty(), "no detector is enabled: add a [detectors.NAME] table to the configuration");
+    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
+    let sinks = Sinks::open(config.alerts.log, jsonl.as_deref())?;
+    let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
+    let stats = Arc::new(Stats::default());
+    info!(
+        stream = %config.stream.key,
+        group = %config.stream.group,
+        workers = config.engine.worker_count(),
+        detectors = generation.detectors.len(),
+        "starting"
+    );
+    let engine = Engine::new(stream, config, generation, decoder, sinks, stats.clone())?;
+    let until = if args.drain { Until::Drained } else { Until::Stopped };
+    let totals = super::runtime()?.block_on(async {
+        if config.engine.report_every > 0 {
+            tokio::spawn(stats::report(stats.clone(), Duration::from_secs(config.engine.report_every)));
+        }
+        let stop = stop_on_signal()?;
+        engine.run(until, stop.subscribe()).await
+    })?;
+    stats.tell();
+    info!(entries = totals.entries, alerts = totals.alerts, dead = totals.dead, lost = totals.lost, "totals of the group");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes true at the first SIGTERM or SIGINT; the second ends the process.
+pub(super) fn stop_on_signal() -> Result<watch::Sender<bool>> {
+    let stop = watch::Sender::new(false);
+    let listen = |kind| unix::signal(kind).context("failed to listen for signals");
+    let (mut terminate, mut interrupt) =
+        (listen(unix::SignalKind::terminate())?, listen(unix::SignalKind::interrupt())?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if told.send_replace(true) {
+                warn!("second signal: exiting at once; what was read is worked again at the next start");
+                std::process::exit(130);
+            }
+            info!("stopping: finishing what was read");
+        }
+    });
+    Ok(stop)
+}

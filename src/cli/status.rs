@@ -1,0 +1,192 @@
+//! `tickhound status`: one look that tells whether ticks are being worked.
+//!
+//! The verdict comes from work and progress: entries that wait, and how long
+//! ago the last commit was. `idle`, `pending` and `lag` as Redis reports them
+//! are shown, but not judged by: a quiet market makes every one of them look bad.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    config::Loaded,
+    stream::redis::{Survey, survey},
+};
+
+/// With work waiting and no commit for this long, something is stuck.
+const STUCK_AFTER_MS: u64 = 10_000;
+
+/// Work may wait this long without anyone needing to know.
+const BEHIND_AFTER_MS: u64 = 2_000;
+
+/// A consumer that is not ours, holds nothing and did nothing for this long is a left-over.
+const STALE_AFTER_MS: u64 = 300_000;
+
+/// Entries that another consumer holds for this long will not be worked by it.
+const HELD_AFTER_MS: u64 = 60_000;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tickhound status\n  tickhound status --json | jq .verdict\n\n\
+                  Exit codes: 0 healthy, 1 degraded, 2 stuck or unreachable.")]
+pub(super) struct StatusArgs {
+    /// Print everything as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Healthy,
+    Degraded,
+    Stuck,
+    Unreachable,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    verdict: Verdict,
+    reason: String,
+    stream: String,
+    group: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    survey: Option<Survey>,
+    consumers: Vec<ConsumerReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConsumerReport {
+    name: String,
+    pending: u64,
+    idle_ms: u64,
+    verdict: &'static str,
+}
+
+pub(super) fn run(args: &StatusArgs, loaded: &Loaded) -> Result<ExitCode> {
+    let config = &loaded.config;
+    let surveyed = super::runtime()?.block_on(survey(&config.stream, &config.alerts));
+    let (stream, group) = (config.stream.key.clone(), config.stream.group.clone());
+    let report = match surveyed {
+        Ok(survey) => {
+            let consumers = judge_consumers(&survey, &config.stream.consumer);
+            let (verdict, reason) = judge(&survey, &consumers, &config.stream.consumer);
+            Report { verdict, reason, stream, group, survey: Some(survey), consumers }
+        }
+        Err(error) => Report {
+            verdict: Verdict::Unreachable,
+            reason: format!("redis at {}: {error}", config.stream.address()),
+            stream,
+            group,
+            survey: None,
+            consumers: Vec::new(),
+        },
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(match report.verdict {
+        Verdict::Healthy => ExitCode::SUCCESS,
+        Verdict::Degraded => ExitCode::from(1),
+        Verdict::Stuck | Verdict::Unreachable => ExitCode::from(2),
+    })
+}
+
+fn judge_consumers(survey: &Survey, ours: &str) -> Vec<ConsumerReport> {
+    let verdict = |name: &str, pending: u64, idle_ms: u64| {
+        if name == ours {
+            match survey.waiting_ms {
+                Some(waited) if waited > STUCK_AFTER_MS => "stuck",
+                _ if survey.owner.is_none() => "stale",
+                _ => "active",
+            }
+        } else if pending > 0 && idle_ms > HELD_AFTER_MS {
+            "stuck"
+        } else if idle_ms > STALE_AFTER_MS {
+            "stale"
+        } else {
+            "active"
+        }
+    };
+    let consumers = survey.consumers.iter();
+    consumers
+        .map(|(name, pending, idle_ms)| ConsumerReport {
+            name: name.clone(),
+            pending: *pending,
+            idle_ms: *idle_ms,
+            verdict: verdict(name, *pending, *idle_ms),
+        })
+        .collect()
+}
+
+fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict, String) {
+    let foreign: Vec<&ConsumerReport> = consumers.iter().filter(|c| c.name != ours && c.pending > 0).collect();
+    match (survey.waiting_ms, &survey.owner) {
+        _ if !survey.group_exists => {
+            (Verdict::Degraded, "the group does not exist yet; `tickhound run` creates it".into())
+        }
+        (Some(waited), None) if waited > STUCK_AFTER_MS => {
+            (Verdict::Stuck, format!("no host is running, and work has waited for {}", seconds(waited)))
+        }
+        (Some(waited), Some(_)) if waited > STUCK_AFTER_MS => {
+            (Verdict::Stuck, format!("nothing was committed for {} though there is work", seconds(waited)))
+        }
+        _ if !foreign.is_empty() => {
+            let names: Vec<&str> = foreign.iter().map(|c| c.name.as_str()).collect();
+            let pending: u64 = foreign.iter().map(|c| c.pending).sum();
+            (Verdict::Degraded, format!("{pending} entries are pending under other consumers: {}", names.join(", ")))
+        }
+        (_, None) => (Verdict::Degraded, "no host is running; there is no work waiting".into()),
+        (Some(waited), Some(_)) if waited > BEHIND_AFTER_MS => {
+            (Verdict::Degraded, format!("behind: the oldest waiting entry is {} old, work goes on", seconds(waited)))
+        }
+        (Some(_), Some(_)) => (Verdict::Healthy, "working".into()),
+        (None, Some(_)) => (Verdict::Healthy, "everything that was added is worked".into()),
+    }
+}
+
+fn print(report: &Report) {
+    let mark = match report.verdict {
+        Verdict::Healthy => "✅ healthy",
+        Verdict::Degraded => "⚠️  degraded",
+        Verdict::Stuck => "❌ stuck",
+        Verdict::Unreachable => "❌ unreachable",
+    };
+    println!("{mark}: {}", report.reason);
+    let Some(survey) = &report.survey else { return };
+    let lag = survey.lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
+    println!("{}: {} entries, {lag} not yet read", report.stream, survey.length);
+    println!("{}: {} pending, {} consumers", report.group, survey.pending, report.consumers.len());
+    for consumer in &report.consumers {
+        let mark = match consumer.verdict {
+            "active" => "✅",
+            "stale" => "⚠️ ",
+            _ => "❌",
+        };
+        let ConsumerReport { name, pending, idle_ms, verdict } = consumer;
+        println!("  → {name}: {pending} pending, idle {} {mark} {verdict}", seconds(*idle_ms));
+    }
+    match &survey.owner {
+        Some(owner) => println!("host: {owner}, epoch {}", survey.epoch),
+        None => println!("host: none"),
+    }
+    let totals = survey.totals;
+    let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago)));
+    println!("last commit: {committed}");
+    println!(
+        "worked: {} entries = {} with alerts or set aside + {} quiet; {} alerts, {} dead, {} lost to trimming",
+        totals.entries,
+        totals.entries - totals.quiet,
+        totals.quiet,
+        totals.alerts,
+        totals.dead,
+        totals.lost
+    );
+    println!("kept: {} alerts in {}, {} dead letters in {}", survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key);
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1}s", ms as f64 / 1000.0)
+}

@@ -1,0 +1,138 @@
+//! From what the shards made of a read to one commit, in one order whatever the worker count.
+//!
+//! Order of alerts: by entry; at one entry by detector name; at one entry and
+//! detector, those of the clock before those of the tick, then by symbol. The
+//! ordinal in an alert's id counts in this order.
+
+use crate::{
+    event::{Alert, DeadLetter, Entries, EntryId},
+    ingest::{Ingest, Routed},
+    plugin::Generation,
+    publish::raw_json,
+    shard::{Faulted, Found, Worked},
+    stream::{Clock, Commit},
+};
+
+/// A read on its way from the stream to its commit.
+pub struct Flight {
+    read: u64,
+    entries: Entries,
+    /// Ticks that went to shards.
+    pub ticks: usize,
+    recovered: bool,
+    clock: Clock,
+    /// Shards that have not answered yet.
+    waiting: usize,
+    undecodable: Vec<(u32, String)>,
+    lost: Vec<EntryId>,
+    found: Vec<Found>,
+    faulted: Vec<Faulted>,
+}
+
+impl Flight {
+    /// Takes note of a read that has been routed. `clock` is event time after it.
+    pub fn new(read: u64, entries: Entries, recovered: bool, routed: &mut Routed, clock: Clock) -> Self {
+        Self {
+            read,
+            entries,
+            ticks: routed.ticks,
+            recovered,
+            clock,
+            waiting: routed.jobs.iter().flatten().count(),
+            undecodable: std::mem::take(&mut routed.undecodable),
+            lost: std::mem::take(&mut routed.lost),
+            found: Vec::new(),
+            faulted: Vec::new(),
+        }
+    }
+
+    /// Number of the read.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Entries of the read.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether every shard has answered.
+    pub fn is_ready(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Takes a shard's answer.
+    pub fn accept(&mut self, mut worked: Worked) {
+        debug_assert!(self.waiting > 0, "a shard answers each job once");
+        self.waiting -= 1;
+        self.found.append(&mut worked.found);
+        self.faulted.append(&mut worked.faulted);
+    }
+
+    /// Adds everything that the read caused to `commit`.
+    pub fn settle(mut self, generation: &Generation, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
+        let first_letter = commit.dead_letters.len();
+        self.set_aside(generation, commit);
+        self.found.sort_by(|a, b| {
+            let name = |found: &Found| ingest.symbol_name(found.symbol);
+            (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
+        });
+        let mut touched: Vec<EntryId> = commit.dead_letters[first_letter..].iter().map(|letter| letter.entry).collect();
+        touched.append(&mut self.lost);
+        let (mut ordinal, mut last) = (0, None);
+        let found = std::mem::take(&mut self.found);
+        commit.totals.alerts += found.len() as u64;
+        for found in found {
+            let place = (found.entry, found.detector);
+            ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
+            last = Some(place);
+            let alert = self.alert(found, ordinal, generation, ingest, now_ms);
+            touched.push(alert.entry);
+            commit.alerts.push(alert);
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        commit.totals.entries += self.entries.len() as u64;
+        commit.totals.quiet += (self.entries.len() - touched.len()) as u64;
+        commit.done.extend(self.entries.iter().map(|entry| entry.id));
+        commit.clock = self.clock;
+    }
+
+    fn set_aside(&self, generation: &Generation, commit: &mut Commit) {
+        commit.totals.lost += self.lost.len() as u64;
+        commit.totals.dead += self.undecodable.len() as u64;
+        let undecodable = self.undecodable.iter().map(|(index, reason)| (*index, reason.clone(), None));
+        let faulted = self.faulted.iter().map(|faulted| {
+            let spec = &generation.detectors[faulted.detector as usize];
+            let reason = format!(
+                "{}; {} {} did not see this and the next ticks of its batch, {} in all; it was started anew",
+                faulted.fault, spec.plugin.manifest.name, spec.plugin.manifest.version, faulted.rows
+            );
+            (faulted.entry, reason, Some(spec.name.clone()))
+        });
+        for (index, reason, detector) in undecodable.chain(faulted) {
+            let Some(entry) = self.entries.get(index as usize) else { continue };
+            commit.dead_letters.push(DeadLetter { reason, entry: entry.id, detector, raw: raw_json(&entry) });
+        }
+    }
+
+    fn alert(&self, found: Found, ordinal: u32, generation: &Generation, ingest: &Ingest, now_ms: u64) -> Alert {
+        let spec = &generation.detectors[found.detector as usize];
+        let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
+        Alert {
+            id: format!("{entry}/{}/{ordinal}", spec.name),
+            detector: spec.name.clone(),
+            plugin: spec.plugin.manifest.name.clone(),
+            version: spec.plugin.manifest.version.clone(),
+            symbol: ingest.symbol_name(found.symbol).to_owned(),
+            time: found.time,
+            price: found.price,
+            confidence: found.confidence,
+            direction: found.direction,
+            evidence: found.evidence,
+            entry,
+            lag_ms: now_ms.saturating_sub(entry.millis),
+            recovered: self.recovered,
+        }
+    }
+}

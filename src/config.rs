@@ -1,0 +1,350 @@
+//! `config.toml`: sections, defaults, units, and errors that say where and what to do.
+//!
+//! What holds: a `Config` that was returned is valid in itself. Whether plugins
+//! exist and take the parameters given is checked where plugins are loaded;
+//! [`Source::at`] lets that check point at the line in question.
+
+pub mod input;
+mod source;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+pub use self::{input::InputConfig, source::{Source, nearest}};
+use crate::event::EntryId;
+
+/// Where `config.toml` is looked for when no `--config` is given.
+pub const DEFAULT_FILE: &str = "config/config.toml";
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where ticks come from.
+    pub stream: StreamConfig,
+    /// How entries become ticks.
+    pub input: InputConfig,
+    /// Threads and queues.
+    pub engine: EngineConfig,
+    /// Where plugins lie, and what they may use.
+    pub plugins: PluginsConfig,
+    /// Where alerts go.
+    pub alerts: AlertsConfig,
+    /// Entries set aside.
+    pub dead_letters: DeadLettersConfig,
+    /// Detectors by name; the name is what alerts carry.
+    pub detectors: BTreeMap<String, DetectorConfig>,
+}
+
+/// `[stream]`: the Redis Stream that is read, and as whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamConfig {
+    /// Redis server, `redis://[user:password@]host:port[/db]` or `redis+unix:///path`.
+    pub url: String,
+    /// Key of the stream.
+    pub key: String,
+    /// Consumer group; created if missing.
+    pub group: String,
+    /// Consumer name. Belongs to the stream, not to the process: a restarted host goes on under it.
+    pub consumer: String,
+    /// Where a group that is created begins: `earliest`, `latest` or an entry id.
+    pub start: Start,
+    /// Most entries in one read.
+    pub batch: usize,
+    /// Longest wait for new entries before looking again, ms.
+    pub block_ms: u64,
+    /// How long the right to read outlives a host that hangs, ms. A stand-by takes over after it.
+    pub lease_ms: u64,
+    /// Longest wait for any answer of the server, ms.
+    pub timeout_ms: u64,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".into(),
+            key: "ticks:intraday:processed".into(),
+            group: "scanner_group".into(),
+            consumer: "tickhound".into(),
+            start: Start::Earliest,
+            // From about 500 on the server is the limit; more only makes what is redone after a crash larger.
+            batch: 500,
+            block_ms: 2000,
+            lease_ms: 5000,
+            timeout_ms: 3000,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// The server's address without user and password, for messages.
+    pub fn address(&self) -> &str {
+        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
+            (_, Some((_, address))) => address,
+            (Some((_, address)), None) => address,
+            (None, None) => &self.url,
+        }
+    }
+}
+
+/// Where a new consumer group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Start {
+    /// With the oldest entry that the stream still holds.
+    Earliest,
+    /// With what is added from now on.
+    Latest,
+    /// After this entry.
+    After(EntryId),
+}
+
+impl TryFrom<String> for Start {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            id => id.parse().map(Self::After).map_err(|_| {
+                format!("`{id}`: expected \"earliest\", \"latest\" or an entry id such as \"1700000000000-0\"")
+            }),
+        }
+    }
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> Self {
+        match start {
+            Start::Earliest => "earliest".into(),
+            Start::Latest => "latest".into(),
+            Start::After(id) => id.to_string(),
+        }
+    }
+}
+
+/// `[engine]`: threads and queues.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Worker threads; 0 = one per core.
+    pub workers: usize,
+    /// Most ticks between read and commit. Bounds memory, and what is worked again after a crash.
+    pub backlog: usize,
+    /// Seconds between two progress lines in the log; 0 = none.
+    pub report_every: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        // Four reads: one being read, two being worked, one being committed.
+        Self { workers: 0, backlog: 2000, report_every: 5 }
+    }
+}
+
+impl EngineConfig {
+    /// Number of worker threads: as configured, or one per core.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, Into::into),
+            n => n,
+        }
+    }
+}
+
+/// `[plugins]`: the folder of `.wasm` files and the limits each instance gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginsConfig {
+    /// Folder, relative to the project root.
+    pub dir: PathBuf,
+    /// Most memory of one instance (one detector in one worker), MiB.
+    pub memory_max_mib: usize,
+    /// Longest time one call may take, ms.
+    pub call_deadline_ms: u64,
+}
+
+impl Default for PluginsConfig {
+    fn default() -> Self {
+        Self { dir: "plugins".into(), memory_max_mib: 64, call_deadline_ms: 1000 }
+    }
+}
+
+/// `[alerts]`: where alerts go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertsConfig {
+    /// Redis Stream that alerts are added to, in the same step that acknowledges their ticks.
+    pub stream: String,
+    /// Alerts that the stream keeps, about; 0 = all.
+    pub maxlen: usize,
+    /// Write a `DETECTED` line to the log for each.
+    pub log: bool,
+    /// File that gets a JSON line for each, relative to the project root; empty = none.
+    pub jsonl: PathBuf,
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self { stream: "alerts:intraday".into(), maxlen: 100_000, log: true, jsonl: PathBuf::new() }
+    }
+}
+
+/// `[dead_letters]`: entries and ticks that were set aside, with the reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLettersConfig {
+    /// Letters that are kept, about; 0 = all.
+    pub maxlen: usize,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        Self { maxlen: 100_000 }
+    }
+}
+
+/// `[detectors.NAME]`: one configured use of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DetectorConfig {
+    /// File name in the plugins folder, without `.wasm`.
+    pub plugin: String,
+    /// Whether ticks are given to it.
+    pub enabled: bool,
+    /// Symbols it sees; `*` stands for any text, `?` for one character.
+    pub symbols: Vec<String>,
+    /// Detections below this confidence are dropped; 0..=1.
+    pub min_confidence: f64,
+    /// The plugin's own parameters; what is left out has the plugin's default.
+    pub params: toml::Table,
+}
+
+impl Default for DetectorConfig {
+    fn default() -> Self {
+        Self {
+            plugin: String::new(),
+            enabled: true,
+            symbols: vec!["*".into()],
+            min_confidence: 0.6,
+            params: toml::Table::new(),
+        }
+    }
+}
+
+/// A configuration with the place it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the file and the environment say.
+    pub config: Config,
+    /// Finds the line of a key, for messages.
+    pub source: Source,
+    /// Paths in the file are relative to this: the folder that holds the file,
+    /// or that folder's parent when the folder is called `config`.
+    pub root: PathBuf,
+}
+
+impl Loaded {
+    /// `path` as the configuration means it.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+/// Reads `file`, applies `TICKHOUND_SECTION__KEY` variables, validates.
+///
+/// # Errors
+/// A sentence with file, line, column, what was expected and the nearest valid name.
+pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!("can't read {}: run tickhound in the project's folder, or name the file with --config", file.display())
+    })?;
+    parse(file, text, environment)
+}
+
+/// The configuration that ships with Tickhound, from its text.
+///
+/// # Errors
+/// When the text is not valid; a test sees to it that it is.
+pub fn shipped(text: &str) -> Result<Loaded> {
+    parse(Path::new(DEFAULT_FILE), text.to_owned(), std::iter::empty())
+}
+
+fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
+    let source = Source::parse(file, text)?;
+    let config = source.config(environment)?;
+    validate(&config, &source)?;
+    Ok(Loaded { config, root: project_root(file), source })
+}
+
+fn project_root(file: &Path) -> PathBuf {
+    let dir = match file.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => Path::new("."),
+    };
+    if dir.file_name().is_some_and(|name| name == "config") {
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => return parent.to_path_buf(),
+            _ => return PathBuf::from("."),
+        }
+    }
+    dir.to_path_buf()
+}
+
+fn validate(config: &Config, source: &Source) -> Result<()> {
+    let StreamConfig { key, group, consumer, batch, block_ms, lease_ms, timeout_ms, .. } = &config.stream;
+    for (name, value) in [("key", key), ("group", group), ("consumer", consumer)] {
+        ensure!(!value.is_empty(), "{}: stream.{name} is empty", source.at(&["stream", name]));
+    }
+    let ranges: [(&str, &str, u64, u64, u64); 6] = [
+        ("stream", "batch", *batch as u64, 1, 10_000),
+        ("stream", "block_ms", *block_ms, 10, 60_000),
+        ("stream", "lease_ms", *lease_ms, 500, 600_000),
+        ("stream", "timeout_ms", *timeout_ms, 100, 600_000),
+        ("engine", "backlog", config.engine.backlog as u64, 1, 10_000_000),
+        ("plugins", "call_deadline_ms", config.plugins.call_deadline_ms, 1, 600_000),
+    ];
+    for (section, key, value, least, most) in ranges {
+        let at = source.at(&[section, key]);
+        ensure!((least..=most).contains(&value), "{at}: {section}.{key} is {value}, expected {least} to {most}");
+    }
+    let memory = config.plugins.memory_max_mib;
+    let at = source.at(&["plugins", "memory_max_mib"]);
+    ensure!((1..=4096).contains(&memory), "{at}: plugins.memory_max_mib is {memory}, expected 1 to 4096");
+    ensure!(!config.alerts.stream.is_empty(), "{}: alerts.stream is empty", source.at(&["alerts", "stream"]));
+    for (name, detector) in &config.detectors {
+        let at = |key| source.at(&["detectors", name, key]);
+        // The name is part of every alert's id, where `/` separates.
+        ensure!(
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
+            "{}: detector name `{name}`: expected letters, digits, - and _",
+            source.at(&["detectors", name])
+        );
+        ensure!(
+            !detector.plugin.is_empty() && !detector.plugin.contains(['/', '\\']),
+            "{}: detectors.{name}.plugin is `{}`, expected the name of a file in {} without .wasm",
+            at("plugin"),
+            detector.plugin,
+            config.plugins.dir.display()
+        );
+        let confidence = detector.min_confidence;
+        ensure!(
+            (0.0..=1.0).contains(&confidence),
+            "{}: detectors.{name}.min_confidence is {confidence}, expected 0 to 1",
+            at("min_confidence")
+        );
+        ensure!(
+            !detector.symbols.is_empty(),
+            "{}: detectors.{name}.symbols is empty; to switch the detector off write enabled = false",
+            at("symbols")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The text of `config.toml`: finds the line of a key, names the nearest valid one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+use serde::Deserialize;
+use toml::{Spanned, Table, Value, de::DeTable};
+
+use super::Config;
+
+/// Variables that begin with this and hold `__` override a key of the file.
+const ENVIRONMENT_PREFIX: &str = "TICKHOUND_";
+
+/// Beyond this a suggestion is noise.
+const NEAREST_MAX_DISTANCE: usize = 3;
+
+/// The file as it was read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    file: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Takes the text of `file`, which must be TOML.
+    pub(super) fn parse(file: &Path, text: String) -> Result<Self> {
+        let source = Self { file: file.to_path_buf(), text };
+        match DeTable::parse(&source.text) {
+            Ok(_) => Ok(source),
+            Err(error) => Err(source.explain(&error)),
+        }
+    }
+
+    /// Where the key at `path` stands, as `file:line:column`; the nearest table above it when it stands nowhere.
+    pub fn at(&self, path: &[&str]) -> String {
+        match self.span(path) {
+            Some(offset) => self.position(offset),
+            None => self.file.display().to_string(),
+        }
+    }
+
+    fn span(&self, path: &[&str]) -> Option<usize> {
+        let root = DeTable::parse(&self.text).ok()?;
+        let mut table: &DeTable<'_> = root.get_ref();
+        let mut found = None;
+        for name in path {
+            let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else { break };
+            found = Some(Spanned::span(key).start);
+            match value.get_ref().as_table() {
+                Some(inner) => table = inner,
+                None => break,
+            }
+        }
+        found
+    }
+
+    fn position(&self, offset: usize) -> String {
+        let before = &self.text[..offset.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+        format!("{}:{line}:{column}", self.file.display())
+    }
+
+    /// The configuration with the environment's overrides in it.
+    pub(super) fn config(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
+        let mut config: Config = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
+        let mut merged: Table = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
+        for (name, text) in environment {
+            let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|path| path.contains("__")) else { continue };
+            let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+            // `7` may be meant as a number or as a text: whichever the key takes.
+            let typed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
+            let candidates = typed.into_iter().chain([Value::String(text)]);
+            let mut refused = None;
+            for candidate in candidates {
+                let mut attempt = merged.clone();
+                if !set(&mut attempt, &path, candidate) {
+                    bail!("environment variable {name}: {} is not a section of config.toml", path[0]);
+                }
+                match Config::deserialize(Value::Table(attempt.clone())) {
+                    Ok(accepted) => {
+                        (config, merged, refused) = (accepted, attempt, None);
+                        break;
+                    }
+                    Err(error) => refused = Some(refused.unwrap_or(error)),
+                }
+            }
+            if let Some(error) = refused {
+                bail!("environment variable {name}: {}", with_suggestion(error.message()));
+            }
+        }
+        Ok(config)
+    }
+
+    fn explain(&self, error: &toml::de::Error) -> anyhow::Error {
+        let at = error.span().map_or_else(|| self.file.display().to_string(), |span| self.position(span.start));
+        anyhow!("{at}: {}", with_suggestion(error.message()))
+    }
+}
+
+fn set(table: &mut Table, path: &[String], value: Value) -> bool {
+    match path {
+        [] => false,
+        [key] => {
+            table.insert(key.clone(), value);
+            true
+        }
+        [section, rest @ ..] => {
+            let inner = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            inner.as_table_mut().is_some_and(|inner| set(inner, rest, value))
+        }
+    }
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let suggestion = match (message.starts_with("unknown "), quoted.next()) {
+        (true, Some(wrong)) => nearest(wrong, quoted),
+        _ => None,
+    };
+    match suggestion {
+        Some(name) => format!("{}; did you mean `{name}`?", message.trim_end()),
+        None => message.trim_end().to_owned(),
+    }
+}
+
+/// The candidate that `wrong` was probably meant to be.
+pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= NEAREST_MAX_DISTANCE && *distance < name.len())
+        .min()
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,172 @@
+//! How alerts and dead letters are written: stream fields, JSON, log line.
+
+use std::borrow::Cow;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::event::{Alert, DeadLetter, Entry};
+
+impl Alert {
+    /// Names and values as the alerts stream has them.
+    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 13] {
+        [
+            ("id", self.id.as_str().into()),
+            ("detector", self.detector.as_str().into()),
+            ("plugin", self.plugin.as_str().into()),
+            ("version", self.version.as_str().into()),
+            ("symbol", self.symbol.as_str().into()),
+            ("time", self.time.to_string().into()),
+            ("price", if self.price.is_finite() { self.price.to_string().into() } else { "".into() }),
+            ("confidence", self.confidence.to_string().into()),
+            ("direction", self.direction.as_str().into()),
+            ("evidence", json(&Evidence(&self.evidence)).into()),
+            ("entry", self.entry.to_string().into()),
+            ("lag_ms", self.lag_ms.to_string().into()),
+            ("recovered", if self.recovered { "1" } else { "0" }.into()),
+        ]
+    }
+
+    /// One JSON object with the keys of the stream's fields, numbers as numbers.
+    pub fn to_json(&self) -> String {
+        json(&Line(self))
+    }
+
+    /// What a person greps the log for.
+    pub fn to_log_line(&self) -> String {
+        format!("✅ [{}] {} - DETECTED: {:.2} confidence", self.detector.to_uppercase(), self.symbol, self.confidence)
+    }
+}
+
+impl DeadLetter {
+    /// Names and values as the dead-letter stream has them.
+    pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let mut fields = vec![("reason", self.reason.as_str().into()), ("entry", self.entry.to_string().into())];
+        if let Some(detector) = &self.detector {
+            fields.push(("detector", detector.as_str().into()));
+        }
+        fields.push(("raw", self.raw.as_str().into()));
+        fields
+    }
+}
+
+/// The fields of an entry as a JSON object, in their order; names that repeat, repeat.
+pub fn raw_json(entry: &Entry<'_>) -> String {
+    json(&Raw(entry))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps of texts and numbers have a JSON form")
+}
+
+struct Evidence<'a>(&'a [(String, f64)]);
+
+impl Serialize for Evidence<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+struct Line<'a>(&'a Alert);
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let alert = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &alert.id)?;
+        map.serialize_entry("detector", &alert.detector)?;
+        map.serialize_entry("plugin", &alert.plugin)?;
+        map.serialize_entry("version", &alert.version)?;
+        map.serialize_entry("symbol", &alert.symbol)?;
+        map.serialize_entry("time", &alert.time)?;
+        map.serialize_entry("price", &alert.price.is_finite().then_some(alert.price))?;
+        map.serialize_entry("confidence", &alert.confidence)?;
+        map.serialize_entry("direction", &alert.direction)?;
+        map.serialize_entry("evidence", &Evidence(&alert.evidence))?;
+        map.serialize_entry("entry", &alert.entry.to_string())?;
+        map.serialize_entry("lag_ms", &alert.lag_ms)?;
+        map.serialize_entry("recovered", &u8::from(alert.recovered))?;
+        map.end()
+    }
+}
+
+struct Raw<'a>(&'a Entry<'a>);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.fields().map(|(name, value)| (String::from_utf8_lossy(name), Bytes(value))))
+    }
+}
+
+/// Text where it is text; otherwise an object, so that nothing of the entry is lost.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_map([("base64", BASE64_STANDARD.encode(self.0))]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Direction, Entries, EntryId};
+
+    fn alert() -> Alert {
+        Alert {
+            id: "5-0/breakout/0".into(),
+            detector: "breakout".into(),
+            plugin: "breakout".into(),
+            version: "0.1.0".into(),
+            symbol: "NIFTY25NOV25750PE".into(),
+            time: 1_700_000_000_000_000_001,
+            price: 101.05,
+            confidence: 0.9473,
+            direction: Direction::Up,
+            evidence: vec![("level".into(), 100.0), ("atr".into(), 0.35)],
+            entry: EntryId { millis: 5, seq: 0 },
+            lag_ms: 3,
+            recovered: true,
+        }
+    }
+
+    #[test]
+    fn the_log_line_is_the_one_that_users_grep_for() {
+        assert_eq!(alert().to_log_line(), "✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.95 confidence");
+    }
+
+    #[test]
+    fn stream_and_json_have_the_same_keys_in_the_same_order() {
+        let alert = alert();
+        let json = alert.to_json();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let fields = alert.fields();
+        assert_eq!(value.as_object().unwrap().len(), fields.len());
+        let mut position = 0;
+        for (name, text) in fields {
+            let key = format!("\"{name}\":");
+            position += json[position..].find(&key).unwrap();
+            let written = &value[name];
+            let written = written.as_str().map_or_else(|| written.to_string(), str::to_owned);
+            let same = match name {
+                "evidence" => serde_json::from_str::<serde_json::Value>(&text).unwrap() == value[name],
+                _ => written == text,
+            };
+            assert!(same, "{name}: {written} against {text}");
+        }
+    }
+
+    #[test]
+    fn a_raw_entry_keeps_bytes_and_repeated_names() {
+        let mut entries = Entries::default();
+        entries.push_entry(EntryId::ZERO);
+        entries.push_field(b"a", b"1");
+        entries.push_field(b"a", b"2");
+        entries.push_field(b"bin", &[0xff, 0x00]);
+        let raw = raw_json(&entries.get(0).unwrap());
+        assert_eq!(raw, r#"{"a":"1","a":"2","bin":{"base64":"/wA="}}"#);
+    }
+}

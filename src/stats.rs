@@ -1,0 +1,61 @@
+//! Counters of this run, and the line that tells them every few seconds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::info;
+
+/// Counted by the engine, read by whoever reports.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Ticks handed to workers.
+    pub submitted: AtomicU64,
+    /// Ticks worked and committed.
+    pub completed: AtomicU64,
+    /// Entries acknowledged.
+    pub entries: AtomicU64,
+    /// Alerts committed.
+    pub alerts: AtomicU64,
+    /// Dead letters committed.
+    pub dead: AtomicU64,
+    /// Entries lost to trimming.
+    pub lost: AtomicU64,
+    /// Time from arrival to commit of the newest committed entry, ms.
+    pub lag_ms: AtomicU64,
+}
+
+impl Stats {
+    /// Logs the counters once, without a rate.
+    pub fn tell(&self) {
+        info!("{}, {}", self.workers(), self.results());
+    }
+
+    fn workers(&self) -> String {
+        let (submitted, completed) = (self.submitted.load(Relaxed), self.completed.load(Relaxed));
+        format!("submitted: {submitted}, completed: {completed}, backlog: {}", submitted.saturating_sub(completed))
+    }
+
+    fn results(&self) -> String {
+        let Self { alerts, dead, lag_ms, .. } = self;
+        format!("alerts: {}, dead: {}, lag: {} ms", alerts.load(Relaxed), dead.load(Relaxed), lag_ms.load(Relaxed))
+    }
+}
+
+/// Logs the counters every `period` until the task is aborted.
+pub async fn report(stats: Arc<Stats>, period: Duration) {
+    let mut timer = tokio::time::interval(period);
+    let (mut since, mut before) = (Instant::now(), 0);
+    timer.tick().await;
+    loop {
+        timer.tick().await;
+        let completed = stats.completed.load(Relaxed);
+        let rate = (completed - before) as f64 / since.elapsed().as_secs_f64();
+        (since, before) = (Instant::now(), completed);
+        info!("{}, rate: {rate:.0}/s, {}", stats.workers(), stats.results());
+    }
+}

@@ -1,0 +1,131 @@
+//! What the engine asks of a partition: own it, read from it, commit to it.
+//!
+//! Reading and committing are one call because they are one atomic step: a
+//! host that has lost its lease can then neither publish nor acknowledge nor
+//! take an entry away from its successor.
+
+pub mod owner;
+pub mod redis;
+pub mod simulated;
+
+use std::{future::Future, time::Duration};
+
+use crate::event::{Alert, DeadLetter, Entries, EntryId};
+
+/// Totals over the life of the partition's group, kept with each commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Commits made; tells after a lost connection whether the last one happened.
+    pub commits: u64,
+    /// Entries acknowledged.
+    pub entries: u64,
+    /// Alerts published.
+    pub alerts: u64,
+    /// Entries without any alert or dead letter.
+    pub quiet: u64,
+    /// Entries set aside.
+    pub dead: u64,
+    /// Entries whose body was trimmed away before they were read.
+    pub lost: u64,
+}
+
+/// Everything that one or more batches caused.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// In entry order, then in the order of the detectors' names.
+    pub alerts: Vec<Alert>,
+    /// Entries and ticks set aside.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Entries to acknowledge, in stream order.
+    pub done: Vec<EntryId>,
+    /// Ticks in these entries.
+    pub ticks: u64,
+    /// Totals including this commit.
+    pub totals: Totals,
+    /// What the router must know to go on as if it had never stopped.
+    pub clock: Clock,
+}
+
+/// Event time of the partition, as of a commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Latest event time seen, ns since the Unix epoch; 0 before the first tick.
+    pub time: u64,
+    /// How far behind its entry's arrival the latest stamped tick was, ms.
+    pub delay_ms: i64,
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Entries that were delivered under this consumer's name and not acknowledged, after this id.
+    Pending(EntryId),
+    /// Entries never delivered to the group.
+    New,
+}
+
+/// Which entries to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Where to begin.
+    pub from: From,
+    /// How many at most; 0 = none, only commit.
+    pub count: usize,
+}
+
+/// A partition that is now ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Acquired {
+    /// Raised at each acquisition; checked in every step.
+    pub epoch: u64,
+    /// As of the last commit of whoever owned it before.
+    pub totals: Totals,
+    /// As of the last commit.
+    pub clock: Clock,
+    /// The newest entry that the group was given.
+    pub last_delivered: EntryId,
+}
+
+/// How an attempt to own a partition ended.
+#[derive(Debug)]
+pub enum Acquire {
+    /// It is ours.
+    Owned(Acquired),
+    /// Another host owns it; its name, and when to look again.
+    Held {
+        /// Host and process.
+        by: String,
+        /// Until then it can't change hands.
+        retry_in: Duration,
+    },
+}
+
+/// Why a step did not happen, or is not known to have happened.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Another host has taken over; nothing of this step happened.
+    #[error("another host has taken over")]
+    Fenced,
+    /// The server is away, or answered with an error; the step may or may not have happened.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The server can't be used as it is, and waiting won't change that.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// A partition: one stream, read by one owner at a time.
+pub trait Stream: Send {
+    /// Tries to become the owner. After an error of any call, this is how to go on.
+    fn acquire(&mut self) -> impl Future<Output = Result<Acquire, StreamError>> + Send;
+
+    /// One atomic step: all of `commit` happens or nothing, and then the read.
+    fn step(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<Entries, StreamError>> + Send;
+
+    /// Returns when there may be entries after `last`, or after a while. Has no effect on the
+    /// partition, so it may be dropped at any time.
+    fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;
+
+    /// Gives up ownership so that a stand-by need not wait. Best effort.
+    fn release(&mut self) -> impl Future<Output = ()> + Send;
+}

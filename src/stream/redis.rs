@@ -1,0 +1,343 @@
+//! A partition in Redis: lease, epoch, and the fenced step.
+//!
+//! Three connections, each used by one task alone: one for steps (`WATCH` binds
+//! to a connection), one that may block in `XREAD`, one that renews the lease.
+//! Group reads never block and happen only inside a step: a reply that is lost,
+//! or a host that was paused, can leave entries pending under our own name, but
+//! never hand them to nobody.
+//!
+//! A step is one round trip: `MULTI`, publish, acknowledge, checkpoint, read,
+//! `EXEC`, and then `WATCH` + `GET` of the epoch for the step that follows. The
+//! epoch was seen to be ours before `MULTI` is sent; if it has changed since,
+//! `EXEC` does nothing.
+
+mod keys;
+mod lease;
+mod reply;
+mod survey;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection,
+    cmd,
+};
+use tracing::{info, warn};
+
+pub use self::{
+    keys::Keys,
+    survey::{Survey, survey},
+};
+use self::{
+    lease::{Lease, LeaseAnswer},
+    reply::{Checkpoint, parse_read},
+};
+use super::{Acquire, Acquired, Commit, From, Read, Stream, StreamError};
+use crate::{
+    config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
+    event::{Entries, EntryId},
+};
+
+/// Longest time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A Redis Stream, read through a consumer group.
+pub struct RedisStream {
+    client: Client,
+    config: StreamConfig,
+    alerts: AlertsConfig,
+    dead_letters: DeadLettersConfig,
+    keys: Keys,
+    session: Option<Session>,
+    lease: Lease,
+}
+
+/// What lives from one acquisition to the next error.
+struct Session {
+    steps: MultiplexedConnection,
+    waits: MultiplexedConnection,
+    epoch: u64,
+}
+
+impl RedisStream {
+    /// Prepares, without connecting.
+    ///
+    /// # Errors
+    /// When the URL is none that can be used.
+    pub fn new(config: &StreamConfig, alerts: &AlertsConfig, dead_letters: &DeadLettersConfig) -> anyhow::Result<Self> {
+        let client = client(&config.url)?;
+        let keys = Keys::new(&config.key, &config.group);
+        let lease = Lease::new(client.clone(), &keys, config);
+        Ok(Self {
+            client,
+            config: config.clone(),
+            alerts: alerts.clone(),
+            dead_letters: dead_letters.clone(),
+            keys,
+            session: None,
+            lease,
+        })
+    }
+
+    /// Whether the server is there and fit; takes nothing and changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub async fn check(&self) -> Result<(), StreamError> {
+        let timeout = Duration::from_millis(self.config.timeout_ms);
+        let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
+        self.check_server(&mut connection).await
+    }
+
+    async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
+        let timeout = Duration::from_millis(self.config.timeout_ms);
+        let mut steps = connect(&self.client, timeout).await.map_err(unavailable)?;
+        let blocking = timeout + Duration::from_millis(self.config.block_ms);
+        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
+        self.check_server(&mut steps).await?;
+        let epoch = match self.lease.acquire(&mut steps).await.map_err(unavailable)? {
+            LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
+            LeaseAnswer::Ours(epoch) => epoch,
+        };
+        let checkpoint: Checkpoint = query(&mut steps, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        self.create_group(&mut steps, &checkpoint).await?;
+        let groups: Value = query(&mut steps, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
+        let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
+
+        let mut arm = redis::pipe();
+        self.arm(&mut arm);
+        let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
+        check_epoch(replies.last(), epoch)?;
+        self.session = Some(Session { steps, waits, epoch });
+        Ok(Acquire::Owned(Acquired { epoch, totals: checkpoint.totals, clock: checkpoint.clock, last_delivered }))
+    }
+
+    /// What would break the promise later is refused now.
+    async fn check_server(&self, connection: &mut MultiplexedConnection) -> Result<(), StreamError> {
+        let role: Value = query(connection, &cmd("ROLE")).await?;
+        if reply::first_text(&role) == Some("slave") {
+            return Err(StreamError::Unavailable("the server is a replica; waiting until it is promoted".into()));
+        }
+        let expected = [
+            (&self.config.key, "stream"),
+            (&self.alerts.stream, "stream"),
+            (&self.keys.dead, "stream"),
+            (&self.keys.lease, "string"),
+            (&self.keys.epoch, "string"),
+            (&self.keys.checkpoint, "hash"),
+        ];
+        for (key, kind) in expected {
+            let found: String = query(connection, cmd("TYPE").arg(key)).await?;
+            if found != kind && found != "none" {
+                return Err(StreamError::Misconfigured(format!(
+                    "the key {key} holds a {found}, expected a {kind}: rename or delete it, or choose another name in config.toml"
+                )));
+            }
+        }
+        // Managed servers may forbid CONFIG; then there is nothing to judge by.
+        let settings: RedisResult<Vec<String>> =
+            cmd("CONFIG").arg("GET").arg("maxmemory*").query_async(connection).await;
+        let settings = settings.unwrap_or_default();
+        let setting = |name: &str| settings.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+        if let (Some(policy), Some(limit)) = (setting("maxmemory-policy"), setting("maxmemory"))
+            && policy.starts_with("allkeys")
+            && limit != "0"
+        {
+            return Err(StreamError::Misconfigured(format!(
+                "the server may evict any key (maxmemory-policy {policy}), the stream and its group too, \
+                 and then nothing can be promised: CONFIG SET maxmemory-policy noeviction"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn create_group(
+        &self,
+        connection: &mut MultiplexedConnection,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), StreamError> {
+        // A group that vanished is created where its last commit was: earlier would repeat, later would skip.
+        let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
+        let start = match (known, self.config.start) {
+            (Some(last), _) => last.to_string(),
+            (None, Start::Earliest) => "0".to_owned(),
+            (None, Start::Latest) => "$".to_owned(),
+            (None, Start::After(id)) => id.to_string(),
+        };
+        let mut create = cmd("XGROUP");
+        create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
+        match create.query_async::<()>(connection).await {
+            Ok(()) if known.is_some() => {
+                warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
+            }
+            Ok(()) => info!(group = %self.config.group, stream = %self.config.key, at = %start, "created the consumer group"),
+            Err(error) if error.code() == Some("BUSYGROUP") => {}
+            Err(error) => return Err(unavailable(error)),
+        }
+        Ok(())
+    }
+
+    /// The transaction of a step; returns the position of `EXEC`'s reply.
+    fn transaction(&self, commit: &Commit, read: Read, epoch: u64) -> (Pipeline, usize) {
+        let mut pipe = redis::pipe();
+        pipe.cmd("MULTI");
+        for alert in &commit.alerts {
+            add_to(&mut pipe, &self.alerts.stream, self.alerts.maxlen);
+            for (name, value) in alert.fields() {
+                pipe.arg(name).arg(value);
+            }
+        }
+        for letter in &commit.dead_letters {
+            add_to(&mut pipe, &self.keys.dead, self.dead_letters.maxlen);
+            for (name, value) in letter.fields() {
+                pipe.arg(name).arg(value);
+            }
+        }
+        if let Some(last) = commit.done.last() {
+            pipe.cmd("XACK").arg(&self.config.key).arg(&self.config.group);
+            for id in &commit.done {
+                pipe.arg(id.to_string());
+            }
+            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, *last, commit, epoch, now_ms()));
+        }
+        if read.count > 0 {
+            let from = match read.from {
+                From::New => ">".to_owned(),
+                From::Pending(after) => after.to_string(),
+            };
+            pipe.cmd("XREADGROUP").arg("GROUP").arg(&self.config.group).arg(&self.config.consumer);
+            pipe.arg("COUNT").arg(read.count).arg("STREAMS").arg(&self.config.key).arg(from);
+        }
+        let exec = pipe.len();
+        pipe.cmd("EXEC");
+        self.arm(&mut pipe);
+        (pipe, exec)
+    }
+
+    /// Lets the next transaction fail if the epoch changes from now on, and shows what it is now.
+    fn arm(&self, pipe: &mut Pipeline) {
+        pipe.cmd("WATCH").arg(&self.keys.epoch);
+        pipe.cmd("GET").arg(&self.keys.epoch);
+    }
+}
+
+impl Stream for RedisStream {
+    async fn acquire(&mut self) -> Result<Acquire, StreamError> {
+        self.session = None;
+        self.lease.stop_renewing();
+        let answer = self.try_acquire().await;
+        if let Ok(Acquire::Owned(acquired)) = &answer {
+            self.lease.keep_renewing(acquired.epoch);
+        }
+        answer
+    }
+
+    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Entries, StreamError> {
+        let Some(session) = &self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let epoch = session.epoch;
+        let (pipe, exec) = self.transaction(commit, read, epoch);
+        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let replies = session.steps.send_packed_commands(&pipe, 0, pipe.len()).await.map_err(unavailable)?;
+        if let Some(refused) = replies[..exec].iter().find_map(reply::server_error) {
+            return Err(StreamError::Unavailable(refused));
+        }
+        let results = match replies.get(exec) {
+            Some(Value::Nil) => return Err(StreamError::Fenced),
+            Some(Value::Array(results)) => results,
+            Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
+            _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
+        };
+        if let Some(refused) = results.iter().find_map(reply::server_error) {
+            return Err(StreamError::Unavailable(refused));
+        }
+        check_epoch(replies.last(), epoch)?;
+        match results.last() {
+            Some(value) if read.count > 0 => parse_read(value).map_err(StreamError::Unavailable),
+            _ => Ok(Entries::default()),
+        }
+    }
+
+    async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
+        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let mut wait = cmd("XREAD");
+        wait.arg("COUNT").arg(1).arg("BLOCK").arg(self.config.block_ms);
+        wait.arg("STREAMS").arg(&self.config.key).arg(last.to_string());
+        let _: Value = wait.query_async(&mut session.waits).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn release(&mut self) {
+        self.lease.stop_renewing();
+        if let Some(session) = &mut self.session {
+            self.lease.release(&mut session.steps).await;
+        }
+        self.session = None;
+    }
+}
+
+/// A client for `url`, with Nagle's algorithm off: every step is one small write that must not wait.
+///
+/// # Errors
+/// When the URL can't be understood.
+pub fn client(url: &str) -> anyhow::Result<Client> {
+    let explain = |error: RedisError| {
+        anyhow::anyhow!("stream.url: {error}; expected redis://[user:password@]host:port[/db] or redis+unix:///path")
+    };
+    let info = url.into_connection_info().map_err(explain)?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    Client::open(info.set_tcp_settings(tcp)).map_err(explain)
+}
+
+/// Connects; every answer must come within `timeout`.
+pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(timeout));
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+async fn query<T: redis::FromRedisValue>(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<T, StreamError> {
+    command.query_async(connection).await.map_err(unavailable)
+}
+
+fn unavailable(error: RedisError) -> StreamError {
+    StreamError::Unavailable(explain(&error))
+}
+
+/// The client's error in a user's words.
+pub fn explain(error: &RedisError) -> String {
+    if error.is_connection_refusal() {
+        return "connection refused: is redis-server running at that address?".into();
+    }
+    if error.is_timeout() {
+        return "no answer in time (stream.timeout_ms)".into();
+    }
+    match error.code() {
+        Some("NOAUTH") => "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL".into(),
+        Some("WRONGPASS") => "the server refuses the user or password in stream.url".into(),
+        Some("LOADING") => "the server is still loading its data".into(),
+        Some("READONLY") => "the server has become a replica".into(),
+        Some("OOM") => "the server's memory is full (maxmemory): free some, or raise it".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn add_to(pipe: &mut Pipeline, stream: &str, maxlen: usize) {
+    pipe.cmd("XADD").arg(stream);
+    if maxlen > 0 {
+        pipe.arg("MAXLEN").arg("~").arg(maxlen);
+    }
+    pipe.arg("*");
+}
+
+fn check_epoch(reply: Option<&Value>, epoch: u64) -> Result<(), StreamError> {
+    match reply.and_then(reply::number) {
+        Some(now) if now == epoch => Ok(()),
+        Some(_) => Err(StreamError::Fenced),
+        None => Err(StreamError::Unavailable("the epoch key has vanished".into())),
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,44 @@
+//! Names of the keys that Tickhound keeps beside a stream, in the stream's cluster slot.
+
+/// Keys of one group on one stream.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Who may read, for how long.
+    pub lease: String,
+    /// Raised whenever the lease changes hands.
+    pub epoch: String,
+    /// What was committed last, and the totals.
+    pub checkpoint: String,
+    /// Dead letters.
+    pub dead: String,
+}
+
+impl Keys {
+    /// Names the keys of `group` on `stream`.
+    pub fn new(stream: &str, group: &str) -> Self {
+        // A cluster hashes what stands in the first pair of braces, or else the whole name.
+        let prefix = match hash_tag(stream) {
+            Some(tag) => format!("tickhound:{{{tag}}}:{stream}:{group}"),
+            None => format!("tickhound:{{{stream}}}:{group}"),
+        };
+        let key = |name: &str| format!("{prefix}:{name}");
+        Self { lease: key("lease"), epoch: key("epoch"), checkpoint: key("checkpoint"), dead: key("dead") }
+    }
+}
+
+fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hash_to_the_slot_of_their_stream() {
+        assert_eq!(Keys::new("ticks:raw", "g").dead, "tickhound:{ticks:raw}:g:dead");
+        assert_eq!(Keys::new("{p1}ticks", "g").lease, "tickhound:{p1}:{p1}ticks:g:lease");
+        assert_eq!(Keys::new("a{}b", "g").epoch, "tickhound:{a{}b}:g:epoch");
+    }
+}

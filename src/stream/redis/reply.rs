@@ -1,0 +1,139 @@
+//! What the server's answers mean.
+
+use std::collections::HashMap;
+
+use redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};
+
+use crate::{
+    event::{Entries, EntryId},
+    stream::{Clock, Commit, Totals},
+};
+
+/// The checkpoint hash: what was committed last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checkpoint {
+    /// The last entry of the last commit.
+    pub last: Option<EntryId>,
+    /// Totals as of that commit.
+    pub totals: Totals,
+    /// Event time as of that commit.
+    pub clock: Clock,
+    /// When the commit was made, ms since the Unix epoch, by the owner's clock.
+    pub at_ms: u64,
+}
+
+impl Checkpoint {
+    /// The command that writes it.
+    pub(super) fn write(key: &str, last: EntryId, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
+        let Totals { commits, entries, alerts, quiet, dead, lost } = commit.totals;
+        let mut write = cmd("HSET");
+        write.arg(key).arg("last").arg(last.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
+        write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
+        write.arg("quiet").arg(quiet).arg("dead").arg(dead).arg("lost").arg(lost);
+        write.arg("clock_time").arg(commit.clock.time).arg("clock_delay_ms").arg(commit.clock.delay_ms);
+        write
+    }
+}
+
+impl FromRedisValue for Checkpoint {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let fields: HashMap<String, String> = redis::from_redis_value(value)?;
+        let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Self {
+            last: fields.get("last").and_then(|text| text.parse().ok()),
+            totals: Totals {
+                commits: number("commits"),
+                entries: number("entries"),
+                alerts: number("alerts"),
+                quiet: number("quiet"),
+                dead: number("dead"),
+                lost: number("lost"),
+            },
+            clock: Clock {
+                time: number("clock_time"),
+                delay_ms: fields.get("clock_delay_ms").and_then(|text| text.parse().ok()).unwrap_or(0),
+            },
+            at_ms: number("at_ms"),
+        })
+    }
+}
+
+/// The entries in the answer to a read of one stream; nil means none.
+pub(super) fn parse_read(value: &Value) -> Result<Entries, String> {
+    let mut entries = Entries::default();
+    let Value::Array(streams) = value else {
+        return match value {
+            Value::Nil => Ok(entries),
+            other => Err(format!("unexpected answer to XREADGROUP: {other:?}")),
+        };
+    };
+    let unexpected = || "unexpected answer to XREADGROUP".to_owned();
+    for stream in streams {
+        let [_key, Value::Array(list)] = items(stream) else { return Err(unexpected()) };
+        for entry in list {
+            let [id, fields] = items(entry) else { return Err(unexpected()) };
+            let id = text(id).and_then(|id| id.parse().ok()).ok_or_else(unexpected)?;
+            entries.push_entry(id);
+            // A body that was trimmed away comes as nil: an entry without fields.
+            for field in items(fields).chunks_exact(2) {
+                let (Some(name), Some(value)) = (bytes(&field[0]), bytes(&field[1])) else { return Err(unexpected()) };
+                entries.push_field(name, value);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// `last-delivered-id` of `group` in the answer to `XINFO GROUPS`.
+pub(super) fn last_delivered(groups: &Value, group: &str) -> Option<EntryId> {
+    let found = items(groups).iter().find(|info| field(info, "name").and_then(text) == Some(group))?;
+    field(found, "last-delivered-id").and_then(text)?.parse().ok()
+}
+
+/// The value behind `name` in a flat list of names and values.
+fn field<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    items(list).chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).map(|pair| &pair[1])
+}
+
+/// The id of the first entry in the answer to `XRANGE`.
+pub(super) fn first_id(range: &Value) -> Option<EntryId> {
+    items(items(range).first()?).first().and_then(text)?.parse().ok()
+}
+
+/// The text of the first item of a list.
+pub(super) fn first_text(list: &Value) -> Option<&str> {
+    items(list).first().and_then(text)
+}
+
+pub(super) fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => text(value)?.parse().ok(),
+    }
+}
+
+pub(super) fn server_error(value: &Value) -> Option<String> {
+    match value {
+        Value::ServerError(error) => Some(super::explain(&error.clone().into())),
+        _ => None,
+    }
+}
+
+fn items(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(items) => items,
+        _ => &[],
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    std::str::from_utf8(bytes(value)?).ok()
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}

@@ -1,0 +1,114 @@
+//! The state of a partition as an onlooker sees it; changes nothing.
+
+use std::time::Duration;
+
+use redis::{
+    AsyncCommands, RedisResult, Value,
+    aio::MultiplexedConnection,
+    cmd,
+    streams::{StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingReply},
+};
+
+use super::{Keys, client, connect, explain, reply::Checkpoint};
+use crate::{
+    config::{AlertsConfig, StreamConfig},
+    event::EntryId,
+    stream::{Totals, owner::Owner},
+};
+
+/// What the server knows of a partition.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Survey {
+    /// Entries in the stream.
+    pub length: u64,
+    /// Whether the consumer group exists.
+    pub group_exists: bool,
+    /// Entries delivered and not acknowledged, of all consumers.
+    pub pending: u64,
+    /// Entries not delivered, by the server's own count, which trimming and deleting make wrong.
+    pub lag: Option<u64>,
+    /// Name, pending entries and idle time (ms) of each consumer of the group.
+    pub consumers: Vec<(String, u64, u64)>,
+    /// Who holds the lease.
+    pub owner: Option<String>,
+    /// How often ownership has changed.
+    pub epoch: u64,
+    /// Time since the last commit, ms.
+    pub committed_ms_ago: Option<u64>,
+    /// How long work has waited without a commit, ms; `None` when there is none to do.
+    pub waiting_ms: Option<u64>,
+    /// Totals as of the last commit.
+    pub totals: Totals,
+    /// Key of the alerts stream.
+    pub alerts_key: String,
+    /// Entries in the alerts stream.
+    pub alerts_length: u64,
+    /// Key of the dead-letter stream.
+    pub dead_key: String,
+    /// Dead letters kept.
+    pub dead_length: u64,
+}
+
+/// Looks at a partition.
+///
+/// # Errors
+/// A sentence on why the server can't be asked.
+pub async fn survey(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Survey> {
+    let client = client(&config.url)?;
+    let look = async {
+        let mut connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
+        look(&mut connection, config, alerts).await
+    };
+    look.await.map_err(|error| anyhow::anyhow!(explain(&error)))
+}
+
+async fn look(
+    connection: &mut MultiplexedConnection,
+    config: &StreamConfig,
+    alerts: &AlertsConfig,
+) -> RedisResult<Survey> {
+    let keys = Keys::new(&config.key, &config.group);
+    let (seconds, micros): (u64, u64) = cmd("TIME").query_async(connection).await?;
+    let now_ms = seconds * 1000 + micros / 1000;
+    let checkpoint: Checkpoint = cmd("HGETALL").arg(&keys.checkpoint).query_async(connection).await?;
+    let owner: Option<String> = connection.get(&keys.lease).await?;
+    let mut survey = Survey {
+        length: connection.xlen(&config.key).await?,
+        owner: owner.map(|text| Owner::parse(&text).map_or(text, |owner| owner.to_string())),
+        epoch: connection.get::<_, Option<u64>>(&keys.epoch).await?.unwrap_or(0),
+        committed_ms_ago: (checkpoint.at_ms > 0).then(|| now_ms.saturating_sub(checkpoint.at_ms)),
+        totals: checkpoint.totals,
+        alerts_length: connection.xlen(&alerts.stream).await?,
+        alerts_key: alerts.stream.clone(),
+        dead_length: connection.xlen(&keys.dead).await?,
+        dead_key: keys.dead,
+        ..Survey::default()
+    };
+    let exists: bool = connection.exists(&config.key).await?;
+    if !exists {
+        return Ok(survey);
+    }
+    let stream: StreamInfoStreamReply = connection.xinfo_stream(&config.key).await?;
+    let groups: StreamInfoGroupsReply = connection.xinfo_groups(&config.key).await?;
+    let Some(group) = groups.groups.iter().find(|group| group.name == config.group) else { return Ok(survey) };
+    survey.group_exists = true;
+    survey.pending = group.pending as u64;
+    survey.lag = group.lag.map(|lag| lag as u64);
+    let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
+    survey.consumers =
+        consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
+    let delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
+    let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
+    let mut oldest = None;
+    if let StreamPendingReply::Data(pending) = connection.xpending(&config.key, &config.group).await? {
+        oldest = pending.start_id.parse().ok();
+    }
+    if oldest.is_none() && added > delivered {
+        let after = format!("({delivered}");
+        let next: Value = cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
+        oldest = super::reply::first_id(&next);
+    }
+    // Work waits since it arrived, or since the last commit showed that it was being got at.
+    survey.waiting_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis.max(checkpoint.at_ms)));
+    Ok(survey)
+}

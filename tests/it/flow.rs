@@ -1,0 +1,289 @@
+//! From ticks in a stream to alerts: complete, once, in order, however the work is cut.
+
+use redis::Commands;
+
+use crate::support::{ALERTS, DEAD, GROUP, Project, Redis, STREAM, contents, pause, wait_for};
+
+/// Enough market time (20 minutes) for both detectors to warm up and find something.
+const SYMBOLS: u32 = 12;
+const TICKS: u32 = 24_000;
+
+#[test]
+fn ticks_become_alerts_in_the_stream_the_log_and_the_file() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[alerts]\njsonl = \"logs/alerts.jsonl\"");
+    project.feed(SYMBOLS, TICKS, &["--dirt", "0.02"]);
+    let log = project.run(&["run", "--drain"]);
+
+    let alerts = redis.alerts();
+    let by = |name: &str| alerts.iter().filter(|alert| alert["detector"] == name).count();
+    assert!(by("breakout") > 0 && by("momentum") > 0, "{} breakouts, {} momenta", by("breakout"), by("momentum"));
+    let lines = std::fs::read_to_string(project.path("logs/alerts.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), alerts.len());
+    for (line, alert) in lines.lines().zip(&alerts) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["id"].as_str(), Some(alert["id"].as_str()));
+        assert_eq!(alert["id"], format!("{}/{}/0", alert["entry"], alert["detector"]));
+        let confidence: f64 = alert["confidence"].parse().unwrap();
+        assert!((0.0..=1.0).contains(&confidence));
+        let told = format!(
+            "✅ [{}] {} - DETECTED: {confidence:.2} confidence",
+            alert["detector"].to_uppercase(),
+            alert["symbol"]
+        );
+        assert!(log.contains(&told), "{told}");
+    }
+
+    // Every entry is accounted for.
+    let totals = redis.totals();
+    assert_eq!(totals["entries"], u64::from(TICKS));
+    assert_eq!(redis.pending(), 0);
+    let alerting: std::collections::BTreeSet<&String> = alerts.iter().map(|alert| &alert["entry"]).collect();
+    assert_eq!(redis.dead_letters().len() as u64, totals["dead"]);
+    assert!(totals["dead"] > 0, "dirt holds entries that can't be decoded");
+    assert_eq!(totals["quiet"] + alerting.len() as u64 + totals["dead"], u64::from(TICKS));
+    assert_eq!(totals["alerts"], alerts.len() as u64);
+}
+
+#[test]
+fn workers_and_batch_sizes_do_not_change_the_alerts() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, TICKS, &["--dirt", "0.02"]);
+    let mut reference = None;
+    for (workers, batch, backlog) in [(1, 500, 2000), (3, 500, 2000), (2, 7, 20), (4, 1000, 1000)] {
+        let mut connection = redis.connect();
+        let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap_or(());
+        let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
+        let _: () = connection.del(&[keys, vec![ALERTS.into()]].concat()).unwrap();
+        project.configure_with(
+            &format!("batch = {batch}"),
+            &format!("[engine]\nworkers = {workers}\nbacklog = {backlog}"),
+        );
+        project.run(&["run", "--drain"]);
+        let alerts = contents(&redis.alerts());
+        assert!(!alerts.is_empty());
+        let expected = reference.get_or_insert_with(|| alerts.clone());
+        assert_eq!(&alerts, expected, "{workers} workers, batches of {batch}");
+    }
+}
+
+#[test]
+fn the_same_ticks_in_three_layouts_give_the_same_alerts() {
+    let mut reference = None;
+    for layout in ["json", "flat", "msgpack"] {
+        let redis = Redis::start();
+        let project = Project::new(&redis);
+        project.feed(SYMBOLS, TICKS, &["--layout", layout]);
+        project.run(&["run", "--drain"]);
+        // Ids hold the time of publishing, which differs.
+        let mut alerts = redis.alerts();
+        for alert in &mut alerts {
+            alert.retain(|name, _| name != "id" && name != "entry");
+        }
+        let alerts = contents(&alerts);
+        assert!(!alerts.is_empty());
+        let expected = reference.get_or_insert_with(|| alerts.clone());
+        assert_eq!(&alerts, expected, "{layout}");
+    }
+}
+
+#[test]
+fn new_ticks_are_worked_as_they_come() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    project.feed(5, 1000, &[]);
+    wait_for("the first thousand is worked", || (redis.totals().get("entries") == Some(&1000)).then_some(()));
+    project.feed(5, 500, &[]);
+    wait_for("the next ones too", || (redis.totals()["entries"] == 1500).then_some(()));
+    assert_eq!(redis.pending(), 0);
+    let status = project.output(&["status", "--json"]);
+    assert_eq!(status.status.code(), Some(0), "{}", crate::support::text(&status.stdout));
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+}
+
+#[test]
+fn a_host_killed_ten_times_loses_no_entry_and_repeats_no_alert() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    // Small batches: more places to be killed at.
+    project.configure_with("batch = 20", "[engine]\nworkers = 2\nbacklog = 100");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut recovered = 0;
+    for round in 1..=10 {
+        let mut host = project.start(&["run", "--drain"]);
+        // Each life gets some work done, and dies in the middle of it.
+        let goal = u64::from(TICKS) * round / 12;
+        wait_for("some progress", || (redis.totals().get("entries").copied().unwrap_or(0) >= goal).then_some(()));
+        host.kill();
+        recovered += redis.pending();
+    }
+    project.run(&["run", "--drain"]);
+    assert!(recovered > 0, "no kill caught it in the middle of its work");
+    assert_eq!(redis.pending(), 0);
+    assert_eq!(redis.totals()["entries"], u64::from(TICKS));
+    let alerts = redis.alerts();
+    let ids: std::collections::BTreeSet<&String> = alerts.iter().map(|alert| &alert["id"]).collect();
+    assert_eq!(ids.len(), alerts.len(), "an alert came twice");
+    assert!(!alerts.is_empty());
+}
+
+#[test]
+fn a_second_host_stands_by_and_takes_over() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure_with("lease_ms = 1000", "");
+    let mut first = project.start(&["run"]);
+    first.wait_for_log("reading is ours");
+    let mut second = project.start(&["run"]);
+    second.wait_for_log("standing by: another host works this stream");
+    project.feed(5, 500, &[]);
+    wait_for("the first works", || (redis.totals().get("entries") == Some(&500)).then_some(()));
+    assert!(!second.log().contains("reading is ours"));
+
+    // Released at once when the first one ends in order.
+    first.signal("INT");
+    assert_eq!(first.wait(), Some(0));
+    second.wait_for_log("reading is ours");
+    project.feed(5, 500, &[]);
+    wait_for("the second works", || (redis.totals()["entries"] == 1000).then_some(()));
+    second.signal("TERM");
+    assert_eq!(second.wait(), Some(0));
+    assert_eq!(redis.pending(), 0);
+}
+
+/// A host that was paused longer than its lease must not publish, acknowledge or take an entry
+/// when it wakes: it finds that another one has taken over, and stands by.
+#[test]
+fn a_host_paused_past_its_lease_does_nothing_more() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure_with("lease_ms = 500", "");
+    let first = project.start(&["run"]);
+    first.wait_for_log("reading is ours");
+    let mut second = project.start(&["run"]);
+    second.wait_for_log("standing by");
+    first.signal("STOP");
+    second.wait_for_log("reading is ours");
+    project.feed(5, 2000, &[]);
+    wait_for("the second works", || (redis.totals().get("entries") == Some(&2000)).then_some(()));
+    first.signal("CONT");
+    first.wait_for_log("another host has taken over; standing by");
+    first.wait_for_log("standing by: another host works this stream");
+    project.feed(5, 2000, &[]);
+    wait_for("the second works on", || (redis.totals()["entries"] == 4000).then_some(()));
+    second.signal("TERM");
+    assert_eq!(second.wait(), Some(0));
+    assert_eq!(redis.pending(), 0);
+}
+
+#[test]
+fn a_stopped_host_has_committed_all_that_it_read() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, 60_000, &[]);
+    let mut host = project.start(&["run"]);
+    wait_for("it is in the middle", || redis.totals().get("entries").is_some_and(|n| *n > 1000).then_some(()));
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+    assert_eq!(redis.pending(), 0);
+    let lease: Option<String> =
+        redis.connect().get("tickhound:{ticks:intraday:processed}:scanner_group:lease").unwrap();
+    assert_eq!(lease, None, "the lease is released");
+    project.run(&["run", "--drain"]);
+    assert_eq!(redis.totals()["entries"], 60_000);
+}
+
+#[test]
+fn an_entry_that_is_no_tick_is_set_aside_with_its_fields() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut connection = redis.connect();
+    let _: String = connection.xadd(STREAM, "5-1", &[("data", "{\"symbol\":\"A\",")]).unwrap();
+    let _: String = connection.xadd(STREAM, "5-2", &[("greeting", "hello")]).unwrap();
+    let _: String = connection.xadd(STREAM, "5-3", &[("data", &[0xc1u8, 0xff][..])]).unwrap();
+    project.feed(5, 100, &[]);
+    project.run(&["run", "--drain"]);
+    let letters = redis.dead_letters();
+    let entries: Vec<&str> = letters.iter().map(|letter| letter["entry"].as_str()).collect();
+    assert_eq!(entries, ["5-1", "5-2", "5-3"]);
+    assert!(letters.iter().all(|letter| !letter["reason"].is_empty()));
+    assert_eq!(letters[1]["raw"], r#"{"greeting":"hello"}"#);
+    assert_eq!(letters[2]["raw"], r#"{"data":{"base64":"wf8="}}"#);
+    assert_eq!(redis.pending(), 0);
+    let kept: u64 = connection.xlen(DEAD).unwrap();
+    assert_eq!((kept, redis.totals()["entries"]), (3, 103));
+}
+
+/// What a crash left pending comes first, in order, and is marked; what was trimmed away
+/// meanwhile is acknowledged and counted.
+#[test]
+fn pending_entries_come_first_and_trimmed_ones_are_counted() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut connection = redis.connect();
+    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg(GROUP).arg("tickhound").arg("COUNT").arg(20_000).arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = read.query(&mut connection).unwrap();
+    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(TICKS - 50).query(&mut connection).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("entries were trimmed away before they were worked"), "{log}");
+    let totals = redis.totals();
+    assert_eq!((totals["entries"], totals["lost"]), (u64::from(TICKS), 50));
+    assert_eq!(redis.pending(), 0);
+    let alerts = redis.alerts();
+    let recovered = alerts.iter().filter(|alert| alert["recovered"] == "1").count();
+    assert!(recovered > 0 && recovered < alerts.len(), "{recovered} of {}", alerts.len());
+    let first_fresh = alerts.iter().position(|alert| alert["recovered"] == "0").unwrap();
+    assert_eq!(first_fresh, recovered, "pending ones come first");
+}
+
+#[test]
+fn a_host_waits_for_redis_and_says_so_once() {
+    let mut redis = Redis::start();
+    let project = Project::new(&redis);
+    redis.kill();
+    let mut host = project.start(&["run"]);
+    host.wait_for_log("no connection to redis; trying again until there is one");
+    for _ in 0..100 {
+        pause();
+    }
+    assert_eq!(host.log().matches("no connection to redis").count(), 1, "{}", host.log());
+    redis.restart();
+    host.wait_for_log("reading is ours");
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+}
+
+#[test]
+fn a_killed_server_that_comes_back_with_its_data_costs_nothing() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let project = Project::new(&redis);
+    project.configure_with("batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    for part in 1..=3 {
+        let goal = u64::from(TICKS) * part / 5;
+        wait_for("some progress", || redis.totals().get("entries").is_some_and(|n| *n >= goal).then_some(()));
+        redis.restart();
+    }
+    wait_for("all is worked", || (redis.totals()["entries"] == u64::from(TICKS)).then_some(()));
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+    assert_eq!(redis.pending(), 0);
+    let interrupted = contents(&redis.alerts());
+
+    // The same entries, undisturbed.
+    let mut connection = redis.connect();
+    let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
+    let _: () = connection.del(&[keys, vec![ALERTS.into()]].concat()).unwrap();
+    let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    project.run(&["run", "--drain"]);
+    assert_eq!(interrupted, contents(&redis.alerts()), "the host did not lose what it knew");
+}

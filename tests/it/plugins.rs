@@ -1,0 +1,152 @@
+//! Plugins that are wrong, or go wrong: each is contained, and told in a sentence.
+
+use std::fs;
+
+use crate::support::{Project, Redis, misbehaving, shipped, text};
+
+fn with_misbehaving(params: &str) -> (Redis, Project) {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(&format!(
+        "[plugins]\ncall_deadline_ms = 200\nmemory_max_mib = 16\n\
+         [detectors.odd]\nplugin = \"misbehaving\"\n[detectors.odd.params]\n{params}"
+    ));
+    (redis, project)
+}
+
+/// Runs `odd` beside the detectors that ship; returns the reasons of its dead letters, and how
+/// often it and the others alerted.
+fn contained(how: &str) -> (Vec<String>, usize, usize) {
+    let (redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
+    project.feed(12, 24_000, &[]);
+    project.run(&["run", "--drain"]);
+    assert_eq!((redis.pending(), redis.totals()["entries"]), (0, 24_000));
+    let letters = redis.dead_letters();
+    assert!(letters.iter().all(|letter| letter["detector"] == "odd"), "{letters:?}");
+    let reasons = letters.into_iter().map(|mut letter| letter.remove("reason").unwrap()).collect();
+    let alerts = redis.alerts();
+    let odd = alerts.iter().filter(|alert| alert["detector"] == "odd").count();
+    (reasons, odd, alerts.len() - odd)
+}
+
+#[test]
+fn a_core_module_as_cargo_built_it_is_a_plugin() {
+    let (reasons, odd, others) = contained("not");
+    assert_eq!(reasons, Vec::<String>::new());
+    assert_eq!(odd, 24_000, "it alerts on every tick");
+    assert!(others > 0);
+}
+
+#[test]
+fn a_detector_that_fails_costs_the_others_nothing() {
+    let (_, _, undisturbed) = contained("not");
+    let expected = [
+        ("panic", "is too much for me"),
+        ("loop", "ran longer than 200 ms (plugins.call_deadline_ms)"),
+        ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
+        ("recurse", "call stack exhausted"),
+        ("nan", "broke the contract: confidence NaN is not in 0..=1"),
+    ];
+    for (how, reason) in expected {
+        let (reasons, _, others) = contained(how);
+        assert!(!reasons.is_empty(), "{how}");
+        assert!(reasons.iter().all(|text| text.contains(reason)), "{how}: {reasons:?}");
+        assert_eq!(others, undisturbed, "{how}: the others' alerts");
+    }
+}
+
+#[test]
+fn a_panic_is_told_with_its_place() {
+    let (reasons, ..) = contained("panic");
+    assert!(reasons[0].contains("src/lib.rs:"), "{}", reasons[0]);
+}
+
+/// What `tickhound check` says of a plugin folder with `bytes` in `breakout.wasm`.
+fn refusal(bytes: &[u8]) -> String {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::write(project.path("plugins/breakout.wasm"), bytes).unwrap();
+    let output = project.output(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    text(&output.stderr)
+}
+
+#[test]
+fn a_file_that_is_no_detector_is_refused_with_a_sentence() {
+    let breakout = fs::read(shipped("plugins/breakout.wasm")).unwrap();
+    let component = |text: &str| wat::parse_str(text).unwrap();
+    let cases: [(&[u8], &str); 8] = [
+        (b"", "the file is empty"),
+        (b"hello", "not a WebAssembly file"),
+        (&breakout[..breakout.len() / 2], "damaged or cut off"),
+        (&component("(module)"), "a WebAssembly module, but no detector"),
+        (&component("(component)"), "not a detector of contract 0.1.0"),
+        (
+            &component(r#"(component (import "wasi:cli/stdout@0.2.0" (instance (export "get" (func)))))"#),
+            "it imports wasi:cli/stdout@0.2.0, but detectors have no WASI",
+        ),
+        (
+            &component(r#"(component (import "tickhound:detector/types@9.0.0" (instance)))"#),
+            "built for detector contract 9.0.0, this host speaks 0.1.0",
+        ),
+        (
+            &component(r#"(component (core module (@custom "tickhound:contract" "7.1.0")))"#),
+            "built for detector contract 7.1.0, this host speaks 0.1.0",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let said = refusal(bytes);
+        assert!(said.contains(expected), "expected {expected:?} in {said}");
+        assert!(said.contains("config.toml:") && said.contains("breakout.wasm"), "{said}");
+    }
+}
+
+#[test]
+fn wrong_parameters_are_refused_where_they_stand() {
+    let cases = [
+        ("hwo = \"loop\"", "has no parameter `hwo`; did you mean `how`?"),
+        ("how = \"lop\"", "expected one of \"not\", \"panic\""),
+        ("at = 0", "parameter `at` is 0, expected a whole number from 1 to 1000000 ticks"),
+        ("at = \"3\"", "expected a whole number from 1 to 1000000 ticks"),
+        ("at = 13", "refused its parameters: 13 is an unlucky tick"),
+    ];
+    for (params, expected) in cases {
+        let (_redis, project) = with_misbehaving(params);
+        let output = project.output(&["check"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said.contains(expected), "expected {expected:?} in {said}");
+        assert!(said.contains("config/config.toml:"), "{said}");
+    }
+}
+
+#[test]
+fn a_plugin_that_is_not_there_is_named_with_its_neighbours() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[detectors.third]\nplugin = \"breakuot\"");
+    let said = text(&project.output(&["check"]).stderr);
+    assert!(said.contains("there is no") && said.contains("did you mean `breakout`?"), "{said}");
+}
+
+#[test]
+fn one_plugin_serves_detectors_with_their_own_parameters_and_symbols() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(
+        "[detectors.calls]\nplugin = \"misbehaving\"\nsymbols = [\"*CE\"]\n\
+         [detectors.futures]\nplugin = \"misbehaving\"\nsymbols = [\"*FUT\"]\n\
+         [detectors.off]\nplugin = \"misbehaving\"\nenabled = false",
+    );
+    project.feed(40, 4000, &[]);
+    project.run(&["run", "--drain"]);
+    let alerts = redis.alerts();
+    let symbols = |name: &str| -> Vec<&str> {
+        alerts.iter().filter(|alert| alert["detector"] == name).map(|alert| alert["symbol"].as_str()).collect()
+    };
+    assert!(!symbols("calls").is_empty() && symbols("calls").iter().all(|symbol| symbol.ends_with("CE")));
+    assert!(!symbols("futures").is_empty() && symbols("futures").iter().all(|symbol| symbol.ends_with("FUT")));
+    assert!(symbols("off").is_empty());
+}

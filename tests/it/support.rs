@@ -1,0 +1,297 @@
+//! A real redis-server, a project folder, and the built binary at work in it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use redis::{Commands, Connection, Value};
+use tempfile::TempDir;
+
+/// Longer than anything takes on a loaded machine; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const STREAM: &str = "ticks:intraday:processed";
+pub const GROUP: &str = "scanner_group";
+pub const ALERTS: &str = "alerts:intraday";
+pub const DEAD: &str = "tickhound:{ticks:intraday:processed}:scanner_group:dead";
+
+/// Comes true, or the test fails with `what`.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the step of a wait for a condition")]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// A server of this test's own, on a socket in its own folder.
+pub struct Redis {
+    dir: TempDir,
+    settings: Vec<String>,
+    server: Option<Child>,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// `settings` as on the command line, e.g. `--appendonly yes`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut redis = Self { dir: tempfile::tempdir().unwrap(), settings, server: None };
+        redis.restart();
+        redis
+    }
+
+    /// Ends the server, if it runs, without letting it save anything.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        let socket = self.socket();
+        let _ = fs::remove_file(&socket);
+        let server = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.settings)
+            .stdout(File::create(self.dir.path().join("log")).unwrap())
+            .spawn()
+            .expect("redis-server is installed: apt-get install redis-server");
+        self.server = Some(server);
+        wait_for("redis-server answers", || {
+            let mut connection = redis::Client::open(self.url()).unwrap().get_connection().ok()?;
+            redis::cmd("PING").query::<String>(&mut connection).ok()
+        });
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    pub fn connect(&self) -> Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// Every alert in the stream, its fields by name.
+    pub fn alerts(&self) -> Vec<BTreeMap<String, String>> {
+        self.entries(ALERTS)
+    }
+
+    /// Every dead letter, its fields by name.
+    pub fn dead_letters(&self) -> Vec<BTreeMap<String, String>> {
+        self.entries(DEAD)
+    }
+
+    fn entries(&self, key: &str) -> Vec<BTreeMap<String, String>> {
+        let entries: Vec<(String, BTreeMap<String, String>)> =
+            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.connect()).unwrap();
+        entries.into_iter().map(|(_, fields)| fields).collect()
+    }
+
+    pub fn stream_length(&self) -> u64 {
+        self.connect().xlen(STREAM).unwrap()
+    }
+
+    /// Entries that were given to a consumer of the group and not acknowledged.
+    pub fn pending(&self) -> u64 {
+        let summary: Value = redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query(&mut self.connect()).unwrap();
+        match summary {
+            Value::Array(items) => redis::from_redis_value(items[0].clone()).unwrap(),
+            other => panic!("unexpected answer to XPENDING: {other:?}"),
+        }
+    }
+
+    /// What the host counted over all its lives.
+    pub fn totals(&self) -> BTreeMap<String, u64> {
+        let fields: BTreeMap<String, String> =
+            self.connect().hgetall("tickhound:{ticks:intraday:processed}:scanner_group:checkpoint").unwrap();
+        fields.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A folder as a user has it: `config/config.toml`, `plugins/`.
+pub struct Project {
+    dir: TempDir,
+    url: String,
+}
+
+impl Project {
+    /// With the detectors that ship, on `redis`.
+    pub fn new(redis: &Redis) -> Self {
+        let project = Self { dir: tempfile::tempdir().unwrap(), url: redis.url() };
+        fs::create_dir_all(project.path("config")).unwrap();
+        fs::create_dir_all(project.path("plugins")).unwrap();
+        for name in ["breakout", "momentum"] {
+            fs::copy(shipped(&format!("plugins/{name}.wasm")), project.path(&format!("plugins/{name}.wasm"))).unwrap();
+        }
+        project.configure("");
+        project
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Writes a configuration with both detectors; `more` is added at the end.
+    pub fn configure(&self, more: &str) {
+        self.configure_with("", more);
+    }
+
+    /// As [`Project::configure`]; `stream` are further keys of `[stream]`.
+    pub fn configure_with(&self, stream: &str, more: &str) {
+        let url = &self.url;
+        let text = format!(
+            "[stream]\nurl = \"{url}\"\nblock_ms = 200\n{stream}\n\
+             [detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
+             [detectors.momentum]\nplugin = \"momentum\"\nmin_confidence = 0.0\n{more}\n"
+        );
+        self.write_config(&text);
+    }
+
+    pub fn write_config(&self, text: &str) {
+        fs::write(self.path("config/config.toml"), text).unwrap();
+    }
+
+    /// The binary, to be run in this folder.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tickhound"));
+        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end, whatever the exit code.
+    pub fn output(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs to the end and must succeed; returns stdout.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.output(args);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "tickhound {args:?} failed\n{out}\n{err}");
+        out
+    }
+
+    /// Publishes simulated ticks.
+    pub fn feed(&self, symbols: u32, count: u32, more: &[&str]) {
+        let (symbols, count) = (symbols.to_string(), count.to_string());
+        let mut args = vec!["feed", "--simulate", "--symbols", &symbols, "--count", &count];
+        args.extend(more);
+        self.run(&args);
+    }
+
+    /// Starts it in the background, its output in a file.
+    pub fn start(&self, args: &[&str]) -> Host {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let log = self.path(&format!("host-{number}.log"));
+        let file = File::create(&log).unwrap();
+        let child = self.command(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Host { child, log }
+    }
+}
+
+/// A running `tickhound`; killed on drop.
+pub struct Host {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Host {
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn wait_for_log(&self, part: &str) {
+        wait_for(&format!("{part:?} in the log:\n{}", self.log()), || self.log().contains(part).then_some(()));
+    }
+
+    /// Sends a signal by name, e.g. `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        wait_for("the host ends", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file of this repository.
+pub fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The plugin in `tests/fixtures/misbehaving`, built as a user would build one: plain cargo, a core module.
+pub fn misbehaving() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = shipped("target/fixtures");
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--quiet", "--manifest-path"])
+            .arg(shipped("tests/fixtures/misbehaving/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .status()
+            .unwrap();
+        assert!(status.success(), "the fixture builds");
+        target.join("wasm32-unknown-unknown/release/misbehaving.wasm")
+    })
+}
+
+/// What makes an alert the same alert: everything but when it was committed.
+pub fn contents(alerts: &[BTreeMap<String, String>]) -> Vec<Vec<(String, String)>> {
+    let timing = ["lag_ms", "recovered"];
+    let keep = |alert: &BTreeMap<String, String>| {
+        let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
+        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    alerts.iter().map(keep).collect()
+}
