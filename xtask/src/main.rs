@@ -1,1 +1,93 @@
-fn main() {}
+//! `cargo xtask`: what a developer of Tickhound runs, the same by hand and in CI.
+
+mod checks;
+mod plugins;
+mod strip;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+const HELP: &str = "\
+cargo xtask test              everything that must hold before a change is merged
+cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
+cargo xtask plugins --check   builds them and fails if a committed file has other bytes";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args[..] {
+        ["test"] => checks::run_all(),
+        ["plugins"] => plugins::write(),
+        ["plugins", "--check"] => plugins::check(),
+        ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs this program, at the workspace's root.
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// Runs it to its end and expects success.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("can't start {}", shown(command)))?;
+    ensure!(status.success(), "failed: {}", shown(command));
+    Ok(())
+}
+
+/// Runs it to its end and returns what it printed, without the white space at the ends.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("can't start {}", shown(command)))?;
+    if !output.status.success() {
+        bail!("failed: {}\n{}", shown(command), String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// One named step, with its time.
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n==> {name}");
+    let started = Instant::now();
+    work().with_context(|| format!("step `{name}`"))?;
+    println!("    {name}: ok, {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
