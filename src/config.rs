@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use self::{input::InputConfig, source::{Source, nearest}};
+pub use self::{
+    input::InputConfig,
+    source::{Source, nearest},
+};
 use crate::event::EntryId;
 
 /// Where `config.toml` is looked for when no `--config` is given.

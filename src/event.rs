@@ -139,9 +139,11 @@ pub mod column {
     pub const OI: usize = 6;
     /// Bit set of [`super::flag`], a whole number, never NaN.
     pub const FLAGS: usize = 7;
+    /// `volume` as published, where its name does not tell whether it is per tick or cumulative, >= 0.
+    pub const VOLUME: usize = 8;
     /// Names by position, as manifests and `config.toml` write them.
-    pub const NAMES: [&str; 8] =
-        ["quantity", "cum_volume", "bid", "ask", "bid_quantity", "ask_quantity", "oi", "flags"];
+    pub const NAMES: [&str; 9] =
+        ["quantity", "cum_volume", "bid", "ask", "bid_quantity", "ask_quantity", "oi", "flags", "volume"];
 }
 
 /// Bits of the `flags` column.
@@ -199,6 +201,21 @@ impl Batch {
         for (column, value) in self.columns.iter_mut().zip(columns) {
             column.push(*value);
         }
+    }
+
+    /// Takes out the ticks of `entry`, which must be the last ones; clock rows stay. Returns how many.
+    pub fn take_back(&mut self, entry: u32) -> usize {
+        let Some(first) = self.entry.iter().position(|from| *from == entry) else { return 0 };
+        let clocks: Vec<u64> =
+            (first..self.len()).filter(|row| self.symbol[*row] == CLOCK).map(|row| self.time[row]).collect();
+        let taken = self.len() - first - clocks.len();
+        self.entry.truncate(first);
+        self.symbol.truncate(first);
+        self.time.truncate(first);
+        self.price.truncate(first);
+        self.columns.iter_mut().for_each(|column| column.truncate(first));
+        clocks.into_iter().for_each(|time| self.push_clock(entry, time));
+        taken
     }
 
     /// Adds a clock row: event time has reached `time` just before `entry`.

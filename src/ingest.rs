@@ -113,7 +113,12 @@ impl Ingest {
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
-                Err(error) => routed.undecodable.push((index, error.to_string())),
+                Err(error) => {
+                    // A document that breaks off may have given ticks first: all of it is set aside.
+                    routed.ticks -=
+                        routed.jobs.iter_mut().flatten().map(|job| job.batch.take_back(index)).sum::<usize>();
+                    routed.undecodable.push((index, error.to_string()));
+                }
             }
         }
         routed

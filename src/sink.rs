@@ -56,8 +56,7 @@ impl JsonLines {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(explain)?;
         }
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).with_context(explain)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).with_context(explain)?;
         end_torn_line(&mut file).with_context(explain)?;
         Ok(Self { path: path.to_path_buf(), file, failing: false })
     }

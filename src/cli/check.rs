@@ -25,7 +25,10 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
     let decoder = Decoder::new(&config.input, &loaded.root)?;
     let runtime = Runtime::new(Limits::of(&config.plugins))?;
     let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
-    ensure!(!generation.detectors.is_empty(), "no detector is enabled: add a [detectors.NAME] table to the configuration");
+    ensure!(
+        !generation.detectors.is_empty(),
+        "no detector is enabled: add a [detectors.NAME] table to the configuration"
+    );
     let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
     let reached = super::runtime()?.block_on(stream.check());
     if args.json {
@@ -48,7 +51,13 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
         println!("ok: {}", loaded.source.at(&[]));
         for spec in &generation.detectors {
             let manifest = &spec.plugin.manifest;
-            println!("ok: detector {} = {} {} ({})", spec.name, manifest.name, manifest.version, spec.plugin.file.display());
+            println!(
+                "ok: detector {} = {} {} ({})",
+                spec.name,
+                manifest.name,
+                manifest.version,
+                spec.plugin.file.display()
+            );
             for (name, value) in &spec.params {
                 println!("      {name} = {}", to_json(value));
             }

@@ -62,8 +62,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
-    let engine =
-        Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone())?;
+    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone())?;
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),
@@ -101,9 +100,16 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     println!("{} set aside as undecodable, {} without any alert", totals.dead, totals.quiet);
     for (detector, count) in &committed.by_detector {
         let clearest = &committed.clearest[detector];
-        let evidence: Vec<String> = clearest.evidence.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        println!("{count:>6} alerts by {detector}; the clearest: {} {} at {}, {:.2} confidence ({})",
-            clearest.symbol, clearest.direction.as_str(), clearest.price, clearest.confidence, evidence.join(", "));
+        let evidence: Vec<String> =
+            clearest.evidence.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        println!(
+            "{count:>6} alerts by {detector}; the clearest: {} {} at {}, {:.2} confidence ({})",
+            clearest.symbol,
+            clearest.direction.as_str(),
+            clearest.price,
+            clearest.confidence,
+            evidence.join(", ")
+        );
     }
     println!("Next: README.md, \"With your Redis in 5 minutes\".");
     Ok(ExitCode::SUCCESS)

@@ -17,8 +17,10 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tickhound run\n  tickhound run --drain      # work off all that is there, then exit 0\n\n\
-                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once.")]
+#[command(
+    after_help = "Examples:\n  tickhound run\n  tickhound run --drain      # work off all that is there, then exit 0\n\n\
+                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once."
+)]
 pub(super) struct RunArgs {
     /// Work off everything that is there, pending entries included, then exit.
     #[arg(long)]
@@ -30,7 +32,10 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     let decoder = Decoder::new(&config.input, &loaded.root)?;
     let runtime = Runtime::new(Limits::of(&config.plugins))?;
     let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
-    ensure!(!generation.detectors.is_empty(), "no detector is enabled: add a [detectors.NAME] table to the configuration");
+    ensure!(
+        !generation.detectors.is_empty(),
+        "no detector is enabled: add a [detectors.NAME] table to the configuration"
+    );
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
     let sinks = Sinks::open(config.alerts.log, jsonl.as_deref())?;
     let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
@@ -52,7 +57,13 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         engine.run(until, stop.subscribe()).await
     })?;
     stats.tell();
-    info!(entries = totals.entries, alerts = totals.alerts, dead = totals.dead, lost = totals.lost, "totals of the group");
+    info!(
+        entries = totals.entries,
+        alerts = totals.alerts,
+        dead = totals.dead,
+        lost = totals.lost,
+        "totals of the group"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

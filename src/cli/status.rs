@@ -184,7 +184,10 @@ fn print(report: &Report) {
         totals.dead,
         totals.lost
     );
-    println!("kept: {} alerts in {}, {} dead letters in {}", survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key);
+    println!(
+        "kept: {} alerts in {}, {} dead letters in {}",
+        survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key
+    );
 }
 
 fn seconds(ms: u64) -> String {

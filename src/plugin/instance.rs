@@ -129,9 +129,15 @@ impl Instance {
             Ok((guest, answer))
         });
         match started {
-            Ok((guest, Ok(readiness))) => {
-                Ok(Self { store, guest, limits, columns, absent: Vec::new(), introduced: Vec::new(), warm_up_seconds: readiness.warm_up_seconds })
-            }
+            Ok((guest, Ok(readiness))) => Ok(Self {
+                store,
+                guest,
+                limits,
+                columns,
+                absent: Vec::new(),
+                introduced: Vec::new(),
+                warm_up_seconds: readiness.warm_up_seconds,
+            }),
             Ok((_, Err(refusal))) => Err(Fault::Contract(format!("refused its parameters: {refusal}"))),
             Err(error) => Err(describe_fault(&error, &mut store, limits)),
         }
@@ -201,9 +207,13 @@ fn check(detections: Vec<Detection>, batch: &Batch, introduced: &[bool]) -> Resu
             return wrong(format!("a detection at row {} after one at row {last_row}", found.row));
         }
         last_row = found.row;
-        let about_it = if symbol == CLOCK { introduced.get(found.symbol as usize) == Some(&true) } else { found.symbol == symbol };
+        let about_it =
+            if symbol == CLOCK { introduced.get(found.symbol as usize) == Some(&true) } else { found.symbol == symbol };
         if !about_it {
-            return wrong(format!("a detection at row {} about symbol {}, which is not the row's", found.row, found.symbol));
+            return wrong(format!(
+                "a detection at row {} about symbol {}, which is not the row's",
+                found.row, found.symbol
+            ));
         }
         if !(0.0..=1.0).contains(&found.confidence) {
             return wrong(format!("confidence {} is not in 0..=1", found.confidence));

@@ -19,8 +19,8 @@ mod survey;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection,
-    cmd,
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection, cmd,
 };
 use tracing::{info, warn};
 
@@ -170,7 +170,9 @@ impl RedisStream {
             Ok(()) if known.is_some() => {
                 warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
             }
-            Ok(()) => info!(group = %self.config.group, stream = %self.config.key, at = %start, "created the consumer group"),
+            Ok(()) => {
+                info!(group = %self.config.group, stream = %self.config.key, at = %start, "created the consumer group")
+            }
             Err(error) if error.code() == Some("BUSYGROUP") => {}
             Err(error) => return Err(unavailable(error)),
         }
@@ -290,13 +292,15 @@ pub fn client(url: &str) -> anyhow::Result<Client> {
 
 /// Connects; every answer must come within `timeout`.
 pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(timeout));
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout));
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-async fn query<T: redis::FromRedisValue>(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<T, StreamError> {
+async fn query<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<T, StreamError> {
     command.query_async(connection).await.map_err(unavailable)
 }
 

@@ -123,8 +123,7 @@ fn status_tells_what_the_old_scanner_left_and_what_is_stuck() {
     assert!(said.contains("150 entries are pending under other consumers"), "{said}");
     assert!(said.contains("→ scanner_48992: 50 pending"), "{said}");
 
-    let report: serde_json::Value =
-        serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
     assert_eq!(report["verdict"], "degraded");
     assert_eq!(report["survey"]["pending"], 150);
     assert_eq!(report["consumers"][0]["name"], "scanner_48992");

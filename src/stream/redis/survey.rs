@@ -95,8 +95,7 @@ async fn look(
     survey.pending = group.pending as u64;
     survey.lag = group.lag.map(|lag| lag as u64);
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
-    survey.consumers =
-        consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
+    survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
     let delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
     let mut oldest = None;
@@ -105,7 +104,8 @@ async fn look(
     }
     if oldest.is_none() && added > delivered {
         let after = format!("({delivered}");
-        let next: Value = cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
+        let next: Value =
+            cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
         oldest = super::reply::first_id(&next);
     }
     // Work waits since it arrived, or since the last commit showed that it was being got at.

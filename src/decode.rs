@@ -1,0 +1,234 @@
+//! From an entry to ticks: three layouts, many vendors' field names, times of every kind.
+//!
+//! Pure: the same entry gives the same ticks. What spans entries (clamping of
+//! time, volume repair, carried prices) is `normalize`'s work.
+//!
+//! Layouts are found out per entry. JSON and MessagePack are walked by one
+//! visitor along one compiled mapping; what no path leads to is skipped unread.
+//! Where an entry has both a document and flat fields, the document wins and
+//! the flat fields fill what it leaves out. Of fields that repeat, the first counts.
+
+mod mapping;
+mod preset;
+mod scan;
+mod time;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::tz::TimeZone;
+use rustc_hash::FxHashMap;
+
+use self::{mapping::Mapping, scan::Scan};
+use crate::{
+    config::{InputConfig, input::Layout, nearest},
+    event::{Entry, column},
+};
+
+/// Fields that may hold a whole tick.
+const DOCUMENT_FIELDS: [&str; 4] = ["data", "payload", "tick", "json"];
+
+/// One tick as the producer wrote it; absent numbers are NaN.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawTick {
+    /// Name, upper case, without exchange prefix.
+    pub symbol: String,
+    /// Event time, ns since the Unix epoch; `None` when missing, unreadable or absurd.
+    pub time: Option<u64>,
+    /// Last traded price, quote currency.
+    pub price: f64,
+    /// By position: the standard columns, then those of `[input.extra]`. `flags` is 0.
+    pub columns: Vec<f64>,
+}
+
+/// What an entry held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This many ticks.
+    Ticks(usize),
+    /// A message of a kind that is known and is no tick, e.g. a confirmation.
+    Skipped,
+}
+
+/// Why an entry is no tick. Each reads as the reason of a dead letter.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// The document can't be read.
+    #[error("field `{field}` is not {format}: {cause}")]
+    Document {
+        /// Its field.
+        field: String,
+        /// JSON or MessagePack.
+        format: &'static str,
+        /// The parser's own words.
+        cause: String,
+    },
+    /// The layout asks for a document and there is none.
+    #[error("no field data, payload, tick or json holds a {0} document")]
+    NoDocument(&'static str),
+    /// Bytes that are neither text nor MessagePack.
+    #[error(
+        "field `{0}` holds binary data that is no MessagePack; binary vendor packets are not supported, publish decoded ticks"
+    )]
+    Binary(String),
+    /// No name.
+    #[error("no symbol: none of {0} has a value")]
+    NoSymbol(String),
+    /// A name, and nothing to say of it.
+    #[error("{symbol} has neither price nor quote: none of {names} has a usable value")]
+    Empty {
+        /// The symbol.
+        symbol: String,
+        /// Where a price was looked for.
+        names: String,
+    },
+}
+
+/// Decodes entries by a compiled mapping.
+pub struct Decoder {
+    mapping: Mapping,
+    layout: Layout,
+    zone: TimeZone,
+    tokens: FxHashMap<String, String>,
+    column_names: Vec<String>,
+    /// The tick under construction, kept for its buffers.
+    tick: RawTick,
+    /// For each target, the rank of the alias that gave its value.
+    ranks: Vec<u16>,
+}
+
+impl Decoder {
+    /// Compiles the mapping; `root` is what the token file's path is relative to.
+    ///
+    /// # Errors
+    /// Unknown preset, target, zone; a path that makes no sense; an unreadable token file.
+    pub fn new(config: &InputConfig, root: &Path) -> Result<Self> {
+        let mapping = Mapping::compile(config)?;
+        let zone = time_zone(&config.timezone)?;
+        let tokens = match config.tokens.file.as_os_str().is_empty() {
+            true => FxHashMap::default(),
+            false => read_tokens(&root.join(&config.tokens.file))?,
+        };
+        let mut column_names: Vec<String> = column::NAMES.map(str::to_owned).to_vec();
+        for name in config.extra.keys() {
+            ensure!(!column_names.contains(name), "input.extra.{name}: this column exists already; use [input.map]");
+            column_names.push(name.clone());
+        }
+        let tick = RawTick { columns: vec![f64::NAN; column_names.len()], ..RawTick::default() };
+        let ranks = vec![u16::MAX; mapping.targets()];
+        Ok(Self { mapping, layout: config.layout, zone, tokens, column_names, tick, ranks })
+    }
+
+    /// Names of the columns by position: the standard ones, then those of `[input.extra]` by name.
+    pub fn column_names(&self) -> &[String] {
+        &self.column_names
+    }
+
+    /// Hands each tick in `entry` to `emit`.
+    ///
+    /// # Errors
+    /// Why the entry is no tick.
+    pub fn decode(&mut self, entry: Entry<'_>, emit: &mut impl FnMut(&RawTick)) -> Result<Outcome, DecodeError> {
+        let Self { mapping, layout, zone, tokens, tick, ranks, .. } = self;
+        let mut scan = Scan::new(mapping, zone, tokens, entry.id.millis, tick, ranks, emit);
+        let document = match layout {
+            Layout::Flat => None,
+            _ => document(&entry, *layout)?,
+        };
+        for (name, value) in entry.fields() {
+            if document.as_ref().is_none_or(|found| found.field != name) {
+                scan.flat_field(name, value, document.is_some());
+            }
+        }
+        match document {
+            Some(Document { field, value, format: Format::Json }) => scan.json(value).map_err(|cause| {
+                DecodeError::Document { field: lossy(field), format: "JSON", cause: cause.to_string() }
+            })?,
+            Some(Document { field, value, format: Format::Msgpack }) => scan.msgpack(value).map_err(|cause| {
+                DecodeError::Document { field: lossy(field), format: "MessagePack", cause: cause.to_string() }
+            })?,
+            None => scan.finish_tick(),
+        }
+        scan.outcome()
+    }
+}
+
+struct Document<'a> {
+    field: &'a [u8],
+    value: &'a [u8],
+    format: Format,
+}
+
+enum Format {
+    Json,
+    Msgpack,
+}
+
+/// The field that holds a whole tick, if one does.
+fn document<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Option<Document<'a>>, DecodeError> {
+    let mut binary = None;
+    for (field, value) in entry.fields() {
+        if !DOCUMENT_FIELDS.iter().any(|name| name.as_bytes() == field) {
+            continue;
+        }
+        let format = match (layout, value.trim_ascii_start().first()) {
+            (Layout::Json | Layout::Auto, Some(b'{' | b'[')) => Format::Json,
+            // Maps and arrays of MessagePack; no text begins with these bytes.
+            (Layout::Msgpack | Layout::Auto, Some(0x80..=0x9f | 0xdc..=0xdf)) => Format::Msgpack,
+            _ => {
+                if std::str::from_utf8(value).is_err() {
+                    binary = Some(lossy(field));
+                }
+                continue;
+            }
+        };
+        return Ok(Some(Document { field, value, format }));
+    }
+    match (layout, binary) {
+        (Layout::Auto, Some(field)) => Err(DecodeError::Binary(field)),
+        (Layout::Json, _) => Err(DecodeError::NoDocument("JSON")),
+        (Layout::Msgpack, _) => Err(DecodeError::NoDocument("MessagePack")),
+        _ => Ok(None),
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The zone by its IANA name.
+///
+/// # Errors
+/// When there is none of that name.
+pub(crate) fn time_zone(name: &str) -> Result<TimeZone> {
+    TimeZone::get(name).map_err(|_| {
+        let usual = ["Asia/Kolkata", "UTC", "America/New_York", "America/Chicago", "Europe/London", "Asia/Tokyo"];
+        let hint = nearest(name, usual.into_iter()).unwrap_or("Asia/Kolkata");
+        anyhow::anyhow!("input.timezone: there is no time zone `{name}`; expected an IANA name such as {hint}")
+    })
+}
+
+fn read_tokens(file: &Path) -> Result<FxHashMap<String, String>> {
+    let text = fs::read_to_string(file).with_context(|| format!("input.tokens.file: can't read {}", file.display()))?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let header = reader.headers().with_context(|| format!("input.tokens.file: {}", file.display()))?.clone();
+    let position = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
+    let (Some(token), Some(symbol)) = (position("instrument_token"), position("tradingsymbol")) else {
+        bail!(
+            "input.tokens.file: {} needs the columns instrument_token and tradingsymbol; it has: {}",
+            file.display(),
+            header.iter().collect::<Vec<_>>().join(", ")
+        );
+    };
+    let mut tokens = FxHashMap::default();
+    for record in reader.records() {
+        let record = record.with_context(|| format!("input.tokens.file: {}", file.display()))?;
+        if let (Some(token), Some(symbol)) = (record.get(token), record.get(symbol)) {
+            tokens.insert(token.to_owned(), symbol.to_owned());
+        }
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Field names compiled into a trie of paths, so that one walk over a document finds every value.
+
+use anyhow::{Result, bail};
+
+use super::preset::{self, Preset};
+use crate::{
+    config::{InputConfig, nearest},
+    event::column,
+};
+
+/// What a value is for. Columns keep their position in the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Symbol,
+    Time,
+    Price,
+    Column(usize),
+}
+
+/// Targets that `[input.map]` may name, with their aliases' place in a preset.
+pub(super) const NAMED: [(&str, Target); 11] = [
+    ("symbol", Target::Symbol),
+    ("time", Target::Time),
+    ("price", Target::Price),
+    ("quantity", Target::Column(column::QUANTITY)),
+    ("cum_volume", Target::Column(column::CUM_VOLUME)),
+    ("bid", Target::Column(column::BID)),
+    ("ask", Target::Column(column::ASK)),
+    ("bid_quantity", Target::Column(column::BID_QUANTITY)),
+    ("ask_quantity", Target::Column(column::ASK_QUANTITY)),
+    ("oi", Target::Column(column::OI)),
+    ("volume", Target::Column(column::VOLUME)),
+];
+
+/// Targets that are no column.
+const BEFORE_COLUMNS: usize = 3;
+
+impl Target {
+    /// Position in a table of all targets.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Symbol => 0,
+            Self::Time => 1,
+            Self::Price => 2,
+            Self::Column(position) => BEFORE_COLUMNS + position,
+        }
+    }
+}
+
+/// A place in documents: what its value is for, and what lies below.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    children: Vec<(Step, usize)>,
+    /// Targets that its value serves, each with the rank of this alias among the target's.
+    pub(super) serves: Vec<(Target, u16)>,
+    /// Values that make the whole message one to skip; `Some(&[])`: any value.
+    pub(super) skips: Option<&'static [&'static str]>,
+    /// Each member of the object here is a tick of its own, its key the symbol.
+    pub(super) each: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(Box<str>),
+    Index(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct Mapping {
+    nodes: Vec<Node>,
+    targets: usize,
+    pub(super) price_scale: f64,
+    symbol_names: String,
+    price_names: String,
+}
+
+/// The root of every path.
+pub(super) const ROOT: usize = 0;
+
+impl Mapping {
+    pub(super) fn compile(config: &InputConfig) -> Result<Self> {
+        let Some(preset) = preset::find(&config.preset) else {
+            let names: Vec<&str> = preset::names().collect();
+            let near = nearest(&config.preset, names.iter().copied());
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            bail!("input.preset: there is no preset `{}`: expected one of {}{near}", config.preset, names.join(", "));
+        };
+        if let Some(wrong) = config.map.keys().find(|name| NAMED.iter().all(|(known, _)| known != name)) {
+            let near = nearest(wrong, NAMED.iter().map(|(name, _)| *name));
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            let names = NAMED.map(|(name, _)| name).join(", ");
+            bail!("input.map.{wrong}: expected one of {names}{near} (for another column use [input.extra])");
+        }
+        let mut mapping = Self {
+            nodes: vec![Node::default()],
+            targets: BEFORE_COLUMNS + column::NAMES.len() + config.extra.len(),
+            price_scale: preset.price_scale * config.price_scale,
+            symbol_names: String::new(),
+            price_names: String::new(),
+        };
+        for (name, target) in NAMED {
+            let own = config.map.get(name).into_iter().flatten().map(String::as_str);
+            let aliases: Vec<&str> = own.chain(preset.aliases(name).iter().copied()).collect();
+            mapping.add(target, &aliases, &format!("input.map.{name}"))?;
+            match target {
+                Target::Symbol => mapping.symbol_names = aliases.join(", "),
+                Target::Price => mapping.price_names = aliases.join(", "),
+                _ => {}
+            }
+        }
+        for (position, (name, aliases)) in config.extra.iter().enumerate() {
+            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+            mapping.add(Target::Column(column::NAMES.len() + position), &aliases, &format!("input.extra.{name}"))?;
+        }
+        mapping.add_rules(preset)?;
+        Ok(mapping)
+    }
+
+    fn add(&mut self, target: Target, aliases: &[&str], key: &str) -> Result<()> {
+        for (rank, alias) in aliases.iter().enumerate() {
+            let node = self.node(alias, key)?;
+            self.nodes[node].serves.push((target, rank as u16));
+        }
+        Ok(())
+    }
+
+    fn add_rules(&mut self, preset: &Preset) -> Result<()> {
+        for (path, values) in preset.skips {
+            let node = self.node(path, "preset")?;
+            self.nodes[node].skips = Some(values);
+        }
+        if let Some(path) = preset.each {
+            let node = self.node(path, "preset")?;
+            self.nodes[node].each = true;
+        }
+        Ok(())
+    }
+
+    /// The node at `path`, made if it is new.
+    fn node(&mut self, path: &str, key: &str) -> Result<usize> {
+        let Some(steps) = parse(path) else {
+            bail!("{key}: `{path}` is no path; expected names and positions such as depth.buy[0].price");
+        };
+        let mut node = ROOT;
+        for step in steps {
+            let known = self.nodes[node].children.iter().find(|(s, _)| *s == step);
+            node = match known {
+                Some((_, child)) => *child,
+                None => {
+                    self.nodes.push(Node::default());
+                    let child = self.nodes.len() - 1;
+                    self.nodes[node].children.push((step, child));
+                    child
+                }
+            };
+        }
+        Ok(node)
+    }
+
+    pub(super) fn get(&self, node: usize) -> &Node {
+        &self.nodes[node]
+    }
+
+    /// Number of targets, columns included.
+    pub(super) fn targets(&self) -> usize {
+        self.targets
+    }
+
+    pub(super) fn symbol_names(&self) -> &str {
+        &self.symbol_names
+    }
+
+    pub(super) fn price_names(&self) -> &str {
+        &self.price_names
+    }
+
+    pub(super) fn key(&self, node: usize, key: &str) -> Option<usize> {
+        let is_it = |step: &Step| matches!(step, Step::Key(name) if **name == *key);
+        self.nodes[node].children.iter().find(|(step, _)| is_it(step)).map(|(_, child)| *child)
+    }
+
+    pub(super) fn index(&self, node: usize, index: usize) -> Option<usize> {
+        self.nodes[node].children.iter().find(|(step, _)| *step == Step::Index(index)).map(|(_, child)| *child)
+    }
+}
+
+/// `depth.buy[0].price` as steps.
+fn parse(path: &str) -> Option<Vec<Step>> {
+    let mut steps = Vec::new();
+    for part in path.split('.') {
+        let (name, positions) = part.find('[').map_or((part, ""), |at| part.split_at(at));
+        if name.is_empty() {
+            return None;
+        }
+        steps.push(Step::Key(name.into()));
+        for position in positions.split_inclusive(']') {
+            let digits = position.strip_prefix('[')?.strip_suffix(']')?;
+            steps.push(Step::Index(digits.parse().ok()?));
+        }
+    }
+    Some(steps)
+}

@@ -1,0 +1,264 @@
+//! Every layout and preset on payloads as their vendors write them; dirt; garbage.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Entries, EntryId};
+
+/// 2025-11-24 10:15:31 in Kolkata.
+const ARRIVAL_MS: u64 = 1_763_959_531_000;
+
+fn decoder(preset: &str) -> Decoder {
+    Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new(".")).unwrap()
+}
+
+fn decode(decoder: &mut Decoder, fields: &[(&str, &[u8])]) -> Result<Vec<RawTick>, DecodeError> {
+    let mut entries = Entries::default();
+    entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
+    for (name, value) in fields {
+        entries.push_field(name.as_bytes(), value);
+    }
+    let mut ticks = Vec::new();
+    let outcome = decoder.decode(entries.get(0).unwrap(), &mut |tick| ticks.push(tick.clone()))?;
+    let expected = if ticks.is_empty() { Outcome::Skipped } else { Outcome::Ticks(ticks.len()) };
+    assert_eq!(outcome, expected);
+    Ok(ticks)
+}
+
+fn json(preset: &str, text: &str) -> Vec<RawTick> {
+    decode(&mut decoder(preset), &[("data", text.as_bytes())]).unwrap()
+}
+
+fn one(preset: &str, text: &str) -> RawTick {
+    let mut ticks = json(preset, text);
+    assert_eq!(ticks.len(), 1, "{text}");
+    ticks.remove(0)
+}
+
+/// Symbol, time (ns), price, and the columns that have a value.
+fn told(tick: &RawTick) -> (&str, Option<u64>, f64, Vec<(&'static str, f64)>) {
+    let columns = column::NAMES.into_iter().zip(tick.columns.iter().copied());
+    let columns = columns.filter(|(name, value)| !value.is_nan() && *name != "flags").collect();
+    (&tick.symbol, tick.time, tick.price, columns)
+}
+
+#[test]
+fn kite_as_a_scanner_republishes_it() {
+    let tick = one(
+        "kite",
+        r#"{"mode":"full","last_price":101.05,"symbol":"NFO:nifty25nov25750pe","instrument_token":12345,
+            "exchange_timestamp":"2025-11-24T10:15:30","exchange_timestamp_ms":1763959530250,"volume":75,
+            "zerodha_cumulative_volume":120000,"last_traded_quantity":75,"best_bid_price":101.0,"best_ask_price":0,
+            "depth":{"buy":[{"price":100.95,"quantity":300}],"sell":[{"price":101.1,"quantity":150}]},
+            "oi":"","open_interest":500000,"iv":null}"#,
+    );
+    let expected = vec![
+        ("quantity", 75.0),
+        ("cum_volume", 120_000.0),
+        ("bid", 101.0),
+        ("ask", 101.1),
+        ("bid_quantity", 300.0),
+        ("ask_quantity", 150.0),
+        ("oi", 500_000.0),
+        ("volume", 75.0),
+    ];
+    assert_eq!(told(&tick), ("NIFTY25NOV25750PE", Some(1_763_959_530_250_000_000), 101.05, expected));
+}
+
+#[test]
+fn the_three_layouts_say_the_same() {
+    let fields = [
+        ("symbol", "ICICIBANK25NOVFUT"),
+        ("last_price", "1370.5"),
+        ("volume_traded", "9000"),
+        ("exchange_timestamp", "2025-11-24 10:15:30"),
+        ("depth", r#"{"buy":[{"price":1370.45,"quantity":700}],"sell":[]}"#),
+    ];
+    let mut kite = decoder("kite");
+    let flat: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    let flat = decode(&mut kite, &flat).unwrap();
+    let document = serde_json::json!({
+        "symbol": "ICICIBANK25NOVFUT", "last_price": 1370.5, "volume_traded": 9000,
+        "exchange_timestamp": "2025-11-24 10:15:30",
+        "depth": { "buy": [{ "price": 1370.45, "quantity": 700 }], "sell": [] },
+    });
+    let text = document.to_string();
+    let packed = rmp_serde::to_vec_named(&document).unwrap();
+    for (name, value) in [("data", text.as_bytes()), ("payload", text.as_bytes()), ("json", &packed), ("tick", &packed)]
+    {
+        let ticks = decode(&mut kite, &[(name, value)]).unwrap();
+        assert_eq!(told(&ticks[0]), told(&flat[0]), "{name}");
+    }
+    assert_eq!(flat[0].columns[column::BID], 1370.45);
+}
+
+#[test]
+fn flat_fields_fill_what_the_document_leaves_out() {
+    let fields: [(&str, &[u8]); 3] =
+        [("symbol", b"FLAT"), ("timestamp", b"1763959530"), ("data", br#"{"ltp":5,"timestamp":1763959529}"#)];
+    let ticks = decode(&mut decoder("kite"), &fields).unwrap();
+    assert_eq!(told(&ticks[0]), ("FLAT", Some(1_763_959_529_000_000_000), 5.0, vec![]));
+}
+
+#[test]
+fn each_preset_reads_its_vendor() {
+    let upstox = json(
+        "upstox",
+        r#"{"type":"live_feed","currentTs":"1763959530300","feeds":{
+            "NSE_FO|40084":{"fullFeed":{"marketFF":{"ltpc":{"ltp":219.3,"ltt":"1763959530236","ltq":"75"},
+              "marketLevel":{"bidAskQuote":[{"bidQ":"150","bidP":219.2,"askQ":"75","askP":219.35}]},"vtt":"5155","oi":12}}},
+            "NSE_INDEX|Nifty 50":{"ltpc":{"ltp":25910.05,"ltt":"1763959530000"}}}}"#,
+    );
+    assert_eq!(upstox.len(), 2);
+    assert_eq!(told(&upstox[0]).0, "NSE_FO|40084");
+    assert_eq!(told(&upstox[0]).1, Some(1_763_959_530_236_000_000));
+    assert_eq!(
+        (upstox[0].price, upstox[0].columns[column::CUM_VOLUME], upstox[0].columns[column::ASK]),
+        (219.3, 5155.0, 219.35)
+    );
+    assert_eq!((told(&upstox[1]).0, upstox[1].price), ("NSE_INDEX|NIFTY 50", 25910.05));
+
+    let angel = one(
+        "angel",
+        r#"{"token":"3045","exchange_timestamp":1763959530000,"last_traded_price":81005,
+            "best_5_buy_data":[{"price":81000,"quantity":5}],"volume_trade_for_the_day":100}"#,
+    );
+    assert_eq!(told(&angel).0, "3045");
+    assert!((angel.price - 810.05).abs() < 1e-9 && (angel.columns[column::BID] - 810.0).abs() < 1e-9);
+
+    let dhan = one("dhan", r#"{"security_id":1333,"LTP":"123.45","LTT":"10:15:30","LTQ":5,"volume":900}"#);
+    let expected = vec![("quantity", 5.0), ("cum_volume", 900.0)];
+    assert_eq!(told(&dhan), ("1333", Some(1_763_959_530_000_000_000), 123.45, expected));
+
+    let alpaca = json(
+        "alpaca",
+        r#"[{"T":"success","msg":"authenticated"},
+            {"T":"t","S":"AAPL","p":200.1,"s":10,"t":"2025-11-24T04:45:30.000000123Z"},
+            {"T":"q","S":"AAPL","bp":200.0,"ap":200.2,"bs":1,"as":2,"t":"2025-11-24T04:45:30.5Z"}]"#,
+    );
+    assert_eq!(told(&alpaca[0]), ("AAPL", Some(1_763_959_530_000_000_123), 200.1, vec![("quantity", 10.0)]));
+    assert!(alpaca[1].price.is_nan() && alpaca[1].columns[column::ASK] == 200.2);
+
+    let polygon = one("polygon", r#"[{"ev":"T","sym":"MSFT","p":500.5,"s":3,"t":1763959530123}]"#);
+    assert_eq!(told(&polygon), ("MSFT", Some(1_763_959_530_123_000_000), 500.5, vec![("quantity", 3.0)]));
+
+    let crypto = one("cryptofeed", r#"{"symbol":"BTC-USD","price":"9.5","amount":"0.1","timestamp":1763959530.5}"#);
+    assert_eq!(told(&crypto), ("BTC-USD", Some(1_763_959_530_500_000_000), 9.5, vec![("quantity", 0.1)]));
+}
+
+#[test]
+fn binance_bare_and_combined_trades_quotes_and_what_is_no_tick() {
+    let trade =
+        r#"{"e":"trade","E":1763959530101,"s":"ETHUSDT","t":1,"p":"2343.01","q":"0.5","T":1763959530100,"m":true}"#;
+    let expected = ("ETHUSDT", Some(1_763_959_530_100_000_000), 2343.01, vec![("quantity", 0.5)]);
+    assert_eq!(told(&one("binance", trade)), expected);
+    assert_eq!(told(&one("binance", &format!(r#"{{"stream":"ethusdt@trade","data":{trade}}}"#))), expected);
+    let quote = one("binance", r#"{"u":1,"s":"ETHUSDT","b":"2343.0","B":"3","a":"2343.1","A":"4"}"#);
+    assert!(quote.price.is_nan() && quote.time.is_none() && quote.columns[column::ASK] == 2343.1);
+    for skipped in [r#"{"e":"depthUpdate","E":1,"s":"ETHUSDT","b":[],"a":[]}"#, r#"{"result":null,"id":1}"#] {
+        assert!(json("binance", skipped).is_empty(), "{skipped}");
+    }
+}
+
+#[test]
+fn own_names_go_before_the_presets_and_extra_columns_follow() {
+    let config: InputConfig =
+        toml::from_str("[map]\nprice = [\"px\"]\n[extra]\niv = [\"greeks.iv\", \"iv\"]\nchange = [\"change\"]")
+            .unwrap();
+    let mut decoder = Decoder::new(&config, Path::new(".")).unwrap();
+    assert_eq!(decoder.column_names()[column::NAMES.len()..], ["change", "iv"]);
+    let text = br#"{"symbol":"A","last_price":1,"px":2,"iv":0.3,"greeks":{"iv":0.4},"change":-1.5}"#;
+    let ticks = decode(&mut decoder, &[("data", text)]).unwrap();
+    assert_eq!((ticks[0].price, &ticks[0].columns[column::NAMES.len()..]), (2.0, &[-1.5, 0.4][..]));
+}
+
+#[test]
+fn tokens_become_names() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokens.csv"), "instrument_token,tradingsymbol,lot\n408065,INFY,1\n").unwrap();
+    let config: InputConfig = toml::from_str("[tokens]\nfile = \"tokens.csv\"").unwrap();
+    let mut decoder = Decoder::new(&config, dir.path()).unwrap();
+    for text in [r#"{"instrument_token":408065,"last_price":1}"#, r#"{"symbol":"408065","last_price":1}"#] {
+        assert_eq!(decode(&mut decoder, &[("data", text.as_bytes())]).unwrap()[0].symbol, "INFY");
+    }
+}
+
+#[test]
+fn what_is_no_value_is_absent_and_the_next_name_counts() {
+    for absent in [r#""""#, "null", r#""None""#, r#""nan""#, "0", "-3", r#""abc""#] {
+        let text = format!(r#"{{"symbol":"A","last_price":{absent},"ltp":"7.5"}}"#);
+        assert_eq!(one("kite", &text).price, 7.5, "{absent}");
+    }
+    let tick = one("kite", r#"{"symbol":"","tradingsymbol":"B","last_price":1,"timestamp":0,"bid":0,"ask":-1}"#);
+    assert_eq!(told(&tick), ("B", None, 1.0, vec![]));
+}
+
+#[test]
+fn what_is_no_tick_is_refused_with_a_sentence() {
+    let cases: [(&[(&str, &[u8])], &str); 7] = [
+        (&[("data", br#"{"symbol":"A","#)], "field `data` is not JSON: "),
+        (&[("data", br#"{"symbol":"A","last_price":1} x"#)], "field `data` is not JSON: trailing characters"),
+        (&[("data", &[0x82, 0xa1])], "field `data` is not MessagePack: "),
+        (&[("data", &[0x10, 0xff, 0xfe])], "field `data` holds binary data"),
+        (&[("data", br#"{"last_price":1}"#)], "no symbol: none of symbol, tradingsymbol"),
+        (&[("hello", b"world")], "no symbol: none of symbol"),
+        (&[("symbol", b"A"), ("last_price", b"x")], "A has neither price nor quote: none of last_price, ltp"),
+    ];
+    for (fields, expected) in cases {
+        let said = decode(&mut decoder("kite"), fields).unwrap_err().to_string();
+        assert!(said.starts_with(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_mapping_is_refused_with_the_nearest_right_one() {
+    let cases = [
+        ("preset = \"kit\"", "did you mean `kite`?"),
+        ("timezone = \"Asia/Calcuta\"", "no time zone `Asia/Calcuta`"),
+        ("[map]\nprise = [\"p\"]", "did you mean `price`?"),
+        ("[map]\nprice = [\"a..b\"]", "`a..b` is no path"),
+        ("[map]\nprice = [\"a[x]\"]", "`a[x]` is no path"),
+        ("[extra]\nbid = [\"b\"]", "this column exists already"),
+        ("[tokens]\nfile = \"nowhere.csv\"", "can't read"),
+    ];
+    for (text, expected) in cases {
+        let config: InputConfig = toml::from_str(text).unwrap();
+        let said = match Decoder::new(&config, Path::new(".")) {
+            Ok(_) => panic!("{text} is accepted"),
+            Err(error) => format!("{error:#}"),
+        };
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_panics(
+        name in prop::sample::select(vec!["data", "payload", "symbol", "depth", "x"]),
+        value in prop::collection::vec(any::<u8>(), 0..200),
+        head in prop::sample::select(vec![&b""[..], b"{", b"[", b"{\"symbol\":", b"\x81\xa6symbol", b"\xdc"]),
+    ) {
+        let value = [head, &value].concat();
+        for preset in ["kite", "upstox", "alpaca", "binance"] {
+            let _ = decode(&mut decoder(preset), &[(name, &value)]);
+        }
+    }
+
+    #[test]
+    fn a_cut_document_is_never_a_tick(cut in 0usize..70) {
+        let text = br#"{"symbol":"A","last_price":12.5,"exchange_timestamp_ms":1763959530250}"#;
+        prop_assume!(cut < text.len());
+        prop_assert!(decode(&mut decoder("kite"), &[("data", &text[..cut])]).is_err());
+    }
+
+    #[test]
+    fn the_order_of_keys_does_not_matter(order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle()) {
+        let members = [
+            r#""symbol":"A""#, r#""tradingsymbol":"B""#, r#""last_price":1.5"#, r#""ltp":2.5"#,
+            r#""timestamp":1763959529"#, r#""exchange_timestamp":"2025-11-24 10:15:30""#,
+        ];
+        let text = format!("{{{}}}", order.iter().map(|i| members[*i]).collect::<Vec<_>>().join(","));
+        let tick = one("kite", &text);
+        prop_assert_eq!(told(&tick), ("A", Some(1_763_959_530_000_000_000), 1.5, vec![]));
+    }
+}

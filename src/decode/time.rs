@@ -1,0 +1,118 @@
+//! Times as vendors write them.
+
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime, Time},
+    fmt::strtime,
+    tz::TimeZone,
+};
+
+/// Before this nobody recorded ticks: zero and near-zero stamps are a missing value.
+const EARLIEST_NS: i128 = 946_684_800_000_000_000; // 2000-01-01
+
+/// A producer's clock may be this far ahead of the server's.
+const AHEAD_NS: i128 = 5 * 60 * 1_000_000_000;
+
+/// A number of unknown unit, as ns since the Unix epoch: the size tells seconds, ms, us and ns apart
+/// for every time from 1973 on.
+pub(super) fn from_number(number: f64) -> i128 {
+    let factor = match number {
+        n if n < 1e11 => 1e9,
+        n if n < 1e14 => 1e6,
+        n if n < 1e17 => 1e3,
+        _ => 1.0,
+    };
+    // Whole seconds and fraction apart: a product in one go would lose the last digits.
+    let whole = number.trunc();
+    (whole as i128) * (factor as i128) + ((number - whole) * factor).round() as i128
+}
+
+/// As [`from_number`], without rounding.
+pub(super) fn from_integer(number: i128) -> i128 {
+    let factor = match number {
+        n if n < 100_000_000_000 => 1_000_000_000,
+        n if n < 100_000_000_000_000 => 1_000_000,
+        n if n < 100_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    number * factor
+}
+
+/// A text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day on the
+/// day of `arrival_ms`. What names no zone is in `zone`.
+pub(super) fn from_text(text: &str, zone: &TimeZone, arrival_ms: u64) -> Option<i128> {
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(from_integer(i128::from(number)));
+    }
+    if let Ok(number) = text.parse::<f64>() {
+        return number.is_finite().then(|| from_number(number));
+    }
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Some(instant.as_nanosecond());
+    }
+    let civil = text.parse::<DateTime>().ok().or_else(|| compact(text)).or_else(|| {
+        let time: Time = text.parse().ok()?;
+        Some(day_of(arrival_ms, zone)?.to_datetime(time))
+    })?;
+    Some(zone.to_timestamp(civil).ok()?.as_nanosecond())
+}
+
+/// The time if it can be true for an entry that arrived at `arrival_ms`.
+pub(super) fn plausible(ns: i128, arrival_ms: u64) -> Option<u64> {
+    let latest = i128::from(arrival_ms) * 1_000_000 + AHEAD_NS;
+    if (EARLIEST_NS..=latest).contains(&ns) { u64::try_from(ns).ok() } else { None }
+}
+
+fn compact(text: &str) -> Option<DateTime> {
+    let (date, time) = text.split_once(' ')?;
+    if date.len() != 8 || time.len() != 9 {
+        return None;
+    }
+    let (seconds, millis) = time.split_at_checked(6)?;
+    strtime::parse("%Y%m%d %H%M%S.%f", format!("{date} {seconds}.{millis}")).ok()?.to_datetime().ok()
+}
+
+fn day_of(arrival_ms: u64, zone: &TimeZone) -> Option<Date> {
+    Some(zone.to_datetime(Timestamp::from_millisecond(i64::try_from(arrival_ms).ok()?).ok()?).date())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_one_instant_is_read_alike() {
+        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        // 2025-11-24 10:15:30.250 in Kolkata.
+        let expected = 1_763_959_530_250_000_000;
+        let arrival_ms = 1_763_959_531_000;
+        for text in [
+            "1763959530.25",
+            "1763959530250",
+            "1763959530250000",
+            "1763959530250000000",
+            "2025-11-24T10:15:30.250",
+            "2025-11-24 10:15:30.25",
+            "2025-11-24T10:15:30.250+05:30",
+            "2025-11-24T04:45:30.250Z",
+            "20251124 101530250",
+            "10:15:30.250",
+        ] {
+            assert_eq!(from_text(text, &zone, arrival_ms), Some(expected), "{text}");
+        }
+        assert_eq!(from_number(1_763_959_530.25), expected);
+        for text in ["", "soon", "2025-13-01", "nan", "25:00:00"] {
+            assert_eq!(from_text(text, &zone, arrival_ms), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_times_are_no_times() {
+        let arrival_ms = 1_763_959_531_000;
+        let arrival_ns = i128::from(arrival_ms) * 1_000_000;
+        assert_eq!(plausible(0, arrival_ms), None);
+        assert_eq!(plausible(-1, arrival_ms), None);
+        assert_eq!(plausible(arrival_ns + AHEAD_NS + 1, arrival_ms), None);
+        assert_eq!(plausible(arrival_ns + AHEAD_NS, arrival_ms), u64::try_from(arrival_ns + AHEAD_NS).ok());
+    }
+}
