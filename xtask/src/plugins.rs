@@ -74,7 +74,7 @@ fn committed(name: &str) -> PathBuf {
 /// Name and bytes of each plugin, in the order of names.
 fn build_all() -> Result<Vec<(String, Vec<u8>)>> {
     // Now, so that the registry's folders are there to be remapped.
-    run(cargo().args(["fetch", "--quiet", "--locked"]))?;
+    run(cargo().args(["fetch", "--quiet", "--locked", "--target", TARGET]))?;
     let flags = flags()?;
     let mut names = Vec::new();
     for entry in fs::read_dir(root().join("plugins"))? {
