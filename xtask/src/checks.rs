@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{cargo, plugins, run, step};
+use crate::{cargo, plugins, root, run, step, target_dir};
 
 /// Runs every step; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
@@ -27,7 +27,22 @@ pub(crate) fn run_all() -> Result<()> {
         run(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tests", || run(cargo().args(["test", "--release", "--workspace", "--locked"])))?;
+    step("example detector", example)?;
     println!("\nall checks passed in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The detector that users copy passes its test and builds as its README says.
+fn example() -> Result<()> {
+    let manifest = root().join("examples/detectors/rust-jump/Cargo.toml");
+    // Its own target folder: its settings differ from the workspace's.
+    let target = target_dir().join("examples");
+    let build: &[&str] = &["build", "--release", "--target", "wasm32-unknown-unknown"];
+    for what in [&["test"], build] {
+        let mut command = cargo();
+        command.args(what).args(["--quiet", "--locked", "--manifest-path"]).arg(&manifest);
+        run(command.arg("--target-dir").arg(&target))?;
+    }
     Ok(())
 }
 

@@ -1,0 +1,55 @@
+//! Tells when one tick moves the price by a lot.
+#![forbid(unsafe_code)]
+
+use serde::Deserialize;
+use tickhound_sdk::{Detection, Detector, Manifest, Param, Tick, detector};
+
+#[derive(Deserialize)]
+struct Jump {
+    move_pct: f64,
+}
+
+impl Detector for Jump {
+    type Params = Self;
+    type State = Option<f64>; // the last price
+
+    fn manifest() -> Manifest {
+        Manifest::new("jump", env!("CARGO_PKG_VERSION"), "Tells when one tick moves the price by a lot.")
+            .param(Param::number("move_pct", 0.5).range(0.01, 50.0).unit("%").doc("Smallest move that counts."))
+    }
+
+    fn new(params: Self) -> Result<Self, String> {
+        Ok(params)
+    }
+
+    fn on_tick(&self, last: &mut Option<f64>, tick: &Tick<'_>) -> Option<Detection> {
+        let move_pct = (tick.price / last.replace(tick.price)? - 1.0) * 100.0;
+        let confidence = 1.0 - self.move_pct / move_pct.abs();
+        match move_pct {
+            up if up >= self.move_pct => Some(Detection::up(confidence).with("move_pct", up)),
+            down if down <= -self.move_pct => Some(Detection::down(confidence).with("move_pct", down)),
+            _ => None,
+        }
+    }
+}
+
+detector!(Jump);
+
+#[cfg(test)]
+mod tests {
+    use tickhound_sdk::harness::{Harness, tick};
+
+    use super::Jump;
+
+    #[test]
+    fn a_fall_of_two_percent_is_a_jump() {
+        let found = Harness::<Jump>::new().param("move_pct", 1.0).check([
+            tick("NIFTY", 0.0, 100.0),
+            tick("NIFTY", 0.5, 100.1),
+            tick("NIFTY", 1.0, 98.0),
+        ]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].symbol, "NIFTY");
+        assert!(found[0].detection.evidence("move_pct").unwrap() < -2.0);
+    }
+}
