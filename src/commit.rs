@@ -100,7 +100,7 @@ impl Flight {
 
     fn set_aside(&self, generation: &Generation, commit: &mut Commit) {
         commit.totals.lost += self.lost.len() as u64;
-        commit.totals.dead += self.undecodable.len() as u64;
+        commit.totals.dead += (self.undecodable.len() + self.faulted.len()) as u64;
         let undecodable = self.undecodable.iter().map(|(index, reason)| (*index, reason.clone(), None));
         let faulted = self.faulted.iter().map(|faulted| {
             let spec = &generation.detectors[faulted.detector as usize];

@@ -64,6 +64,8 @@ pub struct StreamConfig {
     pub block_ms: u64,
     /// How long the right to read outlives a host that hangs, ms. A stand-by takes over after it.
     pub lease_ms: u64,
+    /// What another consumer of the group holds without touching it for this long is taken over, ms.
+    pub claim_idle_ms: u64,
     /// Longest wait for any answer of the server, ms.
     pub timeout_ms: u64,
 }
@@ -80,6 +82,7 @@ impl Default for StreamConfig {
             batch: 500,
             block_ms: 2000,
             lease_ms: 5000,
+            claim_idle_ms: 60_000,
             timeout_ms: 3000,
         }
     }

@@ -12,7 +12,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Result, bail};
@@ -36,6 +36,9 @@ use crate::{
 /// First and longest wait between two attempts to reach the server.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often to look whether another consumer of the group has died.
+const ADOPT_EVERY: Duration = Duration::from_secs(30);
 
 /// How a run ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +78,7 @@ enum Ended {
 }
 
 impl<S: Stream> Engine<S> {
-    /// Prepares a run; nothing is read yet.
-    ///
-    /// # Errors
-    /// When threads can't be started.
+    /// Prepares a run; nothing is read and no thread started yet.
     pub fn new(
         stream: S,
         config: &Config,
@@ -86,11 +86,11 @@ impl<S: Stream> Engine<S> {
         decoder: Decoder,
         sinks: Sinks,
         stats: Arc<Stats>,
-    ) -> Result<Self> {
+    ) -> Self {
         // Each read in flight is at most one job per shard and holds at least one entry.
         let (outbox, outcomes) = mpsc::channel(config.engine.backlog * config.engine.worker_count() + 1);
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
-        let mut engine = Self {
+        Self {
             stream,
             config: config.clone(),
             generation: Arc::new(generation),
@@ -108,9 +108,7 @@ impl<S: Stream> Engine<S> {
             reads: 0,
             last_read: EntryId::ZERO,
             from: From::Pending(EntryId::ZERO),
-        };
-        engine.start_shards()?;
-        Ok(engine)
+        }
     }
 
     /// Works until told to stop, or until drained. Whatever was read is committed before it returns.
@@ -121,7 +119,13 @@ impl<S: Stream> Engine<S> {
         let mut retry = Retry::default();
         loop {
             let Some(acquired) = self.own(&mut stop, &mut retry).await? else { break };
-            self.resume(acquired)?;
+            let undisturbed = self.resume(acquired)?;
+            if !undisturbed
+                && let Some(last) = self.sinks.last_in_file()
+                && let Ok(missed) = self.stream.alerts_after(&last).await
+            {
+                self.sinks.catch_up(missed);
+            }
             match self.work(until, &mut stop, &mut retry).await {
                 Ok(ended) => {
                     self.stream.release().await;
@@ -176,8 +180,9 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Goes on with what is in flight, or starts afresh if another host has worked meanwhile.
-    fn resume(&mut self, acquired: Acquired) -> Result<()> {
+    /// Goes on with what is in flight, or starts afresh if another host may have worked meanwhile.
+    /// Returns whether nobody has.
+    fn resume(&mut self, acquired: Acquired) -> Result<bool> {
         let undisturbed = self.epoch.is_some_and(|epoch| acquired.epoch == epoch + 1);
         self.epoch = Some(acquired.epoch);
         if undisturbed {
@@ -187,7 +192,7 @@ impl<S: Stream> Engine<S> {
                 self.committed(&commit);
             }
             self.from = From::Pending(self.last_read);
-            return Ok(());
+            return Ok(true);
         }
         self.flights.clear();
         self.in_flight = 0;
@@ -197,7 +202,8 @@ impl<S: Stream> Engine<S> {
         self.from = From::Pending(EntryId::ZERO);
         self.ingest.reset(acquired.clock);
         self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
-        self.start_shards()
+        self.start_shards()?;
+        Ok(false)
     }
 
     fn start_shards(&mut self) -> Result<()> {
@@ -219,13 +225,20 @@ impl<S: Stream> Engine<S> {
         retry: &mut Retry,
     ) -> Result<Ended, StreamError> {
         let mut caught_up = false;
+        let mut adopt_at = Instant::now();
         loop {
+            if self.flights.is_empty() && self.unsettled.is_none() && adopt_at <= Instant::now() {
+                self.adopt().await?;
+                adopt_at = Instant::now() + ADOPT_EVERY;
+            }
             while let Ok(worked) = self.outcomes.try_recv() {
                 self.accept(worked);
             }
             let stopping = *stop.borrow();
             let free = self.config.engine.backlog.saturating_sub(self.in_flight);
-            let count = if stopping { 0 } else { free.min(self.config.stream.batch) };
+            // What is adopted must be read apart from what is in flight, which is pending too.
+            let settling = stopping || adopt_at <= Instant::now();
+            let count = if settling { 0 } else { free.min(self.config.stream.batch) };
             let commit = self.next_commit();
             if commit.done.is_empty() && (count == 0 || caught_up) {
                 if !self.flights.is_empty() {
@@ -268,6 +281,18 @@ impl<S: Stream> Engine<S> {
         }
     }
 
+    /// Takes over what dead consumers left; it is then read like our own pending entries.
+    async fn adopt(&mut self) -> Result<(), StreamError> {
+        let adopted = self.stream.adopt().await?;
+        tell_lost(&adopted.lost);
+        self.totals.entries += adopted.lost.len() as u64;
+        self.totals.lost += adopted.lost.len() as u64;
+        if adopted.entries > 0 {
+            self.from = From::Pending(EntryId::ZERO);
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing more to read for now.
     fn note_read(&mut self, from: From, entries: &Entries, count: usize) -> bool {
         let last = entries.len().checked_sub(1).and_then(|last| entries.get(last)).map(|entry| entry.id);
@@ -290,9 +315,7 @@ impl<S: Stream> Engine<S> {
     fn submit(&mut self, entries: Entries, recovered: bool) {
         self.reads += 1;
         let mut routed = self.ingest.route(self.reads, &entries);
-        if let (Some(first), Some(last)) = (routed.lost.first(), routed.lost.last()) {
-            warn!(entries = routed.lost.len(), %first, %last, "entries were trimmed away before they were worked");
-        }
+        tell_lost(&routed.lost);
         let flight = Flight::new(self.reads, entries, recovered, &mut routed, self.ingest.clock());
         self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
         self.in_flight += flight.len();
@@ -305,6 +328,9 @@ impl<S: Stream> Engine<S> {
     }
 
     fn accept(&mut self, worked: Worked) {
+        let repaired = worked.repaired.out_of_order + worked.repaired.volume_repaired;
+        self.stats.repaired.fetch_add(repaired, Relaxed);
+        self.stats.unpriced.fetch_add(worked.repaired.unpriced, Relaxed);
         for faulted in &worked.faulted {
             let spec = &self.generation.detectors[faulted.detector as usize];
             warn!(detector = %spec.name, fault = %faulted.fault, ticks = faulted.rows, "a detector failed; started anew");
@@ -342,6 +368,12 @@ impl<S: Stream> Engine<S> {
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
         lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);
         self.sinks.publish(&commit.alerts);
+    }
+}
+
+fn tell_lost(lost: &[EntryId]) {
+    if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
+        warn!(entries = lost.len(), %first, %last, "entries were trimmed away before they were worked");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use crate::event::{Alert, DeadLetter, Entry};
 
@@ -27,9 +27,10 @@ impl Alert {
         ]
     }
 
-    /// One JSON object with the keys of the stream's fields, numbers as numbers.
+    /// One JSON object with the keys of the stream's fields; see [`json_line`].
     pub fn to_json(&self) -> String {
-        json(&Line(self))
+        let fields = self.fields();
+        json_line(fields.iter().map(|(name, value)| (*name, &**value)))
     }
 
     /// What a person greps the log for.
@@ -50,6 +51,16 @@ impl DeadLetter {
     }
 }
 
+/// Fields of an alerts stream entry as one JSON object: numbers as numbers, evidence as an object.
+pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let member = |(name, value): (&str, &str)| match name {
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" if value.is_empty() => format!("\"{name}\":null"),
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "evidence" => format!("\"{name}\":{value}"),
+        _ => format!("{}:{}", json(&name), json(&value)),
+    };
+    format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))
+}
+
 /// The fields of an entry as a JSON object, in their order; names that repeat, repeat.
 pub fn raw_json(entry: &Entry<'_>) -> String {
     json(&Raw(entry))
@@ -64,29 +75,6 @@ struct Evidence<'a>(&'a [(String, f64)]);
 impl Serialize for Evidence<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-struct Line<'a>(&'a Alert);
-
-impl Serialize for Line<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let alert = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &alert.id)?;
-        map.serialize_entry("detector", &alert.detector)?;
-        map.serialize_entry("plugin", &alert.plugin)?;
-        map.serialize_entry("version", &alert.version)?;
-        map.serialize_entry("symbol", &alert.symbol)?;
-        map.serialize_entry("time", &alert.time)?;
-        map.serialize_entry("price", &alert.price.is_finite().then_some(alert.price))?;
-        map.serialize_entry("confidence", &alert.confidence)?;
-        map.serialize_entry("direction", &alert.direction)?;
-        map.serialize_entry("evidence", &Evidence(&alert.evidence))?;
-        map.serialize_entry("entry", &alert.entry.to_string())?;
-        map.serialize_entry("lag_ms", &alert.lag_ms)?;
-        map.serialize_entry("recovered", &u8::from(alert.recovered))?;
-        map.end()
     }
 }
 

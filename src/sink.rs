@@ -37,6 +37,25 @@ impl Sinks {
         Ok(Self { log, jsonl })
     }
 
+    /// Id of the last alert in the file: a host that was killed between a commit and this sink has
+    /// left the file behind the alerts stream, perhaps in the middle of a line.
+    pub fn last_in_file(&mut self) -> Option<String> {
+        let jsonl = self.jsonl.as_mut()?;
+        let line = settle_end(&mut jsonl.file).ok()??;
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        Some(line.get("id")?.as_str()?.to_owned())
+    }
+
+    /// Adds lines that the file has missed.
+    pub fn catch_up(&mut self, lines: Vec<String>) {
+        if let Some(jsonl) = &mut self.jsonl {
+            if !lines.is_empty() {
+                info!(alerts = lines.len(), file = %jsonl.path.display(), "added alerts that an earlier run had committed but not written");
+                jsonl.append(lines.into_iter());
+            }
+        }
+    }
+
     /// Tells of alerts that have just been committed.
     pub fn publish(&mut self, alerts: &[Alert]) {
         if self.log {
@@ -56,13 +75,16 @@ impl JsonLines {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(explain)?;
         }
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).with_context(explain)?;
-        end_torn_line(&mut file).with_context(explain)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).with_context(explain)?;
         Ok(Self { path: path.to_path_buf(), file, failing: false })
     }
 
     fn write(&mut self, alerts: &[Alert]) {
-        let lines: String = alerts.iter().map(|alert| alert.to_json() + "\n").collect();
+        self.append(alerts.iter().map(Alert::to_json));
+    }
+
+    fn append(&mut self, lines: impl Iterator<Item = String>) {
+        let lines: String = lines.map(|line| line + "\n").collect();
         match self.file.write_all(lines.as_bytes()) {
             Ok(()) => self.failing = false,
             Err(cause) if !self.failing => {
@@ -74,18 +96,50 @@ impl JsonLines {
     }
 }
 
-/// Cuts off what a killed process left of its last line.
-fn end_torn_line(file: &mut File) -> std::io::Result<()> {
+/// The end of a file of lines is read in pieces of this size, from the back.
+const TAIL_STEP: u64 = 64 * 1024;
+
+/// Cuts off what a killed process left of its last line, and returns the last whole one.
+fn settle_end(file: &mut File) -> std::io::Result<Option<String>> {
     let length = file.metadata()?.len();
-    let mut end = length;
-    let mut byte = [0];
-    while end > 0 {
-        file.seek(SeekFrom::Start(end - 1))?;
-        file.read_exact(&mut byte)?;
-        if byte[0] == b'\n' {
-            break;
-        }
-        end -= 1;
+    let (mut start, mut tail) = (length, Vec::new());
+    // Until a whole line is in hand: one that begins after a line's end, or with the file.
+    while start > 0 && tail.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        start = start.saturating_sub(TAIL_STEP);
+        file.seek(SeekFrom::Start(start))?;
+        tail.clear();
+        file.read_to_end(&mut tail)?;
     }
-    if end < length { file.set_len(end) } else { Ok(()) }
+    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole < tail.len() {
+        file.set_len(start + whole as u64)?;
+    }
+    let last = tail[..whole].split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    Ok(last.map(|line| String::from_utf8_lossy(line).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_is_cut_off_and_the_last_whole_one_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(100_000);
+        let cases = [
+            (String::new(), "", None),
+            ("{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id".to_owned(), "{\"id\":\"1\"}\n{\"id\":\"2\"}\n", Some("2")),
+            ("{\"id\":\"1\"}\n".to_owned(), "{\"id\":\"1\"}\n", Some("1")),
+            ("{\"id".to_owned(), "", None),
+            (format!("{{\"id\":\"{long}\"}}\n{long}"), "same", Some(long.as_str())),
+        ];
+        for (number, (text, left, last)) in cases.into_iter().enumerate() {
+            let path = dir.path().join(number.to_string());
+            fs::write(&path, &text).unwrap();
+            let mut sinks = Sinks::open(false, Some(&path)).unwrap();
+            assert_eq!(sinks.last_in_file().as_deref(), last);
+            let expected = if left == "same" { format!("{{\"id\":\"{long}\"}}\n") } else { left.to_owned() };
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        }
+    }
 }

@@ -23,8 +23,10 @@ pub struct Stats {
     pub alerts: AtomicU64,
     /// Dead letters committed.
     pub dead: AtomicU64,
-    /// Entries lost to trimming.
-    pub lost: AtomicU64,
+    /// Ticks whose time or volume was repaired.
+    pub repaired: AtomicU64,
+    /// Ticks that no detector saw: no trade of their symbol was known.
+    pub unpriced: AtomicU64,
     /// Time from arrival to commit of the newest committed entry, ms.
     pub lag_ms: AtomicU64,
 }
@@ -41,8 +43,10 @@ impl Stats {
     }
 
     fn results(&self) -> String {
-        let Self { alerts, dead, lag_ms, .. } = self;
-        format!("alerts: {}, dead: {}, lag: {} ms", alerts.load(Relaxed), dead.load(Relaxed), lag_ms.load(Relaxed))
+        let Self { alerts, dead, repaired, unpriced, lag_ms, .. } = self;
+        let counts = [("alerts", alerts), ("dead", dead), ("repaired", repaired), ("unpriced", unpriced)];
+        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
+        format!("{}, lag: {} ms", counts.join(", "), lag_ms.load(Relaxed))
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Totals {
     pub alerts: u64,
     /// Entries without any alert or dead letter.
     pub quiet: u64,
-    /// Entries set aside.
+    /// Dead letters: entries that are no tick, and ticks on which a detector failed.
     pub dead: u64,
     /// Entries whose body was trimmed away before they were read.
     pub lost: u64,
@@ -86,6 +86,15 @@ pub struct Acquired {
     pub last_delivered: EntryId,
 }
 
+/// What was taken over from other consumers of the group.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Entries that are now pending under our own name.
+    pub entries: usize,
+    /// Entries whose body was trimmed away; already counted in the kept totals.
+    pub lost: Vec<EntryId>,
+}
+
 /// How an attempt to own a partition ended.
 #[derive(Debug)]
 pub enum Acquire {
@@ -122,9 +131,16 @@ pub trait Stream: Send {
     /// One atomic step: all of `commit` happens or nothing, and then the read.
     fn step(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<Entries, StreamError>> + Send;
 
+    /// Takes over what dead consumers of the group left pending.
+    fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;
+
     /// Returns when there may be entries after `last`, or after a while. Has no effect on the
     /// partition, so it may be dropped at any time.
     fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;
+
+    /// Alerts that were published after the one of this id, oldest first, as JSON lines; none when
+    /// the alerts stream does not hold it any more.
+    fn alerts_after(&mut self, id: &str) -> impl Future<Output = Result<Vec<String>, StreamError>> + Send;
 
     /// Gives up ownership so that a stand-by need not wait. Best effort.
     fn release(&mut self) -> impl Future<Output = ()> + Send;

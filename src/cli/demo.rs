@@ -62,7 +62,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
-    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone())?;
+    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone());
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),

@@ -47,7 +47,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         detectors = generation.detectors.len(),
         "starting"
     );
-    let engine = Engine::new(stream, config, generation, decoder, sinks, stats.clone())?;
+    let engine = Engine::new(stream, config, generation, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let totals = super::runtime()?.block_on(async {
         if config.engine.report_every > 0 {

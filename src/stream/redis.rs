@@ -11,12 +11,16 @@
 //! epoch was seen to be ours before `MULTI` is sent; if it has changed since,
 //! `EXEC` does nothing.
 
+mod adopt;
 mod keys;
 mod lease;
 mod reply;
 mod survey;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
@@ -32,14 +36,18 @@ use self::{
     lease::{Lease, LeaseAnswer},
     reply::{Checkpoint, parse_read},
 };
-use super::{Acquire, Acquired, Commit, From, Read, Stream, StreamError};
+use super::{Acquire, Acquired, Adopted, Commit, From, Read, Stream, StreamError};
 use crate::{
     config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
     event::{Entries, EntryId},
+    publish::json_line,
 };
 
 /// Longest time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Alerts looked at in one go when a sink asks what it has missed.
+const ALERTS_PAGE: usize = 1000;
 
 /// A Redis Stream, read through a consumer group.
 pub struct RedisStream {
@@ -50,6 +58,8 @@ pub struct RedisStream {
     keys: Keys,
     session: Option<Session>,
     lease: Lease,
+    /// Consumers that were reported as at work beside us.
+    left_alone: HashSet<String>,
 }
 
 /// What lives from one acquisition to the next error.
@@ -76,6 +86,7 @@ impl RedisStream {
             keys,
             session: None,
             lease,
+            left_alone: HashSet::new(),
         })
     }
 
@@ -259,6 +270,10 @@ impl Stream for RedisStream {
         }
     }
 
+    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
+        self.adopt_all().await
+    }
+
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
         let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
         let mut wait = cmd("XREAD");
@@ -266,6 +281,25 @@ impl Stream for RedisStream {
         wait.arg("STREAMS").arg(&self.config.key).arg(last.to_string());
         let _: Value = wait.query_async(&mut session.waits).await.map_err(unavailable)?;
         Ok(())
+    }
+
+    async fn alerts_after(&mut self, id: &str) -> Result<Vec<String>, StreamError> {
+        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let (mut lines, mut end) = (Vec::new(), "+".to_owned());
+        loop {
+            let mut page = cmd("XREVRANGE");
+            page.arg(&self.alerts.stream).arg(&end).arg("-").arg("COUNT").arg(ALERTS_PAGE);
+            let page: Vec<(String, Vec<(String, String)>)> = query(&mut session.waits, &page).await?;
+            let Some((oldest, _)) = page.last() else { return Ok(Vec::new()) };
+            end = format!("({oldest}");
+            for (_, fields) in &page {
+                if fields.iter().any(|(name, value)| name == "id" && value == id) {
+                    lines.reverse();
+                    return Ok(lines);
+                }
+                lines.push(json_line(fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
+            }
+        }
     }
 
     async fn release(&mut self) {

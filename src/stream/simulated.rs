@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Acquire, Acquired, Clock, Commit, From, Read, Stream, StreamError, Totals};
+use super::{Acquire, Acquired, Adopted, Clock, Commit, From, Read, Stream, StreamError, Totals};
 use crate::{
     event::{Alert, Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
@@ -106,10 +106,18 @@ impl Stream for SimulatedStream {
         Ok(entries)
     }
 
+    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
+        Ok(Adopted::default())
+    }
+
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {
         let ahead = self.due().saturating_sub(self.elapsed());
         tokio::time::sleep(ahead.div_f64(self.speed).max(Duration::from_millis(1))).await;
         Ok(())
+    }
+
+    async fn alerts_after(&mut self, _id: &str) -> Result<Vec<String>, StreamError> {
+        Ok(Vec::new())
     }
 
     async fn release(&mut self) {}

@@ -90,6 +90,22 @@ pub(super) fn last_delivered(groups: &Value, group: &str) -> Option<EntryId> {
     field(found, "last-delivered-id").and_then(text)?.parse().ok()
 }
 
+/// A consumer of a group.
+pub(super) struct Consumer {
+    pub(super) name: String,
+    pub(super) pending: u64,
+    pub(super) idle_ms: u64,
+}
+
+/// The answer to `XINFO CONSUMERS`.
+pub(super) fn consumers(list: &Value) -> impl Iterator<Item = Consumer> {
+    items(list).iter().filter_map(|info| {
+        let name = field(info, "name").and_then(text)?.to_owned();
+        let count = |name| field(info, name).and_then(number);
+        Some(Consumer { name, pending: count("pending")?, idle_ms: count("idle")? })
+    })
+}
+
 /// The value behind `name` in a flat list of names and values.
 fn field<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     items(list).chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).map(|pair| &pair[1])

@@ -1,0 +1,95 @@
+//! Takes over what other consumers of the group left behind.
+//!
+//! A scanner that names itself after its process leaves its entries pending
+//! under a name that never comes back. Entries that have been idle long enough
+//! are claimed for our own name, where recovery finds them, in id order. The
+//! name is removed once nothing is pending under it; never before, since that
+//! would drop its entries silently.
+
+use redis::{RedisError, Script, Value, aio::MultiplexedConnection, cmd};
+use tracing::{info, warn};
+
+use super::{RedisStream, query, reply, unavailable};
+use crate::{
+    event::EntryId,
+    stream::{Adopted, StreamError},
+};
+
+/// Entries claimed in one script: long enough to be quick, short enough to block nobody.
+const CLAIM_PAGE: usize = 100;
+
+/// KEYS stream, epoch, checkpoint; ARGV epoch, group, our consumer, the other one, least idle time
+/// (ms), page. Entries whose body was trimmed away drop out of the claim; they are counted here, in
+/// the same step. Returns how many were found, the ids that were lost, and whether the name was removed.
+const ADOPT: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {-1, {}, 0} end
+local page = redis.call('XPENDING', KEYS[1], ARGV[2], 'IDLE', ARGV[5], '-', '+', ARGV[6], ARGV[4])
+local lost, removed = {}, 0
+if #page > 0 then
+  local claim = {'XCLAIM', KEYS[1], ARGV[2], ARGV[3], ARGV[5]}
+  for _, entry in ipairs(page) do claim[#claim + 1] = entry[1] end
+  claim[#claim + 1] = 'JUSTID'
+  local claimed = {}
+  for _, id in ipairs(redis.call(unpack(claim))) do claimed[id] = true end
+  for _, entry in ipairs(page) do
+    if not claimed[entry[1]] then lost[#lost + 1] = entry[1] end
+  end
+  if #lost > 0 then
+    redis.call('HINCRBY', KEYS[3], 'entries', #lost)
+    redis.call('HINCRBY', KEYS[3], 'lost', #lost)
+  end
+elseif #redis.call('XPENDING', KEYS[1], ARGV[2], '-', '+', 1, ARGV[4]) == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[2], ARGV[4])
+  removed = 1
+end
+return {#page, lost, removed}";
+
+impl RedisStream {
+    pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
+        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let (config, keys, epoch) = (&self.config, &self.keys, session.epoch);
+        let connection = &mut session.waits;
+        let consumers: Value =
+            query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
+        let mut adopted = Adopted::default();
+        for other in reply::consumers(&consumers).filter(|other| other.name != config.consumer) {
+            if other.idle_ms < config.claim_idle_ms {
+                if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
+                    warn!(consumer = %other.name, pending = other.pending, idle_ms = other.idle_ms,
+                        "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
+                }
+                continue;
+            }
+            let mut entries = 0;
+            let removed = loop {
+                let (found, lost, removed) = claim_page(connection, |script| {
+                    script.key(&config.key).key(&keys.epoch).key(&keys.checkpoint).arg(epoch).arg(&config.group);
+                    script.arg(&config.consumer).arg(&other.name).arg(config.claim_idle_ms).arg(CLAIM_PAGE);
+                })
+                .await
+                .map_err(unavailable)?;
+                let Ok(found) = usize::try_from(found) else { return Err(StreamError::Fenced) };
+                entries += found - lost.len();
+                adopted.lost.extend(lost.iter().filter_map(|id| id.parse::<EntryId>().ok()));
+                if found == 0 {
+                    break removed;
+                }
+            };
+            adopted.entries += entries;
+            if entries > 0 || removed {
+                info!(consumer = %other.name, entries, removed, "took over what a dead consumer left");
+            }
+        }
+        Ok(adopted)
+    }
+}
+
+async fn claim_page(
+    connection: &mut MultiplexedConnection,
+    fill: impl FnOnce(&mut redis::ScriptInvocation<'_>),
+) -> Result<(i64, Vec<String>, bool), RedisError> {
+    let script = Script::new(ADOPT);
+    let mut call = script.prepare_invoke();
+    fill(&mut call);
+    call.invoke_async(connection).await
+}
