@@ -15,7 +15,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use wit_component::ComponentEncoder;
 
-use crate::{cargo, output, root, run, strip::strip, target_dir};
+use crate::{
+    cargo, output, root, run,
+    strip::{CONTRACT, strip},
+    target_dir,
+};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -110,6 +114,8 @@ fn build(name: &str, flags: &str) -> Result<Vec<u8>> {
     let module = fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
     let component = ComponentEncoder::default().validate(true).module(&module)?.encode()?;
     let stripped = strip(&component)?;
+    let speaks = stripped.windows(CONTRACT.len()).any(|bytes| bytes == CONTRACT.as_bytes());
+    ensure!(speaks, "no detector: it has no section {CONTRACT}; does it call `detector!`?");
     ensure!(stripped.len() < LARGEST_BYTES, "{} bytes; at most {LARGEST_BYTES} may ship", stripped.len());
     Ok(stripped)
 }

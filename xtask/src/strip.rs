@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, ensure};
 
 /// Read by the host before it compiles a plugin.
-const KEEP: &str = "tickhound:contract";
+pub(crate) const CONTRACT: &str = "tickhound:contract";
 
 /// Magic and version, the same length for a module and a component.
 const HEADER: usize = 8;
@@ -18,7 +18,7 @@ const NESTED_COMPONENT: u8 = 4;
 /// Layer, in the last two bytes of the version field, of a component; a module has 0.
 const COMPONENT_LAYER: &[u8] = &[1, 0];
 
-/// The same module or component without custom sections, but for [`KEEP`].
+/// The same module or component without custom sections, but for [`CONTRACT`].
 ///
 /// # Errors
 /// When the bytes are no WebAssembly.
@@ -30,7 +30,7 @@ pub(crate) fn strip(wasm: &[u8]) -> Result<Vec<u8>> {
     while let Some((&id, after_id)) = rest.split_first() {
         let (body, after) = sized(after_id)?;
         match id {
-            CUSTOM if sized(body)?.0 != KEEP.as_bytes() => {}
+            CUSTOM if sized(body)?.0 != CONTRACT.as_bytes() => {}
             CORE_MODULE | NESTED_COMPONENT if is_component => push(&mut stripped, id, &strip(body)?),
             _ => push(&mut stripped, id, body),
         }
@@ -81,7 +81,7 @@ mod tests {
         let module = b"\0asm\x01\0\0\0".as_slice();
         let component = b"\0asm\x0d\0\x01\0".as_slice();
         let long = section(10, &[7; 300]);
-        let contract = custom(KEEP, b"0.1.0");
+        let contract = custom(CONTRACT, b"0.1.0");
         let before = [module, &custom("producers", &[1; 200]), &long, &contract, &custom("name", b"f")].concat();
         let after = [module, &long, &contract].concat();
         assert_eq!(strip(&before).unwrap(), after);
