@@ -5,6 +5,7 @@ mod detector;
 mod guest;
 #[cfg(not(target_family = "wasm"))]
 pub mod harness;
+pub mod indicators;
 mod instance;
 mod manifest;
 #[cfg(any(target_family = "wasm", test))]
