@@ -45,7 +45,8 @@ impl Stats {
     fn results(&self) -> String {
         let Self { alerts, dead, repaired, unpriced, lag_ms, .. } = self;
         let counts = [("alerts", alerts), ("dead", dead), ("repaired", repaired), ("unpriced", unpriced)];
-        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
+        let counts: Vec<String> =
+            counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
         format!("{}, lag: {} ms", counts.join(", "), lag_ms.load(Relaxed))
     }
 }

@@ -193,6 +193,13 @@ impl<D: Detector> Running<D> {
         self.warm_up
     }
 
+    /// Size of a symbol's saved state in bytes; `None` before its first tick.
+    #[must_use]
+    pub fn state_size(&self, symbol: &str) -> Option<usize> {
+        let id = self.symbols.iter().position(|name| name == symbol)?;
+        self.instance.save(&[id as u32]).first().map(|saved| saved.state.len())
+    }
+
     /// Saves all states, makes the detector anew and restores them, as a restart does.
     ///
     /// # Panics

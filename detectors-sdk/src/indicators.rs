@@ -27,6 +27,13 @@ impl Ema {
     pub fn get(&self, length: u32) -> Option<f64> {
         self.average.get(length)
     }
+
+    /// The average, or the mean of the values so far where there are fewer than `length`; `None`
+    /// before the first.
+    pub fn estimate(&self, length: u32) -> Option<f64> {
+        let Seeded { count, value } = self.average;
+        if count >= length.max(1) { Some(value) } else { (count > 0).then(|| value / f64::from(count)) }
+    }
 }
 
 /// Average true range (Wilder 1978): true range = highest of high - low, |high - previous close|

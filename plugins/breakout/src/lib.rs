@@ -1,1 +1,335 @@
-//! Placeholder
+//! Breakout: the price leaves its recent range by more than noise, with volume behind it.
+//!
+//! The range is a Donchian channel over ticks: highest and lowest price of the
+//! `window_s` before this tick, or of the session's first `or_minutes` (the
+//! opening-range breakout of Crabel 1990). A tick breaks out when
+//!
+//! 1. it is beyond the channel by more than `buffer_atr` average true ranges
+//!    (Wilder 1978) of `bar_s` bars,
+//! 2. the present bar's volume, scaled to a full bar, or the last full bar's, is
+//!    `volume_min_ratio` times the moving average of bars, where the symbol has
+//!    volume at all,
+//! 3. the direction is armed: it fires once, and again only after the price has
+//!    come back by `rearm_atr` ranges or a window has passed, and not within
+//!    `cooldown_s`.
+//!
+//! Confidence is how rare this is for this symbol: the rank of the distance
+//! beyond the channel among recent bar-to-bar moves, and the rank of the volume
+//! among recent bar volumes, combined by Stouffer's method (weights 1 and 0.7,
+//! correlation 0.5, since volume and moves go together: Karpoff 1987). 0.95 means
+//! "rarer than 95 % of what this symbol does"; it is not a chance to win.
+//!
+//! A new session forgets the channel, the bars and what was armed; averages and
+//! ranks stay. After a pause of more than 5 bars the first tick detects nothing:
+//! the level is stale.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{
+    Column, Detection, Detector, Direction, Manifest, Param, Tick,
+    bars::{Bar, MicroBars},
+    detector, flag,
+    indicators::{Atr, Ema},
+    rank::{RankSketch, stouffer},
+    window::{TimeMax, TimeMin},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Bars that ranks need before they say anything.
+const RANK_WARM_UP_BARS: u32 = 60;
+
+/// A pause longer than this makes the level stale.
+const STALE_BARS: u64 = 5;
+
+/// Bars of the squeeze's Bollinger band, and its widths (Carter's TTM squeeze): two standard
+/// deviations inside one and a half average true ranges.
+const SQUEEZE_BARS: usize = 20;
+const SQUEEZE_DEVIATIONS: f64 = 2.0;
+const SQUEEZE_RANGES: f64 = 1.5;
+
+/// Weight of the volume's rank beside the move's, and how the two correlate.
+const VOLUME_WEIGHT: f64 = 0.7;
+const CORRELATION: f64 = 0.5;
+
+/// Positions of the manifest's columns.
+const QUANTITY: usize = 0;
+const FLAGS: usize = 1;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    window_s: f64,
+    mode: Mode,
+    or_minutes: f64,
+    bar_s: f64,
+    atr_len: u32,
+    buffer_atr: f64,
+    volume_min_ratio: f64,
+    vol_len: u32,
+    rearm_atr: f64,
+    cooldown_s: f64,
+    squeeze_only: bool,
+    half_life: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Rolling,
+    OpeningRange,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    high: TimeMax,
+    low: TimeMin,
+    opening: Option<(f64, f64)>,
+    bars: MicroBars,
+    /// The last closed bar of this session.
+    last_bar: Option<Bar>,
+    /// Bars closed in this session.
+    closed: u32,
+    /// Closes of the last bars, for the squeeze; empty unless it is asked for.
+    closes: Vec<f64>,
+    atr: Atr,
+    volume: Ema,
+    moves: RankSketch,
+    volumes: RankSketch,
+    /// Smallest price step seen: the least that a range can be.
+    step: Option<f64>,
+    began: u64,
+    last_tick: Option<(u64, f64)>,
+    up: Arm,
+    down: Arm,
+}
+
+/// Whether a direction may fire.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Arm {
+    /// When it fired last, and the level then; `None`: never in this session.
+    fired: Option<(u64, f64)>,
+    /// Fired, and not come back yet.
+    spent: bool,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct Breakout {
+    params: Params,
+    window: u64,
+    bar: u64,
+    opening: u64,
+    cooldown: u64,
+}
+
+impl Detector for Breakout {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "price leaves its recent range by more than noise, with volume behind it";
+        Manifest::new("breakout", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::optional("quantity"))
+            .column(Column::required("flags"))
+            .param(number("window_s", 300.0, 10.0, 86_400.0, "s", "length of the channel"))
+            .param(
+                Param::text("mode", "rolling")
+                    .choices(&["rolling", "opening-range"])
+                    .doc("channel of the last window_s, or of the session's first or_minutes"),
+            )
+            .param(number("or_minutes", 15.0, 1.0, 120.0, "min", "length of the opening range"))
+            .param(number("bar_s", 5.0, 1.0, 300.0, "s", "length of the bars for range and volume"))
+            .param(bars("atr_len", 14, 2.0, 200.0, "bars of the average true range"))
+            .param(number("buffer_atr", 0.25, 0.0, 5.0, "ATR", "how far beyond the channel is more than noise"))
+            .param(number("volume_min_ratio", 1.5, 0.0, 20.0, "", "least volume against its average; 0 = any"))
+            .param(bars("vol_len", 120, 10.0, 2000.0, "bars of the volume average"))
+            .param(number("rearm_atr", 1.0, 0.0, 10.0, "ATR", "how far back the price comes before the next"))
+            .param(number("cooldown_s", 60.0, 0.0, 3600.0, "s", "least time between two in one direction"))
+            .param(Param::flag("squeeze_only", false).doc("only out of a squeeze: Bollinger inside Keltner"))
+            .param(number("half_life", 720.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
+        if params.window_s < 2.0 * params.bar_s {
+            return Err(format!("window_s must hold at least two bars of bar_s = {} s", params.bar_s));
+        }
+        Ok(Self {
+            window: ns(params.window_s),
+            bar: ns(params.bar_s),
+            opening: ns(params.or_minutes * 60.0),
+            cooldown: ns(params.cooldown_s),
+            params,
+        })
+    }
+
+    fn warm_up(&self) -> Duration {
+        let bars = u64::from(self.warm_up_bars()) * self.bar;
+        let channel = match self.params.mode {
+            Mode::Rolling => self.window / 2,
+            Mode::OpeningRange => self.opening,
+        };
+        Duration::from_nanos(bars.max(channel))
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+            state.begin_session(tick.time);
+        }
+        if let Some(bar) = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
+            self.close_bar(state, bar);
+        }
+        if let Some((_, last)) = state.last_tick {
+            let step = (tick.price - last).abs();
+            if step > 0.0 {
+                state.step = Some(state.step.map_or(step, |least| least.min(step)));
+            }
+        }
+        let found = self.find(state, tick);
+        state.last_tick = Some((tick.time, tick.price));
+        match self.params.mode {
+            Mode::Rolling => {
+                state.high.push(self.window, tick.time, tick.price);
+                state.low.push(self.window, tick.time, tick.price);
+            }
+            Mode::OpeningRange if tick.time - state.began < self.opening => {
+                let (high, low) = state.opening.unwrap_or((tick.price, tick.price));
+                state.opening = Some((high.max(tick.price), low.min(tick.price)));
+            }
+            Mode::OpeningRange => {}
+        }
+        found
+    }
+}
+
+impl Breakout {
+    fn warm_up_bars(&self) -> u32 {
+        self.params.atr_len.max(RANK_WARM_UP_BARS)
+    }
+
+    fn close_bar(&self, state: &mut State, bar: Bar) {
+        state.atr.push(self.params.atr_len, bar.high, bar.low, bar.close);
+        state.volume.push(self.params.vol_len, bar.quantity);
+        state.volumes.push(bar.quantity, self.params.half_life);
+        if let Some(last) = state.last_bar {
+            state.moves.push((bar.close - last.close).abs(), self.params.half_life);
+        }
+        if self.params.squeeze_only {
+            state.closes.push(bar.close);
+            if state.closes.len() > SQUEEZE_BARS {
+                state.closes.remove(0);
+            }
+        }
+        state.last_bar = Some(bar);
+        state.closed += 1;
+    }
+
+    /// The detection at this tick, before it becomes part of the channel.
+    fn find(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        let (high, low) = self.channel(state, tick.time)?;
+        let range = state.atr.get(self.params.atr_len)?.max(state.step.unwrap_or(0.0));
+        let price = tick.price;
+        state.up.rearm(tick.time, price, 1.0, range * self.params.rearm_atr, self.window);
+        state.down.rearm(tick.time, price, -1.0, range * self.params.rearm_atr, self.window);
+        let (direction, sign, level) = match () {
+            () if price > high => (Direction::Up, 1.0, high),
+            () if price < low => (Direction::Down, -1.0, low),
+            () => return None,
+        };
+        let excess = sign * (price - level);
+        let arm = if sign > 0.0 { state.up } else { state.down };
+        let (last_time, _) = state.last_tick?;
+        let ready = state.closed >= self.warm_up_bars() && tick.time - last_time <= STALE_BARS * self.bar;
+        if !ready || excess <= self.params.buffer_atr * range || !arm.may_fire(tick.time, self.cooldown) {
+            return None;
+        }
+        if self.params.squeeze_only && !squeezed(&state.closes, range) {
+            return None;
+        }
+        let move_rank = state.moves.rank(excess)?;
+        let volume = self.volume(state, tick.time);
+        let found = match volume {
+            Some((ratio, _)) if ratio < self.params.volume_min_ratio => return None,
+            Some((ratio, rank)) => {
+                let confidence = stouffer(&[(move_rank, 1.0), (rank, VOLUME_WEIGHT)], CORRELATION);
+                Detection::new(direction, confidence).with("volume_ratio", ratio).with("volume_rank", rank)
+            }
+            // Nothing is traded in an index: its price is all the evidence there is.
+            None => Detection::new(direction, stouffer(&[(move_rank, 1.0)], CORRELATION)),
+        };
+        let arm = if sign > 0.0 { &mut state.up } else { &mut state.down };
+        *arm = Arm { fired: Some((tick.time, level)), spent: true };
+        Some(found.with("level", level).with("excess", excess).with("atr", range).with("move_rank", move_rank))
+    }
+
+    /// Highest and lowest price to break out of, once they mean something.
+    fn channel(&self, state: &mut State, time: u64) -> Option<(f64, f64)> {
+        match self.params.mode {
+            Mode::Rolling if time - state.began < self.window / 2 => None,
+            Mode::Rolling => Some((state.high.get(self.window, time)?, state.low.get(self.window, time)?)),
+            Mode::OpeningRange if time - state.began < self.opening => None,
+            Mode::OpeningRange => state.opening,
+        }
+    }
+
+    /// Volume of now against its average, and its rank; `None` for a symbol without volume.
+    fn volume(&self, state: &State, time: u64) -> Option<(f64, f64)> {
+        let average = state.volume.estimate(self.params.vol_len)?;
+        if average <= 0.0 {
+            return None;
+        }
+        let current = state.bars.current()?;
+        // Less than a second of a bar, scaled up, would say anything.
+        let elapsed = (time - current.start).max(SECOND).min(self.bar);
+        let scaled = current.quantity * self.bar as f64 / elapsed as f64;
+        let last = state.last_bar.map_or(0.0, |bar| bar.quantity);
+        let now = scaled.max(last);
+        Some((now / average, state.volumes.rank(now)?))
+    }
+}
+
+impl State {
+    fn begin_session(&mut self, time: u64) {
+        let Self { atr, volume, moves, volumes, step, .. } = std::mem::take(self);
+        *self = Self { atr, volume, moves, volumes, step, began: time, ..Self::default() };
+        self.atr.pause();
+    }
+}
+
+impl Arm {
+    /// Arms again once the price has come back from the level, or the level is a window old.
+    fn rearm(&mut self, time: u64, price: f64, sign: f64, distance: f64, window: u64) {
+        if let Some((fired, level)) = self.fired
+            && (sign * (price - level) < -distance || time - fired >= window)
+        {
+            self.spent = false;
+        }
+    }
+
+    fn may_fire(&self, time: u64, cooldown: u64) -> bool {
+        !self.spent && self.fired.is_none_or(|(fired, _)| time - fired >= cooldown)
+    }
+}
+
+/// Whether the closes vary less than their bars: the band lies inside the channel.
+fn squeezed(closes: &[f64], range: f64) -> bool {
+    let count = closes.len() as f64;
+    let mean = closes.iter().sum::<f64>() / count;
+    let variance = closes.iter().map(|close| (close - mean) * (close - mean)).sum::<f64>() / count;
+    closes.len() == SQUEEZE_BARS && SQUEEZE_DEVIATIONS * variance.sqrt() < SQUEEZE_RANGES * range
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+fn bars(name: &str, default: i64, least: f64, most: f64, doc: &str) -> Param {
+    Param::integer(name, default).range(least, most).unit("bars").doc(doc)
+}
+
+detector!(Breakout);

@@ -1,1 +1,278 @@
-//! Placeholder
+//! Momentum: a move that is large for its symbol, straight, and with the trend.
+//!
+//! Looks at the close of each `bar_s` bar. The move is the logarithmic return
+//! over `n` bars; its straightness is Kaufman's efficiency ratio (1995), the move
+//! divided by the way that the closes went, 0 to 1. A bar has momentum when
+//!
+//! 1. the move's size ranks at `rank_min` or above among this symbol's recent ones,
+//! 2. the efficiency ratio is at least `er_min`,
+//! 3. the fast average of closes is on the move's side of the slow one,
+//! 4. `rsi_guard`, if on, does not call the move overdone (Wilder's RSI, 14 bars,
+//!    at most 80 upwards, at least 20 downwards),
+//! 5. the direction is armed: it fires once, and again only after the move in its
+//!    direction has fallen below `rearm_z` standard deviations, and not within
+//!    `cooldown_s`.
+//!
+//! Confidence is how rare this is for this symbol: the ranks of the move's size
+//! and of its straightness combined by Stouffer's method (weights 1 and 0.7,
+//! correlation 0.5). It is not a chance to win.
+//!
+//! A new session, or a pause longer than the look-back, begins the look-back
+//! anew; averages and ranks stay. Moves overlap, so neighbours resemble each
+//! other: `half_life` is in bars, not in independent moves.
+
+#![forbid(unsafe_code)]
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{
+    Column, Detection, Detector, Direction, Manifest, Param, Tick,
+    bars::{Bar, MicroBars},
+    detector, flag,
+    indicators::{Ema, Rsi},
+    rank::{RankSketch, stouffer},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Bars that ranks need before they say anything.
+const RANK_WARM_UP_BARS: u32 = 120;
+
+/// Smoothing of the moves' mean square: that of an average over 240 bars.
+const SQUARE_ALPHA: f64 = 2.0 / 241.0;
+
+const RSI_BARS: u32 = 14;
+const OVERBOUGHT: f64 = 80.0;
+const OVERSOLD: f64 = 20.0;
+
+/// Weight of the straightness' rank beside the move's, and how the two correlate.
+const STRAIGHT_WEIGHT: f64 = 0.7;
+const CORRELATION: f64 = 0.5;
+
+/// Position of the manifest's column.
+const FLAGS: usize = 0;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    bar_s: f64,
+    n: u32,
+    er_min: f64,
+    ema_fast: u32,
+    ema_slow: u32,
+    rank_min: f64,
+    rsi_guard: Guard,
+    cooldown_s: f64,
+    rearm_z: f64,
+    half_life: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Guard {
+    Off,
+    Overdone,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    bars: MicroBars,
+    /// Logarithm of the last close in the look-back.
+    last: Option<f64>,
+    /// Logarithmic returns of the last `n` bars.
+    steps: VecDeque<f64>,
+    fast: Ema,
+    slow: Ema,
+    rsi: Rsi,
+    mean_square: f64,
+    sizes: RankSketch,
+    ratios: RankSketch,
+    /// Bars closed so far, in all sessions.
+    closed: u32,
+    up: Arm,
+    down: Arm,
+}
+
+/// Whether a direction may fire.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Arm {
+    fired: Option<u64>,
+    /// Fired, and the move has not died down yet.
+    spent: bool,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct Momentum {
+    params: Params,
+    bar: u64,
+    cooldown: u64,
+}
+
+impl Detector for Momentum {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "a move that is large for its symbol, straight, and with the trend";
+        Manifest::new("momentum", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::required("flags"))
+            .param(number("bar_s", 5.0, 1.0, 300.0, "s", "length of the bars"))
+            .param(bars("n", 12, 3.0, 500.0, "bars that a move spans"))
+            .param(number("er_min", 0.4, 0.0, 1.0, "", "least efficiency ratio: 1 = a straight line"))
+            .param(bars("ema_fast", 12, 2.0, 500.0, "bars of the fast average"))
+            .param(bars("ema_slow", 26, 3.0, 1000.0, "bars of the slow average"))
+            .param(number("rank_min", 0.8, 0.0, 1.0, "", "least rank of the move among recent ones"))
+            .param(
+                Param::text("rsi_guard", "off")
+                    .choices(&["off", "overdone"])
+                    .doc("leave out moves that RSI(14) calls overbought (80) or oversold (20)"),
+            )
+            .param(number("cooldown_s", 60.0, 0.0, 3600.0, "s", "least time between two in one direction"))
+            .param(number("rearm_z", 0.5, 0.0, 5.0, "sd", "how far the move dies down before the next"))
+            .param(number("half_life", 720.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        if params.ema_fast >= params.ema_slow {
+            return Err(format!("ema_fast ({}) must be below ema_slow ({})", params.ema_fast, params.ema_slow));
+        }
+        let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
+        Ok(Self { bar: ns(params.bar_s), cooldown: ns(params.cooldown_s), params })
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.warm_up_bars()) * self.bar)
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+            state.bars.clear();
+            state.begin_look_back();
+        }
+        let bar = state.bars.push(self.bar, tick.time, tick.price, f64::NAN)?;
+        let pause = tick.time - tick.time % self.bar - bar.start;
+        if pause > self.bar * u64::from(self.params.n) {
+            state.begin_look_back();
+            return None;
+        }
+        self.close_bar(state, &bar, tick.time)
+    }
+}
+
+impl Momentum {
+    fn warm_up_bars(&self) -> u32 {
+        self.params.ema_slow.max(self.params.n + 1).max(RANK_WARM_UP_BARS)
+    }
+
+    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64) -> Option<Detection> {
+        let Params { n, ema_fast, ema_slow, half_life, .. } = self.params;
+        state.closed += 1;
+        state.fast.push(ema_fast, bar.close);
+        state.slow.push(ema_slow, bar.close);
+        state.rsi.push(RSI_BARS, bar.close);
+        let close = libm::log(bar.close);
+        if let Some(last) = state.last.replace(close) {
+            state.steps.push_back(close - last);
+            if state.steps.len() > n as usize {
+                state.steps.pop_front();
+            }
+        }
+        if state.steps.len() < n as usize {
+            return None;
+        }
+        // Once a bar and over some dozen numbers: summing anew is cheaper than guarding a running sum against drift.
+        let size: f64 = state.steps.iter().sum();
+        let way: f64 = state.steps.iter().map(|step| step.abs()).sum();
+        let ratio = if way > 0.0 { (size.abs() / way).min(1.0) } else { 0.0 };
+        let deviation = state.mean_square.sqrt();
+        let found = self.judge(state, Move { size, ratio, deviation }, time);
+        // What is judged is compared with what was before it.
+        state.mean_square += (size * size - state.mean_square) * SQUARE_ALPHA;
+        state.sizes.push(size.abs(), half_life);
+        state.ratios.push(ratio, half_life);
+        found
+    }
+
+    fn judge(&self, state: &mut State, it: Move, time: u64) -> Option<Detection> {
+        let z = if it.deviation > 0.0 { it.size / it.deviation } else { 0.0 };
+        state.up.spent &= z >= self.params.rearm_z;
+        state.down.spent &= -z >= self.params.rearm_z;
+        let fast = state.fast.get(self.params.ema_fast)?;
+        let slow = state.slow.get(self.params.ema_slow)?;
+        let (direction, with_trend, arm) = match it.size > 0.0 {
+            true => (Direction::Up, fast > slow, state.up),
+            false => (Direction::Down, fast < slow, state.down),
+        };
+        let size_rank = state.sizes.rank(it.size.abs())?;
+        let ratio_rank = state.ratios.rank(it.ratio)?;
+        let passes = state.closed > self.warm_up_bars()
+            && it.size != 0.0
+            && it.ratio >= self.params.er_min
+            && size_rank >= self.params.rank_min
+            && with_trend
+            && !self.overdone(state, direction)
+            && !arm.spent
+            && arm.fired.is_none_or(|fired| time - fired >= self.cooldown);
+        if !passes {
+            return None;
+        }
+        let arm = if direction == Direction::Up { &mut state.up } else { &mut state.down };
+        *arm = Arm { fired: Some(time), spent: true };
+        let confidence = stouffer(&[(size_rank, 1.0), (ratio_rank, STRAIGHT_WEIGHT)], CORRELATION);
+        Some(
+            Detection::new(direction, confidence)
+                .with("move_pct", libm::expm1(it.size) * 100.0)
+                .with("efficiency", it.ratio)
+                .with("move_rank", size_rank)
+                .with("efficiency_rank", ratio_rank)
+                .with("z", z)
+                .with("ema_fast", fast)
+                .with("ema_slow", slow),
+        )
+    }
+
+    fn overdone(&self, state: &State, direction: Direction) -> bool {
+        let Some(rsi) = state.rsi.get(RSI_BARS).filter(|_| self.params.rsi_guard == Guard::Overdone) else {
+            return false;
+        };
+        match direction {
+            Direction::Up => rsi > OVERBOUGHT,
+            Direction::Down => rsi < OVERSOLD,
+            Direction::None => false,
+        }
+    }
+}
+
+/// The move up to the bar that has just closed.
+#[derive(Clone, Copy)]
+struct Move {
+    /// Logarithmic return over `n` bars.
+    size: f64,
+    /// Efficiency ratio, 0..=1.
+    ratio: f64,
+    /// Root mean square of the moves before.
+    deviation: f64,
+}
+
+impl State {
+    fn begin_look_back(&mut self) {
+        self.last = None;
+        self.steps.clear();
+        self.rsi.pause();
+        self.up.spent = false;
+        self.down.spent = false;
+    }
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+fn bars(name: &str, default: i64, least: f64, most: f64, doc: &str) -> Param {
+    Param::integer(name, default).range(least, most).unit("bars").doc(doc)
+}
+
+detector!(Momentum);
