@@ -80,15 +80,25 @@ impl Cli {
         }
     }
 
-    /// Logs go to stdout, so that `tickhound run | grep DETECTED` works as it reads.
+    /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads;
+    /// that of a command which reports goes to stderr, beside its report.
     fn start_log(&self) {
         use std::io::IsTerminal;
-        use tracing_subscriber::EnvFilter;
-        let level = if self.debug { "info,tickhound=debug" } else { "info" };
+        use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+        let (runs, level) = match &self.command {
+            Command::Run(_) => (true, "info"),
+            Command::Demo(args) => (!args.json, "info"),
+            Command::Feed(_) | Command::Status(_) | Command::Check(_) => (false, "warn"),
+        };
+        let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+        let (writer, terminal) = match runs {
+            true => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
+            false => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+        };
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
         match self.log {
-            LogFormat::Text => log.with_ansi(std::io::stdout().is_terminal()).init(),
+            LogFormat::Text => log.with_ansi(terminal).init(),
             LogFormat::Json => log.json().flatten_event(true).init(),
         }
     }

@@ -49,7 +49,7 @@ pub(super) struct DemoArgs {
     dirt: f64,
     /// Print the summary as one JSON object.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {

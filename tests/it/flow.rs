@@ -1,8 +1,10 @@
 //! From ticks in a stream to alerts: complete, once, in order, however the work is cut.
 
+use std::collections::BTreeSet;
+
 use redis::Commands;
 
-use crate::support::{ALERTS, DEAD, GROUP, Project, Redis, STREAM, contents, pause, wait_for};
+use crate::support::{ALERTS, DEAD, GROUP, Project, Redis, STREAM, contents, misbehaving, pause, wait_for};
 
 /// Enough market time (20 minutes) for both detectors to warm up and find something.
 const SYMBOLS: u32 = 12;
@@ -39,7 +41,7 @@ fn ticks_become_alerts_in_the_stream_the_log_and_the_file() {
     let totals = redis.totals();
     assert_eq!(totals["entries"], u64::from(TICKS));
     assert_eq!(redis.pending(), 0);
-    let alerting: std::collections::BTreeSet<&String> = alerts.iter().map(|alert| &alert["entry"]).collect();
+    let alerting: BTreeSet<&String> = alerts.iter().map(|alert| &alert["entry"]).collect();
     assert_eq!(redis.dead_letters().len() as u64, totals["dead"]);
     assert!(totals["dead"] > 0, "dirt holds entries that can't be decoded");
     assert_eq!(totals["quiet"] + alerting.len() as u64 + totals["dead"], u64::from(TICKS));
@@ -106,12 +108,19 @@ fn new_ticks_are_worked_as_they_come() {
     assert_eq!(host.wait(), Some(0));
 }
 
+/// A detector that alerts on every tick tells of each entry whether it was worked, and how often.
 #[test]
 fn a_host_killed_ten_times_loses_no_entry_and_repeats_no_alert() {
     let redis = Redis::start();
     let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
     // Small batches: more places to be killed at.
-    project.configure_with("batch = 20", "[engine]\nworkers = 2\nbacklog = 100");
+    project.configure_with(
+        "batch = 20",
+        "[engine]\nworkers = 2\nbacklog = 100\n\
+         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"alerts.jsonl\"\n\
+         [detectors.each]\nplugin = \"misbehaving\"",
+    );
     project.feed(SYMBOLS, TICKS, &[]);
     let mut recovered = 0;
     for round in 1..=10 {
@@ -127,9 +136,51 @@ fn a_host_killed_ten_times_loses_no_entry_and_repeats_no_alert() {
     assert_eq!(redis.pending(), 0);
     assert_eq!(redis.totals()["entries"], u64::from(TICKS));
     let alerts = redis.alerts();
-    let ids: std::collections::BTreeSet<&String> = alerts.iter().map(|alert| &alert["id"]).collect();
+    let ids: BTreeSet<&String> = alerts.iter().map(|alert| &alert["id"]).collect();
     assert_eq!(ids.len(), alerts.len(), "an alert came twice");
-    assert!(!alerts.is_empty());
+    let each: BTreeSet<&String> =
+        alerts.iter().filter(|alert| alert["detector"] == "each").map(|alert| &alert["entry"]).collect();
+    assert_eq!(each.len() as u32, TICKS, "an entry was not worked");
+
+    // The file has them all too, though every kill may have come between a commit and its line.
+    let lines = std::fs::read_to_string(project.path("alerts.jsonl")).unwrap();
+    let in_file: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    let in_stream: Vec<&String> = alerts.iter().map(|alert| &alert["id"]).collect();
+    assert_eq!(in_file.iter().collect::<Vec<_>>(), in_stream);
+}
+
+/// Three lives of a scanner that named itself after its process, each killed with entries in
+/// hand: all of them are worked, in order, and the names are gone.
+#[test]
+fn what_an_old_scanner_left_pending_is_taken_over() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure_with("claim_idle_ms = 1", "[detectors.each]\nplugin = \"misbehaving\"");
+    project.feed(5, 1000, &[]);
+    let mut connection = redis.connect();
+    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
+    for (scanner, count) in [("scanner_48992", 250), ("scanner_50219", 50), ("scanner_50766", 1), ("scanner_48992", 20)] {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(GROUP).arg(scanner).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
+        let _: redis::Value = read.query(&mut connection).unwrap();
+    }
+    // Some of it was trimmed away meanwhile.
+    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(990).query(&mut connection).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("took over what a dead consumer left consumer=scanner_48992 entries=260"), "{log}");
+    let totals = redis.totals();
+    assert_eq!((totals["entries"], totals["lost"], redis.pending()), (1000, 10, 0));
+    let each: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
+    assert_eq!(each.len(), 990);
+    let key = |id: &String| id.parse::<tickhound::event::EntryId>().unwrap();
+    assert!(each.is_sorted_by_key(key), "in the order of the stream");
+    let consumers: Vec<std::collections::HashMap<String, redis::Value>> =
+        redis::cmd("XINFO").arg("CONSUMERS").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    assert_eq!(consumers.len(), 1, "only our own name is left");
 }
 
 #[test]

@@ -4,6 +4,10 @@ use std::fs;
 
 use crate::support::{Project, Redis, misbehaving, shipped, text};
 
+/// Enough for the others to find something, and few batches: one that fails does so in each.
+const SYMBOLS: u32 = 3;
+const TICKS: u32 = 6_000;
+
 fn with_misbehaving(params: &str) -> (Redis, Project) {
     let redis = Redis::start();
     let project = Project::new(&redis);
@@ -19,9 +23,9 @@ fn with_misbehaving(params: &str) -> (Redis, Project) {
 /// often it and the others alerted.
 fn contained(how: &str) -> (Vec<String>, usize, usize) {
     let (redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
-    project.feed(12, 24_000, &[]);
+    project.feed(SYMBOLS, TICKS, &[]);
     project.run(&["run", "--drain"]);
-    assert_eq!((redis.pending(), redis.totals()["entries"]), (0, 24_000));
+    assert_eq!((redis.pending(), redis.totals()["entries"]), (0, u64::from(TICKS)));
     let letters = redis.dead_letters();
     assert!(letters.iter().all(|letter| letter["detector"] == "odd"), "{letters:?}");
     let reasons = letters.into_iter().map(|mut letter| letter.remove("reason").unwrap()).collect();
@@ -34,7 +38,7 @@ fn contained(how: &str) -> (Vec<String>, usize, usize) {
 fn a_core_module_as_cargo_built_it_is_a_plugin() {
     let (reasons, odd, others) = contained("not");
     assert_eq!(reasons, Vec::<String>::new());
-    assert_eq!(odd, 24_000, "it alerts on every tick");
+    assert_eq!(odd, TICKS as usize, "it alerts on every tick");
     assert!(others > 0);
 }
 

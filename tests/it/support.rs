@@ -113,10 +113,6 @@ impl Redis {
         entries.into_iter().map(|(_, fields)| fields).collect()
     }
 
-    pub fn stream_length(&self) -> u64 {
-        self.connect().xlen(STREAM).unwrap()
-    }
-
     /// Entries that were given to a consumer of the group and not acknowledged.
     pub fn pending(&self) -> u64 {
         let summary: Value = redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query(&mut self.connect()).unwrap();
