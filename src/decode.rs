@@ -9,9 +9,11 @@
 //! the flat fields fill what it leaves out. Of fields that repeat, the first counts.
 
 mod mapping;
+mod nan;
 mod preset;
 mod scan;
 mod time;
+mod walk;
 
 use std::{fs, path::Path};
 
@@ -71,6 +73,12 @@ pub enum DecodeError {
         "field `{0}` holds binary data that is no MessagePack; binary vendor packets are not supported, publish decoded ticks"
     )]
     Binary(String),
+    /// Text that is neither, e.g. a packet in base64, and no flat fields that would make a tick.
+    #[error("field `{0}` is neither JSON nor MessagePack, and the other fields name no symbol")]
+    NotADocument(String),
+    /// A list of bare values.
+    #[error("the document holds no object")]
+    NoObject,
     /// No name.
     #[error("no symbol: none of {0} has a value")]
     NoSymbol(String),
@@ -124,33 +132,73 @@ impl Decoder {
         &self.column_names
     }
 
-    /// Hands each tick in `entry` to `emit`.
+    /// Hands each tick in `entry` to `emit`, also those before an error.
     ///
     /// # Errors
     /// Why the entry is no tick.
     pub fn decode(&mut self, entry: Entry<'_>, emit: &mut impl FnMut(&RawTick)) -> Result<Outcome, DecodeError> {
-        let Self { mapping, layout, zone, tokens, tick, ranks, .. } = self;
+        let found = match self.layout {
+            Layout::Flat => Found::Nothing,
+            layout => find(&entry, layout)?,
+        };
+        let mut emitted = 0;
+        let outcome = self.read(&entry, &found, &mut |tick| {
+            emitted += 1;
+            emit(tick);
+        });
+        match (&outcome, found) {
+            (Err(DecodeError::Document { .. }), Found::Document(Document { field, value, format: Format::Json })) => {
+                let Some(value) = nan::to_null(value) else { return outcome };
+                let plain = Found::Document(Document { field, value: &value, format: Format::Json });
+                // The ticks before the first NaN come again.
+                self.read(&entry, &plain, &mut |tick| match emitted {
+                    0 => emit(tick),
+                    _ => emitted -= 1,
+                })
+            }
+            (Err(DecodeError::NoSymbol(_)), Found::Unreadable(field)) => Err(DecodeError::NotADocument(lossy(field))),
+            _ => outcome,
+        }
+    }
+
+    fn read(
+        &mut self,
+        entry: &Entry<'_>,
+        found: &Found<'_>,
+        emit: &mut dyn FnMut(&RawTick),
+    ) -> Result<Outcome, DecodeError> {
+        let Self { mapping, zone, tokens, tick, ranks, .. } = self;
         let mut scan = Scan::new(mapping, zone, tokens, entry.id.millis, tick, ranks, emit);
-        let document = match layout {
-            Layout::Flat => None,
-            _ => document(&entry, *layout)?,
+        let document = match found {
+            Found::Document(document) => Some(document),
+            _ => None,
         };
         for (name, value) in entry.fields() {
-            if document.as_ref().is_none_or(|found| found.field != name) {
+            if document.is_none_or(|found| found.field != name) {
                 scan.flat_field(name, value, document.is_some());
             }
         }
-        match document {
-            Some(Document { field, value, format: Format::Json }) => scan.json(value).map_err(|cause| {
-                DecodeError::Document { field: lossy(field), format: "JSON", cause: cause.to_string() }
-            })?,
-            Some(Document { field, value, format: Format::Msgpack }) => scan.msgpack(value).map_err(|cause| {
-                DecodeError::Document { field: lossy(field), format: "MessagePack", cause: cause.to_string() }
-            })?,
-            None => scan.finish_tick(),
+        let Some(Document { field, value, format }) = document else {
+            scan.finish_tick();
+            return scan.outcome();
+        };
+        let (format, walked) = match format {
+            Format::Json => ("JSON", scan.json(value).map_err(|cause| cause.to_string())),
+            Format::Msgpack => ("MessagePack", scan.msgpack(value).map_err(|cause| cause.to_string())),
+        };
+        match walked {
+            Ok(()) => scan.outcome(),
+            Err(cause) => Err(DecodeError::Document { field: lossy(field), format, cause }),
         }
-        scan.outcome()
     }
+}
+
+/// What the fields that may hold a document do hold.
+enum Found<'a> {
+    Document(Document<'a>),
+    /// Text that is no document, in this field.
+    Unreadable(&'a [u8]),
+    Nothing,
 }
 
 struct Document<'a> {
@@ -164,9 +212,9 @@ enum Format {
     Msgpack,
 }
 
-/// The field that holds a whole tick, if one does.
-fn document<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Option<Document<'a>>, DecodeError> {
-    let mut binary = None;
+/// The first field that holds a whole tick.
+fn find<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Found<'a>, DecodeError> {
+    let (mut binary, mut unreadable) = (None, None);
     for (field, value) in entry.fields() {
         if !DOCUMENT_FIELDS.iter().any(|name| name.as_bytes() == field) {
             continue;
@@ -175,20 +223,23 @@ fn document<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Option<Document<'a>
             (Layout::Json | Layout::Auto, Some(b'{' | b'[')) => Format::Json,
             // Maps and arrays of MessagePack; no text begins with these bytes.
             (Layout::Msgpack | Layout::Auto, Some(0x80..=0x9f | 0xdc..=0xdf)) => Format::Msgpack,
+            _ if std::str::from_utf8(value).is_err() => {
+                binary = Some(field);
+                continue;
+            }
             _ => {
-                if std::str::from_utf8(value).is_err() {
-                    binary = Some(lossy(field));
-                }
+                unreadable = Some(field);
                 continue;
             }
         };
-        return Ok(Some(Document { field, value, format }));
+        return Ok(Found::Document(Document { field, value, format }));
     }
-    match (layout, binary) {
-        (Layout::Auto, Some(field)) => Err(DecodeError::Binary(field)),
-        (Layout::Json, _) => Err(DecodeError::NoDocument("JSON")),
-        (Layout::Msgpack, _) => Err(DecodeError::NoDocument("MessagePack")),
-        _ => Ok(None),
+    match (layout, binary, unreadable) {
+        (Layout::Json, ..) => Err(DecodeError::NoDocument("JSON")),
+        (Layout::Msgpack, ..) => Err(DecodeError::NoDocument("MessagePack")),
+        (_, Some(field), _) => Err(DecodeError::Binary(lossy(field))),
+        (_, None, Some(field)) => Ok(Found::Unreadable(field)),
+        (_, None, None) => Ok(Found::Nothing),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Field names compiled into a trie of paths, so that one walk over a document finds every value.
 
 use anyhow::{Result, bail};
+use rustc_hash::FxHashMap;
 
 use super::preset::{self, Preset};
 use crate::{
@@ -50,19 +51,37 @@ impl Target {
 /// A place in documents: what its value is for, and what lies below.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    children: Vec<(Step, usize)>,
+    keys: FxHashMap<Box<str>, usize>,
+    positions: Vec<(usize, usize)>,
     /// Targets that its value serves, each with the rank of this alias among the target's.
     pub(super) serves: Vec<(Target, u16)>,
-    /// Values that make the whole message one to skip; `Some(&[])`: any value.
+    /// Values that make the whole message one to skip; `Some(&[])`: whatever is there.
     pub(super) skips: Option<&'static [&'static str]>,
     /// Each member of the object here is a tick of its own, its key the symbol.
     pub(super) each: bool,
+    /// Its value tells what the tick's price and quantity are of.
+    pub(super) kind: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Node {
+    /// Whether paths lead through it.
+    pub(super) fn is_inner(&self) -> bool {
+        !self.keys.is_empty() || !self.positions.is_empty()
+    }
+}
+
+#[derive(Debug)]
 enum Step {
     Key(Box<str>),
     Index(usize),
+}
+
+/// What price and quantity are of in ticks of one kind, where a tick is one event.
+#[derive(Debug)]
+pub(super) struct Kind {
+    pub(super) code: i64,
+    pub(super) price: Option<Target>,
+    pub(super) quantity: Option<Target>,
 }
 
 #[derive(Debug)]
@@ -70,6 +89,8 @@ pub(super) struct Mapping {
     nodes: Vec<Node>,
     targets: usize,
     pub(super) price_scale: f64,
+    /// Empty where every tick tells by its names what its values are.
+    pub(super) kinds: Vec<Kind>,
     symbol_names: String,
     price_names: String,
 }
@@ -95,6 +116,7 @@ impl Mapping {
             nodes: vec![Node::default()],
             targets: BEFORE_COLUMNS + column::NAMES.len() + config.extra.len(),
             price_scale: preset.price_scale * config.price_scale,
+            kinds: Vec::new(),
             symbol_names: String::new(),
             price_names: String::new(),
         };
@@ -133,6 +155,16 @@ impl Mapping {
             let node = self.node(path, "preset")?;
             self.nodes[node].each = true;
         }
+        if let Some((path, kinds)) = preset.kinds {
+            let node = self.node(path, "preset")?;
+            self.nodes[node].kind = true;
+            let kind = |(code, price, quantity): &(i64, &str, &str)| Kind {
+                code: *code,
+                price: named(price),
+                quantity: named(quantity),
+            };
+            self.kinds = kinds.iter().map(kind).collect();
+        }
         Ok(())
     }
 
@@ -143,16 +175,21 @@ impl Mapping {
         };
         let mut node = ROOT;
         for step in steps {
-            let known = self.nodes[node].children.iter().find(|(s, _)| *s == step);
-            node = match known {
-                Some((_, child)) => *child,
-                None => {
-                    self.nodes.push(Node::default());
-                    let child = self.nodes.len() - 1;
-                    self.nodes[node].children.push((step, child));
-                    child
-                }
+            let next = self.nodes.len();
+            let Node { keys, positions, .. } = &mut self.nodes[node];
+            node = match step {
+                Step::Key(name) => *keys.entry(name).or_insert(next),
+                Step::Index(index) => match positions.iter().find(|(known, _)| *known == index) {
+                    Some((_, child)) => *child,
+                    None => {
+                        positions.push((index, next));
+                        next
+                    }
+                },
             };
+            if node == next {
+                self.nodes.push(Node::default());
+            }
         }
         Ok(node)
     }
@@ -175,13 +212,16 @@ impl Mapping {
     }
 
     pub(super) fn key(&self, node: usize, key: &str) -> Option<usize> {
-        let is_it = |step: &Step| matches!(step, Step::Key(name) if **name == *key);
-        self.nodes[node].children.iter().find(|(step, _)| is_it(step)).map(|(_, child)| *child)
+        self.nodes[node].keys.get(key).copied()
     }
 
     pub(super) fn index(&self, node: usize, index: usize) -> Option<usize> {
-        self.nodes[node].children.iter().find(|(step, _)| *step == Step::Index(index)).map(|(_, child)| *child)
+        self.nodes[node].positions.iter().find(|(known, _)| *known == index).map(|(_, child)| *child)
     }
+}
+
+fn named(name: &str) -> Option<Target> {
+    NAMED.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
 
 /// `depth.buy[0].price` as steps.

@@ -11,7 +11,13 @@ pub(super) struct Preset {
     pub(super) skips: &'static [(&'static str, &'static [&'static str])],
     /// Path of an object of which each member is a tick, its key the symbol.
     pub(super) each: Option<&'static str>,
+    /// For vendors that send one value an event: the path of the event's code, and per code what its
+    /// price and its quantity are of. Events of other codes are no ticks.
+    pub(super) kinds: Option<(&'static str, &'static [Kind])>,
 }
+
+/// Code of an event, target of its price, target of its quantity; `""`: that value says nothing.
+type Kind = (i64, &'static str, &'static str);
 
 impl Preset {
     /// Where to look for a target, best first.
@@ -28,7 +34,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|preset| preset.name)
 }
 
-static PRESETS: [Preset; 9] = [
+static PRESETS: [Preset; 10] = [
     // Zerodha Kite as its client library gives it, and as scanners republish it.
     Preset {
         name: "kite",
@@ -60,25 +66,58 @@ static PRESETS: [Preset; 9] = [
         price_scale: 1.0,
         skips: &[],
         each: None,
+        kinds: None,
     },
     // Upstox market data v3, decoded to JSON: one message holds many instruments.
     Preset {
         name: "upstox",
         aliases: &[
             ("symbol", &["instrument_key", "symbol"]),
-            ("time", &["ltpc.ltt", "fullFeed.marketFF.ltpc.ltt", "fullFeed.indexFF.ltpc.ltt", "ltt", "currentTs"]),
-            ("price", &["ltpc.ltp", "fullFeed.marketFF.ltpc.ltp", "fullFeed.indexFF.ltpc.ltp", "ltp"]),
-            ("quantity", &["ltpc.ltq", "fullFeed.marketFF.ltpc.ltq", "ltq"]),
-            ("cum_volume", &["fullFeed.marketFF.vtt", "vtt"]),
-            ("bid", &["fullFeed.marketFF.marketLevel.bidAskQuote[0].bidP"]),
-            ("ask", &["fullFeed.marketFF.marketLevel.bidAskQuote[0].askP"]),
-            ("bid_quantity", &["fullFeed.marketFF.marketLevel.bidAskQuote[0].bidQ"]),
-            ("ask_quantity", &["fullFeed.marketFF.marketLevel.bidAskQuote[0].askQ"]),
-            ("oi", &["fullFeed.marketFF.oi", "oi"]),
+            (
+                "time",
+                &[
+                    "ltpc.ltt",
+                    "fullFeed.marketFF.ltpc.ltt",
+                    "fullFeed.indexFF.ltpc.ltt",
+                    "firstLevelWithGreeks.ltpc.ltt",
+                    "ltt",
+                    "currentTs",
+                ],
+            ),
+            (
+                "price",
+                &[
+                    "ltpc.ltp",
+                    "fullFeed.marketFF.ltpc.ltp",
+                    "fullFeed.indexFF.ltpc.ltp",
+                    "firstLevelWithGreeks.ltpc.ltp",
+                    "ltp",
+                ],
+            ),
+            ("quantity", &["ltpc.ltq", "fullFeed.marketFF.ltpc.ltq", "firstLevelWithGreeks.ltpc.ltq", "ltq"]),
+            ("cum_volume", &["fullFeed.marketFF.vtt", "firstLevelWithGreeks.vtt", "vtt"]),
+            (
+                "bid",
+                &["fullFeed.marketFF.marketLevel.bidAskQuote[0].bidP", "firstLevelWithGreeks.firstDepth.bidP", "bidP"],
+            ),
+            (
+                "ask",
+                &["fullFeed.marketFF.marketLevel.bidAskQuote[0].askP", "firstLevelWithGreeks.firstDepth.askP", "askP"],
+            ),
+            (
+                "bid_quantity",
+                &["fullFeed.marketFF.marketLevel.bidAskQuote[0].bidQ", "firstLevelWithGreeks.firstDepth.bidQ", "bidQ"],
+            ),
+            (
+                "ask_quantity",
+                &["fullFeed.marketFF.marketLevel.bidAskQuote[0].askQ", "firstLevelWithGreeks.firstDepth.askQ", "askQ"],
+            ),
+            ("oi", &["fullFeed.marketFF.oi", "firstLevelWithGreeks.oi", "oi"]),
         ],
         price_scale: 1.0,
         skips: &[("type", &["market_info"])],
         each: Some("feeds"),
+        kinds: None,
     },
     // Angel One SmartAPI: prices in paise.
     Preset {
@@ -98,6 +137,7 @@ static PRESETS: [Preset; 9] = [
         price_scale: 0.01,
         skips: &[],
         each: None,
+        kinds: None,
     },
     Preset {
         name: "dhan",
@@ -114,8 +154,9 @@ static PRESETS: [Preset; 9] = [
             ("oi", &["OI", "oi"]),
         ],
         price_scale: 1.0,
-        skips: &[],
+        skips: &[("type", &["Previous Close", "Market Status"])],
         each: None,
+        kinds: None,
     },
     // Trades and quotes are messages of their own, many in one array.
     Preset {
@@ -131,8 +172,9 @@ static PRESETS: [Preset; 9] = [
             ("ask_quantity", &["as"]),
         ],
         price_scale: 1.0,
-        skips: &[("T", &["success", "subscription", "error", "b", "d", "u", "s", "l", "x", "c"])],
+        skips: &[("T", &["success", "subscription", "error", "b", "d", "u", "s", "l", "x", "c", "i", "n"])],
         each: None,
+        kinds: None,
     },
     Preset {
         name: "polygon",
@@ -147,8 +189,9 @@ static PRESETS: [Preset; 9] = [
             ("ask_quantity", &["as"]),
         ],
         price_scale: 1.0,
-        skips: &[("ev", &["status", "A", "AM", "LULD", "NOI"])],
+        skips: &[("ev", &["status", "A", "AM", "LULD", "NOI", "FMV"])],
         each: None,
+        kinds: None,
     },
     // Bare messages, and those of combined streams, which lie in `data`. Spot quotes carry no time.
     Preset {
@@ -172,6 +215,42 @@ static PRESETS: [Preset; 9] = [
             ("result", &[]),
         ],
         each: None,
+        kinds: None,
+    },
+    // Interactive Brokers: an event is one value, its tick type tells of what. Codes from 66 on are delayed data.
+    Preset {
+        name: "ib",
+        aliases: &[
+            (
+                "symbol",
+                &["symbol", "localSymbol", "contract.localSymbol", "contract.symbol", "conId", "contract.conId"],
+            ),
+            ("time", &["time", "timestamp"]),
+            ("price", &["price"]),
+            ("quantity", &["size"]),
+        ],
+        price_scale: 1.0,
+        skips: &[],
+        each: None,
+        kinds: Some((
+            "tickType",
+            &[
+                (0, "bid", "bid_quantity"),
+                (1, "bid", "bid_quantity"),
+                (2, "ask", "ask_quantity"),
+                (3, "ask", "ask_quantity"),
+                (4, "price", "quantity"),
+                (5, "price", "quantity"),
+                (8, "", "cum_volume"),
+                (66, "bid", "bid_quantity"),
+                (67, "ask", "ask_quantity"),
+                (68, "price", "quantity"),
+                (69, "bid", "bid_quantity"),
+                (70, "ask", "ask_quantity"),
+                (71, "price", "quantity"),
+                (74, "", "cum_volume"),
+            ],
+        )),
     },
     // The Redis back end of cryptofeed.
     Preset {
@@ -190,6 +269,7 @@ static PRESETS: [Preset; 9] = [
         price_scale: 1.0,
         skips: &[],
         each: None,
+        kinds: None,
     },
     Preset {
         name: "generic",
@@ -209,5 +289,6 @@ static PRESETS: [Preset; 9] = [
         price_scale: 1.0,
         skips: &[],
         each: None,
+        kinds: None,
     },
 ];

@@ -1,15 +1,19 @@
-//! One walk over an entry's values, along the mapping.
+//! Gathers an entry's values into ticks: which values are usable, and which of several is the best.
+//!
+//! What holds: of a target's names, the one first in the mapping that has a usable value wins,
+//! wherever it stands in the entry; of equal names, the first one met.
 
-use std::fmt;
+use std::mem;
 
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeSeed;
 
 use super::{
     DecodeError, Outcome, RawTick,
     mapping::{Mapping, ROOT, Target},
     time,
+    walk::Walk,
 };
 use crate::event::column;
 
@@ -23,20 +27,24 @@ const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "
 const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
 
 /// The entry being decoded.
-pub(super) struct Scan<'a, F> {
-    mapping: &'a Mapping,
+pub(super) struct Scan<'a> {
+    pub(super) mapping: &'a Mapping,
     zone: &'a TimeZone,
     tokens: &'a FxHashMap<String, String>,
     arrival_ms: u64,
-    tick: &'a mut RawTick,
-    ranks: &'a mut Vec<u16>,
-    emit: &'a mut F,
+    pub(super) tick: &'a mut RawTick,
+    /// For each target, the rank of the name that gave its value.
+    pub(super) ranks: &'a mut Vec<u16>,
+    emit: &'a mut dyn FnMut(&RawTick),
     emitted: usize,
-    skipped: bool,
-    error: Option<DecodeError>,
+    /// Whether the message at hand is of a kind that is no tick.
+    pub(super) skipped: bool,
+    /// Code of the event, where ticks are events.
+    pub(super) kind: Option<i64>,
+    pub(super) error: Option<DecodeError>,
 }
 
-impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
+impl<'a> Scan<'a> {
     pub(super) fn new(
         mapping: &'a Mapping,
         zone: &'a TimeZone,
@@ -44,11 +52,11 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
         arrival_ms: u64,
         tick: &'a mut RawTick,
         ranks: &'a mut Vec<u16>,
-        emit: &'a mut F,
+        emit: &'a mut dyn FnMut(&RawTick),
     ) -> Self {
         clear(tick, ranks);
-        let (emitted, skipped, error) = (0, false, None);
-        Self { mapping, zone, tokens, arrival_ms, tick, ranks, emit, emitted, skipped, error }
+        let (emitted, skipped, kind, error) = (0, false, None, None);
+        Self { mapping, zone, tokens, arrival_ms, tick, ranks, emit, emitted, skipped, kind, error }
     }
 
     /// Takes a field of the entry itself.
@@ -78,11 +86,16 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
 
     /// The values gathered so far are one tick.
     pub(super) fn finish_tick(&mut self) {
+        let event = self.settle_kind();
         if self.skipped {
             return;
         }
         let tick = &mut *self.tick;
-        let quoted = [column::BID, column::ASK, column::OI].iter().any(|position| !tick.columns[*position].is_nan());
+        let told = |position: &usize| !tick.columns[*position].is_nan();
+        let quoted = match event {
+            true => (0..column::NAMES.len()).any(|position| told(&position)),
+            false => [column::BID, column::ASK, column::OI].iter().any(told),
+        };
         if tick.symbol.is_empty() {
             self.error = Some(DecodeError::NoSymbol(self.mapping.symbol_names().to_owned()));
         } else if tick.price.is_nan() && !quoted {
@@ -103,11 +116,44 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
         }
     }
 
+    /// Where the tick is an event of a known kind, moves its values to what they are of.
+    fn settle_kind(&mut self) -> bool {
+        let Some(code) = self.kind.take() else { return false };
+        let Some(kind) = self.mapping.kinds.iter().find(|kind| kind.code == code) else {
+            self.skipped = true;
+            return false;
+        };
+        let RawTick { price, columns, .. } = &mut *self.tick;
+        let values = [mem::replace(price, f64::NAN), mem::replace(&mut columns[column::QUANTITY], f64::NAN)];
+        for (target, value) in [kind.price, kind.quantity].into_iter().zip(values) {
+            match target {
+                Some(Target::Price) => *price = value,
+                Some(Target::Column(position)) => columns[position] = value,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Whether a value at `node` could still matter.
+    pub(super) fn wants(&self, node: usize, penalty: u16) -> bool {
+        let node = self.mapping.get(node);
+        let better = |(target, rank): &(Target, u16)| rank + penalty < self.ranks[target.index()];
+        node.is_inner() || node.kind || node.skips.is_some() || node.serves.iter().any(better)
+    }
+
     /// A value at `node`: taken where it is usable and no better one is known.
-    fn offer(&mut self, node: usize, penalty: u16, value: Scalar<'_>) {
+    pub(super) fn offer(&mut self, node: usize, penalty: u16, value: Scalar<'_>) {
         let node = self.mapping.get(node);
         if let Some(values) = node.skips {
             self.skipped |= values.is_empty() || matches!(value, Scalar::Text(text) if values.contains(&text));
+        }
+        if node.kind {
+            self.kind = match value {
+                Scalar::Integer(code) => Some(code),
+                Scalar::Text(text) => text.trim().parse().ok(),
+                _ => None,
+            };
         }
         for (target, rank) in &node.serves {
             let rank = rank + penalty;
@@ -117,20 +163,16 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
             let taken = match target {
                 Target::Symbol => self.take_symbol(value),
                 Target::Time => self.take_time(value),
-                Target::Price => match self.usable(value, column::BID) {
-                    Some(price) => {
-                        self.tick.price = price;
-                        true
-                    }
-                    None => false,
-                },
-                Target::Column(position) => match self.usable(value, *position) {
-                    Some(number) => {
-                        self.tick.columns[*position] = number;
-                        true
-                    }
-                    None => false,
-                },
+                Target::Price => {
+                    let price = self.usable(value, column::BID);
+                    self.tick.price = price.unwrap_or(self.tick.price);
+                    price.is_some()
+                }
+                Target::Column(position) => {
+                    let number = self.usable(value, *position);
+                    self.tick.columns[*position] = number.unwrap_or(self.tick.columns[*position]);
+                    number.is_some()
+                }
             };
             if taken {
                 self.ranks[target.index()] = rank;
@@ -138,7 +180,7 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
         }
     }
 
-    fn take_symbol(&mut self, value: Scalar<'_>) -> bool {
+    pub(super) fn take_symbol(&mut self, value: Scalar<'_>) -> bool {
         let number;
         let text = match value {
             Scalar::Text(text) => text.trim(),
@@ -146,11 +188,20 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
                 number = token.to_string();
                 number.as_str()
             }
+            Scalar::Number(token) if token.fract() == 0.0 => {
+                number = token.to_string();
+                number.as_str()
+            }
             _ => return false,
+        };
+        // A column of whole numbers with gaps leaves pandas as floats.
+        let text = match text.strip_suffix(".0") {
+            Some(token) if token.bytes().all(|byte| byte.is_ascii_digit()) => token,
+            _ => text,
         };
         let text = self.tokens.get(text).map_or(text, String::as_str);
         let text = match text.split_once(':') {
-            Some((exchange, symbol)) if EXCHANGES.contains(&exchange) => symbol,
+            Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol,
             _ => text,
         };
         if ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent)) {
@@ -178,22 +229,30 @@ impl<'a, F: FnMut(&RawTick)> Scan<'a, F> {
         plausible.is_some()
     }
 
-    /// The number for a column, scaled, if it says something: prices are positive, quantities not negative.
+    /// The number for a column, scaled, if it says something: prices and cumulative volume are positive
+    /// (zero is what publishers write for "none"), quantities not negative. Only extra columns take yes and no.
     fn usable(&self, value: Scalar<'_>, position: usize) -> Option<f64> {
+        let standard = position < column::NAMES.len();
         let number = match value {
             Scalar::Integer(number) => number as f64,
             Scalar::Number(number) => number,
-            Scalar::Flag(flag) => f64::from(u8::from(flag)),
-            Scalar::Text(text) => number(text)?,
+            Scalar::Flag(flag) if !standard => f64::from(u8::from(flag)),
+            Scalar::Flag(_) => return None,
+            Scalar::Text(text) => match text.trim() {
+                "True" | "true" if !standard => 1.0,
+                "False" | "false" if !standard => 0.0,
+                text => text.parse().ok()?,
+            },
         };
-        match position {
-            column::BID | column::ASK => {
-                let price = number * self.mapping.price_scale;
-                (price.is_finite() && price > 0.0).then_some(price)
-            }
-            _ if position < column::NAMES.len() => (number.is_finite() && number >= 0.0).then_some(number),
-            _ => number.is_finite().then_some(number),
-        }
+        let number = match position {
+            column::BID | column::ASK => number * self.mapping.price_scale,
+            _ => number,
+        };
+        let says = match position {
+            column::BID | column::ASK | column::CUM_VOLUME => number > 0.0,
+            _ => number >= 0.0 || !standard,
+        };
+        (number.is_finite() && says).then_some(number)
     }
 }
 
@@ -205,208 +264,11 @@ fn clear(tick: &mut RawTick, ranks: &mut [u16]) {
     ranks.fill(u16::MAX);
 }
 
-fn number(text: &str) -> Option<f64> {
-    match text.trim() {
-        "True" | "true" => Some(1.0),
-        "False" | "false" => Some(0.0),
-        text => text.parse().ok(),
-    }
-}
-
 /// A value as the layout has it.
 #[derive(Clone, Copy)]
-enum Scalar<'a> {
+pub(super) enum Scalar<'a> {
     Flag(bool),
     Integer(i64),
     Number(f64),
     Text(&'a str),
-}
-
-/// The value at `node` and all below.
-struct Walk<'s, 'a, F> {
-    scan: &'s mut Scan<'a, F>,
-    node: usize,
-    penalty: u16,
-    /// Whether it is the document itself: an object is a tick, a list is many.
-    top: bool,
-}
-
-impl<'de, F: FnMut(&RawTick)> DeserializeSeed<'de> for Walk<'_, '_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, F: FnMut(&RawTick)> Visitor<'de> for Walk<'_, '_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.scan.offer(self.node, self.penalty, Scalar::Flag(value));
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.scan.offer(self.node, self.penalty, Scalar::Integer(value));
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        let value = i64::try_from(value).map_or(Scalar::Number(value as f64), Scalar::Integer);
-        self.scan.offer(self.node, self.penalty, value);
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.scan.offer(self.node, self.penalty, Scalar::Number(value));
-        Ok(())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.scan.offer(self.node, self.penalty, Scalar::Text(value));
-        Ok(())
-    }
-
-    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
-        if let Ok(text) = std::str::from_utf8(value) {
-            self.scan.offer(self.node, self.penalty, Scalar::Text(text));
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        // Null says nothing, except where the mere presence of a key does.
-        self.scan.skipped |= self.scan.mapping.get(self.node).skips.is_some_and(<[_]>::is_empty);
-        Ok(())
-    }
-
-    fn visit_none<E: serde::de::Error>(self) -> Result<(), E> {
-        self.visit_unit()
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        IgnoredAny.visit_newtype_struct(deserializer).map(|_| ())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Self { scan, node, penalty, top } = self;
-        let mut position = 0;
-        if top {
-            // Each element is a message; what flat fields said holds for all.
-            let (tick, ranks) = (scan.tick.clone(), scan.ranks.clone());
-            while items.next_element_seed(Walk { scan: &mut *scan, node, penalty, top: true })?.is_some() {
-                scan.tick.clone_from(&tick);
-                scan.ranks.clone_from(&ranks);
-                scan.skipped = false;
-            }
-            return Ok(());
-        }
-        loop {
-            let more = match scan.mapping.index(node, position) {
-                Some(child) => items.next_element_seed(Walk { scan: &mut *scan, node: child, penalty, top: false })?,
-                None => items.next_element::<IgnoredAny>()?.map(|_| ()),
-            };
-            if more.is_none() {
-                return Ok(());
-            }
-            position += 1;
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { scan, node, penalty, top } = self;
-        let mut many = false;
-        while let Some(child) = members.next_key_seed(Key { mapping: scan.mapping, node })? {
-            match child {
-                Some(child) if scan.mapping.get(child).each => {
-                    many = true;
-                    members.next_value_seed(Each { scan: &mut *scan })?;
-                }
-                Some(child) => members.next_value_seed(Walk { scan: &mut *scan, node: child, penalty, top: false })?,
-                None => members.next_value::<IgnoredAny>().map(|_| ())?,
-            }
-        }
-        if top && !many {
-            scan.finish_tick();
-        }
-        Ok(())
-    }
-}
-
-/// A key of an object: the node that it leads to, if any.
-struct Key<'a> {
-    mapping: &'a Mapping,
-    node: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
-        Ok(self.mapping.key(self.node, key))
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<Option<usize>, E> {
-        Ok(std::str::from_utf8(key).ok().and_then(|key| self.mapping.key(self.node, key)))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Option<usize>, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Option<usize>, E> {
-        Ok(None)
-    }
-}
-
-/// An object of which each member is a tick, its key the symbol.
-struct Each<'s, 'a, F> {
-    scan: &'s mut Scan<'a, F>,
-}
-
-impl<'de, F: FnMut(&RawTick)> DeserializeSeed<'de> for Each<'_, '_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F: FnMut(&RawTick)> Visitor<'de> for Each<'_, '_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of ticks by symbol")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { scan } = self;
-        let (tick, ranks) = (scan.tick.clone(), scan.ranks.clone());
-        while let Some(symbol) = members.next_key::<String>()? {
-            if scan.take_symbol(Scalar::Text(&symbol)) {
-                scan.ranks[Target::Symbol.index()] = 0;
-            }
-            members.next_value_seed(Walk { scan: &mut *scan, node: ROOT, penalty: 0, top: true })?;
-            scan.tick.clone_from(&tick);
-            scan.ranks.clone_from(&ranks);
-        }
-        Ok(())
-    }
 }

@@ -12,7 +12,9 @@ fn decoder(preset: &str) -> Decoder {
     Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new(".")).unwrap()
 }
 
-fn decode(decoder: &mut Decoder, fields: &[(&str, &[u8])]) -> Result<Vec<RawTick>, DecodeError> {
+type Fields<'a> = &'a [(&'a str, &'a [u8])];
+
+fn decode(decoder: &mut Decoder, fields: Fields<'_>) -> Result<Vec<RawTick>, DecodeError> {
     let mut entries = Entries::default();
     entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
     for (name, value) in fields {
@@ -161,15 +163,47 @@ fn binance_bare_and_combined_trades_quotes_and_what_is_no_tick() {
 }
 
 #[test]
+fn ib_events_are_what_their_tick_type_says() {
+    let event = |kind: i64, price: f64, size: f64| {
+        let text = format!(
+            r#"{{"symbol":"ES","time":"2025-11-24T04:45:30.000001+00:00","tickType":{kind},"price":{price},"size":{size}}}"#
+        );
+        json("ib", &text)
+    };
+    let cases = [
+        (event(1, 9.5, 3.0), f64::NAN, vec![("bid", 9.5), ("bid_quantity", 3.0)]),
+        (event(3, -1.0, 4.0), f64::NAN, vec![("ask_quantity", 4.0)]),
+        (event(4, 10.0, 2.0), 10.0, vec![("quantity", 2.0)]),
+        (event(8, -1.0, 900.0), f64::NAN, vec![("cum_volume", 900.0)]),
+        (event(67, 10.5, 1.0), f64::NAN, vec![("ask", 10.5), ("ask_quantity", 1.0)]),
+    ];
+    for (ticks, price, columns) in cases {
+        let (symbol, time, found, told) = told(&ticks[0]);
+        assert_eq!((symbol, time, told), ("ES", Some(1_763_959_530_000_001_000), columns));
+        assert!(found == price || found.is_nan() && price.is_nan(), "{found}");
+    }
+    assert!(event(9, 9.0, 0.0).is_empty(), "yesterday's close is no tick");
+}
+
+#[test]
+fn numbers_that_python_writes_and_json_does_not_know_are_absent() {
+    let tick = one("kite", r#"{"symbol":"A","last_price":5,"iv":NaN,"best_bid_price":-Infinity,"bid":4.5}"#);
+    assert_eq!(told(&tick), ("A", None, 5.0, vec![("bid", 4.5)]));
+    let ticks = json("alpaca", r#"[{"T":"t","S":"A","p":1},{"T":"t","S":"B","p":2,"s":NaN},{"T":"t","S":"C","p":3}]"#);
+    assert_eq!(ticks.iter().map(|tick| tick.symbol.as_str()).collect::<Vec<_>>(), ["A", "B", "C"]);
+    assert!(decode(&mut decoder("kite"), &[("data", br#"{"symbol":"A","last_price":5,"iv":NaN"#)]).is_err());
+}
+
+#[test]
 fn own_names_go_before_the_presets_and_extra_columns_follow() {
     let config: InputConfig =
-        toml::from_str("[map]\nprice = [\"px\"]\n[extra]\niv = [\"greeks.iv\", \"iv\"]\nchange = [\"change\"]")
+        toml::from_str("[map]\nprice = [\"px\"]\n[extra]\niv = [\"greeks.iv\", \"iv\"]\nchange = [\"change\"]\nliquid = [\"is_tradable\"]")
             .unwrap();
     let mut decoder = Decoder::new(&config, Path::new(".")).unwrap();
-    assert_eq!(decoder.column_names()[column::NAMES.len()..], ["change", "iv"]);
-    let text = br#"{"symbol":"A","last_price":1,"px":2,"iv":0.3,"greeks":{"iv":0.4},"change":-1.5}"#;
+    assert_eq!(decoder.column_names()[column::NAMES.len()..], ["change", "iv", "liquid"]);
+    let text = br#"{"symbol":"A","last_price":1,"px":2,"iv":0.3,"greeks":{"iv":0.4},"change":-1.5,"is_tradable":true}"#;
     let ticks = decode(&mut decoder, &[("data", text)]).unwrap();
-    assert_eq!((ticks[0].price, &ticks[0].columns[column::NAMES.len()..]), (2.0, &[-1.5, 0.4][..]));
+    assert_eq!((ticks[0].price, &ticks[0].columns[column::NAMES.len()..]), (2.0, &[-1.5, 0.4, 1.0][..]));
 }
 
 #[test]
@@ -185,22 +219,28 @@ fn tokens_become_names() {
 
 #[test]
 fn what_is_no_value_is_absent_and_the_next_name_counts() {
-    for absent in [r#""""#, "null", r#""None""#, r#""nan""#, "0", "-3", r#""abc""#] {
+    for absent in [r#""""#, "null", "true", r#""True""#, "{}", "[1]", r#""None""#, r#""nan""#, "0", "-3", r#""abc""#] {
         let text = format!(r#"{{"symbol":"A","last_price":{absent},"ltp":"7.5"}}"#);
         assert_eq!(one("kite", &text).price, 7.5, "{absent}");
     }
-    let tick = one("kite", r#"{"symbol":"","tradingsymbol":"B","last_price":1,"timestamp":0,"bid":0,"ask":-1}"#);
+    let tick = one(
+        "kite",
+        r#"{"symbol":"","tradingsymbol":"B","last_price":1,"timestamp":0,"bid":0,"ask":-1,
+        "zerodha_cumulative_volume":0,"volume_traded":""}"#,
+    );
     assert_eq!(told(&tick), ("B", None, 1.0, vec![]));
 }
 
 #[test]
 fn what_is_no_tick_is_refused_with_a_sentence() {
-    let cases: [(&[(&str, &[u8])], &str); 7] = [
+    let cases: [(Fields<'_>, &str); 9] = [
         (&[("data", br#"{"symbol":"A","#)], "field `data` is not JSON: "),
         (&[("data", br#"{"symbol":"A","last_price":1} x"#)], "field `data` is not JSON: trailing characters"),
         (&[("data", &[0x82, 0xa1])], "field `data` is not MessagePack: "),
         (&[("data", &[0x10, 0xff, 0xfe])], "field `data` holds binary data"),
         (&[("data", br#"{"last_price":1}"#)], "no symbol: none of symbol, tradingsymbol"),
+        (&[("data", b"AAEAAQA=")], "field `data` is neither JSON nor MessagePack"),
+        (&[("data", b"[1, 2]")], "the document holds no object"),
         (&[("hello", b"world")], "no symbol: none of symbol"),
         (&[("symbol", b"A"), ("last_price", b"x")], "A has neither price nor quote: none of last_price, ltp"),
     ];
@@ -231,7 +271,65 @@ fn a_wrong_mapping_is_refused_with_the_nearest_right_one() {
     }
 }
 
+/// A value of a tick as JSON, and as publishers write it into a flat field.
+fn value() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        any::<f64>().prop_map(|number| number.into()),
+        (-5i64..2_000_000_000_000).prop_map(|number| number.into()),
+        (0.05f64..5000.0).prop_map(|price| ((price * 20.0).round() / 20.0).into()),
+        prop::sample::select(vec!["", "None", "nan", "12.5", " 7 ", "1763959530250", "2025-11-24T10:15:30", "INFY"])
+            .prop_map(|text| text.into()),
+        Just(serde_json::Value::Null),
+        Just(serde_json::json!({ "buy": [{ "price": 9.5, "quantity": 3 }], "sell": [] })),
+    ]
+}
+
+const KITE_NAMES: [&str; 10] = [
+    "last_price",
+    "ltp",
+    "volume_traded",
+    "volume",
+    "last_traded_quantity",
+    "exchange_timestamp",
+    "timestamp_ms",
+    "best_bid_price",
+    "depth",
+    "oi",
+];
+
 proptest! {
+    #[test]
+    fn any_tick_reads_the_same_in_every_layout(
+        symbol in prop_oneof![
+            (1i64..1 << 53).prop_map(|token| token.into()),
+            (1i32..1 << 30).prop_map(|token| f64::from(token).into()),
+            prop::sample::select(vec!["INFY", "nse:m&m", "", "408065", " X "]).prop_map(serde_json::Value::from),
+        ],
+        mut members in prop::collection::btree_map(prop::sample::select(&KITE_NAMES[..]), value(), 0..11)
+    ) {
+        members.insert("symbol", symbol);
+        let mut kite = decoder("kite");
+        let flat: Vec<(&str, String)> = members
+            .iter()
+            .map(|(name, value)| match value {
+                serde_json::Value::String(text) => (*name, text.clone()),
+                serde_json::Value::Null => (*name, "None".into()),
+                other => (*name, other.to_string()),
+            })
+            .collect();
+        let flat: Vec<(&str, &[u8])> = flat.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+        let text = serde_json::to_vec(&members).unwrap();
+        let packed = rmp_serde::to_vec_named(&members).unwrap();
+        let read = |found: Result<Vec<RawTick>, DecodeError>| match found {
+            // Debug text, since NaN is not equal to itself.
+            Ok(ticks) => format!("{ticks:?}"),
+            Err(error) => error.to_string(),
+        };
+        let expected = read(decode(&mut kite, &flat));
+        prop_assert_eq!(&read(decode(&mut kite, &[("data", &text)])), &expected);
+        prop_assert_eq!(&read(decode(&mut kite, &[("data", &packed)])), &expected);
+    }
+
     #[test]
     fn garbage_never_panics(
         name in prop::sample::select(vec!["data", "payload", "symbol", "depth", "x"]),

@@ -24,7 +24,7 @@ pub(super) fn from_number(number: f64) -> i128 {
     };
     // Whole seconds and fraction apart: a product in one go would lose the last digits.
     let whole = number.trunc();
-    (whole as i128) * (factor as i128) + ((number - whole) * factor).round() as i128
+    (whole as i128).saturating_mul(factor as i128).saturating_add(((number - whole) * factor).round() as i128)
 }
 
 /// As [`from_number`], without rounding.
@@ -38,8 +38,8 @@ pub(super) fn from_integer(number: i128) -> i128 {
     number * factor
 }
 
-/// A text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day on the
-/// day of `arrival_ms`. What names no zone is in `zone`.
+/// A text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day: the
+/// latest one that an entry of `arrival_ms` can mean. What names no zone is in `zone`.
 pub(super) fn from_text(text: &str, zone: &TimeZone, arrival_ms: u64) -> Option<i128> {
     if let Ok(number) = text.parse::<i64>() {
         return Some(from_integer(i128::from(number)));
@@ -50,17 +50,24 @@ pub(super) fn from_text(text: &str, zone: &TimeZone, arrival_ms: u64) -> Option<
     if let Ok(instant) = text.parse::<Timestamp>() {
         return Some(instant.as_nanosecond());
     }
-    let civil = text.parse::<DateTime>().ok().or_else(|| compact(text)).or_else(|| {
-        let time: Time = text.parse().ok()?;
-        Some(day_of(arrival_ms, zone)?.to_datetime(time))
-    })?;
-    Some(zone.to_timestamp(civil).ok()?.as_nanosecond())
+    let instant = |civil: DateTime| Some(zone.to_timestamp(civil).ok()?.as_nanosecond());
+    if let Some(civil) = text.parse::<DateTime>().ok().or_else(|| compact(text)) {
+        return instant(civil);
+    }
+    let time: Time = text.parse().ok()?;
+    let today = day_of(arrival_ms, zone)?;
+    let ns = instant(today.to_datetime(time))?;
+    // Just after midnight, 23:59:59 was yesterday.
+    if ns > latest(arrival_ms) { instant(today.yesterday().ok()?.to_datetime(time)) } else { Some(ns) }
 }
 
 /// The time if it can be true for an entry that arrived at `arrival_ms`.
 pub(super) fn plausible(ns: i128, arrival_ms: u64) -> Option<u64> {
-    let latest = i128::from(arrival_ms) * 1_000_000 + AHEAD_NS;
-    if (EARLIEST_NS..=latest).contains(&ns) { u64::try_from(ns).ok() } else { None }
+    if (EARLIEST_NS..=latest(arrival_ms)).contains(&ns) { u64::try_from(ns).ok() } else { None }
+}
+
+fn latest(arrival_ms: u64) -> i128 {
+    i128::from(arrival_ms) * 1_000_000 + AHEAD_NS
 }
 
 fn compact(text: &str) -> Option<DateTime> {
@@ -107,11 +114,25 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_day_is_the_latest_that_can_be_meant() {
+        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        // 2025-11-24 00:00:05 in Kolkata.
+        let arrival_ms = 1_763_922_605_000;
+        let ago = |text| i128::from(arrival_ms) - from_text(text, &zone, arrival_ms).unwrap() / 1_000_000;
+        assert_eq!(ago("00:00:04"), 1_000);
+        assert_eq!(ago("23:59:59"), 6_000);
+        assert_eq!(ago("00:01:05"), -60_000, "clocks differ a little");
+    }
+
+    #[test]
     fn absurd_times_are_no_times() {
         let arrival_ms = 1_763_959_531_000;
         let arrival_ns = i128::from(arrival_ms) * 1_000_000;
         assert_eq!(plausible(0, arrival_ms), None);
         assert_eq!(plausible(-1, arrival_ms), None);
+        for number in [-1e300, 1e300, f64::MIN, f64::MAX] {
+            assert_eq!(plausible(from_number(number), arrival_ms), None, "{number}");
+        }
         assert_eq!(plausible(arrival_ns + AHEAD_NS + 1, arrival_ms), None);
         assert_eq!(plausible(arrival_ns + AHEAD_NS, arrival_ms), u64::try_from(arrival_ns + AHEAD_NS).ok());
     }
