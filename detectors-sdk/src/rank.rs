@@ -5,12 +5,14 @@
 //! The same bits come out natively and in WebAssembly: bins are found by
 //! comparing, and the normal distribution comes from the crate `libm`.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 /// Bins to one doubling of the value: neighbours differ by 9 %.
 const BINS_PER_OCTAVE: i32 = 8;
 
-/// 16 octaves to each side of the first value: a factor of 65,536 either way.
+/// Most bins that are kept, occupied ones only: together 32 doublings wide, wherever they lie.
 const BINS: usize = 256;
 
 /// Weights are scaled down before they leave the precision of their type.
@@ -33,16 +35,15 @@ const CLIP: f64 = 1e-4;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankSketch {
-    weights: Vec<f32>,
-    /// Bin number of the first entry of `weights`.
-    base: i32,
+    /// Number and weight of each occupied bin; numbers rise.
+    bins: Vec<(i32, f32)>,
     /// Weight of the next value.
     next: f32,
 }
 
 impl Default for RankSketch {
     fn default() -> Self {
-        Self { weights: Vec::new(), base: 0, next: 1.0 }
+        Self { bins: Vec::new(), next: 1.0 }
     }
 }
 
@@ -52,15 +53,18 @@ impl RankSketch {
         if !(value.is_finite() && value > 0.0) {
             return;
         }
-        if self.weights.is_empty() {
-            self.weights = vec![0.0; BINS];
-            self.base = bin(value) - BINS as i32 / 2;
+        let bin = bin(value);
+        match self.bins.binary_search_by_key(&bin, |(number, _)| *number) {
+            Ok(place) => self.bins[place].1 += self.next,
+            Err(place) => self.bins.insert(place, (bin, self.next)),
         }
-        let place = self.place(value);
-        self.weights[place] += self.next;
+        if self.bins.len() > BINS {
+            self.drop_lightest();
+        }
         self.next *= libm::exp2(1.0 / half_life.max(1.0)) as f32;
         if self.next > WEIGHT_MAX {
-            self.weights.iter_mut().for_each(|weight| *weight /= WEIGHT_MAX);
+            self.bins.iter_mut().for_each(|(_, weight)| *weight /= WEIGHT_MAX);
+            self.bins.retain(|(_, weight)| *weight > 0.0);
             self.next /= WEIGHT_MAX;
         }
     }
@@ -68,21 +72,28 @@ impl RankSketch {
     /// Weighted share of the values below `value`, those of its own bin counted half: 0..=1.
     /// `None` before the first value.
     pub fn rank(&self, value: f64) -> Option<f64> {
-        if self.weights.is_empty() {
+        let total: f64 = self.bins.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        if total <= 0.0 {
             return None;
         }
         if value.is_nan() || value <= 0.0 {
             return Some(0.0);
         }
-        let place = self.place(value);
-        let sum = |weights: &[f32]| weights.iter().map(|weight| f64::from(*weight)).sum::<f64>();
-        let below = sum(&self.weights[..place]);
-        let own = f64::from(self.weights[place]);
-        Some(((below + own / 2.0) / sum(&self.weights)).clamp(0.0, 1.0))
+        let bin = bin(value);
+        let below = |(number, weight): &(i32, f32)| match number.cmp(&bin) {
+            Ordering::Less => f64::from(*weight),
+            Ordering::Equal => f64::from(*weight) / 2.0,
+            Ordering::Greater => 0.0,
+        };
+        Some((self.bins.iter().map(below).sum::<f64>() / total).clamp(0.0, 1.0))
     }
 
-    fn place(&self, value: f64) -> usize {
-        (bin(value) - self.base).clamp(0, BINS as i32 - 1) as usize
+    /// What weighs least changes the ranks least.
+    fn drop_lightest(&mut self) {
+        let lightest = self.bins.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
+        if let Some((place, _)) = lightest {
+            self.bins.remove(place);
+        }
     }
 }
 
@@ -170,7 +181,7 @@ const B: [f64; 8] = [
     21_213.794_301_586_597,
     39_307.895_800_092_71,
     28_729.085_735_721_943,
-    5_226.495_278_852_854_5,
+    5_226.495_278_852_854,
 ];
 const C: [f64; 8] = [
     1.423_437_110_749_683_5,
@@ -259,9 +270,9 @@ mod tests {
                 let weight = 0.5f64.powf(age as f64 / half_life);
                 total += weight;
                 below += weight * match bin(*value).cmp(&bin(asked)) {
-                    std::cmp::Ordering::Less => 1.0,
-                    std::cmp::Ordering::Equal => 0.5,
-                    std::cmp::Ordering::Greater => 0.0,
+                    Ordering::Less => 1.0,
+                    Ordering::Equal => 0.5,
+                    Ordering::Greater => 0.0,
                 };
             }
             prop_assert!((sketch.rank(asked).unwrap() - below / total).abs() < 1e-3);
@@ -277,6 +288,27 @@ mod tests {
             prop_assert!(stouffer(&[(a.max(more), 1.0), (b, 0.7)], 0.5) >= rank);
             prop_assert!(stouffer(&[(a, 1.0), (b.max(more), 0.7)], 0.5) >= rank);
         }
+    }
+
+    #[test]
+    fn an_odd_first_value_does_not_blur_those_that_follow() {
+        // A bin is 9 % wide, and so is what a rank may be off among evenly spread values.
+        for first in [1e-9, 1e12] {
+            let mut sketch = RankSketch::default();
+            sketch.push(first, 1000.0);
+            (1..=100).for_each(|size| sketch.push(f64::from(size), 1000.0));
+            assert!((sketch.rank(90.0).unwrap() - 0.9).abs() < 0.09, "{first}: {:?}", sketch.rank(90.0));
+        }
+    }
+
+    #[test]
+    fn more_than_all_bins_keep_the_ranks_in_bounded_space() {
+        let mut sketch = RankSketch::default();
+        // One value for each of 300 octaves, all in different bins, then a crowd in ten of them.
+        (-150..150).for_each(|octave| sketch.push(f64::from(octave).exp2(), 100.0));
+        (0..2000).for_each(|n| sketch.push(f64::from(n % 10 * 10 + 5), 100.0));
+        assert!(sketch.bins.len() <= BINS);
+        assert!((sketch.rank(50.0).unwrap() - 0.5).abs() < 0.01, "{:?}", sketch.rank(50.0));
     }
 
     #[test]
