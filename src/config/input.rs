@@ -62,9 +62,9 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quotes {
-    /// That of the last trade; before the first trade the tick is not shown to detectors.
+    /// The last one known; before the first the tick is not shown to detectors.
     Carry,
-    /// The middle of bid and ask: for feeds that hold no trades at all.
+    /// The middle of the latest bid and ask: for feeds that hold no trades at all.
     Mid,
 }
 
@@ -72,7 +72,7 @@ pub enum Quotes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeKind {
-    /// Found out per symbol from its first 50 ticks; unknown until then.
+    /// Found out per symbol from the first 50 changes of its value; unknown until then.
     Auto,
     /// Traded in the session so far.
     Cumulative,
