@@ -19,9 +19,10 @@
 //! correlation 0.5, since volume and moves go together: Karpoff 1987). 0.95 means
 //! "rarer than 95 % of what this symbol does"; it is not a chance to win.
 //!
-//! A new session forgets the channel, the bars and what was armed; averages and
-//! ranks stay. After a pause of more than 5 bars the first tick detects nothing:
-//! the level is stale.
+//! A new session forgets the channel, the bar at hand and what was armed;
+//! averages and ranks stay. An opening range needs the session's first tick: one
+//! that is joined later has none. After a pause of more than 5 bars the first tick
+//! detects nothing, since the level is stale, and volume of before it counts no more.
 
 #![forbid(unsafe_code)]
 
@@ -92,7 +93,7 @@ pub struct State {
     bars: MicroBars,
     /// The last closed bar of this session.
     last_bar: Option<Bar>,
-    /// Bars closed in this session.
+    /// Bars closed so far, in all sessions.
     closed: u32,
     /// Closes of the last bars, for the squeeze; empty unless it is asked for.
     closes: Vec<f64>,
@@ -102,7 +103,10 @@ pub struct State {
     volumes: RankSketch,
     /// Smallest price step seen: the least that a range can be.
     step: Option<f64>,
-    began: u64,
+    /// First tick of the session, or the first that was seen of it.
+    began: Option<u64>,
+    /// Whether that one began the session.
+    from_start: bool,
     last_tick: Option<(u64, f64)>,
     up: Arm,
     down: Arm,
@@ -179,8 +183,9 @@ impl Detector for Breakout {
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
-            state.begin_session(tick.time);
+            state.begin_session();
         }
+        let age = tick.time - *state.began.get_or_insert(tick.time);
         if let Some(bar) = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
             self.close_bar(state, bar);
         }
@@ -190,14 +195,14 @@ impl Detector for Breakout {
                 state.step = Some(state.step.map_or(step, |least| least.min(step)));
             }
         }
-        let found = self.find(state, tick);
+        let found = self.find(state, tick, age);
         state.last_tick = Some((tick.time, tick.price));
         match self.params.mode {
             Mode::Rolling => {
                 state.high.push(self.window, tick.time, tick.price);
                 state.low.push(self.window, tick.time, tick.price);
             }
-            Mode::OpeningRange if tick.time - state.began < self.opening => {
+            Mode::OpeningRange if state.from_start && age < self.opening => {
                 let (high, low) = state.opening.unwrap_or((tick.price, tick.price));
                 state.opening = Some((high.max(tick.price), low.min(tick.price)));
             }
@@ -230,8 +235,8 @@ impl Breakout {
     }
 
     /// The detection at this tick, before it becomes part of the channel.
-    fn find(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
-        let (high, low) = self.channel(state, tick.time)?;
+    fn find(&self, state: &mut State, tick: &Tick<'_>, age: u64) -> Option<Detection> {
+        let (high, low) = self.channel(state, tick.time, age)?;
         let range = state.atr.get(self.params.atr_len)?.max(state.step.unwrap_or(0.0));
         let price = tick.price;
         state.up.rearm(tick.time, price, 1.0, range * self.params.rearm_atr, self.window);
@@ -267,12 +272,12 @@ impl Breakout {
         Some(found.with("level", level).with("excess", excess).with("atr", range).with("move_rank", move_rank))
     }
 
-    /// Highest and lowest price to break out of, once they mean something.
-    fn channel(&self, state: &mut State, time: u64) -> Option<(f64, f64)> {
+    /// Highest and lowest price to break out of, once they mean something; `age` of the session, ns.
+    fn channel(&self, state: &mut State, time: u64, age: u64) -> Option<(f64, f64)> {
         match self.params.mode {
-            Mode::Rolling if time - state.began < self.window / 2 => None,
+            Mode::Rolling if age < self.window / 2 => None,
             Mode::Rolling => Some((state.high.get(self.window, time)?, state.low.get(self.window, time)?)),
-            Mode::OpeningRange if time - state.began < self.opening => None,
+            Mode::OpeningRange if age < self.opening => None,
             Mode::OpeningRange => state.opening,
         }
     }
@@ -287,16 +292,18 @@ impl Breakout {
         // Less than a second of a bar, scaled up, would say anything.
         let elapsed = (time - current.start).max(SECOND).min(self.bar);
         let scaled = current.quantity * self.bar as f64 / elapsed as f64;
-        let last = state.last_bar.map_or(0.0, |bar| bar.quantity);
+        // Volume of before a pause is not behind the present price.
+        let fresh = |bar: &Bar| current.start - bar.start <= STALE_BARS * self.bar;
+        let last = state.last_bar.filter(fresh).map_or(0.0, |bar| bar.quantity);
         let now = scaled.max(last);
         Some((now / average, state.volumes.rank(now)?))
     }
 }
 
 impl State {
-    fn begin_session(&mut self, time: u64) {
-        let Self { atr, volume, moves, volumes, step, .. } = std::mem::take(self);
-        *self = Self { atr, volume, moves, volumes, step, began: time, ..Self::default() };
+    fn begin_session(&mut self) {
+        let Self { closed, atr, volume, moves, volumes, step, .. } = std::mem::take(self);
+        *self = Self { closed, atr, volume, moves, volumes, step, from_start: true, ..Self::default() };
         self.atr.pause();
     }
 }

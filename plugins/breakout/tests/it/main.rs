@@ -16,10 +16,11 @@ use tickhound_sdk::{
 const WINDOW: u64 = 300 * SECOND;
 const BAR: u64 = 5 * SECOND;
 
-/// A closed bar: session number, high, low, close, volume.
+/// A closed bar: session, number since the Unix epoch, high, low, close, volume.
 #[derive(Clone, Copy, Debug)]
 struct Bar {
     session: usize,
+    number: u64,
     high: f64,
     low: f64,
     close: f64,
@@ -65,6 +66,7 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
             let prices = || group.iter().map(|(_, _, tick)| tick.price);
             bars.push(Bar {
                 session: group[0].0,
+                number: group[0].1,
                 high: prices().reduce(f64::max).unwrap(),
                 low: prices().reduce(f64::min).unwrap(),
                 close: group.last().unwrap().2.price,
@@ -103,12 +105,13 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
     let elapsed = (now.time - current[0].1 * BAR).clamp(SECOND, BAR);
     let scaled = volume_of(current) * BAR as f64 / elapsed as f64;
     let this_session = current[0].0;
-    let last = bars.iter().rfind(|bar| bar.session == this_session).map_or(0.0, |bar| bar.volume);
+    let fresh = |bar: &&Bar| bar.session == this_session && current[0].1 - bar.number <= 5;
+    let last = bars.last().filter(fresh).map_or(0.0, |bar| bar.volume);
     Oracle {
         high: prices().reduce(f64::max).unwrap_or(f64::NAN),
         low: prices().reduce(f64::min).unwrap_or(f64::NAN),
         atr: atr.max(if least.is_finite() { least } else { 0.0 }),
-        closed: bars.iter().filter(|bar| bar.session == this_session).count(),
+        closed: bars.len(),
         session_age: now.time - ticks[begin].time,
         volume: scaled.max(last),
         average,
@@ -308,6 +311,69 @@ fn a_new_session_begins_with_no_channel() {
     }));
     ticks.push(jump(&ticks, SECOND, 111.0, 500.0));
     assert_eq!(feed(&ticks).len(), 1);
+}
+
+/// After a restart without state the first tick is one within the session, and not flagged as its start.
+#[test]
+fn a_channel_that_begins_within_a_session_fills_first() {
+    let unflagged = |seconds| {
+        let mut ticks = calm(START, seconds);
+        ticks[0].session_start = false;
+        ticks.push(jump(&ticks, SECOND, 110.0, 500.0));
+        ticks
+    };
+    let found = |seconds| Harness::<Breakout>::new().param("window_s", 3600.0).check(rows(&unflagged(seconds))).len();
+    assert_eq!(found(1700), 0, "half the window has not passed");
+    assert_eq!(found(1900), 1);
+}
+
+#[test]
+fn an_opening_range_is_that_of_the_session_or_none() {
+    let found = |flagged: bool| {
+        let mut ticks = calm(START, 1000);
+        ticks[0].session_start = flagged;
+        ticks.push(jump(&ticks, SECOND, 110.0, 500.0));
+        Harness::<Breakout>::new().param("mode", "opening-range").check(rows(&ticks)).len()
+    };
+    assert_eq!(found(true), 1);
+    assert_eq!(found(false), 0, "the session's begin was not seen");
+}
+
+/// Ranks and the average range outlive a session, so the second one need not wait for them.
+#[test]
+fn the_second_session_waits_for_its_channel_only() {
+    let mut ticks = calm(START, 900);
+    ticks.extend(calm(START + 24 * 3600 * SECOND, 200));
+    ticks.push(jump(&ticks, SECOND, 110.0, 500.0));
+    assert_eq!(feed(&ticks).len(), 1);
+}
+
+#[test]
+fn volume_of_before_a_pause_confirms_nothing() {
+    let mut ticks = calm(START, 900);
+    // A busy bar, a pause of three hours, and in the first bar after it a rise that nobody trades.
+    (1..6).for_each(|_| ticks.push(jump(&ticks, SECOND, 100.0, 500.0)));
+    ticks.push(jump(&ticks, (3 * 3600 + 1) * SECOND, 100.0, 0.0));
+    ticks.push(jump(&ticks, SECOND, 110.0, 0.0));
+    assert_eq!(feed(&ticks).len(), 0);
+}
+
+/// The worst case for the channel: highs that fall and lows that rise, so that no grain outdoes another.
+#[test]
+fn a_narrowing_market_takes_bounded_memory() {
+    let tick = |n: u32| {
+        let swing = if n % 2 == 0 { 1.0 } else { -1.0 } * 100.0 * (1.0 - f64::from(n) / 4000.0);
+        Raw {
+            time: START + u64::from(n) * SECOND / 4,
+            price: 1000.0 + swing,
+            quantity: f64::from(n % 97),
+            session_start: n == 0,
+        }
+    };
+    let mut harness = Harness::<Breakout>::new().build();
+    harness.feed(rows(&(0..3000).map(tick).collect::<Vec<_>>()));
+    let size = harness.state_size("X").unwrap();
+    assert!((10_000..16_000).contains(&size), "{size} bytes");
 }
 
 #[test]
