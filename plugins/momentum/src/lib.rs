@@ -17,8 +17,10 @@
 //! and of its straightness combined by Stouffer's method (weights 1 and 0.7,
 //! correlation 0.5). It is not a chance to win.
 //!
-//! A new session, or a pause longer than the look-back, begins the look-back
-//! anew; averages and ranks stay. Moves overlap, so neighbours resemble each
+//! A bar ends with the first tick after it. If that comes late, by more than 5
+//! bars, the bar counts but does not fire: the price may be elsewhere by now. A
+//! new session, or a pause longer than the look-back, begins the look-back anew;
+//! averages and ranks stay. Moves overlap, so neighbours resemble each
 //! other: `half_life` is in bars, not in independent moves.
 
 #![forbid(unsafe_code)]
@@ -38,6 +40,9 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Bars that ranks need before they say anything.
 const RANK_WARM_UP_BARS: u32 = 120;
+
+/// Bars from the beginning of one to the tick that ends it, beyond which it is too late to tell.
+const LATE_BARS: u64 = 5;
 
 /// Smoothing of the moves' mean square: that of an average over 240 bars.
 const SQUARE_ALPHA: f64 = 2.0 / 241.0;
@@ -158,7 +163,7 @@ impl Detector for Momentum {
             state.begin_look_back();
             return None;
         }
-        self.close_bar(state, &bar, tick.time)
+        self.close_bar(state, &bar, tick.time, pause > self.bar * LATE_BARS)
     }
 }
 
@@ -167,7 +172,7 @@ impl Momentum {
         self.params.ema_slow.max(self.params.n + 1).max(RANK_WARM_UP_BARS)
     }
 
-    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64) -> Option<Detection> {
+    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64, late: bool) -> Option<Detection> {
         let Params { n, ema_fast, ema_slow, half_life, .. } = self.params;
         state.closed += 1;
         state.fast.push(ema_fast, bar.close);
@@ -183,12 +188,12 @@ impl Momentum {
         if state.steps.len() < n as usize {
             return None;
         }
-        // Once a bar and over some dozen numbers: summing anew is cheaper than guarding a running sum against drift.
+        // Once a bar over `n` numbers, 500 at most: summing anew is cheaper than guarding a running sum against drift.
         let size: f64 = state.steps.iter().sum();
         let way: f64 = state.steps.iter().map(|step| step.abs()).sum();
         let ratio = if way > 0.0 { (size.abs() / way).min(1.0) } else { 0.0 };
         let deviation = state.mean_square.sqrt();
-        let found = self.judge(state, Move { size, ratio, deviation }, time);
+        let found = self.judge(state, Move { size, ratio, deviation, late }, time);
         // What is judged is compared with what was before it.
         state.mean_square += (size * size - state.mean_square) * SQUARE_ALPHA;
         state.sizes.push(size.abs(), half_life);
@@ -209,6 +214,7 @@ impl Momentum {
         let size_rank = state.sizes.rank(it.size.abs())?;
         let ratio_rank = state.ratios.rank(it.ratio)?;
         let passes = state.closed > self.warm_up_bars()
+            && !it.late
             && it.size != 0.0
             && it.ratio >= self.params.er_min
             && size_rank >= self.params.rank_min
@@ -255,6 +261,8 @@ struct Move {
     ratio: f64,
     /// Root mean square of the moves before.
     deviation: f64,
+    /// Its last bar was ended late.
+    late: bool,
 }
 
 impl State {

@@ -24,6 +24,8 @@ pub struct Judged {
     pub slow: f64,
     pub size_rank: f64,
     pub ratio_rank: f64,
+    /// The tick that closed it came more than five bars after its beginning.
+    pub late: bool,
     /// Bars closed until then, this one included.
     pub closed: usize,
     /// A pause or a new session came since the last one judged.
@@ -36,7 +38,7 @@ pub struct Judged {
 pub fn judge(ticks: &[Raw]) -> Vec<Judged> {
     let (mut judged, mut closes, mut sizes, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut run, mut square, mut anew) = (0, 0.0, true);
-    for (time, close) in closes_of(ticks) {
+    for (time, late, close) in closes_of(ticks) {
         let Some(close) = close else {
             (run, anew) = (0, true);
             continue;
@@ -65,6 +67,7 @@ pub fn judge(ticks: &[Raw]) -> Vec<Judged> {
             slow: ema(&closes, 26),
             size_rank: rank(&sizes, size.abs()),
             ratio_rank: rank(&ratios, ratio),
+            late,
             closed: closes.len(),
             anew,
             edge: at_edge(size.abs()) || at_edge(ratio),
@@ -81,7 +84,7 @@ pub fn judge(ticks: &[Raw]) -> Vec<Judged> {
 pub fn passes(it: &Judged, direction: Direction, armed: bool, last: Option<u64>) -> Option<bool> {
     let sign = if direction == Direction::Up { 1.0 } else { -1.0 };
     let cool = last.is_none_or(|last| it.time - last >= 60 * SECOND);
-    if !(armed && cool && sign * it.size > 0.0 && sign * (it.fast - it.slow) > 0.0 && it.closed > 120) {
+    if !(armed && cool && sign * it.size > 0.0 && sign * (it.fast - it.slow) > 0.0 && it.closed > 120 && !it.late) {
         return Some(false);
     }
     // One old value in the neighbouring bin is worth up to half a percent.
@@ -114,8 +117,8 @@ fn share_below(z: f64) -> f64 {
     0.5 + (density(0.0) + inner + density(z)) * step / 3.0
 }
 
-/// Each close with the time of the tick that ended its bar; `None` where the look-back begins anew.
-fn closes_of(ticks: &[Raw]) -> Vec<(u64, Option<f64>)> {
+/// Each close with the time of the tick that ended its bar and whether that was late; `None` where the look-back begins anew.
+fn closes_of(ticks: &[Raw]) -> Vec<(u64, bool, Option<f64>)> {
     let mut session = 0;
     let keyed: Vec<(usize, u64, Raw)> = ticks
         .iter()
@@ -128,7 +131,7 @@ fn closes_of(ticks: &[Raw]) -> Vec<(u64, Option<f64>)> {
     let ended = |pair: &[&[(usize, u64, Raw)]]| {
         let ((session, bar, _), (next_session, next_bar, next)) = (pair[0][0], pair[1][0]);
         let counts = session == next_session && next_bar - bar <= N as u64;
-        (next.time, counts.then(|| pair[0].last().unwrap().2.price))
+        (next.time, next_bar - bar > 5, counts.then(|| pair[0].last().unwrap().2.price))
     };
     groups.windows(2).map(ended).collect()
 }
