@@ -316,6 +316,7 @@ impl<S: Stream> Engine<S> {
         self.reads += 1;
         let mut routed = self.ingest.route(self.reads, &entries);
         tell_lost(&routed.lost);
+        self.stats.unseen.fetch_add(routed.untimed, Relaxed);
         let flight = Flight::new(self.reads, entries, recovered, &mut routed, self.ingest.clock());
         self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
         self.in_flight += flight.len();
@@ -330,7 +331,7 @@ impl<S: Stream> Engine<S> {
     fn accept(&mut self, worked: Worked) {
         let repaired = worked.repaired.out_of_order + worked.repaired.volume_repaired;
         self.stats.repaired.fetch_add(repaired, Relaxed);
-        self.stats.unpriced.fetch_add(worked.repaired.unpriced, Relaxed);
+        self.stats.unseen.fetch_add(worked.repaired.unpriced, Relaxed);
         for faulted in &worked.faulted {
             let spec = &self.generation.detectors[faulted.detector as usize];
             warn!(detector = %spec.name, fault = %faulted.fault, ticks = faulted.rows, "a detector failed; started anew");

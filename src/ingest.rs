@@ -17,6 +17,10 @@ use crate::{
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
+/// A feed that has this many ticks without a time has none: in mixed feeds, such as trades with a
+/// time and quotes without, the first stamp comes within a few.
+const UNSTAMPED_MAX: u64 = 1000;
+
 /// A shard's part of one read.
 #[derive(Debug)]
 pub struct Job {
@@ -39,6 +43,8 @@ pub struct Routed {
     pub lost: Vec<EntryId>,
     /// Ticks in all jobs.
     pub ticks: usize,
+    /// Ticks left out: they have no time, and none can be estimated yet.
+    pub untimed: u64,
 }
 
 /// Turns entries into jobs.
@@ -89,9 +95,12 @@ impl Ingest {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let Routed { jobs, ticks, .. } = &mut routed;
+            let Routed { jobs, ticks, untimed, .. } = &mut routed;
             let outcome = decoder.decode(entry, &mut |tick| {
-                let (time, estimated) = resolve_time(clock, entry.id, tick.time);
+                let Some((time, estimated)) = resolve_time(clock, entry.id, tick.time) else {
+                    *untimed += 1;
+                    return;
+                };
                 if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
                     let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
                     for slot in jobs.iter_mut() {
@@ -129,16 +138,22 @@ fn open(slot: &mut Option<Job>, read: u64, columns: usize) -> &mut Job {
     slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: Batch::new(columns) })
 }
 
-/// The tick's own time, or else its arrival less the delay of the latest stamped tick: in a feed
-/// of old ticks an arrival time would be years ahead of its neighbours.
-fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> (u64, bool) {
-    match stamped {
-        Some(time) => {
-            clock.delay_ms = id.millis as i64 - (time / NANOS_PER_MILLI) as i64;
-            (time, false)
-        }
-        None => (id.millis.saturating_add_signed(-clock.delay_ms) * NANOS_PER_MILLI, true),
+/// The tick's own time, or else its arrival less the delay of the latest stamped tick, and whether it
+/// is such an estimate: in a feed of old ticks an arrival time would be years ahead of its neighbours.
+/// Before the first stamped tick there is nothing to go by, until so many have come without that
+/// the feed has no stamps at all, and arrival is the time.
+fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<(u64, bool)> {
+    if let Some(time) = stamped {
+        clock.delay_ms = Some(id.millis as i64 - (time / NANOS_PER_MILLI) as i64);
+        return Some((time, false));
     }
+    if clock.delay_ms.is_none() {
+        clock.unstamped += 1;
+        if clock.unstamped > UNSTAMPED_MAX {
+            clock.delay_ms = Some(0);
+        }
+    }
+    Some((id.millis.saturating_add_signed(-clock.delay_ms?) * NANOS_PER_MILLI, true))
 }
 
 impl Symbols {
@@ -153,5 +168,104 @@ impl Symbols {
         self.names.push(name.clone());
         self.ids.insert(name, id);
         (id, shard, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::InputConfig, event::CLOCK};
+
+    /// 2025-11-24 10:15:30 in Kolkata, ms.
+    const THEN: u64 = 1_763_959_530_000;
+    /// A year later, when it is replayed.
+    const NOW: u64 = THEN + 365 * 86_400_000;
+
+    fn ingest(shards: usize) -> Ingest {
+        let config = InputConfig::default();
+        Ingest::new(Decoder::new(&config, Path::new(".")).unwrap(), shards, Clock::default())
+    }
+
+    fn entries(ticks: &[(u64, &str)]) -> Entries {
+        let mut entries = Entries::default();
+        for (seq, (arrival, fields)) in ticks.iter().enumerate() {
+            entries.push_entry(EntryId { millis: *arrival, seq: seq as u64 });
+            for field in fields.split(' ').filter(|field| !field.is_empty()) {
+                let (name, value) = field.split_once('=').unwrap();
+                entries.push_field(name.as_bytes(), value.as_bytes());
+            }
+        }
+        entries
+    }
+
+    #[test]
+    fn a_missing_time_is_told_from_the_delay_of_its_neighbours() {
+        let stamped = format!("symbol=A ltp=1 timestamp={THEN}");
+        let read = entries(&[
+            (NOW, "symbol=A ltp=1"),
+            (NOW + 5, &stamped),
+            (NOW + 7, "symbol=A ltp=1"),
+            (NOW + 8, "symbol=B ltp=1 timestamp=0"),
+        ]);
+        let mut ingest = ingest(1);
+        let routed = ingest.route(1, &read);
+        let batch = &routed.jobs[0].as_ref().unwrap().batch;
+        assert_eq!(routed.untimed, 1, "nothing to estimate the first one from");
+        assert_eq!(batch.symbol, [CLOCK, 0, 0, 1]);
+        assert_eq!(batch.time[1..], [THEN, THEN + 2, THEN + 3].map(|ms| ms * NANOS_PER_MILLI));
+        let estimated = f64::from(flag::TIME_ESTIMATED);
+        assert_eq!(batch.columns[column::FLAGS][1..], [0.0, estimated, estimated]);
+    }
+
+    #[test]
+    fn a_feed_without_times_is_timed_by_arrival() {
+        let mut ingest = ingest(1);
+        let read = entries(&vec![(NOW, "symbol=A ltp=1"); 1001]);
+        let routed = ingest.route(1, &read);
+        assert_eq!((routed.untimed, routed.ticks), (1000, 1));
+        assert_eq!(routed.jobs[0].as_ref().unwrap().batch.time[1], NOW * NANOS_PER_MILLI);
+    }
+
+    #[test]
+    fn clock_rows_stand_where_event_time_reaches_a_second_whatever_the_batches() {
+        let texts: Vec<String> = [0, 400, 900, 1100, 1050, 3000]
+            .iter()
+            .enumerate()
+            .map(|(n, ms)| format!("symbol=S{} ltp=1 timestamp={}", n % 3, THEN + ms))
+            .collect();
+        let ticks: Vec<(u64, &str)> = texts.iter().map(|text| (NOW, text.as_str())).collect();
+        let rows = |pieces: usize| {
+            let mut ingest = ingest(2);
+            let mut rows = [Vec::new(), Vec::new()];
+            for piece in ticks.chunks(pieces) {
+                for (shard, job) in ingest.route(1, &entries(piece)).jobs.into_iter().enumerate() {
+                    let Some(job) = job else { continue };
+                    rows[shard].extend(job.batch.symbol.iter().copied().zip(job.batch.time.iter().copied()));
+                }
+            }
+            rows
+        };
+        let whole = rows(6);
+        for shard in &whole {
+            let clocks: Vec<u64> =
+                shard.iter().filter(|(symbol, _)| *symbol == CLOCK).map(|(_, time)| time / NANOS_PER_MILLI).collect();
+            assert_eq!(clocks, [THEN, THEN + 1000, THEN + 3000]);
+        }
+        assert_eq!(rows(1), whole);
+        assert_eq!(rows(4), whole);
+    }
+
+    #[test]
+    fn a_document_that_breaks_off_gives_no_tick() {
+        let mut ingest = ingest(1);
+        let text = format!("data=[{{\"symbol\":\"A\",\"ltp\":1,\"timestamp\":{THEN}}},{{\"symbol\":");
+        let good = format!("symbol=B ltp=2 timestamp={}", THEN + 1);
+        let routed = ingest.route(1, &entries(&[(NOW, &text), (NOW, &good), (NOW, "")]));
+        assert_eq!(routed.undecodable.len(), 1);
+        assert_eq!((routed.ticks, routed.lost.len()), (1, 1));
+        let batch = &routed.jobs[0].as_ref().unwrap().batch;
+        assert_eq!(batch.symbol, [CLOCK, 1]);
     }
 }

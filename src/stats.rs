@@ -25,8 +25,8 @@ pub struct Stats {
     pub dead: AtomicU64,
     /// Ticks whose time or volume was repaired.
     pub repaired: AtomicU64,
-    /// Ticks that no detector saw: no trade of their symbol was known.
-    pub unpriced: AtomicU64,
+    /// Ticks that no detector saw: no price or no time was known yet.
+    pub unseen: AtomicU64,
     /// Time from arrival to commit of the newest committed entry, ms.
     pub lag_ms: AtomicU64,
 }
@@ -43,8 +43,8 @@ impl Stats {
     }
 
     fn results(&self) -> String {
-        let Self { alerts, dead, repaired, unpriced, lag_ms, .. } = self;
-        let counts = [("alerts", alerts), ("dead", dead), ("repaired", repaired), ("unpriced", unpriced)];
+        let Self { alerts, dead, repaired, unseen, lag_ms, .. } = self;
+        let counts = [("alerts", alerts), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
         let counts: Vec<String> =
             counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
         format!("{}, lag: {} ms", counts.join(", "), lag_ms.load(Relaxed))

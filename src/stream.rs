@@ -51,8 +51,10 @@ pub struct Commit {
 pub struct Clock {
     /// Latest event time seen, ns since the Unix epoch; 0 before the first tick.
     pub time: u64,
-    /// How far behind its entry's arrival the latest stamped tick was, ms.
-    pub delay_ms: i64,
+    /// How far behind its entry's arrival the latest stamped tick was, ms; `None` before the first.
+    pub delay_ms: Option<i64>,
+    /// Ticks without a stamp before the first that had one.
+    pub unstamped: u64,
 }
 
 /// Where a read begins.

@@ -30,7 +30,9 @@ impl Checkpoint {
         write.arg(key).arg("last").arg(last.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
         write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
         write.arg("quiet").arg(quiet).arg("dead").arg(dead).arg("lost").arg(lost);
-        write.arg("clock_time").arg(commit.clock.time).arg("clock_delay_ms").arg(commit.clock.delay_ms);
+        let Clock { time, delay_ms, unstamped } = commit.clock;
+        let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
+        write.arg("clock_time").arg(time).arg("clock_delay_ms").arg(delay_ms).arg("clock_unstamped").arg(unstamped);
         write
     }
 }
@@ -51,7 +53,8 @@ impl FromRedisValue for Checkpoint {
             },
             clock: Clock {
                 time: number("clock_time"),
-                delay_ms: fields.get("clock_delay_ms").and_then(|text| text.parse().ok()).unwrap_or(0),
+                delay_ms: fields.get("clock_delay_ms").and_then(|text| text.parse().ok()),
+                unstamped: number("clock_unstamped"),
             },
             at_ms: number("at_ms"),
         })
