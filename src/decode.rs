@@ -261,18 +261,28 @@ pub(crate) fn time_zone(name: &str) -> Result<TimeZone> {
 
 fn read_tokens(file: &Path) -> Result<FxHashMap<String, String>> {
     let text = fs::read_to_string(file).with_context(|| format!("input.tokens.file: can't read {}", file.display()))?;
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header = reader.headers().with_context(|| format!("input.tokens.file: {}", file.display()))?.clone();
-    let position = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
-    let (Some(token), Some(symbol)) = (position("instrument_token"), position("tradingsymbol")) else {
-        bail!(
-            "input.tokens.file: {} needs the columns instrument_token and tradingsymbol; it has: {}",
-            file.display(),
-            header.iter().collect::<Vec<_>>().join(", ")
-        );
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).has_headers(false).from_reader(text.as_bytes());
+    let mut records = reader.records().peekable();
+    let header = match records.peek() {
+        Some(Ok(first)) if first.get(0).is_some_and(|field| field.parse::<u64>().is_err()) => records.next(),
+        _ => None,
+    };
+    let (token, symbol) = match header.transpose()? {
+        None => (0, 1),
+        Some(header) => {
+            let position = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
+            let (Some(token), Some(symbol)) = (position("instrument_token"), position("tradingsymbol")) else {
+                bail!(
+                    "input.tokens.file: {} needs the columns instrument_token and tradingsymbol; it has: {}",
+                    file.display(),
+                    header.iter().collect::<Vec<_>>().join(", ")
+                );
+            };
+            (token, symbol)
+        }
     };
     let mut tokens = FxHashMap::default();
-    for record in reader.records() {
+    for record in records {
         let record = record.with_context(|| format!("input.tokens.file: {}", file.display()))?;
         if let (Some(token), Some(symbol)) = (record.get(token), record.get(symbol)) {
             tokens.insert(token.to_owned(), symbol.to_owned());

@@ -84,6 +84,7 @@ pub enum VolumeKind {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokensConfig {
-    /// CSV file with the columns `instrument_token` and `tradingsymbol`; empty = none.
+    /// CSV file with the columns `instrument_token` and `tradingsymbol`, or without a header and in that order;
+    /// relative to the project root; empty = none.
     pub file: PathBuf,
 }

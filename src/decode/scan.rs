@@ -20,6 +20,9 @@ use crate::event::column;
 /// Flat fields beside a document rank behind everything in it.
 const BEHIND_DOCUMENT: u16 = 1 << 12;
 
+/// Deeper documents are refused, lest they overflow the stack; the JSON parser has the same limit of its own.
+const NESTING_MAX: usize = 128;
+
 /// Exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
 
@@ -81,6 +84,7 @@ impl<'a> Scan<'a> {
 
     pub(super) fn msgpack(&mut self, bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
         let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
+        msgpack.set_max_depth(NESTING_MAX);
         Walk { scan: self, node: ROOT, penalty: 0, top: true }.deserialize(&mut msgpack)
     }
 

@@ -209,11 +209,25 @@ fn own_names_go_before_the_presets_and_extra_columns_follow() {
 #[test]
 fn tokens_become_names() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("tokens.csv"), "instrument_token,tradingsymbol,lot\n408065,INFY,1\n").unwrap();
     let config: InputConfig = toml::from_str("[tokens]\nfile = \"tokens.csv\"").unwrap();
-    let mut decoder = Decoder::new(&config, dir.path()).unwrap();
-    for text in [r#"{"instrument_token":408065,"last_price":1}"#, r#"{"symbol":"408065","last_price":1}"#] {
-        assert_eq!(decode(&mut decoder, &[("data", text.as_bytes())]).unwrap()[0].symbol, "INFY");
+    for table in ["lot,tradingsymbol,instrument_token\n1,INFY,408065\n", "408065,INFY\n"] {
+        fs::write(dir.path().join("tokens.csv"), table).unwrap();
+        let mut decoder = Decoder::new(&config, dir.path()).unwrap();
+        for text in [
+            r#"{"instrument_token":408065,"last_price":1}"#,
+            r#"{"symbol":"408065","last_price":1}"#,
+            r#"{"symbol":408065.0,"last_price":1}"#,
+        ] {
+            assert_eq!(decode(&mut decoder, &[("data", text.as_bytes())]).unwrap()[0].symbol, "INFY");
+        }
+    }
+}
+
+#[test]
+fn nesting_without_end_is_refused() {
+    for nested in [vec![b'['; 100_000], vec![0x91; 100_000], br#"{"depth":"#.repeat(10_000)] {
+        assert!(decode(&mut decoder("kite"), &[("data", &nested)]).is_err());
+        let _ = decode(&mut decoder("kite"), &[("symbol", b"A"), ("depth", &nested)]);
     }
 }
 
