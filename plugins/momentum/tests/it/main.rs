@@ -45,17 +45,26 @@ proptest! {
 
     /// None is missed and none is made up. Where two are too close to tell, the detector decides.
     #[test]
-    fn it_fires_where_the_definition_says_and_nowhere_else(seed in any::<u64>()) {
-        let ticks = walk(seed, 8000, true);
-        let found = Harness::<Momentum>::new().build().feed(rows(&ticks));
+    fn it_fires_where_the_definition_says_and_nowhere_else(
+        seed in any::<u64>(),
+        // The defaults, and others with which straightness and the cool-down decide more often.
+        (er_min, rearm_z) in prop::sample::select(&[(0.4, 0.5), (0.8, 0.5), (0.4, 5.0)]),
+    ) {
+        let mut ticks = walk(seed, 8000, true);
+        // Pauses longer than the look-back, and just within it.
+        for (index, tick) in ticks.iter_mut().enumerate() {
+            tick.time += (index as u64 / 1500 * 90 + index as u64 / 1100 * 56) * SECOND;
+        }
+        let harness = Harness::<Momentum>::new().param("er_min", er_min).param("rearm_z", rearm_z);
+        let found = harness.build().feed(rows(&ticks));
         let mut left = found.iter().peekable();
         let mut arms = [(Direction::Up, 1.0, true, None), (Direction::Down, -1.0, true, None)];
         for it in oracle::judge(&ticks) {
             let fired = left.next_if(|found| found.time == it.time);
             for (direction, sign, armed, last) in &mut arms {
-                *armed |= it.anew || *sign * it.z < 0.5;
+                *armed |= it.anew || *sign * it.z < rearm_z;
                 let here = fired.filter(|found| found.detection.direction == *direction);
-                if let Some(passes) = oracle::passes(&it, *direction, *armed, *last) {
+                if let Some(passes) = oracle::passes(&it, er_min, *direction, *armed, *last) {
                     prop_assert_eq!(passes, here.is_some(), "{:?}", it);
                 }
                 if let Some(found) = here {

@@ -80,18 +80,18 @@ pub fn judge(ticks: &[Raw]) -> Vec<Judged> {
     judged
 }
 
-/// Whether the rules of the defaults let a move fire; `None` where it is too close to tell.
-pub fn passes(it: &Judged, direction: Direction, armed: bool, last: Option<u64>) -> Option<bool> {
+/// Whether a move may fire, other parameters at their defaults; `None` where it is too close to tell.
+pub fn passes(it: &Judged, er_min: f64, direction: Direction, armed: bool, last: Option<u64>) -> Option<bool> {
     let sign = if direction == Direction::Up { 1.0 } else { -1.0 };
     let cool = last.is_none_or(|last| it.time - last >= 60 * SECOND);
     if !(armed && cool && sign * it.size > 0.0 && sign * (it.fast - it.slow) > 0.0 && it.closed > 120 && !it.late) {
         return Some(false);
     }
     // One old value in the neighbouring bin is worth up to half a percent.
-    if it.edge || (it.size_rank - 0.8).abs() < 0.006 || (it.ratio - 0.4).abs() < 1e-9 {
+    if it.edge || (it.size_rank - 0.8).abs() < 0.006 || (it.ratio - er_min).abs() < 1e-9 {
         return None;
     }
-    Some(it.size_rank > 0.8 && it.ratio > 0.4)
+    Some(it.size_rank > 0.8 && it.ratio > er_min)
 }
 
 /// Stouffer's combination of the ranks that a detection tells, with the normal distribution integrated.
