@@ -20,9 +20,9 @@ pub struct InputConfig {
     pub quotes: Quotes,
     /// What a field called just `volume` holds.
     pub volume: VolumeKind,
-    /// Field names, or paths such as `depth.buy[0].price`, that go before the preset's: target = [names].
+    /// Field names, or paths such as `depth.buy[0].price`, that go before the preset's, by target.
     pub map: BTreeMap<String, Vec<String>>,
-    /// Further columns for detectors that ask for them: column = [names or paths].
+    /// Further columns for detectors that ask for them: names or paths, by column.
     pub extra: BTreeMap<String, Vec<String>>,
     /// Names for ticks that carry a number instead of a symbol.
     pub tokens: TokensConfig,
