@@ -10,8 +10,8 @@
 //!    `volume_min_ratio` times the moving average of bars, where the symbol has
 //!    volume at all,
 //! 3. the direction is armed: it fires once, and again only after the price has
-//!    come back by `rearm_atr` ranges or a window has passed, and not within
-//!    `cooldown_s`.
+//!    come back by `rearm_atr` ranges or, where the channel moves on, a window
+//!    has passed, and not within `cooldown_s`.
 //!
 //! Confidence is how rare this is for this symbol: the rank of the distance
 //! beyond the channel among recent bar-to-bar moves, and the rank of the volume
@@ -22,7 +22,10 @@
 //! A new session forgets the channel, the bar at hand and what was armed;
 //! averages and ranks stay. An opening range needs the session's first tick: one
 //! that is joined later has none. After a pause of more than 5 bars the first tick
-//! detects nothing, since the level is stale, and volume of before it counts no more.
+//! detects nothing, since the level is stale, and volume of before it counts no
+//! more; after one of more than half a window the channel fills anew. Quotes that
+//! only carry the last price are no ticks here: as still bars they would make the
+//! range collapse, and a session's first one still has the price of the one before.
 
 #![forbid(unsafe_code)]
 
@@ -107,7 +110,11 @@ pub struct State {
     began: Option<u64>,
     /// Whether that one began the session.
     from_start: bool,
-    last_tick: Option<(u64, f64)>,
+    /// First tick of the channel: of the session, or after a long pause.
+    since: u64,
+    last_time: Option<u64>,
+    /// Price of the last tick, in whatever session.
+    price: Option<f64>,
     up: Arm,
     down: Arm,
 }
@@ -185,18 +192,25 @@ impl Detector for Breakout {
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
             state.begin_session();
         }
+        if tick.flags(FLAGS) & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
+            return None;
+        }
+        if state.last_time.is_none_or(|last| tick.time - last > self.window / 2) {
+            state.since = tick.time;
+        }
         let age = tick.time - *state.began.get_or_insert(tick.time);
         if let Some(bar) = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
             self.close_bar(state, bar);
         }
-        if let Some((_, last)) = state.last_tick {
+        if let (Some(last), Some(_)) = (state.price, state.last_time) {
             let step = (tick.price - last).abs();
             if step > 0.0 {
                 state.step = Some(state.step.map_or(step, |least| least.min(step)));
             }
         }
         let found = self.find(state, tick, age);
-        state.last_tick = Some((tick.time, tick.price));
+        state.last_time = Some(tick.time);
+        state.price = Some(tick.price);
         match self.params.mode {
             Mode::Rolling => {
                 state.high.push(self.window, tick.time, tick.price);
@@ -239,8 +253,13 @@ impl Breakout {
         let (high, low) = self.channel(state, tick.time, age)?;
         let range = state.atr.get(self.params.atr_len)?.max(state.step.unwrap_or(0.0));
         let price = tick.price;
-        state.up.rearm(tick.time, price, 1.0, range * self.params.rearm_atr, self.window);
-        state.down.rearm(tick.time, price, -1.0, range * self.params.rearm_atr, self.window);
+        let outlived = match self.params.mode {
+            Mode::Rolling => self.window,
+            // Its level stays where it is: a price that stays beyond it is nothing new.
+            Mode::OpeningRange => u64::MAX,
+        };
+        state.up.rearm(tick.time, price, 1.0, range * self.params.rearm_atr, outlived);
+        state.down.rearm(tick.time, price, -1.0, range * self.params.rearm_atr, outlived);
         let (direction, sign, level) = match () {
             () if price > high => (Direction::Up, 1.0, high),
             () if price < low => (Direction::Down, -1.0, low),
@@ -248,7 +267,7 @@ impl Breakout {
         };
         let excess = sign * (price - level);
         let arm = if sign > 0.0 { state.up } else { state.down };
-        let (last_time, _) = state.last_tick?;
+        let last_time = state.last_time?;
         let ready = state.closed >= self.warm_up_bars() && tick.time - last_time <= STALE_BARS * self.bar;
         if !ready || excess <= self.params.buffer_atr * range || !arm.may_fire(tick.time, self.cooldown) {
             return None;
@@ -275,7 +294,7 @@ impl Breakout {
     /// Highest and lowest price to break out of, once they mean something; `age` of the session, ns.
     fn channel(&self, state: &mut State, time: u64, age: u64) -> Option<(f64, f64)> {
         match self.params.mode {
-            Mode::Rolling if age < self.window / 2 => None,
+            Mode::Rolling if time - state.since < self.window / 2 => None,
             Mode::Rolling => Some((state.high.get(self.window, time)?, state.low.get(self.window, time)?)),
             Mode::OpeningRange if age < self.opening => None,
             Mode::OpeningRange => state.opening,
@@ -302,17 +321,17 @@ impl Breakout {
 
 impl State {
     fn begin_session(&mut self) {
-        let Self { closed, atr, volume, moves, volumes, step, .. } = std::mem::take(self);
-        *self = Self { closed, atr, volume, moves, volumes, step, from_start: true, ..Self::default() };
+        let Self { closed, atr, volume, moves, volumes, step, price, .. } = std::mem::take(self);
+        *self = Self { closed, atr, volume, moves, volumes, step, price, from_start: true, ..Self::default() };
         self.atr.pause();
     }
 }
 
 impl Arm {
-    /// Arms again once the price has come back from the level, or the level is a window old.
-    fn rearm(&mut self, time: u64, price: f64, sign: f64, distance: f64, window: u64) {
+    /// Arms again once the price has come back from the level, or the level is `outlived` (ns).
+    fn rearm(&mut self, time: u64, price: f64, sign: f64, distance: f64, outlived: u64) {
         if let Some((fired, level)) = self.fired
-            && (sign * (price - level) < -distance || time - fired >= window)
+            && (sign * (price - level) < -distance || time - fired >= outlived)
         {
             self.spent = false;
         }

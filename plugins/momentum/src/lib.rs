@@ -21,7 +21,9 @@
 //! bars, the bar counts but does not fire: the price may be elsewhere by now. A
 //! new session, or a pause longer than the look-back, begins the look-back anew;
 //! averages and ranks stay. Moves overlap, so neighbours resemble each
-//! other: `half_life` is in bars, not in independent moves.
+//! other: `half_life` is in bars, not in independent moves. Quotes that only
+//! carry the last price are no ticks here: they would fill a thin market with
+//! still bars, and a session's first one still has the price of the one before.
 
 #![forbid(unsafe_code)]
 
@@ -84,6 +86,8 @@ enum Guard {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     bars: MicroBars,
+    /// Price of the last tick, in whatever session.
+    price: Option<f64>,
     /// Logarithm of the last close in the look-back.
     last: Option<f64>,
     /// Logarithmic returns of the last `n` bars.
@@ -157,6 +161,10 @@ impl Detector for Momentum {
             state.bars.clear();
             state.begin_look_back();
         }
+        if tick.flags(FLAGS) & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
+            return None;
+        }
+        state.price = Some(tick.price);
         let bar = state.bars.push(self.bar, tick.time, tick.price, f64::NAN)?;
         let pause = tick.time - tick.time % self.bar - bar.start;
         if pause > self.bar * u64::from(self.params.n) {

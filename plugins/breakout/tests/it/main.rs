@@ -5,11 +5,13 @@
 
 mod market;
 mod oracle;
+mod quotes;
 
 use breakout::Breakout;
 use market::{Raw, SECOND, walk};
 use oracle::{WINDOW, confirm, expected};
 use proptest::prelude::*;
+use quotes::{quote, with_carried_quotes};
 use tickhound_sdk::{
     Direction,
     harness::{Found, Harness, Row},
@@ -215,6 +217,17 @@ fn volume_of_before_a_pause_confirms_nothing() {
     assert_eq!(feed(&ticks).len(), 0);
 }
 
+/// Where trading never stops, a session may begin seconds after a breakout that has not come back.
+#[test]
+fn a_new_session_is_armed() {
+    let mut ticks = calm(START, 900);
+    ticks.push(jump(&ticks, SECOND, 110.0, 500.0));
+    ticks.extend(calm(START + 905 * SECOND, 170).into_iter().map(|tick| Raw { price: tick.price + 10.0, ..tick }));
+    ticks.push(jump(&ticks, SECOND, 120.0, 5000.0));
+    let times: Vec<u64> = feed(&ticks).iter().map(|found| (found.time - START) / SECOND).collect();
+    assert_eq!(times, [900, 1075]);
+}
+
 /// The worst case for the channel: highs that fall and lows that rise, so that no grain outdoes another.
 #[test]
 fn a_narrowing_market_takes_bounded_memory() {
@@ -231,6 +244,66 @@ fn a_narrowing_market_takes_bounded_memory() {
     harness.feed(rows(&(0..3000).map(tick).collect::<Vec<_>>()));
     let size = harness.state_size("X").unwrap();
     assert!((10_000..16_000).contains(&size), "{size} bytes");
+}
+
+#[test]
+fn a_channel_of_a_few_ticks_after_a_pause_is_no_range() {
+    // 100 s is longer than a stale level, 200 s than half the channel, 400 s than all of it.
+    for (pause, fires) in [(100, 1), (200, 0), (400, 0)] {
+        let mut ticks = calm(START, 900);
+        let back = jump(&ticks, pause * SECOND, 100.0, 10.0);
+        ticks.push(back);
+        let up = jump(&ticks, SECOND, 101.0, 500.0);
+        ticks.push(up);
+        assert_eq!(feed(&ticks).len(), fires, "{pause} s");
+    }
+    let mut ticks = calm(START, 900);
+    ticks.extend(calm(START + 1300 * SECOND, 149).into_iter().map(|tick| Raw { session_start: false, ..tick }));
+    assert_eq!(feed(&[&ticks[..], &[jump(&ticks, SECOND, 101.0, 500.0)]].concat()).len(), 0, "149 s of channel");
+    assert_eq!(feed(&[&ticks[..], &[jump(&ticks, 2 * SECOND, 101.0, 500.0)]].concat()).len(), 1, "half of it");
+}
+
+#[test]
+fn quotes_that_carry_the_last_price_change_nothing() {
+    for (name, value) in [("mode", "rolling"), ("mode", "opening-range")] {
+        let mut fired = 0;
+        for seed in 0..6 {
+            let ticks = walk(seed, 8000, true);
+            let harness = || Harness::<Breakout>::new().param(name, value);
+            let found = harness().check(rows(&ticks));
+            assert_eq!(harness().check(with_carried_quotes(&ticks)), found, "{value}");
+            fired += found.len();
+        }
+        assert!(fired > 0, "{value}");
+    }
+}
+
+#[test]
+fn quotes_alone_that_move_are_prices() {
+    let mut ticks = calm(START, 900);
+    ticks.push(jump(&ticks, SECOND, 101.0, f64::NAN));
+    let rows = ticks.iter().map(|tick| quote(tick.time, tick.price, tick.session_start));
+    assert_eq!(Harness::<Breakout>::new().check(rows).len(), 1);
+}
+
+#[test]
+fn an_opening_range_is_left_once_and_again_only_from_inside() {
+    let feed = |ticks: &[Raw]| Harness::<Breakout>::new().param("mode", "opening-range").check(rows(ticks));
+    let mut ticks = calm(START, 1200);
+    // An hour above the range.
+    for n in 0..3600 {
+        let next = jump(&ticks, SECOND, 101.0 + f64::from(n % 20) * 0.05, if n % 60 < 5 { 500.0 } else { 10.0 });
+        ticks.push(next);
+    }
+    assert_eq!(feed(&ticks).len(), 1);
+    for price in [99.0, 101.0] {
+        for _ in 0..60 {
+            let next = jump(&ticks, SECOND, price, 500.0);
+            ticks.push(next);
+        }
+    }
+    let directions: Vec<Direction> = feed(&ticks).iter().map(|found| found.detection.direction).collect();
+    assert_eq!(directions, [Direction::Up, Direction::Down, Direction::Up]);
 }
 
 #[test]

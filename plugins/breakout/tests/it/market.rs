@@ -52,11 +52,13 @@ pub fn walk(seed: u64, count: usize, volume: bool) -> Vec<Raw> {
         }
         let mut session_start = index == 0;
         time += match dice.roll() {
-            // A burst, a pause within the day, the next day, a usual step.
+            // A burst, pauses within the day, the next day, a usual step.
             r if r < 0.1 => SECOND / 1000,
             r if r < 0.1005 => 40 * SECOND,
-            r if r < 0.1008 => {
+            r if r < 0.1007 => 200 * SECOND,
+            r if r < 0.101 => {
                 session_start = true;
+                price += (dice.roll() - 0.5) * 20.0;
                 18 * 3600 * SECOND
             }
             _ => ((0.2 + dice.roll()) * SECOND as f64) as u64,

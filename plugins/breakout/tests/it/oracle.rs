@@ -27,7 +27,8 @@ struct Oracle {
     low: f64,
     atr: f64,
     closed: usize,
-    session_age: u64,
+    /// Age of the oldest tick since the last pause of more than half a window.
+    channel_age: u64,
     /// Present volume, its average; NaN average without volume.
     volume: f64,
     average: f64,
@@ -39,6 +40,8 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
     let now = ticks[index];
     let begin = (0..=index).rev().find(|i| ticks[*i].session_start).unwrap();
     let grain = WINDOW.div_ceil(512);
+    let paused = |i: &usize| ticks[*i].time - ticks[i - 1].time > WINDOW / 2;
+    let since = (begin + 1..=index).rev().find(paused).unwrap_or(begin);
     let inside = |tick: &&Raw| now.time / grain - tick.time / grain < 512;
     let prices = || ticks[begin..index].iter().filter(inside).map(|tick| tick.price);
 
@@ -106,7 +109,7 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
         low: prices().reduce(f64::min).unwrap_or(f64::NAN),
         atr: atr.max(if least.is_finite() { least } else { 0.0 }),
         closed: bars.len(),
-        session_age: now.time - ticks[begin].time,
+        channel_age: now.time - ticks[since].time,
         volume: scaled.max(last),
         average,
         moves: moves.into_iter().filter(|size| *size > 0.0).collect(),
@@ -150,7 +153,7 @@ pub fn confirm(ticks: &[Raw], found: &Found) -> Result<(), TestCaseError> {
     prop_assert!(close(told("excess"), excess, 1e-12), "excess {} is {excess}", told("excess"));
     prop_assert!(close(told("atr"), o.atr, 1e-9), "atr {} is {}", told("atr"), o.atr);
     prop_assert!(excess > 0.25 * o.atr);
-    prop_assert!(o.closed >= 60 && o.session_age >= WINDOW / 2);
+    prop_assert!(o.closed >= 60 && o.channel_age >= WINDOW / 2);
     prop_assert!(now.time - ticks[index - 1].time <= 5 * BAR, "the level was stale");
     let move_rank = rank(&o.moves, excess);
     prop_assert!(close(told("move_rank"), move_rank, 2e-3), "rank {} is {move_rank}", told("move_rank"));
@@ -182,7 +185,7 @@ pub fn expected(ticks: &[Raw]) -> Vec<(u64, Direction)> {
         }
         let o = oracle(ticks, index);
         // `None` without a channel or without an average range; NaN compares to nothing.
-        if o.session_age < WINDOW / 2 || o.high.is_nan() || o.atr.is_nan() {
+        if o.channel_age < WINDOW / 2 || o.high.is_nan() || o.atr.is_nan() {
             continue;
         }
         for ((sign, direction, fired), spent) in arms.iter_mut().zip(&mut spent) {
