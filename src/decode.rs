@@ -44,10 +44,12 @@ pub struct RawTick {
 }
 
 /// What an entry held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Outcome {
     /// This many ticks.
     Ticks(usize),
+    /// A list with this many ticks in it, and with something that is none, for this reason.
+    Partly(usize, DecodeError),
     /// A message of a kind that is known and is no tick, e.g. a confirmation.
     Skipped,
 }

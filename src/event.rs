@@ -125,7 +125,7 @@ pub const CLOCK: u32 = u32::MAX;
 pub mod column {
     /// Traded since the symbol's previous tick, >= 0, venue's units.
     pub const QUANTITY: usize = 0;
-    /// Traded in the session so far; never falls within a session.
+    /// Traded in the session so far; falls only where a count began again, with a session or within it.
     pub const CUM_VOLUME: usize = 1;
     /// Best bid, quote currency, > 0.
     pub const BID: usize = 2;

@@ -122,6 +122,8 @@ impl Ingest {
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
+                // The good ones of a list are worked; the letter holds the whole list.
+                Ok(Outcome::Partly(_, error)) => routed.undecodable.push((index, error.to_string())),
                 Err(error) => {
                     // A document that breaks off may have given ticks first: all of it is set aside.
                     routed.ticks -=
@@ -267,5 +269,14 @@ mod tests {
         assert_eq!((routed.ticks, routed.lost.len()), (1, 1));
         let batch = &routed.jobs[0].as_ref().unwrap().batch;
         assert_eq!(batch.symbol, [CLOCK, 1]);
+    }
+
+    #[test]
+    fn a_list_with_something_else_in_it_gives_its_ticks_and_a_reason() {
+        let mut ingest = ingest(1);
+        let text = format!("data=[{{\"symbol\":\"A\",\"ltp\":1,\"timestamp\":{THEN}}},{{\"ltp\":5}}]");
+        let routed = ingest.route(1, &entries(&[(NOW, &text)]));
+        assert_eq!((routed.ticks, routed.undecodable.len()), (1, 1));
+        assert!(routed.undecodable[0].1.starts_with("no symbol"), "{}", routed.undecodable[0].1);
     }
 }

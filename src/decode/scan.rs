@@ -116,7 +116,8 @@ impl<'a> Scan<'a> {
         match (self.emitted, self.error) {
             (0, Some(error)) => Err(error),
             (0, None) => Ok(Outcome::Skipped),
-            (ticks, _) => Ok(Outcome::Ticks(ticks)),
+            (ticks, None) => Ok(Outcome::Ticks(ticks)),
+            (ticks, Some(error)) => Ok(Outcome::Partly(ticks, error)),
         }
     }
 

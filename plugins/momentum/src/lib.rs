@@ -4,7 +4,9 @@
 //! over `n` bars; its straightness is Kaufman's efficiency ratio (1995), the move
 //! divided by the way that the closes went, 0 to 1. A bar has momentum when
 //!
-//! 1. the move's size ranks at `rank_min` or above among this symbol's recent ones,
+//! 1. the move's size ranks at `rank_min` or above among this symbol's recent ones
+//!    (0.6 by default: at 0.8 nearly every confidence is above 0.8, and
+//!    `min_confidence` would have nothing to choose from),
 //! 2. the efficiency ratio is at least `er_min`,
 //! 3. the fast average of closes is on the move's side of the slow one,
 //! 4. `rsi_guard`, if on, does not call the move overdone (Wilder's RSI, 14 bars,
@@ -133,7 +135,7 @@ impl Detector for Momentum {
             .param(number("er_min", 0.4, 0.0, 1.0, "", "least efficiency ratio: 1 = a straight line"))
             .param(bars("ema_fast", 12, 2.0, 500.0, "bars of the fast average"))
             .param(bars("ema_slow", 26, 3.0, 1000.0, "bars of the slow average"))
-            .param(number("rank_min", 0.8, 0.0, 1.0, "", "least rank of the move among recent ones"))
+            .param(number("rank_min", 0.6, 0.0, 1.0, "", "least rank of the move among recent ones"))
             .param(
                 Param::text("rsi_guard", "off")
                     .choices(&["off", "overdone"])

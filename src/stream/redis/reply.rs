@@ -11,15 +11,15 @@ use crate::{
 
 /// The checkpoint hash: what was committed last.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Checkpoint {
+pub(super) struct Checkpoint {
     /// The last entry of the last commit.
-    pub last: Option<EntryId>,
+    pub(super) last: Option<EntryId>,
     /// Totals as of that commit.
-    pub totals: Totals,
+    pub(super) totals: Totals,
     /// Event time as of that commit.
-    pub clock: Clock,
+    pub(super) clock: Clock,
     /// When the commit was made, ms since the Unix epoch, by the owner's clock.
-    pub at_ms: u64,
+    pub(super) at_ms: u64,
 }
 
 impl Checkpoint {

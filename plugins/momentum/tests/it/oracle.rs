@@ -88,10 +88,10 @@ pub fn passes(it: &Judged, er_min: f64, direction: Direction, armed: bool, last:
         return Some(false);
     }
     // One old value in the neighbouring bin is worth up to half a percent.
-    if it.edge || (it.size_rank - 0.8).abs() < 0.006 || (it.ratio - er_min).abs() < 1e-9 {
+    if it.edge || (it.size_rank - 0.6).abs() < 0.006 || (it.ratio - er_min).abs() < 1e-9 {
         return None;
     }
-    Some(it.size_rank > 0.8 && it.ratio > er_min)
+    Some(it.size_rank > 0.6 && it.ratio > er_min)
 }
 
 /// Stouffer's combination of the ranks that a detection tells, with the normal distribution integrated.
