@@ -118,7 +118,15 @@ impl<S: Stream> Engine<S> {
     pub async fn run(mut self, until: Until, mut stop: watch::Receiver<bool>) -> Result<Totals> {
         let mut retry = Retry::default();
         loop {
-            let Some(acquired) = self.own(&mut stop, &mut retry).await? else { break };
+            let Some(acquired) = self.own(&mut stop, &mut retry).await? else {
+                if self.in_flight > 0 {
+                    warn!(
+                        entries = self.in_flight,
+                        "stopped without redis; what was read is worked again at the next start"
+                    );
+                }
+                break;
+            };
             let undisturbed = self.resume(acquired)?;
             if !undisturbed
                 && let Some(last) = self.sinks.last_in_file()

@@ -7,7 +7,7 @@ use std::{sync::Arc, thread};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     event::{Batch, CLOCK, Direction},
@@ -68,7 +68,7 @@ pub struct Faulted {
 /// The engine's end of a shard.
 pub struct ShardHandle {
     jobs: mpsc::Sender<Job>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl ShardHandle {
@@ -87,6 +87,7 @@ impl ShardHandle {
         let thread = thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || {
+                let _ends = EndsProcess;
                 let mut shard = Shard::new(&generation, normalizer);
                 while let Some(job) = inbox.blocking_recv() {
                     if outbox.blocking_send(shard.work(job)).is_err() {
@@ -95,7 +96,7 @@ impl ShardHandle {
                 }
             })
             .context("failed to start a worker thread")?;
-        Ok(Self { jobs, thread: Some(thread) })
+        Ok(Self { jobs, thread })
     }
 
     /// Hands over a job. The queue has room: the engine keeps what is in flight below its length.
@@ -106,13 +107,23 @@ impl ShardHandle {
     }
 
     /// Lets the worker finish what it has, and end.
-    pub fn join(mut self) {
-        let Self { jobs, thread } = &mut self;
-        *jobs = mpsc::channel(1).0;
-        if let Some(thread) = thread.take()
-            && thread.join().is_err()
-        {
-            warn!("a worker panicked");
+    pub fn join(self) {
+        let Self { jobs, thread } = self;
+        drop(jobs);
+        // A worker that panicked has ended the process.
+        let _ = thread.join();
+    }
+}
+
+/// A worker that panicked would leave the engine waiting for its answer for ever, with the lease in
+/// hand. A process that ends loses nothing: the next one goes on where the last commit was.
+struct EndsProcess;
+
+impl Drop for EndsProcess {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            error!("a worker panicked; ending the process, the next one goes on from the last commit");
+            std::process::abort();
         }
     }
 }
