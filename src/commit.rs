@@ -51,8 +51,8 @@ impl Flight {
         self.read
     }
 
-    /// Entries of the read.
-    pub fn len(&self) -> usize {
+    /// Number of entries of the read.
+    pub fn entries(&self) -> usize {
         self.entries.len()
     }
 

@@ -327,7 +327,7 @@ impl<S: Stream> Engine<S> {
         self.stats.unseen.fetch_add(routed.untimed, Relaxed);
         let flight = Flight::new(self.reads, entries, recovered, &mut routed, self.ingest.clock());
         self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
-        self.in_flight += flight.len();
+        self.in_flight += flight.entries();
         self.flights.push_back(flight);
         for (shard, job) in self.shards.iter().zip(routed.jobs) {
             if let Some(job) = job {

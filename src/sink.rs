@@ -48,11 +48,10 @@ impl Sinks {
 
     /// Adds lines that the file has missed.
     pub fn catch_up(&mut self, lines: Vec<String>) {
-        if let Some(jsonl) = &mut self.jsonl {
-            if !lines.is_empty() {
-                info!(alerts = lines.len(), file = %jsonl.path.display(), "added alerts that an earlier run had committed but not written");
-                jsonl.append(lines.into_iter());
-            }
+        if let (Some(jsonl), false) = (&mut self.jsonl, lines.is_empty()) {
+            let (alerts, file) = (lines.len(), jsonl.path.display());
+            info!(alerts, %file, "added alerts that an earlier run had committed but not written");
+            jsonl.append(lines.into_iter());
         }
     }
 

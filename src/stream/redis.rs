@@ -182,7 +182,8 @@ impl RedisStream {
                 warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
             }
             Ok(()) => {
-                info!(group = %self.config.group, stream = %self.config.key, at = %start, "created the consumer group")
+                let StreamConfig { key, group, .. } = &self.config;
+                info!(%group, stream = %key, at = %start, "created the consumer group");
             }
             Err(error) if error.code() == Some("BUSYGROUP") => {}
             Err(error) => return Err(unavailable(error)),

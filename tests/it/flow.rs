@@ -58,7 +58,7 @@ fn workers_and_batch_sizes_do_not_change_the_alerts() {
         let mut connection = redis.connect();
         let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap_or(());
         let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
-        let _: () = connection.del(&[keys, vec![ALERTS.into()]].concat()).unwrap();
+        let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
         project.configure_with(
             &format!("batch = {batch}"),
             &format!("[engine]\nworkers = {workers}\nbacklog = {backlog}"),
@@ -163,7 +163,8 @@ fn what_an_old_scanner_left_pending_is_taken_over() {
     project.feed(5, 1000, &[]);
     let mut connection = redis.connect();
     let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
-    for (scanner, count) in [("scanner_48992", 250), ("scanner_50219", 50), ("scanner_50766", 1), ("scanner_48992", 20)] {
+    for (scanner, count) in [("scanner_48992", 250), ("scanner_50219", 50), ("scanner_50766", 1), ("scanner_48992", 20)]
+    {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(scanner).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
         let _: redis::Value = read.query(&mut connection).unwrap();
@@ -333,7 +334,7 @@ fn a_killed_server_that_comes_back_with_its_data_costs_nothing() {
     // The same entries, undisturbed.
     let mut connection = redis.connect();
     let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
-    let _: () = connection.del(&[keys, vec![ALERTS.into()]].concat()).unwrap();
+    let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
     let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
     project.run(&["run", "--drain"]);
     assert_eq!(interrupted, contents(&redis.alerts()), "the host did not lose what it knew");
