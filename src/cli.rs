@@ -11,10 +11,15 @@ mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded};
+use crate::{
+    config::{self, Loaded},
+    decode::Decoder,
+    plugin::{Generation, Limits, Runtime},
+    stream::redis::RedisStream,
+};
 
 /// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
 #[derive(Debug, Parser)]
@@ -101,6 +106,30 @@ impl Cli {
             LogFormat::Text => log.with_ansi(terminal).init(),
             LogFormat::Json => log.json().flatten_event(true).init(),
         }
+    }
+}
+
+/// What the configuration asks for, loaded and checked.
+struct Prepared {
+    decoder: Decoder,
+    generation: Generation,
+    stream: RedisStream,
+    /// Lets calls of the guests run out of time; lives as long as they do.
+    _runtime: Runtime,
+}
+
+impl Prepared {
+    fn load(loaded: &Loaded) -> Result<Self> {
+        let config = &loaded.config;
+        let decoder = Decoder::new(&config.input, &loaded.root)?;
+        let runtime = Runtime::new(Limits::of(&config.plugins))?;
+        let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
+        ensure!(
+            !generation.detectors.is_empty(),
+            "no detector is enabled: add a [detectors.NAME] table to the configuration"
+        );
+        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
+        Ok(Self { decoder, generation, stream, _runtime: runtime })
     }
 }
 

@@ -27,15 +27,12 @@ use crate::{
     ingest::Ingest,
     normalize::Normalizer,
     plugin::Generation,
+    retry::Retry,
     shard::{ShardHandle, Worked},
     sink::Sinks,
     stats::Stats,
     stream::{Acquire, Acquired, Clock, Commit, From, Read, Stream, StreamError, Totals},
 };
-
-/// First and longest wait between two attempts to reach the server.
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How often to look whether another consumer of the group has died.
 const ADOPT_EVERY: Duration = Duration::from_secs(30);
@@ -383,37 +380,6 @@ impl<S: Stream> Engine<S> {
 fn tell_lost(lost: &[EntryId]) {
     if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
         warn!(entries = lost.len(), %first, %last, "entries were trimmed away before they were worked");
-    }
-}
-
-/// Back-off between attempts, and a log line only when something changes.
-#[derive(Default)]
-struct Retry {
-    attempts: u32,
-    told: Option<String>,
-}
-
-impl Retry {
-    fn after(&mut self, error: &StreamError) {
-        self.attempts += 1;
-        let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
-            warn!(error = %text, "no connection to redis; trying again until there is one");
-            self.told = Some(text);
-        }
-    }
-
-    fn reached(&mut self) {
-        if self.told.take().is_some() {
-            info!(attempts = self.attempts, "redis is reached again");
-        }
-        self.attempts = 0;
-    }
-
-    /// Full jitter: hosts that lost one server at once do not come back at once.
-    fn pause(&self) -> Duration {
-        let longest = RETRY_MIN.saturating_mul(1 << self.attempts.min(10)).min(RETRY_MAX);
-        RETRY_MIN + longest.mul_f64(rand::random::<f64>())
     }
 }
 

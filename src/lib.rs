@@ -30,6 +30,7 @@ pub mod ingest;
 pub mod normalize;
 pub mod plugin;
 pub mod publish;
+mod retry;
 pub mod shard;
 pub mod simulate;
 pub mod sink;

@@ -2,18 +2,23 @@
 //!
 //! `runtime` compiles a file and refuses what is no detector, `params` checks
 //! the configuration against the manifest, `registry` makes the set in force,
-//! `instance` is one detector at work in one shard.
+//! `instance` is one detector at work in one shard, `guest` the store and the
+//! limits that it runs in, `fault` what can go wrong there.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
+mod fault;
+mod guest;
 pub mod instance;
 pub mod params;
 pub mod registry;
 pub mod runtime;
 
 pub use self::{
-    instance::{Fault, Instance, Limits},
+    fault::Fault,
+    guest::Limits,
+    instance::Instance,
     registry::{DetectorSpec, Generation},
     runtime::{Plugin, Runtime},
 };

@@ -2,15 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
-use crate::{
-    config::Loaded,
-    decode::Decoder,
-    plugin::{Generation, Limits, Runtime, params::Value},
-    stream::redis::RedisStream,
-};
+use super::Prepared;
+use crate::{config::Loaded, plugin::params::Value};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]
@@ -22,14 +18,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
-    let decoder = Decoder::new(&config.input, &loaded.root)?;
-    let runtime = Runtime::new(Limits::of(&config.plugins))?;
-    let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
-    ensure!(
-        !generation.detectors.is_empty(),
-        "no detector is enabled: add a [detectors.NAME] table to the configuration"
-    );
-    let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
+    let Prepared { generation, stream, .. } = Prepared::load(loaded)?;
     let reached = super::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation

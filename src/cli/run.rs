@@ -2,18 +2,16 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tokio::{signal::unix, sync::watch};
 use tracing::{info, warn};
 
+use super::Prepared;
 use crate::{
     config::Loaded,
-    decode::Decoder,
     engine::{Engine, Until},
-    plugin::{Generation, Limits, Runtime},
     sink::Sinks,
     stats::{self, Stats},
-    stream::redis::RedisStream,
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,16 +27,9 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
-    let decoder = Decoder::new(&config.input, &loaded.root)?;
-    let runtime = Runtime::new(Limits::of(&config.plugins))?;
-    let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
-    ensure!(
-        !generation.detectors.is_empty(),
-        "no detector is enabled: add a [detectors.NAME] table to the configuration"
-    );
+    let Prepared { decoder, generation, stream, _runtime } = Prepared::load(loaded)?;
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
     let sinks = Sinks::open(config.alerts.log, jsonl.as_deref())?;
-    let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
     let stats = Arc::new(Stats::default());
     info!(
         stream = %config.stream.key,

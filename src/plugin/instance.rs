@@ -1,103 +1,22 @@
-//! One detector at work in one shard: one `Store`, its limits, its faults.
+//! One detector at work in one shard.
 //!
 //! Invariant: after a [`Fault`] the instance is dropped, never called again.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, Trap, WasmCoreDump};
+use wasmtime::Store;
 
 use super::{
     bindings::{
         Detector,
         tickhound::detector::types::{Batch as TicksParam, Detection, Symbol, ValueParam},
     },
-    params::Params,
-    runtime::{EPOCH_TICK, Plugin},
+    fault::{Fault, describe_fault},
+    guest::{Guest, Limits, ticks},
+    params::{Params, Value},
+    runtime::Plugin,
 };
-use crate::{
-    config::PluginsConfig,
-    event::{Batch, CLOCK},
-};
-
-/// What one instance may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Largest linear memory, bytes.
-    pub memory_max_bytes: usize,
-    /// Longest call.
-    pub call_deadline: Duration,
-}
-
-impl Limits {
-    /// As `[plugins]` sets them.
-    pub fn of(config: &PluginsConfig) -> Self {
-        Self {
-            memory_max_bytes: config.memory_max_mib << 20,
-            call_deadline: Duration::from_millis(config.call_deadline_ms),
-        }
-    }
-}
-
-/// Tables hold a guest's function pointers; a detector has some hundred.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
-
-/// Parts of one component: its core module, and the adapters around it.
-const CORE_INSTANCES_MAX: usize = 32;
-
-/// The SDK's panic hook leaves the message behind these bytes in linear memory,
-/// its length in the four (little-endian) that follow.
-const PANIC_MARK: &[u8; 16] = b"TICKHOUND-PANIC\0";
-
-/// As much as the SDK keeps of a message.
-const PANIC_TEXT_MAX: usize = 1024;
-
-/// What a store holds beside the guest.
-pub struct Guest {
-    limits: StoreLimits,
-}
-
-impl Guest {
-    pub(super) fn store(engine: &Engine, limits: Limits) -> Store<Self> {
-        let store_limits = StoreLimitsBuilder::new()
-            .memory_size(limits.memory_max_bytes)
-            .table_elements(TABLE_ELEMENTS_MAX)
-            .instances(CORE_INSTANCES_MAX)
-            .trap_on_grow_failure(true)
-            .build();
-        let mut store = Store::new(engine, Self { limits: store_limits });
-        store.limiter(|guest| &mut guest.limits);
-        store.set_epoch_deadline(ticks(limits.call_deadline));
-        store
-    }
-}
-
-fn ticks(deadline: Duration) -> u64 {
-    // One more: the running epoch may be nearly over.
-    deadline.as_nanos().div_ceil(EPOCH_TICK.as_nanos()) as u64 + 1
-}
-
-/// Why a call did not end well.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// It panicked or did something WebAssembly forbids; the text is the guest's own where it left one.
-    Trap(String),
-    /// It ran longer than the limit.
-    Deadline(Duration),
-    /// It returned what the contract does not allow, or refused what it had accepted before.
-    Contract(String),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Trap(text) => f.write_str(text),
-            Self::Deadline(limit) => {
-                write!(f, "ran longer than {} ms (plugins.call_deadline_ms)", limit.as_millis())
-            }
-            Self::Contract(text) => write!(f, "broke the contract: {text}"),
-        }
-    }
-}
+use crate::event::{Batch, CLOCK};
 
 /// A running detector.
 pub struct Instance {
@@ -185,8 +104,7 @@ impl Instance {
     }
 }
 
-fn params_value(value: &super::params::Value) -> ValueParam<'_> {
-    use super::params::Value;
+fn params_value(value: &Value) -> ValueParam<'_> {
     match value {
         Value::Flag(v) => ValueParam::Flag(*v),
         Value::Integer(v) => ValueParam::Integer(*v),
@@ -223,34 +141,4 @@ fn check(detections: Vec<Detection>, batch: &Batch, introduced: &[bool]) -> Resu
         }
     }
     Ok(detections)
-}
-
-/// Turns a failed call into its reason, with the guest's own panic text where there is one.
-pub(super) fn describe_fault(error: &wasmtime::Error, store: &mut Store<Guest>, limits: Limits) -> Fault {
-    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-        return Fault::Deadline(limits.call_deadline);
-    }
-    if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
-        return Fault::Trap(text);
-    }
-    let root = error.root_cause().to_string();
-    if root.contains("growing memory") {
-        let mib = limits.memory_max_bytes >> 20;
-        return Fault::Trap(format!("wanted more memory than its {mib} MiB (plugins.memory_max_mib)"));
-    }
-    Fault::Trap(root)
-}
-
-fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
-    dump.memories().iter().find_map(|memory| {
-        let bytes = memory.data(&*store);
-        let mark = find(bytes, PANIC_MARK)? + PANIC_MARK.len();
-        let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
-        let text = bytes.get(mark + 4..mark + 4 + length.min(PANIC_TEXT_MAX))?;
-        (length > 0).then(|| String::from_utf8_lossy(text).into_owned())
-    })
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -8,7 +8,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -21,7 +20,8 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    instance::{Fault, Guest, Limits, describe_fault},
+    fault::describe_fault,
+    guest::{EPOCH_TICK, Guest, Limits},
     params,
 };
 
@@ -33,9 +33,6 @@ const CONTRACT_SECTION: &str = "tickhound:contract";
 
 /// The contract's package as it stands in a component's type imports.
 const CONTRACT_TYPES: &str = "tickhound:detector/types@";
-
-/// Resolution of call deadlines. Each tick costs the running guests one counter check.
-pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 
 /// Enough for any sane detector; a recursion without end hits it before the thread's own stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
@@ -270,10 +267,4 @@ fn first_line(error: &wasmtime::Error) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl From<Fault> for anyhow::Error {
-    fn from(fault: Fault) -> Self {
-        anyhow!("{fault}")
-    }
 }

@@ -1,0 +1,67 @@
+//! Why a guest's call failed, in words for the author of the guest.
+
+use std::{fmt, time::Duration};
+
+use wasmtime::{Store, Trap, WasmCoreDump};
+
+use super::guest::{Guest, Limits};
+
+/// The SDK's panic hook leaves the message behind these bytes in linear memory,
+/// its length in the four (little-endian) that follow.
+const PANIC_MARK: &[u8; 16] = b"TICKHOUND-PANIC\0";
+
+/// As much as the SDK keeps of a message.
+const PANIC_TEXT_MAX: usize = 1024;
+
+/// Why a call did not end well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// It panicked or did something WebAssembly forbids; the text is the guest's own where it left one.
+    Trap(String),
+    /// It ran longer than the limit.
+    Deadline(Duration),
+    /// It returned what the contract does not allow, or refused what it had accepted before.
+    Contract(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(text) => f.write_str(text),
+            Self::Deadline(limit) => {
+                write!(f, "ran longer than {} ms (plugins.call_deadline_ms)", limit.as_millis())
+            }
+            Self::Contract(text) => write!(f, "broke the contract: {text}"),
+        }
+    }
+}
+
+/// Turns a failed call into its reason, with the guest's own panic text where there is one.
+pub(super) fn describe_fault(error: &wasmtime::Error, store: &mut Store<Guest>, limits: Limits) -> Fault {
+    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        return Fault::Deadline(limits.call_deadline);
+    }
+    if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
+        return Fault::Trap(text);
+    }
+    let root = error.root_cause().to_string();
+    if root.contains("growing memory") {
+        let mib = limits.memory_max_bytes >> 20;
+        return Fault::Trap(format!("wanted more memory than its {mib} MiB (plugins.memory_max_mib)"));
+    }
+    Fault::Trap(root)
+}
+
+fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
+    dump.memories().iter().find_map(|memory| {
+        let bytes = memory.data(&*store);
+        let mark = find(bytes, PANIC_MARK)? + PANIC_MARK.len();
+        let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
+        let text = bytes.get(mark + 4..mark + 4 + length.min(PANIC_TEXT_MAX))?;
+        (length > 0).then(|| String::from_utf8_lossy(text).into_owned())
+    })
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
