@@ -63,7 +63,10 @@ pub struct Engine<S> {
     /// A commit whose step failed: it may have happened.
     unsettled: Option<Commit>,
     totals: Totals,
-    epoch: Option<u64>,
+    /// Under which we own the partition; 0 before the first time.
+    epoch: u64,
+    /// Number and epoch of the last commit that we know of.
+    last_commit: (u64, u64),
     reads: u64,
     last_read: EntryId,
     from: From,
@@ -101,7 +104,8 @@ impl<S: Stream> Engine<S> {
             in_flight: 0,
             unsettled: None,
             totals: Totals::default(),
-            epoch: None,
+            epoch: 0,
+            last_commit: (0, 0),
             reads: 0,
             last_read: EntryId::ZERO,
             from: From::Pending(EntryId::ZERO),
@@ -171,7 +175,7 @@ impl<S: Stream> Engine<S> {
                     }
                     retry_in
                 }
-                Err(StreamError::Misconfigured(what)) if self.epoch.is_none() => bail!(what),
+                Err(StreamError::Misconfigured(what)) if self.epoch == 0 => bail!(what),
                 Err(error) => {
                     retry.after(&error);
                     retry.pause()
@@ -185,18 +189,22 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Goes on with what is in flight, or starts afresh if another host may have worked meanwhile.
+    /// Goes on with what is in flight, or starts afresh if another host has committed meanwhile.
     /// Returns whether nobody has.
     fn resume(&mut self, acquired: Acquired) -> Result<bool> {
-        let undisturbed = self.epoch.is_some_and(|epoch| acquired.epoch == epoch + 1);
-        self.epoch = Some(acquired.epoch);
+        // A commit is known by its number and the epoch it was made under: two hosts may count alike.
+        let last = (acquired.totals.commits, acquired.committed_under);
+        if let Some(commit) = self.unsettled.take_if(|commit| (commit.totals.commits, self.epoch) == last) {
+            self.committed(&commit);
+        }
+        let undisturbed = self.epoch > 0 && last == self.last_commit;
+        self.epoch = acquired.epoch;
+        self.last_commit = last;
         if undisturbed {
-            if self.unsettled.as_ref().is_some_and(|commit| commit.totals.commits == acquired.totals.commits)
-                && let Some(commit) = self.unsettled.take()
-            {
-                self.committed(&commit);
+            // What is in flight lies before this point; an answer that was lost left its entries after it.
+            if self.from == From::New {
+                self.from = From::Pending(self.last_read);
             }
-            self.from = From::Pending(self.last_read);
             return Ok(true);
         }
         self.flights.clear();
@@ -366,6 +374,7 @@ impl<S: Stream> Engine<S> {
     fn committed(&mut self, commit: &Commit) {
         let Some(last) = commit.done.last() else { return };
         self.totals = commit.totals;
+        self.last_commit = (commit.totals.commits, self.epoch);
         self.in_flight -= commit.done.len();
         let Stats { completed, entries, alerts, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);

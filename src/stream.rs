@@ -80,8 +80,10 @@ pub struct Read {
 pub struct Acquired {
     /// Raised at each acquisition; checked in every step.
     pub epoch: u64,
-    /// As of the last commit of whoever owned it before.
+    /// As of the last commit, whoever made it.
     pub totals: Totals,
+    /// Epoch under which the last commit was made; 0 when there was none.
+    pub committed_under: u64,
     /// As of the last commit.
     pub clock: Clock,
     /// The newest entry that the group was given.

@@ -120,7 +120,8 @@ impl RedisStream {
         let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
         check_epoch(replies.last(), epoch)?;
         self.session = Some(Session { steps, waits, epoch });
-        Ok(Acquire::Owned(Acquired { epoch, totals: checkpoint.totals, clock: checkpoint.clock, last_delivered }))
+        let Checkpoint { totals, epoch: committed_under, clock, .. } = checkpoint;
+        Ok(Acquire::Owned(Acquired { epoch, totals, committed_under, clock, last_delivered }))
     }
 
     /// What would break the promise later is refused now.

@@ -73,7 +73,7 @@ impl SimulatedStream {
 impl Stream for SimulatedStream {
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
         let (totals, clock) = (Totals::default(), Clock::default());
-        Ok(Acquire::Owned(Acquired { epoch: 1, totals, clock, last_delivered: EntryId::ZERO }))
+        Ok(Acquire::Owned(Acquired { epoch: 1, totals, committed_under: 0, clock, last_delivered: EntryId::ZERO }))
     }
 
     async fn step(&mut self, commit: &Commit, read: Read) -> Result<Entries, StreamError> {

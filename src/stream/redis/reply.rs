@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Checkpoint {
     /// The last entry of the last commit.
     pub(super) last: Option<EntryId>,
+    /// Epoch under which that commit was made.
+    pub(super) epoch: u64,
     /// Totals as of that commit.
     pub(super) totals: Totals,
     /// Event time as of that commit.
@@ -43,6 +45,7 @@ impl FromRedisValue for Checkpoint {
         let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(Self {
             last: fields.get("last").and_then(|text| text.parse().ok()),
+            epoch: number("epoch"),
             totals: Totals {
                 commits: number("commits"),
                 entries: number("entries"),
