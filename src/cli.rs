@@ -102,6 +102,8 @@ impl Cli {
             false => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
         };
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+        // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
+        let log = log.log_internal_errors(false);
         match self.log {
             LogFormat::Text => log.with_ansi(terminal).init(),
             LogFormat::Json => log.json().flatten_event(true).init(),

@@ -113,10 +113,11 @@ impl<S: Stream> Engine<S> {
     }
 
     /// Works until told to stop, or until drained. Whatever was read is committed before it returns.
+    /// Returns the group's totals, or `None` if the partition was never ours.
     ///
     /// # Errors
     /// When the server can't be used as it is configured.
-    pub async fn run(mut self, until: Until, mut stop: watch::Receiver<bool>) -> Result<Totals> {
+    pub async fn run(mut self, until: Until, mut stop: watch::Receiver<bool>) -> Result<Option<Totals>> {
         let mut retry = Retry::default();
         loop {
             let Some(acquired) = self.own(&mut stop, &mut retry).await? else {
@@ -155,7 +156,7 @@ impl<S: Stream> Engine<S> {
             }
         }
         self.shards.drain(..).for_each(ShardHandle::join);
-        Ok(self.totals)
+        Ok((self.epoch > 0).then_some(self.totals))
     }
 
     /// Becomes the owner, however long it takes; `None` when told to stop.

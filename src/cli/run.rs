@@ -48,13 +48,15 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         engine.run(until, stop.subscribe()).await
     })?;
     stats.tell();
-    info!(
-        entries = totals.entries,
-        alerts = totals.alerts,
-        dead = totals.dead,
-        lost = totals.lost,
-        "totals of the group"
-    );
+    if let Some(totals) = totals {
+        info!(
+            entries = totals.entries,
+            alerts = totals.alerts,
+            dead = totals.dead,
+            lost = totals.lost,
+            "totals of the group"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

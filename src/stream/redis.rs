@@ -26,7 +26,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
     aio::MultiplexedConnection, cmd,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::{
     keys::Keys,
@@ -60,6 +60,9 @@ pub struct RedisStream {
     lease: Lease,
     /// Consumers that were reported as at work beside us.
     left_alone: HashSet<String>,
+    /// Alerts and dead letters whose entries are acknowledged, but which the server refused: another
+    /// program put a key of another type in their stream's place.
+    owed: Vec<Cmd>,
 }
 
 /// What lives from one acquisition to the next error.
@@ -87,6 +90,7 @@ impl RedisStream {
             session: None,
             lease,
             left_alone: HashSet::new(),
+            owed: Vec::new(),
         })
     }
 
@@ -196,6 +200,9 @@ impl RedisStream {
     fn transaction(&self, commit: &Commit, read: Read, epoch: u64) -> (Pipeline, usize) {
         let mut pipe = redis::pipe();
         pipe.cmd("MULTI");
+        self.owed.iter().for_each(|publish| {
+            pipe.add_command(publish.clone());
+        });
         for alert in &commit.alerts {
             add_to(&mut pipe, &self.alerts.stream, self.alerts.maxlen);
             for (name, value) in alert.fields() {
@@ -258,10 +265,20 @@ impl Stream for RedisStream {
         }
         let results = match replies.get(exec) {
             Some(Value::Nil) => return Err(StreamError::Fenced),
-            Some(Value::Array(results)) => results,
+            Some(Value::Array(results)) => results.as_slice(),
             Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
             _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
         };
+        // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
+        let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len();
+        let commands = pipe.cmd_iter().skip(1).zip(results).take(publishes);
+        self.owed = commands.filter(|(_, result)| is_error(result)).map(|(publish, _)| publish.clone()).collect();
+        if !self.owed.is_empty() {
+            error!(
+                kept = self.owed.len(),
+                "alerts or dead letters were refused by the server; they are kept, and published once it takes them"
+            );
+        }
         if let Some(refused) = results.iter().find_map(reply::server_error) {
             return Err(StreamError::Unavailable(refused));
         }
@@ -368,6 +385,10 @@ fn add_to(pipe: &mut Pipeline, stream: &str, maxlen: usize) {
         pipe.arg("MAXLEN").arg("~").arg(maxlen);
     }
     pipe.arg("*");
+}
+
+fn is_error(result: &Value) -> bool {
+    matches!(result, Value::ServerError(_))
 }
 
 fn check_epoch(reply: Option<&Value>, epoch: u64) -> Result<(), StreamError> {

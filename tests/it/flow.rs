@@ -342,6 +342,29 @@ fn connections_that_are_cut_all_the_time_cost_nothing() {
     assert!(contents(&disturbed) == contents(&redis.alerts()), "not as if undisturbed");
 }
 
+/// A transaction does not roll back: where the alerts can't be added, their entries are acknowledged
+/// all the same. They are kept, and published when the stream is one again.
+#[test]
+fn alerts_that_the_server_refuses_are_published_later() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure("[detectors.each]\nplugin = \"misbehaving\"");
+    let mut host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    let mut connection = redis.connect();
+    let _: () = connection.set(ALERTS, "in the way").unwrap();
+    project.feed(5, 100, &[]);
+    host.wait_for_log("they are kept, and published once it takes them");
+    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    let _: () = connection.del(ALERTS).unwrap();
+    wait_for("all are published", || (redis.alerts().len() == 100).then_some(()));
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+    let ids: BTreeSet<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("id").unwrap()).collect();
+    assert_eq!((ids.len(), redis.pending(), redis.totals()["entries"]), (100, 0, 100));
+}
+
 #[test]
 fn a_host_waits_for_redis_and_says_so_once() {
     let mut redis = Redis::start();
