@@ -241,9 +241,11 @@ impl<S: Stream> Engine<S> {
         let mut caught_up = false;
         let mut adopt_at = Instant::now();
         loop {
-            if self.flights.is_empty() && self.unsettled.is_none() && adopt_at <= Instant::now() {
+            let mut adopting = adopt_at <= Instant::now();
+            if adopting && self.flights.is_empty() && self.unsettled.is_none() {
                 self.adopt().await?;
                 adopt_at = Instant::now() + ADOPT_EVERY;
+                adopting = false;
             }
             while let Ok(worked) = self.outcomes.try_recv() {
                 self.accept(worked);
@@ -251,8 +253,7 @@ impl<S: Stream> Engine<S> {
             let stopping = *stop.borrow();
             let free = self.config.engine.backlog.saturating_sub(self.in_flight);
             // What is adopted must be read apart from what is in flight, which is pending too.
-            let settling = stopping || adopt_at <= Instant::now();
-            let count = if settling { 0 } else { free.min(self.config.stream.batch) };
+            let count = if stopping || adopting { 0 } else { free.min(self.config.stream.batch) };
             let commit = self.next_commit();
             if commit.done.is_empty() && (count == 0 || caught_up) {
                 if !self.flights.is_empty() {
