@@ -378,9 +378,8 @@ impl<S: Stream> Engine<S> {
         self.totals = commit.totals;
         self.last_commit = (commit.totals.commits, self.epoch);
         self.in_flight -= commit.done.len();
-        let Stats { completed, entries, alerts, dead, lag_ms, .. } = &*self.stats;
+        let Stats { completed, alerts, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);
-        entries.fetch_add(commit.done.len() as u64, Relaxed);
         alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
         lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);

@@ -17,8 +17,6 @@ pub struct Stats {
     pub submitted: AtomicU64,
     /// Ticks worked and committed.
     pub completed: AtomicU64,
-    /// Entries acknowledged.
-    pub entries: AtomicU64,
     /// Alerts committed.
     pub alerts: AtomicU64,
     /// Dead letters committed.

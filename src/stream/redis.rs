@@ -63,6 +63,8 @@ pub struct RedisStream {
     /// Alerts and dead letters whose entries are acknowledged, but which the server refused: another
     /// program put a key of another type in their stream's place.
     owed: Vec<Cmd>,
+    /// The newest entry that was committed; adopted ones, committed later, may be older.
+    newest: EntryId,
 }
 
 /// What lives from one acquisition to the next error.
@@ -91,6 +93,7 @@ impl RedisStream {
             lease,
             left_alone: HashSet::new(),
             owed: Vec::new(),
+            newest: EntryId::ZERO,
         })
     }
 
@@ -124,7 +127,8 @@ impl RedisStream {
         let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
         check_epoch(replies.last(), epoch)?;
         self.session = Some(Session { steps, waits, epoch });
-        let Checkpoint { totals, epoch: committed_under, clock, .. } = checkpoint;
+        let Checkpoint { last, totals, epoch: committed_under, clock, .. } = checkpoint;
+        self.newest = last.unwrap_or_default();
         Ok(Acquire::Owned(Acquired { epoch, totals, committed_under, clock, last_delivered }))
     }
 
@@ -220,7 +224,7 @@ impl RedisStream {
             for id in &commit.done {
                 pipe.arg(id.to_string());
             }
-            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, *last, commit, epoch, now_ms()));
+            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, self.newest.max(*last), commit, epoch, now_ms()));
         }
         if read.count > 0 {
             let from = match read.from {
@@ -255,10 +259,9 @@ impl Stream for RedisStream {
     }
 
     async fn step(&mut self, commit: &Commit, read: Read) -> Result<Entries, StreamError> {
-        let Some(session) = &self.session else { return Err(StreamError::Unavailable("not connected".into())) };
-        let epoch = session.epoch;
+        let epoch = open(&mut self.session)?.epoch;
         let (pipe, exec) = self.transaction(commit, read, epoch);
-        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let session = open(&mut self.session)?;
         let replies = session.steps.send_packed_commands(&pipe, 0, pipe.len()).await.map_err(unavailable)?;
         if let Some(refused) = replies[..exec].iter().find_map(reply::server_error) {
             return Err(StreamError::Unavailable(refused));
@@ -269,6 +272,7 @@ impl Stream for RedisStream {
             Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
             _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
         };
+        self.newest = self.newest.max(commit.done.last().copied().unwrap_or_default());
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len();
         let commands = pipe.cmd_iter().skip(1).zip(results).take(publishes);
@@ -294,7 +298,7 @@ impl Stream for RedisStream {
     }
 
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
-        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let session = open(&mut self.session)?;
         let mut wait = cmd("XREAD");
         wait.arg("COUNT").arg(1).arg("BLOCK").arg(self.config.block_ms);
         wait.arg("STREAMS").arg(&self.config.key).arg(last.to_string());
@@ -303,7 +307,7 @@ impl Stream for RedisStream {
     }
 
     async fn alerts_after(&mut self, id: &str) -> Result<Vec<String>, StreamError> {
-        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let session = open(&mut self.session)?;
         let (mut lines, mut end) = (Vec::new(), "+".to_owned());
         loop {
             let mut page = cmd("XREVRANGE");
@@ -385,6 +389,10 @@ fn add_to(pipe: &mut Pipeline, stream: &str, maxlen: usize) {
         pipe.arg("MAXLEN").arg("~").arg(maxlen);
     }
     pipe.arg("*");
+}
+
+fn open(session: &mut Option<Session>) -> Result<&mut Session, StreamError> {
+    session.as_mut().ok_or_else(|| StreamError::Unavailable("not connected".into()))
 }
 
 fn is_error(result: &Value) -> bool {

@@ -208,6 +208,30 @@ fn a_second_host_stands_by_and_takes_over() {
     assert_eq!(redis.pending(), 0);
 }
 
+/// What was adopted is older than what was committed before it; a group that vanishes after that is
+/// created behind the newest commit all the same, and nothing is worked twice.
+#[test]
+fn a_group_that_vanishes_after_an_adoption_repeats_nothing() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut connection = redis.connect();
+    project.feed(5, 50, &[]);
+    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg(GROUP).arg("scanner_1").arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = read.query(&mut connection).unwrap();
+    project.feed(5, 50, &[]);
+    project.run(&["run", "--drain"]);
+    assert_eq!((redis.totals()["entries"], redis.pending()), (50, 50), "what is held by a live scanner is left to it");
+    project.configure_with("claim_idle_ms = 1", "");
+    project.run(&["run", "--drain"]);
+    assert_eq!((redis.totals()["entries"], redis.pending()), (100, 0));
+    let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("the group had vanished; created it again at the last commit"), "{log}");
+    assert_eq!(redis.totals()["entries"], 100);
+}
+
 /// A host that was paused longer than its lease must not publish, acknowledge or take an entry
 /// when it wakes: it finds that another one has taken over, and stands by.
 #[test]

@@ -9,7 +9,7 @@
 use redis::{RedisError, Script, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
-use super::{RedisStream, query, reply, unavailable};
+use super::{RedisStream, open, query, reply, unavailable};
 use crate::{
     event::EntryId,
     stream::{Adopted, StreamError},
@@ -46,7 +46,7 @@ return {#page, lost, removed}";
 
 impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
-        let Some(session) = &mut self.session else { return Err(StreamError::Unavailable("not connected".into())) };
+        let session = open(&mut self.session)?;
         let (config, keys, epoch) = (&self.config, &self.keys, session.epoch);
         let connection = &mut session.waits;
         let consumers: Value =

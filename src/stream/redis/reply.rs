@@ -12,7 +12,7 @@ use crate::{
 /// The checkpoint hash: what was committed last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Checkpoint {
-    /// The last entry of the last commit.
+    /// The newest entry that was committed.
     pub(super) last: Option<EntryId>,
     /// Epoch under which that commit was made.
     pub(super) epoch: u64,
