@@ -4,7 +4,10 @@
 //! detector, those of the clock before those of the tick, then by symbol. The
 //! ordinal in an alert's id counts in this order.
 
+use std::{ops::Range, sync::Arc, time::Duration};
+
 use crate::{
+    checkpoint::Visit,
     event::{Alert, DeadLetter, Entries, EntryId},
     ingest::{Ingest, Routed},
     plugin::Generation,
@@ -13,7 +16,7 @@ use crate::{
     stream::{Clock, Commit},
 };
 
-/// A read on its way from the stream to its commit.
+/// A read on its way from the stream to its commit; or a visit, which has no entries.
 pub struct Flight {
     read: u64,
     entries: Entries,
@@ -21,29 +24,82 @@ pub struct Flight {
     pub ticks: usize,
     recovered: bool,
     clock: Clock,
+    newest: EntryId,
+    index: Option<u64>,
+    /// Committed together with the visit behind it, which knows of these entries: they are older than
+    /// some before them, and a recovery that re-reads the stream would meet them in another order.
+    pub out_of_order: bool,
+    /// The chunks of the saved state that are visited.
+    visit: Option<Range<u16>>,
+    saved: Vec<(Arc<str>, Vec<u8>)>,
+    /// What the slowest shard needed for that.
+    pub saving: Duration,
     /// Shards that have not answered yet.
     waiting: usize,
     undecodable: Vec<(u32, String)>,
     lost: Vec<EntryId>,
+    /// Entries that must never be worked again.
+    poison: Vec<EntryId>,
     found: Vec<Found>,
     faulted: Vec<Faulted>,
 }
 
+/// How far the stream has been worked.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The newest entry.
+    pub newest: EntryId,
+    /// Entries ever added up to there, if known.
+    pub index: Option<u64>,
+    /// Event time there.
+    pub clock: Clock,
+}
+
 impl Flight {
-    /// Takes note of a read that has been routed. `clock` is event time after it.
-    pub fn new(read: u64, entries: Entries, recovered: bool, routed: &mut Routed, clock: Clock) -> Self {
+    /// Takes note of a read that has been routed, and of the place that the stream has been worked up to.
+    pub fn new(read: u64, entries: Entries, recovered: bool, routed: &mut Routed, place: Place) -> Self {
         Self {
             read,
             entries,
             ticks: routed.ticks,
             recovered,
-            clock,
+            clock: place.clock,
+            newest: place.newest,
+            index: place.index,
+            out_of_order: false,
+            visit: None,
+            saved: Vec::new(),
+            saving: Duration::ZERO,
             waiting: routed.jobs.iter().flatten().count(),
             undecodable: std::mem::take(&mut routed.undecodable),
             lost: std::mem::take(&mut routed.lost),
+            poison: Vec::new(),
             found: Vec::new(),
             faulted: Vec::new(),
         }
+    }
+
+    /// An entry that no shard is to see.
+    pub fn set_aside(read: u64, entries: Entries, reason: String, place: Place) -> Self {
+        let poison = entries.first().into_iter().collect();
+        let mut routed = Routed { undecodable: vec![(0, reason)], ..Routed::default() };
+        Self { poison, ..Self::new(read, entries, true, &mut routed, place) }
+    }
+
+    /// A visit to `chunks` by `shards` shards.
+    pub fn visit(read: u64, chunks: Range<u16>, shards: usize, place: Place) -> Self {
+        let flight = Self::new(read, Entries::default(), false, &mut Routed::default(), place);
+        Self { visit: Some(chunks), waiting: shards, ..flight }
+    }
+
+    /// Whether it ends its commit: states are as of the end of a commit.
+    pub fn is_visit(&self) -> bool {
+        self.visit.is_some()
+    }
+
+    /// Symbols whose states it brings.
+    pub fn saved_symbols(&self) -> usize {
+        self.saved.len()
     }
 
     /// Number of the read.
@@ -67,12 +123,14 @@ impl Flight {
         self.waiting -= 1;
         self.found.append(&mut worked.found);
         self.faulted.append(&mut worked.faulted);
+        self.saved.append(&mut worked.saved);
+        self.saving = self.saving.max(worked.saving);
     }
 
     /// Adds everything that the read caused to `commit`.
     pub fn settle(mut self, generation: &Generation, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
         let first_letter = commit.dead_letters.len();
-        self.set_aside(generation, commit);
+        self.write_letters(generation, commit);
         self.found.sort_by(|a, b| {
             let name = |found: &Found| ingest.symbol_name(found.symbol);
             (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
@@ -96,9 +154,12 @@ impl Flight {
         commit.totals.quiet += (self.entries.len() - touched.len()) as u64;
         commit.done.extend(self.entries.iter().map(|entry| entry.id));
         commit.clock = self.clock;
+        (commit.newest, commit.index) = (self.newest, self.index);
+        commit.poison.append(&mut self.poison);
+        commit.visit = self.visit.map(|chunks| Visit { chunks, symbols: self.saved, ..Visit::default() });
     }
 
-    fn set_aside(&self, generation: &Generation, commit: &mut Commit) {
+    fn write_letters(&self, generation: &Generation, commit: &mut Commit) {
         commit.totals.lost += self.lost.len() as u64;
         commit.totals.dead += (self.undecodable.len() + self.faulted.len()) as u64;
         let undecodable = self.undecodable.iter().map(|(index, reason)| (*index, reason.clone(), None));

@@ -66,6 +66,8 @@ pub struct StreamConfig {
     pub lease_ms: u64,
     /// What another consumer of the group holds without touching it for this long is taken over, ms.
     pub claim_idle_ms: u64,
+    /// An entry on which the host has died this often is set aside; 0 = never.
+    pub max_deliveries: u64,
     /// Longest wait for any answer of the server, ms.
     pub timeout_ms: u64,
 }
@@ -83,6 +85,7 @@ impl Default for StreamConfig {
             block_ms: 2000,
             lease_ms: 5000,
             claim_idle_ms: 60_000,
+            max_deliveries: 5,
             timeout_ms: 3000,
         }
     }
@@ -143,6 +146,9 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Most ticks between read and commit. Bounds memory, and what is worked again after a crash.
     pub backlog: usize,
+    /// What detectors know is saved about this often, ms; less often where saving takes long, more
+    /// often where many ticks come.
+    pub checkpoint_every_ms: u64,
     /// Seconds between two progress lines in the log; 0 = none.
     pub report_every: u64,
 }
@@ -150,7 +156,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         // Four reads: one being read, two being worked, one being committed.
-        Self { workers: 0, backlog: 2000, report_every: 5 }
+        Self { workers: 0, backlog: 2000, checkpoint_every_ms: 5000, report_every: 5 }
     }
 }
 
@@ -309,11 +315,13 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     for (name, value) in [("key", key), ("group", group), ("consumer", consumer)] {
         ensure!(!value.is_empty(), "{}: stream.{name} is empty", source.at(&["stream", name]));
     }
-    let ranges: [(&str, &str, u64, u64, u64); 6] = [
+    let ranges: [(&str, &str, u64, u64, u64); 8] = [
         ("stream", "batch", *batch as u64, 1, 10_000),
         ("stream", "block_ms", *block_ms, 10, 60_000),
         ("stream", "lease_ms", *lease_ms, 500, 600_000),
         ("stream", "timeout_ms", *timeout_ms, 100, 600_000),
+        ("stream", "max_deliveries", config.stream.max_deliveries, 0, 1_000_000),
+        ("engine", "checkpoint_every_ms", config.engine.checkpoint_every_ms, 10, 3_600_000),
         ("engine", "backlog", config.engine.backlog as u64, 1, 10_000_000),
         ("plugins", "call_deadline_ms", config.plugins.call_deadline_ms, 1, 600_000),
     ];

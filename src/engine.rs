@@ -7,31 +7,36 @@
 //!
 //! After an error what is in flight stays in flight. If nobody else owned the
 //! partition meanwhile, the engine goes on with it; otherwise it forgets it and
-//! starts afresh, as the new process would that it now is.
+//! restores what was saved (`restore`), as the new process would that it now is.
+
+mod restore;
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    commit::Flight,
+    checkpoint::{CHUNKS, Pace},
+    commit::{Flight, Place},
     config::Config,
     decode::Decoder,
     event::{Entries, EntryId},
     ingest::Ingest,
     normalize::Normalizer,
     plugin::Generation,
+    position::{Position, Progress, Resume},
     retry::Retry,
-    shard::{ShardHandle, Worked},
+    shard::{ShardHandle, Task, Worked},
     sink::Sinks,
     stats::Stats,
-    stream::{Acquire, Acquired, Clock, Commit, From, Read, Stream, StreamError, Totals},
+    stream::{Acquire, Acquired, Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
 };
 
 /// How often to look whether another consumer of the group has died.
@@ -60,19 +65,30 @@ pub struct Engine<S> {
     flights: VecDeque<Flight>,
     /// Entries in `flights`.
     in_flight: usize,
-    /// A commit whose step failed: it may have happened.
-    unsettled: Option<Commit>,
     totals: Totals,
-    /// Under which we own the partition; 0 before the first time.
-    epoch: u64,
-    /// Number and epoch of the last commit that we know of.
-    last_commit: (u64, u64),
+    position: Position,
+    /// Reads and visits so far, muted ones too.
     reads: u64,
-    last_read: EntryId,
-    from: From,
+    pace: Pace,
+    recovery: Recovery,
+}
+
+/// What is left to do of a recovery.
+#[derive(Debug, Default)]
+struct Recovery {
+    /// The first pending entry is read alone: has it been tried before?
+    first: bool,
+    /// It has: pending entries are worked one by one, so that the one that ends the process is known.
+    careful: bool,
+    /// The pending entry that was tried last, and how often.
+    attempt: Option<(EntryId, u64)>,
+    /// Symbols that are not worth keeping, and entries that need not be known as poison any more.
+    forgotten: Vec<String>,
+    passed: Vec<EntryId>,
 }
 
 enum Ended {
+    Early,
     Stopped,
     Drained,
 }
@@ -87,8 +103,9 @@ impl<S: Stream> Engine<S> {
         sinks: Sinks,
         stats: Arc<Stats>,
     ) -> Self {
-        // Each read in flight is at most one job per shard and holds at least one entry.
-        let (outbox, outcomes) = mpsc::channel(config.engine.backlog * config.engine.worker_count() + 1);
+        // Each read in flight holds at least one entry, may have a visit behind it, and is at most one
+        // task per shard.
+        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 2) * config.engine.worker_count());
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
         Self {
             stream,
@@ -102,13 +119,11 @@ impl<S: Stream> Engine<S> {
             outcomes,
             flights: VecDeque::new(),
             in_flight: 0,
-            unsettled: None,
             totals: Totals::default(),
-            epoch: 0,
-            last_commit: (0, 0),
+            position: Position::default(),
             reads: 0,
-            last_read: EntryId::ZERO,
-            from: From::Pending(EntryId::ZERO),
+            pace: Pace::new(Duration::from_millis(config.engine.checkpoint_every_ms)),
+            recovery: Recovery::default(),
         }
     }
 
@@ -129,17 +144,16 @@ impl<S: Stream> Engine<S> {
                 }
                 break;
             };
-            let undisturbed = self.resume(acquired)?;
-            if !undisturbed
-                && let Some(last) = self.sinks.last_in_file()
-                && let Ok(missed) = self.stream.alerts_after(&last).await
-            {
-                self.sinks.catch_up(missed);
-            }
-            match self.work(until, &mut stop, &mut retry).await {
+            let ended = match self.resume(&acquired, &stop).await? {
+                Ok(true) => self.work(until, &mut stop, &mut retry).await,
+                Ok(false) => Ok(Ended::Early),
+                Err(error) => Err(error),
+            };
+            match ended {
                 Ok(ended) => {
                     self.stream.release().await;
                     match ended {
+                        Ended::Early => info!("stopped before anything was read"),
                         Ended::Stopped => info!("stopped; everything that was read is committed"),
                         Ended::Drained => info!("drained"),
                     }
@@ -156,7 +170,7 @@ impl<S: Stream> Engine<S> {
             }
         }
         self.shards.drain(..).for_each(ShardHandle::join);
-        Ok((self.epoch > 0).then_some(self.totals))
+        Ok((self.position.epoch() > 0).then_some(self.totals))
     }
 
     /// Becomes the owner, however long it takes; `None` when told to stop.
@@ -176,7 +190,7 @@ impl<S: Stream> Engine<S> {
                     }
                     retry_in
                 }
-                Err(StreamError::Misconfigured(what)) if self.epoch == 0 => bail!(what),
+                Err(StreamError::Misconfigured(what)) if self.position.epoch() == 0 => bail!(what),
                 Err(error) => {
                     retry.after(&error);
                     retry.pause()
@@ -190,34 +204,56 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Goes on with what is in flight, or starts afresh if another host has committed meanwhile.
-    /// Returns whether nobody has.
-    fn resume(&mut self, acquired: Acquired) -> Result<bool> {
-        // A commit is known by its number and the epoch it was made under: two hosts may count alike.
-        let last = (acquired.totals.commits, acquired.committed_under);
-        if let Some(commit) = self.unsettled.take_if(|commit| (commit.totals.commits, self.epoch) == last) {
+    /// Goes on with what is in flight, or from what is saved. `Ok(false)`: told to stop meanwhile.
+    async fn resume(&mut self, acquired: &Acquired, stop: &watch::Receiver<bool>) -> Result<Result<bool, StreamError>> {
+        let (resume, happened) = self.position.resume(acquired);
+        if let Some(commit) = happened {
             self.committed(&commit);
         }
-        let undisturbed = self.epoch > 0 && last == self.last_commit;
-        self.epoch = acquired.epoch;
-        self.last_commit = last;
-        if undisturbed {
-            // What is in flight lies before this point; an answer that was lost left its entries after it.
-            if self.from == From::New {
-                self.from = From::Pending(self.last_read);
+        match resume {
+            Resume::Undisturbed => Ok(Ok(true)),
+            Resume::Emptied => {
+                error!(
+                    commits = self.totals.commits,
+                    entries_in_hand = self.in_flight,
+                    "the server has lost all its data; going on with what this host knows"
+                );
+                self.pace.restart();
+                self.visit(0..CHUNKS).await;
+                Ok(Ok(true))
             }
-            return Ok(true);
+            Resume::Afresh => {
+                if self.totals.commits > acquired.totals.commits {
+                    error!(
+                        commits = self.totals.commits - acquired.totals.commits,
+                        "the server has come back with older data; going on from there: what came after it is worked \
+                         again, and its alerts are published again under the same ids"
+                    );
+                }
+                self.flights.clear();
+                self.in_flight = 0;
+                self.totals = acquired.totals;
+                self.recovery = Recovery { first: true, attempt: acquired.attempt, ..Recovery::default() };
+                self.pace.restart();
+                self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
+                self.start_shards()?;
+                let restored = self.restore(acquired, stop).await;
+                if matches!(restored, Ok(true)) {
+                    self.position.restored();
+                    self.catch_up().await;
+                }
+                Ok(restored)
+            }
         }
-        self.flights.clear();
-        self.in_flight = 0;
-        self.unsettled = None;
-        self.totals = acquired.totals;
-        self.last_read = acquired.last_delivered;
-        self.from = From::Pending(EntryId::ZERO);
-        self.ingest.reset(acquired.clock);
-        self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
-        self.start_shards()?;
-        Ok(false)
+    }
+
+    /// Adds to the file what an earlier life had published but not written there.
+    async fn catch_up(&mut self) {
+        if let Some(last) = self.sinks.last_in_file()
+            && let Ok(missed) = self.stream.alerts_after(&last).await
+        {
+            self.sinks.catch_up(missed);
+        }
     }
 
     fn start_shards(&mut self) -> Result<()> {
@@ -242,7 +278,7 @@ impl<S: Stream> Engine<S> {
         let mut adopt_at = Instant::now();
         loop {
             let mut adopting = adopt_at <= Instant::now();
-            if adopting && self.flights.is_empty() && self.unsettled.is_none() {
+            if adopting && self.flights.is_empty() && !self.position.has_unsettled() {
                 self.adopt().await?;
                 adopt_at = Instant::now() + ADOPT_EVERY;
                 adopting = false;
@@ -250,49 +286,84 @@ impl<S: Stream> Engine<S> {
             while let Ok(worked) = self.outcomes.try_recv() {
                 self.accept(worked);
             }
+            if let Some(chunks) = self.pace.due(Instant::now(), self.ingest.chunk_sizes()) {
+                self.visit(chunks).await;
+            }
             let stopping = *stop.borrow();
-            let free = self.config.engine.backlog.saturating_sub(self.in_flight);
             // What is adopted must be read apart from what is in flight, which is pending too.
-            let count = if stopping || adopting { 0 } else { free.min(self.config.stream.batch) };
+            let count = if stopping || adopting { 0 } else { self.wanted() };
             let commit = self.next_commit();
-            if commit.done.is_empty() && (count == 0 || caught_up) {
+            if commit.is_empty() && (count == 0 || caught_up) {
                 if !self.flights.is_empty() {
                     if let Some(worked) = self.outcomes.recv().await {
                         self.accept(worked);
                     }
                     continue;
                 }
-                if stopping {
-                    return Ok(Ended::Stopped);
-                }
-                if until == Until::Drained {
-                    return Ok(Ended::Drained);
+                if stopping || until == Until::Drained {
+                    // The next start then has nothing to read again.
+                    if let Some(chunks) = self.pace.rest(self.ingest.chunk_sizes()) {
+                        self.visit(chunks).await;
+                        continue;
+                    }
+                    return Ok(if stopping { Ended::Stopped } else { Ended::Drained });
                 }
                 tokio::select! {
                     // Dropping the wait loses nothing: it has no effect on the partition.
-                    waited = self.stream.wait(self.last_read) => waited?,
+                    waited = self.stream.wait(self.position.last_read()) => waited?,
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 caught_up = false;
                 continue;
             }
-            let from = self.from;
-            let answer = self.stream.step(&commit, Read { from, count }).await;
-            let entries = match answer {
-                Ok(entries) => entries,
-                Err(error) => {
-                    self.unsettled = (!commit.done.is_empty()).then_some(commit);
-                    return Err(error);
-                }
-            };
+            let from = self.position.from();
+            let delivered = self.step(commit, Read { from, count }).await?;
             retry.reached();
-            self.committed(&commit);
             if count > 0 {
-                caught_up = self.note_read(from, &entries, count);
+                caught_up = self.note_read(&delivered, count);
             }
+            let entries = delivered.entries;
             if !entries.is_empty() {
-                self.submit(entries, from != From::New);
+                self.take_up(entries, from != From::New).await?;
+            } else if from != From::New && count > 0 {
+                self.recovery.careful = false;
             }
+        }
+    }
+
+    /// Whether there is nothing more to read for now.
+    fn note_read(&mut self, delivered: &Delivered, count: usize) -> bool {
+        let after = self.position.last_read();
+        let Progress { caught_up, skipped } = self.position.read(delivered, count);
+        if skipped > 0 {
+            let before = delivered.entries.first().map_or_else(|| "the end".to_owned(), |id| id.to_string());
+            warn!(entries = skipped, %after, before, "entries were trimmed away before they were read");
+            self.totals.entries += skipped;
+            self.totals.lost += skipped;
+        }
+        caught_up
+    }
+
+    async fn step(&mut self, commit: Commit, read: Read) -> Result<Delivered, StreamError> {
+        match self.stream.step(&commit, read).await {
+            Ok(delivered) => {
+                self.committed(&commit);
+                Ok(delivered)
+            }
+            Err(error) => {
+                self.position.unsettled(commit);
+                Err(error)
+            }
+        }
+    }
+
+    /// How many entries to read now.
+    fn wanted(&self) -> usize {
+        let free = self.config.engine.backlog.saturating_sub(self.in_flight);
+        match self.position.from() {
+            From::Pending(_) if self.recovery.careful && !self.flights.is_empty() => 0,
+            From::Pending(_) if self.recovery.careful || self.recovery.first => 1,
+            _ => free.min(self.config.stream.batch),
         }
     }
 
@@ -303,43 +374,92 @@ impl<S: Stream> Engine<S> {
         self.totals.entries += adopted.lost.len() as u64;
         self.totals.lost += adopted.lost.len() as u64;
         if adopted.entries > 0 {
-            self.from = From::Pending(EntryId::ZERO);
+            self.position.reread_pending();
         }
         Ok(())
     }
 
-    /// Whether there is nothing more to read for now.
-    fn note_read(&mut self, from: From, entries: &Entries, count: usize) -> bool {
-        let last = entries.len().checked_sub(1).and_then(|last| entries.get(last)).map(|entry| entry.id);
-        if let Some(last) = last {
-            self.last_read = self.last_read.max(last);
+    /// Works what was read, unless it is an entry that has ended the process too often.
+    async fn take_up(&mut self, entries: Entries, recovered: bool) -> Result<(), StreamError> {
+        let alone = recovered && (self.recovery.careful || self.recovery.first);
+        let (true, Some(entry)) = (alone, entries.first()) else {
+            self.submit(entries, recovered).await;
+            return Ok(());
+        };
+        self.recovery.first = false;
+        let before = self.recovery.attempt.filter(|(tried, _)| *tried == entry).map_or(0, |(_, times)| times);
+        // It was given to this group once before its first recovery.
+        let deliveries = before + 1;
+        let most = self.config.stream.max_deliveries;
+        if most > 0 && deliveries >= most {
+            error!(%entry, deliveries, "a host has died whenever it worked this entry; it is set aside");
+            let reason =
+                format!("a host died each of the {deliveries} times that it worked this entry (stream.max_deliveries)");
+            self.set_aside(entries, reason).await;
+            return Ok(());
         }
-        match (from, last) {
-            (From::Pending(_), Some(last)) => {
-                self.from = From::Pending(last);
-                false
-            }
-            (From::Pending(_), None) => {
-                self.from = From::New;
-                false
-            }
-            (From::New, _) => entries.len() < count,
+        self.recovery.careful |= before > 0;
+        let attempt = Some((entry, before + 1));
+        let mark = Commit { attempt, ..Commit::default() };
+        if let Err(error) = self.step(mark, Read { from: self.position.from(), count: 0 }).await {
+            // Nothing is in flight: reading from the start finds this entry again.
+            self.position.reread_pending();
+            self.recovery.first = true;
+            return Err(error);
         }
+        self.recovery.attempt = attempt;
+        self.submit(entries, recovered).await;
+        Ok(())
     }
 
-    fn submit(&mut self, entries: Entries, recovered: bool) {
+    async fn submit(&mut self, entries: Entries, recovered: bool) {
         self.reads += 1;
         let mut routed = self.ingest.route(self.reads, &entries);
         tell_lost(&routed.lost);
         self.stats.unseen.fetch_add(routed.untimed, Relaxed);
-        let flight = Flight::new(self.reads, entries, recovered, &mut routed, self.ingest.clock());
-        self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
-        self.in_flight += flight.entries();
-        self.flights.push_back(flight);
+        let out_of_order = self.position.works(&entries);
+        let mut flight = Flight::new(self.reads, entries, recovered, &mut routed, self.place());
+        flight.out_of_order = out_of_order;
+        self.launch(flight);
         for (shard, job) in self.shards.iter().zip(routed.jobs) {
             if let Some(job) = job {
-                shard.submit(job);
+                shard.submit(Task::Work(job)).await;
             }
+        }
+        if out_of_order {
+            self.visit(0..CHUNKS).await;
+        }
+    }
+
+    async fn set_aside(&mut self, entries: Entries, reason: String) {
+        self.reads += 1;
+        let out_of_order = self.position.works(&entries);
+        let mut flight = Flight::set_aside(self.reads, entries, reason, self.place());
+        flight.out_of_order = out_of_order;
+        self.launch(flight);
+        if out_of_order {
+            self.visit(0..CHUNKS).await;
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { newest: self.position.newest(), index: self.position.index(), clock: self.ingest.clock() }
+    }
+
+    fn launch(&mut self, flight: Flight) {
+        self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
+        self.in_flight += flight.entries();
+        self.pace.worked(flight.entries());
+        self.flights.push_back(flight);
+    }
+
+    /// Has the states of these chunks saved, as of all that was read so far.
+    async fn visit(&mut self, chunks: Range<u16>) {
+        self.reads += 1;
+        self.pace.started(&chunks);
+        self.flights.push_back(Flight::visit(self.reads, chunks.clone(), self.shards.len(), self.place()));
+        for shard in &self.shards {
+            shard.submit(Task::Save { read: self.reads, chunks: chunks.clone() }).await;
         }
     }
 
@@ -358,31 +478,44 @@ impl<S: Stream> Engine<S> {
 
     /// Everything that is worked and stands at the front: commits are in stream order.
     fn next_commit(&mut self) -> Commit {
-        if let Some(commit) = self.unsettled.take() {
+        if let Some(commit) = self.position.take_unsettled() {
             return commit;
         }
         let mut commit = Commit { totals: self.totals, ..Commit::default() };
         let now_ms = now_ms();
-        while self.flights.front().is_some_and(Flight::is_ready)
-            && let Some(flight) = self.flights.pop_front()
-        {
+        while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
+            if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
+                break;
+            }
+            let Some(flight) = self.flights.pop_front() else { break };
             commit.ticks += flight.ticks as u64;
+            if flight.is_visit() {
+                self.pace.saved(flight.saving, flight.saved_symbols());
+            }
             flight.settle(&self.generation, &self.ingest, now_ms, &mut commit);
         }
-        commit.totals.commits += u64::from(!commit.done.is_empty());
+        if let Some(visit) = &mut commit.visit {
+            visit.forgotten = std::mem::take(&mut self.recovery.forgotten);
+            visit.passed = std::mem::take(&mut self.recovery.passed);
+        }
+        commit.totals.commits += u64::from(commit.is_counted());
         commit
     }
 
     fn committed(&mut self, commit: &Commit) {
-        let Some(last) = commit.done.last() else { return };
+        if !commit.is_counted() {
+            return;
+        }
+        self.position.committed(commit);
         self.totals = commit.totals;
-        self.last_commit = (commit.totals.commits, self.epoch);
         self.in_flight -= commit.done.len();
         let Stats { completed, alerts, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);
         alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
-        lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);
+        if let Some(last) = commit.done.last() {
+            lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);
+        }
         self.sinks.publish(&commit.alerts);
     }
 }

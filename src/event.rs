@@ -80,6 +80,21 @@ impl Entries {
         self.entries.is_empty()
     }
 
+    /// Id of the first entry.
+    pub fn first(&self) -> Option<EntryId> {
+        self.entries.first().map(|(id, _)| *id)
+    }
+
+    /// Id of the last entry.
+    pub fn last(&self) -> Option<EntryId> {
+        self.entries.last().map(|(id, _)| *id)
+    }
+
+    /// Leaves out the entries of other ids.
+    pub fn retain(&mut self, keep: impl Fn(EntryId) -> bool) {
+        self.entries.retain(|(id, _)| keep(*id));
+    }
+
     /// The entry at `index`, in stream order.
     pub fn get(&self, index: usize) -> Option<Entry<'_>> {
         let (id, fields) = self.entries.get(index)?;

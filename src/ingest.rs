@@ -9,6 +9,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{
+    checkpoint::{CHUNKS, chunk_of},
     decode::{Decoder, Outcome},
     event::{Batch, Entries, EntryId, column, flag},
     stream::Clock,
@@ -56,10 +57,20 @@ pub struct Ingest {
     clock: Clock,
 }
 
-#[derive(Default)]
 struct Symbols {
     ids: FxHashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
+    /// By id: its saved state is of a later entry, and has yet to be restored.
+    awaited: Vec<bool>,
+    /// Symbols in each chunk of the saved state.
+    chunk_sizes: Vec<u32>,
+}
+
+impl Default for Symbols {
+    fn default() -> Self {
+        let chunk_sizes = vec![0; usize::from(CHUNKS)];
+        Self { ids: FxHashMap::default(), names: Vec::new(), awaited: Vec::new(), chunk_sizes }
+    }
 }
 
 impl Ingest {
@@ -72,6 +83,29 @@ impl Ingest {
     /// Forgets every symbol and goes on from `clock`: the shards have been started afresh.
     pub fn reset(&mut self, clock: Clock) {
         self.symbols = Symbols::default();
+        self.clock = clock;
+    }
+
+    /// Makes a symbol known whose saved state is restored later, by [`Ingest::restored`]; until then its
+    /// ticks are left out. Returns its number and its shard.
+    pub fn await_state(&mut self, symbol: &str) -> (u32, usize) {
+        let (id, shard, _) = self.symbols.intern(symbol, self.shards);
+        self.symbols.awaited[id as usize] = true;
+        (id, shard)
+    }
+
+    /// From now on the ticks of this symbol count.
+    pub fn restored(&mut self, symbol: u32) {
+        self.symbols.awaited[symbol as usize] = false;
+    }
+
+    /// How many symbols each chunk of the saved state has.
+    pub fn chunk_sizes(&self) -> &[u32] {
+        &self.symbols.chunk_sizes
+    }
+
+    /// Goes on from another event time.
+    pub fn reset_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
 
@@ -109,6 +143,9 @@ impl Ingest {
                 }
                 clock.time = clock.time.max(time);
                 let (id, shard, new) = symbols.intern(&tick.symbol, *shards);
+                if symbols.awaited[id as usize] {
+                    return;
+                }
                 let job = open(&mut jobs[shard], read, *columns);
                 if new {
                     job.symbols.push((id, symbols.names[id as usize].clone()));
@@ -168,6 +205,8 @@ impl Symbols {
         let id = u32::try_from(self.names.len()).expect("fewer symbols than ids");
         let name: Arc<str> = name.into();
         self.names.push(name.clone());
+        self.awaited.push(false);
+        self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
         self.ids.insert(name, id);
         (id, shard, true)
     }

@@ -20,6 +20,7 @@
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `sink`, and `engine`,
 //! which joins them.
 
+pub mod checkpoint;
 pub mod cli;
 pub mod commit;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod event;
 pub mod ingest;
 pub mod normalize;
 pub mod plugin;
+pub mod position;
 pub mod publish;
 mod retry;
 pub mod shard;

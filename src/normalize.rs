@@ -76,6 +76,11 @@ impl Normalizer {
         self.states.get(symbol as usize).and_then(|state| state.price).unwrap_or(f64::NAN)
     }
 
+    /// Event time of a symbol's last tick, ns; 0 when it had none.
+    pub fn last_time(&self, symbol: u32) -> u64 {
+        self.states.get(symbol as usize).map_or(0, |state| state.time)
+    }
+
     /// What is remembered of a symbol, for [`Self::restore`]; `None` when it had no tick.
     pub fn save(&self, symbol: u32) -> Option<Vec<u8>> {
         let state = self.states.get(symbol as usize).filter(|state| state.time > 0)?;

@@ -1,14 +1,17 @@
 //! One worker thread: the symbols hashed to it, and its own instance of each detector.
 //!
-//! Invariant: for each job that comes in, one [`Worked`] goes out, in the same
-//! order, whatever the detectors do.
+//! Invariant: for each task that is to be answered, one [`Worked`] goes out, in the
+//! order of the tasks, whatever the detectors do.
 
-use std::{sync::Arc, thread};
+mod memory;
+
+use std::{ops::Range, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+use self::memory::Memory;
 use crate::{
     event::{Batch, CLOCK, Direction},
     ingest::Job,
@@ -16,7 +19,34 @@ use crate::{
     plugin::{DetectorSpec, Fault, Generation, Instance, bindings},
 };
 
-/// What a shard made of a job.
+/// What a shard is asked to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Work these rows; answered.
+    Work(Job),
+    /// Save the states of its symbols in these chunks; answered.
+    Save {
+        /// Number of the visit, counted with the reads.
+        read: u64,
+        /// Chunks of the visit.
+        chunks: Range<u16>,
+    },
+    /// Go on with these symbols where they were saved; not answered.
+    Restore(Vec<SavedSymbol>),
+}
+
+/// A symbol with its packed state.
+#[derive(Debug)]
+pub struct SavedSymbol {
+    /// Its number in this run.
+    pub id: u32,
+    /// Its name.
+    pub name: Arc<str>,
+    /// As [`crate::checkpoint::Packer`] packs it.
+    pub packed: Vec<u8>,
+}
+
+/// What a shard made of a task.
 #[derive(Debug, Default)]
 pub struct Worked {
     /// Number of the read.
@@ -27,6 +57,10 @@ pub struct Worked {
     pub faulted: Vec<Faulted>,
     /// What was repaired.
     pub repaired: NormalizeCounts,
+    /// Symbols that have changed since they were last saved, with their packed states.
+    pub saved: Vec<(Arc<str>, Vec<u8>)>,
+    /// How long saving took.
+    pub saving: Duration,
 }
 
 /// A detection, its numbers resolved.
@@ -67,12 +101,13 @@ pub struct Faulted {
 
 /// The engine's end of a shard.
 pub struct ShardHandle {
-    jobs: mpsc::Sender<Job>,
+    tasks: mpsc::Sender<Task>,
     thread: thread::JoinHandle<()>,
 }
 
 impl ShardHandle {
-    /// Starts a worker thread. `queue` is at least the number of jobs that can be in flight.
+    /// Starts a worker thread. `outbox` has room for every answer that can be waiting: a worker never
+    /// waits for the engine, so the engine may wait for a worker.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -83,33 +118,42 @@ impl ShardHandle {
         queue: usize,
         outbox: mpsc::Sender<Worked>,
     ) -> Result<Self> {
-        let (jobs, mut inbox) = mpsc::channel::<Job>(queue);
+        let memory = Memory::new()?;
+        let (tasks, mut inbox) = mpsc::channel::<Task>(queue);
         let thread = thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || {
                 let _ends = EndsProcess;
-                let mut shard = Shard::new(&generation, normalizer);
-                while let Some(job) = inbox.blocking_recv() {
-                    if outbox.blocking_send(shard.work(job)).is_err() {
+                let mut shard = Shard::new(&generation, normalizer, memory);
+                while let Some(task) = inbox.blocking_recv() {
+                    let answer = match task {
+                        Task::Work(job) => shard.work(job),
+                        Task::Save { read, chunks } => shard.save(read, chunks),
+                        Task::Restore(states) => {
+                            shard.restore(states);
+                            continue;
+                        }
+                    };
+                    if outbox.blocking_send(answer).is_err() {
                         break;
                     }
                 }
             })
             .context("failed to start a worker thread")?;
-        Ok(Self { jobs, thread })
+        Ok(Self { tasks, thread })
     }
 
-    /// Hands over a job. The queue has room: the engine keeps what is in flight below its length.
-    pub fn submit(&self, job: Job) {
-        if self.jobs.try_send(job).is_err() {
+    /// Hands over a task; waits while the queue is full.
+    pub async fn submit(&self, task: Task) {
+        if self.tasks.send(task).await.is_err() {
             warn!("a worker has ended early");
         }
     }
 
     /// Lets the worker finish what it has, and end.
     pub fn join(self) {
-        let Self { jobs, thread } = self;
-        drop(jobs);
+        let Self { tasks, thread } = self;
+        drop(tasks);
         // A worker that panicked has ended the process.
         let _ = thread.join();
     }
@@ -132,6 +176,7 @@ struct Shard {
     symbols: Vec<(u32, Arc<str>)>,
     normalizer: Normalizer,
     slots: Vec<Slot>,
+    memory: Memory,
 }
 
 /// A detector's place in the shard.
@@ -143,19 +188,24 @@ struct Slot {
     /// The rows it sees, and where they stand in the shard's batch. Only for those that don't see all.
     selected: Batch,
     selected_rows: Vec<u32>,
+    /// Hash of what must be the same for a saved state to be read.
+    schema: u64,
+    /// That it warms up again has been said.
+    told_cold: bool,
 }
 
 impl Shard {
-    fn new(generation: &Generation, normalizer: Normalizer) -> Self {
+    fn new(generation: &Generation, normalizer: Normalizer, memory: Memory) -> Self {
         let slots = generation.detectors.iter().map(|spec| Slot::new(spec.clone())).collect();
-        Self { symbols: Vec::new(), normalizer, slots }
+        Self { symbols: Vec::new(), normalizer, slots, memory }
     }
 
     fn work(&mut self, mut job: Job) -> Worked {
         self.symbols.extend(job.symbols.iter().cloned());
+        self.memory.note(&job);
         let repaired = self.normalizer.apply(&mut job.batch);
         let mut worked = Worked { read: job.read, repaired, ..Worked::default() };
-        let Self { symbols, normalizer, slots } = self;
+        let Self { symbols, normalizer, slots, memory } = self;
         for (detector, slot) in slots.iter_mut().enumerate() {
             let detector = detector as u16;
             match slot.detect(&job, symbols) {
@@ -168,6 +218,8 @@ impl Shard {
                 }
                 Err(fault) => {
                     slot.instance = None;
+                    // What it knew of any symbol is gone, and must not come back from a saved state.
+                    memory.all_changed();
                     let entry = job.batch.entry.first().copied().unwrap_or(0);
                     worked.faulted.push(Faulted { detector, entry, rows: job.batch.len(), fault });
                 }
@@ -179,7 +231,15 @@ impl Shard {
 
 impl Slot {
     fn new(spec: Arc<DetectorSpec>) -> Self {
-        Self { spec, instance: None, wanted: Vec::new(), selected: Batch::default(), selected_rows: Vec::new() }
+        Self {
+            schema: spec.schema(),
+            spec,
+            instance: None,
+            wanted: Vec::new(),
+            selected: Batch::default(),
+            selected_rows: Vec::new(),
+            told_cold: false,
+        }
     }
 
     /// Detections with their rows counted in the shard's batch.
@@ -188,34 +248,40 @@ impl Slot {
         job: &Job,
         symbols: &[(u32, Arc<str>)],
     ) -> Result<Vec<bindings::tickhound::detector::types::Detection>, Fault> {
-        self.note_wanted(&job.symbols);
-        let instance = match &mut self.instance {
-            Some(instance) => {
-                introduce(instance, &self.spec, &job.symbols)?;
-                instance
-            }
-            // The first one, or the last one faulted: it starts anew, and gets to know every symbol.
-            None => {
-                let mut fresh = self.spec.start()?;
-                introduce(&mut fresh, &self.spec, symbols)?;
-                self.instance.insert(fresh)
-            }
+        self.make_ready(&job.symbols, symbols)?;
+        let Self { spec, instance: Some(instance), wanted, selected, selected_rows, .. } = self else {
+            return Ok(Vec::new());
         };
         if job.batch.is_empty() {
             return Ok(Vec::new());
         }
-        if self.spec.wants_all() {
+        if spec.wants_all() {
             return instance.detect(&job.batch);
         }
-        select(&job.batch, &self.wanted, &mut self.selected, &mut self.selected_rows);
-        if self.selected.is_empty() {
+        select(&job.batch, wanted, selected, selected_rows);
+        if selected.is_empty() {
             return Ok(Vec::new());
         }
-        let mut detections = instance.detect(&self.selected)?;
+        let mut detections = instance.detect(selected)?;
         for found in &mut detections {
-            found.row = self.selected_rows[found.row as usize];
+            found.row = selected_rows[found.row as usize];
         }
         Ok(detections)
+    }
+
+    /// Sees to it that there is an instance, and that it knows the `new` ones of `symbols`.
+    fn make_ready(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
+        self.note_wanted(new);
+        match &mut self.instance {
+            Some(instance) => introduce(instance, &self.spec, new),
+            // The first one, or the last one faulted: it starts anew, and gets to know every symbol.
+            None => {
+                let mut fresh = self.spec.start()?;
+                introduce(&mut fresh, &self.spec, symbols)?;
+                self.instance = Some(fresh);
+                Ok(())
+            }
+        }
     }
 
     fn note_wanted(&mut self, symbols: &[(u32, Arc<str>)]) {

@@ -8,16 +8,19 @@ pub mod owner;
 pub mod redis;
 pub mod simulated;
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
-use crate::event::{Alert, DeadLetter, Entries, EntryId};
+use crate::{
+    checkpoint::{Saved, Visit},
+    event::{Alert, DeadLetter, Entries, EntryId},
+};
 
 /// Totals over the life of the partition's group, kept with each commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
     /// Commits made; tells after a lost connection whether the last one happened.
     pub commits: u64,
-    /// Entries acknowledged.
+    /// Entries acknowledged, or lost.
     pub entries: u64,
     /// Alerts published.
     pub alerts: u64,
@@ -25,8 +28,11 @@ pub struct Totals {
     pub quiet: u64,
     /// Dead letters: entries that are no tick, and ticks on which a detector failed.
     pub dead: u64,
-    /// Entries whose body was trimmed away before they were read.
+    /// Entries that were trimmed away before they were worked.
     pub lost: u64,
+    /// Entries that were worked, and trimmed away before a recovery could read them again: what
+    /// detectors knew of them is lost.
+    pub state_gap: u64,
 }
 
 /// Everything that one or more batches caused.
@@ -44,6 +50,28 @@ pub struct Commit {
     pub totals: Totals,
     /// What the router must know to go on as if it had never stopped.
     pub clock: Clock,
+    /// The newest entry worked so far; adopted ones, worked later, may be older.
+    pub newest: EntryId,
+    /// Entries ever added to the stream up to `newest`; `None` if that is not known.
+    pub index: Option<u64>,
+    /// Entries among the dead letters that must not be worked when the stream is re-read.
+    pub poison: Vec<EntryId>,
+    /// States as of the end of this commit.
+    pub visit: Option<Visit>,
+    /// The entry that is about to be tried again, and how often that has been done.
+    pub attempt: Option<(EntryId, u64)>,
+}
+
+impl Commit {
+    /// Whether there is nothing to be written.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.visit.is_none() && self.attempt.is_none()
+    }
+
+    /// Whether it counts among [`Totals::commits`].
+    pub fn is_counted(&self) -> bool {
+        !self.done.is_empty() || self.visit.is_some()
+    }
 }
 
 /// Event time of the partition, as of a commit.
@@ -75,8 +103,29 @@ pub struct Read {
     pub count: usize,
 }
 
-/// A partition that is now ours.
+/// What a step has read.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// In stream order.
+    pub entries: Entries,
+    /// How the stream stood just before; `None` if the read was not of new entries, or the server does
+    /// not tell.
+    pub extent: Option<Extent>,
+}
+
+/// How much a stream has held.
 #[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Entries ever added.
+    pub added: u64,
+    /// Entries trimmed or deleted.
+    pub removed: u64,
+    /// Whether no other consumer of the group takes entries.
+    pub alone: bool,
+}
+
+/// A partition that is now ours.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Acquired {
     /// Raised at each acquisition; checked in every step.
     pub epoch: u64,
@@ -86,8 +135,15 @@ pub struct Acquired {
     pub committed_under: u64,
     /// As of the last commit.
     pub clock: Clock,
+    /// The newest entry that was worked; `None` when there was no commit.
+    pub newest: Option<EntryId>,
+    /// Entries ever added to the stream up to that one, or to where the group begins; `None` if that is
+    /// not known.
+    pub index: Option<u64>,
     /// The newest entry that the group was given.
     pub last_delivered: EntryId,
+    /// The pending entry that was tried last, and how often.
+    pub attempt: Option<(EntryId, u64)>,
 }
 
 /// What was taken over from other consumers of the group.
@@ -133,7 +189,21 @@ pub trait Stream: Send {
     fn acquire(&mut self) -> impl Future<Output = Result<Acquire, StreamError>> + Send;
 
     /// One atomic step: all of `commit` happens or nothing, and then the read.
-    fn step(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<Entries, StreamError>> + Send;
+    fn step(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<Delivered, StreamError>> + Send;
+
+    /// The states that visits have saved.
+    fn saved(&mut self) -> impl Future<Output = Result<Saved, StreamError>> + Send;
+
+    /// Entries after one id and up to another, in stream order, at most `count`. Has no effect.
+    fn history(
+        &mut self,
+        after: EntryId,
+        through: EntryId,
+        count: usize,
+    ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
+
+    /// Entries up to `through` that were given to a consumer of the group and not acknowledged.
+    fn pending(&mut self, through: EntryId) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
 
     /// Takes over what dead consumers of the group left pending.
     fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;

@@ -33,7 +33,12 @@ impl<D: Detector> Instance<D> {
     }
 
     pub(crate) fn describe() -> Manifest {
-        Manifest { state_version: D::STATE_VERSION, state_outlives_params: D::STATE_OUTLIVES_PARAMS, ..D::manifest().0 }
+        Manifest {
+            state_version: D::STATE_VERSION,
+            state_outlives_params: D::STATE_OUTLIVES_PARAMS,
+            wants_clock: D::WANTS_CLOCK,
+            ..D::manifest().0
+        }
     }
 
     pub(crate) fn configure(&mut self, values: &[(String, Value)]) -> Result<Readiness, String> {

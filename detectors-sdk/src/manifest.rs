@@ -35,6 +35,7 @@ impl Manifest {
             params: Vec::new(),
             state_version: 1,
             state_outlives_params: false,
+            wants_clock: false,
         })
     }
 

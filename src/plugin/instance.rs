@@ -9,7 +9,9 @@ use wasmtime::Store;
 use super::{
     bindings::{
         Detector,
-        tickhound::detector::types::{Batch as TicksParam, Detection, Symbol, ValueParam},
+        tickhound::detector::types::{
+            Batch as TicksParam, Detection, Symbol, SymbolStateParam, SymbolStateResult, ValueParam,
+        },
     },
     fault::{Fault, describe_fault},
     guest::{Guest, Limits, ticks},
@@ -101,6 +103,37 @@ impl Instance {
             Ok(detections) => check(detections, batch, &self.introduced),
             Err(error) => Err(describe_fault(&error, &mut self.store, self.limits)),
         }
+    }
+
+    /// What it remembers of those of `symbols` that it has seen: id and its own encoding.
+    ///
+    /// # Errors
+    /// A fault; the instance must be dropped.
+    pub fn save(&mut self, symbols: &[u32]) -> Result<Vec<(u32, Vec<u8>)>, Fault> {
+        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        match self.guest.call_save(&mut self.store, symbols) {
+            Ok(states) => {
+                let wrong = states.iter().find(|saved| !symbols.contains(&saved.symbol));
+                match wrong {
+                    Some(saved) => Err(Fault::Contract(format!("saved symbol {}, unasked", saved.symbol))),
+                    None => Ok(states.into_iter().map(|SymbolStateResult { symbol, state }| (symbol, state)).collect()),
+                }
+            }
+            Err(error) => Err(describe_fault(&error, &mut self.store, self.limits)),
+        }
+    }
+
+    /// Goes on with symbols, introduced before, where [`Instance::save`] left them. The inner error
+    /// is the detector's own sentence on why it can't; then nothing has changed.
+    ///
+    /// # Errors
+    /// A fault; the instance must be dropped.
+    pub fn restore(&mut self, state_version: u32, states: &[(u32, &[u8])]) -> Result<Result<(), String>, Fault> {
+        let states: Vec<SymbolStateParam<'_>> =
+            states.iter().map(|(symbol, state)| SymbolStateParam { symbol: *symbol, state }).collect();
+        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        let answer = self.guest.call_restore(&mut self.store, state_version, &states);
+        answer.map_err(|error| describe_fault(&error, &mut self.store, self.limits))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 use tracing::info;
 use wildmatch::WildMatch;
 
@@ -46,6 +47,16 @@ impl DetectorSpec {
     /// Whether it sees every symbol, so that batches need no filtering.
     pub fn wants_all(&self) -> bool {
         self.symbols.is_none()
+    }
+
+    /// Hash of what must be the same for a saved state of this detector to be read again: the plugin's
+    /// name and state version, and its parameters unless it says that states outlive them.
+    pub fn schema(&self) -> u64 {
+        let manifest = &self.plugin.manifest;
+        let params = if manifest.state_outlives_params { &[] } else { self.params.as_slice() };
+        let text = format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version);
+        let digest = Sha256::digest(text);
+        u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
     }
 
     /// A fresh instance.

@@ -15,10 +15,11 @@ mod adopt;
 mod keys;
 mod lease;
 mod reply;
+mod state;
 mod survey;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -36,8 +37,9 @@ use self::{
     lease::{Lease, LeaseAnswer},
     reply::{Checkpoint, parse_read},
 };
-use super::{Acquire, Acquired, Adopted, Commit, From, Read, Stream, StreamError};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, Extent, From, Read, Stream, StreamError};
 use crate::{
+    checkpoint::Saved,
     config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
     event::{Entries, EntryId},
     publish::json_line,
@@ -63,8 +65,10 @@ pub struct RedisStream {
     /// Alerts and dead letters whose entries are acknowledged, but which the server refused: another
     /// program put a key of another type in their stream's place.
     owed: Vec<Cmd>,
-    /// The newest entry that was committed; adopted ones, committed later, may be older.
-    newest: EntryId,
+    /// Whether this process has owned the partition before.
+    owned_before: bool,
+    /// Whether no other consumer of the group holds or takes entries, as far as was seen.
+    alone: bool,
 }
 
 /// What lives from one acquisition to the next error.
@@ -93,7 +97,8 @@ impl RedisStream {
             lease,
             left_alone: HashSet::new(),
             owed: Vec::new(),
-            newest: EntryId::ZERO,
+            owned_before: false,
+            alone: false,
         })
     }
 
@@ -118,18 +123,24 @@ impl RedisStream {
             LeaseAnswer::Ours(epoch) => epoch,
         };
         let checkpoint: Checkpoint = query(&mut steps, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
-        self.create_group(&mut steps, &checkpoint).await?;
+        let created = self.create_group(&mut steps, &checkpoint).await?;
         let groups: Value = query(&mut steps, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
         let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
+        let stream: Value = query(&mut steps, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        let index = match (reply::extent(&stream, true), created) {
+            (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
+            (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
+            _ => checkpoint.index,
+        };
 
         let mut arm = redis::pipe();
         self.arm(&mut arm);
         let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
         check_epoch(replies.last(), epoch)?;
         self.session = Some(Session { steps, waits, epoch });
-        let Checkpoint { last, totals, epoch: committed_under, clock, .. } = checkpoint;
-        self.newest = last.unwrap_or_default();
-        Ok(Acquire::Owned(Acquired { epoch, totals, committed_under, clock, last_delivered }))
+        self.owned_before = true;
+        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, .. } = checkpoint;
+        Ok(Acquire::Owned(Acquired { epoch, totals, committed_under, clock, newest, index, last_delivered, attempt }))
     }
 
     /// What would break the promise later is refused now.
@@ -145,6 +156,7 @@ impl RedisStream {
             (&self.keys.lease, "string"),
             (&self.keys.epoch, "string"),
             (&self.keys.checkpoint, "hash"),
+            (&self.keys.state, "hash"),
         ];
         for (key, kind) in expected {
             let found: String = query(connection, cmd("TYPE").arg(key)).await?;
@@ -171,18 +183,24 @@ impl RedisStream {
         Ok(())
     }
 
+    /// Makes sure that there is a group; where it begins if it is new.
     async fn create_group(
         &self,
         connection: &mut MultiplexedConnection,
         checkpoint: &Checkpoint,
-    ) -> Result<(), StreamError> {
-        // A group that vanished is created where its last commit was: earlier would repeat, later would skip.
+    ) -> Result<Option<Start>, StreamError> {
+        // A group that vanished is created where its last commit was: earlier would repeat, later would
+        // skip. If the server has lost everything, what it has now came after that.
         let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
-        let start = match (known, self.config.start) {
-            (Some(last), _) => last.to_string(),
-            (None, Start::Earliest) => "0".to_owned(),
-            (None, Start::Latest) => "$".to_owned(),
-            (None, Start::After(id)) => id.to_string(),
+        let begin = match known {
+            Some(last) => Start::After(last),
+            None if self.owned_before => Start::Earliest,
+            None => self.config.start,
+        };
+        let start = match begin {
+            Start::Earliest => "0".to_owned(),
+            Start::Latest => "$".to_owned(),
+            Start::After(id) => id.to_string(),
         };
         let mut create = cmd("XGROUP");
         create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
@@ -194,10 +212,10 @@ impl RedisStream {
                 let StreamConfig { key, group, .. } = &self.config;
                 info!(%group, stream = %key, at = %start, "created the consumer group");
             }
-            Err(error) if error.code() == Some("BUSYGROUP") => {}
+            Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
             Err(error) => return Err(unavailable(error)),
         }
-        Ok(())
+        Ok(Some(begin))
     }
 
     /// The transaction of a step; returns the position of `EXEC`'s reply.
@@ -219,12 +237,23 @@ impl RedisStream {
                 pipe.arg(name).arg(value);
             }
         }
-        if let Some(last) = commit.done.last() {
+        if !commit.done.is_empty() {
             pipe.cmd("XACK").arg(&self.config.key).arg(&self.config.group);
             for id in &commit.done {
                 pipe.arg(id.to_string());
             }
-            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, self.newest.max(*last), commit, epoch, now_ms()));
+        }
+        if commit.is_counted() {
+            let at_ms = now_ms();
+            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, commit, epoch, at_ms));
+            state::write(&mut pipe, &self.keys.state, commit, at_ms);
+            state::write_poison(&mut pipe, &self.keys.state, &commit.poison);
+        }
+        if let Some((entry, times)) = commit.attempt {
+            pipe.cmd("HSET").arg(&self.keys.checkpoint).arg("attempt").arg(format!("{entry} {times}"));
+        }
+        if read.count > 0 && read.from == From::New {
+            pipe.cmd("XINFO").arg("STREAM").arg(&self.config.key);
         }
         if read.count > 0 {
             let from = match read.from {
@@ -258,7 +287,7 @@ impl Stream for RedisStream {
         answer
     }
 
-    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Entries, StreamError> {
+    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {
         let epoch = open(&mut self.session)?.epoch;
         let (pipe, exec) = self.transaction(commit, read, epoch);
         let session = open(&mut self.session)?;
@@ -272,7 +301,6 @@ impl Stream for RedisStream {
             Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
             _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
         };
-        self.newest = self.newest.max(commit.done.last().copied().unwrap_or_default());
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len();
         let commands = pipe.cmd_iter().skip(1).zip(results).take(publishes);
@@ -287,10 +315,24 @@ impl Stream for RedisStream {
             return Err(StreamError::Unavailable(refused));
         }
         check_epoch(replies.last(), epoch)?;
-        match results.last() {
-            Some(value) if read.count > 0 => parse_read(value).map_err(StreamError::Unavailable),
-            _ => Ok(Entries::default()),
-        }
+        let Some((value, before)) = results.split_last().filter(|_| read.count > 0) else {
+            return Ok(Delivered::default());
+        };
+        let entries = parse_read(value).map_err(StreamError::Unavailable)?;
+        let stream = before.last().filter(|_| read.from == From::New);
+        Ok(Delivered { entries, extent: stream.and_then(|stream| reply::extent(stream, self.alone)) })
+    }
+
+    async fn saved(&mut self) -> Result<Saved, StreamError> {
+        self.read_saved().await
+    }
+
+    async fn history(&mut self, after: EntryId, through: EntryId, count: usize) -> Result<Entries, StreamError> {
+        self.read_history(after, through, count).await
+    }
+
+    async fn pending(&mut self, through: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+        self.read_pending(through).await
     }
 
     async fn adopt(&mut self) -> Result<Adopted, StreamError> {

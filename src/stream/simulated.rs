@@ -4,13 +4,14 @@
 //! the rest of the engine is the real one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Acquire, Acquired, Adopted, Clock, Commit, From, Read, Stream, StreamError, Totals};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Totals};
 use crate::{
+    checkpoint::Saved,
     event::{Alert, Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
 };
@@ -72,11 +73,10 @@ impl SimulatedStream {
 
 impl Stream for SimulatedStream {
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
-        let (totals, clock) = (Totals::default(), Clock::default());
-        Ok(Acquire::Owned(Acquired { epoch: 1, totals, committed_under: 0, clock, last_delivered: EntryId::ZERO }))
+        Ok(Acquire::Owned(Acquired { epoch: 1, ..Acquired::default() }))
     }
 
-    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Entries, StreamError> {
+    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {
         let elapsed = self.elapsed();
         let mut entries = Entries::default();
         if read.from == From::New {
@@ -103,7 +103,19 @@ impl Stream for SimulatedStream {
                 }
             }
         }
-        Ok(entries)
+        Ok(Delivered { entries, extent: None })
+    }
+
+    async fn saved(&mut self) -> Result<Saved, StreamError> {
+        Ok(Saved::default())
+    }
+
+    async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
+        Ok(Entries::default())
+    }
+
+    async fn pending(&mut self, _through: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+        Ok(BTreeSet::new())
     }
 
     async fn adopt(&mut self) -> Result<Adopted, StreamError> {

@@ -52,8 +52,10 @@ impl RedisStream {
         let consumers: Value =
             query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
         let mut adopted = Adopted::default();
+        self.alone = true;
         for other in reply::consumers(&consumers).filter(|other| other.name != config.consumer) {
             if other.idle_ms < config.claim_idle_ms {
+                self.alone = false;
                 if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
                     warn!(consumer = %other.name, pending = other.pending, idle_ms = other.idle_ms,
                         "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");

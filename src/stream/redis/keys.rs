@@ -9,6 +9,8 @@ pub struct Keys {
     pub epoch: String,
     /// What was committed last, and the totals.
     pub checkpoint: String,
+    /// What detectors know, as of entries of the recent past.
+    pub state: String,
     /// Dead letters.
     pub dead: String,
 }
@@ -22,7 +24,13 @@ impl Keys {
             None => format!("tickhound:{{{stream}}}:{group}"),
         };
         let key = |name: &str| format!("{prefix}:{name}");
-        Self { lease: key("lease"), epoch: key("epoch"), checkpoint: key("checkpoint"), dead: key("dead") }
+        Self {
+            lease: key("lease"),
+            epoch: key("epoch"),
+            checkpoint: key("checkpoint"),
+            state: key("state"),
+            dead: key("dead"),
+        }
     }
 }
 

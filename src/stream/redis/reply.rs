@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};
 
 use crate::{
     event::{Entries, EntryId},
-    stream::{Clock, Commit, Totals},
+    stream::{Clock, Commit, Extent, Totals},
 };
 
 /// The checkpoint hash: what was committed last.
@@ -20,18 +20,24 @@ pub(super) struct Checkpoint {
     pub(super) totals: Totals,
     /// Event time as of that commit.
     pub(super) clock: Clock,
+    /// Entries ever added to the stream up to the newest, if known.
+    pub(super) index: Option<u64>,
+    /// The pending entry that was tried last, and how often.
+    pub(super) attempt: Option<(EntryId, u64)>,
     /// When the commit was made, ms since the Unix epoch, by the owner's clock.
     pub(super) at_ms: u64,
 }
 
 impl Checkpoint {
     /// The command that writes it.
-    pub(super) fn write(key: &str, last: EntryId, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
-        let Totals { commits, entries, alerts, quiet, dead, lost } = commit.totals;
+    pub(super) fn write(key: &str, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
+        let Totals { commits, entries, alerts, quiet, dead, lost, state_gap } = commit.totals;
         let mut write = cmd("HSET");
-        write.arg(key).arg("last").arg(last.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
+        write.arg(key).arg("last").arg(commit.newest.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
         write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
         write.arg("quiet").arg(quiet).arg("dead").arg(dead).arg("lost").arg(lost);
+        write.arg("state_gap").arg(state_gap);
+        write.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
         write.arg("clock_time").arg(time).arg("clock_delay_ms").arg(delay_ms).arg("clock_unstamped").arg(unstamped);
@@ -53,12 +59,18 @@ impl FromRedisValue for Checkpoint {
                 quiet: number("quiet"),
                 dead: number("dead"),
                 lost: number("lost"),
+                state_gap: number("state_gap"),
             },
             clock: Clock {
                 time: number("clock_time"),
                 delay_ms: fields.get("clock_delay_ms").and_then(|text| text.parse().ok()),
                 unstamped: number("clock_unstamped"),
             },
+            index: fields.get("index").and_then(|text| text.parse().ok()),
+            attempt: fields.get("attempt").and_then(|text| {
+                let (entry, times) = text.split_once(' ')?;
+                Some((entry.parse().ok()?, times.parse().ok()?))
+            }),
             at_ms: number("at_ms"),
         })
     }
@@ -73,21 +85,40 @@ pub(super) fn parse_read(value: &Value) -> Result<Entries, String> {
             other => Err(format!("unexpected answer to XREADGROUP: {other:?}")),
         };
     };
-    let unexpected = || "unexpected answer to XREADGROUP".to_owned();
     for stream in streams {
-        let [_key, Value::Array(list)] = items(stream) else { return Err(unexpected()) };
-        for entry in list {
-            let [id, fields] = items(entry) else { return Err(unexpected()) };
-            let id = text(id).and_then(|id| id.parse().ok()).ok_or_else(unexpected)?;
-            entries.push_entry(id);
-            // A body that was trimmed away comes as nil: an entry without fields.
-            for field in items(fields).chunks_exact(2) {
-                let (Some(name), Some(value)) = (bytes(&field[0]), bytes(&field[1])) else { return Err(unexpected()) };
-                entries.push_field(name, value);
-            }
-        }
+        let [_key, list] = items(stream) else { return Err("unexpected answer to XREADGROUP".into()) };
+        push_entries(&mut entries, list)?;
     }
     Ok(entries)
+}
+
+/// The entries in the answer to `XRANGE`.
+pub(super) fn parse_entries(value: &Value) -> Result<Entries, String> {
+    let mut entries = Entries::default();
+    push_entries(&mut entries, value)?;
+    Ok(entries)
+}
+
+fn push_entries(entries: &mut Entries, list: &Value) -> Result<(), String> {
+    let unexpected = || "unexpected form of an entry".to_owned();
+    for entry in items(list) {
+        let [id, fields] = items(entry) else { return Err(unexpected()) };
+        let id = text(id).and_then(|id| id.parse().ok()).ok_or_else(unexpected)?;
+        entries.push_entry(id);
+        // A body that was trimmed away comes as nil: an entry without fields.
+        for field in items(fields).chunks_exact(2) {
+            let (Some(name), Some(value)) = (bytes(&field[0]), bytes(&field[1])) else { return Err(unexpected()) };
+            entries.push_field(name, value);
+        }
+    }
+    Ok(())
+}
+
+/// How much the stream has held, in the answer to `XINFO STREAM`; servers before 7.0 don't tell.
+pub(super) fn extent(info: &Value, alone: bool) -> Option<Extent> {
+    let added = number(field(info, "entries-added")?)?;
+    let length = number(field(info, "length")?)?;
+    Some(Extent { added, removed: added.saturating_sub(length), alone })
 }
 
 /// `last-delivered-id` of `group` in the answer to `XINFO GROUPS`.
