@@ -92,6 +92,11 @@ impl Flight {
         Self { visit: Some(chunks), waiting: shards, ..flight }
     }
 
+    /// Whether its entries were read before, by a life that ended.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
     /// Whether it ends its commit: states are as of the end of a commit.
     pub fn is_visit(&self) -> bool {
         self.visit.is_some()

@@ -73,14 +73,19 @@ pub struct Engine<S> {
     recovery: Recovery,
 }
 
+/// Marks a recovery that has come to its end.
+const NO_ATTEMPT: (EntryId, u64) = (EntryId::ZERO, 0);
+
 /// What is left to do of a recovery.
 #[derive(Debug, Default)]
 struct Recovery {
-    /// The first pending entry is read alone: has it been tried before?
+    /// The first pending entry is read alone, and marked as tried.
     first: bool,
-    /// It has: pending entries are worked one by one, so that the one that ends the process is known.
+    /// The last recovery did not come to its end: pending entries are worked and marked one by one, so
+    /// that the one that ends the process becomes known.
     careful: bool,
-    /// The pending entry that was tried last, and how often.
+    /// The pending entry that was tried last, and how often. Kept with the partition until all that was
+    /// pending is worked.
     attempt: Option<(EntryId, u64)>,
     /// Symbols that are not worth keeping, and entries that need not be known as poison any more.
     forgotten: Vec<String>,
@@ -233,7 +238,9 @@ impl<S: Stream> Engine<S> {
                 self.flights.clear();
                 self.in_flight = 0;
                 self.totals = acquired.totals;
-                self.recovery = Recovery { first: true, attempt: acquired.attempt, ..Recovery::default() };
+                // A recovery that did not come to its end ended the process: something in it may again.
+                let careful = acquired.attempt.is_some();
+                self.recovery = Recovery { first: true, careful, attempt: acquired.attempt, ..Recovery::default() };
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
                 self.start_shards()?;
@@ -326,7 +333,7 @@ impl<S: Stream> Engine<S> {
             if !entries.is_empty() {
                 self.take_up(entries, from != From::New).await?;
             } else if from != From::New && count > 0 {
-                self.recovery.careful = false;
+                (self.recovery.first, self.recovery.careful) = (false, false);
             }
         }
     }
@@ -348,6 +355,9 @@ impl<S: Stream> Engine<S> {
         match self.stream.step(&commit, read).await {
             Ok(delivered) => {
                 self.committed(&commit);
+                if let Some(attempt) = commit.attempt {
+                    self.recovery.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+                }
                 Ok(delivered)
             }
             Err(error) => {
@@ -398,7 +408,6 @@ impl<S: Stream> Engine<S> {
             self.set_aside(entries, reason).await;
             return Ok(());
         }
-        self.recovery.careful |= before > 0;
         let attempt = Some((entry, before + 1));
         let mark = Commit { attempt, ..Commit::default() };
         if let Err(error) = self.step(mark, Read { from: self.position.from(), count: 0 }).await {
@@ -407,7 +416,6 @@ impl<S: Stream> Engine<S> {
             self.recovery.first = true;
             return Err(error);
         }
-        self.recovery.attempt = attempt;
         self.submit(entries, recovered).await;
         Ok(())
     }
@@ -497,6 +505,10 @@ impl<S: Stream> Engine<S> {
         if let Some(visit) = &mut commit.visit {
             visit.forgotten = std::mem::take(&mut self.recovery.forgotten);
             visit.passed = std::mem::take(&mut self.recovery.passed);
+        }
+        let recovering = self.position.from() != From::New || self.flights.iter().any(Flight::is_recovered);
+        if self.recovery.attempt.is_some() && !recovering {
+            commit.attempt = Some(NO_ATTEMPT);
         }
         commit.totals.commits += u64::from(commit.is_counted());
         commit

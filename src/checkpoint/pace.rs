@@ -12,8 +12,8 @@ use std::{
 
 use super::CHUNKS;
 
-/// About a third of a second of re-reading.
-const CYCLE_ENTRIES: u64 = 50_000;
+/// About a quarter of a second of re-reading.
+const CYCLE_ENTRIES: u64 = 30_000;
 
 /// As long as a batch takes.
 const VISIT_TARGET: Duration = Duration::from_millis(3);

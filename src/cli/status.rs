@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::Loaded,
-    stream::redis::{Survey, survey},
+    stream::redis::{SavedState, Survey, survey},
 };
 
 /// With work waiting and no commit for this long, something is stuck.
@@ -138,7 +138,10 @@ fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict,
             let pending: u64 = foreign.iter().map(|c| c.pending).sum();
             (Verdict::Degraded, format!("{pending} entries are pending under other consumers: {}", names.join(", ")))
         }
-        (_, None) => (Verdict::Degraded, "no host is running; there is no work waiting".into()),
+        (Some(waited), None) => {
+            (Verdict::Degraded, format!("no host is running, and work has waited for {}", seconds(waited)))
+        }
+        (None, None) => (Verdict::Healthy, "everything that was added is worked; no host is running".into()),
         (Some(waited), Some(_)) if waited > BEHIND_AFTER_MS => {
             (Verdict::Degraded, format!("behind: the oldest waiting entry is {} old, work goes on", seconds(waited)))
         }
@@ -176,14 +179,27 @@ fn print(report: &Report) {
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago)));
     println!("last commit: {committed}");
     println!(
-        "worked: {} entries = {} with alerts or set aside + {} quiet; {} alerts, {} dead, {} lost to trimming",
+        "worked: {} entries = {} with alerts or set aside + {} quiet + {} lost to trimming; {} alerts, {} dead",
         totals.entries,
-        totals.entries - totals.quiet,
+        totals.entries.saturating_sub(totals.quiet + totals.lost),
         totals.quiet,
+        totals.lost,
         totals.alerts,
         totals.dead,
-        totals.lost
     );
+    if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {
+        let size = bytes.map_or_else(String::new, |bytes| format!(", {:.1} MB", bytes as f64 / 1e6));
+        println!(
+            "state: {symbols} symbols{size}, saved {} ago; a new host would re-read {behind} entries",
+            seconds(*age_ms)
+        );
+    }
+    if totals.state_gap > 0 {
+        println!(
+            "state: {} entries were trimmed away before their traces in detectors were saved (since the beginning)",
+            totals.state_gap
+        );
+    }
     println!(
         "kept: {} alerts in {}, {} dead letters in {}",
         survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key

@@ -139,7 +139,11 @@ impl Server {
         let mut entries = Entries::default();
         match from {
             From::Pending(after) => {
-                self.pending.iter().filter(|entry| id(**entry) > after).take(count).for_each(|e| entries.push_entry(id(*e)));
+                self.pending
+                    .iter()
+                    .filter(|entry| id(**entry) > after)
+                    .take(count)
+                    .for_each(|e| entries.push_entry(id(*e)));
             }
             From::New => {
                 for _ in 0..count.min((self.added - self.delivered) as usize) {
@@ -211,7 +215,14 @@ impl Host {
         let states = chunks.map(|chunk| (usize::from(chunk), self.known[usize::from(chunk)])).collect();
         let newest = self.position.newest();
         let (entries, alerts) = (Vec::new(), Vec::new());
-        self.flights.push_back(Flight { entries, alerts, newest, out_of_order: false, ready: true, visit: Some(states) });
+        self.flights.push_back(Flight {
+            entries,
+            alerts,
+            newest,
+            out_of_order: false,
+            ready: true,
+            visit: Some(states),
+        });
     }
 
     /// As the engine's `next_commit`.
@@ -230,7 +241,8 @@ impl Host {
             commit.newest = flight.newest;
             commit.visit = flight.visit.map(|states| {
                 let chunks = states[0].0 as u16..states[states.len() - 1].0 as u16 + 1;
-                let symbols = states.into_iter().map(|(s, known)| (Arc::from(s.to_string()), known.to_le_bytes().to_vec()));
+                let symbols =
+                    states.into_iter().map(|(s, known)| (Arc::from(s.to_string()), known.to_le_bytes().to_vec()));
                 Visit { chunks, symbols: symbols.collect(), ..Visit::default() }
             });
         }

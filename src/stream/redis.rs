@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 
 pub use self::{
     keys::Keys,
-    survey::{Survey, survey},
+    survey::{SavedState, Survey, survey},
 };
 use self::{
     lease::{Lease, LeaseAnswer},

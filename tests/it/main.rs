@@ -6,4 +6,5 @@
 mod cli;
 mod flow;
 mod plugins;
+mod recovery;
 mod support;

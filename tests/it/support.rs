@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const STREAM: &str = "ticks:intraday:processed";
 pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
+pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group:checkpoint";
+pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
 pub const DEAD: &str = "tickhound:{ticks:intraday:processed}:scanner_group:dead";
 
 /// Comes true, or the test fails with `what`.
@@ -124,8 +126,7 @@ impl Redis {
 
     /// What the host counted over all its lives.
     pub fn totals(&self) -> BTreeMap<String, u64> {
-        let fields: BTreeMap<String, String> =
-            self.connect().hgetall("tickhound:{ticks:intraday:processed}:scanner_group:checkpoint").unwrap();
+        let fields: BTreeMap<String, String> = self.connect().hgetall(CHECKPOINT).unwrap();
         fields.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
     }
 }

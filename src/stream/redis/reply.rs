@@ -69,7 +69,7 @@ impl FromRedisValue for Checkpoint {
             index: fields.get("index").and_then(|text| text.parse().ok()),
             attempt: fields.get("attempt").and_then(|text| {
                 let (entry, times) = text.split_once(' ')?;
-                Some((entry.parse().ok()?, times.parse().ok()?))
+                Some((entry.parse().ok()?, times.parse().ok().filter(|times| *times > 0)?))
             }),
             at_ms: number("at_ms"),
         })

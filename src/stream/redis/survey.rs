@@ -11,6 +11,7 @@ use redis::{
 
 use super::{Keys, client, connect, explain, reply::Checkpoint};
 use crate::{
+    checkpoint::{Boundary, CHUNKS},
     config::{AlertsConfig, StreamConfig},
     event::EntryId,
     stream::{Totals, owner::Owner},
@@ -39,6 +40,8 @@ pub struct Survey {
     pub waiting_ms: Option<u64>,
     /// Totals as of the last commit.
     pub totals: Totals,
+    /// What detectors know, as it is saved; `None` before the first time.
+    pub state: Option<SavedState>,
     /// Key of the alerts stream.
     pub alerts_key: String,
     /// Entries in the alerts stream.
@@ -47,6 +50,19 @@ pub struct Survey {
     pub dead_key: String,
     /// Dead letters kept.
     pub dead_length: u64,
+}
+
+/// The saved state of a partition.
+#[derive(Debug, serde::Serialize)]
+pub struct SavedState {
+    /// Symbols that it has.
+    pub symbols: u64,
+    /// Memory that it takes in the server; `None` if the server does not tell.
+    pub bytes: Option<u64>,
+    /// Time since the oldest part of it was saved, ms.
+    pub age_ms: u64,
+    /// Entries that a host would re-read if it had to start now.
+    pub behind: u64,
 }
 
 /// Looks at a partition.
@@ -81,9 +97,10 @@ async fn look(
         alerts_length: connection.xlen(&alerts.stream).await?,
         alerts_key: alerts.stream.clone(),
         dead_length: connection.xlen(&keys.dead).await?,
-        dead_key: keys.dead,
+        dead_key: keys.dead.clone(),
         ..Survey::default()
     };
+    survey.state = saved_state(connection, &keys.state, &checkpoint, now_ms).await?;
     let exists: bool = connection.exists(&config.key).await?;
     if !exists {
         return Ok(survey);
@@ -111,4 +128,30 @@ async fn look(
     // Work waits since it arrived, or since the last commit showed that it was being got at.
     survey.waiting_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis.max(checkpoint.at_ms)));
     Ok(survey)
+}
+
+async fn saved_state(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+    checkpoint: &Checkpoint,
+    now_ms: u64,
+) -> RedisResult<Option<SavedState>> {
+    let mut read = cmd("HMGET");
+    read.arg(key);
+    for chunk in 0..CHUNKS {
+        read.arg(format!("c:{chunk}"));
+    }
+    let boundaries: Vec<Option<String>> = read.query_async(connection).await?;
+    let boundaries: Vec<Boundary> =
+        boundaries.iter().flatten().filter_map(|text| super::state::from_text(text)).collect();
+    let Some(oldest) = boundaries.iter().min_by_key(|boundary| boundary.worked) else { return Ok(None) };
+    let fields: u64 = connection.hlen(key).await?;
+    let bytes = cmd("MEMORY").arg("USAGE").arg(key).query_async(connection).await.unwrap_or(None);
+    let worked = checkpoint.totals.entries.saturating_sub(checkpoint.totals.lost);
+    Ok(Some(SavedState {
+        symbols: fields.saturating_sub(boundaries.len() as u64),
+        bytes,
+        age_ms: now_ms.saturating_sub(boundaries.iter().map(|boundary| boundary.at_ms).min().unwrap_or(now_ms)),
+        behind: worked.saturating_sub(oldest.worked),
+    }))
 }

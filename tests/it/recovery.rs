@@ -1,0 +1,255 @@
+//! What a host knows outlives it; where it can't, that is said and counted.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use redis::Commands;
+
+use crate::support::{ALERTS, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, wait_for};
+
+const SYMBOLS: u32 = 12;
+const TICKS: u32 = 24_000;
+
+fn entries(redis: &Redis) -> u64 {
+    redis.totals().get("entries").copied().unwrap_or(0)
+}
+
+/// Runs until so many entries are worked, and is killed.
+fn killed_at(project: &Project, redis: &Redis, goal: u64) {
+    let mut host = project.start(&["run", "--drain"]);
+    wait_for("some progress", || (entries(redis) >= goal).then_some(()));
+    host.kill();
+}
+
+fn state(redis: &Redis) -> BTreeMap<String, Vec<u8>> {
+    redis.connect().hgetall(STATE).unwrap()
+}
+
+/// A stand-by that takes over knows what the owner knew: nobody sees from the alerts where the one
+/// ended and the other began.
+#[test]
+fn a_stand_by_goes_on_with_what_the_owner_knew() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure_with("batch = 50\nlease_ms = 500", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 100");
+    let mut hosts = vec![project.start(&["run"])];
+    hosts[0].wait_for_log("reading is ours");
+    hosts.push(project.start(&["run"]));
+    hosts[1].wait_for_log("standing by");
+    project.feed(SYMBOLS, TICKS, &[]);
+    for part in 1..=4 {
+        let goal = u64::from(TICKS) * part / 6;
+        wait_for("some progress", || (entries(&redis) >= goal).then_some(()));
+        // Paused owners wake up as stand-bys, after the other one has begun.
+        let owner = usize::from(part % 2 == 0);
+        hosts[owner].signal("STOP");
+        let before = entries(&redis);
+        wait_for("the other one goes on", || (entries(&redis) > before).then_some(()));
+        hosts[owner].signal("CONT");
+    }
+    wait_for("all is worked", || (entries(&redis) == u64::from(TICKS)).then_some(()));
+    for host in &mut hosts {
+        host.signal("TERM");
+        assert_eq!(host.wait(), Some(0));
+    }
+    assert_eq!(redis.pending(), 0);
+    assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
+}
+
+/// A host that stops in order has saved everything: the next one has nothing to read again.
+#[test]
+fn after_a_stop_in_order_nothing_is_read_again() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    wait_for("it is in the middle", || (entries(&redis) > 2000).then_some(()));
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("re-read what came after it symbols=12 entries=0"), "{log}");
+    assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
+    let status: serde_json::Value = serde_json::from_str(&project.run(&["status", "--json"])).unwrap();
+    let state = &status["survey"]["state"];
+    assert_eq!((state["symbols"].as_u64(), state["behind"].as_u64()), (Some(12), Some(0)), "{status}");
+    assert!(state["bytes"].as_u64().unwrap() > 1000, "{status}");
+}
+
+/// The producer keeps too few entries: those between the saved state and the last commit are gone.
+/// Detectors go on without them, and everybody can see how many that were.
+#[test]
+fn entries_trimmed_before_their_traces_were_saved_are_counted() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure_with("batch = 50", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 3600000");
+    project.feed(SYMBOLS, TICKS, &[]);
+    killed_at(&project, &redis, 10_000);
+    let worked = entries(&redis);
+    let left = u64::from(TICKS) - worked + 1000;
+    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(left).query(&mut redis.connect()).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("entries that detectors knew were trimmed away before their state was saved"), "{log}");
+    let totals = redis.totals();
+    assert_eq!(totals["state_gap"], worked - 1000);
+    assert_eq!((totals["entries"], totals["lost"], redis.pending()), (u64::from(TICKS), 0, 0));
+    assert!(project.run(&["status"]).contains(&format!("{} entries were trimmed away", worked - 1000)));
+}
+
+/// Redis hands out the first entry that is left and says nothing of those before it.
+#[test]
+fn entries_trimmed_before_they_were_read_are_counted() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(5, 1000, &[]);
+    project.run(&["run", "--drain"]);
+    project.feed(5, 1000, &[]);
+    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(300).query(&mut redis.connect()).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("entries were trimmed away before they were read entries=700"), "{log}");
+    let totals = redis.totals();
+    assert_eq!((totals["entries"], totals["lost"], redis.pending()), (2000, 700, 0));
+    assert_eq!(totals["state_gap"], 0);
+    // Trimmed after it was worked: nobody's loss.
+    project.feed(5, 100, &[]);
+    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(150).query(&mut redis.connect()).unwrap();
+    project.run(&["run", "--drain"]);
+    assert_eq!(redis.totals()["lost"], 700);
+}
+
+/// An entry that ends the process whenever it is worked would end every process after it. It is found
+/// out, set aside, never worked again, and costs none of its neighbours.
+#[test]
+fn an_entry_that_ends_the_process_each_time_is_set_aside() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.write_config(&format!(
+        "[stream]\nurl = \"{}\"\nmax_deliveries = 4\n[plugins]\ncall_deadline_ms = 600000\n\
+         [detectors.each]\nplugin = \"misbehaving\"\n\
+         [detectors.each.params]\nhow = \"loop\"\nprice = 666.0\nat = 1000000",
+        redis.url()
+    ));
+    let mut connection = redis.connect();
+    let millis = |number: u64| 1_763_959_530_000 + number;
+    for number in 1..=40 {
+        let price = if number == 17 { "666" } else { "100" };
+        let fields = [("symbol", "A"), ("ltp", price), ("timestamp", &millis(number).to_string())];
+        let _: String = connection.xadd(STREAM, format!("{}-1", millis(number)), &fields).unwrap();
+    }
+    let mut deaths = 0;
+    loop {
+        let mut host = project.start(&["run", "--drain"]);
+        // It hangs, and somebody loses patience with it; or it gets through.
+        let done = wait_for("it is through, or hangs", || {
+            let attempt: Option<String> = redis.connect().hget(crate::support::CHECKPOINT, "attempt").unwrap();
+            let hangs = match deaths {
+                0 => pending(&redis) == 40,
+                1 => entries(&redis) == 1,
+                _ => attempt.is_some_and(|attempt| attempt == format!("{}-1 {}", millis(17), deaths - 1)),
+            };
+            if hangs { Some(false) } else { (entries(&redis) == 40).then_some(true) }
+        });
+        if done {
+            assert_eq!(host.wait(), Some(0), "{}", host.log());
+            break;
+        }
+        host.kill();
+        deaths += 1;
+        assert!(deaths < 10, "it is never set aside");
+    }
+    assert_eq!(deaths, 5, "one as a new entry, one among its neighbours, three alone");
+    let letters = redis.dead_letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["entry"], format!("{}-1", millis(17)));
+    assert!(letters[0]["reason"].contains("a host died each of the 4 times"), "{}", letters[0]["reason"]);
+    let worked: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
+    let expected: Vec<String> =
+        (1..=40).filter(|number| *number != 17).map(|number| format!("{}-1", millis(number))).collect();
+    assert_eq!(worked, expected);
+
+    // A recovery that re-reads the stream leaves it out as well.
+    let _: () = connection.hdel(STATE, (0..256).map(|chunk| format!("c:{chunk}")).collect::<Vec<_>>()).unwrap();
+    project.run(&["run", "--drain"]);
+}
+
+/// Entries that are pending anywhere; none while there is no group.
+fn pending(redis: &Redis) -> u64 {
+    let exists: Result<redis::Value, _> = redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query(&mut redis.connect());
+    if exists.is_ok() { redis.pending() } else { 0 }
+}
+
+/// Somebody writes over a part of the saved state: that symbol warms up again, which is said; the
+/// others go on.
+#[test]
+fn a_damaged_state_costs_its_own_symbol_alone() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    wait_for("it is in the middle", || (entries(&redis) > 12_000).then_some(()));
+    host.signal("TERM");
+    host.wait();
+    let state = state(&redis);
+    let (field, packed) = state.iter().find(|(field, _)| field.starts_with("s:")).unwrap();
+    let _: () = redis.connect().hset(STATE, field, &packed[..packed.len() / 2]).unwrap();
+    let log = project.run(&["run", "--drain"]);
+    let symbol = field.trim_start_matches("s:");
+    assert!(log.contains("a saved state can't be read; it warms up again") && log.contains(symbol), "{log}");
+    let others = |alerts: Vec<BTreeMap<String, String>>| -> Vec<_> {
+        contents(&alerts.into_iter().filter(|alert| alert["symbol"] != symbol).collect::<Vec<_>>())
+    };
+    assert!(others(redis.alerts()) == others(project.reference(&redis)), "the others are disturbed");
+}
+
+/// Saved under other parameters, a state means something else.
+#[test]
+fn a_detector_with_other_parameters_warms_up_again() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, 2000, &[]);
+    project.run(&["run", "--drain"]);
+    project.configure("[detectors.breakout.params]\nwindow_s = 200\n");
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("its plugin or parameters have changed since its state was saved"), "{log}");
+    assert!(log.contains("detector=breakout") && !log.contains("it warms up again detector=momentum"), "{log}");
+}
+
+/// Many symbols, few ticks each: saved in many small parts, restored by another number of workers.
+/// `cargo test --release --test it ten_thousand -- --nocapture` tells how long the way back is.
+#[test]
+fn ten_thousand_symbols_are_known_again_after_a_kill() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(
+        "[alerts]\nlog = false\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"\n[engine]\nworkers = 2",
+    );
+    project.feed(10_000, 200_000, &[]);
+    let mut host: Host = project.start(&["run"]);
+    wait_for("most of it is worked", || (entries(&redis) > 150_000).then_some(()));
+    host.kill();
+    let killed = Instant::now();
+    let alerts_before: u64 = redis.connect().xlen(ALERTS).unwrap();
+    let next = project.start_with(&["run"], &[("TICKHOUND_ENGINE__WORKERS", "3")]);
+    let fresh = wait_for("a fresh alert", || {
+        let last: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XREVRANGE")
+            .arg(ALERTS)
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1)
+            .query(&mut redis.connect())
+            .unwrap();
+        let alerts: u64 = redis.connect().xlen(ALERTS).unwrap();
+        (alerts > alerts_before && last[0].1["recovered"] == "0").then(|| killed.elapsed())
+    });
+    next.wait_for_log("restored what was known");
+    let log = next.log();
+    let told = log.lines().find(|line| line.contains("restored what was known")).unwrap();
+    println!("kill to first fresh alert: {} ms; {told}", fresh.as_millis());
+    wait_for("all is worked", || (entries(&redis) == 200_000).then_some(()));
+    drop(next);
+    let alerts = redis.alerts();
+    let reference = project.reference(&redis);
+    assert_eq!(alerts.len(), reference.len());
+    assert!(contents(&alerts) == contents(&reference), "not as if undisturbed");
+}
