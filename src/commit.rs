@@ -112,6 +112,11 @@ impl Flight {
         self.read
     }
 
+    /// Ids of the entries of the read.
+    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.entries.iter().map(|entry| entry.id)
+    }
+
     /// Number of entries of the read.
     pub fn entries(&self) -> usize {
         self.entries.len()
