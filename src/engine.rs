@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     checkpoint::{CHUNKS, Pace},
-    commit::{Flight, Place},
+    commit::{Flight, Place, Timing},
     config::Config,
     decode::Decoder,
     event::{Entries, EntryId},
@@ -332,6 +332,7 @@ impl<S: Stream> Engine<S> {
                     }
                     return Ok(if stopping { Ended::Stopped } else { Ended::Drained });
                 }
+                self.sinks.tell_late();
                 tokio::select! {
                     // Dropping the wait loses nothing: it has no effect on the partition.
                     waited = self.stream.wait(self.position.last_read()) => waited?,
@@ -514,7 +515,7 @@ impl<S: Stream> Engine<S> {
             return commit;
         }
         let mut commit = Commit { totals: self.totals, ..Commit::default() };
-        let now_ms = now_ms();
+        let timing = Timing { now_ms: now_ms(), stale_after_ms: self.config.alerts.stale_after_ms };
         while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
@@ -524,7 +525,7 @@ impl<S: Stream> Engine<S> {
             if flight.is_visit() {
                 self.pace.saved(flight.saving, flight.saved_symbols());
             }
-            flight.settle(&self.generation, &self.ingest, now_ms, &mut commit);
+            flight.settle(&self.generation, &self.ingest, timing, &mut commit);
         }
         if let Some(visit) = &mut commit.visit {
             visit.forgotten = std::mem::take(&mut self.recovery.forgotten);
@@ -545,9 +546,10 @@ impl<S: Stream> Engine<S> {
         self.position.committed(commit);
         self.totals = commit.totals;
         self.in_flight -= commit.done.len();
-        let Stats { completed, alerts, dead, lag_ms, .. } = &*self.stats;
+        let Stats { completed, alerts, late, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);
         alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
+        late.fetch_add(commit.alerts.iter().filter(|alert| alert.stale).count() as u64, Relaxed);
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
         if let Some(last) = commit.done.last() {
             lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);

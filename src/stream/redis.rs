@@ -12,6 +12,7 @@
 //! `EXEC` does nothing.
 
 mod adopt;
+mod dead;
 mod keys;
 mod lease;
 mod reply;
@@ -30,6 +31,7 @@ use redis::{
 use tracing::{error, info, warn};
 
 pub use self::{
+    dead::{DeadLetters, Letter, Moved},
     keys::Keys,
     survey::{SavedState, Survey, survey},
 };

@@ -4,7 +4,9 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cli;
+mod dead;
 mod flow;
+mod late;
 mod plugins;
 mod recovery;
 mod support;
