@@ -4,7 +4,9 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cli;
+mod faults;
 mod flow;
 mod plugins;
+mod proxy;
 mod recovery;
 mod support;
