@@ -253,6 +253,7 @@ impl Project {
             .command(&["run", "--drain"])
             .env("TICKHOUND_STREAM__URL", redis.url())
             .env("TICKHOUND_STREAM__GROUP", "reference")
+            .env("TICKHOUND_STREAM__START", "earliest")
             .env("TICKHOUND_ALERTS__STREAM", REFERENCE_ALERTS)
             .env("TICKHOUND_ALERTS__JSONL", "")
             .env("TICKHOUND_ALERTS__LOG", "false")
@@ -267,16 +268,6 @@ impl Project {
         let mut args = vec!["feed", "--simulate", "--symbols", &symbols, "--count", &count];
         args.extend(more);
         self.run(&args);
-    }
-
-    /// The alerts of an undisturbed run over the same entries: in a group of its own, so that all ids are the same.
-    pub fn reference(&self, redis: &Redis) -> Vec<BTreeMap<String, String>> {
-        let mut run = self.command(&["run", "--drain"]);
-        run.env("TICKHOUND_STREAM__GROUP", "reference").env("TICKHOUND_STREAM__START", "earliest");
-        run.env("TICKHOUND_ALERTS__STREAM", "alerts:reference").env("TICKHOUND_ALERTS__JSONL", "");
-        let output = run.output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        redis.entries("alerts:reference")
     }
 
     /// Starts it in the background, its output in a file.
