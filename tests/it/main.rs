@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod chaos;
 mod cli;
 mod dead;
+mod faults;
 mod flow;
 mod late;
 mod plugins;
+mod proxy;
 mod recovery;
 mod support;

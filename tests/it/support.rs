@@ -1,8 +1,10 @@
 //! A real redis-server, a project folder, and the built binary at work in it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
+    env,
     fs::{self, File},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -11,6 +13,7 @@ use std::{
 
 use redis::{Commands, Connection, Value};
 use tempfile::TempDir;
+use tickhound::event::EntryId;
 
 /// Longer than anything takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,7 +23,13 @@ pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
 pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group:checkpoint";
 pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
+/// Where [`Project::run_reference`] publishes.
+pub const REFERENCE_ALERTS: &str = "alerts:reference";
+pub const REFERENCE_DEAD: &str = "tickhound:{ticks:intraday:processed}:reference:dead";
 pub const DEAD: &str = "tickhound:{ticks:intraday:processed}:scanner_group:dead";
+
+/// Names and values of an entry, such as an alert.
+pub type Alert = BTreeMap<String, String>;
 
 /// Comes true, or the test fails with `what`.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -68,26 +77,39 @@ impl Redis {
     }
 
     pub fn restart(&mut self) {
-        self.kill();
-        let socket = self.socket();
-        let _ = fs::remove_file(&socket);
-        let server = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket"])
-            .arg(&socket)
-            .arg("--dir")
-            .arg(self.dir.path())
-            .args(&self.settings)
-            .stdout(File::create(self.dir.path().join("log")).unwrap())
-            .spawn()
-            .expect("redis-server is installed: apt-get install redis-server");
-        self.server = Some(server);
+        self.restart_unready(&[]);
         wait_for("redis-server answers", || {
             let mut connection = redis::Client::open(self.url()).unwrap().get_connection().ok()?;
             redis::cmd("PING").query::<String>(&mut connection).ok()
         });
     }
 
-    fn socket(&self) -> PathBuf {
+    /// As [`Redis::restart`] with `more` settings for this one life, and without waiting until it answers.
+    pub fn restart_unready(&mut self, more: &[&str]) {
+        self.kill();
+        let socket = self.socket();
+        let _ = fs::remove_file(&socket);
+        // So that the same tests show what holds on Valkey, and on other versions.
+        let program = env::var_os("TICKHOUND_TEST_SERVER").unwrap_or_else(|| "redis-server".into());
+        let server = Command::new(program)
+            .args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.settings)
+            .args(more)
+            .stdout(File::create(self.dir.path().join("log")).unwrap())
+            .spawn()
+            .expect("redis-server is installed: apt-get install redis-server");
+        self.server = Some(server);
+    }
+
+    /// Sends a signal by name, e.g. `STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.server.as_ref().unwrap().id(), name);
+    }
+
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
     }
 
@@ -100,19 +122,32 @@ impl Redis {
     }
 
     /// Every alert in the stream, its fields by name.
-    pub fn alerts(&self) -> Vec<BTreeMap<String, String>> {
+    pub fn alerts(&self) -> Vec<Alert> {
         self.entries(ALERTS)
     }
 
     /// Every dead letter, its fields by name.
-    pub fn dead_letters(&self) -> Vec<BTreeMap<String, String>> {
+    pub fn dead_letters(&self) -> Vec<Alert> {
         self.entries(DEAD)
     }
 
-    fn entries(&self, key: &str) -> Vec<BTreeMap<String, String>> {
-        let entries: Vec<(String, BTreeMap<String, String>)> =
+    fn entries(&self, key: &str) -> Vec<Alert> {
+        let entries: Vec<(String, Alert)> =
             redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.connect()).unwrap();
         entries.into_iter().map(|(_, fields)| fields).collect()
+    }
+
+    /// All that a stream holds, a part at a time: it may be more than there is room for.
+    pub fn paged(&self, key: &str) -> impl Iterator<Item = Alert> {
+        let (mut connection, key, mut from) = (self.connect(), key.to_owned(), "-".to_owned());
+        let page = move || -> Option<Vec<(String, Alert)>> {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&key).arg(&from).arg("+").arg("COUNT").arg(10_000);
+            let page: Vec<(String, Alert)> = range.query(&mut connection).unwrap();
+            from = format!("({}", page.last()?.0);
+            Some(page)
+        };
+        std::iter::from_fn(page).flatten().map(|(_, fields)| fields)
     }
 
     /// Entries that were given to a consumer of the group and not acknowledged.
@@ -146,7 +181,12 @@ pub struct Project {
 impl Project {
     /// With the detectors that ship, on `redis`.
     pub fn new(redis: &Redis) -> Self {
-        let project = Self { dir: tempfile::tempdir().unwrap(), url: redis.url() };
+        Self::at(redis.url())
+    }
+
+    /// With the detectors that ship, on the server at `url`.
+    pub fn at(url: String) -> Self {
+        let project = Self { dir: tempfile::tempdir().unwrap(), url };
         fs::create_dir_all(project.path("config")).unwrap();
         fs::create_dir_all(project.path("plugins")).unwrap();
         for name in ["breakout", "momentum"] {
@@ -200,22 +240,34 @@ impl Project {
         out
     }
 
+    /// The alerts of an undisturbed run over what the stream holds now.
+    pub fn reference(&self, redis: &Redis) -> Vec<Alert> {
+        self.run_reference(redis);
+        redis.entries(REFERENCE_ALERTS)
+    }
+
+    /// Works what the stream holds now for another group, so that entries, and thus alerts, have the
+    /// ids they have in ours; undisturbed, straight from `redis`.
+    pub fn run_reference(&self, redis: &Redis) {
+        let output = self
+            .command(&["run", "--drain"])
+            .env("TICKHOUND_STREAM__URL", redis.url())
+            .env("TICKHOUND_STREAM__GROUP", "reference")
+            .env("TICKHOUND_STREAM__START", "earliest")
+            .env("TICKHOUND_ALERTS__STREAM", REFERENCE_ALERTS)
+            .env("TICKHOUND_ALERTS__JSONL", "")
+            .env("TICKHOUND_ALERTS__LOG", "false")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "the reference run failed\n{}", text(&output.stderr));
+    }
+
     /// Publishes simulated ticks.
     pub fn feed(&self, symbols: u32, count: u32, more: &[&str]) {
         let (symbols, count) = (symbols.to_string(), count.to_string());
         let mut args = vec!["feed", "--simulate", "--symbols", &symbols, "--count", &count];
         args.extend(more);
         self.run(&args);
-    }
-
-    /// The alerts of an undisturbed run over the same entries: in a group of its own, so that all ids are the same.
-    pub fn reference(&self, redis: &Redis) -> Vec<BTreeMap<String, String>> {
-        let mut run = self.command(&["run", "--drain"]);
-        run.env("TICKHOUND_STREAM__GROUP", "reference").env("TICKHOUND_STREAM__START", "earliest");
-        run.env("TICKHOUND_ALERTS__STREAM", "alerts:reference").env("TICKHOUND_ALERTS__JSONL", "");
-        let output = run.output().unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        redis.entries("alerts:reference")
     }
 
     /// Starts it in the background, its output in a file.
@@ -255,10 +307,20 @@ impl Host {
         wait_for(&format!("{part:?} in the log:\n{}", self.log()), || self.log().contains(part).then_some(()));
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name, e.g. `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
+        signal(self.pid(), name);
+    }
+
+    /// The most memory that it has had at once so far.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     pub fn kill(&mut self) {
@@ -276,6 +338,11 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(status.success());
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -305,11 +372,62 @@ pub fn misbehaving() -> &'static Path {
 }
 
 /// What makes an alert the same alert: everything but when it was committed.
-pub fn contents(alerts: &[BTreeMap<String, String>]) -> Vec<Vec<(String, String)>> {
+pub fn contents(alerts: &[Alert]) -> Vec<Vec<(String, String)>> {
+    alerts.iter().map(content).collect()
+}
+
+fn content(alert: &Alert) -> Vec<(String, String)> {
     let timing = ["lag_ms", "recovered", "stale"];
-    let keep = |alert: &BTreeMap<String, String>| {
-        let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
-        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// In what alerts differ from those of an undisturbed run; all 0 when in nothing.
+#[derive(Debug, Default, PartialEq)]
+pub struct Difference {
+    /// Not there.
+    pub lost: usize,
+    /// There again, under an id that is there already.
+    pub twice: usize,
+    /// Of an id that the undisturbed run has not.
+    pub extra: usize,
+    /// With other contents.
+    pub different: usize,
+    /// Of an entry before that of the alert in front.
+    pub displaced: usize,
+    /// All of these, by detector.
+    pub by_detector: BTreeMap<String, usize>,
+}
+
+pub fn difference(alerts: impl IntoIterator<Item = Alert>, reference: impl IntoIterator<Item = Alert>) -> Difference {
+    let digest = |alert: &Alert| BuildHasherDefault::<DefaultHasher>::default().hash_one(content(alert));
+    let mut expected: HashMap<String, u64> = HashMap::new();
+    for alert in reference {
+        let repeated = expected.insert(alert["id"].clone(), digest(&alert));
+        assert_eq!(repeated, None, "the reference repeats an id");
+    }
+    let mut found = Difference::default();
+    let mut wrong = |id: &str, kind: fn(&mut Difference) -> &mut usize| {
+        let detector = id.split('/').nth(1).unwrap_or_default();
+        *found.by_detector.entry(detector.to_owned()).or_default() += 1;
+        *kind(&mut found) += 1;
     };
-    alerts.iter().map(keep).collect()
+    let (mut seen, mut last) = (HashSet::new(), EntryId::ZERO);
+    for alert in alerts {
+        let (id, entry) = (&alert["id"], alert["entry"].parse().unwrap());
+        if entry < last {
+            wrong(id, |found| &mut found.displaced);
+        }
+        last = entry;
+        match expected.get(id) {
+            None => wrong(id, |found| &mut found.extra),
+            Some(other) if *other != digest(&alert) => wrong(id, |found| &mut found.different),
+            Some(_) => {}
+        }
+        if !seen.insert(id.clone()) {
+            wrong(id, |found| &mut found.twice);
+        }
+    }
+    expected.keys().filter(|id| !seen.contains(*id)).for_each(|id| wrong(id, |found| &mut found.lost));
+    found
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer of Tickhound runs, the same by hand and in CI.
 
+mod chaos;
 mod checks;
 mod plugins;
 mod strip;
@@ -16,7 +17,10 @@ use anyhow::{Context, Result, bail, ensure};
 const HELP: &str = "\
 cargo xtask test              everything that must hold before a change is merged
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
-cargo xtask plugins --check   builds them and fails if a committed file has other bytes";
+cargo xtask plugins --check   builds them and fails if a committed file has other bytes
+cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
+                              [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
+cargo xtask servers           the host's tests on redis-server as installed, on Valkey and on Redis 8";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -25,6 +29,8 @@ fn main() -> ExitCode {
         ["test"] => checks::run_all(),
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
+        ["chaos", ref args @ ..] => chaos::chaos(args),
+        ["servers"] => chaos::servers(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

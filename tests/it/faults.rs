@@ -1,0 +1,920 @@
+//! What goes wrong around a host: links, servers, other programs, other hosts, the feed.
+//!
+//! Each fault is brought about on purpose, at a known point, and then the same is asked: is every
+//! entry worked, once, and are the alerts those of a run that nothing has disturbed?
+
+use std::{
+    fs,
+    net::TcpListener,
+    sync::{Arc, OnceLock},
+};
+
+use redis::{Commands, Connection, cmd};
+
+use crate::{
+    proxy::{At, Link, Proxy},
+    support::{
+        ALERTS, Alert, Difference, GROUP, Host, Project, Redis, STREAM, difference, misbehaving, pause, signal, text,
+        wait_for,
+    },
+};
+
+/// 20 minutes of market time: enough for both detectors that ship to find something.
+const SYMBOLS: u32 = 4;
+const TICKS: u32 = 8_000;
+
+const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+
+/// With the detectors that ship, and one that alerts on every tick: it tells of each entry whether
+/// it was worked, and how often.
+fn project(url: String, stream: &str, more: &str) -> Project {
+    let project = Project::at(url);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    let each = "[alerts]\nlog = false\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"\n";
+    project.configure_with(stream, &format!("{each}{more}"));
+    project
+}
+
+fn worked(redis: &Redis) -> u64 {
+    redis.totals().get("entries").copied().unwrap_or(0)
+}
+
+fn wait_worked(redis: &Redis, count: u32) {
+    wait_for(&format!("{count} entries are worked"), || (worked(redis) >= u64::from(count)).then_some(()));
+}
+
+fn stop(mut host: Host) {
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0), "{}", host.log());
+}
+
+fn of_each(alerts: &[Alert]) -> Vec<Alert> {
+    alerts.iter().filter(|alert| alert["detector"] == "each").cloned().collect()
+}
+
+/// Everything that the stream holds was worked, and the alerts are those of an undisturbed run.
+fn assert_undisturbed(redis: &Redis, project: &Project) {
+    assert_eq!(redis.pending(), 0);
+    let (alerts, reference) = (redis.alerts(), project.reference(redis));
+    assert!(!reference.is_empty());
+    // First the detector that needs no memory: what is wrong there is no matter of lost state.
+    let none = Difference::default();
+    assert_eq!(difference(of_each(&alerts), of_each(&reference)), none, "alerts of the detector `each`");
+    assert_eq!(difference(alerts, reference), none, "alerts of all detectors");
+}
+
+/// Each entry that the stream holds was worked once.
+fn assert_each_once(redis: &Redis) {
+    assert_eq!(redis.pending(), 0);
+    let alerts = of_each(&redis.alerts());
+    let entries: Vec<(String, Alert)> =
+        cmd("XRANGE").arg(STREAM).arg("-").arg("+").query(&mut redis.connect()).unwrap();
+    let held: Vec<String> = entries.into_iter().map(|(id, _)| id).collect();
+    let alerted: Vec<String> = alerts.iter().map(|alert| alert["entry"].clone()).collect();
+    assert!(alerted == held, "{} alerts on {} entries", alerted.len(), held.len());
+}
+
+fn do_for<T: redis::FromRedisValue>(connection: &mut Connection, command: &str) -> T {
+    let mut words = command.split(' ');
+    let mut request = cmd(words.next().unwrap());
+    words.for_each(|word| {
+        request.arg(word);
+    });
+    request.query(connection).unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+fn healthy(project: &Project) {
+    let status = project.output(&["status", "--json"]);
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stdout));
+}
+
+/// Gives entries to a consumer that does nothing with them.
+fn read_as(redis: &Redis, consumer: &str, count: u32) {
+    let mut connection = redis.connect();
+    let mut create = cmd("XGROUP");
+    create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
+    let _: () = create.query(&mut connection).unwrap_or(());
+    let mut read = cmd("XREADGROUP");
+    read.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = read.query(&mut connection).unwrap();
+}
+
+/// How often the server was asked to do this.
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats: String = cmd("INFO").arg("commandstats").query(&mut redis.connect()).unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+/// The host dies at each request of its protocol: before the server has it, and when the server has
+/// done it and the host does not know. Whatever it was about, its successor goes on as if nothing
+/// had been.
+#[test]
+fn a_host_killed_at_any_request_costs_nothing() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let points = [
+        ("ROLE", 1),
+        ("TYPE", 2),
+        ("CONFIG", 1),
+        ("EVALSHA", 1),
+        ("HGETALL", 1),
+        ("XGROUP", 1),
+        ("XINFO", 1),
+        ("XINFO", 2),
+        ("WATCH", 1),
+        ("GET", 1),
+        ("MULTI", 1),
+        ("XREADGROUP", 1),
+        ("EXEC", 1),
+        ("WATCH", 2),
+        ("GET", 2),
+        ("MULTI", 2),
+        ("EXEC", 2),
+        ("XADD", 1),
+        ("XADD", 49),
+        ("XACK", 1),
+        ("HSET", 1),
+        ("EXEC", 3),
+        ("EXEC", 4),
+        ("EXEC", 5),
+    ];
+    for (command, nth) in points {
+        for at in [At::Request, At::Reply] {
+            let pid = Arc::new(OnceLock::new());
+            let known = pid.clone();
+            let sprung = proxy.trap(command, nth, at, move || {
+                signal(wait_for("the host has started", || known.get().copied()), "KILL");
+            });
+            let mut host = project.start(&["run"]);
+            pid.set(host.pid()).unwrap();
+            sprung.wait();
+            host.wait();
+        }
+    }
+    assert!(worked(&redis) > 0 && worked(&redis) < u64::from(TICKS), "{} entries worked", worked(&redis));
+    project.run(&["run", "--drain"]);
+    assert_undisturbed(&redis, &project);
+}
+
+/// Also with a lease that would outlive this test by far: that its holder is dead can be seen.
+#[test]
+fn a_restarted_host_waits_for_nothing_and_begins_with_what_was_pending() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "lease_ms = 600000\nbatch = 50", "");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    let pid = host.pid();
+    proxy.trap("EXEC", 5, At::Reply, move || signal(pid, "KILL")).wait();
+    host.wait();
+    let (committed, pending) = (redis.alerts().len(), redis.pending());
+    assert!(pending > 0);
+    assert_eq!(project.start(&["run", "--drain"]).wait(), Some(0));
+    let alerts = of_each(&redis.alerts()[committed..]);
+    let recovered = alerts.iter().position(|alert| alert["recovered"] == "0").unwrap();
+    assert_eq!(recovered as u64, pending, "what was pending comes first, and nothing else is marked");
+    assert_undisturbed(&redis, &project);
+}
+
+/// One works and the others watch; each that is killed is followed by one that watched.
+#[test]
+fn of_three_hosts_one_works() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "lease_ms = 1000", "");
+    let mut hosts: Vec<Host> = (0..3).map(|_| project.start(&["run"])).collect();
+    for round in 1..=3 {
+        let owner = wait_for("one of them reads", || {
+            let owns = |host: &Host| host.log().contains("reading is ours");
+            hosts.iter().position(owns)
+        });
+        project.feed(SYMBOLS, TICKS / 4, &["--seed", &round.to_string()]);
+        wait_worked(&redis, TICKS / 4 * round);
+        wait_for("the others stand by", || {
+            let standing_by = |host: &&Host| host.log().contains("standing by");
+            (hosts.iter().filter(standing_by).count() >= hosts.len() - 1).then_some(())
+        });
+        assert_eq!(hosts.iter().filter(|host| host.log().contains("reading is ours")).count(), 1);
+        healthy(&project);
+        hosts.remove(owner).kill();
+    }
+    assert_eq!(do_for::<u64>(&mut redis.connect(), &format!("GET {EPOCH}")), 3, "nobody took over in between");
+    assert_undisturbed(&redis, &project);
+}
+
+/// The request has reached the server or not, the reply comes by half or not at all: the host finds
+/// out what happened and goes on, with all that its detectors know.
+#[test]
+fn a_reply_that_is_lost_costs_nothing() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "batch = 20", "[engine]\nbacklog = 100");
+    project.feed(SYMBOLS, TICKS, &[]);
+    read_as(&redis, "tickhound", TICKS / 8);
+    // Else it would be through before all traps have been set.
+    proxy.set(Link::Slow);
+    let host = project.start(&["run"]);
+    let progress = || {
+        let before = worked(&redis);
+        wait_for("it works on", || (worked(&redis) > before).then_some(()));
+    };
+    // A cut makes the host acquire again, and that is cut as well.
+    for command in ["EVALSHA", "HGETALL", "XGROUP", "XINFO", "WATCH", "GET", "XREADGROUP", "EXEC"] {
+        for at in [At::Request, At::Reply, At::MidReply] {
+            progress();
+            let sprung = proxy.trap(command, 1, at, || {});
+            proxy.cut();
+            sprung.wait();
+        }
+    }
+    for nth in 1..=3 {
+        for at in [At::Request, At::Reply, At::MidReply] {
+            progress();
+            proxy.trap("EXEC", nth, at, || {}).wait();
+        }
+    }
+    proxy.set(Link::Whole);
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// A link that is up and carries nothing: only a time-out tells. When it works again, what was sent
+/// meanwhile may arrive late, or never, or may have been done long ago.
+#[test]
+fn a_silent_link_is_noticed_and_costs_nothing() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
+    let direct = Project::new(&redis);
+    direct.feed(SYMBOLS, TICKS / 2, &[]);
+    let host = project.start(&["run"]);
+    let noticed = || host.log().matches("no answer in time (stream.timeout_ms)").count();
+    let faults = [(Link::Silent, false), (Link::Silent, true), (Link::Deaf, false), (Link::Deaf, true)];
+    for (round, (link, cut)) in (1..).zip(faults) {
+        wait_worked(&redis, TICKS / 16 * round);
+        let before = noticed();
+        proxy.set(link);
+        wait_for("the host notices", || (noticed() > before).then_some(()));
+        if cut {
+            proxy.cut();
+        }
+        proxy.set(Link::Whole);
+    }
+    // The same while it waits for ticks.
+    wait_worked(&redis, TICKS / 2);
+    let before = noticed();
+    proxy.set(Link::Silent);
+    wait_for("the host notices", || (noticed() > before).then_some(()));
+    direct.feed(SYMBOLS, TICKS / 2, &["--seed", "2"]);
+    proxy.set(Link::Whole);
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// A server that hangs for longer than anybody waits, then answers everything at once.
+#[test]
+fn a_server_that_hangs_costs_nothing() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    for round in 1..=3 {
+        wait_worked(&redis, TICKS / 8 * round);
+        let before = host.log().matches("no answer in time").count();
+        redis.signal("STOP");
+        wait_for("the host notices", || (host.log().matches("no answer in time").count() > before).then_some(()));
+        redis.signal("CONT");
+    }
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// A server that syncs its file once a second may forget the last second: alerts, acknowledgements
+/// and entries alike. What it still holds is worked, once; the host goes on without a restart.
+#[test]
+fn a_server_that_forgets_its_last_second_is_worked_on() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    for part in 1..=3 {
+        wait_worked(&redis, TICKS / 8 * part);
+        redis.restart();
+    }
+    project.feed(SYMBOLS, 1000, &["--seed", "2"]);
+    let length: u32 = redis.connect().xlen(STREAM).unwrap();
+    wait_for("all is worked", || (of_each(&redis.alerts()).len() >= length as usize).then_some(()));
+    stop(host);
+    assert_each_once(&redis);
+}
+
+#[test]
+fn a_server_that_comes_back_empty_is_worked_on() {
+    let mut redis = Redis::start();
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    let host = project.start(&["run"]);
+    for round in 1..=2 {
+        project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
+        wait_worked(&redis, 500);
+        redis.restart();
+    }
+    project.feed(SYMBOLS, 1000, &[]);
+    wait_worked(&redis, 1000);
+    stop(host);
+    assert_eq!(worked(&redis), 1000, "what the server forgot is not committed to it again");
+    assert_undisturbed(&redis, &project);
+}
+
+/// While the host waits for ticks somebody does `commands`. It goes on with what comes after.
+fn goes_on_after(commands: &[&str], said: &str) {
+    let redis = Redis::start();
+    let project = project(redis.url(), "", "");
+    let host = project.start(&["run"]);
+    project.feed(SYMBOLS, 500, &[]);
+    wait_worked(&redis, 500);
+    let first = redis.alerts();
+    let mut connection = redis.connect();
+    for command in commands {
+        let _: redis::Value = do_for(&mut connection, command);
+        if command.starts_with("SET") {
+            host.wait_for_log("holds a string, expected a stream");
+        }
+    }
+    project.feed(SYMBOLS, 500, &["--seed", "2"]);
+    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XREVRANGE {STREAM} + - COUNT 500"));
+    let newest: Vec<&String> = entries.iter().rev().map(|(id, _)| id).collect();
+    let alerts = wait_for("the new ones are worked", || {
+        let alerts = of_each(&redis.alerts());
+        alerts.last().is_some_and(|alert| alert["entry"] == *newest[newest.len() - 1]).then_some(alerts)
+    });
+    let forgotten = first.iter().filter(|alert| !redis.alerts().contains(alert)).count();
+    assert!(forgotten == 0 || forgotten == first.len());
+    let told: Vec<&String> = alerts.iter().map(|alert| &alert["entry"]).collect();
+    let new = told.len() - 500;
+    assert!(told[new..] == newest, "each new one once, in order");
+    assert_eq!(new, if forgotten > 0 { 0 } else { 500 }, "no old one again");
+    assert!(host.log().contains(said), "expected {said:?} in {}", host.log());
+    stop(host);
+    assert_eq!(redis.pending(), 0);
+}
+
+#[test]
+fn a_host_goes_on_after_flushall() {
+    goes_on_after(&["FLUSHALL"], "created the consumer group");
+}
+
+#[test]
+fn a_host_goes_on_after_its_stream_was_deleted() {
+    goes_on_after(&[&format!("DEL {STREAM}")], "the group had vanished; created it again at the last commit");
+}
+
+#[test]
+fn a_host_goes_on_after_its_group_was_destroyed() {
+    goes_on_after(
+        &[&format!("XGROUP DESTROY {STREAM} {GROUP}")],
+        "the group had vanished; created it again at the last commit",
+    );
+}
+
+#[test]
+fn a_host_goes_on_after_its_stream_was_overwritten() {
+    goes_on_after(
+        &[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")],
+        "the group had vanished; created it again at the last commit",
+    );
+}
+
+#[test]
+fn a_host_goes_on_after_its_stream_was_renamed() {
+    goes_on_after(&[&format!("RENAME {STREAM} other")], "the group had vanished; created it again at the last commit");
+}
+
+/// All keys go while entries are being worked: their alerts were for a stream that is no more.
+#[test]
+fn flushall_under_load_leaves_nothing_half_done() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "batch = 20", "[engine]\nbacklog = 100");
+    let host = project.start(&["run"]);
+    for round in 1..=3 {
+        project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
+        wait_worked(&redis, 500);
+        let _: () = do_for(&mut redis.connect(), "FLUSHALL");
+    }
+    project.feed(SYMBOLS, 1000, &[]);
+    wait_worked(&redis, 1000);
+    stop(host);
+    assert_eq!(worked(&redis), 1000);
+    assert_each_once(&redis);
+}
+
+/// A server with a port, for replication.
+fn on_a_port() -> (Redis, String) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    (Redis::start_with(&["--port", &port, "--repl-diskless-sync-delay", "0"]), port)
+}
+
+fn replicate(replica: &Redis, port: &str) {
+    let mut connection = replica.connect();
+    let _: () = do_for(&mut connection, &format!("REPLICAOF 127.0.0.1 {port}"));
+    wait_for("the replica is in step", || {
+        do_for::<String>(&mut connection, "INFO replication").contains("master_link_status:up").then_some(())
+    });
+}
+
+/// The server that the host uses becomes a replica where it stands, and is promoted again.
+#[test]
+fn a_demoted_server_is_left_alone_until_it_is_promoted() {
+    let ((first, _), (second, port)) = (on_a_port(), on_a_port());
+    let project = project(first.url(), "batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    wait_worked(&first, TICKS / 8);
+    // The other one has nothing that this one has not: it takes over the data, then gives it back.
+    let own_port: Vec<String> = do_for(&mut first.connect(), "CONFIG GET port");
+    let _: () = do_for(&mut first.connect(), "CLIENT PAUSE 100000 WRITE");
+    replicate(&second, &own_port[1]);
+    let mut connection = second.connect();
+    let _: () = do_for(&mut connection, "REPLICAOF NO ONE");
+    replicate(&first, &port);
+    let _: () = do_for(&mut first.connect(), "CLIENT UNPAUSE");
+    host.wait_for_log("replica");
+    let before = worked(&first);
+    assert!(before < u64::from(TICKS));
+    for _ in 0..20 {
+        pause();
+    }
+    assert_eq!(worked(&first), before, "nothing is written to a replica");
+    let _: () = do_for(&mut first.connect(), "REPLICAOF NO ONE");
+    wait_worked(&first, TICKS);
+    stop(host);
+    assert_undisturbed(&first, &project);
+}
+
+/// The server dies; its replica, promoted, has the address from now on.
+#[test]
+fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
+    let ((mut first, port), (second, _)) = (on_a_port(), on_a_port());
+    let proxy = Proxy::to(&first);
+    let project = project(proxy.url(), "batch = 50", "[engine]\nbacklog = 200");
+    replicate(&second, &port);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    wait_worked(&second, TICKS / 4);
+    first.kill();
+    // For a while the address leads to a server that is a replica still.
+    proxy.switch(&second);
+    host.wait_for_log("replica");
+    let _: () = do_for(&mut second.connect(), "REPLICAOF NO ONE");
+    let length: u32 = second.connect().xlen(STREAM).unwrap();
+    wait_worked(&second, length);
+    stop(host);
+    assert_each_once(&second);
+}
+
+#[test]
+fn a_server_that_is_loading_is_waited_for() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let project = project(redis.url(), "", "");
+    let host = project.start(&["run"]);
+    project.feed(SYMBOLS, TICKS, &[]);
+    wait_worked(&redis, TICKS);
+    redis.restart_unready(&["--key-load-delay", "100"]);
+    host.wait_for_log("the server is still loading its data");
+    wait_for("it has loaded", || {
+        let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().ok()?;
+        cmd("PING").query::<String>(&mut connection).ok()
+    });
+    project.feed(SYMBOLS, 500, &["--seed", "2"]);
+    wait_worked(&redis, TICKS + 500);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// Somebody's script blocks the server for longer than it lets others wait.
+#[test]
+fn a_server_that_is_busy_is_waited_for() {
+    let redis = Redis::start_with(&["--lua-time-limit", "50"]);
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    for round in 1..=3 {
+        wait_worked(&redis, TICKS / 8 * round);
+        let before = host.log().matches("BUSY").count();
+        let mut connection = redis.connect();
+        let script = std::thread::spawn(move || {
+            cmd("EVAL").arg("while true do end").arg(0).query::<()>(&mut connection).unwrap_err()
+        });
+        wait_for("the host notices", || (host.log().matches("BUSY").count() > before).then_some(()));
+        let _: () = do_for(&mut redis.connect(), "SCRIPT KILL");
+        script.join().unwrap();
+    }
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// While `setting` has the value `bad` the server takes no writes: nothing is acknowledged, and
+/// when it has `good` again it goes on.
+fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
+    let redis = Redis::start();
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let host = project.start(&["run"]);
+    wait_worked(&redis, TICKS / 8);
+    let mut connection = redis.connect();
+    let _: () = do_for(&mut connection, &format!("CONFIG SET {setting} {bad}"));
+    let (before, alerts) = (worked(&redis), redis.alerts().len());
+    host.wait_for_log(said);
+    for _ in 0..20 {
+        pause();
+    }
+    assert_eq!((worked(&redis), redis.alerts().len()), (before, alerts), "nothing is done by half");
+    assert!(redis.pending() > 0 && before < u64::from(TICKS));
+    let _: () = do_for(&mut connection, &format!("CONFIG SET {setting} {good}"));
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+#[test]
+fn a_server_without_memory_is_waited_for() {
+    waits_while("maxmemory", "1", "0", "the server's memory is full (maxmemory): free some, or raise it");
+}
+
+#[test]
+fn a_server_without_its_replicas_is_waited_for() {
+    waits_while("min-replicas-to-write", "1", "0", "NOREPLICAS");
+}
+
+/// The server can't count what is left to read any more, and says so. That is no fault of ours.
+#[test]
+fn deleted_entries_are_no_sign_of_illness() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "", "");
+    project.feed(SYMBOLS, 1000, &[]);
+    let mut connection = redis.connect();
+    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
+    let host = project.start(&["run"]);
+    wait_worked(&redis, 1000);
+    stop(host);
+    project.feed(SYMBOLS, 1000, &["--seed", "2"]);
+    let more: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
+    assert_eq!((entries.len(), more.len()), (1000, 2000));
+    // Some of the next ones, and the very last.
+    for (id, _) in more[1000..].iter().step_by(7).chain(more.last()) {
+        let _: u64 = do_for(&mut connection, &format!("XDEL {STREAM} {id}"));
+    }
+    let left: u32 = connection.xlen(STREAM).unwrap();
+    let host = project.start(&["run"]);
+    wait_worked(&redis, left);
+    healthy(&project);
+    stop(host);
+    assert_each_once(&redis);
+}
+
+/// Most that a host may have at once, whatever waits for it. Measured: about 60 MiB with 2 workers.
+const PEAK_MEMORY_MIB: u64 = 160;
+
+/// The stream weighs more than the host may: it is read in parts.
+#[test]
+fn a_large_backlog_does_not_make_a_large_host() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[alerts]\nlog = false");
+    project.feed(100, 200_000, &[]);
+    let host = project.start(&["run"]);
+    let most = wait_all_watching_pending(&redis, 200_000);
+    assert!(most <= 2000, "{most} entries between read and commit, engine.backlog allows 2000");
+    assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
+    assert!(calls(&redis, "xreadgroup") >= 200_000 / 500, "reads of 500 at most");
+    stop(host);
+    assert_eq!((redis.pending(), worked(&redis)), (0, 200_000));
+}
+
+/// The most entries that were pending at a time, seen while waiting for `count` to be worked.
+fn wait_all_watching_pending(redis: &Redis, count: u32) -> u64 {
+    let mut most = 0;
+    wait_for(&format!("{count} entries are worked"), || {
+        let worked = worked(redis);
+        if worked > 0 {
+            most = most.max(redis.pending());
+        }
+        (worked >= u64::from(count)).then_some(())
+    });
+    most
+}
+
+#[test]
+fn a_large_number_of_pending_entries_is_recovered_in_parts() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[alerts]\nlog = false\nmaxlen = 0");
+    project.feed(100, 100_000, &[]);
+    read_as(&redis, "tickhound", 100_000);
+    assert_eq!(redis.pending(), 100_000);
+    let host = project.start(&["run"]);
+    wait_worked(&redis, 100_000);
+    assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
+    assert!(calls(&redis, "xreadgroup") >= 100_000 / 500, "reads of 500 at most");
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// A consumer that gets nothing for long looks dead by the server's figures. It is not.
+#[test]
+fn a_quiet_market_is_healthy() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "claim_idle_ms = 1", "");
+    project.feed(SYMBOLS, 100, &[]);
+    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "10")]);
+    wait_worked(&redis, 100);
+    let before = calls(&redis, "xread");
+    wait_for("many waits without a tick", || (calls(&redis, "xread") > before + 100).then_some(()));
+    healthy(&project);
+    let consumers: Vec<redis::Value> = do_for(&mut redis.connect(), &format!("XINFO CONSUMERS {STREAM} {GROUP}"));
+    assert_eq!(consumers.len(), 1);
+    assert_eq!(do_for::<u64>(&mut redis.connect(), &format!("GET {EPOCH}")), 1, "it was owner all the time");
+    project.feed(SYMBOLS, 100, &["--seed", "2"]);
+    wait_worked(&redis, 200);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// The server's clock was an hour ahead for a while: ids stay there until real time has caught up.
+#[test]
+fn entries_from_the_future_are_worked_like_others() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "", "");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut connection = redis.connect();
+    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
+    let _: () = connection.del(STREAM).unwrap();
+    let mut shifted = redis::pipe();
+    for (id, fields) in &entries {
+        let (millis, seq) = id.split_once('-').unwrap();
+        let later = millis.parse::<u64>().unwrap() + 3_600_000;
+        shifted.cmd("XADD").arg(STREAM).arg(format!("{later}-{seq}")).arg(fields).ignore();
+    }
+    let _: () = shifted.query(&mut connection).unwrap();
+    let host = project.start(&["run"]);
+    wait_worked(&redis, TICKS);
+    healthy(&project);
+    project.feed(SYMBOLS, 500, &["--seed", "2"]);
+    wait_worked(&redis, TICKS + 500);
+    healthy(&project);
+    stop(host);
+    assert!(redis.alerts().iter().all(|alert| alert["lag_ms"] == "0"), "a lag is no less than 0");
+    assert_undisturbed(&redis, &project);
+}
+
+/// While ticks come in, each host gives way to the next one: no gap, no repeat.
+#[test]
+fn ten_rolling_restarts_under_load_cost_nothing() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    let (symbols, rate) = (SYMBOLS.to_string(), "4000");
+    let mut feed = project.start(&["feed", "--simulate", "--symbols", &symbols, "--rate", rate]);
+    let mut host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    for _ in 0..10 {
+        let goal = worked(&redis) + 100;
+        wait_for("some progress", || (worked(&redis) >= goal).then_some(()));
+        let next = project.start(&["run"]);
+        next.wait_for_log("standing by");
+        stop(host);
+        next.wait_for_log("reading is ours");
+        host = next;
+    }
+    feed.signal("INT");
+    assert_eq!(feed.wait(), Some(0), "{}", feed.log());
+    let fed: u32 = redis.connect().xlen(STREAM).unwrap();
+    wait_worked(&redis, fed);
+    stop(host);
+    assert_eq!(worked(&redis), u64::from(fed));
+    assert_undisturbed(&redis, &project);
+}
+
+/// Whatever a producer puts into an entry: if it is no tick, it is kept as it was.
+#[test]
+fn odd_entries_are_set_aside_as_they_were() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "", "");
+    let large = vec![b'x'; 1 << 20];
+    let numbered: Vec<String> = (0..1500).map(|number| format!("field{number}")).collect();
+    let odd: Vec<Vec<(&[u8], &[u8])>> = vec![
+        vec![(b"a", b"1"), (b"b", b"2"), (b"a", b"3")],
+        vec![(b"data", b"")],
+        vec![(b"", b"")],
+        vec![(b"note", &large)],
+        vec![(b"packet", &[0, 1, 0xff, b'"', b'\r', b'\n'])],
+        vec![(b"line", "\"\\\r\n\u{1}\u{2028}é".as_bytes())],
+        numbered.iter().map(|name| (name.as_bytes(), &b"7"[..])).collect(),
+    ];
+    let mut connection = redis.connect();
+    for fields in &odd {
+        let _: String = connection.xadd(STREAM, "*", fields).unwrap();
+        project.feed(SYMBOLS, 100, &[]);
+    }
+    project.run(&["run", "--drain"]);
+    let json = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::to_string(text).unwrap(),
+        Err(_) => r#"{"base64":"AAH/Ig0K"}"#.to_owned(),
+    };
+    let letters = redis.dead_letters();
+    let kept: Vec<&String> = letters.iter().map(|letter| &letter["raw"]).collect();
+    assert_eq!(kept.len(), odd.len());
+    for (fields, raw) in odd.iter().zip(kept) {
+        let members: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}:{}", json(name), json(value))).collect();
+        assert!(*raw == format!("{{{}}}", members.join(",")), "{:.200}", raw);
+    }
+    assert_eq!((of_each(&redis.alerts()).len(), redis.pending()), (odd.len() * 100, 0));
+}
+
+#[test]
+fn replies_in_crumbs_are_put_together() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "", "");
+    project.feed(SYMBOLS, TICKS, &[]);
+    proxy.set(Link::Crumbs);
+    project.run(&["run", "--drain"]);
+    assert_undisturbed(&redis, &project);
+}
+
+/// Something else answers in the server's place. The host believes what it can, trusts nothing that
+/// it can't, and asks again.
+#[test]
+fn garbage_in_place_of_a_reply_costs_nothing() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "batch = 50\ntimeout_ms = 500", "[engine]\nbacklog = 200");
+    project.feed(SYMBOLS, TICKS, &[]);
+    // Else it would be through before all traps have been set.
+    proxy.set(Link::Slow);
+    let host = project.start(&["run"]);
+    let garbage: [&[u8]; 9] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\0\0\0\0",
+        b"-ERR what?\r\n",
+        b"+OK\r\n",
+        b":42\r\n",
+        b"$-1\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*3\r\n:1\r\n*1\r\n*2\r\n$5\r\nhello\r\n:1\r\n:0\r\n",
+    ];
+    for bytes in garbage {
+        for command in ["EXEC", "GET"] {
+            proxy.trap(command, 2, At::Instead(bytes), || {}).wait();
+            let before = worked(&redis);
+            wait_for("it works on", || (worked(&redis) > before).then_some(()));
+        }
+    }
+    proxy.set(Link::Whole);
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// The answer of a step has a place for each of its commands. One that is too short tells nothing,
+/// and what the server has read out must be asked for again.
+#[test]
+fn an_answer_that_is_too_short_is_none() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "", "");
+    let host = project.start(&["run"]);
+    host.wait_for_log("created the consumer group");
+    wait_for("it has nothing to do", || (calls(&redis, "xread") > 0).then_some(()));
+    // The next step of all is the one that reads these.
+    let sprung = proxy.trap("EXEC", 1, At::Instead(b"*0\r\n"), || {});
+    let direct = Project::new(&redis);
+    direct.feed(SYMBOLS, 100, &[]);
+    sprung.wait();
+    direct.feed(SYMBOLS, 100, &["--seed", "2"]);
+    wait_worked(&redis, 200);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// A server forgets its scripts when somebody tells it to. They are sent again.
+#[test]
+fn scripts_that_the_server_forgot_are_sent_again() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "lease_ms = 500\nclaim_idle_ms = 1", "");
+    project.feed(SYMBOLS, 100, &[]);
+    let host = project.start(&["run"]);
+    wait_worked(&redis, 100);
+    let mut connection = redis.connect();
+    for round in 1..=3 {
+        for flush in ["SCRIPT FLUSH", "FUNCTION FLUSH"] {
+            let _: () = do_for(&mut connection, flush);
+        }
+        let renewed = calls(&redis, "evalsha");
+        wait_for("the lease is renewed often", || (calls(&redis, "evalsha") > renewed + 6).then_some(()));
+        assert!(connection.exists::<_, bool>(LEASE).unwrap(), "or else it would have run out");
+        assert_eq!(do_for::<u64>(&mut connection, &format!("GET {EPOCH}")), round);
+        // Looked for at each new beginning.
+        proxy.cut();
+        wait_for("it begins anew", || (do_for::<u64>(&mut connection, &format!("GET {EPOCH}")) > round).then_some(()));
+    }
+    stop(host);
+    project.feed(SYMBOLS, 100, &[]);
+    read_as(&redis, "scanner_1", 50);
+    let _: () = do_for(&mut connection, "SCRIPT FLUSH");
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("took over what a dead consumer left consumer=scanner_1 entries=50"), "{log}");
+    assert_each_once(&redis);
+}
+
+/// Another group on the stream that reads and never acknowledges is none of our business.
+#[test]
+fn a_dead_group_beside_ours_is_left_as_it_is() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "claim_idle_ms = 1", "");
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut connection = redis.connect();
+    let _: () = do_for(&mut connection, &format!("XGROUP CREATE {STREAM} dead 0"));
+    let _: redis::Value = do_for(&mut connection, &format!("XREADGROUP GROUP dead d COUNT 500 STREAMS {STREAM} >"));
+    let host = project.start(&["run"]);
+    wait_worked(&redis, TICKS);
+    healthy(&project);
+    stop(host);
+    let (pending, ..): (u64, String, String, Vec<(String, u64)>) =
+        do_for(&mut connection, &format!("XPENDING {STREAM} dead"));
+    assert_eq!(pending, 500);
+    assert_undisturbed(&redis, &project);
+}
+
+/// With a password that is missing or wrong the host says which, and waits: the server may be the
+/// one that is set up wrongly.
+#[test]
+fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
+    let redis = Redis::start();
+    // Stays logged in, whatever is asked of others from now on.
+    let mut admin = redis.connect();
+    let with = |more: &str| project(redis.url() + more, "", "");
+    with("").feed(SYMBOLS, 500, &[]);
+    let _: () = do_for(&mut admin, "CONFIG SET requirepass secret");
+    let (without, with_wrong, with_right) = (with(""), with("?pass=sesame"), with("?pass=secret"));
+    let missing = without.start(&["run"]);
+    missing.wait_for_log("the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL");
+    let wrong = with_wrong.start(&["run"]);
+    wrong.wait_for_log("the server refuses the user or password in stream.url");
+    assert!(!wrong.log().contains("sesame"), "passwords stay out of logs");
+    with_right.run(&["run", "--drain"]);
+    let _: () = do_for(&mut admin, "CONFIG SET requirepass sesame");
+    wrong.wait_for_log("reading is ours");
+    stop(wrong);
+    stop(missing);
+    let _: () = cmd("CONFIG").arg("SET").arg("requirepass").arg("").query(&mut admin).unwrap();
+    assert_eq!(worked(&redis), 500);
+    assert_each_once(&redis);
+}
+
+/// A detector that runs into its deadline at every batch: ticks wait in the stream, not in the host.
+#[test]
+fn a_slow_detector_slows_the_reader_down() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(
+        "[plugins]\ncall_deadline_ms = 50\n[engine]\nworkers = 1\nbacklog = 1000\n[alerts]\nlog = false\n\
+         [detectors.slow]\nplugin = \"misbehaving\"\nparams = { how = \"loop\" }",
+    );
+    project.feed(100, 100_000, &[]);
+    let host = project.start(&["run"]);
+    let most = wait_all_watching_pending(&redis, 10_000);
+    assert!(most > 500 && most <= 1000, "{most} entries between read and commit");
+    assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
+    stop(host);
+    assert_eq!(redis.pending(), 0);
+    assert!(worked(&redis) < 100_000, "it was slow");
+}
+
+#[test]
+fn a_slow_server_slows_the_reader_down() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = Project::at(proxy.url());
+    project.configure("[engine]\nbacklog = 1000\n[alerts]\nlog = false");
+    Project::new(&redis).feed(100, 100_000, &[]);
+    proxy.set(Link::Slow);
+    let host = project.start(&["run"]);
+    let most = wait_all_watching_pending(&redis, 20_000);
+    assert!(most <= 1000, "{most} entries between read and commit");
+    assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
+    stop(host);
+    assert_eq!(redis.pending(), 0);
+    assert!(worked(&redis) < 100_000, "it was slow");
+    let alerts: u64 = redis.connect().xlen(ALERTS).unwrap();
+    assert_eq!(redis.totals()["alerts"], alerts);
+}

