@@ -80,7 +80,7 @@ impl Cli {
             Command::Run(args) => run::run(args, &load()?),
             Command::Feed(args) => {
                 let Loaded { config, .. } = load()?;
-                feed::run(args, &config.stream.url, &config.stream.key).map(|()| ExitCode::SUCCESS)
+                feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
             }
             Command::Status(args) => status::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),

@@ -48,8 +48,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamConfig {
-    /// Redis server, `redis://[user:password@]host:port[/db]` or `redis+unix:///path`.
+    /// Redis server, `redis://[user:password@]host:port[/db]`, with TLS `rediss://…`, or `redis+unix:///path`.
     pub url: String,
+    /// PEM file of the authority that signs the server's certificate; empty = those this machine trusts.
+    pub tls_ca: PathBuf,
+    /// PEM file of the certificate that shows the server who we are, with its chain; empty = none.
+    pub tls_cert: PathBuf,
+    /// PEM file of the key to it, not encrypted.
+    pub tls_key: PathBuf,
     /// Key of the stream.
     pub key: String,
     /// Consumer group; created if missing.
@@ -76,6 +82,9 @@ impl Default for StreamConfig {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".into(),
+            tls_ca: PathBuf::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
             key: "ticks:intraday:processed".into(),
             group: "scanner_group".into(),
             consumer: "tickhound".into(),
@@ -94,11 +103,13 @@ impl Default for StreamConfig {
 impl StreamConfig {
     /// The server's address without user and password, for messages.
     pub fn address(&self) -> &str {
-        match (self.url.split_once("://"), self.url.rsplit_once('@')) {
-            (_, Some((_, address))) => address,
-            (Some((_, address)), None) => address,
-            (None, None) => &self.url,
-        }
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
+        // In front of a host, and behind the path of a socket: `?pass=…`.
+        let address = match scheme.ends_with("unix") {
+            true => rest,
+            false => rest.rsplit_once('@').map_or(rest, |(_, address)| address),
+        };
+        address.split(['?', '#']).next().unwrap_or(address)
     }
 }
 
@@ -302,9 +313,14 @@ pub fn shipped(text: &str) -> Result<Loaded> {
 
 fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
     let source = Source::parse(file, text)?;
-    let config = source.config(environment)?;
+    let mut config = source.config(environment)?;
     validate(&config, &source)?;
-    Ok(Loaded { config, root: project_root(file), source })
+    let root = project_root(file);
+    let StreamConfig { tls_ca, tls_cert, tls_key, .. } = &mut config.stream;
+    for file in [tls_ca, tls_cert, tls_key].into_iter().filter(|file| !file.as_os_str().is_empty()) {
+        *file = root.join(&file);
+    }
+    Ok(Loaded { config, root, source })
 }
 
 fn project_root(file: &Path) -> PathBuf {
@@ -327,6 +343,10 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     for (name, value) in [("key", key), ("group", group), ("consumer", consumer)] {
         ensure!(!value.is_empty(), "{}: stream.{name} is empty", source.at(&["stream", name]));
     }
+    let [certificate, key] = [&config.stream.tls_cert, &config.stream.tls_key].map(|file| !file.as_os_str().is_empty());
+    let (given, missing) = if certificate { ("tls_cert", "tls_key") } else { ("tls_key", "tls_cert") };
+    let at = source.at(&["stream", given]);
+    ensure!(certificate == key, "{at}: stream.{given} is of no use without stream.{missing}: name both or none");
     let ranges: [(&str, &str, u64, u64, u64); 8] = [
         ("stream", "batch", *batch as u64, 1, 10_000),
         ("stream", "block_ms", *block_ms, 10, 60_000),

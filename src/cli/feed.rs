@@ -29,7 +29,10 @@ use self::{
     record::Record,
     table::Mapping,
 };
-use crate::simulate::{Layout, Renderer, SimConfig, Simulator};
+use crate::{
+    config::StreamConfig,
+    simulate::{Layout, Renderer, SimConfig, Simulator},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,11 +92,11 @@ pub(super) struct FeedArgs {
     json: bool,
 }
 
-/// Publishes to the stream `key` of the Redis at `url` until all is published or a signal comes.
-pub(super) fn run(args: &FeedArgs, url: &str, key: &str) -> Result<()> {
+/// Publishes to the stream of `config` until all is published or a signal comes.
+pub(super) fn run(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
     let pace = args.rate.map_or(args.speed, Pace::Rate);
     let mut input = Input::open(args, pace)?;
-    let mut publisher = Publisher::connect(url, key, args.maxlen)?;
+    let mut publisher = Publisher::connect(config, args.maxlen)?;
     let bar = progress_bar(args, &input);
     let started = Instant::now();
     let ended = pump(&mut input, &mut publisher, args.count.unwrap_or(u64::MAX), pace, &bar);
@@ -108,7 +111,7 @@ pub(super) fn run(args: &FeedArgs, url: &str, key: &str) -> Result<()> {
             error.context(format!("stopped after {count} published ticks; {unknown} more may have been published"))
         }
     })?;
-    summary(args, key, published, input.skipped(), started.elapsed(), end);
+    summary(args, &config.key, published, input.skipped(), started.elapsed(), end);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod lease;
 mod reply;
 mod state;
 mod survey;
+mod tls;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -25,7 +26,7 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
     aio::MultiplexedConnection, cmd,
 };
 use tracing::{error, info, warn};
@@ -86,7 +87,7 @@ impl RedisStream {
     /// # Errors
     /// When the URL is none that can be used.
     pub fn new(config: &StreamConfig, alerts: &AlertsConfig, dead_letters: &DeadLettersConfig) -> anyhow::Result<Self> {
-        let client = client(&config.url)?;
+        let client = client(config)?;
         let keys = Keys::new(&config.key, &config.group);
         let lease = Lease::new(client.clone(), &keys, config);
         Ok(Self {
@@ -389,24 +390,33 @@ impl Stream for RedisStream {
     }
 }
 
-/// A client for `url`, with Nagle's algorithm off: every step is one small write that must not wait.
+/// A client, with Nagle's algorithm off: every step is one small write that must not wait.
 ///
 /// # Errors
-/// When the URL can't be understood.
-pub fn client(url: &str) -> anyhow::Result<Client> {
-    let explain = |error: RedisError| {
-        anyhow::anyhow!("stream.url: {error}; expected redis://[user:password@]host:port[/db] or redis+unix:///path")
-    };
-    let info = url.into_connection_info().map_err(explain)?;
+/// When the URL can't be understood, or the files for TLS can't be used.
+pub fn client(config: &StreamConfig) -> anyhow::Result<Client> {
+    let info = config.url.as_str().into_connection_info().map_err(|error| {
+        anyhow::anyhow!(
+            "stream.url: {error}; expected redis://[user:password@]host:port[/db], with TLS rediss://…, \
+             or redis+unix:///path"
+        )
+    })?;
     let tcp = info.tcp_settings().clone().set_nodelay(true);
-    Client::open(info.set_tcp_settings(tcp)).map_err(explain)
+    tls::client(info.set_tcp_settings(tcp), config)
 }
 
 /// Connects; every answer must come within `timeout`.
 pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<MultiplexedConnection> {
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout));
-    client.get_multiplexed_async_connection_with_config(&config).await
+    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+    connected.map_err(|error| tls::explain(error, client.get_connection_info().addr()))
+}
+
+/// As [`connect`], for a thread that waits; `timeout` is for all of it.
+pub(crate) fn connect_blocking(client: &Client, timeout: Duration) -> RedisResult<redis::Connection> {
+    let connected = client.get_connection_with_timeout(timeout);
+    connected.map_err(|error| tls::explain(error, client.get_connection_info().addr()))
 }
 
 async fn query<T: redis::FromRedisValue>(
@@ -428,9 +438,13 @@ pub fn explain(error: &RedisError) -> String {
     if error.is_timeout() {
         return "no answer in time (stream.timeout_ms)".into();
     }
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return "the server refuses the user or password in stream.url".into();
+    }
     match error.code() {
-        Some("NOAUTH") => "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL".into(),
-        Some("WRONGPASS") => "the server refuses the user or password in stream.url".into(),
+        Some("NOAUTH") => {
+            "the server wants a password: put it into TICKHOUND_STREAM__URL, e.g. redis://:secret@host:6379".into()
+        }
         Some("LOADING") => "the server is still loading its data".into(),
         Some("READONLY") => "the server has become a replica".into(),
         Some("OOM") => "the server's memory is full (maxmemory): free some, or raise it".into(),

@@ -13,3 +13,4 @@ mod plugins;
 mod proxy;
 mod recovery;
 mod support;
+mod tls;

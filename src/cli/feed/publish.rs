@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use redis::{Client, Cmd, Connection, RedisError, Value};
+use redis::{Cmd, Connection, RedisError, Value};
 
 use super::record::Record;
+use crate::{config::StreamConfig, stream::redis as server};
 
 /// Entries in one write. From a few hundred on a round trip no longer shows.
 const BATCH: usize = 500;
@@ -51,23 +52,22 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn connect(url: &str, key: &str, maxlen: Option<u64>) -> Result<Self> {
-        // The URL itself is not shown: it may hold a password.
-        let client = Client::open(url).context("stream.url is not a Redis URL")?;
-        let address = client.get_connection_info().addr().to_string();
-        let connection = client.get_connection_with_timeout(TIMEOUT).map_err(|error| {
-            if error.is_io_error() {
+    pub(super) fn connect(config: &StreamConfig, maxlen: Option<u64>) -> Result<Self> {
+        let client = server::client(config)?;
+        let address = config.address();
+        let connection = server::connect_blocking(&client, TIMEOUT).map_err(|error| {
+            if error.is_connection_refusal() {
                 let cure = "start one with `redis-server`, or set stream.url in the configuration";
                 anyhow!("no Redis at {address} ({error}): {cure}")
             } else {
-                anyhow!("can't use Redis at {address}: {error}")
+                anyhow!("can't use Redis at {address}: {}", server::explain(&error))
             }
         })?;
         connection.set_read_timeout(Some(TIMEOUT)).context("failed to set the connection's time-out")?;
         connection.set_write_timeout(Some(TIMEOUT)).context("failed to set the connection's time-out")?;
         Ok(Self {
             connection,
-            key: key.to_owned(),
+            key: config.key.clone(),
             maxlen,
             command: Cmd::new(),
             buffer: Vec::new(),
@@ -159,6 +159,7 @@ impl Publisher {
             Some("READONLY") => "this Redis is a replica: set stream.url to its master".to_owned(),
             Some("NOPERM") => format!("the Redis user may not XADD to {key}"),
             _ if error.is_timeout() => format!("Redis did not answer within {} s", TIMEOUT.as_secs()),
+            Some("NOAUTH") => server::explain(&error),
             _ => format!("failed to publish to {key}"),
         };
         // As text: a RedisError names itself as its own cause, which would be printed twice.

@@ -89,7 +89,7 @@ impl DeadLetters {
     /// # Errors
     /// A sentence on why the server can't be asked; so with all that follow.
     pub async fn open(config: &StreamConfig) -> Result<Self> {
-        let client = client(&config.url)?;
+        let client = client(config)?;
         let timeout = Duration::from_millis(config.timeout_ms).max(ANSWER_TIMEOUT);
         let address = config.address().to_owned();
         let connection = connect(&client, timeout).await;
@@ -113,7 +113,7 @@ impl DeadLetters {
     /// # Errors
     /// The server can't be asked.
     pub async fn count(&mut self) -> Result<u64> {
-        self.query(cmd("XLEN").arg(&self.key.clone())).await
+        self.query(cmd("XLEN").arg(self.key.clone())).await
     }
 
     /// At most `count` letters before `before`, or the newest ones; newest first.
@@ -193,9 +193,9 @@ impl DeadLetters {
     }
 
     async fn letters(&mut self, command: &Cmd) -> Result<Vec<Letter>> {
-        let entries: Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)> = self.query(command).await?;
+        let entries: Vec<(String, Fields)> = self.query(command).await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let letter = |(id, fields): (String, Vec<(Vec<u8>, Vec<u8>)>)| {
+        let letter = |(id, fields): (String, Fields)| {
             let fields = fields.into_iter().map(|(name, value)| (text(name), text(value))).collect();
             Ok(Letter { id: id.parse()?, fields })
         };

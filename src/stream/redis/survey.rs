@@ -70,7 +70,7 @@ pub struct SavedState {
 /// # Errors
 /// A sentence on why the server can't be asked.
 pub async fn survey(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Survey> {
-    let client = client(&config.url)?;
+    let client = client(config)?;
     let look = async {
         let mut connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
         look(&mut connection, config, alerts).await
