@@ -4,6 +4,7 @@
 //! 2 = wrong usage. `status` has its own, in its help.
 
 mod check;
+mod dead;
 mod demo;
 mod feed;
 mod run;
@@ -61,6 +62,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
     Check(check::CheckArgs),
+    /// Look at what was set aside, and give it back to the stream or drop it.
+    Dead(dead::DeadArgs),
     /// See the whole engine work on a simulated market; needs no Redis.
     Demo(demo::DemoArgs),
 }
@@ -81,6 +84,7 @@ impl Cli {
             }
             Command::Status(args) => status::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),
+            Command::Dead(args) => dead::run(args, &load()?),
             Command::Demo(args) => demo::run(args),
         }
     }
@@ -93,7 +97,7 @@ impl Cli {
         let (runs, level) = match &self.command {
             Command::Run(_) => (true, "info"),
             Command::Demo(args) => (!args.json, "info"),
-            Command::Feed(_) | Command::Status(_) | Command::Check(_) => (false, "warn"),
+            Command::Feed(_) | Command::Status(_) | Command::Check(_) | Command::Dead(_) => (false, "warn"),
         };
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

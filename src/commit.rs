@@ -8,9 +8,9 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     checkpoint::Visit,
-    event::{Alert, DeadLetter, Entries, EntryId},
+    event::{Alert, Blamed, DeadLetter, Entries, EntryId},
     ingest::{Ingest, Routed},
-    plugin::Generation,
+    plugin::{Generation, params},
     publish::raw_json,
     shard::{Faulted, Found, Worked},
     stream::{Clock, Commit},
@@ -53,6 +53,15 @@ pub struct Place {
     pub index: Option<u64>,
     /// Event time there.
     pub clock: Clock,
+}
+
+/// By what an alert is late.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// When it is committed, ms since the Unix epoch.
+    pub now_ms: u64,
+    /// An alert that comes later than this after its entry is stale, ms; 0 = none is.
+    pub stale_after_ms: u64,
 }
 
 impl Flight {
@@ -112,6 +121,11 @@ impl Flight {
         self.read
     }
 
+    /// Ids of the entries of the read.
+    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.entries.iter().map(|entry| entry.id)
+    }
+
     /// Number of entries of the read.
     pub fn entries(&self) -> usize {
         self.entries.len()
@@ -133,7 +147,7 @@ impl Flight {
     }
 
     /// Adds everything that the read caused to `commit`.
-    pub fn settle(mut self, generation: &Generation, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
+    pub fn settle(mut self, generation: &Generation, ingest: &Ingest, timing: Timing, commit: &mut Commit) {
         let first_letter = commit.dead_letters.len();
         self.write_letters(generation, commit);
         self.found.sort_by(|a, b| {
@@ -149,7 +163,7 @@ impl Flight {
             let place = (found.entry, found.detector);
             ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
             last = Some(place);
-            let alert = self.alert(found, ordinal, generation, ingest, now_ms);
+            let alert = self.alert(found, ordinal, generation, ingest, timing);
             touched.push(alert.entry);
             commit.alerts.push(alert);
         }
@@ -174,17 +188,25 @@ impl Flight {
                 "{}; {} {} did not see this and the next ticks of its batch, {} in all; it was started anew",
                 faulted.fault, spec.plugin.manifest.name, spec.plugin.manifest.version, faulted.rows
             );
-            (faulted.entry, reason, Some(spec.name.clone()))
+            let blamed = Blamed {
+                detector: spec.name.clone(),
+                plugin: spec.plugin.manifest.name.clone(),
+                version: spec.plugin.manifest.version.clone(),
+                sha256: spec.plugin.sha256.clone(),
+                params: params::to_json(&spec.params).to_string(),
+            };
+            (faulted.entry, reason, Some(blamed))
         });
-        for (index, reason, detector) in undecodable.chain(faulted) {
+        for (index, reason, blamed) in undecodable.chain(faulted) {
             let Some(entry) = self.entries.get(index as usize) else { continue };
-            commit.dead_letters.push(DeadLetter { reason, entry: entry.id, detector, raw: raw_json(&entry) });
+            commit.dead_letters.push(DeadLetter { reason, entry: entry.id, blamed, raw: raw_json(&entry) });
         }
     }
 
-    fn alert(&self, found: Found, ordinal: u32, generation: &Generation, ingest: &Ingest, now_ms: u64) -> Alert {
+    fn alert(&self, found: Found, ordinal: u32, generation: &Generation, ingest: &Ingest, timing: Timing) -> Alert {
         let spec = &generation.detectors[found.detector as usize];
         let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
+        let lag_ms = timing.now_ms.saturating_sub(entry.millis);
         Alert {
             id: format!("{entry}/{}/{ordinal}", spec.name),
             detector: spec.name.clone(),
@@ -197,8 +219,9 @@ impl Flight {
             direction: found.direction,
             evidence: found.evidence,
             entry,
-            lag_ms: now_ms.saturating_sub(entry.millis),
+            lag_ms,
             recovered: self.recovered,
+            stale: timing.stale_after_ms > 0 && lag_ms > timing.stale_after_ms,
         }
     }
 }

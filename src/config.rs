@@ -196,15 +196,27 @@ pub struct AlertsConfig {
     pub stream: String,
     /// Alerts that the stream keeps, about; 0 = all.
     pub maxlen: usize,
+    /// An alert that comes later than this after its entry's arrival is marked as stale, ms; 0 = none is.
+    pub stale_after_ms: u64,
     /// Write a `DETECTED` line to the log for each.
     pub log: bool,
+    /// Also for each stale one; else the log only tells how many there were.
+    pub log_stale: bool,
     /// File that gets a JSON line for each, relative to the project root; empty = none.
     pub jsonl: PathBuf,
 }
 
 impl Default for AlertsConfig {
     fn default() -> Self {
-        Self { stream: "alerts:intraday".into(), maxlen: 100_000, log: true, jsonl: PathBuf::new() }
+        Self {
+            stream: "alerts:intraday".into(),
+            maxlen: 100_000,
+            // Above any pause that a busy day brings, below what makes an intraday alert worthless.
+            stale_after_ms: 60_000,
+            log: true,
+            log_stale: false,
+            jsonl: PathBuf::new(),
+        }
     }
 }
 

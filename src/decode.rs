@@ -85,7 +85,7 @@ pub enum DecodeError {
     #[error("no symbol: none of {0} has a value")]
     NoSymbol(String),
     /// A name, and nothing to say of it.
-    #[error("{symbol} has neither price nor quote: none of {names} has a usable value")]
+    #[error("neither price nor quote: {symbol} has no usable value in any of {names}")]
     Empty {
         /// The symbol.
         symbol: String,

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     checkpoint::{CHUNKS, Pace},
-    commit::{Flight, Place},
+    commit::{Flight, Place, Timing},
     config::Config,
     decode::Decoder,
     event::{Entries, EntryId},
@@ -36,7 +36,7 @@ use crate::{
     shard::{ShardHandle, Task, Worked},
     sink::Sinks,
     stats::Stats,
-    stream::{Acquire, Acquired, Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
+    stream::{Acquire, Acquired, Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals, Whose},
 };
 
 /// How often to look whether another consumer of the group has died.
@@ -211,12 +211,20 @@ impl<S: Stream> Engine<S> {
 
     /// Goes on with what is in flight, or from what is saved. `Ok(false)`: told to stop meanwhile.
     async fn resume(&mut self, acquired: &Acquired, stop: &watch::Receiver<bool>) -> Result<Result<bool, StreamError>> {
-        let (resume, happened) = self.position.resume(acquired);
-        if let Some(commit) = happened {
+        if let Some(commit) = self.position.settle(acquired) {
             self.committed(&commit);
         }
-        match resume {
-            Resume::Undisturbed => Ok(Ok(true)),
+        let held = match self.holds_all().await {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        match self.position.resume(acquired, held) {
+            Resume::Undisturbed => {
+                // An adoption whose answer was lost has counted what it found trimmed away.
+                self.totals.entries = self.totals.entries.max(acquired.totals.entries);
+                self.totals.lost = self.totals.lost.max(acquired.totals.lost);
+                Ok(Ok(true))
+            }
             Resume::Emptied => {
                 error!(
                     commits = self.totals.commits,
@@ -252,6 +260,15 @@ impl<S: Stream> Engine<S> {
                 Ok(restored)
             }
         }
+    }
+
+    /// Whether all that is in hand is still pending under our name.
+    async fn holds_all(&mut self) -> Result<bool, StreamError> {
+        let in_flight = self.flights.iter().flat_map(Flight::ids);
+        let in_hand: Vec<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
+        let (Some(first), Some(last)) = (in_hand.iter().min(), in_hand.iter().max()) else { return Ok(true) };
+        let pending = self.stream.pending(*first, *last, Whose::Ours).await?;
+        Ok(in_hand.iter().all(|id| pending.contains(id)))
     }
 
     /// Adds to the file what an earlier life had published but not written there.
@@ -315,6 +332,7 @@ impl<S: Stream> Engine<S> {
                     }
                     return Ok(if stopping { Ended::Stopped } else { Ended::Drained });
                 }
+                self.sinks.tell_late();
                 tokio::select! {
                     // Dropping the wait loses nothing: it has no effect on the partition.
                     waited = self.stream.wait(self.position.last_read()) => waited?,
@@ -379,7 +397,14 @@ impl<S: Stream> Engine<S> {
 
     /// Takes over what dead consumers left; it is then read like our own pending entries.
     async fn adopt(&mut self) -> Result<(), StreamError> {
-        let adopted = self.stream.adopt().await?;
+        let adopted = match self.stream.adopt().await {
+            Ok(adopted) => adopted,
+            Err(error) => {
+                // Some may be ours already. Nothing is in flight: reading from the start is safe.
+                self.position.reread_pending();
+                return Err(error);
+            }
+        };
         tell_lost(&adopted.lost);
         self.totals.entries += adopted.lost.len() as u64;
         self.totals.lost += adopted.lost.len() as u64;
@@ -490,7 +515,7 @@ impl<S: Stream> Engine<S> {
             return commit;
         }
         let mut commit = Commit { totals: self.totals, ..Commit::default() };
-        let now_ms = now_ms();
+        let timing = Timing { now_ms: now_ms(), stale_after_ms: self.config.alerts.stale_after_ms };
         while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
@@ -500,7 +525,7 @@ impl<S: Stream> Engine<S> {
             if flight.is_visit() {
                 self.pace.saved(flight.saving, flight.saved_symbols());
             }
-            flight.settle(&self.generation, &self.ingest, now_ms, &mut commit);
+            flight.settle(&self.generation, &self.ingest, timing, &mut commit);
         }
         if let Some(visit) = &mut commit.visit {
             visit.forgotten = std::mem::take(&mut self.recovery.forgotten);
@@ -521,9 +546,10 @@ impl<S: Stream> Engine<S> {
         self.position.committed(commit);
         self.totals = commit.totals;
         self.in_flight -= commit.done.len();
-        let Stats { completed, alerts, dead, lag_ms, .. } = &*self.stats;
+        let Stats { completed, alerts, late, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);
         alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
+        late.fetch_add(commit.alerts.iter().filter(|alert| alert.stale).count() as u64, Relaxed);
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
         if let Some(last) = commit.done.last() {
             lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);

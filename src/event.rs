@@ -297,6 +297,8 @@ pub struct Alert {
     pub lag_ms: u64,
     /// Whether the entry was read again after a crash or take-over.
     pub recovered: bool,
+    /// Whether `lag_ms` is above `alerts.stale_after_ms`: old news.
+    pub stale: bool,
 }
 
 /// An entry, or one detector's part of it, set aside.
@@ -307,7 +309,22 @@ pub struct DeadLetter {
     /// The entry.
     pub entry: EntryId,
     /// The detector to blame, if one is.
-    pub detector: Option<String>,
-    /// The entry's fields as a JSON object; values that are no text as `{"base64": …}`.
+    pub blamed: Option<Blamed>,
+    /// The entry's fields as a JSON object, from which the entry can be made again.
     pub raw: String,
+}
+
+/// A detector as it was when it failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blamed {
+    /// Its name.
+    pub detector: String,
+    /// Name of its plugin, as the plugin has it.
+    pub plugin: String,
+    /// Version of its plugin.
+    pub version: String,
+    /// SHA-256 of the plugin's file, hexadecimal.
+    pub sha256: String,
+    /// Each parameter with its value, as a JSON object.
+    pub params: String,
 }

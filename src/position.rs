@@ -14,8 +14,8 @@ use crate::{
 pub enum Resume {
     /// Nobody else has committed meanwhile: what is in flight goes on.
     Undisturbed,
-    /// The server has lost all that it knew, and nobody has committed since: only this host knows, so
-    /// what is in flight goes on. The states have to be saved again.
+    /// The server has lost all that it knew, the entries that were read too, and nobody has committed
+    /// since: only this host knows, so what is in flight goes on. The states have to be saved again.
     Emptied,
     /// Another host has committed, or this is the first time: everything from what is saved.
     Afresh,
@@ -95,39 +95,51 @@ impl Position {
         self.unsettled.is_some()
     }
 
-    /// The partition is ours (again). Returns what to do, and the open commit if it turns out to have happened.
+    /// The open commit, if this acquisition shows that it happened.
     ///
     /// A commit is known by its number and the epoch it was made under: two hosts may count alike. The
     /// current epoch tells nothing: an acquisition whose answer was lost has raised it too.
-    pub fn resume(&mut self, acquired: &Acquired) -> (Resume, Option<Commit>) {
-        let last = (acquired.totals.commits, acquired.committed_under);
-        let happened = self.unsettled.take_if(|commit| (commit.totals.commits, self.epoch) == last);
-        if let Some(commit) = &happened {
-            self.committed(commit);
-        }
-        let undisturbed = self.ready && last == self.last_commit;
-        let emptied = self.ready && last == (0, 0) && self.last_commit != (0, 0);
+    pub fn settle(&mut self, acquired: &Acquired) -> Option<Commit> {
+        let last = last_commit(acquired);
+        let happened = self.unsettled.take_if(|commit| (commit.totals.commits, self.epoch) == last)?;
+        self.committed(&happened);
+        Some(happened)
+    }
+
+    /// Entries of the open commit.
+    pub fn open_entries(&self) -> &[EntryId] {
+        self.unsettled.as_ref().map_or(&[], |commit| &commit.done)
+    }
+
+    /// The partition is ours (again), and what was open is settled. `held`: every entry in hand is
+    /// pending under our name. If not, the group has gone back or was made anew, and hands them out again.
+    pub fn resume(&mut self, acquired: &Acquired, held: bool) -> Resume {
+        let last = last_commit(acquired);
+        let gone_back = !held || acquired.last_delivered < self.last_read;
+        let undisturbed = self.ready && last == self.last_commit && !gone_back;
+        // What is still there will be handed out again.
+        let emptied = self.ready && last == (0, 0) && acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
         self.epoch = acquired.epoch;
         if undisturbed {
             // What is in flight lies before this point; an answer that was lost left its entries after it.
             if self.from == From::New {
                 self.from = From::Pending(self.last_read);
             }
-            return (Resume::Undisturbed, happened);
+            return Resume::Undisturbed;
         }
         self.last_commit = last;
         self.from = From::Pending(EntryId::ZERO);
         if emptied {
             // Ids may begin again.
             (self.last_read, self.newest, self.index) = (EntryId::ZERO, EntryId::ZERO, None);
-            return (Resume::Emptied, happened);
+            return Resume::Emptied;
         }
         self.unsettled = None;
         self.ready = false;
         self.last_read = acquired.last_delivered;
         self.newest = acquired.newest.unwrap_or(acquired.last_delivered);
         self.index = acquired.index;
-        (Resume::Afresh, happened)
+        Resume::Afresh
     }
 
     /// Detectors know everything up to the newest commit.
@@ -200,6 +212,11 @@ impl Position {
         self.newest = entries.last().map_or(self.newest, |last| last.max(self.newest));
         out_of_order
     }
+}
+
+/// Number and epoch of the last commit, as the server has them.
+fn last_commit(acquired: &Acquired) -> (u64, u64) {
+    (acquired.totals.commits, acquired.committed_under)
 }
 
 #[cfg(test)]

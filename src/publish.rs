@@ -1,15 +1,17 @@
 //! How alerts and dead letters are written: stream fields, JSON, log line.
 
+mod raw;
+
 use std::borrow::Cow;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::ser::{Serialize, Serializer};
 
-use crate::event::{Alert, DeadLetter, Entry};
+pub use self::raw::{Fields, raw_fields, raw_json};
+use crate::event::{Alert, Blamed, DeadLetter};
 
 impl Alert {
     /// Names and values as the alerts stream has them.
-    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 13] {
+    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 14] {
         [
             ("id", self.id.as_str().into()),
             ("detector", self.detector.as_str().into()),
@@ -24,6 +26,7 @@ impl Alert {
             ("entry", self.entry.to_string().into()),
             ("lag_ms", self.lag_ms.to_string().into()),
             ("recovered", if self.recovered { "1" } else { "0" }.into()),
+            ("stale", if self.stale { "1" } else { "0" }.into()),
         ]
     }
 
@@ -43,8 +46,12 @@ impl DeadLetter {
     /// Names and values as the dead-letter stream has them.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let mut fields = vec![("reason", self.reason.as_str().into()), ("entry", self.entry.to_string().into())];
-        if let Some(detector) = &self.detector {
+        if let Some(Blamed { detector, plugin, version, sha256, params }) = &self.blamed {
             fields.push(("detector", detector.as_str().into()));
+            fields.push(("plugin", plugin.as_str().into()));
+            fields.push(("version", version.as_str().into()));
+            fields.push(("sha256", sha256.as_str().into()));
+            fields.push(("params", params.as_str().into()));
         }
         fields.push(("raw", self.raw.as_str().into()));
         fields
@@ -54,16 +61,15 @@ impl DeadLetter {
 /// Fields of an alerts stream entry as one JSON object: numbers as numbers, evidence as an object.
 pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let member = |(name, value): (&str, &str)| match name {
-        "time" | "price" | "confidence" | "lag_ms" | "recovered" if value.is_empty() => format!("\"{name}\":null"),
-        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "evidence" => format!("\"{name}\":{value}"),
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {
+            format!("\"{name}\":null")
+        }
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" => {
+            format!("\"{name}\":{value}")
+        }
         _ => format!("{}:{}", json(&name), json(&value)),
     };
     format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))
-}
-
-/// The fields of an entry as a JSON object, in their order; names that repeat, repeat.
-pub fn raw_json(entry: &Entry<'_>) -> String {
-    json(&Raw(entry))
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -78,30 +84,10 @@ impl Serialize for Evidence<'_> {
     }
 }
 
-struct Raw<'a>(&'a Entry<'a>);
-
-impl Serialize for Raw<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.fields().map(|(name, value)| (String::from_utf8_lossy(name), Bytes(value))))
-    }
-}
-
-/// Text where it is text; otherwise an object, so that nothing of the entry is lost.
-struct Bytes<'a>(&'a [u8]);
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => serializer.collect_map([("base64", BASE64_STANDARD.encode(self.0))]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Direction, Entries, EntryId};
+    use crate::event::{Direction, EntryId};
 
     fn alert() -> Alert {
         Alert {
@@ -118,6 +104,7 @@ mod tests {
             entry: EntryId { millis: 5, seq: 0 },
             lag_ms: 3,
             recovered: true,
+            stale: false,
         }
     }
 
@@ -145,16 +132,5 @@ mod tests {
             };
             assert!(same, "{name}: {written} against {text}");
         }
-    }
-
-    #[test]
-    fn a_raw_entry_keeps_bytes_and_repeated_names() {
-        let mut entries = Entries::default();
-        entries.push_entry(EntryId::ZERO);
-        entries.push_field(b"a", b"1");
-        entries.push_field(b"a", b"2");
-        entries.push_field(b"bin", &[0xff, 0x00]);
-        let raw = raw_json(&entries.get(0).unwrap());
-        assert_eq!(raw, r#"{"a":"1","a":"2","bin":{"base64":"/wA="}}"#);
     }
 }

@@ -1,23 +1,41 @@
 //! What happens to alerts once they are committed: log line, JSON lines file.
 //!
+//! The log is for people, for whom an alert that comes long after its tick is no news: of stale ones
+//! it only tells how many there were. The file has them all.
+//!
 //! The alerts stream is not a sink: it is written by the commit itself.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use tracing::{error, info};
 
-use crate::event::Alert;
+use crate::{config::AlertsConfig, event::Alert};
+
+/// How often at most the log tells how many alerts it left out.
+const TELL_LATE_EVERY: Duration = Duration::from_secs(1);
 
 /// The sinks that are switched on.
 #[derive(Debug, Default)]
 pub struct Sinks {
     log: bool,
+    /// Leaves stale alerts out of the log.
+    late: Option<Late>,
     jsonl: Option<JsonLines>,
+}
+
+/// Stale alerts that the log has not told of yet.
+#[derive(Debug)]
+struct Late {
+    alerts: u64,
+    told: Option<Instant>,
+    /// Where they are instead.
+    places: String,
 }
 
 #[derive(Debug)]
@@ -28,13 +46,18 @@ struct JsonLines {
 }
 
 impl Sinks {
-    /// Opens what is switched on; `jsonl` is appended to, its folder made if missing.
+    /// Opens what is switched on; the file `jsonl` is appended to, its folder made if missing.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub fn open(log: bool, jsonl: Option<&Path>) -> Result<Self> {
+    pub fn open(config: &AlertsConfig, jsonl: Option<&Path>) -> Result<Self> {
+        let places = match jsonl {
+            Some(file) => format!("{} and {}", config.stream, file.display()),
+            None => config.stream.clone(),
+        };
+        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, told: None, places });
         let jsonl = jsonl.map(JsonLines::open).transpose()?;
-        Ok(Self { log, jsonl })
+        Ok(Self { log: config.log, late, jsonl })
     }
 
     /// Id of the last alert in the file: a host that was killed between a commit and this sink has
@@ -59,11 +82,42 @@ impl Sinks {
     pub fn publish(&mut self, alerts: &[Alert]) {
         if self.log {
             for alert in alerts {
-                info!(target: "alert", "{}", alert.to_log_line());
+                match &mut self.late {
+                    Some(late) if alert.stale => late.alerts += 1,
+                    _ => info!(target: "alert", "{}", alert.to_log_line()),
+                }
             }
         }
+        self.tell_late();
         if let (Some(jsonl), false) = (&mut self.jsonl, alerts.is_empty()) {
             jsonl.write(alerts);
+        }
+    }
+}
+
+impl Sinks {
+    /// Says how many alerts the log has left out, unless it said so a moment ago.
+    pub fn tell_late(&mut self) {
+        if let Some(late) = &mut self.late
+            && late.told.is_none_or(|told| told.elapsed() >= TELL_LATE_EVERY)
+        {
+            late.tell();
+        }
+    }
+}
+
+impl Drop for Sinks {
+    fn drop(&mut self) {
+        self.late.iter_mut().for_each(Late::tell);
+    }
+}
+
+impl Late {
+    fn tell(&mut self) {
+        let Self { alerts, places, .. } = self;
+        if *alerts > 0 {
+            info!(target: "alert", "{alerts} late alerts are in {places} only (alerts.log_stale)");
+            (self.alerts, self.told) = (0, Some(Instant::now()));
         }
     }
 }
@@ -135,7 +189,7 @@ mod tests {
         for (number, (text, left, last)) in cases.into_iter().enumerate() {
             let path = dir.path().join(number.to_string());
             fs::write(&path, &text).unwrap();
-            let mut sinks = Sinks::open(false, Some(&path)).unwrap();
+            let mut sinks = Sinks::open(&AlertsConfig::default(), Some(&path)).unwrap();
             assert_eq!(sinks.last_in_file().as_deref(), last);
             let expected = if left == "same" { format!("{{\"id\":\"{long}\"}}\n") } else { left.to_owned() };
             assert_eq!(fs::read_to_string(&path).unwrap(), expected);

@@ -19,6 +19,8 @@ pub struct Stats {
     pub completed: AtomicU64,
     /// Alerts committed.
     pub alerts: AtomicU64,
+    /// Alerts among them that are stale.
+    pub late: AtomicU64,
     /// Dead letters committed.
     pub dead: AtomicU64,
     /// Ticks whose time or volume was repaired.
@@ -41,8 +43,8 @@ impl Stats {
     }
 
     fn results(&self) -> String {
-        let Self { alerts, dead, repaired, unseen, lag_ms, .. } = self;
-        let counts = [("alerts", alerts), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
+        let Self { alerts, late, dead, repaired, unseen, lag_ms, .. } = self;
+        let counts = [("alerts", alerts), ("late", late), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
         let counts: Vec<String> =
             counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
         format!("{}, lag: {} ms", counts.join(", "), lag_ms.load(Relaxed))

@@ -103,6 +103,15 @@ pub struct Read {
     pub count: usize,
 }
 
+/// Which consumers are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Our own.
+    Ours,
+    /// Every one of the group.
+    Anybodys,
+}
+
 /// What a step has read.
 #[derive(Debug, Default)]
 pub struct Delivered {
@@ -140,6 +149,8 @@ pub struct Acquired {
     /// Entries ever added to the stream up to that one, or to where the group begins; `None` if that is
     /// not known.
     pub index: Option<u64>,
+    /// The oldest entry that the stream holds.
+    pub oldest: Option<EntryId>,
     /// The newest entry that the group was given.
     pub last_delivered: EntryId,
     /// The pending entry that was tried last, and how often.
@@ -202,8 +213,14 @@ pub trait Stream: Send {
         count: usize,
     ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
 
-    /// Entries up to `through` that were given to a consumer of the group and not acknowledged.
-    fn pending(&mut self, through: EntryId) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
+    /// Entries from `first` to `last` that were given to a consumer of the group, ours or any, and not
+    /// acknowledged.
+    fn pending(
+        &mut self,
+        first: EntryId,
+        last: EntryId,
+        whose: Whose,
+    ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
 
     /// Takes over what dead consumers of the group left pending.
     fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;

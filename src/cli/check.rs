@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Prepared;
-use crate::{config::Loaded, plugin::params::Value};
+use crate::{config::Loaded, plugin::params};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]
@@ -25,11 +25,10 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
             .detectors
             .iter()
             .map(|spec| {
-                let params: serde_json::Map<String, serde_json::Value> =
-                    spec.params.iter().map(|(name, value)| (name.clone(), to_json(value))).collect();
                 json!({
                     "name": spec.name, "plugin": spec.plugin.manifest.name, "version": spec.plugin.manifest.version,
-                    "file": spec.plugin.file, "sha256": spec.plugin.sha256, "params": params,
+                    "file": spec.plugin.file, "sha256": spec.plugin.sha256,
+                    "params": params::to_json(&spec.params),
                     "min_confidence": spec.min_confidence,
                 })
             })
@@ -48,7 +47,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
                 spec.plugin.file.display()
             );
             for (name, value) in &spec.params {
-                println!("      {name} = {}", to_json(value));
+                println!("      {name} = {value}");
             }
         }
         match &reached {
@@ -57,13 +56,4 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
         }
     }
     Ok(if reached.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn to_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Flag(v) => json!(v),
-        Value::Integer(v) => json!(v),
-        Value::Number(v) => json!(v),
-        Value::Text(v) => json!(v),
-    }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tracing::info;
 
 use crate::{
-    config::{self, Loaded},
+    config::{self, AlertsConfig, Loaded},
     decode::Decoder,
     engine::{Engine, Until},
     plugin::{Generation, Limits, Runtime},
@@ -62,7 +62,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
-    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(!args.json, None)?, stats.clone());
+    let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
+    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(&alerts, None)?, stats.clone());
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
     let Prepared { decoder, generation, stream, _runtime } = Prepared::load(loaded)?;
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
-    let sinks = Sinks::open(config.alerts.log, jsonl.as_deref())?;
+    let sinks = Sinks::open(&config.alerts, jsonl.as_deref())?;
     let stats = Arc::new(Stats::default());
     info!(
         stream = %config.stream.key,

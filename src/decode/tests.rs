@@ -256,7 +256,10 @@ fn what_is_no_tick_is_refused_with_a_sentence() {
         (&[("data", b"AAEAAQA=")], "field `data` is neither JSON nor MessagePack"),
         (&[("data", b"[1, 2]")], "the document holds no object"),
         (&[("hello", b"world")], "no symbol: none of symbol"),
-        (&[("symbol", b"A"), ("last_price", b"x")], "A has neither price nor quote: none of last_price, ltp"),
+        (
+            &[("symbol", b"A"), ("last_price", b"x")],
+            "neither price nor quote: A has no usable value in any of last_price, ltp",
+        ),
     ];
     for (fields, expected) in cases {
         let said = decode(&mut decoder("kite"), fields).unwrap_err().to_string();

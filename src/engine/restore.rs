@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{Boundary, CHUNKS, Saved, chunk_of, is_forgotten},
     event::{Entries, EntryId},
     shard::{SavedSymbol, Task},
-    stream::{Acquired, Clock, Stream, StreamError},
+    stream::{Acquired, Clock, Stream, StreamError, Whose},
 };
 
 /// Entries re-read in one go; so large that the server's answer is no wait, so small that it is no burden.
@@ -65,7 +65,7 @@ impl<S: Stream> Engine<S> {
             return Ok(true);
         };
         let saved = self.stream.saved().await?;
-        let mut left_out = self.stream.pending(last).await?;
+        let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
         self.recovery.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();

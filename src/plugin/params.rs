@@ -1,8 +1,9 @@
 //! Parameters: what the manifest declares against what `config.toml` gives.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 
 use super::bindings::tickhound::detector::types::{Manifest, Param, ValueResult as Declared};
 use crate::config::{Source, nearest};
@@ -18,6 +19,13 @@ pub enum Value {
     Number(f64),
     /// A text.
     Text(String),
+}
+
+impl fmt::Display for Value {
+    /// As TOML and JSON write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        json_value(self).fmt(f)
+    }
 }
 
 /// Every parameter of a manifest with its value, in the manifest's order.
@@ -74,6 +82,20 @@ pub fn resolve(manifest: &Manifest, detector: &str, given: &toml::Table, source:
         Ok(value)
     };
     manifest.params.iter().map(|param| Ok((param.name.clone(), value_of(param)?))).collect()
+}
+
+/// Parameters as a JSON object.
+pub fn to_json(params: &Params) -> serde_json::Value {
+    params.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
+}
+
+fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Flag(v) => json!(v),
+        Value::Integer(v) => json!(v),
+        Value::Number(v) => json!(v),
+        Value::Text(v) => json!(v),
+    }
 }
 
 fn owned(value: &Declared) -> Value {

@@ -12,6 +12,7 @@
 //! `EXEC` does nothing.
 
 mod adopt;
+mod dead;
 mod keys;
 mod lease;
 mod reply;
@@ -30,6 +31,7 @@ use redis::{
 use tracing::{error, info, warn};
 
 pub use self::{
+    dead::{DeadLetters, Letter, Moved},
     keys::Keys,
     survey::{SavedState, Survey, survey},
 };
@@ -37,7 +39,7 @@ use self::{
     lease::{Lease, LeaseAnswer},
     reply::{Checkpoint, parse_read},
 };
-use super::{Acquire, Acquired, Adopted, Commit, Delivered, Extent, From, Read, Stream, StreamError};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, Extent, From, Read, Stream, StreamError, Whose};
 use crate::{
     checkpoint::Saved,
     config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
@@ -140,7 +142,17 @@ impl RedisStream {
         self.session = Some(Session { steps, waits, epoch });
         self.owned_before = true;
         let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, .. } = checkpoint;
-        Ok(Acquire::Owned(Acquired { epoch, totals, committed_under, clock, newest, index, last_delivered, attempt }))
+        Ok(Acquire::Owned(Acquired {
+            epoch,
+            totals,
+            committed_under,
+            clock,
+            newest,
+            index,
+            oldest: reply::oldest(&stream),
+            last_delivered,
+            attempt,
+        }))
     }
 
     /// What would break the promise later is refused now.
@@ -331,8 +343,8 @@ impl Stream for RedisStream {
         self.read_history(after, through, count).await
     }
 
-    async fn pending(&mut self, through: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
-        self.read_pending(through).await
+    async fn pending(&mut self, first: EntryId, last: EntryId, whose: Whose) -> Result<BTreeSet<EntryId>, StreamError> {
+        self.read_pending(first, last, whose).await
     }
 
     async fn adopt(&mut self) -> Result<Adopted, StreamError> {

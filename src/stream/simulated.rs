@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Totals};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Totals, Whose};
 use crate::{
     checkpoint::Saved,
     event::{Alert, Entries, EntryId},
@@ -114,7 +114,7 @@ impl Stream for SimulatedStream {
         Ok(Entries::default())
     }
 
-    async fn pending(&mut self, _through: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+    async fn pending(&mut self, _: EntryId, _: EntryId, _: Whose) -> Result<BTreeSet<EntryId>, StreamError> {
         Ok(BTreeSet::new())
     }
 

@@ -5,8 +5,10 @@
 
 mod chaos;
 mod cli;
+mod dead;
 mod faults;
 mod flow;
+mod late;
 mod plugins;
 mod proxy;
 mod recovery;

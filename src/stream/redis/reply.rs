@@ -114,6 +114,11 @@ fn push_entries(entries: &mut Entries, list: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// The oldest entry, in the answer to `XINFO STREAM`.
+pub(super) fn oldest(info: &Value) -> Option<EntryId> {
+    items(field(info, "first-entry")?).first().and_then(text)?.parse().ok()
+}
+
 /// How much the stream has held, in the answer to `XINFO STREAM`; servers before 7.0 don't tell.
 pub(super) fn extent(info: &Value, alone: bool) -> Option<Extent> {
     let added = number(field(info, "entries-added")?)?;
@@ -179,7 +184,7 @@ fn items(value: &Value) -> &[Value] {
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     std::str::from_utf8(bytes(value)?).ok()
 }
 

@@ -12,7 +12,7 @@ use super::{RedisStream, open, query, reply, unavailable};
 use crate::{
     checkpoint::{Boundary, CHUNKS, Saved},
     event::{Entries, EntryId},
-    stream::{Clock, Commit, StreamError},
+    stream::{Clock, Commit, StreamError, Whose},
 };
 
 /// Fields looked at in one go, about: some megabytes of states.
@@ -102,15 +102,23 @@ impl RedisStream {
         reply::parse_entries(&entries).map_err(StreamError::Unavailable)
     }
 
-    pub(super) async fn read_pending(&mut self, through: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+    pub(super) async fn read_pending(
+        &mut self,
+        first: EntryId,
+        last: EntryId,
+        whose: Whose,
+    ) -> Result<BTreeSet<EntryId>, StreamError> {
         let session = open(&mut self.session)?;
-        let (mut pending, mut after) = (BTreeSet::new(), "-".to_owned());
+        let (mut pending, mut from) = (BTreeSet::new(), first.to_string());
         loop {
             let mut list = cmd("XPENDING");
-            list.arg(&self.config.key).arg(&self.config.group).arg(&after).arg(through.to_string()).arg(PENDING_PAGE);
+            list.arg(&self.config.key).arg(&self.config.group).arg(&from).arg(last.to_string()).arg(PENDING_PAGE);
+            if whose == Whose::Ours {
+                list.arg(&self.config.consumer);
+            }
             let page: Vec<(String, String, u64, u64)> = query(&mut session.waits, &list).await?;
-            let Some((last, ..)) = page.last() else { return Ok(pending) };
-            after = format!("({last}");
+            let Some((end, ..)) = page.last() else { return Ok(pending) };
+            from = format!("({end}");
             pending.extend(page.iter().filter_map(|(id, ..)| id.parse::<EntryId>().ok()));
         }
     }

@@ -1,0 +1,333 @@
+//! Dead letters for people, and as JSON lines.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use jiff::{Timestamp, tz::TimeZone};
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use super::{PAGE, matches};
+use crate::{
+    config::Loaded,
+    event::EntryId,
+    publish::raw_fields,
+    stream::redis::{DeadLetters, Letter},
+};
+
+/// The summary by reason looks at so many letters, and stops at so many bytes: enough to tell what is
+/// wrong, and quick at any number of letters.
+const SUMMARY_LETTERS: usize = 1000;
+const SUMMARY_BYTES: usize = 16 << 20;
+
+/// Most kinds of reason in the summary.
+const KINDS_SHOWN: usize = 5;
+
+/// Longest kind of reason in the summary, characters.
+const KIND_MAX: usize = 60;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tickhound dead list\n  tickhound dead list --detector jump --limit 100\n  \
+                  tickhound dead list --json | jq -r .raw.data")]
+pub(super) struct ListArgs {
+    /// Only those on which this detector failed.
+    #[arg(long, value_name = "NAME")]
+    detector: Option<String>,
+    /// Only those whose reason contains this text; upper and lower case are the same.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Print one JSON object for each letter.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tickhound dead show 1762140000000-0\n  tickhound dead show 1762140000000-0 --json | jq .raw\n\n\
+                  Exit codes: 0 done, 1 failed or a letter was not found, 2 wrong usage."
+)]
+pub(super) struct ShowArgs {
+    /// Ids of letters, as `tickhound dead list` shows them.
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<EntryId>,
+    /// Print one JSON object for each letter.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
+    let zone = zone(loaded);
+    let total = dead.count().await?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let (mut rows, mut shown, mut before) = (Vec::new(), 0, None);
+    let (mut seen, mut bytes) = (0, 0);
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    loop {
+        let page = dead.newest(before, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        seen += page.len();
+        bytes += page.iter().map(Letter::size).sum::<usize>();
+        for letter in page.iter().filter(|letter| matches(letter, args.detector.as_deref(), args.reason.as_deref())) {
+            *kinds.entry(kind(letter)).or_default() += 1;
+            if shown == limit {
+                continue;
+            }
+            shown += 1;
+            match args.json {
+                true => writeln!(io::stdout(), "{}", to_json(letter, &zone))?,
+                false => rows.push(row(letter, &zone)),
+            }
+        }
+        if shown == limit && (args.json || seen >= SUMMARY_LETTERS || bytes >= SUMMARY_BYTES) {
+            break;
+        }
+    }
+    if args.json {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = io::stdout().lock();
+    match (total, shown) {
+        (0, _) => writeln!(out, "no dead letters in {}", dead.key())?,
+        (_, 0) => writeln!(out, "none of the {total} dead letters in {} matches", dead.key())?,
+        _ => {
+            out.write_all(table(&rows).as_bytes())?;
+            writeln!(out, "{shown} of {total} dead letters in {}, newest first (--limit)", dead.key())?;
+            let of = if seen as u64 >= total { String::new() } else { format!(", of the newest {seen}") };
+            writeln!(out, "by reason{of}: {}", summary(kinds))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
+    let zone = zone(loaded);
+    let mut missing = false;
+    for (number, id) in args.ids.iter().enumerate() {
+        let Some(letter) = dead.get(*id).await? else {
+            eprintln!("error: {id}: there is no such letter in {}", dead.key());
+            missing = true;
+            continue;
+        };
+        let mut out = io::stdout().lock();
+        if args.json {
+            writeln!(out, "{}", to_json(&letter, &zone))?;
+            continue;
+        }
+        if number > 0 {
+            writeln!(out)?;
+        }
+        out.write_all(whole(&letter, &zone).as_bytes())?;
+    }
+    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Times are shown as the market has them.
+fn zone(loaded: &Loaded) -> TimeZone {
+    TimeZone::get(&loaded.config.input.timezone).unwrap_or(TimeZone::UTC)
+}
+
+fn time(id: EntryId, zone: &TimeZone, format: &str) -> String {
+    let instant = i64::try_from(id.millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
+}
+
+/// What letters of the same cause have in common.
+fn kind(letter: &Letter) -> String {
+    if let Some(detector) = letter.field("detector") {
+        return format!("{detector} failed");
+    }
+    let reason = letter.field("reason").unwrap_or("").lines().next().unwrap_or("");
+    let kind = reason.split_once(": ").map_or(reason, |(kind, _)| kind);
+    if kind.is_empty() { "no reason".into() } else { printable(&cut(kind, KIND_MAX)) }
+}
+
+fn summary(kinds: BTreeMap<String, u64>) -> String {
+    let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let others: u64 = kinds.iter().skip(KINDS_SHOWN).map(|(_, count)| count).sum();
+    let mut told: Vec<String> =
+        kinds.iter().take(KINDS_SHOWN).map(|(kind, count)| format!("{count} × {kind}")).collect();
+    if others > 0 {
+        told.push(format!("{others} others"));
+    }
+    told.join(", ")
+}
+
+fn row(letter: &Letter, zone: &TimeZone) -> [String; 5] {
+    let field = |name| printable(letter.field(name).unwrap_or("-"));
+    let reason = letter.field("reason").unwrap_or("").lines().next().unwrap_or("");
+    let when = time(letter.id, zone, "%Y-%m-%d %H:%M:%S");
+    [letter.id.to_string(), when, field("entry"), field("detector"), printable(reason)]
+}
+
+fn table(rows: &[[String; 5]]) -> String {
+    let head = ["letter", "set aside", "entry", "detector", "reason"].map(str::to_owned);
+    let terminal = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    let most = terminal.map_or(usize::MAX, |(width, _)| usize::from(width.0));
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        line.push_str(&row[4]);
+        let _ = writeln!(text, "{}", cut(line.trim_end(), most));
+    }
+    text
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Without what would move a terminal's cursor or colour it.
+fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain
+}
+
+fn whole(letter: &Letter, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<10}{}", value.lines().map(printable).collect::<Vec<_>>().join("\n          "));
+    };
+    line("letter", &letter.id.to_string());
+    line("set aside", &time(letter.id, zone, "%Y-%m-%d %H:%M:%S%.3f %Q"));
+    letter.fields.iter().filter(|(name, _)| name != "raw").for_each(|(name, value)| line(name, value));
+    let Some(raw) = letter.field("raw") else { return text };
+    text.push_str("raw\n");
+    let Ok(fields) = raw_fields(raw) else {
+        let _ = writeln!(text, "  {}", printable(raw));
+        return text;
+    };
+    for (name, value) in fields {
+        let name = printable(&String::from_utf8_lossy(&name));
+        let value = match str::from_utf8(&value) {
+            Ok(json) if is_document(json) => indented(json),
+            Ok(plain) => printable(plain),
+            Err(_) => format!("{} bytes that are no text: {}", value.len(), value.escape_ascii()),
+        };
+        let _ = writeln!(text, "  {name}: {value}");
+    }
+    text
+}
+
+fn is_document(text: &str) -> bool {
+    text.starts_with(['{', '[']) && is_json(text)
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Valid JSON with line ends and indents; order, numbers and repeated names stay as they are.
+fn indented(json: &str) -> String {
+    let (mut text, mut depth) = (String::new(), 1);
+    let (mut quoted, mut escaped, mut opened) = (false, false, false);
+    let line = |text: &mut String, depth: usize| {
+        let _ = write!(text, "\n{:width$}", "", width = 2 * depth);
+    };
+    for c in json.chars() {
+        if quoted {
+            text.push_str(&printable(c.encode_utf8(&mut [0; 4])));
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        if c.is_ascii_whitespace() {
+            continue;
+        }
+        let closes = matches!(c, '}' | ']');
+        depth -= usize::from(closes);
+        // What is empty stays on its line.
+        if closes != opened {
+            line(&mut text, depth);
+        }
+        text.push(c);
+        quoted = c == '"';
+        opened = matches!(c, '{' | '[');
+        depth += usize::from(opened);
+        match c {
+            ':' => text.push(' '),
+            ',' => line(&mut text, depth),
+            _ => {}
+        }
+    }
+    text
+}
+
+/// The letter as one JSON object, the entry's fields in it as they are in `raw`.
+fn to_json(letter: &Letter, zone: &TimeZone) -> String {
+    const NAMES: [&str; 8] = ["entry", "detector", "plugin", "version", "sha256", "params", "reason", "raw"];
+    let member = |name: &str| match letter.field(name) {
+        Some(value) if matches!(name, "params" | "raw") && is_json(value) => value.to_owned(),
+        value => json!(value).to_string(),
+    };
+    let known = NAMES.iter().map(|name| format!("\"{name}\":{}", member(name)));
+    let more = letter.fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_str()));
+    let more = more.map(|(name, value)| format!("{}:{}", json!(name), json!(value)));
+    let members: Vec<String> = known.chain(more).collect();
+    let time = time(letter.id, zone, "%Y-%m-%dT%H:%M:%S%.3f%:z");
+    format!("{{\"id\":\"{}\",\"time\":\"{time}\",{}}}", letter.id, members.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_indented_and_stay_what_they_are() {
+        let json = r#"{"a":[1.50,{}, [ ]],"a":"{\"x\\\\","b":{"c":null}}"#;
+        let expected = r#"{
+    "a": [
+      1.50,
+      {},
+      []
+    ],
+    "a": "{\"x\\\\",
+    "b": {
+      "c": null
+    }
+  }"#;
+        assert_eq!(indented(json), expected);
+        assert_eq!(indented("[]"), "[]");
+    }
+
+    #[test]
+    fn what_moves_a_terminal_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2J é"), "a\\u{1b}[2J é");
+        assert_eq!(cut("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn letters_of_one_cause_are_of_one_kind() {
+        let letter = |fields: &[(&str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            kind(&Letter { id: EntryId::ZERO, fields })
+        };
+        assert_eq!(letter(&[("reason", "no symbol: none of a, b has a value")]), "no symbol");
+        assert_eq!(letter(&[("reason", "panicked"), ("detector", "jump")]), "jump failed");
+        assert_eq!(letter(&[]), "no reason");
+    }
+}
