@@ -752,7 +752,7 @@ fn odd_entries_are_set_aside_as_they_were() {
     for (fields, raw) in odd.iter().zip(kept) {
         let members: Vec<String> =
             fields.iter().map(|(name, value)| format!("{}:{}", json(name), json(value))).collect();
-        assert!(*raw == format!("{{{}}}", members.join(",")), "{:.200}", raw);
+        assert!(*raw == format!("{{{}}}", members.join(",")), "{raw:.200}");
     }
     assert_eq!((of_each(&redis.alerts()).len(), redis.pending()), (odd.len() * 100, 0));
 }
@@ -820,6 +820,28 @@ fn an_answer_that_is_too_short_is_none() {
     sprung.wait();
     direct.feed(SYMBOLS, 100, &["--seed", "2"]);
     wait_worked(&redis, 200);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// Alerts that the server refused are kept. If it takes them in the end, and that answer is lost, they
+/// are there and must not come again.
+#[test]
+fn alerts_that_were_kept_come_once_though_the_answer_is_lost() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "", "");
+    let host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    let mut connection = redis.connect();
+    let _: () = connection.set(ALERTS, "in the way").unwrap();
+    Project::new(&redis).feed(SYMBOLS, 100, &[]);
+    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    let sprung = proxy.trap("EXEC", 1, At::Reply, || {});
+    let _: () = connection.del(ALERTS).unwrap();
+    sprung.wait();
+    Project::new(&redis).feed(SYMBOLS, 100, &["--seed", "2"]);
+    wait_alerted(&redis);
     stop(host);
     assert_undisturbed(&redis, &project);
 }
