@@ -10,6 +10,8 @@
 //! restores what was saved (`restore`), as the new process would that it now is.
 
 mod restore;
+mod resume;
+mod trial;
 
 use std::{
     collections::VecDeque,
@@ -18,10 +20,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+use self::trial::{NO_ATTEMPT, Trial};
 use crate::{
     checkpoint::{CHUNKS, Pace},
     commit::{Flight, Place, Timing},
@@ -29,14 +32,13 @@ use crate::{
     decode::Decoder,
     event::{Entries, EntryId},
     ingest::Ingest,
-    normalize::Normalizer,
     plugin::Generation,
-    position::{Position, Progress, Resume},
+    position::{Position, Progress},
     retry::Retry,
     shard::{ShardHandle, Task, Worked},
     sink::Sinks,
     stats::Stats,
-    stream::{Acquire, Acquired, Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals, Whose},
+    stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
 };
 
 /// How often to look whether another consumer of the group has died.
@@ -70,24 +72,8 @@ pub struct Engine<S> {
     /// Reads and visits so far, muted ones too.
     reads: u64,
     pace: Pace,
-    recovery: Recovery,
-}
-
-/// Marks a recovery that has come to its end.
-const NO_ATTEMPT: (EntryId, u64) = (EntryId::ZERO, 0);
-
-/// What is left to do of a recovery.
-#[derive(Debug, Default)]
-struct Recovery {
-    /// The first pending entry is read alone, and marked as tried.
-    first: bool,
-    /// The last recovery did not come to its end: pending entries are worked and marked one by one, so
-    /// that the one that ends the process becomes known.
-    careful: bool,
-    /// The pending entry that was tried last, and how often. Kept with the partition until all that was
-    /// pending is worked.
-    attempt: Option<(EntryId, u64)>,
-    /// Symbols that are not worth keeping, and entries that need not be known as poison any more.
+    trial: Trial,
+    /// Symbols that are not worth keeping, and poisonous entries that no recovery will meet again.
     forgotten: Vec<String>,
     passed: Vec<EntryId>,
 }
@@ -128,7 +114,9 @@ impl<S: Stream> Engine<S> {
             position: Position::default(),
             reads: 0,
             pace: Pace::new(Duration::from_millis(config.engine.checkpoint_every_ms)),
-            recovery: Recovery::default(),
+            trial: Trial::default(),
+            forgotten: Vec::new(),
+            passed: Vec::new(),
         }
     }
 
@@ -176,120 +164,6 @@ impl<S: Stream> Engine<S> {
         }
         self.shards.drain(..).for_each(ShardHandle::join);
         Ok((self.position.epoch() > 0).then_some(self.totals))
-    }
-
-    /// Becomes the owner, however long it takes; `None` when told to stop.
-    async fn own(&mut self, stop: &mut watch::Receiver<bool>, retry: &mut Retry) -> Result<Option<Acquired>> {
-        let mut standing_by = None;
-        loop {
-            let pause = match self.stream.acquire().await {
-                Ok(Acquire::Owned(acquired)) => {
-                    info!(epoch = acquired.epoch, "reading is ours");
-                    return Ok(Some(acquired));
-                }
-                Ok(Acquire::Held { by, retry_in }) => {
-                    retry.reached();
-                    if standing_by.as_ref() != Some(&by) {
-                        info!(owner = %by, "standing by: another host works this stream");
-                        standing_by = Some(by);
-                    }
-                    retry_in
-                }
-                Err(StreamError::Misconfigured(what)) if self.position.epoch() == 0 => bail!(what),
-                Err(error) => {
-                    retry.after(&error);
-                    retry.pause()
-                }
-            };
-            tokio::select! {
-                // Both are cancel-safe.
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(None),
-            }
-        }
-    }
-
-    /// Goes on with what is in flight, or from what is saved. `Ok(false)`: told to stop meanwhile.
-    async fn resume(&mut self, acquired: &Acquired, stop: &watch::Receiver<bool>) -> Result<Result<bool, StreamError>> {
-        if let Some(commit) = self.position.settle(acquired) {
-            self.committed(&commit);
-        }
-        let held = match self.holds_all().await {
-            Ok(held) => held,
-            Err(error) => return Ok(Err(error)),
-        };
-        match self.position.resume(acquired, held) {
-            Resume::Undisturbed => {
-                // An adoption whose answer was lost has counted what it found trimmed away.
-                self.totals.entries = self.totals.entries.max(acquired.totals.entries);
-                self.totals.lost = self.totals.lost.max(acquired.totals.lost);
-                Ok(Ok(true))
-            }
-            Resume::Emptied => {
-                error!(
-                    commits = self.totals.commits,
-                    entries_in_hand = self.in_flight,
-                    "the server has lost all its data; going on with what this host knows"
-                );
-                self.pace.restart();
-                self.visit(0..CHUNKS).await;
-                Ok(Ok(true))
-            }
-            Resume::Afresh => {
-                if self.totals.commits > acquired.totals.commits {
-                    error!(
-                        commits = self.totals.commits - acquired.totals.commits,
-                        "the server has come back with older data; going on from there: what came after it is worked \
-                         again, and its alerts are published again under the same ids"
-                    );
-                }
-                self.flights.clear();
-                self.in_flight = 0;
-                self.totals = acquired.totals;
-                // A recovery that did not come to its end ended the process: something in it may again.
-                let careful = acquired.attempt.is_some();
-                self.recovery = Recovery { first: true, careful, attempt: acquired.attempt, ..Recovery::default() };
-                self.pace.restart();
-                self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
-                self.start_shards()?;
-                let restored = self.restore(acquired, stop).await;
-                if matches!(restored, Ok(true)) {
-                    self.position.restored();
-                    self.catch_up().await;
-                }
-                Ok(restored)
-            }
-        }
-    }
-
-    /// Whether all that is in hand is still pending under our name.
-    async fn holds_all(&mut self) -> Result<bool, StreamError> {
-        let in_flight = self.flights.iter().flat_map(Flight::ids);
-        let in_hand: Vec<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
-        let (Some(first), Some(last)) = (in_hand.iter().min(), in_hand.iter().max()) else { return Ok(true) };
-        let pending = self.stream.pending(*first, *last, Whose::Ours).await?;
-        Ok(in_hand.iter().all(|id| pending.contains(id)))
-    }
-
-    /// Adds to the file what an earlier life had published but not written there.
-    async fn catch_up(&mut self) {
-        if let Some(last) = self.sinks.last_in_file()
-            && let Ok(missed) = self.stream.alerts_after(&last).await
-        {
-            self.sinks.catch_up(missed);
-        }
-    }
-
-    fn start_shards(&mut self) -> Result<()> {
-        self.shards.drain(..).for_each(ShardHandle::join);
-        while self.outcomes.try_recv().is_ok() {}
-        for number in 0..self.config.engine.worker_count() {
-            let normalizer = Normalizer::new(&self.config.input)?;
-            let (generation, outbox) = (self.generation.clone(), self.outbox.clone());
-            let queue = self.config.engine.backlog + 1;
-            self.shards.push(ShardHandle::start(number, generation, normalizer, queue, outbox)?);
-        }
-        Ok(())
     }
 
     async fn work(
@@ -351,7 +225,7 @@ impl<S: Stream> Engine<S> {
             if !entries.is_empty() {
                 self.take_up(entries, from != From::New).await?;
             } else if from != From::New && count > 0 {
-                (self.recovery.first, self.recovery.careful) = (false, false);
+                (self.trial.first, self.trial.careful) = (false, false);
             }
         }
     }
@@ -374,7 +248,7 @@ impl<S: Stream> Engine<S> {
             Ok(delivered) => {
                 self.committed(&commit);
                 if let Some(attempt) = commit.attempt {
-                    self.recovery.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+                    self.trial.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
                 }
                 Ok(delivered)
             }
@@ -382,16 +256,6 @@ impl<S: Stream> Engine<S> {
                 self.position.unsettled(commit);
                 Err(error)
             }
-        }
-    }
-
-    /// How many entries to read now.
-    fn wanted(&self) -> usize {
-        let free = self.config.engine.backlog.saturating_sub(self.in_flight);
-        match self.position.from() {
-            From::Pending(_) if self.recovery.careful && !self.flights.is_empty() => 0,
-            From::Pending(_) if self.recovery.careful || self.recovery.first => 1,
-            _ => free.min(self.config.stream.batch),
         }
     }
 
@@ -414,37 +278,6 @@ impl<S: Stream> Engine<S> {
         Ok(())
     }
 
-    /// Works what was read, unless it is an entry that has ended the process too often.
-    async fn take_up(&mut self, entries: Entries, recovered: bool) -> Result<(), StreamError> {
-        let alone = recovered && (self.recovery.careful || self.recovery.first);
-        let (true, Some(entry)) = (alone, entries.first()) else {
-            self.submit(entries, recovered).await;
-            return Ok(());
-        };
-        self.recovery.first = false;
-        let before = self.recovery.attempt.filter(|(tried, _)| *tried == entry).map_or(0, |(_, times)| times);
-        // It was given to this group once before its first recovery.
-        let deliveries = before + 1;
-        let most = self.config.stream.max_deliveries;
-        if most > 0 && deliveries >= most {
-            error!(%entry, deliveries, "a host has died whenever it worked this entry; it is set aside");
-            let reason =
-                format!("a host died each of the {deliveries} times that it worked this entry (stream.max_deliveries)");
-            self.set_aside(entries, reason).await;
-            return Ok(());
-        }
-        let attempt = Some((entry, before + 1));
-        let mark = Commit { attempt, ..Commit::default() };
-        if let Err(error) = self.step(mark, Read { from: self.position.from(), count: 0 }).await {
-            // Nothing is in flight: reading from the start finds this entry again.
-            self.position.reread_pending();
-            self.recovery.first = true;
-            return Err(error);
-        }
-        self.submit(entries, recovered).await;
-        Ok(())
-    }
-
     async fn submit(&mut self, entries: Entries, recovered: bool) {
         self.reads += 1;
         let mut routed = self.ingest.route(self.reads, &entries);
@@ -459,17 +292,6 @@ impl<S: Stream> Engine<S> {
                 shard.submit(Task::Work(job)).await;
             }
         }
-        if out_of_order {
-            self.visit(0..CHUNKS).await;
-        }
-    }
-
-    async fn set_aside(&mut self, entries: Entries, reason: String) {
-        self.reads += 1;
-        let out_of_order = self.position.works(&entries);
-        let mut flight = Flight::set_aside(self.reads, entries, reason, self.place());
-        flight.out_of_order = out_of_order;
-        self.launch(flight);
         if out_of_order {
             self.visit(0..CHUNKS).await;
         }
@@ -528,11 +350,11 @@ impl<S: Stream> Engine<S> {
             flight.settle(&self.generation, &self.ingest, timing, &mut commit);
         }
         if let Some(visit) = &mut commit.visit {
-            visit.forgotten = std::mem::take(&mut self.recovery.forgotten);
-            visit.passed = std::mem::take(&mut self.recovery.passed);
+            visit.forgotten = std::mem::take(&mut self.forgotten);
+            visit.passed = std::mem::take(&mut self.passed);
         }
         let recovering = self.position.from() != From::New || self.flights.iter().any(Flight::is_recovered);
-        if self.recovery.attempt.is_some() && !recovering {
+        if self.trial.attempt.is_some() && !recovering {
             commit.attempt = Some(NO_ATTEMPT);
         }
         commit.totals.commits += u64::from(commit.is_counted());

@@ -13,12 +13,13 @@
 //! 4. An instance of a detector has one owner, and is never called again after it trapped.
 //! 5. At most `backlog` entries are between read and commit; every queue has an end.
 //! 6. Alerts are in entry order, then in the order of detector names, whatever the worker count.
-//! 7. Stages meet in the data types; only `engine` knows both ends.
+//! 7. What is remembered is saved in such a step too; from there any host gets to the last commit.
+//! 8. Stages meet in the data types; only `engine` knows both ends.
 //!
 //! Modules in reading order: `event` (the data), `stream` (where it comes from and goes to),
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
-//! (ticks to detections), `commit` and `publish` (detections to alerts), `sink`, and `engine`,
-//! which joins them.
+//! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
+//! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them.
 
 pub mod checkpoint;
 pub mod cli;

@@ -68,9 +68,9 @@ impl<S: Stream> Engine<S> {
         let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
-        self.recovery.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();
+        self.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();
         left_out.extend(poison);
-        self.recovery.forgotten = forgotten;
+        self.forgotten = forgotten;
 
         let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
             stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols))).collect();

@@ -120,6 +120,7 @@ fn alert((entry, known): (u64, u64)) -> Alert {
         entry: id(entry),
         lag_ms: 0,
         recovered: false,
+        stale: false,
     }
 }
 

@@ -110,7 +110,7 @@ impl Shard {
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => states.push((id, name.clone(), detectors)),
                 Err(error) => {
-                    warn!(symbol = %name, error = format!("{error:#}"), "a saved state can't be read; it warms up again")
+                    warn!(symbol = %name, error = format!("{error:#}"), "a saved state can't be read; it warms up again");
                 }
             }
             symbols.push((id, name));
@@ -158,7 +158,7 @@ impl Slot {
         match restored {
             Ok(None) => {}
             Ok(Some(reason)) => {
-                warn!(detector = %name, reason, "a detector refuses saved states; it warms up again there")
+                warn!(detector = %name, reason, "a detector refuses saved states; it warms up again there");
             }
             Err(fault) => {
                 warn!(detector = %name, %fault, "a detector failed while its state was restored; started anew");

@@ -309,7 +309,8 @@ impl Stream for RedisStream {
         }
         let results = match replies.get(exec) {
             Some(Value::Nil) => return Err(StreamError::Fenced),
-            Some(Value::Array(results)) => results.as_slice(),
+            // One for each command between `MULTI` and `EXEC`.
+            Some(Value::Array(results)) if results.len() + 1 == exec => results.as_slice(),
             Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
             _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
         };

@@ -107,7 +107,10 @@ fn list_and_show_tell_what_was_set_aside_and_why() {
     assert!(out.contains(escaped) && !out.contains('\u{1b}'), "{out}");
     let indented = "raw\n  data: {\n    \"last_price\": 1.50,\n    \"depth\": {\n      \"buy\": []\n    },\n    \"depth\": 1\n  }\n";
     assert!(out.contains(indented), "{out}");
-    assert!(out.contains("params    {\"at\":2,\"how\":\"panic\"}\n") && out.contains("is too much for me"), "{out}");
+    assert!(
+        out.contains("params    {\"at\":2,\"how\":\"panic\",\"price\":0.0}\n") && out.contains("is too much for me"),
+        "{out}"
+    );
     let shown = json_lines(&dead(&project, &["show", letters[1], "--json"]).1);
     assert_eq!(shown[0]["id"], letters[1]);
 }

@@ -1,0 +1,143 @@
+//! Becoming the owner, and going on: with what is in hand, or with what is saved.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::{Result, bail};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{Engine, trial::Trial};
+use crate::{
+    checkpoint::CHUNKS,
+    commit::Flight,
+    event::EntryId,
+    normalize::Normalizer,
+    position::Resume,
+    retry::Retry,
+    shard::ShardHandle,
+    stream::{Acquire, Acquired, Stream, StreamError, Whose},
+};
+
+impl<S: Stream> Engine<S> {
+    /// Becomes the owner, however long it takes; `None` when told to stop.
+    pub(super) async fn own(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+        retry: &mut Retry,
+    ) -> Result<Option<Acquired>> {
+        let mut standing_by = None;
+        loop {
+            let pause = match self.stream.acquire().await {
+                Ok(Acquire::Owned(acquired)) => {
+                    info!(epoch = acquired.epoch, "reading is ours");
+                    return Ok(Some(acquired));
+                }
+                Ok(Acquire::Held { by, retry_in }) => {
+                    retry.reached();
+                    if standing_by.as_ref() != Some(&by) {
+                        info!(owner = %by, "standing by: another host works this stream");
+                        standing_by = Some(by);
+                    }
+                    retry_in
+                }
+                Err(StreamError::Misconfigured(what)) if self.position.epoch() == 0 => bail!(what),
+                Err(error) => {
+                    retry.after(&error);
+                    retry.pause()
+                }
+            };
+            tokio::select! {
+                // Both are cancel-safe.
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            }
+        }
+    }
+
+    /// Goes on with what is in flight, or from what is saved. `Ok(false)`: told to stop meanwhile.
+    pub(super) async fn resume(
+        &mut self,
+        acquired: &Acquired,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Result<bool, StreamError>> {
+        if let Some(commit) = self.position.settle(acquired) {
+            self.committed(&commit);
+        }
+        let held = match self.holds_all().await {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        match self.position.resume(acquired, held) {
+            Resume::Undisturbed => {
+                // An adoption whose answer was lost has counted what it found trimmed away.
+                self.totals.entries = self.totals.entries.max(acquired.totals.entries);
+                self.totals.lost = self.totals.lost.max(acquired.totals.lost);
+                Ok(Ok(true))
+            }
+            Resume::Emptied => {
+                error!(
+                    commits = self.totals.commits,
+                    entries_in_hand = self.in_flight,
+                    "the server has lost all its data; going on with what this host knows"
+                );
+                self.pace.restart();
+                self.visit(0..CHUNKS).await;
+                Ok(Ok(true))
+            }
+            Resume::Afresh => {
+                if self.totals.commits > acquired.totals.commits {
+                    error!(
+                        commits = self.totals.commits - acquired.totals.commits,
+                        "the server has come back with older data; going on from there: what came after it is worked \
+                         again, and its alerts are published again under the same ids"
+                    );
+                }
+                self.flights.clear();
+                self.in_flight = 0;
+                self.totals = acquired.totals;
+                // A recovery that did not come to its end ended the process: something in it may again.
+                let careful = acquired.attempt.is_some();
+                self.trial = Trial { first: true, careful, attempt: acquired.attempt };
+                self.pace.restart();
+                self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
+                self.start_shards()?;
+                let restored = self.restore(acquired, stop).await;
+                if matches!(restored, Ok(true)) {
+                    self.position.restored();
+                    self.catch_up().await;
+                }
+                Ok(restored)
+            }
+        }
+    }
+
+    /// Whether all that is in hand is still pending under our name.
+    async fn holds_all(&mut self) -> Result<bool, StreamError> {
+        let in_flight = self.flights.iter().flat_map(Flight::ids);
+        let in_hand: Vec<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
+        let (Some(first), Some(last)) = (in_hand.iter().min(), in_hand.iter().max()) else { return Ok(true) };
+        let pending = self.stream.pending(*first, *last, Whose::Ours).await?;
+        Ok(in_hand.iter().all(|id| pending.contains(id)))
+    }
+
+    /// Adds to the file what an earlier life had published but not written there.
+    async fn catch_up(&mut self) {
+        if let Some(last) = self.sinks.last_in_file()
+            && let Ok(missed) = self.stream.alerts_after(&last).await
+        {
+            self.sinks.catch_up(missed);
+        }
+    }
+
+    fn start_shards(&mut self) -> Result<()> {
+        self.shards.drain(..).for_each(ShardHandle::join);
+        while self.outcomes.try_recv().is_ok() {}
+        for number in 0..self.config.engine.worker_count() {
+            let normalizer = Normalizer::new(&self.config.input)?;
+            let (generation, outbox) = (self.generation.clone(), self.outbox.clone());
+            let queue = self.config.engine.backlog + 1;
+            self.shards.push(ShardHandle::start(number, generation, normalizer, queue, outbox)?);
+        }
+        Ok(())
+    }
+}
