@@ -230,8 +230,10 @@ impl Slot {
         let workers = (1 + random.below(4)).to_string();
         let batch = [7, 50, 500][random.below(3) as usize];
         let backlog = (batch * (1 + random.below(4))).to_string();
+        let checkpoint = [300, 1000, 5000][random.below(3) as usize].to_string();
         let settings = [
             ("TICKHOUND_ENGINE__WORKERS", workers.as_str()),
+            ("TICKHOUND_ENGINE__CHECKPOINT_EVERY_MS", &checkpoint),
             ("TICKHOUND_ENGINE__BACKLOG", &backlog),
             ("TICKHOUND_STREAM__BATCH", &batch.to_string()),
         ];

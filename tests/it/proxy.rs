@@ -186,10 +186,14 @@ fn replies(state: &Mutex<State>, server: &UnixStream, host: &UnixStream, expecte
             };
             deliver(state, host, &arrived[..whole])?;
             match trap.at {
-                At::Request | At::Reply => return Some(trap.spring()),
+                At::Request | At::Reply => {
+                    trap.spring();
+                    return None;
+                }
                 At::MidReply => {
                     deliver(state, host, &arrived[whole..whole + length / 2])?;
-                    return Some(trap.spring());
+                    trap.spring();
+                    return None;
                 }
                 At::Instead(garbage) => {
                     deliver(state, host, garbage)?;

@@ -18,6 +18,9 @@ use tickhound::event::EntryId;
 /// Longer than anything takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lines of a host's log that a failed test shows.
+const LOG_SHOWN: usize = 40;
+
 pub const STREAM: &str = "ticks:intraday:processed";
 pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
@@ -337,6 +340,11 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let last = log.lines().rev().take(LOG_SHOWN).collect::<Vec<_>>();
+            eprintln!("a host's last lines:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
     }
 }
 
