@@ -442,9 +442,7 @@ pub fn explain(error: &RedisError) -> String {
         return "the server refuses the user or password in stream.url".into();
     }
     match error.code() {
-        Some("NOAUTH") => {
-            "the server wants a password: put it into TICKHOUND_STREAM__URL, e.g. redis://:secret@host:6379".into()
-        }
+        Some("NOAUTH") => "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL".into(),
         Some("LOADING") => "the server is still loading its data".into(),
         Some("READONLY") => "the server has become a replica".into(),
         Some("OOM") => "the server's memory is full (maxmemory): free some, or raise it".into(),
