@@ -697,8 +697,8 @@ fn entries_from_the_future_are_worked_like_others() {
 #[test]
 fn ten_rolling_restarts_under_load_cost_nothing() {
     let redis = Redis::start();
-    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
-    let (symbols, rate) = (SYMBOLS.to_string(), "4000");
+    let project = project(redis.url(), "batch = 50\nlease_ms = 1000", "[engine]\nbacklog = 200");
+    let (symbols, rate) = (SYMBOLS.to_string(), "2000");
     let mut feed = project.start(&["feed", "--simulate", "--symbols", &symbols, "--rate", rate]);
     let mut host = project.start(&["run"]);
     host.wait_for_log("reading is ours");

@@ -139,18 +139,22 @@ fn connect(state: &Arc<Mutex<State>>, host: &UnixStream, server: &UnixStream) {
     thread::spawn(move || {
         // A connection that ends is no news.
         let _ = requests(&shared, &from, &to, &queue);
-        close(&from, &to);
+        close(&shared, &from, &to, &queue);
     });
     let (shared, from, to) = (state.clone(), copy(server), copy(host));
     thread::spawn(move || {
         let _ = replies(&shared, &from, &to, &expected);
-        close(&from, &to);
+        close(&shared, &from, &to, &expected);
     });
 }
 
-fn close(one: &UnixStream, other: &UnixStream) {
+fn close(state: &Mutex<State>, one: &UnixStream, other: &UnixStream, expected: &Expected) {
     for stream in [one, other] {
         let _ = stream.shutdown(Shutdown::Both);
+    }
+    // A trap whose reply never came is set again.
+    if let Some(trap) = expected.lock().unwrap().drain(..).find_map(|trap| trap) {
+        state.lock().unwrap().trap = Some(trap);
     }
 }
 
