@@ -94,6 +94,14 @@ pub(super) struct FeedArgs {
 
 /// Publishes to the stream of `config` until all is published or a signal comes.
 pub(super) fn run(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
+    // On a thread of its own: a signal goes to the main thread, and there it would interrupt the reading
+    // of an answer, which the client takes for a lost connection.
+    std::thread::scope(|scope| {
+        scope.spawn(|| publish_all(args, config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn publish_all(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
     let pace = args.rate.map_or(args.speed, Pace::Rate);
     let mut input = Input::open(args, pace)?;
     let mut publisher = Publisher::connect(config, args.maxlen)?;

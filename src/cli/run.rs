@@ -27,6 +27,9 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
+    let runtime = super::runtime()?;
+    // Before anything that takes time: a signal that comes while plugins load must not be lost.
+    let stop = runtime.block_on(async { stop_on_signal() })?;
     let Prepared { decoder, generation, stream, _runtime } = Prepared::load(loaded)?;
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
     let sinks = Sinks::open(&config.alerts, jsonl.as_deref())?;
@@ -40,11 +43,10 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     );
     let engine = Engine::new(stream, config, generation, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
-    let totals = super::runtime()?.block_on(async {
+    let totals = runtime.block_on(async {
         if config.engine.report_every > 0 {
             tokio::spawn(stats::report(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
-        let stop = stop_on_signal()?;
         engine.run(until, stop.subscribe()).await
     })?;
     stats.tell();

@@ -11,10 +11,13 @@
 //! epoch was seen to be ours before `MULTI` is sent; if it has changed since,
 //! `EXEC` does nothing.
 
+mod acquire;
 mod adopt;
+mod client;
 mod dead;
 mod keys;
 mod lease;
+mod owed;
 mod reply;
 mod state;
 mod survey;
@@ -25,31 +28,27 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
-    aio::MultiplexedConnection, cmd,
-};
-use tracing::{error, info, warn};
+use redis::{Client, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
+use tracing::error;
 
+pub(crate) use self::client::{connect, connect_blocking};
 pub use self::{
+    client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
     keys::Keys,
     survey::{SavedState, Survey, survey},
 };
 use self::{
-    lease::{Lease, LeaseAnswer},
+    lease::Lease,
     reply::{Checkpoint, parse_read},
 };
-use super::{Acquire, Acquired, Adopted, Commit, Delivered, Extent, From, Read, Stream, StreamError, Whose};
+use super::{Acquire, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose};
 use crate::{
     checkpoint::Saved,
-    config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
+    config::{AlertsConfig, DeadLettersConfig, StreamConfig},
     event::{Entries, EntryId},
     publish::json_line,
 };
-
-/// Longest time to establish a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Alerts looked at in one go when a sink asks what it has missed.
 const ALERTS_PAGE: usize = 1000;
@@ -113,122 +112,6 @@ impl RedisStream {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
         self.check_server(&mut connection).await
-    }
-
-    async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
-        let timeout = Duration::from_millis(self.config.timeout_ms);
-        let mut steps = connect(&self.client, timeout).await.map_err(unavailable)?;
-        let blocking = timeout + Duration::from_millis(self.config.block_ms);
-        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
-        self.check_server(&mut steps).await?;
-        let epoch = match self.lease.acquire(&mut steps).await.map_err(unavailable)? {
-            LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
-            LeaseAnswer::Ours(epoch) => epoch,
-        };
-        let checkpoint: Checkpoint = query(&mut steps, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
-        let created = self.create_group(&mut steps, &checkpoint).await?;
-        let groups: Value = query(&mut steps, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
-        let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
-        let stream: Value = query(&mut steps, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
-        let index = match (reply::extent(&stream, true), created) {
-            (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
-            (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
-            _ => checkpoint.index,
-        };
-
-        let mut arm = redis::pipe();
-        self.arm(&mut arm);
-        let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
-        check_epoch(replies.last(), epoch)?;
-        self.session = Some(Session { steps, waits, epoch });
-        self.owned_before = true;
-        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, .. } = checkpoint;
-        Ok(Acquire::Owned(Acquired {
-            epoch,
-            totals,
-            committed_under,
-            clock,
-            newest,
-            index,
-            oldest: reply::oldest(&stream),
-            last_delivered,
-            attempt,
-        }))
-    }
-
-    /// What would break the promise later is refused now.
-    async fn check_server(&self, connection: &mut MultiplexedConnection) -> Result<(), StreamError> {
-        let role: Value = query(connection, &cmd("ROLE")).await?;
-        if reply::first_text(&role) == Some("slave") {
-            return Err(StreamError::Unavailable("the server is a replica; waiting until it is promoted".into()));
-        }
-        let expected = [
-            (&self.config.key, "stream"),
-            (&self.alerts.stream, "stream"),
-            (&self.keys.dead, "stream"),
-            (&self.keys.lease, "string"),
-            (&self.keys.epoch, "string"),
-            (&self.keys.checkpoint, "hash"),
-            (&self.keys.state, "hash"),
-        ];
-        for (key, kind) in expected {
-            let found: String = query(connection, cmd("TYPE").arg(key)).await?;
-            if found != kind && found != "none" {
-                return Err(StreamError::Misconfigured(format!(
-                    "the key {key} holds a {found}, expected a {kind}: rename or delete it, or choose another name in config.toml"
-                )));
-            }
-        }
-        // Managed servers may forbid CONFIG; then there is nothing to judge by.
-        let settings: RedisResult<Vec<String>> =
-            cmd("CONFIG").arg("GET").arg("maxmemory*").query_async(connection).await;
-        let settings = settings.unwrap_or_default();
-        let setting = |name: &str| settings.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-        if let (Some(policy), Some(limit)) = (setting("maxmemory-policy"), setting("maxmemory"))
-            && policy.starts_with("allkeys")
-            && limit != "0"
-        {
-            return Err(StreamError::Misconfigured(format!(
-                "the server may evict any key (maxmemory-policy {policy}), the stream and its group too, \
-                 and then nothing can be promised: CONFIG SET maxmemory-policy noeviction"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Makes sure that there is a group; where it begins if it is new.
-    async fn create_group(
-        &self,
-        connection: &mut MultiplexedConnection,
-        checkpoint: &Checkpoint,
-    ) -> Result<Option<Start>, StreamError> {
-        // A group that vanished is created where its last commit was: earlier would repeat, later would
-        // skip. If the server has lost everything, what it has now came after that.
-        let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
-        let begin = match known {
-            Some(last) => Start::After(last),
-            None if self.owned_before => Start::Earliest,
-            None => self.config.start,
-        };
-        let start = match begin {
-            Start::Earliest => "0".to_owned(),
-            Start::Latest => "$".to_owned(),
-            Start::After(id) => id.to_string(),
-        };
-        let mut create = cmd("XGROUP");
-        create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
-        match create.query_async::<()>(connection).await {
-            Ok(()) if known.is_some() => {
-                warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
-            }
-            Ok(()) => {
-                let StreamConfig { key, group, .. } = &self.config;
-                info!(%group, stream = %key, at = %start, "created the consumer group");
-            }
-            Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
-            Err(error) => return Err(unavailable(error)),
-        }
-        Ok(Some(begin))
     }
 
     /// The transaction of a step; returns the position of `EXEC`'s reply.
@@ -390,35 +273,6 @@ impl Stream for RedisStream {
     }
 }
 
-/// A client, with Nagle's algorithm off: every step is one small write that must not wait.
-///
-/// # Errors
-/// When the URL can't be understood, or the files for TLS can't be used.
-pub fn client(config: &StreamConfig) -> anyhow::Result<Client> {
-    let info = config.url.as_str().into_connection_info().map_err(|error| {
-        anyhow::anyhow!(
-            "stream.url: {error}; expected redis://[user:password@]host:port[/db], with TLS rediss://…, \
-             or redis+unix:///path"
-        )
-    })?;
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    tls::client(info.set_tcp_settings(tcp), config)
-}
-
-/// Connects; every answer must come within `timeout`.
-pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<MultiplexedConnection> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(timeout));
-    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-    connected.map_err(|error| tls::explain(error, client.get_connection_info().addr()))
-}
-
-/// As [`connect`], for a thread that waits; `timeout` is for all of it.
-pub(crate) fn connect_blocking(client: &Client, timeout: Duration) -> RedisResult<redis::Connection> {
-    let connected = client.get_connection_with_timeout(timeout);
-    connected.map_err(|error| tls::explain(error, client.get_connection_info().addr()))
-}
-
 async fn query<T: redis::FromRedisValue>(
     connection: &mut MultiplexedConnection,
     command: &Cmd,
@@ -428,26 +282,6 @@ async fn query<T: redis::FromRedisValue>(
 
 fn unavailable(error: RedisError) -> StreamError {
     StreamError::Unavailable(explain(&error))
-}
-
-/// The client's error in a user's words.
-pub fn explain(error: &RedisError) -> String {
-    if error.is_connection_refusal() {
-        return "connection refused: is redis-server running at that address?".into();
-    }
-    if error.is_timeout() {
-        return "no answer in time (stream.timeout_ms)".into();
-    }
-    if error.kind() == ErrorKind::AuthenticationFailed {
-        return "the server refuses the user or password in stream.url".into();
-    }
-    match error.code() {
-        Some("NOAUTH") => "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL".into(),
-        Some("LOADING") => "the server is still loading its data".into(),
-        Some("READONLY") => "the server has become a replica".into(),
-        Some("OOM") => "the server's memory is full (maxmemory): free some, or raise it".into(),
-        _ => error.to_string(),
-    }
 }
 
 fn add_to(pipe: &mut Pipeline, stream: &str, maxlen: usize) {

@@ -1,0 +1,137 @@
+//! Becoming the owner of a partition that is fit to be owned.
+
+use std::time::Duration;
+
+use redis::{RedisResult, Value, aio::MultiplexedConnection, cmd};
+use tracing::{info, warn};
+
+use super::{
+    RedisStream, Session, check_epoch, connect,
+    lease::LeaseAnswer,
+    query,
+    reply::{self, Checkpoint},
+    unavailable,
+};
+use crate::{
+    config::{Start, StreamConfig},
+    stream::{Acquire, Acquired, Extent, StreamError},
+};
+
+impl RedisStream {
+    pub(super) async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
+        let timeout = Duration::from_millis(self.config.timeout_ms);
+        let mut steps = connect(&self.client, timeout).await.map_err(unavailable)?;
+        let blocking = timeout + Duration::from_millis(self.config.block_ms);
+        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
+        self.check_server(&mut steps).await?;
+        let epoch = match self.lease.acquire(&mut steps).await.map_err(unavailable)? {
+            LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
+            LeaseAnswer::Ours(epoch) => epoch,
+        };
+        let checkpoint: Checkpoint = query(&mut steps, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        self.settle_owed(&mut steps).await?;
+        let created = self.create_group(&mut steps, &checkpoint).await?;
+        let groups: Value = query(&mut steps, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
+        let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
+        let stream: Value = query(&mut steps, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        let index = match (reply::extent(&stream, true), created) {
+            (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
+            (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
+            _ => checkpoint.index,
+        };
+
+        let mut arm = redis::pipe();
+        self.arm(&mut arm);
+        let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
+        check_epoch(replies.last(), epoch)?;
+        self.session = Some(Session { steps, waits, epoch });
+        self.owned_before = true;
+        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, .. } = checkpoint;
+        Ok(Acquire::Owned(Acquired {
+            epoch,
+            totals,
+            committed_under,
+            clock,
+            newest,
+            index,
+            oldest: reply::oldest(&stream),
+            last_delivered,
+            attempt,
+        }))
+    }
+
+    /// What would break the promise later is refused now.
+    pub(super) async fn check_server(&self, connection: &mut MultiplexedConnection) -> Result<(), StreamError> {
+        let role: Value = query(connection, &cmd("ROLE")).await?;
+        if reply::first_text(&role) == Some("slave") {
+            return Err(StreamError::Unavailable("the server is a replica; waiting until it is promoted".into()));
+        }
+        let expected = [
+            (&self.config.key, "stream"),
+            (&self.alerts.stream, "stream"),
+            (&self.keys.dead, "stream"),
+            (&self.keys.lease, "string"),
+            (&self.keys.epoch, "string"),
+            (&self.keys.checkpoint, "hash"),
+            (&self.keys.state, "hash"),
+        ];
+        for (key, kind) in expected {
+            let found: String = query(connection, cmd("TYPE").arg(key)).await?;
+            if found != kind && found != "none" {
+                return Err(StreamError::Misconfigured(format!(
+                    "the key {key} holds a {found}, expected a {kind}: rename or delete it, or choose another name in config.toml"
+                )));
+            }
+        }
+        // Managed servers may forbid CONFIG; then there is nothing to judge by.
+        let settings: RedisResult<Vec<String>> =
+            cmd("CONFIG").arg("GET").arg("maxmemory*").query_async(connection).await;
+        let settings = settings.unwrap_or_default();
+        let setting = |name: &str| settings.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+        if let (Some(policy), Some(limit)) = (setting("maxmemory-policy"), setting("maxmemory"))
+            && policy.starts_with("allkeys")
+            && limit != "0"
+        {
+            return Err(StreamError::Misconfigured(format!(
+                "the server may evict any key (maxmemory-policy {policy}), the stream and its group too, \
+                 and then nothing can be promised: CONFIG SET maxmemory-policy noeviction"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a group; where it begins if it is new.
+    async fn create_group(
+        &self,
+        connection: &mut MultiplexedConnection,
+        checkpoint: &Checkpoint,
+    ) -> Result<Option<Start>, StreamError> {
+        // A group that vanished is created where its last commit was: earlier would repeat, later would
+        // skip. If the server has lost everything, what it has now came after that.
+        let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
+        let begin = match known {
+            Some(last) => Start::After(last),
+            None if self.owned_before => Start::Earliest,
+            None => self.config.start,
+        };
+        let start = match begin {
+            Start::Earliest => "0".to_owned(),
+            Start::Latest => "$".to_owned(),
+            Start::After(id) => id.to_string(),
+        };
+        let mut create = cmd("XGROUP");
+        create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
+        match create.query_async::<()>(connection).await {
+            Ok(()) if known.is_some() => {
+                warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
+            }
+            Ok(()) => {
+                let StreamConfig { key, group, .. } = &self.config;
+                info!(%group, stream = %key, at = %start, "created the consumer group");
+            }
+            Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
+            Err(error) => return Err(unavailable(error)),
+        }
+        Ok(Some(begin))
+    }
+}
