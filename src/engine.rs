@@ -225,7 +225,7 @@ impl<S: Stream> Engine<S> {
             if !entries.is_empty() {
                 self.take_up(entries, from != From::New).await?;
             } else if from != From::New && count > 0 {
-                (self.trial.first, self.trial.careful) = (false, false);
+                (self.trial.first, self.trial.careful) = (false, 0);
             }
         }
     }

@@ -99,7 +99,8 @@ fn judge_consumers(survey: &Survey, ours: &str) -> Vec<ConsumerReport> {
         if name == ours {
             match survey.waiting_ms {
                 Some(waited) if waited > STUCK_AFTER_MS => "stuck",
-                _ if survey.owner.is_none() => "stale",
+                Some(_) if survey.owner.is_none() => "stale",
+                None if survey.owner.is_none() => "idle",
                 _ => "active",
             }
         } else if pending > 0 && idle_ms > HELD_AFTER_MS {
@@ -164,7 +165,7 @@ fn print(report: &Report) {
     println!("{}: {} pending, {} consumers", report.group, survey.pending, report.consumers.len());
     for consumer in &report.consumers {
         let mark = match consumer.verdict {
-            "active" => "✅",
+            "active" | "idle" => "✅",
             "stale" => "⚠️ ",
             _ => "❌",
         };
@@ -188,7 +189,7 @@ fn print(report: &Report) {
         totals.dead,
     );
     if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {
-        let size = bytes.map_or_else(String::new, |bytes| format!(", {:.1} MB", bytes as f64 / 1e6));
+        let size = bytes.map_or_else(String::new, |bytes| format!(", {:.2} MB", bytes as f64 / 1e6));
         println!(
             "state: {symbols} symbols{size}, saved {} ago; a new host would re-read {behind} entries",
             seconds(*age_ms)

@@ -96,7 +96,7 @@ impl<S: Stream> Engine<S> {
                 self.in_flight = 0;
                 self.totals = acquired.totals;
                 // A recovery that did not come to its end ended the process: something in it may again.
-                let careful = acquired.attempt.is_some();
+                let careful = if acquired.attempt.is_some() { self.config.engine.backlog } else { 0 };
                 self.trial = Trial { first: true, careful, attempt: acquired.attempt };
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);

@@ -22,9 +22,9 @@ pub(super) const NO_ATTEMPT: (EntryId, u64) = (EntryId::ZERO, 0);
 pub(super) struct Trial {
     /// The first pending entry is read alone, and marked as tried.
     pub(super) first: bool,
-    /// The last recovery did not come to its end: pending entries are worked and marked one by one, so
-    /// that the one that ends the process becomes known.
-    pub(super) careful: bool,
+    /// The last recovery did not come to its end: so many pending entries are worked and marked one by
+    /// one, so that the one that ends the process becomes known. No more were in hand when it ended.
+    pub(super) careful: usize,
     /// The pending entry that was tried last, and how often. Kept with the partition until all that was
     /// pending is worked.
     pub(super) attempt: Option<(EntryId, u64)>,
@@ -35,20 +35,21 @@ impl<S: Stream> Engine<S> {
     pub(super) fn wanted(&self) -> usize {
         let free = self.config.engine.backlog.saturating_sub(self.in_flight);
         match self.position.from() {
-            From::Pending(_) if self.trial.careful && !self.flights.is_empty() => 0,
-            From::Pending(_) if self.trial.careful || self.trial.first => 1,
+            From::Pending(_) if self.trial.careful > 0 && !self.flights.is_empty() => 0,
+            From::Pending(_) if self.trial.careful > 0 || self.trial.first => 1,
             _ => free.min(self.config.stream.batch),
         }
     }
 
     /// Works what was read, unless it is an entry that has ended the process too often.
     pub(super) async fn take_up(&mut self, entries: Entries, recovered: bool) -> Result<(), StreamError> {
-        let alone = recovered && (self.trial.careful || self.trial.first);
+        let alone = recovered && (self.trial.careful > 0 || self.trial.first);
         let (true, Some(entry)) = (alone, entries.first()) else {
             self.submit(entries, recovered).await;
             return Ok(());
         };
         self.trial.first = false;
+        self.trial.careful = self.trial.careful.saturating_sub(1);
         let before = self.trial.attempt.filter(|(tried, _)| *tried == entry).map_or(0, |(_, times)| times);
         // It was given to this group once before its first recovery.
         let deliveries = before + 1;
