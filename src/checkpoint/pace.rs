@@ -88,7 +88,7 @@ impl Pace {
     /// As many chunks as one visit can take, at least one.
     fn end(&self, most: u16, sizes: &[u32]) -> u16 {
         let symbols_max = (VISIT_TARGET.as_nanos() / self.cost.as_nanos().max(1)) as u32;
-        let mut symbols = 0;
+        let mut symbols = sizes[usize::from(self.next)];
         let fits = |chunk: &u16| {
             symbols += sizes[usize::from(*chunk)];
             symbols <= symbols_max
@@ -114,5 +114,64 @@ impl Pace {
             self.cost = (self.cost * 3 + took / symbols) / 4;
         }
         self.not_before = Instant::now() + took * REST;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Visits all that is due at `now`, each done at once; the chunks in their order.
+    fn visits(pace: &mut Pace, now: Instant, sizes: &[u32]) -> Vec<u16> {
+        let mut visited = Vec::new();
+        while let Some(chunks) = pace.due(now, sizes) {
+            pace.started(&chunks);
+            pace.saved(Duration::ZERO, 1);
+            visited.extend(chunks);
+        }
+        visited
+    }
+
+    #[test]
+    fn a_cycle_visits_each_chunk_once_and_then_there_is_nothing_to_do() {
+        let sizes = [3; CHUNKS as usize];
+        let (mut pace, start) = (Pace::new(MINUTE), Instant::now());
+        assert!(visits(&mut pace, start + 2 * MINUTE, &sizes).is_empty(), "nothing was worked");
+        pace.worked(5);
+        let half = visits(&mut pace, start + MINUTE / 2, &sizes);
+        assert!((120..=136).contains(&half.len()), "{} chunks in half of the time", half.len());
+        let rest = visits(&mut pace, start + 2 * MINUTE, &sizes);
+        assert_eq!([half, rest].concat(), (0..CHUNKS).collect::<Vec<_>>());
+        assert!(visits(&mut pace, start + 9 * MINUTE, &sizes).is_empty(), "nothing was worked since");
+    }
+
+    #[test]
+    fn many_entries_make_a_cycle_shorter() {
+        let sizes = [3; CHUNKS as usize];
+        let mut pace = Pace::new(60 * MINUTE);
+        pace.worked(CYCLE_ENTRIES as usize);
+        assert_eq!(visits(&mut pace, Instant::now() + MINUTE, &sizes).len(), usize::from(CHUNKS));
+    }
+
+    #[test]
+    fn a_visit_takes_as_much_as_fits_and_then_rests() {
+        let sizes = [100; CHUNKS as usize];
+        let mut pace = Pace::new(MINUTE);
+        for _ in 0..50 {
+            pace.started(&(0..1));
+            pace.saved(Duration::from_millis(1), 100);
+        }
+        pace.worked(CYCLE_ENTRIES as usize);
+        let now = Instant::now();
+        assert_eq!(pace.due(now, &sizes), None, "it rests");
+        // 10 us a symbol, 3 ms: three chunks of 100.
+        assert_eq!(pace.due(now + MINUTE, &sizes).map(|chunks| chunks.len()), Some(3));
+        assert_eq!(
+            pace.due(now + MINUTE, &[1000; CHUNKS as usize]).map(|chunks| chunks.len()),
+            Some(1),
+            "one at least"
+        );
     }
 }
