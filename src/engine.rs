@@ -32,7 +32,7 @@ use crate::{
     decode::Decoder,
     event::{Entries, EntryId},
     ingest::Ingest,
-    plugin::Generation,
+    plugin::{Generation, Reload},
     position::{Position, Progress},
     retry::Retry,
     shard::{ShardHandle, Task, Worked},
@@ -58,6 +58,7 @@ pub struct Engine<S> {
     stream: S,
     config: Config,
     generation: Arc<Generation>,
+    reloads: watch::Receiver<Reload>,
     ingest: Ingest,
     sinks: Sinks,
     stats: Arc<Stats>,
@@ -89,7 +90,7 @@ impl<S: Stream> Engine<S> {
     pub fn new(
         stream: S,
         config: &Config,
-        generation: Generation,
+        reloads: watch::Receiver<Reload>,
         decoder: Decoder,
         sinks: Sinks,
         stats: Arc<Stats>,
@@ -97,11 +98,13 @@ impl<S: Stream> Engine<S> {
         // Each read in flight holds at least one entry, may have a visit behind it, and is at most one
         // task per shard.
         let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 2) * config.engine.worker_count());
+        let generation = reloads.borrow().generation.clone();
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
         Self {
             stream,
             config: config.clone(),
-            generation: Arc::new(generation),
+            generation,
+            reloads,
             ingest,
             sinks,
             stats,

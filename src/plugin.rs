@@ -10,16 +10,20 @@
 
 mod fault;
 mod guest;
+mod health;
 pub mod instance;
 pub mod params;
 pub mod registry;
+pub mod reload;
 pub mod runtime;
 
 pub use self::{
     fault::Fault,
     guest::Limits,
+    health::Health,
     instance::Instance,
     registry::{DetectorSpec, Generation},
+    reload::{Refusal, Reload},
     runtime::{Plugin, Runtime},
 };
 

@@ -15,7 +15,7 @@ use crate::{
     config::{self, AlertsConfig, Loaded},
     decode::Decoder,
     engine::{Engine, Until},
-    plugin::{Generation, Limits, Runtime},
+    plugin::{Generation, Limits, Reload, Runtime},
     simulate::SimConfig,
     sink::Sinks,
     stats::{self, Stats},
@@ -63,7 +63,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
-    let engine = Engine::new(stream, config, generation, decoder, Sinks::open(&alerts, None)?, stats.clone());
+    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::open(&alerts, None)?, stats.clone());
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),

@@ -10,6 +10,7 @@ use super::Prepared;
 use crate::{
     config::Loaded,
     engine::{Engine, Until},
+    plugin::Reload,
     sink::Sinks,
     stats::{self, Stats},
 };
@@ -41,7 +42,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         detectors = generation.detectors.len(),
         "starting"
     );
-    let engine = Engine::new(stream, config, generation, decoder, sinks, stats.clone());
+    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let totals = runtime.block_on(async {
         if config.engine.report_every > 0 {

@@ -10,7 +10,7 @@ use crate::config::PluginsConfig;
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(5);
 
 /// What one instance may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Largest linear memory, bytes.
     pub memory_max_bytes: usize,

@@ -15,8 +15,8 @@ use super::{
     },
     fault::{Fault, describe_fault},
     guest::{Guest, Limits, ticks},
-    params::{Params, Value},
-    runtime::Plugin,
+    params::Value,
+    registry::DetectorSpec,
 };
 use crate::event::{Batch, CLOCK};
 
@@ -36,13 +36,14 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a detector with its parameters; `columns` as the manifest asked for them.
+    /// Starts a detector with its parameters.
     ///
     /// # Errors
     /// A fault, or its own sentence on why it refuses the parameters.
-    pub fn new(plugin: &Plugin, params: &Params, columns: Arc<[Option<usize>]>) -> Result<Self, Fault> {
-        let limits = plugin.limits();
-        let mut store = plugin.store();
+    pub fn new(spec: &DetectorSpec) -> Result<Self, Fault> {
+        let DetectorSpec { plugin, params, columns, limits, .. } = spec;
+        let (columns, limits) = (columns.clone(), *limits);
+        let mut store = plugin.store(limits);
         let values: Vec<(&str, ValueParam<'_>)> =
             params.iter().map(|(name, value)| (name.as_str(), params_value(value))).collect();
         let started = plugin.pre().instantiate(&mut store).and_then(|guest| {

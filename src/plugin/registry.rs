@@ -1,6 +1,11 @@
 //! The set of detectors in force: a [`Generation`], immutable once made.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -8,11 +13,13 @@ use tracing::info;
 use wildmatch::WildMatch;
 
 use super::{
+    guest::Limits,
+    health::Health,
     instance::Instance,
     params::{self, Params},
     runtime::{Plugin, Runtime},
 };
-use crate::config::{DetectorConfig, Loaded, Source, nearest};
+use crate::config::{AlertsConfig, DetectorConfig, Loaded, Source, nearest};
 
 /// A detector that is to run: a plugin with its settings, checked.
 #[derive(Debug)]
@@ -25,17 +32,30 @@ pub struct DetectorSpec {
     pub params: Params,
     /// Detections below are dropped; 0..=1.
     pub min_confidence: f64,
+    /// What each of its instances may use.
+    pub limits: Limits,
+    /// The generation that it came with as it is.
+    pub generation: u64,
+    /// When that was, ms since the Unix epoch.
+    pub since_ms: u64,
+    /// How often it has failed lately, in all shards.
+    pub health: Health,
     /// Position in a batch of each column that the plugin asks for; `None` = optional and not there.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` = all.
     symbols: Option<Vec<WildMatch>>,
 }
 
-/// The enabled detectors, in the order of their names: the order of alerts at one tick.
-#[derive(Debug, Default)]
+/// Plugins and settings that are in force together.
+#[derive(Debug)]
 pub struct Generation {
-    /// Each enabled detector.
+    /// Rises by one whenever something changes while the host runs; the first is 1.
+    pub number: u64,
+    /// Each enabled detector, in the order of their names: the order of alerts at one tick. One that a
+    /// change does not concern is the same `Arc` as before.
     pub detectors: Vec<Arc<DetectorSpec>>,
+    /// What is done with alerts.
+    pub alerts: AlertsConfig,
 }
 
 impl DetectorSpec {
@@ -59,12 +79,20 @@ impl DetectorSpec {
         u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
     }
 
+    /// Whether its instances can go on as those of `other`: only the host's own settings may differ.
+    pub fn runs_as(&self, other: &Self) -> bool {
+        self.plugin.sha256 == other.plugin.sha256
+            && self.params == other.params
+            && self.columns == other.columns
+            && self.limits == other.limits
+    }
+
     /// A fresh instance.
     ///
     /// # Errors
     /// The plugin's refusal of its parameters, or a fault.
     pub fn start(&self) -> Result<Instance, super::Fault> {
-        Instance::new(&self.plugin, &self.params, self.columns.clone())
+        Instance::new(self)
     }
 }
 
@@ -126,7 +154,7 @@ impl Generation {
             );
             detectors.push(Arc::new(spec));
         }
-        Ok(Self { detectors })
+        Ok(Self { number: 1, detectors, alerts: loaded.config.alerts.clone() })
     }
 }
 
@@ -153,12 +181,18 @@ fn spec(
         }
         columns.push(position);
     }
+    let limits = plugin.limits();
+    let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let all = config.symbols.iter().any(|pattern| pattern == "*");
     Ok(DetectorSpec {
         name: name.to_owned(),
         plugin,
         params,
         min_confidence: config.min_confidence,
+        limits,
+        generation: 1,
+        since_ms,
+        health: Health::default(),
         columns: columns.into(),
         symbols: (!all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
     })

@@ -143,8 +143,8 @@ impl Plugin {
         &self.pre
     }
 
-    pub(super) fn store(&self) -> Store<Guest> {
-        Guest::store(&self.engine, self.limits)
+    pub(super) fn store(&self, limits: Limits) -> Store<Guest> {
+        Guest::store(&self.engine, limits)
     }
 
     /// What each of its instances may use.
