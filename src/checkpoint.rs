@@ -77,11 +77,13 @@ pub struct Visit {
     /// Its chunks.
     pub chunks: std::ops::Range<u16>,
     /// Name and packed state of each symbol that has changed.
-    pub symbols: Vec<(std::sync::Arc<str>, Vec<u8>)>,
+    pub symbols: Vec<(std::sync::Arc<str>, std::sync::Arc<[u8]>)>,
     /// Symbols that are kept no more.
     pub forgotten: Vec<String>,
     /// Poisonous entries that lie before every boundary by now.
     pub passed: Vec<EntryId>,
+    /// Detectors whose states are all saved, with what must be the same to read them.
+    pub complete: Vec<(String, u64)>,
 }
 
 /// All that is remembered of one symbol.

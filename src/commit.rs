@@ -12,7 +12,7 @@ use crate::{
     ingest::{Ingest, Routed},
     plugin::{Generation, params},
     publish::raw_json,
-    shard::{Faulted, Found, Worked},
+    shard::{Came, Faulted, Found, Worked},
     stream::{Clock, Commit},
 };
 
@@ -31,9 +31,15 @@ pub struct Flight {
     pub out_of_order: bool,
     /// The chunks of the saved state that are visited.
     visit: Option<Range<u16>>,
-    saved: Vec<(Arc<str>, Vec<u8>)>,
-    /// What the slowest shard needed for that.
-    pub saving: Duration,
+    saved: Vec<(Arc<str>, Arc<[u8]>)>,
+    /// Whether it is a change of the generation: no entries either.
+    swap: bool,
+    /// Where the state of each detector of the new generation comes from.
+    pub came: Vec<Came>,
+    /// What the slowest shard needed for a visit or a swap.
+    pub took: Duration,
+    /// In force for its entries.
+    pub generation: Arc<Generation>,
     /// Shards that have not answered yet.
     waiting: usize,
     undecodable: Vec<(u32, String)>,
@@ -44,24 +50,17 @@ pub struct Flight {
     faulted: Vec<Faulted>,
 }
 
-/// How far the stream has been worked.
-#[derive(Clone, Copy, Debug)]
+/// How far the stream has been worked, and by what.
+#[derive(Clone, Debug)]
 pub struct Place {
+    /// In force from here on.
+    pub generation: Arc<Generation>,
     /// The newest entry.
     pub newest: EntryId,
     /// Entries ever added up to there, if known.
     pub index: Option<u64>,
     /// Event time there.
     pub clock: Clock,
-}
-
-/// By what an alert is late.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// When it is committed, ms since the Unix epoch.
-    pub now_ms: u64,
-    /// An alert that comes later than this after its entry is stale, ms; 0 = none is.
-    pub stale_after_ms: u64,
 }
 
 impl Flight {
@@ -78,7 +77,10 @@ impl Flight {
             out_of_order: false,
             visit: None,
             saved: Vec::new(),
-            saving: Duration::ZERO,
+            swap: false,
+            came: Vec::new(),
+            took: Duration::ZERO,
+            generation: place.generation,
             waiting: routed.jobs.iter().flatten().count(),
             undecodable: std::mem::take(&mut routed.undecodable),
             lost: std::mem::take(&mut routed.lost),
@@ -99,6 +101,17 @@ impl Flight {
     pub fn visit(read: u64, chunks: Range<u16>, shards: usize, place: Place) -> Self {
         let flight = Self::new(read, Entries::default(), false, &mut Routed::default(), place);
         Self { visit: Some(chunks), waiting: shards, ..flight }
+    }
+
+    /// A change to the generation of `place` in `shards` shards.
+    pub fn swap(read: u64, shards: usize, place: Place) -> Self {
+        let flight = Self::new(read, Entries::default(), false, &mut Routed::default(), place);
+        Self { swap: true, waiting: shards, ..flight }
+    }
+
+    /// Whether it is a change of the generation.
+    pub fn is_swap(&self) -> bool {
+        self.swap
     }
 
     /// Whether its entries were read before, by a life that ended.
@@ -143,13 +156,16 @@ impl Flight {
         self.found.append(&mut worked.found);
         self.faulted.append(&mut worked.faulted);
         self.saved.append(&mut worked.saved);
-        self.saving = self.saving.max(worked.saving);
+        self.took = self.took.max(worked.took);
+        // What is worst in any shard goes for all.
+        self.came.resize(self.came.len().max(worked.came.len()), Came::Kept);
+        self.came.iter_mut().zip(worked.came).for_each(|(all, one)| *all = one.max(*all));
     }
 
     /// Adds everything that the read caused to `commit`.
-    pub fn settle(mut self, generation: &Generation, ingest: &Ingest, timing: Timing, commit: &mut Commit) {
+    pub fn settle(mut self, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
         let first_letter = commit.dead_letters.len();
-        self.write_letters(generation, commit);
+        self.write_letters(commit);
         self.found.sort_by(|a, b| {
             let name = |found: &Found| ingest.symbol_name(found.symbol);
             (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
@@ -163,7 +179,7 @@ impl Flight {
             let place = (found.entry, found.detector);
             ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
             last = Some(place);
-            let alert = self.alert(found, ordinal, generation, ingest, timing);
+            let alert = self.alert(found, ordinal, ingest, now_ms);
             touched.push(alert.entry);
             commit.alerts.push(alert);
         }
@@ -178,35 +194,39 @@ impl Flight {
         commit.visit = self.visit.map(|chunks| Visit { chunks, symbols: self.saved, ..Visit::default() });
     }
 
-    fn write_letters(&self, generation: &Generation, commit: &mut Commit) {
-        commit.totals.lost += self.lost.len() as u64;
-        commit.totals.dead += (self.undecodable.len() + self.faulted.len()) as u64;
+    fn write_letters(&self, commit: &mut Commit) {
         let undecodable = self.undecodable.iter().map(|(index, reason)| (*index, reason.clone(), None));
-        let faulted = self.faulted.iter().map(|faulted| {
-            let spec = &generation.detectors[faulted.detector as usize];
-            let reason = format!(
-                "{}; {} {} did not see this and the next ticks of its batch, {} in all; it was started anew",
-                faulted.fault, spec.plugin.manifest.name, spec.plugin.manifest.version, faulted.rows
-            );
+        let faulted = self.faulted.iter().filter_map(|Faulted { detector, entry, fault, quarantined }| {
+            let spec = &self.generation.detectors[usize::from(*detector)];
+            let what_now = match quarantined {
+                true => "that was one fault too many (plugins.faults): it is given no ticks for a while",
+                false => "it went on with the next tick",
+            };
+            let manifest = &spec.plugin.manifest;
+            let reason = format!("{fault}; {} {} did not see this tick; {what_now}", manifest.name, manifest.version);
             let blamed = Blamed {
                 detector: spec.name.clone(),
-                plugin: spec.plugin.manifest.name.clone(),
-                version: spec.plugin.manifest.version.clone(),
+                plugin: manifest.name.clone(),
+                version: manifest.version.clone(),
                 sha256: spec.plugin.sha256.clone(),
                 params: params::to_json(&spec.params).to_string(),
             };
-            (faulted.entry, reason, Some(blamed))
+            Some(((*entry)?, reason, Some(blamed)))
         });
+        let letters = commit.dead_letters.len();
         for (index, reason, blamed) in undecodable.chain(faulted) {
             let Some(entry) = self.entries.get(index as usize) else { continue };
             commit.dead_letters.push(DeadLetter { reason, entry: entry.id, blamed, raw: raw_json(&entry) });
         }
+        commit.totals.lost += self.lost.len() as u64;
+        commit.totals.dead += (commit.dead_letters.len() - letters) as u64;
     }
 
-    fn alert(&self, found: Found, ordinal: u32, generation: &Generation, ingest: &Ingest, timing: Timing) -> Alert {
-        let spec = &generation.detectors[found.detector as usize];
+    fn alert(&self, found: Found, ordinal: u32, ingest: &Ingest, now_ms: u64) -> Alert {
+        let stale_after_ms = self.generation.alerts.stale_after_ms;
+        let spec = &self.generation.detectors[found.detector as usize];
         let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
-        let lag_ms = timing.now_ms.saturating_sub(entry.millis);
+        let lag_ms = now_ms.saturating_sub(entry.millis);
         Alert {
             id: format!("{entry}/{}/{ordinal}", spec.name),
             detector: spec.name.clone(),
@@ -221,7 +241,7 @@ impl Flight {
             entry,
             lag_ms,
             recovered: self.recovered,
-            stale: timing.stale_after_ms > 0 && lag_ms > timing.stale_after_ms,
+            stale: stale_after_ms > 0 && lag_ms > stale_after_ms,
         }
     }
 }

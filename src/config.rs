@@ -191,11 +191,14 @@ pub struct PluginsConfig {
     pub memory_max_mib: usize,
     /// Longest time one call may take, ms.
     pub call_deadline_ms: u64,
+    /// A detector that starts without a state of its own is first shown, without alerts, what the stream
+    /// holds of the last so many seconds; 0 = it starts cold.
+    pub rewarm_s: u64,
 }
 
 impl Default for PluginsConfig {
     fn default() -> Self {
-        Self { dir: "plugins".into(), memory_max_mib: 64, call_deadline_ms: 1000 }
+        Self { dir: "plugins".into(), memory_max_mib: 64, call_deadline_ms: 1000, rewarm_s: 86_400 }
     }
 }
 

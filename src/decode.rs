@@ -95,6 +95,7 @@ pub enum DecodeError {
 }
 
 /// Decodes entries by a compiled mapping.
+#[derive(Clone)]
 pub struct Decoder {
     mapping: Mapping,
     layout: Layout,

@@ -9,9 +9,11 @@
 //! partition meanwhile, the engine goes on with it; otherwise it forgets it and
 //! restores what was saved (`restore`), as the new process would that it now is.
 
+mod generations;
 mod restore;
 mod resume;
 mod trial;
+mod warm;
 
 use std::{
     collections::VecDeque,
@@ -24,10 +26,14 @@ use anyhow::Result;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::trial::{NO_ATTEMPT, Trial};
+use self::{
+    generations::Standing,
+    trial::{NO_ATTEMPT, Trial},
+    warm::Warming,
+};
 use crate::{
     checkpoint::{CHUNKS, Pace},
-    commit::{Flight, Place, Timing},
+    commit::{Flight, Place},
     config::Config,
     decode::Decoder,
     event::{Entries, EntryId},
@@ -57,7 +63,12 @@ pub enum Until {
 pub struct Engine<S> {
     stream: S,
     config: Config,
+    /// What the shards work with, from the last read on.
     generation: Arc<Generation>,
+    /// What is to be in force; differs from it while detectors are warmed up.
+    target: Arc<Generation>,
+    warming: Option<Warming>,
+    standing: Standing,
     reloads: watch::Receiver<Reload>,
     ingest: Ingest,
     sinks: Sinks,
@@ -77,6 +88,8 @@ pub struct Engine<S> {
     /// Symbols that are not worth keeping, and poisonous entries that no recovery will meet again.
     forgotten: Vec<String>,
     passed: Vec<EntryId>,
+    /// Poisonous entries, all of them.
+    poison: Vec<EntryId>,
 }
 
 enum Ended {
@@ -96,14 +109,17 @@ impl<S: Stream> Engine<S> {
         stats: Arc<Stats>,
     ) -> Self {
         // Each read in flight holds at least one entry, may have a visit behind it, and is at most one
-        // task per shard.
-        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 2) * config.engine.worker_count());
+        // task per shard. Beside them there may be a change of the generation or two.
+        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 4) * config.engine.worker_count());
         let generation = reloads.borrow().generation.clone();
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
         Self {
             stream,
             config: config.clone(),
+            target: generation.clone(),
             generation,
+            warming: None,
+            standing: Standing::default(),
             reloads,
             ingest,
             sinks,
@@ -120,6 +136,7 @@ impl<S: Stream> Engine<S> {
             trial: Trial::default(),
             forgotten: Vec::new(),
             passed: Vec::new(),
+            poison: Vec::new(),
         }
     }
 
@@ -187,18 +204,25 @@ impl<S: Stream> Engine<S> {
             while let Ok(worked) = self.outcomes.try_recv() {
                 self.accept(worked);
             }
+            self.take_up_changes().await;
             if let Some(chunks) = self.pace.due(Instant::now(), self.ingest.chunk_sizes()) {
                 self.visit(chunks).await;
             }
             let stopping = *stop.borrow();
             // What is adopted must be read apart from what is in flight, which is pending too.
-            let count = if stopping || adopting { 0 } else { self.wanted() };
+            // Who drains wants every entry seen by every detector; others are not kept waiting.
+            let waiting = until == Until::Drained && self.warming.is_some();
+            let count = if stopping || adopting || waiting { 0 } else { self.wanted() };
             let commit = self.next_commit();
             if commit.is_empty() && (count == 0 || caught_up) {
                 if !self.flights.is_empty() {
                     if let Some(worked) = self.outcomes.recv().await {
                         self.accept(worked);
                     }
+                    continue;
+                }
+                if waiting && !stopping {
+                    self.wait_for_warming().await;
                     continue;
                 }
                 if stopping || until == Until::Drained {
@@ -214,6 +238,7 @@ impl<S: Stream> Engine<S> {
                     // Dropping the wait loses nothing: it has no effect on the partition.
                     waited = self.stream.wait(self.position.last_read()) => waited?,
                     _ = stop.wait_for(|stop| *stop) => {}
+                    () = changed(&mut self.reloads, &mut self.warming) => {}
                 }
                 caught_up = false;
                 continue;
@@ -250,6 +275,9 @@ impl<S: Stream> Engine<S> {
         match self.stream.step(&commit, read).await {
             Ok(delivered) => {
                 self.committed(&commit);
+                if let Some(receipt) = &commit.receipt {
+                    self.receipt_written(receipt);
+                }
                 if let Some(attempt) = commit.attempt {
                     self.trial.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
                 }
@@ -301,7 +329,8 @@ impl<S: Stream> Engine<S> {
     }
 
     fn place(&self) -> Place {
-        Place { newest: self.position.newest(), index: self.position.index(), clock: self.ingest.clock() }
+        let generation = self.generation.clone();
+        Place { generation, newest: self.position.newest(), index: self.position.index(), clock: self.ingest.clock() }
     }
 
     fn launch(&mut self, flight: Flight) {
@@ -325,13 +354,10 @@ impl<S: Stream> Engine<S> {
         let repaired = worked.repaired.out_of_order + worked.repaired.volume_repaired;
         self.stats.repaired.fetch_add(repaired, Relaxed);
         self.stats.unseen.fetch_add(worked.repaired.unpriced, Relaxed);
-        for faulted in &worked.faulted {
-            let spec = &self.generation.detectors[faulted.detector as usize];
-            warn!(detector = %spec.name, fault = %faulted.fault, ticks = faulted.rows, "a detector failed; started anew");
-        }
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.read() == worked.read) {
-            flight.accept(worked);
-        }
+        let Some(index) = self.flights.iter().position(|flight| flight.read() == worked.read) else { return };
+        let generation = self.flights[index].generation.clone();
+        self.note_faults(&worked, &generation);
+        self.flights[index].accept(worked);
     }
 
     /// Everything that is worked and stands at the front: commits are in stream order.
@@ -340,7 +366,7 @@ impl<S: Stream> Engine<S> {
             return commit;
         }
         let mut commit = Commit { totals: self.totals, ..Commit::default() };
-        let timing = Timing { now_ms: now_ms(), stale_after_ms: self.config.alerts.stale_after_ms };
+        let now_ms = now_ms();
         while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
@@ -348,9 +374,17 @@ impl<S: Stream> Engine<S> {
             let Some(flight) = self.flights.pop_front() else { break };
             commit.ticks += flight.ticks as u64;
             if flight.is_visit() {
-                self.pace.saved(flight.saving, flight.saved_symbols());
+                self.pace.saved(flight.took, flight.saved_symbols());
             }
-            flight.settle(&self.generation, &self.ingest, timing, &mut commit);
+            if flight.is_swap() {
+                self.swapped(&flight);
+                continue;
+            }
+            let generation = flight.generation.clone();
+            flight.settle(&self.ingest, now_ms, &mut commit);
+            if let Some(visit) = &mut commit.visit {
+                visit.complete = self.complete(visit.chunks.len() as u16, &generation);
+            }
         }
         if let Some(visit) = &mut commit.visit {
             visit.forgotten = std::mem::take(&mut self.forgotten);
@@ -360,6 +394,7 @@ impl<S: Stream> Engine<S> {
         if self.trial.attempt.is_some() && !recovering {
             commit.attempt = Some(NO_ATTEMPT);
         }
+        commit.receipt = self.receipt();
         commit.totals.commits += u64::from(commit.is_counted());
         commit
     }
@@ -380,6 +415,21 @@ impl<S: Stream> Engine<S> {
             lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);
         }
         self.sinks.publish(&commit.alerts);
+    }
+}
+
+/// Returns when there may be something to take up.
+async fn changed(reloads: &mut watch::Receiver<Reload>, warming: &mut Option<Warming>) {
+    let reloaded = async {
+        if reloads.changed().await.is_err() {
+            // Nothing will ever change.
+            std::future::pending::<()>().await;
+        }
+        reloads.mark_changed();
+    };
+    match warming {
+        Some(warming) => tokio::select! { () = reloaded => {} () = warming.changed() => {} },
+        None => reloaded.await,
     }
 }
 

@@ -80,6 +80,11 @@ impl Ingest {
         Self { decoder, shards, columns, symbols: Symbols::default(), clock }
     }
 
+    /// Another one that decodes and divides the same way, and knows no symbol yet.
+    pub fn beside(&self, clock: Clock) -> Self {
+        Self { decoder: self.decoder.clone(), symbols: Symbols::default(), clock, ..*self }
+    }
+
     /// Forgets every symbol and goes on from `clock`: the shards have been started afresh.
     pub fn reset(&mut self, clock: Clock) {
         self.symbols = Symbols::default();

@@ -3,27 +3,37 @@
 //! Invariant: for each task that is to be answered, one [`Worked`] goes out, in the
 //! order of the tasks, whatever the detectors do.
 
+mod journal;
 mod memory;
+mod mend;
+mod slot;
+mod swap;
 
 use std::{ops::Range, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use self::memory::Memory;
+pub use self::swap::{Came, Warmed};
+use self::{journal::Journal, memory::Memory, slot::Slot};
 use crate::{
     event::{Batch, CLOCK, Direction},
     ingest::Job,
     normalize::{NormalizeCounts, Normalizer},
-    plugin::{DetectorSpec, Fault, Generation, Instance, bindings},
+    plugin::{Fault, Generation, bindings},
 };
 
+/// How far a worker in the background gives way to the others.
+const BACKGROUND_NICE: i32 = 10;
+
 /// What a shard is asked to do.
-#[derive(Debug)]
 pub enum Task {
     /// Work these rows; answered.
     Work(Job),
+    /// As [`Task::Work`], for what was worked before: what detectors find is known, and their faults
+    /// are not held against them again.
+    Rework(Job),
     /// Save the states of its symbols in these chunks; answered.
     Save {
         /// Number of the visit, counted with the reads.
@@ -33,6 +43,17 @@ pub enum Task {
     },
     /// Go on with these symbols where they were saved; not answered.
     Restore(Vec<SavedSymbol>),
+    /// Go on with another generation; answered.
+    Swap {
+        /// Number of the swap, counted with the reads.
+        read: u64,
+        /// What is in force from here on.
+        generation: Arc<Generation>,
+        /// Detectors that were warmed up elsewhere.
+        warmed: Vec<Warmed>,
+    },
+    /// Hand over every detector and end; answered on the channel that comes with it.
+    Leave(oneshot::Sender<Vec<Warmed>>),
 }
 
 /// A symbol with its packed state.
@@ -55,12 +76,16 @@ pub struct Worked {
     pub found: Vec<Found>,
     /// Calls that did not end well.
     pub faulted: Vec<Faulted>,
+    /// Detectors that lack a state that they should have, by index, with the reason.
+    pub cold: Vec<(u16, String)>,
+    /// Where the state of each detector of a new generation comes from.
+    pub came: Vec<Came>,
     /// What was repaired.
     pub repaired: NormalizeCounts,
     /// Symbols that have changed since they were last saved, with their packed states.
-    pub saved: Vec<(Arc<str>, Vec<u8>)>,
-    /// How long saving took.
-    pub saving: Duration,
+    pub saved: Vec<(Arc<str>, Arc<[u8]>)>,
+    /// How long saving or swapping took.
+    pub took: Duration,
 }
 
 /// A detection, its numbers resolved.
@@ -86,17 +111,18 @@ pub struct Found {
     pub evidence: Vec<(String, f64)>,
 }
 
-/// A batch that a detector did not see to the end.
+/// A call that did not end well.
 #[derive(Debug)]
 pub struct Faulted {
     /// Index of the detector in the generation.
     pub detector: u16,
-    /// Index of the first entry of the batch.
-    pub entry: u32,
-    /// Rows of the batch.
-    pub rows: usize,
+    /// Index of the entry whose tick it failed on; `None` if no single one is to blame: it went well
+    /// when it was tried again, or it failed at something else.
+    pub entry: Option<u32>,
     /// What happened.
     pub fault: Fault,
+    /// Whether that was one fault too many: it is given no ticks for a while.
+    pub quarantined: bool,
 }
 
 /// The engine's end of a shard.
@@ -106,7 +132,7 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Starts a worker thread. `outbox` has room for every answer that can be waiting: a worker never
+    /// Starts a worker thread, one that gives way to others if it is in the `background`. `outbox` has room for every answer that can be waiting: a worker never
     /// waits for the engine, so the engine may wait for a worker.
     ///
     /// # Errors
@@ -117,6 +143,7 @@ impl ShardHandle {
         normalizer: Normalizer,
         queue: usize,
         outbox: mpsc::Sender<Worked>,
+        background: bool,
     ) -> Result<Self> {
         let memory = Memory::new()?;
         let (tasks, mut inbox) = mpsc::channel::<Task>(queue);
@@ -124,14 +151,25 @@ impl ShardHandle {
             .name(format!("shard-{number}"))
             .spawn(move || {
                 let _ends = EndsProcess;
+                if background {
+                    // On Linux the niceness is the thread's own. Where it can't be had, it is only slower.
+                    let _ = rustix::process::nice(BACKGROUND_NICE);
+                }
                 let mut shard = Shard::new(&generation, normalizer, memory);
                 while let Some(task) = inbox.blocking_recv() {
                     let answer = match task {
-                        Task::Work(job) => shard.work(job),
+                        Task::Work(job) => shard.work(job, true),
+                        Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
                         Task::Restore(states) => {
                             shard.restore(states);
                             continue;
+                        }
+                        Task::Swap { read, generation, warmed } => shard.swap(read, &generation, warmed),
+                        Task::Leave(to) => {
+                            // Whoever asked may not want them any more.
+                            let _ = to.send(shard.leave());
+                            break;
                         }
                     };
                     if outbox.blocking_send(answer).is_err() {
@@ -177,150 +215,40 @@ struct Shard {
     normalizer: Normalizer,
     slots: Vec<Slot>,
     memory: Memory,
-}
-
-/// A detector's place in the shard.
-struct Slot {
-    spec: Arc<DetectorSpec>,
-    instance: Option<Instance>,
-    /// By symbol id, whether the detector sees it. Only for those that don't see all.
-    wanted: Vec<bool>,
-    /// The rows it sees, and where they stand in the shard's batch. Only for those that don't see all.
-    selected: Batch,
-    selected_rows: Vec<u32>,
-    /// Hash of what must be the same for a saved state to be read.
-    schema: u64,
-    /// That it warms up again has been said.
-    told_cold: bool,
+    journal: Journal,
 }
 
 impl Shard {
     fn new(generation: &Generation, normalizer: Normalizer, memory: Memory) -> Self {
         let slots = generation.detectors.iter().map(|spec| Slot::new(spec.clone())).collect();
-        Self { symbols: Vec::new(), normalizer, slots, memory }
+        Self { symbols: Vec::new(), normalizer, slots, memory, journal: Journal::default() }
     }
 
-    fn work(&mut self, mut job: Job) -> Worked {
+    /// `counts`: faults are counted, and too many of them bring a detector into quarantine.
+    fn work(&mut self, mut job: Job, counts: bool) -> Worked {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
         let repaired = self.normalizer.apply(&mut job.batch);
         let mut worked = Worked { read: job.read, repaired, ..Worked::default() };
-        let Self { symbols, normalizer, slots, memory } = self;
-        for (detector, slot) in slots.iter_mut().enumerate() {
-            let detector = detector as u16;
-            match slot.detect(&job, symbols) {
-                Ok(detections) => {
-                    for found in detections {
-                        if found.confidence >= slot.spec.min_confidence {
-                            worked.found.push(resolve(found, detector, &job.batch, normalizer));
-                        }
-                    }
-                }
-                Err(fault) => {
-                    slot.instance = None;
-                    // What it knew of any symbol is gone, and must not come back from a saved state.
-                    memory.all_changed();
-                    let entry = job.batch.entry.first().copied().unwrap_or(0);
-                    worked.faulted.push(Faulted { detector, entry, rows: job.batch.len(), fault });
+        for number in 0..self.slots.len() {
+            let slot = &mut self.slots[number];
+            slot.note_wanted(&job.symbols);
+            let detections = match slot.detect(&job.batch, &job.symbols, &self.symbols) {
+                Ok(detections) => detections,
+                Err(fault) => self.mend(number, &job.batch, fault, counts, &mut worked),
+            };
+            let slot = &mut self.slots[number];
+            if let Some(reason) = slot.lacks.take() {
+                worked.cold.push((number as u16, reason));
+            }
+            for found in detections {
+                if found.confidence >= slot.spec.min_confidence {
+                    worked.found.push(resolve(found, number as u16, &job.batch, &self.normalizer));
                 }
             }
         }
+        self.journal.push(job.batch);
         worked
-    }
-}
-
-impl Slot {
-    fn new(spec: Arc<DetectorSpec>) -> Self {
-        Self {
-            schema: spec.schema(),
-            spec,
-            instance: None,
-            wanted: Vec::new(),
-            selected: Batch::default(),
-            selected_rows: Vec::new(),
-            told_cold: false,
-        }
-    }
-
-    /// Detections with their rows counted in the shard's batch.
-    fn detect(
-        &mut self,
-        job: &Job,
-        symbols: &[(u32, Arc<str>)],
-    ) -> Result<Vec<bindings::tickhound::detector::types::Detection>, Fault> {
-        self.make_ready(&job.symbols, symbols)?;
-        let Self { spec, instance: Some(instance), wanted, selected, selected_rows, .. } = self else {
-            return Ok(Vec::new());
-        };
-        if job.batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        if spec.wants_all() {
-            return instance.detect(&job.batch);
-        }
-        select(&job.batch, wanted, selected, selected_rows);
-        if selected.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut detections = instance.detect(selected)?;
-        for found in &mut detections {
-            found.row = selected_rows[found.row as usize];
-        }
-        Ok(detections)
-    }
-
-    /// Sees to it that there is an instance, and that it knows the `new` ones of `symbols`.
-    fn make_ready(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
-        self.note_wanted(new);
-        match &mut self.instance {
-            Some(instance) => introduce(instance, &self.spec, new),
-            // The first one, or the last one faulted: it starts anew, and gets to know every symbol.
-            None => {
-                let mut fresh = self.spec.start()?;
-                introduce(&mut fresh, &self.spec, symbols)?;
-                self.instance = Some(fresh);
-                Ok(())
-            }
-        }
-    }
-
-    fn note_wanted(&mut self, symbols: &[(u32, Arc<str>)]) {
-        if self.spec.wants_all() {
-            return;
-        }
-        for (id, name) in symbols {
-            let id = *id as usize;
-            if self.wanted.len() <= id {
-                self.wanted.resize(id + 1, false);
-            }
-            self.wanted[id] = self.spec.wants(name);
-        }
-    }
-}
-
-fn introduce(instance: &mut Instance, spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
-    let wanted: Vec<(u32, &str)> =
-        symbols.iter().filter(|(_, name)| spec.wants(name)).map(|(id, name)| (*id, &**name)).collect();
-    if wanted.is_empty() { Ok(()) } else { instance.introduce(&wanted) }
-}
-
-/// Copies the rows of wanted symbols, and clock rows.
-fn select(batch: &Batch, wanted: &[bool], selected: &mut Batch, rows: &mut Vec<u32>) {
-    rows.clear();
-    let sees = |symbol: u32| symbol == CLOCK || wanted.get(symbol as usize) == Some(&true);
-    rows.extend((0u32..).zip(&batch.symbol).filter(|(_, symbol)| sees(**symbol)).map(|(row, _)| row));
-    // Clock rows alone keep silence observable, so they go along even where no tick does.
-    fn pick<T: Copy>(from: &[T], rows: &[u32], to: &mut Vec<T>) {
-        to.clear();
-        to.extend(rows.iter().map(|row| from[*row as usize]));
-    }
-    pick(&batch.entry, rows, &mut selected.entry);
-    pick(&batch.symbol, rows, &mut selected.symbol);
-    pick(&batch.time, rows, &mut selected.time);
-    pick(&batch.price, rows, &mut selected.price);
-    selected.columns.resize(batch.columns.len(), Vec::new());
-    for (from, to) in batch.columns.iter().zip(&mut selected.columns) {
-        pick(from, rows, to);
     }
 }
 

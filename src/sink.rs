@@ -60,6 +60,20 @@ impl Sinks {
         Ok(Self { log: config.log, late, jsonl })
     }
 
+    /// Goes on as `config` says; the file is the same as before unless it is another one.
+    ///
+    /// # Errors
+    /// When the file can't be written; then nothing has changed.
+    pub fn reopen(&mut self, config: &AlertsConfig, jsonl: Option<&Path>) -> Result<()> {
+        let same = self.jsonl.as_ref().map(|open| open.path.as_path()) == jsonl;
+        let mut next = Self::open(config, jsonl.filter(|_| !same))?;
+        if same {
+            next.jsonl = self.jsonl.take();
+        }
+        *self = next;
+        Ok(())
+    }
+
     /// Id of the last alert in the file: a host that was killed between a commit and this sink has
     /// left the file behind the alerts stream, perhaps in the middle of a line.
     pub fn last_in_file(&mut self) -> Option<String> {

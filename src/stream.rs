@@ -8,7 +8,12 @@ pub mod owner;
 pub mod redis;
 pub mod simulated;
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     checkpoint::{Saved, Visit},
@@ -60,12 +65,14 @@ pub struct Commit {
     pub visit: Option<Visit>,
     /// The entry that is about to be tried again, and how often that has been done.
     pub attempt: Option<(EntryId, u64)>,
+    /// How the host is doing, for onlookers, as JSON.
+    pub receipt: Option<Arc<str>>,
 }
 
 impl Commit {
     /// Whether there is nothing to be written.
     pub fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.visit.is_none() && self.attempt.is_none()
+        self.done.is_empty() && self.visit.is_none() && self.attempt.is_none() && self.receipt.is_none()
     }
 
     /// Whether it counts among [`Totals::commits`].
@@ -134,7 +141,7 @@ pub struct Extent {
 }
 
 /// A partition that is now ours.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Acquired {
     /// Raised at each acquisition; checked in every step.
     pub epoch: u64,
@@ -155,6 +162,8 @@ pub struct Acquired {
     pub last_delivered: EntryId,
     /// The pending entry that was tried last, and how often.
     pub attempt: Option<(EntryId, u64)>,
+    /// Detectors whose states are all saved, with what must be the same to read them.
+    pub complete: BTreeMap<String, u64>,
 }
 
 /// What was taken over from other consumers of the group.
@@ -194,8 +203,25 @@ pub enum StreamError {
     Misconfigured(String),
 }
 
+/// What a stream holds, read beside whoever works it, and without any effect.
+pub trait History: Send + 'static {
+    /// Entries after one id and up to another, in stream order, at most `count`.
+    fn read(
+        &mut self,
+        after: EntryId,
+        through: EntryId,
+        count: usize,
+    ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
+}
+
 /// A partition: one stream, read by one owner at a time.
 pub trait Stream: Send {
+    /// Reads the same stream on a connection of its own.
+    type History: History;
+
+    /// A reader beside this one.
+    fn reader(&self) -> Self::History;
+
     /// Tries to become the owner. After an error of any call, this is how to go on.
     fn acquire(&mut self) -> impl Future<Output = Result<Acquire, StreamError>> + Send;
 

@@ -63,7 +63,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
-    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::open(&alerts, None)?, stats.clone());
+    let engine =
+        Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::open(&alerts, None)?, stats.clone());
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),

@@ -4,13 +4,17 @@
 //! ago the last commit was. `idle`, `pending` and `lag` as Redis reports them
 //! are shown, but not judged by: a quiet market makes every one of them look bad.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
     config::Loaded,
+    receipt::Receipt,
     stream::redis::{SavedState, Survey, survey},
 };
 
@@ -70,7 +74,12 @@ pub(super) fn run(args: &StatusArgs, loaded: &Loaded) -> Result<ExitCode> {
     let report = match surveyed {
         Ok(survey) => {
             let consumers = judge_consumers(&survey, &config.stream.consumer);
-            let (verdict, reason) = judge(&survey, &consumers, &config.stream.consumer);
+            let (mut verdict, mut reason) = judge(&survey, &consumers, &config.stream.consumer);
+            // What a host of the past said is of no interest any more.
+            let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
+            if let (Verdict::Healthy, Some(worse)) = (verdict, receipt.and_then(judge_detectors)) {
+                (verdict, reason) = (Verdict::Degraded, worse);
+            }
             Report { verdict, reason, stream, group, survey: Some(survey), consumers }
         }
         Err(error) => Report {
@@ -151,6 +160,17 @@ fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict,
     }
 }
 
+/// What the host says of its detectors, if that is worse.
+fn judge_detectors(receipt: &Receipt) -> Option<String> {
+    let refusal = receipt.refusal.as_ref().filter(|refusal| refusal.standing);
+    if let Some(refusal) = refusal {
+        return Some(format!("the last change was refused, what was before goes on: {}", refusal.reason));
+    }
+    let quarantined = receipt.detectors.iter().find(|detector| detector.quarantined_until_ms.is_some())?;
+    let fault = quarantined.last_fault.as_deref().unwrap_or("it failed too often");
+    Some(format!("detector {} is in quarantine: {fault}", quarantined.name))
+}
+
 fn print(report: &Report) {
     let mark = match report.verdict {
         Verdict::Healthy => "✅ healthy",
@@ -175,6 +195,9 @@ fn print(report: &Report) {
     match &survey.owner {
         Some(owner) => println!("host: {owner}, epoch {}", survey.epoch),
         None => println!("host: none"),
+    }
+    if let Some(receipt) = survey.receipt.as_ref().filter(|_| survey.owner.is_some()) {
+        print_receipt(receipt);
     }
     let totals = survey.totals;
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago)));
@@ -205,6 +228,44 @@ fn print(report: &Report) {
         "kept: {} alerts in {}, {} dead letters in {}",
         survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key
     );
+}
+
+fn print_receipt(receipt: &Receipt) {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let ago = |at_ms: u64| seconds(now_ms.saturating_sub(at_ms));
+    let Receipt { generation, since_ms, detectors, warming, refusal, needs_restart, .. } = receipt;
+    println!("generation {generation}, in force for {}:", ago(*since_ms));
+    for detector in detectors {
+        let cost = detector.ns_per_tick.map_or_else(String::new, |ns| format!(", {ns} ns/tick"));
+        println!(
+            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}",
+            detector.name,
+            detector.plugin,
+            detector.version,
+            detector.file,
+            detector.sha256.get(..12).unwrap_or_default(),
+            detector.generation,
+            ago(detector.since_ms),
+            detector.state,
+        );
+        if let Some(fault) = detector.last_fault.as_ref().filter(|_| detector.faults > 0) {
+            println!("    {} faults, the last: {fault}", detector.faults);
+        }
+        if let Some(until_ms) = detector.quarantined_until_ms {
+            let left = seconds(until_ms.saturating_sub(now_ms));
+            println!("    ❌ in quarantine, tried again in {left}; {} ticks skipped so far", detector.skipped);
+        }
+    }
+    if !warming.is_empty() {
+        println!("  … being shown what the stream holds before it takes over: {}", warming.join(", "));
+    }
+    if let Some(refusal) = refusal {
+        let mark = if refusal.standing { "❌ refused" } else { "refused, and mended since:" };
+        println!("  {mark} {} ago: {}", ago(refusal.at_ms), refusal.reason);
+    }
+    if !needs_restart.is_empty() {
+        println!("  ⚠️  needs a restart: {}", needs_restart.join(", "));
+    }
 }
 
 fn seconds(ms: u64) -> String {

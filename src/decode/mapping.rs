@@ -49,7 +49,7 @@ impl Target {
 }
 
 /// A place in documents: what its value is for, and what lies below.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     keys: FxHashMap<Box<str>, usize>,
     positions: Vec<(usize, usize)>,
@@ -70,21 +70,21 @@ impl Node {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     Key(Box<str>),
     Index(usize),
 }
 
 /// What price and quantity are of in ticks of one kind, where a tick is one event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Kind {
     pub(super) code: i64,
     pub(super) price: Option<Target>,
     pub(super) quantity: Option<Target>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mapping {
     nodes: Vec<Node>,
     targets: usize,

@@ -69,7 +69,8 @@ impl<S: Stream> Engine<S> {
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
         self.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();
-        left_out.extend(poison);
+        left_out.extend(&poison);
+        self.poison = poison;
         self.forgotten = forgotten;
 
         let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
@@ -162,7 +163,7 @@ impl<S: Stream> Engine<S> {
         let routed = self.ingest.route(self.reads, entries);
         for (shard, job) in self.shards.iter().zip(routed.jobs) {
             if let Some(job) = job {
-                shard.submit(Task::Work(job)).await;
+                shard.submit(Task::Rework(job)).await;
                 progress.waiting += 1;
             }
         }

@@ -100,10 +100,14 @@ impl<S: Stream> Engine<S> {
                 self.trial = Trial { first: true, careful, attempt: acquired.attempt };
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
+                let cold = self.begin_generation(acquired);
                 self.start_shards()?;
                 let restored = self.restore(acquired, stop).await;
                 if matches!(restored, Ok(true)) {
                     self.position.restored();
+                    if !cold.is_empty() {
+                        self.warm(self.target.clone(), cold).await;
+                    }
                     self.catch_up().await;
                 }
                 Ok(restored)
@@ -135,8 +139,8 @@ impl<S: Stream> Engine<S> {
         for number in 0..self.config.engine.worker_count() {
             let normalizer = Normalizer::new(&self.config.input)?;
             let (generation, outbox) = (self.generation.clone(), self.outbox.clone());
-            let queue = self.config.engine.backlog + 1;
-            self.shards.push(ShardHandle::start(number, generation, normalizer, queue, outbox)?);
+            let queue = self.config.engine.backlog + 2;
+            self.shards.push(ShardHandle::start(number, generation, normalizer, queue, outbox, false)?);
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ impl<S: Stream> Engine<S> {
 
     async fn set_aside(&mut self, entries: Entries, reason: String) {
         self.reads += 1;
+        self.poison.extend(entries.first());
         let out_of_order = self.position.works(&entries);
         let mut flight = Flight::set_aside(self.reads, entries, reason, self.place());
         flight.out_of_order = out_of_order;

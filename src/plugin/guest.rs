@@ -16,6 +16,10 @@ pub struct Limits {
     pub memory_max_bytes: usize,
     /// Longest call.
     pub call_deadline: Duration,
+    /// So many faults within the window are borne; one more brings quarantine.
+    pub faults_max: usize,
+    /// See there.
+    pub fault_window: Duration,
 }
 
 impl Limits {
@@ -24,6 +28,8 @@ impl Limits {
         Self {
             memory_max_bytes: config.memory_max_mib << 20,
             call_deadline: Duration::from_millis(config.call_deadline_ms),
+            faults_max: 3,
+            fault_window: Duration::from_secs(60),
         }
     }
 }

@@ -65,6 +65,11 @@ impl Instance {
         }
     }
 
+    /// Whether it was told of a symbol.
+    pub fn knows(&self, symbol: u32) -> bool {
+        self.introduced.get(symbol as usize) == Some(&true)
+    }
+
     /// Names symbols before their first tick.
     ///
     /// # Errors

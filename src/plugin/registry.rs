@@ -69,6 +69,20 @@ impl DetectorSpec {
         self.symbols.is_none()
     }
 
+    /// The same, as if it had never failed.
+    pub fn healed(&self) -> Self {
+        let Self { name, plugin, params, columns, symbols, .. } = self;
+        Self {
+            name: name.clone(),
+            plugin: plugin.clone(),
+            params: params.clone(),
+            columns: columns.clone(),
+            symbols: symbols.clone(),
+            health: Health::default(),
+            ..*self
+        }
+    }
+
     /// Hash of what must be the same for a saved state of this detector to be read again: the plugin's
     /// name and state version, and its parameters unless it says that states outlive them.
     pub fn schema(&self) -> u64 {
@@ -97,6 +111,11 @@ impl DetectorSpec {
 }
 
 impl Generation {
+    /// The same with other detectors.
+    pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
+        Self { number: self.number, detectors, alerts: self.alerts.clone() }
+    }
+
     /// Loads every plugin that an enabled detector names, and starts each detector once to see that it does.
     ///
     /// # Errors
@@ -154,7 +173,11 @@ impl Generation {
             );
             detectors.push(Arc::new(spec));
         }
-        Ok(Self { number: 1, detectors, alerts: loaded.config.alerts.clone() })
+        let mut alerts = loaded.config.alerts.clone();
+        if !alerts.jsonl.as_os_str().is_empty() {
+            alerts.jsonl = loaded.resolve(&alerts.jsonl);
+        }
+        Ok(Self { number: 1, detectors, alerts })
     }
 }
 

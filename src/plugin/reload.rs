@@ -26,7 +26,7 @@ impl Reload {
 }
 
 /// A change that was not taken up: the generation before stays in force, whole.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Refusal {
     /// When, ms since the Unix epoch.
     pub at_ms: u64,

@@ -147,7 +147,7 @@ impl Server {
                 self.chunks[usize::from(chunk)].0 = commit.newest;
             }
             for (name, packed) in &visit.symbols {
-                let known = u64::from_le_bytes(packed.as_slice().try_into().unwrap());
+                let known = u64::from_le_bytes(packed[..].try_into().unwrap());
                 self.chunks[name.parse::<usize>().unwrap()].1 = known;
             }
         }
@@ -266,7 +266,7 @@ impl Host {
             commit.visit = flight.visit.map(|states| {
                 let chunks = states[0].0 as u16..states[states.len() - 1].0 as u16 + 1;
                 let symbols =
-                    states.into_iter().map(|(s, known)| (Arc::from(s.to_string()), known.to_le_bytes().to_vec()));
+                    states.into_iter().map(|(s, known)| (Arc::from(s.to_string()), Arc::from(known.to_le_bytes())));
                 Visit { chunks, symbols: symbols.collect(), ..Visit::default() }
             });
         }

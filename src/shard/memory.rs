@@ -1,12 +1,12 @@
 //! What a shard remembers of its symbols, out to be kept and back in again.
 
-use std::{hash::BuildHasher, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use tracing::warn;
 
-use super::{SavedSymbol, Shard, Slot, Worked};
+use super::{Faulted, SavedSymbol, Shard, Slot, Worked};
 use crate::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, chunk_of},
     event::CLOCK,
@@ -14,26 +14,29 @@ use crate::{
     plugin::Fault,
 };
 
+/// Symbols restored in one call, which has a deadline.
+const RESTORED_AT_ONCE: usize = 256;
+
 /// Number, name, and what each detector remembers.
 type KnownSymbol = (u32, Arc<str>, Vec<DetectorState>);
 
-/// Knows which symbols have changed since they were saved.
+/// Knows which symbols have changed since they were saved, and what was saved.
 pub(super) struct Memory {
     packer: Packer,
     /// The shard's symbols by chunk.
     chunks: Vec<Vec<(u32, Arc<str>)>>,
     /// By symbol id.
+    chunk_of: Vec<u16>,
     changed: Vec<bool>,
-    /// Hash of what was saved last, by symbol id; 0 when nothing was. Only kept where detectors hear
-    /// the clock, which may change a symbol without a tick of its own.
-    hashes: Vec<u64>,
+    /// What was saved last, as of the last visit to the symbol's chunk.
+    kept: Vec<Option<Arc<[u8]>>>,
 }
 
 impl Memory {
     pub(super) fn new() -> Result<Self> {
         let packer = Packer::new().context("failed to start the compressor")?;
         let chunks = vec![Vec::new(); usize::from(CHUNKS)];
-        Ok(Self { packer, chunks, changed: Vec::new(), hashes: Vec::new() })
+        Ok(Self { packer, chunks, chunk_of: Vec::new(), changed: Vec::new(), kept: Vec::new() })
     }
 
     /// Takes note of the symbols that are about to change.
@@ -46,59 +49,114 @@ impl Memory {
         }
     }
 
+    /// Every state is to be saved again.
     pub(super) fn all_changed(&mut self) {
         self.changed.fill(true);
     }
 
+    pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
+        &self.chunks[usize::from(chunk)]
+    }
+
+    pub(super) fn chunk_of(&self, symbol: u32) -> u16 {
+        self.chunk_of[symbol as usize]
+    }
+
+    /// Gives a detector what is kept of it.
+    pub(super) fn restore_kept(&mut self, chunk: u16, slot: &mut Slot) -> Result<(), Fault> {
+        let version = slot.spec.plugin.manifest.state_version;
+        for part in self.chunks[usize::from(chunk)].chunks(RESTORED_AT_ONCE) {
+            let mut states: Vec<(u32, Vec<u8>)> = Vec::new();
+            let spec = slot.spec.clone();
+            for (id, _) in part.iter().filter(|(_, name)| spec.wants(name)) {
+                let Some(kept) = &self.kept[*id as usize] else { continue };
+                let detectors = self.packer.unpack(kept).map(|state| state.detectors).unwrap_or_default();
+                let state = detectors.into_iter().find(|state| state.detector == slot.spec.name);
+                match state.filter(|state| state.schema == slot.schema) {
+                    Some(state) => states.push((*id, state.bytes)),
+                    None => slot.lack("it failed before its state was saved"),
+                }
+            }
+            let states: Vec<(u32, &[u8])> = states.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect();
+            if let Some(refusal) = slot.restore(version, &states)? {
+                slot.lack(&format!("it refuses its own state: {refusal}"));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, id: u32, name: &Arc<str>) {
-        self.chunks[usize::from(chunk_of(name))].push((id, name.clone()));
+        let chunk = chunk_of(name);
+        self.chunks[usize::from(chunk)].push((id, name.clone()));
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
-        self.hashes.resize(length, 0);
+        self.kept.resize(length, None);
+        self.chunk_of.resize(length, 0);
+        self.chunk_of[id as usize] = chunk;
     }
 }
 
 impl Shard {
-    pub(super) fn save(&mut self, read: u64, chunks: std::ops::Range<u16>) -> Worked {
+    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Worked {
         let started = Instant::now();
-        let Self { normalizer, slots, memory, .. } = self;
-        let clocked = slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
-        let chunks = &memory.chunks[usize::from(chunks.start)..usize::from(chunks.end)];
-        let due = chunks.iter().flatten().filter(|(id, _)| clocked || memory.changed[*id as usize]);
-        let due: Vec<(u32, Arc<str>)> = due.cloned().collect();
         let mut worked = Worked { read, ..Worked::default() };
-        if due.is_empty() {
-            return worked;
-        }
+        let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
+        let memory = &self.memory;
+        let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
+        let due: Vec<(u32, Arc<str>)> =
+            due.filter(|(id, _)| clocked || memory.changed[*id as usize]).cloned().collect();
         let mut states: FxHashMap<u32, Vec<DetectorState>> = FxHashMap::default();
-        let mut failed = false;
-        for slot in slots.iter_mut() {
-            failed |= !slot.save(&due, &mut states);
+        for number in 0..self.slots.len() {
+            self.save_slot(number, &due, &mut states, &mut worked);
         }
-        if failed {
-            memory.all_changed();
-        }
+        let Self { normalizer, memory, journal, slots, .. } = self;
         for (id, name) in due {
             let Some(normalizer_state) = normalizer.save(id) else { continue };
             let state = SymbolState { normalizer: normalizer_state, detectors: states.remove(&id).unwrap_or_default() };
-            let packed = match memory.packer.pack(normalizer.last_time(id), &state) {
-                Ok(packed) => packed,
+            let packed: Option<Arc<[u8]>> = match memory.packer.pack(normalizer.last_time(id), &state) {
+                Ok(packed) => Some(packed.into()),
                 Err(error) => {
                     warn!(symbol = %name, %error, "a state can't be saved");
-                    continue;
+                    None
                 }
             };
-            memory.changed[id as usize] = false;
-            if clocked {
-                let hash = FxBuildHasher.hash_one(&packed);
-                if std::mem::replace(&mut memory.hashes[id as usize], hash) == hash {
-                    continue;
-                }
-            }
-            worked.saved.push((name, packed));
+            memory.changed[id as usize] = packed.is_none();
+            let before = std::mem::replace(&mut memory.kept[id as usize], packed.clone());
+            worked.saved.extend(packed.filter(|packed| before.as_ref() != Some(packed)).map(|packed| (name, packed)));
         }
-        worked.saving = started.elapsed();
+        chunks.for_each(|chunk| journal.mark(chunk));
+        journal.trim(|chunk| !memory.symbols_of(chunk).is_empty());
+        for slot in slots {
+            slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
+        }
+        worked.took = started.elapsed();
         worked
+    }
+
+    /// Adds what a detector remembers of the symbols.
+    fn save_slot(
+        &mut self,
+        number: usize,
+        due: &[(u32, Arc<str>)],
+        states: &mut FxHashMap<u32, Vec<DetectorState>>,
+        worked: &mut Worked,
+    ) {
+        if self.slots[number].instance.is_none() {
+            return;
+        }
+        let Err(fault) = self.slots[number].save(due, states) else { return };
+        // Once more, since it may have been short of time.
+        let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, states));
+        let quarantined = again.is_err() && {
+            let slot = &mut self.slots[number];
+            slot.instance = None;
+            let limits = slot.spec.limits;
+            slot.spec.health.failed(&fault.to_string(), limits.faults_max, limits.fault_window)
+        };
+        if again.is_err() && !quarantined && self.rebuild(number).is_err() {
+            self.slots[number].lack("it failed while its state was saved");
+        }
+        worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
     }
 
     pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) {
@@ -106,9 +164,13 @@ impl Shard {
         let mut states: Vec<KnownSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed } in saved {
             self.memory.add(id, &name);
+            self.journal.mark(chunk_of(&name));
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
-                Ok(detectors) => states.push((id, name.clone(), detectors)),
+                Ok(detectors) => {
+                    self.memory.kept[id as usize] = Some(packed.into());
+                    states.push((id, name.clone(), detectors));
+                }
                 Err(error) => {
                     warn!(symbol = %name, error = format!("{error:#}"), "a saved state can't be read; it warms up again");
                 }
@@ -117,67 +179,52 @@ impl Shard {
         }
         self.symbols.extend(symbols.iter().cloned());
         for slot in &mut self.slots {
-            slot.restore(&symbols, &self.symbols, &states);
+            slot.note_wanted(&symbols);
+            slot.restore_saved(&symbols, &self.symbols, &states);
         }
     }
 }
 
 impl Slot {
-    /// Adds what it remembers of the symbols. Whether that went well.
-    fn save(&mut self, due: &[(u32, Arc<str>)], states: &mut FxHashMap<u32, Vec<DetectorState>>) -> bool {
-        let Some(instance) = &mut self.instance else { return true };
+    /// Adds what it remembers of the symbols.
+    fn save(&mut self, due: &[(u32, Arc<str>)], states: &mut FxHashMap<u32, Vec<DetectorState>>) -> Result<(), Fault> {
         let ids: Vec<u32> = due.iter().filter(|(_, name)| self.spec.wants(name)).map(|(id, _)| *id).collect();
-        match instance.save(&ids) {
-            Ok(saved) => {
-                for (id, bytes) in saved {
-                    let detector = self.spec.name.clone();
-                    states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes });
-                }
-                true
-            }
-            Err(fault) => {
-                warn!(detector = %self.spec.name, %fault, "a detector failed while its state was saved; started anew");
-                self.instance = None;
-                false
-            }
+        self.move_over(ids.iter().copied())?;
+        let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
+        for (id, bytes) in instance.save(&ids)? {
+            let detector = self.spec.name.clone();
+            states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes });
         }
+        Ok(())
     }
 
-    fn restore(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[KnownSymbol]) {
-        let name = self.spec.name.clone();
+    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[KnownSymbol]) {
+        let spec = self.spec.clone();
         let mut readable: Vec<(u32, &[u8])> = Vec::new();
-        for (id, _, detectors) in states.iter().filter(|(_, name, _)| self.spec.wants(name)) {
-            let Some(state) = detectors.iter().find(|state| state.detector == name) else { continue };
+        for (id, _, detectors) in states.iter().filter(|(_, name, _)| spec.wants(name)) {
+            let Some(state) = detectors.iter().find(|state| state.detector == spec.name) else { continue };
             if state.schema == self.schema {
                 readable.push((*id, &state.bytes));
-            } else if !std::mem::replace(&mut self.told_cold, true) {
-                warn!(detector = %name, "its plugin or parameters have changed since its state was saved; it warms up again");
+            } else {
+                self.lack("its plugin or parameters have changed since its state was saved");
             }
         }
-        let restored = self.make_ready(new, symbols).and_then(|()| self.restore_all(&readable));
+        let version = spec.plugin.manifest.state_version;
+        let restored = self.make_ready(new, symbols).and_then(|()| {
+            let parts = readable.chunks(RESTORED_AT_ONCE).map(|part| self.restore(version, part));
+            parts.collect::<Result<Vec<_>, _>>()
+        });
         match restored {
-            Ok(None) => {}
-            Ok(Some(reason)) => {
-                warn!(detector = %name, reason, "a detector refuses saved states; it warms up again there");
+            Ok(refusals) => {
+                if let Some(refusal) = refusals.into_iter().flatten().next() {
+                    self.lack(&format!("it refuses its saved state: {refusal}"));
+                }
             }
             Err(fault) => {
-                warn!(detector = %name, %fault, "a detector failed while its state was restored; started anew");
+                warn!(detector = %spec.name, %fault, "a detector failed while its state was restored; started anew");
                 self.instance = None;
+                self.lack("it failed while its state was restored");
             }
         }
-    }
-
-    /// Why it refuses one of the states, if it does; the others are restored all the same.
-    fn restore_all(&mut self, states: &[(u32, &[u8])]) -> Result<Option<String>, Fault> {
-        let version = self.spec.plugin.manifest.state_version;
-        let Some(instance) = &mut self.instance else { return Ok(None) };
-        if states.is_empty() || instance.restore(version, states)?.is_ok() {
-            return Ok(None);
-        }
-        let mut refused = None;
-        for state in states {
-            refused = instance.restore(version, std::slice::from_ref(state))?.err().or(refused);
-        }
-        Ok(refused)
     }
 }

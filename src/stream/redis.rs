@@ -15,6 +15,7 @@ mod acquire;
 mod adopt;
 mod client;
 mod dead;
+mod history;
 mod keys;
 mod lease;
 mod owed;
@@ -39,6 +40,7 @@ pub use self::{
     survey::{SavedState, Survey, survey},
 };
 use self::{
+    history::RedisHistory,
     lease::Lease,
     reply::{Checkpoint, parse_read},
 };
@@ -148,6 +150,9 @@ impl RedisStream {
         if let Some((entry, times)) = commit.attempt {
             pipe.cmd("HSET").arg(&self.keys.checkpoint).arg("attempt").arg(format!("{entry} {times}"));
         }
+        if let Some(receipt) = &commit.receipt {
+            pipe.cmd("SET").arg(&self.keys.host).arg(&**receipt);
+        }
         if read.count > 0 && read.from == From::New {
             pipe.cmd("XINFO").arg("STREAM").arg(&self.config.key);
         }
@@ -173,6 +178,12 @@ impl RedisStream {
 }
 
 impl Stream for RedisStream {
+    type History = RedisHistory;
+
+    fn reader(&self) -> RedisHistory {
+        RedisHistory::new(&self.client, &self.config)
+    }
+
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
         self.session = None;
         self.lease.stop_renewing();

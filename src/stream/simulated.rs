@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Totals, Whose};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals, Whose};
 use crate::{
     checkpoint::Saved,
     event::{Alert, Entries, EntryId},
@@ -71,7 +71,22 @@ impl SimulatedStream {
     }
 }
 
+/// Nothing of a simulated market is kept.
+pub struct NoHistory;
+
+impl History for NoHistory {
+    async fn read(&mut self, _: EntryId, _: EntryId, _: usize) -> Result<Entries, StreamError> {
+        Ok(Entries::default())
+    }
+}
+
 impl Stream for SimulatedStream {
+    type History = NoHistory;
+
+    fn reader(&self) -> NoHistory {
+        NoHistory
+    }
+
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
         Ok(Acquire::Owned(Acquired { epoch: 1, ..Acquired::default() }))
     }

@@ -46,7 +46,7 @@ impl RedisStream {
         check_epoch(replies.last(), epoch)?;
         self.session = Some(Session { steps, waits, epoch });
         self.owned_before = true;
-        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, .. } = checkpoint;
+        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, .. } = checkpoint;
         Ok(Acquire::Owned(Acquired {
             epoch,
             totals,
@@ -57,6 +57,7 @@ impl RedisStream {
             oldest: reply::oldest(&stream),
             last_delivered,
             attempt,
+            complete,
         }))
     }
 
@@ -74,6 +75,7 @@ impl RedisStream {
             (&self.keys.epoch, "string"),
             (&self.keys.checkpoint, "hash"),
             (&self.keys.state, "hash"),
+            (&self.keys.host, "string"),
         ];
         for (key, kind) in expected {
             let found: String = query(connection, cmd("TYPE").arg(key)).await?;

@@ -13,6 +13,8 @@ pub struct Keys {
     pub state: String,
     /// Dead letters.
     pub dead: String,
+    /// How the host is doing, as it says itself.
+    pub host: String,
 }
 
 impl Keys {
@@ -30,6 +32,7 @@ impl Keys {
             checkpoint: key("checkpoint"),
             state: key("state"),
             dead: key("dead"),
+            host: key("host"),
         }
     }
 }

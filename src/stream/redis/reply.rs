@@ -1,6 +1,6 @@
 //! What the server's answers mean.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The checkpoint hash: what was committed last.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Checkpoint {
     /// The newest entry that was committed.
     pub(super) last: Option<EntryId>,
@@ -24,6 +24,8 @@ pub(super) struct Checkpoint {
     pub(super) index: Option<u64>,
     /// The pending entry that was tried last, and how often.
     pub(super) attempt: Option<(EntryId, u64)>,
+    /// Detectors whose states are all saved, with what must be the same to read them.
+    pub(super) complete: BTreeMap<String, u64>,
     /// When the commit was made, ms since the Unix epoch, by the owner's clock.
     pub(super) at_ms: u64,
 }
@@ -41,6 +43,11 @@ impl Checkpoint {
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
         write.arg("clock_time").arg(time).arg("clock_delay_ms").arg(delay_ms).arg("clock_unstamped").arg(unstamped);
+        if let Some(visit) = &commit.visit {
+            let complete: Vec<String> =
+                visit.complete.iter().map(|(name, schema)| format!("{name}={schema}")).collect();
+            write.arg("complete").arg(complete.join(","));
+        }
         write
     }
 }
@@ -70,6 +77,10 @@ impl FromRedisValue for Checkpoint {
             attempt: fields.get("attempt").and_then(|text| {
                 let (entry, times) = text.split_once(' ')?;
                 Some((entry.parse().ok()?, times.parse().ok().filter(|times| *times > 0)?))
+            }),
+            complete: fields.get("complete").map_or_else(BTreeMap::new, |text| {
+                let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+                pairs.filter_map(|(name, schema)| Some((name.to_owned(), schema.parse().ok()?))).collect()
             }),
             at_ms: number("at_ms"),
         })

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use redis::{Pipeline, Value, cmd};
+use redis::{Pipeline, cmd};
 
-use super::{RedisStream, open, query, reply, unavailable};
+use super::{RedisStream, history::range, open, query, unavailable};
 use crate::{
     checkpoint::{Boundary, CHUNKS, Saved},
     event::{Entries, EntryId},
@@ -36,7 +36,7 @@ pub(super) fn write(pipe: &mut Pipeline, key: &str, commit: &Commit, at_ms: u64)
         pipe.arg(format!("c:{chunk}")).arg(&boundary);
     }
     for (symbol, packed) in &visit.symbols {
-        pipe.arg(format!("s:{symbol}")).arg(packed);
+        pipe.arg(format!("s:{symbol}")).arg(&packed[..]);
     }
     if !visit.forgotten.is_empty() || !visit.passed.is_empty() {
         pipe.cmd("HDEL").arg(key);
@@ -96,10 +96,7 @@ impl RedisStream {
         count: usize,
     ) -> Result<Entries, StreamError> {
         let session = open(&mut self.session)?;
-        let mut range = cmd("XRANGE");
-        range.arg(&self.config.key).arg(format!("({after}")).arg(through.to_string()).arg("COUNT").arg(count);
-        let entries: Value = query(&mut session.waits, &range).await?;
-        reply::parse_entries(&entries).map_err(StreamError::Unavailable)
+        range(&mut session.waits, &self.config.key, after, through, count).await
     }
 
     pub(super) async fn read_pending(

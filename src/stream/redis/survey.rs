@@ -14,6 +14,7 @@ use crate::{
     checkpoint::{Boundary, CHUNKS},
     config::{AlertsConfig, StreamConfig},
     event::EntryId,
+    receipt::Receipt,
     stream::{Totals, owner::Owner},
 };
 
@@ -42,6 +43,8 @@ pub struct Survey {
     pub totals: Totals,
     /// What detectors know, as it is saved; `None` before the first time.
     pub state: Option<SavedState>,
+    /// What the host says of itself.
+    pub receipt: Option<Receipt>,
     /// Key of the alerts stream.
     pub alerts_key: String,
     /// Entries in the alerts stream.
@@ -88,7 +91,9 @@ async fn look(
     let now_ms = seconds * 1000 + micros / 1000;
     let checkpoint: Checkpoint = cmd("HGETALL").arg(&keys.checkpoint).query_async(connection).await?;
     let owner: Option<String> = connection.get(&keys.lease).await?;
+    let receipt: Option<String> = connection.get(&keys.host).await?;
     let mut survey = Survey {
+        receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
         length: connection.xlen(&config.key).await?,
         owner: owner.map(|text| Owner::parse(&text).map_or(text, |owner| owner.to_string())),
         epoch: connection.get::<_, Option<u64>>(&keys.epoch).await?.unwrap_or(0),

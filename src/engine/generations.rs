@@ -1,0 +1,315 @@
+//! From one generation to the next while ticks flow, and the receipts that tell of it.
+//!
+//! A change comes to the shards as a task between two batches, at the same place of the stream in
+//! each. A detector that would come without a state is first warmed up in the background; until then
+//! everything stays as it was.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use super::{Engine, now_ms, warm::Warming};
+use crate::{
+    checkpoint::CHUNKS,
+    commit::Flight,
+    plugin::{DetectorSpec, Generation, Reload},
+    receipt::{DetectorReceipt, Receipt},
+    shard::{Came, Faulted, Task, Warmed, Worked},
+    stream::{Acquired, Stream},
+};
+
+/// First and longest time that a detector is in quarantine; each time twice as long.
+const QUARANTINE_MIN: Duration = Duration::from_secs(30);
+const QUARANTINE_MAX: Duration = Duration::from_secs(3600);
+
+/// How often a receipt is written while nothing but its counters changes.
+const RECEIPT_EVERY: Duration = Duration::from_secs(2);
+
+/// What is known of the detectors in force, beside what they do.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// Where the state of each came from.
+    came: BTreeMap<String, &'static str>,
+    /// Detectors whose states are not all saved, and in how many chunks.
+    unsaved: BTreeMap<String, u16>,
+    quarantines: BTreeMap<String, Quarantine>,
+    /// Detectors that lack a state, and are to be warmed up.
+    lacking: Vec<String>,
+    since_ms: u64,
+    pause: Duration,
+    receipt: Option<Arc<str>>,
+    receipt_due: Option<Instant>,
+}
+
+struct Quarantine {
+    spec: Arc<DetectorSpec>,
+    times: u32,
+    until: Instant,
+    until_ms: u64,
+}
+
+impl<S: Stream> Engine<S> {
+    /// Begins with the newest generation; what it is to have but has no saved state comes later.
+    /// Returns the detectors that are to be warmed up.
+    pub(super) fn begin_generation(&mut self, acquired: &Acquired) -> Vec<Arc<DetectorSpec>> {
+        self.warming = None;
+        self.target = self.reloads.borrow_and_update().generation.clone();
+        let (worked, known) = (acquired.newest.is_some(), &acquired.complete);
+        let warms = worked && !known.is_empty() && self.config.plugins.rewarm_s > 0;
+        let is_known = |spec: &&Arc<DetectorSpec>| known.get(&spec.name) == Some(&spec.schema());
+        let (with, cold): (Vec<_>, Vec<_>) = self.target.detectors.iter().partition(|spec| !warms || is_known(spec));
+        let with: Vec<Arc<DetectorSpec>> = with.into_iter().cloned().collect();
+        let cold: Vec<Arc<DetectorSpec>> = cold.into_iter().cloned().collect();
+        self.standing.came.clear();
+        self.standing.unsaved.clear();
+        for spec in &with {
+            let came = if worked && is_known(&spec) { "restored" } else { "cold" };
+            self.standing.came.insert(spec.name.clone(), came);
+        }
+        self.standing.since_ms = now_ms();
+        self.standing.changed();
+        self.generation = match cold.is_empty() {
+            true => self.target.clone(),
+            false => Arc::new(self.target.with(with)),
+        };
+        cold
+    }
+
+    /// Takes up what has changed since it was last asked.
+    pub(super) async fn take_up_changes(&mut self) {
+        if self.reloads.has_changed().unwrap_or(false) {
+            let generation = self.reloads.borrow_and_update().generation.clone();
+            self.standing.changed();
+            if generation.number != self.target.number {
+                self.change_to(generation).await;
+            }
+        }
+        if let Some(warming) = &self.warming {
+            warming.note(self.position.newest());
+            if warming.is_close() {
+                self.finish_warming().await;
+            }
+        }
+        if self.warming.is_none() {
+            self.help_one().await;
+        }
+    }
+
+    /// Brings back a detector that lacks its state, or whose quarantine is over.
+    async fn help_one(&mut self) {
+        while let Some(name) = self.standing.lacking.pop() {
+            let found = self.generation.detectors.iter().find(|spec| spec.name == name);
+            if let Some(spec) = found.filter(|spec| !spec.health.is_quarantined()).cloned() {
+                return self.warm(self.target.clone(), vec![spec]).await;
+            }
+        }
+        let now = Instant::now();
+        let over = self.standing.quarantines.values_mut().find(|quarantine| quarantine.until <= now);
+        let Some(quarantine) = over else { return };
+        // Should it fail again before it is back, the next attempt comes no sooner.
+        quarantine.until = now + QUARANTINE_MAX;
+        let name = quarantine.spec.name.clone();
+        let Some(index) = self.target.detectors.iter().position(|spec| Arc::ptr_eq(spec, &quarantine.spec)) else {
+            self.standing.quarantines.remove(&name);
+            return;
+        };
+        info!(detector = %name, "its quarantine is over; trying it again");
+        let mut detectors = self.target.detectors.clone();
+        let healed = Arc::new(detectors[index].healed());
+        quarantine.spec = healed.clone();
+        detectors[index] = healed.clone();
+        self.target = Arc::new(self.target.with(detectors));
+        match self.config.plugins.rewarm_s {
+            0 => self.swap(self.target.clone(), Vec::new()).await,
+            _ => self.warm(self.target.clone(), vec![healed]).await,
+        }
+    }
+
+    async fn change_to(&mut self, target: Arc<Generation>) {
+        let lacks_state = |spec: &&Arc<DetectorSpec>| {
+            let now = self.generation.detectors.iter().find(|now| now.name == spec.name);
+            now.is_none_or(|now| now.schema() != spec.schema() || now.health.is_quarantined())
+        };
+        let cold: Vec<Arc<DetectorSpec>> = target.detectors.iter().filter(lacks_state).cloned().collect();
+        self.target = target;
+        self.warming = None;
+        if cold.is_empty() || self.config.plugins.rewarm_s == 0 || self.totals.commits == 0 {
+            self.swap(self.target.clone(), Vec::new()).await;
+        } else {
+            self.warm(self.target.clone(), cold).await;
+        }
+    }
+
+    /// From the next batch on.
+    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<Warmed>>) {
+        if generation.alerts != self.generation.alerts {
+            let file = Some(generation.alerts.jsonl.as_path()).filter(|file| !file.as_os_str().is_empty());
+            if let Err(error) = self.sinks.reopen(&generation.alerts, file) {
+                warn!(error = format!("{error:#}"), "goes on with the file of before");
+            }
+        }
+        self.generation = generation;
+        self.reads += 1;
+        self.flights.push_back(Flight::swap(self.reads, self.shards.len(), self.place()));
+        let mut warmed = warmed.into_iter();
+        for shard in &self.shards {
+            let (read, generation) = (self.reads, self.generation.clone());
+            shard.submit(Task::Swap { read, generation, warmed: warmed.next().unwrap_or_default() }).await;
+        }
+    }
+
+    /// Every shard has taken up a generation.
+    pub(super) fn swapped(&mut self, flight: &Flight) {
+        let Standing { came, unsaved, quarantines, .. } = &mut self.standing;
+        let names: Vec<&String> = flight.generation.detectors.iter().map(|spec| &spec.name).collect();
+        came.retain(|name, _| names.contains(&name));
+        unsaved.retain(|name, _| names.contains(&name));
+        for (spec, now) in flight.generation.detectors.iter().zip(&flight.came) {
+            let came_from = match now {
+                Came::Kept => continue,
+                Came::Carried => "carried",
+                Came::Rewarmed => "rewarmed",
+                Came::Cold => "cold",
+            };
+            if *now != Came::Carried {
+                unsaved.insert(spec.name.clone(), CHUNKS);
+            }
+            came.insert(spec.name.clone(), came_from);
+            quarantines.retain(|name, quarantine| *name != spec.name || Arc::ptr_eq(&quarantine.spec, spec));
+        }
+        self.standing.since_ms = now_ms();
+        self.standing.pause = flight.took;
+        self.standing.changed();
+        let detectors: Vec<String> = flight
+            .generation
+            .detectors
+            .iter()
+            .map(|spec| {
+                format!("{} {} ({})", spec.name, spec.plugin.manifest.version, self.standing.came_from(&spec.name))
+            })
+            .collect();
+        let pause_us = flight.took.as_micros() as u64;
+        info!(generation = flight.generation.number, pause_us, "in force: {}", detectors.join(", "));
+    }
+
+    /// These chunks are about to be saved. The detectors whose states are then saved in all chunks.
+    pub(super) fn complete(&mut self, chunks: u16, generation: &Generation) -> Vec<(String, u64)> {
+        let unsaved = &mut self.standing.unsaved;
+        unsaved.retain(|_, left| {
+            *left = left.saturating_sub(chunks);
+            *left > 0
+        });
+        let saved = generation.detectors.iter();
+        let saved = saved.filter(|spec| !unsaved.contains_key(&spec.name) && !spec.health.is_quarantined());
+        saved.map(|spec| (spec.name.clone(), spec.schema())).collect()
+    }
+
+    pub(super) fn note_faults(&mut self, worked: &Worked, generation: &Generation) {
+        for Faulted { detector, entry, fault, quarantined } in &worked.faulted {
+            let spec = &generation.detectors[usize::from(*detector)];
+            let now = Instant::now();
+            self.standing.changed();
+            match entry {
+                Some(_) => {
+                    warn!(detector = %spec.name, %fault, "a detector failed on a tick, which is set aside for it; it goes on")
+                }
+                None => warn!(detector = %spec.name, %fault, "a detector failed, and was brought back to where it was"),
+            }
+            if *quarantined {
+                let before = self.standing.quarantines.get(&spec.name);
+                let times = before.filter(|before| Arc::ptr_eq(&before.spec, spec)).map_or(0, |before| before.times);
+                let wait = QUARANTINE_MIN.saturating_mul(1 << times.min(16)).min(QUARANTINE_MAX);
+                warn!(detector = %spec.name, wait_s = wait.as_secs(), "it failed too often (plugins.faults); it is given no ticks for a while");
+                let until_ms = now_ms() + wait.as_millis() as u64;
+                let quarantine = Quarantine { spec: spec.clone(), times: times + 1, until: now + wait, until_ms };
+                self.standing.quarantines.insert(spec.name.clone(), quarantine);
+            }
+        }
+        for (detector, reason) in &worked.cold {
+            let name = &generation.detectors[usize::from(*detector)].name;
+            warn!(detector = %name, %reason, "a detector does not know what it should; it warms up again");
+            self.standing.came.insert(name.clone(), "cold");
+            self.standing.changed();
+            if self.config.plugins.rewarm_s > 0 && !self.standing.lacking.contains(name) {
+                self.standing.lacking.push(name.clone());
+            }
+        }
+    }
+
+    /// A warm-up ended with a fault: what is in force stays so.
+    pub(super) fn refuse_warmed(&mut self, names: &[String], reason: &str) {
+        warn!(detectors = names.join(", "), reason, "could not be warmed up; what is in force stays so");
+        let now = Instant::now();
+        for quarantine in self.standing.quarantines.values_mut().filter(|q| names.contains(&q.spec.name)) {
+            let wait = QUARANTINE_MIN.saturating_mul(1 << quarantine.times.min(16)).min(QUARANTINE_MAX);
+            quarantine.times += 1;
+            (quarantine.until, quarantine.until_ms) = (now + wait, now_ms() + wait.as_millis() as u64);
+        }
+        self.standing.changed();
+    }
+
+    /// What is to be written for onlookers with the next step, if anything.
+    pub(super) fn receipt(&mut self) -> Option<Arc<str>> {
+        if self.standing.receipt_due.is_some_and(|due| due <= Instant::now()) {
+            self.standing.receipt = Some(self.write_receipt());
+            self.standing.receipt_due = None;
+        }
+        self.standing.receipt.clone()
+    }
+
+    /// A step with this receipt has happened.
+    pub(super) fn receipt_written(&mut self, receipt: &Arc<str>) {
+        self.standing.receipt.take_if(|newest| Arc::ptr_eq(newest, receipt));
+        self.standing.receipt_due.get_or_insert(Instant::now() + RECEIPT_EVERY);
+    }
+
+    fn write_receipt(&self) -> Arc<str> {
+        let Reload { refusal, needs_restart, .. } = self.reloads.borrow().clone();
+        let receipt = Receipt {
+            at_ms: now_ms(),
+            generation: self.generation.number,
+            since_ms: self.standing.since_ms,
+            pause_us: self.standing.pause.as_micros() as u64,
+            detectors: self.generation.detectors.iter().map(|spec| self.standing.receipt_of(spec)).collect(),
+            warming: self.warming.as_ref().map_or_else(Vec::new, Warming::names),
+            refusal,
+            needs_restart,
+        };
+        serde_json::to_string(&receipt).unwrap_or_default().into()
+    }
+}
+
+impl Standing {
+    /// Onlookers are told with the next step.
+    pub(super) fn changed(&mut self) {
+        self.receipt_due = Some(Instant::now());
+    }
+
+    fn came_from(&self, detector: &str) -> &'static str {
+        self.came.get(detector).copied().unwrap_or("cold")
+    }
+
+    fn receipt_of(&self, spec: &DetectorSpec) -> DetectorReceipt {
+        let (faults, last_fault) = spec.health.fault_count();
+        let quarantine = self.quarantines.get(&spec.name).filter(|_| spec.health.is_quarantined());
+        DetectorReceipt {
+            name: spec.name.clone(),
+            plugin: spec.plugin.manifest.name.clone(),
+            version: spec.plugin.manifest.version.clone(),
+            file: spec.plugin.file.display().to_string(),
+            sha256: spec.plugin.sha256.clone(),
+            generation: spec.generation,
+            since_ms: spec.since_ms,
+            state: self.came_from(&spec.name).to_owned(),
+            ns_per_tick: spec.health.ns_per_tick(),
+            faults,
+            last_fault,
+            quarantined_until_ms: quarantine.map(|quarantine| quarantine.until_ms),
+            skipped: spec.health.skipped_ticks(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! From one generation to the next, between two batches.
+
+use std::{sync::Arc, time::Instant};
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+use tracing::warn;
+
+use super::{
+    Shard, Worked,
+    slot::{Predecessor, Slot, started},
+};
+use crate::plugin::{DetectorSpec, Fault, Generation};
+
+/// Where the state of a detector comes from in a new generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Came {
+    /// Nothing has changed for its instance.
+    Kept,
+    /// From the version before, or from other parameters.
+    Carried,
+    /// From the stream's own history.
+    Rewarmed,
+    /// There is none.
+    Cold,
+}
+
+/// A detector of a shard, warmed up in another place, with its symbols.
+pub struct Warmed {
+    slot: Slot,
+    symbols: Vec<(u32, Arc<str>)>,
+}
+
+impl Shard {
+    pub(super) fn swap(&mut self, read: u64, generation: &Generation, warmed: Vec<Warmed>) -> Worked {
+        let started = Instant::now();
+        let mut before: FxHashMap<String, Slot> =
+            self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
+        let mut warmed: FxHashMap<String, Warmed> =
+            warmed.into_iter().map(|warmed| (warmed.slot.spec.name.clone(), warmed)).collect();
+        let mut worked = Worked { read, ..Worked::default() };
+        for spec in &generation.detectors {
+            let before = before.remove(&spec.name);
+            let (mut slot, came) = match warmed.remove(&spec.name) {
+                Some(warmed) => (self.succeed_warmed(spec, warmed), Came::Rewarmed),
+                None => self.succeed(spec, before),
+            };
+            slot.note_wanted(&self.symbols);
+            self.slots.push(slot);
+            worked.came.push(came);
+        }
+        if worked.came.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
+            self.memory.all_changed();
+        }
+        worked.took = started.elapsed();
+        worked
+    }
+
+    /// Hands over every detector.
+    pub(super) fn leave(&mut self) -> Vec<Warmed> {
+        let slots = std::mem::take(&mut self.slots);
+        slots.into_iter().map(|slot| Warmed { slot, symbols: self.symbols.clone() }).collect()
+    }
+
+    fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, Came) {
+        let Some(mut before) = before else { return (Slot::new(spec.clone()), Came::Cold) };
+        let handed_over = if Arc::ptr_eq(&before.spec, spec) {
+            return (before, Came::Kept);
+        } else if before.spec.runs_as(spec) && !before.spec.health.is_quarantined() {
+            before.set_spec(spec.clone(), &self.symbols).map(|()| (before, Came::Kept))
+        } else if before.schema == spec.schema() && before.instance.is_some() {
+            before.move_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, Came::Carried))
+        } else {
+            return (Slot::new(spec.clone()), Came::Cold);
+        };
+        handed_over.unwrap_or_else(|fault| {
+            warn!(detector = %spec.name, %fault, "its state could not be handed over");
+            let mut slot = Slot::new(spec.clone());
+            slot.lack("it failed while it took over its state");
+            (slot, Came::Cold)
+        })
+    }
+
+    fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot) -> Result<Slot, Fault> {
+        let mut slot = Slot::new(spec.clone());
+        slot.instance = Some(started(spec, &self.symbols)?);
+        slot.failed_on = before.failed_on;
+        let Some(instance) = before.instance else { return Ok(slot) };
+        let left = self.symbols.iter().map(|(id, _)| *id).filter(|id| instance.knows(*id)).map(|id| (id, id)).collect();
+        let state_version = before.spec.plugin.manifest.state_version;
+        slot.predecessor = Some(Predecessor { instance, state_version, left });
+        Ok(slot)
+    }
+
+    fn succeed_warmed(&self, spec: &Arc<DetectorSpec>, warmed: Warmed) -> Slot {
+        let mut slot = Slot::new(spec.clone());
+        let Some(instance) = warmed.slot.instance else { return slot };
+        match started(spec, &self.symbols) {
+            Ok(fresh) => slot.instance = Some(fresh),
+            Err(fault) => {
+                warn!(detector = %spec.name, %fault, "a detector failed while it was started");
+                return slot;
+            }
+        }
+        let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
+        let known = warmed.symbols.iter().filter(|(its, _)| instance.knows(*its));
+        let left = known.filter_map(|(its, name)| Some((*ours.get(&**name)?, *its))).collect();
+        slot.predecessor = Some(Predecessor { instance, state_version: spec.plugin.manifest.state_version, left });
+        slot
+    }
+}
