@@ -215,7 +215,7 @@ impl<S: Stream> Engine<S> {
             self.standing.changed();
             match entry {
                 Some(_) => {
-                    warn!(detector = %spec.name, %fault, "a detector failed on a tick, which is set aside for it; it goes on")
+                    warn!(detector = %spec.name, %fault, "a detector failed on a tick, which is set aside for it; it goes on");
                 }
                 None => warn!(detector = %spec.name, %fault, "a detector failed, and was brought back to where it was"),
             }

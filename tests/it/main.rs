@@ -13,4 +13,5 @@ mod plugins;
 mod proxy;
 mod recovery;
 mod support;
+mod swaps;
 mod tls;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use redis::Commands;
+use tickhound::event::EntryId;
 
 use crate::support::{ALERTS, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, wait_for};
 
@@ -200,17 +201,29 @@ fn a_damaged_state_costs_its_own_symbol_alone() {
     assert!(others(redis.alerts()) == others(project.reference(&redis)), "the others are disturbed");
 }
 
-/// Saved under other parameters, a state means something else.
+/// Saved under other parameters, a state means something else. The stream itself has what they need.
 #[test]
-fn a_detector_with_other_parameters_warms_up_again() {
+fn a_detector_with_other_parameters_is_warmed_up_from_the_stream() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    project.feed(SYMBOLS, 2000, &[]);
-    project.run(&["run", "--drain"]);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    wait_for("it is in the middle", || (entries(&redis) > 12_000).then_some(()));
+    host.signal("TERM");
+    host.wait();
+    let before = redis.alerts().len();
     project.configure("[detectors.breakout.params]\nwindow_s = 200\n");
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("its plugin or parameters have changed since its state was saved"), "{log}");
-    assert!(log.contains("detector=breakout") && !log.contains("it warms up again detector=momentum"), "{log}");
+    assert!(log.contains("in force: breakout 0.1.0 (rewarmed), momentum 0.1.0 (restored)"), "{log}");
+    let alerts = contents(&redis.alerts()[before..]);
+    let since = |alert: &&Vec<(String, String)>| alerts.iter().any(|known| entry(known) <= entry(alert));
+    let reference = contents(&project.reference(&redis));
+    let expected: Vec<_> = reference.iter().filter(since).cloned().collect();
+    assert!(alerts.len() > 20 && alerts == expected, "{} alerts, expected {}", alerts.len(), expected.len());
+}
+
+fn entry(alert: &[(String, String)]) -> EntryId {
+    alert.iter().find(|(name, _)| name == "entry").unwrap().1.parse().unwrap()
 }
 
 /// Many symbols, few ticks each: saved in many small parts, restored by another number of workers.
