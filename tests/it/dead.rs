@@ -64,7 +64,7 @@ fn list_and_show_tell_what_was_set_aside_and_why() {
     let nameless = add(&mut connection, &[(b"greeting", b"\x1b[2Jhello"), (b"greeting", b"again")]);
     let nested = br#"{"last_price":1.50,"depth":{"buy":[]},"depth":1}"#;
     add(&mut connection, &[(b"data", nested)]);
-    project.feed(1, 3, &[]);
+    project.feed(1, 2, &[]);
     project.run(&["run", "--drain"]);
     assert_eq!(redis.dead_letters().len(), 4);
 
