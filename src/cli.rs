@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     config::{self, Loaded},
     decode::Decoder,
-    plugin::{Generation, Limits, Runtime},
+    plugin::Loader,
     stream::redis::RedisStream,
 };
 
@@ -118,24 +118,21 @@ impl Cli {
 /// What the configuration asks for, loaded and checked.
 struct Prepared {
     decoder: Decoder,
-    generation: Generation,
+    loader: Loader,
     stream: RedisStream,
-    /// Lets calls of the guests run out of time; lives as long as they do.
-    _runtime: Runtime,
 }
 
 impl Prepared {
     fn load(loaded: &Loaded) -> Result<Self> {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
-        let runtime = Runtime::new(Limits::of(&config.plugins))?;
-        let generation = Generation::load(&runtime, loaded, decoder.column_names())?;
+        let loader = Loader::start(loaded, decoder.column_names())?;
         ensure!(
-            !generation.detectors.is_empty(),
+            !loader.newest().detectors.is_empty(),
             "no detector is enabled: add a [detectors.NAME] table to the configuration"
         );
         let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
-        Ok(Self { decoder, generation, stream, _runtime: runtime })
+        Ok(Self { decoder, loader, stream })
     }
 }
 

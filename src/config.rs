@@ -5,6 +5,7 @@
 //! [`Source::at`] lets that check point at the line in question.
 
 pub mod input;
+mod live;
 mod source;
 
 use std::{
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     input::InputConfig,
+    live::{Differs, merge},
     source::{Source, nearest},
 };
 use crate::event::EntryId;
@@ -187,18 +189,57 @@ impl EngineConfig {
 pub struct PluginsConfig {
     /// Folder, relative to the project root.
     pub dir: PathBuf,
+    /// How changes of that folder and of the configuration are noticed while the host runs.
+    pub watch: Watch,
+    /// Whether a link that leads out of the folder is followed.
+    pub follow_links: bool,
+    /// Folder for compiled plugins, relative to `dir`; empty = they are compiled at each start.
+    pub cache: PathBuf,
     /// Most memory of one instance (one detector in one worker), MiB.
     pub memory_max_mib: usize,
-    /// Longest time one call may take, ms.
+    /// Longest time that one call may take, ms, for each thousand rows begun.
     pub call_deadline_ms: u64,
+    /// Longest time that a detector may take to start, ms.
+    pub start_deadline_ms: u64,
+    /// So many faults of a detector within `fault_window_s` are borne; at one more it is given no ticks for a
+    /// while.
+    pub faults: usize,
+    /// See `faults`, seconds.
+    pub fault_window_s: u64,
     /// A detector that starts without a state of its own is first shown, without alerts, what the stream
     /// holds of the last so many seconds; 0 = it starts cold.
     pub rewarm_s: u64,
 }
 
+/// How changes are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watch {
+    /// The system tells; where it can't, as with `poll`.
+    Auto,
+    /// By looking every two seconds: for network mounts, whose changes the system does not tell of.
+    Poll,
+    /// Not at all.
+    Off,
+}
+
 impl Default for PluginsConfig {
     fn default() -> Self {
-        Self { dir: "plugins".into(), memory_max_mib: 64, call_deadline_ms: 1000, rewarm_s: 86_400 }
+        Self {
+            dir: "plugins".into(),
+            watch: Watch::Auto,
+            follow_links: false,
+            cache: ".cache".into(),
+            memory_max_mib: 64,
+            // A batch is a matter of a millisecond. One that looped has been stopped by then before anyone
+            // else is late.
+            call_deadline_ms: 100,
+            // Interpreters that come as a component take seconds.
+            start_deadline_ms: 10_000,
+            faults: 3,
+            fault_window_s: 60,
+            rewarm_s: 86_400,
+        }
     }
 }
 
@@ -350,7 +391,7 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     let (given, missing) = if certificate { ("tls_cert", "tls_key") } else { ("tls_key", "tls_cert") };
     let at = source.at(&["stream", given]);
     ensure!(certificate == key, "{at}: stream.{given} is of no use without stream.{missing}: name both or none");
-    let ranges: [(&str, &str, u64, u64, u64); 8] = [
+    let ranges = [
         ("stream", "batch", *batch as u64, 1, 10_000),
         ("stream", "block_ms", *block_ms, 10, 60_000),
         ("stream", "lease_ms", *lease_ms, 500, 600_000),
@@ -359,6 +400,10 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
         ("engine", "checkpoint_every_ms", config.engine.checkpoint_every_ms, 10, 3_600_000),
         ("engine", "backlog", config.engine.backlog as u64, 1, 10_000_000),
         ("plugins", "call_deadline_ms", config.plugins.call_deadline_ms, 1, 600_000),
+        ("plugins", "start_deadline_ms", config.plugins.start_deadline_ms, 1, 600_000),
+        ("plugins", "faults", config.plugins.faults as u64, 0, 1_000_000),
+        ("plugins", "fault_window_s", config.plugins.fault_window_s, 1, 86_400),
+        ("plugins", "rewarm_s", config.plugins.rewarm_s, 0, 31_536_000),
     ];
     for (section, key, value, least, most) in ranges {
         let at = source.at(&[section, key]);

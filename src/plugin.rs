@@ -1,27 +1,34 @@
 //! Plugins: from a `.wasm` file to detections, under limits.
 //!
-//! `runtime` compiles a file and refuses what is no detector, `params` checks
-//! the configuration against the manifest, `registry` makes the set in force,
-//! `instance` is one detector at work in one shard, `guest` the store and the
-//! limits that it runs in, `fault` what can go wrong there.
+//! `watch` notices that something has changed, `loader` makes a generation of what
+//! is there: `folder` reads a file, `runtime` compiles it and refuses what is no
+//! detector, `params` checks the configuration against the manifest, `trial` calls
+//! it for the first time, `registry` holds the result, and `reload` hands it over.
+//! `instance` is one detector at work in one shard, `guest` the store and the limits
+//! that it runs in, `fault` what can go wrong there, `health` how often it did.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
 mod fault;
+pub mod folder;
 mod guest;
 mod health;
 pub mod instance;
+pub mod loader;
 pub mod params;
 pub mod registry;
 pub mod reload;
 pub mod runtime;
+mod trial;
+pub mod watch;
 
 pub use self::{
     fault::Fault,
     guest::Limits,
     health::Health,
     instance::Instance,
+    loader::Loader,
     registry::{DetectorSpec, Generation},
     reload::{Refusal, Reload},
     runtime::{Plugin, Runtime},

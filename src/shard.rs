@@ -21,11 +21,8 @@ use crate::{
     event::{Batch, CLOCK, Direction},
     ingest::Job,
     normalize::{NormalizeCounts, Normalizer},
-    plugin::{Fault, Generation, bindings},
+    plugin::{Fault, Generation, bindings, runtime::BACKGROUND_NICE},
 };
-
-/// How far a worker in the background gives way to the others.
-const BACKGROUND_NICE: i32 = 10;
 
 /// What a shard is asked to do.
 pub enum Task {

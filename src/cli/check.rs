@@ -18,7 +18,8 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
-    let Prepared { generation, stream, .. } = Prepared::load(loaded)?;
+    let Prepared { loader, stream, .. } = Prepared::load(loaded)?;
+    let generation = loader.newest();
     let reached = super::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation
@@ -29,7 +30,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
                     "name": spec.name, "plugin": spec.plugin.manifest.name, "version": spec.plugin.manifest.version,
                     "file": spec.plugin.file, "sha256": spec.plugin.sha256,
                     "params": params::to_json(&spec.params),
-                    "min_confidence": spec.min_confidence,
+                    "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial_ns_per_tick,
                 })
             })
             .collect();
@@ -40,11 +41,12 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
         for spec in &generation.detectors {
             let manifest = &spec.plugin.manifest;
             println!(
-                "ok: detector {} = {} {} ({})",
+                "ok: detector {} = {} {} ({}), {} ns a tick in its trial",
                 spec.name,
                 manifest.name,
                 manifest.version,
-                spec.plugin.file.display()
+                spec.plugin.file.display(),
+                spec.trial_ns_per_tick
             );
             for (name, value) in &spec.params {
                 println!("      {name} = {value}");

@@ -15,7 +15,7 @@ use crate::{
     config::{self, AlertsConfig, Loaded},
     decode::Decoder,
     engine::{Engine, Until},
-    plugin::{Generation, Limits, Reload, Runtime},
+    plugin::{Generation, Reload, Runtime},
     simulate::SimConfig,
     sink::Sinks,
     stats::{self, Stats},
@@ -56,7 +56,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let loaded: Loaded = config::shipped(CONFIG)?;
     let config = &loaded.config;
     let decoder = Decoder::new(&config.input, Path::new("."))?;
-    let runtime = Runtime::new(Limits::of(&config.plugins))?;
+    let runtime = Runtime::new(None)?;
     let plugins = PLUGINS.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
     let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };

@@ -10,7 +10,7 @@ use super::Prepared;
 use crate::{
     config::Loaded,
     engine::{Engine, Until},
-    plugin::Reload,
+    plugin::watch::watch,
     sink::Sinks,
     stats::{self, Stats},
 };
@@ -31,7 +31,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
     let runtime = super::runtime()?;
     // Before anything that takes time: a signal that comes while plugins load must not be lost.
     let stop = runtime.block_on(async { stop_on_signal() })?;
-    let Prepared { decoder, generation, stream, _runtime } = Prepared::load(loaded)?;
+    let Prepared { decoder, loader, stream } = Prepared::load(loaded)?;
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
     let sinks = Sinks::open(&config.alerts, jsonl.as_deref())?;
     let stats = Arc::new(Stats::default());
@@ -39,10 +39,11 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         stream = %config.stream.key,
         group = %config.stream.group,
         workers = config.engine.worker_count(),
-        detectors = generation.detectors.len(),
+        detectors = loader.newest().detectors.len(),
         "starting"
     );
-    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, sinks, stats.clone());
+    let reloads = watch(loader, config.plugins.watch)?;
+    let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let totals = runtime.block_on(async {
         if config.engine.report_every > 0 {

@@ -31,6 +31,11 @@ impl Source {
         }
     }
 
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Where the key at `path` stands, as `file:line:column`; the nearest table above it when it stands nowhere.
     pub fn at(&self, path: &[&str]) -> String {
         match self.span(path) {

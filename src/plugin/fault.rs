@@ -18,8 +18,10 @@ const PANIC_TEXT_MAX: usize = 1024;
 pub enum Fault {
     /// It panicked or did something WebAssembly forbids; the text is the guest's own where it left one.
     Trap(String),
-    /// It ran longer than the limit.
+    /// It ran longer than this, which `plugins.call_deadline_ms` allows for so many rows.
     Deadline(Duration),
+    /// It took longer than this to start.
+    Start(Duration),
     /// It returned what the contract does not allow, or refused what it had accepted before.
     Contract(String),
 }
@@ -31,15 +33,24 @@ impl fmt::Display for Fault {
             Self::Deadline(limit) => {
                 write!(f, "ran longer than {} ms (plugins.call_deadline_ms)", limit.as_millis())
             }
+            Self::Start(limit) => {
+                write!(f, "took longer than {} ms to start (plugins.start_deadline_ms)", limit.as_millis())
+            }
             Self::Contract(text) => write!(f, "broke the contract: {text}"),
         }
     }
 }
 
-/// Turns a failed call into its reason, with the guest's own panic text where there is one.
-pub(super) fn describe_fault(error: &wasmtime::Error, store: &mut Store<Guest>, limits: Limits) -> Fault {
+/// Turns a failed call into its reason, with the guest's own panic text where there is one;
+/// `out_of_time` is the reason if it was interrupted.
+pub(super) fn describe_fault(
+    error: &wasmtime::Error,
+    store: &mut Store<Guest>,
+    limits: Limits,
+    out_of_time: Fault,
+) -> Fault {
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-        return Fault::Deadline(limits.call_deadline);
+        return out_of_time;
     }
     if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);

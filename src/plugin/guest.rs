@@ -9,13 +9,18 @@ use crate::config::PluginsConfig;
 /// Resolution of call deadlines. Each tick costs the running guests one counter check.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(5);
 
+/// Rows, or symbols, that one call deadline is for.
+const ITEMS_PER_DEADLINE: usize = 1000;
+
 /// What one instance may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Largest linear memory, bytes.
     pub memory_max_bytes: usize,
-    /// Longest call.
+    /// Longest call for up to a thousand rows or symbols; twice that for two thousand, and so on.
     pub call_deadline: Duration,
+    /// Longest start: until it has told what it is, and taken its parameters.
+    pub start_deadline: Duration,
     /// So many faults within the window are borne; one more brings quarantine.
     pub faults_max: usize,
     /// See there.
@@ -28,9 +33,15 @@ impl Limits {
         Self {
             memory_max_bytes: config.memory_max_mib << 20,
             call_deadline: Duration::from_millis(config.call_deadline_ms),
-            faults_max: 3,
-            fault_window: Duration::from_secs(60),
+            start_deadline: Duration::from_millis(config.start_deadline_ms),
+            faults_max: config.faults,
+            fault_window: Duration::from_secs(config.fault_window_s),
         }
+    }
+
+    /// Longest call for so many rows or symbols.
+    pub fn deadline(&self, items: usize) -> Duration {
+        self.call_deadline * items.div_ceil(ITEMS_PER_DEADLINE).max(1) as u32
     }
 }
 
@@ -55,7 +66,7 @@ impl Guest {
             .build();
         let mut store = Store::new(engine, Self { limits: store_limits });
         store.limiter(|guest| &mut guest.limits);
-        store.set_epoch_deadline(ticks(limits.call_deadline));
+        store.set_epoch_deadline(ticks(limits.start_deadline));
         store
     }
 }
@@ -64,4 +75,16 @@ impl Guest {
 pub(super) fn ticks(deadline: Duration) -> u64 {
     // One more: the running epoch may be nearly over.
     deadline.as_nanos().div_ceil(EPOCH_TICK.as_nanos()) as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_batch_has_more_time() {
+        let limits = Limits::of(&PluginsConfig { call_deadline_ms: 100, ..PluginsConfig::default() });
+        let ms = |items| limits.deadline(items).as_millis();
+        assert_eq!([ms(0), ms(1), ms(1000), ms(1001), ms(10_000)], [100, 100, 100, 200, 1000]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: after a [`Fault`] the instance is dropped, never called again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::Store;
 
@@ -61,7 +61,7 @@ impl Instance {
                 warm_up_seconds: readiness.warm_up_seconds,
             }),
             Ok((_, Err(refusal))) => Err(Fault::Contract(format!("refused its parameters: {refusal}"))),
-            Err(error) => Err(describe_fault(&error, &mut store, limits)),
+            Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start(limits.start_deadline))),
         }
     }
 
@@ -81,9 +81,9 @@ impl Instance {
             self.introduced[id] = true;
         }
         let symbols: Vec<Symbol<'_>> = symbols.iter().map(|(id, name)| Symbol { id: *id, name }).collect();
-        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        let deadline = self.set_deadline(symbols.len());
         let answer = self.guest.call_introduce(&mut self.store, &symbols);
-        answer.map_err(|error| describe_fault(&error, &mut self.store, self.limits))
+        answer.map_err(|error| self.fault(&error, deadline))
     }
 
     /// Works off one batch; detections come in the order of their rows and are within the contract.
@@ -104,10 +104,11 @@ impl Instance {
             .collect();
         let ticks_param =
             TicksParam { symbols: &batch.symbol, times: &batch.time, prices: &batch.price, columns: &columns };
-        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        let deadline = self.limits.deadline(batch.len());
+        self.store.set_epoch_deadline(ticks(deadline));
         match self.guest.call_detect(&mut self.store, ticks_param) {
             Ok(detections) => check(detections, batch, &self.introduced),
-            Err(error) => Err(describe_fault(&error, &mut self.store, self.limits)),
+            Err(error) => Err(self.fault(&error, deadline)),
         }
     }
 
@@ -116,7 +117,7 @@ impl Instance {
     /// # Errors
     /// A fault; the instance must be dropped.
     pub fn save(&mut self, symbols: &[u32]) -> Result<Vec<(u32, Vec<u8>)>, Fault> {
-        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        let deadline = self.set_deadline(symbols.len());
         match self.guest.call_save(&mut self.store, symbols) {
             Ok(states) => {
                 let wrong = states.iter().find(|saved| !symbols.contains(&saved.symbol));
@@ -125,7 +126,7 @@ impl Instance {
                     None => Ok(states.into_iter().map(|SymbolStateResult { symbol, state }| (symbol, state)).collect()),
                 }
             }
-            Err(error) => Err(describe_fault(&error, &mut self.store, self.limits)),
+            Err(error) => Err(self.fault(&error, deadline)),
         }
     }
 
@@ -137,9 +138,20 @@ impl Instance {
     pub fn restore(&mut self, state_version: u32, states: &[(u32, &[u8])]) -> Result<Result<(), String>, Fault> {
         let states: Vec<SymbolStateParam<'_>> =
             states.iter().map(|(symbol, state)| SymbolStateParam { symbol: *symbol, state }).collect();
-        self.store.set_epoch_deadline(ticks(self.limits.call_deadline));
+        let deadline = self.set_deadline(states.len());
         let answer = self.guest.call_restore(&mut self.store, state_version, &states);
-        answer.map_err(|error| describe_fault(&error, &mut self.store, self.limits))
+        answer.map_err(|error| self.fault(&error, deadline))
+    }
+
+    /// Right before a call about so many rows or symbols.
+    fn set_deadline(&mut self, items: usize) -> Duration {
+        let deadline = self.limits.deadline(items);
+        self.store.set_epoch_deadline(ticks(deadline));
+        deadline
+    }
+
+    fn fault(&mut self, error: &wasmtime::Error, deadline: Duration) -> Fault {
+        describe_fault(error, &mut self.store, self.limits, Fault::Deadline(deadline))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The set of detectors in force: a [`Generation`], immutable once made.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -18,6 +17,7 @@ use super::{
     instance::Instance,
     params::{self, Params},
     runtime::{Plugin, Runtime},
+    trial,
 };
 use crate::config::{AlertsConfig, DetectorConfig, Loaded, Source, nearest};
 
@@ -30,6 +30,8 @@ pub struct DetectorSpec {
     pub plugin: Arc<Plugin>,
     /// Every parameter of the plugin.
     pub params: Params,
+    /// As the configuration has them.
+    pub settings: DetectorConfig,
     /// Detections below are dropped; 0..=1.
     pub min_confidence: f64,
     /// What each of its instances may use.
@@ -38,7 +40,11 @@ pub struct DetectorSpec {
     pub generation: u64,
     /// When that was, ms since the Unix epoch.
     pub since_ms: u64,
-    /// How often it has failed lately, in all shards.
+    /// What a tick cost in its trial, ns.
+    pub trial_ns_per_tick: u32,
+    /// Event time that must pass for a symbol before its first detection, as the detector says.
+    pub warm_up_seconds: f64,
+    /// How it is doing, in all shards together.
     pub health: Health,
     /// Position in a batch of each column that the plugin asks for; `None` = optional and not there.
     pub columns: Arc<[Option<usize>]>,
@@ -71,11 +77,12 @@ impl DetectorSpec {
 
     /// The same, as if it had never failed.
     pub fn healed(&self) -> Self {
-        let Self { name, plugin, params, columns, symbols, .. } = self;
+        let Self { name, plugin, params, settings, columns, symbols, .. } = self;
         Self {
             name: name.clone(),
             plugin: plugin.clone(),
             params: params.clone(),
+            settings: settings.clone(),
             columns: columns.clone(),
             symbols: symbols.clone(),
             health: Health::default(),
@@ -91,6 +98,11 @@ impl DetectorSpec {
         let text = format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version);
         let digest = Sha256::digest(text);
         u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
+    }
+
+    /// Whether nothing about it differs from `other`.
+    fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.settings == other.settings && self.runs_as(other)
     }
 
     /// Whether its instances can go on as those of `other`: only the host's own settings may differ.
@@ -116,59 +128,44 @@ impl Generation {
         Self { number: self.number, detectors, alerts: self.alerts.clone() }
     }
 
-    /// Loads every plugin that an enabled detector names, and starts each detector once to see that it does.
+    /// What the configuration asks for, every detector tried. What has not changed since `before` is
+    /// the same as there.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place in the configuration.
-    pub fn load(runtime: &Runtime, loaded: &Loaded, column_names: &[String]) -> Result<Self> {
-        let dir = loaded.resolve(&loaded.config.plugins.dir);
-        Self::build(loaded, column_names, |name| runtime.load(&dir, name))
-    }
-
-    /// As [`Generation::load`], from plugins that are in memory: name, what messages call the file, bytes.
-    ///
-    /// # Errors
-    /// As [`Generation::load`].
-    pub fn embedded(
-        runtime: &Runtime,
+    pub fn build(
         loaded: &Loaded,
         column_names: &[String],
-        plugins: &[(&str, PathBuf, &[u8])],
+        before: Option<&Self>,
+        mut plugin: impl FnMut(&str, Limits) -> Result<Arc<Plugin>>,
     ) -> Result<Self> {
-        Self::build(loaded, column_names, |name| {
-            let found = plugins.iter().find(|(built_in, ..)| *built_in == name);
-            let (_, file, bytes) = found.context("no such plugin is built in")?;
-            runtime.compile(name, file, bytes)
-        })
-    }
-
-    fn build(
-        loaded: &Loaded,
-        column_names: &[String],
-        mut load: impl FnMut(&str) -> Result<Arc<Plugin>>,
-    ) -> Result<Self> {
-        let mut plugins: BTreeMap<&str, Arc<Plugin>> = BTreeMap::new();
+        let limits = Limits::of(&loaded.config.plugins);
+        let number = before.map_or(1, |before| before.number + 1);
+        let known = before.map_or(&[][..], |before| &before.detectors);
         let mut detectors = Vec::new();
         for (name, config) in loaded.config.detectors.iter().filter(|(_, config)| config.enabled) {
-            let plugin = match plugins.get(config.plugin.as_str()) {
-                Some(plugin) => plugin.clone(),
-                None => {
-                    let at = loaded.source.at(&["detectors", name, "plugin"]);
-                    let plugin = load(&config.plugin).with_context(|| format!("{at}: plugin of detector {name}"))?;
-                    plugins.insert(&config.plugin, plugin.clone());
-                    plugin
-                }
-            };
-            let spec = spec(name, config, plugin, column_names, &loaded.source)?;
-            let instance = spec.start().map_err(|fault| {
-                anyhow::anyhow!("{}: detector {name} does not start: {fault}", loaded.source.at(&["detectors", name]))
+            let plugin = plugin(&config.plugin, limits).with_context(|| {
+                format!("{}: plugin of detector {name}", loaded.source.at(&["detectors", name, "plugin"]))
             })?;
+            let mut spec = spec(name, config, plugin, column_names, limits, &loaded.source)?;
+            spec.generation = number;
+            if let Some(same) = known.iter().find(|other| other.is(&spec)) {
+                detectors.push(same.clone());
+                continue;
+            }
+            (spec.trial_ns_per_tick, spec.warm_up_seconds) = match known.iter().find(|other| other.runs_as(&spec)) {
+                Some(tried) => (tried.trial_ns_per_tick, tried.warm_up_seconds),
+                None => trial::run(&spec, column_names.len()).map_err(|error| {
+                    anyhow::anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
+                })?,
+            };
             info!(
                 detector = %name,
                 plugin = %spec.plugin.manifest.name,
                 version = %spec.plugin.manifest.version,
                 sha256 = &spec.plugin.sha256[..12],
-                warm_up_s = instance.warm_up_seconds,
+                warm_up_s = spec.warm_up_seconds,
+                ns_per_tick = spec.trial_ns_per_tick,
                 "detector loaded"
             );
             detectors.push(Arc::new(spec));
@@ -177,7 +174,31 @@ impl Generation {
         if !alerts.jsonl.as_os_str().is_empty() {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
-        Ok(Self { number: 1, detectors, alerts })
+        Ok(Self { number, detectors, alerts })
+    }
+
+    /// From plugins that are in memory: name, what messages call the file, bytes.
+    ///
+    /// # Errors
+    /// As [`Generation::build`].
+    pub fn embedded(
+        runtime: &Runtime,
+        loaded: &Loaded,
+        column_names: &[String],
+        plugins: &[(&str, PathBuf, &[u8])],
+    ) -> Result<Self> {
+        Self::build(loaded, column_names, None, |name, limits| {
+            let found = plugins.iter().find(|(built_in, ..)| *built_in == name);
+            let (_, file, bytes) = found.context("no such plugin is built in")?;
+            runtime.compile(name, file, bytes, limits)
+        })
+    }
+
+    /// Whether nothing differs from `other` but the number.
+    pub fn is(&self, other: &Self) -> bool {
+        self.alerts == other.alerts
+            && self.detectors.len() == other.detectors.len()
+            && self.detectors.iter().zip(&other.detectors).all(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 
@@ -186,6 +207,7 @@ fn spec(
     config: &DetectorConfig,
     plugin: Arc<Plugin>,
     column_names: &[String],
+    limits: Limits,
     source: &Source,
 ) -> Result<DetectorSpec> {
     let params = params::resolve(&plugin.manifest, name, &config.params, source)?;
@@ -204,17 +226,18 @@ fn spec(
         }
         columns.push(position);
     }
-    let limits = plugin.limits();
-    let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let all = config.symbols.iter().any(|pattern| pattern == "*");
     Ok(DetectorSpec {
         name: name.to_owned(),
         plugin,
         params,
+        settings: config.clone(),
         min_confidence: config.min_confidence,
         limits,
         generation: 1,
-        since_ms,
+        since_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        trial_ns_per_tick: 0,
+        warm_up_seconds: 0.0,
         health: Health::default(),
         columns: columns.into(),
         symbols: (!all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),

@@ -30,8 +30,6 @@ impl Reload {
 pub struct Refusal {
     /// When, ms since the Unix epoch.
     pub at_ms: u64,
-    /// The detector that it is about; `None` when it is the configuration as a whole.
-    pub detector: Option<String>,
     /// What was wrong, with its place, and what to do.
     pub reason: String,
     /// Whether it still is: no later change was taken up.

@@ -4,23 +4,25 @@
 //! host's contract, imports no function, and its manifest makes sense.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
+use tracing::{debug, warn};
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::{
-    Config, Engine, Store,
+    Cache, CacheConfig, Config, Engine, Store,
     component::{Component, Linker, types::ComponentItem},
 };
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    fault::describe_fault,
+    fault::{Fault, describe_fault},
     guest::{EPOCH_TICK, Guest, Limits},
     params,
 };
@@ -37,11 +39,15 @@ const CONTRACT_TYPES: &str = "tickhound:detector/types@";
 /// Enough for any sane detector; a recursion without end hits it before the thread's own stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
 
+/// How far what runs in the background gives way to the workers.
+pub const BACKGROUND_NICE: i32 = 10;
+
 /// The wasmtime engine and the thread that lets its calls run out of time.
 pub struct Runtime {
     engine: Engine,
     linker: Linker<Guest>,
-    limits: Limits,
+    /// Where plugins are compiled, so that ticks go first.
+    pool: ThreadPool,
     /// Closed on drop, which ends the ticker.
     _ticker: mpsc::Sender<()>,
 }
@@ -58,7 +64,6 @@ pub struct Plugin {
     pub manifest: Manifest,
     pre: DetectorPre<Guest>,
     engine: Engine,
-    limits: Limits,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -68,71 +73,62 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Runtime {
-    /// An engine whose guests get `limits`.
+    /// An engine that keeps what it has compiled in the folder `cache`, if there is one.
     ///
     /// # Errors
     /// When wasmtime does not support this machine.
-    pub fn new(limits: Limits) -> Result<Self> {
+    pub fn new(cache: Option<&Path>) -> Result<Self> {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
             // NaN bits differ between processors; alerts must not.
             .cranelift_nan_canonicalization(true)
             .coredump_on_trap(true)
-            .max_wasm_stack(WASM_STACK_BYTES);
+            .max_wasm_stack(WASM_STACK_BYTES)
+            .cache(cache.and_then(open_cache));
         let engine = Engine::new(&config).map_err(anyhow::Error::from).context("failed to start wasmtime")?;
         let linker = Linker::new(&engine);
         let ticker = start_ticker(engine.clone())?;
-        Ok(Self { engine, linker, limits, _ticker: ticker })
+        Ok(Self { engine, linker, pool: background_pool()?, _ticker: ticker })
     }
 
-    /// Compiles `dir/name.wasm`.
-    ///
-    /// # Errors
-    /// Names the file, the step that refused it, and what to do.
-    pub fn load(&self, dir: &Path, name: &str) -> Result<Arc<Plugin>> {
-        let file = dir.join(format!("{name}.wasm"));
-        let bytes = fs::read(&file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => anyhow!("there is no {}{}", file.display(), others(dir, name)),
-            _ => anyhow!("can't read {}: {error}", file.display()),
-        })?;
-        self.compile(name, &file, &bytes).with_context(|| format!("refused {}", file.display()))
-    }
-
-    /// Compiles a plugin that is in memory; `file` is only what messages call it.
+    /// Compiles the bytes of a plugin; `file` is only what messages call it. One that is a file is
+    /// compiled in the background, however long it takes, and ticks go first.
     ///
     /// # Errors
     /// Names the step that refused it, and what to do.
-    pub fn compile(&self, name: &str, file: &Path, bytes: &[u8]) -> Result<Arc<Plugin>> {
+    pub fn compile(&self, name: &str, file: &Path, bytes: &[u8], limits: Limits) -> Result<Arc<Plugin>> {
         check_contract_section(bytes)?;
-        let sha256 = hex(&Sha256::digest(bytes));
         let encoded = component_bytes(bytes)?;
-        let component = Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes))
+        let started = Instant::now();
+        let component = self
+            .pool
+            .install(|| Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes)))
             .map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
+        debug!(plugin = name, compiled_ms = started.elapsed().as_millis() as u64, "compiled, or found in the cache");
         check_imports(&self.engine, &component)?;
         let pre = self
             .linker
             .instantiate_pre(&component)
             .and_then(DetectorPre::new)
             .map_err(|error| anyhow!("not a detector of contract {CONTRACT_VERSION}: {}", first_line(&error)))?;
-        let manifest = self.describe(&pre)?;
+        let manifest = self.describe(&pre, limits)?;
         params::check_manifest(&manifest).context("its manifest is not sound; tell its author")?;
         Ok(Arc::new(Plugin {
             name: name.to_owned(),
             file: file.to_path_buf(),
-            sha256,
+            sha256: sha256(bytes),
             manifest,
             pre,
             engine: self.engine.clone(),
-            limits: self.limits,
         }))
     }
 
-    fn describe(&self, pre: &DetectorPre<Guest>) -> Result<Manifest> {
-        let mut store = Guest::store(&self.engine, self.limits);
+    fn describe(&self, pre: &DetectorPre<Guest>, limits: Limits) -> Result<Manifest> {
+        let mut store = Guest::store(&self.engine, limits);
         let answer = pre.instantiate(&mut store).and_then(|guest| guest.call_describe(&mut store));
         answer.map_err(|error| {
-            let fault = describe_fault(&error, &mut store, self.limits);
+            let fault = describe_fault(&error, &mut store, limits, Fault::Start(limits.start_deadline));
             anyhow!("it failed while it was asked what it is: {fault}")
         })
     }
@@ -146,11 +142,35 @@ impl Plugin {
     pub(super) fn store(&self, limits: Limits) -> Store<Guest> {
         Guest::store(&self.engine, limits)
     }
+}
 
-    /// What each of its instances may use.
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
+/// Half of the cores, on threads that give way to those that work ticks.
+fn background_pool() -> Result<ThreadPool> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    ThreadPoolBuilder::new()
+        .num_threads((cores / 2).max(1))
+        .thread_name(|number| format!("compile-{number}"))
+        .start_handler(|_| {
+            // On Linux the niceness is the thread's own. Where it can't be had, compiling is only less polite.
+            let _ = rustix::process::nice(BACKGROUND_NICE);
+        })
+        .build()
+        .context("failed to start the threads that compile")
+}
+
+fn open_cache(dir: &Path) -> Option<Cache> {
+    let open = || {
+        std::fs::create_dir_all(dir)?;
+        // Wasmtime wants it absolute.
+        let mut config = CacheConfig::new();
+        config.with_directory(dir.canonicalize()?);
+        Cache::new(config).map_err(anyhow::Error::from)
+    };
+    open()
+        .inspect_err(|error: &anyhow::Error| {
+            warn!(dir = %dir.display(), error = format!("{error:#}"), "no cache (plugins.cache): plugins are compiled at each start");
+        })
+        .ok()
 }
 
 /// Raises the epoch at a steady pace until the returned sender is dropped.
@@ -246,25 +266,11 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<()> {
     Ok(())
 }
 
-/// The other plugins in the folder, to choose from.
-fn others(dir: &Path, wrong: &str) -> String {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".wasm").map(str::to_owned))
-        .collect();
-    names.sort();
-    match crate::config::nearest(wrong, names.iter().map(String::as_str)) {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None if names.is_empty() => format!("; {} holds no .wasm file", dir.display()),
-        None => format!("; there are: {}", names.join(", ")),
-    }
-}
-
 fn first_line(error: &wasmtime::Error) -> String {
     format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// SHA-256, hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -59,12 +59,12 @@ fn without_letters_it_says_so() {
 #[test]
 fn list_and_show_tell_what_was_set_aside_and_why() {
     let (redis, project, mut connection) = with_each();
-    project.configure("[detectors.odd]\nplugin = \"misbehaving\"\n[detectors.odd.params]\nhow = \"panic\"\nat = 2");
+    project.configure("[detectors.odd]\nplugin = \"misbehaving\"\n[detectors.odd.params]\nhow = \"panic\"\nat = 100");
     add(&mut connection, &[(b"data", b"{\"symbol\":\"A\",")]);
     let nameless = add(&mut connection, &[(b"greeting", b"\x1b[2Jhello"), (b"greeting", b"again")]);
     let nested = br#"{"last_price":1.50,"depth":{"buy":[]},"depth":1}"#;
     add(&mut connection, &[(b"data", nested)]);
-    project.feed(1, 2, &[]);
+    project.feed(1, 100, &[]);
     project.run(&["run", "--drain"]);
     assert_eq!(redis.dead_letters().len(), 4);
 
@@ -108,7 +108,7 @@ fn list_and_show_tell_what_was_set_aside_and_why() {
     let indented = "raw\n  data: {\n    \"last_price\": 1.50,\n    \"depth\": {\n      \"buy\": []\n    },\n    \"depth\": 1\n  }\n";
     assert!(out.contains(indented), "{out}");
     assert!(
-        out.contains("params    {\"at\":2,\"how\":\"panic\",\"price\":0.0}\n") && out.contains("is too much for me"),
+        out.contains("params    {\"at\":100,\"how\":\"panic\",\"price\":0.0}\n") && out.contains("is too much for me"),
         "{out}"
     );
     let shown = json_lines(&dead(&project, &["show", letters[1], "--json"]).1);

@@ -22,7 +22,7 @@ fn with_misbehaving(params: &str) -> (Redis, Project) {
 /// Runs `odd` beside the detectors that ship; returns the reasons of its dead letters, and how
 /// often it and the others alerted.
 fn contained(how: &str) -> (Vec<String>, usize, usize) {
-    let (redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
+    let (redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 100"));
     project.feed(SYMBOLS, TICKS, &[]);
     project.run(&["run", "--drain"]);
     assert_eq!((redis.pending(), redis.totals()["entries"]), (0, u64::from(TICKS)));

@@ -16,7 +16,7 @@ use tickhound::{
     event::{Entries, EntryId},
     ingest::Ingest,
     normalize::Normalizer,
-    plugin::{DetectorSpec, Generation, Limits, Runtime},
+    plugin::{DetectorSpec, Generation, Runtime},
     shard::{Found, ShardHandle, Task, Worked},
     simulate::{Layout, Renderer, SimConfig, Simulator},
     stream::Clock,
@@ -60,7 +60,7 @@ enum Step {
 
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new(Limits::of(&config::PluginsConfig::default())).unwrap())
+    RUNTIME.get_or_init(|| Runtime::new(None).unwrap())
 }
 
 /// A generation of `detectors`, as the configuration has them. Each has instances of its own.

@@ -1,0 +1,88 @@
+//! Which keys take effect while the host runs, and which are read at the start only.
+
+use anyhow::Result;
+use toml::Table;
+
+use super::Config;
+
+/// What may change while the host runs, beside everything under `[detectors]`. Any other key is one
+/// that needs a restart, a new one too until somebody has thought about it.
+const LIVE: [(&str, &[&str]); 2] = [
+    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
+    (
+        "plugins",
+        &["follow_links", "memory_max_mib", "call_deadline_ms", "start_deadline_ms", "faults", "fault_window_s"],
+    ),
+];
+
+/// A key that needs a restart, and differs in the file from what is in force.
+pub struct Differs {
+    /// Its section.
+    pub section: String,
+    /// Its name there.
+    pub key: String,
+    /// The value in force.
+    pub in_force: String,
+}
+
+/// The configuration that was read, with the keys that need a restart as they are in force; and those
+/// of them that differ.
+///
+/// # Errors
+/// None that a configuration which could be read can cause.
+pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<Differs>)> {
+    let (old, new) = (Table::try_from(in_force)?, Table::try_from(read)?);
+    let mut merged = new.clone();
+    let mut differ = Vec::new();
+    for (section, old) in old.iter().filter(|(section, _)| *section != "detectors") {
+        let (Some(old), Some(new)) = (old.as_table(), new.get(section).and_then(toml::Value::as_table)) else {
+            continue;
+        };
+        let live = LIVE.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, keys)| keys);
+        for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+            let (before, now) = (old.get(key), new.get(key));
+            if before == now || live.contains(&key.as_str()) {
+                continue;
+            }
+            let in_force = before.map_or_else(|| "not set".to_owned(), ToString::to_string);
+            differ.push(Differs { section: section.clone(), key: key.clone(), in_force });
+            if let Some(merged) = merged.get_mut(section).and_then(toml::Value::as_table_mut) {
+                match before {
+                    Some(before) => drop(merged.insert(key.clone(), before.clone())),
+                    None => drop(merged.remove(key)),
+                }
+            }
+        }
+    }
+    Ok((merged.try_into()?, differ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_keys_are_taken_up_and_the_others_stay_and_are_named() {
+        let in_force = Config::default();
+        let mut read = Config::default();
+        read.stream.batch = 7;
+        read.input.map.insert("price".into(), vec!["p".into()]);
+        read.plugins.dir = "elsewhere".into();
+        read.plugins.faults = 9;
+        read.alerts.log = false;
+        read.alerts.maxlen = 5;
+        read.detectors.insert("a".into(), crate::config::DetectorConfig::default());
+        let (merged, differ) = merge(&in_force, &read).unwrap();
+        let named: Vec<String> = differ.iter().map(|Differs { section, key, .. }| format!("{section}.{key}")).collect();
+        assert_eq!(named, ["alerts.maxlen", "input.map", "plugins.dir", "stream.batch"]);
+        let mut expected = in_force;
+        (expected.plugins.faults, expected.alerts.log, expected.detectors) = (9, false, read.detectors);
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn what_has_not_changed_needs_no_restart() {
+        let (merged, differ) = merge(&Config::default(), &Config::default()).unwrap();
+        assert_eq!((merged, differ.len()), (Config::default(), 0));
+    }
+}

@@ -1,0 +1,122 @@
+//! From the configuration and the plugins folder to a generation, at the start and ever after.
+//!
+//! What holds: a generation is whole. If any part of what is there can't be used, nothing of it is,
+//! and the one before stays in force.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use tracing::warn;
+
+use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
+use crate::config::{self, Differs, Loaded};
+
+/// Makes generations, one after the other.
+pub struct Loader {
+    runtime: Runtime,
+    /// As in force: keys that need a restart are those of the start.
+    loaded: Loaded,
+    column_names: Vec<String>,
+    newest: Arc<Generation>,
+    needs_restart: Vec<String>,
+}
+
+impl Loader {
+    /// Loads what the configuration asks for.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place and what to do.
+    pub fn start(loaded: &Loaded, column_names: &[String]) -> Result<Self> {
+        let plugins = &loaded.config.plugins;
+        let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
+        let runtime = Runtime::new(cache.as_deref())?;
+        let newest = Arc::new(build(&runtime, loaded, column_names, None)?);
+        let column_names = column_names.to_vec();
+        Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, needs_restart: Vec::new() })
+    }
+
+    /// The newest generation.
+    pub fn newest(&self) -> &Arc<Generation> {
+        &self.newest
+    }
+
+    /// Keys that differ in the file from what is in force, and are read at the start only.
+    pub fn needs_restart(&self) -> &[String] {
+        &self.needs_restart
+    }
+
+    /// The configuration's file.
+    pub fn config_file(&self) -> &Path {
+        self.loaded.source.file()
+    }
+
+    /// The plugins folder.
+    pub fn plugins_dir(&self) -> PathBuf {
+        self.loaded.resolve(&self.loaded.config.plugins.dir)
+    }
+
+    /// Whether an enabled detector uses the plugin.
+    pub fn uses(&self, plugin: &str) -> bool {
+        self.loaded.config.detectors.values().any(|detector| detector.enabled && detector.plugin == plugin)
+    }
+
+    /// Looks again. `Ok(true)`: there is a newer generation.
+    ///
+    /// # Errors
+    /// What can't be used; the newest generation is still that of before.
+    pub fn reload(&mut self) -> Result<bool> {
+        let mut read = config::load(self.config_file(), std::env::vars())?;
+        let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
+        read.config = merged;
+        let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest))?;
+        let mut needs_restart = Vec::new();
+        for Differs { section, key, in_force } in differ {
+            let name = format!("{section}.{key}");
+            if !self.needs_restart.contains(&name) {
+                warn!("{}: {name} needs a restart; until then it stays {in_force}", read.source.at(&[&section, &key]));
+            }
+            needs_restart.push(name);
+        }
+        self.needs_restart = needs_restart;
+        self.loaded = read;
+        let changed = !next.is(&self.newest);
+        if changed {
+            self.newest = Arc::new(next);
+        }
+        Ok(changed)
+    }
+}
+
+fn build(
+    runtime: &Runtime,
+    loaded: &Loaded,
+    column_names: &[String],
+    before: Option<&Generation>,
+) -> Result<Generation> {
+    let plugins = &loaded.config.plugins;
+    let folder = Folder { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links };
+    let mut known: Vec<Arc<Plugin>> =
+        before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
+    let mut read: Vec<(String, Arc<Plugin>)> = Vec::new();
+    Generation::build(loaded, column_names, before, |name, limits| {
+        if let Some((_, plugin)) = read.iter().find(|(known, _)| known == name) {
+            return Ok(plugin.clone());
+        }
+        let bytes = folder.read(name)?;
+        let hash = sha256(&bytes);
+        let plugin = match known.iter().find(|plugin| plugin.name == name && plugin.sha256 == hash) {
+            Some(plugin) => plugin.clone(),
+            None => {
+                let file = folder.file(name);
+                let compiled = runtime.compile(name, &file, &bytes, limits);
+                compiled.with_context(|| format!("refused {}", file.display()))?
+            }
+        };
+        known.push(plugin.clone());
+        read.push((name.to_owned(), plugin.clone()));
+        Ok(plugin)
+    })
+}
