@@ -260,8 +260,8 @@ fn print_receipt(receipt: &Receipt) {
         println!("  … being shown what the stream holds before it takes over: {}", warming.join(", "));
     }
     if let Some(refusal) = refusal {
-        let mark = if refusal.standing { "❌ refused" } else { "refused, and mended since:" };
-        println!("  {mark} {} ago: {}", ago(refusal.at_ms), refusal.reason);
+        let (mark, mended) = if refusal.standing { ("❌ ", "") } else { ("", ", and mended since") };
+        println!("  {mark}refused {} ago{mended}: {}", ago(refusal.at_ms), refusal.reason);
     }
     if !needs_restart.is_empty() {
         println!("  ⚠️  needs a restart: {}", needs_restart.join(", "));

@@ -144,11 +144,10 @@ impl Plugin {
     }
 }
 
-/// Half of the cores, on threads that give way to those that work ticks.
+/// Threads that give way to those that work ticks: they take what is left of every core.
 fn background_pool() -> Result<ThreadPool> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     ThreadPoolBuilder::new()
-        .num_threads((cores / 2).max(1))
+        .num_threads(thread::available_parallelism().map_or(1, usize::from))
         .thread_name(|number| format!("compile-{number}"))
         .start_handler(|_| {
             // On Linux the niceness is the thread's own. Where it can't be had, compiling is only less polite.

@@ -97,7 +97,7 @@ fn chaos() {
     assert_eq!(found, Difference::default(), "alerts, against an undisturbed run; seed {seed}");
 }
 
-fn setting<T: FromStr>(name: &str, default: T) -> T {
+pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     let Ok(text) = env::var(name) else { return default };
     text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, expected a number"))
 }

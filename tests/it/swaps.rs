@@ -8,7 +8,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use jiff::Timestamp;
 use proptest::prelude::*;
+use redis::Commands;
 use tickhound::{
     checkpoint::CHUNKS,
     config,
@@ -23,7 +25,12 @@ use tickhound::{
 };
 use tokio::sync::mpsc;
 
-use crate::support::{misbehaving, shipped};
+use crate::{
+    chaos::setting,
+    support::{
+        ALERTS, Difference, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, shipped, wait_for,
+    },
+};
 
 const SYMBOLS: usize = 5;
 const TICKS: usize = 12_000;
@@ -262,4 +269,77 @@ proptest! {
         let differs = found.0.iter().zip(&expected.0).find(|(found, expected)| found != expected);
         prop_assert_eq!((found.0.len(), differs), (expected.0.len(), None), "{}", how);
     }
+}
+
+/// `cargo xtask swaps --count 1000` does it for longer.
+#[test]
+fn plugins_are_exchanged_while_ticks_flow() {
+    let (count, rate) = (setting("TICKHOUND_SWAPS_COUNT", 25), setting("TICKHOUND_SWAPS_RATE", 20_000u32).to_string());
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[alerts]\nlog = false\nmaxlen = 0");
+    let host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    let feed = project.start(&["feed", "--simulate", "--symbols", "200", "--count", "100000000", "--rate", &rate]);
+    wait_for("detectors are warm", || (redis.totals().get("alerts").copied().unwrap_or(0) > 10).then_some(()));
+    let shipped = std::fs::read(shipped("plugins/breakout.wasm")).unwrap();
+    let (mut fresh, mut known) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        // Every second time one that was there before, and is in the cache.
+        let bytes = match number {
+            1 => shipped.clone(),
+            _ if number % 2 == 0 => with_custom_section(&shipped, &number.to_string()),
+            _ => with_custom_section(&shipped, &(number - 3).to_string()),
+        };
+        let dropped = Timestamp::now();
+        std::fs::write(project.path("plugins/new"), bytes).unwrap();
+        std::fs::rename(project.path("plugins/new"), project.path("plugins/breakout.wasm")).unwrap();
+        let (live, line) = wait_for("it is in force", || in_force(&host.log(), number + 2));
+        assert!(line.contains("breakout 0.1.0 (carried), momentum 0.1.0 (cold)"), "{line}");
+        let times = if number % 2 == 0 { &mut fresh } else { &mut known };
+        times.push(dropped.duration_until(live).as_secs_f64() * 1000.0);
+    }
+    feed.signal("TERM");
+    wait_for("all is worked", || (redis.totals()["entries"] == length(&redis)).then_some(()));
+    host.signal("TERM");
+    host.wait_for_log("totals of the group");
+    project.run_reference(&redis);
+    let found = difference(redis.paged(ALERTS), redis.paged(REFERENCE_ALERTS));
+    let pauses: Vec<f64> =
+        host.log().lines().filter_map(|line| line.rsplit_once("pause_us=")?.1.parse().ok()).collect();
+    let lags: Vec<f64> = redis.paged(ALERTS).map(|alert| alert["lag_ms"].parse().unwrap()).collect();
+    println!("{count} swaps, {} entries, {} alerts: {found:?}", length(&redis), lags.len());
+    for (what, unit, mut values) in [
+        ("from the file's arrival to the first batch, never seen before", "ms", fresh),
+        ("from the file's arrival to the first batch, in the cache", "ms", known),
+        ("pause of a worker", "us", pauses),
+        ("from a tick's arrival to its alert", "ms", lags),
+    ] {
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
+        println!("  {what}: median {:.1} {unit}, p99 {:.1}, most {:.1}", at(0.5), at(0.99), at(1.0));
+    }
+    assert_eq!(found, Difference::default());
+}
+
+/// When a generation came into force, and the line that says so.
+fn in_force(log: &str, generation: usize) -> Option<(Timestamp, String)> {
+    let mark = format!(" generation={generation} pause_us=");
+    let line = log.lines().rev().find(|line| line.contains("in force: ") && line.contains(&mark))?;
+    Some((line.split(' ').next()?.parse().unwrap(), line.to_owned()))
+}
+
+/// The same component with other bytes.
+fn with_custom_section(component: &[u8], text: &str) -> Vec<u8> {
+    let mut bytes = component.to_vec();
+    // Section 0; its length; the name's length and the name; what it holds. All short enough for one byte each.
+    let name = b"variant";
+    bytes.extend([0, (1 + name.len() + text.len()) as u8, name.len() as u8]);
+    bytes.extend(name);
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+fn length(redis: &Redis) -> u64 {
+    redis.connect().xlen(STREAM).unwrap()
 }

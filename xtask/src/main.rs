@@ -20,6 +20,8 @@ cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each 
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
+cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
+                              [--count 25] [--rate 20000] [--server …]
 cargo xtask servers           the host's tests on redis-server as installed, on Valkey and on Redis 8";
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
         ["chaos", ref args @ ..] => chaos::chaos(args),
+        ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
