@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::support::{Project, Redis, misbehaving, shipped, text};
+use crate::support::{
+    ALERTS, Alert, Difference, Project, REFERENCE_ALERTS, Redis, difference, misbehaving, shipped, text, wait_for,
+};
 
 /// Enough for the others to find something, and few batches: one that fails does so in each.
 const SYMBOLS: u32 = 3;
@@ -57,6 +59,55 @@ fn a_detector_that_fails_costs_the_others_nothing() {
         assert!(!reasons.is_empty(), "{how}");
         assert!(reasons.iter().all(|text| text.contains(reason)), "{how}: {reasons:?}");
         assert_eq!(others, undisturbed, "{how}: the others' alerts");
+    }
+}
+
+/// Lags of breakout's alerts in a market of 20,000 ticks a second, sorted, with `more` in the
+/// configuration; that its alerts are those of a run without, and what the log says.
+fn beside_breakout(more: &str) -> (Vec<u64>, String) {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(&format!("[alerts]\nlog = false\n[plugins]\nmemory_max_mib = 16\n{more}"));
+    let host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    project.feed(200, 160_000, &["--rate", "20000"]);
+    wait_for("all is worked", || (redis.totals()["entries"] == 160_000).then_some(()));
+    host.signal("TERM");
+    host.wait_for_log("totals of the group");
+    project.configure("");
+    project.run_reference(&redis);
+    let ours =
+        |alert: &Alert| alert["detector"] != "loops" && alert["detector"] != "traps" && alert["detector"] != "hogs";
+    let alerts: Vec<Alert> = redis.paged(ALERTS).filter(ours).collect();
+    let mut lags: Vec<u64> = alerts
+        .iter()
+        .filter(|alert| alert["detector"] == "breakout")
+        .map(|alert| alert["lag_ms"].parse().unwrap())
+        .collect();
+    lags.sort_unstable();
+    assert_eq!(difference(alerts, redis.paged(REFERENCE_ALERTS)), Difference::default());
+    (lags, host.log())
+}
+
+#[test]
+fn three_that_fail_are_put_in_quarantine_and_cost_breakout_nothing() {
+    let failing = ["loops", "traps", "hogs"].into_iter().zip(["loop", "panic", "hog"]);
+    let failing: Vec<String> = failing
+        .map(|(name, how)| {
+            format!("[detectors.{name}]\nplugin = \"misbehaving\"\nparams = {{ how = \"{how}\", at = 400 }}\n")
+        })
+        .collect();
+    for (what, more) in [("alone", String::new()), ("beside three that fail", failing.concat())] {
+        let (lags, log) = beside_breakout(&more);
+        let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize];
+        let (median, p90, p99, most) = (at(0.5), at(0.9), at(0.99), at(1.0));
+        println!(
+            "breakout {what}: {} alerts; from tick to alert: median {median} ms, p90 {p90}, p99 {p99}, most {most}",
+            lags.len()
+        );
+        let quarantined = log.matches("it failed too often (plugins.faults)").count();
+        assert_eq!(quarantined, if more.is_empty() { 0 } else { 3 }, "{log}");
     }
 }
 
