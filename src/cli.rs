@@ -12,7 +12,7 @@ mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
@@ -127,10 +127,6 @@ impl Prepared {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
         let loader = Loader::start(loaded, decoder.column_names())?;
-        ensure!(
-            !loader.newest().detectors.is_empty(),
-            "no detector is enabled: add a [detectors.NAME] table to the configuration"
-        );
         let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
         Ok(Self { decoder, loader, stream })
     }

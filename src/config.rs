@@ -215,9 +215,9 @@ pub struct PluginsConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Watch {
-    /// The system tells; where it can't, as with `poll`.
+    /// The system tells at once, and a look every second sees what it does not tell.
     Auto,
-    /// By looking every two seconds: for network mounts, whose changes the system does not tell of.
+    /// By looking every second only.
     Poll,
     /// Not at all.
     Off,

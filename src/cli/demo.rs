@@ -59,6 +59,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let runtime = Runtime::new(None)?;
     let plugins = PLUGINS.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
     let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
+    generation.tell();
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
@@ -34,6 +34,7 @@ impl Loader {
         let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
         let runtime = Runtime::new(cache.as_deref())?;
         let newest = Arc::new(build(&runtime, loaded, column_names, None)?);
+        newest.tell();
         let column_names = column_names.to_vec();
         Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, needs_restart: Vec::new() })
     }
@@ -76,7 +77,10 @@ impl Loader {
         for Differs { section, key, in_force } in differ {
             let name = format!("{section}.{key}");
             if !self.needs_restart.contains(&name) {
-                warn!("{}: {name} needs a restart; until then it stays {in_force}", read.source.at(&[&section, &key]));
+                let at = read.source.at(&[&section, &key]);
+                // It may have a password in it.
+                let in_force = if name == "stream.url" { self.loaded.config.stream.address() } else { &in_force };
+                warn!("{at}: {name} needs a restart; until then it stays {in_force}");
             }
             needs_restart.push(name);
         }
@@ -84,6 +88,7 @@ impl Loader {
         self.loaded = read;
         let changed = !next.is(&self.newest);
         if changed {
+            next.tell();
             self.newest = Arc::new(next);
         }
         Ok(changed)
@@ -101,11 +106,18 @@ fn build(
     let mut known: Vec<Arc<Plugin>> =
         before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
     let mut read: Vec<(String, Arc<Plugin>)> = Vec::new();
+    ensure!(
+        loaded.config.detectors.values().any(|detector| detector.enabled),
+        "no detector is enabled: add a [detectors.NAME] table to the configuration"
+    );
     Generation::build(loaded, column_names, before, |name, limits| {
         if let Some((_, plugin)) = read.iter().find(|(known, _)| known == name) {
             return Ok(plugin.clone());
         }
-        let bytes = folder.read(name)?;
+        let bytes = folder.read(name).map_err(|error| match known.iter().any(|plugin| plugin.name == name) {
+            true => anyhow!("{error}; what was loaded goes on, `enabled = false` stops it"),
+            false => error,
+        })?;
         let hash = sha256(&bytes);
         let plugin = match known.iter().find(|plugin| plugin.name == name && plugin.sha256 == hash) {
             Some(plugin) => plugin.clone(),

@@ -123,6 +123,21 @@ impl DetectorSpec {
 }
 
 impl Generation {
+    /// Tells which detectors are new in it.
+    pub fn tell(&self) {
+        for spec in self.detectors.iter().filter(|spec| spec.generation == self.number) {
+            info!(
+                detector = %spec.name,
+                plugin = %spec.plugin.manifest.name,
+                version = %spec.plugin.manifest.version,
+                sha256 = &spec.plugin.sha256[..12],
+                warm_up_s = spec.warm_up_seconds,
+                ns_per_tick = spec.trial_ns_per_tick,
+                "detector loaded"
+            );
+        }
+    }
+
     /// The same with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
         Self { number: self.number, detectors, alerts: self.alerts.clone() }
@@ -159,15 +174,6 @@ impl Generation {
                     anyhow::anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
                 })?,
             };
-            info!(
-                detector = %name,
-                plugin = %spec.plugin.manifest.name,
-                version = %spec.plugin.manifest.version,
-                sha256 = &spec.plugin.sha256[..12],
-                warm_up_s = spec.warm_up_seconds,
-                ns_per_tick = spec.trial_ns_per_tick,
-                "detector loaded"
-            );
             detectors.push(Arc::new(spec));
         }
         let mut alerts = loaded.config.alerts.clone();

@@ -4,6 +4,8 @@
 //! host's contract, imports no function, and its manifest makes sense.
 
 use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
@@ -48,8 +50,13 @@ pub struct Runtime {
     linker: Linker<Guest>,
     /// Where plugins are compiled, so that ticks go first.
     pool: ThreadPool,
-    /// Closed on drop, which ends the ticker.
-    _ticker: mpsc::Sender<()>,
+    cache: Option<Cache>,
+    ticker: Arc<Ticker>,
+}
+
+/// Lets calls run out of time, as long as there is anything to call: closed on drop, which ends the thread.
+struct Ticker {
+    _alive: mpsc::Sender<()>,
 }
 
 /// A compiled plugin file, ready to be instantiated in any shard.
@@ -64,6 +71,7 @@ pub struct Plugin {
     pub manifest: Manifest,
     pre: DetectorPre<Guest>,
     engine: Engine,
+    _ticker: Arc<Ticker>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -79,17 +87,18 @@ impl Runtime {
     /// When wasmtime does not support this machine.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
         let mut config = Config::new();
+        let cache = cache.and_then(open_cache);
         config
             .epoch_interruption(true)
             // NaN bits differ between processors; alerts must not.
             .cranelift_nan_canonicalization(true)
             .coredump_on_trap(true)
             .max_wasm_stack(WASM_STACK_BYTES)
-            .cache(cache.and_then(open_cache));
+            .cache(cache.clone());
         let engine = Engine::new(&config).map_err(anyhow::Error::from).context("failed to start wasmtime")?;
         let linker = Linker::new(&engine);
         let ticker = start_ticker(engine.clone())?;
-        Ok(Self { engine, linker, pool: background_pool()?, _ticker: ticker })
+        Ok(Self { engine, linker, pool: background_pool()?, cache, ticker })
     }
 
     /// Compiles the bytes of a plugin; `file` is only what messages call it. One that is a file is
@@ -100,12 +109,13 @@ impl Runtime {
     pub fn compile(&self, name: &str, file: &Path, bytes: &[u8], limits: Limits) -> Result<Arc<Plugin>> {
         check_contract_section(bytes)?;
         let encoded = component_bytes(bytes)?;
-        let started = Instant::now();
+        let (started, hits) = (Instant::now(), self.cache_hits());
         let component = self
             .pool
             .install(|| Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes)))
             .map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
-        debug!(plugin = name, compiled_ms = started.elapsed().as_millis() as u64, "compiled, or found in the cache");
+        let (cached, took_ms) = (self.cache_hits() > hits, started.elapsed().as_millis() as u64);
+        debug!(plugin = name, cached, took_ms, "compiled, or found in the cache");
         check_imports(&self.engine, &component)?;
         let pre = self
             .linker
@@ -121,7 +131,12 @@ impl Runtime {
             manifest,
             pre,
             engine: self.engine.clone(),
+            _ticker: self.ticker.clone(),
         }))
+    }
+
+    fn cache_hits(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 
     fn describe(&self, pre: &DetectorPre<Guest>, limits: Limits) -> Result<Manifest> {
@@ -159,7 +174,9 @@ fn background_pool() -> Result<ThreadPool> {
 
 fn open_cache(dir: &Path) -> Option<Cache> {
     let open = || {
-        std::fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir)?;
+        // What lies there is run as it is: nobody else may write to it.
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).context("it belongs to somebody else")?;
         // Wasmtime wants it absolute.
         let mut config = CacheConfig::new();
         config.with_directory(dir.canonicalize()?);
@@ -172,8 +189,8 @@ fn open_cache(dir: &Path) -> Option<Cache> {
         .ok()
 }
 
-/// Raises the epoch at a steady pace until the returned sender is dropped.
-fn start_ticker(engine: Engine) -> Result<mpsc::Sender<()>> {
+/// Raises the epoch at a steady pace until what it returns is dropped.
+fn start_ticker(engine: Engine) -> Result<Arc<Ticker>> {
     let (alive, stopped) = mpsc::channel::<()>();
     thread::Builder::new()
         .name("epoch".into())
@@ -183,7 +200,7 @@ fn start_ticker(engine: Engine) -> Result<mpsc::Sender<()>> {
             }
         })
         .context("failed to start the deadline thread")?;
-    Ok(alive)
+    Ok(Arc::new(Ticker { _alive: alive }))
 }
 
 /// The component inside a core module as cargo builds it; `None` when the bytes are a component already.

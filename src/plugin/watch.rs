@@ -1,11 +1,20 @@
 //! Notices what changes in the plugins folder and the configuration while the host runs.
 //!
+//! Folders are watched, not files, so that a file which is replaced is still seen. The system's events
+//! make it quick; a look at sizes and times every second makes it certain: it sees what links lead to,
+//! what a network mount does not tell, a folder that was replaced, and what was lost when too many
+//! events came at once. (notify's own polling goes by whole seconds and only forwards: it misses an
+//! older file that is moved back.)
+//!
 //! A file that was closed after writing, or moved into its place, is looked at at once; one that is
 //! still being written when it comes to rest. What can be used is offered at once; a refusal is only
 //! told when nothing has changed for a while, since a copy may still be under way.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,7 +26,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use notify::{
-    Event, EventKind, PollWatcher, RecursiveMode, Watcher,
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
 use tokio::sync::watch;
@@ -26,17 +35,18 @@ use tracing::{info, warn};
 use super::{Refusal, Reload, folder::plugin_name, loader::Loader};
 use crate::config::Watch;
 
+/// Between two looks at sizes and times.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Nothing has changed for so long: whoever was writing is done.
 const SETTLED: Duration = Duration::from_millis(200);
 
-/// So long without a write: a file that was never closed is looked at as it is.
+/// So long without a write: a file that was never closed is looked at as it is. Also where no events
+/// tell, since writes are then only seen every second.
 const UNCLOSED: Duration = Duration::from_secs(2);
 
-/// How often to look where nobody tells.
-const POLL: Duration = Duration::from_secs(2);
-
-/// A folder that has gone is looked for this often.
-const LOOK_FOR_FOLDER: Duration = Duration::from_millis(500);
+/// Events that wait; beyond that the system's own queue holds them.
+const EVENTS_MAX: usize = 1024;
 
 /// What an event says of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +59,9 @@ enum Says {
     Done,
 }
 
+/// What differs when a file was changed or replaced: device, inode, size, time of writing.
+type Stamp = (u64, u64, u64, i64, i64);
+
 /// Loads again whenever something changes, until whoever listens is gone.
 ///
 /// # Errors
@@ -56,8 +69,8 @@ enum Says {
 pub fn watch(loader: Loader, how: Watch) -> Result<watch::Receiver<Reload>> {
     let reload = Reload { generation: loader.newest().clone(), refusal: None, needs_restart: Vec::new() };
     let (offers, receiver) = watch::channel(reload);
-    let watcher = Watching::start(loader, offers, how);
     if how != Watch::Off {
+        let watcher = Watching::start(loader, offers, how);
         thread::Builder::new()
             .name("loader".into())
             .spawn(move || watcher.run())
@@ -70,11 +83,15 @@ struct Watching {
     loader: Loader,
     offers: watch::Sender<Reload>,
     events: mpsc::Receiver<notify::Result<Event>>,
-    watcher: Option<Box<dyn Watcher + Send>>,
-    /// Folders, and whether each is watched.
-    folders: Vec<(PathBuf, bool)>,
+    sender: mpsc::SyncSender<notify::Result<Event>>,
+    /// `None` where the system does not tell.
+    native: Option<RecommendedWatcher>,
+    stamps: BTreeMap<PathBuf, Stamp>,
+    stamped: Instant,
     /// When to look again, and whether a refusal is final then.
     look_at: Option<(Instant, bool)>,
+    /// The configuration is being written since then: half of it may well be valid, and mean something else.
+    half_written: Option<Instant>,
     /// What was last refused, so that it is told once.
     refused: Option<String>,
     /// Plugins that no detector uses, and of which that was told.
@@ -83,89 +100,125 @@ struct Watching {
 
 impl Watching {
     fn start(loader: Loader, offers: watch::Sender<Reload>, how: Watch) -> Self {
-        let (sender, events) = mpsc::channel();
-        let mut folders = vec![folder_of(loader.config_file()), loader.plugins_dir()];
-        folders.dedup();
-        let folders = folders.into_iter().map(|folder| (folder, false)).collect();
-        let mut watching =
-            Self { loader, offers, events, watcher: None, folders, look_at: None, refused: None, unused: Vec::new() };
+        let (sender, events) = mpsc::sync_channel(EVENTS_MAX);
+        let mut watching = Self {
+            loader,
+            offers,
+            events,
+            sender,
+            native: None,
+            stamps: BTreeMap::new(),
+            stamped: Instant::now(),
+            look_at: None,
+            half_written: None,
+            refused: None,
+            unused: Vec::new(),
+        };
         if how == Watch::Auto {
-            let native = notify::recommended_watcher(sender.clone());
-            let watched =
-                native.map(|native| watching.watch_with(Box::new(native))).and_then(|()| watching.watch_all());
-            if let Err(error) = watched {
-                warn!(%error, "the system does not tell of changed files; looking every {} s instead", POLL.as_secs());
-                watching.watcher = None;
+            match watching.watch_natively() {
+                Ok(native) => watching.native = Some(native),
+                Err(error) => warn!(
+                    %error,
+                    "the system does not tell of changed files (too many watches? see fs.inotify.max_user_instances \
+                     and max_user_watches); looking every second instead"
+                ),
             }
         }
-        if how != Watch::Off && watching.watcher.is_none() {
-            let poll = PollWatcher::new(sender, notify::Config::default().with_poll_interval(POLL));
-            let watched = poll.map(|poll| watching.watch_with(Box::new(poll))).and_then(|()| watching.watch_all());
-            if let Err(error) = watched {
-                warn!(%error, "changed files are not noticed; restart to take them up");
-            }
-        }
+        watching.stamps = watching.take_stamps();
+        info!(how = if watching.native.is_some() { "auto" } else { "poll" }, "watching for changes");
         watching
     }
 
-    fn watch_with(&mut self, watcher: Box<dyn Watcher + Send>) {
-        self.watcher = Some(watcher);
-        self.folders.iter_mut().for_each(|(_, watched)| *watched = false);
+    fn folders(&self) -> [PathBuf; 2] {
+        let folder = self.loader.config_file().parent().filter(|dir| !dir.as_os_str().is_empty());
+        [folder.unwrap_or(Path::new(".")).to_path_buf(), self.loader.plugins_dir()]
     }
 
-    fn watch_all(&mut self) -> notify::Result<()> {
-        let Some(watcher) = &mut self.watcher else { return Ok(()) };
-        for (folder, watched) in self.folders.iter_mut().filter(|(_, watched)| !watched) {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-            *watched = true;
+    fn watch_natively(&self) -> notify::Result<RecommendedWatcher> {
+        let sender = self.sender.clone();
+        let mut native = notify::recommended_watcher(move |event| {
+            // Waiting here fills the system's queue, which has an end of its own.
+            let _ = sender.send(event);
+        })?;
+        for folder in self.folders() {
+            native.watch(&folder, RecursiveMode::NonRecursive)?;
         }
-        Ok(())
+        Ok(native)
+    }
+
+    /// Of the folders, the configuration, and every plugin.
+    fn take_stamps(&self) -> BTreeMap<PathBuf, Stamp> {
+        let plugins = fs::read_dir(self.loader.plugins_dir()).into_iter().flatten().flatten();
+        let plugins = plugins.map(|entry| entry.path()).filter(|path| plugin_name(path).is_some());
+        let folders = self.folders();
+        let files = plugins.chain([self.loader.config_file().to_path_buf()]);
+        let files = files.filter_map(|path| Some((stamp(&path)?, path)));
+        // Of a folder only which one it is: its size and time are those of all files in it.
+        let folders = folders.into_iter().filter_map(|path| Some((stamp(&path)?, path)));
+        let folders = folders.map(|((device, inode, ..), path)| ((device, inode, 0, 0, 0), path));
+        files.chain(folders).map(|(stamp, path)| (path, stamp)).collect()
     }
 
     fn run(mut self) {
-        loop {
-            let lost = self.folders.iter().any(|(_, watched)| !watched);
-            let wait = match self.look_at {
-                Some((at, _)) => at.saturating_duration_since(Instant::now()),
-                None if lost => LOOK_FOR_FOLDER,
-                // Only to find out whether anybody listens.
-                None => Duration::from_secs(60),
-            };
-            match self.events.recv_timeout(wait) {
+        while !self.offers.is_closed() {
+            let due = self.look_at.map_or(self.stamped + LOOK_EVERY, |(at, _)| at.min(self.stamped + LOOK_EVERY));
+            match self.events.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(Ok(event)) => self.take(&event),
                 Ok(Err(error)) => {
                     warn!(%error, "changes of files may have been missed; looking at all of them");
                     self.look(false);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    if lost && self.watch_all().is_ok() {
-                        self.look(false);
-                    } else if let Some((_, last)) = self.look_at.filter(|(at, _)| *at <= Instant::now()) {
-                        self.look(last);
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => self.look_if_due(),
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if self.offers.is_closed() {
-                return;
             }
         }
     }
 
-    fn take(&mut self, event: &Event) {
-        if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
-            for (folder, watched) in &mut self.folders {
-                *watched &= !event.paths.contains(folder);
+    fn look_if_due(&mut self) {
+        let now = Instant::now();
+        if self.stamped + LOOK_EVERY <= now {
+            let stamps = self.take_stamps();
+            self.stamped = now;
+            if stamps != self.stamps {
+                let moved = self.folders().iter().any(|folder| stamps.get(folder) != self.stamps.get(folder));
+                if moved && self.native.is_some() {
+                    // Where that fails, looking goes on every second.
+                    self.native = self.watch_natively().ok();
+                }
+                let changed = stamps.keys().filter(|path| stamps.get(*path) != self.stamps.get(*path));
+                let changed: Vec<PathBuf> = changed.cloned().collect();
+                self.stamps = stamps;
+                // Where a file is known to be in the middle of being written, its end is waited for.
+                if self.look_at.is_none() || self.native.is_none() {
+                    self.look(false);
+                    self.tell_unused(&changed);
+                }
+                return;
             }
         }
+        if let Some((_, last)) = self.look_at.filter(|(at, _)| *at <= now) {
+            self.look(last);
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
         if !event.paths.iter().any(|path| self.matters(path)) {
             return;
         }
+        let config = self.loader.config_file().file_name();
+        let is_config = event.paths.iter().any(|path| path.file_name() == config);
         match says(event.kind) {
             Says::Nothing => {}
-            Says::Changing => self.look_at = Some((Instant::now() + UNCLOSED, true)),
+            Says::Changing => {
+                self.half_written = is_config.then(Instant::now).or(self.half_written);
+                self.look_at = Some((Instant::now() + UNCLOSED, true));
+            }
             Says::Done => {
+                self.half_written.take_if(|_| is_config);
+                // Whatever is wrong now is told, though it may be what was wrong before.
+                self.refused = None;
                 self.look(false);
+                self.stamps = self.take_stamps();
                 self.tell_unused(&event.paths);
             }
         }
@@ -180,7 +233,11 @@ impl Watching {
 
     /// `last`: nothing has changed for so long that what is wrong now stays wrong.
     fn look(&mut self, last: bool) {
-        self.look_at = None;
+        if let Some(until) = self.half_written.map(|since| since + UNCLOSED).filter(|until| *until > Instant::now()) {
+            self.look_at = Some((until, true));
+            return;
+        }
+        (self.look_at, self.half_written) = (None, None);
         let refusal = match self.loader.reload() {
             Ok(changed) => {
                 if changed {
@@ -189,14 +246,16 @@ impl Watching {
                         "something has changed; it is taken up with the next batch"
                     );
                 }
-                if self.refused.take().is_some() && !changed {
+                self.refused = None;
+                let before = self.offers.borrow().refusal.clone();
+                if before.as_ref().is_some_and(|refusal| refusal.standing) {
                     info!("what was refused is mended");
                 }
-                let before = self.offers.borrow().refusal.clone();
                 before.map(|refusal| Refusal { standing: false, ..refusal })
             }
             Err(_) if !last => {
-                self.look_at = Some((Instant::now() + SETTLED, true));
+                let settled = if self.native.is_some() { SETTLED } else { UNCLOSED };
+                self.look_at = Some((Instant::now() + settled, true));
                 return;
             }
             Err(error) => {
@@ -237,20 +296,15 @@ impl Watching {
 
 fn says(kind: EventKind) -> Says {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => Says::Done,
-        EventKind::Modify(ModifyKind::Name(_)) => Says::Done,
-        EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(notify::event::MetadataKind::AccessTime)) => {
-            Says::Nothing
-        }
-        // A polled change was written at least one interval ago, or is looked at again.
-        EventKind::Modify(ModifyKind::Metadata(notify::event::MetadataKind::WriteTime)) => Says::Done,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Says::Done,
+        // Reading is no change, and we do it ourselves.
+        EventKind::Access(_) => Says::Nothing,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => Says::Done,
         _ => Says::Changing,
     }
 }
 
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }

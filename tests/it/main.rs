@@ -12,6 +12,7 @@ mod late;
 mod plugins;
 mod proxy;
 mod recovery;
+mod reload;
 mod support;
 mod swaps;
 mod tls;

@@ -62,6 +62,37 @@ fn a_detector_that_fails_costs_the_others_nothing() {
     }
 }
 
+#[test]
+fn a_detector_that_fails_in_its_trial_gets_no_tick() {
+    let expected = [
+        ("panic", "is too much for me"),
+        ("loop", "ran longer than 200 ms (plugins.call_deadline_ms)"),
+        ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
+        ("recurse", "call stack exhausted"),
+        ("nan", "broke the contract: confidence NaN is not in 0..=1"),
+        ("unreadable", "refuses in its trial the state that it has just saved"),
+    ];
+    for (how, reason) in expected {
+        let (_redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
+        let output = project.output(&["check"]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{how}");
+        assert!(said.contains("detector odd ") && said.contains("trial") && said.contains(reason), "{how}: {said}");
+        assert!(said.contains("config/config.toml:"), "{said}");
+    }
+}
+
+#[test]
+fn check_tells_what_a_tick_cost_in_its_trial() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let report: serde_json::Value = serde_json::from_str(&project.run(&["check", "--json"])).unwrap();
+    for detector in report["detectors"].as_array().unwrap() {
+        assert!(detector["trial_ns_per_tick"].as_u64().unwrap() > 0, "{detector}");
+    }
+    assert!(project.run(&["check"]).contains(" ns a tick in its trial"));
+}
+
 /// Lags of breakout's alerts in a market of 20,000 ticks a second, sorted, with `more` in the
 /// configuration; that its alerts are those of a run without, and what the log says.
 fn beside_breakout(more: &str) -> (Vec<u64>, String) {

@@ -3,8 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     env,
+    ffi::OsStr,
     fs::{self, File},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io::Write,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -94,6 +97,7 @@ impl Redis {
         let _ = fs::remove_file(&socket);
         // So that the same tests show what holds on Valkey, and on other versions.
         let program = env::var_os("TICKHOUND_TEST_SERVER").unwrap_or_else(|| "redis-server".into());
+        self.mend_appended(&program);
         let server = Command::new(program)
             .args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket"])
             .arg(&socket)
@@ -105,6 +109,27 @@ impl Redis {
             .spawn()
             .expect("redis-server is installed: apt-get install redis-server");
         self.server = Some(server);
+    }
+
+    /// As one should before a server that was killed is started again: a transaction that it was in the
+    /// middle of writing would else come to life one start later (README, "What is promised").
+    fn mend_appended(&self, program: &OsStr) {
+        let manifest = self.dir.path().join("appendonlydir/appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let valkey = Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().contains("valkey"));
+        let check = Command::new(program)
+            .arg0(if valkey { "valkey-check-aof" } else { "redis-check-aof" })
+            .arg("--fix")
+            .arg(manifest)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut check = check.unwrap();
+        // It asks whether it may; unless nothing is wrong, when it has gone by now.
+        let _ = check.stdin.take().unwrap().write_all(b"y\n");
+        assert!(check.wait().unwrap().success(), "the append-only file is mended");
     }
 
     /// Sends a signal by name, e.g. `STOP`.
@@ -377,6 +402,18 @@ pub fn misbehaving() -> &'static Path {
         assert!(status.success(), "the fixture builds");
         target.join("wasm32-unknown-unknown/release/misbehaving.wasm")
     })
+}
+
+/// The same plugin under another hash: with a custom section at the end, which says `tag`.
+pub fn release(plugin: &Path, tag: &str) -> Vec<u8> {
+    let mut bytes = fs::read(plugin).unwrap();
+    let name = b"release";
+    let length = 1 + name.len() + tag.len();
+    assert!(length < 128, "one byte of LEB128");
+    bytes.extend([0, length as u8, name.len() as u8]);
+    bytes.extend(name);
+    bytes.extend(tag.as_bytes());
+    bytes
 }
 
 /// What makes an alert the same alert: everything but when it was committed.

@@ -28,7 +28,8 @@ use tokio::sync::mpsc;
 use crate::{
     chaos::setting,
     support::{
-        ALERTS, Difference, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, shipped, wait_for,
+        ALERTS, Difference, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, release, shipped,
+        wait_for,
     },
 };
 
@@ -282,14 +283,14 @@ fn plugins_are_exchanged_while_ticks_flow() {
     host.wait_for_log("reading is ours");
     let feed = project.start(&["feed", "--simulate", "--symbols", "200", "--count", "100000000", "--rate", &rate]);
     wait_for("detectors are warm", || (redis.totals().get("alerts").copied().unwrap_or(0) > 10).then_some(()));
-    let shipped = std::fs::read(shipped("plugins/breakout.wasm")).unwrap();
+    let shipped = shipped("plugins/breakout.wasm");
     let (mut fresh, mut known) = (Vec::new(), Vec::new());
     for number in 0..count {
         // Every second time one that was there before, and is in the cache.
         let bytes = match number {
-            1 => shipped.clone(),
-            _ if number % 2 == 0 => with_custom_section(&shipped, &number.to_string()),
-            _ => with_custom_section(&shipped, &(number - 3).to_string()),
+            1 => std::fs::read(&shipped).unwrap(),
+            _ if number % 2 == 0 => release(&shipped, &number.to_string()),
+            _ => release(&shipped, &(number - 3).to_string()),
         };
         let dropped = Timestamp::now();
         std::fs::write(project.path("plugins/new"), bytes).unwrap();
@@ -327,17 +328,6 @@ fn in_force(log: &str, generation: usize) -> Option<(Timestamp, String)> {
     let mark = format!(" generation={generation} pause_us=");
     let line = log.lines().rev().find(|line| line.contains("in force: ") && line.contains(&mark))?;
     Some((line.split(' ').next()?.parse().unwrap(), line.to_owned()))
-}
-
-/// The same component with other bytes.
-fn with_custom_section(component: &[u8], text: &str) -> Vec<u8> {
-    let mut bytes = component.to_vec();
-    // Section 0; its length; the name's length and the name; what it holds. All short enough for one byte each.
-    let name = b"variant";
-    bytes.extend([0, (1 + name.len() + text.len()) as u8, name.len() as u8]);
-    bytes.extend(name);
-    bytes.extend(text.as_bytes());
-    bytes
 }
 
 fn length(redis: &Redis) -> u64 {

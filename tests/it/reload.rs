@@ -1,0 +1,329 @@
+//! Plugins and configuration that change under a running host: what it takes up, and what it refuses.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Host, Project, Redis, misbehaving, pause, release, shipped};
+
+const REFUSED: &str = "refused, what is in force goes on";
+
+/// A host that waits for ticks, and for changes.
+struct Running {
+    // In the order in which they end.
+    host: Host,
+    project: Project,
+    _redis: Redis,
+}
+
+impl Running {
+    fn start() -> Self {
+        Self::with(&[], |_| ())
+    }
+
+    fn with(variables: &[(&str, &str)], prepare: impl FnOnce(&Project)) -> Self {
+        let redis = Redis::start();
+        let project = Project::new(&redis);
+        prepare(&project);
+        let host = project.start_with(&["run", "--debug"], variables);
+        host.wait_for_log("reading is ours");
+        Self { project, host, _redis: redis }
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.host.log().matches(part).count()
+    }
+
+    /// Waits until the generation of that number is in force; returns which detectors were loaded for it.
+    fn wait_in_force(&self, number: u32) -> String {
+        self.host.wait_for_log(&format!(" generation={number} pause_us="));
+        let log = self.host.log();
+        let before = format!(" generation={} pause_us=", number - 1);
+        let since = log.split(before.as_str()).last().unwrap_or_default();
+        let since = since.split(&format!(" generation={number} pause_us=")).next().unwrap();
+        let since = since.rsplit("reading is ours").next().unwrap();
+        let loaded = since.lines().filter_map(|line| line.split_once("detector loaded detector=")?.1.split(' ').next());
+        loaded.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Waits until so many changes were refused; returns the last one's line.
+    fn wait_refused(&self, times: usize) -> String {
+        crate::support::wait_for(&format!("{times} refusals in:\n{}", self.host.log()), || {
+            (self.count(REFUSED) >= times).then_some(())
+        });
+        assert_eq!(self.count(REFUSED), times, "{}", self.host.log());
+        let log = self.host.log();
+        log.lines().rev().find(|line| line.contains(REFUSED)).unwrap().to_owned()
+    }
+
+    /// Puts a plugin where it belongs by renaming it, as a careful user does.
+    fn drop_in(&self, name: &str, bytes: &[u8]) {
+        let part = self.project.path(&format!("plugins/{name}.wasm.part"));
+        fs::write(&part, bytes).unwrap();
+        fs::rename(part, self.project.path(&format!("plugins/{name}.wasm"))).unwrap();
+    }
+}
+
+fn breakout(tag: &str) -> Vec<u8> {
+    release(&shipped("plugins/breakout.wasm"), tag)
+}
+
+#[test]
+fn a_plugin_that_is_renamed_or_copied_into_place_is_taken_up() {
+    let running = Running::start();
+    running.drop_in("breakout", &breakout("two"));
+    assert_eq!(running.wait_in_force(2), "breakout", "only what has changed");
+    let new = running.project.path("new.wasm");
+    fs::write(&new, breakout("three")).unwrap();
+    let copied = Command::new("cp").args([&new, &running.project.path("plugins/breakout.wasm")]).status().unwrap();
+    assert!(copied.success());
+    running.wait_in_force(3);
+    assert_eq!(running.count(REFUSED), 0);
+}
+
+#[test]
+fn the_same_content_again_is_no_change() {
+    let running = Running::start();
+    let file = running.project.path("plugins/breakout.wasm");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes).unwrap();
+    running.drop_in("breakout", &bytes);
+    let config = fs::read(running.project.path("config/config.toml")).unwrap();
+    fs::write(running.project.path("config/config.toml"), config).unwrap();
+    running.drop_in("momentum", &release(&shipped("plugins/momentum.wasm"), "two"));
+    assert_eq!(running.wait_in_force(2), "momentum");
+}
+
+#[test]
+fn a_plugin_that_grows_slowly_is_taken_when_it_is_whole() {
+    let running = Running::start();
+    let bytes = breakout("two");
+    let started = Instant::now();
+    let mut file = File::create(running.project.path("plugins/breakout.wasm")).unwrap();
+    for part in bytes.chunks(bytes.len() / 3 + 1) {
+        file.write_all(part).unwrap();
+        // Longer than a copy may rest.
+        (0..40).for_each(|_| pause());
+    }
+    let in_time = started.elapsed() < Duration::from_secs(2);
+    drop(file);
+    running.wait_in_force(2);
+    assert!(running.count(REFUSED) == 0 || !in_time, "{}", running.host.log());
+}
+
+#[test]
+fn a_damaged_plugin_is_refused_and_a_good_one_taken_after_it() {
+    let running = Running::start();
+    let bytes = breakout("two");
+    fs::write(running.project.path("plugins/breakout.wasm"), &bytes[..bytes.len() / 2]).unwrap();
+    let line = running.wait_refused(1);
+    assert!(
+        line.contains("damaged or cut off, copy it again") && line.contains("plugin of detector breakout"),
+        "{line}"
+    );
+    assert!(line.contains("config/config.toml:") && line.contains("generation=1"), "{line}");
+    running.drop_in("breakout", &bytes);
+    running.wait_in_force(2);
+    assert!(running.project.run(&["status"]).contains("and mended since: config/config.toml:"));
+    assert_eq!(running.count(REFUSED), 1);
+}
+
+#[test]
+fn what_is_no_file_is_refused_with_a_sentence() {
+    let running = Running::start();
+    let file = running.project.path("plugins/breakout.wasm");
+    fs::remove_file(&file).unwrap();
+    let line = running.wait_refused(1);
+    assert!(line.contains("what was loaded goes on, `enabled = false` stops it"), "{line}");
+    fs::create_dir(&file).unwrap();
+    assert!(running.wait_refused(2).contains("is no file"));
+    fs::remove_dir(&file).unwrap();
+    let outside = running.project.path("outside.wasm");
+    fs::write(&outside, breakout("two")).unwrap();
+    symlink(&outside, &file).unwrap();
+    let line = crate::support::wait_for("the link is refused", || {
+        let log = running.host.log();
+        log.lines().find(|line| line.contains("is a link out of the folder")).map(str::to_owned)
+    });
+    assert!(line.contains("plugins.follow_links = true"), "{line}");
+    fs::remove_file(&file).unwrap();
+    fs::write(running.project.path("plugins/inside.wasm"), breakout("three")).unwrap();
+    symlink("inside.wasm", &file).unwrap();
+    running.wait_in_force(2);
+}
+
+#[test]
+fn a_link_out_of_the_folder_is_followed_where_that_is_allowed() {
+    let running = Running::with(&[("TICKHOUND_PLUGINS__FOLLOW_LINKS", "true")], |_| ());
+    let outside = running.project.path("outside.wasm");
+    fs::write(&outside, breakout("two")).unwrap();
+    let link = running.project.path("plugins/link");
+    symlink(&outside, &link).unwrap();
+    fs::rename(link, running.project.path("plugins/breakout.wasm")).unwrap();
+    running.wait_in_force(2);
+    fs::write(&outside, breakout("three")).unwrap();
+    running.wait_in_force(3);
+}
+
+#[test]
+fn live_keys_are_taken_up_and_the_others_wait_for_a_restart() {
+    let running = Running::start();
+    running.project.configure_with("batch = 7", "[alerts]\nlog = false\nmaxlen = 5");
+    running.host.wait_for_log("config/config.toml:4:1: stream.batch needs a restart; until then it stays 500");
+    assert_eq!(running.wait_in_force(2), "", "no detector has changed");
+    running.host.wait_for_log("alerts.maxlen needs a restart; until then it stays 100000");
+    running.project.configure_with("batch = 7", "[plugins]\ncall_deadline_ms = 77");
+    assert_eq!(running.wait_in_force(3), "breakout momentum", "limits are every detector's");
+    running.project.configure_with("batch = 7", "[detectors.third]\nplugin = \"breakout\"");
+    assert_eq!(running.wait_in_force(4), "breakout momentum third");
+    running.project.configure_with("batch = 7", "[detectors.third]\nplugin = \"breakout\"\nenabled = false");
+    assert_eq!(running.wait_in_force(5), "");
+    assert_eq!(running.count("stream.batch needs a restart"), 1, "it is said once");
+    assert_eq!(running.count("compiled, or found in the cache"), 2, "nothing had to be compiled again");
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_refused_with_its_line() {
+    let running = Running::start();
+    running.project.configure("[detectors.third");
+    let line = running.wait_refused(1);
+    assert!(line.contains("config/config.toml:11:17"), "{line}");
+    running.project.configure("[detectors.third]\nplugin = \"breakout\"\n[detectors.third.params]\nwindw_s = 3");
+    assert!(running.wait_refused(2).contains("did you mean `window_s`?"));
+    running.project.write_config("");
+    assert!(running.wait_refused(3).contains("no detector is enabled"));
+    running.project.configure("[detectors.third]\nplugin = \"breakout\"");
+    assert_eq!(running.wait_in_force(2), "third");
+}
+
+#[test]
+fn of_a_change_with_anything_wrong_in_it_nothing_is_taken() {
+    let running = Running::start();
+    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    let change = |params: &str| {
+        running.project.configure(&format!(
+            "[detectors.first]\nplugin = \"breakout\"\n[detectors.odd]\nplugin = \"misbehaving\"\nparams = {{ {params} }}"
+        ));
+    };
+    change("how = \"panic\"");
+    let line = running.wait_refused(1);
+    assert!(line.contains("detector odd failed in its trial"), "{line}");
+    assert_eq!(running.count("in force: "), 0);
+    change("how = \"not\"");
+    assert_eq!(running.wait_in_force(2), "first odd");
+}
+
+#[test]
+fn variables_go_on_overriding_a_changed_file() {
+    let running = Running::with(&[("TICKHOUND_STREAM__BATCH", "9")], |_| ());
+    running.project.configure_with("batch = 7", "[alerts]\nlog_stale = true");
+    running.wait_in_force(2);
+    assert_eq!(running.count("needs a restart"), 0);
+}
+
+#[test]
+fn a_plugin_that_no_detector_uses_is_told_what_to_add() {
+    let running = Running::start();
+    running.drop_in("lonely", &breakout("lonely"));
+    running.host.wait_for_log("add [detectors.lonely] with plugin = \"lonely\"");
+    running.project.configure("[detectors.lonely]\nplugin = \"lonely\"");
+    assert_eq!(running.wait_in_force(2), "lonely");
+}
+
+#[test]
+fn an_editor_that_replaces_the_file_is_followed() {
+    let running = Running::start();
+    let (file, backup) = (running.project.path("config/config.toml"), running.project.path("config/config.toml~"));
+    for number in 2..4 {
+        fs::rename(&file, &backup).unwrap();
+        running.project.configure(&format!("[alerts]\nstale_after_ms = {number}"));
+        running.wait_in_force(number);
+    }
+    assert_eq!(running.count(REFUSED), 0);
+}
+
+/// As a mounted ConfigMap: the file is a link into `..data`, which is a link that is replaced.
+#[test]
+fn a_configuration_that_kubernetes_replaces_is_followed() {
+    let running = Running::with(&[], |project| {
+        let text = fs::read_to_string(project.path("config/config.toml")).unwrap();
+        fs::create_dir(project.path("config/..first")).unwrap();
+        fs::write(project.path("config/..first/config.toml"), text).unwrap();
+        symlink("..first", project.path("config/..data")).unwrap();
+        fs::remove_file(project.path("config/config.toml")).unwrap();
+        symlink("..data/config.toml", project.path("config/config.toml")).unwrap();
+    });
+    let config = |path: &str| running.project.path(&format!("config/{path}"));
+    let text = fs::read_to_string(config("config.toml")).unwrap();
+    fs::create_dir(config("..second")).unwrap();
+    fs::write(config("..second/config.toml"), format!("{text}[alerts]\nlog = false\n")).unwrap();
+    symlink("..second", config("..data_tmp")).unwrap();
+    fs::rename(config("..data_tmp"), config("..data")).unwrap();
+    fs::remove_dir_all(config("..first")).unwrap();
+    running.wait_in_force(2);
+    assert_eq!(running.count(REFUSED), 0);
+}
+
+#[test]
+fn a_folder_that_is_replaced_is_still_watched() {
+    let running = Running::start();
+    let (old, folder) = (running.project.path("old"), running.project.path("plugins"));
+    for number in 2..4 {
+        fs::rename(&folder, &old).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::copy(old.join("momentum.wasm"), folder.join("momentum.wasm")).unwrap();
+        running.drop_in("breakout", &breakout(&number.to_string()));
+        running.wait_in_force(number);
+        fs::remove_dir_all(&old).unwrap();
+    }
+}
+
+/// What polling must not miss: an older file of the same size.
+#[test]
+fn polling_sees_a_plugin_that_is_rolled_back() {
+    let running = Running::with(&[("TICKHOUND_PLUGINS__WATCH", "poll")], |project| {
+        fs::write(project.path("plugins/older"), breakout("older")).unwrap();
+        fs::write(project.path("plugins/breakout.wasm"), breakout("newer")).unwrap();
+    });
+    running.host.wait_for_log("watching for changes how=\"poll\"");
+    fs::rename(running.project.path("plugins/older"), running.project.path("plugins/breakout.wasm")).unwrap();
+    running.wait_in_force(2);
+}
+
+#[test]
+fn a_second_start_compiles_nothing() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let cached = |variables: &[(&str, &str)]| {
+        let mut host = project.start_with(&["run", "--drain", "--debug"], variables);
+        assert_eq!(host.wait(), Some(0));
+        (host.log().matches("cached=false").count(), host.log().matches("cached=true").count())
+    };
+    assert_eq!(cached(&[]), (2, 0));
+    assert!(project.path("plugins/.cache/modules").is_dir());
+    assert_eq!(cached(&[]), (0, 2));
+    assert_eq!(cached(&[("TICKHOUND_PLUGINS__CACHE", "")]), (2, 0));
+}
+
+#[test]
+fn a_cache_that_cannot_be_used_is_told_once_and_done_without() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::write(project.path("plugins/.cache"), "in the way").unwrap();
+    let log = project.run(&["run", "--drain"]);
+    assert_eq!(log.matches("plugins are compiled at each start").count(), 1, "{log}");
+    assert!(log.contains("drained"));
+}
+
+#[test]
+fn a_host_that_is_told_not_to_watch_does_not() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_PLUGINS__WATCH", "off")]);
+    assert_eq!(host.wait(), Some(0));
+    assert!(!host.log().contains("watching for changes"));
+}
