@@ -1,11 +1,28 @@
 //! A server that wants TLS, a client certificate, or a password; and what is said when it gets another.
 
-use std::{fs, net::TcpListener, process::Output};
+use std::{
+    env, fs,
+    net::TcpListener,
+    process::{Command, Output},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::Commands;
 
 use crate::support::{Project, Redis, STREAM, text, wait_for};
+
+/// Says so if the server that was chosen for these tests was built without TLS. The installed one has it.
+fn without_tls() -> bool {
+    let Some(server) = env::var_os("TICKHOUND_TEST_SERVER") else { return false };
+    // Without a certificate it ends at once, and says why.
+    let output = Command::new(&server).args(["--port", "0", "--tls-port", "1"]).output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let without = !said.contains("No tls-cert-file configured");
+    if without {
+        println!("{} was built without TLS; nothing is tested", server.display());
+    }
+    without
+}
 
 /// Signs certificates; its own is in a file of its name.
 struct Authority {
@@ -119,6 +136,9 @@ fn works(secured: &Secured) {
 
 #[test]
 fn ticks_are_worked_over_tls() {
+    if without_tls() {
+        return;
+    }
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
     secured.configure(&secured.url(), CA);
     works(&secured);
@@ -133,6 +153,9 @@ fn ticks_are_worked_over_tls() {
 
 #[test]
 fn a_server_that_asks_who_we_are_is_told() {
+    if without_tls() {
+        return;
+    }
     let ours = Authority::new("ours");
     let secured = Secured::start(&ours, "127.0.0.1", true);
     secured.configure(&secured.url(), MUTUAL);
@@ -157,6 +180,9 @@ fn a_server_that_asks_who_we_are_is_told() {
 
 #[test]
 fn a_server_that_can_not_be_trusted_is_refused() {
+    if without_tls() {
+        return;
+    }
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
     secured.configure(&secured.url(), "");
     for said in secured.refusals() {
@@ -182,6 +208,9 @@ fn a_server_that_can_not_be_trusted_is_refused() {
 
 #[test]
 fn a_certificate_for_another_host_is_refused() {
+    if without_tls() {
+        return;
+    }
     let secured = Secured::start(&Authority::new("ours"), "redis.example", false);
     secured.configure(&secured.url(), CA);
     for said in secured.refusals() {
@@ -192,6 +221,9 @@ fn a_certificate_for_another_host_is_refused() {
 
 #[test]
 fn the_wrong_kind_of_port_is_told() {
+    if without_tls() {
+        return;
+    }
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
     secured.configure(&format!("rediss://127.0.0.1:{}", secured.plain_port), CA);
     for said in secured.refusals() {
@@ -207,6 +239,9 @@ fn the_wrong_kind_of_port_is_told() {
 
 #[test]
 fn files_that_can_not_be_used_are_named() {
+    if without_tls() {
+        return;
+    }
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
     fs::write(secured.project.path("certs/empty.pem"), "nothing\n").unwrap();
     let cert = "tls_cert = \"certs/cert.pem\"";
@@ -237,6 +272,9 @@ fn files_that_can_not_be_used_are_named() {
 /// no output holds it.
 #[test]
 fn passwords_work_and_are_never_shown() {
+    if without_tls() {
+        return;
+    }
     const PASSWORD: &str = "s3cr3t";
     const WRONG: &str = "wr0ng";
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
