@@ -106,6 +106,9 @@ pub struct DetectorState {
     /// In the plugin's own encoding.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
+    /// Event time of the last alert in each direction, ns; 0 when there was none. The host's own.
+    #[serde(default)]
+    pub alerted: [u64; 3],
 }
 
 /// Packs and unpacks states; keeps the compressor's tables.
@@ -165,7 +168,8 @@ mod tests {
     use super::*;
 
     fn state() -> SymbolState {
-        let detector = DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes: vec![7; 5000] };
+        let detector =
+            DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes: vec![7; 5000], alerted: [1, 2, 3] };
         SymbolState { normalizer: vec![1, 2, 3], detectors: vec![detector] }
     }
 

@@ -47,6 +47,7 @@ pub struct Flight {
     /// Entries that must never be worked again.
     poison: Vec<EntryId>,
     found: Vec<Found>,
+    held_back: u64,
     faulted: Vec<Faulted>,
 }
 
@@ -86,6 +87,7 @@ impl Flight {
             lost: std::mem::take(&mut routed.lost),
             poison: Vec::new(),
             found: Vec::new(),
+            held_back: 0,
             faulted: Vec::new(),
         }
     }
@@ -154,6 +156,7 @@ impl Flight {
         debug_assert!(self.waiting > 0, "a shard answers each job once");
         self.waiting -= 1;
         self.found.append(&mut worked.found);
+        self.held_back += worked.held_back;
         self.faulted.append(&mut worked.faulted);
         self.saved.append(&mut worked.saved);
         self.took = self.took.max(worked.took);
@@ -174,8 +177,14 @@ impl Flight {
         touched.append(&mut self.lost);
         let (mut ordinal, mut last) = (0, None);
         let found = std::mem::take(&mut self.found);
-        commit.totals.alerts += found.len() as u64;
+        commit.totals.held_back += self.held_back;
         for found in found {
+            let spec = &self.generation.detectors[usize::from(found.detector)];
+            if !commit.rates.may_alert(&spec.name, found.time, spec.settings.max_alerts_per_minute) {
+                commit.totals.held_back += 1;
+                continue;
+            }
+            commit.totals.alerts += 1;
             let place = (found.entry, found.detector);
             ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
             last = Some(place);

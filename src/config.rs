@@ -301,6 +301,10 @@ pub struct DetectorConfig {
     pub symbols: Vec<String>,
     /// Detections below this confidence are dropped; 0..=1.
     pub min_confidence: f64,
+    /// After an alert of a symbol and direction, further ones are held back for so much event time, seconds; 0 = none is.
+    pub cooldown_s: f64,
+    /// Alerts beyond so many in a minute of event time, all symbols together, are held back; 0 = none is.
+    pub max_alerts_per_minute: u64,
     /// The plugin's own parameters; what is left out has the plugin's default.
     pub params: toml::Table,
 }
@@ -312,6 +316,8 @@ impl Default for DetectorConfig {
             enabled: true,
             symbols: vec!["*".into()],
             min_confidence: 0.6,
+            cooldown_s: 0.0,
+            max_alerts_per_minute: 0,
             params: toml::Table::new(),
         }
     }
@@ -433,6 +439,12 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
             (0.0..=1.0).contains(&confidence),
             "{}: detectors.{name}.min_confidence is {confidence}, expected 0 to 1",
             at("min_confidence")
+        );
+        let cooldown = detector.cooldown_s;
+        ensure!(
+            (0.0..=86_400.0).contains(&cooldown),
+            "{}: detectors.{name}.cooldown_s is {cooldown}, expected 0 to 86400",
+            at("cooldown_s")
         );
         ensure!(
             !detector.symbols.is_empty(),

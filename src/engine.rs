@@ -40,6 +40,7 @@ use crate::{
     ingest::Ingest,
     plugin::{Generation, Reload},
     position::{Position, Progress},
+    rate::Rates,
     retry::Retry,
     shard::{ShardHandle, Task, Worked},
     sink::Sinks,
@@ -80,6 +81,7 @@ pub struct Engine<S> {
     /// Entries in `flights`.
     in_flight: usize,
     totals: Totals,
+    rates: Rates,
     position: Position,
     /// Reads and visits so far, muted ones too.
     reads: u64,
@@ -130,6 +132,7 @@ impl<S: Stream> Engine<S> {
             flights: VecDeque::new(),
             in_flight: 0,
             totals: Totals::default(),
+            rates: Rates::default(),
             position: Position::default(),
             reads: 0,
             pace: Pace::new(Duration::from_millis(config.engine.checkpoint_every_ms)),
@@ -365,7 +368,7 @@ impl<S: Stream> Engine<S> {
         if let Some(commit) = self.position.take_unsettled() {
             return commit;
         }
-        let mut commit = Commit { totals: self.totals, ..Commit::default() };
+        let mut commit = Commit { totals: self.totals, rates: self.rates.clone(), ..Commit::default() };
         let now_ms = now_ms();
         while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
@@ -405,6 +408,7 @@ impl<S: Stream> Engine<S> {
         }
         self.position.committed(commit);
         self.totals = commit.totals;
+        self.rates = commit.rates.clone();
         self.in_flight -= commit.done.len();
         let Stats { completed, alerts, late, dead, lag_ms, .. } = &*self.stats;
         completed.fetch_add(commit.ticks, Relaxed);

@@ -33,6 +33,7 @@ pub mod normalize;
 pub mod plugin;
 pub mod position;
 pub mod publish;
+pub mod rate;
 pub mod receipt;
 mod retry;
 pub mod shard;

@@ -3,6 +3,7 @@
 //! Invariant: for each task that is to be answered, one [`Worked`] goes out, in the
 //! order of the tasks, whatever the detectors do.
 
+mod cooldown;
 mod journal;
 mod memory;
 mod mend;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 pub use self::swap::{Came, Warmed};
-use self::{journal::Journal, memory::Memory, slot::Slot};
+use self::{cooldown::Cooldowns, journal::Journal, memory::Memory, slot::Slot};
 use crate::{
     event::{Batch, CLOCK, Direction},
     ingest::Job,
@@ -71,6 +72,8 @@ pub struct Worked {
     pub read: u64,
     /// Detections at or above each detector's minimum confidence.
     pub found: Vec<Found>,
+    /// Detections that came too soon after an alert of their symbol and direction.
+    pub held_back: u64,
     /// Calls that did not end well.
     pub faulted: Vec<Faulted>,
     /// Detectors that lack a state that they should have, by index, with the reason.
@@ -213,12 +216,20 @@ struct Shard {
     slots: Vec<Slot>,
     memory: Memory,
     journal: Journal,
+    cooldowns: Cooldowns,
 }
 
 impl Shard {
     fn new(generation: &Generation, normalizer: Normalizer, memory: Memory) -> Self {
         let slots = generation.detectors.iter().map(|spec| Slot::new(spec.clone())).collect();
-        Self { symbols: Vec::new(), normalizer, slots, memory, journal: Journal::default() }
+        Self {
+            symbols: Vec::new(),
+            normalizer,
+            slots,
+            memory,
+            journal: Journal::default(),
+            cooldowns: Cooldowns::default(),
+        }
     }
 
     /// `counts`: faults are counted, and too many of them bring a detector into quarantine.
@@ -238,9 +249,12 @@ impl Shard {
             if let Some(reason) = slot.lacks.take() {
                 worked.cold.push((number as u16, reason));
             }
-            for found in detections {
-                if found.confidence >= slot.spec.min_confidence {
-                    worked.found.push(resolve(found, number as u16, &job.batch, &self.normalizer));
+            for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
+                let found = resolve(found, number as u16, &job.batch, &self.normalizer);
+                let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
+                match self.cooldowns.may_alert(name, found.symbol, found.direction, found.time, cooldown_s) {
+                    true => worked.found.push(found),
+                    false => worked.held_back += 1,
                 }
             }
         }

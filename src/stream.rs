@@ -18,6 +18,7 @@ use std::{
 use crate::{
     checkpoint::{Saved, Visit},
     event::{Alert, DeadLetter, Entries, EntryId},
+    rate::Rates,
 };
 
 /// Totals over the life of the partition's group, kept with each commit.
@@ -31,6 +32,8 @@ pub struct Totals {
     pub alerts: u64,
     /// Entries without any alert or dead letter.
     pub quiet: u64,
+    /// Detections that were held back: too soon after an alert of their symbol, or too many in a minute.
+    pub held_back: u64,
     /// Dead letters: entries that are no tick, and ticks on which a detector failed.
     pub dead: u64,
     /// Entries that were trimmed away before they were worked.
@@ -65,6 +68,8 @@ pub struct Commit {
     pub visit: Option<Visit>,
     /// The entry that is about to be tried again, and how often that has been done.
     pub attempt: Option<(EntryId, u64)>,
+    /// What has been raised of late, this commit included.
+    pub rates: Rates,
     /// How the host is doing, for onlookers, as JSON.
     pub receipt: Option<Arc<str>>,
 }
@@ -164,6 +169,8 @@ pub struct Acquired {
     pub attempt: Option<(EntryId, u64)>,
     /// Detectors whose states are all saved, with what must be the same to read them.
     pub complete: BTreeMap<String, u64>,
+    /// As of the last commit.
+    pub rates: Rates,
 }
 
 /// What was taken over from other consumers of the group.
@@ -179,7 +186,7 @@ pub struct Adopted {
 #[derive(Debug)]
 pub enum Acquire {
     /// It is ours.
-    Owned(Acquired),
+    Owned(Box<Acquired>),
     /// Another host owns it; its name, and when to look again.
     Held {
         /// Host and process.

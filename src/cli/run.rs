@@ -56,6 +56,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         info!(
             entries = totals.entries,
             alerts = totals.alerts,
+            held_back = totals.held_back,
             dead = totals.dead,
             lost = totals.lost,
             "totals of the group"

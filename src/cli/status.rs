@@ -203,12 +203,13 @@ fn print(report: &Report) {
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago)));
     println!("last commit: {committed}");
     println!(
-        "worked: {} entries = {} with alerts or set aside + {} quiet + {} lost to trimming; {} alerts, {} dead",
+        "worked: {} entries = {} with alerts or set aside + {} quiet + {} lost to trimming; {} alerts, {} held back, {} dead",
         totals.entries,
         totals.entries.saturating_sub(totals.quiet + totals.lost),
         totals.quiet,
         totals.lost,
         totals.alerts,
+        totals.held_back,
         totals.dead,
     );
     if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {

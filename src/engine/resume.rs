@@ -30,7 +30,7 @@ impl<S: Stream> Engine<S> {
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
                     info!(epoch = acquired.epoch, "reading is ours");
-                    return Ok(Some(acquired));
+                    return Ok(Some(*acquired));
                 }
                 Ok(Acquire::Held { by, retry_in }) => {
                     retry.reached();
@@ -95,6 +95,7 @@ impl<S: Stream> Engine<S> {
                 self.flights.clear();
                 self.in_flight = 0;
                 self.totals = acquired.totals;
+                self.rates = acquired.rates.clone();
                 // A recovery that did not come to its end ended the process: something in it may again.
                 let careful = if acquired.attempt.is_some() { self.config.engine.backlog } else { 0 };
                 self.trial = Trial { first: true, careful, attempt: acquired.attempt };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
 use tracing::warn;
 
-use super::{Faulted, SavedSymbol, Shard, Slot, Worked};
+use super::{Cooldowns, Faulted, SavedSymbol, Shard, Slot, Worked};
 use crate::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, chunk_of},
     event::CLOCK,
@@ -144,9 +144,9 @@ impl Shard {
         if self.slots[number].instance.is_none() {
             return;
         }
-        let Err(fault) = self.slots[number].save(due, states) else { return };
+        let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
         // Once more, since it may have been short of time.
-        let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, states));
+        let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
         let quarantined = again.is_err() && {
             let slot = &mut self.slots[number];
             slot.instance = None;
@@ -168,6 +168,9 @@ impl Shard {
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
+                    for state in &detectors {
+                        self.cooldowns.restore(&state.detector, id, state.alerted);
+                    }
                     self.memory.kept[id as usize] = Some(packed.into());
                     states.push((id, name.clone(), detectors));
                 }
@@ -187,13 +190,18 @@ impl Shard {
 
 impl Slot {
     /// Adds what it remembers of the symbols.
-    fn save(&mut self, due: &[(u32, Arc<str>)], states: &mut FxHashMap<u32, Vec<DetectorState>>) -> Result<(), Fault> {
+    fn save(
+        &mut self,
+        due: &[(u32, Arc<str>)],
+        cooldowns: &Cooldowns,
+        states: &mut FxHashMap<u32, Vec<DetectorState>>,
+    ) -> Result<(), Fault> {
         let ids: Vec<u32> = due.iter().filter(|(_, name)| self.spec.wants(name)).map(|(id, _)| *id).collect();
         self.move_over(ids.iter().copied())?;
         let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
         for (id, bytes) in instance.save(&ids)? {
-            let detector = self.spec.name.clone();
-            states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes });
+            let (detector, alerted) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
+            states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes, alerted });
         }
         Ok(())
     }

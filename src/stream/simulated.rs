@@ -88,7 +88,7 @@ impl Stream for SimulatedStream {
     }
 
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
-        Ok(Acquire::Owned(Acquired { epoch: 1, ..Acquired::default() }))
+        Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
     }
 
     async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {

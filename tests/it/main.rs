@@ -8,6 +8,7 @@ mod cli;
 mod dead;
 mod faults;
 mod flow;
+mod hygiene;
 mod late;
 mod plugins;
 mod proxy;

@@ -46,8 +46,9 @@ impl RedisStream {
         check_epoch(replies.last(), epoch)?;
         self.session = Some(Session { steps, waits, epoch });
         self.owned_before = true;
-        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, .. } = checkpoint;
-        Ok(Acquire::Owned(Acquired {
+        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, rates, .. } =
+            checkpoint;
+        Ok(Acquire::Owned(Box::new(Acquired {
             epoch,
             totals,
             committed_under,
@@ -58,7 +59,8 @@ impl RedisStream {
             last_delivered,
             attempt,
             complete,
-        }))
+            rates,
+        })))
     }
 
     /// What would break the promise later is refused now.

@@ -6,6 +6,7 @@ use redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};
 
 use crate::{
     event::{Entries, EntryId},
+    rate::Rates,
     stream::{Clock, Commit, Extent, Totals},
 };
 
@@ -26,6 +27,8 @@ pub(super) struct Checkpoint {
     pub(super) attempt: Option<(EntryId, u64)>,
     /// Detectors whose states are all saved, with what must be the same to read them.
     pub(super) complete: BTreeMap<String, u64>,
+    /// What has been raised of late.
+    pub(super) rates: Rates,
     /// When the commit was made, ms since the Unix epoch, by the owner's clock.
     pub(super) at_ms: u64,
 }
@@ -33,12 +36,18 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// The command that writes it.
     pub(super) fn write(key: &str, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
-        let Totals { commits, entries, alerts, quiet, dead, lost, state_gap } = commit.totals;
+        let Totals { commits, entries, alerts, quiet, held_back, dead, lost, state_gap } = commit.totals;
         let mut write = cmd("HSET");
         write.arg(key).arg("last").arg(commit.newest.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
         write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
         write.arg("quiet").arg(quiet).arg("dead").arg(dead).arg("lost").arg(lost);
-        write.arg("state_gap").arg(state_gap);
+        write
+            .arg("state_gap")
+            .arg(state_gap)
+            .arg("held_back")
+            .arg(held_back)
+            .arg("rates")
+            .arg(commit.rates.to_string());
         write.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
@@ -64,6 +73,7 @@ impl FromRedisValue for Checkpoint {
                 entries: number("entries"),
                 alerts: number("alerts"),
                 quiet: number("quiet"),
+                held_back: number("held_back"),
                 dead: number("dead"),
                 lost: number("lost"),
                 state_gap: number("state_gap"),
@@ -82,6 +92,7 @@ impl FromRedisValue for Checkpoint {
                 let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
                 pairs.filter_map(|(name, schema)| Some((name.to_owned(), schema.parse().ok()?))).collect()
             }),
+            rates: fields.get("rates").map_or_else(Rates::default, |text| text.parse().unwrap_or_default()),
             at_ms: number("at_ms"),
         })
     }
