@@ -7,7 +7,9 @@ mod check;
 mod dead;
 mod demo;
 mod feed;
+mod promote;
 mod run;
+mod shadow;
 mod status;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -64,6 +66,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Look at what was set aside, and give it back to the stream or drop it.
     Dead(dead::DeadArgs),
+    /// Compare shadows with the detectors that they follow.
+    Shadow(shadow::ShadowArgs),
+    /// Make a shadow live.
+    Promote(promote::PromoteArgs),
     /// See the whole engine work on a simulated market; needs no Redis.
     Demo(demo::DemoArgs),
 }
@@ -85,6 +91,8 @@ impl Cli {
             Command::Status(args) => status::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),
             Command::Dead(args) => dead::run(args, &load()?),
+            Command::Shadow(args) => shadow::run(args, &load()?),
+            Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),
         }
     }
@@ -97,7 +105,7 @@ impl Cli {
         let (runs, level) = match &self.command {
             Command::Run(_) => (true, "info"),
             Command::Demo(args) => (!args.json, "info"),
-            Command::Feed(_) | Command::Status(_) | Command::Check(_) | Command::Dead(_) => (false, "warn"),
+            _ => (false, "warn"),
         };
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

@@ -184,13 +184,19 @@ impl Flight {
                 commit.totals.held_back += 1;
                 continue;
             }
-            commit.totals.alerts += 1;
+            let shadow_of = spec.settings.shadow_of.clone();
             let place = (found.entry, found.detector);
             ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
             last = Some(place);
             let alert = self.alert(found, ordinal, ingest, now_ms);
-            touched.push(alert.entry);
-            commit.alerts.push(alert);
+            if shadow_of.is_empty() {
+                commit.totals.alerts += 1;
+                touched.push(alert.entry);
+                commit.alerts.push(alert);
+            } else {
+                commit.totals.shadow_alerts += 1;
+                commit.shadow_alerts.push((shadow_of, alert));
+            }
         }
         touched.sort_unstable();
         touched.dedup();

@@ -253,6 +253,8 @@ pub struct AlertsConfig {
     pub maxlen: usize,
     /// An alert that comes later than this after its entry's arrival is marked as stale, ms; 0 = none is.
     pub stale_after_ms: u64,
+    /// Redis Stream for alerts of shadows; it keeps as many.
+    pub shadow_stream: String,
     /// Write a `DETECTED` line to the log for each.
     pub log: bool,
     /// Also for each stale one; else the log only tells how many there were.
@@ -265,6 +267,7 @@ impl Default for AlertsConfig {
     fn default() -> Self {
         Self {
             stream: "alerts:intraday".into(),
+            shadow_stream: "alerts:intraday:shadow".into(),
             maxlen: 100_000,
             // Above any pause that a busy day brings, below what makes an intraday alert worthless.
             stale_after_ms: 60_000,
@@ -299,6 +302,8 @@ pub struct DetectorConfig {
     pub enabled: bool,
     /// Symbols it sees; `*` stands for any text, `?` for one character.
     pub symbols: Vec<String>,
+    /// The detector that it runs beside, its alerts kept apart; empty = it is live.
+    pub shadow_of: String,
     /// Detections below this confidence are dropped; 0..=1.
     pub min_confidence: f64,
     /// After an alert of a symbol and direction, further ones are held back for so much event time, seconds; 0 = none is.
@@ -315,6 +320,7 @@ impl Default for DetectorConfig {
             plugin: String::new(),
             enabled: true,
             symbols: vec!["*".into()],
+            shadow_of: String::new(),
             min_confidence: 0.6,
             cooldown_s: 0.0,
             max_alerts_per_minute: 0,
@@ -359,6 +365,14 @@ pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) ->
 /// When the text is not valid; a test sees to it that it is.
 pub fn shipped(text: &str) -> Result<Loaded> {
     parse(Path::new(DEFAULT_FILE), text.to_owned(), std::iter::empty())
+}
+
+/// A configuration from its text, as if `file` held it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_text(file: &Path, text: &str) -> Result<Loaded> {
+    parse(file, text.to_owned(), std::iter::empty())
 }
 
 fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
@@ -418,7 +432,9 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     let memory = config.plugins.memory_max_mib;
     let at = source.at(&["plugins", "memory_max_mib"]);
     ensure!((1..=4096).contains(&memory), "{at}: plugins.memory_max_mib is {memory}, expected 1 to 4096");
-    ensure!(!config.alerts.stream.is_empty(), "{}: alerts.stream is empty", source.at(&["alerts", "stream"]));
+    for (key, stream) in [("stream", &config.alerts.stream), ("shadow_stream", &config.alerts.shadow_stream)] {
+        ensure!(!stream.is_empty(), "{}: alerts.{key} is empty", source.at(&["alerts", key]));
+    }
     for (name, detector) in &config.detectors {
         let at = |key| source.at(&["detectors", name, key]);
         // The name is part of every alert's id, where `/` separates.
@@ -433,6 +449,13 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
             at("plugin"),
             detector.plugin,
             config.plugins.dir.display()
+        );
+        let shadow_of = &detector.shadow_of;
+        let followed = config.detectors.get(shadow_of).is_some_and(|live| live.shadow_of.is_empty());
+        ensure!(
+            shadow_of.is_empty() || (followed && shadow_of != name),
+            "{}: detectors.{name}.shadow_of is `{shadow_of}`, expected the name of a detector that is no shadow itself",
+            at("shadow_of")
         );
         let confidence = detector.min_confidence;
         ensure!(

@@ -34,6 +34,8 @@ pub struct Receipt {
 pub struct DetectorReceipt {
     /// As in `[detectors.NAME]`.
     pub name: String,
+    /// The detector that it is a shadow of; empty if it is live.
+    pub shadow_of: String,
     /// Name of its plugin, as the plugin has it.
     pub plugin: String,
     /// Version of the plugin.

@@ -32,6 +32,8 @@ pub struct Totals {
     pub alerts: u64,
     /// Entries without any alert or dead letter.
     pub quiet: u64,
+    /// Alerts of shadows.
+    pub shadow_alerts: u64,
     /// Detections that were held back: too soon after an alert of their symbol, or too many in a minute.
     pub held_back: u64,
     /// Dead letters: entries that are no tick, and ticks on which a detector failed.
@@ -48,6 +50,8 @@ pub struct Totals {
 pub struct Commit {
     /// In entry order, then in the order of the detectors' names.
     pub alerts: Vec<Alert>,
+    /// Alerts of shadows, and whom each follows; they go elsewhere.
+    pub shadow_alerts: Vec<(String, Alert)>,
     /// Entries and ticks set aside.
     pub dead_letters: Vec<DeadLetter>,
     /// Entries to acknowledge, in stream order.

@@ -240,7 +240,10 @@ fn print_receipt(receipt: &Receipt) {
         let cost = detector.ns_per_tick.map_or_else(String::new, |ns| format!(", {ns} ns/tick"));
         println!(
             "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}",
-            detector.name,
+            match detector.shadow_of.is_empty() {
+                true => detector.name.clone(),
+                false => format!("{} (shadow of {})", detector.name, detector.shadow_of),
+            },
             detector.plugin,
             detector.version,
             detector.file,

@@ -298,6 +298,7 @@ impl Standing {
         let quarantine = self.quarantines.get(&spec.name).filter(|_| spec.health.is_quarantined());
         DetectorReceipt {
             name: spec.name.clone(),
+            shadow_of: spec.settings.shadow_of.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
             file: spec.plugin.file.display().to_string(),

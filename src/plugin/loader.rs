@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
-use crate::config::{self, Differs, Loaded};
+use crate::config::{self, DetectorConfig, Differs, Loaded};
 
 /// Makes generations, one after the other.
 pub struct Loader {
@@ -61,7 +61,7 @@ impl Loader {
 
     /// Whether an enabled detector uses the plugin.
     pub fn uses(&self, plugin: &str) -> bool {
-        self.loaded.config.detectors.values().any(|detector| detector.enabled && detector.plugin == plugin)
+        with_next(&self.loaded).config.detectors.values().any(|detector| detector.enabled && detector.plugin == plugin)
     }
 
     /// Looks again. `Ok(true)`: there is a newer generation.
@@ -95,12 +95,37 @@ impl Loader {
     }
 }
 
+/// What stands behind a plugin's name if it is the next version of another.
+const NEXT: &str = ".next";
+
+/// The plugin that one is the next version of, if it is.
+pub fn next_of(plugin: &str) -> Option<&str> {
+    plugin.strip_suffix(NEXT)
+}
+
+/// The configuration with a shadow `NAME-next` for each enabled detector beside whose plugin `X.wasm`
+/// there is an `X.next.wasm`; with its settings, and unless it has a table.
+pub fn with_next(loaded: &Loaded) -> Loaded {
+    let mut with = loaded.clone();
+    let dir = loaded.resolve(&loaded.config.plugins.dir);
+    let live = loaded.config.detectors.iter().filter(|(_, live)| live.enabled && live.shadow_of.is_empty());
+    for (name, live) in live {
+        let plugin = format!("{}{NEXT}", live.plugin);
+        if dir.join(format!("{plugin}.wasm")).exists() {
+            let shadow = DetectorConfig { plugin, shadow_of: name.clone(), ..live.clone() };
+            with.config.detectors.entry(format!("{name}-next")).or_insert(shadow);
+        }
+    }
+    with
+}
+
 fn build(
     runtime: &Runtime,
     loaded: &Loaded,
     column_names: &[String],
     before: Option<&Generation>,
 ) -> Result<Generation> {
+    let loaded = &with_next(loaded);
     let plugins = &loaded.config.plugins;
     let folder = Folder { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links };
     let mut known: Vec<Arc<Plugin>> =

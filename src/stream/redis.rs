@@ -20,6 +20,7 @@ mod keys;
 mod lease;
 mod owed;
 mod reply;
+mod reported;
 mod state;
 mod survey;
 mod tls;
@@ -37,6 +38,7 @@ pub use self::{
     client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
     keys::Keys,
+    reported::{Reported, alerts_of},
     survey::{SavedState, Survey, survey},
 };
 use self::{
@@ -135,6 +137,13 @@ impl RedisStream {
                 pipe.arg(name).arg(value);
             }
         }
+        for (shadow_of, alert) in &commit.shadow_alerts {
+            add_to(&mut pipe, &self.alerts.shadow_stream, self.alerts.maxlen);
+            for (name, value) in alert.fields() {
+                pipe.arg(name).arg(value);
+            }
+            pipe.arg("shadow_of").arg(shadow_of);
+        }
         if !commit.done.is_empty() {
             pipe.cmd("XACK").arg(&self.config.key).arg(&self.config.group);
             for id in &commit.done {
@@ -210,7 +219,7 @@ impl Stream for RedisStream {
             _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
         };
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
-        let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len();
+        let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len() + commit.shadow_alerts.len();
         let commands = pipe.cmd_iter().skip(1).zip(results).take(publishes);
         self.owed = commands.filter(|(_, result)| is_error(result)).map(|(publish, _)| publish.clone()).collect();
         if !self.owed.is_empty() {

@@ -23,7 +23,7 @@ use tickhound::simulate::{Layout, Renderer, SimConfig, Simulator};
 
 use crate::support::{
     ALERTS, DEAD, Difference, Host, Project, REFERENCE_ALERTS, REFERENCE_DEAD, Redis, STREAM, difference, misbehaving,
-    pause, wait_for,
+    pause, release, wait_for,
 };
 
 const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
@@ -68,10 +68,11 @@ fn chaos() {
     let totals = redis.totals();
     let total = |name: &str| totals.get(name).copied().unwrap_or(0);
     let alerted = entries - total("quiet").min(entries);
-    let Done { owner_kills, kills, pauses, stops, server_restarts, cuts, flushes } = done;
+    let Done { owner_kills, kills, pauses, stops, server_restarts, cuts, flushes, swaps } = done;
     println!("chaos, seed {seed}, {seconds} s, {hosts} hosts");
     println!("  done:    {kills} kills, {owner_kills} of them of the owner; {pauses} pauses, {stops} stops,");
-    println!("           {server_restarts} server restarts, {cuts} connections cut, scripts flushed {flushes} times");
+    println!("           {server_restarts} server restarts, {cuts} connections cut, scripts flushed {flushes} times,");
+    println!("           plugin exchanged {swaps} times");
     println!("  entries: {entries}, {fed} were fed; {} worked, {pending} pending", total("entries"));
     println!("           {alerted} with alerts or set aside, {} quiet", total("quiet"));
     println!(
@@ -88,7 +89,7 @@ fn chaos() {
         "alerted": alerted, "quiet": total("quiet"), "alerts": total("alerts"), "dead": total("dead"),
         "dead_are_the_same": dead_are_the_same, "pending": pending, "lost": lost, "twice": twice, "extra": extra,
         "different": different, "displaced": displaced, "kills": kills, "owner_kills": owner_kills, "pauses": pauses,
-        "stops": stops, "server_restarts": server_restarts, "cuts": cuts, "script_flushes": flushes,
+        "stops": stops, "server_restarts": server_restarts, "cuts": cuts, "script_flushes": flushes, "swaps": swaps,
     });
     println!("{account}");
     assert!(owner_kills > 0 && server_restarts > 0 && pauses > 0, "that was no chaos");
@@ -113,6 +114,8 @@ struct Done {
     server_restarts: u32,
     cuts: u64,
     flushes: u32,
+    /// Of the plugin.
+    swaps: u32,
 }
 
 struct Chaos {
@@ -157,7 +160,7 @@ impl Chaos {
         if self.owner_dies_at < Instant::now() {
             return self.kill_owner();
         }
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=2 => self.kill_owner(),
             3..=4 => self.kill(any),
             5..=6 => {
@@ -186,6 +189,12 @@ impl Chaos {
                 self.done.server_restarts += 1;
             }
             10 => {
+                self.done.swaps += 1;
+                let (new, plugin) = (self.project.path("plugins/new"), self.project.path("plugins/misbehaving.wasm"));
+                std::fs::write(&new, release(misbehaving(), &self.done.swaps.to_string())).unwrap();
+                std::fs::rename(new, plugin).unwrap();
+            }
+            11 => {
                 let mut connection = self.redis.connect();
                 let cut: u64 = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
                 self.done.cuts += cut;

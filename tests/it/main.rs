@@ -14,6 +14,7 @@ mod plugins;
 mod proxy;
 mod recovery;
 mod reload;
+mod shadow;
 mod support;
 mod swaps;
 mod tls;

@@ -72,6 +72,7 @@ impl RedisStream {
         let expected = [
             (&self.config.key, "stream"),
             (&self.alerts.stream, "stream"),
+            (&self.alerts.shadow_stream, "stream"),
             (&self.keys.dead, "stream"),
             (&self.keys.lease, "string"),
             (&self.keys.epoch, "string"),

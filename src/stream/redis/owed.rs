@@ -10,7 +10,7 @@ use crate::stream::StreamError;
 impl RedisStream {
     /// What is owed may have been published by a step whose answer was lost: then it is owed no more.
     pub(super) async fn settle_owed(&mut self, connection: &mut MultiplexedConnection) -> Result<(), StreamError> {
-        for key in [&self.alerts.stream, &self.keys.dead] {
+        for key in [&self.alerts.stream, &self.alerts.shadow_stream, &self.keys.dead] {
             let mut end = "+".to_owned();
             while self.owed.iter().any(|publish| publish.args_iter().any(|arg| arg == Arg::Simple(key.as_bytes()))) {
                 let mut page = cmd("XREVRANGE");

@@ -36,7 +36,7 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// The command that writes it.
     pub(super) fn write(key: &str, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
-        let Totals { commits, entries, alerts, quiet, held_back, dead, lost, state_gap } = commit.totals;
+        let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
         let mut write = cmd("HSET");
         write.arg(key).arg("last").arg(commit.newest.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
         write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
@@ -48,6 +48,7 @@ impl Checkpoint {
             .arg(held_back)
             .arg("rates")
             .arg(commit.rates.to_string());
+        write.arg("shadow_alerts").arg(shadow_alerts);
         write.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
@@ -73,6 +74,7 @@ impl FromRedisValue for Checkpoint {
                 entries: number("entries"),
                 alerts: number("alerts"),
                 quiet: number("quiet"),
+                shadow_alerts: number("shadow_alerts"),
                 held_back: number("held_back"),
                 dead: number("dead"),
                 lost: number("lost"),

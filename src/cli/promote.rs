@@ -1,0 +1,111 @@
+//! `tickhound promote`: makes a shadow live. A host that runs takes it up by itself.
+
+use std::{fs, io::Write, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use toml_edit::{DocumentMut, Item, Table};
+
+use crate::{
+    config::{self, DetectorConfig, Loaded},
+    plugin::loader::{next_of, with_next},
+};
+
+/// Keys that the live detector takes over from its shadow.
+const TAKEN: [&str; 6] = ["plugin", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tickhound promote breakout-next    # plugins/breakout.next.wasm becomes plugins/breakout.wasm\n  \
+                  tickhound promote bolder --dry-run # [detectors.bolder] has shadow_of = \"breakout\""
+)]
+pub(super) struct PromoteArgs {
+    /// Name of the shadow.
+    name: String,
+    /// Only tell what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &PromoteArgs, loaded: &Loaded) -> Result<ExitCode> {
+    let name = args.name.as_str();
+    match loaded.config.detectors.get(name) {
+        Some(shadow) => promote_table(name, shadow, loaded, args.dry_run)?,
+        None => promote_file(name, loaded, args.dry_run)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `X.next.wasm` takes the place of `X.wasm`, which is kept under a name that is no plugin's.
+fn promote_file(name: &str, loaded: &Loaded, dry_run: bool) -> Result<()> {
+    let with_next = with_next(loaded);
+    let Some(shadow) = with_next.config.detectors.get(name) else {
+        bail!("{name} is no shadow: there is neither [detectors.{name}] nor a PLUGIN.next.wasm for it");
+    };
+    let dir = loaded.resolve(&loaded.config.plugins.dir);
+    let plugin = next_of(&shadow.plugin).context("a shadow without a table has a plugin of its own")?;
+    let [next, live] = [&shadow.plugin, plugin].map(|name| dir.join(format!("{name}.wasm")));
+    let kept = dir.join(format!("{plugin}.wasm.previous"));
+    println!("{} -> {} (the one before is kept as {})", next.display(), live.display(), kept.display());
+    if dry_run {
+        return Ok(());
+    }
+    fs::copy(&live, &kept).with_context(|| format!("can't keep {}", live.display()))?;
+    fs::rename(&next, &live).with_context(|| format!("can't move {}", next.display()))
+}
+
+/// The live detector's table takes over what the shadow's has, and the shadow's goes.
+fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &Loaded, dry_run: bool) -> Result<()> {
+    let live = shadow.shadow_of.as_str();
+    ensure!(!live.is_empty(), "{name} is no shadow: its table has no shadow_of");
+    let file = loaded.source.file();
+    let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+    let mut document: DocumentMut = text.parse().with_context(|| format!("can't read {}", file.display()))?;
+    let detectors = document.get_mut("detectors").and_then(Item::as_table_like_mut);
+    let detectors = detectors.context("the file has no [detectors] of its own; edit it by hand")?;
+    let from =
+        detectors.get(name).and_then(Item::as_table_like).map(|table| TAKEN.map(|key| (key, table.get(key).cloned())));
+    let from = from.with_context(|| format!("[detectors.{name}] is not in the file; edit it by hand"))?;
+    if detectors.get(live).is_none() {
+        detectors.insert(live, Item::Table(Table::new()));
+    }
+    let table = detectors.get_mut(live).and_then(Item::as_table_like_mut);
+    let table = table.with_context(|| format!("[detectors.{live}] is no table"))?;
+    for (key, item) in from {
+        match item {
+            // What is there keeps its comment.
+            Some(Item::Value(value)) if table.get(key).is_some_and(Item::is_value) => {
+                if let Some(Item::Value(before)) = table.get_mut(key) {
+                    let decor = before.decor().clone();
+                    *before = value;
+                    *before.decor_mut() = decor;
+                }
+            }
+            Some(item) => drop(table.insert(key, item)),
+            None => drop(table.remove(key)),
+        }
+    }
+    detectors.remove(name);
+    let text = document.to_string();
+    config::parse_text(file, &text).context("the configuration would not be valid; nothing was changed")?;
+    println!("[detectors.{live}] takes over what [detectors.{name}] has, which is removed from {}", file.display());
+    if dry_run {
+        print!("{text}");
+        return Ok(());
+    }
+    replace(file, &text)
+}
+
+/// Whole or not at all.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    // A link stays one.
+    let file = file.canonicalize()?;
+    let new = file.with_extension("toml.new");
+    let write = || {
+        let mut open = fs::File::create(&new)?;
+        open.write_all(text.as_bytes())?;
+        open.sync_all()?;
+        fs::set_permissions(&new, fs::metadata(&file)?.permissions())?;
+        fs::rename(&new, &file)
+    };
+    write().with_context(|| format!("can't write {}", file.display()))
+}
