@@ -50,6 +50,8 @@ struct Quarantine {
     times: u32,
     until: Instant,
     until_ms: u64,
+    /// It is being tried again.
+    probing: bool,
 }
 
 impl<S: Stream> Engine<S> {
@@ -108,10 +110,11 @@ impl<S: Stream> Engine<S> {
             }
         }
         let now = Instant::now();
-        let over = self.standing.quarantines.values_mut().find(|quarantine| quarantine.until <= now);
-        let Some(quarantine) = over else { return };
-        // Should it fail again before it is back, the next attempt comes no sooner.
-        quarantine.until = now + QUARANTINE_MAX;
+        let mut quarantines = self.standing.quarantines.values_mut();
+        let Some(quarantine) = quarantines.find(|quarantine| quarantine.until <= now && !quarantine.probing) else {
+            return;
+        };
+        quarantine.probing = true;
         let name = quarantine.spec.name.clone();
         let Some(index) = self.target.detectors.iter().position(|spec| Arc::ptr_eq(spec, &quarantine.spec)) else {
             self.standing.quarantines.remove(&name);
@@ -221,12 +224,18 @@ impl<S: Stream> Engine<S> {
             }
             if *quarantined {
                 let before = self.standing.quarantines.get(&spec.name);
-                let times = before.filter(|before| Arc::ptr_eq(&before.spec, spec)).map_or(0, |before| before.times);
+                let before = before.filter(|before| Arc::ptr_eq(&before.spec, spec));
+                if before.is_some_and(|before| !before.probing) {
+                    // Another shard was in the middle of it.
+                    continue;
+                }
+                let times = before.map_or(0, |before| before.times);
                 let wait = QUARANTINE_MIN.saturating_mul(1 << times.min(16)).min(QUARANTINE_MAX);
                 warn!(detector = %spec.name, wait_s = wait.as_secs(), "it failed too often (plugins.faults); it is given no ticks for a while");
                 let until_ms = now_ms() + wait.as_millis() as u64;
-                let quarantine = Quarantine { spec: spec.clone(), times: times + 1, until: now + wait, until_ms };
-                self.standing.quarantines.insert(spec.name.clone(), quarantine);
+                let (spec, until) = (spec.clone(), now + wait);
+                let quarantine = Quarantine { spec, times: times + 1, until, until_ms, probing: false };
+                self.standing.quarantines.insert(quarantine.spec.name.clone(), quarantine);
             }
         }
         for (detector, reason) in &worked.cold {
@@ -247,6 +256,7 @@ impl<S: Stream> Engine<S> {
         for quarantine in self.standing.quarantines.values_mut().filter(|q| names.contains(&q.spec.name)) {
             let wait = QUARANTINE_MIN.saturating_mul(1 << quarantine.times.min(16)).min(QUARANTINE_MAX);
             quarantine.times += 1;
+            quarantine.probing = false;
             (quarantine.until, quarantine.until_ms) = (now + wait, now_ms() + wait.as_millis() as u64);
         }
         self.standing.changed();

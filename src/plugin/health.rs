@@ -32,8 +32,8 @@ impl Health {
         self.quarantined.load(Relaxed)
     }
 
-    /// Takes note of a fault. Whether it is one too many, that is more than `most` within `window`, and
-    /// the detector in quarantine from now on.
+    /// Takes note of a fault. Whether the detector is in quarantine from now on: it was one too many, that
+    /// is more than `most` within `window`, in this shard or another.
     pub fn failed(&self, fault: &str, most: usize, window: Duration) -> bool {
         let now = Instant::now();
         let mut faults = self.faults();
@@ -41,7 +41,8 @@ impl Health {
         faults.lately.push(now);
         faults.all += 1;
         faults.last = Some(fault.to_owned());
-        faults.lately.len() > most && !self.quarantined.swap(true, Relaxed)
+        self.quarantined.fetch_or(faults.lately.len() > most, Relaxed);
+        self.is_quarantined()
     }
 
     /// Takes note of a call that went well.

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Host, Project, Redis, misbehaving, pause, release, shipped};
+use tickhound::event::EntryId;
+
+use crate::support::{Host, Project, Redis, misbehaving, pause, release, shipped, text, wait_for};
 
 const REFUSED: &str = "refused, what is in force goes on";
 
@@ -17,7 +19,7 @@ struct Running {
     // In the order in which they end.
     host: Host,
     project: Project,
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl Running {
@@ -31,7 +33,7 @@ impl Running {
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
         host.wait_for_log("reading is ours");
-        Self { project, host, _redis: redis }
+        Self { project, host, redis }
     }
 
     fn count(&self, part: &str) -> usize {
@@ -52,7 +54,7 @@ impl Running {
 
     /// Waits until so many changes were refused; returns the last one's line.
     fn wait_refused(&self, times: usize) -> String {
-        crate::support::wait_for(&format!("{times} refusals in:\n{}", self.host.log()), || {
+        wait_for(&format!("{times} refusals in:\n{}", self.host.log()), || {
             (self.count(REFUSED) >= times).then_some(())
         });
         assert_eq!(self.count(REFUSED), times, "{}", self.host.log());
@@ -145,7 +147,7 @@ fn what_is_no_file_is_refused_with_a_sentence() {
     let outside = running.project.path("outside.wasm");
     fs::write(&outside, breakout("two")).unwrap();
     symlink(&outside, &file).unwrap();
-    let line = crate::support::wait_for("the link is refused", || {
+    let line = wait_for("the link is refused", || {
         let log = running.host.log();
         log.lines().find(|line| line.contains("is a link out of the folder")).map(str::to_owned)
     });
@@ -326,4 +328,60 @@ fn a_host_that_is_told_not_to_watch_does_not() {
     let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_PLUGINS__WATCH", "off")]);
     assert_eq!(host.wait(), Some(0));
     assert!(!host.log().contains("watching for changes"));
+}
+
+#[test]
+fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
+    let running = Running::start();
+    running.project.feed(12, 20_000, &[]);
+    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&20_000)).then_some(()));
+    running.project.configure("[detectors.third]\nplugin = \"breakout\"");
+    running.host.wait_for_log("momentum 0.1.0 (cold), third 0.1.0 (rewarmed) generation=2");
+    assert!(running.host.log().contains("shown what the stream holds entries=20000"), "{}", running.host.log());
+    running.project.configure("");
+    running.host.wait_for_log("momentum 0.1.0 (cold) generation=3");
+    assert_eq!(running.redis.totals()["entries"], 20_000);
+}
+
+#[test]
+fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
+    let running = Running::start();
+    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
+    running.project.configure(odd);
+    running.wait_in_force(2);
+    running.project.feed(12, 10_000, &[]);
+    running.host.wait_for_log("it failed too often (plugins.faults)");
+    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    let letters = running.redis.dead_letters();
+    // Another worker may be in the middle of one when it is too many.
+    assert!(
+        (4..=5).contains(&letters.len()) && letters.iter().all(|letter| letter["detector"] == "odd"),
+        "{} letters",
+        letters.len()
+    );
+    assert!(letters[0]["reason"].contains("is too much for me") && letters[0]["reason"].contains("src/lib.rs:"));
+    wait_for("status tells", || {
+        let output = running.project.output(&["status"]);
+        let said = text(&output.stdout);
+        (output.status.code() == Some(1) && said.contains("detector odd is in quarantine: ")).then_some(())
+    });
+    // What it would be shown of the stream, it would fail on again.
+    running.project.configure("[plugins]\nrewarm_s = 0");
+    running.wait_in_force(3);
+    running.drop_in("misbehaving", &release(misbehaving(), "two"));
+    running.project.configure(&odd.replace("panic", "not"));
+    running.wait_in_force(4);
+    wait_for("status is well", || (running.project.output(&["status"]).status.code() == Some(0)).then_some(()));
+    let worked: EntryId = running.redis.alerts().last().unwrap()["entry"].parse().unwrap();
+    running.project.feed(12, 10_000, &["--seed", "2"]);
+    wait_for("it works", || {
+        let alerts = running.redis.alerts();
+        alerts
+            .iter()
+            .rev()
+            .take(5000)
+            .any(|alert| alert["detector"] == "odd" && alert["entry"].parse::<EntryId>().unwrap() > worked)
+            .then_some(())
+    });
 }
