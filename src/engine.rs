@@ -111,8 +111,8 @@ impl<S: Stream> Engine<S> {
         stats: Arc<Stats>,
     ) -> Self {
         // Each read in flight holds at least one entry, may have a visit behind it, and is at most one
-        // task per shard. Beside them there may be a change of the generation or two.
-        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 4) * config.engine.worker_count());
+        // task per shard. Beside them there may be some changes of the generation.
+        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 16) * config.engine.worker_count());
         let generation = reloads.borrow().generation.clone();
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
         Self {

@@ -16,7 +16,7 @@ use super::{Engine, now_ms, warm::Warming};
 use crate::{
     checkpoint::CHUNKS,
     commit::Flight,
-    plugin::{DetectorSpec, Generation, Reload},
+    plugin::{DetectorSpec, Generation, Refusal, Reload},
     receipt::{DetectorReceipt, Receipt},
     shard::{Came, Faulted, Task, Warmed, Worked},
     stream::{Acquired, Stream},
@@ -41,6 +41,8 @@ pub(super) struct Standing {
     lacking: Vec<String>,
     since_ms: u64,
     pause: Duration,
+    /// Why the newest generation is not in force, though it was offered.
+    refusal: Option<Refusal>,
     receipt: Option<Arc<str>>,
     receipt_due: Option<Instant>,
 }
@@ -185,6 +187,7 @@ impl<S: Stream> Engine<S> {
             quarantines.retain(|name, quarantine| *name != spec.name || Arc::ptr_eq(&quarantine.spec, spec));
         }
         self.standing.since_ms = now_ms();
+        self.standing.refusal = None;
         self.standing.pause = flight.took;
         self.standing.changed();
         let detectors: Vec<String> = flight
@@ -252,6 +255,9 @@ impl<S: Stream> Engine<S> {
     /// A warm-up ended with a fault: what is in force stays so.
     pub(super) fn refuse_warmed(&mut self, names: &[String], reason: &str) {
         warn!(detectors = names.join(", "), reason, "could not be warmed up; what is in force stays so");
+        let at_ms = now_ms();
+        let reason = format!("{} could not be warmed up: {reason}", names.join(", "));
+        self.standing.refusal = Some(Refusal { at_ms, reason, standing: true });
         let now = Instant::now();
         for quarantine in self.standing.quarantines.values_mut().filter(|q| names.contains(&q.spec.name)) {
             let wait = QUARANTINE_MIN.saturating_mul(1 << quarantine.times.min(16)).min(QUARANTINE_MAX);
@@ -286,7 +292,7 @@ impl<S: Stream> Engine<S> {
             pause_us: self.standing.pause.as_micros() as u64,
             detectors: self.generation.detectors.iter().map(|spec| self.standing.receipt_of(spec)).collect(),
             warming: self.warming.as_ref().map_or_else(Vec::new, Warming::names),
-            refusal,
+            refusal: self.standing.refusal.clone().or(refusal),
             needs_restart,
         };
         serde_json::to_string(&receipt).unwrap_or_default().into()

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{Engine, now_ms};
 use crate::{
@@ -35,6 +35,9 @@ const AHEAD: usize = 2;
 
 /// How long to wait for news when all is shown that was worked.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two attempts to reach the server.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Long warm-ups tell how far they are.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -209,7 +212,16 @@ impl<H: History> Warmer<H> {
         if self.cursor >= through {
             return Ok(0);
         }
-        let mut page = self.history.read(self.cursor, through, PAGE).await.map_err(|error| anyhow!("{error}"))?;
+        let mut page = loop {
+            match self.history.read(self.cursor, through, PAGE).await {
+                Ok(page) => break page,
+                // The engine waits for the server as well, and gives this up if the partition is lost.
+                Err(error) => {
+                    debug!(%error, "can't read what the stream holds; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
         let entries = page.len();
         let Some(last) = page.last() else { return Ok(0) };
         self.cursor = last;

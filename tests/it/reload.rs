@@ -385,3 +385,27 @@ fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
             .then_some(())
     });
 }
+
+#[test]
+fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
+    let running = Running::start();
+    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.feed(12, 10_000, &[]);
+    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
+    running.project.configure(odd);
+    running.host.wait_for_log("could not be warmed up; what is in force stays so");
+    wait_for("status tells", || {
+        let output = running.project.output(&["status"]);
+        let said = text(&output.stdout);
+        (output.status.code() == Some(1) && said.contains("odd could not be warmed up: it failed too often")).then_some(())
+    });
+    assert!(redis_is_quiet(&running) && running.redis.dead_letters().is_empty(), "what was worked before is muted");
+    running.project.configure(&odd.replace("panic", "not"));
+    running.host.wait_for_log("odd 0.1.0 (rewarmed) generation=3");
+    wait_for("status is well", || (running.project.output(&["status"]).status.code() == Some(0)).then_some(()));
+}
+
+fn redis_is_quiet(running: &Running) -> bool {
+    running.redis.alerts().iter().all(|alert| alert["detector"] != "odd")
+}

@@ -32,7 +32,11 @@ impl History for RedisHistory {
             Some(open) => open,
             none => none.insert(connect(&self.client, self.timeout).await.map_err(unavailable)?),
         };
-        range(connection, &self.key, after, through, count).await
+        let entries = range(connection, &self.key, after, through, count).await;
+        if entries.is_err() {
+            self.connection = None;
+        }
+        entries
     }
 }
 
