@@ -3,11 +3,13 @@
 //! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr,
 //! 2 = wrong usage. `status` has its own, in its help.
 
+mod author;
 mod check;
 mod dead;
 mod demo;
 mod feed;
 mod promote;
+mod replay;
 mod run;
 mod shadow;
 mod status;
@@ -60,6 +62,8 @@ enum Command {
     Run(run::RunArgs),
     /// Publish recorded or simulated ticks to the stream.
     Feed(feed::FeedArgs),
+    /// Run detectors on recorded ticks, at full speed and without Redis.
+    Replay(Box<replay::ReplayArgs>),
     /// How the stream, its group and the host are doing.
     Status(status::StatusArgs),
     /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
@@ -88,12 +92,22 @@ impl Cli {
                 let Loaded { config, .. } = load()?;
                 feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
             }
+            Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
             Command::Status(args) => status::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),
+        }
+    }
+
+    /// The configuration; where there is none and none was named, the one that ships.
+    fn load_or_shipped(&self) -> Result<Loaded> {
+        let default = std::path::Path::new(config::DEFAULT_FILE);
+        match self.config == default && !default.exists() {
+            true => config::shipped(author::CONFIG),
+            false => config::load(&self.config, std::env::vars()),
         }
     }
 

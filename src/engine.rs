@@ -42,7 +42,7 @@ use crate::{
     position::{Position, Progress},
     rate::Rates,
     retry::Retry,
-    shard::{ShardHandle, Task, Worked},
+    shard::{ShardHandle, Tape, Task, Worked},
     sink::Sinks,
     stats::Stats,
     stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
@@ -92,6 +92,7 @@ pub struct Engine<S> {
     passed: Vec<EntryId>,
     /// Poisonous entries, all of them.
     poison: Vec<EntryId>,
+    tape: Option<Arc<dyn Tape>>,
 }
 
 enum Ended {
@@ -140,7 +141,14 @@ impl<S: Stream> Engine<S> {
             forgotten: Vec::new(),
             passed: Vec::new(),
             poison: Vec::new(),
+            tape: None,
         }
+    }
+
+    /// Has `tape` look on.
+    pub fn with_tape(mut self, tape: Arc<dyn Tape>) -> Self {
+        self.tape = Some(tape);
+        self
     }
 
     /// Works until told to stop, or until drained. Whatever was read is committed before it returns.

@@ -35,6 +35,8 @@ pub mod position;
 pub mod publish;
 pub mod rate;
 pub mod receipt;
+mod recorded;
+mod replay;
 mod retry;
 pub mod shard;
 pub mod simulate;

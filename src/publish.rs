@@ -42,6 +42,13 @@ impl Alert {
     }
 }
 
+/// Of the fields of an alert those that it has however it is delivered: all but `lag_ms`, `recovered`, `stale`.
+pub(crate) fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 11] {
+    let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] =
+        alert.fields();
+    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry]
+}
+
 impl DeadLetter {
     /// Names and values as the dead-letter stream has them.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {

@@ -54,6 +54,12 @@ pub enum Task {
     Leave(oneshot::Sender<Vec<Warmed>>),
 }
 
+/// Looks on: sees every row as detectors see it, those of one symbol in order.
+pub trait Tape: Send + Sync {
+    /// The rows of one read that belong to a shard, and the symbols that are new in it.
+    fn note(&self, shard: usize, symbols: &[(u32, Arc<str>)], rows: &Batch);
+}
+
 /// A symbol with its packed state.
 #[derive(Debug)]
 pub struct SavedSymbol {
@@ -132,8 +138,9 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Starts a worker thread, one that gives way to others if it is in the `background`. `outbox` has room for every answer that can be waiting: a worker never
-    /// waits for the engine, so the engine may wait for a worker.
+    /// Starts a worker thread, one that gives way to others if it is in the `background`; `tape` looks on.
+    /// `outbox` has room for every answer that can be waiting: a worker never waits for the engine, so
+    /// the engine may wait for a worker.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -144,6 +151,7 @@ impl ShardHandle {
         queue: usize,
         outbox: mpsc::Sender<Worked>,
         background: bool,
+        tape: Option<Arc<dyn Tape>>,
     ) -> Result<Self> {
         let memory = Memory::new()?;
         let (tasks, mut inbox) = mpsc::channel::<Task>(queue);
@@ -156,6 +164,7 @@ impl ShardHandle {
                     let _ = rustix::process::nice(BACKGROUND_NICE);
                 }
                 let mut shard = Shard::new(&generation, normalizer, memory);
+                shard.tape = tape.map(|tape| (number, tape));
                 while let Some(task) = inbox.blocking_recv() {
                     let answer = match task {
                         Task::Work(job) => shard.work(job, true),
@@ -217,6 +226,7 @@ struct Shard {
     memory: Memory,
     journal: Journal,
     cooldowns: Cooldowns,
+    tape: Option<(usize, Arc<dyn Tape>)>,
 }
 
 impl Shard {
@@ -229,6 +239,7 @@ impl Shard {
             memory,
             journal: Journal::default(),
             cooldowns: Cooldowns::default(),
+            tape: None,
         }
     }
 
@@ -237,6 +248,9 @@ impl Shard {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
         let repaired = self.normalizer.apply(&mut job.batch);
+        if let Some((number, tape)) = &self.tape {
+            tape.note(*number, &job.symbols, &job.batch);
+        }
         let mut worked = Worked { read: job.read, repaired, ..Worked::default() };
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];

@@ -11,6 +11,7 @@ use anyhow::Result;
 use serde_json::json;
 use tracing::info;
 
+use super::author;
 use crate::{
     config::{self, AlertsConfig, Loaded},
     decode::Decoder,
@@ -21,13 +22,6 @@ use crate::{
     stats::{self, Stats},
     stream::simulated::SimulatedStream,
 };
-
-/// The configuration and the plugins as they ship, so that the demo runs from any folder.
-const CONFIG: &str = include_str!("../../config/config.toml");
-const PLUGINS: [(&str, &[u8]); 2] = [
-    ("breakout", include_bytes!("../../plugins/breakout.wasm")),
-    ("momentum", include_bytes!("../../plugins/momentum.wasm")),
-];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound demo --seconds 20 --symbols 200")]
@@ -53,11 +47,11 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let loaded: Loaded = config::shipped(CONFIG)?;
+    let loaded: Loaded = config::shipped(author::CONFIG)?;
     let config = &loaded.config;
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None)?;
-    let plugins = PLUGINS.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
+    let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
     let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
     generation.tell();
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };

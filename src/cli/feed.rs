@@ -4,13 +4,7 @@
 //! Redis with its id. Nothing is sent twice: after an error the feed ends and
 //! says how far it came.
 
-mod file;
-mod lines;
-mod pace;
 mod publish;
-mod record;
-mod table;
-mod time;
 
 use std::{
     path::PathBuf,
@@ -22,15 +16,14 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::{
-    file::{Files, Options},
-    pace::{Pace, Pacer},
-    publish::{Published, Publisher},
-    record::Record,
-    table::Mapping,
-};
+use self::publish::{Published, Publisher};
 use crate::{
     config::StreamConfig,
+    recorded::{
+        Files, Mapping, Options,
+        pace::{self, Pace, Pacer},
+        record::Record,
+    },
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
 
@@ -188,7 +181,9 @@ impl Input {
             mapping: Mapping::parse(&args.map)?,
             symbol: args.symbol.clone(),
             layout: args.layout,
+            table_layout: args.layout,
             needs_time: matches!(pace, Pace::Speed(_)) || args.files.len() > 1,
+            ..Options::default()
         };
         let files = Files::open(&args.files, &options)?;
         if let (Pace::Speed(_), Some(name)) = (pace, files.without_time()) {

@@ -141,7 +141,15 @@ impl<S: Stream> Engine<S> {
             let normalizer = Normalizer::new(&self.config.input)?;
             let (generation, outbox) = (self.generation.clone(), self.outbox.clone());
             let queue = self.config.engine.backlog + 2;
-            self.shards.push(ShardHandle::start(number, generation, normalizer, queue, outbox, false)?);
+            self.shards.push(ShardHandle::start(
+                number,
+                generation,
+                normalizer,
+                queue,
+                outbox,
+                false,
+                self.tape.clone(),
+            )?);
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ impl<S: Stream> Engine<S> {
         let (outbox, outcomes) = mpsc::channel((AHEAD + 2) * workers);
         let shards = (0..workers).map(|number| {
             let normalizer = Normalizer::new(&self.config.input)?;
-            ShardHandle::start(number, generation.clone(), normalizer, AHEAD + 2, outbox.clone(), true)
+            ShardHandle::start(number, generation.clone(), normalizer, AHEAD + 2, outbox.clone(), true, None)
         });
         Ok((shards.collect::<Result<_>>()?, outcomes))
     }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use crate::config::nearest;
+use crate::config::{Loaded, nearest};
 
 /// Where `.wasm` files lie.
 #[derive(Clone, Debug)]
@@ -19,6 +19,12 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The one that the configuration names.
+    pub fn of(loaded: &Loaded) -> Self {
+        let plugins = &loaded.config.plugins;
+        Self { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links }
+    }
+
     /// The file of a plugin.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.wasm"))

@@ -33,7 +33,7 @@ impl Loader {
         let plugins = &loaded.config.plugins;
         let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
         let runtime = Runtime::new(cache.as_deref())?;
-        let newest = Arc::new(build(&runtime, loaded, column_names, None)?);
+        let newest = Arc::new(build(&runtime, loaded, column_names, None, &Folder::of(loaded))?);
         newest.tell();
         let column_names = column_names.to_vec();
         Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, needs_restart: Vec::new() })
@@ -72,7 +72,7 @@ impl Loader {
         let mut read = config::load(self.config_file(), std::env::vars())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
-        let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest))?;
+        let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
         let mut needs_restart = Vec::new();
         for Differs { section, key, in_force } in differ {
             let name = format!("{section}.{key}");
@@ -119,15 +119,33 @@ pub fn with_next(loaded: &Loaded) -> Loaded {
     with
 }
 
-fn build(
+/// Where the bytes of a plugin come from.
+pub trait Files {
+    /// The file of a plugin, and what it holds.
+    ///
+    /// # Errors
+    /// Names the file, what is wrong with it and what to do.
+    fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)>;
+}
+
+impl Files for Folder {
+    fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
+        Ok((self.file(name), Self::read(self, name)?))
+    }
+}
+
+/// What the configuration asks for, from `files`.
+///
+/// # Errors
+/// As [`Loader::start`].
+pub fn build(
     runtime: &Runtime,
     loaded: &Loaded,
     column_names: &[String],
     before: Option<&Generation>,
+    files: &impl Files,
 ) -> Result<Generation> {
     let loaded = &with_next(loaded);
-    let plugins = &loaded.config.plugins;
-    let folder = Folder { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links };
     let mut known: Vec<Arc<Plugin>> =
         before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
     let mut read: Vec<(String, Arc<Plugin>)> = Vec::new();
@@ -139,7 +157,7 @@ fn build(
         if let Some((_, plugin)) = read.iter().find(|(known, _)| known == name) {
             return Ok(plugin.clone());
         }
-        let bytes = folder.read(name).map_err(|error| match known.iter().any(|plugin| plugin.name == name) {
+        let (file, bytes) = files.read(name).map_err(|error| match known.iter().any(|plugin| plugin.name == name) {
             true => anyhow!("{error}; what was loaded goes on, `enabled = false` stops it"),
             false => error,
         })?;
@@ -147,7 +165,6 @@ fn build(
         let plugin = match known.iter().find(|plugin| plugin.name == name && plugin.sha256 == hash) {
             Some(plugin) => plugin.clone(),
             None => {
-                let file = folder.file(name);
                 let compiled = runtime.compile(name, &file, &bytes, limits);
                 compiled.with_context(|| format!("refused {}", file.display()))?
             }

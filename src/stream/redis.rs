@@ -37,12 +37,12 @@ pub(crate) use self::client::{connect, connect_blocking};
 pub use self::{
     client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
+    history::RedisHistory,
     keys::Keys,
     reported::{Reported, alerts_of},
     survey::{SavedState, Survey, survey},
 };
 use self::{
-    history::RedisHistory,
     lease::Lease,
     reply::{Checkpoint, parse_read},
 };
@@ -116,6 +116,19 @@ impl RedisStream {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
         self.check_server(&mut connection).await
+    }
+
+    /// The newest entry of the stream; `None` when it has none. Changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub async fn newest(&self) -> Result<Option<EntryId>, StreamError> {
+        let timeout = Duration::from_millis(self.config.timeout_ms);
+        let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
+        let mut last = cmd("XREVRANGE");
+        last.arg(&self.config.key).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Value = query(&mut connection, &last).await?;
+        Ok(reply::parse_entries(&last).map_err(StreamError::Unavailable)?.last())
     }
 
     /// The transaction of a step; returns the position of `EXEC`'s reply.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use redis::{Cmd, Connection, RedisError, Value};
 
-use super::record::Record;
-use crate::{config::StreamConfig, stream::redis as server};
+use crate::{config::StreamConfig, recorded::record::Record, stream::redis as server};
 
 /// Entries in one write. From a few hundred on a round trip no longer shows.
 const BATCH: usize = 500;

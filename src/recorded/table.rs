@@ -5,7 +5,7 @@ use std::{collections::HashSet, io::Read};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ReaderBuilder, StringRecord};
 
-use super::{file::Options, record::Record, time};
+use super::{Options, record::Record, time};
 use crate::{
     config::nearest,
     simulate::layout::{Encoder, Value},
@@ -29,11 +29,11 @@ const SYMBOL_NAMES: [&str; 5] = ["symbol", "tradingsymbol", "trading_symbol", "i
 
 /// What `--map` says: published name and source column.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mapping(Vec<(String, String)>);
+pub(crate) struct Mapping(Vec<(String, String)>);
 
 impl Mapping {
     /// Reads `NAME=COLUMN` arguments.
-    pub(super) fn parse(args: &[String]) -> Result<Self> {
+    pub(crate) fn parse(args: &[String]) -> Result<Self> {
         let mut names = HashSet::new();
         let mut pairs = Vec::new();
         for arg in args {
@@ -48,29 +48,65 @@ impl Mapping {
         Ok(Self(pairs))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The rows of one CSV file.
-pub(super) struct Table {
-    reader: csv::Reader<Box<dyn Read>>,
-    encoder: Encoder,
+/// What is published of a row.
+pub(super) struct Header {
     /// Published name and position of each column.
-    columns: Vec<(String, usize)>,
+    pub(super) columns: Vec<(String, usize)>,
     /// Position of the time, when it is needed.
-    time: Option<usize>,
+    pub(super) time: Option<usize>,
     /// Symbol of all rows, when no column has it.
-    symbol: Option<String>,
+    pub(super) symbol: Option<String>,
+}
+
+impl Header {
+    /// `names` is empty when there are none; `file_symbol` is the symbol when neither an option nor a column says it.
+    pub(super) fn resolve(names: &[&str], width: usize, file_symbol: &str, options: &Options) -> Result<Self> {
+        let mut columns = resolve(names, width, &options.mapping)?;
+        let has_symbol = columns.iter().any(|(name, _)| is_symbol(name));
+        let symbol = match &options.symbol {
+            Some(symbol) => Some(symbol.clone()),
+            None if has_symbol => None,
+            None if file_symbol.is_empty() => bail!("has no symbol column: name the symbol with --symbol"),
+            None => Some(file_symbol.to_owned()),
+        };
+        if options.symbol.is_some() {
+            columns.retain(|(name, _)| !is_symbol(name));
+        }
+        let mut times = time::NAMES.iter().filter_map(|time| columns.iter().find(|(name, _)| name == time));
+        let time = times.next().filter(|_| options.needs_time).map(|(_, position)| *position);
+        Ok(Self { columns, time, symbol })
+    }
+}
+
+/// Whether a column of this name holds the instrument.
+pub(super) fn is_symbol(name: &str) -> bool {
+    SYMBOL_NAMES.contains(&name)
+}
+
+/// The rows of one CSV file.
+pub(crate) struct Table {
+    reader: csv::Reader<Box<dyn Read + Send>>,
+    encoder: Encoder,
+    header: Header,
     row: StringRecord,
     /// Whether `row` is already read, because there is no header.
     is_first_pending: bool,
+    clock: time::Reader,
 }
 
 impl Table {
-    /// Reads the first line; `file_symbol` is the symbol when neither an option nor a column says it.
-    pub(super) fn open(text: Box<dyn Read>, separator: u8, file_symbol: &str, options: &Options) -> Result<Self> {
+    /// Reads the first line.
+    pub(crate) fn open(
+        text: Box<dyn Read + Send>,
+        separator: u8,
+        file_symbol: &str,
+        options: &Options,
+    ) -> Result<Self> {
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -81,38 +117,26 @@ impl Table {
         reader.read_record(&mut row)?;
         let is_header = !row.iter().any(starts_like_a_number);
         let names: Vec<&str> = if is_header { row.iter().collect() } else { Vec::new() };
-        let mut columns = resolve(&names, row.len(), &options.mapping)?;
-        let has_symbol = columns.iter().any(|(name, _)| SYMBOL_NAMES.contains(&name.as_str()));
-        let symbol = match &options.symbol {
-            Some(symbol) => Some(symbol.clone()),
-            None if has_symbol => None,
-            None if file_symbol.is_empty() => bail!("has no symbol column: name the symbol with --symbol"),
-            None => Some(file_symbol.to_owned()),
-        };
-        if options.symbol.is_some() {
-            columns.retain(|(name, _)| !SYMBOL_NAMES.contains(&name.as_str()));
-        }
-        let mut times = time::NAMES.iter().filter_map(|time| columns.iter().find(|(name, _)| name == time));
-        let time = times.next().filter(|_| options.needs_time).map(|(_, position)| *position);
-        let is_first_pending = !is_header;
-        Ok(Self { reader, encoder: Encoder::new(options.layout), columns, time, symbol, row, is_first_pending })
+        let header = Header::resolve(&names, row.len(), file_symbol, options)?;
+        let (encoder, clock) = (Encoder::new(options.table_layout), options.clock());
+        Ok(Self { reader, encoder, header, row, is_first_pending: !is_header, clock })
     }
 
     /// Reads the next row into `record`; false at the end.
-    pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         if !std::mem::take(&mut self.is_first_pending) && !self.reader.read_record(&mut self.row)? {
             return Ok(false);
         }
-        let symbol = self.symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
-        let cells = self.columns.iter().filter_map(|(name, position)| {
+        let Header { columns, time, symbol } = &self.header;
+        let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
+        let cells = columns.iter().filter_map(|(name, position)| {
             let cell = self.row.get(*position)?;
             // A symbol of digits is still a name.
-            let is_name = SYMBOL_NAMES.contains(&name.as_str());
-            Some((name.as_str(), if is_name { Value::Text(cell) } else { Value::guess(cell) }))
+            Some((name.as_str(), if is_symbol(name) { Value::Text(cell) } else { Value::guess(cell) }))
         });
         let tick: Vec<_> = symbol.into_iter().chain(cells).collect();
         record.clear();
-        record.time = self.time.and_then(|position| time::parse(self.row.get(position)?));
+        record.time = time.and_then(|position| self.clock.read(self.row.get(position)?));
         self.encoder.encode(&tick, |name, value| record.put(name, value));
         Ok(true)
     }
@@ -160,16 +184,10 @@ fn starts_like_a_number(cell: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::Layout;
 
     fn options(map: &[&str], symbol: Option<&str>) -> Options {
         let map: Vec<_> = map.iter().map(|arg| (*arg).to_owned()).collect();
-        Options {
-            mapping: Mapping::parse(&map).unwrap(),
-            symbol: symbol.map(str::to_owned),
-            layout: Layout::Json,
-            needs_time: true,
-        }
+        Options { mapping: Mapping::parse(&map).unwrap(), symbol: symbol.map(str::to_owned), ..Options::default() }
     }
 
     fn rows(text: &'static str, map: &[&str], symbol: Option<&str>) -> Result<Vec<String>> {

@@ -7,7 +7,7 @@ const PAUSE_MAX_NS: i64 = 30 * 60 * 1_000_000_000;
 
 /// How fast to publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     /// As fast as Redis takes it.
     Max,
     /// Ticks a second.
@@ -17,7 +17,7 @@ pub(super) enum Pace {
 }
 
 /// Reads `--speed`: a number, also with an `x` at its end, or `max`.
-pub(super) fn speed(text: &str) -> Result<Pace, String> {
+pub(crate) fn speed(text: &str) -> Result<Pace, String> {
     if text == "max" {
         return Ok(Pace::Max);
     }
@@ -26,7 +26,7 @@ pub(super) fn speed(text: &str) -> Result<Pace, String> {
 }
 
 /// Reads a number above 0.
-pub(super) fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("expected a number above 0".into()),
@@ -35,7 +35,7 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 
 /// Tells for each tick in turn how long after the first it is due.
 #[derive(Debug)]
-pub(super) struct Pacer {
+pub(crate) struct Pacer {
     pace: Pace,
     ticks: u64,
     /// Time of the latest tick that had one, ns.
@@ -45,13 +45,13 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(pace: Pace) -> Self {
+    pub(crate) fn new(pace: Pace) -> Self {
         Self { pace, ticks: 0, last: None, passed: 0 }
     }
 
     /// When the next tick, which happened at `time`, is due. Never before the tick before it:
     /// rates are kept over the whole run, so a late tick makes no other late.
-    pub(super) fn due(&mut self, time: Option<i64>) -> Duration {
+    pub(crate) fn due(&mut self, time: Option<i64>) -> Duration {
         let index = self.ticks;
         self.ticks += 1;
         match self.pace {

@@ -1,4 +1,14 @@
 //! Files of recorded ticks: what they hold is found out by looking, and several are merged by time.
+//!
+//! CSV, JSON lines, recorded `<ns> <json>` lines, plain or packed by gzip or zstd, and Parquet. Each
+//! tick becomes the fields that a producer would have put into a stream entry.
+
+mod lines;
+pub(crate) mod pace;
+mod parquet;
+pub(crate) mod record;
+mod table;
+pub(crate) mod time;
 
 use std::{
     fs::File,
@@ -12,26 +22,79 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
+use jiff::tz::TimeZone;
 
-use super::{
-    lines::{self, Lines},
-    record::Record,
-    table::{Mapping, Table},
-};
+pub(crate) use self::table::Mapping;
+use self::{lines::Lines, parquet::Columns, record::Record, table::Table};
 use crate::simulate::Layout;
 
 /// How files are read and published.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) mapping: Mapping,
-    pub(super) symbol: Option<String>,
-    pub(super) layout: Layout,
+pub(crate) struct Options {
+    pub(crate) mapping: Mapping,
+    pub(crate) symbol: Option<String>,
+    pub(crate) layout: Layout,
+    /// As `layout`, for rows of a table.
+    pub(crate) table_layout: Layout,
     /// Whether order or pace asks for the time of a tick.
-    pub(super) needs_time: bool,
+    pub(crate) needs_time: bool,
+    /// Zone of times that name none.
+    pub(crate) zone: TimeZone,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mapping: Mapping::default(),
+            symbol: None,
+            layout: Layout::Json,
+            table_layout: Layout::Json,
+            needs_time: true,
+            zone: TimeZone::UTC,
+        }
+    }
+}
+
+impl Options {
+    fn clock(&self) -> time::Reader {
+        time::Reader::new(self.zone.clone())
+    }
+}
+
+/// Endings of files that a folder stands for, packed ones apart.
+const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
+
+/// The files that `paths` stand for: a folder stands for those in it that hold ticks by their names.
+pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let explain = || format!("can't read the folder {}", path.display());
+        let mut inside: Vec<PathBuf> = Vec::new();
+        for entry in path.read_dir().with_context(explain)? {
+            let file = entry.with_context(explain)?.path();
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if file.is_file() && ENDINGS.iter().any(|ending| unpacked(name).ends_with(ending)) {
+                inside.push(file);
+            }
+        }
+        ensure!(!inside.is_empty(), "{} has no file that ends in {}", path.display(), ENDINGS.join(", "));
+        inside.sort();
+        files.append(&mut inside);
+    }
+    Ok(files)
+}
+
+/// Without the ending of a packed file.
+fn unpacked(name: &str) -> &str {
+    [".gz", ".zst"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }
 
 /// All files, as one sequence of ticks.
-pub(super) struct Files {
+pub(crate) struct Files {
     sources: Vec<Source>,
     is_merged: bool,
     /// Bytes read from disk so far, and there are.
@@ -40,7 +103,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn open(paths: &[PathBuf], options: &Options) -> Result<Self> {
+    pub(crate) fn open(paths: &[PathBuf], options: &Options) -> Result<Self> {
         let read = Arc::new(AtomicU64::new(0));
         let mut sources = Vec::with_capacity(paths.len());
         let mut size = 0;
@@ -57,27 +120,27 @@ impl Files {
     }
 
     /// Size of all files on disk, bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// How much of that has been read, bytes.
-    pub(super) fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
     /// Lines that could not be published in the layout asked for.
-    pub(super) fn skipped(&self) -> u64 {
+    pub(crate) fn skipped(&self) -> u64 {
         self.sources.iter().map(|source| source.rows.skipped()).sum()
     }
 
     /// Name of a file whose ticks have no time.
-    pub(super) fn without_time(&self) -> Option<&str> {
+    pub(crate) fn without_time(&self) -> Option<&str> {
         self.sources.iter().find(|source| source.head.time.is_none()).map(|source| source.name.as_str())
     }
 
     /// Moves the next tick into `record`; false at the end of all files.
-    pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         let mut left = self.sources.iter_mut().rev().filter(|source| !source.is_done);
         let next = if self.is_merged { left.min_by_key(|source| source.head.time) } else { left.next() };
         match next {
@@ -93,6 +156,7 @@ impl Files {
 enum Rows {
     Table(Table),
     Lines(Lines),
+    Columns(Box<Columns>),
 }
 
 impl Rows {
@@ -100,12 +164,13 @@ impl Rows {
         match self {
             Self::Table(table) => table.next(record),
             Self::Lines(lines) => lines.next(record),
+            Self::Columns(columns) => columns.next(record),
         }
     }
 
     fn skipped(&self) -> u64 {
         match self {
-            Self::Table(_) => 0,
+            Self::Table(_) | Self::Columns(_) => 0,
             Self::Lines(lines) => lines.skipped(),
         }
     }
@@ -126,12 +191,18 @@ impl Source {
     fn open(path: &Path, options: &Options, read: &Arc<AtomicU64>) -> Result<(Self, u64)> {
         let name = path.display().to_string();
         let is_stdin = path == Path::new("-");
-        let (file, size): (Box<dyn Read>, u64) = if is_stdin {
+        let (file, size): (Box<dyn Read + Send>, u64) = if is_stdin {
             (Box::new(io::stdin()), 0)
         } else {
             let file = File::open(path).context("can't open the file")?;
             let metadata = file.metadata().context("can't look at the file")?;
             ensure!(!metadata.is_dir(), "is a folder: name the files in it");
+            if metadata.is_file() && parquet::is_parquet(&file) {
+                let symbol = file_symbol(path);
+                let columns = Columns::open(file, symbol, options, metadata.len(), read.clone())?;
+                let rows = Rows::Columns(Box::new(columns));
+                return Ok((Self::begin(name, rows)?, metadata.len()));
+            }
             (Box::new(file), metadata.len())
         };
         let mut text = plain_text(Counted { file, read: read.clone() })?;
@@ -149,10 +220,14 @@ impl Source {
                 Rows::Table(Table::open(Box::new(text), separator, symbol, options)?)
             }
         };
+        Ok((Self::begin(name, rows)?, size))
+    }
+
+    fn begin(name: String, rows: Rows) -> Result<Self> {
         let mut source = Self { name, rows, head: Record::default(), latest: None, is_done: false };
         source.advance()?;
         ensure!(!source.is_done, "holds no tick");
-        Ok((source, size))
+        Ok(source)
     }
 
     /// Reads the next tick. A stamp that is missing or goes back counts as the one before it:
@@ -167,7 +242,7 @@ impl Source {
 
 /// Counts what is read from disk, for the progress bar.
 struct Counted {
-    file: Box<dyn Read>,
+    file: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,
 }
 
@@ -179,14 +254,19 @@ impl Read for Counted {
     }
 }
 
-/// Unpacks gzip, and drops a byte order mark.
-fn plain_text(file: Counted) -> Result<Box<dyn BufRead>> {
+/// Unpacks gzip and zstd, and drops a byte order mark.
+fn plain_text(file: Counted) -> Result<Box<dyn BufRead + Send>> {
     const BUFFER: usize = 1 << 16;
     const GZIP: &[u8] = b"\x1f\x8b";
+    const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut raw = BufReader::with_capacity(BUFFER, file);
-    let mut text: Box<dyn BufRead> = if raw.fill_buf()?.starts_with(GZIP) {
+    let start = raw.fill_buf()?;
+    let mut text: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
         Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))
+    } else if start.starts_with(ZSTD) {
+        let unpacked = zstd::Decoder::with_buffer(raw).context("is packed by zstd, and damaged")?;
+        Box::new(BufReader::with_capacity(BUFFER, unpacked))
     } else {
         Box::new(raw)
     };
@@ -208,7 +288,10 @@ impl Format {
     fn of(start: &[u8]) -> Result<Self> {
         let text = start.trim_ascii_start();
         ensure!(!text.is_empty(), "is empty");
-        ensure!(!text.contains(&0), "holds neither CSV nor lines of JSON; of packed files gzip is understood");
+        ensure!(
+            !text.contains(&0),
+            "holds neither CSV nor lines of JSON nor Parquet; of packed files gzip and zstd are understood"
+        );
         if text.starts_with(b"[") {
             bail!("begins with [, expected one JSON object a line: convert it with `jq -c '.[]'`");
         }
@@ -226,8 +309,8 @@ impl Format {
 /// `data/ICICIBANK.csv.gz` is about ICICIBANK.
 fn file_symbol(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    [".csv", ".tsv", ".txt"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+    let name = unpacked(name);
+    ENDINGS.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -275,7 +358,7 @@ mod tests {
         gzip.finish().unwrap();
         std::fs::write(&b, "timestamp,n\n2024-01-01 09:15:01,3\n2024-01-01 09:15:02,4\n2024-01-01 09:15:09,6\n")
             .unwrap();
-        let options = Options { mapping: Mapping::default(), symbol: None, layout: Layout::Flat, needs_time: true };
+        let options = Options { table_layout: Layout::Flat, ..Options::default() };
         let mut files = Files::open(&[b, a], &options).unwrap();
         let (mut record, mut order) = (Record::default(), Vec::new());
         while files.next(&mut record).unwrap() {

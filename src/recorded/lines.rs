@@ -6,34 +6,36 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use super::{file::Options, record::Record, time};
+use super::{Options, record::Record, time};
 use crate::simulate::{Layout, layout::Encoder};
 
 /// The lines of one file.
-pub(super) struct Lines {
-    text: Box<dyn BufRead>,
+pub(crate) struct Lines {
+    text: Box<dyn BufRead + Send>,
     name: String,
     layout: Layout,
     symbol: Option<String>,
     needs_time: bool,
+    clock: time::Reader,
     line: Vec<u8>,
     number: u64,
     skipped: u64,
 }
 
 impl Lines {
-    pub(super) fn new(text: Box<dyn BufRead>, name: String, options: &Options) -> Self {
+    pub(crate) fn new(text: Box<dyn BufRead + Send>, name: String, options: &Options) -> Self {
         let Options { layout, symbol, needs_time, .. } = options.clone();
-        Self { text, name, layout, symbol, needs_time, line: Vec::new(), number: 0, skipped: 0 }
+        let clock = options.clock();
+        Self { text, name, layout, symbol, needs_time, clock, line: Vec::new(), number: 0, skipped: 0 }
     }
 
     /// Lines that were no JSON object where one was needed.
-    pub(super) fn skipped(&self) -> u64 {
+    pub(crate) fn skipped(&self) -> u64 {
         self.skipped
     }
 
     /// Reads the next line into `record`; false at the end.
-    pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         loop {
             self.line.clear();
             self.number += 1;
@@ -50,14 +52,14 @@ impl Lines {
             // As recorded, not parsed and written anew: what the producer sent is what the host shall see.
             if self.layout == Layout::Json && self.symbol.is_none() {
                 if self.needs_time && recorded.is_none() {
-                    record.time = object(json).ok().and_then(|object| time_of(&object));
+                    record.time = object(json).ok().and_then(|object| time_of(&mut self.clock, &object));
                 }
                 Encoder::payload(json, |name, value| record.put(name, value));
                 return Ok(true);
             }
             match object(json) {
                 Ok(mut object) => {
-                    record.time = recorded.or_else(|| time_of(&object));
+                    record.time = recorded.or_else(|| time_of(&mut self.clock, &object));
                     if let Some(symbol) = &self.symbol {
                         object.insert("symbol".into(), symbol.as_str().into());
                     }
@@ -77,23 +79,24 @@ impl Lines {
 }
 
 /// Splits `<ns> <json>`.
-pub(super) fn split_recorded(line: &[u8]) -> (Option<i64>, &[u8]) {
+pub(crate) fn split_recorded(line: &[u8]) -> (Option<i64>, &[u8]) {
     let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
     let json = line[digits..].trim_ascii_start();
     if digits == 0 || !json.starts_with(b"{") {
         return (None, line);
     }
-    (str::from_utf8(&line[..digits]).ok().and_then(time::parse), json)
+    let text = str::from_utf8(&line[..digits]).ok();
+    (text.and_then(|text| time::from_number(text, text.parse().ok()?)), json)
 }
 
 fn object(json: &[u8]) -> serde_json::Result<Map<String, Value>> {
     serde_json::from_slice(json)
 }
 
-fn time_of(object: &Map<String, Value>) -> Option<i64> {
+fn time_of(clock: &mut time::Reader, object: &Map<String, Value>) -> Option<i64> {
     time::NAMES.iter().find_map(|name| match object.get(*name)? {
-        Value::String(text) => time::parse(text),
-        Value::Number(number) => time::parse(&number.to_string()),
+        Value::String(text) => clock.read(text),
+        Value::Number(number) => clock.read(&number.to_string()),
         _ => None,
     })
 }
@@ -127,8 +130,7 @@ mod tests {
     use super::*;
 
     fn read(text: &'static str, layout: Layout, symbol: Option<&str>) -> (Vec<(Option<i64>, String)>, u64) {
-        let options =
-            Options { mapping: Default::default(), symbol: symbol.map(str::to_owned), layout, needs_time: true };
+        let options = Options { symbol: symbol.map(str::to_owned), layout, ..Options::default() };
         let mut lines = Lines::new(Box::new(text.as_bytes()), "test".into(), &options);
         let mut record = Record::default();
         let mut read = Vec::new();

@@ -1,0 +1,179 @@
+//! The account of a replay, for people and for programs.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use serde_json::{Value, json};
+
+use crate::{
+    event::Alert,
+    replay::{
+        Summary,
+        outcome::{Outcomes, Rule},
+        tape::Quality,
+    },
+};
+
+/// Reasons that are shown; the rest is counted.
+const REASONS: usize = 5;
+
+/// Everything that a replay has brought.
+pub(super) struct Replayed<'a> {
+    pub(super) summary: &'a Summary,
+    pub(super) quality: Quality,
+    pub(super) outcomes: &'a BTreeMap<String, Outcomes>,
+    /// Alerts of each detector in each run on shuffled ticks.
+    pub(super) shuffled: &'a [BTreeMap<String, u64>],
+    pub(super) rule: Rule,
+    pub(super) alerts: &'a [Alert],
+}
+
+impl Replayed<'_> {
+    /// Middle confidence of a detector's alerts.
+    pub(super) fn confidence(&self, detector: &str) -> Option<f64> {
+        let of = self.alerts.iter().filter(|alert| alert.detector == detector);
+        let mut sorted: Vec<f64> = of.map(|alert| alert.confidence).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
+    }
+
+    fn counts_shuffled(&self, detector: &str) -> Vec<u64> {
+        self.shuffled.iter().map(|counts| counts.get(detector).copied().unwrap_or(0)).collect()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let Self { summary, quality, rule, .. } = self;
+        let detectors: BTreeMap<&String, Value> = summary
+            .alerts
+            .iter()
+            .map(|(name, count)| {
+                let outcomes = self.outcomes.get(name).copied().unwrap_or_default();
+                let (faults, last_fault) = summary.faults.get(name).cloned().unwrap_or_default();
+                let detector = json!({
+                    "alerts": count, "median_confidence": self.confidence(name), "outcomes": outcomes,
+                    "hit_rate": outcomes.hit_rate(), "ns_per_tick": summary.ns_per_tick.get(name),
+                    "alerts_shuffled": self.counts_shuffled(name),
+                    "faults": faults, "last_fault": Some(last_fault).filter(|fault| !fault.is_empty()),
+                });
+                (name, detector)
+            })
+            .collect();
+        json!({
+            "stopped": summary.stopped, "seconds": summary.seconds, "entries": summary.totals.entries,
+            "ticks": quality.ticks, "symbols": quality.symbols, "ticks_per_second": self.rate(),
+            "first": instant(quality.first), "last": instant(quality.last),
+            "alerts": summary.alerts.values().sum::<u64>(), "held_back": summary.totals.held_back,
+            "detectors": detectors,
+            "outcome_rule": { "atr": rule.k, "minutes": rule.within.as_secs_f64() / 60.0 },
+            "data": {
+                "undecodable": summary.undecodable, "skipped_lines": summary.skipped_lines, "unseen": summary.unseen,
+                "time_estimated": quality.time_estimated, "out_of_order": quality.out_of_order,
+                "volume_repaired": quality.volume_repaired, "quote_only": quality.quote_only,
+            },
+        })
+    }
+
+    fn rate(&self) -> f64 {
+        self.quality.ticks as f64 / self.summary.seconds.max(1e-9)
+    }
+
+    /// What was replayed, and in what state the data was.
+    pub(super) fn head(&self) -> String {
+        let Self { summary, quality, .. } = self;
+        let mut text = String::new();
+        let stopped = if summary.stopped { "stopped: " } else { "" };
+        let _ = writeln!(
+            text,
+            "{stopped}{} ticks of {} symbols, {} to {}, in {:.2} s ({:.0} ticks/s)",
+            quality.ticks,
+            quality.symbols,
+            instant(quality.first).unwrap_or_default(),
+            instant(quality.last).unwrap_or_default(),
+            summary.seconds,
+            self.rate()
+        );
+        let repairs = [
+            (quality.time_estimated, "times estimated"),
+            (quality.out_of_order, "times raised to the tick before"),
+            (quality.volume_repaired, "volumes not believed"),
+            (quality.quote_only, "with quotes only"),
+            (summary.unseen, "not shown to detectors, having no price or time"),
+            (summary.skipped_lines, "lines skipped that are no JSON object"),
+            (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute)"),
+        ];
+        for (count, what) in repairs.iter().filter(|(count, _)| *count > 0) {
+            let _ = writeln!(text, "{count:>9} {what}");
+        }
+        let mut reasons: Vec<(&String, &u64)> = summary.undecodable.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (reason, count) in reasons.iter().take(REASONS) {
+            let _ = writeln!(text, "{count:>9} no ticks: {reason}");
+        }
+        if let Some(rest) = reasons.get(REASONS..).filter(|rest| !rest.is_empty()) {
+            let count: u64 = rest.iter().map(|(_, count)| **count).sum();
+            let _ = writeln!(text, "{count:>9} no ticks, for {} other reasons (--json has them)", rest.len());
+        }
+        for (name, (faults, last)) in &summary.faults {
+            let _ = writeln!(text, "{faults:>9} ticks on which {name} failed, lastly: {last}");
+        }
+        text
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut text = self.head();
+        let shuffled = !self.shuffled.is_empty();
+        let width = self.summary.alerts.keys().map(String::len).max().unwrap_or(0).max("detector".len());
+        let _ = write!(text, "\n{:width$} {:>8}", "detector", "alerts");
+        if shuffled {
+            let _ = write!(text, " {:>15}", "in shuffled");
+        }
+        let _ = writeln!(
+            text,
+            " {:>10} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8}",
+            "confidence", "reached", "failed", "neither", "open", "hits", "ns/tick"
+        );
+        for (name, count) in &self.summary.alerts {
+            let _ = write!(text, "{name:width$} {count:>8}");
+            if shuffled {
+                let counts = self.counts_shuffled(name);
+                let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
+                let span = match (least, most) {
+                    (Some(least), Some(most)) if least == most => least.to_string(),
+                    (Some(least), Some(most)) => format!("{least} to {most}"),
+                    _ => String::new(),
+                };
+                let _ = write!(text, " {span:>15}");
+            }
+            let of = self.outcomes.get(name).copied().unwrap_or_default();
+            let confidence = self.confidence(name).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
+            let cost = self.summary.ns_per_tick.get(name).map_or_else(|| "-".to_owned(), u64::to_string);
+            let Outcomes { reached, failed, neither, open } = of;
+            let hits = percent(of.hit_rate());
+            let _ =
+                writeln!(text, " {confidence:>10} {reached:>8} {failed:>8} {neither:>8} {open:>8} {hits:>7} {cost:>8}");
+        }
+        let _ = writeln!(
+            text,
+            "\nconfidence: the middle one. reached, failed: went {0} average true ranges with, or against, the alert first,\n\
+             within {1} minutes. hits: reached of both; chance alone gives about 50 %. open: no direction, or no way to tell.",
+            self.rule.k,
+            self.rule.within.as_secs_f64() / 60.0
+        );
+        if shuffled {
+            let _ = writeln!(
+                text,
+                "in shuffled: alerts on the same ticks with their moves in random order. What comes there as often is no find."
+            );
+        }
+        text
+    }
+}
+
+pub(super) fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+/// Event time for people; none before the first tick.
+fn instant(nanos: u64) -> Option<String> {
+    let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
+    (nanos > 0).then(|| format!("{instant:.0}"))
+}

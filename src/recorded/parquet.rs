@@ -1,0 +1,266 @@
+//! Parquet: read by column, a few thousand rows at a time.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, bail};
+use arrow_array::{
+    Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
+    cast::AsArray,
+    types::{Float64Type, Int64Type, TimestampNanosecondType},
+};
+use arrow_cast::cast;
+use arrow_schema::{DataType, TimeUnit};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::{
+    Options,
+    record::Record,
+    table::{Header, is_symbol},
+    time,
+};
+use crate::simulate::layout::{Encoder, Value};
+
+/// What such a file begins with.
+const MAGIC: &[u8] = b"PAR1";
+
+/// Rows decoded at once: the columns of so many fit the processor's caches.
+const ROWS: usize = 4096;
+
+/// Whether `file` is one, by its first bytes.
+pub(super) fn is_parquet(mut file: &File) -> bool {
+    let mut start = [0; MAGIC.len()];
+    let is = file.read_exact(&mut start).is_ok() && start == MAGIC;
+    file.seek(SeekFrom::Start(0)).is_ok() && is
+}
+
+/// The rows of one file.
+pub(crate) struct Columns {
+    reader: ParquetRecordBatchReader,
+    encoder: Encoder,
+    header: Header,
+    clock: time::Reader,
+    /// The columns in hand, by position in the file; `None` for what is nested.
+    cells: Vec<Option<Cells>>,
+    rows: usize,
+    next: usize,
+    /// For the progress bar: bytes a row stands for, and how many have been counted.
+    row_bytes: f64,
+    rows_read: u64,
+    counted: u64,
+    read: Arc<AtomicU64>,
+}
+
+enum Cells {
+    Text(StringArray),
+    Whole(Int64Array),
+    Float(Float64Array),
+}
+
+impl Columns {
+    /// Reads the schema.
+    pub(super) fn open(
+        file: File,
+        file_symbol: &str,
+        options: &Options,
+        size: u64,
+        read: Arc<AtomicU64>,
+    ) -> Result<Self> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("is no Parquet that can be read")?;
+        let rows = builder.metadata().file_metadata().num_rows();
+        let schema = builder.schema().clone();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let header = Header::resolve(&names, names.len(), file_symbol, options)?;
+        if let Some((name, _)) = header.columns.iter().find(|(name, at)| {
+            is_symbol(name) && matches!(schema.field(*at).data_type(), DataType::Struct(_) | DataType::List(_))
+        }) {
+            bail!("the column {name} is nested, expected the name of the symbol");
+        }
+        let reader = builder.with_batch_size(ROWS).build().context("is no Parquet that can be read")?;
+        Ok(Self {
+            reader,
+            encoder: Encoder::new(options.table_layout),
+            header,
+            clock: options.clock(),
+            cells: Vec::new(),
+            rows: 0,
+            next: 0,
+            row_bytes: size as f64 / rows.max(1) as f64,
+            rows_read: 0,
+            counted: 0,
+            read,
+        })
+    }
+
+    /// Reads the next row into `record`; false at the end.
+    pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
+        while self.next >= self.rows {
+            match self.reader.next() {
+                Some(batch) => self.take(&batch.context("a damaged part of the file")?)?,
+                None => return Ok(false),
+            }
+        }
+        let row = self.next;
+        self.next += 1;
+        let Header { columns, time, symbol } = &self.header;
+        let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
+        let cells = columns
+            .iter()
+            .filter_map(|(name, position)| Some((name.as_str(), self.cells.get(*position)?.as_ref()?.value(row)?)));
+        // A symbol of digits is still a name.
+        let mut digits = String::new();
+        let mut tick: Vec<(&str, Value<'_>)> = symbol.into_iter().chain(cells).collect();
+        if let Some((_, value @ Value::Whole(_))) = tick.iter_mut().find(|(name, _)| is_symbol(name)) {
+            if let Value::Whole(number) = value {
+                digits = number.to_string();
+            }
+            *value = Value::Text(&digits);
+        }
+        record.clear();
+        let cells = time.and_then(|position| self.cells.get(position)?.as_ref());
+        record.time = cells.and_then(|cells| match cells.value(row)? {
+            Value::Text(text) => self.clock.read(text),
+            Value::Whole(number) => self.clock.read(&number.to_string()),
+            Value::Float(number) => self.clock.read(&number.to_string()),
+        });
+        self.encoder.encode(&tick, |name, value| record.put(name, value));
+        Ok(true)
+    }
+
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.cells = batch.columns().iter().map(|column| Cells::of(column)).collect::<Result<_>>()?;
+        (self.rows, self.next) = (batch.num_rows(), 0);
+        self.rows_read += batch.num_rows() as u64;
+        let bytes = (self.rows_read as f64 * self.row_bytes) as u64;
+        self.read.fetch_add(bytes - self.counted, Ordering::Relaxed);
+        self.counted = bytes;
+        Ok(())
+    }
+}
+
+impl Cells {
+    /// `None` for what no field of a tick can hold.
+    fn of(column: &ArrayRef) -> Result<Option<Self>> {
+        let to = |kind: DataType| cast(column, &kind).with_context(|| format!("a column of {}", column.data_type()));
+        Ok(Some(match column.data_type() {
+            kind if kind.is_integer() => Self::Whole(to(DataType::Int64)?.as_primitive::<Int64Type>().clone()),
+            kind if kind.is_floating() || kind.is_decimal() => {
+                Self::Float(to(DataType::Float64)?.as_primitive::<Float64Type>().clone())
+            }
+            DataType::Timestamp(_, zone) => {
+                let nanos = to(DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()))?;
+                let nanos = nanos.as_primitive::<TimestampNanosecondType>();
+                match zone {
+                    Some(_) => Self::Whole(nanos.iter().collect()),
+                    // On the clock of a place that the file does not name.
+                    None => Self::Text(nanos.iter().map(|nanos| nanos.and_then(civil)).collect()),
+                }
+            }
+            kind if kind.is_nested() => return Ok(None),
+            DataType::Null => return Ok(None),
+            _ => Self::Text(to(DataType::Utf8)?.as_string::<i32>().clone()),
+        }))
+    }
+
+    fn value(&self, row: usize) -> Option<Value<'_>> {
+        match self {
+            Self::Text(texts) => texts.is_valid(row).then(|| Value::Text(texts.value(row))),
+            Self::Whole(numbers) => numbers.is_valid(row).then(|| match u64::try_from(numbers.value(row)) {
+                Ok(number) => Value::Whole(number),
+                Err(_) => Value::Float(numbers.value(row) as f64),
+            }),
+            // What is not finite is as good as absent.
+            Self::Float(numbers) => Some(Value::Float(numbers.value(row)))
+                .filter(|_| numbers.is_valid(row) && numbers.value(row).is_finite()),
+        }
+    }
+}
+
+/// A time without a zone, as text.
+fn civil(nanos: i64) -> Option<String> {
+    let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
+    Some(jiff::tz::Offset::UTC.to_datetime(instant).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use arrow_array::{BooleanArray, DictionaryArray, TimestampMicrosecondArray, types::Int32Type};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+    use crate::recorded::{Files, Mapping};
+
+    fn write(file: &Path, columns: Vec<(&str, ArrayRef)>) {
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(file).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn read(file: &Path, options: &Options) -> Result<Vec<(Option<i64>, String)>> {
+        let mut files = Files::open(&[file.to_path_buf()], options)?;
+        let (mut record, mut rows) = (Record::default(), Vec::new());
+        while files.next(&mut record)? {
+            let (_, json) = record.fields().next().unwrap();
+            rows.push((record.time, String::from_utf8(json.to_vec()).unwrap()));
+        }
+        assert_eq!(files.read(), files.size());
+        Ok(rows)
+    }
+
+    /// 2024-08-08 12:00 UTC.
+    const NOON_US: i64 = 1_723_118_400_000_000;
+
+    #[test]
+    fn columns_of_every_kind_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("day.parquet");
+        let symbols: DictionaryArray<Int32Type> = ["M&M", "SBIN"].into_iter().collect();
+        let times = TimestampMicrosecondArray::from(vec![NOON_US, NOON_US + 1]);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("symbol", Arc::new(symbols)),
+            ("timestamp", Arc::new(times.with_timezone("UTC"))),
+            ("price", Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), None]))),
+            ("volume", Arc::new(Int64Array::from(vec![7, -7]))),
+            ("is_tradable", Arc::new(BooleanArray::from(vec![true, false]))),
+        ];
+        write(&file, columns);
+        let rows = read(&file, &Options::default()).unwrap();
+        let first = r#"{"symbol":"M&M","timestamp":1723118400000000000,"price":0.30000000000000004,"volume":7,"is_tradable":"true"}"#;
+        let second = r#"{"symbol":"SBIN","timestamp":1723118400000001000,"volume":-7.0,"is_tradable":"false"}"#;
+        assert_eq!(rows, [(Some(NOON_US * 1000), first.into()), (Some(NOON_US * 1000 + 1000), second.into())]);
+    }
+
+    #[test]
+    fn a_clock_without_a_zone_stays_one_and_the_file_names_the_symbol() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("SBIN.parquet");
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![NOON_US]))),
+            ("ltp", Arc::new(Float64Array::from(vec![500.0]))),
+        ];
+        write(&file, columns);
+        let mapping = Mapping::parse(&["time=at".into(), "price=ltp".into()]).unwrap();
+        let options = Options { mapping, ..Options::default() };
+        let rows = read(&file, &options).unwrap();
+        let expected = r#"{"symbol":"SBIN","exchange_timestamp":"2024-08-08T12:00:00","last_price":500.0}"#;
+        assert_eq!(rows, [(Some(NOON_US * 1000), expected.into())]);
+    }
+
+    #[test]
+    fn a_torn_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("SBIN.parquet");
+        std::fs::write(&file, b"PAR1 and then nothing").unwrap();
+        let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+        assert!(error.contains("is no Parquet that can be read"), "{error}");
+    }
+}
