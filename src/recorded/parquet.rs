@@ -134,7 +134,7 @@ impl Columns {
     }
 
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.cells = batch.columns().iter().map(|column| Cells::of(column)).collect::<Result<_>>()?;
+        self.cells = batch.columns().iter().map(Cells::of).collect::<Result<_>>()?;
         (self.rows, self.next) = (batch.num_rows(), 0);
         self.rows_read += batch.num_rows() as u64;
         let bytes = (self.rows_read as f64 * self.row_bytes) as u64;

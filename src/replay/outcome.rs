@@ -63,10 +63,13 @@ impl Outcomes {
     }
 }
 
+/// Average true ranges of one symbol: since when, and how much.
+type Ranges = Vec<(u64, f64)>;
+
 /// Judges alerts by what prices did.
 pub(crate) struct Judge {
     rule: Rule,
-    courses: BTreeMap<Arc<str>, (Course, Vec<(u64, f64)>)>,
+    courses: BTreeMap<Arc<str>, (Course, Ranges)>,
 }
 
 impl Judge {
@@ -118,7 +121,7 @@ impl Judge {
 }
 
 /// From when on, and how much.
-fn average_true_ranges(course: &Course) -> Vec<(u64, f64)> {
+fn average_true_ranges(course: &Course) -> Ranges {
     let bars = course.in_bars_of(ATR_BAR);
     let length = (ATR_BAR / course.bar).max(1) * course.bar;
     let (mut ranges, mut average) = (Vec::new(), 0.0);

@@ -152,7 +152,7 @@ impl Worker {
         let decoder = Decoder::new(&config.input, ".".as_ref()).unwrap();
         let (outbox, outcomes) = mpsc::channel(4);
         let normalizer = Normalizer::new(&config.input).unwrap();
-        let shard = ShardHandle::start(0, generation.clone(), normalizer, 4, outbox, false).unwrap();
+        let shard = ShardHandle::start(0, generation.clone(), normalizer, 4, outbox, false, None).unwrap();
         let ingest = Ingest::new(decoder, 1, Clock::default());
         Self { ingest, shard, outcomes, read: 0, found: Vec::new(), letters: Vec::new(), quarantined: false }
     }
