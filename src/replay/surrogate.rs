@@ -220,13 +220,15 @@ impl Shuffled {
                 continue;
             }
             let Some(one) = moves.next() else { continue };
-            shuffled.anchor = (shuffled.anchor + one.anchor).max(lowest);
+            shuffled.anchor += one.anchor;
+            // All falls before all rises may lead below nothing; later moves lead out again.
+            let anchor = if shuffled.anchor > 0.0 { shuffled.anchor } else { lowest };
             if !tick.price.is_nan() {
-                tick.price = round(shuffled.anchor);
+                tick.price = round(anchor);
             }
             tick.columns[column::QUANTITY] = one.quantity;
-            tick.columns[column::BID] = round(shuffled.anchor + one.bid);
-            tick.columns[column::ASK] = round(shuffled.anchor + one.ask);
+            tick.columns[column::BID] = round(anchor + one.bid);
+            tick.columns[column::ASK] = round(anchor + one.ask);
             if counts {
                 shuffled.cum_volume = add(shuffled.cum_volume, one.cum_volume, tick.columns[column::CUM_VOLUME]);
                 tick.columns[column::CUM_VOLUME] = shuffled.cum_volume;
