@@ -158,6 +158,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
     };
     let source = open(args, &loaded, &runtime)?;
     let real = once(source, &loaded, outputs, "replaying")?;
+    refuse_nothing(&real, &loaded.config.input.preset)?;
     let judge = Judge::new(rule, real.tape.courses());
     let outcomes = outcomes(&judge, &real);
 
@@ -209,6 +210,24 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
         eprintln!("wrote {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A recording without a single tick is read in the wrong way: its table of zeros would hide that.
+fn refuse_nothing(pass: &Pass, preset: &str) -> Result<()> {
+    let Pass { summary, tape, .. } = pass;
+    if summary.stopped || tape.quality().ticks > 0 {
+        return Ok(());
+    }
+    let commonest = summary.undecodable.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| reason.as_str());
+    let why = match commonest {
+        Some(reason) => reason,
+        None if summary.unseen > 0 => "no price or no time",
+        None => bail!("there is not one tick in it"),
+    };
+    bail!(
+        "not one of {} entries is a tick: {why}\nname its columns with --map, or its fields in [input.map] (input.preset is \"{preset}\")",
+        summary.totals.entries
+    )
 }
 
 fn outcomes(judge: &Judge, pass: &Pass) -> std::collections::BTreeMap<String, Outcomes> {

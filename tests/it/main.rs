@@ -14,6 +14,7 @@ mod plugins;
 mod proxy;
 mod recovery;
 mod reload;
+mod replay;
 mod shadow;
 mod support;
 mod swaps;

@@ -1,0 +1,238 @@
+//! `tickhound replay`: what is tried on recorded ticks is what happens live.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::support::{Alert, Project, Redis, contents, misbehaving, shipped, text};
+
+/// Enough market time (20 minutes) for both detectors to warm up and find something.
+const SIMULATED: [&str; 6] = ["replay", "--simulate", "--symbols", "12", "--count", "24000"];
+
+/// A project that no server stands behind.
+fn project() -> Project {
+    Project::at("redis://127.0.0.1:1".into())
+}
+
+fn simulated<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&SIMULATED, more].concat()
+}
+
+fn summary(project: &Project, args: &[&str]) -> Value {
+    serde_json::from_str(&project.run(&[args, &["--json"]].concat())).unwrap()
+}
+
+/// Alerts of JSON lines, as the stream holds them: every value a text.
+fn alerts(file: &Path) -> Vec<Alert> {
+    let lines = fs::read_to_string(file).unwrap();
+    let alert = |line: &str| {
+        let line: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
+        let value = |value: Value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        line.into_iter().map(|(name, it)| (name, value(it))).collect()
+    };
+    lines.lines().map(alert).collect()
+}
+
+/// Without what only entries of a stream have.
+fn without_ids(mut alerts: Vec<Alert>) -> Vec<Alert> {
+    alerts.iter_mut().for_each(|alert| alert.retain(|name, _| name != "id" && name != "entry"));
+    alerts
+}
+
+/// The day of a feed, worked live, then replayed from the stream, then from a file of the same ticks.
+#[test]
+fn live_and_replay_raise_the_same_alerts() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[alerts]\njsonl = \"logs/alerts.jsonl\"");
+    project.feed(12, 24_000, &["--layout", "flat"]);
+    project.run(&["run", "--drain"]);
+    let live = alerts(&project.path("logs/alerts.jsonl"));
+    assert!(live.len() > 20, "{}", live.len());
+
+    project.run(&["replay", "--stream", "--out", "stream.jsonl"]);
+    assert_eq!(contents(&alerts(&project.path("stream.jsonl"))), contents(&live), "ids and all");
+
+    project.run(&simulated(&["--out", "simulated.jsonl"]));
+    let simulated = alerts(&project.path("simulated.jsonl"));
+    assert_eq!(contents(&without_ids(simulated)), contents(&without_ids(live)));
+}
+
+#[test]
+fn a_part_of_the_stream_is_replayed_and_nothing_is_changed() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(2, 1000, &[]);
+    let mut connection = redis.connect();
+    let ids: Vec<(String, Vec<String>)> =
+        redis::cmd("XRANGE").arg(crate::support::STREAM).arg("-").arg("+").query(&mut connection).unwrap();
+    let keys = |connection: &mut redis::Connection| -> u64 { redis::cmd("DBSIZE").query(connection).unwrap() };
+    let before = keys(&mut connection);
+    let part = summary(&project, &["replay", "--stream", "--from", &ids[100].0, "--to", &ids[299].0]);
+    assert_eq!(part["entries"], 200);
+    assert_eq!(keys(&mut connection), before);
+}
+
+#[test]
+fn workers_and_batches_make_no_difference_to_a_byte() {
+    let project = project();
+    let mut reference = None;
+    for (workers, batch) in [("1", "1000"), ("3", "7"), ("2", "1"), ("5", "5000")] {
+        project.run(&simulated(&["--workers", workers, "--batch", batch, "--out", "alerts.jsonl"]));
+        let bytes = fs::read(project.path("alerts.jsonl")).unwrap();
+        assert!(!bytes.is_empty());
+        assert!(*reference.get_or_insert_with(|| bytes.clone()) == bytes, "{workers} workers, batches of {batch}");
+    }
+}
+
+#[test]
+fn every_form_of_the_same_ticks_gives_the_same_alerts() {
+    let project = project();
+    let csv = ticks_as_csv();
+    fs::write(project.path("ticks.csv"), &csv).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, csv.as_bytes()).unwrap();
+    fs::write(project.path("ticks.csv.gz"), gzip.finish().unwrap()).unwrap();
+    fs::create_dir(project.path("day")).unwrap();
+    let lines = csv.lines().skip(1).map(|line| {
+        let [symbol, time, price, quantity] = line.split(',').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        format!("{{\"symbol\":\"{symbol}\",\"time\":{time},\"price\":{price},\"quantity\":{quantity}}}\n")
+    });
+    fs::write(project.path("day/ticks.jsonl"), lines.collect::<String>()).unwrap();
+    let mut reference = None;
+    for file in ["ticks.csv", "ticks.csv.gz", "day"] {
+        project.run(&["replay", file, "--out", "alerts.jsonl"]);
+        let alerts = fs::read_to_string(project.path("alerts.jsonl")).unwrap();
+        assert!(alerts.lines().count() > 3, "{file}: {alerts}");
+        assert_eq!(*reference.get_or_insert_with(|| alerts.clone()), alerts, "{file}");
+    }
+}
+
+/// Half an hour of one symbol: a calm walk with a jump on volume every five minutes.
+fn ticks_as_csv() -> String {
+    let start = 1_763_958_600_u64;
+    let mut csv = "symbol,time,price,quantity\n".to_owned();
+    let mut level = 100.0;
+    for second in 0..3600_u64 {
+        let is_jump = second > 900 && second % 300 < 10;
+        level += if is_jump { 0.4 } else { 0.0 };
+        let price = level + f64::from((second * 7919 % 13) as u32) * 0.01;
+        let quantity = if is_jump { 900 } else { 10 + second % 5 };
+        csv += &format!("SBIN,{},{price:.2},{quantity}\n", start + second);
+    }
+    csv
+}
+
+#[test]
+fn alerts_are_written_as_lines_table_and_parquet() {
+    let project = project();
+    project.run(&simulated(&["--out", "a.jsonl", "--out", "a.csv", "--out", "a.parquet"]));
+    let lines = alerts(&project.path("a.jsonl"));
+    let mut table = csv::Reader::from_path(project.path("a.csv")).unwrap();
+    assert_eq!(table.headers().unwrap().iter().next(), Some("id"));
+    let ids: Vec<String> = table.records().map(|row| row.unwrap()[0].to_owned()).collect();
+    assert_eq!(ids, lines.iter().map(|alert| alert["id"].clone()).collect::<Vec<_>>());
+    let file = fs::File::open(project.path("a.parquet")).unwrap();
+    let rows = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let rows: usize = rows.build().unwrap().map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(rows, lines.len());
+    let left: Vec<PathBuf> = fs::read_dir(project.path(".")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none_or(|ending| ending != "part")), "{left:?}");
+}
+
+#[test]
+fn a_wasm_file_is_tried_with_parameters_without_any_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = shipped("plugins/breakout.wasm");
+    let plugin = plugin.to_str().unwrap();
+    let run = |more: &[&str]| {
+        let args = simulated(&[&["--detector", plugin, "--json"], more].concat());
+        Command::new(env!("CARGO_BIN_EXE_tickhound")).args(args).current_dir(folder.path()).output().unwrap()
+    };
+    let count = |more: &[&str]| {
+        let output = run(more);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+        summary["detectors"]["breakout"]["alerts"].as_u64().unwrap()
+    };
+    let (usual, strict) = (count(&[]), count(&["--params", "buffer_atr=5"]));
+    assert!(usual > strict, "{usual}, {strict}");
+
+    let wrong = run(&["--params", "bufer_atr=5"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let said = text(&wrong.stderr);
+    assert!(said.contains("did you mean `buffer_atr`?"), "{said}");
+}
+
+#[test]
+fn a_sweep_counts_what_single_replays_count() {
+    let project = project();
+    let args = simulated(&["--detector", "breakout"]);
+    let swept = summary(&project, &[&args[..], &["--sweep", "window_s=60,300", "--sweep", "buffer_atr=0,1"]].concat());
+    let points = swept["sweep"].as_array().unwrap();
+    assert_eq!(points.len(), 4);
+    for point in points {
+        let params = point["params"].as_object().unwrap();
+        let given: Vec<String> = params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let more: Vec<&str> = given.iter().flat_map(|given| ["--params", given]).collect();
+        let single = summary(&project, &[&args[..], &more].concat());
+        assert_eq!(point["alerts"], single["detectors"]["breakout"]["alerts"], "{given:?}");
+    }
+}
+
+/// Each shuffled run is counted, and the same seed shuffles in the same way.
+#[test]
+fn shuffled_ticks_are_worked_beside_the_real_ones() {
+    let project = project();
+    let run = || summary(&project, &simulated(&["--surrogate", "2"]))["detectors"]["breakout"].clone();
+    let first = run();
+    assert_eq!(first["alerts_shuffled"].as_array().unwrap().len(), 2);
+    assert_eq!(first["alerts_shuffled"], run()["alerts_shuffled"]);
+}
+
+#[test]
+fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
+    let project = project();
+    let alone = summary(&project, &SIMULATED);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.configure(
+        "[detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
+    );
+    let beside = summary(&project, &SIMULATED);
+    assert!(beside["detectors"]["bad"]["faults"].as_u64().unwrap() > 0, "{beside}");
+    assert_eq!(beside["detectors"]["breakout"]["alerts"], alone["detectors"]["breakout"]["alerts"]);
+    assert_eq!(beside["detectors"]["breakout"]["faults"], 0);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_a_sentence() {
+    let project = project();
+    fs::write(project.path("other.csv"), "a,b\n1,2\n").unwrap();
+    fs::write(project.path("empty.csv"), "symbol,time,price\n").unwrap();
+    fs::write(project.path("no.wasm"), "not wasm").unwrap();
+    fs::write(project.path("cut.parquet"), "PAR1 and no more").unwrap();
+    let cases: [(&[&str], &str); 9] = [
+        (&["missing.csv"], "missing.csv: can't open the file"),
+        (&["other.csv"], "name its columns with --map"),
+        (&["empty.csv"], "empty.csv: holds no tick"),
+        (&["cut.parquet"], "cut.parquet"),
+        (&["--stream"], "can't read the stream"),
+        (&["--simulate", "--detector", "breakot"], "breakot"),
+        (&["--simulate", "--detector", "no.wasm"], "no.wasm"),
+        (&["--simulate", "--count", "10", "--params", "window_s=1"], "for one detector: name it with --detector"),
+        (&["--simulate", "--count", "10", "--out", "alerts.txt"], "ends in .jsonl, .csv or .parquet"),
+    ];
+    for (args, expected) in cases {
+        let output = project.output(&[&["replay"], args].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}
