@@ -19,7 +19,8 @@
 //! Modules in reading order: `event` (the data), `stream` (where it comes from and goes to),
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
-//! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them.
+//! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them. Beside
+//! these `recorded` (ticks in files) and `replay` (the engine on them).
 
 pub mod checkpoint;
 pub mod cli;
