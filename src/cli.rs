@@ -4,15 +4,21 @@
 //! 2 = wrong usage. `status` has its own, in its help.
 
 mod author;
+mod bench;
+mod build;
 mod check;
 mod dead;
 mod demo;
 mod feed;
+mod init;
+mod inspect;
+mod new;
 mod promote;
 mod replay;
 mod run;
 mod shadow;
 mod status;
+mod test;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -76,6 +82,18 @@ enum Command {
     Promote(promote::PromoteArgs),
     /// See the whole engine work on a simulated market; needs no Redis.
     Demo(demo::DemoArgs),
+    /// Make a folder to run Tickhound in: configuration and plugins.
+    Init(init::InitArgs),
+    /// Begin a detector of one's own: a project that builds, tests and runs as it is.
+    New(new::NewArgs),
+    /// Build a detector's project and put it into the plugins folder.
+    Build(build::BuildArgs),
+    /// Look whether a detector raises the alerts that its cases expect.
+    Test(test::TestArgs),
+    /// Measure what a detector costs on this machine.
+    Bench(bench::BenchArgs),
+    /// Tell what a .wasm file is: parameters, columns, contract, imports.
+    Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
@@ -99,6 +117,12 @@ impl Cli {
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),
+            Command::Init(args) => init::run(args),
+            Command::New(args) => new::run(args),
+            Command::Build(args) => build::run(args, &self.load_or_shipped()?),
+            Command::Test(args) => test::run(args, &self.load_or_shipped()?),
+            Command::Bench(args) => bench::run(args, self.load_or_shipped()?),
+            Command::Inspect(args) => inspect::run(args, &self.load_or_shipped()?),
         }
     }
 

@@ -218,6 +218,17 @@ impl Batch {
         }
     }
 
+    /// Some of its rows.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        Self {
+            entry: self.entry[rows.clone()].to_vec(),
+            symbol: self.symbol[rows.clone()].to_vec(),
+            time: self.time[rows.clone()].to_vec(),
+            price: self.price[rows.clone()].to_vec(),
+            columns: self.columns.iter().map(|column| column[rows.clone()].to_vec()).collect(),
+        }
+    }
+
     /// Takes out the ticks of `entry`, which must be the last ones; clock rows stay. Returns how many.
     pub fn take_back(&mut self, entry: u32) -> usize {
         let Some(first) = self.entry.iter().position(|from| *from == entry) else { return 0 };

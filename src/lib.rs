@@ -30,6 +30,7 @@ pub mod decode;
 pub mod engine;
 pub mod event;
 pub mod ingest;
+mod kit;
 pub mod normalize;
 pub mod plugin;
 pub mod position;

@@ -22,7 +22,10 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-pub(crate) use self::{source::Source, stream::Progress};
+pub(crate) use self::{
+    source::{Ids, Source},
+    stream::Progress,
+};
 use self::{
     stream::{Collected, Reader, ReplayStream},
     tape::Tape,

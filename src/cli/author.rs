@@ -1,7 +1,6 @@
 //! What the commands for authors of detectors share.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -9,7 +8,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    config::Loaded,
+    config::{DetectorConfig, Loaded},
+    kit::project::{self, Built},
     plugin::{folder::Folder, loader},
 };
 
@@ -22,32 +22,71 @@ pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
     ("momentum", include_bytes!("../../plugins/momentum.wasm")),
 ];
 
-/// Where plugins are found: files that were named, then the folder, then those that ship.
+/// A plugin that a command is about.
+pub(super) struct Subject {
+    /// As a configuration would write it.
+    pub(super) name: String,
+    pub(super) file: PathBuf,
+    pub(super) bytes: Vec<u8>,
+    /// Where its cases are, if it has any.
+    pub(super) cases: PathBuf,
+}
+
+impl Subject {
+    /// `given` is a file, a project, which is built, or the name of a plugin of the folder or of those that ship.
+    pub(super) fn find(given: &Path, loaded: &Loaded) -> Result<Self> {
+        if given.is_dir() {
+            let Built { file, bytes } = project::build(given)?;
+            // A compiler's name for the file may be another one.
+            let dir = given.canonicalize().with_context(|| format!("can't read {}", given.display()))?;
+            return Ok(Self {
+                name: plugin_name(&dir.with_added_extension("wasm"))?,
+                file,
+                bytes,
+                cases: given.join("cases"),
+            });
+        }
+        if given.extension().is_some_and(|ending| ending == "wasm") {
+            let bytes = fs::read(given).with_context(|| format!("can't read {}", given.display()))?;
+            let cases = given.with_file_name("cases");
+            return Ok(Self { name: plugin_name(given)?, file: given.to_path_buf(), bytes, cases });
+        }
+        let name = given.display().to_string();
+        let (file, bytes) = loader::Files::read(&Catalogue::of(loaded), &name)
+            .with_context(|| format!("{name} is neither a .wasm file, a project's folder nor a plugin"))?;
+        let cases = file.with_file_name("cases");
+        Ok(Self { name, file, bytes, cases })
+    }
+}
+
+/// What a configuration would call the plugin in this file.
+fn plugin_name(file: &Path) -> Result<String> {
+    let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    ensure!(!name.is_empty(), "{}: a plugin has a name", file.display());
+    Ok(name)
+}
+
+/// Where plugins are found: those that were named, then the folder, then those that ship.
 pub(super) struct Catalogue {
     folder: Folder,
-    files: BTreeMap<String, PathBuf>,
+    named: Vec<Subject>,
 }
 
 impl Catalogue {
     pub(super) fn of(loaded: &Loaded) -> Self {
-        Self { folder: Folder::of(loaded), files: BTreeMap::new() }
+        Self { folder: Folder::of(loaded), named: Vec::new() }
     }
 
-    /// Adds a file; returns the name that it has from now on.
-    pub(super) fn add_file(&mut self, file: &Path) -> Result<String> {
-        let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
-        ensure!(!name.is_empty(), "{}: a plugin has a name", file.display());
-        self.files.insert(name.clone(), file.to_path_buf());
-        Ok(name)
+    pub(super) fn add(&mut self, subject: Subject) {
+        self.named.push(subject);
     }
 }
 
 impl loader::Files for Catalogue {
     fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
-        if let Some(file) = self.files.get(name) {
-            let bytes = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
-            return Ok((file.clone(), bytes));
+        if let Some(named) = self.named.iter().find(|named| named.name == name) {
+            return Ok((named.file.clone(), named.bytes.clone()));
         }
         let file = self.folder.file(name);
         match SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
@@ -55,6 +94,23 @@ impl loader::Files for Catalogue {
             _ => loader::Files::read(&self.folder, name),
         }
     }
+}
+
+/// Leaves in the configuration one detector, of this plugin, with the parameters that were given as NAME=VALUE.
+pub(super) fn only(loaded: &mut Loaded, plugin: &str, params: &[String]) -> Result<()> {
+    let mut detector = DetectorConfig { plugin: plugin.to_owned(), ..DetectorConfig::default() };
+    for given in params {
+        let (name, value) = param(given)?;
+        detector.params.insert(name, value);
+    }
+    loaded.config.detectors = [(plugin.to_owned(), detector)].into();
+    Ok(())
+}
+
+/// A parameter of the command line.
+pub(super) fn param(given: &str) -> Result<(String, toml::Value)> {
+    let (name, text) = given.split_once('=').with_context(|| format!("--params {given}: expected NAME=VALUE"))?;
+    Ok((name.to_owned(), value(text)))
 }
 
 /// Where compiled plugins are kept, if the plugins folder is there.

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use self::sweep::Sweep;
-use super::author::{self, Catalogue};
+use super::author::{self, Catalogue, Subject};
 use crate::{
     config::{DetectorConfig, Loaded},
     decode::{Decoder, time_zone},
@@ -89,8 +89,9 @@ pub(super) struct ReplayArgs {
     /// Times as fast as it was recorded, or `max`; pauses of over 30 minutes are skipped.
     #[arg(long, value_name = "X|max", default_value = "max", value_parser = pace::speed)]
     speed: Pace,
-    /// Only this detector: one of the configuration, a plugin of the folder, or a .wasm file. May be repeated.
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Only this detector: one of the configuration, a plugin of the folder, a .wasm file, or a project's folder, which
+    /// is built. May be repeated.
+    #[arg(long, value_name = "NAME|FILE|DIR")]
     detector: Vec<String>,
     /// A parameter of the one detector; before the configuration's. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -245,19 +246,19 @@ fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
     if !args.detector.is_empty() {
         let known = std::mem::take(&mut loaded.config.detectors);
         for wanted in &args.detector {
-            let (name, plugin) = match wanted.strip_suffix(".wasm") {
-                Some(_) => {
-                    let name = catalogue.add_file(Path::new(wanted))?;
-                    (name.clone(), name)
-                }
-                None => (wanted.clone(), wanted.clone()),
+            let file = Path::new(wanted);
+            let subject = match wanted.ends_with(".wasm") || file.is_dir() {
+                true => Some(Subject::find(file, loaded)?),
+                false => None,
             };
+            let name = subject.as_ref().map_or(wanted, |subject| &subject.name).clone();
             // A file of one's own may be the next version of a detector: then its settings hold.
             let settings = known
                 .get(&name)
                 .cloned()
-                .unwrap_or_else(|| DetectorConfig { plugin: plugin.clone(), ..Default::default() });
-            let plugin = if wanted.ends_with(".wasm") { plugin } else { settings.plugin.clone() };
+                .unwrap_or_else(|| DetectorConfig { plugin: name.clone(), ..Default::default() });
+            let plugin = if subject.is_some() { name.clone() } else { settings.plugin.clone() };
+            subject.into_iter().for_each(|subject| catalogue.add(subject));
             let settings = DetectorConfig { enabled: true, shadow_of: String::new(), plugin, ..settings };
             loaded.config.detectors.insert(name, settings);
         }
@@ -273,9 +274,9 @@ fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
         );
     }
     for given in &args.params {
-        let (name, value) = given.split_once('=').with_context(|| format!("--params {given}: expected NAME=VALUE"))?;
+        let (name, value) = author::param(given)?;
         for settings in loaded.config.detectors.values_mut() {
-            settings.params.insert(name.to_owned(), author::value(value));
+            settings.params.insert(name.clone(), value.clone());
         }
     }
     // Ticks on which a detector fails are counted; a pause by the clock of the wall would make every run another one.

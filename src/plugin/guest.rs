@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
 
 use crate::config::PluginsConfig;
 
@@ -54,6 +54,8 @@ const CORE_INSTANCES_MAX: usize = 32;
 /// What a store holds beside the guest.
 pub(super) struct Guest {
     limits: StoreLimits,
+    /// What its linear memories take, bytes.
+    memory_bytes: usize,
 }
 
 impl Guest {
@@ -64,10 +66,49 @@ impl Guest {
             .instances(CORE_INSTANCES_MAX)
             .trap_on_grow_failure(true)
             .build();
-        let mut store = Store::new(engine, Self { limits: store_limits });
-        store.limiter(|guest| &mut guest.limits);
+        let mut store = Store::new(engine, Self { limits: store_limits, memory_bytes: 0 });
+        store.limiter(|guest| guest);
         store.set_epoch_deadline(ticks(limits.start_deadline));
         store
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+}
+
+/// The limits decide; what they allow is counted.
+impl ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = self.limits.memory_growing(current, desired, most)?;
+        if allowed {
+            self.memory_bytes += desired - current;
+        }
+        Ok(allowed)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.memory_grow_failed(error)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, most)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
     }
 }
 

@@ -65,6 +65,11 @@ impl Instance {
         }
     }
 
+    /// What its memory takes, bytes; it never shrinks.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
     /// Whether it was told of a symbol.
     pub fn knows(&self, symbol: u32) -> bool {
         self.introduced.get(symbol as usize) == Some(&true)

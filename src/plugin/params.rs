@@ -89,13 +89,19 @@ pub fn to_json(params: &Params) -> serde_json::Value {
     params.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 
-fn json_value(value: &Value) -> serde_json::Value {
+/// As JSON has it.
+pub fn json_value(value: &Value) -> serde_json::Value {
     match value {
         Value::Flag(v) => json!(v),
         Value::Integer(v) => json!(v),
         Value::Number(v) => json!(v),
         Value::Text(v) => json!(v),
     }
+}
+
+/// The default of a parameter.
+pub fn default(param: &Param) -> Value {
+    owned(&param.default)
 }
 
 fn owned(value: &Declared) -> Value {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Parser, Payload};
 use wasmtime::{
     Cache, CacheConfig, Config, Engine, Store,
     component::{Component, Linker, types::ComponentItem},
@@ -31,6 +31,9 @@ use super::{
 
 /// The contract that this host speaks: version of the WIT package `tickhound:detector`.
 pub const CONTRACT_VERSION: &str = "0.1.0";
+
+/// The contract itself.
+pub const CONTRACT_WIT: &str = include_str!("../../detectors-sdk/wit/detector.wit");
 
 /// Custom section in which the SDK writes the contract version that a plugin was built for.
 const CONTRACT_SECTION: &str = "tickhound:contract";
@@ -203,18 +206,25 @@ fn start_ticker(engine: Engine) -> Result<Arc<Ticker>> {
     Ok(Arc::new(Ticker { _alive: alive }))
 }
 
-/// The component inside a core module as cargo builds it; `None` when the bytes are a component already.
-fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+/// The component that a core module is made into; `None` when the bytes are a component already.
+///
+/// # Errors
+/// When it is no detector's.
+pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     if Parser::is_component(bytes) {
         return Ok(None);
     }
-    ensure!(
-        custom_section_exists(bytes, |name| name.starts_with("component-type")),
-        "a WebAssembly module, but no detector: build it with tickhound-sdk and the `detector!` macro"
-    );
+    let mut module = bytes.to_vec();
+    if !custom_section_exists(bytes, |name| name.starts_with("component-type")) {
+        ensure!(
+            exports_function(bytes, "detect"),
+            "a WebAssembly module, but no detector: build it with tickhound-sdk and the `detector!` macro"
+        );
+        describe_exports(&mut module).context("can't be made a component")?;
+    }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
-        .module(bytes)
+        .module(&module)
         .and_then(|encoder| encoder.encode())
         .map_err(|error| {
             let cause = format!("{error:#}");
@@ -235,20 +245,7 @@ fn check_contract_section(bytes: &[u8]) -> Result<()> {
     ensure!(bytes.starts_with(b"\0asm"), "not a WebAssembly file");
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| anyhow!("damaged or cut off, copy it again: {error}"))?;
-        let built_for = match &payload {
-            Payload::CustomSection(section) if section.name() == CONTRACT_SECTION => {
-                String::from_utf8_lossy(section.data()).into_owned()
-            }
-            Payload::ComponentImportSection(imports) => {
-                let names = imports.clone().into_iter().filter_map(|import| import.ok());
-                match names.filter_map(|i| i.name.name.strip_prefix(CONTRACT_TYPES)).next() {
-                    Some(version) => version.to_owned(),
-                    None => continue,
-                }
-            }
-            Payload::Version { encoding: Encoding::Module | Encoding::Component, .. } => continue,
-            _ => continue,
-        };
+        let Some(built_for) = built_for(&payload) else { continue };
         ensure!(
             built_for == CONTRACT_VERSION,
             "built for detector contract {built_for}, this host speaks {CONTRACT_VERSION}: \
@@ -258,10 +255,39 @@ fn check_contract_section(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The contract version that a part of a file tells.
+pub(crate) fn built_for(payload: &Payload<'_>) -> Option<String> {
+    match payload {
+        Payload::CustomSection(section) if section.name() == CONTRACT_SECTION => {
+            Some(String::from_utf8_lossy(section.data()).into_owned())
+        }
+        Payload::ComponentImportSection(imports) => {
+            let names = imports.clone().into_iter().filter_map(|import| import.ok());
+            names.filter_map(|import| import.name.name.strip_prefix(CONTRACT_TYPES)).next().map(str::to_owned)
+        }
+        _ => None,
+    }
+}
+
 fn custom_section_exists(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> bool {
     Parser::new(0)
         .parse_all(bytes)
         .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if wanted(section.name())))
+}
+
+fn exports_function(bytes: &[u8], wanted: &str) -> bool {
+    Parser::new(0).parse_all(bytes).any(|payload| match payload {
+        Ok(Payload::ExportSection(exports)) => exports.into_iter().flatten().any(|export| export.name == wanted),
+        _ => false,
+    })
+}
+
+/// Writes into a core module what its exports are in the contract's terms: compilers of C can't.
+fn describe_exports(module: &mut Vec<u8>) -> Result<()> {
+    let mut contract = wit_parser::Resolve::default();
+    let package = contract.push_source("detector.wit", CONTRACT_WIT)?;
+    let world = contract.select_world(&[package], Some("detector"))?;
+    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8, false)
 }
 
 /// A detector is a function of its ticks: it may import types, but nothing that it could call.

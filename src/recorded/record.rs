@@ -1,6 +1,6 @@
 //! One entry on its way to the stream, or out of a recording.
 
-use crate::event::EntryId;
+use crate::event::{Entry, EntryId};
 
 /// Fields of an entry, their bytes in one buffer that is kept from tick to tick.
 #[derive(Debug, Default)]
@@ -19,6 +19,14 @@ impl Record {
         (self.time, self.id) = (None, None);
         self.bytes.clear();
         self.ends.clear();
+    }
+
+    /// Becomes the entry.
+    pub(crate) fn copy(&mut self, entry: &Entry<'_>) {
+        self.clear();
+        self.id = Some(entry.id);
+        self.time = i64::try_from(entry.id.millis).ok().map(|millis| millis * 1_000_000);
+        entry.fields().for_each(|(name, value)| self.put(name, value));
     }
 
     pub(crate) fn put(&mut self, name: &[u8], value: &[u8]) {

@@ -3,7 +3,10 @@
 //! A tick of a file has no entry id. It is given its recorded time in ms, or that of the tick before it if that is
 //! later, and a number within the millisecond: the same files give the same ids.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,12 +26,20 @@ const PAGE: usize = 2000;
 pub(crate) enum Source {
     /// Of files; the decoder finds the time where the recording does not tell it.
     Files(Box<(Files, Decoder)>),
+    /// Entries that are there already.
+    Given(Given),
     /// Of a stream in Redis, which stays as it is.
     Stream(Box<Pages>),
     /// So many of a simulated market.
     Simulated(Box<Simulated>),
     /// Of another source, their moves in another order.
     Shuffled(Box<Shuffled>),
+}
+
+/// See [`Source::Given`].
+pub(crate) struct Given {
+    entries: Arc<Entries>,
+    next: usize,
 }
 
 /// See [`Source::Stream`].
@@ -54,6 +65,11 @@ impl Source {
     /// Ticks of files; `decoder` as the configuration has it.
     pub(crate) fn files(files: Files, decoder: Decoder) -> Self {
         Self::Files(Box::new((files, decoder)))
+    }
+
+    /// These entries.
+    pub(crate) fn given(entries: Arc<Entries>) -> Self {
+        Self::Given(Given { entries, next: 0 })
     }
 
     /// The entries from `from` to `to`, both included.
@@ -85,7 +101,7 @@ impl Source {
     }
 
     /// Reads the next tick into `record`; false at the end.
-    pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         match self {
             Self::Files(files) => {
                 let (files, decoder) = &mut **files;
@@ -94,6 +110,12 @@ impl Source {
                     record.time = time_in(decoder, record);
                 }
                 Ok(more)
+            }
+            Self::Given(given) => {
+                let Some(entry) = given.entries.get(given.next) else { return Ok(false) };
+                given.next += 1;
+                record.copy(&entry);
+                Ok(true)
             }
             Self::Stream(pages) => pages.next(record),
             Self::Shuffled(shuffled) => shuffled.next(record),
@@ -117,6 +139,7 @@ impl Source {
     pub(super) fn progress(&self) -> (u64, u64) {
         match self {
             Self::Files(files) => (files.0.read(), files.0.size()),
+            Self::Given(given) => (given.next as u64, given.entries.len() as u64),
             Self::Stream(pages) => {
                 let Some(first) = pages.first else { return (0, 1) };
                 let end = pages.through.millis.min(now_ms());
@@ -148,10 +171,7 @@ impl Pages {
         }
         let Some(entry) = self.page.get(self.next) else { return Ok(false) };
         self.next += 1;
-        record.clear();
-        record.id = Some(entry.id);
-        record.time = i64::try_from(entry.id.millis).ok().map(|millis| millis * 1_000_000);
-        entry.fields().for_each(|(name, value)| record.put(name, value));
+        record.copy(&entry);
         Ok(true)
     }
 }
@@ -173,7 +193,7 @@ fn now_ms() -> u64 {
 
 /// Gives ticks their ids.
 #[derive(Default)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     last: Option<EntryId>,
     untimed: u64,
 }
@@ -183,7 +203,7 @@ const UNTIMED_MAX: u64 = 1000;
 
 impl Ids {
     /// `None`: nothing is known of its time yet.
-    pub(super) fn next(&mut self, record: &Record) -> Result<Option<EntryId>> {
+    pub(crate) fn next(&mut self, record: &Record) -> Result<Option<EntryId>> {
         if record.id.is_some() {
             return Ok(record.id);
         }

@@ -9,6 +9,7 @@ mod dead;
 mod faults;
 mod flow;
 mod hygiene;
+mod kit;
 mod late;
 mod plugins;
 mod proxy;

@@ -34,7 +34,7 @@ pub(crate) fn run_all() -> Result<()> {
 
 /// The detector that users copy passes its test and builds as its README says.
 fn example() -> Result<()> {
-    let manifest = root().join("examples/detectors/rust-jump/Cargo.toml");
+    let manifest = root().join("examples/detectors/rust/Cargo.toml");
     // Its own target folder: its settings differ from the workspace's.
     let target = target_dir().join("examples");
     let build: &[&str] = &["build", "--release", "--target", "wasm32-unknown-unknown"];

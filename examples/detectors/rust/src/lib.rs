@@ -42,7 +42,7 @@ mod tests {
     use super::Jump;
 
     #[test]
-    fn a_fall_of_two_percent_is_a_jump() {
+    fn a_fall_of_two_percent_is_told() {
         let found = Harness::<Jump>::new().param("move_pct", 1.0).check([
             tick("NIFTY", 0.0, 100.0),
             tick("NIFTY", 0.5, 100.1),

@@ -1,0 +1,125 @@
+//! `tickhound bench`: what a detector costs on this machine.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::author::{self, SHIPPED, Subject};
+use crate::{
+    config::Loaded,
+    decode::Decoder,
+    kit::cost::{self, Cost, Plan},
+    plugin::{Generation, Limits, Runtime},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tickhound bench opening-drive
+  tickhound bench plugins/momentum.wasm --params n=24 --symbols 1000
+
+The ticks are those of a simulated market. Beside every figure stands that of `breakout`, as it ships, taken in the same
+run in turn with it: figures of two runs, or of two machines, say little beside each other, ratios do.")]
+pub(super) struct BenchArgs {
+    /// A project's folder, which is built, a .wasm file, or the name of a plugin.
+    #[arg(default_value = ".")]
+    plugin: PathBuf,
+    /// A parameter of it. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// Symbols in the market.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    symbols: u32,
+    /// Ticks of it.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+    ticks: u64,
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &BenchArgs, loaded: Loaded) -> Result<ExitCode> {
+    let mut loaded = loaded;
+    let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, &loaded)?;
+    let bar = indicatif::ProgressBar::new_spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    let told = |what: &str| bar.set_message(what.to_owned());
+    told("compiling it");
+    let cache = tempfile_dir()?;
+    let limits = Limits::of(&loaded.config.plugins);
+    let measured = cost::compile(&name, &file, &bytes, limits, &cache);
+    let _ = std::fs::remove_dir_all(&cache);
+    let (plugin, compile, load) = measured?;
+    // What it is shown is what the simulated market publishes.
+    loaded.config.input = crate::config::InputConfig::default();
+    author::only(&mut loaded, &name, &args.params)?;
+    let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
+    let generation = |loaded: &Loaded, plugin: std::sync::Arc<crate::plugin::Plugin>| {
+        Generation::build(loaded, decoder.column_names(), None, |_, _| Ok(plugin.clone()))
+    };
+    let own = generation(&loaded, plugin.clone())?;
+    let (yardstick, shipped) = SHIPPED[0];
+    let mut other = loaded.clone();
+    author::only(&mut other, yardstick, &[])?;
+    let runtime = Runtime::new(None)?;
+    let other = generation(&other, runtime.compile(yardstick, &PathBuf::from(yardstick), shipped, limits)?)?;
+    let plan = Plan { symbols: args.symbols, ticks: args.ticks };
+    let measured = super::runtime()?.block_on(cost::measure(own, &other.detectors[0], &loaded, &plan, &told));
+    bar.finish_and_clear();
+    let mut cost = measured?;
+    (cost.compile_ms, cost.load_ms) = (compile.as_secs_f64() * 1e3, load.as_secs_f64() * 1e3);
+    let manifest = &plugin.manifest;
+    if args.json {
+        println!(
+            "{}",
+            json!({ "plugin": manifest.name, "version": manifest.version, "sha256": plugin.sha256, "bytes": bytes.len(), "yardstick": yardstick, "cost": cost })
+        );
+    } else {
+        println!("{} {}, {} bytes; beside it {yardstick}\n", manifest.name, manifest.version, bytes.len());
+        print(&cost);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A folder that is removed when the command has measured.
+fn tempfile_dir() -> Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("tickhound-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn print(cost: &Cost) {
+    println!("rows a call    ns a tick   (least to most)       breakout   ratio   longest call");
+    for row in &cost.per_tick {
+        let ratio = row.ns.median / row.yardstick_ns.median;
+        println!(
+            "{:>11} {:>12.0}   ({:.0} to {:.0}){:pad$} {:>9.0} {ratio:>7.2} {:>11.2} ms",
+            row.batch,
+            row.ns.median,
+            row.ns.least,
+            row.ns.most,
+            "",
+            row.yardstick_ns.median,
+            row.longest_call_ms,
+            pad = 18usize.saturating_sub(format!("({:.0} to {:.0})", row.ns.least, row.ns.most).len()),
+        );
+    }
+    let kib = |bytes: f64| format!("{:.1} KiB", bytes / 1024.0);
+    println!(
+        "\nmemory         {} at start, {} a symbol ({} symbols, {} rows)",
+        kib(cost.memory_at_start as f64),
+        kib(cost.memory_per_symbol),
+        cost.symbols,
+        cost.ticks
+    );
+    println!("saved state    {:.0} bytes a symbol", cost.state_per_symbol);
+    println!(
+        "start          {:.0} ms to compile, {:.1} ms from the cache, {:.2} ms an instance",
+        cost.compile_ms, cost.load_ms, cost.start_ms.median
+    );
+    println!(
+        "fits           {:.0} ticks/s on this machine, {} workers, the engine with this detector alone",
+        cost.engine_ticks_per_second, cost.workers
+    );
+}

@@ -1,0 +1,34 @@
+//! `tickhound new`: a detector's project to begin with.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Result;
+use clap::builder::PossibleValuesParser;
+
+use crate::kit::template::{self, LANGUAGES};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tickhound new opening-drive\n  tickhound new opening-drive --lang python")]
+pub(super) struct NewArgs {
+    /// Name of the detector and of the folder: lower-case letters, digits and -.
+    name: String,
+    /// The language to write it in.
+    #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGES[0].0, value_parser = PossibleValuesParser::new(LANGUAGES.map(|(name, _)| name)))]
+    lang: String,
+}
+
+pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
+    let NewArgs { name, lang } = args;
+    let dir = template::create(name, lang, Path::new("."))?;
+    let tools = match template::tools(lang) {
+        Some(tools) => format!("  (cd {name} && {tools})\n"),
+        None => String::new(),
+    };
+    println!(
+        "{} is a detector that works. Next:\n\n{tools}  tickhound test {name}      # are its cases as they must be?\n  \
+         tickhound bench {name}     # what it costs\n  tickhound replay --simulate --detector {name}\n  \
+         tickhound build {name}     # into plugins/\n\nIts README.md tells the rest.",
+        dir.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}

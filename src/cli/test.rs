@@ -1,0 +1,98 @@
+//! `tickhound test`: do the cases of a detector hold?
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::author::{self, Subject};
+use crate::{
+    config::Loaded,
+    kit::case,
+    plugin::{Limits, Runtime},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tickhound test opening-drive
+  tickhound test plugins/breakout.wasm cases/
+  tickhound test . cases/fall.toml --write
+
+A case is a file:
+  about = \"a fall of two percent is told\"
+  ticks = \"\"\"
+  symbol,time,price
+  NIFTY,0.0,100.0
+  NIFTY,1.0,98.0
+  \"\"\"
+  [params]
+  move_pct = 1.0
+  [[alerts]]
+  symbol = \"NIFTY\"
+  time = 1.0
+  direction = \"down\"
+
+Times are seconds from `start`, 2025-11-24T09:15:00+05:30 unless the case says otherwise. Columns beside symbol, time and
+price: quantity, cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The alerts are all that
+must be raised; of each, what is written is compared, numbers to 0.1 %. Every case is run in several batch sizes and with
+several workers, and with a restart after every tick: none of that may make a difference.
+
+Exit codes: 0 all cases hold, 1 one does not, or an error.")]
+pub(super) struct TestArgs {
+    /// A project's folder, which is built, a .wasm file, or the name of a plugin.
+    #[arg(default_value = ".")]
+    plugin: PathBuf,
+    /// Cases, or folders of them; else the folder `cases` beside the plugin.
+    cases: Vec<PathBuf>,
+    /// Write what was raised into the cases as what is expected; look at the difference before you keep it.
+    #[arg(long)]
+    write: bool,
+    /// Print the verdicts as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &TestArgs, loaded: &Loaded) -> Result<ExitCode> {
+    let subject = Subject::find(&args.plugin, loaded)?;
+    let paths = match args.cases.is_empty() {
+        true => vec![subject.cases.clone()],
+        false => args.cases.clone(),
+    };
+    let cases = case::read_all(&paths)?;
+    ensure!(!cases.is_empty(), "there is no case");
+    let plugins = Runtime::new(author::cache(loaded).as_deref())?;
+    let limits = Limits::of(&loaded.config.plugins);
+    let plugin = plugins.compile(&subject.name, &subject.file, &subject.bytes, limits)?;
+    let runtime = super::runtime()?;
+    let (mut failed, mut told) = (0, Vec::new());
+    for case in &cases {
+        let verdict = runtime.block_on(case.run(&plugin, loaded))?;
+        if args.write {
+            case.write(&verdict.alerts)?;
+        }
+        let holds = verdict.failures.is_empty();
+        failed += usize::from(!holds);
+        let name = case.file.display();
+        if args.json {
+            told.push(json!({ "case": case.file, "about": case.about, "holds": holds, "failures": verdict.failures, "alerts": verdict.alerts.len() }));
+        } else {
+            let verdict_word = if holds { "holds" } else { "FAILS" };
+            println!("{verdict_word}  {name}: {}", if case.about.is_empty() { "no description" } else { &case.about });
+            verdict.failures.iter().for_each(|failure| println!("       {failure}"));
+        }
+    }
+    let manifest = &plugin.manifest;
+    if args.json {
+        println!(
+            "{}",
+            json!({ "plugin": manifest.name, "version": manifest.version, "failed": failed, "cases": told })
+        );
+    } else {
+        println!("\n{} {}: {} of {} cases hold", manifest.name, manifest.version, cases.len() - failed, cases.len());
+        if args.write {
+            println!("wrote what was raised into {} cases", cases.len());
+        }
+    }
+    Ok(if failed == 0 || args.write { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

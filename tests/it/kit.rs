@@ -1,0 +1,184 @@
+//! What authors of detectors use: from an empty folder to a detector that a host runs.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::Value;
+
+use crate::support::{Project, Redis, misbehaving, shipped, text, wait_for};
+
+/// A folder without a server.
+fn project() -> Project {
+    Project::at("redis://127.0.0.1:1".into())
+}
+
+/// Builds of projects share one target folder.
+fn output(project: &Project, args: &[&str]) -> Output {
+    project.command(args).env("CARGO_TARGET_DIR", shipped("target/examples")).output().unwrap()
+}
+
+fn run(project: &Project, args: &[&str]) -> String {
+    let output = output(project, args);
+    assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_new_detector_holds_its_cases_and_goes_live() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let told = run(&project, &["new", "opening-drive"]);
+    assert!(told.contains("tickhound test opening-drive"), "{told}");
+    let again = output(&project, &["new", "opening-drive"]);
+    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+
+    let told = run(&project, &["test", "opening-drive"]);
+    assert!(told.contains("opening-drive 0.1.0: 4 of 4 cases hold"), "{told}");
+
+    let told = run(&project, &["build", "opening-drive"]);
+    assert!(told.contains("[detectors.opening-drive]\nplugin = \"opening-drive\""), "{told}");
+    project.configure(
+        "[detectors.opening-drive]\nplugin = \"opening-drive\"\nmin_confidence = 0\nparams = { move_pct = 0.1 }",
+    );
+    project.feed(12, 12_000, &[]);
+    let host = project.start(&["run"]);
+    wait_for("an alert of it", || {
+        redis.alerts().iter().any(|alert| alert["detector"] == "opening-drive").then_some(())
+    });
+    drop(host);
+    drop(project);
+}
+
+fn case(project: &Project, name: &str, text: &str) -> String {
+    let file = project.path(name);
+    fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+const THREE: &str = "ticks = \"\"\"\nsymbol,time,price\nA,0,100\nA,1,101\nB,2,50\n\"\"\"\n";
+
+#[test]
+fn a_case_that_does_not_hold_says_what_is_different() {
+    let project = project();
+    let plugin = misbehaving().to_str().unwrap();
+    for (name, expected, told) in [
+        ("none.toml", "", "alert 1: not expected: A at 0 s, up, confidence 1, seen 1"),
+        (
+            "other.toml",
+            "[[alerts]]\nsymbol = \"A\"\ntime = 0\ndirection = \"down\"\n",
+            "direction is up, expected down",
+        ),
+        ("params.toml", "[params]\nhow = \"panic\"\nat = 1000000\nprice = 101.0\n", "the detector failed 1 times: "),
+        (
+            "more.toml",
+            "alerts = [{ symbol = \"A\", time = 0 }, { symbol = \"A\", time = 1, evidence = { seen = 2.001 } }, \
+             { symbol = \"B\", time = 2 }, { symbol = \"C\", time = 2 }]\n",
+            "alert 4: expected of C at 2 s, there is none",
+        ),
+        ("text.toml", "[params]\nat = 13\n", "13 is an unlucky tick"),
+        ("typo.toml", "alert = []\n", "unknown field `alert`"),
+    ] {
+        let output = output(&project, &["test", plugin, &case(&project, name, &format!("{THREE}{expected}"))]);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {all}");
+        assert!(all.contains(told) && all.contains(name), "{name}: {all}");
+    }
+}
+
+#[test]
+fn a_case_finds_a_detector_that_does_not_save_all_it_knows() {
+    let project = project();
+    let alerts =
+        "alerts = [{ symbol = \"A\", time = 0 }, { symbol = \"A\", time = 1 }, { symbol = \"B\", time = 2 }]\n";
+    let plugin = misbehaving().to_str().unwrap();
+    let sound = case(&project, "sound.toml", &format!("{THREE}{alerts}"));
+    run(&project, &["test", plugin, &sound]);
+    let forgetful = case(&project, "forgetful.toml", &format!("{THREE}{alerts}[params]\nhow = \"forgetful\"\n"));
+    let output = output(&project, &["test", plugin, &forgetful, "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), told["failed"].as_u64()), (Some(1), Some(1)));
+    let failure = told["cases"][0]["failures"][0].as_str().unwrap();
+    assert!(failure.starts_with("a restart makes a difference: 3 detections"), "{failure}");
+}
+
+#[test]
+fn what_was_raised_can_be_written_into_a_case() {
+    let project = project();
+    let plugin = misbehaving().to_str().unwrap();
+    let file = case(&project, "new.toml", &format!("# kept\n{THREE}"));
+    run(&project, &["test", plugin, &file, "--write"]);
+    let written = fs::read_to_string(&file).unwrap();
+    assert!(written.starts_with("# kept") && written.matches("[[alerts]]").count() == 3, "{written}");
+    assert!(run(&project, &["test", plugin, &file]).contains("1 of 1 cases hold"));
+}
+
+#[test]
+fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
+    let project = project();
+    let told: Value = serde_json::from_str(&run(&project, &["inspect", "breakout", "--json"])).unwrap();
+    assert_eq!(
+        (told["anatomy"]["kind"].as_str(), told["manifest"]["name"].as_str()),
+        (Some("component"), Some("breakout"))
+    );
+    assert_eq!(told["anatomy"]["imports"], serde_json::json!(["tickhound:detector/types@0.1.0"]));
+    assert!(told["manifest"]["params"].as_array().unwrap().len() > 5 && told["refused"].is_null(), "{told}");
+    let text_form = run(&project, &["inspect", "plugins/breakout.wasm"]);
+    assert!(text_form.contains("window_s") && text_form.contains("a number from 10 to 86400 s"), "{text_form}");
+
+    let bytes = fs::read(project.path("plugins/breakout.wasm")).unwrap();
+    let refused = |name: &str, bytes: &[u8]| {
+        fs::write(project.path(name), bytes).unwrap();
+        let output = output(&project, &["inspect", name]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        text(&output.stderr)
+    };
+    let told = refused("short.wasm", &bytes[..bytes.len() / 2]);
+    assert!(told.contains("not WebAssembly, or cut off"), "{told}");
+    let told = refused("other.wasm", &wat::parse_str("(module (func (export \"run\")))").unwrap());
+    assert!(told.contains("a WebAssembly module, but no detector"), "{told}");
+    let told = text(&output(&project, &["inspect", "brakout"]).stderr);
+    assert!(told.contains("did you mean `breakout`?"), "{told}");
+}
+
+#[test]
+fn bench_measures_a_detector_beside_another() {
+    let project = project();
+    let args = ["bench", "momentum", "--symbols", "20", "--ticks", "5000", "--params", "n=20", "--json"];
+    let told: Value = serde_json::from_str(&run(&project, &args)).unwrap();
+    let cost = &told["cost"];
+    let sizes: Vec<u64> =
+        cost["per_tick"].as_array().unwrap().iter().map(|row| row["batch"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [1, 16, 256, 2000]);
+    assert_eq!(cost["symbols"].as_u64(), Some(20));
+    for key in ["compile_ms", "load_ms", "memory_at_start", "state_per_symbol", "engine_ticks_per_second"] {
+        assert!(cost[key].as_f64().unwrap() > 0.0, "{key}: {cost}");
+    }
+    let told = text(&output(&project, &["bench", "momentum", "--params", "n=2"]).stderr);
+    assert!(told.contains("parameter `n` is 2, expected"), "{told}");
+}
+
+#[test]
+fn an_empty_folder_becomes_one_to_run_in_and_nothing_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let init = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tickhound"));
+        command.args(["init", "scanner"]).current_dir(dir.path()).output().unwrap()
+    };
+    assert!(init().status.success());
+    let config = dir.path().join("scanner/config/config.toml");
+    assert_eq!(fs::read(&config).unwrap(), fs::read(shipped("config/config.toml")).unwrap());
+    assert!(dir.path().join("scanner/plugins/momentum.wasm").exists());
+    fs::write(&config, "# mine").unwrap();
+    let again = init();
+    assert!(!again.status.success() && text(&again.stderr).contains("nothing was written"), "{}", text(&again.stderr));
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# mine");
+}
+
+/// The contract's copies beside the examples are the contract.
+#[test]
+fn every_example_has_the_contract_as_it_is() {
+    let contract = fs::read(shipped("detectors-sdk/wit/detector.wit")).unwrap();
+    for language in ["c", "js", "python"] {
+        let copy = shipped("examples/detectors").join(language).join("wit/detector.wit");
+        assert!(!Path::new(&copy).exists() || fs::read(&copy).unwrap() == contract, "{}", copy.display());
+    }
+}
