@@ -17,7 +17,7 @@ type File = (&'static str, &'static str);
 const NAME: &str = "jump";
 
 /// Languages, and the files of each.
-pub(crate) const LANGUAGES: [(&str, &[File]); 1] = [("rust", RUST)];
+pub(crate) const LANGUAGES: [(&str, &[File]); 4] = [("rust", RUST), ("c", C), ("js", JS), ("python", PYTHON)];
 
 macro_rules! files {
     ($folder:literal: $($path:literal),+ $(,)?) => {
@@ -28,6 +28,21 @@ macro_rules! files {
 const RUST: &[File] = files!["rust":
     ".gitignore", "Cargo.toml", "README.md", "src/lib.rs",
     "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const C: &[File] = files!["c":
+    ".gitignore", "README.md", "detector.toml", "plugin.c", "bindings/detector.c", "bindings/detector.h",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const JS: &[File] = files!["js":
+    ".gitignore", "README.md", "detector.toml", "package.json", "plugin.js",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const PYTHON: &[File] = files!["python":
+    ".gitignore", "README.md", "detector.toml", "app.py",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
 macro_rules! sdk {

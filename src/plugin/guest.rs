@@ -48,8 +48,8 @@ impl Limits {
 /// Tables hold a guest's function pointers; a detector has some hundred.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// Parts of one component: its core module, and the adapters around it.
-const CORE_INSTANCES_MAX: usize = 32;
+/// Parts of one component: its core module and the adapters around it. Python's interpreter comes in some forty.
+const CORE_INSTANCES_MAX: usize = 256;
 
 /// What a store holds beside the guest.
 pub(super) struct Guest {

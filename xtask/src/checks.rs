@@ -8,9 +8,9 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, plugins, root, run, step, target_dir};
+use crate::{cargo, languages, plugins, run, step};
 
 /// Runs every step; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
@@ -27,23 +27,8 @@ pub(crate) fn run_all() -> Result<()> {
         run(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tests", || run(cargo().args(["test", "--release", "--workspace", "--locked"])))?;
-    step("example detector", example)?;
+    step("languages", languages::run_all)?;
     println!("\nall checks passed in {:.0} s", started.elapsed().as_secs_f64());
-    Ok(())
-}
-
-/// The detector that users copy passes its test and builds as its README says.
-fn example() -> Result<()> {
-    let manifest = root().join("examples/detectors/rust/Cargo.toml");
-    // Its own target folder: its settings differ from the workspace's.
-    let target = target_dir().join("examples");
-    let build: &[&str] = &["build", "--release", "--target", "wasm32-unknown-unknown"];
-    for what in [&["test"], build] {
-        let mut command = cargo();
-        // Without a lock file, as a user who copies it has none.
-        command.args(what).args(["--quiet", "--manifest-path"]).arg(&manifest);
-        run(command.arg("--target-dir").arg(&target))?;
-    }
     Ok(())
 }
 
@@ -54,26 +39,31 @@ fn redis() -> Result<()> {
     }
     const HINT: &str = "install redis-server 6.2 or later (Debian, Ubuntu: `sudo apt-get install redis-server`; \
                         macOS: `brew install redis`) and run this again";
-    ensure!(starts("apt-get", &["--version"]), "the tests need redis-server, and there is no apt-get: {HINT}");
+    apt_install("redis-server").with_context(|| format!("the tests need redis-server: {HINT}"))?;
+    ensure!(starts("redis-server", &["--version"]), "redis-server was installed, but does not start: {HINT}");
+    Ok(())
+}
+
+/// Installs a package where apt and the rights for it are at hand.
+pub(crate) fn apt_install(package: &str) -> Result<()> {
+    ensure!(starts("apt-get", &["--version"]), "there is no apt-get to install {package}");
     let as_root: &[&str] = if is_root() {
         &[]
     } else if starts("sudo", &["-n", "true"]) {
         &["sudo", "-n"]
     } else {
-        bail!("the tests need redis-server, and only root may install it: {HINT}");
+        bail!("only root may install {package}");
     };
     let apt = |args: &[&str]| {
         let words = [as_root, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"], args].concat();
         run(Command::new(words[0]).args(&words[1..]))
     };
     apt(&["update", "-q"])?;
-    apt(&["install", "-q", "-y", "--no-install-recommends", "redis-server"])?;
-    ensure!(starts("redis-server", &["--version"]), "redis-server was installed, but does not start: {HINT}");
-    Ok(())
+    apt(&["install", "-q", "-y", "--no-install-recommends", package])
 }
 
 /// Whether the program is there and ends well; what it prints is of no interest.
-fn starts(program: &str, args: &[&str]) -> bool {
+pub(crate) fn starts(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

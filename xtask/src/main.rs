@@ -2,6 +2,7 @@
 
 mod chaos;
 mod checks;
+mod languages;
 mod plugins;
 mod strip;
 
@@ -18,6 +19,7 @@ const HELP: &str = "\
 cargo xtask test              everything that must hold before a change is merged
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
+cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["test"] => checks::run_all(),
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
+        ["languages"] => languages::run_all(),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),
