@@ -17,9 +17,15 @@ use crate::{
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");
 
 /// The plugins that ship, so that commands work from any folder.
-pub(super) const SHIPPED: [(&str, &[u8]); 2] = [
+pub(super) const SHIPPED: [(&str, &[u8]); 8] = [
     ("breakout", include_bytes!("../../plugins/breakout.wasm")),
+    ("gap", include_bytes!("../../plugins/gap.wasm")),
     ("momentum", include_bytes!("../../plugins/momentum.wasm")),
+    ("order-flow", include_bytes!("../../plugins/order-flow.wasm")),
+    ("reversal", include_bytes!("../../plugins/reversal.wasm")),
+    ("stale-feed", include_bytes!("../../plugins/stale-feed.wasm")),
+    ("volume-spike", include_bytes!("../../plugins/volume-spike.wasm")),
+    ("vwap", include_bytes!("../../plugins/vwap.wasm")),
 ];
 
 /// A plugin that a command is about.

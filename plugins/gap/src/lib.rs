@@ -1,0 +1,167 @@
+//! Gap: a session opens far from where the last one closed.
+//!
+//! The gap is the logarithm of a session's first traded price over the last
+//! price of the session before. It is measured in what is usual for the symbol:
+//!
+//! 1. by the root mean square of its past gaps (exponentially weighted, half as
+//!    much after `half_life` gaps), once there are five of them: a gap of at
+//!    least `k` of these fires;
+//! 2. before, by the average range of its sessions, the logarithm of high over low
+//!    (as Wilder 1978 averages true ranges, over 14): at least `k_range` of it;
+//! 3. before the first session has ended, not at all.
+//!
+//! Fires at the first trade of a session, and once. A first tick with quotes
+//! alone still has the old price: it is waited for a trade. Direction is the gap's.
+//!
+//! Confidence: with five gaps, the rank of the gap's size among them, which
+//! few gaps make a coarse one; before, the two-sided probability of a normal
+//! distribution with the scale above, 2 Φ(gap / scale) - 1. It is not a chance
+//! that the gap is closed.
+//!
+//! A split or a bonus issue looks like a gap: ticks don't tell them apart.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{
+    Column, Detection, Detector, Direction, Manifest, Param, Tick, detector, flag,
+    rank::{RankSketch, normal_cdf},
+};
+
+/// Gaps that make a scale of their own.
+const GAPS_MIN: u32 = 5;
+
+/// Sessions whose ranges are averaged.
+const RANGE_SESSIONS: f64 = 14.0;
+
+/// Position of the manifest's column.
+const FLAGS: usize = 0;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    k: f64,
+    k_range: f64,
+    half_life: f64,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The last price of all.
+    price: Option<f64>,
+    /// A session has begun, and nothing was traded in it yet.
+    waits: bool,
+    high: f64,
+    low: f64,
+    /// Average logarithm of high over low, and of how many sessions.
+    range: f64,
+    sessions: u32,
+    /// Mean square of gaps, and of how many.
+    square: f64,
+    gaps: u32,
+    sizes: RankSketch,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct Gap {
+    params: Params,
+    /// Weight of the newest gap.
+    alpha: f64,
+}
+
+impl Detector for Gap {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "a session opens far from where the last one closed";
+        Manifest::new("gap", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::required("flags"))
+            .param(number("k", 2.0, 0.1, 20.0, "sd", "least size, in root mean squares of past gaps"))
+            .param(number(
+                "k_range",
+                0.75,
+                0.05,
+                20.0,
+                "ranges",
+                "least size while there are few gaps, in sessions' ranges",
+            ))
+            .param(number("half_life", 60.0, 5.0, 1e5, "gaps", "after which a gap counts half"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        let alpha = 1.0 - libm::exp2(-1.0 / params.half_life);
+        Ok(Self { params, alpha })
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        let flags = tick.flags(FLAGS);
+        if flags & flag::SESSION_START != 0 {
+            state.end_session();
+        }
+        if flags & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
+            return None;
+        }
+        let last = state.price.replace(tick.price);
+        if !std::mem::take(&mut state.waits) && last.is_some() {
+            state.high = state.high.max(tick.price);
+            state.low = state.low.min(tick.price);
+            return None;
+        }
+        (state.high, state.low) = (tick.price, tick.price);
+        self.judge(state, last?, tick.price)
+    }
+}
+
+impl Gap {
+    fn judge(&self, state: &mut State, last: f64, price: f64) -> Option<Detection> {
+        let size = libm::log(price / last);
+        let few = state.gaps < GAPS_MIN;
+        let (scale, least) = match few {
+            true => (state.range, self.params.k_range),
+            false => (state.square.sqrt(), self.params.k),
+        };
+        let rank = state.sizes.rank(size.abs());
+        // What is judged is compared with what was before it.
+        let weight = self.alpha.max(1.0 / f64::from(state.gaps + 1));
+        state.square += (size * size - state.square) * weight;
+        state.gaps = state.gaps.saturating_add(1);
+        state.sizes.push(size.abs(), self.params.half_life);
+        if scale <= 0.0 || size.abs() / scale < least {
+            return None;
+        }
+        let z = size / scale;
+        let confidence = match rank.filter(|_| !few) {
+            Some(rank) => rank,
+            None => 2.0 * normal_cdf(z.abs()) - 1.0,
+        };
+        let direction = if size > 0.0 { Direction::Up } else { Direction::Down };
+        let found = Detection::new(direction, confidence.clamp(0.0, 1.0));
+        Some(
+            found
+                .with("gap_pct", libm::expm1(size) * 100.0)
+                .with("last_close", last)
+                .with(if few { "gap_ranges" } else { "gap_sd" }, z)
+                .with("past_gaps", f64::from(state.gaps - 1)),
+        )
+    }
+}
+
+impl State {
+    fn end_session(&mut self) {
+        if self.price.is_some() && !self.waits {
+            let range = libm::log(self.high / self.low);
+            self.sessions = self.sessions.saturating_add(1);
+            self.range += (range - self.range) / f64::from(self.sessions).min(RANGE_SESSIONS);
+        }
+        self.waits = true;
+    }
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+detector!(Gap);

@@ -1,0 +1,239 @@
+//! Order flow: the best quotes lean to one side.
+//!
+//! Order-flow imbalance as Cont, Kukanov and Stoikov (2014, "The Price Impact of
+//! Order Book Events") define it: from one best quote to the next
+//!
+//! ```text
+//! e = 1[b >= b'] B - 1[b <= b'] B' - 1[a <= a'] A + 1[a >= a'] A'
+//! ```
+//!
+//! with bid b, ask a and their quantities B, A, those of the quote before marked by '.
+//! A bid that rises or grows adds, one that falls or shrinks takes away; asks the
+//! other way round. Over short times prices move with the sum, nearly linearly.
+//!
+//! Contributions are added up in pieces of a tenth of `window_s`. Whenever a piece
+//! in which there was a quote has ended, the sum over the last ten pieces of time is
+//! judged. It fires when
+//!
+//! 1. its size ranks at `rank_min` or above among this symbol's recent ones,
+//! 2. the direction is armed: it fires once, and again only after the sum has
+//!    fallen below `rearm` of what it was then, and not within `cooldown_s`,
+//! 3. the piece was ended by a quote within 5 pieces of its beginning.
+//!
+//! Direction is the sum's sign: up where buyers press. Confidence is the rank, not a
+//! chance that the price follows.
+//!
+//! A tick without both quotes and both quantities says nothing. A quote that
+//! is crossed (bid above ask) says nothing either, and the next one has none to
+//! be compared with; so it is at the beginning of a session. A pause longer than the
+//! window empties it.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{Column, Detection, Detector, Direction, Manifest, Param, Tick, detector, flag, rank::RankSketch};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Pieces of the window.
+const PIECES: u64 = 10;
+
+/// Sums that ranks need before they say anything.
+const RANK_WARM_UP: u32 = 120;
+
+/// Pieces from the beginning of one to the quote that ends it, beyond which it is too late to tell.
+const LATE_PIECES: u64 = 5;
+
+/// Positions of the manifest's columns.
+const BID: usize = 0;
+const ASK: usize = 1;
+const BID_QUANTITY: usize = 2;
+const ASK_QUANTITY: usize = 3;
+const FLAGS: usize = 4;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    window_s: f64,
+    rank_min: f64,
+    rearm: f64,
+    cooldown_s: f64,
+    half_life: f64,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    quote: Option<Quote>,
+    /// Sums of the last pieces, each at its number modulo how many there are.
+    pieces: [f64; PIECES as usize],
+    /// Number of the newest piece; 0 before the first.
+    newest: u64,
+    sizes: RankSketch,
+    judged: u32,
+    up: Arm,
+    down: Arm,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Quote {
+    bid: f64,
+    ask: f64,
+    bid_quantity: f64,
+    ask_quantity: f64,
+}
+
+/// Whether a direction may fire.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Arm {
+    fired: Option<u64>,
+    /// What the sum has to fall below first; 0: nothing.
+    below: f64,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct OrderFlow {
+    params: Params,
+    piece: u64,
+    cooldown: u64,
+}
+
+impl Detector for OrderFlow {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "the best quotes lean to one side";
+        Manifest::new("order-flow", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::required("bid"))
+            .column(Column::required("ask"))
+            .column(Column::required("bid_quantity"))
+            .column(Column::required("ask_quantity"))
+            .column(Column::required("flags"))
+            .param(number("window_s", 10.0, 0.1, 3600.0, "s", "time over which contributions are added up"))
+            .param(number("rank_min", 0.99, 0.0, 1.0, "", "least rank of the sum's size among recent ones"))
+            .param(number("rearm", 0.5, 0.0, 1.0, "", "share of its size below which the sum falls before the next"))
+            .param(number("cooldown_s", 60.0, 0.0, 86400.0, "s", "least time between two in one direction"))
+            .param(number("half_life", 3600.0, 10.0, 1e6, "sums", "after which a sum counts half in ranks"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
+        Ok(Self { piece: ns(params.window_s) / PIECES, cooldown: ns(params.cooldown_s), params })
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_nanos((PIECES + u64::from(RANK_WARM_UP)) * self.piece)
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+            state.begin();
+        }
+        let quote = Quote {
+            bid: tick.column(BID),
+            ask: tick.column(ASK),
+            bid_quantity: tick.column(BID_QUANTITY),
+            ask_quantity: tick.column(ASK_QUANTITY),
+        };
+        if !quote.is_whole() {
+            return None;
+        }
+        if quote.bid > quote.ask {
+            state.quote = None;
+            return None;
+        }
+        let number = tick.time / self.piece;
+        let found = self.turn(state, number, tick.time);
+        if let Some(before) = state.quote.replace(quote) {
+            state.pieces[(number % PIECES) as usize] += quote.contribution(&before);
+        }
+        found
+    }
+}
+
+impl OrderFlow {
+    /// Goes on to a piece; judges the one that has ended.
+    fn turn(&self, state: &mut State, number: u64, time: u64) -> Option<Detection> {
+        let passed = number.saturating_sub(state.newest);
+        if state.newest == 0 || passed == 0 {
+            state.newest = number;
+            return None;
+        }
+        let found = self.judge(state, time, passed > LATE_PIECES);
+        for piece in (state.newest + 1..=number).take(PIECES as usize) {
+            state.pieces[(piece % PIECES) as usize] = 0.0;
+        }
+        state.newest = number;
+        found
+    }
+
+    fn judge(&self, state: &mut State, time: u64, late: bool) -> Option<Detection> {
+        let Params { rank_min, rearm, half_life, .. } = self.params;
+        let sum: f64 = state.pieces.iter().sum();
+        let rank = state.sizes.rank(sum.abs());
+        // What is judged is compared with what was before it.
+        state.sizes.push(sum.abs(), half_life);
+        state.judged = state.judged.saturating_add(1);
+        if sum < state.up.below {
+            state.up.below = 0.0;
+        }
+        if -sum < state.down.below {
+            state.down.below = 0.0;
+        }
+        let rank = rank?;
+        let (direction, arm) = match sum > 0.0 {
+            true => (Direction::Up, &mut state.up),
+            false => (Direction::Down, &mut state.down),
+        };
+        let rests = arm.below > 0.0 || arm.fired.is_some_and(|fired| time - fired < self.cooldown);
+        if sum == 0.0 || rank < rank_min || state.judged <= RANK_WARM_UP || late || rests {
+            return None;
+        }
+        *arm = Arm { fired: Some(time), below: sum.abs() * rearm };
+        let quote = state.quote;
+        let middle = quote.map_or(f64::NAN, |quote| f64::midpoint(quote.bid, quote.ask));
+        Some(Detection::new(direction, rank).with("imbalance", sum).with("middle", middle))
+    }
+}
+
+impl Quote {
+    fn is_whole(&self) -> bool {
+        [self.bid, self.ask, self.bid_quantity, self.ask_quantity].iter().all(|value| value.is_finite())
+    }
+
+    fn contribution(&self, before: &Self) -> f64 {
+        let mut sum = 0.0;
+        if self.bid >= before.bid {
+            sum += self.bid_quantity;
+        }
+        if self.bid <= before.bid {
+            sum -= before.bid_quantity;
+        }
+        if self.ask <= before.ask {
+            sum -= self.ask_quantity;
+        }
+        if self.ask >= before.ask {
+            sum += before.ask_quantity;
+        }
+        sum
+    }
+}
+
+impl State {
+    fn begin(&mut self) {
+        self.quote = None;
+        self.pieces = [0.0; PIECES as usize];
+        self.newest = 0;
+        (self.up.below, self.down.below) = (0.0, 0.0);
+    }
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+detector!(OrderFlow);

@@ -1,0 +1,201 @@
+//! Volume spike: far more is traded in a bar than is usual at that time of day.
+//!
+//! Looks at the quantity of each `bar_s` bar in which anything was traded. What is
+//! usual is, as soon as a session has shown it, the mean quantity of a bar in
+//! this part of the session (`slot_min` minutes, counted from the session's first
+//! tick; later sessions weigh 0.3, the ones before 0.7): volume is high at the
+//! open and at the close of every day, and that is no news. Until then it is
+//! the exponential average over `mean_bars` bars. A bar is a spike when
+//!
+//! 1. its quantity is at least `k` times the usual,
+//! 2. this multiple ranks at `rank_min` or above among the symbol's recent ones,
+//! 3. it was ended within 5 bars of its beginning (later the news is old), and no
+//!    spike was told within `cooldown_s`.
+//!
+//! Direction is that of the price over the bar, none if it did not move.
+//! Confidence is the rank: 0.99 says that one bar in a hundred is as large for its
+//! time of day. It is not a chance that the price goes on.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{
+    Column, Detection, Detector, Direction, Manifest, Param, Tick,
+    bars::{Bar, MicroBars},
+    detector, flag,
+    indicators::Ema,
+    rank::RankSketch,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Bars that ranks need before they say anything.
+const RANK_WARM_UP_BARS: u32 = 60;
+
+/// Bars from the beginning of one to the tick that ends it, beyond which it is too late to tell.
+const LATE_BARS: u64 = 5;
+
+/// Weight of the newest session in the profile of the day.
+const SESSION_WEIGHT: f64 = 0.3;
+
+/// Slots of a session that are kept apart: the last one goes on to its end.
+const SLOTS_MAX: usize = 96;
+
+/// Positions of the manifest's columns.
+const QUANTITY: usize = 0;
+const FLAGS: usize = 1;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    bar_s: f64,
+    k: f64,
+    rank_min: f64,
+    mean_bars: u32,
+    slot_min: f64,
+    cooldown_s: f64,
+    half_life: f64,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    bars: MicroBars,
+    /// Time of the session's first tick.
+    opened: u64,
+    mean: Ema,
+    ratios: RankSketch,
+    /// Bars in which anything was traded.
+    closed: u32,
+    told: Option<u64>,
+    /// Mean quantity of a bar in each part of the session; 0 where nothing is known.
+    profile: Vec<f64>,
+    /// The part of the session that is being added up: its number, quantity and bars.
+    slot: (u32, f64, u32),
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct VolumeSpike {
+    params: Params,
+    bar: u64,
+    slot: u64,
+    cooldown: u64,
+}
+
+impl Detector for VolumeSpike {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "far more is traded than is usual at that time of day";
+        Manifest::new("volume-spike", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::required("quantity"))
+            .column(Column::required("flags"))
+            .param(number("bar_s", 60.0, 1.0, 3600.0, "s", "length of the bars"))
+            .param(number("k", 3.0, 1.0, 1000.0, "", "least multiple of the usual quantity"))
+            .param(number("rank_min", 0.99, 0.0, 1.0, "", "least rank of the multiple among recent ones"))
+            .param(
+                Param::integer("mean_bars", 60)
+                    .range(5.0, 5000.0)
+                    .unit("bars")
+                    .doc("bars of the average, until a session has shown what is usual"),
+            )
+            .param(number("slot_min", 30.0, 1.0, 1440.0, "min", "parts of a session that have a usual quantity each"))
+            .param(number("cooldown_s", 300.0, 0.0, 86400.0, "s", "least time between two"))
+            .param(number("half_life", 1000.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        if params.slot_min * 60.0 < params.bar_s {
+            return Err(format!(
+                "a part of a session (slot_min {}) must hold a bar (bar_s {})",
+                params.slot_min, params.bar_s
+            ));
+        }
+        let ns = |seconds: f64| (seconds * SECOND as f64) as u64;
+        Ok(Self { bar: ns(params.bar_s), slot: ns(params.slot_min * 60.0), cooldown: ns(params.cooldown_s), params })
+    }
+
+    fn warm_up(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.params.mean_bars.max(RANK_WARM_UP_BARS)) * self.bar)
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+            state.bars.clear();
+            state.end_slot(0);
+            state.opened = tick.time;
+        }
+        let bar = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
+        if bar.quantity <= 0.0 {
+            return None;
+        }
+        self.close_bar(state, &bar, tick.time)
+    }
+}
+
+impl VolumeSpike {
+    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64) -> Option<Detection> {
+        let Params { k, rank_min, mean_bars, half_life, .. } = self.params;
+        let slot = (bar.start.saturating_sub(state.opened) / self.slot).min(SLOTS_MAX as u64 - 1) as u32;
+        if slot != state.slot.0 {
+            state.end_slot(slot);
+        }
+        let profile = state.profile.get(slot as usize).copied().filter(|mean| *mean > 0.0);
+        let usual = profile.or(state.mean.get(mean_bars));
+        state.closed = state.closed.saturating_add(1);
+        state.mean.push(mean_bars, bar.quantity);
+        state.slot.1 += bar.quantity;
+        state.slot.2 += 1;
+        let ratio = bar.quantity / usual?;
+        let rank = state.ratios.rank(ratio);
+        // What is judged is compared with what was before it.
+        state.ratios.push(ratio, half_life);
+        let rank = rank?;
+        let late = time - time % self.bar - bar.start > self.bar * LATE_BARS;
+        let rests = state.told.is_some_and(|told| time - told < self.cooldown);
+        if state.closed <= mean_bars.max(RANK_WARM_UP_BARS) || ratio < k || rank < rank_min || late || rests {
+            return None;
+        }
+        state.told = Some(time);
+        let direction = match bar.close - bar.open {
+            up if up > 0.0 => Direction::Up,
+            down if down < 0.0 => Direction::Down,
+            _ => Direction::None,
+        };
+        Some(
+            Detection::new(direction, rank)
+                .with("quantity", bar.quantity)
+                .with("usual", usual?)
+                .with("ratio", ratio)
+                .with("by_time_of_day", f64::from(u8::from(profile.is_some())))
+                .with("bar_pct", (bar.close / bar.open - 1.0) * 100.0),
+        )
+    }
+}
+
+impl State {
+    /// The part of the session that was added up becomes part of the profile.
+    fn end_slot(&mut self, next: u32) {
+        let (slot, quantity, bars) = std::mem::replace(&mut self.slot, (next, 0.0, 0));
+        if bars == 0 {
+            return;
+        }
+        let slot = slot as usize;
+        if self.profile.len() <= slot {
+            self.profile.resize(slot + 1, 0.0);
+        }
+        let mean = quantity / f64::from(bars);
+        let usual = &mut self.profile[slot];
+        *usual = if *usual > 0.0 { *usual + (mean - *usual) * SESSION_WEIGHT } else { mean };
+    }
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+detector!(VolumeSpike);

@@ -1,0 +1,187 @@
+//! VWAP: the price crosses the session's average price, or turns back to it from afar.
+//!
+//! The volume-weighted average price of a session is the sum of price times quantity
+//! over the sum of quantities (Berkowitz, Logue and Noser 1988), from the session's
+//! first trade on. How far a trade is from it is told in standard deviations: z is the
+//! distance over the root mean square of past distances (exponentially weighted,
+//! half as much after `half_life` trades). An excursion is the way of the price from
+//! one side's `hysteresis` to the other's, its peak the largest |z| on it.
+//!
+//! - *cross*: z reaches `hysteresis` on the other side; direction is that of the
+//!   crossing. Within the hysteresis the price may come and go.
+//! - *reversion*: on an excursion with a peak of at least `far`, z comes back
+//!   from its peak by `turn`; direction is towards the average. Once an excursion.
+//!
+//! `mode` chooses one of them, or both. Nothing fires in the first `opening_ticks`
+//! trades of a session, when the average is young.
+//!
+//! Confidence is the rank of the excursion's peak among those of the symbol's past
+//! excursions: of the one that ends at a cross, of the one that turns. Rare is
+//! to come from afar. It is not a chance that the price goes on.
+//!
+//! Symbols without volume, such as indices, have no such average: nothing is said.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+use tickhound_sdk::{Column, Detection, Detector, Direction, Manifest, Param, Tick, detector, flag, rank::RankSketch};
+
+/// Excursions that ranks need before they say anything.
+const RANK_WARM_UP: u32 = 10;
+
+/// Positions of the manifest's columns.
+const QUANTITY: usize = 0;
+const FLAGS: usize = 1;
+
+/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Params {
+    mode: Mode,
+    hysteresis: f64,
+    far: f64,
+    turn: f64,
+    opening_ticks: u32,
+    half_life: f64,
+    excursions: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Cross,
+    Reversion,
+    Both,
+}
+
+/// What is remembered of a symbol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Sums of price times quantity and of quantity, and how many trades, in this session.
+    turnover: f64,
+    quantity: f64,
+    trades: u32,
+    /// Mean square of the distance, as a share of the average price; sessions differ in level, not in this.
+    square: f64,
+    /// Side of the excursion: 1 above, -1 below, 0 before the first of a session.
+    side: i8,
+    /// Largest |z| on it.
+    peak: f64,
+    /// Its turn has been told, or was not worth it.
+    turned: bool,
+    peaks: RankSketch,
+    ended: u32,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct Vwap {
+    params: Params,
+    /// Weight of the newest distance.
+    alpha: f64,
+}
+
+impl Detector for Vwap {
+    type Params = Params;
+    type State = State;
+
+    fn manifest() -> Manifest {
+        let text = "the price crosses the session's average price, or turns back to it from afar";
+        Manifest::new("vwap", env!("CARGO_PKG_VERSION"), text)
+            .column(Column::required("quantity"))
+            .column(Column::required("flags"))
+            .param(Param::text("mode", "both").choices(&["cross", "reversion", "both"]).doc("what fires"))
+            .param(number("hysteresis", 0.25, 0.0, 5.0, "sd", "how far beyond the average a cross is one"))
+            .param(number("far", 2.0, 0.5, 20.0, "sd", "least peak of an excursion that may turn"))
+            .param(number("turn", 0.5, 0.05, 20.0, "sd", "how far it comes back from its peak"))
+            .param(
+                Param::integer("opening_ticks", 100)
+                    .range(1.0, 1e6)
+                    .unit("trades")
+                    .doc("trades of a session before anything fires"),
+            )
+            .param(number("half_life", 2000.0, 10.0, 1e7, "trades", "after which a distance counts half"))
+            .param(number("excursions", 100.0, 5.0, 1e6, "excursions", "after which a peak counts half in ranks"))
+    }
+
+    fn new(params: Params) -> Result<Self, String> {
+        if params.far <= params.hysteresis {
+            return Err(format!("far ({}) must be beyond the hysteresis ({})", params.far, params.hysteresis));
+        }
+        let alpha = 1.0 - libm::exp2(-1.0 / params.half_life);
+        Ok(Self { params, alpha })
+    }
+
+    fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+            state.begin();
+        }
+        let quantity = tick.column(QUANTITY);
+        // NaN, or no trade.
+        if !(quantity > 0.0 && quantity.is_finite()) {
+            return None;
+        }
+        state.turnover += tick.price * quantity;
+        state.quantity += quantity;
+        state.trades = state.trades.saturating_add(1);
+        let average = state.turnover / state.quantity;
+        let distance = tick.price / average - 1.0;
+        let deviation = state.square.sqrt();
+        // What is judged is compared with what was before it.
+        state.square += (distance * distance - state.square) * self.alpha;
+        if deviation <= 0.0 || state.trades <= self.params.opening_ticks {
+            return None;
+        }
+        let found = self.judge(state, distance / deviation)?;
+        Some(found.with("vwap", average).with("sd_pct", deviation * 100.0))
+    }
+}
+
+impl Vwap {
+    fn judge(&self, state: &mut State, z: f64) -> Option<Detection> {
+        let Params { mode, hysteresis, far, turn, excursions, .. } = self.params;
+        let beyond = z.abs() >= hysteresis && z != 0.0;
+        let side = if z > 0.0 { 1 } else { -1 };
+        if beyond && side != state.side {
+            let (from, peak, rank) = (state.side, state.peak, state.rank());
+            (state.side, state.peak, state.turned) = (side, z.abs(), false);
+            if from == 0 {
+                return None;
+            }
+            state.peaks.push(peak, excursions);
+            state.ended = state.ended.saturating_add(1);
+            let direction = if side > 0 { Direction::Up } else { Direction::Down };
+            let found = Detection::new(direction, rank?).with("cross", 1.0).with("z", z).with("peak", peak);
+            return (mode != Mode::Reversion).then_some(found);
+        }
+        if state.side == 0 {
+            return None;
+        }
+        let out = z * f64::from(state.side);
+        state.peak = state.peak.max(out);
+        if state.turned || state.peak < far || state.peak - out < turn {
+            return None;
+        }
+        state.turned = true;
+        let direction = if state.side > 0 { Direction::Down } else { Direction::Up };
+        let found = Detection::new(direction, state.rank()?).with("cross", 0.0).with("z", z).with("peak", state.peak);
+        (mode != Mode::Cross).then_some(found)
+    }
+}
+
+impl State {
+    fn begin(&mut self) {
+        (self.turnover, self.quantity, self.trades) = (0.0, 0.0, 0);
+        (self.side, self.peak, self.turned) = (0, 0.0, false);
+    }
+
+    /// Of the excursion's peak.
+    fn rank(&self) -> Option<f64> {
+        self.peaks.rank(self.peak).filter(|_| self.ended >= RANK_WARM_UP)
+    }
+}
+
+fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+    Param::number(name, default).range(least, most).unit(unit).doc(doc)
+}
+
+detector!(Vwap);
