@@ -196,7 +196,6 @@ impl Source {
         } else {
             let file = File::open(path).context("can't open the file")?;
             let metadata = file.metadata().context("can't look at the file")?;
-            ensure!(!metadata.is_dir(), "is a folder: name the files in it");
             if metadata.is_file() && parquet::is_parquet(&file) {
                 let symbol = file_symbol(path);
                 let columns = Columns::open(file, symbol, options, metadata.len(), read.clone())?;

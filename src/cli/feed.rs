@@ -20,7 +20,7 @@ use self::publish::{Published, Publisher};
 use crate::{
     config::StreamConfig,
     recorded::{
-        Files, Mapping, Options,
+        self, Files, Mapping, Options,
         pace::{self, Pace, Pacer},
         record::Record,
     },
@@ -44,10 +44,11 @@ Exit codes: 0 all published, or stopped by Ctrl-C; 1 an error.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FeedArgs {
-    /// CSV, JSON lines or recorded `<ns> <json>` lines, plain or gzip; found out by content. `-` = standard input.
+    /// CSV, JSON lines or recorded `<ns> <json>` lines, plain, gzip or zstd, or Parquet; found out by content. A folder
+    /// stands for its files, `-` for standard input.
     #[arg(required_unless_present = "simulate")]
     files: Vec<PathBuf>,
-    /// Publish column COLUMN (its name, or its number from 1) as NAME; CSV only. May be repeated.
+    /// Publish column COLUMN (its name, or its number from 1) as NAME; not for JSON. May be repeated.
     #[arg(long, value_name = "NAME=COLUMN", conflicts_with = "simulate")]
     map: Vec<String>,
     /// Symbol of all ticks; else a symbol column's, else the file's name up to `.csv`.
@@ -177,15 +178,16 @@ impl Input {
             let simulator = Box::new(Simulator::new(&config));
             return Ok(Self::Simulated { simulator, renderer: Renderer::new(args.layout) });
         }
+        let paths = recorded::expand(&args.files)?;
         let options = Options {
             mapping: Mapping::parse(&args.map)?,
             symbol: args.symbol.clone(),
             layout: args.layout,
             table_layout: args.layout,
-            needs_time: matches!(pace, Pace::Speed(_)) || args.files.len() > 1,
+            needs_time: matches!(pace, Pace::Speed(_)) || paths.len() > 1,
             ..Options::default()
         };
-        let files = Files::open(&args.files, &options)?;
+        let files = Files::open(&paths, &options)?;
         if let (Pace::Speed(_), Some(name)) = (pace, files.without_time()) {
             bail!("{name}: no time to follow: name its column with --map time=COLUMN, or use --rate");
         }
