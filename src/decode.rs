@@ -21,7 +21,11 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-use self::{mapping::Mapping, scan::Scan};
+pub(crate) use self::scan::Scalar;
+use self::{
+    mapping::{Mapping, ROOT},
+    scan::Scan,
+};
 use crate::{
     config::{InputConfig, input::Layout, nearest},
     event::{Entry, column},
@@ -95,7 +99,7 @@ pub enum DecodeError {
 }
 
 /// Decodes entries by a compiled mapping.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     mapping: Mapping,
     layout: Layout,
@@ -162,6 +166,30 @@ impl Decoder {
             (Err(DecodeError::NoSymbol(_)), Found::Unreadable(field)) => Err(DecodeError::NotADocument(lossy(field))),
             _ => outcome,
         }
+    }
+
+    /// The place of a table's column of this name, for [`Self::decode_cells`]; `None`: no value is looked for there.
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.mapping.key(ROOT, name)
+    }
+
+    /// As [`Self::decode`], for the cells of a table's row, each with its column's place.
+    pub(crate) fn decode_cells<'c>(
+        &mut self,
+        arrival_ms: u64,
+        cells: impl Iterator<Item = (usize, Scalar<'c>)>,
+        emit: &mut dyn FnMut(&RawTick),
+    ) -> Result<Outcome, DecodeError> {
+        let Self { mapping, zone, tokens, tick, ranks, .. } = self;
+        let mut scan = Scan::new(mapping, zone, tokens, arrival_ms, tick, ranks, emit);
+        for (place, value) in cells {
+            match value {
+                Scalar::Text(text) => scan.flat_text(place, 0, text),
+                value => scan.offer(place, 0, value),
+            }
+        }
+        scan.finish_tick();
+        scan.outcome()
     }
 
     fn read(

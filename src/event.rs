@@ -2,7 +2,7 @@
 //!
 //! Pure data, no I/O, imports no sibling. Stages meet here and nowhere else.
 
-use std::{fmt, ops::Range, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr, sync::Arc};
 
 /// Id of a Redis Stream entry: arrival time at the server and a sequence within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,25 @@ pub struct Entries {
     fields: Vec<(Range<usize>, Range<usize>)>,
     /// Id, and the entry's range of `fields`.
     entries: Vec<(EntryId, Range<usize>)>,
+    /// Their ticks, if they were decoded where they were read; then they have no fields.
+    pub decoded: Option<Decoded>,
+}
+
+/// Ticks of entries that were decoded where they were read, as rows of a table are: there never was a text of them.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Which entry, by index.
+    pub entry: Vec<u32>,
+    /// Name of the symbol.
+    pub symbol: Vec<Arc<str>>,
+    /// Event time, ns since the Unix epoch, if it is known.
+    pub time: Vec<Option<u64>>,
+    /// Last traded price, quote currency; NaN where absent.
+    pub price: Vec<f64>,
+    /// All columns of the first tick, then of the second, and so on; NaN where absent.
+    pub columns: Vec<f64>,
+    /// Entries that are no tick, by index, with the reason.
+    pub refused: Vec<(u32, String)>,
 }
 
 impl Entries {
@@ -88,6 +107,11 @@ impl Entries {
     /// Id of the last entry.
     pub fn last(&self) -> Option<EntryId> {
         self.entries.last().map(|(id, _)| *id)
+    }
+
+    /// Id of the entry at `index`.
+    pub fn id(&self, index: usize) -> Option<EntryId> {
+        self.entries.get(index).map(|(id, _)| *id)
     }
 
     /// Leaves out the entries of other ids.

@@ -11,7 +11,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use crate::{
     checkpoint::{CHUNKS, chunk_of},
     decode::{Decoder, Outcome},
-    event::{Batch, Entries, EntryId, column, flag},
+    event::{Batch, Decoded, Entries, EntryId, column, flag},
     stream::Clock,
 };
 
@@ -127,40 +127,20 @@ impl Ingest {
     /// Decodes and routes one read.
     pub fn route(&mut self, read: u64, entries: &Entries) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
-        let Self { decoder, shards, columns, symbols, clock } = self;
+        if let Some(decoded) = &entries.decoded {
+            self.route_decoded(read, entries, decoded, &mut routed);
+            return routed;
+        }
+        let Self { decoder, columns, symbols, clock, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
             let index = index as u32;
             if entry.fields().len() == 0 {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let Routed { jobs, ticks, untimed, .. } = &mut routed;
+            let mut place = Place { read, columns: *columns, symbols, clock, routed: &mut routed };
             let outcome = decoder.decode(entry, &mut |tick| {
-                let Some((time, estimated)) = resolve_time(clock, entry.id, tick.time) else {
-                    *untimed += 1;
-                    return;
-                };
-                if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
-                    let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
-                    for slot in jobs.iter_mut() {
-                        open(slot, read, *columns).batch.push_clock(index, second);
-                    }
-                }
-                clock.time = clock.time.max(time);
-                let (id, shard, new) = symbols.intern(&tick.symbol, *shards);
-                if symbols.awaited[id as usize] {
-                    return;
-                }
-                let job = open(&mut jobs[shard], read, *columns);
-                if new {
-                    job.symbols.push((id, symbols.names[id as usize].clone()));
-                }
-                job.batch.push(index, id, time, tick.price, &tick.columns);
-                if estimated {
-                    let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
-                    *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);
-                }
-                *ticks += 1;
+                place.tick(index, entry.id, &tick.symbol, tick.time, tick.price, &tick.columns);
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
@@ -175,6 +155,58 @@ impl Ingest {
             }
         }
         routed
+    }
+
+    fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &Decoded, routed: &mut Routed) {
+        let Self { columns, symbols, clock, .. } = self;
+        routed.undecodable.clone_from(&decoded.refused);
+        let mut place = Place { read, columns: *columns, symbols, clock, routed };
+        let rows = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
+        for ((((entry, symbol), time), price), columns) in rows.zip(decoded.columns.chunks_exact(*columns)) {
+            let id = entries.id(*entry as usize).unwrap_or_default();
+            place.tick(*entry, id, symbol, *time, *price, columns);
+        }
+    }
+}
+
+/// Puts ticks into the jobs of their shards.
+struct Place<'a> {
+    read: u64,
+    columns: usize,
+    symbols: &'a mut Symbols,
+    clock: &'a mut Clock,
+    routed: &'a mut Routed,
+}
+
+impl Place<'_> {
+    fn tick(&mut self, entry: u32, id: EntryId, symbol: &str, time: Option<u64>, price: f64, values: &[f64]) {
+        let Self { read, columns, symbols, clock, routed } = self;
+        let Routed { jobs, ticks, untimed, .. } = &mut **routed;
+        let Some((time, estimated)) = resolve_time(clock, id, time) else {
+            *untimed += 1;
+            return;
+        };
+        if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
+            let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
+            for slot in jobs.iter_mut() {
+                open(slot, *read, *columns).batch.push_clock(entry, second);
+            }
+        }
+        clock.time = clock.time.max(time);
+        let (id, shard, new) = symbols.intern(symbol, jobs.len());
+        if symbols.awaited[id as usize] {
+            return;
+        }
+        let job = open(&mut jobs[shard], *read, *columns);
+        if new {
+            job.symbols.push((id, symbols.names[id as usize].clone()));
+        }
+        job.batch.push(entry, id, time, price, values);
+        if estimated {
+            let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
+            *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);
+        }
+        *ticks += 1;
     }
 }
 

@@ -26,7 +26,7 @@ use jiff::tz::TimeZone;
 
 pub(crate) use self::table::Mapping;
 use self::{lines::Lines, parquet::Columns, record::Record, table::Table};
-use crate::simulate::Layout;
+use crate::{decode::Decoder, simulate::Layout};
 
 /// How files are read and published.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) needs_time: bool,
     /// Zone of times that name none.
     pub(crate) zone: TimeZone,
+    /// Who decodes: then rows of Parquet stay cells. Else they become the fields that a producer would publish.
+    pub(crate) decoder: Option<Decoder>,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             table_layout: Layout::Json,
             needs_time: true,
             zone: TimeZone::UTC,
+            decoder: None,
         }
     }
 }
@@ -86,6 +89,11 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut inside);
     }
     Ok(files)
+}
+
+/// Whether all of them are Parquet.
+pub(crate) fn are_parquet(files: &[PathBuf]) -> bool {
+    files.iter().all(|file| file.is_file() && File::open(file).is_ok_and(|file| parquet::is_parquet(&file)))
 }
 
 /// Without the ending of a packed file.

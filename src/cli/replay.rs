@@ -157,7 +157,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
         let passed = pass(args, source, loaded, load(loaded)?, outputs, what, stop.clone());
         runtime.block_on(passed)
     };
-    let source = open(args, &loaded, &runtime)?;
+    let source = open(args, &loaded, &runtime, true)?;
     let real = once(source, &loaded, outputs, "replaying")?;
     refuse_nothing(&real, &loaded.config.input.preset)?;
     let judge = Judge::new(rule, real.tape.courses());
@@ -168,7 +168,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
     for run in 0..runs {
         let input = &loaded.config.input;
         let decoder = Decoder::new(input, &loaded.root)?;
-        let source = Shuffled::new(open(args, &loaded, &runtime)?, input, decoder, args.seed.wrapping_add(run));
+        let source = Shuffled::new(open(args, &loaded, &runtime, false)?, input, decoder, args.seed.wrapping_add(run));
         let mut other = loaded.clone();
         other.config.input = surrogate::input(input);
         let what = format!("shuffled, {} of {runs}", run + 1);
@@ -284,8 +284,8 @@ fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
     Ok(catalogue)
 }
 
-/// The ticks, from their beginning.
-fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime) -> Result<Source> {
+/// The ticks, from their beginning; `by_column`: without making fields of columns, where they come in columns.
+fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, by_column: bool) -> Result<Source> {
     let config = &loaded.config;
     if args.simulate {
         let market = SimConfig { symbols: args.symbols as usize, seed: args.seed, ..SimConfig::default() };
@@ -303,18 +303,23 @@ fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime) -
         args.surrogate.is_none() || !files.contains(&PathBuf::from("-")),
         "--surrogate reads the ticks more than once, which standard input does not allow"
     );
+    let decoder = Decoder::new(&config.input, &loaded.root)?;
+    let files = &files;
+    // One way for all: fields and cells can't be mixed in one read.
+    let by_column = by_column && recorded::are_parquet(files);
     let options = Options {
+        decoder: by_column.then(|| decoder.clone()),
         mapping: Mapping::parse(&args.map)?,
         symbol: args.symbol.clone(),
         table_layout: Layout::Flat,
         zone: time_zone(&config.input.timezone)?,
         ..Options::default()
     };
-    let files = Files::open(&files, &options)?;
+    let files = Files::open(files, &options)?;
     if let (Pace::Speed(_), Some(name)) = (args.speed, files.without_time()) {
         bail!("{name}: no time to follow: name its column with --map time=COLUMN");
     }
-    Ok(Source::files(files, Decoder::new(&config.input, &loaded.root)?))
+    Ok(Source::files(files, decoder))
 }
 
 async fn pass(

@@ -66,7 +66,11 @@ impl<'a> Scan<'a> {
     pub(super) fn flat_field(&mut self, name: &[u8], value: &[u8], beside_document: bool) {
         let (Ok(name), Ok(text)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return };
         let Some(node) = self.mapping.key(ROOT, name) else { return };
-        let penalty = if beside_document { BEHIND_DOCUMENT } else { 0 };
+        self.flat_text(node, if beside_document { BEHIND_DOCUMENT } else { 0 }, text);
+    }
+
+    /// A text that is the whole value of a field or cell.
+    pub(super) fn flat_text(&mut self, node: usize, penalty: u16, text: &str) {
         if text.starts_with(['{', '[']) {
             // A structure in a flat field is JSON text; one that is not has no values for us.
             let mut json = serde_json::Deserializer::from_str(text);
@@ -271,7 +275,7 @@ fn clear(tick: &mut RawTick, ranks: &mut [u16]) {
 
 /// A value as the layout has it.
 #[derive(Clone, Copy)]
-pub(super) enum Scalar<'a> {
+pub(crate) enum Scalar<'a> {
     Flag(bool),
     Integer(i64),
     Number(f64),

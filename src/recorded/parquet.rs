@@ -25,7 +25,10 @@ use super::{
     table::{Header, is_symbol},
     time,
 };
-use crate::simulate::layout::{Encoder, Value};
+use crate::{
+    decode::Scalar,
+    simulate::layout::{Encoder, Value},
+};
 
 /// What such a file begins with.
 const MAGIC: &[u8] = b"PAR1";
@@ -45,6 +48,10 @@ pub(crate) struct Columns {
     reader: ParquetRecordBatchReader,
     encoder: Encoder,
     header: Header,
+    /// For each column of the header, the decoder's place for it; empty: rows become fields.
+    places: Vec<Option<usize>>,
+    /// The decoder's place for the name of the symbol.
+    symbol_place: Option<usize>,
     clock: time::Reader,
     /// The columns in hand, by position in the file; `None` for what is nested.
     cells: Vec<Option<Cells>>,
@@ -83,10 +90,17 @@ impl Columns {
             bail!("the column {name} is nested, expected the name of the symbol");
         }
         let reader = builder.with_batch_size(ROWS).build().context("is no Parquet that can be read")?;
+        let place = |name: &str| options.decoder.as_ref().and_then(|decoder| decoder.place(name));
+        let places = match options.decoder {
+            Some(_) => header.columns.iter().map(|(name, _)| place(name)).collect(),
+            None => Vec::new(),
+        };
         Ok(Self {
             reader,
             encoder: Encoder::new(options.table_layout),
             header,
+            places,
+            symbol_place: place("symbol"),
             clock: options.clock(),
             cells: Vec::new(),
             rows: 0,
@@ -108,7 +122,41 @@ impl Columns {
         }
         let row = self.next;
         self.next += 1;
-        let Header { columns, time, symbol } = &self.header;
+        match self.places.is_empty() {
+            true => self.put_fields(row, record),
+            false => self.put_cells(row, record),
+        }
+        let cells = self.header.time.and_then(|position| self.cells.get(position)?.as_ref());
+        record.time = cells.and_then(|cells| match cells.value(row)? {
+            Value::Text(text) => self.clock.read(text),
+            Value::Whole(number) => time::from_whole(i64::try_from(number).ok()?),
+            Value::Float(number) => self.clock.read(&number.to_string()),
+        });
+        Ok(true)
+    }
+
+    fn put_cells(&self, row: usize, record: &mut Record) {
+        record.clear_row();
+        if let (Some(symbol), Some(place)) = (&self.header.symbol, self.symbol_place) {
+            record.put_cell(place, Scalar::Text(symbol));
+        }
+        for ((_, position), place) in self.header.columns.iter().zip(&self.places) {
+            let Some(place) = place else { continue };
+            let cells = self.cells.get(*position).and_then(Option::as_ref);
+            match cells.and_then(|cells| cells.value(row)) {
+                Some(Value::Text(text)) => record.put_cell(*place, Scalar::Text(text)),
+                Some(Value::Whole(number)) => match i64::try_from(number) {
+                    Ok(number) => record.put_cell(*place, Scalar::Integer(number)),
+                    Err(_) => record.put_cell(*place, Scalar::Number(number as f64)),
+                },
+                Some(Value::Float(number)) => record.put_cell(*place, Scalar::Number(number)),
+                None => {}
+            }
+        }
+    }
+
+    fn put_fields(&mut self, row: usize, record: &mut Record) {
+        let Header { columns, symbol, .. } = &self.header;
         let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
         let cells = columns
             .iter()
@@ -123,14 +171,7 @@ impl Columns {
             *value = Value::Text(&digits);
         }
         record.clear();
-        let cells = time.and_then(|position| self.cells.get(position)?.as_ref());
-        record.time = cells.and_then(|cells| match cells.value(row)? {
-            Value::Text(text) => self.clock.read(text),
-            Value::Whole(number) => self.clock.read(&number.to_string()),
-            Value::Float(number) => self.clock.read(&number.to_string()),
-        });
         self.encoder.encode(&tick, |name, value| record.put(name, value));
-        Ok(true)
     }
 
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -196,7 +237,13 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
-    use crate::recorded::{Files, Mapping};
+    use crate::{
+        config::InputConfig,
+        decode::{Decoder, RawTick},
+        event::{Entries, EntryId},
+        recorded::{Files, Mapping},
+        simulate::Layout,
+    };
 
     fn write(file: &Path, columns: Vec<(&str, ArrayRef)>) {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
@@ -253,6 +300,68 @@ mod tests {
         let rows = read(&file, &options).unwrap();
         let expected = r#"{"symbol":"SBIN","exchange_timestamp":"2024-08-08T12:00:00","last_price":500.0}"#;
         assert_eq!(rows, [(Some(NOON_US * 1000), expected.into())]);
+    }
+
+    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every unit.
+    fn odd() -> Vec<(&'static str, ArrayRef)> {
+        let symbols = ["NSE:SBIN", "256265", "nan", "tcs", "X"].map(Some);
+        let times = ["2024-08-08 12:00:00.25", "1723118400", "soon", "1723118400000000001", "2024-08-08T12:00:00Z"];
+        let counts = vec![Some(7), Some(-7), None, Some(i64::MAX), Some(0)];
+        vec![
+            ("symbol", Arc::new(StringArray::from(symbols.to_vec()))),
+            ("timestamp", Arc::new(StringArray::from(times.to_vec()))),
+            (
+                "last_price",
+                Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), Some(-1.0), None, Some(1e300), Some(5.0)])),
+            ),
+            ("last_traded_quantity", Arc::new(Int64Array::from(counts.clone()))),
+            ("volume_traded", Arc::new(Float64Array::from(vec![f64::NAN, 1.0, f64::INFINITY, 2.5, 0.0]))),
+            ("depth", Arc::new(StringArray::from(vec![r#"{"buy":[{"price":4.5,"quantity":3}]}"#; 5]))),
+            ("open_interest", Arc::new(Int64Array::from(counts))),
+        ]
+    }
+
+    #[test]
+    fn cells_say_what_fields_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let numbers: Vec<(&str, ArrayRef)> = vec![
+            ("instrument_token", Arc::new(Int64Array::from(vec![1, 0, 5]))),
+            (
+                "exchange_timestamp_ms",
+                Arc::new(Float64Array::from(vec![1_723_118_400_000.0, 1_723_118_400.25, f64::NAN])),
+            ),
+            ("ltp", Arc::new(Int64Array::from(vec![100, 0, 3]))),
+        ];
+        for (name, columns) in [("odd", odd()), ("numbers", numbers)] {
+            let file = folder.path().join(format!("{name}.parquet"));
+            write(&file, columns);
+            let decoder = Decoder::new(&InputConfig::default(), Path::new(".")).unwrap();
+            let by_field = decoded(&file, None, decoder.clone());
+            assert!(by_field.iter().filter(|row| row.starts_with("Ok")).count() >= 2, "{by_field:#?}");
+            assert_eq!(decoded(&file, Some(decoder.clone()), decoder), by_field);
+        }
+    }
+
+    /// Each row's ticks, or why it has none.
+    fn decoded(file: &Path, cells_for: Option<Decoder>, mut decoder: Decoder) -> Vec<String> {
+        let options = Options { decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
+        let mut files = Files::open(&[file.to_path_buf()], &options).unwrap();
+        let (mut record, mut rows) = (Record::default(), Vec::new());
+        let arrival = EntryId { millis: 1_723_118_500_000, seq: 0 };
+        while files.next(&mut record).unwrap() {
+            let mut ticks = Vec::new();
+            let mut emit = |tick: &RawTick| ticks.push(format!("{tick:?}"));
+            let outcome = if let Some(cells) = record.cells() {
+                decoder.decode_cells(arrival.millis, cells, &mut emit)
+            } else {
+                let mut entries = Entries::default();
+                entries.push_entry(arrival);
+                record.fields().for_each(|(name, value)| entries.push_field(name, value));
+                decoder.decode(entries.get(0).unwrap(), &mut emit)
+            };
+            rows.push(format!("{outcome:?} {ticks:?} {:?}", record.time));
+        }
+        rows
     }
 
     #[test]

@@ -67,6 +67,18 @@ impl Reader {
     }
 }
 
+/// As [`from_number`], of a whole number that never was text.
+pub(super) fn from_whole(number: i64) -> Option<i64> {
+    let scale = match number {
+        _ if number < 0 => return None,
+        _ if number < 100_000_000_000 => 1_000_000_000,
+        _ if number < 100_000_000_000_000 => 1_000_000,
+        _ if number < 100_000_000_000_000_000 => 1000,
+        _ => 1,
+    };
+    number.checked_mul(scale)
+}
+
 /// Seconds, milliseconds, microseconds or nanoseconds, told apart by size.
 pub(super) fn from_number(text: &str, number: f64) -> Option<i64> {
     let scale = match number {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::surrogate::Shuffled;
 use crate::{
-    decode::Decoder,
+    decode::{Decoder, RawTick},
     event::{Entries, EntryId},
     recorded::{Files, record::Record},
     simulate::{Layout, Renderer, SimConfig, Simulator},
@@ -135,6 +135,14 @@ impl Source {
         }
     }
 
+    /// Who decodes rows of tables that it gives.
+    pub(super) fn decoder(&self) -> Option<Decoder> {
+        match self {
+            Self::Files(files) => Some(files.1.clone()),
+            _ => None,
+        }
+    }
+
     /// How far it has been read, and how far that can go: bytes, ms, or ticks.
     pub(super) fn progress(&self) -> (u64, u64) {
         match self {
@@ -178,12 +186,17 @@ impl Pages {
 
 /// The time that a tick has in it, as the decoder reads it.
 fn time_in(decoder: &mut Decoder, record: &Record) -> Option<i64> {
-    let mut entries = Entries::default();
-    entries.push_entry(EntryId { millis: now_ms(), seq: 0 });
-    record.fields().for_each(|(name, value)| entries.push_field(name, value));
     let mut time = None;
+    let mut emit = |tick: &RawTick| time = time.or(tick.time);
     // What is no tick has no time; the engine says why.
-    let _ = decoder.decode(entries.get(0)?, &mut |tick| time = time.or(tick.time));
+    if let Some(cells) = record.cells() {
+        let _ = decoder.decode_cells(now_ms(), cells, &mut emit);
+    } else {
+        let mut entries = Entries::default();
+        entries.push_entry(EntryId { millis: now_ms(), seq: 0 });
+        record.fields().for_each(|(name, value)| entries.push_field(name, value));
+        let _ = decoder.decode(entries.get(0)?, &mut emit);
+    }
     i64::try_from(time?).ok()
 }
 

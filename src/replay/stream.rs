@@ -11,11 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result, anyhow};
+use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, watch};
 
 use super::source::{Ids, Source, wait_until};
 use crate::{
     checkpoint::Saved,
+    decode::{Decoder, Scalar},
     event::{Entries, EntryId},
     recorded::{
         pace::{Pace, Pacer},
@@ -99,6 +101,7 @@ fn pump(
     let told_to_stop = || *stop.borrow();
     let mut pacer = Pacer::new(pace);
     let mut record = Record::default();
+    let mut table = source.decoder().map(|decoder| Table { decoder, names: FxHashSet::default() });
     let mut entries = Entries::default();
     let started = Instant::now();
     let send = |entries: &mut Entries, source: &Source| {
@@ -117,13 +120,50 @@ fn pump(
             }
         }
         entries.push_entry(id);
-        record.fields().for_each(|(name, value)| entries.push_field(name, value));
+        match (record.cells(), &mut table) {
+            (Some(cells), Some(table)) => table.decode(&mut entries, id, cells),
+            _ => record.fields().for_each(|(name, value)| entries.push_field(name, value)),
+        }
         if entries.len() >= batch && (!send(&mut entries, source) || told_to_stop()) {
             return Ok(false);
         }
     }
     send(&mut entries, source);
     Ok(true)
+}
+
+/// Decodes rows of tables here, in the reader's thread.
+struct Table {
+    decoder: Decoder,
+    /// Names of symbols, each once.
+    names: FxHashSet<Arc<str>>,
+}
+
+impl Table {
+    /// Adds the ticks of the entry begun last.
+    fn decode<'c>(&mut self, entries: &mut Entries, id: EntryId, cells: impl Iterator<Item = (usize, Scalar<'c>)>) {
+        let Self { decoder, names } = self;
+        let index = (entries.len() - 1) as u32;
+        let decoded = entries.decoded.get_or_insert_default();
+        let outcome = decoder.decode_cells(id.millis, cells, &mut |tick| {
+            let name = match names.get(tick.symbol.as_str()) {
+                Some(name) => name.clone(),
+                None => {
+                    let name: Arc<str> = tick.symbol.as_str().into();
+                    names.insert(name.clone());
+                    name
+                }
+            };
+            decoded.entry.push(index);
+            decoded.symbol.push(name);
+            decoded.time.push(tick.time);
+            decoded.price.push(tick.price);
+            decoded.columns.extend_from_slice(&tick.columns);
+        });
+        if let Err(error) = outcome {
+            decoded.refused.push((index, error.to_string()));
+        }
+    }
 }
 
 /// What was committed.
