@@ -40,7 +40,7 @@ pub(crate) struct Options {
     pub(crate) needs_time: bool,
     /// Zone of times that name none.
     pub(crate) zone: TimeZone,
-    /// Who decodes: then rows of Parquet stay cells. Else they become the fields that a producer would publish.
+    /// Who decodes: then rows of tables stay cells. Else they become the fields that a producer would publish.
     pub(crate) decoder: Option<Decoder>,
 }
 
@@ -89,11 +89,6 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut inside);
     }
     Ok(files)
-}
-
-/// Whether all of them are Parquet.
-pub(crate) fn are_parquet(files: &[PathBuf]) -> bool {
-    files.iter().all(|file| file.is_file() && File::open(file).is_ok_and(|file| parquet::is_parquet(&file)))
 }
 
 /// Without the ending of a packed file.

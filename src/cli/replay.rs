@@ -284,7 +284,7 @@ fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
     Ok(catalogue)
 }
 
-/// The ticks, from their beginning; `by_column`: without making fields of columns, where they come in columns.
+/// The ticks, from their beginning; `by_column`: cells of tables are not made into fields.
 fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, by_column: bool) -> Result<Source> {
     let config = &loaded.config;
     if args.simulate {
@@ -304,9 +304,6 @@ fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, b
         "--surrogate reads the ticks more than once, which standard input does not allow"
     );
     let decoder = Decoder::new(&config.input, &loaded.root)?;
-    let files = &files;
-    // One way for all: fields and cells can't be mixed in one read.
-    let by_column = by_column && recorded::are_parquet(files);
     let options = Options {
         decoder: by_column.then(|| decoder.clone()),
         mapping: Mapping::parse(&args.map)?,
@@ -315,7 +312,7 @@ fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, b
         zone: time_zone(&config.input.timezone)?,
         ..Options::default()
     };
-    let files = Files::open(files, &options)?;
+    let files = Files::open(&files, &options)?;
     if let (Pace::Speed(_), Some(name)) = (args.speed, files.without_time()) {
         bail!("{name}: no time to follow: name its column with --map time=COLUMN");
     }

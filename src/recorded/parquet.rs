@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::{
     Options,
     record::Record,
-    table::{Header, is_symbol},
+    table::{Header, Places, is_symbol},
     time,
 };
 use crate::{
@@ -48,10 +48,6 @@ pub(crate) struct Columns {
     reader: ParquetRecordBatchReader,
     encoder: Encoder,
     header: Header,
-    /// For each column of the header, the decoder's place for it; empty: rows become fields.
-    places: Vec<Option<usize>>,
-    /// The decoder's place for the name of the symbol.
-    symbol_place: Option<usize>,
     clock: time::Reader,
     /// The columns in hand, by position in the file; `None` for what is nested.
     cells: Vec<Option<Cells>>,
@@ -90,17 +86,10 @@ impl Columns {
             bail!("the column {name} is nested, expected the name of the symbol");
         }
         let reader = builder.with_batch_size(ROWS).build().context("is no Parquet that can be read")?;
-        let place = |name: &str| options.decoder.as_ref().and_then(|decoder| decoder.place(name));
-        let places = match options.decoder {
-            Some(_) => header.columns.iter().map(|(name, _)| place(name)).collect(),
-            None => Vec::new(),
-        };
         Ok(Self {
             reader,
             encoder: Encoder::new(options.table_layout),
             header,
-            places,
-            symbol_place: place("symbol"),
             clock: options.clock(),
             cells: Vec::new(),
             rows: 0,
@@ -122,9 +111,9 @@ impl Columns {
         }
         let row = self.next;
         self.next += 1;
-        match self.places.is_empty() {
-            true => self.put_fields(row, record),
-            false => self.put_cells(row, record),
+        match &self.header.places {
+            Some(places) => self.put_cells(row, places, record),
+            None => self.put_fields(row, record),
         }
         let cells = self.header.time.and_then(|position| self.cells.get(position)?.as_ref());
         record.time = cells.and_then(|cells| match cells.value(row)? {
@@ -135,12 +124,12 @@ impl Columns {
         Ok(true)
     }
 
-    fn put_cells(&self, row: usize, record: &mut Record) {
+    fn put_cells(&self, row: usize, places: &Places, record: &mut Record) {
         record.clear_row();
-        if let (Some(symbol), Some(place)) = (&self.header.symbol, self.symbol_place) {
+        if let (Some(symbol), Some(place)) = (&self.header.symbol, places.symbol) {
             record.put_cell(place, Scalar::Text(symbol));
         }
-        for ((_, position), place) in self.header.columns.iter().zip(&self.places) {
+        for ((_, position), place) in self.header.columns.iter().zip(&places.columns) {
             let Some(place) = place else { continue };
             let cells = self.cells.get(*position).and_then(Option::as_ref);
             match cells.and_then(|cells| cells.value(row)) {
@@ -321,6 +310,14 @@ mod tests {
         ]
     }
 
+    /// The same as CSV, where a cell is text.
+    fn odd_csv() -> &'static str {
+        "symbol,timestamp,last_price,last_traded_quantity,volume_traded,open_interest\n\
+         NSE:SBIN,2024-08-08 12:00:00.25,0.30000000000000004,7,nan,7\n256265,1723118400,-1,-7,1.0,\n\
+         nan,soon,,,inf,x\ntcs,1723118400000000001,1e300,9223372036854775807,2.50,1\nX,2024-08-08T12:00:00Z,5.0,0,0,True\n\
+         Y,1723118400250,007,+3,1_000,-\nshort,1723118400\n"
+    }
+
     #[test]
     fn cells_say_what_fields_say() {
         let folder = tempfile::tempdir().unwrap();
@@ -332,9 +329,11 @@ mod tests {
             ),
             ("ltp", Arc::new(Int64Array::from(vec![100, 0, 3]))),
         ];
-        for (name, columns) in [("odd", odd()), ("numbers", numbers)] {
-            let file = folder.path().join(format!("{name}.parquet"));
-            write(&file, columns);
+        write(&folder.path().join("odd.parquet"), odd());
+        write(&folder.path().join("numbers.parquet"), numbers);
+        std::fs::write(folder.path().join("odd.csv"), odd_csv()).unwrap();
+        for name in ["odd.parquet", "numbers.parquet", "odd.csv"] {
+            let file = folder.path().join(name);
             let decoder = Decoder::new(&InputConfig::default(), Path::new(".")).unwrap();
             let by_field = decoded(&file, None, decoder.clone());
             assert!(by_field.iter().filter(|row| row.starts_with("Ok")).count() >= 2, "{by_field:#?}");

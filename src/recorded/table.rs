@@ -8,6 +8,7 @@ use csv::{ReaderBuilder, StringRecord};
 use super::{Options, record::Record, time};
 use crate::{
     config::nearest,
+    decode::Scalar,
     simulate::layout::{Encoder, Value},
 };
 
@@ -61,6 +62,16 @@ pub(super) struct Header {
     pub(super) time: Option<usize>,
     /// Symbol of all rows, when no column has it.
     pub(super) symbol: Option<String>,
+    /// Where the decoder wants cells, if rows stay cells.
+    pub(super) places: Option<Places>,
+}
+
+/// A decoder's places for what a row holds.
+pub(super) struct Places {
+    /// Of each column; `None`: it is not looked at.
+    pub(super) columns: Vec<Option<usize>>,
+    /// Of the symbol of all rows.
+    pub(super) symbol: Option<usize>,
 }
 
 impl Header {
@@ -79,7 +90,11 @@ impl Header {
         }
         let mut times = time::NAMES.iter().filter_map(|time| columns.iter().find(|(name, _)| name == time));
         let time = times.next().filter(|_| options.needs_time).map(|(_, position)| *position);
-        Ok(Self { columns, time, symbol })
+        let places = options.decoder.as_ref().map(|decoder| Places {
+            columns: columns.iter().map(|(name, _)| decoder.place(name)).collect(),
+            symbol: decoder.place("symbol"),
+        });
+        Ok(Self { columns, time, symbol, places })
     }
 }
 
@@ -127,7 +142,20 @@ impl Table {
         if !std::mem::take(&mut self.is_first_pending) && !self.reader.read_record(&mut self.row)? {
             return Ok(false);
         }
-        let Header { columns, time, symbol } = &self.header;
+        let Header { columns, time, symbol, places } = &self.header;
+        if let Some(places) = places {
+            record.clear_row();
+            if let (Some(symbol), Some(place)) = (symbol, places.symbol) {
+                record.put_cell(place, Scalar::Text(symbol));
+            }
+            for ((_, position), place) in columns.iter().zip(&places.columns) {
+                if let (Some(place), Some(cell)) = (place, self.row.get(*position)) {
+                    record.put_cell(*place, Scalar::Text(cell));
+                }
+            }
+            record.time = time.and_then(|position| self.clock.read(self.row.get(position)?));
+            return Ok(true);
+        }
         let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
         let cells = columns.iter().filter_map(|(name, position)| {
             let cell = self.row.get(*position)?;

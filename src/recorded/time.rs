@@ -35,6 +35,9 @@ impl Reader {
     /// Nanoseconds since the Unix epoch; none when it is no time.
     pub(crate) fn read(&mut self, text: &str) -> Option<i64> {
         let text = text.trim();
+        if let Ok(number) = text.parse::<i64>() {
+            return from_whole(number);
+        }
         if let Ok(number) = text.parse::<f64>() {
             return from_number(text, number);
         }

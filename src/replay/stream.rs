@@ -119,6 +119,11 @@ fn pump(
                 return Ok(false);
             }
         }
+        // Rows and other entries don't go into one read.
+        let is_row = record.cells().is_some();
+        if entries.decoded.is_some() != is_row && !send(&mut entries, source) {
+            return Ok(false);
+        }
         entries.push_entry(id);
         match (record.cells(), &mut table) {
             (Some(cells), Some(table)) => table.decode(&mut entries, id, cells),
