@@ -29,6 +29,7 @@ pub mod config;
 pub mod decode;
 pub mod engine;
 pub mod event;
+pub mod health;
 pub mod ingest;
 mod kit;
 pub mod normalize;
