@@ -165,3 +165,8 @@ fn judge_detectors(receipt: &Receipt) -> Option<String> {
     let fault = quarantined.last_fault.as_deref().unwrap_or("it failed too often");
     Some(format!("detector {} is in quarantine: {fault}", quarantined.name))
 }
+
+/// A span of time as people read it.
+pub fn seconds(ms: u64) -> String {
+    format!("{:.1}s", ms as f64 / 1000.0)
+}

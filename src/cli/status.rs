@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::{
     config::Loaded,
-    health::{ConsumerReport, Report, Verdict},
+    health::{ConsumerReport, Report, Verdict, seconds},
     receipt::Receipt,
     stream::redis::SavedState,
 };
@@ -136,8 +136,4 @@ fn print_receipt(receipt: &Receipt) {
     if !needs_restart.is_empty() {
         println!("  ⚠️  needs a restart: {}", needs_restart.join(", "));
     }
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{:.1}s", ms as f64 / 1000.0)
 }
