@@ -1,9 +1,9 @@
 //! Builds the stages, joins them, and drives a partition from start to drain.
 //!
 //! One task reads, routes and commits; the shards work meanwhile. While batch k
-//! is being worked, k-1 is committed and k+1 read, both in one step. At most
-//! `backlog` entries are between read and commit: reads are sized by what is
-//! free, so every queue has an end.
+//! is being worked, k-1 is committed and k+2 read, both in one step; and while the
+//! server does that, k+1 is decoded and routed. At most `backlog` entries are
+//! between read and commit: reads are sized by what is free, so every queue has an end.
 //!
 //! After an error what is in flight stays in flight. If nobody else owned the
 //! partition meanwhile, the engine goes on with it; otherwise it forgets it and
@@ -77,6 +77,8 @@ pub struct Engine<S> {
     shards: Vec<ShardHandle>,
     outbox: mpsc::Sender<Worked>,
     outcomes: mpsc::Receiver<Worked>,
+    /// Entries that were read last: decoded and routed while the server works on the next step.
+    fresh: Entries,
     flights: VecDeque<Flight>,
     /// Entries in `flights`.
     in_flight: usize,
@@ -130,6 +132,7 @@ impl<S: Stream> Engine<S> {
             shards: Vec::new(),
             outbox,
             outcomes,
+            fresh: Entries::default(),
             flights: VecDeque::new(),
             in_flight: 0,
             totals: Totals::default(),
@@ -169,7 +172,11 @@ impl<S: Stream> Engine<S> {
                 break;
             };
             let ended = match self.resume(&acquired, &stop).await? {
-                Ok(true) => self.work(until, &mut stop, &mut retry).await,
+                Ok(true) => {
+                    let ended = self.work(until, &mut stop, &mut retry).await;
+                    self.submit_fresh().await;
+                    ended
+                }
                 Ok(false) => Ok(Ended::Early),
                 Err(error) => Err(error),
             };
@@ -207,7 +214,7 @@ impl<S: Stream> Engine<S> {
         let mut adopt_at = Instant::now();
         loop {
             let mut adopting = adopt_at <= Instant::now();
-            if adopting && self.flights.is_empty() && !self.position.has_unsettled() {
+            if adopting && self.is_idle() && !self.position.has_unsettled() {
                 self.adopt().await?;
                 adopt_at = Instant::now() + ADOPT_EVERY;
                 adopting = false;
@@ -226,6 +233,11 @@ impl<S: Stream> Engine<S> {
             let count = if stopping || adopting || waiting { 0 } else { self.wanted() };
             let commit = self.next_commit();
             if commit.is_empty() && (count == 0 || caught_up) {
+                if !self.fresh.is_empty() {
+                    // Perhaps no shard has anything to do with it, and it can be committed at once.
+                    self.submit_fresh().await;
+                    continue;
+                }
                 if !self.flights.is_empty() {
                     if let Some(worked) = self.outcomes.recv().await {
                         self.accept(worked);
@@ -261,10 +273,11 @@ impl<S: Stream> Engine<S> {
                 caught_up = self.note_read(&delivered, count);
             }
             let entries = delivered.entries;
-            if !entries.is_empty() {
-                self.take_up(entries, from != From::New).await?;
-            } else if from != From::New && count > 0 {
-                (self.trial.first, self.trial.careful) = (false, 0);
+            match from {
+                From::New => self.fresh = entries,
+                From::Pending(_) if !entries.is_empty() => self.take_up(entries).await?,
+                From::Pending(_) if count > 0 => (self.trial.first, self.trial.careful) = (false, 0),
+                From::Pending(_) => {}
             }
         }
     }
@@ -282,8 +295,26 @@ impl<S: Stream> Engine<S> {
         caught_up
     }
 
+    /// Nothing is between read and commit.
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.fresh.is_empty()
+    }
+
+    async fn submit_fresh(&mut self) {
+        let entries = std::mem::take(&mut self.fresh);
+        if !entries.is_empty() {
+            self.submit(entries, false).await;
+        }
+    }
+
     async fn step(&mut self, commit: Commit, read: Read) -> Result<Delivered, StreamError> {
-        match self.stream.step(&commit, read).await {
+        let begun = self.stream.begin(&commit, read).await;
+        self.submit_fresh().await;
+        let ended = match begun {
+            Ok(()) => self.stream.finish().await,
+            Err(error) => Err(error),
+        };
+        match ended {
             Ok(delivered) => {
                 self.committed(&commit);
                 if let Some(receipt) = &commit.receipt {

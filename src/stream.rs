@@ -236,8 +236,12 @@ pub trait Stream: Send {
     /// Tries to become the owner. After an error of any call, this is how to go on.
     fn acquire(&mut self) -> impl Future<Output = Result<Acquire, StreamError>> + Send;
 
-    /// One atomic step: all of `commit` happens or nothing, and then the read.
-    fn step(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<Delivered, StreamError>> + Send;
+    /// Begins one atomic step: all of `commit` happens or nothing, and then the read. Between this and
+    /// [`Stream::finish`] the host may work, while the server does.
+    fn begin(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<(), StreamError>> + Send;
+
+    /// How the step that was begun has ended.
+    fn finish(&mut self) -> impl Future<Output = Result<Delivered, StreamError>> + Send;
 
     /// The states that visits have saved.
     fn saved(&mut self) -> impl Future<Output = Result<Saved, StreamError>> + Send;

@@ -33,19 +33,19 @@ pub(super) struct Trial {
 impl<S: Stream> Engine<S> {
     /// How many entries to read now.
     pub(super) fn wanted(&self) -> usize {
-        let free = self.config.engine.backlog.saturating_sub(self.in_flight);
+        let free = self.config.engine.backlog.saturating_sub(self.in_flight + self.fresh.len());
         match self.position.from() {
-            From::Pending(_) if self.trial.careful > 0 && !self.flights.is_empty() => 0,
+            From::Pending(_) if self.trial.careful > 0 && !self.is_idle() => 0,
             From::Pending(_) if self.trial.careful > 0 || self.trial.first => 1,
             _ => free.min(self.config.stream.batch),
         }
     }
 
-    /// Works what was read, unless it is an entry that has ended the process too often.
-    pub(super) async fn take_up(&mut self, entries: Entries, recovered: bool) -> Result<(), StreamError> {
-        let alone = recovered && (self.trial.careful > 0 || self.trial.first);
+    /// Works what was read and had been read before, unless it is an entry that has ended the process too often.
+    pub(super) async fn take_up(&mut self, entries: Entries) -> Result<(), StreamError> {
+        let alone = self.trial.careful > 0 || self.trial.first;
         let (true, Some(entry)) = (alone, entries.first()) else {
-            self.submit(entries, recovered).await;
+            self.submit(entries, true).await;
             return Ok(());
         };
         self.trial.first = false;
@@ -69,7 +69,7 @@ impl<S: Stream> Engine<S> {
             self.trial.first = true;
             return Err(error);
         }
-        self.submit(entries, recovered).await;
+        self.submit(entries, true).await;
         Ok(())
     }
 

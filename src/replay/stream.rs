@@ -191,6 +191,8 @@ pub(super) struct ReplayStream {
     reader: Reader,
     /// Read and not given to the engine yet.
     next: Option<Entries>,
+    /// By the step that was begun.
+    read: Entries,
     sink: Sink,
     collected: Arc<Mutex<Collected>>,
     stop: watch::Sender<bool>,
@@ -198,7 +200,7 @@ pub(super) struct ReplayStream {
 
 impl ReplayStream {
     pub(super) fn new(reader: Reader, sink: Sink, collected: Arc<Mutex<Collected>>, stop: watch::Sender<bool>) -> Self {
-        Self { reader, next: None, sink, collected, stop }
+        Self { reader, next: None, read: Entries::default(), sink, collected, stop }
     }
 
     fn end(&mut self, error: Option<Error>) {
@@ -260,7 +262,7 @@ impl Stream for ReplayStream {
         Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
     }
 
-    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
         if !commit.done.is_empty()
             && let Err(error) = self.collect(commit)
         {
@@ -276,7 +278,12 @@ impl Stream for ReplayStream {
             // One that does not fit waits until there is room.
             entries = self.next.take_if(|next| next.len() <= read.count).unwrap_or_default();
         }
-        Ok(Delivered { entries, extent: None })
+        self.read = entries;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Delivered, StreamError> {
+        Ok(Delivered { entries: std::mem::take(&mut self.read), extent: None })
     }
 
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {

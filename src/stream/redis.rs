@@ -21,19 +21,29 @@ mod lease;
 mod owed;
 mod reply;
 mod reported;
+mod resp;
 mod state;
 mod survey;
 mod tls;
+mod wire;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redis::{Client, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
+use redis::{Client, Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tracing::error;
 
 pub(crate) use self::client::{connect, connect_blocking};
+use self::{
+    client::address,
+    lease::Lease,
+    reply::{Checkpoint, parse_extent, parse_read},
+    resp::{Commands, Item, Replies, Unexpected},
+    wire::{Address, Wire, refused},
+};
 pub use self::{
     client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
@@ -41,10 +51,6 @@ pub use self::{
     keys::Keys,
     reported::{Reported, alerts_of},
     survey::{SavedState, Survey, survey},
-};
-use self::{
-    lease::Lease,
-    reply::{Checkpoint, parse_read},
 };
 use super::{Acquire, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose};
 use crate::{
@@ -60,6 +66,8 @@ const ALERTS_PAGE: usize = 1000;
 /// A Redis Stream, read through a consumer group.
 pub struct RedisStream {
     client: Client,
+    /// The same server, for connections that read entries.
+    address: Address,
     config: StreamConfig,
     alerts: AlertsConfig,
     dead_letters: DeadLettersConfig,
@@ -68,9 +76,12 @@ pub struct RedisStream {
     lease: Lease,
     /// Consumers that were reported as at work beside us.
     left_alone: HashSet<String>,
-    /// Alerts and dead letters whose entries are acknowledged, but which the server refused: another
-    /// program put a key of another type in their stream's place.
-    owed: Vec<Cmd>,
+    /// Commands that publish alerts and dead letters whose entries are acknowledged, but which the server
+    /// refused: another program put a key of another type in their stream's place.
+    owed: Vec<Vec<u8>>,
+    /// Those of the step that was begun last.
+    commands: Commands,
+    begun: Option<Begun>,
     /// Whether this process has owned the partition before.
     owned_before: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
@@ -79,9 +90,18 @@ pub struct RedisStream {
 
 /// What lives from one acquisition to the next error.
 struct Session {
-    steps: MultiplexedConnection,
+    steps: Wire,
     waits: MultiplexedConnection,
     epoch: u64,
+}
+
+/// What the answer to a step is about.
+struct Begun {
+    /// Commands that publish, right behind `MULTI`.
+    publishes: usize,
+    /// Position of `EXEC`.
+    exec: usize,
+    read: Read,
 }
 
 impl RedisStream {
@@ -90,11 +110,12 @@ impl RedisStream {
     /// # Errors
     /// When the URL is none that can be used.
     pub fn new(config: &StreamConfig, alerts: &AlertsConfig, dead_letters: &DeadLettersConfig) -> anyhow::Result<Self> {
-        let client = client(config)?;
+        let (client, address) = (client(config)?, address(config)?);
         let keys = Keys::new(&config.key, &config.group);
         let lease = Lease::new(client.clone(), &keys, config);
         Ok(Self {
             client,
+            address,
             config: config.clone(),
             alerts: alerts.clone(),
             dead_letters: dead_letters.clone(),
@@ -103,6 +124,8 @@ impl RedisStream {
             lease,
             left_alone: HashSet::new(),
             owed: Vec::new(),
+            commands: Commands::default(),
+            begun: None,
             owned_before: false,
             alone: false,
         })
@@ -128,74 +151,73 @@ impl RedisStream {
         let mut last = cmd("XREVRANGE");
         last.arg(&self.config.key).arg("+").arg("-").arg("COUNT").arg(1);
         let last: Value = query(&mut connection, &last).await?;
-        Ok(reply::parse_entries(&last).map_err(StreamError::Unavailable)?.last())
+        Ok(reply::first_id(&last))
     }
 
-    /// The transaction of a step; returns the position of `EXEC`'s reply.
-    fn transaction(&self, commit: &Commit, read: Read, epoch: u64) -> (Pipeline, usize) {
-        let mut pipe = redis::pipe();
-        pipe.cmd("MULTI");
-        self.owed.iter().for_each(|publish| {
-            pipe.add_command(publish.clone());
-        });
+    /// Writes the transaction of a step, and what arms the next one.
+    fn write_step(&self, commands: &mut Commands, commit: &Commit, read: Read, epoch: u64) -> Begun {
+        commands.clear();
+        commands.words(&["MULTI"]);
+        self.owed.iter().for_each(|publish| commands.push_packed(publish));
         for alert in &commit.alerts {
-            add_to(&mut pipe, &self.alerts.stream, self.alerts.maxlen);
-            for (name, value) in alert.fields() {
-                pipe.arg(name).arg(value);
-            }
+            add_to(commands, &self.alerts.stream, self.alerts.maxlen);
+            add_fields(commands, &alert.fields());
+            commands.end();
         }
         for letter in &commit.dead_letters {
-            add_to(&mut pipe, &self.keys.dead, self.dead_letters.maxlen);
-            for (name, value) in letter.fields() {
-                pipe.arg(name).arg(value);
-            }
+            add_to(commands, &self.keys.dead, self.dead_letters.maxlen);
+            add_fields(commands, &letter.fields());
+            commands.end();
         }
         for (shadow_of, alert) in &commit.shadow_alerts {
-            add_to(&mut pipe, &self.alerts.shadow_stream, self.alerts.maxlen);
-            for (name, value) in alert.fields() {
-                pipe.arg(name).arg(value);
-            }
-            pipe.arg("shadow_of").arg(shadow_of);
+            add_to(commands, &self.alerts.shadow_stream, self.alerts.maxlen);
+            add_fields(commands, &alert.fields());
+            commands.arg("shadow_of").arg(shadow_of);
+            commands.end();
         }
+        let publishes = commands.len() - 1;
         if !commit.done.is_empty() {
-            pipe.cmd("XACK").arg(&self.config.key).arg(&self.config.group);
+            commands.arg("XACK").arg(&self.config.key).arg(&self.config.group);
             for id in &commit.done {
-                pipe.arg(id.to_string());
+                commands.show(id);
             }
+            commands.end();
         }
         if commit.is_counted() {
             let at_ms = now_ms();
-            pipe.add_command(Checkpoint::write(&self.keys.checkpoint, commit, epoch, at_ms));
-            state::write(&mut pipe, &self.keys.state, commit, at_ms);
-            state::write_poison(&mut pipe, &self.keys.state, &commit.poison);
+            Checkpoint::write(commands, &self.keys.checkpoint, commit, epoch, at_ms);
+            state::write(commands, &self.keys.state, commit, at_ms);
+            state::write_poison(commands, &self.keys.state, &commit.poison);
         }
         if let Some((entry, times)) = commit.attempt {
-            pipe.cmd("HSET").arg(&self.keys.checkpoint).arg("attempt").arg(format!("{entry} {times}"));
+            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt").show(format_args!("{entry} {times}"));
+            commands.end();
         }
         if let Some(receipt) = &commit.receipt {
-            pipe.cmd("SET").arg(&self.keys.host).arg(&**receipt);
+            commands.words(&["SET", &self.keys.host, receipt]);
         }
         if read.count > 0 && read.from == From::New {
-            pipe.cmd("XINFO").arg("STREAM").arg(&self.config.key);
+            commands.words(&["XINFO", "STREAM", &self.config.key]);
         }
         if read.count > 0 {
-            let from = match read.from {
-                From::New => ">".to_owned(),
-                From::Pending(after) => after.to_string(),
+            commands.arg("XREADGROUP").arg("GROUP").arg(&self.config.group).arg(&self.config.consumer);
+            commands.arg("COUNT").show(read.count).arg("STREAMS").arg(&self.config.key);
+            match read.from {
+                From::New => commands.arg(">"),
+                From::Pending(after) => commands.show(after),
             };
-            pipe.cmd("XREADGROUP").arg("GROUP").arg(&self.config.group).arg(&self.config.consumer);
-            pipe.arg("COUNT").arg(read.count).arg("STREAMS").arg(&self.config.key).arg(from);
+            commands.end();
         }
-        let exec = pipe.len();
-        pipe.cmd("EXEC");
-        self.arm(&mut pipe);
-        (pipe, exec)
+        let exec = commands.len();
+        commands.words(&["EXEC"]);
+        self.arm(commands);
+        Begun { publishes, exec, read }
     }
 
     /// Lets the next transaction fail if the epoch changes from now on, and shows what it is now.
-    fn arm(&self, pipe: &mut Pipeline) {
-        pipe.cmd("WATCH").arg(&self.keys.epoch);
-        pipe.cmd("GET").arg(&self.keys.epoch);
+    fn arm(&self, commands: &mut Commands) {
+        commands.words(&["WATCH", &self.keys.epoch]);
+        commands.words(&["GET", &self.keys.epoch]);
     }
 }
 
@@ -203,7 +225,7 @@ impl Stream for RedisStream {
     type History = RedisHistory;
 
     fn reader(&self) -> RedisHistory {
-        RedisHistory::new(&self.client, &self.config)
+        RedisHistory::new(&self.address, &self.config.key)
     }
 
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
@@ -216,41 +238,63 @@ impl Stream for RedisStream {
         answer
     }
 
-    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
         let epoch = open(&mut self.session)?.epoch;
-        let (pipe, exec) = self.transaction(commit, read, epoch);
+        let mut commands = std::mem::take(&mut self.commands);
+        self.begun = Some(self.write_step(&mut commands, commit, read, epoch));
+        self.commands = commands;
+        open(&mut self.session)?.steps.send(&self.commands).await
+    }
+
+    async fn finish(&mut self) -> Result<Delivered, StreamError> {
         let session = open(&mut self.session)?;
-        let replies = session.steps.send_packed_commands(&pipe, 0, pipe.len()).await.map_err(unavailable)?;
-        if let Some(refused) = replies[..exec].iter().find_map(reply::server_error) {
-            return Err(StreamError::Unavailable(refused));
-        }
-        let results = match replies.get(exec) {
-            Some(Value::Nil) => return Err(StreamError::Fenced),
-            // One for each command between `MULTI` and `EXEC`.
-            Some(Value::Array(results)) if results.len() + 1 == exec => results.as_slice(),
-            Some(Value::ServerError(error)) => return Err(StreamError::Unavailable(error.to_string())),
-            _ => return Err(StreamError::Unavailable("unexpected answer to EXEC".into())),
+        let Some(Begun { publishes, exec, read }) = self.begun.take() else {
+            return Err(StreamError::Unavailable("no step was begun".into()));
         };
+        let mut replies = session.steps.receive(self.commands.len()).await?;
+        let mut error = None;
+        for _ in 0..exec {
+            error = error.or(replies.skip()?);
+        }
+        if let Some(error) = error {
+            return Err(refused(error));
+        }
+        let results = match replies.next()? {
+            Item::Nil => return Err(StreamError::Fenced),
+            // One for each command between `MULTI` and `EXEC`.
+            Item::Array(results) if results + 1 == exec => results,
+            Item::Error(error) => return Err(refused(error)),
+            _ => return Err(Unexpected("EXEC does not tell what it did").into()),
+        };
+        let mut delivered = Delivered::default();
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
-        let publishes = self.owed.len() + commit.alerts.len() + commit.dead_letters.len() + commit.shadow_alerts.len();
-        let commands = pipe.cmd_iter().skip(1).zip(results).take(publishes);
-        self.owed = commands.filter(|(_, result)| is_error(result)).map(|(publish, _)| publish.clone()).collect();
+        self.owed.clear();
+        for result in 0..results {
+            if let Item::Error(reason) = replies.clone().next()? {
+                replies.skip()?;
+                error = error.or(Some(reason));
+                if result < publishes {
+                    self.owed.push(self.commands.get(1 + result).to_vec());
+                }
+            } else if read.count > 0 && result + 1 == results {
+                delivered.entries = parse_read(&mut replies)?;
+            } else if read.count > 0 && read.from == From::New && result + 2 == results {
+                delivered.extent = parse_extent(&mut replies, self.alone)?;
+            } else {
+                replies.skip()?;
+            }
+        }
         if !self.owed.is_empty() {
             error!(
                 kept = self.owed.len(),
                 "alerts or dead letters were refused by the server; they are kept, and published once it takes them"
             );
         }
-        if let Some(refused) = results.iter().find_map(reply::server_error) {
-            return Err(StreamError::Unavailable(refused));
+        if let Some(error) = error {
+            return Err(refused(error));
         }
-        check_epoch(replies.last(), epoch)?;
-        let Some((value, before)) = results.split_last().filter(|_| read.count > 0) else {
-            return Ok(Delivered::default());
-        };
-        let entries = parse_read(value).map_err(StreamError::Unavailable)?;
-        let stream = before.last().filter(|_| read.from == From::New);
-        Ok(Delivered { entries, extent: stream.and_then(|stream| reply::extent(stream, self.alone)) })
+        check_epoch(&mut replies, session.epoch)?;
+        Ok(delivered)
     }
 
     async fn saved(&mut self) -> Result<Saved, StreamError> {
@@ -300,7 +344,7 @@ impl Stream for RedisStream {
     async fn release(&mut self) {
         self.lease.stop_renewing();
         if let Some(session) = &mut self.session {
-            self.lease.release(&mut session.steps).await;
+            self.lease.release(&mut session.waits).await;
         }
         self.session = None;
     }
@@ -317,24 +361,35 @@ fn unavailable(error: RedisError) -> StreamError {
     StreamError::Unavailable(explain(&error))
 }
 
-fn add_to(pipe: &mut Pipeline, stream: &str, maxlen: usize) {
-    pipe.cmd("XADD").arg(stream);
+fn add_to(commands: &mut Commands, stream: &str, maxlen: usize) {
+    commands.arg("XADD").arg(stream);
     if maxlen > 0 {
-        pipe.arg("MAXLEN").arg("~").arg(maxlen);
+        commands.arg("MAXLEN").arg("~").show(maxlen);
     }
-    pipe.arg("*");
+    commands.arg("*");
+}
+
+fn add_fields(commands: &mut Commands, fields: &[(&'static str, Cow<'_, str>)]) {
+    for (name, value) in fields {
+        commands.arg(name).arg(value.as_bytes());
+    }
 }
 
 fn open(session: &mut Option<Session>) -> Result<&mut Session, StreamError> {
     session.as_mut().ok_or_else(|| StreamError::Unavailable("not connected".into()))
 }
 
-fn is_error(result: &Value) -> bool {
-    matches!(result, Value::ServerError(_))
-}
-
-fn check_epoch(reply: Option<&Value>, epoch: u64) -> Result<(), StreamError> {
-    match reply.and_then(reply::number) {
+/// Reads the answers to what [`RedisStream::arm`] asks.
+fn check_epoch(replies: &mut Replies<'_>, epoch: u64) -> Result<(), StreamError> {
+    if let Some(error) = replies.skip()? {
+        return Err(refused(error));
+    }
+    let now = match replies.next()? {
+        Item::Bulk(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()),
+        Item::Error(error) => return Err(refused(error)),
+        _ => None,
+    };
+    match now {
         Some(now) if now == epoch => Ok(()),
         Some(_) => Err(StreamError::Fenced),
         None => Err(StreamError::Unavailable("the epoch key has vanished".into())),

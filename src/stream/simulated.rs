@@ -39,6 +39,8 @@ pub struct SimulatedStream {
     speed: f64,
     started: Option<Instant>,
     last: EntryId,
+    /// By the step that was begun.
+    read: Entries,
     committed: Arc<Mutex<Committed>>,
 }
 
@@ -56,6 +58,7 @@ impl SimulatedStream {
             speed,
             started: None,
             last: EntryId::ZERO,
+            read: Entries::default(),
             committed: committed.clone(),
         };
         (stream, committed)
@@ -91,7 +94,7 @@ impl Stream for SimulatedStream {
         Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
     }
 
-    async fn step(&mut self, commit: &Commit, read: Read) -> Result<Delivered, StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
         let elapsed = self.elapsed();
         let mut entries = Entries::default();
         if read.from == From::New {
@@ -118,7 +121,12 @@ impl Stream for SimulatedStream {
                 }
             }
         }
-        Ok(Delivered { entries, extent: None })
+        self.read = entries;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Delivered, StreamError> {
+        Ok(Delivered { entries: std::mem::take(&mut self.read), extent: None })
     }
 
     async fn saved(&mut self) -> Result<Saved, StreamError> {

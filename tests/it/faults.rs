@@ -543,7 +543,8 @@ fn a_server_that_is_busy_is_waited_for() {
 /// when it has `good` again it goes on.
 fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
     let redis = Redis::start();
-    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    // So small that work is still going on when the server is changed.
+    let project = project(redis.url(), "batch = 4", "[engine]\nbacklog = 16");
     project.feed(SYMBOLS, TICKS, &[]);
     let host = project.start(&["run"]);
     wait_worked(&redis, TICKS / 8);

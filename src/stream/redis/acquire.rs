@@ -10,6 +10,7 @@ use super::{
     lease::LeaseAnswer,
     query,
     reply::{self, Checkpoint},
+    resp::Commands,
     unavailable,
 };
 use crate::{
@@ -20,30 +21,29 @@ use crate::{
 impl RedisStream {
     pub(super) async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
-        let mut steps = connect(&self.client, timeout).await.map_err(unavailable)?;
         let blocking = timeout + Duration::from_millis(self.config.block_ms);
-        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
-        self.check_server(&mut steps).await?;
-        let epoch = match self.lease.acquire(&mut steps).await.map_err(unavailable)? {
+        let mut waits = connect(&self.client, blocking).await.map_err(unavailable)?;
+        let mut steps = self.address.connect().await?;
+        self.check_server(&mut waits).await?;
+        let epoch = match self.lease.acquire(&mut waits).await.map_err(unavailable)? {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
-        let checkpoint: Checkpoint = query(&mut steps, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
-        self.settle_owed(&mut steps).await?;
-        let created = self.create_group(&mut steps, &checkpoint).await?;
-        let groups: Value = query(&mut steps, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
+        let checkpoint: Checkpoint = query(&mut waits, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        self.settle_owed(&mut waits).await?;
+        let created = self.create_group(&mut waits, &checkpoint).await?;
+        let groups: Value = query(&mut waits, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
         let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
-        let stream: Value = query(&mut steps, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        let stream: Value = query(&mut waits, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
         let index = match (reply::extent(&stream, true), created) {
             (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
             (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
             _ => checkpoint.index,
         };
 
-        let mut arm = redis::pipe();
+        let mut arm = Commands::default();
         self.arm(&mut arm);
-        let replies = steps.send_packed_commands(&arm, 0, arm.len()).await.map_err(unavailable)?;
-        check_epoch(replies.last(), epoch)?;
+        check_epoch(&mut steps.ask(&arm).await?, epoch)?;
         self.session = Some(Session { steps, waits, epoch });
         self.owned_before = true;
         let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, rates, .. } =

@@ -1,28 +1,25 @@
 //! What the stream holds, read beside the host's own work, on a connection of its own.
 
-use std::time::Duration;
-
-use redis::{Client, Value, aio::MultiplexedConnection, cmd};
-
-use super::{connect, query, reply, unavailable};
+use super::{
+    reply,
+    resp::Commands,
+    wire::{Address, Wire},
+};
 use crate::{
-    config::StreamConfig,
     event::{Entries, EntryId},
     stream::{History, StreamError},
 };
 
 /// Connects when it is first asked.
 pub struct RedisHistory {
-    client: Client,
+    address: Address,
     key: String,
-    timeout: Duration,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
 }
 
 impl RedisHistory {
-    pub(super) fn new(client: &Client, config: &StreamConfig) -> Self {
-        let timeout = Duration::from_millis(config.timeout_ms);
-        Self { client: client.clone(), key: config.key.clone(), timeout, connection: None }
+    pub(super) fn new(address: &Address, key: &str) -> Self {
+        Self { address: address.clone(), key: key.to_owned(), connection: None }
     }
 }
 
@@ -30,7 +27,7 @@ impl History for RedisHistory {
     async fn read(&mut self, after: EntryId, through: EntryId, count: usize) -> Result<Entries, StreamError> {
         let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(connect(&self.client, self.timeout).await.map_err(unavailable)?),
+            none => none.insert(self.address.connect().await?),
         };
         let entries = range(connection, &self.key, after, through, count).await;
         if entries.is_err() {
@@ -42,14 +39,14 @@ impl History for RedisHistory {
 
 /// Entries after one id and up to another.
 pub(super) async fn range(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Wire,
     key: &str,
     after: EntryId,
     through: EntryId,
     count: usize,
 ) -> Result<Entries, StreamError> {
-    let mut range = cmd("XRANGE");
-    range.arg(key).arg(format!("({after}")).arg(through.to_string()).arg("COUNT").arg(count);
-    let entries: Value = query(connection, &range).await?;
-    reply::parse_entries(&entries).map_err(StreamError::Unavailable)
+    let mut range = Commands::default();
+    range.arg("XRANGE").arg(key).show(format_args!("({after}")).show(through).arg("COUNT").show(count);
+    range.end();
+    reply::parse_entries(&mut connection.ask(&range).await?)
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use redis::{Arg, Cmd, aio::MultiplexedConnection, cmd};
+use redis::{aio::MultiplexedConnection, cmd};
 
-use super::{ALERTS_PAGE, RedisStream, query};
+use super::{ALERTS_PAGE, RedisStream, query, resp::Replies};
 use crate::stream::StreamError;
 
 impl RedisStream {
@@ -12,7 +12,7 @@ impl RedisStream {
     pub(super) async fn settle_owed(&mut self, connection: &mut MultiplexedConnection) -> Result<(), StreamError> {
         for key in [&self.alerts.stream, &self.alerts.shadow_stream, &self.keys.dead] {
             let mut end = "+".to_owned();
-            while self.owed.iter().any(|publish| publish.args_iter().any(|arg| arg == Arg::Simple(key.as_bytes()))) {
+            while self.owed.iter().any(|publish| args(publish).any(|arg| arg == key.as_bytes())) {
                 let mut page = cmd("XREVRANGE");
                 page.arg(key).arg(&end).arg("-").arg("COUNT").arg(ALERTS_PAGE);
                 let page: Vec<(String, Vec<Vec<u8>>)> = query(connection, &page).await?;
@@ -27,10 +27,13 @@ impl RedisStream {
 }
 
 /// Names and values in an `XADD` with an id of the server's choice, each behind the other.
-fn published_fields(publish: &Cmd) -> Vec<u8> {
-    let args = publish.args_iter().filter_map(|arg| match arg {
-        Arg::Simple(bytes) => Some(bytes),
-        _ => None,
-    });
-    args.skip_while(|arg| *arg != b"*").skip(1).collect::<Vec<_>>().join(&0)
+fn published_fields(publish: &[u8]) -> Vec<u8> {
+    args(publish).skip_while(|arg| *arg != b"*").skip(1).collect::<Vec<_>>().join(&0)
+}
+
+/// The arguments of a packed command, which is a list of texts like a reply.
+fn args(command: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut replies = Replies::new(command);
+    let count = replies.array().unwrap_or(0);
+    (0..count).map_while(move |_| replies.bulk().ok())
 }

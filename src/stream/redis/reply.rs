@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};
+use redis::{FromRedisValue, ParsingError, Value};
 
+use super::{
+    resp::{Commands, Item, Replies, Unexpected},
+    wire::refused,
+};
 use crate::{
     event::{Entries, EntryId},
     rate::Rates,
-    stream::{Clock, Commit, Extent, Totals},
+    stream::{Clock, Commit, Extent, StreamError, Totals},
 };
 
 /// The checkpoint hash: what was committed last.
@@ -35,30 +39,36 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// The command that writes it.
-    pub(super) fn write(key: &str, commit: &Commit, epoch: u64, at_ms: u64) -> Cmd {
+    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, epoch: u64, at_ms: u64) {
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
-        let mut write = cmd("HSET");
-        write.arg(key).arg("last").arg(commit.newest.to_string()).arg("epoch").arg(epoch).arg("at_ms").arg(at_ms);
-        write.arg("commits").arg(commits).arg("entries").arg(entries).arg("alerts").arg(alerts);
-        write.arg("quiet").arg(quiet).arg("dead").arg(dead).arg("lost").arg(lost);
-        write
-            .arg("state_gap")
-            .arg(state_gap)
-            .arg("held_back")
-            .arg(held_back)
-            .arg("rates")
-            .arg(commit.rates.to_string());
-        write.arg("shadow_alerts").arg(shadow_alerts);
-        write.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
         let Clock { time, delay_ms, unstamped } = commit.clock;
-        let delay_ms = delay_ms.map_or_else(String::new, |delay| delay.to_string());
-        write.arg("clock_time").arg(time).arg("clock_delay_ms").arg(delay_ms).arg("clock_unstamped").arg(unstamped);
+        commands.arg("HSET").arg(key).arg("last").show(commit.newest).arg("rates").show(&commit.rates);
+        let numbers = [
+            ("epoch", epoch),
+            ("at_ms", at_ms),
+            ("commits", commits),
+            ("entries", entries),
+            ("alerts", alerts),
+            ("quiet", quiet),
+            ("dead", dead),
+            ("lost", lost),
+            ("state_gap", state_gap),
+            ("held_back", held_back),
+            ("shadow_alerts", shadow_alerts),
+            ("clock_time", time),
+            ("clock_unstamped", unstamped),
+        ];
+        for (name, number) in numbers {
+            commands.arg(name).show(number);
+        }
+        commands.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
+        commands.arg("clock_delay_ms").arg(delay_ms.map_or_else(String::new, |delay| delay.to_string()));
         if let Some(visit) = &commit.visit {
             let complete: Vec<String> =
                 visit.complete.iter().map(|(name, schema)| format!("{name}={schema}")).collect();
-            write.arg("complete").arg(complete.join(","));
+            commands.arg("complete").arg(complete.join(","));
         }
-        write
+        commands.end();
     }
 }
 
@@ -101,41 +111,63 @@ impl FromRedisValue for Checkpoint {
 }
 
 /// The entries in the answer to a read of one stream; nil means none.
-pub(super) fn parse_read(value: &Value) -> Result<Entries, String> {
+pub(super) fn parse_read(replies: &mut Replies<'_>) -> Result<Entries, StreamError> {
     let mut entries = Entries::default();
-    let Value::Array(streams) = value else {
-        return match value {
-            Value::Nil => Ok(entries),
-            other => Err(format!("unexpected answer to XREADGROUP: {other:?}")),
-        };
-    };
-    for stream in streams {
-        let [_key, list] = items(stream) else { return Err("unexpected answer to XREADGROUP".into()) };
-        push_entries(&mut entries, list)?;
+    for _ in 0..replies.array()? {
+        if replies.array()? != 2 {
+            return Err(Unexpected("no stream with its entries").into());
+        }
+        replies.bulk()?;
+        push_entries(&mut entries, replies)?;
     }
     Ok(entries)
 }
 
 /// The entries in the answer to `XRANGE`.
-pub(super) fn parse_entries(value: &Value) -> Result<Entries, String> {
+pub(super) fn parse_entries(replies: &mut Replies<'_>) -> Result<Entries, StreamError> {
     let mut entries = Entries::default();
-    push_entries(&mut entries, value)?;
+    if let Item::Error(error) = replies.clone().next()? {
+        return Err(refused(error));
+    }
+    push_entries(&mut entries, replies)?;
     Ok(entries)
 }
 
-fn push_entries(entries: &mut Entries, list: &Value) -> Result<(), String> {
-    let unexpected = || "unexpected form of an entry".to_owned();
-    for entry in items(list) {
-        let [id, fields] = items(entry) else { return Err(unexpected()) };
-        let id = text(id).and_then(|id| id.parse().ok()).ok_or_else(unexpected)?;
+fn push_entries(entries: &mut Entries, replies: &mut Replies<'_>) -> Result<(), Unexpected> {
+    const UNEXPECTED: Unexpected = Unexpected("no entry");
+    for _ in 0..replies.array()? {
+        if replies.array()? != 2 {
+            return Err(UNEXPECTED);
+        }
+        let id = std::str::from_utf8(replies.bulk()?).ok().and_then(|id| id.parse().ok()).ok_or(UNEXPECTED)?;
         entries.push_entry(id);
         // A body that was trimmed away comes as nil: an entry without fields.
-        for field in items(fields).chunks_exact(2) {
-            let (Some(name), Some(value)) = (bytes(&field[0]), bytes(&field[1])) else { return Err(unexpected()) };
+        for _ in 0..replies.array()? / 2 {
+            let (name, value) = (replies.bulk()?, replies.bulk()?);
             entries.push_field(name, value);
         }
     }
     Ok(())
+}
+
+/// How much the stream has held, in the answer to `XINFO STREAM`; servers before 7.0 don't tell.
+pub(super) fn parse_extent(replies: &mut Replies<'_>, alone: bool) -> Result<Option<Extent>, Unexpected> {
+    let (mut added, mut length) = (None, None);
+    for _ in 0..replies.array()? / 2 {
+        let found = match replies.bulk()? {
+            b"entries-added" => &mut added,
+            b"length" => &mut length,
+            _ => {
+                replies.skip()?;
+                continue;
+            }
+        };
+        if let Item::Int(count) = replies.next()? {
+            *found = u64::try_from(count).ok();
+        }
+    }
+    let extent = added.zip(length);
+    Ok(extent.map(|(added, length)| Extent { added, removed: added.saturating_sub(length), alone }))
 }
 
 /// The oldest entry, in the answer to `XINFO STREAM`.
@@ -191,13 +223,6 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => text(value)?.parse().ok(),
-    }
-}
-
-pub(super) fn server_error(value: &Value) -> Option<String> {
-    match value {
-        Value::ServerError(error) => Some(super::explain(&error.clone().into())),
-        _ => None,
     }
 }
 

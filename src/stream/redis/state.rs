@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use redis::{Pipeline, cmd};
+use redis::cmd;
 
-use super::{RedisStream, history::range, open, query, unavailable};
+use super::{RedisStream, history::range, open, query, resp::Commands, unavailable};
 use crate::{
     checkpoint::{Boundary, CHUNKS, Saved},
     event::{Entries, EntryId},
@@ -22,7 +22,7 @@ const SCAN_PAGE: usize = 1000;
 const PENDING_PAGE: usize = 1000;
 
 /// Adds what a commit has to say of states.
-pub(super) fn write(pipe: &mut Pipeline, key: &str, commit: &Commit, at_ms: u64) {
+pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: u64) {
     let Some(visit) = &commit.visit else { return };
     let boundary = Boundary {
         newest: commit.newest,
@@ -31,28 +31,31 @@ pub(super) fn write(pipe: &mut Pipeline, key: &str, commit: &Commit, at_ms: u64)
         at_ms,
     };
     let boundary = to_text(&boundary);
-    pipe.cmd("HSET").arg(key);
+    commands.arg("HSET").arg(key);
     for chunk in visit.chunks.clone() {
-        pipe.arg(format!("c:{chunk}")).arg(&boundary);
+        commands.show(format_args!("c:{chunk}")).arg(&boundary);
     }
     for (symbol, packed) in &visit.symbols {
-        pipe.arg(format!("s:{symbol}")).arg(&packed[..]);
+        commands.show(format_args!("s:{symbol}")).arg(packed);
     }
+    commands.end();
     if !visit.forgotten.is_empty() || !visit.passed.is_empty() {
-        pipe.cmd("HDEL").arg(key);
-        visit.forgotten.iter().for_each(|symbol| {
-            pipe.arg(format!("s:{symbol}"));
-        });
-        visit.passed.iter().for_each(|id| {
-            pipe.arg(format!("p:{id}"));
-        });
+        commands.arg("HDEL").arg(key);
+        for symbol in &visit.forgotten {
+            commands.show(format_args!("s:{symbol}"));
+        }
+        for id in &visit.passed {
+            commands.show(format_args!("p:{id}"));
+        }
+        commands.end();
     }
 }
 
 /// Marks entries that must not be worked again.
-pub(super) fn write_poison(pipe: &mut Pipeline, key: &str, poison: &[EntryId]) {
+pub(super) fn write_poison(commands: &mut Commands, key: &str, poison: &[EntryId]) {
     for id in poison {
-        pipe.cmd("HSET").arg(key).arg(format!("p:{id}")).arg(1);
+        commands.arg("HSET").arg(key).show(format_args!("p:{id}")).arg("1");
+        commands.end();
     }
 }
 
@@ -96,7 +99,7 @@ impl RedisStream {
         count: usize,
     ) -> Result<Entries, StreamError> {
         let session = open(&mut self.session)?;
-        range(&mut session.waits, &self.config.key, after, through, count).await
+        range(&mut session.steps, &self.config.key, after, through, count).await
     }
 
     pub(super) async fn read_pending(

@@ -7,7 +7,7 @@ use std::{error::Error, fs, io, path::Path, sync::Arc};
 use anyhow::{Context, Result, bail, ensure};
 use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, TlsCertificates};
 use rustls::{
-    AlertDescription, CertificateError,
+    AlertDescription, CertificateError, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
@@ -35,6 +35,39 @@ pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Clie
     let client_tls = is_given(tls_cert).then(|| identity(tls_cert, tls_key)).transpose()?;
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
         .with_context(|| format!("stream.tls_ca: {} holds a certificate that can't be used", tls_ca.display()))
+}
+
+/// The same for connections of our own; `None` if the URL asks for no TLS.
+pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Option<Arc<rustls::ClientConfig>>> {
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Ok(None);
+    }
+    let StreamConfig { tls_ca, tls_cert, tls_key, .. } = config;
+    let mut roots = RootCertStore::empty();
+    if is_given(tls_ca) {
+        let pem = certificates("stream.tls_ca", tls_ca)?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate?).with_context(|| {
+                format!("stream.tls_ca: {} holds a certificate that can't be used", tls_ca.display())
+            })?;
+        }
+    } else {
+        // One that can't be used does not matter as long as the server's own authority is among the others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    let config = if is_given(tls_cert) {
+        let ClientTlsConfig { client_cert, client_key } = identity(tls_cert, tls_key)?;
+        let chain = CertificateDer::pem_slice_iter(&client_cert).collect::<Result<Vec<_>, _>>()?;
+        builder
+            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&client_key)?)
+            .context("stream.tls_cert and stream.tls_key can't be used together")?
+    } else {
+        builder.with_no_client_auth()
+    };
+    Ok(Some(Arc::new(config)))
 }
 
 fn is_given(file: &Path) -> bool {
