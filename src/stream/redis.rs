@@ -18,6 +18,7 @@ mod dead;
 mod history;
 mod keys;
 mod lease;
+pub(crate) mod look;
 mod owed;
 mod reply;
 mod reported;
@@ -33,7 +34,16 @@ use std::{
 use redis::{Client, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tracing::error;
 
-pub(crate) use self::client::{connect, connect_blocking};
+use self::{
+    acquire::key_types,
+    lease::Lease,
+    reply::{Checkpoint, parse_read},
+};
+pub(crate) use self::{
+    acquire::may_evict_any_key,
+    adopt::remove_if_empty,
+    client::{connect, connect_blocking},
+};
 pub use self::{
     client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
@@ -41,10 +51,6 @@ pub use self::{
     keys::Keys,
     reported::{Reported, alerts_of},
     survey::{SavedState, Survey, survey},
-};
-use self::{
-    lease::Lease,
-    reply::{Checkpoint, parse_read},
 };
 use super::{Acquire, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose};
 use crate::{
