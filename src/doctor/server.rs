@@ -115,7 +115,7 @@ fn judge_version(name: &str, text: &str) -> Finding {
     let mended = [(7, 4, 9), (8, 2, 6), (8, 4, 3), (8, 6, 3)];
     let behind = mended.into_iter().find(|(major, minor, _)| (*major, *minor) == (version.0, version.1));
     if let Some(least) = behind.filter(|least| name == "Redis" && version < *least) {
-        let more = if version < (8, 2, 3) && version >= (8, 2, 0) { " and CVE-2025-62507 (XACKDEL)" } else { "" };
+        let more = if ((8, 2, 0)..(8, 2, 3)).contains(&version) { " and CVE-2025-62507 (XACKDEL)" } else { "" };
         return Finding::warning(
             "server.version",
             format!("{found} has CVE-2026-23479 (use after free when blocked clients are woken){more}"),
