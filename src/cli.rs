@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand. The only user of clap.
 //!
 //! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr,
-//! 2 = wrong usage. `status` has its own, in its help.
+//! 2 = wrong usage. `status` and `doctor` have their own, in their help.
 
 mod author;
 mod bench;
@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod dead;
 mod demo;
+mod doctor;
 mod feed;
 mod init;
 mod inspect;
@@ -37,7 +38,7 @@ use crate::{
 #[command(
     name = "tickhound",
     version,
-    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` has its own.\n\
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` and `doctor` have their own.\n\
                   Variables TICKHOUND_SECTION__KEY override the file, e.g. TICKHOUND_STREAM__URL."
 )]
 pub struct Cli {
@@ -74,6 +75,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
     Check(check::CheckArgs),
+    /// Look for whatever may hurt: server, stream, group, machine, plugins; each finding with its cure.
+    Doctor(doctor::DoctorArgs),
     /// Look at what was set aside, and give it back to the stream or drop it.
     Dead(dead::DeadArgs),
     /// Compare shadows with the detectors that they follow.
@@ -113,6 +116,7 @@ impl Cli {
             Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
             Command::Status(args) => status::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),
+            Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),

@@ -27,6 +27,7 @@ pub mod cli;
 pub mod commit;
 pub mod config;
 pub mod decode;
+mod doctor;
 pub mod engine;
 pub mod event;
 pub mod health;

@@ -18,6 +18,7 @@ mod dead;
 mod history;
 mod keys;
 mod lease;
+pub(crate) mod look;
 mod owed;
 mod reply;
 mod reported;
@@ -36,13 +37,18 @@ use std::{
 use redis::{Client, Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tracing::error;
 
-pub(crate) use self::client::{connect, connect_blocking};
 use self::{
+    acquire::key_types,
     client::address,
     lease::Lease,
     reply::{Checkpoint, parse_extent, parse_read},
     resp::{Commands, Item, Replies, Unexpected},
     wire::{Address, Wire, refused},
+};
+pub(crate) use self::{
+    acquire::may_evict_any_key,
+    adopt::remove_if_empty,
+    client::{connect, connect_blocking},
 };
 pub use self::{
     client::{client, explain},

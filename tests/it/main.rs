@@ -6,6 +6,7 @@
 mod chaos;
 mod cli;
 mod dead;
+mod doctor;
 mod faults;
 mod flow;
 mod hygiene;

@@ -6,7 +6,7 @@ use redis::{RedisResult, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
 use super::{
-    RedisStream, Session, check_epoch, connect,
+    Keys, RedisStream, Session, check_epoch, connect,
     lease::LeaseAnswer,
     query,
     reply::{self, Checkpoint},
@@ -14,7 +14,7 @@ use super::{
     unavailable,
 };
 use crate::{
-    config::{Start, StreamConfig},
+    config::{AlertsConfig, Start, StreamConfig},
     stream::{Acquire, Acquired, Extent, StreamError},
 };
 
@@ -69,18 +69,7 @@ impl RedisStream {
         if reply::first_text(&role) == Some("slave") {
             return Err(StreamError::Unavailable("the server is a replica; waiting until it is promoted".into()));
         }
-        let expected = [
-            (&self.config.key, "stream"),
-            (&self.alerts.stream, "stream"),
-            (&self.alerts.shadow_stream, "stream"),
-            (&self.keys.dead, "stream"),
-            (&self.keys.lease, "string"),
-            (&self.keys.epoch, "string"),
-            (&self.keys.checkpoint, "hash"),
-            (&self.keys.state, "hash"),
-            (&self.keys.host, "string"),
-        ];
-        for (key, kind) in expected {
+        for (key, kind) in key_types(&self.config, &self.alerts, &self.keys) {
             let found: String = query(connection, cmd("TYPE").arg(key)).await?;
             if found != kind && found != "none" {
                 return Err(StreamError::Misconfigured(format!(
@@ -94,8 +83,7 @@ impl RedisStream {
         let settings = settings.unwrap_or_default();
         let setting = |name: &str| settings.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
         if let (Some(policy), Some(limit)) = (setting("maxmemory-policy"), setting("maxmemory"))
-            && policy.starts_with("allkeys")
-            && limit != "0"
+            && may_evict_any_key(policy, limit)
         {
             return Err(StreamError::Misconfigured(format!(
                 "the server may evict any key (maxmemory-policy {policy}), the stream and its group too, \
@@ -103,6 +91,17 @@ impl RedisStream {
             )));
         }
         Ok(())
+    }
+
+    /// Makes the group, if there is none, where a host would; says where it begins.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub(crate) async fn make_group(&self) -> Result<Option<Start>, StreamError> {
+        let mut connection =
+            connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await.map_err(unavailable)?;
+        let checkpoint: Checkpoint = query(&mut connection, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        self.create_group(&mut connection, &checkpoint).await
     }
 
     /// Makes sure that there is a group; where it begins if it is new.
@@ -139,4 +138,28 @@ impl RedisStream {
         }
         Ok(Some(begin))
     }
+}
+
+/// Every key of a partition, and what it holds.
+pub(super) fn key_types<'a>(
+    config: &'a StreamConfig,
+    alerts: &'a AlertsConfig,
+    keys: &'a Keys,
+) -> [(&'a str, &'static str); 9] {
+    [
+        (&config.key, "stream"),
+        (&alerts.stream, "stream"),
+        (&alerts.shadow_stream, "stream"),
+        (&keys.dead, "stream"),
+        (&keys.lease, "string"),
+        (&keys.epoch, "string"),
+        (&keys.checkpoint, "hash"),
+        (&keys.state, "hash"),
+        (&keys.host, "string"),
+    ]
+}
+
+/// Whether a server with this policy and limit (`maxmemory-policy`, `maxmemory`) may throw the stream away.
+pub(crate) fn may_evict_any_key(policy: &str, limit: &str) -> bool {
+    policy.starts_with("allkeys") && limit != "0"
 }

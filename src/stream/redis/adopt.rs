@@ -6,11 +6,14 @@
 //! name is removed once nothing is pending under it; never before, since that
 //! would drop its entries silently.
 
+use std::time::Duration;
+
 use redis::{RedisError, Script, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
-use super::{RedisStream, open, query, reply, unavailable};
+use super::{RedisStream, client, connect, explain, open, query, reply, unavailable};
 use crate::{
+    config::StreamConfig,
     event::EntryId,
     stream::{Adopted, StreamError},
 };
@@ -43,6 +46,37 @@ elseif #redis.call('XPENDING', KEYS[1], ARGV[2], '-', '+', 1, ARGV[4]) == 0 then
   removed = 1
 end
 return {#page, lost, removed}";
+
+/// KEYS stream; ARGV group, consumer, least idle time (ms). Looks and removes in one step: 1 = removed, 0 = it
+/// holds entries, was at work of late, or is not there.
+const REMOVE_IF_EMPTY: &str = r"
+for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for at = 1, #info, 2 do consumer[info[at]] = info[at + 1] end
+  if consumer['name'] == ARGV[2] then
+    if consumer['idle'] < tonumber(ARGV[3]) then return 0 end
+    if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+    return 1
+  end
+end
+return 0";
+
+/// Removes another consumer's name from the group, if nothing is pending under it and it has been idle as long
+/// as dead ones are; whether it did.
+///
+/// # Errors
+/// A sentence on why the server can't be asked.
+pub(crate) async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> anyhow::Result<bool> {
+    let client = client(config)?;
+    let remove = async {
+        let mut connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
+        let script = Script::new(REMOVE_IF_EMPTY);
+        let mut call = script.key(&config.key);
+        call.arg(&config.group).arg(consumer).arg(config.claim_idle_ms).invoke_async(&mut connection).await
+    };
+    remove.await.map_err(|error: RedisError| anyhow::anyhow!(explain(&error)))
+}
 
 impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {

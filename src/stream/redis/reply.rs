@@ -205,7 +205,7 @@ pub(super) fn consumers(list: &Value) -> impl Iterator<Item = Consumer> {
 }
 
 /// The value behind `name` in a flat list of names and values.
-fn field<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     items(list).chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).map(|pair| &pair[1])
 }
 

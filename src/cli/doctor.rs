@@ -1,0 +1,72 @@
+//! `tickhound doctor`: what may hurt in market hours, each finding with its cure.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{
+    config::Loaded,
+    doctor::{Finding, Level, examine},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tickhound doctor\n  tickhound doctor --fix\n  tickhound doctor --json | jq '.[] | select(.level == \"problem\")'\n\n\
+                  Exit codes: 0 nothing worse than notes, 1 warnings, 2 problems; with --fix, as it is afterwards."
+)]
+pub(super) struct DoctorArgs {
+    /// Print an array of findings: id, area, level (ok, note, warning, problem), found, cure, fixed.
+    #[arg(long)]
+    json: bool,
+    /// Do what is harmless or can be undone: make missing folders and the group, remove empty left-over consumers
+    /// and old compiled plugins. Never touches entries, the server's settings or the configuration.
+    #[arg(long)]
+    fix: bool,
+    /// Only tell what --fix would do; so it is without --fix too.
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave out what is as it should be.
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: &DoctorArgs, loaded: Result<Loaded>) -> Result<ExitCode> {
+    let mut findings = super::runtime()?.block_on(examine(loaded, args.fix && !args.dry_run));
+    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let summary = format!(
+        "problems: {}, warnings: {}, notes: {}, as it should be: {}",
+        count(Level::Problem),
+        count(Level::Warning),
+        count(Level::Note),
+        count(Level::Ok)
+    );
+    findings.retain(|finding| !args.quiet || finding.level > Level::Ok);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        findings.iter().for_each(print);
+        println!("\n{summary}");
+    }
+    Ok(match worst {
+        Level::Ok | Level::Note => ExitCode::SUCCESS,
+        Level::Warning => ExitCode::from(1),
+        Level::Problem => ExitCode::from(2),
+    })
+}
+
+fn print(finding: &Finding) {
+    let Finding { id, level, found, cure, fixed, .. } = finding;
+    let mark = match level {
+        Level::Ok => "✅",
+        Level::Note => "📝",
+        Level::Warning => "⚠️ ",
+        Level::Problem => "❌",
+    };
+    println!("{mark} {id}: {found}");
+    match (fixed, cure) {
+        (Some(fixed), _) => println!("     fixed: {fixed}"),
+        (None, Some(cure)) => println!("     → {cure}"),
+        (None, None) => {}
+    }
+}
