@@ -33,7 +33,6 @@ use std::{
 use redis::{Client, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
 use tracing::error;
 
-pub(crate) use self::client::{connect, connect_blocking};
 pub use self::{
     client::{client, explain},
     dead::{DeadLetters, Letter, Moved},
@@ -41,6 +40,10 @@ pub use self::{
     keys::Keys,
     reported::{Reported, alerts_of},
     survey::{SavedState, Survey, survey},
+};
+pub(crate) use self::{
+    client::{connect, connect_blocking},
+    reply::parse_entries,
 };
 use self::{
     lease::Lease,

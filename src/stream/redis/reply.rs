@@ -117,7 +117,7 @@ pub(super) fn parse_read(value: &Value) -> Result<Entries, String> {
 }
 
 /// The entries in the answer to `XRANGE`.
-pub(super) fn parse_entries(value: &Value) -> Result<Entries, String> {
+pub(crate) fn parse_entries(value: &Value) -> Result<Entries, String> {
     let mut entries = Entries::default();
     push_entries(&mut entries, value)?;
     Ok(entries)
