@@ -10,6 +10,7 @@ mod chart;
 mod error;
 mod guard;
 mod live;
+mod metrics;
 mod page;
 mod redis;
 
@@ -93,6 +94,8 @@ fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/api/openapi.json", get(api::openapi))
         .route("/api/status", get(api::status))
         .route("/api/history", get(api::history))
         .route("/api/detectors", get(api::detectors))

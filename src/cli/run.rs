@@ -43,7 +43,8 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         detectors = loader.newest().detectors.len(),
         "starting"
     );
-    let served = Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone() };
+    let served =
+        Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone(), stopping: stop.subscribe() };
     let _server = Server::start(&config.server, served)?;
     let reloads = watch(loader, config.plugins.watch)?;
     let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());

@@ -160,7 +160,10 @@ pub(super) async fn list(State(app): State<Arc<App>>, Params(query): Params<Quer
 }
 
 pub(super) fn entry_id(name: &str, text: &str) -> Result<EntryId, ApiError> {
-    text.parse().map_err(|_| {
+    // As the OpenAPI description has it; numbers of twenty digits may not fit.
+    let digits = |part: &str| (1..=19).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let id = text.parse().ok().filter(|_| text.splitn(2, '-').all(digits));
+    id.ok_or_else(|| {
         ApiError::bad_request(format!("{name} is `{text}`, expected the id of an entry such as 1762140000000-0"))
     })
 }

@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Extension, Json,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -24,7 +24,8 @@ use crate::{
     config::{Config, ServerConfig},
     decode::Decoder,
     health::{Report, Verdict},
-    monitor::{Monitor, Role, Samples},
+    monitor::{DetectorView, Monitor, Role, Samples},
+    receipt::{DetectorReceipt, Receipt},
     stats::Stats,
     stream::owner::Owner,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Served {
     pub(crate) stats: Arc<Stats>,
     /// Decodes as the engine does.
     pub(crate) decoder: Decoder,
+    /// True when the run is to end.
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 pub(super) struct App {
@@ -58,19 +61,22 @@ pub(super) struct App {
     pub(super) listeners: Arc<Semaphore>,
     /// One chart at a time: it is the only request that is work.
     pub(super) charts: Semaphore,
+    /// True when the server is to end.
     pub(super) stopped: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
     host: String,
     report: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
 impl App {
     pub(super) fn new(config: &ServerConfig, served: Served, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
-        let Served { config: all, stats, decoder } = served;
+        let Served { config: all, stats, decoder, stopping } = served;
         Ok(Self {
             redis: Asker::new(&all.stream)?,
             config: all,
             stats,
             decoder,
+            stopping,
             token: config.token.secret().map(guard::digest),
             loopback: config.address().is_some_and(|address| address.ip().is_loopback()),
             free: Semaphore::new(guard::REQUESTS_MAX),
@@ -100,8 +106,14 @@ impl App {
         report
     }
 
+    /// What is in force: the owner knows best; elsewhere it is what the owner has written beside the stream.
+    pub(super) fn receipt(&self, report: &Report) -> Option<Arc<Receipt>> {
+        let own = self.monitor().receipt().filter(|_| self.monitor().role() == Role::Owner);
+        own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
+    }
+
     /// Age of the oldest uncommitted entry, ms.
-    fn behind_ms(&self, report: Option<&Report>) -> u64 {
+    pub(super) fn behind_ms(&self, report: Option<&Report>) -> u64 {
         let survey = report.and_then(|report| report.survey.as_ref());
         survey.and_then(|survey| survey.behind_ms).unwrap_or(0).max(self.monitor().behind_ms())
     }
@@ -153,7 +165,7 @@ pub(super) async fn readyz(
     if app.monitor().role() == Role::Connecting {
         reasons.push("this host has no connection to redis yet, or has lost it".to_owned());
     }
-    if *app.stopped.borrow() {
+    if *app.stopping.borrow() {
         reasons.push("this host is stopping".to_owned());
     }
     let ready = reasons.is_empty();
@@ -218,43 +230,43 @@ pub(super) async fn history(State(app): State<Arc<App>>, _: Params<Nothing>) -> 
 
 pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -> Result<Json<Value>, ApiError> {
     let monitor = app.monitor();
-    // The owner knows best; on a stand-by, what the owner has written beside the stream.
-    if let Some(receipt) = monitor.receipt().filter(|_| monitor.role() == Role::Owner) {
-        let (views, load) = (monitor.detectors(), monitor.load());
-        let detectors: Vec<Value> = receipt
-            .detectors
-            .iter()
-            .map(|detector| {
-                let mut shown = json!(detector);
-                if let Some(view) = views.iter().find(|view| view.spec.name == detector.name) {
-                    let load = load.detectors.iter().find(|load| load.name == detector.name);
-                    shown["ns_per_tick"] = json!(view.spec.health.ns_per_tick());
-                    shown["core_share"] = json!(load.map_or(0.0, |load| load.core_share));
-                    shown["ticks"] = json!(view.counts.ticks);
-                    shown["alerts"] = json!(view.counts.alerts);
-                    shown["faults"] = json!(view.counts.faults);
-                    shown["skipped"] = json!(view.counts.skipped);
-                }
-                shown
-            })
-            .collect();
-        return Ok(Json(json!({
-            "detectors": detectors, "warming": receipt.warming, "refusal": receipt.refusal,
-            "needs_restart": receipt.needs_restart,
-        })));
-    }
     let report = app.report().await;
-    if report.verdict == Verdict::Unreachable {
+    let owns = monitor.role() == Role::Owner;
+    if !owns && report.verdict == Verdict::Unreachable {
         return Err(ApiError::unavailable(report.reason.clone()));
     }
-    let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref());
-    Ok(Json(match receipt {
-        Some(receipt) => json!({
-            "detectors": receipt.detectors, "warming": receipt.warming, "refusal": receipt.refusal,
-            "needs_restart": receipt.needs_restart,
-        }),
-        None => json!({ "detectors": [], "warming": [], "refusal": null, "needs_restart": [] }),
-    }))
+    let Some(receipt) = app.receipt(&report) else {
+        return Ok(Json(json!({ "detectors": [], "warming": [], "refusal": null, "needs_restart": [] })));
+    };
+    // Only the owner knows more than it has written.
+    let views = if owns { monitor.detectors() } else { Vec::new() };
+    let load = monitor.load();
+    let show = |detector: &DetectorReceipt| {
+        let mut shown = json!(detector);
+        for only_here in ["core_share", "ticks", "alerts"] {
+            shown[only_here] = Value::Null;
+        }
+        if let Some(DetectorView { spec, counts }) = views.iter().find(|view| view.spec.name == detector.name) {
+            let share = load.detectors.iter().find(|load| load.name == detector.name);
+            shown["ns_per_tick"] = json!(spec.health.ns_per_tick());
+            shown["core_share"] = json!(share.map_or(0.0, |share| share.core_share));
+            shown["ticks"] = json!(counts.ticks);
+            shown["alerts"] = json!(counts.alerts);
+            shown["faults"] = json!(counts.faults);
+            shown["skipped"] = json!(counts.skipped);
+        }
+        shown
+    };
+    Ok(Json(json!({
+        "detectors": receipt.detectors.iter().map(show).collect::<Vec<_>>(),
+        "warming": receipt.warming,
+        "refusal": receipt.refusal,
+        "needs_restart": receipt.needs_restart,
+    })))
+}
+
+pub(super) async fn openapi(_: Params<Nothing>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
 }
 
 fn now_ms() -> u64 {

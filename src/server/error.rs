@@ -50,7 +50,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Ok(Query(params)) => Ok(Self(params)),
             Err(QueryRejection::FailedToDeserializeQueryString(error)) => {
                 let text = error.body_text();
-                Err(ApiError::bad_request(text.rsplit_once("query string: ").map_or(text.as_str(), |(_, why)| why)))
+                let why = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, why)| why);
+                // Serde has the words of a document; what it is about stands in front.
+                let why = why.split_once(": unknown field").map_or(why, |(name, _)| &why[name.len() + 2..]);
+                let why = why.replace("there are no fields", "this takes none").replace(" field `", " parameter `");
+                Err(ApiError::bad_request(why))
             }
             Err(other) => Err(ApiError::bad_request(other.body_text())),
         }

@@ -60,10 +60,8 @@ pub(super) async fn live(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Query { detector, symbol, min_confidence, stale } = query;
     let filter = Filter::new(detector, symbol, min_confidence, stale)?;
-    let resumed = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or("no text")) {
-        Some(id) if !id.is_empty() => Some(entry_id("Last-Event-ID", id)?),
-        _ => None,
-    };
+    let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
+    let resumed = resumed.transpose()?;
     let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
         return Err(ApiError::unavailable(format!("more than {LISTENERS_MAX} listeners at once; try again later")));
     };
