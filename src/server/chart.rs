@@ -37,6 +37,8 @@ const SPAN_MAX_S: u64 = 86_400;
 
 const SPAN_DEFAULT_S: u64 = 300;
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Query {
@@ -50,7 +52,7 @@ pub(super) struct Query {
 pub(super) struct Chart {
     symbol: String,
     /// Event time, ms since the Unix epoch, and price; in the order of the stream.
-    points: Vec<(f64, f64)>,
+    points: Vec<(u64, f64)>,
     alerts: Vec<Alert>,
     /// There is more in the span than was read.
     truncated: bool,
@@ -88,7 +90,7 @@ enum Side {
 
 struct Found {
     /// The nearest to the alert first.
-    points: Vec<(f64, f64)>,
+    points: Vec<(u64, f64)>,
     /// The furthest entry that was read.
     reached: EntryId,
     truncated: bool,
@@ -129,7 +131,7 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
     }
 }
 
-type Decoded = (Vec<(f64, f64)>, usize, Option<EntryId>);
+type Decoded = (Vec<(u64, f64)>, usize, Option<EntryId>);
 
 /// The symbol's points, the nearest to the alert first; the number of entries, and the last one.
 fn decode(mut decoder: Decoder, page: &Value, symbol: &str, side: Side) -> Result<Decoded, String> {
@@ -140,7 +142,7 @@ fn decode(mut decoder: Decoder, page: &Value, symbol: &str, side: Side) -> Resul
         // What is no tick is a dead letter, not a point.
         let _ = decoder.decode(entry, &mut |tick| {
             if tick.symbol == symbol && !tick.price.is_nan() {
-                let time_ms = tick.time.map_or(entry.id.millis as f64, |ns| ns as f64 / 1e6);
+                let time_ms = tick.time.map_or(entry.id.millis, |ns| ns / NANOS_PER_MILLI);
                 points.push((time_ms, tick.price));
             }
         });

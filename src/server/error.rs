@@ -54,11 +54,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 // Serde has the words of a document; what it is about stands in front.
                 let why = why.split_once(": unknown field").map_or(why, |(name, _)| &why[name.len() + 2..]);
                 let why = why.replace("there are no fields", "this takes none").replace(" field `", " parameter `");
-                Err(ApiError::bad_request(why))
+                let named = why.split_once(": ").and_then(|(name, _)| Some((name, expected(name)?)));
+                let told = named.map(|(name, expected)| format!("{name}: expected {expected}"));
+                Err(ApiError::bad_request(told.unwrap_or(why)))
             }
             Err(other) => Err(ApiError::bad_request(other.body_text())),
         }
     }
+}
+
+/// What a parameter that is no text must be.
+fn expected(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "limit" => "a whole number from 1 to 1000",
+        "before_s" | "after_s" => "whole seconds from 0 to 86400",
+        "min_confidence" => "a number from 0 to 1",
+        "stale" => "true or false",
+        _ => return None,
+    })
 }
 
 /// No parameters.

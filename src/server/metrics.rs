@@ -26,7 +26,7 @@ use crate::{
     monitor::{DetectorView, Monitor, Role},
     receipt::Receipt,
     stats::Stats,
-    stream::redis::Survey,
+    stream::{Totals, redis::Survey},
 };
 
 pub(super) async fn metrics(
@@ -36,14 +36,14 @@ pub(super) async fn metrics(
 ) -> Result<Response, ApiError> {
     let report = app.report().await;
     let mut families = vec![
-        gauge("tickhound_build", "Always 1; its label tells the version")
+        gauge("tickhound_build_info", "Always 1; its label tells the version")
             .with(&[("version", env!("CARGO_PKG_VERSION"))], 1.0),
         gauge("tickhound_start_time", "When the run began, since the Unix epoch")
             .in_unit(seconds())
             .one(app.monitor().started_at_ms as f64 / 1000.0),
     ];
     host(&mut families, app.monitor(), &report);
-    flow(&mut families, &app.stats);
+    flow(&mut families, &app.stats, totals(&app, &report));
     lateness(&mut families, app.monitor(), app.behind_ms(Some(&report)));
     workers(&mut families, app.monitor());
     let receipt = app.receipt(&report);
@@ -55,6 +55,12 @@ pub(super) async fn metrics(
     let (kind, text) = family::write(families, accepted.contains("application/openmetrics-text"))
         .map_err(|_| ApiError::unavailable("the metrics could not be written"))?;
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Of the group: what this host has committed, or what others have written beside the stream, whichever is newer.
+fn totals(app: &App, report: &Report) -> Totals {
+    let (ours, written) = (app.monitor().totals(), report.survey.as_ref().map(|survey| survey.totals));
+    written.into_iter().chain([ours]).max_by_key(|totals| totals.commits).unwrap_or_default()
 }
 
 /// What the host is, and how it gets on with Redis.
@@ -87,8 +93,8 @@ fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &Report) {
 }
 
 /// Ticks and what became of them.
-fn flow(families: &mut Vec<Family>, stats: &Stats) {
-    let (monitor, totals) = (&stats.monitor, stats.monitor.totals());
+fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
+    let monitor = &stats.monitor;
     let (submitted, completed) = (stats.submitted.load(Relaxed), stats.completed.load(Relaxed));
     families.extend([
         counter("tickhound_ticks_submitted", "Ticks handed to workers").one(submitted),
@@ -148,7 +154,7 @@ fn workers(families: &mut Vec<Family>, monitor: &Monitor) {
 
 /// Which detector slows us, and which one fails.
 fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option<&Receipt>) {
-    let mut info = gauge("tickhound_detector", "Always 1; its labels tell what runs under this name");
+    let mut info = gauge("tickhound_detector_info", "Always 1; its labels tell what runs under this name");
     let mut ticks = counter("tickhound_detector_ticks", "Ticks that the detector was shown, clock rows included");
     let mut busy = counter("tickhound_detector_busy", "Time spent in the detector, all workers together");
     let mut alerts =
