@@ -267,7 +267,8 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
 fn without_the_token_nothing_is_told_and_it_is_never_shown() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    let serving = Serving::start_with(&project, &[("TICKHOUND_SERVER__TOKEN", TOKEN), ("RUST_LOG", "trace")]);
+    project.configure(&format!("[server]\ntoken = \"{TOKEN}\""));
+    let serving = Serving::start_with(&project, &[("RUST_LOG", "trace")]);
     let ask = |path: &str, header: &str| {
         serving.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{header}", serving.address))
     };
@@ -288,10 +289,10 @@ fn without_the_token_nothing_is_told_and_it_is_never_shown() {
         let (status, _, body) = ask(path, &right);
         assert!(status == 200 && !body.contains(TOKEN), "{path}");
     }
-    project.configure(&format!("[server]\nlisten = \"0.0.0.0:9464\"\ntoken = \"{TOKEN}\""));
-    let check = project.command(&["check"]).env_remove("TICKHOUND_SERVER__LISTEN").output().unwrap();
+    let check = project.command(&["check"]).env("TICKHOUND_SERVER__LISTEN", "0.0.0.0:9464").output().unwrap();
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(!format!("{}{}", text(&check.stdout), text(&check.stderr)).contains(TOKEN));
+    project.configure(&format!("[server]\ntoken = \"another-{TOKEN}\""));
     serving.host.wait_for_log("server.token needs a restart");
     assert!(!serving.host.log().contains(TOKEN));
 }
@@ -311,7 +312,7 @@ fn an_address_that_others_reach_needs_a_token() {
         let check = project.command(&["check"]).env_remove("TICKHOUND_SERVER__LISTEN").output().unwrap();
         let error = text(&check.stderr);
         assert!(!check.status.success() && error.contains(expected), "{line}: {error}");
-        assert!(error.contains("config.toml:11:1"), "it names the line: {error}");
+        assert!(error.contains("config.toml:12:1"), "it names the line: {error}");
         assert!(!error.contains("short"), "{error}");
     }
 }
@@ -437,11 +438,13 @@ fn the_server_outlives_redis() {
     next_alert(&mut live);
     wait_for("all is worked", || (serving.json("/api/status")["counters"]["completed"] == 10_000).then_some(()));
     redis.kill();
-    let (status, body) =
-        wait_for("it is not ready", || Some(serving.get("/readyz")).filter(|(status, _)| *status == 503));
-    assert!(status == 503 && body.contains("reasons"), "{body}");
-    let status = serving.json("/api/status");
-    assert_eq!((&status["verdict"], &status["survey"]), (&Value::from("unreachable"), &Value::Null));
+    let status = wait_for("it is known", || {
+        let status = serving.json("/api/status");
+        (status["verdict"] == "unreachable" && status["role"] == "connecting").then_some(status)
+    });
+    assert_eq!(status["survey"], Value::Null);
+    let (status, body) = serving.get("/readyz");
+    assert!(status == 503 && body.contains("connection refused") && body.contains("has lost it"), "{body}");
     assert_eq!(serving.error("/api/alerts").0, 503);
     let metrics = serving.metrics();
     assert_eq!((metrics["tickhound_redis_up"], metrics["tickhound_ticks_completed_total"]), (0.0, 10_000.0));
@@ -493,8 +496,8 @@ fn repairs_and_dead_letters_are_told_by_kind() {
     let now = 1_763_959_530_000_u64;
     for fields in [
         vec![("symbol", "A".to_owned()), ("ltp", "1".into()), ("timestamp", now.to_string())],
-        vec![("symbol", "A".to_owned()), ("ltp", "1".into()), ("timestamp", (now - 5000).to_string())],
         vec![("symbol", "A".to_owned()), ("ltp", "1".into())],
+        vec![("symbol", "A".to_owned()), ("ltp", "1".into()), ("timestamp", (now - 5000).to_string())],
         vec![("symbol", "B".to_owned()), ("oi", "5".into()), ("timestamp", now.to_string())],
         vec![("rubbish", "yes".to_owned())],
     ] {
