@@ -66,7 +66,9 @@ mod tests {
     #[test]
     fn what_took_exactly_a_bound_is_within_it_and_what_took_longer_than_all_is_kept() {
         let buckets = Buckets::default();
-        [(100, 2), (101, 1), (60_000_001, 5)].map(|(us, times)| buckets.add(us, times));
+        for (us, times) in [(100, 2), (101, 1), (60_000_001, 5)] {
+            buckets.add(us, times);
+        }
         let (sum_us, counts) = buckets.read();
         assert_eq!(sum_us, 200 + 101 + 5 * 60_000_001);
         assert_eq!((counts[0], counts[1], counts[BOUNDS_US.len()]), (2, 1, 5));

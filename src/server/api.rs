@@ -21,7 +21,7 @@ use super::{
     redis::Asker,
 };
 use crate::{
-    config::{Config, ServerConfig},
+    config::{Config, ServerConfig, StreamConfig},
     decode::Decoder,
     health::{Report, Verdict},
     monitor::{DetectorView, Monitor, Role, Samples},
@@ -35,6 +35,9 @@ const SURVEY_EVERY: Duration = Duration::from_secs(1);
 
 /// So much longer than its own waits can take, and the engine's loop does not turn any more.
 const STILL_MARGIN: Duration = Duration::from_secs(30);
+
+/// Longest wait for an answer of Redis, ms, if the engine's own is longer: whoever asked us is waiting too.
+const TIMEOUT_MAX_MS: u64 = 3000;
 
 /// What there is to show.
 pub(crate) struct Served {
@@ -64,13 +67,18 @@ pub(super) struct App {
     /// True when the server is to end.
     pub(super) stopped: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
+    /// How long the engine's loop may be still while all is well: it waits for entries, and for answers.
+    still_max: Duration,
     host: String,
     report: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
 impl App {
     pub(super) fn new(config: &ServerConfig, served: Served, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
-        let Served { config: all, stats, decoder, stopping } = served;
+        let Served { config: mut all, stats, decoder, stopping } = served;
+        let StreamConfig { block_ms, lease_ms, timeout_ms, .. } = all.stream;
+        let still_max = STILL_MARGIN + Duration::from_millis(block_ms + lease_ms + 3 * timeout_ms);
+        all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
         Ok(Self {
             redis: Asker::new(&all.stream)?,
             config: all,
@@ -83,6 +91,7 @@ impl App {
             listeners: Arc::new(Semaphore::new(live::LISTENERS_MAX)),
             charts: Semaphore::new(1),
             stopped,
+            still_max,
             host: Owner::current().to_string(),
             report: Mutex::new(None),
         })
@@ -117,12 +126,6 @@ impl App {
         let survey = report.and_then(|report| report.survey.as_ref());
         survey.and_then(|survey| survey.behind_ms).unwrap_or(0).max(self.monitor().behind_ms())
     }
-
-    /// How long the engine's loop may be still while all is well: it waits for entries, and for answers.
-    fn still_max(&self) -> Duration {
-        let stream = &self.config.stream;
-        STILL_MARGIN + Duration::from_millis(stream.block_ms + stream.lease_ms + 3 * stream.timeout_ms)
-    }
 }
 
 /// Takes a sample every second.
@@ -143,7 +146,7 @@ pub(super) async fn sample(app: Arc<App>) {
 
 pub(super) async fn healthz(State(app): State<Arc<App>>, _: Params<Nothing>) -> Response {
     let still = app.monitor().still_for();
-    match still > app.still_max() {
+    match still > app.still_max {
         true => {
             let error = format!("the engine has not moved for {} s", still.as_secs());
             ApiError::unavailable(error).into_response()

@@ -11,9 +11,6 @@ use crate::{
     stream::redis::{client, connect, explain},
 };
 
-/// Longest wait for an answer: whoever asked is waiting too.
-const TIMEOUT_MAX: Duration = Duration::from_secs(3);
-
 pub(super) struct Asker {
     client: Client,
     address: String,
@@ -23,7 +20,7 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(config: &StreamConfig) -> anyhow::Result<Self> {
-        let timeout = Duration::from_millis(config.timeout_ms).min(TIMEOUT_MAX);
+        let timeout = Duration::from_millis(config.timeout_ms);
         Ok(Self { client: client(config)?, address: config.address().to_owned(), open: Mutex::new(None), timeout })
     }
 
