@@ -6,6 +6,7 @@
 
 pub mod input;
 mod live;
+mod server;
 mod source;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     input::InputConfig,
     live::{Differs, merge},
+    server::{ServerConfig, Token},
     source::{Source, nearest},
 };
 use crate::event::EntryId;
@@ -42,6 +44,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Entries set aside.
     pub dead_letters: DeadLettersConfig,
+    /// What is shown over HTTP.
+    pub server: ServerConfig,
     /// Detectors by name; the name is what alerts carry.
     pub detectors: BTreeMap<String, DetectorConfig>,
 }
@@ -435,6 +439,7 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     for (key, stream) in [("stream", &config.alerts.stream), ("shadow_stream", &config.alerts.shadow_stream)] {
         ensure!(!stream.is_empty(), "{}: alerts.{key} is empty", source.at(&["alerts", key]));
     }
+    config.server.validate(source)?;
     for (name, detector) in &config.detectors {
         let at = |key| source.at(&["detectors", name, key]);
         // The name is part of every alert's id, where `/` separates.

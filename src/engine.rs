@@ -38,6 +38,7 @@ use crate::{
     decode::Decoder,
     event::{Entries, EntryId},
     ingest::Ingest,
+    monitor::Role,
     plugin::{Generation, Reload},
     position::{Position, Progress},
     rate::Rates,
@@ -190,8 +191,13 @@ impl<S: Stream> Engine<S> {
                     }
                     break;
                 }
-                Err(StreamError::Fenced) => warn!("another host has taken over; standing by"),
+                Err(StreamError::Fenced) => {
+                    self.stats.monitor.fenced.fetch_add(1, Relaxed);
+                    warn!("another host has taken over; standing by");
+                }
                 Err(error) => {
+                    self.stats.monitor.disconnects.fetch_add(1, Relaxed);
+                    self.stats.monitor.is_now(Role::Connecting);
                     retry.after(&error);
                     tokio::select! {
                         () = tokio::time::sleep(retry.pause()) => {}
@@ -213,6 +219,7 @@ impl<S: Stream> Engine<S> {
         let mut caught_up = false;
         let mut adopt_at = Instant::now();
         loop {
+            self.stats.monitor.turned(self.oldest_in_flight());
             let mut adopting = adopt_at <= Instant::now();
             if adopting && self.is_idle() && !self.position.has_unsettled() {
                 self.adopt().await?;
@@ -308,6 +315,7 @@ impl<S: Stream> Engine<S> {
     }
 
     async fn step(&mut self, commit: Commit, read: Read) -> Result<Delivered, StreamError> {
+        let started = Instant::now();
         let begun = self.stream.begin(&commit, read).await;
         self.submit_fresh().await;
         let ended = match begun {
@@ -316,6 +324,7 @@ impl<S: Stream> Engine<S> {
         };
         match ended {
             Ok(delivered) => {
+                self.stats.monitor.stepped(started.elapsed());
                 self.committed(&commit);
                 if let Some(receipt) = &commit.receipt {
                     self.receipt_written(receipt);
@@ -356,12 +365,14 @@ impl<S: Stream> Engine<S> {
         let mut routed = self.ingest.route(self.reads, &entries);
         tell_lost(&routed.lost);
         self.stats.unseen.fetch_add(routed.untimed, Relaxed);
+        self.stats.monitor.untimed.fetch_add(routed.untimed, Relaxed);
         let out_of_order = self.position.works(&entries);
         let mut flight = Flight::new(self.reads, entries, recovered, &mut routed, self.place());
         flight.out_of_order = out_of_order;
         self.launch(flight);
-        for (shard, job) in self.shards.iter().zip(routed.jobs) {
+        for (number, (shard, job)) in self.shards.iter().zip(routed.jobs).enumerate() {
             if let Some(job) = job {
+                self.stats.monitor.queued(number, job.batch.len());
                 shard.submit(Task::Work(job)).await;
             }
         }
@@ -393,6 +404,7 @@ impl<S: Stream> Engine<S> {
     }
 
     fn accept(&mut self, worked: Worked) {
+        self.stats.monitor.worked(&worked);
         let repaired = worked.repaired.out_of_order + worked.repaired.volume_repaired;
         self.stats.repaired.fetch_add(repaired, Relaxed);
         self.stats.unseen.fetch_add(worked.repaired.unpriced, Relaxed);
@@ -457,7 +469,13 @@ impl<S: Stream> Engine<S> {
         if let Some(last) = commit.done.last() {
             lag_ms.store(now_ms().saturating_sub(last.millis), Relaxed);
         }
+        self.stats.monitor.committed(commit);
         self.sinks.publish(&commit.alerts);
+    }
+
+    /// When the oldest entry between read and commit arrived, ms since the Unix epoch.
+    fn oldest_in_flight(&self) -> Option<u64> {
+        self.flights.iter().find_map(|flight| flight.ids().next()).map(|id| id.millis)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct NormalizeCounts {
     pub out_of_order: u64,
     /// Rows whose volume was not believed.
     pub volume_repaired: u64,
+    /// Rows whose time was told from their entry's arrival.
+    pub time_estimated: u64,
 }
 
 /// Normalises the rows of one shard's symbols.
@@ -107,6 +109,7 @@ impl Normalizer {
                 counts.unpriced += u64::from(batch.price[row].is_nan());
                 counts.out_of_order += u64::from(flags & flag::OUT_OF_ORDER != 0);
                 counts.volume_repaired += u64::from(flags & flag::VOLUME_REPAIRED != 0);
+                counts.time_estimated += u64::from(flags & flag::TIME_ESTIMATED != 0);
             }
         }
         if counts.unpriced > 0 {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::Refusal;
 
 /// Of one host.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Receipt {
     /// When it was written, ms since the Unix epoch.

@@ -10,7 +10,12 @@ mod mend;
 mod slot;
 mod swap;
 
-use std::{ops::Range, sync::Arc, thread, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
@@ -76,6 +81,10 @@ pub struct SavedSymbol {
 pub struct Worked {
     /// Number of the read.
     pub read: u64,
+    /// Number of the shard.
+    pub shard: usize,
+    /// Rows that it was given.
+    pub rows: usize,
     /// Detections at or above each detector's minimum confidence.
     pub found: Vec<Found>,
     /// Detections that came too soon after an alert of their symbol and direction.
@@ -90,7 +99,7 @@ pub struct Worked {
     pub repaired: NormalizeCounts,
     /// Symbols that have changed since they were last saved, with their packed states.
     pub saved: Vec<(Arc<str>, Arc<[u8]>)>,
-    /// How long saving or swapping took.
+    /// How long it took.
     pub took: Duration,
 }
 
@@ -166,7 +175,8 @@ impl ShardHandle {
                 let mut shard = Shard::new(&generation, normalizer, memory);
                 shard.tape = tape.map(|tape| (number, tape));
                 while let Some(task) = inbox.blocking_recv() {
-                    let answer = match task {
+                    let started = Instant::now();
+                    let mut answer = match task {
                         Task::Work(job) => shard.work(job, true),
                         Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
@@ -181,6 +191,7 @@ impl ShardHandle {
                             break;
                         }
                     };
+                    (answer.shard, answer.took) = (number, started.elapsed());
                     if outbox.blocking_send(answer).is_err() {
                         break;
                     }
@@ -247,11 +258,12 @@ impl Shard {
     fn work(&mut self, mut job: Job, counts: bool) -> Worked {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
+        let rows = job.batch.len();
         let repaired = self.normalizer.apply(&mut job.batch);
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
         }
-        let mut worked = Worked { read: job.read, repaired, ..Worked::default() };
+        let mut worked = Worked { read: job.read, rows, repaired, ..Worked::default() };
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             slot.note_wanted(&job.symbols);

@@ -10,6 +10,8 @@ use std::{
 
 use tracing::info;
 
+use crate::monitor::Monitor;
+
 /// Counted by the engine, read by whoever reports.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -29,6 +31,8 @@ pub struct Stats {
     pub unseen: AtomicU64,
     /// Time from arrival to commit of the newest committed entry, ms.
     pub lag_ms: AtomicU64,
+    /// The rest, for onlookers.
+    pub monitor: Monitor,
 }
 
 impl Stats {

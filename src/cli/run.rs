@@ -11,6 +11,7 @@ use crate::{
     config::Loaded,
     engine::{Engine, Until},
     plugin::watch::watch,
+    server::{Served, Server},
     sink::Sinks,
     stats::{self, Stats},
 };
@@ -42,6 +43,9 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         detectors = loader.newest().detectors.len(),
         "starting"
     );
+    let served =
+        Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone(), stopping: stop.subscribe() };
+    let _server = Server::start(&config.server, served)?;
     let reloads = watch(loader, config.plugins.watch)?;
     let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };

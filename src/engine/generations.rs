@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -186,6 +186,7 @@ impl<S: Stream> Engine<S> {
             came.insert(spec.name.clone(), came_from);
             quarantines.retain(|name, quarantine| *name != spec.name || Arc::ptr_eq(&quarantine.spec, spec));
         }
+        self.stats.monitor.swaps.fetch_add(1, Relaxed);
         self.standing.since_ms = now_ms();
         self.standing.refusal = None;
         self.standing.pause = flight.took;
@@ -295,7 +296,9 @@ impl<S: Stream> Engine<S> {
             refusal: self.standing.refusal.clone().or(refusal),
             needs_restart,
         };
-        serde_json::to_string(&receipt).unwrap_or_default().into()
+        let text = serde_json::to_string(&receipt).unwrap_or_default().into();
+        self.stats.monitor.told(receipt, &self.generation);
+        text
     }
 }
 

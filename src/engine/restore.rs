@@ -139,6 +139,7 @@ impl<S: Stream> Engine<S> {
             if *stop.borrow() {
                 return Ok(false);
             }
+            self.stats.monitor.turned(None);
             let mut entries = self.stream.history(cursor, through, PAGE).await?;
             let Some(last) = entries.last() else { break };
             cursor = last;

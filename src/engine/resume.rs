@@ -11,6 +11,7 @@ use crate::{
     checkpoint::CHUNKS,
     commit::Flight,
     event::EntryId,
+    monitor::Role,
     normalize::Normalizer,
     position::Resume,
     retry::Retry,
@@ -27,13 +28,16 @@ impl<S: Stream> Engine<S> {
     ) -> Result<Option<Acquired>> {
         let mut standing_by = None;
         loop {
+            self.stats.monitor.turned(self.oldest_in_flight());
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
                     info!(epoch = acquired.epoch, "reading is ours");
+                    self.stats.monitor.is_now(Role::Owner);
                     return Ok(Some(*acquired));
                 }
                 Ok(Acquire::Held { by, retry_in }) => {
                     retry.reached();
+                    self.stats.monitor.is_now(Role::Standby);
                     if standing_by.as_ref() != Some(&by) {
                         info!(owner = %by, "standing by: another host works this stream");
                         standing_by = Some(by);
@@ -151,6 +155,7 @@ impl<S: Stream> Engine<S> {
                 self.tape.clone(),
             )?);
         }
+        self.stats.monitor.started(self.shards.len());
         Ok(())
     }
 }

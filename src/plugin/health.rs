@@ -67,6 +67,16 @@ impl Health {
         (faults.all, faults.last.clone())
     }
 
+    /// Rows that it has worked.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Relaxed)
+    }
+
+    /// Time that this took, ns, all workers together.
+    pub fn spent_ns(&self) -> u64 {
+        self.spent_ns.load(Relaxed)
+    }
+
     /// What a tick costs, ns; `None` before the first.
     pub fn ns_per_tick(&self) -> Option<u64> {
         self.spent_ns.load(Relaxed).checked_div(self.ticks.load(Relaxed))

@@ -78,8 +78,12 @@ impl Loader {
             let name = format!("{section}.{key}");
             if !self.needs_restart.contains(&name) {
                 let at = read.source.at(&[&section, &key]);
-                // It may have a password in it.
-                let in_force = if name == "stream.url" { self.loaded.config.stream.address() } else { &in_force };
+                let in_force = match name.as_str() {
+                    // It may have a password in it.
+                    "stream.url" => self.loaded.config.stream.address(),
+                    "server.token" => "as it was",
+                    _ => &in_force,
+                };
                 warn!("{at}: {name} needs a restart; until then it stays {in_force}");
             }
             needs_restart.push(name);

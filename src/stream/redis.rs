@@ -49,6 +49,7 @@ pub(crate) use self::{
     acquire::may_evict_any_key,
     adopt::remove_if_empty,
     client::{connect, connect_blocking},
+    reply::entries_of,
 };
 pub use self::{
     client::{client, explain},

@@ -17,6 +17,7 @@ mod proxy;
 mod recovery;
 mod reload;
 mod replay;
+mod server;
 mod shadow;
 mod support;
 mod swaps;

@@ -252,6 +252,8 @@ impl Project {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tickhound"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        // Tests run at the same time, and have one port 9464 between them.
+        command.env("TICKHOUND_SERVER__LISTEN", "");
         command
     }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer of Tickhound runs, the same by hand and in CI.
 
+mod api;
 mod chaos;
 mod checks;
 mod languages;
@@ -20,6 +21,7 @@ cargo xtask test              everything that must hold before a change is merge
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
+cargo xtask api               the server against its OpenAPI description, and its metrics; needs python3 with venv
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
         ["languages"] => languages::run_all(),
+        ["api"] => api::check(),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),

@@ -9,7 +9,7 @@ use super::{
     wire::refused,
 };
 use crate::{
-    event::{Entries, EntryId},
+    event::{Entries, EntryId, NotAnEntryId},
     rate::Rates,
     stream::{Clock, Commit, Extent, StreamError, Totals},
 };
@@ -130,6 +130,18 @@ pub(super) fn parse_entries(replies: &mut Replies<'_>) -> Result<Entries, Stream
         return Err(refused(error));
     }
     push_entries(&mut entries, replies)?;
+    Ok(entries)
+}
+
+/// The same in the client crate's form, for looks at a few.
+pub(crate) fn entries_of(range: Value) -> Result<Entries, String> {
+    type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+    let list: Vec<(String, Fields)> = redis::from_redis_value(range).map_err(|error| error.to_string())?;
+    let mut entries = Entries::default();
+    for (id, fields) in list {
+        entries.push_entry(id.parse().map_err(|error: NotAnEntryId| error.to_string())?);
+        fields.iter().for_each(|(name, value)| entries.push_field(name, value));
+    }
     Ok(entries)
 }
 

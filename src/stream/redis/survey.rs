@@ -39,6 +39,8 @@ pub struct Survey {
     pub committed_ms_ago: Option<u64>,
     /// How long work has waited without a commit, ms; `None` when there is none to do.
     pub waiting_ms: Option<u64>,
+    /// Age of the oldest entry that is not acknowledged, ms; `None` when there is none.
+    pub behind_ms: Option<u64>,
     /// Totals as of the last commit.
     pub totals: Totals,
     /// What detectors know, as it is saved; `None` before the first time.
@@ -131,6 +133,7 @@ async fn look(
         oldest = super::reply::first_id(&next);
     }
     // Work waits since it arrived, or since the last commit showed that it was being got at.
+    survey.behind_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis));
     survey.waiting_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis.max(checkpoint.at_ms)));
     Ok(survey)
 }

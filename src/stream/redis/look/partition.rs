@@ -199,7 +199,7 @@ async fn stream(
     let average = bytes.unwrap_or(0) / look.length.max(1);
     let count = SAMPLE_BYTES.checked_div(average).map_or(PAGE, |count| (count as usize).clamp(1, PAGE));
     let newest = asking.ask::<Value>(cmd("XREVRANGE").arg(key).arg("+").arg("-").arg("COUNT").arg(count)).await?;
-    look.sample = newest.ok().and_then(|list| reply::parse_entries(&list).ok()).unwrap_or_default();
+    look.sample = newest.ok().and_then(|list| reply::entries_of(list).ok()).unwrap_or_default();
     tokio::time::sleep(BETWEEN.saturating_sub(started.elapsed())).await;
     let second = asking.ask::<Value>(cmd("XINFO").arg("STREAM").arg(key)).await?;
     look.between = started.elapsed();

@@ -10,7 +10,7 @@
 
 use redis::{Cmd, RedisError, Value, cmd};
 
-use super::{super::Keys, Asked, Asking, refusal, reply};
+use super::{super::Keys, Asked, Asking, refusal};
 use crate::config::{AlertsConfig, StreamConfig};
 
 /// A command that would not be taken.
@@ -80,8 +80,9 @@ pub(super) async fn probe(
         _ => None,
     });
     refused.extend(refusals);
-    if let Some(error) = answers.last().and_then(reply::server_error) {
-        refused.push(Refused { command: "DISCARD".into(), needed_by: "run", reason: error });
+    if let Some(Value::ServerError(error)) = answers.last() {
+        let reason = refusal(&error.clone().into());
+        refused.push(Refused { command: "DISCARD".into(), needed_by: "run", reason });
     }
     Ok(Ok(refused))
 }

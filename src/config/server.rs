@@ -1,0 +1,79 @@
+//! `[server]`: where the page, the API and the metrics are served, and to whom.
+
+use std::{fmt, net::SocketAddr};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::Source;
+
+/// A token that can be guessed protects nothing.
+const TOKEN_LEAST: usize = 16;
+
+/// `[server]`: page, API and metrics over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port; empty = no server. Only this machine can reach a loopback address.
+    pub listen: String,
+    /// What requests must bring as `Authorization: Bearer …`; empty = nothing, which only a loopback address may do.
+    pub token: Token,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".into(), token: Token::default() }
+    }
+}
+
+impl ServerConfig {
+    /// Where to listen; `None`: not at all.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    pub(super) fn validate(&self, source: &Source) -> Result<()> {
+        let at = |key| source.at(&["server", key]);
+        let Self { listen, token: Token(token) } = self;
+        if listen.is_empty() {
+            return Ok(());
+        }
+        let address = self.address();
+        ensure!(
+            address.is_some(),
+            "{}: server.listen is `{listen}`, expected address:port such as 127.0.0.1:9464, or \"\" for no server",
+            at("listen")
+        );
+        ensure!(
+            address.is_some_and(|address| address.ip().is_loopback()) || !token.is_empty(),
+            "{}: server.listen is `{listen}`, which others can reach: set server.token (best by \
+             TICKHOUND_SERVER__TOKEN), or listen on 127.0.0.1",
+            at("listen")
+        );
+        let usable = token.len() >= TOKEN_LEAST && token.bytes().all(|byte| byte.is_ascii_graphic());
+        ensure!(
+            token.is_empty() || usable,
+            "{}: server.token can't be used, expected at least {TOKEN_LEAST} letters, digits and signs without spaces",
+            at("token")
+        );
+        Ok(())
+    }
+}
+
+/// A secret; what is printed of it tells nothing.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret; `None` if there is none.
+    pub fn secret(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|token| !token.is_empty())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "a secret" })
+    }
+}

@@ -1,0 +1,602 @@
+//! What a running host shows over HTTP, asked as its users ask it.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::{ALERTS, Host, Project, Redis, STREAM, shipped, text, wait_for};
+
+const TOKEN: &str = "a-token-that-nobody-guesses";
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A host with a server, and where it is.
+struct Serving {
+    host: Host,
+    address: String,
+}
+
+impl Serving {
+    fn start(project: &Project) -> Self {
+        Self::start_with(project, &[])
+    }
+
+    fn start_with(project: &Project, variables: &[(&str, &str)]) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut all = vec![("TICKHOUND_SERVER__LISTEN", address.as_str())];
+        all.extend(variables);
+        let host = project.start_with(&["run"], &all);
+        let serving = Self { host, address };
+        wait_for("the server listens", || TcpStream::connect(&serving.address).ok());
+        serving
+    }
+
+    /// Sends these lines as they are; returns the status, the head and the body.
+    fn send(&self, lines: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(format!("{lines}Connection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_lowercase(), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address));
+        (status, body)
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    fn error(&self, path: &str) -> (u16, String) {
+        let (status, body) = self.get(path);
+        let error: Value = serde_json::from_str(&body).unwrap();
+        (status, error["error"].as_str().unwrap().to_owned())
+    }
+
+    fn metrics(&self) -> BTreeMap<String, f64> {
+        samples(&self.get("/metrics").1)
+    }
+
+    fn listen(&self, path: &str, more: &str) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", self.address).unwrap();
+        BufReader::new(stream)
+    }
+}
+
+/// Series with their values.
+fn samples(metrics: &str) -> BTreeMap<String, f64> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.rsplit_once(' '));
+    pairs.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
+}
+
+/// The next alert of an open stream: its id there, and itself.
+fn next_alert(stream: &mut BufReader<TcpStream>) -> (String, Value) {
+    let (mut id, mut line) = (None, String::new());
+    loop {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the stream goes on");
+        if let Some(text) = line.trim_end().strip_prefix("id: ") {
+            id = Some(text.to_owned());
+        }
+        if let Some(data) = line.strip_prefix("data: ") {
+            return (id.expect("the id comes before the data"), serde_json::from_str(data).unwrap());
+        }
+    }
+}
+
+/// Ticks of 20 symbols, worked, with alerts.
+fn worked(redis: &Redis, project: &Project) {
+    project.feed(20, 20_000, &[]);
+    project.run(&["run", "--drain"]);
+    assert!(redis.alerts().len() > 20, "detectors have found something");
+}
+
+#[test]
+fn everything_is_told_and_agrees_with_what_redis_has() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    project.feed(20, 20_000, &[]);
+    let status = wait_for("all ticks are worked", || {
+        let status = serving.json("/api/status");
+        (status["counters"]["completed"] == 20_000 && status["behind_ms"] == 0).then_some(status)
+    });
+    assert_eq!((&status["role"], &status["verdict"]), (&Value::from("owner"), &Value::from("healthy")));
+    assert_eq!(status["counters"]["backlog"], 0);
+    let asked: Value = serde_json::from_str(&project.run(&["status", "--json"])).unwrap();
+    assert_eq!(status["counters"]["alerts"], asked["survey"]["totals"]["alerts"]);
+    let workers = status["workers"].as_array().unwrap();
+    let rows: u64 = workers.iter().map(|worker| worker["ticks"].as_u64().unwrap()).sum();
+    assert!(rows >= 20_000 && workers.iter().all(|worker| worker["queued"] == 0), "{workers:?}");
+
+    let history = serving.json("/api/history");
+    let columns = history.as_object().unwrap();
+    let lengths: Vec<usize> = columns.values().map(|column| column.as_array().unwrap().len()).collect();
+    assert!(lengths[0] > 0 && lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+
+    let metrics = serving.metrics();
+    let alerts = redis.alerts();
+    assert_eq!(metrics["tickhound_ticks_completed_total"], 20_000.0);
+    assert_eq!(metrics["tickhound_alerts_total"], alerts.len() as f64);
+    assert_eq!(metrics["tickhound_alert_latency_seconds_count"], alerts.len() as f64);
+    assert_eq!(metrics["tickhound_entry_latency_seconds_count"], 20_000.0);
+    assert_eq!(metrics["tickhound_group_entries_total"], redis.totals()["entries"] as f64);
+    assert_eq!(metrics["tickhound_role{role=\"owner\"}"], 1.0);
+    assert!(metrics["tickhound_step_seconds_count"] >= metrics["tickhound_group_commits_total"]);
+
+    let detectors = serving.json("/api/detectors");
+    for detector in detectors["detectors"].as_array().unwrap() {
+        let name = detector["name"].as_str().unwrap();
+        let raised = alerts.iter().filter(|alert| alert["detector"] == name).count();
+        assert_eq!(detector["alerts"], raised, "{name}");
+        let share = detector["core_share"].as_f64().unwrap();
+        assert!((0.0..=workers.len() as f64).contains(&share), "{name}: {share}");
+        assert!(detector["ticks"].as_u64().unwrap() >= 20_000 && detector["ns_per_tick"].as_u64().unwrap() > 0);
+        assert_eq!(metrics[&format!("tickhound_detector_alerts_total{{detector=\"{name}\"}}")], raised as f64);
+    }
+    let times: f64 = ["breakout", "momentum"]
+        .map(|name| metrics[&format!("tickhound_detector_busy_seconds_total{{detector=\"{name}\"}}")])
+        .iter()
+        .sum();
+    let busy: f64 = (0..workers.len())
+        .map(|shard| metrics[&format!("tickhound_worker_busy_seconds_total{{shard=\"{shard}\"}}")])
+        .sum();
+    assert!(0.0 < times && times <= busy, "{times} of {busy}");
+    assert_eq!(serving.get("/healthz").0, 200);
+    assert_eq!(serving.json("/readyz")["ready"], true);
+    let (status, head, _) = serving.send(&format!("GET / HTTP/1.1\r\nHost: {}\r\n", serving.address));
+    assert!(status == 200 && head.contains("content-type: text/html") && head.contains("default-src 'none'"), "{head}");
+}
+
+#[test]
+fn alerts_are_filtered_and_paged_without_missing_one() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    worked(&redis, &project);
+    let serving = Serving::start(&project);
+    let alerts = redis.alerts();
+    let mut ids: Vec<String> = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = serving.json(&format!("/api/alerts?limit=7{before}"));
+        ids.extend(page["alerts"].as_array().unwrap().iter().map(|alert| alert["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    let newest_first: Vec<&String> = alerts.iter().rev().map(|alert| &alert["id"]).collect();
+    assert_eq!(ids.iter().collect::<Vec<_>>(), newest_first);
+
+    let symbol = &alerts[0]["symbol"];
+    let wanted = alerts.iter().filter(|alert| {
+        alert["detector"] == "momentum"
+            && alert["symbol"] == *symbol
+            && alert["confidence"].parse::<f64>().unwrap() >= 0.7
+            && alert["stale"] == "0"
+    });
+    let found = serving
+        .json(&format!("/api/alerts?detector=momentum&symbol={symbol}&min_confidence=0.7&stale=false&limit=1000"));
+    assert_eq!(found["alerts"].as_array().unwrap().len(), wanted.count());
+    assert_eq!(serving.json("/api/alerts?stale=true")["alerts"], Value::Array(Vec::new()));
+
+    let newest = &serving.json("/api/alerts?limit=1")["alerts"][0];
+    let expected = alerts.last().unwrap();
+    assert_eq!(newest["confidence"].as_f64().unwrap(), expected["confidence"].parse::<f64>().unwrap());
+    assert_eq!(newest["time"].as_u64().unwrap(), expected["time"].parse::<u64>().unwrap());
+    assert_eq!(newest["evidence"], serde_json::from_str::<Value>(&expected["evidence"]).unwrap());
+    assert!(newest["recovered"].is_boolean() && newest["lag_ms"].is_u64());
+}
+
+#[test]
+fn a_chart_has_the_prices_of_its_symbol_around_the_alert() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    worked(&redis, &project);
+    let serving = Serving::start(&project);
+    let alert = redis.alerts().pop().unwrap();
+    let (entry, symbol) = (&alert["entry"], &alert["symbol"]);
+    let chart = serving.json(&format!("/api/chart?entry={entry}&symbol={symbol}"));
+    let time_ms = alert["time"].parse::<u64>().unwrap() / 1_000_000;
+    let price: f64 = alert["price"].parse().unwrap();
+    let points = chart["points"].as_array().unwrap();
+    assert!(points.iter().any(|point| point[0] == time_ms && point[1] == price), "the alert's own tick is among them");
+    assert!(points.windows(2).all(|two| two[0][0].as_u64() <= two[1][0].as_u64()), "in order");
+    // The market of the feed has gone by within a minute, so the whole stream is in the span.
+    let published = redis.paged(STREAM).filter(|fields| fields.values().any(|value| value.contains(symbol.as_str())));
+    assert!(points.len() <= published.count() && points.len() > 100, "{} points", points.len());
+    let about = redis.alerts().iter().filter(|alert| alert["symbol"] == *symbol).count();
+    assert_eq!((chart["alerts"].as_array().unwrap().len(), &chart["truncated"]), (about, &Value::Bool(false)));
+    let narrow = serving.json(&format!("/api/chart?entry={entry}&symbol={symbol}&before_s=0&after_s=0"));
+    assert!(narrow["points"].as_array().unwrap().len() < points.len());
+    assert_eq!(serving.json(&format!("/api/chart?entry={entry}&symbol=NONE"))["points"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_a_sentence() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let cases = [
+        ("/api/alerts?limit=0", "limit is 0, expected 1 to 1000"),
+        ("/api/alerts?limit=many", "limit: expected a whole number from 1 to 1000"),
+        ("/api/alerts?min_confidence=2", "min_confidence is 2, expected 0 to 1"),
+        ("/api/alerts?min_confidence=NaN", "min_confidence is NaN, expected 0 to 1"),
+        ("/api/alerts?stale=maybe", "stale: expected true or false"),
+        ("/api/alerts?before=yesterday", "before is `yesterday`, expected the id of an entry such as 1762140000000-0"),
+        ("/api/alerts?since=1", "unknown parameter `since`, expected one of"),
+        ("/api/status?x=1", "unknown parameter `x`, this takes none"),
+        ("/api/chart", "missing parameter `entry`"),
+        ("/api/chart?entry=1-1&symbol=A&before_s=86401", "before_s is 86401, expected 0 to 86400 seconds"),
+        ("/api/alerts/live?limit=1", "unknown parameter `limit`"),
+    ];
+    for (path, expected) in cases {
+        let (status, error) = serving.error(path);
+        assert!(status == 400 && error.starts_with(expected), "{path}: {status} {error}");
+    }
+    assert_eq!(serving.error("/nothing").0, 404);
+    let host = format!("Host: {}\r\n", serving.address);
+    let (status, head, body) = serving.send(&format!("POST /api/status HTTP/1.1\r\n{host}Content-Length: 0\r\n"));
+    assert!(status == 405 && head.contains("allow: get, head") && body.contains("GET and HEAD only"), "{head}");
+    let (status, _, body) = serving.send(&format!("HEAD /api/status HTTP/1.1\r\n{host}"));
+    assert_eq!((status, body.as_str()), (200, ""));
+    let (status, _, body) = serving.send("GET /api/status HTTP/1.1\r\nHost: attacker.example:9464\r\n");
+    assert!(status == 403 && body.contains("Host header"), "a name that was made to lead here: {status} {body}");
+    for host in ["localhost:1", "127.0.0.1", "[::1]:9464"] {
+        assert_eq!(serving.send(&format!("GET /api/history HTTP/1.1\r\nHost: {host}\r\n")).0, 200, "{host}");
+    }
+}
+
+#[test]
+fn without_the_token_nothing_is_told_and_it_is_never_shown() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure(&format!("[server]\ntoken = \"{TOKEN}\""));
+    let serving = Serving::start_with(&project, &[("RUST_LOG", "trace")]);
+    let ask = |path: &str, header: &str| {
+        serving.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{header}", serving.address))
+    };
+    for path in ["/api/status", "/api/alerts", "/api/alerts/live", "/metrics", "/nothing"] {
+        let wrong = format!("Authorization: Bearer {TOKEN}x\r\n");
+        for header in ["", "Authorization: Bearer \r\n", "Authorization: Basic eDp5\r\n", &wrong] {
+            let (status, head, body) = ask(path, header);
+            assert!(status == 401 && head.contains("www-authenticate: bearer"), "{path} {header}: {status}");
+            assert!(body.contains("server.token") && !body.contains(TOKEN));
+        }
+    }
+    assert_eq!(ask(&format!("/api/status?token={TOKEN}"), "").0, 401, "a token does not belong into an address");
+    for path in ["/", "/healthz"] {
+        assert_eq!(ask(path, "").0, 200, "{path} holds no data");
+    }
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    for path in ["/api/status", "/metrics"] {
+        let (status, _, body) = ask(path, &right);
+        assert!(status == 200 && !body.contains(TOKEN), "{path}");
+    }
+    let check = project.command(&["check"]).env("TICKHOUND_SERVER__LISTEN", "0.0.0.0:9464").output().unwrap();
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    assert!(!format!("{}{}", text(&check.stdout), text(&check.stderr)).contains(TOKEN));
+    project.configure(&format!("[server]\ntoken = \"another-{TOKEN}\""));
+    serving.host.wait_for_log("server.token needs a restart");
+    assert!(!serving.host.log().contains(TOKEN));
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_token() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let cases = [
+        ("listen = \"0.0.0.0:9464\"", "server.listen is `0.0.0.0:9464`, which others can reach: set server.token"),
+        ("listen = \"here\"", "server.listen is `here`, expected address:port such as 127.0.0.1:9464"),
+        ("token = \"short\"", "server.token can't be used, expected at least 16"),
+        ("port = 1", "unknown field `port`"),
+    ];
+    for (line, expected) in cases {
+        project.configure(&format!("[server]\n{line}"));
+        let check = project.command(&["check"]).env_remove("TICKHOUND_SERVER__LISTEN").output().unwrap();
+        let error = text(&check.stderr);
+        assert!(!check.status.success() && error.contains(expected), "{line}: {error}");
+        assert!(error.contains("config.toml:12:1"), "it names the line: {error}");
+        assert!(!error.contains("short"), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_gets_each_alert_once_and_goes_on_where_it_was() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut all = serving.listen("/api/alerts/live", "");
+    let mut line = String::new();
+    while !line.starts_with("retry:") {
+        line.clear();
+        all.read_line(&mut line).unwrap();
+    }
+    project.feed(20, 20_000, &[]);
+    let (first, alert) = next_alert(&mut all);
+    assert_eq!(alert["id"], redis.alerts()[0]["id"]);
+    wait_for("all ticks are worked", || (serving.json("/api/status")["counters"]["completed"] == 20_000).then_some(()));
+    let alerts = redis.alerts();
+    for expected in &alerts[1..] {
+        assert_eq!(next_alert(&mut all).1["id"], expected["id"]);
+    }
+    let resume = format!("Last-Event-ID: {first}\r\n");
+    let mut some = serving.listen("/api/alerts/live?detector=momentum&min_confidence=0.8", &resume);
+    let fits = |alert: &&BTreeMap<String, String>| {
+        alert["detector"] == "momentum" && alert["confidence"].parse::<f64>().unwrap() >= 0.8
+    };
+    for expected in alerts[1..].iter().filter(fits) {
+        assert_eq!(next_alert(&mut some).1["id"], expected["id"]);
+    }
+    let head = "Last-Event-ID: soon\r\n";
+    let (status, _, body) =
+        serving.send(&format!("GET /api/alerts/live HTTP/1.1\r\nHost: {}\r\n{head}", serving.address));
+    assert!(status == 400 && body.contains("Last-Event-ID is `soon`"), "{body}");
+}
+
+#[test]
+fn listeners_that_do_not_listen_cost_no_memory_and_do_not_delay_the_end() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    worked(&redis, &project);
+    let mut serving = Serving::start(&project);
+    // More than any buffer on the way holds.
+    let mut pipe = redis::pipe();
+    for number in 0..50_000 {
+        pipe.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(number).arg("version").arg("x".repeat(1000)).ignore();
+    }
+    pipe.query::<()>(&mut redis.connect()).unwrap();
+    let before = serving.host.peak_memory_mib();
+    let deaf: Vec<_> = (0..8).map(|_| serving.listen("/api/alerts/live", "Last-Event-ID: 0-0\r\n")).collect();
+    let mut reads = serving.listen("/api/alerts/live", "Last-Event-ID: 0-0\r\n");
+    for _ in 0..5000 {
+        next_alert(&mut reads);
+    }
+    let after = serving.host.peak_memory_mib();
+    assert!(after < before + 30, "{before} MiB before, {after} MiB with listeners that hold up 50 MB each");
+    let more: Vec<_> = (0..16).map(|_| serving.listen("/api/alerts/live", "")).collect();
+    let mut refused = 0;
+    for mut listener in more {
+        let mut line = String::new();
+        listener.read_line(&mut line).unwrap();
+        refused += usize::from(line.contains("503"));
+    }
+    assert!(refused > 0, "there is an end to listeners");
+    let told = Instant::now();
+    serving.host.signal("TERM");
+    assert_eq!(serving.host.wait(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(10), "open streams don't hold up the end");
+    drop(deaf);
+}
+
+#[test]
+fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut first = Serving::start(&project);
+    wait_for("the first is the owner", || (first.json("/api/status")["role"] == "owner").then_some(()));
+    let second = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &first.address)]);
+    second.wait_for_log("no page, API and metrics of this host yet");
+    second.wait_for_log("standing by");
+    assert!(second.log().contains("server.listen"), "it says what to do");
+    first.host.signal("TERM");
+    assert_eq!(first.host.wait(), Some(0));
+    second.wait_for_log(&format!("http://{}/", first.address));
+    let second = Serving { host: second, address: first.address.clone() };
+    wait_for("the second is the owner", || (second.json("/api/status")["role"] == "owner").then_some(()));
+    assert_eq!(second.host.log().matches("no page, API and metrics").count(), 1);
+}
+
+#[test]
+fn a_stand_by_tells_of_the_owner() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let owner = Serving::start(&project);
+    wait_for("it owns", || (owner.json("/api/status")["role"] == "owner").then_some(()));
+    let standby = Serving::start(&project);
+    wait_for("it stands by", || (standby.json("/api/status")["role"] == "standby").then_some(()));
+    project.feed(20, 20_000, &[]);
+    wait_for("all is worked", || (owner.json("/api/status")["counters"]["completed"] == 20_000).then_some(()));
+    let status = wait_for("the survey is of now", || {
+        let status = standby.json("/api/status");
+        (status["survey"]["totals"]["entries"] == 20_000).then_some(status)
+    });
+    assert_eq!((&status["verdict"], &status["counters"]["completed"]), (&Value::from("healthy"), &Value::from(0)));
+    assert_eq!(standby.json("/readyz")["ready"], true);
+    let detectors = wait_for("the owner's receipt", || {
+        let detectors = standby.json("/api/detectors");
+        (detectors["detectors"].as_array()?.len() == 2).then_some(detectors)
+    });
+    assert_eq!(detectors["detectors"][0]["core_share"], Value::Null);
+    assert_eq!(standby.json("/api/alerts?limit=1")["alerts"][0]["id"], redis.alerts().last().unwrap()["id"]);
+    assert_eq!(standby.metrics()["tickhound_group_entries_total"], 20_000.0);
+}
+
+#[test]
+fn the_server_outlives_redis() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut live = serving.listen("/api/alerts/live", "");
+    project.feed(20, 10_000, &[]);
+    next_alert(&mut live);
+    wait_for("all is worked", || (serving.json("/api/status")["counters"]["completed"] == 10_000).then_some(()));
+    redis.kill();
+    let status = wait_for("it is known", || {
+        let status = serving.json("/api/status");
+        (status["verdict"] == "unreachable" && status["role"] == "connecting").then_some(status)
+    });
+    assert_eq!(status["survey"], Value::Null);
+    let (status, body) = serving.get("/readyz");
+    assert!(status == 503 && body.contains("connection refused") && body.contains("has lost it"), "{body}");
+    assert_eq!(serving.error("/api/alerts").0, 503);
+    let metrics = serving.metrics();
+    assert_eq!((metrics["tickhound_redis_up"], metrics["tickhound_ticks_completed_total"]), (0.0, 10_000.0));
+    assert!(!metrics.contains_key("tickhound_checkpoint_age_seconds"), "nothing old is told as new");
+    assert_eq!(serving.get("/healthz").0, 200, "a restart of the host would mend nothing");
+    redis.restart();
+    wait_for("it is ready again", || (serving.get("/readyz").0 == 200).then_some(()));
+    let before = redis.alerts().len();
+    project.feed(20, 20_000, &["--seed", "2"]);
+    wait_for("alerts come again", || (redis.alerts().len() > before).then_some(()));
+    let expected = redis.alerts()[before]["id"].clone();
+    while next_alert(&mut live).1["id"] != *expected {}
+    assert!(serving.metrics()["tickhound_disconnects_total"] >= 1.0);
+}
+
+#[test]
+fn a_reload_shows_in_metrics_and_counts_go_on() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    project.feed(20, 5000, &[]);
+    let ticks = "tickhound_detector_ticks_total{detector=\"momentum\"}";
+    wait_for("all is worked", || (serving.metrics()["tickhound_ticks_completed_total"] == 5000.0).then_some(()));
+    let before = serving.metrics()[ticks];
+    assert!(before >= 5000.0, "{before}");
+    project.configure("[detectors.momentum.params]\nn = 5");
+    wait_for("the change is in force", || {
+        let metrics = serving.metrics();
+        (metrics["tickhound_generation"] == 2.0 && metrics["tickhound_reloads_total{result=\"in_force\"}"] >= 1.0)
+            .then_some(())
+    });
+    project.feed(20, 5000, &["--seed", "3"]);
+    wait_for("all is worked", || (serving.metrics()["tickhound_ticks_completed_total"] == 10_000.0).then_some(()));
+    assert!(serving.metrics()[ticks] >= before + 5000.0, "a new version goes on counting");
+    project.configure("[detectors.momentum.params]\nmm = 5");
+    wait_for("the change is refused", || {
+        let metrics = serving.metrics();
+        (metrics["tickhound_reload_refused"] == 1.0 && metrics["tickhound_reloads_total{result=\"refused\"}"] == 1.0)
+            .then_some(())
+    });
+    assert!(serving.json("/api/detectors")["refusal"]["reason"].as_str().unwrap().contains("mm"));
+}
+
+#[test]
+fn repairs_and_dead_letters_are_told_by_kind() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut connection = redis.connect();
+    let now = 1_763_959_530_000_u64;
+    for fields in [
+        vec![("symbol", "A".to_owned()), ("ltp", "1".into()), ("timestamp", now.to_string())],
+        vec![("symbol", "A".to_owned()), ("ltp", "1".into())],
+        vec![("symbol", "A".to_owned()), ("ltp", "1".into()), ("timestamp", (now - 5000).to_string())],
+        vec![("symbol", "B".to_owned()), ("oi", "5".into()), ("timestamp", now.to_string())],
+        vec![("rubbish", "yes".to_owned())],
+    ] {
+        redis::cmd("XADD").arg(STREAM).arg("*").arg(&fields).query::<String>(&mut connection).unwrap();
+    }
+    let serving = Serving::start(&project);
+    let metrics = wait_for("all is worked", || {
+        let metrics = serving.metrics();
+        (metrics["tickhound_group_entries_total"] == 5.0).then_some(metrics)
+    });
+    assert_eq!(metrics["tickhound_dead_letters_total{kind=\"undecodable\"}"], 1.0);
+    assert_eq!(metrics["tickhound_ticks_repaired_total{kind=\"out_of_order\"}"], 1.0);
+    assert_eq!(metrics["tickhound_ticks_repaired_total{kind=\"time_estimated\"}"], 1.0);
+    assert_eq!(metrics["tickhound_ticks_unseen_total{kind=\"no_price\"}"], 1.0);
+}
+
+/// What `promtool check metrics` looks at, and that no label has as many values as there are symbols.
+#[test]
+fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    worked(&redis, &project);
+    let serving = Serving::start(&project);
+    wait_for("the saved state is told", || serving.metrics().get("tickhound_checkpoint_age_seconds").copied());
+    let (_, metrics) = serving.get("/metrics");
+    let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut helped = Vec::new();
+    for line in metrics.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            assert!(!help.is_empty());
+            helped.push(name);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            assert_eq!(kinds.insert(name, kind), None, "{name} comes twice");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            assert!(!name.contains("milli") && !name.ends_with("_ms") && !name.contains("micro"), "{name}: base units");
+        }
+    }
+    assert_eq!(
+        helped,
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect::<Vec<_>>()
+    );
+    for series in samples(&metrics).keys() {
+        let name = series.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(kinds.contains_key(name) || kinds.get(family) == Some(&"histogram"), "{series} has no type");
+        for label in series.split(['{', ',']).filter_map(|part| part.split_once("=\"")).map(|(label, _)| label) {
+            let known = [
+                "detector",
+                "shard",
+                "kind",
+                "result",
+                "role",
+                "verdict",
+                "version",
+                "plugin",
+                "sha256",
+                "shadow_of",
+                "le",
+            ];
+            assert!(known.contains(&label), "{series}: {label}");
+        }
+    }
+    let table = std::fs::read_to_string(shipped("docs/metrics.md")).unwrap();
+    let explained = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut explained: Vec<&str> = explained.collect();
+    explained.sort_unstable();
+    assert_eq!(explained, kinds.keys().copied().collect::<Vec<_>>(), "docs/metrics.md tells each, and no other");
+    for file in ["deploy/grafana/dashboards/tickhound.json", "deploy/prometheus/alerts.yml"] {
+        let used = std::fs::read_to_string(shipped(file)).unwrap();
+        let words = used.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let mut found = 0;
+        for word in words.filter(|word| word.starts_with("tickhound_") || word.starts_with("process_")) {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
+            assert!(kinds.contains_key(word) || kinds.contains_key(family), "{file}: {word} is not exported");
+            found += 1;
+        }
+        assert!(found > 10, "{file} shows {found} metrics");
+    }
+    let (_, head, openmetrics) = serving.send(&format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\nAccept: application/openmetrics-text;version=1.0.0\r\n",
+        serving.address
+    ));
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(openmetrics.ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_description_of_the_api_is_of_this_version_and_names_every_path() {
+    let described: Value =
+        serde_json::from_str(&std::fs::read_to_string(shipped("src/server/openapi.json")).unwrap()).unwrap();
+    assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let router = std::fs::read_to_string(shipped("src/server.rs")).unwrap();
+    let routes = router.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
+    let mut routes: Vec<&str> = routes.collect();
+    routes.sort_unstable();
+    let paths: Vec<&String> = described["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(routes, paths);
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    assert_eq!(serving.json("/api/openapi.json"), described);
+}
