@@ -139,6 +139,7 @@ impl<S: Stream> Engine<S> {
             if *stop.borrow() {
                 return Ok(false);
             }
+            self.stats.turn();
             let mut entries = self.stream.history(cursor, through, PAGE).await?;
             let Some(last) = entries.last() else { break };
             cursor = last;
@@ -173,6 +174,7 @@ impl<S: Stream> Engine<S> {
     async fn settle_replayed(&mut self, left: usize, progress: &mut Progress) {
         while progress.waiting > left && self.outcomes.recv().await.is_some() {
             progress.waiting -= 1;
+            self.stats.turn();
         }
     }
 }
