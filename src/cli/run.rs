@@ -93,6 +93,8 @@ fn work(
         }
         engine.run(until, stop.subscribe()).await
     })?;
+    // Once more: it may have been quicker than the task.
+    supervisor.tell_stopping();
     stats.tell();
     if let Some(totals) = totals {
         info!(

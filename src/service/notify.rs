@@ -47,6 +47,11 @@ impl Supervisor {
         }
     }
 
+    /// Says that the process is about to end in order.
+    pub fn tell_stopping(self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
     /// Says why the process is about to end.
     pub fn tell_failure(self, error: &anyhow::Error) {
         self.tell(&[NotifyState::Status(&format!("{FAILED}{error:#}").replace('\n', " "))]);
@@ -71,7 +76,7 @@ impl Supervisor {
     }
 
     /// Tells what happens, until the task is aborted or nobody wants to know.
-    pub async fn attend(self, stats: Arc<Stats>, stop: watch::Receiver<bool>) {
+    pub async fn attend(self, stats: Arc<Stats>, mut stop: watch::Receiver<bool>) {
         let watchdog = sd_notify::watchdog_enabled().filter(|_| self == Self::Systemd);
         let every = watchdog.map_or(LOOK_EVERY, |limit| (limit / 4).clamp(Duration::from_millis(10), LOOK_EVERY));
         let mut timer = tokio::time::interval(every);
@@ -79,15 +84,18 @@ impl Supervisor {
         let (mut ready, mut stopping, mut turns) = (false, false, 0);
         let mut told: Option<(Phase, Instant)> = None;
         loop {
-            timer.tick().await;
+            tokio::select! {
+                _ = timer.tick() => {}
+                _ = stop.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    self.tell_stopping();
+                    told = None;
+                }
+            }
             let phase = stats.phase();
             if !ready && matches!(phase, Phase::StandingBy | Phase::Restoring | Phase::Working) {
                 ready = true;
                 self.tell(&[NotifyState::Ready]);
-            }
-            if !stopping && *stop.borrow() {
-                stopping = true;
-                self.tell(&[NotifyState::Stopping]);
             }
             let now = stats.turns.load(Relaxed);
             if watchdog.is_some() && now != turns {

@@ -16,6 +16,7 @@ mod proxy;
 mod recovery;
 mod reload;
 mod replay;
+mod service;
 mod shadow;
 mod support;
 mod swaps;

@@ -188,6 +188,29 @@ fn live_keys_are_taken_up_and_the_others_wait_for_a_restart() {
     assert_eq!(running.count("compiled, or found in the cache"), 2, "nothing had to be compiled again");
 }
 
+/// Entries in one read, and those in flight, are changed while it runs.
+#[test]
+fn batch_and_backlog_are_live() {
+    let running = Running::start();
+    let commits_for = |entries: u32| {
+        let before = running.redis.totals();
+        let count = |totals: &std::collections::BTreeMap<String, u64>, name| totals.get(name).copied().unwrap_or(0);
+        running.project.feed(5, entries, &[]);
+        let goal = count(&before, "entries") + u64::from(entries);
+        wait_for("all is worked", || (count(&running.redis.totals(), "entries") == goal).then_some(()));
+        count(&running.redis.totals(), "commits") - count(&before, "commits")
+    };
+    running.project.configure_with("batch = 1", "[engine]\nbacklog = 1");
+    running.wait_in_force(2);
+    let commits = commits_for(500);
+    assert!(commits >= 500, "{commits} commits of one entry each");
+    running.project.configure_with("batch = 400", "[engine]\nbacklog = 100000");
+    running.wait_in_force(3);
+    let commits = commits_for(20_000);
+    assert!(commits < 10_000, "{commits} commits");
+    assert_eq!(running.count("needs a restart"), 0);
+}
+
 #[test]
 fn a_mistake_in_the_configuration_is_refused_with_its_line() {
     let running = Running::start();
