@@ -22,6 +22,9 @@ use crate::{
 /// A drain is a matter of milliseconds; the rest is for a server that does not answer.
 const TIMEOUT_S: u64 = 30;
 
+/// Nothing can refuse SIGKILL, but a large process takes its time to go.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
@@ -128,7 +131,7 @@ async fn stop(args: &StopArgs, loaded: &Loaded, record: &Record) -> Result<()> {
             );
         }
         signal(pid, Signal::KILL)?;
-        if !ends(&record.owner, timeout.max(LOOK_EVERY * 50)).await {
+        if !ends(&record.owner, KILLED_WITHIN).await {
             bail!("{} can't be ended, not even by SIGKILL: the system waits for a device", record.owner);
         }
         find(loaded).await?;

@@ -18,6 +18,10 @@ use crate::stream::owner::Owner;
 
 /// Somebody who only looks, or has just taken the lock and not yet written, is done long before.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A killed process gives back its memory before its lock.
+const DYING: Duration = Duration::from_secs(10);
+
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the file says.
@@ -102,6 +106,8 @@ impl PidFile {
                     return Ok(Found::Nobody(Some(Left { record })));
                 }
                 (Ok(()), _) => {}
+                // Its first thread has ended, others are about to.
+                (Err(TryLockError::WouldBlock), Some(record)) if record.owner.is_gone() && since.elapsed() < DYING => {}
                 (Err(TryLockError::WouldBlock), Some(record)) => return Ok(Found::Running(record)),
                 (Err(TryLockError::WouldBlock), None) if since.elapsed() < PATIENCE => {}
                 (Err(_), _) => bail!("{} is locked by a process that can't be told from it", path.display()),
