@@ -170,6 +170,19 @@ fn what_can_not_start_says_why_and_leaves_nothing_running() {
     assert!(!runs(started(&said)) && background.pid().is_none());
 }
 
+#[test]
+fn whoever_interrupts_a_start_leaves_nothing_running() {
+    let mut background = Background::new();
+    background.redis.kill();
+    let mut start = background.project.start(&["run", "--background", "--wait", WAIT]);
+    start.wait_for_log("waiting for redis");
+    let pid = wait_for("the process holds its file", || background.pid());
+    start.signal("INT");
+    assert_eq!(start.wait(), Some(1));
+    assert!(start.log().contains("not started: interrupted"), "{}", start.log());
+    assert!(!runs(pid) && background.pid().is_none());
+}
+
 /// Whatever number it names, and be it of a process that lives: nobody holds it, so nobody is stopped.
 #[test]
 fn a_pid_file_that_was_left_behind_stops_nobody() {
