@@ -4,6 +4,7 @@
 //! 2 = wrong usage. `status` and `doctor` have their own, in their help.
 
 mod author;
+mod background;
 mod bench;
 mod build;
 mod check;
@@ -19,17 +20,20 @@ mod replay;
 mod run;
 mod shadow;
 mod status;
+mod stop;
 mod test;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 use crate::{
     config::{self, Loaded},
     decode::Decoder,
     plugin::Loader,
+    service::LogFile,
     stream::redis::RedisStream,
 };
 
@@ -67,6 +71,10 @@ enum LogFormat {
 enum Command {
     /// Work the stream: read, detect, alert, acknowledge.
     Run(run::RunArgs),
+    /// End the host that runs in the background, when it has committed what it has read.
+    Stop(stop::StopArgs),
+    /// Stop it, and start it again with the same options.
+    Restart(stop::RestartArgs),
     /// Publish recorded or simulated ticks to the stream.
     Feed(feed::FeedArgs),
     /// Run detectors on recorded ticks, at full speed and without Redis.
@@ -105,10 +113,24 @@ impl Cli {
     /// # Errors
     /// A sentence for the user.
     pub fn run(self) -> Result<ExitCode> {
-        self.start_log();
         let load = || config::load(&self.config, std::env::vars());
+        if let Command::Run(args) = &self.command
+            && (args.detached || args.log_file.is_some())
+        {
+            return self.run_with_log_file(args, &load()?);
+        }
+        self.start_log();
         match &self.command {
-            Command::Run(args) => run::run(args, &load()?),
+            Command::Run(args) if args.background => background::start(&background::Start {
+                config_file: &self.config,
+                loaded: &load()?,
+                wait: Duration::from_secs(args.wait),
+                options: &self.options(),
+                variables: &[],
+            }),
+            Command::Run(args) => run::run(args, &load()?, None, &[]),
+            Command::Stop(args) => stop::run(args, &load()?),
+            Command::Restart(args) => stop::restart(args, &self.config, &self.options()),
             Command::Feed(args) => {
                 let Loaded { config, .. } = load()?;
                 feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
@@ -142,19 +164,43 @@ impl Cli {
     /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads;
     /// that of a command which reports goes to stderr, beside its report.
     fn start_log(&self) {
-        use std::io::IsTerminal;
-        use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
         let (runs, level) = match &self.command {
-            Command::Run(_) => (true, "info"),
+            Command::Run(args) => (!args.background, if args.background { "warn" } else { "info" }),
             Command::Demo(args) => (!args.json, "info"),
             _ => (false, "warn"),
         };
+        match runs {
+            true => self.log_to(BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal(), level),
+            false => self.log_to(BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal(), level),
+        }
+    }
+
+    /// A run whose log is a file: in the background, or because it was asked for.
+    fn run_with_log_file(&self, args: &run::RunArgs, loaded: &Loaded) -> Result<ExitCode> {
+        if args.detached {
+            // The terminal may be closed. It fails where we lead a session already, which is as good.
+            let _ = rustix::process::setsid();
+        }
+        let config = &loaded.config;
+        let file = args.log_file.clone().unwrap_or_else(|| loaded.resolve(&config.service.log_file));
+        let log = Arc::new(LogFile::open(&file, &config.service, &config.input.timezone)?);
+        if args.detached {
+            log.take_stderr();
+        }
+        self.log_to(BoxMakeWriter::new(log.clone()), false, "info");
+        run::run(args, loaded, Some(log), &self.options())
+    }
+
+    /// Options as they were given, to start another process with.
+    fn options(&self) -> Vec<String> {
+        let log = matches!(self.log, LogFormat::Json).then_some("--log=json");
+        let debug = self.debug.then_some("--debug");
+        log.into_iter().chain(debug).map(str::to_owned).collect()
+    }
+
+    fn log_to(&self, writer: BoxMakeWriter, terminal: bool, level: &str) {
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let (writer, terminal) = match runs {
-            true => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
-            false => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
-        };
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
         // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
         let log = log.log_internal_errors(false);

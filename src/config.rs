@@ -28,6 +28,9 @@ use crate::event::EntryId;
 /// Where `config.toml` is looked for when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
 
+/// Most that `engine.backlog` may be.
+pub const BACKLOG_MAX: usize = 10_000_000;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub dead_letters: DeadLettersConfig,
     /// What is shown over HTTP.
     pub server: ServerConfig,
+    /// Running in the background.
+    pub service: ServiceConfig,
     /// Detectors by name; the name is what alerts carry.
     pub detectors: BTreeMap<String, DetectorConfig>,
 }
@@ -296,6 +301,35 @@ impl Default for DeadLettersConfig {
     }
 }
 
+/// `[service]`: running in the background.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Tells which process runs in the background, relative to the project root; locked while it does.
+    pub pid_file: PathBuf,
+    /// Its log, relative to the project root.
+    pub log_file: PathBuf,
+    /// A new log is begun when it would become larger than this, MiB.
+    pub log_max_mib: u64,
+    /// So many logs of before are kept, as `log_file.1` (the newest), `log_file.2`, …
+    pub log_keep: u32,
+    /// A new log is begun each day of `input.timezone` as well.
+    pub log_daily: bool,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            pid_file: "run/tickhound.pid".into(),
+            log_file: "logs/tickhound.log".into(),
+            // Some days of a busy market, and together less than anyone's disk.
+            log_max_mib: 64,
+            log_keep: 10,
+            log_daily: false,
+        }
+    }
+}
+
 /// `[detectors.NAME]`: one configured use of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -422,7 +456,9 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
         ("stream", "timeout_ms", *timeout_ms, 100, 600_000),
         ("stream", "max_deliveries", config.stream.max_deliveries, 0, 1_000_000),
         ("engine", "checkpoint_every_ms", config.engine.checkpoint_every_ms, 10, 3_600_000),
-        ("engine", "backlog", config.engine.backlog as u64, 1, 10_000_000),
+        ("engine", "backlog", config.engine.backlog as u64, 1, BACKLOG_MAX as u64),
+        ("service", "log_max_mib", config.service.log_max_mib, 1, 1_000_000),
+        ("service", "log_keep", u64::from(config.service.log_keep), 0, 1000),
         ("plugins", "call_deadline_ms", config.plugins.call_deadline_ms, 1, 600_000),
         ("plugins", "start_deadline_ms", config.plugins.start_deadline_ms, 1, 600_000),
         ("plugins", "faults", config.plugins.faults as u64, 0, 1_000_000),
@@ -436,6 +472,10 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
     let memory = config.plugins.memory_max_mib;
     let at = source.at(&["plugins", "memory_max_mib"]);
     ensure!((1..=4096).contains(&memory), "{at}: plugins.memory_max_mib is {memory}, expected 1 to 4096");
+    for (key, file) in [("pid_file", &config.service.pid_file), ("log_file", &config.service.log_file)] {
+        let at = source.at(&["service", key]);
+        ensure!(file.file_name().is_some(), "{at}: service.{key} is `{}`, expected a file", file.display());
+    }
     for (key, stream) in [("stream", &config.alerts.stream), ("shadow_stream", &config.alerts.shadow_stream)] {
         ensure!(!stream.is_empty(), "{}: alerts.{key} is empty", source.at(&["alerts", key]));
     }

@@ -34,7 +34,7 @@ use self::{
 use crate::{
     checkpoint::{CHUNKS, Pace},
     commit::{Flight, Place},
-    config::Config,
+    config::{BACKLOG_MAX, Config},
     decode::Decoder,
     event::{Entries, EntryId},
     ingest::Ingest,
@@ -45,7 +45,7 @@ use crate::{
     retry::Retry,
     shard::{ShardHandle, Tape, Task, Worked},
     sink::Sinks,
-    stats::Stats,
+    stats::{Phase, Stats},
     stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
 };
 
@@ -115,8 +115,9 @@ impl<S: Stream> Engine<S> {
         stats: Arc<Stats>,
     ) -> Self {
         // Each read in flight holds at least one entry, may have a visit behind it, and is at most one
-        // task per shard. Beside them there may be some changes of the generation.
-        let (outbox, outcomes) = mpsc::channel((2 * config.engine.backlog + 16) * config.engine.worker_count());
+        // task per shard. Beside them there may be some changes of the generation. The backlog may be changed
+        // while it runs, and room that is not used costs nothing.
+        let (outbox, outcomes) = mpsc::channel((2 * BACKLOG_MAX + 16) * config.engine.worker_count());
         let generation = reloads.borrow().generation.clone();
         let ingest = Ingest::new(decoder, config.engine.worker_count(), Clock::default());
         Self {
@@ -200,7 +201,7 @@ impl<S: Stream> Engine<S> {
                     self.stats.monitor.is_now(Role::Connecting);
                     retry.after(&error);
                     tokio::select! {
-                        () = tokio::time::sleep(retry.pause()) => {}
+                        () = self.stats.waiting(tokio::time::sleep(retry.pause())) => {}
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
                 }
@@ -216,10 +217,12 @@ impl<S: Stream> Engine<S> {
         stop: &mut watch::Receiver<bool>,
         retry: &mut Retry,
     ) -> Result<Ended, StreamError> {
+        self.stats.enter(Phase::Working);
         let mut caught_up = false;
         let mut adopt_at = Instant::now();
         loop {
             self.stats.monitor.turned(self.oldest_in_flight());
+            self.stats.turn();
             let mut adopting = adopt_at <= Instant::now();
             if adopting && self.is_idle() && !self.position.has_unsettled() {
                 self.adopt().await?;
@@ -266,7 +269,7 @@ impl<S: Stream> Engine<S> {
                 self.sinks.tell_late();
                 tokio::select! {
                     // Dropping the wait loses nothing: it has no effect on the partition.
-                    waited = self.stream.wait(self.position.last_read()) => waited?,
+                    waited = self.stats.waiting(self.stream.wait(self.position.last_read())) => waited?,
                     _ = stop.wait_for(|stop| *stop) => {}
                     () = changed(&mut self.reloads, &mut self.warming) => {}
                 }

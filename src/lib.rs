@@ -20,7 +20,8 @@
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
 //! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them. Beside
-//! these `recorded` (ticks in files) and `replay` (the engine on them).
+//! these `recorded` (ticks in files), `replay` (the engine on them), and `service` (what a host in the
+//! background needs).
 
 pub mod checkpoint;
 pub mod cli;
@@ -44,6 +45,7 @@ mod recorded;
 mod replay;
 mod retry;
 mod server;
+pub mod service;
 pub mod shard;
 pub mod simulate;
 pub mod sink;

@@ -29,7 +29,7 @@ pub use self::{
     health::Health,
     instance::Instance,
     loader::Loader,
-    registry::{DetectorSpec, Generation},
+    registry::{DetectorSpec, Flow, Generation},
     reload::{Refusal, Reload},
     runtime::{Plugin, Runtime},
 };

@@ -34,7 +34,7 @@ use crate::{
     config::{AlertsConfig, Config},
     decode::Decoder,
     engine::{Engine, Until},
-    plugin::{Generation, Reload},
+    plugin::{Flow, Generation, Reload},
     recorded::pace::Pace,
     sink::Sinks,
     stats::Stats,
@@ -99,20 +99,19 @@ pub(crate) async fn replay(
     progress: Arc<Progress>,
     stop: watch::Sender<bool>,
 ) -> Result<Summary> {
-    let Setup { config, root, generation, batch, pace, tape } = setup;
-    let mut config = config.clone();
-    config.stream.batch = batch.unwrap_or(BATCH);
-    config.engine.backlog = config.stream.batch * READS_AHEAD;
+    let Setup { config, root, mut generation, batch, pace, tape } = setup;
+    let batch = batch.unwrap_or(BATCH);
+    generation.flow = Flow { batch, backlog: batch * READS_AHEAD };
     let decoder = Decoder::new(&config.input, root)?;
     let detectors = generation.detectors.clone();
     let silent = AlertsConfig { log: false, ..AlertsConfig::default() };
     let sinks = Sinks::open(&silent, None)?;
     let (started, stopped) = (Instant::now(), stop.subscribe());
-    let reader = Reader::start(source, pace, config.stream.batch, progress, stop.subscribe())?;
+    let reader = Reader::start(source, pace, batch, progress, stop.subscribe())?;
     let collected = Arc::<std::sync::Mutex<Collected>>::default();
     let stream = ReplayStream::new(reader, Box::new(sink), collected.clone(), stop);
     let stats = Arc::<Stats>::default();
-    let mut engine = Engine::new(stream, &config, Reload::fixed(generation), decoder, sinks, stats.clone());
+    let mut engine = Engine::new(stream, config, Reload::fixed(generation), decoder, sinks, stats.clone());
     if let Some(tape) = tape {
         engine = engine.with_tape(tape);
     }

@@ -1,9 +1,10 @@
-//! Counters of this run, and the line that tells them every few seconds.
+//! Counters of this run, what it is at, and the line that tells them every few seconds.
 
 use std::{
+    future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -11,6 +12,25 @@ use std::{
 use tracing::info;
 
 use crate::monitor::Monitor;
+/// How often a wait that ends by itself shows that the loop behind it lives.
+const TURN_EVERY: Duration = Duration::from_secs(1);
+
+/// What the engine is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Loading plugins.
+    #[default]
+    Starting,
+    /// Trying to reach the server.
+    Reaching,
+    /// Another host works the stream.
+    StandingBy,
+    /// The lease is held; getting back to what was known.
+    Restoring,
+    /// Reading, detecting, committing.
+    Working,
+}
 
 /// Counted by the engine, read by whoever reports.
 #[derive(Debug, Default)]
@@ -33,20 +53,52 @@ pub struct Stats {
     pub lag_ms: AtomicU64,
     /// The rest, for onlookers.
     pub monitor: Monitor,
+    /// How often the engine's loop has come round. It stands still when the engine is stuck, and only then.
+    pub turns: AtomicU64,
+    phase: AtomicU8,
 }
 
 impl Stats {
+    /// What the engine is at.
+    pub fn phase(&self) -> Phase {
+        let phase = self.phase.load(Relaxed);
+        let phases = [Phase::Starting, Phase::Reaching, Phase::StandingBy, Phase::Restoring, Phase::Working];
+        phases.into_iter().find(|known| *known as u8 == phase).unwrap_or_default()
+    }
+
+    /// The engine is at something else now.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.turn();
+    }
+
+    /// The engine's loop has come round.
+    pub fn turn(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+
+    /// Waits for what ends by itself, such as an answer with a time-out. To wait is not to be stuck.
+    pub async fn waiting<T>(&self, what: impl Future<Output = T>) -> T {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => return done,
+                () = tokio::time::sleep(TURN_EVERY) => self.turn(),
+            }
+        }
+    }
+
     /// Logs the counters once, without a rate.
     pub fn tell(&self) {
         info!("{}, {}", self.workers(), self.results());
     }
 
-    fn workers(&self) -> String {
+    pub(crate) fn workers(&self) -> String {
         let (submitted, completed) = (self.submitted.load(Relaxed), self.completed.load(Relaxed));
         format!("submitted: {submitted}, completed: {completed}, backlog: {}", submitted.saturating_sub(completed))
     }
 
-    fn results(&self) -> String {
+    pub(crate) fn results(&self) -> String {
         let Self { alerts, late, dead, repaired, unseen, lag_ms, .. } = self;
         let counts = [("alerts", alerts), ("late", late), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
         let counts: Vec<String> =

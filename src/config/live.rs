@@ -7,7 +7,9 @@ use super::Config;
 
 /// What may change while the host runs, beside everything under `[detectors]`. Any other key is one
 /// that needs a restart, a new one too until somebody has thought about it.
-const LIVE: [(&str, &[&str]); 2] = [
+const LIVE: [(&str, &[&str]); 4] = [
+    ("stream", &["batch"]),
+    ("engine", &["backlog"]),
     ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
     (
         "plugins",
@@ -66,6 +68,9 @@ mod tests {
         let in_force = Config::default();
         let mut read = Config::default();
         read.stream.batch = 7;
+        read.stream.block_ms = 70;
+        read.engine.backlog = 70;
+        read.engine.workers = 7;
         read.input.map.insert("price".into(), vec!["p".into()]);
         read.plugins.dir = "elsewhere".into();
         read.plugins.faults = 9;
@@ -74,8 +79,9 @@ mod tests {
         read.detectors.insert("a".into(), crate::config::DetectorConfig::default());
         let (merged, differ) = merge(&in_force, &read).unwrap();
         let named: Vec<String> = differ.iter().map(|Differs { section, key, .. }| format!("{section}.{key}")).collect();
-        assert_eq!(named, ["alerts.maxlen", "input.map", "plugins.dir", "stream.batch"]);
+        assert_eq!(named, ["alerts.maxlen", "engine.workers", "input.map", "plugins.dir", "stream.block_ms"]);
         let mut expected = in_force;
+        (expected.stream.batch, expected.engine.backlog) = (7, 70);
         (expected.plugins.faults, expected.alerts.log, expected.detectors) = (9, false, read.detectors);
         assert_eq!(merged, expected);
     }

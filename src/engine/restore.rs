@@ -140,6 +140,7 @@ impl<S: Stream> Engine<S> {
                 return Ok(false);
             }
             self.stats.monitor.turned(None);
+            self.stats.turn();
             let mut entries = self.stream.history(cursor, through, PAGE).await?;
             let Some(last) = entries.last() else { break };
             cursor = last;
@@ -172,7 +173,8 @@ impl<S: Stream> Engine<S> {
 
     /// Waits until at most `left` answers are to come; what they say is known already.
     async fn settle_replayed(&mut self, left: usize, progress: &mut Progress) {
-        while progress.waiting > left && self.outcomes.recv().await.is_some() {
+        // Every call of a guest has a deadline, also the first ones, which may take long.
+        while progress.waiting > left && self.stats.waiting(self.outcomes.recv()).await.is_some() {
             progress.waiting -= 1;
         }
     }

@@ -10,12 +10,14 @@ use super::{Engine, trial::Trial};
 use crate::{
     checkpoint::CHUNKS,
     commit::Flight,
+    config::BACKLOG_MAX,
     event::EntryId,
     monitor::Role,
     normalize::Normalizer,
     position::Resume,
     retry::Retry,
     shard::ShardHandle,
+    stats::Phase,
     stream::{Acquire, Acquired, Stream, StreamError, Whose},
 };
 
@@ -27,17 +29,20 @@ impl<S: Stream> Engine<S> {
         retry: &mut Retry,
     ) -> Result<Option<Acquired>> {
         let mut standing_by = None;
+        self.stats.enter(Phase::Reaching);
         loop {
             self.stats.monitor.turned(self.oldest_in_flight());
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
                     info!(epoch = acquired.epoch, "reading is ours");
                     self.stats.monitor.is_now(Role::Owner);
+                    self.stats.enter(Phase::Restoring);
                     return Ok(Some(*acquired));
                 }
                 Ok(Acquire::Held { by, retry_in }) => {
                     retry.reached();
                     self.stats.monitor.is_now(Role::Standby);
+                    self.stats.enter(Phase::StandingBy);
                     if standing_by.as_ref() != Some(&by) {
                         info!(owner = %by, "standing by: another host works this stream");
                         standing_by = Some(by);
@@ -46,13 +51,14 @@ impl<S: Stream> Engine<S> {
                 }
                 Err(StreamError::Misconfigured(what)) if self.position.epoch() == 0 => bail!(what),
                 Err(error) => {
+                    self.stats.enter(Phase::Reaching);
                     retry.after(&error);
                     retry.pause()
                 }
             };
             tokio::select! {
                 // Both are cancel-safe.
-                () = tokio::time::sleep(pause) => {}
+                () = self.stats.waiting(tokio::time::sleep(pause)) => {}
                 _ = stop.wait_for(|stop| *stop) => return Ok(None),
             }
         }
@@ -101,7 +107,7 @@ impl<S: Stream> Engine<S> {
                 self.totals = acquired.totals;
                 self.rates = acquired.rates.clone();
                 // A recovery that did not come to its end ended the process: something in it may again.
-                let careful = if acquired.attempt.is_some() { self.config.engine.backlog } else { 0 };
+                let careful = if acquired.attempt.is_some() { self.generation.flow.backlog } else { 0 };
                 self.trial = Trial { first: true, careful, attempt: acquired.attempt };
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
@@ -144,7 +150,7 @@ impl<S: Stream> Engine<S> {
         for number in 0..self.config.engine.worker_count() {
             let normalizer = Normalizer::new(&self.config.input)?;
             let (generation, outbox) = (self.generation.clone(), self.outbox.clone());
-            let queue = self.config.engine.backlog + 2;
+            let queue = BACKLOG_MAX + 2;
             self.shards.push(ShardHandle::start(
                 number,
                 generation,

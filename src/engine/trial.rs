@@ -33,11 +33,11 @@ pub(super) struct Trial {
 impl<S: Stream> Engine<S> {
     /// How many entries to read now.
     pub(super) fn wanted(&self) -> usize {
-        let free = self.config.engine.backlog.saturating_sub(self.in_flight + self.fresh.len());
+        let free = self.generation.flow.backlog.saturating_sub(self.in_flight + self.fresh.len());
         match self.position.from() {
             From::Pending(_) if self.trial.careful > 0 && !self.is_idle() => 0,
             From::Pending(_) if self.trial.careful > 0 || self.trial.first => 1,
-            _ => free.min(self.config.stream.batch),
+            _ => free.min(self.generation.flow.batch),
         }
     }
 

@@ -62,6 +62,17 @@ pub struct Generation {
     pub detectors: Vec<Arc<DetectorSpec>>,
     /// What is done with alerts.
     pub alerts: AlertsConfig,
+    /// How much is read at once.
+    pub flow: Flow,
+}
+
+/// How much is read at once, and worked at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Most entries in one read.
+    pub batch: usize,
+    /// Most entries between read and commit.
+    pub backlog: usize,
 }
 
 impl DetectorSpec {
@@ -140,7 +151,7 @@ impl Generation {
 
     /// The same with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
-        Self { number: self.number, detectors, alerts: self.alerts.clone() }
+        Self { number: self.number, detectors, alerts: self.alerts.clone(), flow: self.flow }
     }
 
     /// What the configuration asks for, every detector tried. What has not changed since `before` is
@@ -180,7 +191,8 @@ impl Generation {
         if !alerts.jsonl.as_os_str().is_empty() {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
-        Ok(Self { number, detectors, alerts })
+        let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
+        Ok(Self { number, detectors, alerts, flow })
     }
 
     /// From plugins that are in memory: name, what messages call the file, bytes.
@@ -203,6 +215,7 @@ impl Generation {
     /// Whether nothing differs from `other` but the number.
     pub fn is(&self, other: &Self) -> bool {
         self.alerts == other.alerts
+            && self.flow == other.flow
             && self.detectors.len() == other.detectors.len()
             && self.detectors.iter().zip(&other.detectors).all(|(one, other)| Arc::ptr_eq(one, other))
     }

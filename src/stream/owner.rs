@@ -20,8 +20,22 @@ pub struct Owner {
 impl Owner {
     /// This process.
     pub fn current() -> Self {
-        let pid = std::process::id();
+        Self::of(std::process::id())
+    }
+
+    /// A process of this machine.
+    pub fn of(pid: u32) -> Self {
         Self { host: host_name(), pid, started: started(pid).unwrap_or_default(), machine: machine() }
+    }
+
+    /// Its number, which means something on its own machine only.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it is, or was, a process of this machine, boot and process namespace.
+    pub fn is_here(&self) -> bool {
+        !self.machine.is_empty() && self.machine == machine()
     }
 
     /// As kept in the lease.
@@ -38,7 +52,7 @@ impl Owner {
 
     /// Whether it certainly runs no more: same machine, and the process is gone.
     pub fn is_gone(&self) -> bool {
-        !self.machine.is_empty() && self.machine == machine() && started(self.pid).as_ref() != Some(&self.started)
+        self.is_here() && started(self.pid).as_ref() != Some(&self.started)
     }
 }
 

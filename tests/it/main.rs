@@ -18,6 +18,7 @@ mod recovery;
 mod reload;
 mod replay;
 mod server;
+mod service;
 mod shadow;
 mod support;
 mod swaps;

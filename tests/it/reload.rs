@@ -174,18 +174,41 @@ fn a_link_out_of_the_folder_is_followed_where_that_is_allowed() {
 #[test]
 fn live_keys_are_taken_up_and_the_others_wait_for_a_restart() {
     let running = Running::start();
-    running.project.configure_with("batch = 7", "[alerts]\nlog = false\nmaxlen = 5");
-    running.host.wait_for_log("config/config.toml:4:1: stream.batch needs a restart; until then it stays 500");
+    running.project.configure_with("lease_ms = 7000", "[alerts]\nlog = false\nmaxlen = 5");
+    running.host.wait_for_log("config/config.toml:4:1: stream.lease_ms needs a restart; until then it stays 5000");
     assert_eq!(running.wait_in_force(2), "", "no detector has changed");
     running.host.wait_for_log("alerts.maxlen needs a restart; until then it stays 100000");
-    running.project.configure_with("batch = 7", "[plugins]\ncall_deadline_ms = 77");
+    running.project.configure_with("lease_ms = 7000", "[plugins]\ncall_deadline_ms = 77");
     assert_eq!(running.wait_in_force(3), "breakout momentum", "limits are every detector's");
-    running.project.configure_with("batch = 7", "[detectors.third]\nplugin = \"breakout\"");
+    running.project.configure_with("lease_ms = 7000", "[detectors.third]\nplugin = \"breakout\"");
     assert_eq!(running.wait_in_force(4), "breakout momentum third");
-    running.project.configure_with("batch = 7", "[detectors.third]\nplugin = \"breakout\"\nenabled = false");
+    running.project.configure_with("lease_ms = 7000", "[detectors.third]\nplugin = \"breakout\"\nenabled = false");
     assert_eq!(running.wait_in_force(5), "");
-    assert_eq!(running.count("stream.batch needs a restart"), 1, "it is said once");
+    assert_eq!(running.count("stream.lease_ms needs a restart"), 1, "it is said once");
     assert_eq!(running.count("compiled, or found in the cache"), 2, "nothing had to be compiled again");
+}
+
+/// Entries in one read, and those in flight, are changed while it runs.
+#[test]
+fn batch_and_backlog_are_live() {
+    let running = Running::start();
+    let commits_for = |entries: u32| {
+        let before = running.redis.totals();
+        let count = |totals: &std::collections::BTreeMap<String, u64>, name| totals.get(name).copied().unwrap_or(0);
+        running.project.feed(5, entries, &[]);
+        let goal = count(&before, "entries") + u64::from(entries);
+        wait_for("all is worked", || (count(&running.redis.totals(), "entries") == goal).then_some(()));
+        count(&running.redis.totals(), "commits") - count(&before, "commits")
+    };
+    running.project.configure_with("batch = 1", "[engine]\nbacklog = 1");
+    running.wait_in_force(2);
+    let commits = commits_for(500);
+    assert!(commits >= 500, "{commits} commits of one entry each");
+    running.project.configure_with("batch = 400", "[engine]\nbacklog = 100000");
+    running.wait_in_force(3);
+    let commits = commits_for(20_000);
+    assert!(commits < 10_000, "{commits} commits");
+    assert_eq!(running.count("needs a restart"), 0);
 }
 
 #[test]
@@ -221,8 +244,8 @@ fn of_a_change_with_anything_wrong_in_it_nothing_is_taken() {
 
 #[test]
 fn variables_go_on_overriding_a_changed_file() {
-    let running = Running::with(&[("TICKHOUND_STREAM__BATCH", "9")], |_| ());
-    running.project.configure_with("batch = 7", "[alerts]\nlog_stale = true");
+    let running = Running::with(&[("TICKHOUND_STREAM__LEASE_MS", "9000")], |_| ());
+    running.project.configure_with("lease_ms = 7000", "[alerts]\nlog_stale = true");
     running.wait_in_force(2);
     assert_eq!(running.count("needs a restart"), 0);
 }

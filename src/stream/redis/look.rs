@@ -20,7 +20,7 @@ pub(crate) use self::{
     partition::{ConsumerLook, GroupLook, OwnerLook, PartitionLook, StreamLook},
     probe::Refused,
 };
-use super::{Keys, client, connect, explain, reply};
+use super::{Keys, client, connect, explain};
 use crate::config::{AlertsConfig, StreamConfig};
 
 /// How often the clock is asked for: enough that one slow answer does not matter.

@@ -1,0 +1,311 @@
+//! A log in a file, of which a new one is begun when it has become large, or a day old.
+//!
+//! What holds: a line is in one file, whole. A line that can't be written never stops whoever logs; how
+//! many there were, and why, is the first thing that is written when it can be again. What another
+//! program has moved away or deleted is opened anew within a second, so `logrotate` needs no signal.
+//!
+//! The crates for this let lines go silently where a file can't be opened, or write on a thread that
+//! drops what it can't keep up with.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::config::ServiceConfig;
+
+/// How often it is looked whether the file is still there, and how large it is: panics are written to it too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// After one that could not be put aside: so long it grows, before that is tried again.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+
+/// Written to by any thread, a line at a time.
+#[derive(Debug)]
+pub struct LogFile(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    max_bytes: u64,
+    keep: u32,
+    /// Whose days count; `None` = no day does.
+    zone: Option<TimeZone>,
+    /// Whether what goes to stderr goes here as well.
+    takes_stderr: bool,
+    /// `None` while it can't be opened.
+    file: Option<File>,
+    size: u64,
+    day: Date,
+    look_at: Instant,
+    rotate_after: Instant,
+    lost: u64,
+    cause: String,
+}
+
+impl LogFile {
+    /// Appends to the file; its folder is made if missing.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
+        let explain = || format!("can't write the log {}", path.display());
+        let zone = config.log_daily.then(|| TimeZone::get(timezone)).transpose().with_context(explain)?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(explain)?;
+        }
+        let mut inner = Inner {
+            path: path.to_path_buf(),
+            max_bytes: config.log_max_mib << 20,
+            keep: config.log_keep,
+            zone,
+            takes_stderr: false,
+            file: None,
+            size: 0,
+            day: Date::default(),
+            look_at: Instant::now(),
+            rotate_after: Instant::now(),
+            lost: 0,
+            cause: String::new(),
+        };
+        inner.open().with_context(explain)?;
+        Ok(Self(Mutex::new(inner)))
+    }
+
+    /// From now on stderr, where panics go, is this file, also after the next one is begun.
+    pub fn take_stderr(&self) {
+        let mut inner = self.lock();
+        inner.takes_stderr = true;
+        inner.redirect();
+    }
+
+    /// Opens the file by its name again.
+    pub fn reopen(&self) {
+        let mut inner = self.lock();
+        if let Err(error) = inner.open() {
+            inner.cause = error.to_string();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lock().append(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn append(&mut self, line: &[u8]) {
+        let now = Instant::now();
+        if self.look_at <= now {
+            self.look_at = now + LOOK_EVERY;
+            self.look();
+        }
+        if self.size > 0 && self.size + line.len() as u64 > self.max_bytes {
+            self.rotate();
+        }
+        if let Err(error) = self.tell_lost(line).and_then(|()| self.write(line)) {
+            self.cause = error.to_string();
+            self.lost += 1;
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let file = self.file.as_mut().ok_or_else(|| io::Error::other(self.cause.clone()))?;
+        file.write_all(line)?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+
+    /// In the form of `line`, which comes behind it; what was written last may be half a line.
+    fn tell_lost(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.lost == 0 {
+            return Ok(());
+        }
+        let message = format!("{} lines of this log could not be written: {}", self.lost, self.cause);
+        let now = Timestamp::now();
+        let text = match line.first() {
+            Some(b'{') => {
+                serde_json::json!({ "timestamp": now.to_string(), "level": "ERROR", "message": message }).to_string()
+            }
+            _ => format!("{now} ERROR {message}"),
+        };
+        self.write(format!("\n{text}\n").as_bytes())?;
+        self.lost = 0;
+        Ok(())
+    }
+
+    /// Whether it is still the file of that name, of today, and as large as we think.
+    fn look(&mut self) {
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let there = fs::metadata(&self.path).ok();
+        match (open, there) {
+            (Some(open), Some(there)) if (open.dev(), open.ino()) == (there.dev(), there.ino()) => {
+                self.size = there.len();
+            }
+            _ => {
+                if let Err(error) = self.open() {
+                    self.cause = error.to_string();
+                }
+            }
+        }
+        let today = self.day_of(SystemTime::now());
+        if today != self.day && self.size > 0 {
+            self.rotate();
+        }
+        self.day = today;
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        let metadata = file.metadata()?;
+        self.size = metadata.len();
+        self.day = self.day_of(metadata.modified()?);
+        self.file = Some(file);
+        self.redirect();
+        Ok(())
+    }
+
+    fn redirect(&self) {
+        if let (true, Some(file)) = (self.takes_stderr, &self.file) {
+            // Where that fails, panics are told where they were told before.
+            let _ = rustix::stdio::dup2_stderr(file);
+        }
+    }
+
+    /// Puts the file aside and begins another. Where that fails this one goes on.
+    fn rotate(&mut self) {
+        let now = Instant::now();
+        if now < self.rotate_after {
+            return;
+        }
+        if let Err(error) = self.put_aside().and_then(|()| self.open()) {
+            self.rotate_after = now + ROTATE_AGAIN;
+            let text = format!("{} ERROR no new log could be begun, this one goes on: {error}\n", Timestamp::now());
+            let _ = self.write(text.as_bytes());
+        }
+    }
+
+    fn put_aside(&self) -> io::Result<()> {
+        let aside = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        if self.keep == 0 {
+            return fs::remove_file(&self.path);
+        }
+        for number in (1..self.keep).rev().filter(|number| aside(*number).exists()) {
+            fs::rename(aside(number), aside(number + 1))?;
+        }
+        fs::rename(&self.path, aside(1))
+    }
+
+    fn day_of(&self, time: SystemTime) -> Date {
+        let (Some(zone), Ok(time)) = (&self.zone, Timestamp::try_from(time)) else { return Date::default() };
+        zone.to_datetime(time).date()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(path: &Path, keep: u32, daily: bool) -> LogFile {
+        let config = ServiceConfig { log_keep: keep, log_daily: daily, ..ServiceConfig::default() };
+        let log = LogFile::open(path, &config, "Asia/Kolkata").unwrap();
+        log.lock().max_bytes = 100;
+        log
+    }
+
+    fn write(log: &LogFile, line: &str) {
+        let mut log = log;
+        log.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn read(path: &Path, suffix: &str) -> String {
+        fs::read_to_string(format!("{}{suffix}", path.display())).unwrap_or_default()
+    }
+
+    #[test]
+    fn lines_stay_whole_and_the_newest_files_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs/it.log");
+        let log = log(&path, 2, false);
+        let lines: Vec<String> = (0..20).map(|number| format!("line {number:034}")).collect();
+        lines.iter().for_each(|line| write(&log, line));
+        // Two lines of 40 bytes to a file.
+        let kept = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
+        assert_eq!(kept.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!dir.path().join("logs/it.log.3").exists());
+        // What was there at the start counts.
+        drop(log);
+        let log = self::log(&path, 2, false);
+        write(&log, "more than there is room for");
+        assert_eq!(read(&path, ""), "more than there is room for\n");
+    }
+
+    #[test]
+    fn a_day_of_the_market_has_its_own_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let log = log(&path, 2, true);
+        write(&log, "yesterday");
+        let mut inner = log.lock();
+        inner.day = inner.day.yesterday().unwrap();
+        inner.look_at = Instant::now();
+        drop(inner);
+        write(&log, "today");
+        write(&log, "later");
+        assert_eq!((read(&path, ".1"), read(&path, "")), ("yesterday\n".into(), "today\nlater\n".into()));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let log = log(&path, 2, false);
+        write(&log, "one");
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.reopen();
+        write(&log, "two");
+        fs::remove_file(&path).unwrap();
+        log.lock().look_at = Instant::now();
+        write(&log, "three");
+        assert_eq!(read(&path, ""), "three\n");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let log = log(&path, 2, false);
+        write(&log, "one");
+        // Every write to it fails as on a full disk.
+        log.lock().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+        log.lock().look_at = Instant::now() + Duration::from_secs(60);
+        write(&log, "two");
+        write(&log, "three");
+        log.reopen();
+        write(&log, "four");
+        let text = read(&path, "");
+        assert!(text.starts_with("one\n") && text.ends_with("\nfour\n"), "{text}");
+        assert!(text.contains("ERROR 2 lines of this log could not be written: No space left on device"), "{text}");
+    }
+}
