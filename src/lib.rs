@@ -20,7 +20,7 @@
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
 //! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them. Beside
-//! these `recorded` (ticks in files) and `replay` (the engine on them).
+//! these `notify` (people are told of alerts), `recorded` (ticks in files) and `replay` (the engine on them).
 
 pub mod checkpoint;
 pub mod cli;
@@ -33,6 +33,7 @@ pub mod health;
 pub mod ingest;
 mod kit;
 pub mod normalize;
+pub mod notify;
 pub mod plugin;
 pub mod position;
 pub mod publish;

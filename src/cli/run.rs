@@ -10,6 +10,7 @@ use super::Prepared;
 use crate::{
     config::Loaded,
     engine::{Engine, Until},
+    notify::Notifier,
     plugin::watch::watch,
     sink::Sinks,
     stats::{self, Stats},
@@ -43,6 +44,8 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         "starting"
     );
     let reloads = watch(loader, config.plugins.watch)?;
+    let notifier = Notifier::start(loaded)?;
+    runtime.spawn(notifier.clone().follow(reloads.clone()));
     let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let totals = runtime.block_on(async {
@@ -51,6 +54,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         }
         engine.run(until, stop.subscribe()).await
     })?;
+    notifier.finish(totals.is_some());
     stats.tell();
     if let Some(totals) = totals {
         info!(

@@ -5,8 +5,8 @@ use toml::Table;
 
 use super::Config;
 
-/// What may change while the host runs, beside everything under `[detectors]`. Any other key is one
-/// that needs a restart, a new one too until somebody has thought about it.
+/// What may change while the host runs, beside everything under `[detectors]` and `[[notify]]`. Any
+/// other key is one that needs a restart, a new one too until somebody has thought about it.
 const LIVE: [(&str, &[&str]); 2] = [
     ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
     (
@@ -36,6 +36,7 @@ pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<Differs>)>
     let mut differ = Vec::new();
     for (section, old) in old.iter().filter(|(section, _)| *section != "detectors") {
         let (Some(old), Some(new)) = (old.as_table(), new.get(section).and_then(toml::Value::as_table)) else {
+            // `[[notify]]`: taken as it was read.
             continue;
         };
         let live = LIVE.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, keys)| keys);
@@ -72,11 +73,13 @@ mod tests {
         read.alerts.log = false;
         read.alerts.maxlen = 5;
         read.detectors.insert("a".into(), crate::config::DetectorConfig::default());
+        read.notify.push(crate::config::NotifyConfig::default());
         let (merged, differ) = merge(&in_force, &read).unwrap();
         let named: Vec<String> = differ.iter().map(|Differs { section, key, .. }| format!("{section}.{key}")).collect();
         assert_eq!(named, ["alerts.maxlen", "input.map", "plugins.dir", "stream.batch"]);
         let mut expected = in_force;
-        (expected.plugins.faults, expected.alerts.log, expected.detectors) = (9, false, read.detectors);
+        (expected.plugins.faults, expected.alerts.log) = (9, false);
+        (expected.detectors, expected.notify) = (read.detectors, read.notify);
         assert_eq!(merged, expected);
     }
 

@@ -19,7 +19,7 @@ use super::{
     runtime::{Plugin, Runtime},
     trial,
 };
-use crate::config::{AlertsConfig, DetectorConfig, Loaded, Source, nearest};
+use crate::config::{AlertsConfig, DetectorConfig, Loaded, NotifyConfig, Source, nearest};
 
 /// A detector that is to run: a plugin with its settings, checked.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub struct Generation {
     pub detectors: Vec<Arc<DetectorSpec>>,
     /// What is done with alerts.
     pub alerts: AlertsConfig,
+    /// Who is told of them.
+    pub notify: Vec<NotifyConfig>,
 }
 
 impl DetectorSpec {
@@ -140,7 +142,7 @@ impl Generation {
 
     /// The same with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
-        Self { number: self.number, detectors, alerts: self.alerts.clone() }
+        Self { number: self.number, detectors, alerts: self.alerts.clone(), notify: self.notify.clone() }
     }
 
     /// What the configuration asks for, every detector tried. What has not changed since `before` is
@@ -180,7 +182,7 @@ impl Generation {
         if !alerts.jsonl.as_os_str().is_empty() {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
-        Ok(Self { number, detectors, alerts })
+        Ok(Self { number, detectors, alerts, notify: loaded.config.notify.clone() })
     }
 
     /// From plugins that are in memory: name, what messages call the file, bytes.
@@ -203,6 +205,7 @@ impl Generation {
     /// Whether nothing differs from `other` but the number.
     pub fn is(&self, other: &Self) -> bool {
         self.alerts == other.alerts
+            && self.notify == other.notify
             && self.detectors.len() == other.detectors.len()
             && self.detectors.iter().zip(&other.detectors).all(|(one, other)| Arc::ptr_eq(one, other))
     }

@@ -79,6 +79,7 @@ impl RedisStream {
             (&self.keys.checkpoint, "hash"),
             (&self.keys.state, "hash"),
             (&self.keys.host, "string"),
+            (&self.keys.notify, "hash"),
         ];
         for (key, kind) in expected {
             let found: String = query(connection, cmd("TYPE").arg(key)).await?;
