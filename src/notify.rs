@@ -30,17 +30,17 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub use self::{
-    message::{PLACEHOLDERS, placeholders},
-    position::{Owed, Sending, State, Totals},
-    secret::{Finding, check},
-};
 use self::{
     message::{Look, Message},
     position::Position,
     secret::Secrets,
     sink::Sink,
     webhook::{Outcome, Request},
+};
+pub use self::{
+    message::{PLACEHOLDERS, placeholders},
+    position::{Owed, Sending, State, Totals},
+    secret::{Finding, check},
 };
 use crate::{
     config::{Loaded, NotifyConfig, StreamConfig},
@@ -189,7 +189,8 @@ impl Notifier {
     /// partition was ours until now.
     pub fn finish(&self, owned: bool) {
         let running = std::mem::take(&mut *lock(&self.running));
-        let longest = running.iter().filter_map(|running| running.config.as_ref()).map(|config| config.timeout_ms).max();
+        let longest =
+            running.iter().filter_map(|running| running.config.as_ref()).map(|config| config.timeout_ms).max();
         let until = Instant::now() + FINISH_MAX + Duration::from_millis(longest.unwrap_or(0));
         for Running { stop, .. } in &running {
             let _ = stop.send(Stop::Finish { owned });
@@ -205,9 +206,13 @@ impl Notifier {
             });
         }
         drop(done);
-        if let Err(mpsc::RecvTimeoutError::Timeout) = all_done.recv_timeout(until.saturating_duration_since(Instant::now()))
+        if let Err(mpsc::RecvTimeoutError::Timeout) =
+            all_done.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
-            warn!(sinks = names.join(", "), "a message is still under way; the next start says what may not have been told");
+            warn!(
+                sinks = names.join(", "),
+                "a message is still under way; the next start says what may not have been told"
+            );
         }
     }
 }

@@ -102,9 +102,8 @@ impl Gathered {
 
 /// Leaves out the alert of the lowest confidence, of several the newest.
 pub(super) fn drop_least(alerts: &mut Vec<Told>) {
-    let least = alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| {
-        one.confidence().total_cmp(&other.confidence())
-    });
+    let least =
+        alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| one.confidence().total_cmp(&other.confidence()));
     if let Some((index, _)) = least {
         alerts.remove(index);
     }

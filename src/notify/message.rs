@@ -13,8 +13,19 @@ use crate::config::NotifyKind;
 
 /// What a template may name.
 pub const PLACEHOLDERS: [&str; 13] = [
-    "arrow", "symbol", "price", "detector", "DETECTOR", "confidence", "direction", "time", "id", "plugin", "version",
-    "lag_ms", "evidence",
+    "arrow",
+    "symbol",
+    "price",
+    "detector",
+    "DETECTOR",
+    "confidence",
+    "direction",
+    "time",
+    "id",
+    "plugin",
+    "version",
+    "lag_ms",
+    "evidence",
 ];
 
 /// The line of an alert, unless another is configured.
@@ -213,8 +224,7 @@ mod tests {
     use super::*;
     use crate::notify::filter::tests::alert;
 
-    const KINDS: [NotifyKind; 4] =
-        [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
+    const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
     fn message(shown: Vec<Told>) -> Message {
         Message {
@@ -246,7 +256,11 @@ mod tests {
     fn templates_are_filled_in_and_are_no_markup() {
         let one = message(vec![alert(TIME, "M&M_FUT", 1.0)]);
         let cases = [
-            (NotifyKind::Webhook, "{symbol} {direction} {detector}/{version} {id}", "M&M_FUT up breakout/0.1.0 1764061400000-0/breakout/0"),
+            (
+                NotifyKind::Webhook,
+                "{symbol} {direction} {detector}/{version} {id}",
+                "M&M_FUT up breakout/0.1.0 1764061400000-0/breakout/0",
+            ),
             (NotifyKind::Telegram, "<b>{symbol}</b> {", "&lt;b&gt;M&amp;M_FUT&lt;/b&gt; {"),
             (NotifyKind::Slack, "<!channel> {symbol}", "&lt;!channel&gt; M&amp;M_FUT"),
             (NotifyKind::Discord, "@everyone {symbol}", "\\@everyone M&M\\_FUT"),

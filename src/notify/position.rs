@@ -79,6 +79,13 @@ pub struct State {
     pub totals: Totals,
 }
 
+impl State {
+    /// Whether the last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.last_error_ms > self.last_ok_ms
+    }
+}
+
 /// A message under way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

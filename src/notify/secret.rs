@@ -62,8 +62,7 @@ impl Secrets {
     pub(super) fn scrub(&self, text: &str) -> String {
         let after_host = self.url.splitn(4, '/').nth(3).unwrap_or_default();
         let parts = after_host.split(['/', '?', '&', '=']).chain([after_host, self.url.as_str()]);
-        let mut parts: Vec<&str> =
-            parts.chain(self.bearer.as_deref()).filter(|part| part.len() >= TELLING).collect();
+        let mut parts: Vec<&str> = parts.chain(self.bearer.as_deref()).filter(|part| part.len() >= TELLING).collect();
         // The longest first, so that no rest of it stays.
         parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
         parts.iter().fold(text.to_owned(), |text, part| text.replace(part, "…"))
@@ -95,7 +94,10 @@ pub fn check(loaded: &Loaded) -> Result<Vec<Finding>> {
                 });
             }
             if readable_by_all(file) {
-                warnings.push(format!("{} is a secret that every user of this machine can read: chmod o= it", file.display()));
+                warnings.push(format!(
+                    "{} is a secret that every user of this machine can read: chmod o= it",
+                    file.display()
+                ));
             }
         }
         let secrets = Secrets::of(sink).map_err(|error| anyhow!("{}: notify `{}`: {error:#}", at(last), sink.name))?;

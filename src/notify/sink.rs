@@ -324,8 +324,10 @@ impl Sink {
         // After a doubt a refusal says nothing of the attempt before.
         let unsent = if in_doubt { begun.sending.clone() } else { None };
         let mut next = State { sending: unsent, ..begun };
-        if let Outcome::Later(reason, _) | Outcome::Unknown(reason) | Outcome::Refused(reason) | Outcome::Closed(reason) =
-            &outcome
+        if let Outcome::Later(reason, _)
+        | Outcome::Unknown(reason)
+        | Outcome::Refused(reason)
+        | Outcome::Closed(reason) = &outcome
         {
             next.totals.failures += 1;
             (next.last_error_ms, next.last_error) = (Some(now_ms), Some(reason.clone()));

@@ -3,12 +3,7 @@
 //! What holds: a request ends in time, whatever the receiver does; redirects are not followed, since the secret is
 //! for one host; no more of an answer is read than is looked at.
 
-use std::{
-    fs, io,
-    io::Read,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, io::Read, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
