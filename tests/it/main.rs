@@ -11,6 +11,7 @@ mod flow;
 mod hygiene;
 mod kit;
 mod late;
+mod notify;
 mod plugins;
 mod proxy;
 mod recovery;
