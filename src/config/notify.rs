@@ -197,3 +197,24 @@ pub(super) fn validate(sinks: &[NotifyConfig], source: &Source) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_shipped_configuration_shows_every_key_of_a_sink_at_its_default() {
+        let shipped = include_str!("../../config/config.toml");
+        let shown = shipped.lines().skip_while(|line| *line != "# [[notify]]").take_while(|line| line.starts_with('#'));
+        let shown: Vec<&str> = shown.map(|line| line.trim_start_matches("# ")).collect();
+        let sink =
+            crate::config::parse_text(Path::new("config.toml"), &shown.join("\n")).unwrap().config.notify.remove(0);
+        let (name, url) = ("desk".to_owned(), "http://127.0.0.1:8080/".to_owned());
+        assert_eq!(sink, NotifyConfig { name, url, ..NotifyConfig::default() });
+        for key in toml::Table::try_from(&sink).unwrap().keys() {
+            assert!(shown.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
     thread,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -56,9 +57,14 @@ fn start(project: &Project) -> Host {
 fn tick(redis: &Redis, symbol: &str, count: usize) {
     let mut connection = redis.connect();
     for number in 0..count {
-        let price = (100 + number).to_string();
-        let _: String = connection.xadd(STREAM, "*", &[("symbol", symbol), ("last_price", &price)]).unwrap();
+        let (price, now_ms) = ((100 + number).to_string(), now_ms().to_string());
+        let tick = [("symbol", symbol), ("last_price", &price), ("timestamp", &now_ms)];
+        let _: String = connection.xadd(STREAM, "*", &tick).unwrap();
     }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 fn state(redis: &Redis, sink: &str) -> Option<Value> {
@@ -450,10 +456,9 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     let project = project(&redis, &sink("desk", &receiver.url(), ""));
     drop(start(&project));
     // Three hours old.
-    let (seconds, _): (u64, u64) = redis::cmd("TIME").query(&mut redis.connect()).unwrap();
-    let arrived = (seconds - 3 * 3600) * 1000;
+    let arrived = now_ms() - 3 * 3_600_000;
     for number in 0..300 {
-        let tick = [("symbol", "OLD"), ("last_price", "100")];
+        let tick = [("symbol", "OLD"), ("last_price", "100"), ("timestamp", &arrived.to_string())];
         let _: String = redis.connect().xadd(STREAM, format!("{arrived}-{}", number + 1), &tick).unwrap();
     }
     project.run(&["run", "--drain"]);
