@@ -92,12 +92,17 @@ impl Message {
         let stream: String = clip(&self.stream);
         let rest = self.fresh - shown.len() as u64;
         if rest > 0 {
-            let shown = if shown.is_empty() { "" } else { " more, less confident" };
-            lines.push(plain(&format!("… and {}{shown}: see {stream}", count(rest))));
+            lines.push(plain(&match shown.is_empty() {
+                true => format!("{}: see {stream}", count(rest)),
+                false => format!("… and {rest} more: see {stream}"),
+            }));
         }
         let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.owed;
         let notes = [
-            (*older, format!("{} older, newest at {}", count(*older), clock(*newest_older_ms, look.zone))),
+            (
+                *older,
+                format!("too old to be told: {}, newest at {}", count(*older), clock(*newest_older_ms, look.zone)),
+            ),
             (
                 *in_doubt,
                 format!(
@@ -285,8 +290,8 @@ mod tests {
             missed: 12,
         };
         let said = text(&many, NotifyKind::Telegram, "{symbol}");
-        let expected = "<b>40 alerts</b>\nA\nA\nA\n… and 37 alerts more, less confident: see alerts:intraday\n\
-            37 alerts older, newest at 14:33:20: see alerts:intraday\n\
+        let expected = "<b>40 alerts</b>\nA\nA\nA\n… and 37 more: see alerts:intraday\n\
+            too old to be told: 37 alerts, newest at 14:33:20: see alerts:intraday\n\
             2 alerts may not have been told: nobody knows whether a message arrived; ids after 5-0 up to 7-1: see alerts:intraday\n\
             1 alert not told: the receiver refused a message: see alerts:intraday\n\
             at least 12 alerts not told: trimmed away before (alerts.maxlen): see alerts:intraday";
@@ -301,7 +306,7 @@ mod tests {
         let shown = said.matches("[BREAKOUT]").count();
         assert!(length(&said) <= 4096 && shown > 5, "{shown} shown");
         assert!(said.contains("S99-") && !said.contains("S00-"));
-        assert!(said.contains(&format!("… and {} alerts more", 100 - shown)), "{said}");
+        assert!(said.contains(&format!("… and {} more: see", 100 - shown)), "{said}");
     }
 
     proptest! {

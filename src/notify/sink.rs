@@ -118,7 +118,7 @@ impl Sink {
                 }
                 Err(error) => {
                     if !lost {
-                        debug!(sink = %self.config.name, error = %format!("{error:#}"), "the notifier waits for redis");
+                        warn!(sink = %self.config.name, error = %format!("{error:#}"), "the notifier waits until redis lets it");
                     }
                     lost = true;
                     pace::retry(1, None, rand::random())
@@ -211,7 +211,7 @@ impl Sink {
         }
         match &state.sending {
             Some(sending) => {
-                let known = self.outcome.take_if(|(token, _)| *token == sending.token);
+                let known = self.outcome.clone().filter(|(token, _)| *token == sending.token);
                 let held = self.held.as_ref().is_some_and(|held| held.token == sending.token);
                 match (known, self.config.on_doubt) {
                     (Some((_, after)), _) => state = after,

@@ -13,13 +13,15 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::wait_for;
+use crate::support::{pause, wait_for};
 
 /// What it does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// Status, headers with their line ends, body.
     Answer(u16, &'static str, &'static str),
+    /// All is well, but it takes a while to say so.
+    Late,
     /// Takes the request and says nothing.
     Hang,
     /// Hangs up before it has read anything.
@@ -52,7 +54,7 @@ impl Request {
 
     /// Whether it was told that all is well.
     pub fn arrived(&self) -> bool {
-        matches!(self.how, How::Answer(200, ..) | How::Endless)
+        matches!(self.how, How::Answer(200, ..) | How::Endless | How::Late)
     }
 }
 
@@ -142,6 +144,10 @@ impl Inner {
                 let length = body.len();
                 write!(stream, "HTTP/1.1 {status} As Told\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
             }
+            How::Late => {
+                (0..8).for_each(|_| pause());
+                write!(stream, "HTTP/1.1 204 No Content\r\n\r\n")
+            }
             How::Hang => {
                 self.held.lock().unwrap().push(stream);
                 Ok(())
@@ -157,7 +163,7 @@ impl Inner {
             How::Drip => {
                 write!(stream, "HTTP/1.1 200 OK\r\n")?;
                 loop {
-                    crate::support::pause();
+                    pause();
                     write!(stream, "X: y\r\n")?;
                 }
             }
