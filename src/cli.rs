@@ -15,6 +15,7 @@ mod feed;
 mod init;
 mod inspect;
 mod new;
+mod notify;
 mod promote;
 mod replay;
 mod run;
@@ -87,6 +88,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Look at what was set aside, and give it back to the stream or drop it.
     Dead(dead::DeadArgs),
+    /// Who has been told of alerts, and does a message arrive?
+    Notify(notify::NotifyArgs),
     /// Compare shadows with the detectors that they follow.
     Shadow(shadow::ShadowArgs),
     /// Make a shadow live.
@@ -140,6 +143,7 @@ impl Cli {
             Command::Check(args) => check::run(args, &load()?),
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
+            Command::Notify(args) => notify::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),

@@ -6,6 +6,7 @@
 
 pub mod input;
 mod live;
+mod notify;
 mod server;
 mod source;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     input::InputConfig,
     live::{Differs, merge},
+    notify::{NotifyConfig, NotifyKind, OnDoubt},
     server::{ServerConfig, Token},
     source::{Source, nearest},
 };
@@ -47,6 +49,9 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Entries set aside.
     pub dead_letters: DeadLettersConfig,
+    /// Who is told of alerts, beside the streams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<NotifyConfig>,
     /// What is shown over HTTP.
     pub server: ServerConfig,
     /// Running in the background.
@@ -419,7 +424,9 @@ fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, S
     validate(&config, &source)?;
     let root = project_root(file);
     let StreamConfig { tls_ca, tls_cert, tls_key, .. } = &mut config.stream;
-    for file in [tls_ca, tls_cert, tls_key].into_iter().filter(|file| !file.as_os_str().is_empty()) {
+    let told = config.notify.iter_mut().flat_map(|sink| [&mut sink.url_file, &mut sink.token_file, &mut sink.tls_ca]);
+    let files = [tls_ca, tls_cert, tls_key].into_iter().chain(told);
+    for file in files.filter(|file| !file.as_os_str().is_empty()) {
         *file = root.join(&file);
     }
     Ok(Loaded { config, root, source })
@@ -520,5 +527,5 @@ fn validate(config: &Config, source: &Source) -> Result<()> {
             at("symbols")
         );
     }
-    Ok(())
+    notify::validate(&config.notify, source)
 }

@@ -20,8 +20,8 @@
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
 //! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them. Beside
-//! these `recorded` (ticks in files), `replay` (the engine on them), and `service` (what a host in the
-//! background needs).
+//! these `notify` (people are told of alerts), `recorded` (ticks in files), `replay` (the engine on
+//! them), and `service` (what a host in the background needs).
 
 pub mod checkpoint;
 pub mod cli;
@@ -36,6 +36,7 @@ pub mod ingest;
 mod kit;
 pub mod monitor;
 pub mod normalize;
+pub mod notify;
 pub mod plugin;
 pub mod position;
 pub mod publish;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Prepared;
-use crate::{config::Loaded, plugin::params};
+use crate::{config::Loaded, notify, plugin::params};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]
@@ -20,6 +20,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
     let Prepared { loader, stream, .. } = Prepared::load(loaded)?;
     let generation = loader.newest();
+    let told = notify::check(loaded)?;
     let reached = super::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation
@@ -35,7 +36,14 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
             })
             .collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
-        println!("{}", json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors }));
+        let notify: Vec<_> = told
+            .iter()
+            .map(|sink| json!({ "name": sink.name, "told": sink.what, "warnings": sink.warnings }))
+            .collect();
+        println!(
+            "{}",
+            json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify })
+        );
     } else {
         println!("ok: {}", loaded.source.at(&[]));
         for spec in &generation.detectors {
@@ -51,6 +59,10 @@ pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
             for (name, value) in &spec.params {
                 println!("      {name} = {value}");
             }
+        }
+        for notify::Finding { name, what, warnings } in &told {
+            println!("ok: notify {name} = {what}");
+            warnings.iter().for_each(|warning| println!("      warning: {warning}"));
         }
         match &reached {
             Ok(()) => println!("ok: redis at {}", config.stream.address()),

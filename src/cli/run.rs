@@ -10,6 +10,7 @@ use super::Prepared;
 use crate::{
     config::Loaded,
     engine::{Engine, Until},
+    notify::Notifier,
     plugin::watch::watch,
     server::{Served, Server},
     service::{LogFile, PidFile, Supervisor},
@@ -86,6 +87,8 @@ fn work(
         Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone(), stopping: stop.subscribe() };
     let _server = Server::start(&config.server, served)?;
     let reloads = watch(loader, config.plugins.watch)?;
+    let notifier = Notifier::start(loaded)?;
+    runtime.spawn(notifier.clone().follow(reloads.clone()));
     let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let totals = runtime.block_on(async {
@@ -97,6 +100,7 @@ fn work(
         }
         engine.run(until, stop.subscribe()).await
     })?;
+    notifier.finish(totals.is_some());
     // Once more: it may have been quicker than the task.
     supervisor.tell_stopping();
     stats.tell();

@@ -5,8 +5,8 @@ use toml::Table;
 
 use super::Config;
 
-/// What may change while the host runs, beside everything under `[detectors]`. Any other key is one
-/// that needs a restart, a new one too until somebody has thought about it.
+/// What may change while the host runs, beside everything under `[detectors]` and `[[notify]]`. Any
+/// other key is one that needs a restart, a new one too until somebody has thought about it.
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
@@ -38,6 +38,7 @@ pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<Differs>)>
     let mut differ = Vec::new();
     for (section, old) in old.iter().filter(|(section, _)| *section != "detectors") {
         let (Some(old), Some(new)) = (old.as_table(), new.get(section).and_then(toml::Value::as_table)) else {
+            // `[[notify]]`: taken as it was read.
             continue;
         };
         let live = LIVE.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, keys)| keys);
@@ -77,12 +78,14 @@ mod tests {
         read.alerts.log = false;
         read.alerts.maxlen = 5;
         read.detectors.insert("a".into(), crate::config::DetectorConfig::default());
+        read.notify.push(crate::config::NotifyConfig::default());
         let (merged, differ) = merge(&in_force, &read).unwrap();
         let named: Vec<String> = differ.iter().map(|Differs { section, key, .. }| format!("{section}.{key}")).collect();
         assert_eq!(named, ["alerts.maxlen", "engine.workers", "input.map", "plugins.dir", "stream.block_ms"]);
         let mut expected = in_force;
         (expected.stream.batch, expected.engine.backlog) = (7, 70);
-        (expected.plugins.faults, expected.alerts.log, expected.detectors) = (9, false, read.detectors);
+        (expected.plugins.faults, expected.alerts.log) = (9, false);
+        (expected.detectors, expected.notify) = (read.detectors, read.notify);
         assert_eq!(merged, expected);
     }
 

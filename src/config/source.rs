@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use serde::Deserialize;
-use toml::{Spanned, Table, Value, de::DeTable};
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue},
+};
 
 use super::Config;
 
@@ -37,6 +40,7 @@ impl Source {
     }
 
     /// Where the key at `path` stands, as `file:line:column`; the nearest table above it when it stands nowhere.
+    /// Tables of a list, `[[name]]`, go by their number, from 0.
     pub fn at(&self, path: &[&str]) -> String {
         match self.span(path) {
             Some(offset) => self.position(offset),
@@ -47,13 +51,24 @@ impl Source {
     fn span(&self, path: &[&str]) -> Option<usize> {
         let root = DeTable::parse(&self.text).ok()?;
         let mut table: &DeTable<'_> = root.get_ref();
+        let mut list: Option<&[Spanned<DeValue<'_>>]> = None;
         let mut found = None;
         for name in path {
-            let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else { break };
-            found = Some(Spanned::span(key).start);
-            match value.get_ref().as_table() {
-                Some(inner) => table = inner,
-                None => break,
+            let (start, value) = match list.take() {
+                Some(list) => {
+                    let Some(value) = name.parse().ok().and_then(|number: usize| list.get(number)) else { break };
+                    (value.span().start, value.get_ref())
+                }
+                None => {
+                    let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else { break };
+                    (Spanned::span(key).start, value.get_ref())
+                }
+            };
+            found = Some(start);
+            match value {
+                DeValue::Table(inner) => table = inner,
+                DeValue::Array(inner) => list = Some(inner),
+                _ => break,
             }
         }
         found

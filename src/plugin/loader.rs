@@ -12,7 +12,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
-use crate::config::{self, DetectorConfig, Differs, Loaded};
+use crate::{
+    config::{self, DetectorConfig, Differs, Loaded},
+    notify,
+};
 
 /// Makes generations, one after the other.
 pub struct Loader {
@@ -30,6 +33,7 @@ impl Loader {
     /// # Errors
     /// The first thing that is wrong, with its place and what to do.
     pub fn start(loaded: &Loaded, column_names: &[String]) -> Result<Self> {
+        notify::check(loaded)?;
         let plugins = &loaded.config.plugins;
         let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
         let runtime = Runtime::new(cache.as_deref())?;
@@ -72,6 +76,7 @@ impl Loader {
         let mut read = config::load(self.config_file(), std::env::vars())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
+        notify::check(&read)?;
         let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
         let mut needs_restart = Vec::new();
         for Differs { section, key, in_force } in differ {

@@ -19,7 +19,7 @@ use super::{
     runtime::{Plugin, Runtime},
     trial,
 };
-use crate::config::{AlertsConfig, DetectorConfig, Loaded, Source, nearest};
+use crate::config::{AlertsConfig, DetectorConfig, Loaded, NotifyConfig, Source, nearest};
 
 /// A detector that is to run: a plugin with its settings, checked.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct Generation {
     pub alerts: AlertsConfig,
     /// How much is read at once.
     pub flow: Flow,
+    /// Who is told of alerts.
+    pub notify: Vec<NotifyConfig>,
 }
 
 /// How much is read at once, and worked at the same time.
@@ -151,7 +153,8 @@ impl Generation {
 
     /// The same with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
-        Self { number: self.number, detectors, alerts: self.alerts.clone(), flow: self.flow }
+        let (alerts, notify) = (self.alerts.clone(), self.notify.clone());
+        Self { number: self.number, detectors, alerts, flow: self.flow, notify }
     }
 
     /// What the configuration asks for, every detector tried. What has not changed since `before` is
@@ -192,7 +195,7 @@ impl Generation {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
-        Ok(Self { number, detectors, alerts, flow })
+        Ok(Self { number, detectors, alerts, flow, notify: loaded.config.notify.clone() })
     }
 
     /// From plugins that are in memory: name, what messages call the file, bytes.
@@ -216,6 +219,7 @@ impl Generation {
     pub fn is(&self, other: &Self) -> bool {
         self.alerts == other.alerts
             && self.flow == other.flow
+            && self.notify == other.notify
             && self.detectors.len() == other.detectors.len()
             && self.detectors.iter().zip(&other.detectors).all(|(one, other)| Arc::ptr_eq(one, other))
     }

@@ -12,6 +12,7 @@ mod flow;
 mod hygiene;
 mod kit;
 mod late;
+mod notify;
 mod plugins;
 mod proxy;
 mod recovery;

@@ -145,7 +145,7 @@ pub(super) fn key_types<'a>(
     config: &'a StreamConfig,
     alerts: &'a AlertsConfig,
     keys: &'a Keys,
-) -> [(&'a str, &'static str); 9] {
+) -> [(&'a str, &'static str); 10] {
     [
         (&config.key, "stream"),
         (&alerts.stream, "stream"),
@@ -156,6 +156,7 @@ pub(super) fn key_types<'a>(
         (&keys.checkpoint, "hash"),
         (&keys.state, "hash"),
         (&keys.host, "string"),
+        (&keys.notify, "hash"),
     ]
 }
 

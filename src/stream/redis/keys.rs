@@ -15,6 +15,8 @@ pub struct Keys {
     pub dead: String,
     /// How the host is doing, as it says itself.
     pub host: String,
+    /// How far each `[[notify]]` sink has been told.
+    pub notify: String,
 }
 
 impl Keys {
@@ -33,6 +35,7 @@ impl Keys {
             state: key("state"),
             dead: key("dead"),
             host: key("host"),
+            notify: key("notify"),
         }
     }
 }

@@ -90,7 +90,7 @@ pub(super) async fn probe(
 /// Every command of Tickhound with what needs it, on the keys that it is for.
 fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'static str, Cmd)> {
     let (key, group) = (config.key.as_str(), config.group.as_str());
-    let Keys { lease, epoch, checkpoint, state, dead, host } = keys;
+    let Keys { lease, epoch, checkpoint, state, dead, host, notify } = keys;
     let run: &[&[&str]] = &[
         &["TYPE", epoch],
         &["GET", epoch],
@@ -127,8 +127,9 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
     ];
     let status: &[&[&str]] = &[&["XLEN", key], &["EXISTS", key], &["HMGET", state, "f"], &["HLEN", state]];
     let letters: &[&[&str]] = &[&["XDEL", dead, "0-0"], &["EVAL", "return 0", "2", dead, key]];
+    let told: &[&[&str]] = &[&["HGET", notify, "f"], &["HSET", notify, "f", "v", "f"], &["HKEYS", notify]];
     let feed: &[&[&str]] = &[&["XADD", key, "0-0", "f", "v"]];
-    let all = [("run", run), ("status", status), ("dead requeue", letters), ("feed", feed)];
+    let all = [("run", run), ("status", status), ("dead requeue", letters), ("[[notify]]", told), ("feed", feed)];
     let mut commands = Vec::new();
     for (needed_by, words) in all.iter().flat_map(|(by, list)| list.iter().map(move |words| (*by, *words))) {
         let mut command = cmd(words[0]);

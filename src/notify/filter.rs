@@ -1,0 +1,220 @@
+//! Which alerts a sink is told of, and which of them a message shows; pure.
+
+use std::collections::{HashSet, VecDeque};
+
+use wildmatch::WildMatch;
+
+use crate::{config::NotifyConfig, event::EntryId};
+
+/// Ids that are remembered. Enough for what a server that has gone back may publish again.
+const RECENT_MAX: usize = 10_000;
+
+/// An alert as its stream has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Told {
+    /// Its place in the stream.
+    pub(super) at: EntryId,
+    /// Names and values.
+    pub(super) fields: Vec<(String, String)>,
+}
+
+impl Told {
+    pub(super) fn field(&self, name: &str) -> &str {
+        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    pub(super) fn confidence(&self) -> f64 {
+        self.field("confidence").parse().unwrap_or(0.0)
+    }
+
+    /// Time since its entry arrived, ms.
+    fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.at.millis).saturating_add(self.field("lag_ms").parse().unwrap_or(0))
+    }
+}
+
+/// What a sink wants to hear of.
+pub(super) struct Filter {
+    detectors: Vec<WildMatch>,
+    symbols: Vec<WildMatch>,
+    directions: Vec<String>,
+    min_confidence: f64,
+    max_age_ms: u64,
+}
+
+impl Filter {
+    pub(super) fn new(config: &NotifyConfig) -> Self {
+        let patterns = |list: &[String]| list.iter().map(|pattern| WildMatch::new(pattern)).collect();
+        Self {
+            detectors: patterns(&config.detectors),
+            symbols: patterns(&config.symbols),
+            directions: config.directions.clone(),
+            min_confidence: config.min_confidence,
+            max_age_ms: config.max_age_s * 1000,
+        }
+    }
+
+    pub(super) fn wants(&self, alert: &Told) -> bool {
+        let any = |patterns: &[WildMatch], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+        alert.confidence() >= self.min_confidence
+            && self.directions.iter().any(|direction| direction == alert.field("direction"))
+            && any(&self.detectors, alert.field("detector"))
+            && any(&self.symbols, alert.field("symbol"))
+    }
+
+    /// Whether it is no news any more.
+    pub(super) fn is_old(&self, alert: &Told, now_ms: u64) -> bool {
+        alert.field("stale") == "1" || alert.age_ms(now_ms) > self.max_age_ms
+    }
+}
+
+/// What a message is made of: everything that came since the last one.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// Alerts to be told of as news, shown or not.
+    pub(super) fresh: u64,
+    /// Those shown, in the stream's order.
+    pub(super) shown: Vec<Told>,
+    /// Those that are no news.
+    pub(super) older: u64,
+    /// When the newest of these came, ms.
+    pub(super) newest_older_ms: u64,
+}
+
+impl Gathered {
+    /// Takes an alert that comes after all others.
+    pub(super) fn take(&mut self, alert: Told, filter: &Filter, now_ms: u64, most: usize) {
+        if !filter.wants(&alert) {
+            return;
+        }
+        if filter.is_old(&alert, now_ms) {
+            self.older += 1;
+            self.newest_older_ms = alert.at.millis;
+            return;
+        }
+        self.fresh += 1;
+        self.shown.push(alert);
+        if self.shown.len() > most {
+            drop_least(&mut self.shown);
+        }
+    }
+}
+
+/// Leaves out the alert of the lowest confidence, of several the newest.
+pub(super) fn drop_least(alerts: &mut Vec<Told>) {
+    let least =
+        alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| one.confidence().total_cmp(&other.confidence()));
+    if let Some((index, _)) = least {
+        alerts.remove(index);
+    }
+}
+
+/// Ids that were told of lately.
+#[derive(Default)]
+pub(super) struct Recent {
+    order: VecDeque<String>,
+    ids: HashSet<String>,
+}
+
+impl Recent {
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
+    pub(super) fn add(&mut self, id: &str) {
+        if self.ids.insert(id.to_owned()) {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::notify) fn alert(millis: u64, symbol: &str, confidence: f64) -> Told {
+        let confidence = confidence.to_string();
+        let fields = [
+            ("id", format!("{millis}-0/breakout/0")),
+            ("detector", "breakout".into()),
+            ("plugin", "breakout".into()),
+            ("version", "0.1.0".into()),
+            ("symbol", symbol.into()),
+            ("time", (millis * 1_000_000).to_string()),
+            ("price", "101.05".into()),
+            ("confidence", confidence),
+            ("direction", "up".into()),
+            ("evidence", r#"{"level":100.0}"#.into()),
+            ("entry", format!("{millis}-0")),
+            ("lag_ms", "3".into()),
+            ("recovered", "0".into()),
+            ("stale", "0".into()),
+        ];
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Told { at: EntryId { millis, seq: 0 }, fields }
+    }
+
+    fn with(mut alert: Told, name: &str, value: &str) -> Told {
+        alert.fields.iter_mut().filter(|(known, _)| known == name).for_each(|(_, old)| *old = value.to_owned());
+        alert
+    }
+
+    #[test]
+    fn a_sink_hears_of_what_it_asked_for() {
+        let wants = |configure: &dyn Fn(&mut NotifyConfig), alert: &Told| {
+            let mut config = NotifyConfig::default();
+            configure(&mut config);
+            Filter::new(&config).wants(alert)
+        };
+        let nifty = alert(1, "NIFTY25NOV25750PE", 0.9);
+        let cases: [(&dyn Fn(&mut NotifyConfig), bool); 8] = [
+            (&|_| {}, true),
+            (&|config| config.symbols = vec!["BANK*".into(), "NIFTY*PE".into()], true),
+            (&|config| config.symbols = vec!["NIFTY*CE".into()], false),
+            (&|config| config.detectors = vec!["break*".into()], true),
+            (&|config| config.detectors = vec!["momentum".into()], false),
+            (&|config| config.min_confidence = 0.9, true),
+            (&|config| config.min_confidence = 0.91, false),
+            (&|config| config.directions = vec!["down".into(), "none".into()], false),
+        ];
+        for (number, (configure, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(wants(configure, &nifty), expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn old_news_is_counted_and_the_surest_alerts_are_shown_in_their_order() {
+        let filter = Filter::new(&NotifyConfig { max_age_s: 10, ..NotifyConfig::default() });
+        let mut gathered = Gathered::default();
+        let now_ms = 100_000;
+        let alerts = [
+            alert(80_000, "OLD", 1.0),
+            with(alert(95_000, "STALE", 1.0), "stale", "1"),
+            with(alert(95_500, "LAGGED", 1.0), "lag_ms", "9000"),
+            alert(96_000, "A", 0.7),
+            alert(97_000, "B", 0.9),
+            alert(97_001, "C", 0.7),
+            alert(98_000, "D", 0.8),
+        ];
+        for alert in alerts {
+            gathered.take(alert, &filter, now_ms, 3);
+        }
+        let shown: Vec<&str> = gathered.shown.iter().map(|alert| alert.field("symbol")).collect();
+        assert_eq!((gathered.older, gathered.newest_older_ms, gathered.fresh), (3, 95_500, 4));
+        assert_eq!(shown, ["A", "B", "D"]);
+    }
+
+    #[test]
+    fn ids_are_remembered_for_a_while() {
+        let mut recent = Recent::default();
+        (0..RECENT_MAX + 5).for_each(|number| recent.add(&number.to_string()));
+        recent.add("9");
+        assert_eq!(["4", "5", "9"].map(|id| recent.has(id)), [false, true, true]);
+        assert_eq!((recent.ids.len(), recent.order.len()), (RECENT_MAX, RECENT_MAX));
+    }
+}

@@ -1,0 +1,340 @@
+//! The words of a message, for whoever reads it; pure.
+//!
+//! What holds: nothing that an alert carries can format, link or mention anything; and no message is longer
+//! than its receiver takes.
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    filter::{Told, drop_least},
+    position::Owed,
+};
+use crate::config::NotifyKind;
+
+/// What a template may name.
+pub const PLACEHOLDERS: [&str; 13] = [
+    "arrow",
+    "symbol",
+    "price",
+    "detector",
+    "DETECTOR",
+    "confidence",
+    "direction",
+    "time",
+    "id",
+    "plugin",
+    "version",
+    "lag_ms",
+    "evidence",
+];
+
+/// The line of an alert, unless another is configured.
+const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
+
+/// A value longer than this is cut: no name of an instrument is.
+const VALUE_MAX: usize = 80;
+
+/// Something to tell.
+pub(super) struct Message {
+    /// Alerts that it shows, in the stream's order.
+    pub(super) shown: Vec<Told>,
+    /// Those that it has, the others only counted.
+    pub(super) fresh: u64,
+    /// What there is to say beside them.
+    pub(super) owed: Owed,
+    /// Where all alerts are.
+    pub(super) stream: String,
+    /// Says that it is a test.
+    pub(super) test: bool,
+}
+
+/// How a line looks.
+pub(super) struct Look<'a> {
+    pub(super) kind: NotifyKind,
+    pub(super) template: &'a str,
+    pub(super) zone: &'a TimeZone,
+}
+
+/// The names of placeholders in a template.
+pub fn placeholders(template: &str) -> impl Iterator<Item = &str> {
+    template.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+}
+
+impl Message {
+    /// The whole text, short enough for its receiver; alerts for which there is no room are counted.
+    pub(super) fn text(&self, look: &Look<'_>) -> String {
+        let mut shown = self.shown.clone();
+        loop {
+            let text = self.text_with(&shown, look);
+            let longest = longest(look.kind);
+            if length(&text) <= longest || shown.is_empty() {
+                return cut(text, longest);
+            }
+            drop_least(&mut shown);
+        }
+    }
+
+    fn text_with(&self, shown: &[Told], look: &Look<'_>) -> String {
+        let plain = |text: &str| escape(text, look.kind);
+        let bold = |text: &str| match look.kind {
+            NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
+            NotifyKind::Discord => format!("**{}**", plain(text)),
+            _ => plain(text),
+        };
+        let mut lines = Vec::new();
+        if self.test {
+            lines.push(bold("This is a test of tickhound: if you can read it, alerts will arrive here"));
+        }
+        if self.fresh > 1 {
+            lines.push(bold(&format!("{} alerts", self.fresh)));
+        }
+        lines.extend(shown.iter().map(|alert| self.line(alert, look)));
+        let stream: String = clip(&self.stream);
+        let rest = self.fresh - shown.len() as u64;
+        if rest > 0 {
+            lines.push(plain(&match shown.is_empty() {
+                true => format!("{}: see {stream}", count(rest)),
+                false => format!("… and {rest} more: see {stream}"),
+            }));
+        }
+        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.owed;
+        let notes = [
+            (
+                *older,
+                format!("too old to be told: {}, newest at {}", count(*older), clock(*newest_older_ms, look.zone)),
+            ),
+            (
+                *in_doubt,
+                format!(
+                    "{} may not have been told: nobody knows whether a message arrived; ids after {} up to {}",
+                    count(*in_doubt),
+                    clip(doubt_after),
+                    clip(doubt_to)
+                ),
+            ),
+            (*refused, format!("{} not told: the receiver refused a message", count(*refused))),
+            (*missed, format!("at least {} not told: trimmed away before (alerts.maxlen)", count(*missed))),
+        ];
+        for (alerts, note) in notes {
+            if alerts > 0 {
+                lines.push(plain(&format!("{note}: see {stream}")));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn line(&self, alert: &Told, look: &Look<'_>) -> String {
+        let template = if look.template.is_empty() { LINE } else { look.template };
+        let mut line = String::new();
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            line += &escape(before, look.kind);
+            let Some((name, after)) = after.split_once('}') else {
+                line += &escape("{", look.kind);
+                rest = after;
+                continue;
+            };
+            line += &escape(&clip(&value(alert, name, look.zone)), look.kind);
+            rest = after;
+        }
+        line + &escape(rest, look.kind)
+    }
+}
+
+fn value(alert: &Told, name: &str, zone: &TimeZone) -> String {
+    match name {
+        "arrow" => match alert.field("direction") {
+            "up" => "▲",
+            "down" => "▼",
+            _ => "●",
+        }
+        .to_owned(),
+        "DETECTOR" => alert.field("detector").to_uppercase(),
+        "confidence" => format!("{:.2}", alert.confidence()),
+        "time" => clock(alert.field("time").parse().unwrap_or(0) / 1_000_000, zone),
+        "price" if alert.field("price").is_empty() => "no price".into(),
+        name => alert.field(name).to_owned(),
+    }
+}
+
+fn count(alerts: u64) -> String {
+    if alerts == 1 { "1 alert".into() } else { format!("{alerts} alerts") }
+}
+
+/// Time of day.
+fn clock(millis: u64, zone: &TimeZone) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| "?".into(), |time| time.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S").to_string())
+}
+
+fn clip(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut clipped: String = clean.clone().take(VALUE_MAX).collect();
+    if clean.skip(VALUE_MAX).next().is_some() {
+        clipped.push('…');
+    }
+    clipped
+}
+
+/// `text` so that it is read as it is written.
+fn escape(text: &str, kind: NotifyKind) -> String {
+    match kind {
+        NotifyKind::Webhook => text.to_owned(),
+        NotifyKind::Slack | NotifyKind::Telegram => {
+            text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+        }
+        NotifyKind::Discord => text.chars().fold(String::new(), |mut escaped, c| {
+            if "\\*_~`|>#<[]@".contains(c) {
+                escaped.push('\\');
+            }
+            escaped.push(c);
+            escaped
+        }),
+    }
+}
+
+/// Longest text that the receiver takes, in UTF-16 units, which are never fewer than characters.
+fn longest(kind: NotifyKind) -> usize {
+    match kind {
+        NotifyKind::Discord => 2000,
+        NotifyKind::Telegram => 4096,
+        // Slack cuts at 40,000, and asks for this.
+        NotifyKind::Slack | NotifyKind::Webhook => 4000,
+    }
+}
+
+fn length(text: &str) -> usize {
+    text.encode_utf16().count()
+}
+
+/// Only texts without alerts come here too long, if at all: then lines go.
+fn cut(text: String, longest: usize) -> String {
+    if length(&text) <= longest {
+        return text;
+    }
+    let mut kept = String::new();
+    for line in text.split_inclusive('\n') {
+        if length(&kept) + length(line) > longest {
+            break;
+        }
+        kept += line;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::notify::filter::tests::alert;
+
+    const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
+
+    fn message(shown: Vec<Told>) -> Message {
+        Message {
+            fresh: shown.len() as u64,
+            shown,
+            owed: Owed::default(),
+            stream: "alerts:intraday".into(),
+            test: false,
+        }
+    }
+
+    fn text(message: &Message, kind: NotifyKind, template: &str) -> String {
+        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        message.text(&Look { kind, template, zone: &zone })
+    }
+
+    // 14:33:20 in Kolkata.
+    const TIME: u64 = 1_764_061_400_000;
+
+    #[test]
+    fn an_alert_is_one_line_that_says_what_matters() {
+        let one = message(vec![alert(TIME, "NIFTY25NOV25750PE", 0.947)]);
+        let expected = "▲ [BREAKOUT] NIFTY25NOV25750PE at 101.05: 0.95 confidence, 14:33:20";
+        assert_eq!(text(&one, NotifyKind::Webhook, ""), expected);
+        assert_eq!(text(&one, NotifyKind::Telegram, ""), expected);
+    }
+
+    #[test]
+    fn templates_are_filled_in_and_are_no_markup() {
+        let one = message(vec![alert(TIME, "M&M_FUT", 1.0)]);
+        let cases = [
+            (
+                NotifyKind::Webhook,
+                "{symbol} {direction} {detector}/{version} {id}",
+                "M&M_FUT up breakout/0.1.0 1764061400000-0/breakout/0",
+            ),
+            (NotifyKind::Telegram, "<b>{symbol}</b> {", "&lt;b&gt;M&amp;M_FUT&lt;/b&gt; {"),
+            (NotifyKind::Slack, "<!channel> {symbol}", "&lt;!channel&gt; M&amp;M_FUT"),
+            (NotifyKind::Discord, "@everyone {symbol}", "\\@everyone M&M\\_FUT"),
+        ];
+        for (kind, template, expected) in cases {
+            assert_eq!(text(&one, kind, template), expected);
+        }
+        assert_eq!(placeholders("{a} {b {c} } {").collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn what_is_not_shown_is_counted_and_what_was_not_told_is_said() {
+        let mut many = message((0..3).map(|n| alert(TIME + n, "A", 0.5)).collect());
+        many.fresh = 40;
+        many.owed = Owed {
+            older: 37,
+            newest_older_ms: TIME,
+            in_doubt: 2,
+            doubt_after: "5-0".into(),
+            doubt_to: "7-1".into(),
+            refused: 1,
+            missed: 12,
+        };
+        let said = text(&many, NotifyKind::Telegram, "{symbol}");
+        let expected = "<b>40 alerts</b>\nA\nA\nA\n… and 37 more: see alerts:intraday\n\
+            too old to be told: 37 alerts, newest at 14:33:20: see alerts:intraday\n\
+            2 alerts may not have been told: nobody knows whether a message arrived; ids after 5-0 up to 7-1: see alerts:intraday\n\
+            1 alert not told: the receiver refused a message: see alerts:intraday\n\
+            at least 12 alerts not told: trimmed away before (alerts.maxlen): see alerts:intraday";
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_surest_alerts_stay() {
+        let alerts = (0..100u32).map(|n| alert(TIME, &format!("S{n:02}-{}", "&".repeat(70)), f64::from(n) / 100.0));
+        let many = message(alerts.collect());
+        let said = text(&many, NotifyKind::Telegram, "");
+        let shown = said.matches("[BREAKOUT]").count();
+        assert!(length(&said) <= 4096 && shown > 5, "{shown} shown");
+        assert!(said.contains("S99-") && !said.contains("S00-"));
+        assert!(said.contains(&format!("… and {} more: see", 100 - shown)), "{said}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_is_too_long_or_can_format_or_mention(
+            symbols in prop::collection::vec(any::<String>(), 0..60),
+            template in any::<String>(),
+            stream in any::<String>(),
+            counts in any::<[u32; 5]>(),
+        ) {
+            let mut any = message(symbols.iter().map(|symbol| alert(TIME, symbol, 0.5)).collect());
+            let [more, older, in_doubt, refused, missed] = counts.map(u64::from);
+            any.fresh += more;
+            any.stream = stream.repeat(50);
+            any.owed = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
+            for kind in KINDS {
+                for template in ["", &format!("{template}{{symbol}}")] {
+                    let said = text(&any, kind, template);
+                    prop_assert!(length(&said) <= longest(kind));
+                    let own = said.replace("<b>", "").replace("</b>", "");
+                    match kind {
+                        NotifyKind::Webhook => {}
+                        NotifyKind::Slack => prop_assert!(!said.contains('<') && !said.contains('>')),
+                        NotifyKind::Telegram => prop_assert!(!own.contains('<') && !own.contains('>')),
+                        NotifyKind::Discord => prop_assert!(!said.replace("\\@", "").contains('@')),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! When the next message may go: so many a minute, and longer and longer after failures; pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// First and longest wait after an attempt that may be made again.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// First and longest pause of a sink that is refused: somebody has to mend something.
+const PAUSE_MIN: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// So many messages refused in a row: it is not the messages.
+pub(super) const REFUSALS_BORNE: u32 = 3;
+
+/// A receiver that asks for more patience than this is asked again anyway.
+const ASKED_MAX: Duration = PAUSE_MAX;
+
+/// How long to wait until another message is allowed; `sent_ms` are the times of earlier ones, oldest first.
+pub(super) fn wait_for_turn(sent_ms: &[u64], per_minute: usize, now_ms: u64) -> Duration {
+    // What lies in the future was written before the clock was set back.
+    let within = sent_ms.iter().filter(|sent| **sent <= now_ms && now_ms - **sent < MINUTE_MS);
+    let within: Vec<u64> = within.copied().collect();
+    match within.len().checked_sub(per_minute) {
+        Some(first) => Duration::from_millis(within[first] + MINUTE_MS - now_ms),
+        None => Duration::ZERO,
+    }
+}
+
+/// Takes note of a message, and forgets those that matter no more.
+pub(super) fn note_sent(sent_ms: &mut Vec<u64>, now_ms: u64) {
+    sent_ms.retain(|sent| *sent <= now_ms && now_ms - *sent < MINUTE_MS);
+    sent_ms.push(now_ms);
+}
+
+/// The wait after `failures` in a row. Full jitter: sinks that lost one receiver at once do not come back
+/// at once; `random` is in 0..1.
+pub(super) fn retry(failures: u32, asked: Option<Duration>, random: f64) -> Duration {
+    let longest = RETRY_MIN.saturating_mul(1 << failures.min(10)).min(RETRY_MAX);
+    let own = RETRY_MIN / 4 + longest.mul_f64(random);
+    asked.map_or(own, |asked| asked.min(ASKED_MAX).max(RETRY_MIN / 4))
+}
+
+/// The pause of a sink that was refused `times` times in a row.
+pub(super) fn pause(times: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << times.saturating_sub(1).min(10)).min(PAUSE_MAX)
+}
+
+/// How long a receiver asks to be left alone: `Retry-After`, in seconds or as a date; or as Discord
+/// and Telegram say it in the answer's body, which may be the more exact one.
+pub(super) fn asked(header: Option<&str>, body: &str, now: Timestamp) -> Option<Duration> {
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+    let header = header.map(str::trim).and_then(|text| match text.parse::<f64>() {
+        Ok(number) => seconds(number),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            Some(Duration::from_millis(u64::try_from(date.as_millisecond() - now.as_millisecond()).unwrap_or(0)))
+        }
+    });
+    let body: Option<Value> = serde_json::from_str(body).ok();
+    let body = body.as_ref().and_then(|body| {
+        let said = body.get("retry_after").or_else(|| body.get("parameters")?.get("retry_after"));
+        seconds(said?.as_f64()?)
+    });
+    header.max(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_minute_has_more_messages_than_allowed() {
+        let (mut sent, mut all, mut now) = (Vec::new(), Vec::new(), 1_000_000);
+        for step in 0..200 {
+            let wait = wait_for_turn(&sent, 3, now);
+            assert!(wait <= Duration::from_secs(60));
+            now += wait.as_millis() as u64;
+            assert_eq!(wait_for_turn(&sent, 3, now), Duration::ZERO, "waiting so long is enough");
+            note_sent(&mut sent, now);
+            all.push(now);
+            now += step * 37 % 9000;
+        }
+        assert!(all.windows(4).all(|four| four[3] - four[0] >= 60_000));
+        assert!(all.windows(4).any(|four| four[3] - four[0] == 60_000), "and no slower than it must be");
+        assert!(sent.len() <= 4);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_stops_nothing() {
+        assert_eq!(wait_for_turn(&[9_000_000, 9_000_001], 1, 5), Duration::ZERO);
+    }
+
+    #[test]
+    fn waits_grow_to_an_end_and_are_what_the_receiver_asks_for() {
+        let longest: Vec<u64> = (1..9).map(|failures| retry(failures, None, 1.0).as_secs()).collect();
+        assert_eq!(longest, [2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(retry(9, None, 0.0), Duration::from_millis(250));
+        assert_eq!(retry(1, Some(Duration::from_secs(7)), 1.0), Duration::from_secs(7));
+        assert_eq!(retry(1, Some(Duration::ZERO), 1.0), Duration::from_millis(250));
+        assert_eq!(retry(1, Some(Duration::from_secs(1 << 40)), 1.0), Duration::from_secs(3600));
+        let pauses: Vec<u64> = (1..9).map(|times| pause(times).as_secs()).collect();
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+    }
+
+    #[test]
+    fn what_a_receiver_asks_for_is_understood_in_each_form() {
+        let now: Timestamp = "2026-11-25T09:30:00Z".parse().unwrap();
+        let cases = [
+            (Some("3"), "", Some(3_000)),
+            (Some(" 1.5 "), "slow down", Some(1_500)),
+            (Some("Wed, 25 Nov 2026 09:30:40 GMT"), "", Some(40_000)),
+            (Some("Wed, 25 Nov 2026 09:29:00 GMT"), "", Some(0)),
+            (Some("soon"), "", None),
+            (Some("-5"), "", None),
+            (Some("NaN"), "", None),
+            (Some("inf"), "", None),
+            (None, r#"{"message":"rate limited","retry_after":0.65,"global":false}"#, Some(650)),
+            (None, r#"{"ok":false,"error_code":429,"parameters":{"retry_after":35}}"#, Some(35_000)),
+            (Some("1"), r#"{"retry_after":1.337}"#, Some(1_337)),
+            (None, r#"{"retry_after":"soon"}"#, None),
+            (None, "", None),
+        ];
+        for (header, body, expected) in cases {
+            let found = asked(header, body, now).map(|wait| wait.as_millis());
+            assert_eq!(found, expected, "{header:?} {body}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One request to a receiver, and what its answer means.
+//!
+//! What holds: a request ends in time, whatever the receiver does; redirects are not followed, since the secret is
+//! for one host; no more of an answer is read than is looked at.
+
+use std::{fs, io, io::Read, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use ureq::{
+    Agent, Timeout,
+    http::{HeaderMap, StatusCode},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use super::{
+    message::{Look, Message},
+    pace,
+    position::Owed,
+    secret::{Secrets, address},
+};
+use crate::{
+    config::{NotifyConfig, NotifyKind},
+    publish::json_line,
+};
+
+/// Longest time to resolve a name and connect, within the time that a message may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// So much of an answer is looked at.
+const ANSWER_MAX: u64 = 4096;
+
+/// So much of it is told.
+const ANSWER_TOLD: usize = 200;
+
+/// Of the JSON that a webhook gets; see docs/notify.md.
+const FORMAT_VERSION: u32 = 1;
+
+/// What became of an attempt.
+#[derive(Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// It arrived.
+    Told,
+    /// It did not arrive, and may later; not before that time, if the receiver says so.
+    Later(String, Option<Duration>),
+    /// It may have arrived, or not.
+    Unknown(String),
+    /// The receiver does not take this message.
+    Refused(String),
+    /// The receiver takes no message: somebody must mend something.
+    Closed(String),
+}
+
+/// What is sent, the same at each attempt.
+pub(super) struct Request {
+    /// Lets a receiver drop repeats.
+    pub(super) key: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// A client for one sink.
+///
+/// # Errors
+/// When its authority can't be read.
+pub(super) fn agent(config: &NotifyConfig) -> Result<Agent> {
+    let roots = match config.tls_ca.as_os_str().is_empty() {
+        false => named_roots(config)?,
+        true => {
+            let found = rustls_native_certs::load_native_certs().certs;
+            let found: Vec<_> = found.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+            // A bare container has none.
+            if found.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(found)) }
+        }
+    };
+    let longest = Duration::from_millis(config.timeout_ms);
+    let agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(longest))
+        .timeout_resolve(Some(CONNECT_MAX.min(longest)))
+        .timeout_connect(Some(CONNECT_MAX.min(longest)))
+        // One that was left open may be closed by now; nobody would know whether a message got through.
+        .max_idle_connections(0)
+        .user_agent(concat!("tickhound/", env!("CARGO_PKG_VERSION")))
+        .tls_config(TlsConfig::builder().root_certs(roots).build());
+    Ok(agent.build().into())
+}
+
+fn named_roots(config: &NotifyConfig) -> Result<RootCerts> {
+    let file = &config.tls_ca;
+    let pem = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+    let certificates = parse_pem(&pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<_> = certificates.collect();
+    ensure!(!certificates.is_empty(), "{} holds no certificate (PEM)", file.display());
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+/// The body for `message`, as the receiver understands it.
+pub(super) fn body(config: &NotifyConfig, message: &Message, key: &str, look: &Look<'_>) -> Vec<u8> {
+    let text = message.text(look);
+    let body = match config.kind {
+        NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
+        NotifyKind::Slack => json!({ "text": text, "mrkdwn": false, "unfurl_links": false }),
+        NotifyKind::Discord => json!({ "content": text, "allowed_mentions": { "parse": [] } }),
+        NotifyKind::Telegram => json!({
+            "chat_id": config.chat, "text": text, "parse_mode": "HTML", "link_preview_options": { "is_disabled": true },
+        }),
+    };
+    body.to_string().into_bytes()
+}
+
+fn generic(config: &NotifyConfig, message: &Message, key: &str, text: &str) -> String {
+    let Message { shown, fresh, owed, stream, test } = message;
+    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = owed;
+    let alerts: Vec<String> = shown
+        .iter()
+        .map(|alert| json_line(alert.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+        // Somebody else may have added to the stream.
+        .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
+        .collect();
+    let rest = json!({
+        "version": FORMAT_VERSION, "kind": if *test { "test" } else { "alerts" }, "sink": config.name, "key": key,
+        "stream": stream, "text": text, "count": fresh, "more": fresh - shown.len() as u64,
+        "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
+        "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
+        "refused": refused, "missed": missed,
+    });
+    // Alerts are JSON already, byte for byte as in the JSON lines file.
+    let rest = rest.to_string();
+    format!("{{\"alerts\":[{}],{}", alerts.join(","), &rest[1..])
+}
+
+/// Makes one attempt.
+pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Outcome {
+    let mut post = agent.post(&secrets.url).header("Content-Type", "application/json");
+    post = post.header("Idempotency-Key", &request.key);
+    if let Some(token) = &secrets.bearer {
+        post = post.header("Authorization", format!("Bearer {token}"));
+    }
+    let outcome = match post.send(&request.body[..]) {
+        Ok(response) => {
+            let (parts, body) = response.into_parts();
+            let mut answer = Vec::new();
+            // The status is known; a body that breaks off changes nothing.
+            if !parts.status.is_success() {
+                let _ = body.into_reader().take(ANSWER_MAX).read_to_end(&mut answer);
+            }
+            judge(parts.status, &parts.headers, &String::from_utf8_lossy(&answer), Timestamp::now())
+        }
+        Err(error) => failed(&error),
+    };
+    let scrub = |reason: String| secrets.scrub(&reason);
+    match outcome {
+        Outcome::Told => Outcome::Told,
+        Outcome::Later(reason, after) => Outcome::Later(scrub(reason), after),
+        Outcome::Unknown(reason) => Outcome::Unknown(scrub(reason)),
+        Outcome::Refused(reason) => Outcome::Refused(scrub(reason)),
+        Outcome::Closed(reason) => Outcome::Closed(scrub(reason)),
+    }
+}
+
+fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> Outcome {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let reason = match told_of(answer) {
+        answer if answer.is_empty() => format!("it answers {status}"),
+        answer => format!("it answers {status}: {answer}"),
+    };
+    match status.as_u16() {
+        200..=299 => Outcome::Told,
+        300..=399 => {
+            let to = header("location").and_then(address);
+            let to = to.map_or_else(|| "another place".to_owned(), |to| format!("another place at {to}"));
+            Outcome::Closed(format!("it answers {status} and sends us to {to}: write the URL that it has now"))
+        }
+        429 => Outcome::Later(
+            "it answers 429 Too Many Requests: lower per_minute".into(),
+            pace::asked(header("retry-after"), answer, now),
+        ),
+        408 | 425 | 500.. => Outcome::Later(reason, pace::asked(header("retry-after"), answer, now)),
+        401 | 403 | 404 | 405 | 407 | 410 => {
+            Outcome::Closed(format!("{reason}; is the URL or the token the right one, and still valid?"))
+        }
+        _ => Outcome::Refused(reason),
+    }
+}
+
+/// The beginning of an answer, in one line.
+fn told_of(answer: &str) -> String {
+    let said: Option<Value> = serde_json::from_str(answer).ok();
+    let said = said.as_ref().and_then(|said| said.get("description").or_else(|| said.get("message"))?.as_str());
+    let clean = said.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
+    let short: String = clean.take(ANSWER_TOLD).collect();
+    short.trim().to_owned()
+}
+
+/// What an error means; only those that come before the request was sent are certain.
+fn failed(error: &ureq::Error) -> Outcome {
+    use ureq::Error;
+    let later = |reason: &str| Outcome::Later(reason.to_owned(), None);
+    match error {
+        Error::HostNotFound => later("its host name is not known"),
+        Error::ConnectionFailed => later("it can't be reached"),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => later("no connection in time"),
+        Error::Timeout(_) => Outcome::Unknown("no answer in time (timeout_ms)".into()),
+        Error::ConnectProxyFailed(_) | Error::InvalidProxyUrl => later("the proxy does not let us through"),
+        Error::Rustls(cause) => later(&format!("TLS: {cause}")),
+        Error::Io(cause) => match (cause.kind(), tls_cause(cause)) {
+            (_, Some(cause)) => later(&format!("TLS: {cause}")),
+            (io::ErrorKind::ConnectionRefused, _) => later("connection refused"),
+            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => later("no way to its network"),
+            _ => Outcome::Unknown("the connection broke off before there was an answer".into()),
+        },
+        Error::Protocol(_) | Error::LargeResponseHeader(..) => Outcome::Unknown("its answer is no HTTP".into()),
+        // Their text may hold the URL.
+        Error::BadUri(_) | Error::Http(_) => Outcome::Closed("its URL can't be used".into()),
+        other => Outcome::Unknown(other.to_string()),
+    }
+}
+
+/// The handshake's refusal of a certificate, or of TLS itself.
+fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref().or_else(|| inner.source()?.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::notify::filter::tests::alert;
+
+    #[test]
+    fn an_answer_means_one_of_five_things() {
+        let judge = |status: u16, headers: &[(&'static str, &'static str)], answer: &str| {
+            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            judge(StatusCode::from_u16(status).unwrap(), &headers.collect(), answer, Timestamp::UNIX_EPOCH)
+        };
+        for status in [200, 201, 202, 204] {
+            assert_eq!(judge(status, &[], ""), Outcome::Told);
+        }
+        let limited = judge(429, &[("retry-after", "3")], "{}");
+        assert!(matches!(&limited, Outcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
+        for status in [500, 502, 503, 504, 408, 425] {
+            assert!(matches!(judge(status, &[], ""), Outcome::Later(_, None)), "{status}");
+        }
+        let busy = judge(503, &[("retry-after", "9")], "");
+        assert!(matches!(&busy, Outcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
+        for status in [401, 403, 404, 410] {
+            assert!(matches!(judge(status, &[], "gone"), Outcome::Closed(_)), "{status}");
+        }
+        let moved = judge(302, &[("location", "https://elsewhere.example/services/secret")], "");
+        assert!(
+            matches!(&moved, Outcome::Closed(said) if said.contains("https://elsewhere.example:") && !said.contains("secret")),
+            "{moved:?}"
+        );
+        let refused = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
+        assert_eq!(refused, Outcome::Refused("it answers 400 Bad Request: Bad Request: chat not found".into()));
+        let long = judge(400, &[], &"x".repeat(10_000));
+        assert!(matches!(&long, Outcome::Refused(said) if said.len() < 300), "{long:?}");
+    }
+
+    #[test]
+    fn each_receiver_gets_what_it_understands() {
+        let zone = TimeZone::UTC;
+        let mut message = Message {
+            shown: vec![alert(1000, "M&M", 0.9), alert(2000, "B", 0.8)],
+            fresh: 5,
+            owed: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
+            stream: "alerts:intraday".into(),
+            test: false,
+        };
+        message.shown[1].fields.iter_mut().filter(|(name, _)| name == "price").for_each(|(_, price)| price.clear());
+        let body = |kind: NotifyKind| -> Value {
+            let config = NotifyConfig { name: "desk".into(), kind, chat: "-1".into(), ..NotifyConfig::default() };
+            let look = Look { kind, template: "{symbol}", zone: &zone };
+            serde_json::from_slice(&body(&config, &message, "the-key", &look)).unwrap()
+        };
+        let generic = body(NotifyKind::Webhook);
+        assert_eq!(
+            (&generic["version"], &generic["kind"], &generic["sink"], &generic["key"]),
+            (&json!(1), &json!("alerts"), &json!("desk"), &json!("the-key"))
+        );
+        assert_eq!((&generic["count"], &generic["more"]), (&json!(5), &json!(3)));
+        assert_eq!(generic["in_doubt"], json!({ "count": 2, "after": "1-0", "to": "3-0" }));
+        assert_eq!(generic["alerts"][0]["id"], "1000-0/breakout/0");
+        assert_eq!(generic["alerts"][0]["evidence"], json!({ "level": 100.0 }));
+        assert_eq!(generic["alerts"][1]["price"], Value::Null);
+        let slack = body(NotifyKind::Slack);
+        assert!(slack["text"].as_str().unwrap().starts_with("5 alerts\nM&amp;M\nB\n… and 3"), "{slack}");
+        let discord = body(NotifyKind::Discord);
+        assert_eq!(discord["allowed_mentions"], json!({ "parse": [] }));
+        assert!(discord["content"].as_str().unwrap().starts_with("**5 alerts**\nM&M\n"), "{discord}");
+        let telegram = body(NotifyKind::Telegram);
+        assert_eq!((&telegram["chat_id"], &telegram["parse_mode"]), (&json!("-1"), &json!("HTML")));
+    }
+}
