@@ -33,6 +33,9 @@ use crate::{
 /// A survey is many round trips; requests that come within this time share one.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
 
+/// A server that takes longer counts as silent: who looks at a page must not wait for what a hanging server will say.
+const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
+
 /// So much longer than its own waits can take, and the engine's loop does not turn any more.
 const STILL_MARGIN: Duration = Duration::from_secs(30);
 
@@ -110,9 +113,23 @@ impl App {
         {
             return report.clone();
         }
-        let report = Arc::new(Report::ask(&self.config).await);
+        let asked = tokio::time::timeout(SURVEY_PATIENCE, Report::ask(&self.config)).await;
+        let report = Arc::new(asked.unwrap_or_else(|_| self.silent()));
         *known = Some((Instant::now(), report.clone()));
         report
+    }
+
+    /// Of a server that does not answer.
+    fn silent(&self) -> Report {
+        let stream = &self.config.stream;
+        Report {
+            verdict: Verdict::Unreachable,
+            reason: format!("redis at {} does not answer", stream.address()),
+            stream: stream.key.clone(),
+            group: stream.group.clone(),
+            survey: None,
+            consumers: Vec::new(),
+        }
     }
 
     /// What is in force: the owner knows best; elsewhere it is what the owner has written beside the stream.
@@ -246,11 +263,12 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
     let load = monitor.load();
     let show = |detector: &DetectorReceipt| {
         let mut shown = json!(detector);
-        for only_here in ["core_share", "ticks", "alerts"] {
+        for only_here in ["warm_up_s", "core_share", "ticks", "alerts"] {
             shown[only_here] = Value::Null;
         }
         if let Some(DetectorView { spec, counts }) = views.iter().find(|view| view.spec.name == detector.name) {
             let share = load.detectors.iter().find(|load| load.name == detector.name);
+            shown["warm_up_s"] = json!(spec.warm_up_seconds);
             shown["ns_per_tick"] = json!(spec.health.ns_per_tick());
             shown["core_share"] = json!(share.map_or(0.0, |share| share.core_share));
             shown["ticks"] = json!(counts.ticks);

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod browser;
 mod chaos;
 mod cli;
+mod dashboard;
 mod dead;
 mod doctor;
 mod faults;

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Alert, Project, Redis, contents, misbehaving, shipped, text};
+use crate::{
+    browser::Browser,
+    support::{Alert, Project, Redis, contents, misbehaving, shipped, text},
+};
 
 /// Enough market time (20 minutes) for both detectors to warm up and find something.
 const SIMULATED: [&str; 6] = ["replay", "--simulate", "--symbols", "12", "--count", "24000"];
@@ -237,33 +240,17 @@ fn what_is_wrong_is_said_in_a_sentence() {
     }
 }
 
-/// A browser, unless there is none and whoever runs the tests has said so.
-fn browser() -> Option<Command> {
-    let known = ["chromium", "chromium-browser", "google-chrome"];
-    let found = known.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok());
-    if found.is_none() && std::env::var_os("TICKHOUND_NO_BROWSER").is_some() {
-        return None;
-    }
-    Some(Command::new(found.expect("the report's test needs chromium, or TICKHOUND_NO_BROWSER=1 to leave it out")))
-}
-
 #[test]
 fn the_report_draws_its_charts_in_a_browser_without_an_error() {
     let project = project();
     project.run(&simulated(&["--report", "day.html", "--surrogate", "1"]));
-    let Some(mut browser) = browser() else { return };
-    let profile = tempfile::tempdir().unwrap();
-    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-    browser.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    browser.args(["--virtual-time-budget=8000", "--enable-logging=stderr", "--dump-dom"]);
-    browser.arg(format!("--user-data-dir={}", profile.path().display()));
-    browser.arg(format!("file://{}", project.path("day.html").display()));
-    let output = browser.output().unwrap();
-    let (page, log) = (text(&output.stdout), text(&output.stderr));
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
-    assert!(told.is_empty(), "{told:#?}");
-    assert_eq!(page.matches("<canvas").count(), 3, "{log}");
-    for part in ["24,000 ticks of 12 symbols", "breakout", "momentum", "<option"] {
-        assert!(page.contains(part), "{part} is not on the page: {}", &page[page.len() - 2000..]);
+    let Some(mut browser) = Browser::start() else { return };
+    browser.open(&format!("file://{}", project.path("day.html").display()));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.eval("document.querySelectorAll('canvas').length"), 3);
+    let page = browser.text("body");
+    for part in ["24,000 ticks of 12 symbols", "breakout", "momentum"] {
+        assert!(page.contains(part), "{part} is not on the page: {page}");
     }
+    assert_ne!(browser.eval("document.querySelectorAll('option').length"), 0);
 }

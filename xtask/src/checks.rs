@@ -30,7 +30,7 @@ pub(crate) fn run_all() -> Result<()> {
     step("tests", || {
         let mut command = cargo();
         if !has_browser {
-            println!("without the one that needs a browser: there is no chromium, and it can't be installed");
+            println!("without those that need a browser: there is no chromium, and it can't be installed");
             command.env("TICKHOUND_NO_BROWSER", "1");
         }
         run(command.args(["test", "--release", "--workspace", "--locked"]))
@@ -52,7 +52,7 @@ fn redis() -> Result<()> {
     Ok(())
 }
 
-/// Whether there is one for the test of the report; installs it where that can be done.
+/// Whether there is one for the tests of pages; installs it where that can be done.
 fn browser() -> bool {
     let is_there = || ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| starts(name, &["--version"]));
     is_there() || (apt_install("chromium").is_ok() && is_there())

@@ -5,6 +5,7 @@ mod chaos;
 mod checks;
 mod languages;
 mod plugins;
+mod screenshots;
 mod strip;
 
 use std::{
@@ -22,6 +23,7 @@ cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each 
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
 cargo xtask api               the server against its OpenAPI description, and its metrics; needs python3 with venv
+cargo xtask screenshots       the pictures of the dashboard in docs/images, from a real run; needs chromium and pngquant
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["plugins", "--check"] => plugins::check(),
         ["languages"] => languages::run_all(),
         ["api"] => api::check(),
+        ["screenshots"] => screenshots::take(),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),

@@ -1,0 +1,259 @@
+// The list of alerts: newest first, as they come, with filters that are kept in the address.
+// While somebody reads it (pointer on it, scrolled, a row in focus) it stands still, and counts what waits.
+
+import { LONG_PATIENCE_MS, follow, get, search } from "./api.js";
+import { arrow, byId, detectorColor, duration, fixed, make, moment, nanosToMillis, plural, price, say } from "./format.js";
+
+/** Rows on the page; more are had by "older ones". */
+const SHOWN_MAX = 300;
+const PAGE = 100;
+
+const rows = byId("rows");
+const form = byId("filter");
+
+let shown = [];
+let waiting = [];
+let seen = new Set();
+let newest = null;
+let older = null;
+let stop = new AbortController();
+let open = () => {};
+let isLoaded = false;
+
+/** The filter as the host wants it; symbols are in capitals there. */
+function filter() {
+  const given = Object.fromEntries(new FormData(form));
+  return { detector: given.detector, symbol: given.symbol.trim().toUpperCase(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
+}
+
+const compare = (a, b) => {
+  const [[aTime, aSeq], [bTime, bSeq]] = [a, b].map(id => id.split("-").map(Number));
+  return aTime - bTime || aSeq - bSeq;
+};
+
+/** Begins. `onOpen` is called with an alert that the viewer wants to see. */
+export function begin(onOpen) {
+  open = onOpen;
+  const given = new URLSearchParams(location.search);
+  for (const name of ["detector", "symbol", "min_confidence"]) {
+    if (!given.has(name)) continue;
+    if (name === "detector") know([{ name: given.get(name) }]);
+    form.elements[name].value = given.get(name);
+  }
+  form.elements.stale.checked = given.get("stale") !== "false";
+  let typed = null;
+  form.addEventListener("input", () => {
+    clearTimeout(typed);
+    typed = setTimeout(changed, 250);
+  });
+  form.addEventListener("submit", event => event.preventDefault());
+  form.addEventListener("reset", event => {
+    event.preventDefault();
+    set({ detector: "", symbol: "", min_confidence: "" });
+  });
+  byId("waiting").addEventListener("click", () => {
+    rows.scrollTop = 0;
+    flush();
+  });
+  byId("older").addEventListener("click", loadOlder);
+  rows.addEventListener("pointerleave", flushIfFree);
+  rows.addEventListener("scroll", flushIfFree);
+  rows.addEventListener("focusout", () => setTimeout(flushIfFree));
+  rows.addEventListener("keydown", walk);
+  setInterval(flushIfFree, 500);
+  start();
+}
+
+/** Sets fields of the filter from elsewhere on the page. */
+export function set(fields) {
+  for (const [name, value] of Object.entries(fields)) form.elements[name].value = value;
+  changed();
+}
+
+/** Detectors that may be chosen. */
+export function know(detectors) {
+  const select = form.elements.detector;
+  for (const { name } of detectors) {
+    if (![...select.options].some(option => option.value === name)) select.append(new Option(name, name));
+  }
+}
+
+function changed() {
+  if (!form.checkValidity()) return;
+  const query = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(filter())) {
+    if (value) query.set(name, value);
+    else query.delete(name);
+  }
+  history.replaceState(null, "", query.size > 0 ? `?${query}` : location.pathname);
+  start();
+}
+
+function start() {
+  stop.abort();
+  stop = new AbortController();
+  [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
+  rows.replaceChildren();
+  tell();
+  const { signal } = stop;
+  const current = filter();
+  follow(`api/alerts/live?${search(current)}`, signal, () => newest, {
+    // Only then: what comes between a list and the beginning of the stream would be missed.
+    open: () => load(current, signal),
+    event: (name, data) => name === "alert" && take([JSON.parse(data)]),
+    lost: error => say(byId("live"), error instanceof TypeError || error.name === "AbortError" ? "not live: the host does not answer" : `not live: ${error.message}`),
+  });
+}
+
+async function load(current, signal) {
+  say(byId("live"), "live");
+  try {
+    const page = await get("api/alerts", { ...current, limit: PAGE }, LONG_PATIENCE_MS);
+    if (signal.aborted) return;
+    const isFirst = !isLoaded;
+    isLoaded = true;
+    if (isFirst) older = page.next ?? null;
+    take(page.alerts, isFirst);
+  } catch (error) {
+    if (!signal.aborted) say(byId("live"), `the list could not be read: ${error.message}`);
+  }
+}
+
+async function loadOlder() {
+  const { signal } = stop;
+  byId("older").disabled = true;
+  try {
+    const page = await get("api/alerts", { ...filter(), limit: PAGE, before: older }, LONG_PATIENCE_MS);
+    if (signal.aborted) return;
+    older = page.next ?? null;
+    const added = page.alerts.filter(alert => !seen.has(alert.stream_id));
+    added.forEach(alert => seen.add(alert.stream_id));
+    shown.push(...added);
+    rows.append(...added.map(row));
+  } catch (error) {
+    say(byId("live"), `older ones could not be read: ${error.message}`);
+  }
+  byId("older").disabled = false;
+  tell();
+}
+
+/** Takes alerts that are new here, in any order. */
+function take(alerts, isFirst = false) {
+  const fresh = alerts.filter(alert => !seen.has(alert.stream_id));
+  for (const alert of fresh) {
+    seen.add(alert.stream_id);
+    if (newest === null || compare(alert.stream_id, newest) > 0) newest = alert.stream_id;
+  }
+  know(fresh.map(({ detector: name }) => ({ name })));
+  waiting.push(...fresh);
+  if (isFirst || !isBeingRead()) later();
+  else tell();
+}
+
+let planned = false;
+
+/** Many come at once at times: they are shown once a frame, not one by one. */
+function later() {
+  if (planned) return;
+  planned = true;
+  setTimeout(() => {
+    planned = false;
+    flush();
+  }, 50);
+}
+
+function isBeingRead() {
+  return rows.scrollTop > 4 || (shown.length > 0 && rows.matches(":hover, :has(:focus-visible)"));
+}
+
+function flushIfFree() {
+  if (waiting.length > 0 && !isBeingRead()) flush();
+}
+
+function flush() {
+  waiting.sort((a, b) => compare(b.stream_id, a.stream_id));
+  const isNewer = waiting.length > 0 && (shown.length === 0 || compare(waiting.at(-1).stream_id, shown[0].stream_id) > 0);
+  if (isNewer) {
+    const added = waiting.slice(0, SHOWN_MAX);
+    if (waiting.length > SHOWN_MAX) [shown, older] = [[], added.at(-1).stream_id];
+    if (shown.length === 0) rows.replaceChildren();
+    shown = [...added, ...shown];
+    rows.prepend(...added.map(row));
+  } else if (waiting.length > 0) {
+    shown = [...shown, ...waiting].sort((a, b) => compare(b.stream_id, a.stream_id));
+    rows.replaceChildren(...shown.map(row));
+  }
+  waiting = [];
+  if (shown.length > SHOWN_MAX && rows.scrollTop <= 4) {
+    for (const alert of shown.splice(SHOWN_MAX)) seen.delete(alert.stream_id);
+    while (rows.children.length > SHOWN_MAX) rows.lastElementChild.remove();
+    older = shown.at(-1).stream_id;
+  }
+  byId("alerts").classList.toggle("with-day", shown.some(alert => moment(nanosToMillis(alert.time)).includes(" ")));
+  if (rows.firstElementChild && !rows.querySelector("button[tabindex='0']")) rows.firstElementChild.firstElementChild.tabIndex = 0;
+  tell();
+}
+
+function row(alert) {
+  const { detector, symbol, direction, confidence, stale, recovered, lag_ms: lag } = alert;
+  const time = nanosToMillis(alert.time);
+  const flags = make("span", { class: "flags" });
+  if (stale) flags.append(make("span", { class: "badge warn", title: `it came ${duration(lag)} after its tick` }, "late"));
+  else if (recovered) flags.append(make("span", { class: "badge quiet", title: "its tick had been read before a crash or take-over" }, "recovered"));
+  const button = make("button", { type: "button", tabindex: "-1", class: "row", onclick: () => choose(button, alert) },
+    make("span", { class: "time" }, moment(time)),
+    make("span", { class: `arrow ${direction}`, title: direction }, arrow(direction), make("span", { class: "unseen" }, ` ${direction} `)),
+    make("span", { class: `dot ${detectorColor(detector)}` }, detector),
+    make("span", { class: "symbol", title: symbol }, symbol),
+    make("span", { class: "number" }, price(alert.price)),
+    make("span", { class: "number confidence" }, make("span", { class: "bar", style: `--share: ${Math.round((confidence ?? 0) * 100)}%` }), fixed(confidence, 2)),
+    flags);
+  return make("li", { "data-id": alert.stream_id }, button);
+}
+
+function choose(button, alert) {
+  rows.querySelectorAll("[aria-current]").forEach(other => other.removeAttribute("aria-current"));
+  button.setAttribute("aria-current", "true");
+  reach(button);
+  open(alert, button);
+}
+
+/** One row is reached by Tab, the others by the arrow keys. */
+function reach(button) {
+  rows.querySelectorAll("button[tabindex='0']").forEach(other => { other.tabIndex = -1; });
+  button.tabIndex = 0;
+  button.focus({ preventScroll: false });
+}
+
+function walk(event) {
+  const item = event.target.closest("li");
+  const to = {
+    ArrowDown: item?.nextElementSibling, ArrowUp: item?.previousElementSibling,
+    Home: rows.firstElementChild, End: rows.lastElementChild,
+  }[event.key];
+  if (!to) return;
+  event.preventDefault();
+  reach(to.firstElementChild);
+}
+
+/** What is beside the rows. */
+function tell() {
+  const button = byId("waiting");
+  button.hidden = waiting.length === 0;
+  say(button, `▲ ${plural(waiting.length, "new alert")}: show`);
+  byId("older").hidden = older === null;
+  const isEmpty = isLoaded && shown.length + waiting.length === 0;
+  const isThereMore = isEmpty && older !== null;
+  byId("none").hidden = !isEmpty;
+  const { detector, symbol, min_confidence: least } = filter();
+  const isFiltered = detector || symbol || least;
+  say(byId("none"), isThereMore ? "none of the newest ones fits this filter" : isFiltered ? "no alert fits this filter yet" : emptyReason);
+}
+
+let emptyReason = "no alerts yet: detectors warm up first, each for some minutes of market time";
+
+/** Says why the list may be empty. */
+export function explainEmpty(text) {
+  emptyReason = text;
+  tell();
+}

@@ -1,0 +1,304 @@
+//! The dashboard in a real browser: live numbers, alerts as they come, and the truth all along.
+//!
+//! `cargo xtask screenshots` runs the first of these with a larger market and keeps pictures of it.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    browser::Browser,
+    support::{CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause},
+};
+
+/// Where pictures are kept; without it none is taken.
+const PICTURES: &str = "TICKHOUND_PICTURES";
+
+/// How often everything fails; more for a long look.
+const ROUNDS: &str = "TICKHOUND_OUTAGES";
+
+/// What comes from outside is text, whatever it says. The engine writes symbols in capitals.
+const STRANGE: &str = "<img src=x onerror=alert(1)>";
+
+/// The page may believe the last answer for so long: it asks every second, waits 3.5 s, and the machine is loaded.
+const BELIEVES: Duration = Duration::from_secs(10);
+
+const WORD: &str = "document.getElementById('word').textContent";
+
+/// An engine at work, with ticks, and somebody who looks at its page.
+struct Desk {
+    browser: Browser,
+    host: Host,
+    address: String,
+    project: Project,
+    redis: Redis,
+}
+
+const TOKEN: &str = "a-token-that-nobody-guesses";
+
+impl Desk {
+    fn open(more: &str) -> Option<Self> {
+        let browser = Browser::start()?;
+        let redis = Redis::start_with(&["--appendonly", "yes"]);
+        let project = Project::new(&redis);
+        fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+        project.configure_with("timeout_ms = 1000", more);
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &address)]);
+        host.wait_for_log("page, API and metrics");
+        let mut desk = Self { browser, host, address, project, redis };
+        desk.browser.live_in("Asia/Kolkata");
+        desk.browser.size(1440, 1000);
+        desk.browser.prefer("light");
+        desk.browser.open(&format!("http://{}/", desk.address));
+        // Lost if the page is loaded again.
+        desk.browser.eval("window.opened = 'once'; 0");
+        Some(desk)
+    }
+
+    fn feed(&self, symbols: &str, rate: &str) -> Host {
+        let args = ["feed", "--simulate", "--symbols", symbols, "--rate", rate, "--maxlen", "1000000"];
+        self.project.start(&args)
+    }
+
+    fn start_host(&mut self) {
+        self.host = self.project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &self.address)]);
+    }
+
+    fn word(&mut self) -> String {
+        self.browser.eval(WORD).as_str().unwrap().to_owned()
+    }
+
+    fn becomes(&mut self, word: &str) {
+        self.browser.wait_until(&format!("the page says {word:?}"), &format!("{WORD} === {word:?}"));
+    }
+
+    /// Keeps a picture, if somebody wants it.
+    fn picture(&mut self, name: &str) {
+        if let Some(folder) = env::var_os(PICTURES) {
+            self.browser.point_nowhere();
+            self.browser.eval("new Promise(done => setTimeout(done, 1500))");
+            self.browser.picture(&PathBuf::from(folder).join(format!("{name}.png")));
+        }
+    }
+}
+
+#[test]
+fn a_trader_sees_how_it_goes_and_what_was_found() {
+    let at_large = env::var_os(PICTURES).is_some();
+    // A detector that comes later shall fail on live ticks, not already on what the stream holds.
+    let strange = "[plugins]\nrewarm_s = 0\n[detectors.odd]\nplugin = \"misbehaving\"\nsymbols = [\"<*\"]\n";
+    let Some(mut desk) = Desk::open(strange) else { return };
+    desk.becomes("healthy");
+    desk.browser.wait_until(
+        "an empty list says why",
+        "document.getElementById('none').innerText.includes('no alerts yet: detectors warm up first, in market time: breakout')",
+    );
+
+    let _feed = if at_large { desk.feed("60", "4000") } else { desk.feed("12", "1000") };
+    desk.browser
+        .wait_until("ticks are worked", "/\\d+ ticks\\/s/.test(document.getElementById('figures').textContent)");
+    let worked = "document.querySelector('#tiles dd.quiet').textContent";
+    let before = desk.browser.eval(worked).as_str().unwrap().to_owned();
+    desk.browser.wait_until("numbers are live", &format!("{worked} !== {before:?}"));
+    desk.browser.wait_until("alerts come without a reload", "document.querySelectorAll('#rows li').length > 3");
+    let newest = "document.querySelector('#rows li').dataset.id";
+    let before = desk.browser.eval(newest).as_str().unwrap().to_owned();
+    desk.browser.wait_until("further ones come on top", &format!("{newest} > {before:?}"));
+
+    let tick = [("symbol", STRANGE), ("last_price", "101.5"), ("exchange_timestamp", "1762150000")];
+    for _ in 0..2 {
+        let _: String = redis::cmd("XADD").arg(STREAM).arg("*").arg(&tick).query(&mut desk.redis.connect()).unwrap();
+    }
+    desk.browser.write("#filter [name=symbol]", STRANGE);
+    desk.browser.wait_until(
+        "a strange symbol is text",
+        &format!(
+            "[...document.querySelectorAll('#rows .symbol')].some(cell => cell.textContent === {:?})",
+            STRANGE.to_uppercase()
+        ),
+    );
+    assert_eq!(desk.browser.eval("document.querySelectorAll('img').length"), 0);
+    desk.browser.click("#filter [type=reset]");
+
+    desk.browser.eval(
+        "const choice = document.querySelector('#filter [name=detector]'); choice.value = 'breakout'; \
+         choice.dispatchEvent(new Event('input', { bubbles: true }))",
+    );
+    let all_are_breakouts = "(rows => rows.length > 0 && rows.every(row => row.querySelector('.dot').textContent === 'breakout'))\
+                             ([...document.querySelectorAll('#rows li')])";
+    desk.browser.wait_until("only what fits the filter is there", all_are_breakouts);
+    assert_eq!(desk.browser.eval("location.search"), "?detector=breakout");
+
+    desk.browser.click("#rows button");
+    desk.browser.wait_until(
+        "the price is there",
+        "/^\\d+ prices/.test(document.getElementById('alert-chart-note').textContent)",
+    );
+    let chart = "echarts.getInstanceByDom(document.getElementById('alert-chart')).getOption().series";
+    assert!(desk.browser.eval(&format!("{chart}[0].data.length")).as_u64().unwrap() > 1);
+    assert!(desk.browser.eval(&format!("{chart}.slice(1).flatMap(one => one.data).length")).as_u64().unwrap() > 0);
+    assert!(desk.browser.eval("document.querySelectorAll('#alert table tr').length").as_u64().unwrap() > 2);
+    desk.browser.press("Escape");
+    assert_eq!(desk.browser.eval("document.getElementById('alert').hidden"), true);
+    assert_eq!(desk.browser.eval("document.activeElement.className"), "row");
+    assert_eq!(desk.browser.eval("window.opened"), "once");
+
+    // A filter is in the address: what somebody else opens is what was seen here.
+    let address = desk.browser.eval("location.href");
+    desk.browser.open(address.as_str().unwrap());
+    desk.browser.wait_until("a reload keeps the filter", all_are_breakouts);
+    desk.browser.click("#filter [type=reset]");
+    desk.browser.wait_until(
+        "and clearing it clears the address, and brings all back",
+        "location.search === '' && document.querySelectorAll('#rows li').length > 3",
+    );
+
+    if at_large {
+        // So that there is a course to be seen.
+        desk.browser.eval("new Promise(done => setTimeout(done, 40e3))");
+        desk.browser.eval("new Promise(done => setTimeout(done, 40e3))");
+        desk.becomes("healthy");
+    }
+    desk.picture("dashboard");
+    desk.browser.prefer("dark");
+    desk.picture("dashboard-dark");
+    desk.browser.click("#rows li:nth-child(3) button");
+    desk.browser
+        .wait_until("another price", "/^\\d+ prices/.test(document.getElementById('alert-chart-note').textContent)");
+    desk.picture("dashboard-alert");
+    desk.browser.press("Escape");
+    desk.browser.prefer("light");
+
+    desk.browser.size(390, 844);
+    desk.picture("dashboard-phone");
+    let width = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)";
+    assert_eq!(desk.browser.eval(width), 390, "nothing to scroll sideways on a phone");
+    desk.browser.click("#rows button");
+    desk.browser.wait_until(
+        "the price on a phone",
+        "/^\\d+ prices/.test(document.getElementById('alert-chart-note').textContent)",
+    );
+    assert_eq!(desk.browser.eval(width), 390);
+    assert_eq!(desk.browser.eval("document.getElementById('alert').scrollWidth <= 390"), true);
+    desk.browser.press("Escape");
+    desk.browser.size(1440, 1000);
+
+    desk.project.configure_with(
+        "timeout_ms = 1000",
+        &format!("{strange}[detectors.new]\nplugin = \"misbehaving\"\nparams = {{ how = \"panic\", at = 100 }}\n"),
+    );
+    desk.becomes("degraded");
+    desk.browser.wait_until(
+        "and why",
+        "document.getElementById('reason').textContent.includes('detector new is in quarantine')",
+    );
+    desk.browser
+        .wait_until("with what it said", "document.getElementById('notes').textContent.includes('is too much for me')");
+    desk.picture("dashboard-degraded");
+    desk.project.configure_with("timeout_ms = 1000", strange);
+    desk.becomes("healthy");
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_that_wants_a_token_is_given_it_once() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    desk.host.kill();
+    let variables = [("TICKHOUND_SERVER__LISTEN", desk.address.as_str()), ("TICKHOUND_SERVER__TOKEN", TOKEN)];
+    desk.host = desk.project.start_with(&["run"], &variables);
+    let is_asked = "document.getElementById('token').open";
+    desk.browser.wait_until("the page asks for it", is_asked);
+    desk.becomes("waiting for a token");
+    desk.browser.write("#token input", "a-token-that-is-not-right");
+    desk.browser.click("#token button");
+    desk.browser.wait_until(
+        "a wrong one is said to be wrong",
+        &format!("{is_asked} && document.getElementById('token-why').textContent.includes('not the right one')"),
+    );
+    desk.browser.write("#token input", TOKEN);
+    desk.browser.click("#token button");
+    desk.becomes("healthy");
+    desk.browser.wait_until("alerts are followed with it", "document.getElementById('live').textContent === 'live'");
+    let address = format!("http://{}/", desk.address);
+    desk.browser.open(&address);
+    desk.becomes("healthy");
+    assert_eq!(desk.browser.eval(is_asked), false, "kept as long as the tab");
+
+    desk.browser.eval("sessionStorage.clear(); 0");
+    desk.browser.open("about:blank");
+    desk.browser.open(&format!("{address}#token={TOKEN}"));
+    desk.becomes("healthy");
+    assert_eq!(desk.browser.eval("location.href"), address, "it does not stay in the address");
+    // What was asked while the host was away, or without the right token, failed.
+    let complaints = desk.browser.complaints();
+    let other: Vec<&String> = complaints.iter().filter(|told| !told.contains("Failed to load resource")).collect();
+    assert!(other.is_empty(), "{other:#?}");
+}
+
+/// Host and server die and hang in turn, while the page is looked at and Redis is asked beside it.
+#[test]
+fn the_page_tells_the_truth_in_outages() {
+    let rounds = env::var(ROUNDS).map_or(1, |rounds| rounds.parse::<u32>().unwrap());
+    let Some(mut desk) = Desk::open("") else { return };
+    let mut feed = desk.feed("12", "400");
+    for round in 0..rounds {
+        for (outage, begin, end) in OUTAGES {
+            desk.becomes("healthy");
+            let committed = desk.redis.totals().get("entries").copied();
+            let began = Instant::now();
+            begin(&mut desk);
+            let mut told: Option<(Duration, String)> = None;
+            // Long enough to see it change its mind.
+            while told.as_ref().is_none_or(|(at, _)| began.elapsed() < *at + Duration::from_secs(5)) {
+                let word = desk.word();
+                if word == "healthy" {
+                    assert!(told.is_none(), "{outage}: healthy again after {told:?}, and nothing was mended");
+                    assert!(began.elapsed() < BELIEVES, "{outage}: still healthy after {:?}", began.elapsed());
+                } else if told.is_none() {
+                    told = Some((began.elapsed(), desk.browser.text("#verdict")));
+                }
+                pause();
+            }
+            let (after, text) = told.unwrap();
+            let mended = Instant::now();
+            end(&mut desk);
+            // A feed ends when its server is gone.
+            if outage.contains("redis") {
+                feed = desk.feed("12", "400");
+            }
+            desk.becomes("healthy");
+            let again = mended.elapsed();
+            desk.browser.wait_until(
+                "ticks are worked again",
+                "/\\d ticks\\/s/.test(document.getElementById('figures').textContent)",
+            );
+            let since = desk.redis.totals().get("entries").copied();
+            assert!(since > committed, "{outage}: it says that ticks are worked, and Redis {committed:?}, {since:?}");
+            println!(
+                "round {round}, {outage}: told after {after:?} ({}), healthy {again:?} after the end",
+                text.replace('\n', " ")
+            );
+        }
+    }
+    drop(feed);
+    assert_eq!(desk.browser.eval("window.opened"), "once");
+    let complaints = desk.browser.complaints();
+    let other: Vec<&String> = complaints.iter().filter(|told| !told.contains("Failed to load resource")).collect();
+    assert!(other.is_empty(), "{other:#?}");
+    assert!(desk.redis.totals().contains_key("entries"), "{CHECKPOINT}");
+}
+
+/// What happens, how it begins, how it ends.
+type Outage = (&'static str, fn(&mut Desk), fn(&mut Desk));
+
+const OUTAGES: [Outage; 4] = [
+    ("the host is killed", |desk| desk.host.kill(), |desk| desk.start_host()),
+    ("the host hangs", |desk| desk.host.signal("STOP"), |desk| desk.host.signal("CONT")),
+    ("redis is killed", |desk| desk.redis.kill(), |desk| desk.redis.restart()),
+    ("redis hangs", |desk| desk.redis.signal("STOP"), |desk| desk.redis.signal("CONT")),
+];
