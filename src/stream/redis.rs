@@ -39,8 +39,8 @@ pub use self::{
     dead::{DeadLetters, Letter, Moved},
     history::RedisHistory,
     keys::Keys,
-    reported::{Reported, alerts_of},
-    survey::{SavedState, Survey, survey},
+    reported::{AlertsReader, Kept, News, Reported, alerts_of},
+    survey::{SavedState, Survey, Surveyor, survey},
 };
 use self::{
     lease::Lease,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod alerts;
 mod chaos;
 mod cli;
 mod dead;
@@ -19,4 +20,6 @@ mod replay;
 mod shadow;
 mod support;
 mod swaps;
+mod terminal;
 mod tls;
+mod top;
