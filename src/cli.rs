@@ -3,6 +3,7 @@
 //! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr,
 //! 2 = wrong usage. `status` and `doctor` have their own, in their help.
 
+mod alerts;
 mod author;
 mod background;
 mod bench;
@@ -23,6 +24,8 @@ mod shadow;
 mod status;
 mod stop;
 mod test;
+mod text;
+mod top;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -82,6 +85,10 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// How the stream, its group and the host are doing.
     Status(status::StatusArgs),
+    /// The same at a glance, full-screen: verdict, throughput, consumers, detectors, alerts as they come.
+    Top(top::TopArgs),
+    /// The alerts that were raised, and those to come.
+    Alerts(alerts::AlertsArgs),
     /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
     Check(check::CheckArgs),
     /// Look for whatever may hurt: server, stream, group, machine, plugins; each finding with its cure.
@@ -140,6 +147,8 @@ impl Cli {
             }
             Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
             Command::Status(args) => status::run(args, &load()?),
+            Command::Top(args) => top::run(args, &load()?),
+            Command::Alerts(args) => alerts::run(args, &load()?),
             Command::Check(args) => check::run(args, &load()?),
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
@@ -171,6 +180,8 @@ impl Cli {
         let (runs, level) = match &self.command {
             Command::Run(args) => (!args.background, if args.background { "warn" } else { "info" }),
             Command::Demo(args) => (!args.json, "info"),
+            // It has the whole screen to itself.
+            Command::Top(_) => (false, "off"),
             _ => (false, "warn"),
         };
         match runs {
@@ -241,4 +252,32 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("failed to start the async runtime")
+}
+
+/// Ready once the command is told to end: Ctrl-C, SIGTERM, or the end of its terminal.
+fn told_to_stop() -> Result<impl Future<Output = ()>> {
+    use anyhow::Context;
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).context("failed to listen for signals");
+    let (mut interrupt, mut terminate, mut hang_up) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+/// Ready once nobody reads our output any more, as with `| head`. A file is always read.
+async fn output_closed() {
+    use std::os::fd::AsFd;
+    use tokio::{io::Interest, net::unix::pipe::Sender};
+    let pipe = std::io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    // What can't be waited for, such as a file, does not close.
+    let Ok(pipe) = pipe else { return std::future::pending().await };
+    if pipe.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
+    }
 }

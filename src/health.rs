@@ -4,12 +4,14 @@
 //! ago the last commit was. `idle`, `pending` and `lag` as Redis reports them
 //! are told, but not judged by: a quiet market makes every one of them look bad.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::{
     config::Config,
     receipt::Receipt,
-    stream::redis::{Survey, survey},
+    stream::redis::{Survey, Surveyor},
 };
 
 /// With work waiting and no commit for this long, something is stuck.
@@ -54,6 +56,20 @@ pub struct Report {
     pub survey: Option<Survey>,
     /// Every consumer of the group.
     pub consumers: Vec<ConsumerReport>,
+    /// What has been read, and what of it is done; `None` if the server can't be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// Entries over the life of the group, by the names that worker counters have in the log.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Work {
+    /// Read, and given to workers.
+    pub submitted: u64,
+    /// Worked and committed.
+    pub completed: u64,
+    /// Between the two: what our consumer has read and not acknowledged.
+    pub backlog: u64,
 }
 
 /// A consumer of the group.
@@ -72,16 +88,18 @@ pub struct ConsumerReport {
 impl Report {
     /// Asks the server.
     pub async fn ask(config: &Config) -> Self {
-        match survey(&config.stream, &config.alerts).await {
-            Ok(survey) => Self::judge(config, survey),
-            Err(error) => Self {
-                verdict: Verdict::Unreachable,
-                reason: format!("redis at {}: {error}", config.stream.address()),
-                stream: config.stream.key.clone(),
-                group: config.stream.group.clone(),
-                survey: None,
-                consumers: Vec::new(),
-            },
+        Watch::new(config).look().await.0
+    }
+
+    fn unreachable(config: &Config, error: &anyhow::Error) -> Self {
+        Self {
+            verdict: Verdict::Unreachable,
+            reason: format!("redis at {}: {error}", config.stream.address()),
+            stream: config.stream.key.clone(),
+            group: config.stream.group.clone(),
+            survey: None,
+            consumers: Vec::new(),
+            work: None,
         }
     }
 
@@ -94,7 +112,77 @@ impl Report {
             (verdict, reason) = (Verdict::Degraded, worse);
         }
         let (stream, group) = (config.stream.key.clone(), config.stream.group.clone());
-        Self { verdict, reason, stream, group, survey: Some(survey), consumers }
+        let work = Some(Work::of(&survey, &config.stream.consumer));
+        Self { verdict, reason, stream, group, survey: Some(survey), consumers, work }
+    }
+}
+
+/// How fast it went between two looks.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pace {
+    /// Time between the two.
+    pub seconds: f64,
+    /// Entries worked and committed.
+    pub entries_per_s: f64,
+    /// Entries that came in; `None` if the server does not tell.
+    pub added_per_s: Option<f64>,
+    /// Alerts published.
+    pub alerts_per_s: f64,
+}
+
+/// Looks again and again: over one connection for as long as it holds, and with the pace in between.
+pub struct Watch {
+    config: Config,
+    surveyor: Option<Surveyor>,
+    /// When the last look that found something was, and what had been worked, added and raised by then.
+    before: Option<(Instant, u64, Option<u64>, u64)>,
+}
+
+impl Watch {
+    /// Prepares, without connecting.
+    pub fn new(config: &Config) -> Self {
+        Self { config: config.clone(), surveyor: None, before: None }
+    }
+
+    /// Looks now; the pace is known from the second look on.
+    pub async fn look(&mut self) -> (Report, Option<Pace>) {
+        let surveyor = match &mut self.surveyor {
+            Some(surveyor) => surveyor,
+            none => match Surveyor::new(&self.config.stream, &self.config.alerts) {
+                Ok(surveyor) => none.insert(surveyor),
+                Err(error) => return (Report::unreachable(&self.config, &error), None),
+            },
+        };
+        let report = match surveyor.look().await {
+            Ok(survey) => Report::judge(&self.config, survey),
+            Err(error) => Report::unreachable(&self.config, &error),
+        };
+        let Some(survey) = &report.survey else { return (report, None) };
+        let now = (Instant::now(), survey.totals.entries, survey.added, survey.totals.alerts);
+        let pace = self.before.replace(now).and_then(|before| Pace::between(before, now));
+        (report, pace)
+    }
+}
+
+impl Pace {
+    /// `None` if there were more before: the server has gone back, or the group was made anew.
+    fn between(before: (Instant, u64, Option<u64>, u64), now: (Instant, u64, Option<u64>, u64)) -> Option<Self> {
+        let seconds = now.0.duration_since(before.0).as_secs_f64();
+        let rate = |before: u64, now: u64| Some(now.checked_sub(before)? as f64 / seconds);
+        Some(Self {
+            seconds,
+            entries_per_s: rate(before.1, now.1)?,
+            added_per_s: before.2.zip(now.2).and_then(|(before, now)| rate(before, now)),
+            alerts_per_s: rate(before.3, now.3)?,
+        })
+    }
+}
+
+impl Work {
+    fn of(survey: &Survey, ours: &str) -> Self {
+        let completed = survey.totals.entries.saturating_sub(survey.totals.lost);
+        let backlog = survey.consumers.iter().find(|(name, ..)| name == ours).map_or(0, |(_, pending, _)| *pending);
+        Self { submitted: completed + backlog, completed, backlog }
     }
 }
 

@@ -38,8 +38,13 @@ impl Alert {
 
     /// What a person greps the log for.
     pub fn to_log_line(&self) -> String {
-        format!("✅ [{}] {} - DETECTED: {:.2} confidence", self.detector.to_uppercase(), self.symbol, self.confidence)
+        log_line(&self.detector, &self.symbol, self.confidence)
     }
+}
+
+/// As [`Alert::to_log_line`], of an alert that is not at hand as a whole.
+pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
+    format!("✅ [{}] {symbol} - DETECTED: {confidence:.2} confidence", detector.to_uppercase())
 }
 
 /// Of the fields of an alert those that it has however it is delivered: all but `lag_ms`, `recovered`, `stale`.

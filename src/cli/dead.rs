@@ -111,13 +111,9 @@ pub(super) fn run(args: &DeadArgs, loaded: &Loaded) -> Result<ExitCode> {
     });
     match done {
         // `tickhound dead list | head` has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if super::text::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         done => done,
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Whether `letter` is one that was asked for.

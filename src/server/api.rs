@@ -129,6 +129,7 @@ impl App {
             group: stream.group.clone(),
             survey: None,
             consumers: Vec::new(),
+            work: None,
         }
     }
 

@@ -56,8 +56,8 @@ pub use self::{
     dead::{DeadLetters, Letter, Moved},
     history::RedisHistory,
     keys::Keys,
-    reported::{Reported, alerts_of},
-    survey::{SavedState, Survey, survey},
+    reported::{AlertsReader, Kept, News, Reported, alerts_of},
+    survey::{SavedState, Survey, Surveyor, survey},
 };
 use super::{Acquire, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose};
 use crate::{

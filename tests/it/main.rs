@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod alerts;
 mod browser;
 mod chaos;
 mod cli;
@@ -25,4 +26,6 @@ mod service;
 mod shadow;
 mod support;
 mod swaps;
+mod terminal;
 mod tls;
+mod top;

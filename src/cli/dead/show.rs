@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{PAGE, matches};
 use crate::{
+    cli::text::{printable, zone},
     config::Loaded,
     event::EntryId,
     publish::raw_fields,
@@ -64,7 +65,7 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
-    let zone = zone(loaded);
+    let zone = zone(&loaded.config);
     let total = dead.count().await?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let (mut rows, mut shown, mut before) = (Vec::new(), 0, None);
@@ -109,7 +110,7 @@ pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loade
 }
 
 pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
-    let zone = zone(loaded);
+    let zone = zone(&loaded.config);
     let mut missing = false;
     for (number, id) in args.ids.iter().enumerate() {
         let Some(letter) = dead.get(*id).await? else {
@@ -128,11 +129,6 @@ pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loade
         out.write_all(whole(&letter, &zone).as_bytes())?;
     }
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Times are shown as the market has them.
-fn zone(loaded: &Loaded) -> TimeZone {
-    TimeZone::get(&loaded.config.input.timezone).unwrap_or(TimeZone::UTC)
 }
 
 fn time(id: EntryId, zone: &TimeZone, format: &str) -> String {
@@ -193,18 +189,6 @@ fn cut(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// Without what would move a terminal's cursor or colour it.
-fn printable(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
-        }
-    }
-    plain
 }
 
 fn whole(letter: &Letter, zone: &TimeZone) -> String {
@@ -315,8 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_a_terminal_is_escaped() {
-        assert_eq!(printable("a\u{1b}[2J é"), "a\\u{1b}[2J é");
+    fn what_is_too_long_is_cut() {
         assert_eq!(cut("abcdef", 4), "abc…");
     }
 

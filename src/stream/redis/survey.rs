@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncCommands, RedisResult, Value,
+    AsyncCommands, Client, RedisResult, Value,
     aio::MultiplexedConnection,
     cmd,
     streams::{StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingReply},
 };
 
-use super::{Keys, client, connect, explain, reply::Checkpoint};
+use super::{
+    Keys, client, connect, explain,
+    reply::{self, Checkpoint},
+};
 use crate::{
     checkpoint::{Boundary, CHUNKS},
     config::{AlertsConfig, StreamConfig},
@@ -29,6 +32,11 @@ pub struct Survey {
     pub pending: u64,
     /// Entries not delivered, by the server's own count, which trimming and deleting make wrong.
     pub lag: Option<u64>,
+    /// Entries ever added to the stream; servers before 7.0 don't tell.
+    pub added: Option<u64>,
+    /// Entries that are not worked yet, pending ones included: by place in the stream where that is known,
+    /// which trimming does not make wrong.
+    pub waiting: Option<u64>,
     /// Name, pending entries and idle time (ms) of each consumer of the group.
     pub consumers: Vec<(String, u64, u64)>,
     /// Who holds the lease.
@@ -75,12 +83,52 @@ pub struct SavedState {
 /// # Errors
 /// A sentence on why the server can't be asked.
 pub async fn survey(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Survey> {
-    let client = client(config)?;
-    let look = async {
-        let mut connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
-        look(&mut connection, config, alerts).await
-    };
-    look.await.map_err(|error| anyhow::anyhow!(explain(&error)))
+    Surveyor::new(config, alerts)?.look().await
+}
+
+/// Looks at a partition again and again, over one connection for as long as that holds.
+pub struct Surveyor {
+    client: Client,
+    config: StreamConfig,
+    alerts: AlertsConfig,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Surveyor {
+    /// Prepares, without connecting.
+    ///
+    /// # Errors
+    /// When the URL is none that can be used.
+    pub fn new(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Self> {
+        let client = client(config)?;
+        Ok(Self { client, config: config.clone(), alerts: alerts.clone(), connection: None })
+    }
+
+    /// Looks now.
+    ///
+    /// # Errors
+    /// A sentence on why the server can't be asked.
+    pub async fn look(&mut self) -> anyhow::Result<Survey> {
+        if let Some(mut connection) = self.connection.take() {
+            match look(&mut connection, &self.config, &self.alerts).await {
+                Ok(survey) => {
+                    self.connection = Some(connection);
+                    return Ok(survey);
+                }
+                // A server that hangs would keep us waiting once more; one that was restarted is there again.
+                Err(error) if error.is_timeout() => return Err(anyhow::anyhow!(explain(&error))),
+                Err(_) => {}
+            }
+        }
+        let first = async {
+            let mut connection = connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await?;
+            let survey = look(&mut connection, &self.config, &self.alerts).await?;
+            RedisResult::Ok((connection, survey))
+        };
+        let (connection, survey) = first.await.map_err(|error| anyhow::anyhow!(explain(&error)))?;
+        self.connection = Some(connection);
+        Ok(survey)
+    }
 }
 
 async fn look(
@@ -112,7 +160,9 @@ async fn look(
     if !exists {
         return Ok(survey);
     }
-    let stream: StreamInfoStreamReply = connection.xinfo_stream(&config.key).await?;
+    let info: Value = cmd("XINFO").arg("STREAM").arg(&config.key).query_async(connection).await?;
+    survey.added = reply::extent(&info, true).map(|extent| extent.added);
+    let stream: StreamInfoStreamReply = redis::from_redis_value(info)?;
     let groups: StreamInfoGroupsReply = connection.xinfo_groups(&config.key).await?;
     let Some(group) = groups.groups.iter().find(|group| group.name == config.group) else { return Ok(survey) };
     survey.group_exists = true;
@@ -130,8 +180,12 @@ async fn look(
         let after = format!("({delivered}");
         let next: Value =
             cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
-        oldest = super::reply::first_id(&next);
+        oldest = reply::first_id(&next);
     }
+    survey.waiting = match (survey.added, checkpoint.index) {
+        (Some(added), Some(worked)) => Some(added.saturating_sub(worked).min(survey.length).max(survey.pending)),
+        _ => survey.lag.map(|lag| lag + survey.pending),
+    };
     // Work waits since it arrived, or since the last commit showed that it was being got at.
     survey.behind_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis));
     survey.waiting_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis.max(checkpoint.at_ms)));

@@ -1,0 +1,150 @@
+//! What several commands print alike: spans of time, counts, alerts, and text that leaves the terminal alone.
+
+use std::{fmt::Write as _, io};
+
+use jiff::{Timestamp, tz::TimeZone};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::{config::Config, publish::log_line, stream::redis::Kept};
+
+/// Times are shown as the market has them.
+pub(super) fn zone(config: &Config) -> TimeZone {
+    TimeZone::get(&config.input.timezone).unwrap_or(TimeZone::UTC)
+}
+
+/// Without what would move a terminal's cursor or colour it.
+pub(super) fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Exactly so many columns of a terminal: cut, with a sign that it was, or filled up.
+pub(super) fn fit(text: &str, columns: usize) -> String {
+    let mut fitted = text.to_owned();
+    if text.width() > columns {
+        let mut left = columns.saturating_sub(1);
+        let fits = |c: &char| {
+            let width = c.width().unwrap_or(0);
+            let fits = width <= left;
+            left -= if fits { width } else { left };
+            fits
+        };
+        fitted = text.chars().take_while(fits).chain((columns > 0).then_some('…')).collect();
+    }
+    let missing = columns.saturating_sub(fitted.width());
+    fitted.extend(std::iter::repeat_n(' ', missing));
+    fitted
+}
+
+/// `4.2s`, `12m 05s`, `3h 40m`, `2d 5h`: as exact as a person wants it.
+pub(super) fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..100 => format!("{:.1}s", ms as f64 / 1000.0),
+        100..6000 => format!("{}m {:02}s", s / 60, s % 60),
+        6000..172_800 => format!("{}h {:02}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d {}h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+/// `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Event time of an alert, as `format` wants it.
+pub(super) fn event_time(alert: &Kept, zone: &TimeZone, format: &str) -> String {
+    let instant = alert.number::<i128>("time").and_then(|ns| Timestamp::from_nanosecond(ns).ok());
+    instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
+}
+
+/// The line that the log has of an alert.
+pub(super) fn detected(alert: &Kept) -> String {
+    let confidence = alert.number("confidence").unwrap_or(0.0);
+    printable(&log_line(alert.field("detector"), alert.field("symbol"), confidence))
+}
+
+/// [`detected`] with its time in front, and the rest that one asks for first behind it.
+pub(super) fn alert_line(alert: &Kept, zone: &TimeZone) -> String {
+    let mut line = format!("{}  {}", event_time(alert, zone, "%Y-%m-%d %H:%M:%S%.3f"), detected(alert));
+    let direction = alert.field("direction");
+    if matches!(direction, "up" | "down") {
+        let _ = write!(line, ", {direction}");
+    }
+    if let Some(price) = alert.number::<f64>("price") {
+        let _ = write!(line, ", at {price}");
+    }
+    if alert.is("stale") {
+        let _ = write!(line, ", {} late", span(alert.number("lag_ms").unwrap_or(0)));
+    }
+    if let Some(shadow_of) = Some(alert.field("shadow_of")).filter(|name| !name.is_empty()) {
+        let _ = write!(line, ", shadow of {}", printable(shadow_of));
+    }
+    line
+}
+
+/// Whether who reads our output has seen enough, as `head` has.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EntryId;
+
+    #[test]
+    fn what_moves_a_terminal_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2J é"), "a\\u{1b}[2J é");
+    }
+
+    #[test]
+    fn a_cell_has_its_width_whatever_is_in_it() {
+        assert_eq!([fit("abc", 5), fit("abcdef", 4), fit("abc", 0)], ["abc  ", "abc…", ""]);
+        assert_eq!([fit("✅✅✅", 5), fit("✅✅✅", 4), fit("✅", 1)], ["✅✅…", "✅… ", "…"]);
+    }
+
+    #[test]
+    fn spans_and_counts_are_short() {
+        let spans = [0, 4_230, 99_900, 100_000, 725_000, 13_200_000, 190_800_000].map(span);
+        assert_eq!(spans, ["0.0s", "4.2s", "99.9s", "1m 40s", "12m 05s", "3h 40m", "2d 5h"]);
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn an_alert_is_a_line_with_its_time_and_price() {
+        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        let mut alert = Kept { at: EntryId::ZERO, fields: Vec::new() };
+        let fields = [
+            ("detector", "breakout"),
+            ("symbol", "NIFTY25NOV25750PE"),
+            ("time", "1763958315250000000"),
+            ("price", "101.05"),
+            ("confidence", "0.9473"),
+            ("direction", "up"),
+            ("stale", "1"),
+            ("lag_ms", "725000"),
+        ];
+        alert.fields = fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        assert_eq!(
+            alert_line(&alert, &zone),
+            "2025-11-24 09:55:15.250  ✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.95 confidence, up, at 101.05, 12m 05s late"
+        );
+        alert.fields.truncate(2);
+        assert_eq!(alert_line(&alert, &zone), "-  ✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.00 confidence");
+    }
+}

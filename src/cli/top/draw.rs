@@ -1,0 +1,428 @@
+//! The screen as a whole: what goes where at which size.
+//!
+//! What holds: at any size nothing panics; at 80x24 there are the verdict, the key numbers, two curves,
+//! consumers, detectors and five alerts. What does not fit is counted, not silently left out.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::Style,
+    text::{Line, Span},
+    widgets::{Block, Clear, Paragraph, RenderDirection, Sparkline, Wrap},
+};
+use unicode_width::UnicodeWidthStr;
+
+use super::{alerts, look::Sample, state::State, tables};
+use crate::{
+    cli::text::{fit, grouped, printable, span},
+    health::{Report, Verdict},
+};
+
+/// Older than this, what is shown is marked with its age.
+const OLD: Duration = Duration::from_millis(2500);
+
+/// Rows that alerts get before anything else grows: a title and five of them.
+const ALERTS_MIN: u16 = 6;
+
+/// From so many columns on there is a third curve, and evidence stands beside the alerts.
+pub(super) const WIDE: u16 = 110;
+
+const KEYS: &str = "\
+q, Ctrl-C      quit
+↑ ↓, k j       select an alert; its evidence is shown
+PgUp PgDn      … a page on; Home, End: newest, oldest
+Esc            no selection; then no filter
+/              filter alerts by detector or symbol: a part of
+               the name, or a pattern with * and ?
+p, space       pause; alerts that come meanwhile are shown after
+s              sort detectors: name, cost, faults
+Ctrl-L         draw everything anew
+Ctrl-Z         leave for a while; `fg` comes back
+
+worked: entries whose work is committed.  waiting: entries that
+are not.  late: the tick was old when it was worked (stale).";
+
+pub(super) fn draw(frame: &mut Frame, state: &mut State) {
+    let area = frame.area();
+    let report = state.look.known.as_ref().map(|(report, _)| report.clone());
+    let verdict = verdict(state, area.width);
+    let notices = report.as_ref().map_or_else(Vec::new, |report| notices(report, state));
+    let curve_rows = match area.height {
+        0..20 => 1,
+        20..34 => 2,
+        _ => 4,
+    };
+    // Where there is little room, the verdict and the alerts stay.
+    let rows = |wanted: u16, from: u16| if area.height >= from { wanted } else { 0 };
+    let above =
+        [rows(1, 3), verdict.len() as u16, rows(notices.len() as u16, 20), rows(2, 8), rows(1 + curve_rows, 14)];
+    let footer = rows(1, 5);
+    let left = area.height.saturating_sub(above.iter().sum::<u16>() + footer);
+    let tables_wanted = report.as_ref().map_or(0, |report| tables::rows(report));
+    let tables_rows = tables_wanted.min(left.saturating_sub(ALERTS_MIN));
+    let [title, judged, noticed, numbers, curves, tables, alerts, keys] = Layout::vertical([
+        Constraint::Length(above[0]),
+        Constraint::Length(above[1]),
+        Constraint::Length(above[2]),
+        Constraint::Length(above[3]),
+        Constraint::Length(above[4]),
+        Constraint::Length(tables_rows),
+        Constraint::Min(0),
+        Constraint::Length(footer),
+    ])
+    .areas(area);
+
+    draw_title(frame, title, state);
+    frame.render_widget(Paragraph::new(verdict), judged);
+    frame.render_widget(Paragraph::new(notices), noticed);
+    if let Some(report) = &report {
+        frame.render_widget(Paragraph::new(self::numbers(report, state, usize::from(area.width))), numbers);
+    }
+    draw_curves(frame, curves, state);
+    alerts::draw(frame, tables, alerts, state, |frame, area, state| {
+        if let Some(report) = &report {
+            tables::draw(frame, area, report, state);
+        }
+    });
+    frame.render_widget(Paragraph::new(footer_line(state)), keys);
+    if state.help {
+        draw_help(frame, area);
+    }
+}
+
+fn draw_title(frame: &mut Frame, area: Rect, state: &State) {
+    let now = Timestamp::now().to_zoned_datetime(state.zone.clone()).strftime("%H:%M:%S %Z").to_string();
+    let left = format!(" tickhound top  {} · {}", printable(&state.stream), printable(&state.group));
+    let right = match state.paused {
+        Some(since) => format!(" PAUSED for {}, p goes on  {now} ", span(since.elapsed().as_millis() as u64)),
+        None => format!(" {now} "),
+    };
+    let room = usize::from(area.width).saturating_sub(right.width());
+    let title = format!("{}{right}", fit(&left, room));
+    frame.render_widget(Paragraph::new(title).style(state.paint.bar()), area);
+}
+
+/// The verdict in words; and how old it is, if it is old.
+fn verdict(state: &State, width: u16) -> Vec<Line<'static>> {
+    let known = state.look.known.as_ref();
+    let age = known.map(|(_, at)| at.elapsed());
+    if let Some((reason, since)) = &state.look.problem {
+        let (mark, style) = state.paint.verdict(Verdict::Unreachable);
+        let mut lines = wrapped(&format!("{mark}: {}", printable(reason)), width, 2, style.patch(state.paint.bold()));
+        let old = age.map_or_else(String::new, |age| format!("; what follows is {} old", span(age.as_millis() as u64)));
+        let since = span(since.elapsed().as_millis() as u64);
+        lines.push(Line::styled(format!("  for {since}, trying again every second{old}"), style));
+        return lines;
+    }
+    let Some((report, at)) = known else { return vec![Line::from("… looking")] };
+    let (mark, style) = state.paint.verdict(report.verdict);
+    let mut text = format!("{mark}: {}", printable(&report.reason));
+    if at.elapsed() > OLD && !state.is_paused() {
+        text.push_str(&format!("  ({} ago; redis takes its time)", span(at.elapsed().as_millis() as u64)));
+    }
+    wrapped(&text, width, 2, style.patch(state.paint.bold()))
+}
+
+/// At most so many lines.
+fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'static>> {
+    let width = usize::from(width);
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("it begins with one");
+        let apart = usize::from(!line.is_empty());
+        if line.width() + apart + word.width() <= width || line.is_empty() || lines.len() == most {
+            let line = lines.last_mut().expect("it begins with one");
+            line.extend(std::iter::repeat_n(' ', apart));
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.into_iter().map(|line| Line::styled(fit(&line, width), style)).collect()
+}
+
+/// What is neither verdict nor number, and should be seen.
+fn notices(report: &Report, state: &State) -> Vec<Line<'static>> {
+    let mut notices = Vec::new();
+    let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
+    if let Some(receipt) = receipt {
+        if !receipt.warming.is_empty() {
+            notices.push(format!("… being shown the stream's past first: {}", receipt.warming.join(", ")));
+        }
+        if !receipt.needs_restart.is_empty() {
+            notices.push(format!("⚠ needs a restart: {}", receipt.needs_restart.join(", ")));
+        }
+    }
+    if state.missed > 0 {
+        notices.push(format!("⚠ at least {} alerts were trimmed before they could be shown", grouped(state.missed)));
+    }
+    notices.iter().map(|notice| Line::styled(printable(notice), state.paint.warn())).collect()
+}
+
+fn numbers(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
+    let Some(survey) = &report.survey else { return Vec::new() };
+    let owner = survey.owner.as_ref().map_or_else(|| "no host".to_owned(), |owner| format!("host {owner}"));
+    let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
+    let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
+    let generation = receipt.map_or_else(String::new, |receipt| {
+        let since = span(tables::now_ms().saturating_sub(receipt.since_ms));
+        format!(" · generation {}, {since}", receipt.generation)
+    });
+    let first = format!("{}, epoch {} · committed {committed}{generation}", printable(&owner), survey.epoch);
+    let totals = survey.totals;
+    let alerts = state.look.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
+    let mut second = format!("worked {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
+    let counts = [("dead", totals.dead), ("lost", totals.lost), ("held back", totals.held_back)];
+    for (name, count) in counts {
+        second.push_str(&format!(" · {name} {}", grouped(count)));
+    }
+    if let Some(work) = &report.work {
+        second.push_str(&format!(" · backlog {}", grouped(work.backlog)));
+    }
+    [first, second].iter().map(|line| Line::from(fit(line, width))).collect()
+}
+
+fn draw_curves(frame: &mut Frame, area: Rect, state: &State) {
+    let now = state.look.samples.back().copied().unwrap_or_default();
+    let number = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), grouped);
+    let come_in = state.look.pace.and_then(|pace| pace.added_per_s);
+    let come_in = come_in.map_or_else(String::new, |rate| format!(", {}/s come in", grouped(rate.round() as u64)));
+    let oldest = now.waiting_ms.map_or_else(|| "?".to_owned(), span);
+    let wide = area.width >= WIDE;
+    let waiting = match wide {
+        true => format!("waiting {}", number(now.waiting)),
+        false => format!("waiting {}, the oldest {oldest}", number(now.waiting)),
+    };
+    let mut curves = vec![
+        Curve { title: format!("worked {}/s{come_in}", number(now.worked)), of: |sample| sample.worked, floor: 10 },
+        Curve { title: waiting, of: |sample| sample.waiting, floor: 100 },
+    ];
+    if wide {
+        let title = format!("the oldest has waited {oldest}");
+        curves.push(Curve { title, of: |sample| sample.waiting_ms, floor: 1000 });
+    }
+    let columns = Layout::horizontal(curves.iter().map(|_| Constraint::Fill(1))).spacing(2).split(area);
+    for (Curve { title, of, floor }, area) in curves.into_iter().zip(columns.iter()) {
+        let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(*area);
+        frame.render_widget(Line::styled(fit(&title, usize::from(area.width)), state.paint.bold()), head);
+        // Newest at the right end.
+        let values: Vec<_> = state.look.samples.iter().rev().map(of).take(usize::from(area.width)).collect();
+        let top = values.iter().flatten().max().map_or(floor, |most| floor.max(*most));
+        let curve = Sparkline::default().data(values).max(top).direction(RenderDirection::RightToLeft);
+        frame.render_widget(curve.style(state.paint.curve()).absent_value_symbol(" "), body);
+    }
+}
+
+struct Curve {
+    title: String,
+    of: fn(&Sample) -> Option<u64>,
+    /// What a full bar stands for at least: else a few entries that wait would look like trouble.
+    floor: u64,
+}
+
+fn footer_line(state: &State) -> Line<'static> {
+    if state.typing {
+        let filter = printable(&state.filter);
+        return Line::from(vec![
+            Span::styled(format!("/{filter}█"), state.paint.bold()),
+            Span::styled("  Enter keeps the filter, Esc drops it", state.paint.dim()),
+        ]);
+    }
+    let pause = if state.is_paused() { "go on" } else { "pause" };
+    let keys =
+        [("q", "quit"), ("?", "help"), ("/", "filter"), ("p", pause), ("s", "sort"), ("↑↓", "select"), ("Esc", "back")];
+    let spans = keys.iter().flat_map(|(key, what)| {
+        [Span::styled(format!(" {key} "), state.paint.bar()), Span::from(format!(" {what}  "))]
+    });
+    Line::from(spans.collect::<Vec<_>>())
+}
+
+fn draw_help(frame: &mut Frame, area: Rect) {
+    let (width, height) = (68.min(area.width), (KEYS.lines().count() as u16 + 2).min(area.height));
+    let middle = Rect::new((area.width - width) / 2, (area.height - height) / 2, width, height);
+    frame.render_widget(Clear, middle);
+    let block = Block::bordered().title(" keys ").title_bottom(" any key closes this ");
+    frame.render_widget(Paragraph::new(KEYS).wrap(Wrap { trim: false }).block(block), middle);
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode};
+
+    use super::*;
+    use crate::{
+        cli::top::state::After,
+        config::Config,
+        event::EntryId,
+        health::ConsumerReport,
+        receipt::{DetectorReceipt, Receipt},
+        stream::redis::{Kept, News, Survey},
+    };
+
+    fn report(consumers: usize, detectors: usize, number: u64, name: &str) -> Report {
+        let detector = |at: usize| DetectorReceipt {
+            name: format!("{name}{at}"),
+            ns_per_tick: Some(number.saturating_sub(at as u64)),
+            state: "carried".into(),
+            quarantined_until_ms: (at == 1).then_some(u64::MAX),
+            last_fault: (at == 1).then(|| format!("panicked\nat {name}\u{1b}[2J")),
+            faults: at as u64,
+            ..DetectorReceipt::default()
+        };
+        let receipt = Receipt { detectors: (0..detectors).map(detector).collect(), ..Receipt::default() };
+        let survey = Survey {
+            owner: Some(name.to_owned()),
+            receipt: Some(receipt),
+            waiting: Some(number),
+            waiting_ms: Some(number),
+            committed_ms_ago: Some(number),
+            ..Survey::default()
+        };
+        let consumer = |at: usize| ConsumerReport {
+            name: format!("{name}{at}"),
+            pending: number,
+            idle_ms: number,
+            verdict: if at == 0 { "active" } else { "stuck" },
+        };
+        Report {
+            verdict: Verdict::Degraded,
+            reason: format!("{name} is not what it was {}", name.repeat(20)),
+            stream: name.to_owned(),
+            group: name.to_owned(),
+            survey: Some(survey),
+            consumers: (0..consumers).map(consumer).collect(),
+            work: None,
+        }
+    }
+
+    fn alert(at: u64, symbol: &str) -> Kept {
+        let fields = [
+            ("id", format!("{at}-0/breakout/0")),
+            ("detector", "breakout".into()),
+            ("symbol", symbol.into()),
+            ("confidence", "0.95".into()),
+            ("direction", "up".into()),
+            ("price", "101.05".into()),
+            ("time", "1763958315250000000".into()),
+            ("evidence", r#"{"level":100.0,"atr":0.35123456}"#.into()),
+        ];
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Kept { at: EntryId { millis: at, seq: 0 }, fields }
+    }
+
+    fn state(report: Report, alerts: u64, symbol: &str) -> State {
+        let mut state = State::new(&Config::default(), true);
+        (0..500).for_each(|_| state.look.add(self::report(0, 0, u64::MAX, ""), None));
+        state.look.add(report, None);
+        state.add(News { alerts: (1..=alerts).map(|at| alert(at, symbol)).collect(), ..News::default() });
+        state
+    }
+
+    fn screen(state: &mut State, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, state)).unwrap();
+        let cells = terminal.backend().buffer().content();
+        // The cell behind a wide character is a part of it.
+        let row = |row: &[ratatui::buffer::Cell]| {
+            let (mut text, mut behind) = (String::new(), false);
+            for cell in row {
+                text.push_str(if behind { "" } else { cell.symbol() });
+                behind = !behind && cell.symbol().width() == 2;
+            }
+            text
+        };
+        if width == 0 { Vec::new() } else { cells.chunks(usize::from(width)).map(row).collect() }
+    }
+
+    #[test]
+    fn odd_sizes_and_odd_data_are_drawn_without_a_panic() {
+        let long = "a name with ✅ and 日本 that goes on ".repeat(5);
+        for (consumers, detectors, number, name, alerts) in
+            [(0, 0, 0, "", 0), (1, 2, 5, "tickhound", 3), (40, 60, u64::MAX, long.as_str(), 400)]
+        {
+            let mut state = state(report(consumers, detectors, number, name), alerts, name);
+            for keys in ["", "/a", "jj", "G", "?"] {
+                keys.chars().for_each(|key| _ = state.press(KeyCode::Char(key)));
+                state.typing = false;
+                for (width, height) in
+                    [(0, 0), (1, 1), (7, 3), (20, 10), (80, 24), (80, 8), (109, 24), (110, 25), (300, 100), (12, 60)]
+                {
+                    screen(&mut state, width, height);
+                }
+            }
+            state.look.problem = Some((long.clone(), std::time::Instant::now()));
+            screen(&mut state, 80, 24);
+        }
+    }
+
+    #[test]
+    fn a_small_screen_has_everything_that_matters() {
+        let mut state = state(report(3, 8, 1_234_567, "tick"), 50, "NIFTY25NOV25750PE");
+        let rows = screen(&mut state, 80, 24);
+        let all = rows.join("\n");
+        assert!(rows[1].starts_with("⚠ degraded: tick is not what it was"), "{all}");
+        for part in ["worked", "waiting 1,234,567", "CONSUMERS", "DETECTORS", "… ", "❌ quarantine", "q  quit"] {
+            assert!(all.contains(part), "{part:?} is missing in\n{all}");
+        }
+        assert!(all.matches("DETECTED").count() >= 5, "{all}");
+        assert!(!all.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_selected_alert_stays_while_others_come() {
+        let mut state = state(report(1, 2, 5, "tick"), 30, "INFY");
+        state.press(KeyCode::Down);
+        state.press(KeyCode::PageDown);
+        let selected = state.selected;
+        for width in [80, 120] {
+            let all = screen(&mut state, width, 24).join("\n");
+            assert!(
+                all.contains("EVIDENCE") && all.contains("level 100.0   ") && all.contains("20-0/breakout/0"),
+                "{all}"
+            );
+            state.add(News { alerts: (31..=60).map(|at| alert(at, "TCS")).collect(), ..News::default() });
+            assert_eq!(state.selected, selected);
+        }
+        "/inf".chars().for_each(|key| _ = state.press(KeyCode::Char(key)));
+        assert!(screen(&mut state, 80, 24).join("\n").contains("/inf█"));
+        state.press(KeyCode::Enter);
+        assert_eq!(state.shown().len(), 30);
+        state.press(KeyCode::Esc);
+        assert!(state.selected.is_none() && state.shown().len() == 30);
+        state.press(KeyCode::Esc);
+        assert_eq!(state.shown().len(), 90);
+        "/t*s".chars().for_each(|key| _ = state.press(KeyCode::Char(key)));
+        assert_eq!(state.shown().len(), 60);
+        state.press(KeyCode::Esc);
+        assert_eq!(state.press(KeyCode::Char('q')), After::Quit);
+    }
+
+    #[test]
+    fn without_colours_the_words_stay() {
+        let mut state = state(report(2, 3, 5, "tick"), 3, "INFY");
+        let coloured = |state: &mut State| {
+            let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+            terminal.draw(|frame| draw(frame, state)).unwrap();
+            terminal.backend().buffer().content().iter().any(|cell| cell.fg != ratatui::style::Color::Reset)
+        };
+        assert!(coloured(&mut state));
+        state.paint.color = false;
+        assert!(!coloured(&mut state));
+        assert!(screen(&mut state, 80, 24).join("").contains("⚠ degraded"));
+    }
+
+    #[test]
+    fn what_can_not_be_asked_is_said_with_the_age_of_the_rest() {
+        let mut state = state(report(1, 1, 5, "tick"), 1, "INFY");
+        let mut gone = report(0, 0, 0, "");
+        gone.survey = None;
+        gone.reason = "redis at 127.0.0.1:6379: connection refused: is redis-server running at that address?".into();
+        state.look.add(gone, None);
+        let all = screen(&mut state, 80, 24).join("\n");
+        assert!(all.contains("❌ unreachable: redis at 127.0.0.1:6379") && all.contains("what follows is 0."), "{all}");
+        assert!(all.contains("tick0") && all.contains("worked ?/s"), "{all}");
+    }
+}

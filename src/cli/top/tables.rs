@@ -1,0 +1,155 @@
+//! Consumers of the group, and detectors at work.
+
+use std::{
+    cmp::Reverse,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::{Line, Span},
+    widgets::Paragraph,
+};
+use unicode_width::UnicodeWidthStr;
+
+use super::state::{Sort, State};
+use crate::{
+    cli::text::{fit, grouped, printable, span},
+    health::{ConsumerReport, Report},
+    receipt::DetectorReceipt,
+};
+
+/// Columns of a name.
+const NAME: usize = 22;
+
+/// Rows that consumers get at least, if there is little room: a title and ours.
+const CONSUMERS_MIN: u16 = 2;
+
+/// So many rows both take if there is room.
+pub(super) fn rows(report: &Report) -> u16 {
+    let rows = |items: usize| 1 + u16::try_from(items.max(1)).unwrap_or(u16::MAX - 1);
+    rows(report.consumers.len()).saturating_add(rows(detectors(report).len()))
+}
+
+pub(super) fn draw(frame: &mut Frame, area: Rect, report: &Report, state: &State) {
+    let consumers = report.consumers.len().max(1) as u16 + 1;
+    let detectors = detectors(report).len().max(1) as u16 + 1;
+    // Short of room, detectors go first: a group usually has one consumer.
+    let consumers = consumers.min(area.height.saturating_sub(detectors).max(CONSUMERS_MIN).max(area.height / 3));
+    let [upper, lower] = Layout::vertical([Constraint::Length(consumers), Constraint::Min(0)]).areas(area);
+    let width = usize::from(area.width);
+    section(frame, upper, state, &consumer_head(), consumer_lines(report, state));
+    section(frame, lower, state, &detector_head(width, state), detector_lines(report, state, width));
+}
+
+/// A title and its lines; those that there is no room for are counted.
+pub(super) fn section(frame: &mut Frame, area: Rect, state: &State, title: &str, mut lines: Vec<Line<'static>>) {
+    let width = usize::from(area.width);
+    let room = usize::from(area.height.saturating_sub(1));
+    if lines.len() > room && room > 0 {
+        let more = lines.len() - (room - 1);
+        lines.truncate(room - 1);
+        lines.push(Line::styled(format!("  … {more} more"), state.paint.dim()));
+    }
+    let rule = "─".repeat(width.saturating_sub(title.width() + 1));
+    let head = Line::from(vec![
+        Span::styled(title.to_owned(), state.paint.bold()),
+        Span::styled(format!(" {rule}"), state.paint.dim()),
+    ]);
+    let shown: Vec<Line> = std::iter::once(head).chain(lines).collect();
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+fn consumer_head() -> String {
+    format!("{}{:>10}{:>10}  ", fit("CONSUMERS", NAME + 2), "pending", "idle")
+}
+
+fn consumer_lines(report: &Report, state: &State) -> Vec<Line<'static>> {
+    if report.consumers.is_empty() {
+        return vec![Line::styled("  none yet", state.paint.dim())];
+    }
+    let mut consumers: Vec<&ConsumerReport> = report.consumers.iter().collect();
+    // Ours, then those that somebody should look at.
+    consumers.sort_by_key(|consumer| (consumer.name != state.consumer, Reverse(consumer.pending)));
+    let line = |consumer: &&ConsumerReport| {
+        let ConsumerReport { name, pending, idle_ms, verdict } = consumer;
+        let (mark, style) = match *verdict {
+            "active" | "idle" => ("✅", state.paint.good()),
+            "stale" => ("⚠ ", state.paint.warn()),
+            _ => ("❌", state.paint.bad()),
+        };
+        let numbers = format!("{}{:>10}{:>10}  ", fit(&printable(name), NAME), grouped(*pending), span(*idle_ms));
+        Line::from(vec![Span::from(format!("  {numbers}")), Span::styled(format!("{mark} {verdict}"), style)])
+    };
+    consumers.iter().map(line).collect()
+}
+
+fn detectors(report: &Report) -> &[DetectorReceipt] {
+    let survey = report.survey.as_ref().filter(|survey| survey.owner.is_some());
+    survey.and_then(|survey| survey.receipt.as_ref()).map_or(&[], |receipt| &receipt.detectors)
+}
+
+/// Columns for plugin and version, where there is room.
+fn plugin_width(width: usize) -> usize {
+    width.saturating_sub(90).min(26)
+}
+
+fn detector_head(width: usize, state: &State) -> String {
+    let name = format!("DETECTORS by {}", state.sort.name());
+    format!("{}{}{:>10}{:>10}  state", fit(&name, NAME + 2), fit("plugin", plugin_width(width)), "ns/tick", "faults")
+}
+
+fn detector_lines(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
+    let mut detectors: Vec<&DetectorReceipt> = detectors(report).iter().collect();
+    if detectors.is_empty() {
+        return vec![Line::styled("  none: no host is running", state.paint.dim())];
+    }
+    detectors.sort_by_key(|detector| {
+        let key = match state.sort {
+            Sort::Name => u64::from(detector.quarantined_until_ms.is_some()),
+            Sort::Cost => detector.ns_per_tick.unwrap_or(0),
+            Sort::Faults => detector.faults,
+        };
+        (Reverse(key), &detector.name)
+    });
+    let line = |detector: &&DetectorReceipt| {
+        let cost = detector.ns_per_tick.map_or_else(|| "-".to_owned(), grouped);
+        let name = match detector.shadow_of.is_empty() {
+            true => detector.name.clone(),
+            false => format!("{} ⇠ {}", detector.name, detector.shadow_of),
+        };
+        let plugin = format!("{} {}", detector.plugin, detector.version);
+        let (what, style) = match detector.quarantined_until_ms {
+            Some(until) => {
+                let fault = detector.last_fault.as_deref().unwrap_or_default();
+                let left = span(until.saturating_sub(now_ms()));
+                let skipped = grouped(detector.skipped);
+                (format!("❌ quarantine, {left} left, {skipped} skipped: {fault}"), state.paint.bad())
+            }
+            None if detector.faults > 0 => {
+                let fault = detector.last_fault.as_deref().unwrap_or_default();
+                (format!("⚠ failed: {fault}"), state.paint.warn())
+            }
+            None => {
+                let since = span(now_ms().saturating_sub(detector.since_ms));
+                (format!("✅ {}, generation {}, {since}", detector.state, detector.generation), state.paint.good())
+            }
+        };
+        let numbers = format!(
+            "  {}{}{cost:>10}{:>10}  ",
+            fit(&printable(&name), NAME),
+            fit(&printable(&plugin), plugin_width(width)),
+            grouped(detector.faults),
+        );
+        let room = width.saturating_sub(numbers.width());
+        let what = printable(what.lines().next().unwrap_or_default());
+        Line::from(vec![Span::from(numbers), Span::styled(fit(&what, room), style)])
+    };
+    detectors.iter().map(line).collect()
+}
+
+/// By our own clock, as the host's times are by its own.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
