@@ -2,6 +2,7 @@
 
 mod chaos;
 mod checks;
+mod instructions;
 mod languages;
 mod plugins;
 mod strip;
@@ -20,6 +21,8 @@ cargo xtask test              everything that must hold before a change is merge
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
+cargo xtask instructions      what a tick costs in instructions and allocations, beside what it did; fails if it is more
+                              [--accept]: what it costs now is what it shall cost
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
         ["languages"] => languages::run_all(),
+        ["instructions", ref args @ ..] if matches!(args, [] | ["--accept"]) => instructions::run_all(args),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),
