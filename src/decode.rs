@@ -8,9 +8,11 @@
 //! Where an entry has both a document and flat fields, the document wins and
 //! the flat fields fill what it leaves out. Of fields that repeat, the first counts.
 
+mod iso;
 mod mapping;
 mod nan;
 mod preset;
+mod quick;
 mod scan;
 mod time;
 mod walk;
@@ -23,8 +25,9 @@ use rustc_hash::FxHashMap;
 
 pub(crate) use self::scan::Scalar;
 use self::{
+    iso::Zone,
     mapping::{Mapping, ROOT},
-    scan::Scan,
+    scan::{Scan, Work},
 };
 use crate::{
     config::{InputConfig, input::Layout, nearest},
@@ -35,7 +38,7 @@ use crate::{
 const DOCUMENT_FIELDS: [&str; 4] = ["data", "payload", "tick", "json"];
 
 /// One tick as the producer wrote it; absent numbers are NaN.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct RawTick {
     /// Name, upper case, without exchange prefix.
     pub symbol: String,
@@ -45,6 +48,19 @@ pub struct RawTick {
     pub price: f64,
     /// By position: the standard columns, then those of `[input.extra]`. `flags` is 0.
     pub columns: Vec<f64>,
+}
+
+impl Clone for RawTick {
+    fn clone(&self) -> Self {
+        Self { symbol: self.symbol.clone(), columns: self.columns.clone(), ..*self }
+    }
+
+    /// Into the buffers that are there.
+    fn clone_from(&mut self, other: &Self) {
+        self.symbol.clone_from(&other.symbol);
+        self.columns.clone_from(&other.columns);
+        (self.time, self.price) = (other.time, other.price);
+    }
 }
 
 /// What an entry held.
@@ -103,13 +119,13 @@ pub enum DecodeError {
 pub struct Decoder {
     mapping: Mapping,
     layout: Layout,
-    zone: TimeZone,
+    zone: Zone,
     tokens: FxHashMap<String, String>,
     column_names: Vec<String>,
-    /// The tick under construction, kept for its buffers.
-    tick: RawTick,
-    /// For each target, the rank of the alias that gave its value.
-    ranks: Vec<u16>,
+    /// Kept for its buffers.
+    work: Work,
+    /// Whether JSON is tried the quick way first; only a test that compares both does without.
+    is_quick: bool,
 }
 
 impl Decoder {
@@ -119,7 +135,7 @@ impl Decoder {
     /// Unknown preset, target, zone; a path that makes no sense; an unreadable token file.
     pub fn new(config: &InputConfig, root: &Path) -> Result<Self> {
         let mapping = Mapping::compile(config)?;
-        let zone = time_zone(&config.timezone)?;
+        let zone = Zone::new(time_zone(&config.timezone)?);
         let tokens = match config.tokens.file.as_os_str().is_empty() {
             true => FxHashMap::default(),
             false => read_tokens(&root.join(&config.tokens.file))?,
@@ -129,9 +145,8 @@ impl Decoder {
             ensure!(!column_names.contains(name), "input.extra.{name}: this column exists already; use [input.map]");
             column_names.push(name.clone());
         }
-        let tick = RawTick { columns: vec![f64::NAN; column_names.len()], ..RawTick::default() };
-        let ranks = vec![u16::MAX; mapping.targets()];
-        Ok(Self { mapping, layout: config.layout, zone, tokens, column_names, tick, ranks })
+        let work = Work::new(column_names.len(), mapping.targets());
+        Ok(Self { mapping, layout: config.layout, zone, tokens, column_names, work, is_quick: true })
     }
 
     /// Names of the columns by position: the standard ones, then those of `[input.extra]` by name.
@@ -149,7 +164,7 @@ impl Decoder {
             layout => find(&entry, layout)?,
         };
         let mut emitted = 0;
-        let outcome = self.read(&entry, &found, &mut |tick| {
+        let outcome = self.read(&entry, &found, self.is_quick, &mut |tick| {
             emitted += 1;
             emit(tick);
         });
@@ -158,7 +173,7 @@ impl Decoder {
                 let Some(value) = nan::to_null(value) else { return outcome };
                 let plain = Found::Document(Document { field, value: &value, format: Format::Json });
                 // The ticks before the first NaN come again.
-                self.read(&entry, &plain, &mut |tick| match emitted {
+                self.read(&entry, &plain, false, &mut |tick| match emitted {
                     0 => emit(tick),
                     _ => emitted -= 1,
                 })
@@ -170,7 +185,7 @@ impl Decoder {
 
     /// The place of a table's column of this name, for [`Self::decode_cells`]; `None`: no value is looked for there.
     pub(crate) fn place(&self, name: &str) -> Option<usize> {
-        self.mapping.key(ROOT, name)
+        self.mapping.key(ROOT, name.as_bytes())
     }
 
     /// As [`Self::decode`], for the cells of a table's row, each with its column's place.
@@ -180,8 +195,8 @@ impl Decoder {
         cells: impl Iterator<Item = (usize, Scalar<'c>)>,
         emit: &mut dyn FnMut(&RawTick),
     ) -> Result<Outcome, DecodeError> {
-        let Self { mapping, zone, tokens, tick, ranks, .. } = self;
-        let mut scan = Scan::new(mapping, zone, tokens, arrival_ms, tick, ranks, emit);
+        let Self { mapping, zone, tokens, work, .. } = self;
+        let mut scan = Scan::new(mapping, zone, tokens, arrival_ms, work, emit);
         for (place, value) in cells {
             match value {
                 Scalar::Text(text) => scan.flat_text(place, 0, text),
@@ -196,10 +211,11 @@ impl Decoder {
         &mut self,
         entry: &Entry<'_>,
         found: &Found<'_>,
+        quickly: bool,
         emit: &mut dyn FnMut(&RawTick),
     ) -> Result<Outcome, DecodeError> {
-        let Self { mapping, zone, tokens, tick, ranks, .. } = self;
-        let mut scan = Scan::new(mapping, zone, tokens, entry.id.millis, tick, ranks, emit);
+        let Self { mapping, zone, tokens, work, .. } = self;
+        let mut scan = Scan::new(mapping, zone, tokens, entry.id.millis, work, &mut *emit);
         let document = match found {
             Found::Document(document) => Some(document),
             _ => None,
@@ -214,6 +230,10 @@ impl Decoder {
             return scan.outcome();
         };
         let (format, walked) = match format {
+            Format::Json if quickly => match quick::read(value, &mut scan) {
+                Some(()) => return scan.outcome(),
+                None => return self.read(entry, found, false, emit),
+            },
             Format::Json => ("JSON", scan.json(value).map_err(|cause| cause.to_string())),
             Format::Msgpack => ("MessagePack", scan.msgpack(value).map_err(|cause| cause.to_string())),
         };

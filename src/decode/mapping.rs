@@ -1,7 +1,6 @@
 //! Field names compiled into a trie of paths, so that one walk over a document finds every value.
 
 use anyhow::{Result, bail};
-use rustc_hash::FxHashMap;
 
 use super::preset::{self, Preset};
 use crate::{
@@ -51,7 +50,7 @@ impl Target {
 /// A place in documents: what its value is for, and what lies below.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
-    keys: FxHashMap<Box<str>, usize>,
+    keys: Keys,
     positions: Vec<(usize, usize)>,
     /// Targets that its value serves, each with the rank of this alias among the target's.
     pub(super) serves: Vec<(Target, u16)>,
@@ -63,10 +62,35 @@ pub(super) struct Node {
     pub(super) kind: bool,
 }
 
+/// What names lead to. Most names of a document lead nowhere, which their length and first byte tell.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    /// By length.
+    names: Vec<(Box<[u8]>, usize)>,
+    /// Where the names of each length begin.
+    lengths: Vec<usize>,
+}
+
+impl Keys {
+    fn get(&self, name: &[u8]) -> Option<usize> {
+        let [from, until] = *self.lengths.get(name.len()..)?.first_chunk()?;
+        let is_it = |known: &[u8]| known.first() == name.first() && known == name;
+        self.names[from..until].iter().find(|(known, _)| is_it(known)).map(|(_, node)| *node)
+    }
+
+    fn insert(&mut self, name: &str, node: usize) {
+        let at = self.names.partition_point(|(known, _)| known.len() <= name.len());
+        self.names.insert(at, (name.as_bytes().into(), node));
+        let longest = self.names.last().map_or(0, |(name, _)| name.len());
+        let begins = |length| self.names.partition_point(|(known, _)| known.len() < length);
+        self.lengths = (0..=longest + 1).map(begins).collect();
+    }
+}
+
 impl Node {
     /// Whether paths lead through it.
     pub(super) fn is_inner(&self) -> bool {
-        !self.keys.is_empty() || !self.positions.is_empty()
+        !self.keys.names.is_empty() || !self.positions.is_empty()
     }
 }
 
@@ -89,6 +113,7 @@ pub(super) struct Mapping {
     nodes: Vec<Node>,
     targets: usize,
     pub(super) price_scale: f64,
+    has_each: bool,
     /// Empty where every tick tells by its names what its values are.
     pub(super) kinds: Vec<Kind>,
     symbol_names: String,
@@ -116,6 +141,7 @@ impl Mapping {
             nodes: vec![Node::default()],
             targets: BEFORE_COLUMNS + column::NAMES.len() + config.extra.len(),
             price_scale: preset.price_scale * config.price_scale,
+            has_each: false,
             kinds: Vec::new(),
             symbol_names: String::new(),
             price_names: String::new(),
@@ -154,6 +180,7 @@ impl Mapping {
         if let Some(path) = preset.each {
             let node = self.node(path, "preset")?;
             self.nodes[node].each = true;
+            self.has_each = true;
         }
         if let Some((path, kinds)) = preset.kinds {
             let node = self.node(path, "preset")?;
@@ -178,7 +205,10 @@ impl Mapping {
             let next = self.nodes.len();
             let Node { keys, positions, .. } = &mut self.nodes[node];
             node = match step {
-                Step::Key(name) => *keys.entry(name).or_insert(next),
+                Step::Key(name) => keys.get(name.as_bytes()).unwrap_or_else(|| {
+                    keys.insert(&name, next);
+                    next
+                }),
                 Step::Index(index) => match positions.iter().find(|(known, _)| *known == index) {
                     Some((_, child)) => *child,
                     None => {
@@ -211,8 +241,13 @@ impl Mapping {
         &self.price_names
     }
 
-    pub(super) fn key(&self, node: usize, key: &str) -> Option<usize> {
-        self.nodes[node].keys.get(key).copied()
+    /// Whether members of an object may be ticks of their own.
+    pub(super) fn has_each(&self) -> bool {
+        self.has_each
+    }
+
+    pub(super) fn key(&self, node: usize, key: &[u8]) -> Option<usize> {
+        self.nodes[node].keys.get(key)
     }
 
     pub(super) fn index(&self, node: usize, index: usize) -> Option<usize> {

@@ -3,14 +3,14 @@
 //! What holds: of a target's names, the one first in the mapping that has a usable value wins,
 //! wherever it stands in the entry; of equal names, the first one met.
 
-use std::mem;
+use std::{io::Write, mem};
 
-use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeSeed;
 
 use super::{
     DecodeError, Outcome, RawTick,
+    iso::Zone,
     mapping::{Mapping, ROOT, Target},
     time,
     walk::Walk,
@@ -26,18 +26,45 @@ const NESTING_MAX: usize = 128;
 /// Exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
 
+/// Of a 64-bit number, with its sign.
+const DIGITS_MAX: usize = 20;
+
 /// Texts that say "no value".
 const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
+
+/// Buffers that are kept from entry to entry: decoding allocates nothing once they are large enough.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    tick: RawTick,
+    ranks: Vec<u16>,
+    /// Not in use.
+    spare: Vec<Gathered>,
+}
+
+/// What was gathered before a list: each of its elements begins with that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered {
+    tick: RawTick,
+    ranks: Vec<u16>,
+}
+
+impl Work {
+    pub(super) fn new(columns: usize, targets: usize) -> Self {
+        let tick = RawTick { columns: vec![f64::NAN; columns], ..RawTick::default() };
+        Self { tick, ranks: vec![u16::MAX; targets], spare: Vec::new() }
+    }
+}
 
 /// The entry being decoded.
 pub(super) struct Scan<'a> {
     pub(super) mapping: &'a Mapping,
-    zone: &'a TimeZone,
+    zone: &'a mut Zone,
     tokens: &'a FxHashMap<String, String>,
     arrival_ms: u64,
-    pub(super) tick: &'a mut RawTick,
+    tick: &'a mut RawTick,
     /// For each target, the rank of the name that gave its value.
-    pub(super) ranks: &'a mut Vec<u16>,
+    ranks: &'a mut Vec<u16>,
+    spare: &'a mut Vec<Gathered>,
     emit: &'a mut dyn FnMut(&RawTick),
     emitted: usize,
     /// Whether the message at hand is of a kind that is no tick.
@@ -50,23 +77,42 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     pub(super) fn new(
         mapping: &'a Mapping,
-        zone: &'a TimeZone,
+        zone: &'a mut Zone,
         tokens: &'a FxHashMap<String, String>,
         arrival_ms: u64,
-        tick: &'a mut RawTick,
-        ranks: &'a mut Vec<u16>,
+        work: &'a mut Work,
         emit: &'a mut dyn FnMut(&RawTick),
     ) -> Self {
+        let Work { tick, ranks, spare } = work;
         clear(tick, ranks);
         let (emitted, skipped, kind, error) = (0, false, None, None);
-        Self { mapping, zone, tokens, arrival_ms, tick, ranks, emit, emitted, skipped, kind, error }
+        Self { mapping, zone, tokens, arrival_ms, tick, ranks, spare, emit, emitted, skipped, kind, error }
+    }
+
+    /// What has been gathered so far, for [`Self::begin_element`].
+    pub(super) fn begin_list(&mut self) -> Gathered {
+        let mut gathered = self.spare.pop().unwrap_or_default();
+        gathered.tick.clone_from(self.tick);
+        gathered.ranks.clone_from(self.ranks);
+        gathered
+    }
+
+    /// Begins with what was gathered before the list.
+    pub(super) fn begin_element(&mut self, gathered: &Gathered) {
+        self.tick.clone_from(&gathered.tick);
+        self.ranks.clone_from(&gathered.ranks);
+    }
+
+    pub(super) fn end_list(&mut self, gathered: Gathered) {
+        self.spare.push(gathered);
     }
 
     /// Takes a field of the entry itself.
     pub(super) fn flat_field(&mut self, name: &[u8], value: &[u8], beside_document: bool) {
-        let (Ok(name), Ok(text)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { return };
-        let Some(node) = self.mapping.key(ROOT, name) else { return };
-        self.flat_text(node, if beside_document { BEHIND_DOCUMENT } else { 0 }, text);
+        let penalty = if beside_document { BEHIND_DOCUMENT } else { 0 };
+        let Some(node) = self.mapping.key(ROOT, name).filter(|node| self.wants(*node, penalty)) else { return };
+        let Ok(text) = std::str::from_utf8(value) else { return };
+        self.flat_text(node, penalty, text);
     }
 
     /// A text that is the whole value of a field or cell.
@@ -144,6 +190,11 @@ impl<'a> Scan<'a> {
         true
     }
 
+    /// Something is at `node`, whatever it is.
+    pub(super) fn visit(&mut self, node: usize) {
+        self.skipped |= self.mapping.get(node).skips.is_some_and(<[_]>::is_empty);
+    }
+
     /// Whether a value at `node` could still matter.
     pub(super) fn wants(&self, node: usize, penalty: u16) -> bool {
         let node = self.mapping.get(node);
@@ -189,14 +240,20 @@ impl<'a> Scan<'a> {
         }
     }
 
-    pub(super) fn take_symbol(&mut self, value: Scalar<'_>) -> bool {
+    /// The name of the tick that follows, whatever is in it.
+    pub(super) fn name(&mut self, symbol: &str) {
+        if self.take_symbol(Scalar::Text(symbol)) {
+            self.ranks[Target::Symbol.index()] = 0;
+        }
+    }
+
+    #[inline(never)]
+    fn take_symbol(&mut self, value: Scalar<'_>) -> bool {
+        let mut digits = [0; DIGITS_MAX];
         let number;
         let text = match value {
             Scalar::Text(text) => text.trim(),
-            Scalar::Integer(token) => {
-                number = token.to_string();
-                number.as_str()
-            }
+            Scalar::Integer(token) => whole(token, &mut digits),
             Scalar::Number(token) if token.fract() == 0.0 => {
                 number = token.to_string();
                 number.as_str()
@@ -226,6 +283,8 @@ impl<'a> Scan<'a> {
         true
     }
 
+    /// Apart, or else the compiler has every value tried as a time, which is dear.
+    #[inline(never)]
     fn take_time(&mut self, value: Scalar<'_>) -> bool {
         let ns = match value {
             Scalar::Integer(number) => Some(time::from_integer(i128::from(number))),
@@ -263,6 +322,13 @@ impl<'a> Scan<'a> {
         };
         (number.is_finite() && says).then_some(number)
     }
+}
+
+/// A number as text.
+fn whole(number: i64, digits: &mut [u8; DIGITS_MAX]) -> &str {
+    let mut rest = &mut digits[..];
+    let written = write!(rest, "{number}").map(|()| DIGITS_MAX - rest.len());
+    written.ok().and_then(|length| std::str::from_utf8(&digits[..length]).ok()).unwrap_or_default()
 }
 
 fn clear(tick: &mut RawTick, ranks: &mut [u16]) {

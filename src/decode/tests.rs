@@ -314,6 +314,31 @@ const KITE_NAMES: [&str; 10] = [
     "oi",
 ];
 
+/// A value as text, most of them as JSON has them.
+fn json_text() -> impl Strategy<Value = String> {
+    let number = "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?";
+    let leaf = prop_oneof![
+        4 => number,
+        2 => "-?[0-9.]{1,6}",
+        1 => prop::sample::select(vec!["-0", "0.0", "-0.0", "9007199254740993", "9223372036854775808", "-9223372036854775809",
+            "18446744073709551616", "123456789012345678.5", "0.1e-400", "1e400"]).prop_map(str::to_owned),
+        2 => prop::sample::select(vec!["true", "false", "null", "NaN", "Infinity", "-Infinity", "nul", ""])
+            .prop_map(str::to_owned),
+        2 => "\"[ -~]{0,8}\"|\"(\\\\[\"/bfnrtu]|\\\\u00e9|é|[a-z]){0,4}\"",
+        1 => prop::sample::select(vec!["\"2025-11-24T10:15:30\"", "\"10:15:30\"", "1763959530250"]).prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(5, 24, 4, |inner| {
+        let members = prop::sample::select(vec!["buy", "sell", "price", "quantity", "s", "p", "x"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec((members, inner), 0..4).prop_map(|members| {
+                let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+                format!("{{{}}}", members.join(", "))
+            }),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn any_tick_reads_the_same_in_every_layout(
@@ -345,6 +370,43 @@ proptest! {
         let expected = read(decode(&mut kite, &flat));
         prop_assert_eq!(&read(decode(&mut kite, &[("data", &text)])), &expected);
         prop_assert_eq!(&read(decode(&mut kite, &[("data", &packed)])), &expected);
+    }
+
+    /// Documents, whole and with bytes that were changed, by both walks.
+    #[test]
+    fn the_quick_walk_gathers_what_the_general_one_does(
+        members in prop::collection::vec((prop_oneof![
+            prop::sample::select(&KITE_NAMES[..]).prop_map(str::to_owned),
+            prop::sample::select(vec!["symbol", "instrument_token", "e", "lastUpdateId", "s", "p", "T", "data", "tickType", "price"])
+                .prop_map(str::to_owned),
+            "[a-z\"\\\\é]{0,12}",
+        ], json_text()), 0..12),
+        spaces in prop::sample::select(vec!["", " ", "\n\t"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b"{}[],:\"\\ 019.-+eEntfuNI\x00\xc3\xa9"[..])), 0..3),
+        tail in prop::sample::select(vec!["", " ", "x", "{}"]),
+    ) {
+        let members: Vec<String> =
+            members.iter().map(|(name, value)| format!("\"{name}\"{spaces}:{spaces}{value}")).collect();
+        let mut text = format!("{{{spaces}{}{spaces}}}{tail}", members.join(&format!("{spaces},{spaces}"))).into_bytes();
+        for (at, byte) in changes {
+            let at = at.index(text.len());
+            text[at] = byte;
+        }
+        for preset in ["kite", "binance", "ib", "upstox"] {
+            let mut quick = decoder(preset);
+            let mut general = decoder(preset);
+            general.is_quick = false;
+            let fields: Fields<'_> = &[("symbol", b"FLAT"), ("data", &text)];
+            let outcomes = [&mut quick, &mut general].map(|decoder| {
+                let mut entries = Entries::default();
+                entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
+                fields.iter().for_each(|(name, value)| entries.push_field(name.as_bytes(), value));
+                let mut ticks = Vec::new();
+                let outcome = decoder.decode(entries.get(0).unwrap(), &mut |tick| ticks.push(tick.clone()));
+                format!("{outcome:?} {ticks:?}")
+            });
+            prop_assert_eq!(&outcomes[0], &outcomes[1], "{}", String::from_utf8_lossy(&text));
+        }
     }
 
     #[test]

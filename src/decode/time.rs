@@ -7,6 +7,8 @@ use jiff::{
     tz::TimeZone,
 };
 
+use super::iso::{self, Zone};
+
 /// Before this nobody recorded ticks: zero and near-zero stamps are a missing value.
 const EARLIEST_NS: i128 = 946_684_800_000_000_000; // 2000-01-01
 
@@ -40,7 +42,11 @@ pub(super) fn from_integer(number: i128) -> i128 {
 
 /// A text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day: the
 /// latest one that an entry of `arrival_ms` can mean. What names no zone is in `zone`.
-pub(super) fn from_text(text: &str, zone: &TimeZone, arrival_ms: u64) -> Option<i128> {
+pub(super) fn from_text(text: &str, zone: &mut Zone, arrival_ms: u64) -> Option<i128> {
+    if let Some(ns) = iso::read(text, zone) {
+        return Some(i128::from(ns));
+    }
+    let zone = &zone.rules;
     if let Ok(number) = text.parse::<i64>() {
         return Some(from_integer(i128::from(number)));
     }
@@ -89,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_way_to_write_one_instant_is_read_alike() {
-        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        let mut zone = Zone::new(TimeZone::get("Asia/Kolkata").unwrap());
         // 2025-11-24 10:15:30.250 in Kolkata.
         let expected = 1_763_959_530_250_000_000;
         let arrival_ms = 1_763_959_531_000;
@@ -105,20 +111,20 @@ mod tests {
             "20251124 101530250",
             "10:15:30.250",
         ] {
-            assert_eq!(from_text(text, &zone, arrival_ms), Some(expected), "{text}");
+            assert_eq!(from_text(text, &mut zone, arrival_ms), Some(expected), "{text}");
         }
         assert_eq!(from_number(1_763_959_530.25), expected);
         for text in ["", "soon", "2025-13-01", "nan", "25:00:00"] {
-            assert_eq!(from_text(text, &zone, arrival_ms), None, "{text}");
+            assert_eq!(from_text(text, &mut zone, arrival_ms), None, "{text}");
         }
     }
 
     #[test]
     fn a_time_of_day_is_the_latest_that_can_be_meant() {
-        let zone = TimeZone::get("Asia/Kolkata").unwrap();
+        let mut zone = Zone::new(TimeZone::get("Asia/Kolkata").unwrap());
         // 2025-11-24 00:00:05 in Kolkata.
         let arrival_ms = 1_763_922_605_000;
-        let ago = |text| i128::from(arrival_ms) - from_text(text, &zone, arrival_ms).unwrap() / 1_000_000;
+        let mut ago = |text| i128::from(arrival_ms) - from_text(text, &mut zone, arrival_ms).unwrap() / 1_000_000;
         assert_eq!(ago("00:00:04"), 1_000);
         assert_eq!(ago("23:59:59"), 6_000);
         assert_eq!(ago("00:01:05"), -60_000, "clocks differ a little");

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::{
     DecodeError,
-    mapping::{Mapping, ROOT, Target},
+    mapping::{Mapping, ROOT},
     scan::{Scalar, Scan},
 };
 
@@ -33,7 +33,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.scan.skipped |= self.scan.mapping.get(self.node).skips.is_some_and(<[_]>::is_empty);
+        self.scan.visit(self.node);
         deserializer.deserialize_any(self)
     }
 }
@@ -95,12 +95,12 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         let mut position = 0;
         if top {
             // Each element is a message; what flat fields said holds for all.
-            let (tick, ranks) = (scan.tick.clone(), scan.ranks.clone());
+            let gathered = scan.begin_list();
             while items.next_element_seed(Walk { scan: &mut *scan, node, penalty, top: true })?.is_some() {
-                scan.tick.clone_from(&tick);
-                scan.ranks.clone_from(&ranks);
+                scan.begin_element(&gathered);
                 scan.skipped = false;
             }
+            scan.end_list(gathered);
             return Ok(());
         }
         loop {
@@ -159,11 +159,11 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
-        Ok(self.mapping.key(self.node, key))
+        Ok(self.mapping.key(self.node, key.as_bytes()))
     }
 
     fn visit_bytes<E>(self, key: &[u8]) -> Result<Option<usize>, E> {
-        Ok(std::str::from_utf8(key).ok().and_then(|key| self.mapping.key(self.node, key)))
+        Ok(self.mapping.key(self.node, key))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Option<usize>, E> {
@@ -197,15 +197,45 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let Self { scan } = self;
-        let (tick, ranks) = (scan.tick.clone(), scan.ranks.clone());
-        while let Some(symbol) = members.next_key::<String>()? {
-            if scan.take_symbol(Scalar::Text(&symbol)) {
-                scan.ranks[Target::Symbol.index()] = 0;
-            }
+        let gathered = scan.begin_list();
+        while members.next_key_seed(Name { scan: &mut *scan })?.is_some() {
             members.next_value_seed(Walk { scan: &mut *scan, node: ROOT, penalty: 0, top: true })?;
-            scan.tick.clone_from(&tick);
-            scan.ranks.clone_from(&ranks);
+            scan.begin_element(&gathered);
         }
+        scan.end_list(gathered);
         Ok(())
+    }
+}
+
+/// A key that is a symbol.
+struct Name<'s, 'a> {
+    scan: &'s mut Scan<'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a symbol")
+    }
+
+    fn visit_str<E>(self, symbol: &str) -> Result<(), E> {
+        self.scan.name(symbol);
+        Ok(())
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, symbol: &[u8]) -> Result<(), E> {
+        match std::str::from_utf8(symbol) {
+            Ok(symbol) => self.visit_str(symbol),
+            Err(_) => Err(E::invalid_value(Unexpected::Bytes(symbol), &self)),
+        }
     }
 }

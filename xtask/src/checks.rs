@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, languages, plugins, run, step};
+use crate::{cargo, instructions, languages, plugins, run, step};
 
 /// Runs every step; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
@@ -35,6 +35,7 @@ pub(crate) fn run_all() -> Result<()> {
         }
         run(command.args(["test", "--release", "--workspace", "--locked"]))
     })?;
+    step("instructions", || instructions::run_all(&[]))?;
     step("languages", languages::run_all)?;
     println!("\nall checks passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())

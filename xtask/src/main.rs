@@ -3,6 +3,7 @@
 mod api;
 mod chaos;
 mod checks;
+mod instructions;
 mod languages;
 mod plugins;
 mod screenshots;
@@ -24,6 +25,8 @@ cargo xtask plugins --check   builds them and fails if a committed file has othe
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
 cargo xtask api               the server against its OpenAPI description, and its metrics; needs python3 with venv
 cargo xtask screenshots       the pictures of the dashboard in docs/images, from a real run; needs chromium and pngquant
+cargo xtask instructions      what a tick costs in instructions and allocations, beside what it did; fails if it is more
+                              [--accept]: what it costs now is what it shall cost
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["languages"] => languages::run_all(),
         ["api"] => api::check(),
         ["screenshots"] => screenshots::take(),
+        ["instructions", ref args @ ..] if matches!(args, [] | ["--accept"]) => instructions::run_all(args),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),

@@ -1,0 +1,20 @@
+//! `cargo xtask instructions`: what a tick costs in instructions and allocations, compared with what it did.
+
+use anyhow::Result;
+
+use crate::{
+    cargo,
+    checks::{apt_install, starts},
+    run,
+};
+
+/// Counts, and compares with `benches/instructions.toml`; with `--accept` writes that file.
+pub(crate) fn run_all(args: &[&str]) -> Result<()> {
+    if !starts("valgrind", &["--version"]) {
+        if let Err(error) = apt_install("valgrind") {
+            println!("left out: instructions are counted by valgrind, which can't be installed here ({error:#})");
+            return Ok(());
+        }
+    }
+    run(cargo().args(["bench", "--locked", "--bench", "instructions", "--"]).args(args))
+}
