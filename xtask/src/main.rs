@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer of Tickhound runs, the same by hand and in CI.
 
+mod bench;
 mod chaos;
 mod checks;
 mod languages;
@@ -19,6 +20,8 @@ const HELP: &str = "\
 cargo xtask test              everything that must hold before a change is merged
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
+cargo xtask bench             how fast it is, beside baselines measured in the same run; writes docs/PERFORMANCE.md
+                              [--quick] [--only SUITE] [--json]
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
 cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
                               [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         ["test"] => checks::run_all(),
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
+        ["bench", ref args @ ..] => bench::run_all(args),
         ["languages"] => languages::run_all(),
         ["chaos", ref args @ ..] => chaos::chaos(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
