@@ -54,10 +54,10 @@ pub(crate) fn drain(args: &BareArgs) -> Result<()> {
         }
         read(&mut wire, args);
         if args.fence {
-            wire.command(&[b"EXEC"]);
+            wire.output.command(&[b"EXEC"]);
             let epoch = format!("{}:epoch", args.key);
-            wire.command(&[b"WATCH", epoch.as_bytes()]);
-            wire.command(&[b"GET", epoch.as_bytes()]);
+            wire.output.command(&[b"WATCH", epoch.as_bytes()]);
+            wire.output.command(&[b"GET", epoch.as_bytes()]);
         }
         wire.send()?;
     }
@@ -68,8 +68,8 @@ fn read(wire: &mut Wire, args: &BareArgs) {
     let BareArgs { key, group, count, .. } = args;
     let count = count.to_string();
     let words = ["XREADGROUP", "GROUP", group, "bare", "COUNT", &count, "STREAMS", key, ">"];
-    wire.begin(words.len());
-    words.iter().for_each(|word| wire.word(word.as_bytes()));
+    wire.output.begin(words.len());
+    words.iter().for_each(|word| wire.output.word(word.as_bytes()));
 }
 
 /// Passes over the entries of one read and begins their acknowledgement; false if there were none.
@@ -81,11 +81,11 @@ fn acknowledge(wire: &mut Wire, args: &BareArgs) -> Result<bool> {
     wire.skip_answers(1)?;
     let Token::Array(entries) = wire.token()? else { bail!("the entries of a read are no array") };
     if args.fence {
-        wire.command(&[b"MULTI"]);
+        wire.output.command(&[b"MULTI"]);
     }
-    wire.begin(3 + entries);
+    wire.output.begin(3 + entries);
     for word in ["XACK", &args.key, &args.group] {
-        wire.word(word.as_bytes());
+        wire.output.word(word.as_bytes());
     }
     for _ in 0..entries {
         wire.array_of(2)?;

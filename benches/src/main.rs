@@ -4,13 +4,23 @@
 //! does beside it meets both. Medians of several, with least and most. A missed target is told as such, not an error.
 
 mod bare;
+mod checkpoint;
+mod detectors;
+mod guest;
 mod host;
+mod latency;
 mod machine;
 mod market;
 mod measure;
+mod memory;
 mod pipeline;
+mod recording;
+mod replay;
 mod report;
+mod scaling;
+mod scanner;
 mod server;
+mod start;
 mod wire;
 
 use std::{
@@ -29,7 +39,17 @@ use crate::report::Row;
 type Suite = fn(&Bench) -> Result<Vec<Row>>;
 
 /// In the order of the document.
-const SUITES: [(&str, Suite); 1] = [("pipeline", pipeline::run)];
+const SUITES: [(&str, Suite); 9] = [
+    ("pipeline", pipeline::run),
+    ("scanner", scanner::run),
+    ("guest", guest::run),
+    ("latency", latency::run),
+    ("replay", replay::run),
+    ("scaling", scaling::run),
+    ("memory", memory::run),
+    ("start", start::run),
+    ("checkpoint", checkpoint::run),
+];
 
 #[derive(Parser)]
 struct Args {
@@ -59,9 +79,6 @@ struct RunArgs {
     /// The built host.
     #[arg(long)]
     host: PathBuf,
-    /// Guests built for WebAssembly.
-    #[arg(long)]
-    guests: Option<PathBuf>,
     /// A detector that alerts on every tick it is given.
     #[arg(long)]
     probe: Option<PathBuf>,
@@ -81,7 +98,6 @@ pub(crate) struct Bench {
     /// This program.
     pub(crate) program: PathBuf,
     pub(crate) host: PathBuf,
-    pub(crate) guests: Option<PathBuf>,
     pub(crate) probe: Option<PathBuf>,
     pub(crate) python: Option<PathBuf>,
     pub(crate) peers: Option<PathBuf>,
@@ -116,12 +132,12 @@ fn main() -> ExitCode {
 
 /// Whether every suite could be measured.
 fn run(args: RunArgs) -> Result<bool> {
-    let RunArgs { quick, only, json, host, guests, probe, python, peers } = args;
+    let RunArgs { quick, only, json, host, probe, python, peers } = args;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("benches is in the repository")?.to_path_buf();
     // Programs are started in other folders.
     let absolute = |path: PathBuf| path.canonicalize().with_context(|| format!("can't find {}", path.display()));
     let host = absolute(host)?;
-    let bench = Bench { quick, root, program: env::current_exe()?, host, guests, probe, python, peers };
+    let bench = Bench { quick, root, program: env::current_exe()?, host, probe, python, peers };
     let document = bench.root.join("docs/PERFORMANCE.md");
     let facts = machine::facts(&bench)?;
     let date = Timestamp::now().strftime("%Y-%m-%d").to_string();

@@ -1,8 +1,14 @@
 //! Figures: medians with least and most, ratios of what was measured side by side, processor time.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 /// Median, least and most of several measurements.
@@ -43,6 +49,30 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |field: usize| -> Result<f64> { Ok(fields.get(field).context("/proc/PID/stat is short")?.parse()?) };
     Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// Runs it to its end: what it printed, and its processor time, s.
+pub(crate) fn run_to_end(command: &mut Command) -> Result<(String, f64)> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("can't start what is measured")?;
+    let mut printed = String::new();
+    // Ends when the process does; then it can still be looked at until it is waited for.
+    child.stdout.take().context("the output is piped")?.read_to_string(&mut printed)?;
+    let seconds = loop {
+        let state = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+        if state.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z')) {
+            break cpu_seconds(child.id())?;
+        }
+        pause(Duration::from_millis(1));
+    };
+    let status = child.wait()?;
+    ensure!(status.success(), "what is measured ended with {status}");
+    Ok((printed, seconds))
+}
+
+/// Processor time of this thread so far, s.
+pub(crate) fn own_cpu_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").context("the kernel counts no processor time")?;
+    Ok(stat.split(' ').next().unwrap_or_default().parse::<f64>()? / 1e9)
 }
 
 /// `USER_HZ`, which is 100 on every Linux that this runs on.

@@ -172,6 +172,8 @@ pub(crate) struct Group {
     pub(crate) delivered: String,
     /// Handed out and not acknowledged.
     pub(crate) pending: u64,
+    /// Not handed out yet; `None` when the server can't tell.
+    pub(crate) lag: Option<u64>,
 }
 
 impl Group {
@@ -185,6 +187,7 @@ impl Group {
         Ok(Self {
             delivered: redis::from_redis_value(field("last-delivered-id")?)?,
             pending: redis::from_redis_value(field("pending")?)?,
+            lag: redis::from_redis_value(field("lag")?)?,
         })
     }
 

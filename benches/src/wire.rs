@@ -5,6 +5,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,8 +20,13 @@ pub(crate) struct Wire {
     /// What of `input` is still to be looked at.
     at: usize,
     filled: usize,
-    output: Vec<u8>,
+    /// What is sent next.
+    pub(crate) output: Commands,
 }
+
+/// Commands as they are sent.
+#[derive(Default)]
+pub(crate) struct Commands(pub(crate) Vec<u8>);
 
 /// What an answer, or a part of one, begins with.
 #[derive(Debug, PartialEq)]
@@ -37,24 +43,18 @@ pub(crate) enum Token {
     Number(i64),
 }
 
-impl Wire {
-    pub(crate) fn connect(port: u16) -> Result<Self> {
-        let socket = TcpStream::connect(("127.0.0.1", port)).context("can't connect to the server")?;
-        socket.set_nodelay(true)?;
-        Ok(Self { socket, input: vec![0; BUFFER_BYTES], at: 0, filled: 0, output: Vec::with_capacity(BUFFER_BYTES) })
-    }
-
-    /// Begins a command of so many words, which follow by [`Wire::word`].
+impl Commands {
+    /// Begins a command of so many words, which follow by [`Commands::word`].
     pub(crate) fn begin(&mut self, words: usize) {
-        self.output.push(b'*');
+        self.0.push(b'*');
         self.number(words);
     }
 
     pub(crate) fn word(&mut self, word: &[u8]) {
-        self.output.push(b'$');
+        self.0.push(b'$');
         self.number(word.len());
-        self.output.extend_from_slice(word);
-        self.output.extend_from_slice(b"\r\n");
+        self.0.extend_from_slice(word);
+        self.0.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn command(&mut self, words: &[&[u8]]) {
@@ -62,15 +62,43 @@ impl Wire {
         words.iter().for_each(|word| self.word(word));
     }
 
+    fn number(&mut self, number: usize) {
+        let mut digits = [0; 20];
+        let (mut at, mut left) = (digits.len(), number);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(&digits[at..]);
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Wire {
+    pub(crate) fn connect(port: u16) -> Result<Self> {
+        let socket = TcpStream::connect(("127.0.0.1", port)).context("can't connect to the server")?;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, input: vec![0; BUFFER_BYTES], at: 0, filled: 0, output: Commands::default() })
+    }
+
+    /// Fails when nothing comes for so long.
+    pub(crate) fn patience(&self, time: Duration) -> Result<()> {
+        Ok(self.socket.set_read_timeout(Some(time))?)
+    }
+
     /// Adds what is a command already.
     pub(crate) fn raw(&mut self, command: &[u8]) {
-        self.output.extend_from_slice(command);
+        self.output.0.extend_from_slice(command);
     }
 
     /// Sends what was begun, in one piece.
     pub(crate) fn send(&mut self) -> Result<()> {
-        self.socket.write_all(&self.output)?;
-        self.output.clear();
+        self.socket.write_all(&self.output.0)?;
+        self.output.0.clear();
         Ok(())
     }
 
@@ -123,7 +151,7 @@ impl Wire {
         self.take(length)?;
         let input = std::mem::take(&mut self.input);
         let end = self.at - 2;
-        self.word(&input[end - length..end]);
+        self.output.word(&input[end - length..end]);
         self.input = input;
         Ok(())
     }
@@ -147,21 +175,6 @@ impl Wire {
         let token = self.token()?;
         ensure!(token == Token::Array(parts), "an array of {parts} was expected, not {token:?}");
         Ok(())
-    }
-
-    fn number(&mut self, number: usize) {
-        let mut digits = [0; 20];
-        let (mut at, mut left) = (digits.len(), number);
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
-        }
-        self.output.extend_from_slice(&digits[at..]);
-        self.output.extend_from_slice(b"\r\n");
     }
 
     fn fill(&mut self) -> Result<()> {

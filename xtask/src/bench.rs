@@ -4,7 +4,7 @@
 //! on a full run, or when a suite that needs it is asked for; `--quick` takes it if it is there already.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,9 +12,6 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cargo, checks::starts, root, run, target_dir};
-
-/// Guests in `benches/guests`, by file name.
-const GUESTS: [&str; 1] = ["record_guest"];
 
 /// `args`: `--quick`, `--only SUITE`, `--json`.
 pub(crate) fn run_all(args: &[&str]) -> Result<()> {
@@ -47,7 +44,6 @@ pub(crate) fn run_all(args: &[&str]) -> Result<()> {
     measure.arg("run").arg("--host").arg(release.join("tickhound")).args(&passed);
     let needs = |suite: &str| only.is_empty() || only.contains(&suite);
     if needs("guest") {
-        measure.arg("--guests").arg(guests()?);
         with(&mut measure, "--peers", peers, target_dir().join("peers/release/tickhound-peers"), quick)?;
     }
     if needs("latency") {
@@ -70,20 +66,6 @@ fn with(measure: &mut Command, option: &str, build: fn() -> Result<()>, built: P
         println!("without {option}: it is not built yet; a run without --quick builds it");
     }
     Ok(())
-}
-
-/// The folder with modules for WebAssembly that suites load.
-fn guests() -> Result<PathBuf> {
-    let target = target_dir().join("bench-guests");
-    run(wasm("benches/guests/Cargo.toml", &target).args(["--profile", "guest"]))?;
-    let built = target.join("wasm32-unknown-unknown/guest");
-    for guest in GUESTS {
-        let file = built.join(format!("{guest}.wasm"));
-        let bytes = fs::read(&file).with_context(|| format!("can't read {}", file.display()))?;
-        let component = wit_component::ComponentEncoder::default().validate(true).module(&bytes)?.encode()?;
-        fs::write(built.join(format!("{guest}.component.wasm")), component)?;
-    }
-    Ok(built)
 }
 
 /// A detector that alerts on every tick it is given: the tests' own.
