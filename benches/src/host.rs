@@ -56,20 +56,9 @@ impl Project {
         Ok(command)
     }
 
-    pub(crate) fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.path("host.log"))?)
-    }
-
     /// Starts it in the background.
     pub(crate) fn start(&self, args: &[&str]) -> Result<Host> {
         Ok(Host { child: self.command(args)?.spawn().context("can't start the host")?, log: self.path("host.log") })
-    }
-
-    /// Runs to the end; what it printed.
-    pub(crate) fn output(&self, args: &[&str]) -> Result<String> {
-        let output = self.command(args)?.stdout(Stdio::piped()).output()?;
-        ensure!(output.status.success(), "tickhound {args:?} failed: {}", self.log()?);
-        Ok(String::from_utf8(output.stdout)?)
     }
 }
 

@@ -32,9 +32,10 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for symbols in bench.sized(&[1000, 10_000][..], &[1000, 10_000, 50_000]) {
         bench.tell(&format!("{symbols} symbols"));
-        for spec in &generation.detectors {
-            let what = format!("{}, {} symbols: memory for each", spec.name, number(*symbols as f64));
-            let kib = of_symbol(spec, *symbols)? / 1024.0;
+        for (spec, course) in generation.detectors.iter().flat_map(|spec| [(spec, Course::Usual), (spec, Course::Worst)]) {
+            let of = if course == Course::Worst { ", prices that only fall" } else { "" };
+            let what = format!("{}, {} symbols{of}: memory for each", spec.name, number(*symbols as f64));
+            let kib = of_symbol(spec, *symbols, course)? / 1024.0;
             rows.push(Row::alone(what, "KiB", &[kib]).target(Target::AtMost(30.0)));
         }
     }
@@ -42,8 +43,17 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Which way prices go.
+#[derive(Clone, Copy, PartialEq)]
+enum Course {
+    /// As in the simulated market.
+    Usual,
+    /// Each below the last, by ever more: nothing in a window is covered by what came later, and no two moves are alike.
+    Worst,
+}
+
 /// What an instance takes more than at its start, by symbol, bytes.
-fn of_symbol(spec: &DetectorSpec, symbols: usize) -> Result<f64> {
+fn of_symbol(spec: &DetectorSpec, symbols: usize, course: Course) -> Result<f64> {
     let failed = |fault| anyhow!("{} failed: {fault}", spec.name);
     let mut market = Simulator::new(&SimConfig { symbols, dirt: 0.0, ..SimConfig::default() });
     let mut instance = spec.start().map_err(failed)?;
@@ -53,7 +63,7 @@ fn of_symbol(spec: &DetectorSpec, symbols: usize) -> Result<f64> {
     for part in names.chunks(1000) {
         instance.introduce(part).map_err(failed)?;
     }
-    let mut traded = vec![0; symbols];
+    let (mut traded, mut fallen) = (vec![0; symbols], vec![0_i32; symbols]);
     let mut left = symbols * TICKS_A_SYMBOL;
     while left > 0 {
         let mut batch = Batch::new(column::NAMES.len());
@@ -64,7 +74,15 @@ fn of_symbol(spec: &DetectorSpec, symbols: usize) -> Result<f64> {
             let mut columns = [f64::NAN; column::NAMES.len()];
             columns[column::QUANTITY] = quantity as f64;
             columns[column::FLAGS] = f64::from(if quantity == 0 { flag::QUOTE_ONLY } else { 0 });
-            batch.push(0, tick.instrument, tick.time, tick.price, &columns);
+            let mut price = tick.price;
+            if course == Course::Worst {
+                let fallen = &mut fallen[tick.instrument as usize];
+                *fallen += 1;
+                price = 1e6 - 1.01_f64.powi(*fallen);
+                columns[column::QUANTITY] = 1.02_f64.powi(*fallen);
+                columns[column::FLAGS] = 0.0;
+            }
+            batch.push(0, tick.instrument, tick.time, price, &columns);
         }
         left -= batch.len();
         instance.detect(&batch).map_err(failed)?;

@@ -92,11 +92,6 @@ impl Server {
         cpu_seconds(self.child.id())
     }
 
-    /// Removes whatever there is.
-    pub(crate) fn clear(&self) -> Result<()> {
-        Ok(redis::cmd("FLUSHALL").query(&mut self.connect()?)?)
-    }
-
     /// As if nobody had read the stream yet.
     pub(crate) fn fresh_group(&self) -> Result<()> {
         let mut connection = self.connect()?;
