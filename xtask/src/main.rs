@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer of Tickhound runs, the same by hand and in CI.
 
 mod api;
+mod bench;
 mod chaos;
 mod checks;
 mod instructions;
@@ -22,6 +23,8 @@ const HELP: &str = "\
 cargo xtask test              everything that must hold before a change is merged
 cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
 cargo xtask plugins --check   builds them and fails if a committed file has other bytes
+cargo xtask bench             how fast it is, beside baselines measured in the same run; writes docs/PERFORMANCE.md
+                              [--quick] [--only SUITE] [--json]
 cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
 cargo xtask api               the server against its OpenAPI description, and its metrics; needs python3 with venv
 cargo xtask screenshots       the pictures of the dashboard in docs/images, from a real run; needs chromium and pngquant
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["test"] => checks::run_all(),
         ["plugins"] => plugins::write(),
         ["plugins", "--check"] => plugins::check(),
+        ["bench", ref args @ ..] => bench::run_all(args),
         ["languages"] => languages::run_all(),
         ["api"] => api::check(),
         ["screenshots"] => screenshots::take(),

@@ -1,0 +1,111 @@
+//! How long ticks wait while what detectors know is saved.
+//!
+//! Real shards, driven as the engine drives them: a read, a visit when the pace says so. A shard works no tick while it
+//! saves, so the pause of the flow is how long the slowest shard took for a visit.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tickhound::{
+    checkpoint::Pace,
+    config::{self, Config},
+    decode::Decoder,
+    event::{Entries, EntryId},
+    ingest::Ingest,
+    normalize::Normalizer,
+    plugin::Generation,
+    shard::{ShardHandle, Task, Worked},
+    simulate::{Layout, Renderer, SimConfig, Simulator},
+    stream::Clock,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    Bench,
+    detectors::generation,
+    host::BOTH,
+    report::{Row, Target},
+};
+
+const SYMBOLS: usize = 10_000;
+const SHARDS: usize = 2;
+
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let (runs, ticks_a_symbol) = bench.sized((1, 60), (5, 450));
+    let detectors = generation(bench, &format!("[plugins]\nmemory_max_mib = 1000\n{BOTH}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let (mut longest, mut all, mut visits) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 1..=runs {
+        bench.tell(&format!("{run} of {runs}"));
+        let pauses = runtime.block_on(pauses(&detectors, SYMBOLS * ticks_a_symbol))?;
+        longest.push(pauses.iter().copied().fold(0.0, f64::max));
+        visits.push(pauses.len() as f64);
+        all.extend(pauses);
+    }
+    Ok(vec![
+        Row::alone("10,000 symbols: longest pause of a run", "ms", &longest).target(Target::AtMost(5.0)),
+        Row::alone("10,000 symbols: pause of a visit", "ms", &all),
+        Row::alone("visits in a run", "", &visits),
+    ])
+}
+
+/// Pauses of the second half of a run, when states have their size, ms.
+async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
+    let Config { input, stream, engine, .. } = config::shipped("")?.config;
+    let (outbox, mut outcomes) = mpsc::channel(4 * SHARDS);
+    let mut shards = Vec::new();
+    for number in 0..SHARDS {
+        let normalizer = Normalizer::new(&input)?;
+        shards.push(ShardHandle::start(number, detectors.clone(), normalizer, 4, outbox.clone(), false, None)?);
+    }
+    let mut ingest = Ingest::new(Decoder::new(&input, ".".as_ref())?, SHARDS, Clock::default());
+    let mut pace = Pace::new(Duration::from_millis(engine.checkpoint_every_ms));
+    let mut market = Simulator::new(&SimConfig { symbols: SYMBOLS, dirt: 0.0, ..SimConfig::default() });
+    let mut renderer = Renderer::new(Layout::Flat);
+    let (mut read, mut done, mut pauses) = (0, 0, Vec::new());
+    while done < ticks {
+        let mut entries = Entries::default();
+        for _ in 0..stream.batch {
+            let tick = market.next().context("the simulated market never ends")?;
+            done += 1;
+            entries.push_entry(EntryId { millis: tick.time / 1_000_000, seq: done as u64 });
+            let instrument = &market.instruments()[tick.instrument as usize];
+            renderer.render(instrument, &tick, |name, value| entries.push_field(name, value));
+        }
+        read += 1;
+        let mut asked = 0;
+        for (shard, job) in shards.iter().zip(ingest.route(read, &entries).jobs) {
+            if let Some(job) = job {
+                shard.submit(Task::Work(job)).await;
+                asked += 1;
+            }
+        }
+        pace.worked(entries.len());
+        answers(&mut outcomes, asked).await?;
+        let Some(chunks) = pace.due(Instant::now(), ingest.chunk_sizes()) else { continue };
+        read += 1;
+        pace.started(&chunks);
+        for shard in &shards {
+            shard.submit(Task::Save { read, chunks: chunks.clone() }).await;
+        }
+        let saved = answers(&mut outcomes, SHARDS).await?;
+        let took = saved.iter().map(|worked| worked.took).max().unwrap_or_default();
+        pace.saved(took, saved.iter().map(|worked| worked.saved.len()).sum());
+        if done > ticks / 2 {
+            pauses.push(took.as_secs_f64() * 1e3);
+        }
+    }
+    shards.into_iter().for_each(ShardHandle::join);
+    Ok(pauses)
+}
+
+async fn answers(outcomes: &mut mpsc::Receiver<Worked>, count: usize) -> Result<Vec<Worked>> {
+    let mut answers = Vec::new();
+    for _ in 0..count {
+        answers.push(outcomes.recv().await.context("a shard has ended")?);
+    }
+    Ok(answers)
+}
