@@ -6,6 +6,7 @@
 //!
 //! What holds: only what a part does is counted, in the thread that does it, after as many passes that were not.
 
+#[expect(dead_code, reason = "some of it is for the clock")]
 mod work;
 
 use std::{

@@ -16,13 +16,16 @@ use tickhound::{
     commit::{Flight, Place},
     config::{self, Loaded},
     decode::{Decoder, Outcome},
-    event::{Batch, Decoded, Entries, EntryId},
+    event::{Batch, Decoded, Entries, Entry, EntryId},
     ingest::{Ingest, Job, Routed},
     normalize::Normalizer,
     plugin::{DetectorSpec, Fault, Generation, Instance, Loader},
     shard::{Found, ShardHandle, Tape, Task, Worked},
     simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
-    stream::{Clock, Commit},
+    stream::{
+        Clock, Commit,
+        redis::resp::{Replies, Scanner},
+    },
 };
 use tokio::{runtime, sync::mpsc};
 
@@ -34,6 +37,9 @@ pub(crate) const PASSES: usize = 8;
 
 /// Entries of one read, as `stream.batch` has it.
 const READ: usize = 500;
+
+/// Of an answer, as a socket hands them over.
+const PIECE: usize = 64 * 1024;
 
 /// So few that detectors know each of them well after half of the passes.
 const SYMBOLS: usize = 16;
@@ -60,6 +66,7 @@ pub(crate) struct Part {
 pub(crate) fn parts(batches: &[usize]) -> Result<Vec<Part>> {
     let market = Market::new()?;
     let mut parts = vec![
+        market.read(),
         market.decode("json", &market.simulated(Layout::Json))?,
         market.decode("flat", &market.simulated(Layout::Flat))?,
         market.decode("msgpack", &market.simulated(Layout::Msgpack))?,
@@ -76,6 +83,11 @@ pub(crate) fn parts(batches: &[usize]) -> Result<Vec<Part>> {
     parts.extend([market.shard()?, market.commit()?]);
     parts.extend(market.pack()?);
     Ok(parts)
+}
+
+/// What a server answers to one read.
+pub(crate) fn answer() -> Result<Vec<u8>> {
+    Ok(answers(&Market::new()?.full().remove(0)).remove(0))
 }
 
 /// What all parts work on.
@@ -166,6 +178,18 @@ impl Market {
             rows.batches.extend((0..length).step_by(size).map(|at| job.batch.rows(at..length.min(at + size))));
         }
         Ok(rows)
+    }
+
+    /// The answers to reads, to entries.
+    fn read(&self) -> Part {
+        let passes: Vec<Vec<Vec<u8>>> = self.full().iter().map(answers).collect();
+        let mut pass = 0;
+        part("read".to_owned(), PASS, move || {
+            for answer in &passes[pass % PASSES] {
+                assert_eq!(read(answer).len(), READ);
+            }
+            pass += 1;
+        })
     }
 
     fn decode(&self, layout: &str, reads: &[Entries]) -> Result<Part> {
@@ -414,6 +438,40 @@ fn started(spec: &DetectorSpec, rows: &Rows) -> Result<Instance> {
 
 fn failed(fault: Fault) -> anyhow::Error {
     anyhow!("a detector failed: {fault}")
+}
+
+/// What a server answers to reads that bring these entries.
+fn answers(entries: &Entries) -> Vec<Vec<u8>> {
+    fn bulk(answer: &mut Vec<u8>, bytes: &[u8]) {
+        answer.extend(format!("${}\r\n", bytes.len()).bytes());
+        answer.extend_from_slice(bytes);
+        answer.extend_from_slice(b"\r\n");
+    }
+    let entries: Vec<_> = entries.iter().collect();
+    let answer = |read: &[Entry<'_>]| {
+        let mut answer = format!("*{}\r\n", read.len()).into_bytes();
+        for entry in read {
+            answer.extend_from_slice(b"*2\r\n");
+            bulk(&mut answer, entry.id.to_string().as_bytes());
+            answer.extend(format!("*{}\r\n", 2 * entry.fields().len()).bytes());
+            for (name, value) in entry.fields() {
+                bulk(&mut answer, name);
+                bulk(&mut answer, value);
+            }
+        }
+        answer
+    };
+    entries.chunks(READ).map(answer).collect()
+}
+
+/// Entries of one answer: first it must be known that it is whole, as it comes in pieces.
+pub(crate) fn read(answer: &[u8]) -> Entries {
+    let mut scanner = Scanner::new(1);
+    let mut ends = (0..answer.len()).step_by(PIECE).skip(1).chain([answer.len()]);
+    assert!(ends.any(|end| scanner.scan(&answer[..end]) == Ok(Some(answer.len()))));
+    let mut entries = Entries::default();
+    Replies::new(answer).entries(&mut entries).expect("it was written here");
+    entries
 }
 
 fn copied(entries: &Entries) -> Entries {

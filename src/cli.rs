@@ -278,6 +278,6 @@ async fn output_closed() {
     // What can't be waited for, such as a file, does not close.
     let Ok(pipe) = pipe else { return std::future::pending().await };
     if pipe.ready(Interest::ERROR).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -10,6 +10,8 @@ mod config;
 mod decode;
 mod event;
 mod recorded;
+#[path = "stream/redis/resp.rs"]
+mod resp;
 mod simulate;
 
 /// Of the host's module of this name, what those above use.
@@ -26,6 +28,7 @@ use config::InputConfig;
 use decode::{Decoder, RawTick};
 use event::{Entries, EntryId};
 use recorded::{Files, Options, record::Record};
+use resp::{Replies, Scanner};
 use simulate::Layout;
 
 const PRESETS: [&str; 10] =
@@ -146,4 +149,28 @@ pub fn checkpoint(bytes: &[u8]) {
     let Ok(state) = packer.unpack(bytes) else { return };
     let packed = packer.pack(1, &state).expect("what was unpacked can be packed");
     assert_eq!(packer.unpack(&packed).expect("it was just packed"), state);
+}
+
+/// Bytes from a server are whole at the same place however they are cut, and then can be read, or are an error.
+pub fn resp(bytes: &[u8]) {
+    let Some(([count, cut], received)) = bytes.split_first_chunk() else { return };
+    let replies = 1 + usize::from(*count % 4);
+    let whole = Scanner::new(replies).scan(received);
+    let (mut scanner, mut end) = (Scanner::new(replies), 0);
+    let in_pieces = loop {
+        match scanner.scan(&received[..end]) {
+            Ok(None) if end < received.len() => end = received.len().min(end + 1 + usize::from(*cut)),
+            told => break told,
+        }
+    };
+    assert_eq!(in_pieces, whole);
+    let (mut entries, mut read) = (Entries::default(), Replies::new(received));
+    if read.entries(&mut entries).is_ok() {
+        entries.iter().flat_map(|entry| entry.fields()).for_each(drop);
+    }
+    if let Ok(Some(end)) = whole {
+        let mut read = Replies::new(&received[..end]);
+        (0..replies).for_each(|_| assert!(read.skip().is_ok(), "what is whole can be read"));
+        assert!(read.item().is_err(), "and there is no more of it");
+    }
 }

@@ -33,6 +33,9 @@ const APART_MS: i64 = 60_000;
 /// and by more than that only if what is fed was recorded on another day.
 const RECORDED_MS: i64 = 86_400_000;
 
+/// Least time between the oldest and the newest entry that says anything of a rate: a burst is none.
+const SPAN_MS: u64 = 60_000;
+
 /// How entries come and go.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Flow {
@@ -67,7 +70,7 @@ impl Flow {
         let oldest = look.oldest.filter(|oldest| oldest.millis >= TIMES_FROM_MS);
         let oldest_ms = oldest.map(|oldest| look.now_ms.saturating_sub(oldest.millis));
         let span = oldest.map_or(0, |oldest| newest.millis.saturating_sub(oldest.millis));
-        let rate_kept = if span > 0 { length as f64 * 1e3 / span as f64 } else { 0.0 };
+        let rate_kept = if span >= SPAN_MS { length as f64 * 1e3 / span as f64 } else { 0.0 };
         let kept_ms = match trimmed {
             true if rate_now > 0.0 => Some((length as f64 * 1e3 / rate_now) as u64),
             true => oldest_ms,

@@ -168,9 +168,9 @@ fn clock(millis: u64, zone: &TimeZone) -> String {
 }
 
 fn clip(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut clipped: String = clean.clone().take(VALUE_MAX).collect();
-    if clean.skip(VALUE_MAX).next().is_some() {
+    let mut clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut clipped: String = clean.by_ref().take(VALUE_MAX).collect();
+    if clean.next().is_some() {
         clipped.push('…');
     }
     clipped

@@ -182,6 +182,9 @@ pub(super) struct Position {
     known: String,
 }
 
+/// Of an entry, as they are: names and values.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 impl Position {
     pub(super) fn new(config: &StreamConfig, sink: &str) -> Result<Self> {
         Ok(Self {
@@ -263,7 +266,7 @@ impl Position {
         for _ in 0..PAGES_MAX {
             let mut range = redis::cmd("XRANGE");
             range.arg(stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
-            let page: Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)> = self.ask(|connection| range.query(connection))?;
+            let page: Vec<(String, Fields)> = self.ask(|connection| range.query(connection))?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             from = format!("({last}");
             let full = page.len() == PAGE;

@@ -1,7 +1,8 @@
 //! A partition in Redis: lease, epoch, and the fenced step.
 //!
-//! Three connections, each used by one task alone: one for steps (`WATCH` binds
-//! to a connection), one that may block in `XREAD`, one that renews the lease.
+//! Four connections, each used by one task alone: one for steps (`WATCH` binds
+//! to a connection), one for what is rare, one that blocks in `XREAD`, behind
+//! which nothing else may queue, and one that renews the lease.
 //! Group reads never block and happen only inside a step: a reply that is lost,
 //! or a host that was paused, can leave entries pending under our own name, but
 //! never hand them to nobody.
@@ -22,7 +23,7 @@ pub(crate) mod look;
 mod owed;
 mod reply;
 mod reported;
-mod resp;
+pub mod resp;
 mod state;
 mod survey;
 mod tls;
@@ -98,6 +99,7 @@ pub struct RedisStream {
 /// What lives from one acquisition to the next error.
 struct Session {
     steps: Wire,
+    asks: MultiplexedConnection,
     waits: MultiplexedConnection,
     epoch: u64,
 }
@@ -266,7 +268,7 @@ impl Stream for RedisStream {
         if let Some(error) = error {
             return Err(refused(error));
         }
-        let results = match replies.next()? {
+        let results = match replies.item()? {
             Item::Nil => return Err(StreamError::Fenced),
             // One for each command between `MULTI` and `EXEC`.
             Item::Array(results) if results + 1 == exec => results,
@@ -277,7 +279,7 @@ impl Stream for RedisStream {
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         self.owed.clear();
         for result in 0..results {
-            if let Item::Error(reason) = replies.clone().next()? {
+            if let Item::Error(reason) = replies.clone().item()? {
                 replies.skip()?;
                 error = error.or(Some(reason));
                 if result < publishes {
@@ -335,7 +337,7 @@ impl Stream for RedisStream {
         loop {
             let mut page = cmd("XREVRANGE");
             page.arg(&self.alerts.stream).arg(&end).arg("-").arg("COUNT").arg(ALERTS_PAGE);
-            let page: Vec<(String, Vec<(String, String)>)> = query(&mut session.waits, &page).await?;
+            let page: Vec<(String, Vec<(String, String)>)> = query(&mut session.asks, &page).await?;
             let Some((oldest, _)) = page.last() else { return Ok(Vec::new()) };
             end = format!("({oldest}");
             for (_, fields) in &page {
@@ -351,7 +353,7 @@ impl Stream for RedisStream {
     async fn release(&mut self) {
         self.lease.stop_renewing();
         if let Some(session) = &mut self.session {
-            self.lease.release(&mut session.waits).await;
+            self.lease.release(&mut session.asks).await;
         }
         self.session = None;
     }
@@ -391,7 +393,7 @@ fn check_epoch(replies: &mut Replies<'_>, epoch: u64) -> Result<(), StreamError>
     if let Some(error) = replies.skip()? {
         return Err(refused(error));
     }
-    let now = match replies.next()? {
+    let now = match replies.item()? {
         Item::Bulk(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()),
         Item::Error(error) => return Err(refused(error)),
         _ => None,

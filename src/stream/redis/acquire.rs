@@ -21,20 +21,19 @@ use crate::{
 impl RedisStream {
     pub(super) async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
-        let blocking = timeout + Duration::from_millis(self.config.block_ms);
-        let mut waits = connect(&self.client, blocking).await.map_err(unavailable)?;
+        let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
         let mut steps = self.address.connect().await?;
-        self.check_server(&mut waits).await?;
-        let epoch = match self.lease.acquire(&mut waits).await.map_err(unavailable)? {
+        self.check_server(&mut asks).await?;
+        let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
-        let checkpoint: Checkpoint = query(&mut waits, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
-        self.settle_owed(&mut waits).await?;
-        let created = self.create_group(&mut waits, &checkpoint).await?;
-        let groups: Value = query(&mut waits, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
+        let checkpoint: Checkpoint = query(&mut asks, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        self.settle_owed(&mut asks).await?;
+        let created = self.create_group(&mut asks, &checkpoint).await?;
+        let groups: Value = query(&mut asks, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
         let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
-        let stream: Value = query(&mut waits, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        let stream: Value = query(&mut asks, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
         let index = match (reply::extent(&stream, true), created) {
             (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
             (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
@@ -44,7 +43,9 @@ impl RedisStream {
         let mut arm = Commands::default();
         self.arm(&mut arm);
         check_epoch(&mut steps.ask(&arm).await?, epoch)?;
-        self.session = Some(Session { steps, waits, epoch });
+        let blocking = timeout + Duration::from_millis(self.config.block_ms);
+        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
+        self.session = Some(Session { steps, asks, waits, epoch });
         self.owned_before = true;
         let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, rates, .. } =
             checkpoint;

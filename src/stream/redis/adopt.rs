@@ -82,7 +82,7 @@ impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
         let session = open(&mut self.session)?;
         let (config, keys, epoch) = (&self.config, &self.keys, session.epoch);
-        let connection = &mut session.waits;
+        let connection = &mut session.asks;
         let consumers: Value =
             query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
         let mut adopted = Adopted::default();

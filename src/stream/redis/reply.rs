@@ -118,7 +118,7 @@ pub(super) fn parse_read(replies: &mut Replies<'_>) -> Result<Entries, StreamErr
             return Err(Unexpected("no stream with its entries").into());
         }
         replies.bulk()?;
-        push_entries(&mut entries, replies)?;
+        replies.entries(&mut entries)?;
     }
     Ok(entries)
 }
@@ -126,10 +126,10 @@ pub(super) fn parse_read(replies: &mut Replies<'_>) -> Result<Entries, StreamErr
 /// The entries in the answer to `XRANGE`.
 pub(super) fn parse_entries(replies: &mut Replies<'_>) -> Result<Entries, StreamError> {
     let mut entries = Entries::default();
-    if let Item::Error(error) = replies.clone().next()? {
+    if let Item::Error(error) = replies.clone().item()? {
         return Err(refused(error));
     }
-    push_entries(&mut entries, replies)?;
+    replies.entries(&mut entries)?;
     Ok(entries)
 }
 
@@ -145,23 +145,6 @@ pub(crate) fn entries_of(range: Value) -> Result<Entries, String> {
     Ok(entries)
 }
 
-fn push_entries(entries: &mut Entries, replies: &mut Replies<'_>) -> Result<(), Unexpected> {
-    const UNEXPECTED: Unexpected = Unexpected("no entry");
-    for _ in 0..replies.array()? {
-        if replies.array()? != 2 {
-            return Err(UNEXPECTED);
-        }
-        let id = std::str::from_utf8(replies.bulk()?).ok().and_then(|id| id.parse().ok()).ok_or(UNEXPECTED)?;
-        entries.push_entry(id);
-        // A body that was trimmed away comes as nil: an entry without fields.
-        for _ in 0..replies.array()? / 2 {
-            let (name, value) = (replies.bulk()?, replies.bulk()?);
-            entries.push_field(name, value);
-        }
-    }
-    Ok(())
-}
-
 /// How much the stream has held, in the answer to `XINFO STREAM`; servers before 7.0 don't tell.
 pub(super) fn parse_extent(replies: &mut Replies<'_>, alone: bool) -> Result<Option<Extent>, Unexpected> {
     let (mut added, mut length) = (None, None);
@@ -174,7 +157,7 @@ pub(super) fn parse_extent(replies: &mut Replies<'_>, alone: bool) -> Result<Opt
                 continue;
             }
         };
-        if let Item::Int(count) = replies.next()? {
+        if let Item::Int(count) = replies.item()? {
             *found = u64::try_from(count).ok();
         }
     }

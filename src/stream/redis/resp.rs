@@ -6,13 +6,15 @@
 
 use std::fmt::Display;
 
+use crate::event::Entries;
+
 /// Longest line: a length, a number, or an error's text.
 const LINE_MAX: usize = 64 * 1024;
 
 /// The bytes are no RESP2, or not the reply that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unexpected answer: {0}")]
-pub(super) struct Unexpected(pub(super) &'static str);
+pub struct Unexpected(pub &'static str);
 
 /// Commands, packed one behind the other.
 #[derive(Debug, Default)]
@@ -116,7 +118,7 @@ fn push_line(bytes: &mut Vec<u8>, kind: u8, number: usize) {
 
 /// Tells when a number of replies have come whole, without looking at any byte twice.
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub struct Scanner {
     at: usize,
     /// Values that are still to come, those inside of arrays too.
     open: usize,
@@ -124,7 +126,7 @@ pub(super) struct Scanner {
 
 impl Scanner {
     /// Waits for `replies` replies.
-    pub(super) fn new(replies: usize) -> Self {
+    pub fn new(replies: usize) -> Self {
         Self { at: 0, open: replies }
     }
 
@@ -132,7 +134,7 @@ impl Scanner {
     ///
     /// # Errors
     /// When it is no RESP2.
-    pub(super) fn scan(&mut self, received: &[u8]) -> Result<Option<usize>, Unexpected> {
+    pub fn scan(&mut self, received: &[u8]) -> Result<Option<usize>, Unexpected> {
         while self.open > 0 {
             let Some((kind, line, next)) = line(received, self.at)? else { return Ok(None) };
             let (inside, next) = match kind {
@@ -162,25 +164,31 @@ impl Scanner {
 
 /// Reads replies that have come whole.
 #[derive(Clone, Debug)]
-pub(super) struct Replies<'a> {
+pub struct Replies<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 /// A value, or the beginning of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Item<'a> {
+pub enum Item<'a> {
     /// So many values follow.
     Array(usize),
+    /// Any bytes.
     Bulk(&'a [u8]),
+    /// A short line.
     Simple(&'a [u8]),
+    /// A number.
     Int(i64),
+    /// Why the server did not do it.
     Error(&'a [u8]),
+    /// There is nothing.
     Nil,
 }
 
 impl<'a> Replies<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Begins with the first one.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
@@ -188,7 +196,7 @@ impl<'a> Replies<'a> {
     ///
     /// # Errors
     /// When there is none, or it is no RESP2.
-    pub(super) fn next(&mut self) -> Result<Item<'a>, Unexpected> {
+    pub fn item(&mut self) -> Result<Item<'a>, Unexpected> {
         const SHORT: Unexpected = Unexpected("it ends too soon");
         let (kind, text, next) = line(self.bytes, self.at)?.ok_or(SHORT)?;
         self.at = next;
@@ -209,9 +217,12 @@ impl<'a> Replies<'a> {
         })
     }
 
-    /// The next value, which is an array; nil counts as an empty one.
-    pub(super) fn array(&mut self) -> Result<usize, Unexpected> {
-        match self.next()? {
+    /// The length of the next value, which is an array; nil counts as an empty one.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn array(&mut self) -> Result<usize, Unexpected> {
+        match self.item()? {
             Item::Array(length) => Ok(length),
             Item::Nil => Ok(0),
             _ => Err(Unexpected("expected a list")),
@@ -219,23 +230,50 @@ impl<'a> Replies<'a> {
     }
 
     /// The next value, which is a text of any bytes.
-    pub(super) fn bulk(&mut self) -> Result<&'a [u8], Unexpected> {
-        match self.next()? {
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn bulk(&mut self) -> Result<&'a [u8], Unexpected> {
+        match self.item()? {
             Item::Bulk(bytes) | Item::Simple(bytes) => Ok(bytes),
             _ => Err(Unexpected("expected a text")),
         }
     }
 
+    /// The next value, which is a list of entries as `XRANGE` and `XREADGROUP` answer it, or nil; adds them to `entries`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn entries(&mut self, entries: &mut Entries) -> Result<(), Unexpected> {
+        const UNEXPECTED: Unexpected = Unexpected("no entry");
+        for _ in 0..self.array()? {
+            if self.array()? != 2 {
+                return Err(UNEXPECTED);
+            }
+            let id = std::str::from_utf8(self.bulk()?).ok().and_then(|id| id.parse().ok()).ok_or(UNEXPECTED)?;
+            entries.push_entry(id);
+            // A body that was trimmed away comes as nil: an entry without fields.
+            for _ in 0..self.array()? / 2 {
+                let (name, value) = (self.bulk()?, self.bulk()?);
+                entries.push_field(name, value);
+            }
+        }
+        Ok(())
+    }
+
     /// Passes over the next value; the error that it is, if it is one itself.
-    pub(super) fn skip(&mut self) -> Result<Option<&'a [u8]>, Unexpected> {
-        let mut inside = match self.next()? {
+    ///
+    /// # Errors
+    /// When there is none, or it is no RESP2.
+    pub fn skip(&mut self) -> Result<Option<&'a [u8]>, Unexpected> {
+        let mut inside = match self.item()? {
             Item::Error(error) => return Ok(Some(error)),
             Item::Array(length) => length,
             _ => 0,
         };
         while inside > 0 {
             inside -= 1;
-            if let Item::Array(length) = self.next()? {
+            if let Item::Array(length) = self.item()? {
                 inside = inside.checked_add(length).ok_or(Unexpected("a length that can't be"))?;
             }
         }
@@ -243,8 +281,11 @@ impl<'a> Replies<'a> {
     }
 }
 
-/// The line that begins at `at`: its kind, its text, and where the next one begins.
-fn line(bytes: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, Unexpected> {
+/// Its kind, its text, and where the next one begins.
+type Line<'a> = (u8, &'a [u8], usize);
+
+/// The line that begins at `at`, if it has come whole.
+fn line(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unexpected> {
     let Some((kind, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
     if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
         return Err(Unexpected("no RESP2"));
@@ -307,8 +348,8 @@ mod tests {
         assert_eq!(replies.bulk(), Ok(&b"\r\n"[..]));
         assert_eq!(replies.array(), Ok(0));
         assert_eq!(replies.skip(), Ok(Some(&b"ERR no"[..])));
-        assert_eq!((replies.next(), replies.next()), (Ok(Item::Int(-7)), Ok(Item::Nil)));
-        assert_eq!(replies.next(), Err(Unexpected("it ends too soon")));
+        assert_eq!((replies.item(), replies.item()), (Ok(Item::Int(-7)), Ok(Item::Nil)));
+        assert_eq!(replies.item(), Err(Unexpected("it ends too soon")));
     }
 
     #[test]
@@ -369,7 +410,7 @@ mod tests {
         fn rubbish_never_panics(bytes in vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), Just(b'1'), any::<u8>()], 0..60)) {
             let _ = Scanner::new(2).scan(&bytes);
             let mut replies = Replies::new(&bytes);
-            while replies.next().is_ok() {}
+            while replies.item().is_ok() {}
         }
     }
 }

@@ -69,7 +69,7 @@ impl RedisStream {
             let mut scan = cmd("HSCAN");
             scan.arg(&self.keys.state).arg(cursor).arg("COUNT").arg(SCAN_PAGE);
             let (next, fields): (u64, Vec<(String, Vec<u8>)>) =
-                scan.query_async(&mut session.waits).await.map_err(unavailable)?;
+                scan.query_async(&mut session.asks).await.map_err(unavailable)?;
             for (field, value) in fields {
                 match field.split_at_checked(2) {
                     // A scan may show a field twice.
@@ -116,7 +116,7 @@ impl RedisStream {
             if whose == Whose::Ours {
                 list.arg(&self.config.consumer);
             }
-            let page: Vec<(String, String, u64, u64)> = query(&mut session.waits, &list).await?;
+            let page: Vec<(String, String, u64, u64)> = query(&mut session.asks, &list).await?;
             let Some((end, ..)) = page.last() else { return Ok(pending) };
             from = format!("({end}");
             pending.extend(page.iter().filter_map(|(id, ..)| id.parse::<EntryId>().ok()));
