@@ -27,11 +27,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+type Reader = fn(&[u8]) -> Option<Entries>;
+
 /// The answer to a read, to entries: by ours, by the client crate's parser, and by the best known crate for the protocol.
 fn readers(criterion: &mut Criterion) -> Result<()> {
     let answer = work::answer()?;
     let expected = work::read(&answer);
-    let ways: [(&str, fn(&[u8]) -> Option<Entries>); 3] =
+    let ways: [(&str, Reader); 3] =
         [("ours", |answer| Some(work::read(answer))), ("redis", by_redis), ("redis-protocol", by_redis_protocol)];
     let mut group = criterion.benchmark_group("readers");
     group.throughput(Throughput::Elements(expected.len() as u64));

@@ -110,11 +110,11 @@ fn long_run(bench: &Bench) -> Result<Vec<Row>> {
             wait_for("the host keeps up", || Ok((waiting(&mut connection)? <= AHEAD).then_some(())))?;
         }
         wait_for("the host has worked all", || Ok((waiting(&mut connection)? == 0).then_some(())))?;
-        after_quarter.push(memory_bytes(host.pid(), "VmRSS")? / f64::from(1 << 20));
+        after_quarter.push(memory_bytes(host.pid(), "VmRSS")? / 1_048_576.0);
     }
     host.stop()?;
     let [first, .., last] = after_quarter[..] else { return Ok(Vec::new()) };
-    let million = number(ticks as f64 / 1e6);
+    let million = number(f64::from(ticks) / 1e6);
     let what = format!("host after {million} M ticks of {} symbols", number(symbols as f64));
     Ok(vec![Row::beside(what, "MiB", &[last], "after a quarter of them", &[first]).target(Target::RatioAtMost(1.1))])
 }

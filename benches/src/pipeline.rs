@@ -50,9 +50,6 @@ fn of_layout(bench: &Bench, name: &str, layout: Layout, pairs: usize, ticks: u64
     let cost = |seconds: fn(&Drained) -> f64, runs: &[Drained]| -> Vec<f64> {
         runs.iter().map(|run| seconds(run) / ticks as f64 * 1e6).collect()
     };
-    let (client, all): (fn(&Drained) -> f64, fn(&Drained) -> f64) =
-        (|run| run.client_cpu, |run| run.client_cpu + run.server_cpu);
-    let server_alone: fn(&Drained) -> f64 = |run| run.server_cpu;
     let beside = |what: &str, other: &str, runs: &[Drained]| {
         Row::beside(format!("{name}, {what}"), "ticks/s", &rate(&ours), other, &rate(runs))
     };
@@ -64,9 +61,9 @@ fn of_layout(bench: &Bench, name: &str, layout: Layout, pairs: usize, ticks: u64
         beside("Redis to committed alerts", "bare drain", &plain).target(Target::RatioAtLeast(0.8)),
         beside("beside a fenced drain", "MULTI/EXEC", &fenced),
         beside("beside one that reads ahead", "two reads on their way", &ahead),
-        cpu("processor time of the host", client),
-        cpu("processor time of Redis", server_alone),
-        cpu("both together", all),
+        cpu("processor time of the host", |run| run.client_cpu),
+        cpu("processor time of Redis", |run| run.server_cpu),
+        cpu("both together", |run| run.client_cpu + run.server_cpu),
     ])
 }
 

@@ -164,23 +164,25 @@ pub(super) mod tests {
         alert
     }
 
+    type Configure = fn(&mut NotifyConfig);
+
     #[test]
     fn a_sink_hears_of_what_it_asked_for() {
-        let wants = |configure: &dyn Fn(&mut NotifyConfig), alert: &Told| {
+        let wants = |configure: Configure, alert: &Told| {
             let mut config = NotifyConfig::default();
             configure(&mut config);
             Filter::new(&config).wants(alert)
         };
         let nifty = alert(1, "NIFTY25NOV25750PE", 0.9);
-        let cases: [(&dyn Fn(&mut NotifyConfig), bool); 8] = [
-            (&|_| {}, true),
-            (&|config| config.symbols = vec!["BANK*".into(), "NIFTY*PE".into()], true),
-            (&|config| config.symbols = vec!["NIFTY*CE".into()], false),
-            (&|config| config.detectors = vec!["break*".into()], true),
-            (&|config| config.detectors = vec!["momentum".into()], false),
-            (&|config| config.min_confidence = 0.9, true),
-            (&|config| config.min_confidence = 0.91, false),
-            (&|config| config.directions = vec!["down".into(), "none".into()], false),
+        let cases: [(Configure, bool); 8] = [
+            (|_| {}, true),
+            (|config| config.symbols = vec!["BANK*".into(), "NIFTY*PE".into()], true),
+            (|config| config.symbols = vec!["NIFTY*CE".into()], false),
+            (|config| config.detectors = vec!["break*".into()], true),
+            (|config| config.detectors = vec!["momentum".into()], false),
+            (|config| config.min_confidence = 0.9, true),
+            (|config| config.min_confidence = 0.91, false),
+            (|config| config.directions = vec!["down".into(), "none".into()], false),
         ];
         for (number, (configure, expected)) in cases.into_iter().enumerate() {
             assert_eq!(wants(configure, &nifty), expected, "case {number}");

@@ -83,6 +83,9 @@ fn publish(redis: &Redis, stream: &str, id: &str) {
     let _: String = add.query(&mut redis.connect()).unwrap();
 }
 
+/// Whether an alert is to be shown.
+type Fits<'a> = Box<dyn Fn(&Alert) -> bool + 'a>;
+
 #[test]
 fn what_is_shown_is_what_the_filters_ask_for() {
     let (redis, project) = with_alerts();
@@ -98,7 +101,7 @@ fn what_is_shown_is_what_the_filters_ask_for() {
     let symbol = format!("{}*", &middle["symbol"][..3]);
     let since: (&str, &str) = (&middle["id"], &middle["entry"]);
     let entry = |alert: &Alert| alert["entry"].parse::<tickhound::event::EntryId>().unwrap();
-    let cases: [(&[&str], Box<dyn Fn(&Alert) -> bool>); 9] = [
+    let cases: [(&[&str], Fits<'_>); 9] = [
         (&["--detector", "breakout"], Box::new(|alert| alert["detector"] == "breakout")),
         (&["--detector", "jump", "--detector", "momentum"], Box::new(|alert| alert["detector"] != "breakout")),
         (&["--symbol", &symbol], Box::new(|alert| alert["symbol"].starts_with(&middle["symbol"][..3]))),

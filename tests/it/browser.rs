@@ -117,9 +117,8 @@ impl Browser {
     pub fn wait_until(&mut self, what: &str, expression: &str) {
         let started = Instant::now();
         while self.eval(expression) != true {
-            if started.elapsed() > PATIENCE {
-                panic!("waited in vain: {what}\nthe page says: {}", self.text("body"));
-            }
+            let waited = started.elapsed();
+            assert!(waited <= PATIENCE, "waited in vain: {what}\nthe page says: {}", self.text("body"));
             pause();
         }
     }

@@ -10,11 +10,12 @@ use crate::{
 
 /// Counts, and compares with `benches/instructions.toml`; with `--accept` writes that file.
 pub(crate) fn run_all(args: &[&str]) -> Result<()> {
-    if !starts("valgrind", &["--version"]) {
-        if let Err(error) = apt_install("valgrind") {
-            println!("left out: instructions are counted by valgrind, which can't be installed here ({error:#})");
-            return Ok(());
-        }
+    if !starts("valgrind", &["--version"])
+        && let Err(error) = apt_install("valgrind")
+    {
+        println!("left out: instructions are counted by valgrind, which can't be installed here ({error:#})");
+        return Ok(());
     }
-    run(cargo().args(["bench", "--locked", "--bench", "instructions", "--"]).args(args))
+    // The whole workspace, as for the tests: otherwise features differ, and wasmtime is compiled once more.
+    run(cargo().args(["bench", "--workspace", "--locked", "--bench", "instructions", "--"]).args(args))
 }
