@@ -16,6 +16,6 @@ pub(crate) fn run_all(args: &[&str]) -> Result<()> {
         println!("left out: instructions are counted by valgrind, which can't be installed here ({error:#})");
         return Ok(());
     }
-    // The whole workspace, as for the tests: otherwise features differ, and wasmtime is compiled once more.
-    run(cargo().args(["bench", "--workspace", "--locked", "--bench", "instructions", "--"]).args(args))
+    // As the tests are built: otherwise features differ, and wasmtime is compiled once more.
+    run(cargo().args(["test", "--release", "--workspace", "--locked", "--bench", "instructions", "--"]).args(args))
 }
