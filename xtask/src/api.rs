@@ -42,7 +42,7 @@ impl Drop for Running {
 }
 
 pub(crate) fn check() -> Result<()> {
-    run(cargo().args(["build", "--release", "--locked", "--package", "tickhound"]))?;
+    run(cargo().args(["build", "--release", "--locked"]))?;
     let dir = target_dir().join("api");
     fs::create_dir_all(&dir)?;
     let tools = dir.join("venv/bin");

@@ -37,7 +37,7 @@ pub(crate) fn run_all(args: &[&str]) -> Result<()> {
     let mut build = cargo();
     // For a copy that has other profiles, as where several builds share a machine.
     build.args(env::var_os("TICKHOUND_BENCH_CONFIG").iter().flat_map(|file| [Path::new("--config"), Path::new(file)]));
-    build.args(["build", "--release", "--locked", "-p", "tickhound", "-p", "tickhound-bench"]);
+    build.args(["build", "--release", "--locked", "--workspace", "--bins"]);
     run(&mut build)?;
     let release = target_dir().join("release");
     let mut measure = Command::new(release.join("tickhound-bench"));

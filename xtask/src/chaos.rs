@@ -65,7 +65,7 @@ pub(crate) fn servers() -> Result<()> {
 
 fn tests() -> Command {
     let mut command = cargo();
-    command.args(["test", "--release", "--locked", "--test", "it", "--"]);
+    command.args(["test", "--release", "--workspace", "--locked", "--test", "it", "--"]);
     command
 }
 

@@ -24,7 +24,7 @@ const LANGUAGES: [&str; 4] = ["rust", "c", "js", "python"];
 const NAME: &str = "jump";
 
 pub(crate) fn run_all() -> Result<()> {
-    run(cargo().args(["build", "--release", "--locked", "--package", "tickhound"]))?;
+    run(cargo().args(["build", "--release", "--locked"]))?;
     let dir = target_dir().join("languages");
     let mut ran = Vec::new();
     let mut left_out = Vec::new();

@@ -17,7 +17,7 @@ pub(crate) fn take() -> Result<()> {
     let folder = root().join("docs/images");
     fs::create_dir_all(&folder)?;
     let mut test = cargo();
-    test.args(["test", "--release", "--locked", "--test", "it", "--"]);
+    test.args(["test", "--release", "--workspace", "--locked", "--test", "it", "--"]);
     test.args(["dashboard::a_trader_sees_how_it_goes_and_what_was_found", "--exact", "--nocapture"]);
     run(test.env("TICKHOUND_PICTURES", &folder))?;
     for entry in fs::read_dir(&folder)? {

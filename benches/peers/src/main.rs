@@ -5,7 +5,7 @@
 
 use std::{env, fs};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use extism::{Manifest, Plugin, Wasm};
 use serde::Serialize;
 
@@ -25,7 +25,9 @@ fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["version"] => println!("Extism {} with the same detector", extism::extism_version().trim_end_matches(char::from(0))),
+        ["version"] => {
+            println!("Extism {} with the same detector", extism::extism_version().trim_end_matches(char::from(0)))
+        }
         ["measure", form, guest, rows, symbols] => {
             let (ns, found) = measure(form, guest, &fs::read(rows)?, symbols)?;
             println!("{{\"ns\":{ns},\"found\":{found}}}");
@@ -37,7 +39,7 @@ fn main() -> Result<()> {
 
 /// Time of a tick, ns, and how much was found.
 fn measure(form: &str, guest: &str, rows: &[u8], symbols: &str) -> Result<(f64, usize)> {
-    let mut plugin = Plugin::new(Manifest::new([Wasm::file(guest)]), [], false)?;
+    let mut plugin = Plugin::new(Manifest::new([Wasm::data(fs::read(guest)?)]), [], false)?;
     plugin.call::<&str, ()>("start", symbols)?;
     let count = rows.len() / ROW_BYTES;
     let ticks: Vec<Tick> = rows.chunks_exact(ROW_BYTES).map(tick).collect::<Result<_>>()?;
