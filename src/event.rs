@@ -69,6 +69,13 @@ pub struct Decoded {
 }
 
 impl Entries {
+    /// Makes room for so many more entries, fields, and bytes of all names and values.
+    pub fn reserve(&mut self, entries: usize, fields: usize, bytes: usize) {
+        self.entries.reserve(entries);
+        self.fields.reserve(fields);
+        self.bytes.reserve(bytes);
+    }
+
     /// Starts the next entry; the fields that follow belong to it.
     pub fn push_entry(&mut self, id: EntryId) {
         let at = self.fields.len();

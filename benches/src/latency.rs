@@ -59,8 +59,10 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
             let what = format!("{} a second, {name} from due to readable alert", crate::report::number(rate as f64));
             rows.push(Row::alone(what, "ms", &values).target(Target::AtMost(most)));
         }
-        let lates: Vec<f64> = measured.iter().map(|run| percentile(&run.lateness, 0.5)).collect();
-        rows.push(Row::alone("of it, p50 of how late the feed itself was", "ms", &lates));
+        for (share, name, _) in PERCENTILES {
+            let lates: Vec<f64> = measured.iter().map(|run| percentile(&run.lateness, share)).collect();
+            rows.push(Row::alone(format!("of it, how late the feed itself was, {name}"), "ms", &lates));
+        }
     }
     Ok(rows)
 }

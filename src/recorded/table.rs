@@ -122,16 +122,11 @@ impl Table {
         file_symbol: &str,
         options: &Options,
     ) -> Result<Self> {
-        let mut reader = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .delimiter(separator)
-            .trim(csv::Trim::All)
-            .from_reader(text);
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(text);
         let mut row = StringRecord::new();
         reader.read_record(&mut row)?;
-        let is_header = !row.iter().any(starts_like_a_number);
-        let names: Vec<&str> = if is_header { row.iter().collect() } else { Vec::new() };
+        let is_header = !row.iter().map(str::trim).any(starts_like_a_number);
+        let names: Vec<&str> = if is_header { row.iter().map(str::trim).collect() } else { Vec::new() };
         let header = Header::resolve(&names, row.len(), file_symbol, options)?;
         let (encoder, clock) = (Encoder::new(options.table_layout), options.clock());
         Ok(Self { reader, encoder, header, row, is_first_pending: !is_header, clock })
@@ -143,28 +138,30 @@ impl Table {
             return Ok(false);
         }
         let Header { columns, time, symbol, places } = &self.header;
+        // The crate would trim into a new record each time.
+        let cell = |position: usize| self.row.get(position).map(str::trim);
         if let Some(places) = places {
             record.clear_row();
             if let (Some(symbol), Some(place)) = (symbol, places.symbol) {
                 record.put_cell(place, Scalar::Text(symbol));
             }
             for ((_, position), place) in columns.iter().zip(&places.columns) {
-                if let (Some(place), Some(cell)) = (place, self.row.get(*position)) {
+                if let (Some(place), Some(cell)) = (place, cell(*position)) {
                     record.put_cell(*place, Scalar::Text(cell));
                 }
             }
-            record.time = time.and_then(|position| self.clock.read(self.row.get(position)?));
+            record.time = time.and_then(|position| self.clock.read(cell(position)?));
             return Ok(true);
         }
         let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
         let cells = columns.iter().filter_map(|(name, position)| {
-            let cell = self.row.get(*position)?;
+            let cell = cell(*position)?;
             // A symbol of digits is still a name.
             Some((name.as_str(), if is_symbol(name) { Value::Text(cell) } else { Value::guess(cell) }))
         });
         let tick: Vec<_> = symbol.into_iter().chain(cells).collect();
         record.clear();
-        record.time = time.and_then(|position| self.clock.read(self.row.get(position)?));
+        record.time = time.and_then(|position| self.clock.read(cell(position)?));
         self.encoder.encode(&tick, |name, value| record.put(name, value));
         Ok(true)
     }

@@ -188,7 +188,7 @@ impl RedisStream {
         if !commit.done.is_empty() {
             commands.arg("XACK").arg(&self.config.key).arg(&self.config.group);
             for id in &commit.done {
-                commands.show(id);
+                commands.id(*id);
             }
             commands.end();
         }
@@ -213,7 +213,7 @@ impl RedisStream {
             commands.arg("COUNT").show(read.count).arg("STREAMS").arg(&self.config.key);
             match read.from {
                 From::New => commands.arg(">"),
-                From::Pending(after) => commands.show(after),
+                From::Pending(after) => commands.id(after),
             };
             commands.end();
         }

@@ -4,9 +4,9 @@
 //! and however they are cut, nothing panics; what is no RESP2 is an error, after which the connection
 //! is of no use any more.
 
-use std::fmt::Display;
+use std::{fmt::Display, ops::Deref};
 
-use crate::event::Entries;
+use crate::event::{Entries, EntryId};
 
 /// Longest line: a length, a number, or an error's text.
 const LINE_MAX: usize = 64 * 1024;
@@ -56,7 +56,7 @@ impl Commands {
     /// Adds an argument to the command that is being written; the first one is its name.
     pub(super) fn arg(&mut self, arg: impl AsRef<[u8]>) -> &mut Self {
         let arg = arg.as_ref();
-        push_line(&mut self.args, b'$', arg.len());
+        push_line(&mut self.args, b'$', arg.len() as u64);
         self.args.extend_from_slice(arg);
         self.args.extend_from_slice(b"\r\n");
         self.count += 1;
@@ -75,10 +75,22 @@ impl Commands {
         self
     }
 
+    /// As [`Commands::show`], without the formatter: every entry is acknowledged by its id.
+    pub(super) fn id(&mut self, id: EntryId) -> &mut Self {
+        let (millis, seq) = (Digits::of(id.millis), Digits::of(id.seq));
+        push_line(&mut self.args, b'$', (millis.len() + 1 + seq.len()) as u64);
+        self.args.extend_from_slice(&millis);
+        self.args.push(b'-');
+        self.args.extend_from_slice(&seq);
+        self.args.extend_from_slice(b"\r\n");
+        self.count += 1;
+        self
+    }
+
     /// Finishes the command.
     pub(super) fn end(&mut self) {
         debug_assert!(self.count > 0, "a command has a name");
-        push_line(&mut self.bytes, b'*', self.count);
+        push_line(&mut self.bytes, b'*', self.count as u64);
         self.bytes.append(&mut self.args);
         self.count = 0;
         self.ends.push(self.bytes.len());
@@ -100,20 +112,39 @@ impl Commands {
     }
 }
 
-fn push_line(bytes: &mut Vec<u8>, kind: u8, number: usize) {
-    let mut digits = [0u8; 20];
-    let (mut at, mut rest) = (digits.len(), number);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
+fn push_line(bytes: &mut Vec<u8>, kind: u8, number: u64) {
+    bytes.push(kind);
+    bytes.extend_from_slice(&Digits::of(number));
+    bytes.extend_from_slice(b"\r\n");
+}
+
+/// A number as text.
+struct Digits {
+    digits: [u8; 20],
+    from: usize,
+}
+
+impl Digits {
+    fn of(number: u64) -> Self {
+        let (mut digits, mut rest) = ([0; 20], number);
+        let mut from = digits.len();
+        loop {
+            from -= 1;
+            digits[from] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                return Self { digits, from };
+            }
         }
     }
-    bytes.push(kind);
-    bytes.extend_from_slice(&digits[at..]);
-    bytes.extend_from_slice(b"\r\n");
+}
+
+impl Deref for Digits {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.digits[self.from..]
+    }
 }
 
 /// Tells when a number of replies have come whole, without looking at any byte twice.
@@ -246,14 +277,22 @@ impl<'a> Replies<'a> {
     /// When it is something else.
     pub fn entries(&mut self, entries: &mut Entries) -> Result<(), Unexpected> {
         const UNEXPECTED: Unexpected = Unexpected("no entry");
-        for _ in 0..self.array()? {
+        let count = self.array()?;
+        for entry in 0..count {
             if self.array()? != 2 {
                 return Err(UNEXPECTED);
             }
             let id = std::str::from_utf8(self.bulk()?).ok().and_then(|id| id.parse().ok()).ok_or(UNEXPECTED)?;
-            entries.push_entry(id);
             // A body that was trimmed away comes as nil: an entry without fields.
-            for _ in 0..self.array()? / 2 {
+            let fields = self.array()? / 2;
+            if entry == 0 {
+                // The server waits for the next step meanwhile, so nothing is to be moved about. Entries are much
+                // alike; and what is claimed to be there takes some bytes.
+                let bytes = self.bytes.len() - self.at;
+                entries.reserve(count.min(bytes), fields.saturating_mul(count).min(bytes), bytes);
+            }
+            entries.push_entry(id);
+            for _ in 0..fields {
                 let (name, value) = (self.bulk()?, self.bulk()?);
                 entries.push_field(name, value);
             }
@@ -338,6 +377,18 @@ mod tests {
         commands.clear();
         commands.push_packed(set);
         assert_eq!((commands.len(), commands.bytes()), (1, &set[..]));
+    }
+
+    #[test]
+    fn ids_are_written_as_they_are_shown() {
+        for id in
+            [EntryId::ZERO, EntryId { millis: 1_762_150_000_000, seq: 7 }, EntryId { millis: u64::MAX, seq: u64::MAX }]
+        {
+            let (mut by_hand, mut shown) = (Commands::default(), Commands::default());
+            by_hand.arg("XACK").id(id).end();
+            shown.arg("XACK").show(id).end();
+            assert_eq!(by_hand.bytes(), shown.bytes());
+        }
     }
 
     #[test]
