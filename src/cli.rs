@@ -46,6 +46,8 @@ use crate::{
 #[command(
     name = "tickhound",
     version,
+    // `restart` puts the options given now behind those of before.
+    args_override_self = true,
     after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` and `doctor` have their own.\n\
                   Variables TICKHOUND_SECTION__KEY override the file, e.g. TICKHOUND_STREAM__URL."
 )]

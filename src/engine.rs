@@ -255,7 +255,10 @@ impl<S: Stream> Engine<S> {
                     continue;
                 }
                 if waiting && !stopping {
-                    self.wait_for_warming().await;
+                    tokio::select! {
+                        () = self.wait_for_warming() => {}
+                        _ = stop.wait_for(|stop| *stop) => {}
+                    }
                     continue;
                 }
                 if stopping || until == Until::Drained {

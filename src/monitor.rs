@@ -333,7 +333,7 @@ impl Monitor {
     }
 
     /// Takes the next sample; called once a second.
-    pub fn sample(&self, stats: &Stats, behind_ms: u64) {
+    pub fn sample(&self, stats: &Stats, behind_ms: Option<u64>) {
         let recent = std::mem::take(&mut self.ledger().recent);
         let detectors = self.detectors();
         let shards = self.shards().iter().map(|shard| shard.busy_ns.load(Relaxed)).collect();

@@ -28,6 +28,8 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -42,6 +44,10 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// A client that needs longer for the head of a request, or sends none, is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A client that takes nothing of an answer for so long is cut off, asleep or malicious.
+#[cfg(target_os = "linux")]
+const DEAF_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two attempts to get a port that is taken.
 const BIND_EVERY: Duration = Duration::from_secs(5);
@@ -146,6 +152,8 @@ async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<
 
 async fn converse(stream: TcpStream, router: Router) {
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(DEAF_TIMEOUT));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let service = TowerToHyperService::new(router);

@@ -203,7 +203,7 @@ pub enum Acquire {
 /// Why a step did not happen, or is not known to have happened.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// Another host has taken over; nothing of this step happened.
+    /// Another host has taken over, before this step or right after it.
     #[error("another host has taken over")]
     Fenced,
     /// The server is away, or answered with an error; the step may or may not have happened.

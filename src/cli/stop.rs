@@ -76,7 +76,6 @@ pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]
     if let Some(record) = &record {
         // The ones given now come last, and count.
         all = [record.options.as_slice(), options].concat();
-        all.dedup();
         variables = variables_of(&record.owner);
         variables.retain(|(name, _)| std::env::var_os(name).is_none());
         if !variables.is_empty() {
@@ -118,8 +117,7 @@ async fn stop(args: &StopArgs, loaded: &Loaded, record: &Record) -> Result<()> {
     let pid = i32::try_from(record.owner.pid()).ok().and_then(Pid::from_raw).context("no process has that number")?;
     let since = Instant::now();
     let timeout = Duration::from_secs(args.timeout);
-    // The pid file is locked, so the process lives, and its number is its own.
-    signal(pid, Signal::TERM)?;
+    signal(&record.owner, pid, Signal::TERM)?;
     println!("stopping {}: it finishes and commits what it has read", record.owner);
     if !ends(&record.owner, timeout).await {
         if !args.kill {
@@ -130,7 +128,7 @@ async fn stop(args: &StopArgs, loaded: &Loaded, record: &Record) -> Result<()> {
                 loaded.resolve(&loaded.config.service.log_file).display()
             );
         }
-        signal(pid, Signal::KILL)?;
+        signal(&record.owner, pid, Signal::KILL)?;
         if !ends(&record.owner, KILLED_WITHIN).await {
             bail!("{} can't be ended, not even by SIGKILL: the system waits for a device", record.owner);
         }
@@ -142,7 +140,11 @@ async fn stop(args: &StopArgs, loaded: &Loaded, record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn signal(pid: Pid, signal: Signal) -> Result<()> {
+fn signal(owner: &Owner, pid: Pid, signal: Signal) -> Result<()> {
+    // It may have ended since the pid file was looked at, and its number be another's by now.
+    if owner.is_gone() {
+        return Ok(());
+    }
     match kill_process(pid, signal) {
         // It has ended by itself meanwhile.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{
     Finding,
-    fix::{COMPILED, Remedy},
+    fix::{COMPILED, Remedy, holds_only_compiled},
     size,
     stream::Sample,
 };
@@ -86,7 +86,11 @@ pub(super) fn judge(loaded: &Loaded, known: Known<'_>) -> Vec<Finding> {
     }
     let folder = Folder::of(loaded);
     findings.extend(unused(&folder.dir, loaded.config.detectors.values()));
-    findings.extend(stale(&stale_files(&cache(loaded), SystemTime::now())));
+    // Without a folder of its own (`cache = ""`), or in one that is shared, files may be anybody's.
+    let cache = cache(loaded);
+    if holds_only_compiled(&cache) {
+        findings.extend(stale(&stale_files(&cache, SystemTime::now())));
+    }
     findings
 }
 

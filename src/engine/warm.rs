@@ -170,7 +170,7 @@ impl<H: History> Warmer<H> {
         let (started, mut told, mut shown) = (Instant::now(), Instant::now(), 0);
         loop {
             let through = *self.through.borrow_and_update();
-            let entries = self.show_page(through).await?;
+            let entries = self.show_page(through, true).await?;
             shown += entries;
             if entries < PAGE {
                 closing.send_replace(true);
@@ -190,7 +190,8 @@ impl<H: History> Warmer<H> {
         // What was worked meanwhile, up to the place where they take over.
         let through = *self.through.borrow_and_update();
         while self.cursor < through {
-            match self.show_page(through).await? {
+            // The engine waits for this, and must not wait for a server that may be away for long.
+            match self.show_page(through, false).await? {
                 0 => break,
                 entries => shown += entries,
             }
@@ -207,15 +208,15 @@ impl<H: History> Warmer<H> {
         Ok(warmed)
     }
 
-    /// Shows the next page; how many entries it had.
-    async fn show_page(&mut self, through: EntryId) -> Result<usize> {
+    /// Shows the next page; how many entries it had. Who is patient tries until the server answers.
+    async fn show_page(&mut self, through: EntryId, patient: bool) -> Result<usize> {
         if self.cursor >= through {
             return Ok(0);
         }
         let mut page = loop {
             match self.history.read(self.cursor, through, PAGE).await {
                 Ok(page) => break page,
-                // The engine waits for the server as well, and gives this up if the partition is lost.
+                Err(error) if !patient => return Err(error.into()),
                 Err(error) => {
                     debug!(%error, "can't read what the stream holds; trying again");
                     tokio::time::sleep(RETRY).await;

@@ -32,8 +32,8 @@ pub struct Samples {
     pub alerts_per_s: VecDeque<f64>,
     /// Ticks between read and commit.
     pub backlog: VecDeque<u64>,
-    /// Age of the oldest uncommitted entry, ms.
-    pub behind_ms: VecDeque<u64>,
+    /// Age of the oldest uncommitted entry, ms; null when it was not known.
+    pub behind_ms: VecDeque<Option<u64>>,
     /// Latency of the second's entries, arrival to commit, ms; null when there were none.
     pub p50_ms: VecDeque<Option<f64>>,
     /// As `p50_ms`.
@@ -103,7 +103,7 @@ impl History {
     pub(super) fn push(
         &mut self,
         stats: &Stats,
-        behind_ms: u64,
+        behind_ms: Option<u64>,
         recent: Recent,
         busy_ns: Vec<u64>,
         detectors: &[DetectorView],

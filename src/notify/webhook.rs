@@ -151,7 +151,9 @@ pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Ou
             if !parts.status.is_success() {
                 let _ = body.into_reader().take(ANSWER_MAX).read_to_end(&mut answer);
             }
-            judge(parts.status, &parts.headers, &String::from_utf8_lossy(&answer), Timestamp::now())
+            // Before it is cut: of half a secret nothing would be found.
+            let answer = secrets.scrub(&String::from_utf8_lossy(&answer));
+            judge(parts.status, &parts.headers, &answer, Timestamp::now())
         }
         Err(error) => failed(&error),
     };
@@ -182,7 +184,9 @@ fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) 
             "it answers 429 Too Many Requests: lower per_minute".into(),
             pace::asked(header("retry-after"), answer, now),
         ),
-        408 | 425 | 500.. => Outcome::Later(reason, pace::asked(header("retry-after"), answer, now)),
+        425 | 503 => Outcome::Later(reason, pace::asked(header("retry-after"), answer, now)),
+        // Whoever answers may have passed it on, or have failed behind the work.
+        408 | 500.. => Outcome::Unknown(reason),
         401 | 403 | 404 | 405 | 407 | 410 => {
             Outcome::Closed(format!("{reason}; is the URL or the token the right one, and still valid?"))
         }
@@ -247,8 +251,11 @@ mod tests {
         }
         let limited = judge(429, &[("retry-after", "3")], "{}");
         assert!(matches!(&limited, Outcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
-        for status in [500, 502, 503, 504, 408, 425] {
+        for status in [503, 425] {
             assert!(matches!(judge(status, &[], ""), Outcome::Later(_, None)), "{status}");
+        }
+        for status in [500, 502, 504, 408] {
+            assert!(matches!(judge(status, &[], ""), Outcome::Unknown(_)), "{status}");
         }
         let busy = judge(503, &[("retry-after", "9")], "");
         assert!(matches!(&busy, Outcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");

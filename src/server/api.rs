@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{Config, ServerConfig, StreamConfig},
     decode::Decoder,
-    health::{Report, Verdict},
+    health::{Report, Verdict, Watch},
     monitor::{DetectorView, Monitor, Role, Samples},
     receipt::{DetectorReceipt, Receipt},
     stats::Stats,
@@ -54,6 +54,9 @@ pub(crate) struct Served {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
+/// A report, and when it was made.
+type Seen = (Instant, Arc<Report>);
+
 pub(super) struct App {
     pub(super) config: Config,
     pub(super) stats: Arc<Stats>,
@@ -73,7 +76,7 @@ pub(super) struct App {
     /// How long the engine's loop may be still while all is well: it waits for entries, and for answers.
     still_max: Duration,
     host: String,
-    report: Mutex<Option<(Instant, Arc<Report>)>>,
+    look: Mutex<(Watch, Option<Seen>)>,
 }
 
 impl App {
@@ -82,6 +85,7 @@ impl App {
         let StreamConfig { block_ms, lease_ms, timeout_ms, .. } = all.stream;
         let still_max = STILL_MARGIN + Duration::from_millis(block_ms + lease_ms + 3 * timeout_ms);
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
+        let look = Mutex::new((Watch::new(&all), None));
         Ok(Self {
             redis: Asker::new(&all.stream)?,
             config: all,
@@ -96,7 +100,7 @@ impl App {
             stopped,
             still_max,
             host: Owner::current().to_string(),
-            report: Mutex::new(None),
+            look,
         })
     }
 
@@ -107,14 +111,14 @@ impl App {
     /// How the partition is doing, as of a moment ago.
     pub(super) async fn report(&self) -> Arc<Report> {
         // Held while the server is asked: those who come meanwhile get the same answer.
-        let mut known = self.report.lock().await;
-        if let Some((at, report)) = &*known
+        let (watch, known) = &mut *self.look.lock().await;
+        if let Some((at, report)) = known
             && at.elapsed() < SURVEY_EVERY
         {
             return report.clone();
         }
-        let asked = tokio::time::timeout(SURVEY_PATIENCE, Report::ask(&self.config)).await;
-        let report = Arc::new(asked.unwrap_or_else(|_| self.silent()));
+        let asked = tokio::time::timeout(SURVEY_PATIENCE, watch.look()).await;
+        let report = Arc::new(asked.map_or_else(|_| self.silent(), |(report, _)| report));
         *known = Some((Instant::now(), report.clone()));
         report
     }
@@ -139,10 +143,15 @@ impl App {
         own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
     }
 
-    /// Age of the oldest uncommitted entry, ms.
-    pub(super) fn behind_ms(&self, report: Option<&Report>) -> u64 {
-        let survey = report.and_then(|report| report.survey.as_ref());
-        survey.and_then(|survey| survey.behind_ms).unwrap_or(0).max(self.monitor().behind_ms())
+    /// Age of the oldest uncommitted entry, ms; 0 if there is none, `None` if that is not known.
+    pub(super) fn behind_ms(&self, report: Option<&Report>) -> Option<u64> {
+        let in_flight = self.monitor().behind_ms();
+        match report.and_then(|report| report.survey.as_ref()) {
+            Some(survey) => Some(survey.behind_ms.unwrap_or(0).max(in_flight)),
+            // It has asked for more, and got none.
+            None if self.monitor().role() == Role::Owner => Some(in_flight),
+            None => Some(in_flight).filter(|behind| *behind > 0),
+        }
     }
 }
 
@@ -152,9 +161,9 @@ pub(super) async fn sample(app: Arc<App>) {
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         timer.tick().await;
-        let report = match app.report.try_lock() {
-            Ok(known) => {
-                known.as_ref().filter(|(at, _)| at.elapsed() < 2 * SURVEY_EVERY).map(|(_, report)| report.clone())
+        let report = match app.look.try_lock() {
+            Ok(look) => {
+                look.1.as_ref().filter(|(at, _)| at.elapsed() < 2 * SURVEY_EVERY).map(|(_, report)| report.clone())
             }
             Err(_) => None,
         };

@@ -72,8 +72,10 @@ pub(super) async fn live(
     let stopped = app.stopped.clone();
     let listener =
         Listener { app, filter, place, connection: None, page: Vec::new().into_iter(), stopped, _permit: permit };
-    // Tells at once that the stream is open, and how soon to come back when it breaks.
-    let opening = Event::default().comment("alerts follow").retry(Duration::from_secs(2));
+    // Tells at once that the stream is open, how soon to come back when it breaks, and from where, should it break
+    // before the first alert.
+    let opening =
+        Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.place.to_string());
     let opening = stream::once(async { Ok(opening) });
     let alerts = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;

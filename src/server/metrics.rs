@@ -127,16 +127,16 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
 }
 
 /// How late we are.
-fn lateness(families: &mut Vec<Family>, monitor: &Monitor, behind_ms: u64) {
+fn lateness(families: &mut Vec<Family>, monitor: &Monitor, behind_ms: Option<u64>) {
     families.extend([
         histogram("tickhound_entry_latency", "From the arrival of an entry in Redis to its commit, every entry")
             .observed(&monitor.entry_latency),
         histogram("tickhound_alert_latency", "From the arrival of an entry in Redis to the commit of its alert")
             .observed(&monitor.alert_latency),
-        gauge("tickhound_behind", "Age of the oldest entry that is not committed; 0 if there is none")
-            .in_unit(seconds())
-            .one(behind_ms as f64 / 1000.0),
     ]);
+    let behind = gauge("tickhound_behind", "Age of the oldest entry that is not committed; 0 if there is none");
+    let known = behind_ms.map(|behind_ms| behind.in_unit(seconds()).one(behind_ms as f64 / 1000.0));
+    families.extend(known);
 }
 
 fn workers(families: &mut Vec<Family>, monitor: &Monitor) {

@@ -94,13 +94,17 @@ pub struct RedisStream {
     owned_before: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
     alone: bool,
+    /// Entries up to this one have been given to somebody, not always to us.
+    given: EntryId,
 }
 
 /// What lives from one acquisition to the next error.
 struct Session {
     steps: Wire,
     asks: MultiplexedConnection,
-    waits: MultiplexedConnection,
+    /// For the blocking read alone. A wait that is given up takes its connection along: behind a read that still
+    /// blocks the next one would wait.
+    waits: Option<MultiplexedConnection>,
     epoch: u64,
 }
 
@@ -137,6 +141,7 @@ impl RedisStream {
             begun: None,
             owned_before: false,
             alone: false,
+            given: EntryId::ZERO,
         })
     }
 
@@ -240,9 +245,10 @@ impl Stream for RedisStream {
     async fn acquire(&mut self) -> Result<Acquire, StreamError> {
         self.session = None;
         self.lease.stop_renewing();
+        self.given = EntryId::ZERO;
         let answer = self.try_acquire().await;
-        if let Ok(Acquire::Owned(acquired)) = &answer {
-            self.lease.keep_renewing(acquired.epoch);
+        if !matches!(answer, Ok(Acquire::Owned(_))) {
+            self.lease.stop_renewing();
         }
         answer
     }
@@ -275,7 +281,7 @@ impl Stream for RedisStream {
             Item::Error(error) => return Err(refused(error)),
             _ => return Err(Unexpected("EXEC does not tell what it did").into()),
         };
-        let mut delivered = Delivered::default();
+        let (mut delivered, mut newest) = (Delivered::default(), None);
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         self.owed.clear();
         for result in 0..results {
@@ -288,7 +294,7 @@ impl Stream for RedisStream {
             } else if read.count > 0 && result + 1 == results {
                 delivered.entries = parse_read(&mut replies)?;
             } else if read.count > 0 && read.from == From::New && result + 2 == results {
-                delivered.extent = parse_extent(&mut replies, self.alone)?;
+                (newest, delivered.extent) = parse_extent(&mut replies, self.alone)?;
             } else {
                 replies.skip()?;
             }
@@ -303,6 +309,9 @@ impl Stream for RedisStream {
             return Err(refused(error));
         }
         check_epoch(&mut replies, session.epoch)?;
+        if delivered.entries.len() < read.count {
+            self.given = newest.unwrap_or(self.given);
+        }
         Ok(delivered)
     }
 
@@ -324,10 +333,19 @@ impl Stream for RedisStream {
 
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
         let session = open(&mut self.session)?;
+        let mut waits = match session.waits.take() {
+            Some(waits) => waits,
+            None => {
+                let longest = Duration::from_millis(self.config.timeout_ms + self.config.block_ms);
+                connect(&self.client, longest).await.map_err(unavailable)?
+            }
+        };
         let mut wait = cmd("XREAD");
         wait.arg("COUNT").arg(1).arg("BLOCK").arg(self.config.block_ms);
-        wait.arg("STREAMS").arg(&self.config.key).arg(last.to_string());
-        let _: Value = wait.query_async(&mut session.waits).await.map_err(unavailable)?;
+        // What another consumer was given is no reason to wake up.
+        wait.arg("STREAMS").arg(&self.config.key).arg(last.max(self.given).to_string());
+        let _: Value = wait.query_async(&mut waits).await.map_err(unavailable)?;
+        session.waits = Some(waits);
         Ok(())
     }
 

@@ -116,6 +116,14 @@ fn healthy(project: &Project) {
     assert_eq!(status.status.code(), Some(0), "{}", text(&status.stdout));
 }
 
+/// As [`healthy`], when the host has ended.
+fn all_is_worked(project: &Project) {
+    let status = project.output(&["status"]);
+    let said = text(&status.stdout);
+    assert!(said.contains("no host is running; everything that was added is worked"), "{said}");
+    assert_eq!(status.status.code(), Some(1), "somebody may wait for alerts that nobody raises");
+}
+
 /// Gives entries to a consumer that does nothing with them.
 fn read_as(redis: &Redis, consumer: &str, count: u32) {
     let mut connection = redis.connect();
@@ -664,7 +672,28 @@ fn a_quiet_market_is_healthy() {
     project.feed(SYMBOLS, 100, &["--seed", "2"]);
     wait_worked(&redis, 200);
     stop(host);
+    all_is_worked(&project);
     assert_undisturbed(&redis, &project);
+}
+
+/// The old scanner still runs in the group, and was given the day's last tick.
+#[test]
+fn what_another_consumer_was_given_keeps_nobody_awake() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "lease_ms = 900", "");
+    project.feed(SYMBOLS, 100, &[]);
+    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "500")]);
+    wait_worked(&redis, 100);
+    // Given to it at once, in one transaction, so that the host has no chance.
+    let mut taken = redis::pipe();
+    taken.atomic().cmd("XADD").arg(STREAM).arg("*").arg("symbol").arg("A");
+    taken.cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg("scanner").arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = taken.query(&mut redis.connect()).unwrap();
+    let (waits, renewals) = (calls(&redis, "xread"), calls(&redis, "evalsha"));
+    wait_for("the lease is renewed some times", || (calls(&redis, "evalsha") >= renewals + 6).then_some(()));
+    let waits = calls(&redis, "xread") - waits;
+    assert!(waits < 100, "{waits} waits: one that is woken up at once each time makes thousands");
+    stop(host);
 }
 
 /// The server's clock was an hour ahead for a while: ids stay there until real time has caught up.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use redis::Commands;
 use tickhound::event::EntryId;
 
-use crate::support::{ALERTS, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, wait_for};
+use crate::support::{ALERTS, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, text, wait_for};
 
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;
@@ -69,7 +69,7 @@ fn after_a_stop_in_order_nothing_is_read_again() {
     let log = project.run(&["run", "--drain"]);
     assert!(log.contains("re-read what came after it symbols=12 entries=0"), "{log}");
     assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
-    let status: serde_json::Value = serde_json::from_str(&project.run(&["status", "--json"])).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
     let state = &status["survey"]["state"];
     assert_eq!((state["symbols"].as_u64(), state["behind"].as_u64()), (Some(12), Some(0)), "{status}");
     assert!(state["bytes"].as_u64().unwrap() > 1000, "{status}");
@@ -92,7 +92,9 @@ fn entries_trimmed_before_their_traces_were_saved_are_counted() {
     let totals = redis.totals();
     assert_eq!(totals["state_gap"], worked - 1000);
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (u64::from(TICKS), 0, 0));
-    assert!(project.run(&["status"]).contains(&format!("{} entries were trimmed away", worked - 1000)));
+    assert!(
+        text(&project.output(&["status"]).stdout).contains(&format!("{} entries were trimmed away", worked - 1000))
+    );
 }
 
 /// Redis hands out the first entry that is left and says nothing of those before it.

@@ -10,7 +10,7 @@ use std::{
 
 use tickhound::stream::owner::Owner;
 
-use crate::support::{Difference, Project, Redis, difference, misbehaving, signal, text, wait_for};
+use crate::support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal, text, wait_for};
 
 const PID_FILE: &str = "run/tickhound.pid";
 const LOG: &str = "logs/tickhound.log";
@@ -113,6 +113,31 @@ fn a_host_with_work_to_do_is_healthy_when_it_has_committed_some() {
     let worked: u64 = worked.split(' ').next().unwrap().parse().unwrap();
     assert!(worked > 0, "{said}");
     background.wait_for_entries(20_000);
+}
+
+/// The old scanner has ended a moment ago: what it holds may not be claimed yet, and nobody fails for that.
+#[test]
+fn entries_that_may_not_be_claimed_yet_are_told_and_are_no_failure() {
+    let background = Background::new();
+    background.project.feed(5, 50, &[]);
+    let mut connection = background.redis.connect();
+    let mut group = redis::cmd("XGROUP");
+    let _: () = group.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg(GROUP).arg("scanner").arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = read.query(&mut connection).unwrap();
+    let said = background.project.run(&["run", "--background", "--wait", "20"]);
+    assert!(said.contains("degraded: 50 entries are pending under other consumers: scanner"), "{said}");
+}
+
+/// The options of before and those given now may be the same.
+#[test]
+fn options_may_be_given_again_at_a_restart() {
+    let background = Background::started();
+    let first = background.pid();
+    background.project.run(&["--debug", "--log", "json", "restart", "--wait", WAIT]);
+    background.project.run(&["--log", "text", "--debug", "restart", "--wait", WAIT]);
+    assert!(background.pid().is_some_and(runs) && background.pid() != first);
 }
 
 #[test]

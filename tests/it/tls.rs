@@ -129,7 +129,7 @@ fn works(secured: &Secured) {
     project.feed(5, 1000, &[]);
     project.run(&["check"]);
     project.run(&["run", "--drain"]);
-    project.run(&["status"]);
+    assert!(text(&project.output(&["status"]).stdout).contains("everything that was added is worked"));
     project.run(&["dead", "list"]);
     assert_eq!((redis.totals()["entries"], redis.pending()), (1000, 0));
 }

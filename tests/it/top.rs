@@ -85,7 +85,7 @@ fn a_dead_host_and_a_dead_server_are_told_and_it_goes_on_by_itself() {
     let (project, mut host, _feed) = at_work(&redis);
     let mut top = Terminal::open(&project, "top", LARGE, &[]);
     top.shows_what("work goes on", |screen| rate(screen) > 0);
-    top.shows("the oldest has waited");
+    top.shows("the oldest is");
     host.kill();
     top.shows("no host is running, and work has waited for");
     redis.kill();
@@ -112,7 +112,7 @@ fn a_large_terminal_shows_more_and_may_change_its_size() {
     top.shows("DETECTED");
     top.press("j");
     let is_whole = |screen: &str| {
-        let parts = ["EVIDENCE", "CONSUMERS", "the oldest has waited", "breakout 0.1.0"];
+        let parts = ["EVIDENCE", "CONSUMERS", "the oldest is", "breakout 0.1.0"];
         parts.iter().all(|part| screen.contains(part)) && detected(screen).len() >= 12 && rate(screen) > 0
     };
     top.shows_what("evidence beside the tables", is_whole);
@@ -124,7 +124,7 @@ fn a_large_terminal_shows_more_and_may_change_its_size() {
         fs::write(picture, top.svg()).unwrap();
     }
     top.resize(SMALL);
-    top.shows_what("a small one", |screen| screen.contains("EVIDENCE") && !screen.contains("the oldest has waited"));
+    top.shows_what("a small one", |screen| screen.contains("EVIDENCE") && !screen.contains("the oldest is"));
     top.resize((30, 6));
     top.shows_what("a tiny one", |screen| screen.contains("✅ [") && !screen.contains("confidence"));
     top.press("\x03");

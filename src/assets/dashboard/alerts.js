@@ -178,6 +178,8 @@ function flush() {
     if (waiting.length > SHOWN_MAX) [shown, older] = [[], added.at(-1).stream_id];
     if (shown.length === 0) rows.replaceChildren();
     shown = [...added, ...shown];
+    // What was left out comes again with "older ones".
+    if (waiting.length > SHOWN_MAX) seen = new Set(shown.map(alert => alert.stream_id));
     rows.prepend(...added.map(row));
   } else if (waiting.length > 0) {
     shown = [...shown, ...waiting].sort((a, b) => compare(b.stream_id, a.stream_id));

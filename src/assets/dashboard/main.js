@@ -76,7 +76,7 @@ function show() {
   const now = performance.now();
   const slept = now - awake > ASLEEP_AFTER_MS;
   awake = now;
-  if (slept && !last.error) last = { ...last, at: now };
+  if (slept && !last.error) last = { status: null, at: now, error: null };
   const age = now - last.at;
   verdict.show({ status: last.status, age_ms: age, error: last.error, wants_token: isAskingForToken() });
   charts.draw(last.status ? last.status.now_ms + age : undefined);

@@ -94,11 +94,11 @@ export function tiles(status) {
   const dead = survey?.dead_length;
   return [
     ["ticks/s", rate(status.ticks_per_s), `${count(counters.completed)} since the start`],
-    ["behind", duration(status.behind_ms ?? 0), `last lag ${duration(counters.lag_ms)}`],
+    ["behind", duration(status.behind_ms), `last lag ${duration(counters.lag_ms)}`],
     ["pending", count(survey?.pending), survey?.lag === null ? "" : `${count(survey?.lag)} not yet read`],
     ["latency, p99", duration(latency.p99), `p50 ${duration(latency.p50)}, p99.9 ${duration(latency.p999)}`],
     ["alerts/min", rate(status.alerts_per_min), `${count(counters.alerts)} since the start, ${count(counters.late)} late`],
-    ["dead letters", count(dead), dead > 0 ? "tickhound dead list" : "nothing set aside"],
+    ["dead letters", count(dead), dead > 0 ? "tickhound dead list" : dead === 0 ? "nothing set aside" : ""],
     ["running for", upFor(status), `version ${status.version}`],
   ];
 }

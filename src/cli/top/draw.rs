@@ -190,7 +190,7 @@ fn draw_curves(frame: &mut Frame, area: Rect, state: &State) {
     let number = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), grouped);
     let come_in = state.look.pace.and_then(|pace| pace.added_per_s);
     let come_in = come_in.map_or_else(String::new, |rate| format!(", {}/s come in", grouped(rate.round() as u64)));
-    let oldest = now.waiting_ms.map_or_else(|| "?".to_owned(), span);
+    let oldest = now.behind_ms.map_or_else(|| "?".to_owned(), span);
     let wide = area.width >= WIDE;
     let waiting = match wide {
         true => format!("waiting {}", number(now.waiting)),
@@ -201,8 +201,8 @@ fn draw_curves(frame: &mut Frame, area: Rect, state: &State) {
         Curve { title: waiting, of: |sample| sample.waiting, floor: 100 },
     ];
     if wide {
-        let title = format!("the oldest has waited {oldest}");
-        curves.push(Curve { title, of: |sample| sample.waiting_ms, floor: 1000 });
+        let title = format!("the oldest is {oldest} old");
+        curves.push(Curve { title, of: |sample| sample.behind_ms, floor: 1000 });
     }
     let columns = Layout::horizontal(curves.iter().map(|_| Constraint::Fill(1))).spacing(2).split(area);
     for (Curve { title, of, floor }, area) in curves.into_iter().zip(columns.iter()) {
@@ -277,7 +277,7 @@ mod tests {
             owner: Some(name.to_owned()),
             receipt: Some(receipt),
             waiting: Some(number),
-            waiting_ms: Some(number),
+            behind_ms: Some(number),
             committed_ms_ago: Some(number),
             ..Survey::default()
         };

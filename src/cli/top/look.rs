@@ -53,7 +53,7 @@ pub(super) struct Sample {
     /// Entries that are not worked yet.
     pub(super) waiting: Option<u64>,
     /// Age of the oldest of them, ms.
-    pub(super) waiting_ms: Option<u64>,
+    pub(super) behind_ms: Option<u64>,
 }
 
 impl Look {
@@ -64,7 +64,7 @@ impl Look {
             Some(survey) => {
                 sample.worked = pace.map(|pace| pace.entries_per_s.round() as u64);
                 sample.waiting = survey.waiting;
-                sample.waiting_ms = Some(survey.waiting_ms.unwrap_or(0));
+                sample.behind_ms = Some(survey.behind_ms.unwrap_or(0));
                 self.problem = None;
                 self.known = Some((Arc::new(report), Instant::now()));
             }

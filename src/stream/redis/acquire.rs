@@ -28,6 +28,8 @@ impl RedisStream {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
+        // What follows takes several round trips.
+        self.lease.keep_renewing(epoch);
         let checkpoint: Checkpoint = query(&mut asks, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
         self.settle_owed(&mut asks).await?;
         let created = self.create_group(&mut asks, &checkpoint).await?;
@@ -43,9 +45,7 @@ impl RedisStream {
         let mut arm = Commands::default();
         self.arm(&mut arm);
         check_epoch(&mut steps.ask(&arm).await?, epoch)?;
-        let blocking = timeout + Duration::from_millis(self.config.block_ms);
-        let waits = connect(&self.client, blocking).await.map_err(unavailable)?;
-        self.session = Some(Session { steps, asks, waits, epoch });
+        self.session = Some(Session { steps, asks, waits: None, epoch });
         self.owned_before = true;
         let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, rates, .. } =
             checkpoint;

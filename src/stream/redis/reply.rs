@@ -145,13 +145,21 @@ pub(crate) fn entries_of(range: Value) -> Result<Entries, String> {
     Ok(entries)
 }
 
-/// How much the stream has held, in the answer to `XINFO STREAM`; servers before 7.0 don't tell.
-pub(super) fn parse_extent(replies: &mut Replies<'_>, alone: bool) -> Result<Option<Extent>, Unexpected> {
-    let (mut added, mut length) = (None, None);
+/// The newest entry, and how much the stream has held, which servers before 7.0 don't tell; in the answer to
+/// `XINFO STREAM`.
+pub(super) fn parse_extent(
+    replies: &mut Replies<'_>,
+    alone: bool,
+) -> Result<(Option<EntryId>, Option<Extent>), Unexpected> {
+    let (mut newest, mut added, mut length) = (None, None, None);
     for _ in 0..replies.array()? / 2 {
         let found = match replies.bulk()? {
             b"entries-added" => &mut added,
             b"length" => &mut length,
+            b"last-generated-id" => {
+                newest = std::str::from_utf8(replies.bulk()?).ok().and_then(|id| id.parse().ok());
+                continue;
+            }
             _ => {
                 replies.skip()?;
                 continue;
@@ -162,7 +170,7 @@ pub(super) fn parse_extent(replies: &mut Replies<'_>, alone: bool) -> Result<Opt
         }
     }
     let extent = added.zip(length);
-    Ok(extent.map(|(added, length)| Extent { added, removed: added.saturating_sub(length), alone }))
+    Ok((newest, extent.map(|(added, length)| Extent { added, removed: added.saturating_sub(length), alone })))
 }
 
 /// The oldest entry, in the answer to `XINFO STREAM`.

@@ -6,6 +6,7 @@
 
 use std::{fmt::Display, ops::Deref};
 
+use super::wire::KEPT_BYTES;
 use crate::event::{Entries, EntryId};
 
 /// Longest line: a length, a number, or an error's text.
@@ -31,9 +32,11 @@ pub(super) struct Commands {
 impl Commands {
     /// Makes room for others.
     pub(super) fn clear(&mut self) {
-        self.bytes.clear();
+        for buffer in [&mut self.bytes, &mut self.args] {
+            buffer.clear();
+            buffer.shrink_to(KEPT_BYTES);
+        }
         self.ends.clear();
-        self.args.clear();
         self.count = 0;
     }
 
@@ -287,9 +290,10 @@ impl<'a> Replies<'a> {
             let fields = self.array()? / 2;
             if entry == 0 {
                 // The server waits for the next step meanwhile, so nothing is to be moved about. Entries are much
-                // alike; and what is claimed to be there takes some bytes.
+                // alike; and the shortest field takes 12 bytes.
                 let bytes = self.bytes.len() - self.at;
-                entries.reserve(count.min(bytes), fields.saturating_mul(count).min(bytes), bytes);
+                let fields = fields.saturating_mul(count).min(bytes / 12);
+                entries.reserve(count.min(bytes / 12), fields, bytes);
             }
             entries.push_entry(id);
             for _ in 0..fields {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use redis::{
     AsyncCommands, Client, RedisResult, Value,
     aio::MultiplexedConnection,
-    cmd,
-    streams::{StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingReply},
+    cmd, pipe,
+    streams::{
+        StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingCountReply,
+        StreamPendingReply,
+    },
 };
 
 use super::{
@@ -20,6 +23,9 @@ use crate::{
     receipt::Receipt,
     stream::{Totals, owner::Owner},
 };
+
+/// An id below this (2001) was given by somebody who counts, and tells no age.
+const FIRST_TIME_MS: u64 = 1_000_000_000_000;
 
 /// What the server knows of a partition.
 #[derive(Debug, Default, serde::Serialize)]
@@ -45,9 +51,10 @@ pub struct Survey {
     pub epoch: u64,
     /// Time since the last commit, ms.
     pub committed_ms_ago: Option<u64>,
-    /// How long work has waited without a commit, ms; `None` when there is none to do.
+    /// How long work has waited without a commit, ms; `None` when there is none to do. What other consumers hold is
+    /// not counted.
     pub waiting_ms: Option<u64>,
-    /// Age of the oldest entry that is not acknowledged, ms; `None` when there is none.
+    /// Age of the oldest entry that is not acknowledged, ms; 0 if its id is no time, `None` when there is no such entry.
     pub behind_ms: Option<u64>,
     /// Totals as of the last commit.
     pub totals: Totals,
@@ -137,26 +144,28 @@ async fn look(
     alerts: &AlertsConfig,
 ) -> RedisResult<Survey> {
     let keys = Keys::new(&config.key, &config.group);
-    let (seconds, micros): (u64, u64) = cmd("TIME").query_async(connection).await?;
+    // The server may be far away: what does not depend on each other is asked in one go.
+    let mut asked = pipe();
+    asked.cmd("TIME").hgetall(&keys.checkpoint).get(&keys.lease).get(&keys.host).get(&keys.epoch);
+    asked.xlen(&config.key).xlen(&alerts.stream).xlen(&keys.dead).exists(&config.key);
+    type Answers = ((u64, u64), Checkpoint, Option<String>, Option<String>, Option<u64>, u64, u64, u64, bool);
+    let answers: Answers = asked.query_async(connection).await?;
+    let ((seconds, micros), checkpoint, owner, receipt, epoch, length, alerts_length, dead_length, exists) = answers;
     let now_ms = seconds * 1000 + micros / 1000;
-    let checkpoint: Checkpoint = cmd("HGETALL").arg(&keys.checkpoint).query_async(connection).await?;
-    let owner: Option<String> = connection.get(&keys.lease).await?;
-    let receipt: Option<String> = connection.get(&keys.host).await?;
     let mut survey = Survey {
         receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
-        length: connection.xlen(&config.key).await?,
+        length,
         owner: owner.map(|text| Owner::parse(&text).map_or(text, |owner| owner.to_string())),
-        epoch: connection.get::<_, Option<u64>>(&keys.epoch).await?.unwrap_or(0),
+        epoch: epoch.unwrap_or(0),
         committed_ms_ago: (checkpoint.at_ms > 0).then(|| now_ms.saturating_sub(checkpoint.at_ms)),
         totals: checkpoint.totals,
-        alerts_length: connection.xlen(&alerts.stream).await?,
+        alerts_length,
         alerts_key: alerts.stream.clone(),
-        dead_length: connection.xlen(&keys.dead).await?,
+        dead_length,
         dead_key: keys.dead.clone(),
         ..Survey::default()
     };
     survey.state = saved_state(connection, &keys.state, &checkpoint, now_ms).await?;
-    let exists: bool = connection.exists(&config.key).await?;
     if !exists {
         return Ok(survey);
     }
@@ -172,23 +181,34 @@ async fn look(
     survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
     let delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
-    let mut oldest = None;
+    let mut oldest: Option<EntryId> = None;
     if let StreamPendingReply::Data(pending) = connection.xpending(&config.key, &config.group).await? {
         oldest = pending.start_id.parse().ok();
     }
-    if oldest.is_none() && added > delivered {
+    // What others hold is not ours to work until it has been left alone for long.
+    let mut ours = oldest;
+    if survey.consumers.iter().any(|(name, pending, _)| *name != config.consumer && *pending > 0) {
+        let held: StreamPendingCountReply =
+            connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
+        ours = held.ids.first().and_then(|entry| entry.id.parse().ok());
+    }
+    if ours.is_none() && added > delivered {
         let after = format!("({delivered}");
         let next: Value =
             cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
-        oldest = reply::first_id(&next);
+        ours = reply::first_id(&next);
     }
+    oldest = oldest.or(ours);
     survey.waiting = match (survey.added, checkpoint.index) {
         (Some(added), Some(worked)) => Some(added.saturating_sub(worked).min(survey.length).max(survey.pending)),
         _ => survey.lag.map(|lag| lag + survey.pending),
     };
     // Work waits since it arrived, or since the last commit showed that it was being got at.
-    survey.behind_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis));
-    survey.waiting_ms = oldest.map(|oldest| now_ms.saturating_sub(oldest.millis.max(checkpoint.at_ms)));
+    survey.behind_ms = oldest.map(|oldest| match oldest.millis {
+        FIRST_TIME_MS.. => now_ms.saturating_sub(oldest.millis),
+        _ => 0,
+    });
+    survey.waiting_ms = ours.map(|ours| now_ms.saturating_sub(ours.millis.max(checkpoint.at_ms)));
     Ok(survey)
 }
 

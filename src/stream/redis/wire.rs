@@ -23,12 +23,15 @@ use crate::stream::StreamError;
 /// Least room for what is received next: small enough for a quiet market, and it grows with the replies.
 const ROOM: usize = 64 * 1024;
 
+/// More than this is not kept from one message to the next.
+pub(super) const KEPT_BYTES: usize = 8 * 1024 * 1024;
+
 /// Whom to connect to, and how.
 #[derive(Clone)]
 pub(super) struct Address {
     info: ConnectionInfo,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// Longest wait for an answer.
+    /// Longest silence while an answer is waited for.
     timeout: Duration,
 }
 
@@ -104,35 +107,38 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 impl Wire {
     /// Sends commands; their replies are to be received before others are sent.
     pub(super) async fn send(&mut self, commands: &Commands) -> Result<(), StreamError> {
-        let send = async {
-            self.io.write_all(commands.bytes()).await?;
-            self.io.flush().await
-        };
-        within(self.timeout, send).await
+        let mut left = commands.bytes();
+        while !left.is_empty() {
+            let written = within(self.timeout, self.io.write(left)).await?;
+            if written == 0 {
+                return Err(unavailable("the server hung up"));
+            }
+            left = &left[written..];
+        }
+        within(self.timeout, self.io.flush()).await
     }
 
     /// The replies to so many commands.
     pub(super) async fn receive(&mut self, replies: usize) -> Result<Replies<'_>, StreamError> {
         let Self { io, received, timeout } = self;
         received.clear();
+        // The states that a start restores are far more than a step brings.
+        received.shrink_to(KEPT_BYTES);
         let mut scanner = Scanner::new(replies);
-        let receive = async {
-            loop {
-                if received.capacity() - received.len() < ROOM / 4 {
-                    received.reserve(ROOM.max(received.len()));
-                }
-                if io.read_buf(received).await? == 0 {
-                    return Err(io::Error::other("the server hung up"));
-                }
-                match scanner.scan(received).map_err(io::Error::other)? {
-                    Some(end) if end == received.len() => return Ok(()),
-                    Some(_) => return Err(io::Error::other("more answers than questions")),
-                    None => {}
-                }
+        loop {
+            if received.capacity() - received.len() < ROOM / 4 {
+                received.reserve(ROOM.max(received.len()));
             }
-        };
-        within(*timeout, receive).await?;
-        Ok(Replies::new(&self.received))
+            // A limit for all of it would be too short for large entries on a slow line, each time anew.
+            if within(*timeout, io.read_buf(received)).await? == 0 {
+                return Err(unavailable("the server hung up"));
+            }
+            match scanner.scan(received)? {
+                Some(end) if end == received.len() => return Ok(Replies::new(&self.received)),
+                Some(_) => return Err(unavailable("more answers than questions")),
+                None => {}
+            }
+        }
     }
 
     /// Sends commands and receives their replies.
