@@ -90,7 +90,7 @@ pub struct StreamConfig {
     pub claim_idle_ms: u64,
     /// An entry on which the host has died this often is set aside; 0 = never.
     pub max_deliveries: u64,
-    /// Longest wait for any answer of the server, ms.
+    /// Longest silence of the server while an answer is waited for, ms.
     pub timeout_ms: u64,
 }
 

@@ -55,7 +55,12 @@ fn owner(owner: Option<&OwnerLook>, epochs: (u64, u64)) -> Finding {
 /// What `status` says.
 fn work(report: &Report) -> Finding {
     let reason = &report.reason;
+    // That no host is running is told above; the doctor is also asked before the first start.
+    let nothing_to_do = |survey: &Survey| {
+        survey.group_exists && survey.owner.is_none() && survey.pending == 0 && survey.waiting_ms.is_none()
+    };
     match report.verdict {
+        _ if report.survey.as_ref().is_some_and(nothing_to_do) => Finding::ok("host.work", reason),
         Verdict::Healthy => Finding::ok("host.work", reason),
         Verdict::Degraded => {
             Finding::warning("host.work", reason).cure("`tickhound status` shows more, and so does the host's log")
