@@ -541,6 +541,11 @@ fn a_server_that_is_busy_is_waited_for() {
         wait_noticed(&host, "BUSY");
         let _: () = do_for(&mut redis.connect(), "SCRIPT KILL");
         script.join().unwrap();
+        // Else what was said of this round would be taken for the next one's.
+        wait_for("the host goes on", || {
+            let log = host.log();
+            (log.rfind("redis is reached again") > log.rfind("BUSY")).then_some(())
+        });
     }
     wait_worked(&redis, TICKS);
     stop(host);

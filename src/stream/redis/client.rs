@@ -61,6 +61,10 @@ pub(super) const NO_ANSWER: &str = "no answer in time (stream.timeout_ms)";
 
 /// The client's error in a user's words.
 pub fn explain(error: &RedisError) -> String {
+    // Of several commands at once: what the first one met.
+    let first = error.clone().into_server_errors();
+    let first = first.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
+    let error = first.as_ref().unwrap_or(error);
     if error.is_connection_refusal() {
         return "connection refused: is redis-server running at that address?".into();
     }
