@@ -80,6 +80,8 @@ impl Desk {
     fn picture(&mut self, name: &str) {
         if let Some(folder) = env::var_os(PICTURES) {
             self.browser.point_nowhere();
+            // The verdict is at the top.
+            self.browser.eval("scrollTo(0, 0)");
             self.browser.eval("new Promise(done => setTimeout(done, 1500))");
             self.browser.picture(&PathBuf::from(folder).join(format!("{name}.png")));
         }
