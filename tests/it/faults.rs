@@ -15,8 +15,8 @@ use redis::{Commands, Connection, cmd};
 use crate::{
     proxy::{At, Link, Proxy},
     support::{
-        ALERTS, Alert, Difference, GROUP, Host, Project, Redis, STREAM, difference, misbehaving, pause, signal, text,
-        wait_for,
+        ALERTS, Alert, Difference, GROUP, Host, Project, Redis, STREAM, difference, misbehaving, pause, read_as,
+        signal, text, wait_for,
     },
 };
 
@@ -122,17 +122,6 @@ fn all_is_worked(project: &Project) {
     let said = text(&status.stdout);
     assert!(said.contains("no host is running; everything that was added is worked"), "{said}");
     assert_eq!(status.status.code(), Some(1), "somebody may wait for alerts that nobody raises");
-}
-
-/// Gives entries to a consumer that does nothing with them.
-fn read_as(redis: &Redis, consumer: &str, count: u32) {
-    let mut connection = redis.connect();
-    let mut create = cmd("XGROUP");
-    create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
-    let _: () = create.query(&mut connection).unwrap_or(());
-    let mut read = cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
 }
 
 /// How often the server was asked to do this.

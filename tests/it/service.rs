@@ -10,7 +10,7 @@ use std::{
 
 use tickhound::stream::owner::Owner;
 
-use crate::support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal, text, wait_for};
+use crate::support::{Difference, Project, Redis, difference, misbehaving, read_as, signal, text, wait_for};
 
 const PID_FILE: &str = "run/tickhound.pid";
 const LOG: &str = "logs/tickhound.log";
@@ -120,12 +120,7 @@ fn a_host_with_work_to_do_is_healthy_when_it_has_committed_some() {
 fn entries_that_may_not_be_claimed_yet_are_told_and_are_no_failure() {
     let background = Background::new();
     background.project.feed(5, 50, &[]);
-    let mut connection = background.redis.connect();
-    let mut group = redis::cmd("XGROUP");
-    let _: () = group.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
-    let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg("scanner").arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
+    read_as(&background.redis, "scanner", 50);
     let said = background.project.run(&["run", "--background", "--wait", "20"]);
     assert!(said.contains("degraded: 50 entries are pending under other consumers: scanner"), "{said}");
 }

@@ -194,6 +194,17 @@ impl Redis {
     }
 }
 
+/// Gives entries to a consumer that does nothing with them.
+pub fn read_as(redis: &Redis, consumer: &str, count: u32) {
+    let mut connection = redis.connect();
+    let mut create = redis::cmd("XGROUP");
+    create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
+    let _: () = create.query(&mut connection).unwrap_or(());
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
+    let _: redis::Value = read.query(&mut connection).unwrap();
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();

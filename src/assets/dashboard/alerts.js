@@ -175,11 +175,12 @@ function flush() {
   const isNewer = waiting.length > 0 && (shown.length === 0 || compare(waiting.at(-1).stream_id, shown[0].stream_id) > 0);
   if (isNewer) {
     const added = waiting.slice(0, SHOWN_MAX);
-    if (waiting.length > SHOWN_MAX) [shown, older] = [[], added.at(-1).stream_id];
+    if (waiting.length > SHOWN_MAX) {
+      // What is left out comes again with "older ones".
+      [shown, older, seen] = [[], added.at(-1).stream_id, new Set(added.map(alert => alert.stream_id))];
+    }
     if (shown.length === 0) rows.replaceChildren();
     shown = [...added, ...shown];
-    // What was left out comes again with "older ones".
-    if (waiting.length > SHOWN_MAX) seen = new Set(shown.map(alert => alert.stream_id));
     rows.prepend(...added.map(row));
   } else if (waiting.length > 0) {
     shown = [...shown, ...waiting].sort((a, b) => compare(b.stream_id, a.stream_id));

@@ -6,11 +6,13 @@
 
 use std::{fmt::Display, ops::Deref};
 
-use super::wire::KEPT_BYTES;
 use crate::event::{Entries, EntryId};
 
 /// Longest line: a length, a number, or an error's text.
 const LINE_MAX: usize = 64 * 1024;
+
+/// Of a buffer no more than this is kept from one message to the next.
+pub(super) const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// The bytes are no RESP2, or not the reply that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

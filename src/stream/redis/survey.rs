@@ -181,16 +181,16 @@ async fn look(
     survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
     let delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
-    let mut oldest: Option<EntryId> = None;
-    if let StreamPendingReply::Data(pending) = connection.xpending(&config.key, &config.group).await? {
-        oldest = pending.start_id.parse().ok();
-    }
+    let held: Option<EntryId> = match connection.xpending(&config.key, &config.group).await? {
+        StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
+        _ => None,
+    };
     // What others hold is not ours to work until it has been left alone for long.
-    let mut ours = oldest;
+    let mut ours = held;
     if survey.consumers.iter().any(|(name, pending, _)| *name != config.consumer && *pending > 0) {
-        let held: StreamPendingCountReply =
+        let first: StreamPendingCountReply =
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
-        ours = held.ids.first().and_then(|entry| entry.id.parse().ok());
+        ours = first.ids.first().and_then(|entry| entry.id.parse().ok());
     }
     if ours.is_none() && added > delivered {
         let after = format!("({delivered}");
@@ -198,13 +198,12 @@ async fn look(
             cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
         ours = reply::first_id(&next);
     }
-    oldest = oldest.or(ours);
     survey.waiting = match (survey.added, checkpoint.index) {
         (Some(added), Some(worked)) => Some(added.saturating_sub(worked).min(survey.length).max(survey.pending)),
         _ => survey.lag.map(|lag| lag + survey.pending),
     };
     // Work waits since it arrived, or since the last commit showed that it was being got at.
-    survey.behind_ms = oldest.map(|oldest| match oldest.millis {
+    survey.behind_ms = held.or(ours).map(|oldest| match oldest.millis {
         FIRST_TIME_MS.. => now_ms.saturating_sub(oldest.millis),
         _ => 0,
     });

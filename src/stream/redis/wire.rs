@@ -16,15 +16,12 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     client::{NO_ANSWER, explain_code},
-    resp::{Commands, Replies, Scanner, Unexpected},
+    resp::{Commands, KEPT_BYTES, Replies, Scanner, Unexpected},
 };
 use crate::stream::StreamError;
 
 /// Least room for what is received next: small enough for a quiet market, and it grows with the replies.
 const ROOM: usize = 64 * 1024;
-
-/// More than this is not kept from one message to the next.
-pub(super) const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Whom to connect to, and how.
 #[derive(Clone)]
