@@ -33,6 +33,9 @@ const COUNTED: usize = (work::PASSES - 1) / 2;
 /// and another folder gives the compiler other names to sort by.
 const TOLERANCE: f64 = 0.03;
 
+/// What is as short as this moves by more than that when one call more is inlined, or one less.
+const INLINED: f64 = 10.0;
+
 /// Allocations of one item are whole numbers, or few in a batch.
 const ALLOCATIONS_TOLERANCE: f64 = 0.002;
 
@@ -116,11 +119,12 @@ fn compare(accept: bool) -> Result<bool> {
         };
         let change = count.instructions / before.instructions - 1.0;
         let allocations = count.allocations - before.allocations;
-        let is_dearer = change > TOLERANCE || allocations > ALLOCATIONS_TOLERANCE;
+        let tolerance = TOLERANCE.max(INLINED / before.instructions);
+        let is_dearer = change > tolerance || allocations > ALLOCATIONS_TOLERANCE;
         if is_dearer {
             dearer.push(name.as_str());
         }
-        let is_other = is_dearer || change < -TOLERANCE || allocations < -ALLOCATIONS_TOLERANCE;
+        let is_other = is_dearer || change < -tolerance || allocations < -ALLOCATIONS_TOLERANCE;
         differs |= is_other;
         let (Count { instructions, allocations }, percent) = (*count, change * 100.0);
         let mark = if is_dearer { "  dearer" } else { ["", "  cheaper"][usize::from(is_other)] };

@@ -211,19 +211,22 @@ impl Market {
     fn route(&self) -> Result<Part> {
         let mut decoder = self.decoder()?;
         let mut reads = self.simulated(Layout::Json);
+        let names: Vec<(u32, Arc<str>)> =
+            (0..).zip(self.instruments.iter().map(|instrument| instrument.symbol.as_str().into())).collect();
+        let number = |symbol: &str| names.iter().position(|(_, name)| **name == *symbol).unwrap_or_default() as u32;
         for entries in &mut reads {
-            let mut decoded = Decoded::default();
+            let mut decoded = Decoded { names: names.clone(), ..Decoded::default() };
             for (index, entry) in (0..).zip(entries.iter()) {
                 let outcome = decoder.decode(entry, &mut |tick| {
                     decoded.entry.push(index);
-                    decoded.symbol.push(tick.symbol.as_str().into());
+                    decoded.symbol.push(number(&tick.symbol));
                     decoded.time.push(tick.time);
                     decoded.price.push(tick.price);
                     decoded.columns.extend(&tick.columns);
                 });
                 outcome?;
             }
-            entries.decoded = Some(decoded);
+            entries.decoded = Some(Box::new(decoded));
         }
         self.routing("route", reads)
     }

@@ -6,7 +6,7 @@
 
 pub mod input;
 mod live;
-mod notify;
+pub(crate) mod notify;
 mod server;
 mod source;
 

@@ -10,7 +10,9 @@
 
 mod iso;
 mod mapping;
+mod names;
 mod nan;
+mod plain;
 mod preset;
 mod quick;
 mod scan;
@@ -23,11 +25,15 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-pub(crate) use self::scan::Scalar;
 use self::{
     iso::Zone,
     mapping::{Mapping, ROOT},
     scan::{Scan, Work},
+};
+pub(crate) use self::{
+    names::Names,
+    plain::{Kind, PlainTick, Plan},
+    scan::Scalar,
 };
 use crate::{
     config::{InputConfig, input::Layout, nearest},

@@ -39,14 +39,14 @@ use crate::{
     event::{Entries, EntryId},
     ingest::Ingest,
     monitor::Role,
-    plugin::{Generation, Reload},
+    plugin::{DetectorSpec, Generation, Reload},
     position::{Position, Progress},
     rate::Rates,
     retry::Retry,
     shard::{ShardHandle, Tape, Task, Worked},
     sink::Sinks,
     stats::{Phase, Stats},
-    stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
+    stream::{Clock, Commit, Delivered, Extent, From, Read, Stream, StreamError, Totals},
 };
 
 /// How often to look whether another consumer of the group has died.
@@ -69,6 +69,8 @@ pub struct Engine<S> {
     generation: Arc<Generation>,
     /// What is to be in force; differs from it while detectors are warmed up.
     target: Arc<Generation>,
+    /// Detectors of it that are to be warmed up, as soon as the server tells what is pending.
+    cold: Vec<Arc<DetectorSpec>>,
     warming: Option<Warming>,
     standing: Standing,
     reloads: watch::Receiver<Reload>,
@@ -125,6 +127,7 @@ impl<S: Stream> Engine<S> {
             config: config.clone(),
             target: generation.clone(),
             generation,
+            cold: Vec::new(),
             warming: None,
             standing: Standing::default(),
             reloads,
@@ -232,7 +235,7 @@ impl<S: Stream> Engine<S> {
             while let Ok(worked) = self.outcomes.try_recv() {
                 self.accept(worked);
             }
-            self.take_up_changes().await;
+            self.take_up_changes().await?;
             if let Some(chunks) = self.pace.due(Instant::now(), self.ingest.chunk_sizes()) {
                 self.visit(chunks).await;
             }
@@ -280,9 +283,13 @@ impl<S: Stream> Engine<S> {
                 continue;
             }
             let from = self.position.from();
-            let delivered = self.step(commit, Read { from, count }).await?;
+            let mut delivered = self.step(commit, Read { from, count }).await?;
             retry.reached();
             if count > 0 {
+                if let Some(extent) = delivered.extent.filter(|_| self.position.misses(&delivered, count)) {
+                    // Until a moment ago it was: what is missing may be in another's hands.
+                    delivered.extent = Some(Extent { alone: self.stream.is_alone().await?, ..extent });
+                }
                 caught_up = self.note_read(&delivered, count);
             }
             let entries = delivered.entries;

@@ -48,7 +48,7 @@ pub struct Entries {
     /// Id, and the entry's range of `fields`.
     entries: Vec<(EntryId, Range<usize>)>,
     /// Their ticks, if they were decoded where they were read; then they have no fields.
-    pub decoded: Option<Decoded>,
+    pub decoded: Option<Box<Decoded>>,
 }
 
 /// Ticks of entries that were decoded where they were read, as rows of a table are: there never was a text of them.
@@ -56,8 +56,10 @@ pub struct Entries {
 pub struct Decoded {
     /// Which entry, by index.
     pub entry: Vec<u32>,
-    /// Name of the symbol.
-    pub symbol: Vec<Arc<str>>,
+    /// Names that no read before had, each with its number.
+    pub names: Vec<(u32, Arc<str>)>,
+    /// Number of the symbol's name.
+    pub symbol: Vec<u32>,
     /// Event time, ns since the Unix epoch, if it is known.
     pub time: Vec<Option<u64>>,
     /// Last traded price, quote currency; NaN where absent.
@@ -224,7 +226,18 @@ pub struct Batch {
 impl Batch {
     /// An empty batch of `columns` columns.
     pub fn new(columns: usize) -> Self {
-        Self { columns: vec![Vec::new(); columns], ..Self::default() }
+        Self::with_capacity(columns, 0)
+    }
+
+    /// As [`Self::new`], with room for so many rows.
+    pub fn with_capacity(columns: usize, rows: usize) -> Self {
+        Self {
+            entry: Vec::with_capacity(rows),
+            symbol: Vec::with_capacity(rows),
+            time: Vec::with_capacity(rows),
+            price: Vec::with_capacity(rows),
+            columns: (0..columns).map(|_| Vec::with_capacity(rows)).collect(),
+        }
     }
 
     /// Number of rows.

@@ -57,9 +57,15 @@ pub struct Ingest {
     clock: Clock,
 }
 
+/// Id and shard of a symbol; `None` before its first tick.
+type Known = Option<(u32, usize)>;
+
 struct Symbols {
-    ids: FxHashMap<Arc<str>, u32>,
+    /// Id and shard of each.
+    ids: FxHashMap<Arc<str>, (u32, usize)>,
     names: Vec<Arc<str>>,
+    /// Names by the numbers that they have in ticks that come decoded, and what is known of each.
+    numbered: Vec<Option<(Arc<str>, Known)>>,
     /// By id: its saved state is of a later entry, and has yet to be restored.
     awaited: Vec<bool>,
     /// Symbols in each chunk of the saved state.
@@ -69,7 +75,7 @@ struct Symbols {
 impl Default for Symbols {
     fn default() -> Self {
         let chunk_sizes = vec![0; usize::from(CHUNKS)];
-        Self { ids: FxHashMap::default(), names: Vec::new(), awaited: Vec::new(), chunk_sizes }
+        Self { ids: FxHashMap::default(), names: Vec::new(), numbered: Vec::new(), awaited: Vec::new(), chunk_sizes }
     }
 }
 
@@ -87,7 +93,9 @@ impl Ingest {
 
     /// Forgets every symbol and goes on from `clock`: the shards have been started afresh.
     pub fn reset(&mut self, clock: Clock) {
-        self.symbols = Symbols::default();
+        let mut numbered = std::mem::take(&mut self.symbols.numbered);
+        numbered.iter_mut().flatten().for_each(|(_, known)| *known = None);
+        self.symbols = Symbols { numbered, ..Symbols::default() };
         self.clock = clock;
     }
 
@@ -131,6 +139,7 @@ impl Ingest {
             self.route_decoded(read, entries, decoded, &mut routed);
             return routed;
         }
+        let rows = self.room(entries.len());
         let Self { decoder, columns, symbols, clock, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
             let index = index as u32;
@@ -138,9 +147,9 @@ impl Ingest {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut place = Place { read, columns: *columns, symbols, clock, routed: &mut routed };
+            let mut place = Place { read, columns: *columns, rows, symbols, clock, routed: &mut routed };
             let outcome = decoder.decode(entry, &mut |tick| {
-                place.tick(index, entry.id, &tick.symbol, tick.time, tick.price, &tick.columns);
+                place.tick(index, entry.id, Name::Text(&tick.symbol), tick.time, tick.price, &tick.columns);
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
@@ -157,30 +166,47 @@ impl Ingest {
         routed
     }
 
+    /// Rows that each shard gets of so many ticks, if it gets its share of them; clock rows come on top.
+    fn room(&self, ticks: usize) -> usize {
+        ticks / self.shards + ticks / self.shards / 4 + 2
+    }
+
     fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &Decoded, routed: &mut Routed) {
+        let rows = self.room(decoded.entry.len());
         let Self { columns, symbols, clock, .. } = self;
         routed.undecodable.clone_from(&decoded.refused);
-        let mut place = Place { read, columns: *columns, symbols, clock, routed };
-        let rows = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
-        for ((((entry, symbol), time), price), columns) in rows.zip(decoded.columns.chunks_exact(*columns)) {
+        symbols.learn(&decoded.names);
+        let mut place = Place { read, columns: *columns, rows, symbols, clock, routed };
+        let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
+        for ((((entry, symbol), time), price), columns) in ticks.zip(decoded.columns.chunks_exact(*columns)) {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            place.tick(*entry, id, symbol, *time, *price, columns);
+            place.tick(*entry, id, Name::Number(*symbol), *time, *price, columns);
         }
     }
+}
+
+/// How a tick names its symbol.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    Text(&'a str),
+    /// See [`Decoded::names`].
+    Number(u32),
 }
 
 /// Puts ticks into the jobs of their shards.
 struct Place<'a> {
     read: u64,
     columns: usize,
+    /// Likely in each job.
+    rows: usize,
     symbols: &'a mut Symbols,
     clock: &'a mut Clock,
     routed: &'a mut Routed,
 }
 
 impl Place<'_> {
-    fn tick(&mut self, entry: u32, id: EntryId, symbol: &str, time: Option<u64>, price: f64, values: &[f64]) {
-        let Self { read, columns, symbols, clock, routed } = self;
+    fn tick(&mut self, entry: u32, id: EntryId, symbol: Name<'_>, time: Option<u64>, price: f64, values: &[f64]) {
+        let Self { read, columns, rows, symbols, clock, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
         let Some((time, estimated)) = resolve_time(clock, id, time) else {
             *untimed += 1;
@@ -189,15 +215,18 @@ impl Place<'_> {
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
             let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
             for slot in jobs.iter_mut() {
-                open(slot, *read, *columns).batch.push_clock(entry, second);
+                open(slot, *read, *columns, *rows).batch.push_clock(entry, second);
             }
         }
         clock.time = clock.time.max(time);
-        let (id, shard, new) = symbols.intern(symbol, jobs.len());
+        let (id, shard, new) = match symbol {
+            Name::Text(name) => symbols.intern(name, jobs.len()),
+            Name::Number(number) => symbols.intern_numbered(number, jobs.len()),
+        };
         if symbols.awaited[id as usize] {
             return;
         }
-        let job = open(&mut jobs[shard], *read, *columns);
+        let job = open(&mut jobs[shard], *read, *columns, *rows);
         if new {
             job.symbols.push((id, symbols.names[id as usize].clone()));
         }
@@ -210,8 +239,8 @@ impl Place<'_> {
     }
 }
 
-fn open(slot: &mut Option<Job>, read: u64, columns: usize) -> &mut Job {
-    slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: Batch::new(columns) })
+fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut Job {
+    slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: Batch::with_capacity(columns, rows) })
 }
 
 /// The tick's own time, or else its arrival less the delay of the latest stamped tick, and whether it
@@ -233,18 +262,39 @@ fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<
 }
 
 impl Symbols {
+    /// Takes up names by number.
+    fn learn(&mut self, names: &[(u32, Arc<str>)]) {
+        for (number, name) in names {
+            let at = *number as usize;
+            self.numbered.resize(self.numbered.len().max(at + 1), None);
+            self.numbered[at] = Some((name.clone(), None));
+        }
+    }
+
+    /// As [`Self::intern`], by the number of a name that was learned.
+    fn intern_numbered(&mut self, number: u32, shards: usize) -> (u32, usize, bool) {
+        let (name, known) = self.numbered[number as usize].as_ref().expect("a name comes no later than its number");
+        if let Some((id, shard)) = known {
+            return (*id, *shard, false);
+        }
+        let name = name.clone();
+        let (id, shard, new) = self.intern(&name, shards);
+        self.numbered[number as usize] = Some((name, Some((id, shard))));
+        (id, shard, new)
+    }
+
     /// Id and shard of a symbol, and whether it is new.
     fn intern(&mut self, name: &str, shards: usize) -> (u32, usize, bool) {
-        let shard = (FxBuildHasher.hash_one(name) >> 32) as usize % shards;
-        if let Some(id) = self.ids.get(name) {
-            return (*id, shard, false);
+        if let Some((id, shard)) = self.ids.get(name) {
+            return (*id, *shard, false);
         }
+        let shard = (FxBuildHasher.hash_one(name) >> 32) as usize % shards;
         let id = u32::try_from(self.names.len()).expect("fewer symbols than ids");
         let name: Arc<str> = name.into();
         self.names.push(name.clone());
         self.awaited.push(false);
         self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
-        self.ids.insert(name, id);
+        self.ids.insert(name, (id, shard));
         (id, shard, true)
     }
 }

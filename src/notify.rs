@@ -38,7 +38,6 @@ use self::{
     webhook::{Outcome, Request},
 };
 pub use self::{
-    message::{PLACEHOLDERS, placeholders},
     position::{Owed, Sending, State, Totals},
     secret::{Finding, check},
 };

@@ -176,13 +176,25 @@ impl Position {
             self.from = last.map_or(From::New, From::Pending);
         }
         let caught_up = was_at == From::New && entries.len() < count;
-        let skipped = delivered.extent.map_or(0, |extent| self.count_along(extent, entries.len() as u64, caught_up));
+        let (index, skipped) = match delivered.extent {
+            Some(extent) => self.count_along(extent, entries.len() as u64, caught_up),
+            None => (self.index, 0),
+        };
+        self.index = index;
         Progress { caught_up, skipped }
     }
 
-    /// Compares what the server has counted with what came. How many entries vanished before the group
-    /// was given them.
-    fn count_along(&mut self, extent: Extent, read: u64, caught_up: bool) -> u64 {
+    /// Whether this read of at most `count` entries would show that some vanished. It may be that somebody else was
+    /// given them.
+    pub fn misses(&self, delivered: &Delivered, count: usize) -> bool {
+        let read = delivered.entries.len();
+        let caught_up = self.from == From::New && read < count;
+        delivered.extent.is_some_and(|extent| self.count_along(extent, read as u64, caught_up).1 > 0)
+    }
+
+    /// Compares what the server has counted with what came: how many entries there were up to this read, if that is
+    /// known, and how many of them vanished before the group was given them.
+    fn count_along(&self, extent: Extent, read: u64, caught_up: bool) -> (Option<u64>, u64) {
         let before = self.index;
         // What was removed was removed from the front. It is behind us, or it was never read.
         let mut index = before.map(|index| index.max(extent.removed));
@@ -191,10 +203,9 @@ impl Position {
         } else if !extent.alone {
             index = None;
         }
-        self.index = index;
         match (before, index) {
-            (Some(before), Some(index)) if extent.alone => index.saturating_sub(before),
-            _ => 0,
+            (Some(before), Some(now)) if extent.alone => (index, now.saturating_sub(before)),
+            _ => (index, 0),
         }
     }
 

@@ -26,7 +26,10 @@ use jiff::tz::TimeZone;
 
 pub(crate) use self::table::Mapping;
 use self::{lines::Lines, parquet::Columns, record::Record, table::Table};
-use crate::{decode::Decoder, simulate::Layout};
+use crate::{
+    decode::{Decoder, Names},
+    simulate::Layout,
+};
 
 /// How files are read and published.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) zone: TimeZone,
     /// Who decodes: then rows of tables stay cells. Else they become the fields that a producer would publish.
     pub(crate) decoder: Option<Decoder>,
+    /// Symbols of what it decodes.
+    pub(crate) names: Names,
 }
 
 impl Default for Options {
@@ -54,6 +59,7 @@ impl Default for Options {
             needs_time: true,
             zone: TimeZone::UTC,
             decoder: None,
+            names: Names::default(),
         }
     }
 }
@@ -99,6 +105,7 @@ fn unpacked(name: &str) -> &str {
 /// All files, as one sequence of ticks.
 pub(crate) struct Files {
     sources: Vec<Source>,
+    names: Names,
     is_merged: bool,
     /// Bytes read from disk so far, and there are.
     read: Arc<AtomicU64>,
@@ -119,7 +126,7 @@ impl Files {
         // Reversed: those that are published first, or done, are then at the end.
         sources.reverse();
         let is_merged = sources.iter().all(|source| source.head.time.is_some());
-        Ok(Self { sources, is_merged, read, size })
+        Ok(Self { sources, names: options.names.clone(), is_merged, read, size })
     }
 
     /// Size of all files on disk, bytes.
@@ -142,8 +149,16 @@ impl Files {
         self.sources.iter().find(|source| source.head.time.is_none()).map(|source| source.name.as_str())
     }
 
+    /// Names of symbols in decoded ticks.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Moves the next tick into `record`; false at the end of all files.
     pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
+        if let [only] = &mut self.sources[..] {
+            return only.next(record);
+        }
         let mut left = self.sources.iter_mut().rev().filter(|source| !source.is_done);
         let next = if self.is_merged { left.min_by_key(|source| source.head.time) } else { left.next() };
         match next {
@@ -187,6 +202,8 @@ struct Source {
     /// Latest time that any of its ticks had.
     latest: Option<i64>,
     is_done: bool,
+    /// Whether it is the only file, and its first tick has been taken: then there is no need to look ahead.
+    is_begun: bool,
 }
 
 impl Source {
@@ -226,19 +243,36 @@ impl Source {
     }
 
     fn begin(name: String, rows: Rows) -> Result<Self> {
-        let mut source = Self { name, rows, head: Record::default(), latest: None, is_done: false };
+        let mut source = Self { name, rows, head: Record::default(), latest: None, is_done: false, is_begun: false };
         source.advance()?;
         ensure!(!source.is_done, "holds no tick");
         Ok(source)
     }
 
-    /// Reads the next tick. A stamp that is missing or goes back counts as the one before it:
-    /// merging takes each file in its own order.
+    /// The tick that comes next, where there is only this file.
+    fn next(&mut self, record: &mut Record) -> Result<bool> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            std::mem::swap(record, &mut self.head);
+            return Ok(true);
+        }
+        self.read(record)
+    }
+
+    /// Reads the tick that comes next into its place.
     fn advance(&mut self) -> Result<()> {
-        self.is_done = !self.rows.next(&mut self.head).with_context(|| format!("failed to read {}", self.name))?;
-        self.latest = self.latest.max(self.head.time);
-        self.head.time = self.latest;
+        let mut head = std::mem::take(&mut self.head);
+        self.is_done = !self.read(&mut head)?;
+        self.head = head;
         Ok(())
+    }
+
+    /// Reads a tick; false at the end. A stamp that is missing or goes back counts as the one before it: merging takes
+    /// each file in its own order.
+    fn read(&mut self, record: &mut Record) -> Result<bool> {
+        let more = self.rows.next(record).with_context(|| format!("failed to read {}", self.name))?;
+        self.latest = self.latest.max(record.time);
+        record.time = self.latest;
+        Ok(more)
     }
 }
 

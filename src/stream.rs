@@ -266,6 +266,11 @@ pub trait Stream: Send {
     /// Takes over what dead consumers of the group left pending.
     fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;
 
+    /// Whether no other consumer of the group takes entries, as of now.
+    fn is_alone(&mut self) -> impl Future<Output = Result<bool, StreamError>> + Send {
+        async { Ok(true) }
+    }
+
     /// Returns when there may be entries after `last`, or after a while. Has no effect on the
     /// partition, so it may be dropped at any time.
     fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;

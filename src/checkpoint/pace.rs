@@ -16,7 +16,7 @@ use super::CHUNKS;
 const CYCLE_ENTRIES: u64 = 30_000;
 
 /// As long as a batch takes.
-const VISIT_TARGET: Duration = Duration::from_millis(3);
+const VISIT_TARGET: Duration = Duration::from_millis(2);
 
 /// After a visit of 1 ms, 19 ms without one: a twentieth of the time.
 const REST: u32 = 19;
@@ -166,8 +166,8 @@ mod tests {
         pace.worked(CYCLE_ENTRIES as usize);
         let now = Instant::now();
         assert_eq!(pace.due(now, &sizes), None, "it rests");
-        // 10 us a symbol, 3 ms: three chunks of 100.
-        assert_eq!(pace.due(now + MINUTE, &sizes).map(|chunks| chunks.len()), Some(3));
+        // 10 us a symbol, 2 ms: two chunks of 100.
+        assert_eq!(pace.due(now + MINUTE, &sizes).map(|chunks| chunks.len()), Some(2));
         assert_eq!(
             pace.due(now + MINUTE, &[1000; CHUNKS as usize]).map(|chunks| chunks.len()),
             Some(1),

@@ -9,7 +9,23 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, nearest};
-use crate::notify::PLACEHOLDERS;
+
+/// What the template of a line may name.
+pub(crate) const PLACEHOLDERS: [&str; 13] = [
+    "arrow",
+    "symbol",
+    "price",
+    "detector",
+    "DETECTOR",
+    "confidence",
+    "direction",
+    "time",
+    "id",
+    "plugin",
+    "version",
+    "lag_ms",
+    "evidence",
+];
 
 /// Longest template of a line.
 const TEXT_MAX: usize = 500;
@@ -185,7 +201,7 @@ pub(super) fn validate(sinks: &[NotifyConfig], source: &Source) -> Result<()> {
         }
         let length = sink.text.chars().count();
         ensure!(length <= TEXT_MAX, "{}: notify.text has {length} characters, expected at most {TEXT_MAX}", at("text"));
-        if let Some(wrong) = crate::notify::placeholders(&sink.text).find(|name| !PLACEHOLDERS.contains(name)) {
+        if let Some(wrong) = placeholders(&sink.text).find(|name| !PLACEHOLDERS.contains(name)) {
             let near = nearest(wrong, PLACEHOLDERS.into_iter());
             let near = near.map(|near| format!("; did you mean {{{near}}}?")).unwrap_or_default();
             anyhow::bail!(
@@ -198,11 +214,21 @@ pub(super) fn validate(sinks: &[NotifyConfig], source: &Source) -> Result<()> {
     Ok(())
 }
 
+/// The names of placeholders in a template.
+fn placeholders(template: &str) -> impl Iterator<Item = &str> {
+    template.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn placeholders_are_what_is_in_braces() {
+        assert_eq!(placeholders("{a} {b {c} } {").collect::<Vec<_>>(), ["a", "c"]);
+    }
 
     #[test]
     fn the_shipped_configuration_shows_every_key_of_a_sink_at_its_default() {

@@ -145,10 +145,9 @@ impl<'a> Scan<'a> {
             return;
         }
         let tick = &mut *self.tick;
-        let told = |position: &usize| !tick.columns[*position].is_nan();
         let quoted = match event {
-            true => (0..column::NAMES.len()).any(|position| told(&position)),
-            false => [column::BID, column::ASK, column::OI].iter().any(told),
+            true => (0..column::NAMES.len()).any(|position| !tick.columns[position].is_nan()),
+            false => is_quoted(&tick.columns),
         };
         if tick.symbol.is_empty() {
             self.error = Some(DecodeError::NoSymbol(self.mapping.symbol_names().to_owned()));
@@ -224,12 +223,12 @@ impl<'a> Scan<'a> {
                 Target::Symbol => self.take_symbol(value),
                 Target::Time => self.take_time(value),
                 Target::Price => {
-                    let price = self.usable(value, column::BID);
+                    let price = usable(value, column::BID, self.mapping.price_scale);
                     self.tick.price = price.unwrap_or(self.tick.price);
                     price.is_some()
                 }
                 Target::Column(position) => {
-                    let number = self.usable(value, *position);
+                    let number = usable(value, *position, self.mapping.price_scale);
                     self.tick.columns[*position] = number.unwrap_or(self.tick.columns[*position]);
                     number.is_some()
                 }
@@ -252,7 +251,7 @@ impl<'a> Scan<'a> {
         let mut digits = [0; DIGITS_MAX];
         let number;
         let text = match value {
-            Scalar::Text(text) => text.trim(),
+            Scalar::Text(text) => text,
             Scalar::Integer(token) => whole(token, &mut digits),
             Scalar::Number(token) if token.fract() == 0.0 => {
                 number = token.to_string();
@@ -260,27 +259,7 @@ impl<'a> Scan<'a> {
             }
             _ => return false,
         };
-        // A column of whole numbers with gaps leaves pandas as floats.
-        let text = match text.strip_suffix(".0") {
-            Some(token) if token.bytes().all(|byte| byte.is_ascii_digit()) => token,
-            _ => text,
-        };
-        let text = self.tokens.get(text).map_or(text, String::as_str);
-        let text = match text.split_once(':') {
-            Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol,
-            _ => text,
-        };
-        if ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent)) {
-            return false;
-        }
-        self.tick.symbol.clear();
-        self.tick.symbol.push_str(text);
-        if text.is_ascii() {
-            self.tick.symbol.make_ascii_uppercase();
-        } else {
-            self.tick.symbol = text.to_uppercase();
-        }
-        true
+        read_symbol(text, self.tokens, &mut self.tick.symbol)
     }
 
     /// Apart, or else the compiler has every value tried as a time, which is dear.
@@ -296,32 +275,63 @@ impl<'a> Scan<'a> {
         self.tick.time = plausible.or(self.tick.time);
         plausible.is_some()
     }
+}
 
-    /// The number for a column, scaled, if it says something: prices and cumulative volume are positive
-    /// (zero is what publishers write for "none"), quantities not negative. Only extra columns take yes and no.
-    fn usable(&self, value: Scalar<'_>, position: usize) -> Option<f64> {
-        let standard = position < column::NAMES.len();
-        let number = match value {
-            Scalar::Integer(number) => number as f64,
-            Scalar::Number(number) => number,
-            Scalar::Flag(flag) if !standard => f64::from(u8::from(flag)),
-            Scalar::Flag(_) => return None,
-            Scalar::Text(text) => match text.trim() {
-                "True" | "true" if !standard => 1.0,
-                "False" | "false" if !standard => 0.0,
-                text => text.parse().ok()?,
-            },
-        };
-        let number = match position {
-            column::BID | column::ASK => number * self.mapping.price_scale,
-            _ => number,
-        };
-        let says = match position {
-            column::BID | column::ASK | column::CUM_VOLUME => number > 0.0,
-            _ => number >= 0.0 || !standard,
-        };
-        (number.is_finite() && says).then_some(number)
+/// The number for a column, scaled, if it says something: prices and cumulative volume are positive
+/// (zero is what publishers write for "none"), quantities not negative. Only extra columns take yes and no.
+pub(super) fn usable(value: Scalar<'_>, position: usize, price_scale: f64) -> Option<f64> {
+    let standard = position < column::NAMES.len();
+    let number = match value {
+        Scalar::Integer(number) => number as f64,
+        Scalar::Number(number) => number,
+        Scalar::Flag(flag) if !standard => f64::from(u8::from(flag)),
+        Scalar::Flag(_) => return None,
+        Scalar::Text(text) => match text.trim() {
+            "True" | "true" if !standard => 1.0,
+            "False" | "false" if !standard => 0.0,
+            text => text.parse().ok()?,
+        },
+    };
+    let number = match position {
+        column::BID | column::ASK => number * price_scale,
+        _ => number,
+    };
+    let says = match position {
+        column::BID | column::ASK | column::CUM_VOLUME => number > 0.0,
+        _ => number >= 0.0 || !standard,
+    };
+    (number.is_finite() && says).then_some(number)
+}
+
+/// Whether there is something to say without a price.
+pub(super) fn is_quoted(columns: &[f64]) -> bool {
+    [column::BID, column::ASK, column::OI].iter().any(|position| !columns[*position].is_nan())
+}
+
+/// Writes the symbol that this text names, if it names one.
+pub(super) fn read_symbol(text: &str, tokens: &FxHashMap<String, String>, symbol: &mut String) -> bool {
+    let text = text.trim();
+    // A column of whole numbers with gaps leaves pandas as floats.
+    let text = match text.strip_suffix(".0") {
+        Some(token) if token.bytes().all(|byte| byte.is_ascii_digit()) => token,
+        _ => text,
+    };
+    let text = tokens.get(text).map_or(text, String::as_str);
+    let text = match text.split_once(':') {
+        Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol,
+        _ => text,
+    };
+    if ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent)) {
+        return false;
     }
+    symbol.clear();
+    symbol.push_str(text);
+    if text.is_ascii() {
+        symbol.make_ascii_uppercase();
+    } else {
+        *symbol = text.to_uppercase();
+    }
+    true
 }
 
 /// A number as text.

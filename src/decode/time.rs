@@ -69,7 +69,12 @@ pub(super) fn from_text(text: &str, zone: &mut Zone, arrival_ms: u64) -> Option<
 
 /// The time if it can be true for an entry that arrived at `arrival_ms`.
 pub(super) fn plausible(ns: i128, arrival_ms: u64) -> Option<u64> {
-    if (EARLIEST_NS..=latest(arrival_ms)).contains(&ns) { u64::try_from(ns).ok() } else { None }
+    not_too_early(ns).filter(|_| ns <= latest(arrival_ms))
+}
+
+/// The time if it can be true for an entry that arrived no earlier.
+pub(super) fn not_too_early(ns: i128) -> Option<u64> {
+    u64::try_from(ns).ok().filter(|_| ns >= EARLIEST_NS)
 }
 
 fn latest(arrival_ms: u64) -> i128 {

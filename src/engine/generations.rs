@@ -19,7 +19,7 @@ use crate::{
     plugin::{DetectorSpec, Generation, Refusal, Reload},
     receipt::{DetectorReceipt, Receipt},
     shard::{Came, Faulted, Task, Warmed, Worked},
-    stream::{Acquired, Stream},
+    stream::{Acquired, Stream, StreamError},
 };
 
 /// First and longest time that a detector is in quarantine; each time twice as long.
@@ -58,8 +58,7 @@ struct Quarantine {
 
 impl<S: Stream> Engine<S> {
     /// Begins with the newest generation; what it is to have but has no saved state comes later.
-    /// Returns the detectors that are to be warmed up.
-    pub(super) fn begin_generation(&mut self, acquired: &Acquired) -> Vec<Arc<DetectorSpec>> {
+    pub(super) fn begin_generation(&mut self, acquired: &Acquired) {
         self.warming = None;
         self.target = self.reloads.borrow_and_update().generation.clone();
         let (worked, known) = (acquired.newest.is_some(), &acquired.complete);
@@ -80,11 +79,14 @@ impl<S: Stream> Engine<S> {
             true => self.target.clone(),
             false => Arc::new(self.target.with(with)),
         };
-        cold
+        self.cold = cold;
     }
 
     /// Takes up what has changed since it was last asked.
-    pub(super) async fn take_up_changes(&mut self) {
+    ///
+    /// # Errors
+    /// When the server does not tell what a warm-up must know; it is asked again the next time.
+    pub(super) async fn take_up_changes(&mut self) -> Result<(), StreamError> {
         if self.reloads.has_changed().unwrap_or(false) {
             let generation = self.reloads.borrow_and_update().generation.clone();
             self.standing.changed();
@@ -98,9 +100,13 @@ impl<S: Stream> Engine<S> {
                 self.finish_warming().await;
             }
         }
-        if self.warming.is_none() {
+        if self.warming.is_none() && self.cold.is_empty() {
             self.help_one().await;
         }
+        if !self.cold.is_empty() {
+            self.warm().await?;
+        }
+        Ok(())
     }
 
     /// Brings back a detector that lacks its state, or whose quarantine is over.
@@ -108,7 +114,8 @@ impl<S: Stream> Engine<S> {
         while let Some(name) = self.standing.lacking.pop() {
             let found = self.generation.detectors.iter().find(|spec| spec.name == name);
             if let Some(spec) = found.filter(|spec| !spec.health.is_quarantined()).cloned() {
-                return self.warm(self.target.clone(), vec![spec]).await;
+                self.cold = vec![spec];
+                return;
             }
         }
         let now = Instant::now();
@@ -130,7 +137,7 @@ impl<S: Stream> Engine<S> {
         self.target = Arc::new(self.target.with(detectors));
         match self.config.plugins.rewarm_s {
             0 => self.swap(self.target.clone(), Vec::new()).await,
-            _ => self.warm(self.target.clone(), vec![healed]).await,
+            _ => self.cold = vec![healed],
         }
     }
 
@@ -142,10 +149,11 @@ impl<S: Stream> Engine<S> {
         let cold: Vec<Arc<DetectorSpec>> = target.detectors.iter().filter(lacks_state).cloned().collect();
         self.target = target;
         self.warming = None;
+        self.cold.clear();
         if cold.is_empty() || self.config.plugins.rewarm_s == 0 || self.totals.commits == 0 {
             self.swap(self.target.clone(), Vec::new()).await;
         } else {
-            self.warm(self.target.clone(), cold).await;
+            self.cold = cold;
         }
     }
 

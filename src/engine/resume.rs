@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Result, bail};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{Engine, trial::Trial};
 use crate::{
@@ -111,14 +111,11 @@ impl<S: Stream> Engine<S> {
                 self.trial = Trial { first: true, careful, attempt: acquired.attempt };
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
-                let cold = self.begin_generation(acquired);
+                self.begin_generation(acquired);
                 self.start_shards()?;
                 let restored = self.restore(acquired, stop).await;
                 if matches!(restored, Ok(true)) {
                     self.position.restored();
-                    if !cold.is_empty() {
-                        self.warm(self.target.clone(), cold).await;
-                    }
                     self.catch_up().await;
                 }
                 Ok(restored)
@@ -137,10 +134,10 @@ impl<S: Stream> Engine<S> {
 
     /// Adds to the file what an earlier life had published but not written there.
     async fn catch_up(&mut self) {
-        if let Some(last) = self.sinks.last_in_file()
-            && let Ok(missed) = self.stream.alerts_after(&last).await
-        {
-            self.sinks.catch_up(missed);
+        let Some(last) = self.sinks.last_in_file() else { return };
+        match self.stream.alerts_after(&last).await {
+            Ok(missed) => self.sinks.catch_up(missed),
+            Err(error) => warn!(after = last, %error, "the file of alerts may lack some that are in the stream"),
         }
     }
 

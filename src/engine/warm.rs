@@ -22,9 +22,9 @@ use crate::{
     event::EntryId,
     ingest::Ingest,
     normalize::Normalizer,
-    plugin::{DetectorSpec, Generation},
+    plugin::Generation,
     shard::{ShardHandle, Task, Warmed, Worked},
-    stream::{Clock, History, Stream, Whose},
+    stream::{Clock, History, Stream, StreamError, Whose},
 };
 
 /// Entries read in one go.
@@ -96,8 +96,18 @@ impl Drop for Warming {
 }
 
 impl<S: Stream> Engine<S> {
-    /// Begins to warm up detectors of `target`, which comes into force when they are ready.
-    pub(super) async fn warm(&mut self, target: Arc<Generation>, detectors: Vec<Arc<DetectorSpec>>) {
+    /// Begins to warm up what the target has that is cold; it comes into force when they are ready.
+    ///
+    /// # Errors
+    /// When the server does not tell what is pending; nothing has begun then.
+    pub(super) async fn warm(&mut self) -> Result<(), StreamError> {
+        // Pending and not in our hands: worked later.
+        let mut left_out = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?;
+        for id in self.flights.iter().flat_map(Flight::ids) {
+            left_out.remove(&id);
+        }
+        left_out.extend(&self.poison);
+        let (target, detectors) = (self.target.clone(), std::mem::take(&mut self.cold));
         let names: Vec<String> = detectors.iter().map(|spec| spec.name.clone()).collect();
         info!(detectors = names.join(", "), "showing it what the stream holds, before it takes over");
         let (through, worked_through) = watch::channel(self.position.newest());
@@ -106,13 +116,6 @@ impl<S: Stream> Engine<S> {
         let history = self.stream.reader();
         let ingest = self.ingest.beside(Clock::default());
         let millis = now_ms().saturating_sub(self.config.plugins.rewarm_s.saturating_mul(1000));
-        // Pending and not in our hands: worked later. If the server does not tell, the next step fails too.
-        let pending = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await;
-        let mut left_out = pending.unwrap_or_default();
-        for id in self.flights.iter().flat_map(Flight::ids) {
-            left_out.remove(&id);
-        }
-        left_out.extend(&self.poison);
         let generation = Arc::new(target.with(detectors));
         let shards = self.background_shards(&generation);
         let task = tokio::spawn(async move {
@@ -124,6 +127,7 @@ impl<S: Stream> Engine<S> {
         });
         self.warming = Some(Warming { target, names, through, close, finish, task });
         self.standing.changed();
+        Ok(())
     }
 
     fn background_shards(&self, generation: &Arc<Generation>) -> Result<(Vec<ShardHandle>, mpsc::Receiver<Worked>)> {

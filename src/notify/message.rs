@@ -11,23 +11,6 @@ use super::{
 };
 use crate::config::NotifyKind;
 
-/// What a template may name.
-pub const PLACEHOLDERS: [&str; 13] = [
-    "arrow",
-    "symbol",
-    "price",
-    "detector",
-    "DETECTOR",
-    "confidence",
-    "direction",
-    "time",
-    "id",
-    "plugin",
-    "version",
-    "lag_ms",
-    "evidence",
-];
-
 /// The line of an alert, unless another is configured.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
 
@@ -53,11 +36,6 @@ pub(super) struct Look<'a> {
     pub(super) kind: NotifyKind,
     pub(super) template: &'a str,
     pub(super) zone: &'a TimeZone,
-}
-
-/// The names of placeholders in a template.
-pub fn placeholders(template: &str) -> impl Iterator<Item = &str> {
-    template.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
 }
 
 impl Message {
@@ -227,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::notify::filter::tests::alert;
+    use crate::{config::notify::PLACEHOLDERS, notify::filter::tests::alert};
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
@@ -273,7 +251,10 @@ mod tests {
         for (kind, template, expected) in cases {
             assert_eq!(text(&one, kind, template), expected);
         }
-        assert_eq!(placeholders("{a} {b {c} } {").collect::<Vec<_>>(), ["a", "c"]);
+        for name in PLACEHOLDERS {
+            let template = format!("{{{name}}}");
+            assert_ne!(text(&one, NotifyKind::Webhook, &template), template, "it is not filled in");
+        }
     }
 
     #[test]

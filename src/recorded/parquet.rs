@@ -26,7 +26,7 @@ use super::{
     time,
 };
 use crate::{
-    decode::Scalar,
+    decode::{Decoder, Kind, Names, Plan, Scalar},
     simulate::layout::{Encoder, Value},
 };
 
@@ -48,6 +48,10 @@ pub(crate) struct Columns {
     reader: ParquetRecordBatchReader,
     encoder: Encoder,
     header: Header,
+    /// Who decodes, until it is known how.
+    decoder: Option<(Decoder, Names)>,
+    /// How to decode a row at once, where that can be done.
+    plan: Option<Plan>,
     clock: time::Reader,
     /// The columns in hand, by position in the file; `None` for what is nested.
     cells: Vec<Option<Cells>>,
@@ -90,6 +94,8 @@ impl Columns {
             reader,
             encoder: Encoder::new(options.table_layout),
             header,
+            decoder: options.decoder.clone().map(|decoder| (decoder, options.names.clone())),
+            plan: None,
             clock: options.clock(),
             cells: Vec::new(),
             rows: 0,
@@ -111,9 +117,11 @@ impl Columns {
         }
         let row = self.next;
         self.next += 1;
-        match &self.header.places {
-            Some(places) => self.put_cells(row, places, record),
-            None => self.put_fields(row, record),
+        if !self.put_tick(row, record) {
+            match &self.header.places {
+                Some(places) => self.put_cells(row, places, record),
+                None => self.put_fields(row, record),
+            }
         }
         let cells = self.header.time.and_then(|position| self.cells.get(position)?.as_ref());
         record.time = cells.and_then(|cells| match cells.value(row)? {
@@ -124,6 +132,23 @@ impl Columns {
         Ok(true)
     }
 
+    /// Whether it could be decoded at once.
+    fn put_tick(&mut self, row: usize, record: &mut Record) -> bool {
+        let Self { plan: Some(plan), cells, .. } = self else { return false };
+        plan.read(|position| cells[position].as_ref()?.scalar(row), record.begin_tick())
+    }
+
+    /// How rows can be decoded at once, judged by the columns in hand, which have the same types all through the file.
+    fn plan(&self, decoder: &Decoder, names: &Names) -> Option<Plan> {
+        let Header { columns, time, symbol, places } = &self.header;
+        let mut kinds = vec![None; self.cells.len()];
+        for ((_, position), place) in columns.iter().zip(&places.as_ref()?.columns) {
+            let kind = self.cells.get(*position).and_then(Option::as_ref).map(Cells::kind);
+            kinds[*position] = place.zip(kind);
+        }
+        decoder.plan(&kinds, (*time)?, symbol.as_deref(), names)
+    }
+
     fn put_cells(&self, row: usize, places: &Places, record: &mut Record) {
         record.clear_row();
         if let (Some(symbol), Some(place)) = (&self.header.symbol, places.symbol) {
@@ -132,14 +157,8 @@ impl Columns {
         for ((_, position), place) in self.header.columns.iter().zip(&places.columns) {
             let Some(place) = place else { continue };
             let cells = self.cells.get(*position).and_then(Option::as_ref);
-            match cells.and_then(|cells| cells.value(row)) {
-                Some(Value::Text(text)) => record.put_cell(*place, Scalar::Text(text)),
-                Some(Value::Whole(number)) => match i64::try_from(number) {
-                    Ok(number) => record.put_cell(*place, Scalar::Integer(number)),
-                    Err(_) => record.put_cell(*place, Scalar::Number(number as f64)),
-                },
-                Some(Value::Float(number)) => record.put_cell(*place, Scalar::Number(number)),
-                None => {}
+            if let Some(scalar) = cells.and_then(|cells| cells.scalar(row)) {
+                record.put_cell(*place, scalar);
             }
         }
     }
@@ -166,6 +185,9 @@ impl Columns {
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         self.cells = batch.columns().iter().map(Cells::of).collect::<Result<_>>()?;
         (self.rows, self.next) = (batch.num_rows(), 0);
+        if let Some((decoder, names)) = self.decoder.take() {
+            self.plan = self.plan(&decoder, &names);
+        }
         self.rows_read += batch.num_rows() as u64;
         let bytes = (self.rows_read as f64 * self.row_bytes) as u64;
         self.read.fetch_add(bytes - self.counted, Ordering::Relaxed);
@@ -198,6 +220,23 @@ impl Cells {
         }))
     }
 
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Text(_) => Kind::Text,
+            Self::Whole(_) => Kind::Whole,
+            Self::Float(_) => Kind::Float,
+        }
+    }
+
+    /// A value as decoders take it.
+    fn scalar(&self, row: usize) -> Option<Scalar<'_>> {
+        Some(match self.value(row)? {
+            Value::Text(text) => Scalar::Text(text),
+            Value::Whole(number) => i64::try_from(number).map_or(Scalar::Number(number as f64), Scalar::Integer),
+            Value::Float(number) => Scalar::Number(number),
+        })
+    }
+
     fn value(&self, row: usize) -> Option<Value<'_>> {
         match self {
             Self::Text(texts) => texts.is_valid(row).then(|| Value::Text(texts.value(row))),
@@ -228,7 +267,7 @@ mod tests {
     use super::*;
     use crate::{
         config::InputConfig,
-        decode::{Decoder, RawTick},
+        decode::{Decoder, Outcome, PlainTick, RawTick},
         event::{Entries, EntryId},
         recorded::{Files, Mapping},
         simulate::Layout,
@@ -310,7 +349,53 @@ mod tests {
         ]
     }
 
-    /// The same as CSV, where a cell is text.
+    /// Numbers where numbers belong, with rows among them that are no tick, or take more than a glance.
+    fn plain() -> Vec<(&'static str, ArrayRef)> {
+        let noon = NOON_US / 1000;
+        let symbols = ["sbin", "NSE:M&M", "nan", "{}", "SBIN", "256265.0", "TCS", "TCS", "TCS", "TCS"];
+        let times = [noon, noon + 1, noon + 2, noon + 3, 0, noon * 1000, noon + 9_000_000, noon, -1, noon];
+        let prices = [
+            Some(0.1 + 0.2),
+            None,
+            Some(1.0),
+            Some(2.0),
+            Some(3.0),
+            Some(f64::NAN),
+            Some(1e300),
+            None,
+            Some(5.0),
+            None,
+        ];
+        let counts = [Some(7), Some(-7), None, Some(i64::MAX), Some(0), Some(1), Some(2), None, Some(3), Some(4)];
+        let bids = [None, Some(4.5), None, None, None, None, None, Some(-1.0), None, Some(0.0)];
+        vec![
+            ("symbol", Arc::new(StringArray::from(symbols.to_vec()))),
+            ("exchange_timestamp_ms", Arc::new(Int64Array::from(times.to_vec()))),
+            (
+                "ltp",
+                Arc::new(Float64Array::from(vec![
+                    Some(2.0),
+                    None,
+                    None,
+                    None,
+                    None,
+                    Some(6.0),
+                    None,
+                    None,
+                    None,
+                    None,
+                ])),
+            ),
+            ("last_price", Arc::new(Float64Array::from(prices.to_vec()))),
+            ("volume_traded", Arc::new(Int64Array::from(counts.to_vec()))),
+            ("best_bid_price", Arc::new(Float64Array::from(bids.to_vec()))),
+        ]
+    }
+
+    /// Rows of [`plain`] that are told at once: without a name, a time, or anything to say they are not.
+    const PLAIN_ROWS: usize = 4;
+
+    /// The same as [`odd`] in CSV, where a cell is text.
     fn odd_csv() -> &'static str {
         "symbol,timestamp,last_price,last_traded_quantity,volume_traded,open_interest\n\
          NSE:SBIN,2024-08-08 12:00:00.25,0.30000000000000004,7,nan,7\n256265,1723118400,-1,-7,1.0,\n\
@@ -330,27 +415,43 @@ mod tests {
             ("ltp", Arc::new(Int64Array::from(vec![100, 0, 3]))),
         ];
         write(&folder.path().join("odd.parquet"), odd());
+        write(&folder.path().join("plain.parquet"), plain());
+        write(&folder.path().join("TCS.parquet"), plain().into_iter().filter(|(name, _)| *name != "symbol").collect());
         write(&folder.path().join("numbers.parquet"), numbers);
         std::fs::write(folder.path().join("odd.csv"), odd_csv()).unwrap();
-        for name in ["odd.parquet", "numbers.parquet", "odd.csv"] {
+        for (name, at_once) in [
+            ("odd.parquet", 0),
+            ("numbers.parquet", 0),
+            ("odd.csv", 0),
+            ("plain.parquet", PLAIN_ROWS),
+            ("TCS.parquet", PLAIN_ROWS + 2),
+        ] {
             let file = folder.path().join(name);
             let decoder = Decoder::new(&InputConfig::default(), Path::new(".")).unwrap();
-            let by_field = decoded(&file, None, decoder.clone());
+            let (by_field, none) = decoded(&file, None, decoder.clone());
             assert!(by_field.iter().filter(|row| row.starts_with("Ok")).count() >= 2, "{by_field:#?}");
-            assert_eq!(decoded(&file, Some(decoder.clone()), decoder), by_field);
+            assert_eq!(decoded(&file, Some(decoder.clone()), decoder), (by_field, at_once), "{name}");
+            assert_eq!(none, 0);
         }
     }
 
-    /// Each row's ticks, or why it has none.
-    fn decoded(file: &Path, cells_for: Option<Decoder>, mut decoder: Decoder) -> Vec<String> {
+    /// Each row's ticks, or why it has none; and how many rows were decoded at once.
+    fn decoded(file: &Path, cells_for: Option<Decoder>, mut decoder: Decoder) -> (Vec<String>, usize) {
         let options = Options { decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
         let mut files = Files::open(&[file.to_path_buf()], &options).unwrap();
-        let (mut record, mut rows) = (Record::default(), Vec::new());
-        let arrival = EntryId { millis: 1_723_118_500_000, seq: 0 };
+        let (mut record, mut rows, mut at_once, mut names) = (Record::default(), Vec::new(), 0, Vec::new());
         while files.next(&mut record).unwrap() {
+            let recorded = record.time.map_or(0, |time| time / 1_000_000) as u64;
+            let arrival = EntryId { millis: recorded.max(1_723_118_500_000), seq: 0 };
             let mut ticks = Vec::new();
             let mut emit = |tick: &RawTick| ticks.push(format!("{tick:?}"));
-            let outcome = if let Some(cells) = record.cells() {
+            let outcome = if let Some(PlainTick { symbol, time, price, columns }) = record.tick() {
+                names.append(&mut options.names.take_new());
+                let (symbol, columns) = (names[*symbol as usize].1.to_string(), columns.clone());
+                emit(&RawTick { symbol, time: Some(*time), price: *price, columns });
+                at_once += 1;
+                Ok(Outcome::Ticks(1))
+            } else if let Some(cells) = record.cells() {
                 decoder.decode_cells(arrival.millis, cells, &mut emit)
             } else {
                 let mut entries = Entries::default();
@@ -360,7 +461,7 @@ mod tests {
             };
             rows.push(format!("{outcome:?} {ticks:?} {:?}", record.time));
         }
-        rows
+        (rows, at_once)
     }
 
     #[test]

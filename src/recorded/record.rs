@@ -1,7 +1,7 @@
 //! One entry on its way to the stream, or out of a recording.
 
 use crate::{
-    decode::Scalar,
+    decode::{PlainTick, Scalar},
     event::{Entry, EntryId},
 };
 
@@ -12,11 +12,25 @@ pub(crate) struct Record {
     pub(crate) time: Option<i64>,
     /// Its id, if it comes from a stream.
     pub(crate) id: Option<EntryId>,
+    /// What it is made of; the rest is empty, or kept for its room.
+    kind: Kind,
     bytes: Vec<u8>,
     /// Where the name and the value of each field end.
     ends: Vec<(usize, usize)>,
-    /// The cells of a table's row, each with the place that the decoder has for its column. Then there are no fields.
-    cells: Option<Vec<(usize, Cell)>>,
+    /// The cells of a table's row, each with the place that the decoder has for its column.
+    cells: Vec<(usize, Cell)>,
+    tick: PlainTick,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Kind {
+    /// What a producer would publish.
+    #[default]
+    Fields,
+    /// A table's row.
+    Row,
+    /// A table's row, decoded.
+    Tick,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,18 +43,33 @@ enum Cell {
 
 impl Record {
     pub(crate) fn clear(&mut self) {
-        (self.time, self.id) = (None, None);
+        (self.time, self.id, self.kind) = (None, None, Kind::Fields);
         self.bytes.clear();
         self.ends.clear();
-        self.cells = None;
     }
 
     /// Becomes a row without cells.
     pub(crate) fn clear_row(&mut self) {
-        let mut cells = self.cells.take().unwrap_or_default();
-        cells.clear();
         self.clear();
-        self.cells = Some(cells);
+        self.cells.clear();
+        self.kind = Kind::Row;
+    }
+
+    /// Becomes the tick that is written to what it returns.
+    pub(crate) fn begin_tick(&mut self) -> &mut PlainTick {
+        self.clear();
+        self.kind = Kind::Tick;
+        &mut self.tick
+    }
+
+    /// Whether it is a table's row, decoded or not.
+    pub(crate) fn is_row(&self) -> bool {
+        self.kind != Kind::Fields
+    }
+
+    /// The tick, if it is decoded.
+    pub(crate) fn tick(&self) -> Option<&PlainTick> {
+        (self.kind == Kind::Tick).then_some(&self.tick)
     }
 
     pub(crate) fn put_cell(&mut self, place: usize, value: Scalar<'_>) {
@@ -54,15 +83,13 @@ impl Record {
             }
             Scalar::Flag(_) => return,
         };
-        if let Some(cells) = &mut self.cells {
-            cells.push((place, cell));
-        }
+        self.cells.push((place, cell));
     }
 
-    /// The cells, if it is a table's row.
+    /// The cells, if it is a table's row that is not decoded.
     pub(crate) fn cells(&self) -> Option<impl Iterator<Item = (usize, Scalar<'_>)>> {
-        let cells = self.cells.as_ref()?.iter();
-        Some(cells.map(|(place, cell)| match cell {
+        let cells = (self.kind == Kind::Row).then_some(&self.cells)?;
+        Some(cells.iter().map(|(place, cell)| match cell {
             Cell::Whole(number) => (*place, Scalar::Integer(*number)),
             Cell::Number(number) => (*place, Scalar::Number(*number)),
             // What went in was text.

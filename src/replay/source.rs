@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::surrogate::Shuffled;
 use crate::{
-    decode::{Decoder, RawTick},
+    decode::{Decoder, Names, RawTick},
     event::{Entries, EntryId},
     recorded::{Files, record::Record},
     simulate::{Layout, Renderer, SimConfig, Simulator},
@@ -135,10 +135,10 @@ impl Source {
         }
     }
 
-    /// Who decodes rows of tables that it gives.
-    pub(super) fn decoder(&self) -> Option<Decoder> {
+    /// Who decodes rows of tables that it gives, and who knows their symbols.
+    pub(super) fn table(&self) -> Option<(Decoder, Names)> {
         match self {
-            Self::Files(files) => Some(files.1.clone()),
+            Self::Files(files) => Some((files.1.clone(), files.0.names().clone())),
             _ => None,
         }
     }

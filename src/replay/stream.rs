@@ -11,13 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result, anyhow};
-use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, watch};
 
 use super::source::{Ids, Source, wait_until};
 use crate::{
     checkpoint::Saved,
-    decode::{Decoder, Scalar},
+    decode::{Decoder, Names, PlainTick, Scalar},
     event::{Entries, EntryId},
     recorded::{
         pace::{Pace, Pacer},
@@ -101,10 +100,14 @@ fn pump(
     let told_to_stop = || *stop.borrow();
     let mut pacer = Pacer::new(pace);
     let mut record = Record::default();
-    let mut table = source.decoder().map(|decoder| Table { decoder, names: FxHashSet::default() });
+    let mut table = source.table().map(|(decoder, names)| Table { decoder, names });
     let mut entries = Entries::default();
     let started = Instant::now();
+    let names = table.as_ref().map(|table| table.names.clone());
     let send = |entries: &mut Entries, source: &Source| {
+        if let (Some(decoded), Some(names)) = (&mut entries.decoded, &names) {
+            decoded.names = names.take_new();
+        }
         let (position, length) = source.progress();
         progress.position.store(position, Relaxed);
         progress.length.store(length, Relaxed);
@@ -120,14 +123,17 @@ fn pump(
             }
         }
         // Rows and other entries don't go into one read.
-        let is_row = record.cells().is_some();
+        let is_row = record.is_row();
         if entries.decoded.is_some() != is_row && !send(&mut entries, source) {
             return Ok(false);
         }
         entries.push_entry(id);
-        match (record.cells(), &mut table) {
-            (Some(cells), Some(table)) => table.decode(&mut entries, id, cells),
-            _ => record.fields().for_each(|(name, value)| entries.push_field(name, value)),
+        if let Some(tick) = record.tick() {
+            put_tick(&mut entries, tick);
+        } else if let (Some(cells), Some(table)) = (record.cells(), &mut table) {
+            table.decode(&mut entries, id, cells);
+        } else {
+            record.fields().for_each(|(name, value)| entries.push_field(name, value));
         }
         if entries.len() >= batch && (!send(&mut entries, source) || told_to_stop()) {
             return Ok(false);
@@ -137,11 +143,21 @@ fn pump(
     Ok(true)
 }
 
+/// The tick of the entry begun last.
+fn put_tick(entries: &mut Entries, tick: &PlainTick) {
+    let index = (entries.len() - 1) as u32;
+    let decoded = entries.decoded.get_or_insert_default();
+    decoded.entry.push(index);
+    decoded.symbol.push(tick.symbol);
+    decoded.time.push(Some(tick.time));
+    decoded.price.push(tick.price);
+    decoded.columns.extend_from_slice(&tick.columns);
+}
+
 /// Decodes rows of tables here, in the reader's thread.
 struct Table {
     decoder: Decoder,
-    /// Names of symbols, each once.
-    names: FxHashSet<Arc<str>>,
+    names: Names,
 }
 
 impl Table {
@@ -151,16 +167,8 @@ impl Table {
         let index = (entries.len() - 1) as u32;
         let decoded = entries.decoded.get_or_insert_default();
         let outcome = decoder.decode_cells(id.millis, cells, &mut |tick| {
-            let name = match names.get(tick.symbol.as_str()) {
-                Some(name) => name.clone(),
-                None => {
-                    let name: Arc<str> = tick.symbol.as_str().into();
-                    names.insert(name.clone());
-                    name
-                }
-            };
             decoded.entry.push(index);
-            decoded.symbol.push(name);
+            decoded.symbol.push(names.number(&tick.symbol));
             decoded.time.push(tick.time);
             decoded.price.push(tick.price);
             decoded.columns.extend_from_slice(&tick.columns);

@@ -331,6 +331,11 @@ impl Stream for RedisStream {
         self.adopt_all().await
     }
 
+    async fn is_alone(&mut self) -> Result<bool, StreamError> {
+        self.see_others().await?;
+        Ok(self.alone)
+    }
+
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
         let session = open(&mut self.session)?;
         let mut waits = match session.waits.take() {

@@ -672,7 +672,7 @@ fn a_quiet_market_is_healthy() {
 
 /// The old scanner still runs in the group, and was given the day's last tick.
 #[test]
-fn what_another_consumer_was_given_keeps_nobody_awake() {
+fn what_another_consumer_was_given_keeps_nobody_awake_and_is_not_lost() {
     let redis = Redis::start();
     let project = project(redis.url(), "lease_ms = 900", "");
     project.feed(SYMBOLS, 100, &[]);
@@ -687,6 +687,9 @@ fn what_another_consumer_was_given_keeps_nobody_awake() {
     wait_for("the lease is renewed some times", || (calls(&redis, "evalsha") >= renewals + 6).then_some(()));
     let waits = calls(&redis, "xread") - waits;
     assert!(waits < 100, "{waits} waits: one that is woken up at once each time makes thousands");
+    project.feed(SYMBOLS, 100, &["--seed", "2"]);
+    wait_worked(&redis, 200);
+    assert_eq!(redis.totals()["lost"], 0, "{}", host.log());
     stop(host);
 }
 
@@ -790,6 +793,25 @@ fn replies_in_crumbs_are_put_together() {
     proxy.set(Link::Crumbs);
     project.run(&["run", "--drain"]);
     assert_undisturbed(&redis, &project);
+}
+
+/// A read that takes ten times as long as the server may be silent, because there is much in it.
+#[test]
+fn large_entries_on_a_slow_line_are_waited_for() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = project(proxy.url(), "timeout_ms = 200", "");
+    let ballast = "x".repeat(100 << 10);
+    let mut large = redis::pipe();
+    for price in 100..132 {
+        large.cmd("XADD").arg(STREAM).arg("*").arg("symbol").arg("A").arg("ltp").arg(price);
+        large.arg("timestamp").arg(1_763_959_530_000_u64 + price).arg("ballast").arg(&ballast).ignore();
+    }
+    let _: () = large.query(&mut redis.connect()).unwrap();
+    proxy.set(Link::Narrow);
+    let log = project.run(&["run", "--drain"]);
+    assert!(!log.contains("WARN"), "{log}");
+    assert_eq!((of_each(&redis.alerts()).len(), redis.pending()), (32, 0));
 }
 
 /// Something else answers in the server's place. The host believes what it can, trusts nothing that

@@ -26,6 +26,8 @@ pub enum Link {
     Crumbs,
     /// Replies take their time.
     Slow,
+    /// Replies come in pieces of 16 KiB, each of which takes its time.
+    Narrow,
     /// Nothing travels either way. What was sent meanwhile arrives when the link is better, as with TCP.
     Silent,
     /// Requests reach the server, replies do not come back.
@@ -253,6 +255,13 @@ fn deliver(state: &Mutex<State>, mut host: &UnixStream, bytes: &[u8]) -> Option<
             return Some(());
         }
         Link::Slow => pause(),
+        Link::Narrow => {
+            for piece in bytes.chunks(16 << 10) {
+                pause();
+                host.write_all(piece).ok()?;
+            }
+            return Some(());
+        }
         _ => {}
     }
     host.write_all(bytes).ok()

@@ -366,6 +366,24 @@ fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
     assert_eq!(running.redis.totals()["entries"], 20_000);
 }
 
+/// What other consumers hold is worked later, so a warm-up must not show it. If the server does not tell, it waits.
+#[test]
+fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
+    let running = Running::start();
+    running.project.feed(12, 1000, &[]);
+    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&1000)).then_some(()));
+    let mut connection = running.redis.connect();
+    let mut allow = |rule: &str| {
+        let _: () = redis::cmd("ACL").arg("SETUSER").arg("default").arg(rule).query(&mut connection).unwrap();
+    };
+    allow("-xpending");
+    running.project.configure("[detectors.third]\nplugin = \"breakout\"");
+    running.host.wait_for_log("xpending");
+    assert_eq!(running.count("rewarmed"), 0, "{}", running.host.log());
+    allow("+xpending");
+    running.host.wait_for_log("third 0.1.0 (rewarmed) generation=2");
+}
+
 #[test]
 fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
     let running = Running::start();

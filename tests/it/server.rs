@@ -462,6 +462,33 @@ fn the_server_outlives_redis() {
     assert!(serving.metrics()["tickhound_disconnects_total"] >= 1.0);
 }
 
+/// Who asks whether the process works, and would end it, is not kept waiting by those who ask for more.
+#[test]
+fn it_says_that_it_lives_however_many_wait_for_other_answers() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start_with(&project, &[("TICKHOUND_STREAM__TIMEOUT_MS", "20000")]);
+    wait_for("it owns", || (serving.json("/api/status")["role"] == "owner").then_some(()));
+    redis.signal("STOP");
+    let waiting: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&serving.address).unwrap();
+            let request = format!("GET /api/alerts HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    wait_for("there are too many", || {
+        // Which waits for nothing.
+        let (status, body) = serving.get("/api/status");
+        (status == 503 && body.contains("requests at once")).then_some(())
+    });
+    assert_eq!(serving.get("/healthz").0, 200);
+    redis.signal("CONT");
+    drop(waiting);
+    wait_for("others are answered again", || (serving.get("/api/alerts").0 == 200).then_some(()));
+}
+
 #[test]
 fn a_reload_shows_in_metrics_and_counts_go_on() {
     let redis = Redis::start();

@@ -26,6 +26,10 @@ pub(crate) fn run_all() -> Result<()> {
         command.args(["doc", "--release", "--workspace", "--no-deps", "--locked"]);
         run(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    step("fuzzed code", || {
+        let command = ["check", "--release", "--locked", "--lib", "--manifest-path", "fuzz/Cargo.toml"];
+        run(cargo().args(command).args(["--target-dir", "target"]))
+    })?;
     let has_browser = browser();
     step("tests", || {
         let mut command = cargo();

@@ -80,22 +80,12 @@ pub(crate) async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> an
 
 impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
+        let dead = self.see_others().await?;
         let session = open(&mut self.session)?;
         let (config, keys, epoch) = (&self.config, &self.keys, session.epoch);
         let connection = &mut session.asks;
-        let consumers: Value =
-            query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
         let mut adopted = Adopted::default();
-        self.alone = true;
-        for other in reply::consumers(&consumers).filter(|other| other.name != config.consumer) {
-            if other.idle_ms < config.claim_idle_ms {
-                self.alone = false;
-                if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
-                    warn!(consumer = %other.name, pending = other.pending, idle_ms = other.idle_ms,
-                        "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
-                }
-                continue;
-            }
+        for other in dead {
             let mut entries = 0;
             let removed = loop {
                 let (found, lost, removed) = claim_page(connection, |script| {
@@ -117,6 +107,24 @@ impl RedisStream {
             }
         }
         Ok(adopted)
+    }
+
+    /// Looks whether other consumers of the group are at work, and tells of each once. Returns those that are dead.
+    pub(super) async fn see_others(&mut self) -> Result<Vec<reply::Consumer>, StreamError> {
+        let connection = &mut open(&mut self.session)?.asks;
+        let config = &self.config;
+        let consumers: Value =
+            query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
+        let others = reply::consumers(&consumers).filter(|other| other.name != config.consumer);
+        let (dead, at_work): (Vec<_>, Vec<_>) = others.partition(|other| other.idle_ms >= config.claim_idle_ms);
+        self.alone = at_work.is_empty();
+        for other in at_work {
+            if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
+                warn!(consumer = %other.name, pending = other.pending, idle_ms = other.idle_ms,
+                    "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
+            }
+        }
+        Ok(dead)
     }
 }
 

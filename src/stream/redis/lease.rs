@@ -27,8 +27,11 @@ if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
-/// KEYS lease; ARGV owner.
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+/// KEYS lease, epoch; ARGV owner. A renewal that is still on its way finds another epoch, and does nothing.
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('INCR', KEYS[2])
+return redis.call('DEL', KEYS[1])";
 
 pub(super) enum LeaseAnswer {
     Ours(u64),
@@ -127,7 +130,7 @@ impl Lease {
     pub(super) async fn release(&self, connection: &mut MultiplexedConnection) {
         let script = Script::new(RELEASE);
         let mut release = script.key(&self.keys.lease);
-        if let Err(error) = release.arg(&self.owner).invoke_async::<u64>(connection).await {
+        if let Err(error) = release.key(&self.keys.epoch).arg(&self.owner).invoke_async::<u64>(connection).await {
             debug!(%error, "the lease could not be released; it will run out");
         }
     }
