@@ -19,7 +19,7 @@ use std::{
     collections::VecDeque,
     ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -47,6 +47,7 @@ use crate::{
     sink::Sinks,
     stats::{Phase, Stats},
     stream::{Clock, Commit, Delivered, Extent, From, Read, Stream, StreamError, Totals},
+    wall::now_ms,
 };
 
 /// How often to look whether another consumer of the group has died.
@@ -511,8 +512,4 @@ fn tell_lost(lost: &[EntryId]) {
     if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
         warn!(entries = lost.len(), %first, %last, "entries were trimmed away before they were worked");
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -52,3 +52,4 @@ pub mod simulate;
 pub mod sink;
 pub mod stats;
 pub mod stream;
+mod wall;

@@ -15,7 +15,7 @@ use std::{
             Ordering::{self, Relaxed},
         },
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use self::{history::History, latency::Recent};
@@ -30,6 +30,7 @@ use crate::{
     shard::Worked,
     stats::Stats,
     stream::{Commit, Totals},
+    wall::{now_ms, since_epoch},
 };
 
 /// What a host is to its partition.
@@ -150,7 +151,7 @@ impl Default for Monitor {
         let zero = AtomicU64::default;
         Self {
             started: Instant::now(),
-            started_at_ms: since_epoch().as_millis() as u64,
+            started_at_ms: now_ms(),
             role: AtomicU8::new(Role::Connecting as u8),
             turned_ms: zero(),
             oldest_ms: zero(),
@@ -300,7 +301,7 @@ impl Monitor {
     pub fn behind_ms(&self) -> u64 {
         match self.oldest_ms.load(Relaxed) {
             0 => 0,
-            oldest => (since_epoch().as_millis() as u64).saturating_sub(oldest),
+            oldest => now_ms().saturating_sub(oldest),
         }
     }
 
@@ -370,8 +371,4 @@ impl Counted {
             alerts: 0,
         }
     }
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,7 @@ use crate::{
     health::{Report, Verdict, seconds},
     service::{FAILED, Found, LogFile, PidFile},
     stream::owner::Owner,
+    wall::now_ms,
 };
 
 /// Time for plugins to be compiled and for what was known to be restored.
@@ -117,7 +118,7 @@ fn spawn(start: &Start<'_>, log_file: &Path) -> Result<(Started, Lines<BufReader
         owner: Owner::of(child.id()).to_string(),
         child,
         at: Instant::now(),
-        at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        at_ms: now_ms(),
         worked_before: None,
         ready: false,
         status: String::new(),

@@ -1,10 +1,6 @@
 //! `tickhound notify`: who has been told what, and does a message arrive?
 
-use std::{
-    collections::BTreeMap,
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -13,6 +9,7 @@ use crate::{
     config::{Loaded, nearest},
     health::seconds,
     notify::{self, Owed, State, Totals},
+    wall::now_ms,
 };
 
 #[derive(Debug, clap::Args)]
@@ -101,7 +98,7 @@ fn print(name: &str, enabled: bool, fails: bool, state: Option<&(State, u64)>) {
         (_, true) => "❌ failing",
         (_, false) => "✅",
     };
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms = now_ms();
     let ago = |at_ms: u64| format!("{} ago", seconds(now_ms.saturating_sub(at_ms)));
     let ok = state.last_ok_ms.map_or_else(|| "no message yet".to_owned(), |at| format!("last message {}", ago(at)));
     println!("{name}: {mark} {ok}; told up to {} of {}, {behind} alerts after it", state.at, state.stream);

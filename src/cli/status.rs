@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write},
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -19,6 +19,7 @@ use crate::{
     health::{ConsumerReport, Pace, Report, Verdict, Watch, Work},
     receipt::Receipt,
     stream::redis::{AlertsReader, Kept, SavedState},
+    wall::now_ms,
 };
 
 /// So many of the newest alerts are shown.
@@ -211,7 +212,7 @@ fn pace_line(pace: &Pace) -> String {
 }
 
 fn write_receipt(out: &mut String, receipt: &Receipt) -> std::fmt::Result {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms = now_ms();
     let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
     let Receipt { generation, since_ms, detectors, warming, refusal, needs_restart, .. } = receipt;
     writeln!(out, "generation {generation}, in force for {}:", ago(*since_ms))?;

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Engine, now_ms, warm::Warming};
+use super::{Engine, warm::Warming};
 use crate::{
     checkpoint::CHUNKS,
     commit::Flight,
@@ -20,6 +20,7 @@ use crate::{
     receipt::{DetectorReceipt, Receipt},
     shard::{Came, Faulted, Task, Warmed, Worked},
     stream::{Acquired, Stream, StreamError},
+    wall::now_ms,
 };
 
 /// First and longest time that a detector is in quarantine; each time twice as long.

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::{Engine, now_ms};
+use super::Engine;
 use crate::{
     commit::Flight,
     event::EntryId,
@@ -25,6 +25,7 @@ use crate::{
     plugin::Generation,
     shard::{ShardHandle, Task, Warmed, Worked},
     stream::{Clock, History, Stream, StreamError, Whose},
+    wall::now_ms,
 };
 
 /// Entries read in one go.

@@ -1,10 +1,6 @@
 //! The set of detectors in force: a [`Generation`], immutable once made.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -19,7 +15,10 @@ use super::{
     runtime::{Plugin, Runtime},
     trial,
 };
-use crate::config::{AlertsConfig, DetectorConfig, Loaded, NotifyConfig, Source, nearest};
+use crate::{
+    config::{AlertsConfig, DetectorConfig, Loaded, NotifyConfig, Source, nearest},
+    wall::now_ms,
+};
 
 /// A detector that is to run: a plugin with its settings, checked.
 #[derive(Debug)]
@@ -258,7 +257,7 @@ fn spec(
         min_confidence: config.min_confidence,
         limits,
         generation: 1,
-        since_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        since_ms: now_ms(),
         trial_ns_per_tick: 0,
         warm_up_seconds: 0.0,
         health: Health::default(),

@@ -21,7 +21,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Refusal, Reload, folder::plugin_name, loader::Loader};
-use crate::config::Watch;
+use crate::{config::Watch, wall::now_ms};
 
 /// Between two looks at sizes and times.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -265,7 +265,7 @@ impl Watching {
                 }
                 warn!(generation = self.loader.newest().number, "refused, what is in force goes on: {reason}");
                 self.refused = Some(reason.clone());
-                let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+                let at_ms = now_ms();
                 Some(Refusal { at_ms, reason, standing: true })
             }
         };

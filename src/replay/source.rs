@@ -5,7 +5,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +17,7 @@ use crate::{
     recorded::{Files, record::Record},
     simulate::{Layout, Renderer, SimConfig, Simulator},
     stream::{History, redis::RedisHistory},
+    wall::now_ms,
 };
 
 /// Entries that are fetched from a stream at once.
@@ -198,10 +199,6 @@ fn time_in(decoder: &mut Decoder, record: &Record) -> Option<i64> {
         let _ = decoder.decode(entries.get(0)?, &mut emit);
     }
     i64::try_from(time?).ok()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Gives ticks their ids.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -28,6 +28,7 @@ use crate::{
     receipt::{DetectorReceipt, Receipt},
     stats::Stats,
     stream::owner::Owner,
+    wall::now_ms,
 };
 
 /// A survey is many round trips; requests that come within this time share one.
@@ -298,8 +299,4 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
 
 pub(super) async fn openapi(_: Params<Nothing>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

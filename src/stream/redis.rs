@@ -32,7 +32,7 @@ mod wire;
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use redis::{Client, Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
@@ -66,6 +66,7 @@ use crate::{
     config::{AlertsConfig, DeadLettersConfig, StreamConfig},
     event::{Entries, EntryId},
     publish::json_line,
+    wall::now_ms,
 };
 
 /// Alerts looked at in one go when a sink asks what it has missed.
@@ -426,8 +427,4 @@ fn check_epoch(replies: &mut Replies<'_>, epoch: u64) -> Result<(), StreamError>
         Some(_) => Err(StreamError::Fenced),
         None => Err(StreamError::Unavailable("the epoch key has vanished".into())),
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals, Whose};
@@ -14,6 +14,7 @@ use crate::{
     checkpoint::Saved,
     event::{Alert, Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
+    wall::now_ms,
 };
 
 /// What was committed: totals, and alerts by detector.
@@ -98,7 +99,7 @@ impl Stream for SimulatedStream {
         let elapsed = self.elapsed();
         let mut entries = Entries::default();
         if read.from == From::New {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            let now = now_ms();
             while entries.len() < read.count && self.due() <= elapsed {
                 let seq = if self.last.millis == now { self.last.seq + 1 } else { 0 };
                 self.last = EntryId { millis: now, seq };

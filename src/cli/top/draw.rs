@@ -19,6 +19,7 @@ use super::{alerts, look::Sample, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, printable, span},
     health::{Report, Verdict},
+    wall::now_ms,
 };
 
 /// Older than this, what is shown is marked with its age.
@@ -168,7 +169,7 @@ fn numbers(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
     let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
     let generation = receipt.map_or_else(String::new, |receipt| {
-        let since = span(tables::now_ms().saturating_sub(receipt.since_ms));
+        let since = span(now_ms().saturating_sub(receipt.since_ms));
         format!(" · generation {}, {since}", receipt.generation)
     });
     let first = format!("{}, epoch {} · committed {committed}{generation}", printable(&owner), survey.epoch);

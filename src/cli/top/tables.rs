@@ -1,9 +1,6 @@
 //! Consumers of the group, and detectors at work.
 
-use std::{
-    cmp::Reverse,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::cmp::Reverse;
 
 use ratatui::{
     Frame,
@@ -18,6 +15,7 @@ use crate::{
     cli::text::{fit, grouped, printable, span},
     health::{ConsumerReport, Report},
     receipt::DetectorReceipt,
+    wall::now_ms,
 };
 
 /// Columns of a name.
@@ -147,9 +145,4 @@ fn detector_lines(report: &Report, state: &State, width: usize) -> Vec<Line<'sta
         Line::from(vec![Span::from(numbers), Span::styled(fit(&what, room), style)])
     };
     detectors.iter().map(line).collect()
-}
-
-/// By our own clock, as the host's times are by its own.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -9,7 +9,7 @@ mod probe;
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use redis::{Cmd, ConnectionAddr, FromRedisValue, RedisError, Value, aio::MultiplexedConnection, cmd};
@@ -21,7 +21,10 @@ pub(crate) use self::{
     probe::Refused,
 };
 use super::{Keys, client, connect, explain};
-use crate::config::{AlertsConfig, StreamConfig};
+use crate::{
+    config::{AlertsConfig, StreamConfig},
+    wall::since_epoch,
+};
 
 /// How often the clock is asked for: enough that one slow answer does not matter.
 const ROUND_TRIPS: usize = 9;
@@ -136,7 +139,7 @@ impl Asking {
     async fn clock(&mut self) -> Result<(Vec<Duration>, Asked<(f64, f64)>), RedisError> {
         let (mut round_trips, mut best) = (Vec::new(), Err("it was not asked".to_owned()));
         for _ in 0..ROUND_TRIPS {
-            let (started, before) = (Instant::now(), SystemTime::now());
+            let (started, before) = (Instant::now(), since_epoch());
             let answer = self.ask::<(u64, u64)>(&cmd("TIME")).await?;
             let took = started.elapsed();
             let quickest = round_trips.iter().all(|other| took < *other);
@@ -144,7 +147,7 @@ impl Asking {
             match answer {
                 Ok((seconds, micros)) if quickest => {
                     let half = took.as_secs_f64() * 500.0;
-                    let ours = before.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1e3) + half;
+                    let ours = before.as_secs_f64() * 1e3 + half;
                     best = Ok((seconds as f64 * 1e3 + micros as f64 / 1e3 - ours, half));
                 }
                 Ok(_) => {}

@@ -205,7 +205,7 @@ async fn stream(
     look.between = started.elapsed();
     look.later = second.map_or((look.length, look.added, look.newest), |info| extent(&info));
     let time = asking.ask::<(u64, u64)>(&cmd("TIME")).await?;
-    look.now_ms = time.map_or_else(|_| super::super::now_ms(), |(seconds, micros)| seconds * 1000 + micros / 1000);
+    look.now_ms = time.map_or_else(|_| crate::wall::now_ms(), |(seconds, micros)| seconds * 1000 + micros / 1000);
     Ok(Ok(Some(look)))
 }
 
