@@ -142,11 +142,13 @@ impl Columns {
     fn plan(&self, decoder: &Decoder, names: &Names) -> Option<Plan> {
         let Header { columns, time, symbol, places } = &self.header;
         let mut kinds = vec![None; self.cells.len()];
-        for ((_, position), place) in columns.iter().zip(&places.as_ref()?.columns) {
+        let places = places.as_ref()?;
+        for ((_, position), place) in columns.iter().zip(&places.columns) {
             let kind = self.cells.get(*position).and_then(Option::as_ref).map(Cells::kind);
             kinds[*position] = place.zip(kind);
         }
-        decoder.plan(&kinds, (*time)?, symbol.as_deref(), names)
+        let symbol = symbol.as_deref().filter(|_| places.symbol.is_some());
+        decoder.plan(&kinds, (*time)?, symbol, names)
     }
 
     fn put_cells(&self, row: usize, places: &Places, record: &mut Record) {
@@ -426,12 +428,17 @@ mod tests {
             ("plain.parquet", PLAIN_ROWS),
             ("TCS.parquet", PLAIN_ROWS + 2),
         ] {
+            let input = InputConfig::default();
             let file = folder.path().join(name);
-            let decoder = Decoder::new(&InputConfig::default(), Path::new(".")).unwrap();
+            let decoder = Decoder::new(&input, Path::new(".")).unwrap();
             let (by_field, none) = decoded(&file, None, decoder.clone());
             assert!(by_field.iter().filter(|row| row.starts_with("Ok")).count() >= 2, "{by_field:#?}");
             assert_eq!(decoded(&file, Some(decoder.clone()), decoder), (by_field, at_once), "{name}");
             assert_eq!(none, 0);
+            // Who has other names finds no symbol in most of them.
+            let decoder = Decoder::new(&InputConfig { preset: "binance".into(), ..input }, Path::new(".")).unwrap();
+            let (by_field, _) = decoded(&file, None, decoder.clone());
+            assert_eq!(decoded(&file, Some(decoder.clone()), decoder).0, by_field, "{name}");
         }
     }
 
