@@ -33,7 +33,7 @@ const COUNTED: usize = (work::PASSES - 1) / 2;
 /// and another folder gives the compiler other names to sort by.
 const TOLERANCE: f64 = 0.03;
 
-/// What is as short as this moves by more than that when one call more is inlined, or one less.
+/// A part of few instructions moves by more than that when one call more or less is inlined.
 const INLINED: f64 = 10.0;
 
 /// Allocations of one item are whole numbers, or few in a batch.

@@ -213,7 +213,7 @@ impl Market {
         let mut reads = self.simulated(Layout::Json);
         let names: Vec<(u32, Arc<str>)> =
             (0..).zip(self.instruments.iter().map(|instrument| instrument.symbol.as_str().into())).collect();
-        let number = |symbol: &str| names.iter().position(|(_, name)| **name == *symbol).unwrap_or_default() as u32;
+        let number = |symbol: &str| names.iter().position(|(_, name)| **name == *symbol).expect("it is traded") as u32;
         for entries in &mut reads {
             let mut decoded = Decoded { names: names.clone(), ..Decoded::default() };
             for (index, entry) in (0..).zip(entries.iter()) {

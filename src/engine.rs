@@ -72,6 +72,8 @@ pub struct Engine<S> {
     target: Arc<Generation>,
     /// Detectors of it that are to be warmed up, as soon as the server tells what is pending.
     cold: Vec<Arc<DetectorSpec>>,
+    /// Not before this time.
+    warm_at: Instant,
     warming: Option<Warming>,
     standing: Standing,
     reloads: watch::Receiver<Reload>,
@@ -129,6 +131,7 @@ impl<S: Stream> Engine<S> {
             target: generation.clone(),
             generation,
             cold: Vec::new(),
+            warm_at: Instant::now(),
             warming: None,
             standing: Standing::default(),
             reloads,
@@ -243,7 +246,7 @@ impl<S: Stream> Engine<S> {
             let stopping = *stop.borrow();
             // What is adopted must be read apart from what is in flight, which is pending too.
             // Who drains wants every entry seen by every detector; others are not kept waiting.
-            let waiting = until == Until::Drained && self.warming.is_some();
+            let waiting = until == Until::Drained && (self.warming.is_some() || !self.cold.is_empty());
             let count = if stopping || adopting || waiting { 0 } else { self.wanted() };
             let commit = self.next_commit();
             if commit.is_empty() && (count == 0 || caught_up) {
@@ -288,7 +291,7 @@ impl<S: Stream> Engine<S> {
             retry.reached();
             if count > 0 {
                 if let Some(extent) = delivered.extent.filter(|_| self.position.misses(&delivered, count)) {
-                    // Until a moment ago it was: what is missing may be in another's hands.
+                    // When it was last looked, no other consumer was at work; what is missing may be in the hands of one.
                     delivered.extent = Some(Extent { alone: self.stream.is_alone().await?, ..extent });
                 }
                 caught_up = self.note_read(&delivered, count);

@@ -152,7 +152,7 @@ pub struct Extent {
 /// A partition that is now ours.
 #[derive(Clone, Debug, Default)]
 pub struct Acquired {
-    /// Raised at each acquisition; checked in every step.
+    /// Raised at each acquisition and release; checked in every step.
     pub epoch: u64,
     /// As of the last commit, whoever made it.
     pub totals: Totals,

@@ -68,18 +68,18 @@ struct Texts {
 
 impl Decoder {
     /// How to read a table whose columns have these places and kinds; `time` is the column that its rows are ordered by,
-    /// `symbol` that of all rows, if no column has it. `None`: that takes a look at each value.
+    /// `symbol` the place and the text of that of all rows, if no column has it. `None`: that takes a look at each value.
     pub(crate) fn plan(
         &self,
         columns: &[Option<(usize, Kind)>],
         time: usize,
-        symbol: Option<&str>,
+        symbol: Option<(usize, &str)>,
         names: &Names,
     ) -> Option<Plan> {
         let mut candidates: Vec<(Target, u16, usize)> = Vec::new();
         for (at, (place, kind)) in columns.iter().enumerate().filter_map(|(at, column)| Some((at, (*column)?))) {
             let node = self.mapping.get(place);
-            if node.kind || node.skips.is_some() {
+            if node.kind || node.each || node.skips.is_some() {
                 return None;
             }
             for (target, rank) in &node.serves {
@@ -112,7 +112,9 @@ impl Decoder {
         }
         let texts = Texts { known: FxHashMap::default(), tokens: self.tokens.clone(), names: names.clone() };
         let symbol = match (symbol, &symbols[..]) {
-            (Some(symbol), []) => Symbol::Same(texts.decoded(symbol)?),
+            (Some((place, symbol)), []) if matches!(self.mapping.get(place).serves[..], [(Target::Symbol, _)]) => {
+                Symbol::Same(texts.decoded(symbol)?)
+            }
             (None, [one]) => Symbol::Column(*one, texts),
             _ => return None,
         };
@@ -133,9 +135,10 @@ impl Plan {
         };
         let Some(symbol) = symbol else { return false };
         let Some(Scalar::Integer(stamp)) = value(self.time) else { return false };
-        // A row arrives no earlier than it is stamped, so only what is too long ago can't be true.
+        // A row arrives no earlier than it is stamped, so only what is too long ago can't be true; nor what is too far
+        // ahead to have been taken for the time of its arrival.
         let stamp = time::from_integer(i128::from(stamp));
-        let Some(time) = time::not_too_early(stamp) else { return false };
+        let Some(time) = time::not_too_early(stamp).filter(|time| i64::try_from(*time).is_ok()) else { return false };
         (tick.symbol, tick.time) = (symbol, time);
         tick.price = f64::NAN;
         tick.columns.clear();

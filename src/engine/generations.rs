@@ -86,7 +86,7 @@ impl<S: Stream> Engine<S> {
     /// Takes up what has changed since it was last asked.
     ///
     /// # Errors
-    /// When the server does not tell what a warm-up must know; it is asked again the next time.
+    /// When the server does not tell what a warm-up must know; it is asked again after a while.
     pub(super) async fn take_up_changes(&mut self) -> Result<(), StreamError> {
         if self.reloads.has_changed().unwrap_or(false) {
             let generation = self.reloads.borrow_and_update().generation.clone();
@@ -104,7 +104,7 @@ impl<S: Stream> Engine<S> {
         if self.warming.is_none() && self.cold.is_empty() {
             self.help_one().await;
         }
-        if !self.cold.is_empty() {
+        if !self.cold.is_empty() && self.warm_at <= Instant::now() {
             self.warm().await?;
         }
         Ok(())

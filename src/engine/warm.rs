@@ -40,6 +40,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Between two attempts to reach the server.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// After the server has refused to tell what is pending.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Long warm-ups tell how far they are.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -102,9 +105,12 @@ impl<S: Stream> Engine<S> {
     /// # Errors
     /// When the server does not tell what is pending; nothing has begun then.
     pub(super) async fn warm(&mut self) -> Result<(), StreamError> {
+        // A server that does not tell may do everything else: the flow goes on meanwhile.
+        self.warm_at = Instant::now() + ASK_AGAIN;
         // Pending and not in our hands: worked later.
         let mut left_out = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?;
-        for id in self.flights.iter().flat_map(Flight::ids) {
+        let open = self.position.open_entries().iter().copied();
+        for id in self.flights.iter().flat_map(Flight::ids).chain(open) {
             left_out.remove(&id);
         }
         left_out.extend(&self.poison);
@@ -141,10 +147,11 @@ impl<S: Stream> Engine<S> {
         Ok((shards.collect::<Result<_>>()?, outcomes))
     }
 
-    /// Returns when a warm-up may be close to its end.
+    /// Returns when a warm-up may be close to its end, or may begin.
     pub(super) async fn wait_for_warming(&mut self) {
-        if let Some(warming) = &mut self.warming {
-            warming.changed().await;
+        match &mut self.warming {
+            Some(warming) => warming.changed().await,
+            None => tokio::time::sleep_until(self.warm_at.into()).await,
         }
     }
 

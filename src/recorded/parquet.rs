@@ -141,13 +141,20 @@ impl Columns {
     /// How rows can be decoded at once, judged by the columns in hand, which have the same types all through the file.
     fn plan(&self, decoder: &Decoder, names: &Names) -> Option<Plan> {
         let Header { columns, time, symbol, places } = &self.header;
-        let mut kinds = vec![None; self.cells.len()];
         let places = places.as_ref()?;
+        let (mut kinds, mut seen) = (vec![None; self.cells.len()], vec![false; self.cells.len()]);
         for ((_, position), place) in columns.iter().zip(&places.columns) {
-            let kind = self.cells.get(*position).and_then(Option::as_ref).map(Cells::kind);
+            if std::mem::replace(&mut seen[*position], true) {
+                // By --map it is two things.
+                return None;
+            }
+            let kind = self.cells[*position].as_ref().map(Cells::kind);
             kinds[*position] = place.zip(kind);
         }
-        let symbol = symbol.as_deref().filter(|_| places.symbol.is_some());
+        let symbol = match symbol {
+            Some(symbol) => Some((places.symbol?, symbol.as_str())),
+            None => None,
+        };
         decoder.plan(&kinds, (*time)?, symbol, names)
     }
 
@@ -265,6 +272,7 @@ mod tests {
 
     use arrow_array::{BooleanArray, DictionaryArray, TimestampMicrosecondArray, types::Int32Type};
     use parquet::arrow::ArrowWriter;
+    use proptest::{collection::vec, prelude::*, sample::select};
 
     use super::*;
     use crate::{
@@ -351,51 +359,67 @@ mod tests {
         ]
     }
 
-    /// Numbers where numbers belong, with rows among them that are no tick, or take more than a glance.
-    fn plain() -> Vec<(&'static str, ArrayRef)> {
-        let noon = NOON_US / 1000;
-        let symbols = ["sbin", "NSE:M&M", "nan", "{}", "SBIN", "256265.0", "TCS", "TCS", "TCS", "TCS"];
-        let times = [noon, noon + 1, noon + 2, noon + 3, 0, noon * 1000, noon + 9_000_000, noon, -1, noon];
-        let prices = [
-            Some(0.1 + 0.2),
-            None,
-            Some(1.0),
-            Some(2.0),
-            Some(3.0),
-            Some(f64::NAN),
-            Some(1e300),
-            None,
-            Some(5.0),
-            None,
-        ];
-        let counts = [Some(7), Some(-7), None, Some(i64::MAX), Some(0), Some(1), Some(2), None, Some(3), Some(4)];
-        let bids = [None, Some(4.5), None, None, None, None, None, Some(-1.0), None, Some(0.0)];
+    /// A row of numbers: symbol, stamp, price in two columns, volume, bid.
+    type Row = (Option<&'static str>, Option<i64>, [Option<f64>; 2], Option<i64>, Option<f64>);
+
+    /// Numbers where numbers belong.
+    fn plain(rows: &[Row]) -> Vec<(&'static str, ArrayRef)> {
+        let floats = |of: fn(&Row) -> Option<f64>| Arc::new(rows.iter().map(of).collect::<Float64Array>());
         vec![
-            ("symbol", Arc::new(StringArray::from(symbols.to_vec()))),
-            ("exchange_timestamp_ms", Arc::new(Int64Array::from(times.to_vec()))),
-            (
-                "ltp",
-                Arc::new(Float64Array::from(vec![
-                    Some(2.0),
-                    None,
-                    None,
-                    None,
-                    None,
-                    Some(6.0),
-                    None,
-                    None,
-                    None,
-                    None,
-                ])),
-            ),
-            ("last_price", Arc::new(Float64Array::from(prices.to_vec()))),
-            ("volume_traded", Arc::new(Int64Array::from(counts.to_vec()))),
-            ("best_bid_price", Arc::new(Float64Array::from(bids.to_vec()))),
+            ("symbol", Arc::new(rows.iter().map(|row| row.0).collect::<StringArray>())),
+            ("exchange_timestamp_ms", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>())),
+            ("ltp", floats(|row| row.2[0])),
+            ("last_price", floats(|row| row.2[1])),
+            ("volume_traded", Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>())),
+            ("best_bid_price", floats(|row| row.4)),
         ]
     }
 
-    /// Rows of [`plain`] that are told at once: without a name, a time, or anything to say they are not.
-    const PLAIN_ROWS: usize = 4;
+    const NAMES: [Option<&str>; 8] =
+        [Some("sbin"), Some("NSE:M&M"), Some("TCS"), Some("nan"), Some("{}"), Some("256265.0"), Some(""), None];
+    /// What says "none" among them, and years that nobody means.
+    const STAMPS: [Option<i64>; 10] = [
+        Some(NOON_US / 1000),
+        Some(NOON_US / 1000 + 1),
+        Some(NOON_US),
+        Some(NOON_US / 1000 + 9_000_000),
+        Some(0),
+        Some(-1),
+        Some(9_999_999_999),
+        Some(9_999_999_999_999),
+        Some(i64::MAX),
+        None,
+    ];
+    const NUMBERS: [Option<f64>; 8] =
+        [Some(0.1 + 0.2), Some(5.0), Some(1e300), Some(0.0), Some(-1.0), Some(f64::NAN), Some(f64::INFINITY), None];
+    const MAPS: [&[&str]; 4] = [&[], &["bid=ltp"], &["price=ltp", "bid=ltp"], &["price=ltp", "other=ltp"]];
+    const WHOLES: [Option<i64>; 5] = [Some(7), Some(0), Some(-7), Some(i64::MAX), None];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever the rows, the names that the decoder knows, and what columns are called.
+        #[test]
+        fn what_is_told_at_once_is_what_is_told_by_field(
+            rows in vec(
+                (select(&NAMES[..]), select(&STAMPS[..]), [select(&NUMBERS[..]), select(&NUMBERS[..])], select(&WHOLES[..]),
+                 select(&NUMBERS[..])),
+                1..20,
+            ),
+            has_symbol: bool,
+            preset in select(&["generic", "kite", "binance", "upstox"][..]),
+            map in select(&MAPS[..]),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("TCS.parquet");
+            write(&file, plain(&rows).into_iter().filter(|(name, _)| has_symbol || *name != "symbol").collect());
+            let decoder = Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new("."));
+            let decoder = decoder.unwrap();
+            let (by_field, _) = decoded(&file, map, None, decoder.clone());
+            let (at_once, _) = decoded(&file, map, Some(decoder.clone()), decoder);
+            prop_assert_eq!(at_once, by_field);
+        }
+    }
 
     /// The same as [`odd`] in CSV, where a cell is text.
     fn odd_csv() -> &'static str {
@@ -417,34 +441,30 @@ mod tests {
             ("ltp", Arc::new(Int64Array::from(vec![100, 0, 3]))),
         ];
         write(&folder.path().join("odd.parquet"), odd());
-        write(&folder.path().join("plain.parquet"), plain());
-        write(&folder.path().join("TCS.parquet"), plain().into_iter().filter(|(name, _)| *name != "symbol").collect());
+        let row: Row = (Some("sbin"), Some(NOON_US / 1000), [None, Some(5.0)], Some(7), None);
+        write(&folder.path().join("plain.parquet"), plain(&[row; 3]));
+        write(
+            &folder.path().join("TCS.parquet"),
+            plain(&[row; 3]).into_iter().filter(|(name, _)| *name != "symbol").collect(),
+        );
         write(&folder.path().join("numbers.parquet"), numbers);
         std::fs::write(folder.path().join("odd.csv"), odd_csv()).unwrap();
-        for (name, at_once) in [
-            ("odd.parquet", 0),
-            ("numbers.parquet", 0),
-            ("odd.csv", 0),
-            ("plain.parquet", PLAIN_ROWS),
-            ("TCS.parquet", PLAIN_ROWS + 2),
-        ] {
-            let input = InputConfig::default();
+        for (name, at_once) in
+            [("odd.parquet", 0), ("numbers.parquet", 0), ("odd.csv", 0), ("plain.parquet", 3), ("TCS.parquet", 3)]
+        {
             let file = folder.path().join(name);
-            let decoder = Decoder::new(&input, Path::new(".")).unwrap();
-            let (by_field, none) = decoded(&file, None, decoder.clone());
+            let decoder = Decoder::new(&InputConfig::default(), Path::new(".")).unwrap();
+            let (by_field, none) = decoded(&file, &[], None, decoder.clone());
             assert!(by_field.iter().filter(|row| row.starts_with("Ok")).count() >= 2, "{by_field:#?}");
-            assert_eq!(decoded(&file, Some(decoder.clone()), decoder), (by_field, at_once), "{name}");
+            assert_eq!(decoded(&file, &[], Some(decoder.clone()), decoder), (by_field, at_once), "{name}");
             assert_eq!(none, 0);
-            // Who has other names finds no symbol in most of them.
-            let decoder = Decoder::new(&InputConfig { preset: "binance".into(), ..input }, Path::new(".")).unwrap();
-            let (by_field, _) = decoded(&file, None, decoder.clone());
-            assert_eq!(decoded(&file, Some(decoder.clone()), decoder).0, by_field, "{name}");
         }
     }
 
     /// Each row's ticks, or why it has none; and how many rows were decoded at once.
-    fn decoded(file: &Path, cells_for: Option<Decoder>, mut decoder: Decoder) -> (Vec<String>, usize) {
-        let options = Options { decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
+    fn decoded(file: &Path, map: &[&str], cells_for: Option<Decoder>, mut decoder: Decoder) -> (Vec<String>, usize) {
+        let mapping = Mapping::parse(&map.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).unwrap();
+        let options = Options { mapping, decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
         let mut files = Files::open(&[file.to_path_buf()], &options).unwrap();
         let (mut record, mut rows, mut at_once, mut names) = (Record::default(), Vec::new(), 0, Vec::new());
         while files.next(&mut record).unwrap() {

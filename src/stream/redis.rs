@@ -333,8 +333,8 @@ impl Stream for RedisStream {
     }
 
     async fn is_alone(&mut self) -> Result<bool, StreamError> {
-        self.see_others().await?;
-        Ok(self.alone)
+        let dead = self.see_others().await?;
+        Ok(self.alone && dead.iter().all(|dead| dead.pending == 0))
     }
 
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
@@ -377,7 +377,7 @@ impl Stream for RedisStream {
     async fn release(&mut self) {
         self.lease.stop_renewing();
         if let Some(session) = &mut self.session {
-            self.lease.release(&mut session.asks).await;
+            self.lease.release(&mut session.asks, session.epoch).await;
         }
         self.session = None;
     }

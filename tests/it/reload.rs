@@ -379,6 +379,8 @@ fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
     allow("-xpending");
     running.project.configure("[detectors.third]\nplugin = \"breakout\"");
     running.host.wait_for_log("xpending");
+    running.project.feed(12, 1000, &["--seed", "2"]);
+    wait_for("it works on", || (running.redis.totals().get("entries") == Some(&2000)).then_some(()));
     assert_eq!(running.count("rewarmed"), 0, "{}", running.host.log());
     allow("+xpending");
     running.host.wait_for_log("third 0.1.0 (rewarmed) generation=2");

@@ -27,9 +27,9 @@ if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
-/// KEYS lease, epoch; ARGV owner. A renewal that is still on its way finds another epoch, and does nothing.
+/// KEYS lease, epoch; ARGV epoch. A renewal that is still on its way finds another epoch, and does nothing.
 const RELEASE: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('INCR', KEYS[2])
 return redis.call('DEL', KEYS[1])";
 
@@ -127,10 +127,10 @@ impl Lease {
     }
 
     /// Lets a stand-by begin at once. A failure only makes it wait for the lease to run out.
-    pub(super) async fn release(&self, connection: &mut MultiplexedConnection) {
+    pub(super) async fn release(&self, connection: &mut MultiplexedConnection, epoch: u64) {
         let script = Script::new(RELEASE);
         let mut release = script.key(&self.keys.lease);
-        if let Err(error) = release.key(&self.keys.epoch).arg(&self.owner).invoke_async::<u64>(connection).await {
+        if let Err(error) = release.key(&self.keys.epoch).arg(epoch).invoke_async::<u64>(connection).await {
             debug!(%error, "the lease could not be released; it will run out");
         }
     }
