@@ -218,11 +218,7 @@ impl Market {
             let mut decoded = Decoded { names: names.clone(), ..Decoded::default() };
             for (index, entry) in (0..).zip(entries.iter()) {
                 let outcome = decoder.decode(entry, &mut |tick| {
-                    decoded.entry.push(index);
-                    decoded.symbol.push(number(&tick.symbol));
-                    decoded.time.push(tick.time);
-                    decoded.price.push(tick.price);
-                    decoded.columns.extend(&tick.columns);
+                    decoded.push(index, number(&tick.symbol), tick.time, tick.price, &tick.columns);
                 });
                 outcome?;
             }

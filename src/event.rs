@@ -70,6 +70,17 @@ pub struct Decoded {
     pub refused: Vec<(u32, String)>,
 }
 
+impl Decoded {
+    /// Adds a tick of the entry at this index; `columns` has a value for each column.
+    pub fn push(&mut self, entry: u32, symbol: u32, time: Option<u64>, price: f64, columns: &[f64]) {
+        self.entry.push(entry);
+        self.symbol.push(symbol);
+        self.time.push(time);
+        self.price.push(price);
+        self.columns.extend_from_slice(columns);
+    }
+}
+
 impl Entries {
     /// Makes room for so many more entries, fields, and bytes of all names and values.
     pub fn reserve(&mut self, entries: usize, fields: usize, bytes: usize) {

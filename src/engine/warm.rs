@@ -105,10 +105,10 @@ impl<S: Stream> Engine<S> {
     /// # Errors
     /// When the server does not tell what is pending; nothing has begun then.
     pub(super) async fn warm(&mut self) -> Result<(), StreamError> {
-        // A server that does not tell may do everything else: the flow goes on meanwhile.
-        self.warm_at = Instant::now() + ASK_AGAIN;
         // Pending and not in our hands: worked later.
-        let mut left_out = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?;
+        let pending = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await;
+        // A server that does not tell may do everything else: the flow goes on meanwhile.
+        let mut left_out = pending.inspect_err(|_| self.warm_at = Instant::now() + ASK_AGAIN)?;
         let open = self.position.open_entries().iter().copied();
         for id in self.flights.iter().flat_map(Flight::ids).chain(open) {
             left_out.remove(&id);

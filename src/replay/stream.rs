@@ -147,11 +147,7 @@ fn pump(
 fn put_tick(entries: &mut Entries, tick: &PlainTick) {
     let index = (entries.len() - 1) as u32;
     let decoded = entries.decoded.get_or_insert_default();
-    decoded.entry.push(index);
-    decoded.symbol.push(tick.symbol);
-    decoded.time.push(Some(tick.time));
-    decoded.price.push(tick.price);
-    decoded.columns.extend_from_slice(&tick.columns);
+    decoded.push(index, tick.symbol, Some(tick.time), tick.price, &tick.columns);
 }
 
 /// Decodes rows of tables here, in the reader's thread.
@@ -167,11 +163,7 @@ impl Table {
         let index = (entries.len() - 1) as u32;
         let decoded = entries.decoded.get_or_insert_default();
         let outcome = decoder.decode_cells(id.millis, cells, &mut |tick| {
-            decoded.entry.push(index);
-            decoded.symbol.push(names.number(&tick.symbol));
-            decoded.time.push(tick.time);
-            decoded.price.push(tick.price);
-            decoded.columns.extend_from_slice(&tick.columns);
+            decoded.push(index, names.number(&tick.symbol), tick.time, tick.price, &tick.columns);
         });
         if let Err(error) = outcome {
             decoded.refused.push((index, error.to_string()));

@@ -470,15 +470,9 @@ fn it_says_that_it_lives_however_many_wait_for_other_answers() {
     let serving = Serving::start(&project);
     wait_for("it owns", || (serving.json("/api/status")["role"] == "owner").then_some(()));
     redis.signal("STOP");
-    let ask = |_| {
-        let mut stream = TcpStream::connect(&serving.address).unwrap();
-        let request = format!("GET /api/alerts HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address);
-        stream.write_all(request.as_bytes()).unwrap();
-        stream
-    };
     // They are sent away after a while, and others come.
     let waiting = wait_for("there are too many", || {
-        let waiting: Vec<TcpStream> = (0..32).map(ask).collect();
+        let waiting: Vec<_> = (0..32).map(|_| serving.listen("/api/alerts", "")).collect();
         let (status, body) = serving.get("/api/status");
         (status == 503 && body.contains("requests at once")).then_some(waiting)
     });

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, instructions, languages, plugins, run, step};
+use crate::{cargo, instructions, languages, plugins, run, step, target_dir};
 
 /// Runs every step; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
@@ -28,7 +28,7 @@ pub(crate) fn run_all() -> Result<()> {
     })?;
     step("fuzzed code", || {
         let command = ["check", "--release", "--locked", "--lib", "--manifest-path", "fuzz/Cargo.toml"];
-        run(cargo().args(command).args(["--target-dir", "target"]))
+        run(cargo().args(command).arg("--target-dir").arg(target_dir()))
     })?;
     let has_browser = browser();
     step("tests", || {
