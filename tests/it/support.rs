@@ -261,7 +261,7 @@ impl Project {
 
     /// The binary, to be run in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tickhound"));
+        let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         // Tests run at the same time, and have one port 9464 between them.
         command.env("TICKHOUND_SERVER__LISTEN", "");
@@ -393,6 +393,11 @@ pub fn signal(pid: u32, name: &str) {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The host under test: the one that was just built, or another one, so that a test can be seen to fail on an old build.
+pub fn binary() -> PathBuf {
+    env::var_os("TICKHOUND_TEST_HOST").map_or_else(|| env!("CARGO_BIN_EXE_tickhound").into(), PathBuf::from)
 }
 
 /// A file of this repository.
