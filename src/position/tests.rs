@@ -572,6 +572,7 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
     let set_back = server.set_back || server.pending.iter().any(alerted);
     let event = match event {
         Event::Step(host, count, _) if set_back => Event::Step(host, count, Answer::Comes),
+        Event::Adopt(host, _) if set_back => Event::Adopt(host, Answer::Comes),
         Event::Acquire(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack if set_back => {
             return;
         }
@@ -698,7 +699,7 @@ fn assert_known(server: &Server) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Each entry is processed once, by a host that knew exactly what had been committed before it.
     #[test]
