@@ -296,7 +296,7 @@ impl Market {
             }
             for number in next..next + calls {
                 let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-                worker.work(Job { read: number as u64, symbols, batch: rows.batches[number].clone() });
+                worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: rows.batches[number].clone() });
             }
             next += calls;
         });
@@ -314,7 +314,7 @@ impl Market {
         let mut richest = (Vec::new(), 0);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let found = worker.work(Job { read: number as u64, symbols, batch: batch.clone() }).found;
+            let found = worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() }).found;
             if found.len() > richest.0.len() {
                 richest = (found, number);
             }
@@ -483,7 +483,7 @@ fn copied(entries: &Entries) -> Entries {
 }
 
 fn job() -> Job {
-    Job { read: 1, symbols: Vec::new(), batch: Batch::new(0) }
+    Job { read: 1, arrived_ms: 0, symbols: Vec::new(), batch: Batch::new(0) }
 }
 
 fn again(found: &Found) -> Found {
