@@ -14,6 +14,7 @@
 
 mod acquire;
 mod adopt;
+pub(crate) mod claims;
 mod client;
 mod dead;
 mod history;
@@ -93,6 +94,8 @@ pub struct RedisStream {
     begun: Option<Begun>,
     /// Whether this process has owned the partition before.
     owned_before: bool,
+    /// Whether some detector is a shadow, as far as is known: then the stream for their alerts must be ours too.
+    has_shadows: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
     alone: bool,
     /// Entries up to this one have been given to somebody, not always to us.
@@ -141,9 +144,15 @@ impl RedisStream {
             commands: Commands::default(),
             begun: None,
             owned_before: false,
+            has_shadows: false,
             alone: false,
             given: EntryId::ZERO,
         })
+    }
+
+    /// Some detector is a shadow.
+    pub fn with_shadows(self, has_shadows: bool) -> Self {
+        Self { has_shadows, ..self }
     }
 
     /// Whether the server is there and fit; takes nothing and changes nothing.
@@ -153,7 +162,8 @@ impl RedisStream {
     pub async fn check(&self) -> Result<(), StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
-        self.check_server(&mut connection).await
+        self.check_server(&mut connection).await?;
+        self.unclaimed(&mut connection).await.map(drop)
     }
 
     /// The newest entry of the stream; `None` when it has none. Changes nothing.
@@ -256,6 +266,8 @@ impl Stream for RedisStream {
 
     async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
         let epoch = open(&mut self.session)?.epoch;
+        // A shadow that came while the host runs: the next acquisition claims their stream.
+        self.has_shadows |= !commit.shadow_alerts.is_empty();
         let mut commands = std::mem::take(&mut self.commands);
         self.begun = Some(self.write_step(&mut commands, commit, read, epoch));
         self.commands = commands;
