@@ -13,9 +13,13 @@ use serde_json::Value;
 
 use crate::support::{
     Alert, Difference, Project, REFERENCE_ALERTS, Redis, STATE, STREAM, contents, difference, misbehaving, shipped,
+    wait_for,
 };
 
 const DAY_MS: u64 = 86_400_000;
+
+/// Symbols of a day that is long past.
+const OLD_DAY: [&str; 5] = ["A", "B", "C", "D", "E"];
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
@@ -39,11 +43,11 @@ fn each_tick(redis: &Redis, stream: &str, more: &str) -> Project {
     project
 }
 
-/// Adds some ticks of a day that is long past, from a minute of it on.
+/// Adds some ticks of that day, from a minute of it on.
 fn feed_old_day(connection: &mut Connection, from: u64, minutes: u64) {
     let old_day = now_ms() / DAY_MS * DAY_MS - 90 * DAY_MS;
     for minute in from..from + minutes {
-        for symbol in ["A", "B", "C", "D", "E"] {
+        for symbol in OLD_DAY {
             add(connection, "*", symbol, 100 + minute, old_day + minute * 60_000);
         }
     }
@@ -61,11 +65,14 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
     };
     for before in [one_of_today, a_thousand_unstamped] {
         let redis = Redis::start();
-        let project = each_tick(&redis, "", "");
+        let project = each_tick(&redis, "", "[engine]\ncheckpoint_every_ms = 50");
         let mut connection = redis.connect();
         before(&mut connection);
         feed_old_day(&mut connection, 0, 20);
-        project.run(&["run", "--drain"]);
+        let mut host = project.start(&["run"]);
+        let is_saved = |symbol: &&str| redis.connect().hexists(STATE, format!("s:{symbol}")).unwrap();
+        wait_for("all symbols are saved", || OLD_DAY.iter().all(|symbol| is_saved(&symbol)).then_some(()));
+        host.kill();
         feed_old_day(&mut connection, 20, 5);
         project.run(&["run", "--drain"]);
         project.run_reference(&redis);
@@ -79,7 +86,8 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
 #[test]
 fn a_symbol_is_forgotten_a_month_after_its_last_tick_arrived() {
     let redis = Redis::start();
-    let project = each_tick(&redis, "", "");
+    // The arrival that counts is that of the newest entry of a read.
+    let project = each_tick(&redis, "batch = 1", "");
     let mut connection = redis.connect();
     let long_ago = now_ms() - 40 * DAY_MS;
     add(&mut connection, &format!("{long_ago}-0"), "EXPIRED", 1, long_ago);
