@@ -18,6 +18,7 @@ mod kit;
 mod late;
 mod notify;
 mod plugins;
+mod probe;
 mod proxy;
 mod recovery;
 mod reload;
