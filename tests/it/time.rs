@@ -1,7 +1,7 @@
 //! Event time, arrival, and the clocks of hosts: none of them makes a difference where it must not.
 //!
-//! Most of these work with a detector that alerts on every tick, and says how many ticks of its symbol it has seen. So
-//! a tick that was lost, repeated or forgotten shows in all alerts that follow.
+//! Most of these work with the probe, which alerts on every tick with a hash of all that its symbol has seen. So a tick
+//! that was lost, repeated or forgotten shows in all alerts that follow.
 
 use std::{
     fs,
@@ -12,13 +12,14 @@ use redis::{Commands, Connection};
 use serde_json::Value;
 
 use crate::support::{
-    Alert, Difference, Project, REFERENCE_ALERTS, Redis, STATE, STREAM, contents, difference, misbehaving, shipped,
-    wait_for,
+    Alert, Difference, Project, REFERENCE_ALERTS, Redis, STATE, STREAM, Sighting, contents, difference, probe,
+    probe_clock, shipped, text, wait_for,
 };
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Symbols of a day that is long past.
+/// A day that is long past, and its symbols.
+const OLD_DAY_MS: u64 = 1_736_121_600_000;
 const OLD_DAY: [&str; 5] = ["A", "B", "C", "D", "E"];
 
 fn now_ms() -> u64 {
@@ -33,22 +34,26 @@ fn add(connection: &mut Connection, id: &str, symbol: &str, price: u64, time_ms:
 /// A project with the one detector that alerts on every tick.
 fn each_tick(redis: &Redis, stream: &str, more: &str) -> Project {
     let project = Project::new(redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
     let text = format!(
         "[stream]\nurl = \"{}\"\nblock_ms = 200\n{stream}\n[alerts]\nlog = false\n\
-         [detectors.each]\nplugin = \"misbehaving\"\n{more}\n",
+         [detectors.each]\nplugin = \"probe\"\n{more}\n",
         redis.url()
     );
     project.write_config(&text);
     project
 }
 
+/// How many ticks of its symbol the probe had seen at an alert.
+fn seen(alert: &Alert) -> u64 {
+    Sighting::of(alert).seen
+}
+
 /// Adds some ticks of that day, from a minute of it on.
 fn feed_old_day(connection: &mut Connection, from: u64, minutes: u64) {
-    let old_day = now_ms() / DAY_MS * DAY_MS - 90 * DAY_MS;
     for minute in from..from + minutes {
         for symbol in OLD_DAY {
-            add(connection, "*", symbol, 100 + minute, old_day + minute * 60_000);
+            add(connection, "*", symbol, 100 + minute, OLD_DAY_MS + minute * 60_000);
         }
     }
 }
@@ -77,8 +82,7 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
         project.run(&["run", "--drain"]);
         project.run_reference(&redis);
         assert_eq!(difference(redis.alerts(), redis.paged(REFERENCE_ALERTS)), Difference::default());
-        let seen = redis.alerts().last().unwrap()["evidence"].clone();
-        assert_eq!(seen, r#"{"seen":25.0}"#, "it knows all its ticks");
+        assert_eq!(seen(redis.alerts().last().unwrap()), 25, "it knows all its ticks");
     }
 }
 
@@ -96,10 +100,9 @@ fn a_symbol_is_forgotten_a_month_after_its_last_tick_arrived() {
     project.run(&["run", "--drain"]);
     ["EXPIRED", "KEPT"].iter().for_each(|symbol| add(&mut connection, "*", symbol, 2, now_ms()));
     project.run(&["run", "--drain"]);
-    let seen: Vec<(String, String)> =
-        redis.alerts().into_iter().map(|alert| (alert["symbol"].clone(), alert["evidence"].clone())).skip(3).collect();
-    let expected = [("EXPIRED", r#"{"seen":1.0}"#), ("KEPT", r#"{"seen":2.0}"#)];
-    assert_eq!(seen, expected.map(|(symbol, seen)| (symbol.to_owned(), seen.to_owned())));
+    let alerts = redis.alerts();
+    let of: Vec<(&str, u64)> = alerts[3..].iter().map(|alert| (alert["symbol"].as_str(), seen(alert))).collect();
+    assert_eq!(of, [("EXPIRED", 1), ("KEPT", 2)]);
 }
 
 /// Saved states of a release before tell the event time of the last tick, in form 1. They are read, none of them is
@@ -122,8 +125,7 @@ fn states_of_an_older_release_are_read_and_written_anew() {
         let older = [&[1], &1_000_000_000u64.to_le_bytes()[..], &packed[9..13], &packed[17..]].concat();
         let _: () = connection.hset(STATE, field, older).unwrap();
     }
-    let old_day = now_ms() / DAY_MS * DAY_MS - 90 * DAY_MS;
-    ["TODAY", "A", "B"].iter().for_each(|symbol| add(&mut connection, "*", symbol, 7, old_day + 3_600_000));
+    ["TODAY", "A", "B"].iter().for_each(|symbol| add(&mut connection, "*", symbol, 7, OLD_DAY_MS + 3_600_000));
     project.run(&["run", "--drain"]);
     project.run_reference(&redis);
     assert_eq!(difference(redis.alerts(), redis.paged(REFERENCE_ALERTS)), Difference::default());
@@ -157,8 +159,7 @@ fn a_tick_of_today_uses_up_no_minute_of_an_old_day() {
             }
         }
         // What was counted outlives the host.
-        let stopped = project.command(&["run", "--drain"]).env("TICKHOUND_ENGINE__WORKERS", "2").output().unwrap();
-        assert!(stopped.status.success());
+        project.run(&["run", "--drain"]);
         add_next("C", old_day + 29 * 60_000);
         add_next("C", old_day + 30 * 60_000);
         project.run(&["run", "--drain"]);
@@ -201,20 +202,22 @@ fn the_price_of_an_alert_on_the_clock_does_not_depend_on_batches() {
         let redis = Redis::start();
         let project = Project::new(&redis);
         fs::copy(shipped("plugins/stale-feed.wasm"), project.path("plugins/stale-feed.wasm")).unwrap();
+        fs::copy(probe_clock(), project.path("plugins/probe_clock.wasm")).unwrap();
         project.write_config(&format!(
             "[stream]\nurl = \"{}\"\nbatch = {batch}\n[engine]\nworkers = {workers}\nbacklog = 5000\n\
              [input]\nquotes = \"mid\"\n[detectors.stale-feed]\nplugin = \"stale-feed\"\nmin_confidence = 0.0\n\
-             [detectors.stale-feed.params]\nsilent_s = 5.0\nrank_min = 0.5\n",
+             [detectors.stale-feed.params]\nsilent_s = 5.0\nrank_min = 0.5\n\
+             [detectors.clock]\nplugin = \"probe_clock\"\n",
             redis.url()
         ));
         feed_silences(&mut redis.connect());
         project.run(&["run", "--drain"]);
         let alerts = redis.alerts();
         let expected = reference.get_or_insert_with(|| alerts.clone());
-        assert!(contents(&alerts) == contents(expected), "{workers} workers, batches of {batch}: {alerts:#?}");
+        assert!(contents(&alerts) == contents(expected), "{workers} workers, batches of {batch}");
     }
     // The last tick before each silence was of a second that ends with 19: quotes of that price, less 1 and more 2.
-    let alerts = reference.unwrap();
+    let alerts: Vec<Alert> = reference.unwrap().into_iter().filter(|alert| alert["detector"] == "stale-feed").collect();
     assert!(alerts.len() > 5 && alerts.iter().all(|alert| alert["symbol"] == "SILENT"), "{alerts:#?}");
     for alert in alerts {
         let price: f64 = alert["price"].parse().unwrap();
@@ -230,7 +233,7 @@ fn state_of(redis: &Redis, detector: &str) -> String {
     detectors.iter().find(|one| one["name"] == detector).unwrap()["state"].as_str().unwrap().to_owned()
 }
 
-const ONE_MORE: &str = "[detectors.more]\nplugin = \"misbehaving\"";
+const ONE_MORE: &str = "[detectors.more]\nplugin = \"probe\"";
 
 /// The window of a warm-up was reckoned back from the host's clock. On a Monday it held nothing of Friday, and on a host
 /// whose clock was wrong nothing at all; the detector then was said to be warmed up again, and knew nothing.
@@ -249,10 +252,10 @@ fn a_warm_up_shows_the_day_before_the_newest_entry_whatever_the_clock_says() {
         let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
         project.write_config(&format!("{config}\n{ONE_MORE}\n"));
         let output = project.command_at_offset(&["run", "--drain"], clock).output().unwrap();
-        assert!(output.status.success(), "{}", crate::support::text(&output.stderr));
+        assert!(output.status.success(), "{}", text(&output.stderr));
         let more: Vec<Alert> = redis.alerts().into_iter().filter(|alert| alert["detector"] == "more").collect();
         assert_eq!(more.len(), 1, "what is shown raises no alert");
-        assert_eq!((more[0]["evidence"].as_str(), state_of(&redis, "more")), (r#"{"seen":51.0}"#, "rewarmed".into()));
+        assert_eq!((seen(&more[0]), state_of(&redis, "more").as_str()), (51, "rewarmed"));
     }
 }
 
@@ -271,6 +274,6 @@ fn a_warm_up_that_shows_nothing_is_called_cold() {
     assert_eq!((state_of(&redis, "each"), state_of(&redis, "more")), ("restored".into(), "cold".into()));
     add(&mut connection, "*", "A", 100, now_ms());
     project.run(&["run", "--drain"]);
-    let seen: Vec<String> = redis.alerts().into_iter().rev().take(2).map(|alert| alert["evidence"].clone()).collect();
-    assert_eq!(seen, [r#"{"seen":1.0}"#, r#"{"seen":51.0}"#]);
+    let alerts = redis.alerts();
+    assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [51, 1], "of `each`, and of `more`");
 }
