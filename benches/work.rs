@@ -365,7 +365,8 @@ impl Market {
             }
             for (_, bytes) in instance.save(&[rows.symbols[0].0]).map_err(failed)? {
                 let detector = spec.name.clone();
-                detectors.push(DetectorState { detector, schema: spec.schema(), bytes, alerted: [0; 3] });
+                let (schema, alerted, alerted_apart) = (spec.schema(), [0; 3], [0; 3]);
+                detectors.push(DetectorState { detector, schema, bytes, alerted, alerted_apart });
             }
         }
         let state = SymbolState { normalizer: vec![7; 30], detectors };

@@ -115,6 +115,9 @@ pub struct DetectorState {
     /// Event time of the last alert in each direction, ns; 0 when there was none. The host's own.
     #[serde(default)]
     pub alerted: [u64; 3],
+    /// The same of another alert, where event time has gone back.
+    #[serde(default)]
+    pub alerted_apart: [u64; 3],
 }
 
 /// Packs and unpacks states; keeps the compressor's tables.
@@ -199,8 +202,9 @@ mod tests {
     use super::*;
 
     fn state() -> SymbolState {
-        let detector =
-            DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes: vec![7; 5000], alerted: [1, 2, 3] };
+        let (alerted, alerted_apart) = ([1, 2, 3], [0, 4, 0]);
+        let bytes = vec![7; 5000];
+        let detector = DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes, alerted, alerted_apart };
         SymbolState { normalizer: vec![1, 2, 3], detectors: vec![detector] }
     }
 

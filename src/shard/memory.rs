@@ -186,7 +186,7 @@ impl Shard {
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
                     for state in &detectors {
-                        self.cooldowns.restore(&state.detector, id, state.alerted);
+                        self.cooldowns.restore(&state.detector, id, [state.alerted, state.alerted_apart]);
                     }
                     self.memory.keep(id, packed, newest_ms);
                     states.push((id, name.clone(), detectors));
@@ -217,8 +217,9 @@ impl Slot {
         self.move_over(ids.iter().copied())?;
         let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
         for (id, bytes) in instance.save(&ids)? {
-            let (detector, alerted) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
-            states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes, alerted });
+            let (detector, [alerted, alerted_apart]) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
+            let state = DetectorState { detector, schema: self.schema, bytes, alerted, alerted_apart };
+            states.entry(id).or_default().push(state);
         }
         Ok(())
     }

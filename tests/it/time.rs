@@ -4,6 +4,7 @@
 //! that was lost, repeated or forgotten shows in all alerts that follow.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -169,6 +170,29 @@ fn a_tick_of_today_uses_up_no_minute_of_an_old_day() {
         let alerts = contents(&alerts);
         assert!(alerts == *reference.get_or_insert_with(|| alerts.clone()), "batches of {batch}");
     }
+}
+
+/// A cool-down was over when so much time had passed since the last alert. But a clock row has the time of whichever
+/// symbol brought it: an alert on one of today muted each symbol for all of an old day.
+#[test]
+fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
+    let redis = Redis::start();
+    let project = each_tick(&redis, "", "[detectors.clock]\nplugin = \"probe_clock\"\ncooldown_s = 30.0");
+    fs::copy(probe_clock(), project.path("plugins/probe_clock.wasm")).unwrap();
+    let mut connection = redis.connect();
+    feed_old_day(&mut connection, 0, 1);
+    add(&mut connection, "*", "TODAY", 1, now_ms());
+    feed_old_day(&mut connection, 1, 10);
+    project.run(&["run", "--drain"]);
+    feed_old_day(&mut connection, 11, 10);
+    project.run(&["run", "--drain"]);
+    let mut of: BTreeMap<String, usize> = BTreeMap::new();
+    for alert in redis.alerts().into_iter().filter(|alert| alert["detector"] == "clock") {
+        *of.entry(alert["symbol"].clone()).or_default() += 1;
+    }
+    // Of each minute of the old day, and of the clock row of today, which comes before the first tick of its symbol.
+    assert_eq!(OLD_DAY.map(|symbol| of[symbol]), [22; 5]);
+    assert_eq!(of["TODAY"], 1);
 }
 
 /// Two symbols that have a tick each second, with trades and with quotes only; now and then one falls silent and comes
