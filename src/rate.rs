@@ -150,7 +150,7 @@ mod tests {
         for day in 0..100 {
             assert!(rates.may_alert("a", seconds(day * DAY_S), 1));
             assert!(!rates.may_alert("a", seconds(day * DAY_S), 1));
-            assert_eq!(rates.may_alert("a", seconds(0), 1), false, "day {day} and the first one in turn");
+            assert!(!rates.may_alert("a", seconds(0), 1), "day {day} and the first one in turn");
         }
         assert_eq!(rates.0["a"].len(), STRANDS);
     }

@@ -77,7 +77,7 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
         feed_old_day(&mut connection, 0, 20);
         let mut host = project.start(&["run"]);
         let is_saved = |symbol: &&str| redis.connect().hexists(STATE, format!("s:{symbol}")).unwrap();
-        wait_for("all symbols are saved", || OLD_DAY.iter().all(|symbol| is_saved(&symbol)).then_some(()));
+        wait_for("all symbols are saved", || OLD_DAY.iter().all(is_saved).then_some(()));
         host.kill();
         feed_old_day(&mut connection, 20, 5);
         project.run(&["run", "--drain"]);
@@ -193,6 +193,24 @@ fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
     // Of each minute of the old day, and of the clock row of today, which comes before the first tick of its symbol.
     assert_eq!(OLD_DAY.map(|symbol| of[symbol]), [22; 5]);
     assert_eq!(of["TODAY"], 1);
+}
+
+/// An entry may have any id. Where a tick has no stamp of its own, its time is told from the id, and the product with the
+/// ns of a ms went round: the tick came with a time of long ago, as if nothing were wrong.
+#[test]
+fn a_tick_whose_id_is_no_time_is_left_out_and_counted() {
+    let redis = Redis::start();
+    let project = each_tick(&redis, "", "");
+    let mut connection = redis.connect();
+    add(&mut connection, "*", "A", 100, now_ms());
+    add(&mut connection, "9223372036854775809-0", "A", 101, 0);
+    add(&mut connection, "18446744073709551615-18446744073709551615", "A", 102, now_ms());
+    let log = project.run(&["run", "--drain"]);
+    assert!(log.contains("unseen: 1,"), "{log}");
+    assert_eq!(redis.alerts().iter().map(seen).collect::<Vec<_>>(), [1, 2]);
+    // It can go on from there, too.
+    project.run(&["run", "--drain"]);
+    assert_eq!((redis.totals()["entries"], redis.pending()), (3, 0));
 }
 
 /// Two symbols that have a tick each second, with trades and with quotes only; now and then one falls silent and comes
