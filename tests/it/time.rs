@@ -196,7 +196,8 @@ fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
 }
 
 /// An entry may have any id. Where a tick has no stamp of its own, its time is told from the id, and the product with the
-/// ns of a ms went round: the tick came with a time of long ago, as if nothing were wrong.
+/// ns of a ms overflowed: the tick came with a time of long ago, as if nothing were wrong, and a host built to notice such
+/// things ended there, again at each start.
 #[test]
 fn a_tick_whose_id_is_no_time_is_left_out_and_counted() {
     let redis = Redis::start();
