@@ -74,7 +74,7 @@ pub struct SavedSymbol {
     pub name: Arc<str>,
     /// As [`crate::checkpoint::Packer`] packs it.
     pub packed: Vec<u8>,
-    /// When the newest entry that was worked arrived, ms of its id: for a state that does not tell when its symbol's
+    /// When the newest entry that was processed arrived, ms of its id: for a state that does not tell when its symbol's
     /// last tick did.
     pub newest_ms: u64,
 }

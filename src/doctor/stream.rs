@@ -154,11 +154,11 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &Loaded) -> Vec<Finding> 
 }
 
 fn judge_conflict(conflict: &Conflict, needed_by: NeededBy) -> Finding {
-    let Conflict { found, cure } = conflict;
+    let Conflict { problem, cure } = conflict;
     let finding = match needed_by {
-        NeededBy::Everybody => Finding::problem("stream.claims", format!("{found}; `run` refuses to start")),
+        NeededBy::Everybody => Finding::problem("stream.claims", format!("{problem}; `run` does not start")),
         NeededBy::Shadows => {
-            Finding::warning("stream.claims", format!("{found}; with a shadow `run` refuses to start"))
+            Finding::warning("stream.claims", format!("{problem}; with a shadow `run` does not start"))
         }
     };
     finding.cure(cure)

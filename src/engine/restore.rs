@@ -116,7 +116,7 @@ impl<S: Stream> Engine<S> {
         Ok(true)
     }
 
-    /// Makes the symbols known, and divides them by shard; the newest entry worked arrived at `newest_ms`.
+    /// Makes the symbols known, and divides them by shard; the newest entry processed arrived at `newest_ms`.
     fn deal_out(&mut self, symbols: Vec<(String, Vec<u8>)>, newest_ms: u64) -> Vec<Vec<SavedSymbol>> {
         let mut shares: Vec<Vec<SavedSymbol>> = self.shards.iter().map(|_| Vec::new()).collect();
         for (name, packed) in symbols {

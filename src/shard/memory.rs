@@ -49,14 +49,14 @@ impl Memory {
         }
         for symbol in job.batch.symbol.iter().filter(|symbol| **symbol != CLOCK) {
             self.changed[*symbol as usize] = true;
-            // What is recovered may have arrived before what was worked already.
+            // What is recovered may have arrived before what was processed already.
             let arrived_ms = &mut self.arrived_ms[*symbol as usize];
             *arrived_ms = job.arrived_ms.max(*arrived_ms);
         }
     }
 
-    /// Takes note of what was saved of a symbol, when the newest entry worked had arrived at `newest_ms`.
-    fn keep(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64) {
+    /// Takes note of what was saved of a symbol, when the newest entry processed had arrived at `newest_ms`.
+    fn note_saved(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64) {
         let id = id as usize;
         let arrived_ms = arrived_ms(&packed);
         // An older release did not save the arrival: as if there had been a tick just now, saved again with that time.
@@ -188,7 +188,7 @@ impl Shard {
                     for state in &detectors {
                         self.cooldowns.restore(&state.detector, id, [state.alerted, state.alerted_apart]);
                     }
-                    self.memory.keep(id, packed, newest_ms);
+                    self.memory.note_saved(id, packed, newest_ms);
                     states.push((id, name.clone(), detectors));
                 }
                 Err(error) => {

@@ -94,7 +94,8 @@ pub struct RedisStream {
     begun: Option<Begun>,
     /// Whether this process has owned the partition before.
     owned_before: bool,
-    /// Whether some detector is a shadow, as far as is known: then the stream for their alerts must be ours too.
+    /// Whether some detector was a shadow at the start: then the stream for their alerts must be ours too. One that comes
+    /// later claims it at the next start, lest it bring what is live to a halt.
     has_shadows: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
     alone: bool,
@@ -150,7 +151,7 @@ impl RedisStream {
         })
     }
 
-    /// Some detector is a shadow.
+    /// With the stream for alerts of shadows as its own as well, if there are shadows.
     pub fn with_shadows(self, has_shadows: bool) -> Self {
         Self { has_shadows, ..self }
     }
@@ -266,8 +267,6 @@ impl Stream for RedisStream {
 
     async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
         let epoch = open(&mut self.session)?.epoch;
-        // A shadow that came while the host runs: the next acquisition claims their stream.
-        self.has_shadows |= !commit.shadow_alerts.is_empty();
         let mut commands = std::mem::take(&mut self.commands);
         self.begun = Some(self.write_step(&mut commands, commit, read, epoch));
         self.commands = commands;

@@ -88,7 +88,7 @@ impl Claim {
         let Partition { stream, group } = ours;
         Some(match self {
             Self::Alerts { setting, stream: alerts, marker } => Conflict {
-                found: format!(
+                problem: format!(
                     "{setting}: the stream {alerts} belongs to {whose}, and ids of alerts are unique within a group only"
                 ),
                 cure: format!(
@@ -97,7 +97,7 @@ impl Claim {
                 ),
             },
             Self::Keys { checkpoint } => Conflict {
-                found: format!(
+                problem: format!(
                     "stream.group: the keys of group {group} on stream {stream} have the names of those of {whose}, \
                      which has {checkpoint}"
                 ),
@@ -113,13 +113,13 @@ impl Claim {
 /// Two partitions want the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    pub(crate) found: String,
+    pub(crate) problem: String,
     pub(crate) cure: String,
 }
 
 impl From<Conflict> for StreamError {
-    fn from(Conflict { found, cure }: Conflict) -> Self {
-        Self::Misconfigured(format!("{found}: {cure}"))
+    fn from(Conflict { problem, cure }: Conflict) -> Self {
+        Self::Misconfigured(format!("{problem}: {cure}"))
     }
 }
 
@@ -168,8 +168,8 @@ impl RedisStream {
     }
 }
 
-/// The answer; `None` if this user may not ask or write that. Rights that were enough for an older release must not keep a host from
-/// its work: it goes on without a marker, as hosts did before there were any.
+/// The answer; `None` if this user may not ask or write that. Rights that were enough for an older release must not keep
+/// a host from its work: it goes on without a marker, as hosts did before there were any.
 async fn ask<T: redis::FromRedisValue>(
     connection: &mut MultiplexedConnection,
     command: &Cmd,
@@ -191,11 +191,11 @@ mod tests {
         let alerts = AlertsConfig::default();
         let [keys, stream] = &Claim::all(&alerts, &Keys::new("ticks", "trial"))[..] else { panic!("two claims") };
         assert_eq!(stream.conflict(r#"{"stream":"ticks","group":"trial"}"#, &ours), None);
-        let Conflict { found, cure } = stream.conflict(r#"{"stream":"ticks","group":"live"}"#, &ours).unwrap();
-        assert!(found.starts_with("alerts.stream: the stream alerts:intraday belongs to group live on stream ticks"));
+        let Conflict { problem, cure } = stream.conflict(r#"{"stream":"ticks","group":"live"}"#, &ours).unwrap();
+        assert!(problem.starts_with("alerts.stream: the stream alerts:intraday belongs to group live on stream ticks"));
         assert!(cure.ends_with("DEL tickhound:{alerts:intraday}:source"), "{cure}");
-        let Conflict { found, cure } = keys.conflict("live", &ours).unwrap();
-        assert!(found.contains("have the names of those of somebody else (`live`)"), "{found}");
+        let Conflict { problem, cure } = keys.conflict("live", &ours).unwrap();
+        assert!(problem.contains("have the names of those of somebody else (`live`)"), "{problem}");
         assert!(cure.ends_with("delete its keys, tickhound:{ticks}:trial:*"), "{cure}");
     }
 }
