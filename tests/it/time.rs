@@ -283,7 +283,10 @@ const ONE_MORE: &str = "[detectors.more]\nplugin = \"probe\"";
 #[test]
 fn a_warm_up_shows_the_day_before_the_newest_entry_whatever_the_clock_says() {
     let friday = now_ms() - 3 * DAY_MS;
-    for (arrived, clock) in [(friday, "+0"), (now_ms(), "+2d")] {
+    for (arrived, ahead) in [(friday, None), (now_ms(), Some("+2d"))] {
+        if ahead.is_some() && cfg!(not(target_os = "linux")) {
+            continue;
+        }
         let redis = Redis::start();
         let project = each_tick(&redis, "", "");
         let mut connection = redis.connect();
@@ -294,7 +297,11 @@ fn a_warm_up_shows_the_day_before_the_newest_entry_whatever_the_clock_says() {
         add(&mut connection, &format!("{}-0", arrived + 50), "A", 100, friday);
         let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
         project.write_config(&format!("{config}\n{ONE_MORE}\n"));
-        let output = project.command_at_offset(&["run", "--drain"], clock).output().unwrap();
+        let mut command = match ahead {
+            Some(offset) => project.command_at_offset(&["run", "--drain"], offset),
+            None => project.command(&["run", "--drain"]),
+        };
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         let more: Vec<Alert> = redis.alerts().into_iter().filter(|alert| alert["detector"] == "more").collect();
         assert_eq!(more.len(), 1, "what is shown raises no alert");
