@@ -240,7 +240,8 @@ impl Prepared {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
         let loader = Loader::start(loaded, decoder.column_names())?;
-        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
+        let has_shadows = loader.newest().detectors.iter().any(|spec| !spec.settings.shadow_of.is_empty());
+        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?.with_shadows(has_shadows);
         Ok(Self { decoder, loader, stream })
     }
 }

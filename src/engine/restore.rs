@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{Boundary, CHUNKS, Saved, chunk_of, is_forgotten},
     event::{Entries, EntryId},
     shard::{SavedSymbol, Task},
-    stream::{Acquired, Clock, Stream, StreamError, Whose},
+    stream::{Acquired, Stream, StreamError, Whose},
 };
 
 /// Entries re-read in one go; so large that the server's answer is no wait, so small that it is no burden.
@@ -71,7 +71,7 @@ impl<S: Stream> Engine<S> {
         }
         let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
-        let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
+        let Plan { start, stops, forgotten } = plan(saved, last);
         self.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();
         self.elsewhere.clone_from(&left_out);
         left_out.extend(&poison);
@@ -79,7 +79,7 @@ impl<S: Stream> Engine<S> {
         self.forgotten = forgotten;
 
         let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
-            stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols))).collect();
+            stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols, last.millis))).collect();
         stops.push((last, Vec::new()));
         self.ingest.reset_clock(start.clock);
         let worked = acquired.totals.entries - acquired.totals.lost;
@@ -126,9 +126,9 @@ impl<S: Stream> Engine<S> {
     async fn restore_without_history(&mut self, saved: Saved, acquired: &Acquired, last: EntryId) {
         self.passed.clone_from(&saved.poison);
         (self.poison, self.elsewhere) = (Vec::new(), BTreeSet::new());
-        let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
+        let Plan { start, stops, forgotten } = plan(saved, last);
         self.forgotten = forgotten;
-        let shares = self.deal_out(stops.into_values().flatten().collect());
+        let shares = self.deal_out(stops.into_values().flatten().collect(), last.millis);
         for (shard, share) in self.shards.iter().zip(shares) {
             share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
             shard.submit(Task::Restore(share)).await;
@@ -145,12 +145,12 @@ impl<S: Stream> Engine<S> {
         self.visit(0..CHUNKS).await;
     }
 
-    /// Makes the symbols known, and divides them by shard.
-    fn deal_out(&mut self, symbols: Vec<(String, Vec<u8>)>) -> Vec<Vec<SavedSymbol>> {
+    /// Makes the symbols known, and divides them by shard; the newest entry processed arrived at `newest_ms`.
+    fn deal_out(&mut self, symbols: Vec<(String, Vec<u8>)>, newest_ms: u64) -> Vec<Vec<SavedSymbol>> {
         let mut shares: Vec<Vec<SavedSymbol>> = self.shards.iter().map(|_| Vec::new()).collect();
         for (name, packed) in symbols {
             let (id, shard) = self.ingest.await_state(&name);
-            shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed });
+            shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed, newest_ms });
         }
         shares
     }
@@ -209,13 +209,13 @@ impl<S: Stream> Engine<S> {
     }
 }
 
-fn plan(saved: Saved, last: EntryId, now: Clock) -> Plan {
+fn plan(saved: Saved, last: EntryId) -> Plan {
     // A chunk that was never visited had no symbol to save: it begins with the stream.
     let boundary = |chunk: u16| saved.boundaries.get(usize::from(chunk)).copied().flatten().unwrap_or_default();
     let start = (0..CHUNKS).map(boundary).min_by_key(|boundary| boundary.newest).unwrap_or_default();
     let mut plan = Plan { start, stops: BTreeMap::new(), forgotten: Vec::new() };
     for (name, packed) in saved.symbols {
-        if is_forgotten(&packed, now.time) {
+        if is_forgotten(&packed, last.millis) {
             plan.forgotten.push(name);
         } else {
             let at = boundary(chunk_of(&name)).newest.min(last);

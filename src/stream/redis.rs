@@ -14,6 +14,7 @@
 
 mod acquire;
 mod adopt;
+pub(crate) mod claims;
 mod client;
 mod dead;
 mod group;
@@ -95,6 +96,9 @@ pub struct RedisStream {
     begun: Option<Begun>,
     /// Whether this process has owned the partition before.
     owned_before: bool,
+    /// Whether some detector was a shadow at the start: then the stream for their alerts must be ours too. One that comes
+    /// later claims it at the next start, lest it bring what is live to a halt.
+    has_shadows: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
     alone: bool,
     /// Entries up to this one have been given to somebody, not always to us.
@@ -143,9 +147,15 @@ impl RedisStream {
             commands: Commands::default(),
             begun: None,
             owned_before: false,
+            has_shadows: false,
             alone: false,
             given: EntryId::ZERO,
         })
+    }
+
+    /// With the stream for alerts of shadows as its own as well, if there are shadows.
+    pub fn with_shadows(self, has_shadows: bool) -> Self {
+        Self { has_shadows, ..self }
     }
 
     /// Whether the server is there and fit; takes nothing and changes nothing.
@@ -155,7 +165,8 @@ impl RedisStream {
     pub async fn check(&self) -> Result<(), StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
-        self.check_server(&mut connection).await
+        self.check_server(&mut connection).await?;
+        self.unclaimed(&mut connection).await.map(drop)
     }
 
     /// The newest entry of the stream; `None` when it has none. Changes nothing.

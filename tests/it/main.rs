@@ -6,6 +6,7 @@
 mod alerts;
 mod browser;
 mod chaos;
+mod claims;
 mod cli;
 mod dashboard;
 mod dead;
@@ -29,5 +30,6 @@ mod shadow;
 mod support;
 mod swaps;
 mod terminal;
+mod time;
 mod tls;
 mod top;

@@ -27,6 +27,8 @@ const LOG_SHOWN: usize = 40;
 pub const STREAM: &str = "ticks:intraday:processed";
 pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
+/// Says whose alerts these are.
+pub const ALERTS_SOURCE: &str = "tickhound:{alerts:intraday}:source";
 pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group:checkpoint";
 pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
 /// Where [`Project::run_reference`] publishes.
@@ -268,6 +270,14 @@ impl Project {
         command
     }
 
+    /// As [`Project::command`], for a host whose clock on the wall is off, e.g. `+2d`.
+    pub fn command_at_offset(&self, args: &[&str], offset: &str) -> Command {
+        let mut command = self.command(args);
+        // The clock that waits go by stays right: it is about what a host believes, not about how fast it is.
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command
+    }
+
     /// Runs to the end, whatever the exit code.
     pub fn output(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
@@ -296,6 +306,7 @@ impl Project {
             .env("TICKHOUND_STREAM__GROUP", "reference")
             .env("TICKHOUND_STREAM__START", "earliest")
             .env("TICKHOUND_ALERTS__STREAM", REFERENCE_ALERTS)
+            .env("TICKHOUND_ALERTS__SHADOW_STREAM", "alerts:reference:shadow")
             .env("TICKHOUND_ALERTS__JSONL", "")
             .env("TICKHOUND_ALERTS__LOG", "false")
             .output()
@@ -331,6 +342,14 @@ impl Project {
             .unwrap();
         Host { child, log }
     }
+}
+
+/// The library that shows a process another time, where Debian and its kin have it.
+fn faketime() -> PathBuf {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", env::consts::ARCH);
+    let library = env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| folder.into(), PathBuf::from);
+    assert!(library.exists(), "no {}: apt-get install libfaketime", library.display());
+    library
 }
 
 /// A running `tickhound`; killed on drop.

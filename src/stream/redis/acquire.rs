@@ -24,12 +24,18 @@ impl RedisStream {
         let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
         let mut steps = self.address.connect().await?;
         self.check_server(&mut asks).await?;
+        let unclaimed = self.unclaimed(&mut asks).await?;
         let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
         // What follows takes several round trips.
         self.lease.keep_renewing(epoch);
+        if let Err(error) = self.claim(&mut asks, &unclaimed).await {
+            self.lease.stop_renewing();
+            self.lease.release(&mut asks, epoch).await;
+            return Err(error);
+        }
         let checkpoint: Checkpoint = query(&mut asks, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
         self.settle_owed(&mut asks).await?;
         let Group { created, began_anew, last_delivered } = self.find_group(&mut asks, &checkpoint, epoch).await?;
