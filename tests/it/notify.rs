@@ -1,7 +1,7 @@
 //! People are told of alerts: each once, whatever the receiver, the host or the server does; and the flow
 //! does not notice.
 
-mod receiver;
+pub mod receiver;
 
 use std::{
     collections::{BTreeMap, HashSet},
