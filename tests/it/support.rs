@@ -513,7 +513,8 @@ pub fn contents(alerts: &[Alert]) -> Vec<Vec<(String, String)>> {
     alerts.iter().map(content).collect()
 }
 
-fn content(alert: &Alert) -> Vec<(String, String)> {
+/// As [`contents`], of one.
+pub fn content(alert: &Alert) -> Vec<(String, String)> {
     let timing = ["lag_ms", "recovered", "stale"];
     let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
