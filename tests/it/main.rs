@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod dashboard;
 mod dead;
+mod docs;
 mod doctor;
 mod faults;
 mod flow;

@@ -22,12 +22,13 @@ use crate::{
     faults::{on_a_port, replicate},
     notify::receiver::Receiver,
     proxy::{Link, Proxy},
-    support::{ALERTS, Alert, Host, Project, Redis, STREAM, content, probe, wait_for},
+    support::{ALERTS, Alert, Host, Project, Redis, STREAM, content, probe, signal, wait_for},
 };
 
 /// Ticks at the start, beyond the cut, and after the failover.
 const TICKS: [u32; 3] = [3000, 300, 300];
 
+const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
 
 /// What becomes of the owner between the cut and the failover.
@@ -40,6 +41,23 @@ enum Fate {
     Paused,
     /// It dies with the server.
     KilledWithTheServer,
+    /// It has just acquired the stream once more, which the replica does not hear of, and falls asleep. The host after it
+    /// acquires it of the promoted server, which counts the same, and dies when it has done as many commits. So the first
+    /// finds the number of its own last commit, over another history.
+    Relieved,
+}
+
+/// What is being tried.
+struct Scene {
+    /// First, so that they end before what they run in.
+    hosts: Vec<Host>,
+    first: Redis,
+    second: Redis,
+    proxy: Proxy,
+    receiver: Receiver,
+    project: Project,
+    /// Who sleeps until after the failover, and how many commits there were then.
+    asleep: Option<(u32, u64)>,
 }
 
 /// What a server held at one moment.
@@ -61,94 +79,141 @@ fn a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more() 
 
 fn fail_over(seed: u64) {
     let mut random = Random(seed);
-    let ((mut first, port), (second, _)) = (on_a_port(), on_a_port());
-    let (proxy, receiver) = (Proxy::to(&first), Receiver::start());
-    let project = project(&proxy, &receiver);
-    replicate(&second, &port);
-    project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
-    wait_for("the replica has the ticks", || (length(&second, STREAM) == u64::from(TICKS[0])).then_some(()));
-    // So that there is time for something to happen.
-    proxy.set(Link::Slow);
-    let count = 1 + random.below(2);
-    let mut hosts: Vec<Host> = (0..count).map(|_| project.start(&["run"])).collect();
+    let fates = [Fate::KilledWithTheServer, Fate::Relieved, Fate::GoesOn, Fate::Killed, Fate::Paused];
+    let fate = fates[(seed % fates.len() as u64) as usize];
+    let count = 1 + random.below(2) as usize;
+    let mut scene = Scene::begin(seed, count);
     let goal = 100 + random.below(700);
-    wait_processed(&first, goal);
+    wait_processed(&scene.first, goal);
     // The replica hears no more.
-    let _: () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut second.connect()).unwrap();
-    project.feed(12, TICKS[1], &["--seed", &(seed + 1000).to_string()]);
-    let fate = [Fate::GoesOn, Fate::Killed, Fate::Paused, Fate::KilledWithTheServer][random.below(4) as usize];
-    let paused = befall(fate, &first, &project, &mut hosts);
-    wait_processed(&first, goal + 50 + random.below(1000));
-
-    proxy.set(Link::Silent);
-    if fate == Fate::KilledWithTheServer {
-        let owner = owner(&first, &hosts);
-        hosts.remove(owner).kill();
-        hosts.push(project.start(&["run"]));
+    let _: () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut scene.second.connect()).unwrap();
+    scene.project.feed(12, TICKS[1], &["--seed", &(seed + 1000).to_string()]);
+    scene.befall(fate);
+    if fate != Fate::Relieved {
+        wait_processed(&scene.first, goal + 50 + random.below(1000));
     }
-    let (before, kept) = (Held::by(&first), Held::by(&second));
-    first.kill();
-    let _: () = cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut second.connect()).unwrap();
-    proxy.switch(&second);
-    proxy.set(Link::Whole);
-    paused.iter().for_each(|pid| crate::support::signal(*pid, "CONT"));
-    project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
-    wait_until_processed(&second, &project);
-    wait_until_told(&second, "told");
-    for host in &mut hosts {
+    let (before, kept) = scene.promote(fate);
+    scene.project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
+    wait_until_processed(&scene.second, &scene.project);
+    wait_until_told(&scene.second, "told");
+    for host in &mut scene.hosts {
         host.signal("TERM");
         assert_eq!(host.wait(), Some(0), "{}", host.log());
     }
-
-    project.replace_config(&config(&second.url(), ""));
-    project.run_reference(&second);
-    let mut outputs = Outputs::read(&second, &project, Order::Kept, &Changes::new(), &receiver.got());
-    // What the lost part found is in the file as well.
-    let lost = before.alerts.keys().filter(|id| !kept.alerts.contains_key(*id)).count();
-    let after = Held::by(&second);
-    let again: Vec<&String> = before.alerts.keys().filter(|id| after.alerts.contains_key(*id)).collect();
-    let differ = again.iter().filter(|id| before.alerts[**id] != after.alerts[**id]).count();
-    let said = hosts.iter().any(|host| host.log().contains("older data"));
-    let account = json!({
-        "seed": seed, "hosts": count, "fate": format!("{fate:?}"), "entries": after.entries,
-        "entries_lost": before.entries - kept.entries, "commits_lost": before.commits - kept.commits,
-        "alerts_lost": lost, "published_again_differently": differ, "said": said, "account": outputs.account(),
-    });
-    println!("failover {account}");
-    assert_eq!(differ, 0, "alerts that were published again are others; {account}");
-    let stays = count == 1 && matches!(fate, Fate::GoesOn);
-    assert!(said || !stays || before.commits == kept.commits, "the host did not say that commits are gone; {account}");
-    if !stays {
-        // Who begins then begins where Redis says (docs/notify.md).
-        outputs.told.twice = 0;
-    }
-    outputs.lines.torn -= lines_of_the_lost(&project, &before, &after).min(outputs.lines.torn);
-    outputs.lines.displaced = 0;
-    assert_undisturbed(&outputs, &account.to_string());
+    // Who begins begins where Redis says; who goes on knows what it has told.
+    let stays = count == 1 && fate == Fate::GoesOn;
+    scene.judge(&before, &kept, stays, &format!("seed {seed}, {count} hosts, {fate:?}"));
 }
 
-/// Does to the owner what its fate is between cut and failover; who sleeps until after it.
-fn befall(fate: Fate, first: &Redis, project: &Project, hosts: &mut Vec<Host>) -> Option<u32> {
-    match fate {
-        Fate::GoesOn | Fate::KilledWithTheServer => None,
-        Fate::Killed => {
-            let owner = owner(first, hosts);
-            hosts.remove(owner).kill();
-            hosts.push(project.start(&["run"]));
-            None
-        }
-        Fate::Paused => {
-            let owner = hosts[owner(first, hosts)].pid();
-            crate::support::signal(owner, "STOP");
-            if hosts.len() == 1 {
-                hosts.push(project.start(&["run"]));
+impl Scene {
+    fn begin(seed: u64, count: usize) -> Self {
+        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
+        let (proxy, receiver) = (Proxy::to(&first), Receiver::start());
+        let project = project(&proxy, &receiver);
+        replicate(&second, &port);
+        project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
+        wait_for("the replica has the ticks", || (length(&second, STREAM) == u64::from(TICKS[0])).then_some(()));
+        // So that there is time for something to happen.
+        proxy.set(Link::Slow);
+        let hosts = (0..count).map(|_| project.start(&["run"])).collect();
+        Self { hosts, first, second, proxy, receiver, project, asleep: None }
+    }
+
+    /// Does to the owner what its fate is between cut and failover.
+    fn befall(&mut self, fate: Fate) {
+        match fate {
+            Fate::GoesOn | Fate::KilledWithTheServer => {}
+            Fate::Killed => self.replace_owner(),
+            Fate::Paused => {
+                let owner = self.owner();
+                self.pause(owner);
+                self.wait_for_other_owner(owner);
             }
-            wait_for("another host owns the stream", || {
-                let lease: Option<String> = first.connect().get(LEASE).unwrap();
-                lease.filter(|lease| lease.split('/').nth(1) != Some(&owner.to_string())).map(|_| ())
-            });
-            Some(owner)
+            Fate::Relieved => {
+                let before = epoch(&self.first);
+                self.proxy.cut();
+                wait_for("the stream is acquired once more", || (epoch(&self.first) > before).then_some(()));
+                let (owner, begun) = (self.owner(), commits(&self.first));
+                wait_for("some commits under it", || (commits(&self.first) > begun + 2).then_some(()));
+                self.pause(owner);
+            }
         }
+    }
+
+    fn pause(&mut self, pid: u32) {
+        signal(pid, "STOP");
+        self.asleep = Some((pid, commits(&self.first)));
+        if self.hosts.len() == 1 {
+            self.hosts.push(self.project.start(&["run"]));
+        }
+    }
+
+    fn wait_for_other_owner(&self, than: u32) {
+        wait_for("another host owns the stream", || lease_pid(&self.first).filter(|pid| *pid != than).map(|_| ()));
+    }
+
+    fn replace_owner(&mut self) {
+        let owner = self.owner();
+        let place = self.hosts.iter().position(|host| host.pid() == owner).unwrap();
+        self.hosts.remove(place).kill();
+        self.hosts.push(self.project.start(&["run"]));
+    }
+
+    fn owner(&self) -> u32 {
+        wait_for("a host owns the stream", || {
+            lease_pid(&self.first).filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
+        })
+    }
+
+    /// The first server dies, the second has the address; what each held.
+    fn promote(&mut self, fate: Fate) -> (Held, Held) {
+        self.proxy.set(Link::Silent);
+        if fate == Fate::KilledWithTheServer {
+            self.replace_owner();
+        }
+        let held = (Held::by(&self.first), Held::by(&self.second));
+        self.first.kill();
+        let _: () = cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
+        self.proxy.switch(&self.second);
+        if let (Fate::Relieved, Some((sleeper, done))) = (fate, self.asleep) {
+            self.proxy.set(Link::Slow);
+            wait_for("as many commits as the sleeper did", || (commits(&self.second) >= done).then_some(()));
+            let relief = self.hosts.iter().position(|host| host.pid() != sleeper).unwrap();
+            self.hosts.remove(relief).kill();
+        }
+        self.proxy.set(Link::Whole);
+        self.asleep.iter().for_each(|(pid, _)| signal(*pid, "CONT"));
+        held
+    }
+
+    fn judge(&self, before: &Held, kept: &Held, stays: bool, what: &str) {
+        let Self { second, project, .. } = self;
+        project.replace_config(&config(&second.url(), ""));
+        project.run_reference(second);
+        let mut outputs = Outputs::read(second, project, Order::Kept, &Changes::new(), &self.receiver.got());
+        let after = Held::by(second);
+        let lost = before.alerts.keys().filter(|id| !kept.alerts.contains_key(*id)).count();
+        let again: Vec<&String> = before.alerts.keys().filter(|id| after.alerts.contains_key(*id)).collect();
+        let differ = again.iter().filter(|id| before.alerts[**id] != after.alerts[**id]).count();
+        let said = self.hosts.iter().any(|host| host.log().contains("older data"));
+        let account = json!({
+            "run": what, "entries": after.entries, "entries_lost": before.entries - kept.entries,
+            "commits_lost": before.commits - kept.commits, "alerts_lost": lost, "published_again_differently": differ,
+            "said": said, "outputs": outputs.account(),
+        });
+        println!("failover {account}");
+        assert_eq!(differ, 0, "alerts that were published again are others; {account}");
+        assert!(
+            said || !stays || before.commits == kept.commits,
+            "nothing was said of commits that are gone; {account}"
+        );
+        if !stays {
+            outputs.told.twice = 0;
+        }
+        // The file has what went with the first server as well, and what was published again where it was first.
+        outputs.lines.torn -= lines_of_the_lost(project, before, &after).min(outputs.lines.torn);
+        outputs.lines.displaced = 0;
+        assert_undisturbed(&outputs, &account.to_string());
     }
 }
 
@@ -168,6 +233,7 @@ fn config(url: &str, more: &str) -> String {
     format!(
         "[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = 1000\ntimeout_ms = 1000\nbatch = 20\n\
          [engine]\nbacklog = 60\ncheckpoint_every_ms = 300\n\
+         [plugins]\ncall_deadline_ms = 5000\n\
          [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n\
          [detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
          [detectors.momentum]\nplugin = \"momentum\"\nmin_confidence = 0.0\n\
@@ -181,7 +247,7 @@ impl Held {
         let ided = |alert: Alert| (alert["id"].clone(), content(&alert));
         Self {
             entries: length(redis, STREAM),
-            commits: redis.totals().get("commits").copied().unwrap_or(0),
+            commits: commits(redis),
             alerts: redis.paged(ALERTS).chain(redis.paged(SHADOWS)).map(ided).collect(),
         }
     }
@@ -197,12 +263,17 @@ fn lines_of_the_lost(project: &Project, before: &Held, after: &Held) -> usize {
     ids.filter(|id| before.alerts.contains_key(id) && !after.alerts.contains_key(id)).count()
 }
 
-fn owner(redis: &Redis, hosts: &[Host]) -> usize {
-    wait_for("a host owns the stream", || {
-        let lease: Option<String> = redis.connect().get(LEASE).unwrap();
-        let pid: u32 = lease?.split('/').nth(1)?.parse().ok()?;
-        hosts.iter().position(|host| host.pid() == pid)
-    })
+fn lease_pid(redis: &Redis) -> Option<u32> {
+    let lease: Option<String> = redis.connect().get(LEASE).unwrap();
+    lease?.split('/').nth(1)?.parse().ok()
+}
+
+fn epoch(redis: &Redis) -> u64 {
+    redis.connect().get(EPOCH).unwrap()
+}
+
+fn commits(redis: &Redis) -> u64 {
+    redis.totals().get("commits").copied().unwrap_or(0)
 }
 
 fn length(redis: &Redis, key: &str) -> u64 {

@@ -44,9 +44,9 @@ pub enum Nemesis {
     Server,
     /// Every connection is cut, or every script forgotten.
     Cuts,
-    /// A plugin is exchanged: by the same code under another hash, or by one that behaves otherwise.
+    /// A plugin is exchanged by one that behaves the same.
     Swaps,
-    /// A parameter changes.
+    /// The behaviour changes: by a parameter, or by a plugin of the same name and state version that behaves otherwise.
     Settings,
     /// The clock of a host or of the server jumps.
     Clock,
@@ -65,7 +65,7 @@ impl Nemesis {
         (Self::Server, "server", 1),
         (Self::Cuts, "cuts", 2),
         (Self::Swaps, "swaps", 1),
-        (Self::Settings, "settings", 1),
+        (Self::Settings, "settings", 2),
         (Self::Clock, "clock", 1),
         (Self::Foreign, "foreign", 1),
         (Self::Group, "group", 1),
@@ -95,9 +95,7 @@ pub struct Done {
     pub server_restarts: u32,
     pub cuts: u64,
     pub flushes: u32,
-    /// Of the plugin, by one that behaves the same.
     pub swaps: u32,
-    /// Of the plugin or a parameter, to other behaviour.
     pub changes: u32,
     pub clock_jumps: u32,
     pub foreign_reads: u32,
@@ -206,6 +204,7 @@ impl Chaos {
         );
         format!(
             "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = {}\ntimeout_ms = 500\nclaim_idle_ms = 3000\n\
+             [plugins]\ncall_deadline_ms = 5000\n\
              [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{}",
             self.redis.url(),
             LEASE_TIME.as_millis(),
@@ -245,11 +244,11 @@ impl Chaos {
                 self.done.server_restarts += 1;
             }
             Nemesis::Cuts => self.cut(),
-            Nemesis::Swaps if self.may_change_build && self.random.below(2) == 0 => self.change_build(),
             Nemesis::Swaps => {
                 self.done.swaps += 1;
                 self.replace_plugin();
             }
+            Nemesis::Settings if self.may_change_build && self.random.below(2) == 0 => self.change_build(),
             Nemesis::Settings => self.change_salt(),
             Nemesis::Clock => self.set_a_clock(),
             Nemesis::Foreign => self.read_as_another(),
