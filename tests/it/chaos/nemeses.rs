@@ -28,6 +28,9 @@ const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 /// Consumer name of every host.
 const OURS: &str = "tickhound";
 
+/// And that of a client that is none.
+const STRANGER: &str = "stranger";
+
 /// The owner dies at least this often, if hosts are killed.
 const OWNER_LIVES: Duration = Duration::from_secs(4);
 
@@ -50,7 +53,7 @@ pub enum Nemesis {
     Settings,
     /// The clock of a host or of the server jumps.
     Clock,
-    /// Another client reads entries: under a name of its own, or under ours.
+    /// Another client reads entries: under a name of its own, under ours, or both by turns, as the seed has it.
     Foreign,
     /// The group is set back, or destroyed and made anew.
     Group,
@@ -123,6 +126,7 @@ pub struct Chaos {
     pub changes: Changes,
     pub done: Done,
     nemeses: Vec<Nemesis>,
+    seed: u64,
     random: Random,
     owner_dies_at: Instant,
     receiver: String,
@@ -159,6 +163,7 @@ impl Chaos {
             done: Done::default(),
             hosts: Vec::new(),
             nemeses: weighed.flat_map(|(nemesis, _, weight)| vec![*nemesis; *weight]).collect(),
+            seed,
             random: Random(seed),
             owner_dies_at: Instant::now() + OWNER_LIVES,
             receiver,
@@ -404,7 +409,8 @@ impl Chaos {
         if self.redis.totals().get("entries").is_none_or(|entries| *entries < 1000) {
             return;
         }
-        let name = if self.random.below(2) == 0 { OURS } else { "stranger" };
+        let names = [[OURS, STRANGER], [OURS, OURS], [STRANGER, STRANGER]][self.seed as usize % 3];
+        let name = names[self.random.below(2) as usize];
         read_as(&self.redis, name, 1 + self.random.below(50) as u32);
         self.taken = self.last_delivered();
         self.done.foreign_reads += 1;
