@@ -26,9 +26,9 @@ struct Long {
     name: &'static str,
     /// The test reads `<prefix>_<OPTION>`.
     prefix: &'static str,
-    /// Options whose value is a number, and one whose value is a list.
+    /// Options whose value is a number, and those whose value is a list.
     numbers: &'static [&'static str],
-    list: &'static str,
+    lists: &'static [&'static str],
     /// Variables that differ from what the test does among all others, unless an option sets them.
     usual: &'static [(&'static str, &'static str)],
 }
@@ -39,7 +39,7 @@ pub(crate) fn chaos(args: &[&str]) -> Result<()> {
         name: "chaos::chaos",
         prefix: "TICKHOUND_CHAOS",
         numbers: &["seconds", "seed", "hosts"],
-        list: "nemeses",
+        lists: &["nemeses"],
         usual: &[("TICKHOUND_CHAOS_NEMESES", "usual")],
     };
     long.run(args)
@@ -51,7 +51,7 @@ pub(crate) fn failover(args: &[&str]) -> Result<()> {
         name: "chaos::failover::a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more",
         prefix: "TICKHOUND_FAILOVER",
         numbers: &["seeds", "seed"],
-        list: "",
+        lists: &[],
         usual: &[("TICKHOUND_FAILOVER_SEEDS", "20")],
     };
     long.run(args)
@@ -63,7 +63,7 @@ pub(crate) fn swaps(args: &[&str]) -> Result<()> {
         name: "swaps::plugins_are_exchanged_while_ticks_flow",
         prefix: "TICKHOUND_SWAPS",
         numbers: &["count", "rate"],
-        list: "",
+        lists: &[],
         usual: &[],
     };
     long.run(args)
@@ -72,7 +72,7 @@ pub(crate) fn swaps(args: &[&str]) -> Result<()> {
 impl Long {
     /// `args` are pairs of an option, one of the test's or `--server`, and a value.
     fn run(&self, args: &[&str]) -> Result<()> {
-        let Self { name, prefix, numbers, list, usual } = self;
+        let Self { name, prefix, numbers, lists, usual } = self;
         let mut command = tests();
         command.args([name, "--exact", "--nocapture"]).envs(usual.iter().copied());
         for pair in args.chunks(2) {
@@ -84,8 +84,11 @@ impl Long {
                         value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"))?;
                     command.env(format!("{prefix}_{}", name.to_uppercase()), number.to_string())
                 }
-                name if name == *list => command.env(format!("{prefix}_{}", name.to_uppercase()), value),
-                _ => bail!("{option}: expected --{} N or --server redis|valkey|redis-8|PATH", numbers.join(" N, --")),
+                name if lists.contains(&name) => command.env(format!("{prefix}_{}", name.to_uppercase()), value),
+                _ => {
+                    let known = numbers.iter().chain(*lists).map(|name| format!("--{name}")).collect::<Vec<_>>();
+                    bail!("{option}: expected {} or --server redis|valkey|redis-8|PATH", known.join(", "))
+                }
             };
         }
         run(&mut command)
