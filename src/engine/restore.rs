@@ -5,7 +5,7 @@
 //! What the detectors find meanwhile was published by whoever found it first.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,7 +48,7 @@ struct Progress {
     /// Answers of shards that are still to come.
     waiting: usize,
     /// Entries that are not to be worked now: pending ones will be later, poison never.
-    left_out: std::collections::BTreeSet<EntryId>,
+    left_out: BTreeSet<EntryId>,
 }
 
 impl<S: Stream> Engine<S> {
@@ -65,10 +65,15 @@ impl<S: Stream> Engine<S> {
             return Ok(true);
         };
         let saved = self.stream.saved().await?;
+        if acquired.began_anew {
+            self.restore_without_history(saved, acquired, last).await;
+            return Ok(true);
+        }
         let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
         self.passed = poison.iter().copied().filter(|id| *id <= start.newest).collect();
+        self.elsewhere.clone_from(&left_out);
         left_out.extend(&poison);
         self.poison = poison;
         self.forgotten = forgotten;
@@ -114,6 +119,30 @@ impl<S: Stream> Engine<S> {
         let took_ms = progress.started.elapsed().as_millis() as u64;
         info!(symbols, entries = progress.replayed, took_ms, "restored what was known, and re-read what came after it");
         Ok(true)
+    }
+
+    /// The stream that the states are of is gone: they are taken as they are, and saved again as of the beginning of
+    /// the one that there is now.
+    async fn restore_without_history(&mut self, saved: Saved, acquired: &Acquired, last: EntryId) {
+        self.passed.clone_from(&saved.poison);
+        (self.poison, self.elsewhere) = (Vec::new(), BTreeSet::new());
+        let Plan { start, stops, forgotten } = plan(saved, last, acquired.clock);
+        self.forgotten = forgotten;
+        let shares = self.deal_out(stops.into_values().flatten().collect());
+        for (shard, share) in self.shards.iter().zip(shares) {
+            share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
+            shard.submit(Task::Restore(share)).await;
+        }
+        let gap = (acquired.totals.entries - acquired.totals.lost).saturating_sub(start.worked);
+        self.totals.state_gap += gap;
+        if gap > 0 {
+            warn!(
+                event = "state_gap",
+                entries = gap,
+                "the stream was deleted before what detectors knew of its last entries was saved; continuing without them"
+            );
+        }
+        self.visit(0..CHUNKS).await;
     }
 
     /// Makes the symbols known, and divides them by shard.

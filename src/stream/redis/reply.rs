@@ -11,8 +11,17 @@ use super::{
 use crate::{
     event::{Entries, EntryId, NotAnEntryId},
     rate::Rates,
-    stream::{Clock, Commit, Extent, StreamError, Totals},
+    stream::{Clock, Commit, CommitId, Extent, StreamError, Totals},
 };
+
+/// What commits are made under.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acquisition {
+    /// Its number, as the server counts.
+    pub(super) epoch: u64,
+    /// Drawn at random: a server that has gone back may count to the same number twice.
+    pub(super) token: u64,
+}
 
 /// The checkpoint hash: what was committed last.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +30,8 @@ pub(super) struct Checkpoint {
     pub(super) last: Option<EntryId>,
     /// Epoch under which that commit was made.
     pub(super) epoch: u64,
+    /// Token of the acquisition under which that commit was made; 0 if a release without tokens made it.
+    pub(super) token: u64,
     /// Totals as of that commit.
     pub(super) totals: Totals,
     /// Event time as of that commit.
@@ -39,12 +50,14 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// The command that writes it.
-    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, epoch: u64, at_ms: u64) {
+    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: Acquisition, at_ms: u64) {
+        let Acquisition { epoch, token } = owner;
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
         let Clock { time, delay_ms, unstamped } = commit.clock;
         commands.arg("HSET").arg(key).arg("last").show(commit.newest).arg("rates").show(&commit.rates);
         let numbers = [
             ("epoch", epoch),
+            ("token", token),
             ("at_ms", at_ms),
             ("commits", commits),
             ("entries", entries),
@@ -72,6 +85,14 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// What tells the last commit from every other.
+    pub(super) fn commit_id(&self) -> CommitId {
+        let newest = self.last.unwrap_or_default();
+        CommitId { number: self.totals.commits, epoch: self.epoch, token: self.token, newest }
+    }
+}
+
 impl FromRedisValue for Checkpoint {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let fields: HashMap<String, String> = redis::from_redis_value(value)?;
@@ -79,6 +100,7 @@ impl FromRedisValue for Checkpoint {
         Ok(Self {
             last: fields.get("last").and_then(|text| text.parse().ok()),
             epoch: number("epoch"),
+            token: number("token"),
             totals: Totals {
                 commits: number("commits"),
                 entries: number("entries"),
@@ -171,6 +193,16 @@ pub(super) fn parse_extent(
     }
     let extent = added.zip(length);
     Ok((newest, extent.map(|(added, length)| Extent { added, removed: added.saturating_sub(length), alone })))
+}
+
+/// The newest id that the stream has given out, in the answer to `XINFO STREAM`.
+pub(super) fn newest(info: &Value) -> Option<EntryId> {
+    field(info, "last-generated-id").and_then(text)?.parse().ok()
+}
+
+/// The newest entry that is pending under any name, in the answer to `XPENDING` without a range.
+pub(super) fn newest_pending(summary: &Value) -> Option<EntryId> {
+    text(items(summary).get(2)?)?.parse().ok()
 }
 
 /// The oldest entry, in the answer to `XINFO STREAM`.
