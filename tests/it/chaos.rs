@@ -114,6 +114,10 @@ fn chaos() {
         account.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
     }
     println!("{account}");
+    if outputs.alerts != Difference::default() {
+        println!("alerts of these entries are missing: {:?}", Outputs::missing(redis));
+        println!("what the hosts said, but for lost connections:\n{}", chaos.warnings());
+    }
     assert_done(&nemeses, &account);
     assert_eq!((entries, total("entries"), redis.pending()), (fed, fed, 0), "entries, processed, pending");
     assert_undisturbed(&outputs, &format!("seed {seed}"));

@@ -138,6 +138,7 @@ pub struct Chaos {
     may_change_build: bool,
     /// The newest entry that another client was given.
     taken: EntryId,
+    noted: Vec<String>,
 }
 
 struct Slot {
@@ -172,6 +173,7 @@ impl Chaos {
             salt: 0,
             may_change_build: true,
             taken: EntryId::ZERO,
+            noted: Vec::new(),
         };
         chaos.configure();
         for number in 0..hosts.max(1) {
@@ -413,6 +415,7 @@ impl Chaos {
         let name = names[self.random.below(2) as usize];
         read_as(&self.redis, name, 1 + self.random.below(50) as u32);
         self.taken = self.last_delivered();
+        self.note(&format!("{name} was given entries up to {}", self.taken));
         self.done.foreign_reads += 1;
     }
 
@@ -432,12 +435,14 @@ impl Chaos {
             let id = EntryId { millis: self.last_delivered().millis.saturating_sub(self.random.below(1000)), seq: 0 };
             let _: () =
                 cmd("XGROUP").arg("SETID").arg(STREAM).arg(GROUP).arg(id.to_string()).query(&mut connection).unwrap();
+            self.note(&format!("the group was set back to {id}"));
             self.done.groups_set_back += 1;
         } else {
             // Not in one transaction: the host may make it first, as it does.
             let _: u64 = cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
             let create = cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query::<()>(&mut connection);
             create.unwrap_or(());
+            self.note("the group was destroyed and made anew");
             self.done.groups_destroyed += 1;
         }
     }
@@ -462,6 +467,23 @@ impl Chaos {
             slot.clock.iter().for_each(|clock| clock.set("+0"));
         }
         self.server_clock.iter().for_each(|clock| clock.set("+0"));
+    }
+
+    /// What hosts of all lives said beside what a run always says, with what was done to the group, by time.
+    pub fn warnings(&self) -> String {
+        let logs = fs::read_dir(self.project.path(".")).unwrap().map(|entry| entry.unwrap().path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
+        let worth =
+            |line: &&str| (line.contains(" WARN ") || line.contains("ERROR")) && !line.contains("waits until redis");
+        let mut lines: Vec<&str> = text.lines().filter(worth).chain(self.noted.iter().map(String::as_str)).collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
+    /// For [`Chaos::warnings`].
+    fn note(&mut self, what: &str) {
+        self.noted.push(format!("{} NOTE {what}", jiff::Timestamp::now()));
     }
 
     /// Every host is stopped in order.

@@ -92,6 +92,16 @@ impl Outputs {
         }
     }
 
+    /// Entries of which the probe's alerts are missing: what to look for in the logs.
+    pub fn missing(redis: &Redis) -> Vec<String> {
+        let probes = |stream| redis.paged(stream).filter(|alert| alert["detector"] == "probe");
+        let found: BTreeSet<String> = probes(ALERTS).map(|mut alert| alert.remove("entry").unwrap()).collect();
+        probes(REFERENCE_ALERTS)
+            .map(|mut alert| alert.remove("entry").unwrap())
+            .filter(|id| !found.contains(id))
+            .collect()
+    }
+
     pub fn account(&self) -> Value {
         let Self { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = self;
         let Difference { lost, twice, extra, different, displaced, .. } = alerts;
