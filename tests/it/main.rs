@@ -19,6 +19,7 @@ mod late;
 mod notify;
 mod plugins;
 mod probe;
+mod promise;
 mod proxy;
 mod recovery;
 mod reload;

@@ -118,6 +118,7 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
         &["XACK", key, group, "0-0"],
         &["XCLAIM", key, group, "doctor", "0", "0-0"],
         &["XGROUP", "CREATE", key, group, "not-an-id"],
+        &["XGROUP", "SETID", key, group, "not-an-id"],
         &["XGROUP", "DELCONSUMER", key, group, "doctor"],
         &["XADD", &alerts.stream, "0-0", "f", "v"],
         &["XADD", &alerts.shadow_stream, "0-0", "f", "v"],
