@@ -12,6 +12,7 @@ mod changes;
 mod clock;
 mod failover;
 mod feeder;
+mod found;
 mod nemeses;
 mod outputs;
 

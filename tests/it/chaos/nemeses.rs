@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Commands, cmd};
+use redis::{
+    Commands, cmd,
+    streams::{StreamInfoGroupsReply, StreamPendingReply},
+};
 use serde_json::{Value, json};
 use tickhound::event::EntryId;
 
@@ -18,8 +21,8 @@ use super::{
     outputs::{LINES, Order, TOLD_OF},
 };
 use crate::support::{
-    ALERTS, Alert, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed, read_as, release,
-    wait_for,
+    ALERTS, Alert, CHECKPOINT, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
+    read_as, release, wait_for,
 };
 
 const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
@@ -420,15 +423,17 @@ impl Chaos {
     }
 
     fn last_delivered(&self) -> EntryId {
-        let groups: redis::streams::StreamInfoGroupsReply = self.redis.connect().xinfo_groups(STREAM).unwrap();
+        let groups: StreamInfoGroupsReply = self.redis.connect().xinfo_groups(STREAM).unwrap();
         groups.groups.iter().find(|group| group.name == GROUP).unwrap().last_delivered_id.parse().unwrap()
     }
 
-    /// The group is set back by some entries, or it vanishes and is made anew from the start.
+    /// The group is set back by some entries, or it vanishes and is made anew from the start. Nothing else is done until
+    /// the owner has put it right: if it died before it had acknowledged what it was handed out again, whoever comes after
+    /// it could not tell that from what was never processed.
     fn disturb_group(&mut self) {
         let mut connection = self.redis.connect();
-        let groups: redis::RedisResult<redis::streams::StreamInfoGroupsReply> = connection.xinfo_groups(STREAM);
-        if groups.is_ok_and(|groups| groups.groups.is_empty()) || self.is_owed_by_others() {
+        // There is a group once something was processed.
+        if self.processed() == 0 || self.is_owed_by_others() {
             return;
         }
         if self.random.below(2) == 0 {
@@ -445,15 +450,25 @@ impl Chaos {
             self.note("the group was destroyed and made anew");
             self.done.groups_destroyed += 1;
         }
+        self.hosts.iter_mut().for_each(Slot::wake);
+        let newest: EntryId = connection.hget::<_, _, String>(CHECKPOINT, "last").unwrap().parse().unwrap();
+        wait_for("the group stands where it stood", || {
+            let is_given_again = self.first_pending().is_some_and(|first| first <= newest);
+            (self.last_delivered() >= newest && !is_given_again).then_some(())
+        });
     }
 
     /// Whether entries that another client was given are still to be processed: who destroys the group then destroys
     /// the only trace of that.
     fn is_owed_by_others(&self) -> bool {
-        let pending: redis::streams::StreamPendingReply =
-            self.redis.connect().xpending(STREAM, GROUP).unwrap_or_default();
-        let redis::streams::StreamPendingReply::Data(pending) = pending else { return false };
-        pending.start_id.parse::<EntryId>().unwrap() <= self.taken
+        self.first_pending().is_some_and(|first| first <= self.taken)
+    }
+
+    fn first_pending(&self) -> Option<EntryId> {
+        match self.redis.connect().xpending(STREAM, GROUP).unwrap() {
+            StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
+            _ => None,
+        }
     }
 
     pub fn processed(&self) -> u64 {
