@@ -314,8 +314,8 @@ pub trait Stream: Send {
         async { Ok(Consumers { alone: true, own_pending: 0 }) }
     }
 
-    /// Moves a group that was set back forward again, to `last`, the newest entry that it was given; unless it
-    /// has moved meanwhile.
+    /// Moves a group that was set back forward again, to `last`, the newest entry that was processed and committed;
+    /// unless it has moved meanwhile.
     fn restore_group(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send {
         let _ = last;
         async { Ok(()) }

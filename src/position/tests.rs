@@ -482,7 +482,7 @@ impl Host {
         }
         self.process(&entries);
         if repeated > 0 {
-            server.delivered = server.delivered.max(self.position.last_read().millis);
+            server.delivered = server.delivered.max(self.position.committed_newest().millis);
             server.set_back = false;
         }
         if unread {

@@ -10,6 +10,7 @@ mod claims;
 mod cli;
 mod dashboard;
 mod dead;
+mod docs;
 mod doctor;
 mod faults;
 mod flow;

@@ -60,6 +60,7 @@ pub fn pause() {
 pub struct Redis {
     dir: TempDir,
     settings: Vec<String>,
+    variables: Vec<(String, String)>,
     server: Option<Child>,
 }
 
@@ -70,8 +71,14 @@ impl Redis {
 
     /// `settings` as on the command line, e.g. `--appendonly yes`.
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_in(settings, &[])
+    }
+
+    /// As [`Redis::start_with`], with variables in its environment.
+    pub fn start_in(settings: &[&str], variables: &[(&str, String)]) -> Self {
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut redis = Self { dir: tempfile::tempdir().unwrap(), settings, server: None };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let mut redis = Self { dir: tempfile::tempdir().unwrap(), settings, variables, server: None };
         redis.restart();
         redis
     }
@@ -107,6 +114,7 @@ impl Redis {
             .arg(self.dir.path())
             .args(&self.settings)
             .args(more)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(File::create(self.dir.path().join("log")).unwrap())
             .spawn()
             .expect("redis-server is installed: apt-get install redis-server");
@@ -259,6 +267,12 @@ impl Project {
 
     pub fn write_config(&self, text: &str) {
         fs::write(self.path("config/config.toml"), text).unwrap();
+    }
+
+    /// As [`Project::write_config`], in one move: a host that looks meanwhile sees the old one or the new one.
+    pub fn replace_config(&self, text: &str) {
+        fs::write(self.path("config/new"), text).unwrap();
+        fs::rename(self.path("config/new"), self.path("config/config.toml")).unwrap();
     }
 
     /// The binary, to be run in this folder.
@@ -517,7 +531,8 @@ pub fn contents(alerts: &[Alert]) -> Vec<Vec<(String, String)>> {
     alerts.iter().map(content).collect()
 }
 
-fn content(alert: &Alert) -> Vec<(String, String)> {
+/// As [`contents`], of one.
+pub fn content(alert: &Alert) -> Vec<(String, String)> {
     let timing = ["lag_ms", "recovered", "stale"];
     let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
