@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -49,6 +49,9 @@ use crate::{
     stream::{Clock, Commit, Delivered, Extent, From, Read, Stream, StreamError, Totals},
     wall::now_ms,
 };
+
+/// A host that is told to stop, and can't commit what it has read, tries for so long.
+const STOP_TRIES_FOR: Duration = Duration::from_secs(10);
 
 /// How often to look whether another consumer of the group has died.
 const ADOPT_EVERY: Duration = Duration::from_secs(30);
@@ -167,9 +170,11 @@ impl<S: Stream> Engine<S> {
     /// Returns the group's totals, or `None` if the partition was never ours.
     ///
     /// # Errors
-    /// When the server can't be used as it is configured.
+    /// When the server can't be used as it is configured, or, after it was told to stop, what was read can't be
+    /// committed.
     pub async fn run(mut self, until: Until, mut stop: watch::Receiver<bool>) -> Result<Option<Totals>> {
         let mut retry = Retry::default();
+        let mut stopping_since: Option<Instant> = None;
         loop {
             let Some(acquired) = self.own(&mut stop, &mut retry).await? else {
                 if self.in_flight > 0 {
@@ -207,9 +212,21 @@ impl<S: Stream> Engine<S> {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
                     self.stats.monitor.is_now(Role::Connecting);
                     retry.after(&error);
-                    tokio::select! {
-                        () = self.stats.waiting(tokio::time::sleep(retry.pause())) => {}
-                        _ = stop.wait_for(|stop| *stop) => {}
+                    let pause = self.stats.waiting(tokio::time::sleep(retry.pause()));
+                    if !*stop.borrow() {
+                        tokio::select! {
+                            // Both are cancel-safe.
+                            () = pause => {}
+                            _ = stop.wait_for(|stop| *stop) => {}
+                        }
+                    } else if stopping_since.get_or_insert_with(Instant::now).elapsed() < STOP_TRIES_FOR {
+                        // To stop is no reason to try in a hurry.
+                        pause.await;
+                    } else {
+                        self.stream.release().await;
+                        bail!(
+                            "stopped, but what was read could not be committed ({error}); it is processed again at the next start"
+                        );
                     }
                 }
             }

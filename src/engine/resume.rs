@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Result, bail};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{Engine, trial::Trial};
 use crate::{
@@ -32,6 +32,7 @@ impl<S: Stream> Engine<S> {
         self.stats.enter(Phase::Reaching);
         loop {
             self.stats.monitor.turned(self.oldest_in_flight());
+            self.stats.turn();
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
                     info!(epoch = acquired.epoch, "reading is ours");
@@ -116,7 +117,6 @@ impl<S: Stream> Engine<S> {
                 let restored = self.restore(acquired, stop).await;
                 if matches!(restored, Ok(true)) {
                     self.position.restored();
-                    self.catch_up().await;
                 }
                 Ok(restored)
             }
@@ -130,15 +130,6 @@ impl<S: Stream> Engine<S> {
         let (Some(first), Some(last)) = (in_hand.iter().min(), in_hand.iter().max()) else { return Ok(true) };
         let pending = self.stream.pending(*first, *last, Whose::Ours).await?;
         Ok(in_hand.iter().all(|id| pending.contains(id)))
-    }
-
-    /// Adds to the file what an earlier life had published but not written there.
-    async fn catch_up(&mut self) {
-        let Some(last) = self.sinks.last_in_file() else { return };
-        match self.stream.alerts_after(&last).await {
-            Ok(missed) => self.sinks.catch_up(missed),
-            Err(error) => warn!(after = last, %error, "the file of alerts may lack some that are in the stream"),
-        }
     }
 
     fn start_shards(&mut self) -> Result<()> {

@@ -179,6 +179,11 @@ impl AlertsReader {
         (self.last, self.index) = (last, None);
     }
 
+    /// Reading goes on with everything that the stream holds; what it held before counts as missed.
+    pub fn go_on_from_start(&mut self) {
+        (self.last, self.index) = (EntryId::ZERO, Some(0));
+    }
+
     /// The newest `count` alerts that `wanted` wants, oldest first; reading goes on after the newest one.
     ///
     /// # Errors
