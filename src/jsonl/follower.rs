@@ -220,10 +220,9 @@ impl Follower {
             // An empty file: by its time, so that nothing is left out after a kill before the first line; but where
             // clocks differ not behind what there is.
             None => {
-                let newest = self.reader.newest(1, |_| true).await?.first().map_or(EntryId::ZERO, |newest| newest.at);
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
                 let after = match begin {
-                    Begin::Now => newest.min(since),
+                    Begin::Now => since.min(self.reader.end().await?),
                     Begin::After(id) => id,
                 };
                 self.reader.go_on_after(after);

@@ -217,6 +217,17 @@ impl AlertsReader {
         Ok(found)
     }
 
+    /// Id of the newest entry that the stream holds; zero if there is none. Reading goes on where it was.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn end(&mut self) -> Result<EntryId> {
+        let mut newest = cmd("XREVRANGE");
+        newest.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let newest = kept(self.query(&newest).await?)?;
+        Ok(newest.first().map_or(EntryId::ZERO, |newest| newest.at))
+    }
+
     /// What there is after the last one that was read; may be nothing.
     ///
     /// # Errors
