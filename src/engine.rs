@@ -279,8 +279,9 @@ impl<S: Stream> Engine<S> {
                     continue;
                 }
                 if waiting && !stopping {
+                    let stats = self.stats.clone();
                     tokio::select! {
-                        () = self.wait_for_warming() => {}
+                        () = stats.waiting(self.wait_for_warming()) => {}
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
                     continue;

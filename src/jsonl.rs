@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::{
     file::LinesFile,
@@ -57,7 +57,7 @@ pub enum Finished {
     Complete,
     /// Another process writes the file.
     Elsewhere,
-    /// Alerts are missing, for this reason. The next start adds them.
+    /// Alerts may be missing, for this reason. The next start adds them.
     Incomplete(String),
 }
 
@@ -158,12 +158,16 @@ impl JsonLines {
             Ok(ended) => ended.finished,
             Err(_) => Finished::Incomplete(format!("it was not done within {} s", FINISH_MAX.as_secs())),
         };
+        if finished == Finished::Elsewhere {
+            let file = path.display();
+            info!(event = "jsonl_left_to_another", %file, "another process writes the alerts file, also what was committed last");
+        }
         if let Finished::Incomplete(reason) = &finished {
             warn!(
                 event = "jsonl_incomplete",
                 file = %path.display(),
                 %reason,
-                "alerts are missing from the file; the next start adds them from the alerts stream"
+                "alerts may be missing from the file; the next start adds them from the alerts stream"
             );
         }
         finished

@@ -145,7 +145,7 @@ fn work(
     }
     match finished {
         Ok(Finished::Incomplete(reason)) if args.drain => bail!(
-            "all is committed, but alerts are missing from {} ({reason}); the next start adds them from the alerts stream",
+            "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
             config.alerts.jsonl.display()
         ),
         _ => Ok(ExitCode::SUCCESS),

@@ -177,7 +177,7 @@ fn a_disk_that_stays_full_holds_up_nothing() {
     let drained = project.output(&["run", "--drain"]);
     let said = String::from_utf8_lossy(&drained.stderr);
     assert_eq!(drained.status.code(), Some(1), "{said}");
-    assert!(said.contains("alerts are missing from /dev/full (No space left on device"), "{said}");
+    assert!(said.contains("alerts may be missing from /dev/full (No space left on device"), "{said}");
 }
 
 /// A host was stuck in a detector. Its lease was renewed by a task beside the engine for as long as the process lived,
@@ -194,8 +194,8 @@ fn a_host_that_stands_still_gives_its_lease_away() {
     wait_worked(&redis, 1000);
     assert!(!standby.log().contains("reading is ours"), "as long as the owner moves it keeps its lease");
     spring(&redis);
-    host.wait_for_log("event=\"lease_renewal_paused\"");
     standby.wait_for_log("reading is ours");
+    assert!(host.log().contains("event=\"lease_renewal_paused\""), "{}", host.log());
 }
 
 fn get(address: &str, path: &str) -> (u16, String) {
