@@ -198,6 +198,26 @@ fn a_host_that_stands_still_gives_its_lease_away() {
     assert!(host.log().contains("event=\"lease_renewal_paused\""), "{}", host.log());
 }
 
+/// The way back: who moves again before anybody else has come renews its lease, and has lost nothing.
+#[test]
+fn a_host_that_moves_again_goes_on_where_it_was() {
+    let redis = Redis::start();
+    let project = with_a_trap(&redis, "lease_ms = 500");
+    let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
+    project.write_config(&config.replace("call_deadline_ms = 600000", "call_deadline_ms = 3000"));
+    let mut host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    spring(&redis);
+    host.wait_for_log("event=\"lease_renewal_paused\"");
+    host.wait_for_log("event=\"lease_renewal_resumed\"");
+    project.feed(5, 1000, &[]);
+    wait_worked(&redis, 1001);
+    host.signal("TERM");
+    assert_eq!(host.wait(), Some(0));
+    assert_eq!(host.log().matches("reading is ours").count(), 1, "nobody has taken over, so it is as undisturbed");
+    assert_eq!((redis.pending(), redis.dead_letters().len()), (0, 1));
+}
+
 fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
