@@ -212,27 +212,34 @@ impl<S: Stream> Engine<S> {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
                     self.stats.monitor.is_now(Role::Connecting);
                     retry.after(&error);
-                    let pause = self.stats.waiting(tokio::time::sleep(retry.pause()));
-                    if !*stop.borrow() {
-                        tokio::select! {
-                            // Both are cancel-safe.
-                            () = pause => {}
-                            _ = stop.wait_for(|stop| *stop) => {}
-                        }
-                    } else if stopping_since.get_or_insert_with(Instant::now).elapsed() < STOP_TRIES_FOR {
-                        // To stop is no reason to try in a hurry.
-                        pause.await;
-                    } else {
+                    if *stop.borrow() && stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_TRIES_FOR {
                         self.stream.release().await;
                         bail!(
                             "stopped, but what was read could not be committed ({error}); it is processed again at the next start"
                         );
                     }
+                    self.pause(retry.pause(), &mut stop).await;
                 }
             }
         }
         self.shards.drain(..).for_each(ShardHandle::join);
         Ok((self.position.epoch() > 0).then_some(self.totals))
+    }
+
+    /// Waits for the next attempt; an order to stop ends that once.
+    async fn pause(&self, pause: Duration, stop: &mut watch::Receiver<bool>) {
+        let pause = self.stats.waiting(tokio::time::sleep(pause));
+        let stopping = *stop.borrow();
+        if stopping {
+            // To stop is no reason to try in a hurry.
+            pause.await;
+        } else {
+            tokio::select! {
+                // Both are cancel-safe.
+                () = pause => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
     }
 
     async fn work(

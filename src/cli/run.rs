@@ -24,6 +24,7 @@ use crate::{
     service::{LogQueue, PidFile, Supervisor},
     sink::Sinks,
     stats::{self, Stats},
+    stream::Totals,
 };
 
 /// A host that was told to stop, and does not move for so long, is ended. Above all waits that its end consists of, and
@@ -123,15 +124,30 @@ fn work(
         }
         engine.run(until, stop.subscribe()).await
     });
-    let owned = ended.as_ref().is_ok_and(Option::is_some);
-    let finished = thread::scope(|scope| {
-        let lines = scope.spawn(|| lines.finish());
-        notifier.finish(owned);
-        lines.join()
-    });
+    let finished = finish(&lines, &notifier, ended.as_ref().is_ok_and(Option::is_some));
     let totals = ended?;
     // Once more: it may have been quicker than the task.
     supervisor.tell_stopping();
+    tell_totals(&stats, totals);
+    match finished {
+        Finished::Incomplete(reason) if args.drain => bail!(
+            "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
+            config.alerts.jsonl.display()
+        ),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
+fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool) -> Finished {
+    thread::scope(|scope| {
+        let lines = scope.spawn(|| lines.finish());
+        notifier.finish(owned);
+        lines.join().unwrap_or_else(|_| Finished::Incomplete("its thread has panicked".into()))
+    })
+}
+
+fn tell_totals(stats: &Stats, totals: Option<Totals>) {
     stats.tell();
     if let Some(totals) = totals {
         info!(
@@ -142,13 +158,6 @@ fn work(
             lost = totals.lost,
             "totals of the group"
         );
-    }
-    match finished {
-        Ok(Finished::Incomplete(reason)) if args.drain => bail!(
-            "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
-            config.alerts.jsonl.display()
-        ),
-        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -142,10 +142,7 @@ impl Follower {
         };
         let mut placed = false;
         loop {
-            let turned = match placed {
-                true => self.turn().await,
-                false => self.find_place(since_ms, begin).await,
-            };
+            let turned = if placed { self.turn().await } else { self.find_place(since_ms, begin).await };
             match turned {
                 Ok(()) => {
                     self.asking = Attempts::default();
@@ -212,9 +209,10 @@ impl Follower {
     /// Finds out where to go on.
     async fn find_place(&mut self, since_ms: u64, begin: Begin) -> Result<(), Interrupted> {
         let known = &self.known;
-        let place = match known.is_empty() {
-            true => None,
-            false => Some(self.reader.newest(1, |alert| known.contains(alert.field("id"))).await?),
+        let place = if known.is_empty() {
+            None
+        } else {
+            Some(self.reader.newest(1, |alert| known.contains(alert.field("id"))).await?)
         };
         match place.as_deref() {
             // An empty file: by its time, so that nothing is left out after a kill before the first line; but where
