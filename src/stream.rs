@@ -325,10 +325,6 @@ pub trait Stream: Send {
     /// partition, so it may be dropped at any time.
     fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;
 
-    /// Alerts that were published after the one of this id, oldest first, as JSON lines; none when
-    /// the alerts stream does not hold it any more.
-    fn alerts_after(&mut self, id: &str) -> impl Future<Output = Result<Vec<String>, StreamError>> + Send;
-
     /// Gives up ownership so that a stand-by need not wait. Best effort.
     fn release(&mut self) -> impl Future<Output = ()> + Send;
 }

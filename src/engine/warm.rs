@@ -175,7 +175,7 @@ impl<S: Stream> Engine<S> {
         warming.note(self.position.newest());
         let (never, _) = oneshot::channel();
         let _ = std::mem::replace(&mut warming.finish, never).send(());
-        let done = (&mut warming.task).await.map_err(anyhow::Error::from).and_then(|warmed| warmed);
+        let done = self.stats.waiting(&mut warming.task).await.map_err(anyhow::Error::from).and_then(|warmed| warmed);
         match done {
             Ok(Shown { entries: 0, .. }) => {
                 warn!(

@@ -140,6 +140,13 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
     let letters: &[&[&str]] = &[&["XDEL", dead, "0-0"], &["EVAL", "return 0", "2", dead, key]];
     let told: &[&[&str]] = &[&["HGET", notify, "f"], &["HSET", notify, "f", "v", "f"], &["HKEYS", notify]];
     let feed: &[&[&str]] = &[&["XADD", key, "0-0", "f", "v"]];
+    let stream = alerts.stream.as_str();
+    let lines: &[&[&str]] = &[
+        &["XINFO", "STREAM", stream],
+        &["XRANGE", stream, END, "+"],
+        &["XREAD", "COUNT", "1", "STREAMS", stream, END],
+    ];
+    let lines = if alerts.jsonl.as_os_str().is_empty() { &[] } else { lines };
     let all = [
         ("run", run),
         ("marking whose alerts these are", claims),
@@ -147,6 +154,7 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
         ("dead requeue", letters),
         ("[[notify]]", told),
         ("feed", feed),
+        ("alerts.jsonl", lines),
     ];
     let mut commands = Vec::new();
     for (needed_by, words) in all.iter().flat_map(|(by, list)| list.iter().map(move |words| (*by, *words))) {
