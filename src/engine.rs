@@ -10,6 +10,7 @@
 //! restores what was saved (`restore`), as the new process would that it now is.
 
 mod generations;
+mod intake;
 mod restore;
 mod resume;
 mod trial;
@@ -26,11 +27,7 @@ use anyhow::Result;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::{
-    generations::Standing,
-    trial::{NO_ATTEMPT, Trial},
-    warm::Warming,
-};
+use self::{generations::Standing, intake::Intake, trial::Trial, warm::Warming};
 use crate::{
     checkpoint::{CHUNKS, Pace},
     commit::{Flight, Place},
@@ -88,6 +85,7 @@ pub struct Engine<S> {
     flights: VecDeque<Flight>,
     /// Entries in `flights`.
     in_flight: usize,
+    intake: Intake,
     totals: Totals,
     rates: Rates,
     position: Position,
@@ -144,6 +142,7 @@ impl<S: Stream> Engine<S> {
             fresh: Entries::default(),
             flights: VecDeque::new(),
             in_flight: 0,
+            intake: Intake::default(),
             totals: Totals::default(),
             rates: Rates::default(),
             position: Position::default(),
@@ -256,9 +255,7 @@ impl<S: Stream> Engine<S> {
                     continue;
                 }
                 if !self.flights.is_empty() {
-                    if let Some(worked) = self.outcomes.recv().await {
-                        self.accept(worked);
-                    }
+                    self.wait_for_outcome().await?;
                     continue;
                 }
                 if waiting && !stopping {
@@ -297,6 +294,7 @@ impl<S: Stream> Engine<S> {
                 caught_up = self.note_read(&delivered, count);
             }
             let entries = delivered.entries;
+            self.intake.note(&entries);
             match from {
                 From::New => self.fresh = entries,
                 From::Pending(_) if !entries.is_empty() => self.take_up(entries).await?,
@@ -347,7 +345,7 @@ impl<S: Stream> Engine<S> {
                     self.receipt_written(receipt);
                 }
                 if let Some(attempt) = commit.attempt {
-                    self.trial.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+                    self.trial.marked(attempt);
                 }
                 Ok(delivered)
             }
@@ -438,12 +436,18 @@ impl<S: Stream> Engine<S> {
         }
         let mut commit = Commit { totals: self.totals, rates: self.rates.clone(), ..Commit::default() };
         let now_ms = now_ms();
-        while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
+        // An entry that is out of order and the visit behind it are one commit, however large.
+        let (mut bytes, mut goes_on) = (0, false);
+        while commit.visit.is_none()
+            && (goes_on || !Intake::is_full(bytes))
+            && self.flights.front().is_some_and(Flight::is_ready)
+        {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
             }
             let Some(flight) = self.flights.pop_front() else { break };
             commit.ticks += flight.ticks as u64;
+            (bytes, goes_on) = (bytes + flight.bytes(), flight.out_of_order);
             if flight.is_visit() {
                 self.pace.saved(flight.took, flight.saved_symbols());
             }
@@ -461,10 +465,7 @@ impl<S: Stream> Engine<S> {
             visit.forgotten = std::mem::take(&mut self.forgotten);
             visit.passed = std::mem::take(&mut self.passed);
         }
-        let recovering = self.position.from() != From::New || self.flights.iter().any(Flight::is_recovered);
-        if self.trial.attempt.is_some() && !recovering {
-            commit.attempt = Some(NO_ATTEMPT);
-        }
+        commit.attempt = self.next_mark();
         commit.receipt = self.receipt();
         commit.totals.commits += u64::from(commit.is_counted());
         commit

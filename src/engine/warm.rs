@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use super::Engine;
+use super::{Engine, intake::Intake};
 use crate::{
     commit::Flight,
     event::EntryId,
@@ -66,6 +66,7 @@ struct Warmer<H> {
     waiting: usize,
     read: u64,
     cursor: EntryId,
+    intake: Intake,
     /// Entries that are worked later, or never.
     left_out: BTreeSet<EntryId>,
     through: watch::Receiver<EntryId>,
@@ -129,7 +130,9 @@ impl<S: Stream> Engine<S> {
             let (shards, outcomes) = shards?;
             let cursor = EntryId { millis, seq: 0 };
             let through = worked_through;
-            let warmer = Warmer { history, ingest, shards, outcomes, waiting: 0, read: 0, cursor, left_out, through };
+            let intake = Intake::default();
+            let warmer =
+                Warmer { history, ingest, shards, outcomes, waiting: 0, read: 0, cursor, intake, left_out, through };
             warmer.run(closing, finishing).await
         });
         self.warming = Some(Warming { target, names, through, close, finish, task });
@@ -182,9 +185,10 @@ impl<H: History> Warmer<H> {
         let (started, mut told, mut shown) = (Instant::now(), Instant::now(), 0);
         loop {
             let through = *self.through.borrow_and_update();
+            let asked = self.intake.page(PAGE);
             let entries = self.show_page(through, true).await?;
             shown += entries;
-            if entries < PAGE {
+            if entries < asked {
                 closing.send_replace(true);
                 let asked = tokio::select! {
                     _ = &mut finishing => true,
@@ -226,7 +230,7 @@ impl<H: History> Warmer<H> {
             return Ok(0);
         }
         let mut page = loop {
-            match self.history.read(self.cursor, through, PAGE).await {
+            match self.history.read(self.cursor, through, self.intake.page(PAGE)).await {
                 Ok(page) => break page,
                 Err(error) if !patient => return Err(error.into()),
                 Err(error) => {
@@ -235,6 +239,7 @@ impl<H: History> Warmer<H> {
                 }
             }
         };
+        self.intake.note(&page);
         let entries = page.len();
         let Some(last) = page.last() else { return Ok(0) };
         self.cursor = last;
