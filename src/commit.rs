@@ -146,6 +146,11 @@ impl Flight {
         self.entries.len()
     }
 
+    /// Bytes of the entries of the read.
+    pub fn bytes(&self) -> usize {
+        self.entries.bytes()
+    }
+
     /// Whether every shard has answered.
     pub fn is_ready(&self) -> bool {
         self.waiting == 0

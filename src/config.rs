@@ -88,7 +88,8 @@ pub struct StreamConfig {
     pub lease_ms: u64,
     /// What another consumer of the group holds without touching it for this long is taken over, ms.
     pub claim_idle_ms: u64,
-    /// An entry on which the host has died this often is set aside; 0 = never.
+    /// An entry that hosts died on this often, stuck with it, becomes a dead letter; a death without that sign counts a
+    /// third; 0 = never.
     pub max_deliveries: u64,
     /// Longest silence of the server while an answer is waited for, ms.
     pub timeout_ms: u64,
@@ -211,9 +212,10 @@ pub struct PluginsConfig {
     pub cache: PathBuf,
     /// Most memory of one instance (one detector in one worker), MiB.
     pub memory_max_mib: usize,
-    /// Longest time that one call may take, ms, for each thousand rows begun.
+    /// Most processor time that one call may use, ms, for each thousand rows begun. What other programs use does not
+    /// count.
     pub call_deadline_ms: u64,
-    /// Longest time that a detector may take to start, ms.
+    /// Most processor time that a detector may use to start, ms.
     pub start_deadline_ms: u64,
     /// So many faults of a detector within `fault_window_s` are borne; at one more it is given no ticks for a
     /// while.

@@ -10,6 +10,7 @@
 //! restores what was saved (`restore`), as the new process would that it now is.
 
 mod generations;
+mod intake;
 mod reading;
 mod restore;
 mod resume;
@@ -27,11 +28,7 @@ use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::{
-    generations::Standing,
-    trial::{NO_ATTEMPT, Trial},
-    warm::Warming,
-};
+use self::{generations::Standing, intake::Intake, trial::Trial, warm::Warming};
 use crate::{
     checkpoint::{CHUNKS, Pace},
     commit::{Flight, Place},
@@ -47,7 +44,7 @@ use crate::{
     shard::{ShardHandle, Tape, Task, Worked},
     sink::Sinks,
     stats::{Phase, Stats},
-    stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
+    stream::{Clock, Commit, Delivered, Read, Stream, StreamError, Totals},
     wall::now_ms,
 };
 
@@ -92,6 +89,7 @@ pub struct Engine<S> {
     flights: VecDeque<Flight>,
     /// Entries in `flights`.
     in_flight: usize,
+    intake: Intake,
     totals: Totals,
     rates: Rates,
     position: Position,
@@ -152,6 +150,7 @@ impl<S: Stream> Engine<S> {
             fresh: Entries::default(),
             flights: VecDeque::new(),
             in_flight: 0,
+            intake: Intake::default(),
             totals: Totals::default(),
             rates: Rates::default(),
             position: Position::default(),
@@ -287,9 +286,7 @@ impl<S: Stream> Engine<S> {
                     continue;
                 }
                 if !self.flights.is_empty() {
-                    if let Some(worked) = self.outcomes.recv().await {
-                        self.accept(worked);
-                    }
+                    self.wait_for_outcome().await?;
                     continue;
                 }
                 if waiting && !stopping {
@@ -322,6 +319,7 @@ impl<S: Stream> Engine<S> {
             let delivered = self.step(commit, read).await?;
             retry.reached();
             if count > 0 {
+                self.intake.note(&delivered.entries);
                 caught_up = self.take_delivered(delivered, read).await?;
             }
         }
@@ -356,7 +354,7 @@ impl<S: Stream> Engine<S> {
                 }
                 self.repeated.retain(|id| !commit.repeated.contains(id));
                 if let Some(attempt) = commit.attempt {
-                    self.trial.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
+                    self.trial.marked(attempt);
                 }
                 Ok(delivered)
             }
@@ -433,12 +431,18 @@ impl<S: Stream> Engine<S> {
         }
         let mut commit = Commit { totals: self.totals, rates: self.rates.clone(), ..Commit::default() };
         let now_ms = now_ms();
-        while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
+        // An entry that is out of order and the visit behind it are one commit, however large.
+        let (mut bytes, mut goes_on) = (0, false);
+        while commit.visit.is_none()
+            && (goes_on || !Intake::is_full(bytes))
+            && self.flights.front().is_some_and(Flight::is_ready)
+        {
             if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
             }
             let Some(flight) = self.flights.pop_front() else { break };
             commit.ticks += flight.ticks as u64;
+            (bytes, goes_on) = (bytes + flight.bytes(), flight.out_of_order);
             if flight.is_visit() {
                 self.pace.saved(flight.took, flight.saved_symbols());
             }
@@ -456,10 +460,7 @@ impl<S: Stream> Engine<S> {
             visit.forgotten = std::mem::take(&mut self.forgotten);
             visit.passed = std::mem::take(&mut self.passed);
         }
-        let recovering = self.position.from() != From::New || self.flights.iter().any(Flight::is_recovered);
-        if self.trial.attempt.is_some() && !recovering {
-            commit.attempt = Some(NO_ATTEMPT);
-        }
+        commit.attempt = self.next_mark();
         commit.repeated = self.repeated.iter().copied().collect();
         commit.receipt = self.receipt();
         commit.totals.commits += u64::from(commit.is_counted());

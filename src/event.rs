@@ -122,6 +122,11 @@ impl Entries {
         self.entries.len()
     }
 
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether the read brought nothing.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -55,6 +55,9 @@ pub enum Task {
         /// Detectors that were warmed up elsewhere.
         warmed: Vec<Warmed>,
     },
+    /// Start every detector that has not started; answered on the channel that comes with it, after all that was asked
+    /// before.
+    Start(oneshot::Sender<()>),
     /// Hand over every detector and end; answered on the channel that comes with it.
     Leave(oneshot::Sender<Vec<Warmed>>),
 }
@@ -187,6 +190,12 @@ impl ShardHandle {
                             shard.restore(states);
                             continue;
                         }
+                        Task::Start(to) => {
+                            shard.start();
+                            // Whoever asked may have been fenced meanwhile.
+                            let _ = to.send(());
+                            continue;
+                        }
                         Task::Swap { read, generation, warmed } => shard.swap(read, &generation, warmed),
                         Task::Leave(to) => {
                             // Whoever asked may not want them any more.
@@ -254,6 +263,15 @@ impl Shard {
             journal: Journal::default(),
             cooldowns: Cooldowns::default(),
             tape: None,
+        }
+    }
+
+    /// Starts what has not started, as its first tick would.
+    fn start(&mut self) {
+        let Self { slots, symbols, .. } = self;
+        for slot in slots.iter_mut().filter(|slot| slot.instance.is_none() && !slot.spec.health.is_quarantined()) {
+            // What fails here fails again at the first tick, and is reported with it.
+            let _ = slot.make_ready(&[], symbols);
         }
     }
 

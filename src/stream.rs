@@ -4,6 +4,7 @@
 //! host that has lost its lease can then neither publish nor acknowledge nor
 //! take an entry away from its successor.
 
+mod attempt;
 pub mod owner;
 pub mod redis;
 pub mod simulated;
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::attempt::Attempt;
 use crate::{
     checkpoint::{Saved, Visit},
     event::{Alert, DeadLetter, Entries, EntryId},
@@ -72,8 +74,8 @@ pub struct Commit {
     pub poison: Vec<EntryId>,
     /// States as of the end of this commit.
     pub visit: Option<Visit>,
-    /// The entry that is about to be tried again, and how often that has been done.
-    pub attempt: Option<(EntryId, u64)>,
+    /// The mark of a recovery, if it is to change.
+    pub attempt: Option<Attempt>,
     /// What has been raised of late, this commit included.
     pub rates: Rates,
     /// How the host is doing, for onlookers, as JSON.
@@ -199,8 +201,8 @@ pub struct Acquired {
     /// The stream was deleted and begins anew, with ids below those that were processed: nothing that was processed
     /// is in it, and nothing that is in it was processed.
     pub began_anew: bool,
-    /// The pending entry that was tried last, and how often.
-    pub attempt: Option<(EntryId, u64)>,
+    /// The mark of a recovery that has not come to its end.
+    pub attempt: Option<Attempt>,
     /// Detectors whose states are all saved, with what must be the same to read them.
     pub complete: BTreeMap<String, u64>,
     /// As of the last commit.
@@ -272,6 +274,9 @@ pub trait History: Send + 'static {
 pub trait Stream: Send {
     /// Reads the same stream on a connection of its own.
     type History: History;
+
+    /// Whether entries are in memory before they are read: then it is only counted how many are in flight.
+    const IN_MEMORY: bool = false;
 
     /// A reader beside this one.
     fn reader(&self) -> Self::History;

@@ -170,7 +170,8 @@ impl<S: Stream> Engine<S> {
             }
             self.stats.monitor.turned(None);
             self.stats.turn();
-            let mut entries = self.stream.history(cursor, through, PAGE).await?;
+            let mut entries = self.stream.history(cursor, through, self.intake.page(PAGE)).await?;
+            self.intake.note(&entries);
             let Some(last) = entries.last() else { break };
             cursor = last;
             entries.retain(|id| !progress.left_out.contains(&id));

@@ -125,9 +125,7 @@ impl<S: Stream> Engine<S> {
                 self.repeated.retain(|id| Some(*id) <= processed);
                 self.totals = acquired.totals;
                 self.rates = acquired.rates.clone();
-                // A recovery that did not come to its end ended the process: something in it may again.
-                let careful = if acquired.attempt.is_some() { self.generation.flow.backlog } else { 0 };
-                self.trial = Trial { first: true, careful, attempt: acquired.attempt };
+                self.trial = Trial::begin(acquired.attempt, self.generation.flow.backlog);
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
                 self.begin_generation(acquired);

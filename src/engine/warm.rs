@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::Engine;
+use super::{Engine, intake::Intake};
 use crate::{
     commit::Flight,
     event::EntryId,
@@ -75,6 +75,7 @@ struct Warmer<H> {
     cursor: EntryId,
     /// Entries that the detectors were shown.
     shown: usize,
+    intake: Intake,
     /// Entries that are worked later, or never.
     left_out: BTreeSet<EntryId>,
     through: watch::Receiver<EntryId>,
@@ -141,8 +142,9 @@ impl<S: Stream> Engine<S> {
             let (shards, outcomes) = shards?;
             let cursor = EntryId { millis, seq: 0 };
             let through = worked_through;
-            let (waiting, read, shown) = (0, 0, 0);
-            let warmer = Warmer { history, ingest, shards, outcomes, waiting, read, cursor, shown, left_out, through };
+            let (intake, waiting, read, shown) = (Intake::default(), 0, 0, 0);
+            let warmer =
+                Warmer { history, ingest, shards, outcomes, waiting, read, cursor, shown, intake, left_out, through };
             warmer.run(closing, finishing).await
         });
         self.warming = Some(Warming { target, names, through, close, finish, task });
@@ -199,8 +201,9 @@ impl<H: History> Warmer<H> {
         let (started, mut told) = (Instant::now(), Instant::now());
         loop {
             let through = *self.through.borrow_and_update();
+            let asked = self.intake.page(PAGE);
             let entries = self.show_page(through, true).await?;
-            if entries < PAGE {
+            if entries < asked {
                 closing.send_replace(true);
                 let asked = tokio::select! {
                     _ = &mut finishing => true,
@@ -241,7 +244,7 @@ impl<H: History> Warmer<H> {
             return Ok(0);
         }
         let mut page = loop {
-            match self.history.read(self.cursor, through, PAGE).await {
+            match self.history.read(self.cursor, through, self.intake.page(PAGE)).await {
                 Ok(page) => break page,
                 Err(error) if !patient => return Err(error.into()),
                 Err(error) => {
@@ -250,6 +253,7 @@ impl<H: History> Warmer<H> {
                 }
             }
         };
+        self.intake.note(&page);
         let entries = page.len();
         let Some(last) = page.last() else { return Ok(0) };
         self.cursor = last;

@@ -1,10 +1,13 @@
 //! Why a guest's call failed, in words for the author of the guest.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use wasmtime::{Store, Trap, WasmCoreDump};
 
-use super::guest::{Guest, Limits};
+use super::{
+    deadline::OutOfTime,
+    guest::{Guest, Limits},
+};
 
 /// The SDK's panic hook leaves the message behind these bytes in linear memory,
 /// its length in the four (little-endian) that follow.
@@ -18,10 +21,10 @@ const PANIC_TEXT_MAX: usize = 1024;
 pub enum Fault {
     /// It panicked or did something WebAssembly forbids; the text is the guest's own where it left one.
     Trap(String),
-    /// It ran longer than this, which `plugins.call_deadline_ms` allows for so many rows.
-    Deadline(Duration),
-    /// It took longer than this to start.
-    Start(Duration),
+    /// A call was not done within what `plugins.call_deadline_ms` allows for so many rows.
+    Deadline(OutOfTime),
+    /// It did not start within what `plugins.start_deadline_ms` allows.
+    Start(OutOfTime),
     /// It returned what the contract does not allow, or refused what it had accepted before.
     Contract(String),
 }
@@ -30,27 +33,23 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trap(text) => f.write_str(text),
-            Self::Deadline(limit) => {
-                write!(f, "ran longer than {} ms (plugins.call_deadline_ms)", limit.as_millis())
-            }
-            Self::Start(limit) => {
-                write!(f, "took longer than {} ms to start (plugins.start_deadline_ms)", limit.as_millis())
-            }
+            Self::Deadline(limit) => limit.describe(f, "ran", "plugins.call_deadline_ms"),
+            Self::Start(limit) => limit.describe(f, "its start took", "plugins.start_deadline_ms"),
             Self::Contract(text) => write!(f, "broke the contract: {text}"),
         }
     }
 }
 
 /// Turns a failed call into its reason, with the guest's own panic text where there is one;
-/// `out_of_time` is the reason if it was interrupted.
+/// `out_of_time` makes the reason if a limit has ended it.
 pub(super) fn describe_fault(
     error: &wasmtime::Error,
     store: &mut Store<Guest>,
     limits: Limits,
-    out_of_time: Fault,
+    out_of_time: fn(OutOfTime) -> Fault,
 ) -> Fault {
-    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-        return out_of_time;
+    if let (Some(Trap::Interrupt), Some(limit)) = (error.downcast_ref::<Trap>(), store.data().out_of_time()) {
+        return out_of_time(limit);
     }
     if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
+use super::deadline::{Deadline, OutOfTime, processor_time};
 use crate::config::PluginsConfig;
-
-/// Resolution of call deadlines. Each tick costs the running guests one counter check.
-pub(super) const EPOCH_TICK: Duration = Duration::from_millis(5);
 
 /// Rows, or symbols, that one call deadline is for.
 const ITEMS_PER_DEADLINE: usize = 1000;
@@ -17,9 +15,9 @@ const ITEMS_PER_DEADLINE: usize = 1000;
 pub struct Limits {
     /// Largest linear memory, bytes.
     pub memory_max_bytes: usize,
-    /// Longest call for up to a thousand rows or symbols; twice that for two thousand, and so on.
+    /// Most processor time of a call for up to a thousand rows or symbols; twice that for two thousand, and so on.
     pub call_deadline: Duration,
-    /// Longest start: until it has told what it is, and taken its parameters.
+    /// Most processor time of a start: until it has told what it is, and taken its parameters.
     pub start_deadline: Duration,
     /// So many faults within the window are borne; one more brings quarantine.
     pub faults_max: usize,
@@ -39,7 +37,7 @@ impl Limits {
         }
     }
 
-    /// Longest call for so many rows or symbols.
+    /// Most processor time of a call for so many rows or symbols.
     pub fn deadline(&self, items: usize) -> Duration {
         self.call_deadline * items.div_ceil(ITEMS_PER_DEADLINE).max(1) as u32
     }
@@ -56,9 +54,14 @@ pub(super) struct Guest {
     limits: StoreLimits,
     /// What its linear memories take, bytes.
     memory_bytes: usize,
+    /// Of the call that runs, or ran last.
+    deadline: Deadline,
+    /// The limit that ended a call; the instance is not called again then.
+    out_of_time: Option<OutOfTime>,
 }
 
 impl Guest {
+    /// A store whose instance is about to start.
     pub(super) fn store(engine: &Engine, limits: Limits) -> Store<Self> {
         let store_limits = StoreLimitsBuilder::new()
             .memory_size(limits.memory_max_bytes)
@@ -66,10 +69,34 @@ impl Guest {
             .instances(CORE_INSTANCES_MAX)
             .trap_on_grow_failure(true)
             .build();
-        let mut store = Store::new(engine, Self { limits: store_limits, memory_bytes: 0 });
+        let deadline = Deadline::new(limits.start_deadline);
+        let guest = Self { limits: store_limits, memory_bytes: 0, deadline, out_of_time: None };
+        let mut store = Store::new(engine, guest);
         store.limiter(|guest| guest);
-        store.set_epoch_deadline(ticks(limits.start_deadline));
+        store.epoch_deadline_callback(|mut context| {
+            let guest = context.data_mut();
+            Ok(match guest.deadline.look(processor_time()) {
+                Ok(epochs) => UpdateDeadline::Continue(epochs),
+                Err(limit) => {
+                    guest.out_of_time = Some(limit);
+                    UpdateDeadline::Interrupt
+                }
+            })
+        });
+        Self::begin(&mut store, limits.start_deadline);
         store
+    }
+
+    /// Right before a call that may use so much processor time. The clock is not read here: most calls end before the
+    /// next epoch, and a look at the thread's clock is a call of the system.
+    pub(super) fn begin(store: &mut Store<Self>, deadline: Duration) {
+        store.data_mut().deadline = Deadline::new(deadline);
+        store.set_epoch_deadline(1);
+    }
+
+    /// The limit that ended the last call, if one did.
+    pub(super) fn out_of_time(&self) -> Option<OutOfTime> {
+        self.out_of_time
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -110,12 +137,6 @@ impl ResourceLimiter for Guest {
     fn memories(&self) -> usize {
         self.limits.memories()
     }
-}
-
-/// A deadline in epochs, as a store takes it.
-pub(super) fn ticks(deadline: Duration) -> u64 {
-    // One more: the running epoch may be nearly over.
-    deadline.as_nanos().div_ceil(EPOCH_TICK.as_nanos()) as u64 + 1
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: after a [`Fault`] the instance is dropped, never called again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use wasmtime::Store;
 
@@ -14,7 +14,7 @@ use super::{
         },
     },
     fault::{Fault, describe_fault},
-    guest::{Guest, Limits, ticks},
+    guest::{Guest, Limits},
     params::Value,
     registry::DetectorSpec,
 };
@@ -61,7 +61,7 @@ impl Instance {
                 warm_up_seconds: readiness.warm_up_seconds,
             }),
             Ok((_, Err(refusal))) => Err(Fault::Contract(format!("refused its parameters: {refusal}"))),
-            Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start(limits.start_deadline))),
+            Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start)),
         }
     }
 
@@ -86,9 +86,9 @@ impl Instance {
             self.introduced[id] = true;
         }
         let symbols: Vec<Symbol<'_>> = symbols.iter().map(|(id, name)| Symbol { id: *id, name }).collect();
-        let deadline = self.set_deadline(symbols.len());
+        self.begin(symbols.len());
         let answer = self.guest.call_introduce(&mut self.store, &symbols);
-        answer.map_err(|error| self.fault(&error, deadline))
+        answer.map_err(|error| self.fault(&error))
     }
 
     /// Works off one batch; detections come in the order of their rows and are within the contract.
@@ -109,11 +109,10 @@ impl Instance {
             .collect();
         let ticks_param =
             TicksParam { symbols: &batch.symbol, times: &batch.time, prices: &batch.price, columns: &columns };
-        let deadline = self.limits.deadline(batch.len());
-        self.store.set_epoch_deadline(ticks(deadline));
+        Guest::begin(&mut self.store, self.limits.deadline(batch.len()));
         match self.guest.call_detect(&mut self.store, ticks_param) {
             Ok(detections) => check(detections, batch, &self.introduced),
-            Err(error) => Err(self.fault(&error, deadline)),
+            Err(error) => Err(self.fault(&error)),
         }
     }
 
@@ -122,7 +121,7 @@ impl Instance {
     /// # Errors
     /// A fault; the instance must be dropped.
     pub fn save(&mut self, symbols: &[u32]) -> Result<Vec<(u32, Vec<u8>)>, Fault> {
-        let deadline = self.set_deadline(symbols.len());
+        self.begin(symbols.len());
         match self.guest.call_save(&mut self.store, symbols) {
             Ok(states) => {
                 let wrong = states.iter().find(|saved| !symbols.contains(&saved.symbol));
@@ -131,7 +130,7 @@ impl Instance {
                     None => Ok(states.into_iter().map(|SymbolStateResult { symbol, state }| (symbol, state)).collect()),
                 }
             }
-            Err(error) => Err(self.fault(&error, deadline)),
+            Err(error) => Err(self.fault(&error)),
         }
     }
 
@@ -143,20 +142,18 @@ impl Instance {
     pub fn restore(&mut self, state_version: u32, states: &[(u32, &[u8])]) -> Result<Result<(), String>, Fault> {
         let states: Vec<SymbolStateParam<'_>> =
             states.iter().map(|(symbol, state)| SymbolStateParam { symbol: *symbol, state }).collect();
-        let deadline = self.set_deadline(states.len());
+        self.begin(states.len());
         let answer = self.guest.call_restore(&mut self.store, state_version, &states);
-        answer.map_err(|error| self.fault(&error, deadline))
+        answer.map_err(|error| self.fault(&error))
     }
 
     /// Right before a call about so many rows or symbols.
-    fn set_deadline(&mut self, items: usize) -> Duration {
-        let deadline = self.limits.deadline(items);
-        self.store.set_epoch_deadline(ticks(deadline));
-        deadline
+    fn begin(&mut self, items: usize) {
+        Guest::begin(&mut self.store, self.limits.deadline(items));
     }
 
-    fn fault(&mut self, error: &wasmtime::Error, deadline: Duration) -> Fault {
-        describe_fault(error, &mut self.store, self.limits, Fault::Deadline(deadline))
+    fn fault(&mut self, error: &wasmtime::Error) -> Fault {
+        describe_fault(error, &mut self.store, self.limits, Fault::Deadline)
     }
 }
 

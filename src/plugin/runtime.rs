@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, Permissions},
+    hash::{DefaultHasher, Hash, Hasher},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -18,14 +19,16 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, Store,
+    Config, Engine, Store,
     component::{Component, Linker, types::ComponentItem},
 };
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
+    code::CodeCache,
+    deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
-    guest::{EPOCH_TICK, Guest, Limits},
+    guest::{Guest, Limits},
     params,
 };
 
@@ -53,7 +56,7 @@ pub struct Runtime {
     linker: Linker<Guest>,
     /// Where plugins are compiled, so that ticks go first.
     pool: ThreadPool,
-    cache: Option<Cache>,
+    cache: Option<CodeCache>,
     ticker: Arc<Ticker>,
 }
 
@@ -97,7 +100,7 @@ impl Runtime {
             .cranelift_nan_canonicalization(true)
             .coredump_on_trap(true)
             .max_wasm_stack(WASM_STACK_BYTES)
-            .cache(cache.clone());
+            .cache(cache.as_ref().map(CodeCache::wasmtime));
         let engine = Engine::new(&config).map_err(anyhow::Error::from).context("failed to start wasmtime")?;
         let linker = Linker::new(&engine);
         let ticker = start_ticker(engine.clone())?;
@@ -112,12 +115,14 @@ impl Runtime {
     pub fn compile(&self, name: &str, file: &Path, bytes: &[u8], limits: Limits) -> Result<Arc<Plugin>> {
         check_contract_section(bytes)?;
         let encoded = component_bytes(bytes)?;
-        let (started, hits) = (Instant::now(), self.cache_hits());
-        let component = self
-            .pool
-            .install(|| Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes)))
-            .map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
-        let (cached, took_ms) = (self.cache_hits() > hits, started.elapsed().as_millis() as u64);
+        let (started, sha256) = (Instant::now(), sha256(bytes));
+        let compile = || self.pool.install(|| Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes)));
+        let (component, cached) = match &self.cache {
+            Some(cache) => cache.compile(&format!("{sha256}-{:016x}", self.compatibility()), compile),
+            None => (compile(), false),
+        };
+        let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
+        let took_ms = started.elapsed().as_millis() as u64;
         debug!(plugin = name, cached, took_ms, "compiled, or found in the cache");
         check_imports(&self.engine, &component)?;
         let pre = self
@@ -130,7 +135,7 @@ impl Runtime {
         Ok(Arc::new(Plugin {
             name: name.to_owned(),
             file: file.to_path_buf(),
-            sha256: sha256(bytes),
+            sha256,
             manifest,
             pre,
             engine: self.engine.clone(),
@@ -138,15 +143,18 @@ impl Runtime {
         }))
     }
 
-    fn cache_hits(&self) -> usize {
-        self.cache.as_ref().map_or(0, Cache::cache_hits)
+    /// Tells hosts apart whose compiled code is not each other's: another processor, or release of wasmtime.
+    fn compatibility(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
     }
 
     fn describe(&self, pre: &DetectorPre<Guest>, limits: Limits) -> Result<Manifest> {
         let mut store = Guest::store(&self.engine, limits);
         let answer = pre.instantiate(&mut store).and_then(|guest| guest.call_describe(&mut store));
         answer.map_err(|error| {
-            let fault = describe_fault(&error, &mut store, limits, Fault::Start(limits.start_deadline));
+            let fault = describe_fault(&error, &mut store, limits, Fault::Start);
             anyhow!("it failed while it was asked what it is: {fault}")
         })
     }
@@ -175,15 +183,12 @@ fn background_pool() -> Result<ThreadPool> {
         .context("failed to start the threads that compile")
 }
 
-fn open_cache(dir: &Path) -> Option<Cache> {
+fn open_cache(dir: &Path) -> Option<CodeCache> {
     let open = || {
         fs::create_dir_all(dir)?;
         // What lies there is run as it is: nobody else may write to it.
         fs::set_permissions(dir, Permissions::from_mode(0o700)).context("it belongs to somebody else")?;
-        // Wasmtime wants it absolute.
-        let mut config = CacheConfig::new();
-        config.with_directory(dir.canonicalize()?);
-        Cache::new(config).map_err(anyhow::Error::from)
+        CodeCache::open(dir)
     };
     open()
         .inspect_err(|error: &anyhow::Error| {

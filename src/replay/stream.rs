@@ -254,6 +254,8 @@ impl ReplayStream {
 impl Stream for ReplayStream {
     type History = NoHistory;
 
+    const IN_MEMORY: bool = true;
+
     fn reader(&self) -> NoHistory {
         NoHistory
     }

@@ -223,8 +223,8 @@ impl RedisStream {
             state::write(commands, &self.keys.state, commit, at_ms);
             state::write_poison(commands, &self.keys.state, &commit.poison);
         }
-        if let Some((entry, times)) = commit.attempt {
-            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt").show(format_args!("{entry} {times}"));
+        if let Some(attempt) = commit.attempt {
+            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt").show(attempt);
             commands.end();
         }
         if let Some(receipt) = &commit.receipt {

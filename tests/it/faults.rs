@@ -851,6 +851,55 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
     assert_undisturbed(&redis, &project);
 }
 
+/// A stream that has been given the last id there is takes no alert, yet looks as it should, so hosts go on acquiring the
+/// lease. What is refused is kept in memory, as its entries are acknowledged: that must have an end.
+#[test]
+fn while_alerts_are_refused_no_more_is_processed_than_was_in_flight() {
+    let redis = Redis::start();
+    let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
+    let host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    let _: String =
+        redis.connect().xadd(ALERTS, "18446744073709551615-18446744073709551615", &[("the", "last")]).unwrap();
+    project.feed(SYMBOLS, TICKS, &[]);
+    let refused = |times| {
+        wait_for("the server refuses", || {
+            (host.log().matches("alerts or dead letters were refused by the server").count() >= times)
+                .then(|| worked(&redis))
+        })
+    };
+    let first = refused(1);
+    let later = refused(5);
+    assert!(first > 0 && later <= first + 200, "went on from {first} to {later} entries");
+    let _: () = redis.connect().rename(ALERTS, "elsewhere").unwrap();
+    wait_worked(&redis, TICKS);
+    stop(host);
+    assert_undisturbed(&redis, &project);
+}
+
+/// Reads were bounded by how many entries they have, and not by how large these are: sixty entries of ten megabytes
+/// were read at once, and took a host 1.2 GB.
+#[test]
+fn large_entries_are_processed_a_few_at_a_time() {
+    const LARGE: usize = 4 << 20;
+    let redis = Redis::start();
+    let project = project(redis.url(), "", "");
+    let (mut connection, note) = (redis.connect(), vec![b'x'; LARGE]);
+    for number in 0..60 {
+        let time = (1_763_959_530_000u64 + number).to_string();
+        let fields: [(&str, &[u8]); 4] =
+            [("symbol", b"A"), ("ltp", b"100"), ("timestamp", time.as_bytes()), ("note", &note)];
+        let _: String = connection.xadd(STREAM, "*", &fields).unwrap();
+    }
+    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__START", "earliest")]);
+    wait_worked(&redis, 60);
+    let peak = host.peak_memory_mib();
+    println!("60 entries of {} MiB took {peak} MiB", LARGE >> 20);
+    assert!(peak < 240, "{peak} MiB at its peak");
+    stop(host);
+    assert_eq!(of_each(&redis.alerts()).len(), 60);
+}
+
 /// The answer of a step has a place for each of its commands. One that is too short tells nothing,
 /// and what the server has read out must be asked for again.
 #[test]

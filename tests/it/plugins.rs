@@ -1,9 +1,18 @@
 //! Plugins that are wrong, or go wrong: each is contained, and told in a sentence.
 
-use std::fs;
+use std::{
+    fs, hint,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::support::{
-    ALERTS, Alert, Difference, Project, REFERENCE_ALERTS, Redis, difference, misbehaving, shipped, text, wait_for,
+    ALERTS, Alert, Difference, Host, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, pause, shipped,
+    text, wait_for,
 };
 
 /// Enough for the others to find something, and few batches: one that fails does so in each.
@@ -49,7 +58,7 @@ fn a_detector_that_fails_costs_the_others_nothing() {
     let (_, _, undisturbed) = contained("not");
     let expected = [
         ("panic", "is too much for me"),
-        ("loop", "ran longer than 200 ms (plugins.call_deadline_ms)"),
+        ("loop", "ran longer than 200 ms of processor time (plugins.call_deadline_ms)"),
         ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
         ("recurse", "call stack exhausted"),
         ("nan", "broke the contract: confidence NaN is not in 0..=1"),
@@ -66,7 +75,7 @@ fn a_detector_that_fails_costs_the_others_nothing() {
 fn a_detector_that_fails_in_its_trial_gets_no_tick() {
     let expected = [
         ("panic", "is too much for me"),
-        ("loop", "ran longer than 200 ms (plugins.call_deadline_ms)"),
+        ("loop", "ran longer than 200 ms of processor time (plugins.call_deadline_ms)"),
         ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
         ("recurse", "call stack exhausted"),
         ("nan", "broke the contract: confidence NaN is not in 0..=1"),
@@ -140,6 +149,112 @@ fn three_that_fail_are_put_in_quarantine_and_cost_breakout_nothing() {
         let quarantined = log.matches("it failed too often (plugins.faults)").count();
         assert_eq!(quarantined, if more.is_empty() { 0 } else { 3 }, "{log}");
     }
+}
+
+/// A host at work with a detector that needs its time, and how long a call for a thousand ticks may take: three times
+/// as long as it takes. It has taken nothing up yet.
+fn with_a_slow_one() -> (Redis, Project, Host, Duration) {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    let configure = |deadline_ms: u64| {
+        project.write_config(&format!(
+            "[stream]\nurl = \"{}\"\nbatch = 1000\n[plugins]\ncall_deadline_ms = {deadline_ms}\n\
+             [engine]\nworkers = 1\n[alerts]\nlog = false\n\
+             [detectors.odd]\nplugin = \"misbehaving\"\nparams = {{ how = \"slow\", at = 1 }}",
+            redis.url()
+        ));
+    };
+    configure(10_000);
+    let ns_per_tick = || {
+        let report: serde_json::Value = serde_json::from_str(&project.run(&["check", "--json"])).unwrap();
+        report["detectors"][0]["trial_ns_per_tick"].as_u64().unwrap()
+    };
+    // The machine may be busy already.
+    let deadline = Duration::from_nanos(3 * 1000 * (0..4).map(|_| ns_per_tick()).min().unwrap());
+    configure(deadline.as_millis() as u64);
+    let host = project.start(&["run"]);
+    host.wait_for_log("reading is ours");
+    (redis, project, host, deadline)
+}
+
+/// Adds a thousand ticks at once.
+fn add_thousand(redis: &Redis, part: u64) {
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    for number in 0..1000 {
+        let fields = [
+            ("symbol", "A".to_owned()),
+            ("ltp", "100".into()),
+            ("timestamp", (1_763_959_530_000 + part * 1000 + number).to_string()),
+        ];
+        pipe.xadd(STREAM, "*", &fields).ignore();
+    }
+    let () = pipe.query(&mut redis.connect()).unwrap();
+}
+
+/// Whoever else works on the machine: many threads a core, until it is dropped.
+struct BusyMachine {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl BusyMachine {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let cores = thread::available_parallelism().unwrap().get();
+        let busy = |_| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                while !stop.load(Relaxed) {
+                    hint::black_box(&stop);
+                }
+            })
+        };
+        Self { threads: (0..16 * cores).map(busy).collect(), stop }
+    }
+}
+
+impl Drop for BusyMachine {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// Deadlines were times on the wall. With fifteen busy threads on two cores a call that needed a third of its time was
+/// ended all the same, and a detector could lose ticks because somebody else used the processor.
+#[test]
+fn a_busy_machine_is_not_held_against_a_detector() {
+    let (redis, _project, host, _) = with_a_slow_one();
+    let busy = BusyMachine::start();
+    (0..3).for_each(|part| add_thousand(&redis, part));
+    wait_for("all is processed", || (redis.totals().get("entries") == Some(&3000)).then_some(()));
+    drop(busy);
+    let log = host.log();
+    assert!(!log.contains("a detector failed"), "{log}");
+    assert_eq!((redis.alerts().len(), redis.dead_letters().len()), (3000, 0));
+}
+
+/// Whoever stops a process for longer than a call may take has done nothing to the detector in it.
+#[test]
+fn a_process_that_was_stopped_is_not_held_against_a_detector() {
+    let (redis, _project, host, deadline) = with_a_slow_one();
+    for part in 0..4 {
+        add_thousand(&redis, part);
+        wait_for("it has begun", || (redis.pending() > 0).then_some(()));
+        host.signal("STOP");
+        let stopped = Instant::now();
+        while stopped.elapsed() < 2 * deadline {
+            pause();
+        }
+        host.signal("CONT");
+        let all = (part + 1) * 1000;
+        wait_for("all is processed", || (redis.totals().get("entries") == Some(&all)).then_some(()));
+    }
+    let log = host.log();
+    assert!(!log.contains("a detector failed"), "{log}");
+    assert_eq!((redis.alerts().len(), redis.dead_letters().len()), (4000, 0));
 }
 
 #[test]

@@ -169,7 +169,8 @@ fn requests(state: &Mutex<State>, host: &UnixStream, mut server: &UnixStream, ex
         while let Some(length) = value_length(&arrived[whole..]) {
             let trap = caught(state, &arrived[whole..whole + length]);
             if let Some(Trap { at: At::Request, .. }) = trap {
-                server.write_all(&arrived[..whole]).ok()?;
+                // Who cuts every connection meanwhile must not lose the trap.
+                let _ = server.write_all(&arrived[..whole]);
                 return trap.map(Trap::spring);
             }
             expected.lock().unwrap().push_back(trap);

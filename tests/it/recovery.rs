@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Instant};
 use redis::Commands;
 use tickhound::event::EntryId;
 
-use crate::support::{ALERTS, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, text, wait_for};
+use crate::support::{
+    ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, text, wait_for,
+};
 
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;
@@ -138,16 +140,24 @@ fn an_entry_that_ends_the_process_each_time_is_set_aside() {
         let fields = [("symbol", "A"), ("ltp", price), ("timestamp", &millis(number).to_string())];
         let _: String = connection.xadd(STREAM, format!("{}-1", millis(number)), &fields).unwrap();
     }
-    let mut deaths = 0;
+    // Those of the first read are processed before the one that ends the process is read.
+    let (mut deaths, mut before) = (0, 0);
     loop {
         let mut host = project.start(&["run", "--drain"]);
         // It hangs, and somebody loses patience with it; or it gets through.
         let done = wait_for("it is through, or hangs", || {
-            let attempt: Option<String> = redis.connect().hget(crate::support::CHECKPOINT, "attempt").unwrap();
+            let attempt: Option<String> = redis.connect().hget(CHECKPOINT, "attempt").unwrap();
             let hangs = match deaths {
-                0 => pending(&redis) == 40,
-                1 => entries(&redis) == 1,
-                _ => attempt.is_some_and(|attempt| attempt == format!("{}-1 {}", millis(17), deaths - 1)),
+                0 => {
+                    before = entries(&redis);
+                    before + pending(&redis) == 40
+                }
+                // It is not on the account of the one that was tried first: that one is done.
+                1 => {
+                    entries(&redis) == before + 1
+                        && attempt.is_some_and(|attempt| attempt == format!("v2 {}-1 0 0", millis(before + 1)))
+                }
+                _ => attempt.is_some_and(|attempt| attempt == format!("v2 {}-1 0 {}", millis(17), deaths - 1)),
             };
             if hangs { Some(false) } else { (entries(&redis) == 40).then_some(true) }
         });
@@ -172,6 +182,52 @@ fn an_entry_that_ends_the_process_each_time_is_set_aside() {
     // A recovery that re-reads the stream leaves it out as well.
     let _: () = connection.hdel(STATE, (0..256).map(|chunk| format!("c:{chunk}")).collect::<Vec<_>>()).unwrap();
     project.run(&["run", "--drain"]);
+}
+
+/// A watchdog, a probe or the kernel kills hosts early in their recovery, again and again. Each of these kills was
+/// counted against the entry that was being tried, so five of them made a good entry a dead letter and cost its alert.
+#[test]
+fn kills_early_in_recovery_cost_no_good_entry() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    // A good entry that takes long enough to be killed in the middle of.
+    project.write_config(&format!(
+        "[stream]\nurl = \"{}\"\nmax_deliveries = 5\n[plugins]\ncall_deadline_ms = 600000\n\
+         [detectors.each]\nplugin = \"misbehaving\"\nparams = {{ how = \"long\", price = 666.0, at = 1000000 }}",
+        redis.url()
+    ));
+    let id = |number: u64| format!("{}-1", 1_763_959_530_000 + number);
+    let mut connection = redis.connect();
+    for number in 1..=5 {
+        let price = if number == 1 { "666" } else { "100" };
+        let time = (1_763_959_530_000 + number).to_string();
+        let _: String =
+            connection.xadd(STREAM, id(number), &[("symbol", "A"), ("ltp", price), ("timestamp", &time)]).unwrap();
+    }
+    let mut host = project.start(&["run", "--drain"]);
+    wait_for("the entries are given to it", || (pending(&redis) == 5).then_some(()));
+    host.kill();
+    let mark = || -> String {
+        redis.connect().hget::<_, _, Option<String>>(CHECKPOINT, "attempt").unwrap().unwrap_or_default()
+    };
+    for _ in 0..6 {
+        let before = mark();
+        let mut host = project.start(&["run", "--drain"]);
+        wait_for("the entry is marked", || (mark() != before).then_some(()));
+        host.kill();
+        assert_eq!(pending(&redis), 5, "it was killed before the entry was done\n{}", host.log());
+    }
+    for early in ["detector loaded", "reading is ours", "restored what was known"] {
+        let mut host = project.start(&["run", "--drain"]);
+        host.wait_for_log(early);
+        host.kill();
+    }
+    project.run(&["run", "--drain"]);
+    assert_eq!(redis.dead_letters(), Vec::new());
+    let processed: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
+    assert_eq!(processed, (1..=5).map(id).collect::<Vec<_>>());
+    assert_eq!(mark(), "v2 0-0 0 0", "the recovery has come to its end");
 }
 
 /// Entries that are pending anywhere; none while there is no group.

@@ -1,4 +1,7 @@
 //! What the server refused in the middle of a transaction, and was acknowledged all the same.
+//!
+//! What holds: no more is owed than what was in flight when the server began to refuse. A step that is refused anything
+//! fails, and what it has read is not taken up; so entries wait in the stream until the server takes what is owed.
 
 use std::collections::HashSet;
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::{Entries, EntryId, NotAnEntryId},
     rate::Rates,
-    stream::{Clock, Commit, CommitId, Extent, StreamError, Totals},
+    stream::{Attempt, Clock, Commit, CommitId, Extent, StreamError, Totals},
 };
 
 /// What commits are made under.
@@ -38,8 +38,8 @@ pub(super) struct Checkpoint {
     pub(super) clock: Clock,
     /// Entries ever added to the stream up to the newest, if known.
     pub(super) index: Option<u64>,
-    /// The pending entry that was tried last, and how often.
-    pub(super) attempt: Option<(EntryId, u64)>,
+    /// The mark of a recovery that has not come to its end.
+    pub(super) attempt: Option<Attempt>,
     /// Detectors whose states are all saved, with what must be the same to read them.
     pub(super) complete: BTreeMap<String, u64>,
     /// What has been raised of late.
@@ -118,10 +118,10 @@ impl FromRedisValue for Checkpoint {
                 unstamped: number("clock_unstamped"),
             },
             index: fields.get("index").and_then(|text| text.parse().ok()),
-            attempt: fields.get("attempt").and_then(|text| {
-                let (entry, times) = text.split_once(' ')?;
-                Some((entry.parse().ok()?, times.parse().ok().filter(|times| *times > 0)?))
-            }),
+            attempt: fields
+                .get("attempt")
+                .and_then(|text| text.parse().ok())
+                .filter(|attempt| *attempt != Attempt::NONE),
             complete: fields.get("complete").map_or_else(BTreeMap::new, |text| {
                 let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
                 pairs.filter_map(|(name, schema)| Some((name.to_owned(), schema.parse().ok()?))).collect()
