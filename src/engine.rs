@@ -22,12 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use self::{
-    generations::Standing,
+    generations::{Standing, made_by},
     trial::{NO_ATTEMPT, Trial},
     warm::Warming,
 };
@@ -198,6 +198,10 @@ impl<S: Stream> Engine<S> {
                         Ended::Drained => info!("drained"),
                     }
                     break;
+                }
+                Err(StreamError::Misconfigured(what)) => {
+                    self.stream.release().await;
+                    bail!(what);
                 }
                 Err(StreamError::Fenced) => {
                     self.stats.monitor.fenced.fetch_add(1, Relaxed);
@@ -439,7 +443,8 @@ impl<S: Stream> Engine<S> {
         let mut commit = Commit { totals: self.totals, rates: self.rates.clone(), ..Commit::default() };
         let now_ms = now_ms();
         while commit.visit.is_none() && self.flights.front().is_some_and(Flight::is_ready) {
-            if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
+            let with_next = self.flights[0].out_of_order || self.flights[0].is_swap();
+            if with_next && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
             }
             let Some(flight) = self.flights.pop_front() else { break };
@@ -448,13 +453,15 @@ impl<S: Stream> Engine<S> {
                 self.pace.saved(flight.took, flight.saved_symbols());
             }
             if flight.is_swap() {
-                self.swapped(&flight);
+                let saving = self.flights.front().map_or(Duration::ZERO, |visit| visit.took);
+                self.swapped(&flight, flight.took + saving);
                 continue;
             }
             let generation = flight.generation.clone();
             flight.settle(&self.ingest, now_ms, &mut commit);
             if let Some(visit) = &mut commit.visit {
-                visit.complete = self.complete(visit.chunks.len() as u16, &generation);
+                visit.complete = self.complete(&generation);
+                visit.made_by = made_by(&generation);
             }
         }
         if let Some(visit) = &mut commit.visit {

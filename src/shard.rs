@@ -44,7 +44,7 @@ pub enum Task {
         /// Chunks of the visit.
         chunks: Range<u16>,
     },
-    /// Go on with these symbols where they were saved; not answered.
+    /// Go on with these symbols where they were saved; answered.
     Restore(Vec<SavedSymbol>),
     /// Go on with another generation; answered.
     Swap {
@@ -93,6 +93,8 @@ pub struct Worked {
     pub faulted: Vec<Faulted>,
     /// Detectors that lack a state that they should have, by index, with the reason.
     pub cold: Vec<(u16, String)>,
+    /// Symbols whose saved states can't be read.
+    pub damaged: Vec<Arc<str>>,
     /// Where the state of each detector of a new generation comes from.
     pub came: Vec<Came>,
     /// What was repaired.
@@ -180,10 +182,7 @@ impl ShardHandle {
                         Task::Work(job) => shard.work(job, true),
                         Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
-                        Task::Restore(states) => {
-                            shard.restore(states);
-                            continue;
-                        }
+                        Task::Restore(states) => shard.restore(states),
                         Task::Swap { read, generation, warmed } => shard.swap(read, &generation, warmed),
                         Task::Leave(to) => {
                             // Whoever asked may not want them any more.
@@ -271,10 +270,7 @@ impl Shard {
                 Ok(detections) => detections,
                 Err(fault) => self.mend(number, &job.batch, fault, counts, &mut worked),
             };
-            let slot = &mut self.slots[number];
-            if let Some(reason) = slot.lacks.take() {
-                worked.cold.push((number as u16, reason));
-            }
+            let slot = &self.slots[number];
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
                 let found = resolve(found, number as u16, &job.batch, &self.normalizer);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
@@ -285,7 +281,14 @@ impl Shard {
             }
         }
         self.journal.push(job.batch);
+        self.tell_lacks(&mut worked);
         worked
+    }
+
+    /// Adds what detectors have found that they lack, since this was last asked.
+    fn tell_lacks(&mut self, worked: &mut Worked) {
+        let lacks = (0u16..).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.lacks.take()?)));
+        worked.cold.extend(lacks);
     }
 }
 

@@ -54,6 +54,11 @@ impl Memory {
         self.changed.fill(true);
     }
 
+    /// The state of this symbol is to be saved again.
+    pub(super) fn has_changed(&mut self, symbol: u32) {
+        self.changed[symbol as usize] = true;
+    }
+
     pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
         &self.chunks[usize::from(chunk)]
     }
@@ -72,9 +77,11 @@ impl Memory {
                 let Some(kept) = &self.kept[*id as usize] else { continue };
                 let detectors = self.packer.unpack(kept).map(|state| state.detectors).unwrap_or_default();
                 let state = detectors.into_iter().find(|state| state.detector == slot.spec.name);
-                match state.filter(|state| state.schema == slot.schema) {
-                    Some(state) => states.push((*id, state.bytes)),
-                    None => slot.lack("it failed before its state was saved"),
+                match state {
+                    Some(state) if state.schema == slot.schema => states.push((*id, state.bytes)),
+                    Some(_) => slot.lack("it failed before its state was saved"),
+                    // It had not seen the symbol then: all are saved with each change of detectors.
+                    None => {}
                 }
             }
             let states: Vec<(u32, &[u8])> = states.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect();
@@ -129,6 +136,7 @@ impl Shard {
         for slot in slots {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
+        self.tell_lacks(&mut worked);
         worked.took = started.elapsed();
         worked
     }
@@ -144,6 +152,7 @@ impl Shard {
         if self.slots[number].instance.is_none() {
             return;
         }
+        let handing_over = self.slots[number].predecessor.is_some();
         let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
         // Once more, since it may have been short of time.
         let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
@@ -156,10 +165,15 @@ impl Shard {
         if again.is_err() && !quarantined && self.rebuild(number).is_err() {
             self.slots[number].lack("it failed while its state was saved");
         }
+        if handing_over {
+            // What the journal holds was meant for the one before.
+            self.slots[number].lack("it failed while it took over its state");
+        }
         worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
     }
 
-    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) {
+    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Worked {
+        let mut worked = Worked::default();
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<KnownSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed } in saved {
@@ -168,14 +182,16 @@ impl Shard {
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
-                    for state in &detectors {
-                        self.cooldowns.restore(&state.detector, id, state.alerted);
-                    }
+                    self.restore_silence(id, &name, &detectors);
                     self.memory.kept[id as usize] = Some(packed.into());
                     states.push((id, name.clone(), detectors));
                 }
                 Err(error) => {
-                    warn!(symbol = %name, error = format!("{error:#}"), "a saved state can't be read; it warms up again");
+                    let error = format!("{error:#}");
+                    warn!(event = "state_damaged", symbol = %name, %error, "a saved state cannot be read; it is dropped");
+                    worked.damaged.push(name.clone());
+                    let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
+                    wanting.for_each(|slot| slot.lack("the saved state of a symbol cannot be read"));
                 }
             }
             symbols.push((id, name));
@@ -184,6 +200,20 @@ impl Shard {
         for slot in &mut self.slots {
             slot.note_wanted(&symbols);
             slot.restore_saved(&symbols, &self.symbols, &states);
+        }
+        self.tell_lacks(&mut worked);
+        worked
+    }
+
+    /// Cool-downs go on, except where a detector does not want the symbol any more: then what is saved of it goes with
+    /// the next visit.
+    fn restore_silence(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
+        for DetectorState { detector, alerted, .. } in detectors {
+            let slot = self.slots.iter().find(|slot| slot.spec.name == *detector);
+            match slot.is_none_or(|slot| slot.spec.wants(name)) {
+                true => self.cooldowns.restore(detector, id, *alerted),
+                false => self.memory.has_changed(id),
+            }
         }
     }
 }

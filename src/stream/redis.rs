@@ -24,6 +24,7 @@ mod owed;
 mod reply;
 mod reported;
 pub mod resp;
+mod seal;
 mod state;
 mod survey;
 mod tls;
@@ -205,7 +206,8 @@ impl RedisStream {
             state::write_poison(commands, &self.keys.state, &commit.poison);
         }
         if let Some((entry, times)) = commit.attempt {
-            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt").show(format_args!("{entry} {times}"));
+            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt");
+            commands.arg(seal::seal("attempt", &format!("{entry} {times}")));
             commands.end();
         }
         if let Some(receipt) = &commit.receipt {

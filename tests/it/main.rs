@@ -21,6 +21,7 @@ mod proxy;
 mod recovery;
 mod reload;
 mod replay;
+mod saved;
 mod server;
 mod service;
 mod shadow;

@@ -24,13 +24,21 @@ impl RedisStream {
         let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
         let mut steps = self.address.connect().await?;
         self.check_server(&mut asks).await?;
+        // What can't be relied on is left alone, before anything is changed.
+        self.read_checkpoint(&mut asks).await?;
         let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
         // What follows takes several round trips.
         self.lease.keep_renewing(epoch);
-        let checkpoint: Checkpoint = query(&mut asks, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        let checkpoint = self.read_checkpoint(&mut asks).await?;
+        if checkpoint.complete_is_damaged {
+            warn!(
+                event = "complete_damaged",
+                "the list of detectors whose states are saved is damaged; all warm up again"
+            );
+        }
         self.settle_owed(&mut asks).await?;
         let created = self.create_group(&mut asks, &checkpoint).await?;
         let groups: Value = query(&mut asks, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
@@ -47,8 +55,9 @@ impl RedisStream {
         check_epoch(&mut steps.ask(&arm).await?, epoch)?;
         self.session = Some(Session { steps, asks, waits: None, epoch });
         self.owned_before = true;
-        let Checkpoint { last: newest, totals, epoch: committed_under, clock, attempt, complete, rates, .. } =
-            checkpoint;
+        let Checkpoint {
+            last: newest, totals, epoch: committed_under, clock, attempt, complete, made_by, rates, ..
+        } = checkpoint;
         Ok(Acquire::Owned(Box::new(Acquired {
             epoch,
             totals,
@@ -60,6 +69,7 @@ impl RedisStream {
             last_delivered,
             attempt,
             complete,
+            made_by,
             rates,
         })))
     }
@@ -101,7 +111,7 @@ impl RedisStream {
     pub(crate) async fn make_group(&self) -> Result<Option<Start>, StreamError> {
         let mut connection =
             connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await.map_err(unavailable)?;
-        let checkpoint: Checkpoint = query(&mut connection, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        let checkpoint = self.read_checkpoint(&mut connection).await?;
         self.create_group(&mut connection, &checkpoint).await
     }
 
