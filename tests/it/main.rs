@@ -17,6 +17,7 @@ mod kit;
 mod late;
 mod notify;
 mod plugins;
+mod probe;
 mod proxy;
 mod recovery;
 mod reload;

@@ -408,18 +408,77 @@ pub fn shipped(path: &str) -> PathBuf {
 /// The plugin in `tests/fixtures/misbehaving`, built as a user would build one: plain cargo, a core module.
 pub fn misbehaving() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let target = shipped("target/fixtures");
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--quiet", "--manifest-path"])
-            .arg(shipped("tests/fixtures/misbehaving/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .status()
-            .unwrap();
-        assert!(status.success(), "the fixture builds");
-        target.join("wasm32-unknown-unknown/release/misbehaving.wasm")
-    })
+    BUILT.get_or_init(|| fixtures("misbehaving").join("misbehaving.wasm"))
+}
+
+/// The plugin in `tests/fixtures/probe`: it alerts on every tick with a hash of all that its symbol has seen.
+pub fn probe() -> PathBuf {
+    probes().join("probe.wasm")
+}
+
+/// The probe with other behaviour, under the same name and state version: its hashes are others.
+pub fn probe_changed() -> PathBuf {
+    probes().join("examples/probe_changed.wasm")
+}
+
+/// The probe that alerts on clock rows as well.
+pub fn probe_clock() -> PathBuf {
+    probes().join("examples/probe_clock.wasm")
+}
+
+fn probes() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| fixtures("probe"))
+}
+
+/// Builds a fixture with all its variants; the folder that holds the files.
+fn fixtures(name: &str) -> PathBuf {
+    let target = shipped("target/fixtures");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--quiet", "--lib", "--examples"])
+        .arg("--manifest-path")
+        .arg(shipped(&format!("tests/fixtures/{name}/Cargo.toml")))
+        .arg("--target-dir")
+        .arg(&target)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the fixture {name} builds");
+    target.join("wasm32-unknown-unknown/release")
+}
+
+/// The evidence in an alert of the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// How many ticks its symbol has had.
+    pub seen: u64,
+    /// The hash of all of them.
+    pub hash: u64,
+    /// The hash of the last one alone.
+    pub tick: u64,
+    /// The behaviour that took it: 10 times the parameter `salt`, plus 1 for the probe, 2 for the changed one.
+    pub by: u64,
+}
+
+impl Sighting {
+    pub fn of(alert: &Alert) -> Self {
+        let evidence: BTreeMap<String, f64> = serde_json::from_str(&alert["evidence"]).unwrap();
+        let [seen, hash, tick, by] = ["seen", "hash", "tick", "by"].map(|name| evidence[name] as u64);
+        Self { seen, hash, tick, by }
+    }
+
+    /// What the probe must find next: what `tests/fixtures/probe/src/detector.rs` does, written once more.
+    pub fn after(before: Option<Self>, tick: u64, by: u64) -> Self {
+        let (seen, hash) = before.map_or((0, 0), |before| (before.seen, before.hash));
+        Self { seen: seen + 1, hash: mixed(mixed(hash ^ mixed(by)) ^ tick) >> 11, tick, by }
+    }
+}
+
+/// Splitmix64 of one value.
+pub fn mixed(value: u64) -> u64 {
+    let mut bits = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// The same plugin under another hash: with a custom section at the end, which says `tag`.
