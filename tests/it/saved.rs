@@ -5,14 +5,17 @@
 //! limit per minute; beside them the configuration, the plugins, and the alerts of an undisturbed run of that release.
 //! `cargo test --test it record_what_this_build_saves -- --ignored` makes the folder of the present release.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
-use redis::{Connection, Value, cmd};
+use redis::{Commands, Connection, Value, cmd};
 use tickhound::stream::redis::resp::Replies;
 
 use crate::support::{
-    ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving,
-    shipped, wait_for,
+    ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
 };
 
 const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
@@ -104,12 +107,20 @@ fn record_what_this_build_saves() {
     host.kill();
     println!("{} entries are pending, {:?}", redis.pending(), redis.totals());
     assert!(redis.pending() > 0 && !redis.dead_letters().is_empty() && redis.totals()["entries"] < 2900);
+    let state: BTreeMap<String, Vec<u8>> = redis.connect().hgetall(STATE).unwrap();
+    let boundaries: BTreeSet<&Vec<u8>> =
+        state.keys().filter(|field| field.starts_with("s:")).map(|field| &state[&chunk(&field[2..])]).collect();
+    assert!(boundaries.len() > 1, "record it again: all states are of one age");
     let commands = dump(&mut redis.connect());
     let write = |name: &str, bytes: &[u8]| {
         fs::write(folder(version).join(name), zstd::encode_all(bytes, 19).unwrap()).unwrap();
     };
     write("keys.resp.zst", &commands);
     write("alerts.json.zst", &serde_json::to_vec(&alerts).unwrap());
+}
+
+fn chunk(symbol: &str) -> String {
+    format!("c:{}", tickhound::checkpoint::chunk_of(symbol))
 }
 
 /// The commands that write all keys of the partition but the lease, which runs out by itself.
