@@ -52,6 +52,8 @@ pub enum Task {
         read: u64,
         /// What is in force from here on.
         generation: Arc<Generation>,
+        /// Symbols of those that were warmed up that this shard has never met.
+        symbols: Vec<(u32, Arc<str>)>,
         /// Detectors that were warmed up elsewhere.
         warmed: Vec<Warmed>,
     },
@@ -183,7 +185,9 @@ impl ShardHandle {
                         Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
                         Task::Restore(states) => shard.restore(states),
-                        Task::Swap { read, generation, warmed } => shard.swap(read, &generation, warmed),
+                        Task::Swap { read, generation, symbols, warmed } => {
+                            shard.swap(read, &generation, symbols, warmed)
+                        }
                         Task::Leave(to) => {
                             // Whoever asked may not want them any more.
                             let _ = to.send(shard.leave());

@@ -178,8 +178,10 @@ impl<S: Stream> Engine<S> {
         self.flights.push_back(Flight::swap(self.reads, self.shards.len(), self.place()));
         let mut warmed = warmed.into_iter();
         for shard in &self.shards {
-            let (read, generation) = (self.reads, self.generation.clone());
-            shard.submit(Task::Swap { read, generation, warmed: warmed.next().unwrap_or_default() }).await;
+            let (read, generation, warmed) = (self.reads, self.generation.clone(), warmed.next().unwrap_or_default());
+            let seen = warmed.first().into_iter().flat_map(Warmed::symbols);
+            let symbols = seen.filter_map(|name| Some((self.ingest.meet(name)?, name.clone()))).collect();
+            shard.submit(Task::Swap { read, generation, symbols, warmed }).await;
         }
         // Nothing after the change is committed before every boundary lies at it.
         self.visit(0..CHUNKS).await;

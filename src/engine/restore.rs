@@ -62,6 +62,13 @@ struct Progress {
     dropped: Vec<String>,
 }
 
+impl Progress {
+    fn new(expected: u64, left_out: BTreeSet<EntryId>) -> Self {
+        let now = Instant::now();
+        Self { started: now, told: now, expected, replayed: 0, waiting: 0, left_out, dropped: Vec::new() }
+    }
+}
+
 impl<S: Stream> Engine<S> {
     /// Makes the shards know what they knew at the last commit. `false`: told to stop meanwhile.
     pub(super) async fn restore(
@@ -92,16 +99,7 @@ impl<S: Stream> Engine<S> {
             stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols))).collect();
         stops.push((last, Vec::new()));
         self.ingest.reset_clock(start.clock);
-        let now = Instant::now();
-        let mut progress = Progress {
-            started: now,
-            told: now,
-            expected: worked.saturating_sub(start.worked),
-            replayed: 0,
-            waiting: 0,
-            left_out,
-            dropped: Vec::new(),
-        };
+        let mut progress = Progress::new(worked.saturating_sub(start.worked), left_out);
         let mut cursor = start.newest;
         for (at, shares) in stops {
             if !self.replay(cursor, at, stop, &mut progress).await? {
@@ -116,28 +114,31 @@ impl<S: Stream> Engine<S> {
         }
         self.settle_replayed(0, &mut progress).await;
         self.ingest.reset_clock(acquired.clock);
+        self.tell_gap(&progress, start.newest, last);
+        let took_ms = progress.started.elapsed().as_millis() as u64;
+        info!(symbols, entries = progress.replayed, took_ms, "restored what was known, and re-read what came after it");
+        let is_damaged = damaged > 0 || !progress.dropped.is_empty();
+        self.drop_misplaced(misplaced, damaged);
+        self.forget_damaged(progress.dropped);
+        if self.tell_reread_by_others(acquired, progress.replayed) || is_damaged {
+            // From here on every chunk is of the present detectors, and what was dropped is gone.
+            self.visit(0..CHUNKS).await;
+        }
+        Ok(true)
+    }
+
+    fn tell_gap(&mut self, progress: &Progress, after: EntryId, through: EntryId) {
         let gap = progress.expected.saturating_sub(progress.replayed);
         self.totals.state_gap += gap;
         if gap > 0 {
             warn!(
                 entries = gap,
-                after = %start.newest,
-                through = %last,
+                %after,
+                %through,
                 "entries that detectors knew were trimmed away before their state was saved; they go on without them: \
                  keep more entries in the stream"
             );
         }
-        let took_ms = progress.started.elapsed().as_millis() as u64;
-        info!(symbols, entries = progress.replayed, took_ms, "restored what was known, and re-read what came after it");
-        self.drop_misplaced(misplaced, damaged);
-        let all_as_saved = progress.dropped.is_empty() && damaged == 0;
-        self.stats.monitor.damaged_states.fetch_add(progress.dropped.len() as u64, Relaxed);
-        self.forgotten.append(&mut progress.dropped);
-        if self.tell_reread_by_others(acquired, progress.replayed) || !all_as_saved {
-            // From here on every chunk is of the present detectors, and what was dropped is gone.
-            self.visit(0..CHUNKS).await;
-        }
-        Ok(true)
     }
 
     /// States whose boundary is damaged are as of nobody knows when: to feed them the stream would have them see twice
@@ -153,10 +154,15 @@ impl<S: Stream> Engine<S> {
             "saved states have lost their place in the stream: their boundary is damaged; they are dropped, and all \
              detectors warm up again"
         );
-        self.stats.monitor.damaged_states.fetch_add(misplaced.len() as u64, Relaxed);
-        self.forgotten.extend(misplaced);
+        self.forget_damaged(misplaced);
         let generation = self.generation.clone();
         generation.detectors.iter().for_each(|spec| self.lacks(&spec.name, 0));
+    }
+
+    /// What is saved of these symbols goes with the next visit.
+    fn forget_damaged(&mut self, symbols: Vec<String>) {
+        self.stats.monitor.damaged_states.fetch_add(symbols.len() as u64, Relaxed);
+        self.forgotten.extend(symbols);
     }
 
     /// Tells which detectors have re-read what they had processed as something else. Whether there are any.

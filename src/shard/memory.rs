@@ -92,7 +92,7 @@ impl Memory {
         Ok(())
     }
 
-    fn add(&mut self, id: u32, name: &Arc<str>) {
+    pub(super) fn add(&mut self, id: u32, name: &Arc<str>) {
         let chunk = chunk_of(name);
         self.chunks[usize::from(chunk)].push((id, name.clone()));
         let length = self.changed.len().max(id as usize + 1);

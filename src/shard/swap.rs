@@ -13,7 +13,10 @@ use super::{
     Shard, Worked,
     slot::{Predecessor, Slot, started},
 };
-use crate::plugin::{DetectorSpec, Fault, Generation};
+use crate::{
+    normalize::Normalizer,
+    plugin::{DetectorSpec, Fault, Generation},
+};
 
 /// Where the state of a detector comes from in a new generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,12 +35,37 @@ pub enum Came {
 /// A detector of a shard, warmed up in another place, with its symbols.
 pub struct Warmed {
     slot: Slot,
+    seen: Arc<Seen>,
+}
+
+/// What a shard has seen beside its detectors.
+struct Seen {
     symbols: Vec<(u32, Arc<str>)>,
+    normalizer: Normalizer,
+}
+
+impl Warmed {
+    /// The symbols that its shard has seen.
+    pub fn symbols(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.seen.symbols.iter().map(|(_, name)| name)
+    }
 }
 
 impl Shard {
-    pub(super) fn swap(&mut self, read: u64, generation: &Generation, warmed: Vec<Warmed>) -> Worked {
+    /// `new` are symbols of those that were `warmed` up that this shard has never met.
+    pub(super) fn swap(
+        &mut self,
+        read: u64,
+        generation: &Generation,
+        new: Vec<(u32, Arc<str>)>,
+        warmed: Vec<Warmed>,
+    ) -> Worked {
         let started = Instant::now();
+        new.iter().for_each(|(id, name)| self.memory.add(*id, name));
+        self.symbols.extend(new);
+        if let Some(warmed) = warmed.first() {
+            self.take_normalized(&warmed.seen);
+        }
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
         let mut warmed: FxHashMap<String, Warmed> =
@@ -56,6 +84,11 @@ impl Shard {
                 self.cooldowns.forget_all(&spec.name);
             }
             slot.note_wanted(&self.symbols);
+            if let Err(fault) = slot.introduce_all(&self.symbols) {
+                warn!(detector = %spec.name, %fault, "a detector failed while it was told its symbols");
+                slot.instance = None;
+                slot.lack("it failed while it was told its symbols");
+            }
             self.slots.push(slot);
             worked.came.push(came);
         }
@@ -67,6 +100,18 @@ impl Shard {
         self.tell_lacks(&mut worked);
         worked.took = started.elapsed();
         worked
+    }
+
+    /// Goes on with the normalized ticks of symbols of which nothing is known here: their saved states were damaged.
+    fn take_normalized(&mut self, seen: &Seen) {
+        let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
+        for (its, name) in &seen.symbols {
+            let our = ours.get(&**name).filter(|our| self.normalizer.last_time(**our) == 0);
+            let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
+            if let Err(error) = self.normalizer.restore(*our, &saved) {
+                warn!(symbol = %name, error = format!("{error:#}"), "what was normalized of a symbol cannot be handed over");
+            }
+        }
     }
 
     /// Wherever the one before wanted a symbol and this one does not, or the other way round, there is nothing to go on
@@ -83,8 +128,9 @@ impl Shard {
 
     /// Hands over every detector.
     pub(super) fn leave(&mut self) -> Vec<Warmed> {
-        let slots = std::mem::take(&mut self.slots);
-        slots.into_iter().map(|slot| Warmed { slot, symbols: self.symbols.clone() }).collect()
+        let (symbols, normalizer) = (std::mem::take(&mut self.symbols), self.normalizer.clone());
+        let seen = Arc::new(Seen { symbols, normalizer });
+        std::mem::take(&mut self.slots).into_iter().map(|slot| Warmed { slot, seen: seen.clone() }).collect()
     }
 
     fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, Came) {
@@ -139,7 +185,7 @@ impl Shard {
             }
         }
         let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
-        let known = warmed.symbols.iter().filter(|(its, _)| instance.knows(*its));
+        let known = warmed.seen.symbols.iter().filter(|(its, _)| instance.knows(*its));
         let left: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(&**name)?, *its))).collect();
         // A cool-down is saved with a state: without one it would not outlive the process.
         let without = self.symbols.iter().filter(|(id, _)| !left.contains_key(id));

@@ -26,6 +26,7 @@ mod saved;
 mod server;
 mod service;
 mod shadow;
+mod states;
 mod support;
 mod swaps;
 mod terminal;

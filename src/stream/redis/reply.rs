@@ -214,7 +214,7 @@ impl Fields {
         let damaged = |what: &str| Integrity::Damaged(what.to_owned());
         let commits = checkpoint.totals.commits;
         if let Some(seal) = self.texts.get("seal") {
-            let mut words = seal.trim_start_matches('v').split(' ');
+            let mut words = seal.strip_prefix('v').unwrap_or_default().split(' ');
             let form = words.next().and_then(|form| form.parse::<u32>().ok());
             let (sum, sealed) = (words.next(), words.next().and_then(|commits| commits.parse::<u64>().ok()));
             match (form, sum, sealed) {
@@ -388,5 +388,99 @@ fn bytes(value: &Value) -> Option<&[u8]> {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.as_bytes()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Visit;
+
+    /// The fields of a checkpoint as a commit writes them.
+    fn written() -> BTreeMap<String, String> {
+        let visit = Visit { complete: vec![("a".into(), 1)], made_by: vec![("a".into(), 2)], ..Visit::default() };
+        let commit = Commit {
+            newest: EntryId { millis: 7, seq: 1 },
+            totals: Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() },
+            clock: Clock { time: 11, delay_ms: Some(-4), unstamped: 0 },
+            index: Some(21),
+            visit: Some(visit),
+            ..Commit::default()
+        };
+        let mut commands = Commands::default();
+        Checkpoint::write(&mut commands, "key", &commit, 4, 13);
+        let mut words = Replies::new(commands.get(0));
+        let count = words.array().unwrap();
+        let words: Vec<String> =
+            (0..count).map(|_| String::from_utf8(words.bulk().unwrap().to_vec()).unwrap()).collect();
+        words[2..].chunks_exact(2).map(|field| (field[0].clone(), field[1].clone())).collect()
+    }
+
+    fn read(fields: &BTreeMap<String, String>) -> Checkpoint {
+        let bulk = |text: &String| Value::BulkString(text.clone().into_bytes());
+        let value = Value::Map(fields.iter().map(|(name, value)| (bulk(name), bulk(value))).collect());
+        redis::from_redis_value(value).unwrap()
+    }
+
+    fn is_damaged(fields: &BTreeMap<String, String>) -> bool {
+        matches!(read(fields).integrity, Integrity::Damaged(_))
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let checkpoint = read(&written());
+        assert_eq!(checkpoint.integrity, Integrity::Sound);
+        assert_eq!((checkpoint.last, checkpoint.epoch), (Some(EntryId { millis: 7, seq: 1 }), 4));
+        assert_eq!(checkpoint.totals, Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() });
+        assert_eq!(checkpoint.clock, Clock { time: 11, delay_ms: Some(-4), unstamped: 0 });
+        assert_eq!((checkpoint.index, checkpoint.at_ms), (Some(21), 13));
+        assert_eq!(checkpoint.complete, Some(BTreeMap::from([("a".to_owned(), 1)])));
+        assert_eq!(checkpoint.made_by, BTreeMap::from([("a".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn whatever_is_changed_in_a_checkpoint_is_noticed() {
+        for name in written().keys().filter(|name| !["complete", "made_by", "commits"].contains(&name.as_str())) {
+            for other in ["8", "garbage"] {
+                let mut fields = written();
+                fields.insert(name.clone(), other.to_owned());
+                assert!(is_damaged(&fields), "{name} = {other}");
+            }
+        }
+        let mut fields = written();
+        fields.insert("complete".into(), "v2 0000000000000000 a=1".into());
+        let checkpoint = read(&fields);
+        assert_eq!(checkpoint.integrity, Integrity::Sound, "all that is to be done is to warm up");
+        assert_eq!((checkpoint.complete_is_damaged, checkpoint.complete), (true, Some(BTreeMap::new())));
+    }
+
+    #[test]
+    fn an_adoption_of_entries_breaks_no_seal() {
+        let mut fields = written();
+        fields.insert("entries".into(), "22".into());
+        fields.insert("lost".into(), "5".into());
+        assert_eq!(read(&fields).integrity, Integrity::Sound);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_release_is_known_as_such() {
+        let mut fields = written();
+        fields.insert("seal".into(), "v3 whatever".into());
+        assert_eq!(read(&fields).integrity, Integrity::Newer(3));
+        // An earlier release has gone on from here: it leaves the seal as it is.
+        let mut fields = written();
+        fields.insert("commits".into(), "10".into());
+        fields.insert("last".into(), "8-0".into());
+        assert_eq!(read(&fields).integrity, Integrity::Sound);
+        // It has begun.
+        fields.remove("seal");
+        fields.insert("complete".into(), "a=1".into());
+        let checkpoint = read(&fields);
+        assert_eq!(
+            (checkpoint.integrity, checkpoint.complete),
+            (Integrity::Sound, Some(BTreeMap::from([("a".into(), 1)])))
+        );
+        fields.remove("last");
+        assert!(is_damaged(&fields), "there were commits, and nobody knows up to where");
     }
 }
