@@ -46,6 +46,8 @@ pub enum Task {
     },
     /// Go on with these symbols where they were saved; answered.
     Restore(Vec<SavedSymbol>),
+    /// What was saved is gone from where it was: save all of it with the next visits; not answered.
+    SaveAnew,
     /// Go on with another generation; answered.
     Swap {
         /// Number of the swap, counted with the reads.
@@ -185,6 +187,10 @@ impl ShardHandle {
                         Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
                         Task::Restore(states) => shard.restore(states),
+                        Task::SaveAnew => {
+                            shard.memory.all_gone();
+                            continue;
+                        }
                         Task::Swap { read, generation, symbols, warmed } => {
                             shard.swap(read, &generation, symbols, warmed)
                         }

@@ -77,12 +77,14 @@ impl<S: Stream> Engine<S> {
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, StreamError> {
         self.ingest.reset(acquired.clock);
+        let saved = self.stream.saved().await?;
         let Some(last) = acquired.newest else {
-            // Nothing was ever worked: every chunk begins here.
+            // Nothing was ever worked, or nobody knows of it any more: every chunk begins here, without what is saved.
+            self.poison = saved.poison;
+            self.forgotten = saved.symbols.into_iter().map(|(name, _)| name).collect();
             self.visit(0..CHUNKS).await;
             return Ok(true);
         };
-        let saved = self.stream.saved().await?;
         let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let worked = acquired.totals.entries - acquired.totals.lost;

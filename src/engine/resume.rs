@@ -16,7 +16,7 @@ use crate::{
     normalize::Normalizer,
     position::Resume,
     retry::Retry,
-    shard::ShardHandle,
+    shard::{ShardHandle, Task},
     stats::Phase,
     stream::{Acquire, Acquired, Stream, StreamError, Whose},
 };
@@ -91,6 +91,9 @@ impl<S: Stream> Engine<S> {
                     "the server has lost all its data; going on with what this host knows"
                 );
                 self.pace.restart();
+                for shard in &self.shards {
+                    shard.submit(Task::SaveAnew).await;
+                }
                 self.visit(0..CHUNKS).await;
                 Ok(Ok(true))
             }

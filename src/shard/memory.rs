@@ -30,13 +30,16 @@ pub(super) struct Memory {
     changed: Vec<bool>,
     /// What was saved last, as of the last visit to the symbol's chunk.
     kept: Vec<Option<Arc<[u8]>>>,
+    /// Whether that is gone from where it was saved.
+    gone: Vec<bool>,
 }
 
 impl Memory {
     pub(super) fn new() -> Result<Self> {
         let packer = Packer::new().context("failed to start the compressor")?;
         let chunks = vec![Vec::new(); usize::from(CHUNKS)];
-        Ok(Self { packer, chunks, chunk_of: Vec::new(), changed: Vec::new(), kept: Vec::new() })
+        let (chunk_of, changed, kept, gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { packer, chunks, chunk_of, changed, kept, gone })
     }
 
     /// Takes note of the symbols that are about to change.
@@ -52,6 +55,12 @@ impl Memory {
     /// Every state is to be saved again.
     pub(super) fn all_changed(&mut self) {
         self.changed.fill(true);
+    }
+
+    /// What was saved is gone from there: every state is to be saved again, though it be the same.
+    pub(super) fn all_gone(&mut self) {
+        self.all_changed();
+        self.gone.fill(true);
     }
 
     /// The state of this symbol is to be saved again.
@@ -98,6 +107,7 @@ impl Memory {
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
         self.kept.resize(length, None);
+        self.gone.resize(length, false);
         self.chunk_of.resize(length, 0);
         self.chunk_of[id as usize] = chunk;
     }
@@ -129,7 +139,9 @@ impl Shard {
             };
             memory.changed[id as usize] = packed.is_none();
             let before = std::mem::replace(&mut memory.kept[id as usize], packed.clone());
-            worked.saved.extend(packed.filter(|packed| before.as_ref() != Some(packed)).map(|packed| (name, packed)));
+            let gone = std::mem::take(&mut memory.gone[id as usize]);
+            let differs = |packed: &Arc<[u8]>| gone || before.as_ref() != Some(packed);
+            worked.saved.extend(packed.filter(differs).map(|packed| (name, packed)));
         }
         chunks.for_each(|chunk| journal.mark(chunk));
         journal.trim(|chunk| !memory.symbols_of(chunk).is_empty());

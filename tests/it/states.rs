@@ -316,13 +316,14 @@ fn a_damaged_checkpoint_or_one_of_a_later_release_is_left_alone() {
     let (checkpoint, state): (BTreeMap<String, Vec<u8>>, _) =
         (market.redis.connect().hgetall(CHECKPOINT).unwrap(), market.state());
     let boundary = format!("c:{}", chunk_of("A"));
-    let cases: [(&str, &str, &[u8], &str); 6] = [
+    let cases: [(&str, &str, &[u8], &str); 7] = [
         (CHECKPOINT, "last", b"garbage", "is damaged"),
         (CHECKPOINT, "last", b"\xff\xfe", "is damaged"),
         (CHECKPOINT, "clock_time", b"17", "is damaged"),
         (CHECKPOINT, "entries", b"9", "is damaged"),
         (CHECKPOINT, "seal", b"v3 0 0", "written by a later release"),
         (STATE, &boundary, b"v3 whatever", "written by a later release"),
+        (STATE, "s:A", b"\x09 whatever", "written by a later release"),
     ];
     for (key, field, value, reason) in cases {
         market.set(key, field, value);
@@ -384,4 +385,37 @@ fn a_poisonous_entry_is_left_out_of_warm_ups_as_long_as_the_stream_holds_it() {
     market.feed("A", 1);
     market.drain();
     assert_eq!(market.seen("second", "A"), [5], "six entries, one of them poisonous");
+}
+
+/// The server lost all its data, and the host went on with what it knew: it saved the states that had changed since it
+/// last saved them, under boundaries that said that this was all. After the next start the others were unknown.
+#[test]
+fn all_is_saved_again_on_a_server_that_has_lost_everything() {
+    let mut market = Market::new(PROBE);
+    market.feed("A B", 3);
+    market.drain();
+    let mut host = market.run();
+    market.feed("B", 1);
+    market.wait_processed();
+    let _: () = redis::cmd("FLUSHALL").query(&mut market.redis.connect()).unwrap();
+    wait_for("the state is saved again", || market.state().contains_key("s:B").then_some(()));
+    host.kill();
+    market.feed("A B", 1);
+    market.drain();
+    assert_eq!((market.seen("probe", "A"), market.seen("probe", "B")), (vec![4], vec![5]));
+}
+
+/// Somebody deleted the checkpoint, and with it all that is known of what was processed. What was saved of symbols stayed,
+/// and was taken for the present state of those that had no tick until the next start.
+#[test]
+fn without_a_checkpoint_nothing_that_was_saved_comes_back() {
+    let mut market = Market::new(PROBE);
+    market.feed("A B", 3);
+    market.drain();
+    let _: () = market.redis.connect().del(CHECKPOINT).unwrap();
+    market.feed("A", 1);
+    market.drain();
+    market.feed("A B", 1);
+    market.drain();
+    assert_eq!((market.seen("probe", "A"), market.seen("probe", "B")), (vec![1, 2, 3, 1, 2], vec![1, 2, 3, 1]));
 }
