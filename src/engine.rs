@@ -10,13 +10,14 @@
 //! restores what was saved (`restore`), as the new process would that it now is.
 
 mod generations;
+mod reading;
 mod restore;
 mod resume;
 mod trial;
 mod warm;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -40,13 +41,13 @@ use crate::{
     ingest::Ingest,
     monitor::Role,
     plugin::{DetectorSpec, Generation, Reload},
-    position::{Position, Progress},
+    position::Position,
     rate::Rates,
     retry::Retry,
     shard::{ShardHandle, Tape, Task, Worked},
     sink::Sinks,
     stats::{Phase, Stats},
-    stream::{Clock, Commit, Delivered, Extent, From, Read, Stream, StreamError, Totals},
+    stream::{Clock, Commit, Delivered, From, Read, Stream, StreamError, Totals},
     wall::now_ms,
 };
 
@@ -101,6 +102,10 @@ pub struct Engine<S> {
     /// Poisonous entries, all of them.
     poison: Vec<EntryId>,
     tape: Option<Arc<dyn Tape>>,
+    /// Entries that are to be acknowledged only: a group that was set back has handed them out again.
+    repeated: BTreeSet<EntryId>,
+    /// Entries behind the newest one that other consumers held when it was last looked.
+    elsewhere: BTreeSet<EntryId>,
 }
 
 enum Ended {
@@ -154,6 +159,8 @@ impl<S: Stream> Engine<S> {
             passed: Vec::new(),
             poison: Vec::new(),
             tape: None,
+            repeated: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
         }
     }
 
@@ -290,37 +297,13 @@ impl<S: Stream> Engine<S> {
                 caught_up = false;
                 continue;
             }
-            let from = self.position.from();
-            let mut delivered = self.step(commit, Read { from, count }).await?;
+            let read = Read { from: self.position.from(), count };
+            let delivered = self.step(commit, read).await?;
             retry.reached();
             if count > 0 {
-                if let Some(extent) = delivered.extent.filter(|_| self.position.misses(&delivered, count)) {
-                    // When it was last looked, no other consumer was at work; what is missing may be in the hands of one.
-                    delivered.extent = Some(Extent { alone: self.stream.is_alone().await?, ..extent });
-                }
-                caught_up = self.note_read(&delivered, count);
-            }
-            let entries = delivered.entries;
-            match from {
-                From::New => self.fresh = entries,
-                From::Pending(_) if !entries.is_empty() => self.take_up(entries).await?,
-                From::Pending(_) if count > 0 => (self.trial.first, self.trial.careful) = (false, 0),
-                From::Pending(_) => {}
+                caught_up = self.take_delivered(delivered, read).await?;
             }
         }
-    }
-
-    /// Whether there is nothing more to read for now.
-    fn note_read(&mut self, delivered: &Delivered, count: usize) -> bool {
-        let after = self.position.last_read();
-        let Progress { caught_up, skipped } = self.position.read(delivered, count);
-        if skipped > 0 {
-            let before = delivered.entries.first().map_or_else(|| "the end".to_owned(), |id| id.to_string());
-            warn!(entries = skipped, %after, before, "entries were trimmed away before they were read");
-            self.totals.entries += skipped;
-            self.totals.lost += skipped;
-        }
-        caught_up
     }
 
     /// Nothing is between read and commit.
@@ -350,6 +333,7 @@ impl<S: Stream> Engine<S> {
                 if let Some(receipt) = &commit.receipt {
                     self.receipt_written(receipt);
                 }
+                self.repeated.retain(|id| !commit.repeated.contains(id));
                 if let Some(attempt) = commit.attempt {
                     self.trial.attempt = Some(attempt).filter(|attempt| *attempt != NO_ATTEMPT);
                 }
@@ -362,27 +346,13 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Takes over what dead consumers left; it is then read like our own pending entries.
-    async fn adopt(&mut self) -> Result<(), StreamError> {
-        let adopted = match self.stream.adopt().await {
-            Ok(adopted) => adopted,
-            Err(error) => {
-                // Some may be ours already. Nothing is in flight: reading from the start is safe.
-                self.position.reread_pending();
-                return Err(error);
-            }
-        };
-        tell_lost(&adopted.lost);
-        self.totals.entries += adopted.lost.len() as u64;
-        self.totals.lost += adopted.lost.len() as u64;
-        if adopted.entries > 0 {
-            self.position.reread_pending();
-        }
-        Ok(())
-    }
-
     async fn submit(&mut self, entries: Entries, recovered: bool) {
         self.reads += 1;
+        if !self.elsewhere.is_empty() {
+            for entry in entries.iter() {
+                self.elsewhere.remove(&entry.id);
+            }
+        }
         let mut routed = self.ingest.route(self.reads, &entries);
         tell_lost(&routed.lost);
         self.stats.unseen.fetch_add(routed.untimed, Relaxed);
@@ -472,6 +442,7 @@ impl<S: Stream> Engine<S> {
         if self.trial.attempt.is_some() && !recovering {
             commit.attempt = Some(NO_ATTEMPT);
         }
+        commit.repeated = self.repeated.iter().copied().collect();
         commit.receipt = self.receipt();
         commit.totals.commits += u64::from(commit.is_counted());
         commit

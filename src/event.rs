@@ -16,6 +16,14 @@ pub struct EntryId {
 impl EntryId {
     /// Sorts before every entry.
     pub const ZERO: Self = Self { millis: 0, seq: 0 };
+
+    /// The id right before this one; zero has none and stays.
+    pub fn before(self) -> Self {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Self { seq, ..self },
+            None => self.millis.checked_sub(1).map_or(Self::ZERO, |millis| Self { millis, seq: u64::MAX }),
+        }
+    }
 }
 
 impl fmt::Display for EntryId {

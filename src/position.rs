@@ -6,7 +6,7 @@
 
 use crate::{
     event::{Entries, EntryId},
-    stream::{Acquired, Commit, Delivered, Extent, From},
+    stream::{Acquired, Commit, CommitId, Delivered, From},
 };
 
 /// What an acquisition means for what the host has in hand.
@@ -14,8 +14,8 @@ use crate::{
 pub enum Resume {
     /// Nobody else has committed meanwhile: what is in flight goes on.
     Undisturbed,
-    /// The server has lost all that it knew, the entries that were read too, and nobody has committed
-    /// since: only this host knows, so what is in flight goes on. The states have to be saved again.
+    /// The entries that were read are gone from the server, and nobody has committed since: only this host knows
+    /// them, so what is in flight goes on. The states have to be saved again, since ids may begin again.
     Emptied,
     /// Another host has committed, or this is the first time: everything from what is saved.
     Afresh,
@@ -28,6 +28,8 @@ pub struct Progress {
     pub caught_up: bool,
     /// Entries that were trimmed away unread.
     pub skipped: u64,
+    /// So many of the first entries had been processed before: the group was set back.
+    pub repeated: usize,
 }
 
 /// Of one host in one partition.
@@ -35,8 +37,10 @@ pub struct Progress {
 pub struct Position {
     /// Under which the partition is ours; 0 before the first time.
     epoch: u64,
-    /// Number and epoch of the last commit that is known to have happened.
-    last_commit: (u64, u64),
+    /// Of the acquisition under which the partition is ours.
+    token: u64,
+    /// The last commit that is known to have happened.
+    last_commit: CommitId,
     /// A commit whose step failed: it may have happened.
     unsettled: Option<Commit>,
     /// Everything up to `newest` is known to the detectors, or set aside.
@@ -53,7 +57,8 @@ impl Default for Position {
     fn default() -> Self {
         Self {
             epoch: 0,
-            last_commit: (0, 0),
+            token: 0,
+            last_commit: CommitId::default(),
             unsettled: None,
             ready: false,
             from: From::Pending(EntryId::ZERO),
@@ -97,11 +102,12 @@ impl Position {
 
     /// The open commit, if this acquisition shows that it happened.
     ///
-    /// A commit is known by its number and the epoch it was made under: two hosts may count alike. The
-    /// current epoch tells nothing: an acquisition whose answer was lost has raised it too.
+    /// The epoch of this acquisition tells nothing: an acquisition whose answer was lost has raised it too.
     pub fn settle(&mut self, acquired: &Acquired) -> Option<Commit> {
-        let last = last_commit(acquired);
-        let happened = self.unsettled.take_if(|commit| (commit.totals.commits, self.epoch) == last)?;
+        let happened = self.unsettled.take_if(|commit| {
+            let Self { epoch, token, .. } = *self;
+            commit_id(commit, epoch, token) == acquired.last_commit
+        })?;
         self.committed(&happened);
         Some(happened)
     }
@@ -111,24 +117,25 @@ impl Position {
         self.unsettled.as_ref().map_or(&[], |commit| &commit.done)
     }
 
-    /// The partition is ours (again), and what was open is settled. `held`: every entry in hand is
-    /// pending under our name. If not, the group has gone back or was made anew, and hands them out again.
-    pub fn resume(&mut self, acquired: &Acquired, held: bool) -> Resume {
-        let last = last_commit(acquired);
-        let gone_back = !held || acquired.last_delivered < self.last_read;
-        let undisturbed = self.ready && last == self.last_commit && !gone_back;
-        // What is still there will be handed out again.
-        let emptied = self.ready && last == (0, 0) && acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
-        self.epoch = acquired.epoch;
-        if undisturbed {
-            // What is in flight lies before this point; an answer that was lost left its entries after it.
-            if self.from == From::New {
-                self.from = From::Pending(self.last_read);
-            }
+    /// The partition is ours (again), and what was open is settled. `forgotten`: the server does not know all of what is
+    /// in flight any more. Entries in flight that somebody else has acknowledged are not forgotten.
+    ///
+    /// Pending entries are read from the first on, also when nobody has committed meanwhile: an answer that was lost
+    /// leaves entries pending, and so does a standby that dies after it has adopted some. Whoever reads leaves out
+    /// what is in flight.
+    pub fn resume(&mut self, acquired: &Acquired, forgotten: bool) -> Resume {
+        let last = acquired.last_commit;
+        let ours = self.ready && last == self.last_commit;
+        // The group hands out again what is in flight here: it was made anew, or the server has gone back.
+        let gone_back = forgotten || acquired.last_delivered < self.last_read;
+        let gone = acquired.began_anew || acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
+        let emptied = self.ready && (ours || last == CommitId::default()) && gone;
+        (self.epoch, self.token) = (acquired.epoch, acquired.token);
+        self.from = From::Pending(EntryId::ZERO);
+        if ours && !gone_back && !acquired.began_anew {
             return Resume::Undisturbed;
         }
         self.last_commit = last;
-        self.from = From::Pending(EntryId::ZERO);
         if emptied {
             // Ids may begin again.
             (self.last_read, self.newest, self.index) = (EntryId::ZERO, EntryId::ZERO, None);
@@ -138,6 +145,9 @@ impl Position {
         self.ready = false;
         self.last_read = acquired.last_delivered;
         self.newest = acquired.newest.unwrap_or(acquired.last_delivered);
+        if acquired.began_anew {
+            (self.last_read, self.newest) = (EntryId::ZERO, EntryId::ZERO);
+        }
         self.index = acquired.index;
         Resume::Afresh
     }
@@ -160,7 +170,7 @@ impl Position {
     /// This commit has happened.
     pub fn committed(&mut self, commit: &Commit) {
         if commit.is_counted() {
-            self.last_commit = (commit.totals.commits, self.epoch);
+            self.last_commit = commit_id(commit, self.epoch, self.token);
         }
     }
 
@@ -176,29 +186,47 @@ impl Position {
             self.from = last.map_or(From::New, From::Pending);
         }
         let caught_up = was_at == From::New && entries.len() < count;
-        let (index, skipped) = match delivered.extent {
-            Some(extent) => self.count_along(extent, entries.len() as u64, caught_up),
-            None => (self.index, 0),
-        };
+        let repeated = self.repeated(was_at, delivered);
+        let (index, skipped) = self.count_along(delivered, repeated, caught_up);
         self.index = index;
-        Progress { caught_up, skipped }
+        Progress { caught_up, skipped, repeated }
+    }
+
+    /// How many of the first entries lie before what was processed: the group gives each entry once, in order, so it
+    /// was set back.
+    fn repeated(&self, from: From, delivered: &Delivered) -> usize {
+        let gives_again = from == From::New && delivered.newest.is_some();
+        let first = delivered.entries.first().filter(|first| gives_again && *first <= self.newest);
+        first.map_or(0, |_| delivered.entries.iter().take_while(|entry| entry.id <= self.newest).count())
+    }
+
+    /// Whether the stream was deleted and filled again: it has given out no id as high as that of an entry that was
+    /// read from it.
+    pub fn began_anew(&self, delivered: &Delivered) -> bool {
+        delivered.newest.is_some_and(|newest| newest < self.last_read)
     }
 
     /// Whether this read of at most `count` entries would show that some vanished. It may be that somebody else was
     /// given them.
     pub fn misses(&self, delivered: &Delivered, count: usize) -> bool {
-        let read = delivered.entries.len();
-        let caught_up = self.from == From::New && read < count;
-        delivered.extent.is_some_and(|extent| self.count_along(extent, read as u64, caught_up).1 > 0)
+        let caught_up = self.from == From::New && delivered.entries.len() < count;
+        self.count_along(delivered, self.repeated(self.from, delivered), caught_up).1 > 0
     }
 
     /// Compares what the server has counted with what came: how many entries there were up to this read, if that is
     /// known, and how many of them vanished before the group was given them.
-    fn count_along(&self, extent: Extent, read: u64, caught_up: bool) -> (Option<u64>, u64) {
+    fn count_along(&self, delivered: &Delivered, repeated: usize, caught_up: bool) -> (Option<u64>, u64) {
+        let Some(extent) = delivered.extent else { return (self.index, 0) };
         let before = self.index;
+        let read = (delivered.entries.len() - repeated) as u64;
+        // What somebody else was given is counted by the server, and may yet be adopted and counted here.
+        let to_the_end = extent.alone
+            || delivered
+                .newest
+                .is_none_or(|newest| delivered.entries.last().unwrap_or(self.newest).max(self.newest) >= newest);
         // What was removed was removed from the front. It is behind us, or it was never read.
         let mut index = before.map(|index| index.max(extent.removed));
-        if caught_up {
+        if caught_up && to_the_end {
             index = Some(extent.added.saturating_sub(read));
         } else if !extent.alone {
             index = None;
@@ -214,20 +242,24 @@ impl Position {
         self.from = From::Pending(EntryId::ZERO);
     }
 
+    /// Others hold entries, or did until now, perhaps some that lie between those that were read: how many there were up
+    /// to the newest is known once all is read.
+    pub fn count_anew(&mut self) {
+        self.index = None;
+    }
+
     /// These entries are about to be worked. Whether they are out of order: older than what was worked before.
     pub fn works(&mut self, entries: &Entries) -> bool {
         let out_of_order = entries.first().is_some_and(|first| first <= self.newest);
-        if !out_of_order {
-            self.index = self.index.map(|index| index + entries.len() as u64);
-        }
+        // Older ones lay in other hands while the newest was read, and may not have been counted then.
+        self.index = self.index.filter(|_| !out_of_order).map(|index| index + entries.len() as u64);
         self.newest = entries.last().map_or(self.newest, |last| last.max(self.newest));
         out_of_order
     }
 }
 
-/// Number and epoch of the last commit, as the server has them.
-fn last_commit(acquired: &Acquired) -> (u64, u64) {
-    (acquired.totals.commits, acquired.committed_under)
+fn commit_id(commit: &Commit, epoch: u64, token: u64) -> CommitId {
+    CommitId { number: commit.totals.commits, epoch, token, newest: commit.newest }
 }
 
 #[cfg(test)]

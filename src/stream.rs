@@ -56,6 +56,8 @@ pub struct Commit {
     pub dead_letters: Vec<DeadLetter>,
     /// Entries to acknowledge, in stream order.
     pub done: Vec<EntryId>,
+    /// Entries that had been processed before a group that was set back handed them out again: only acknowledged.
+    pub repeated: Vec<EntryId>,
     /// Ticks in these entries.
     pub ticks: u64,
     /// Totals including this commit.
@@ -81,7 +83,11 @@ pub struct Commit {
 impl Commit {
     /// Whether there is nothing to be written.
     pub fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.visit.is_none() && self.attempt.is_none() && self.receipt.is_none()
+        self.done.is_empty()
+            && self.repeated.is_empty()
+            && self.visit.is_none()
+            && self.attempt.is_none()
+            && self.receipt.is_none()
     }
 
     /// Whether it counts among [`Totals::commits`].
@@ -110,6 +116,22 @@ pub enum From {
     New,
 }
 
+/// What tells one commit from every other, whoever made it and whatever a failover made of the server.
+///
+/// Neither the number nor the epoch would do alone or together: two hosts may count alike, and a replica that is
+/// promoted before it has heard of an acquisition hands out that acquisition's epoch once more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitId {
+    /// Number of the commit; 0 when there was none.
+    pub number: u64,
+    /// The epoch it was made under.
+    pub epoch: u64,
+    /// The token of the acquisition that it was made under; 0 for a commit of a release without tokens.
+    pub token: u64,
+    /// The newest entry that had been processed.
+    pub newest: EntryId,
+}
+
 /// Which entries to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
@@ -136,6 +158,9 @@ pub struct Delivered {
     /// How the stream stood just before; `None` if the read was not of new entries, or the server does
     /// not tell.
     pub extent: Option<Extent>,
+    /// The newest id that the stream has given out; `None` if the read was not of new entries, or nobody else
+    /// adds to what is read.
+    pub newest: Option<EntryId>,
 }
 
 /// How much a stream has held.
@@ -154,10 +179,12 @@ pub struct Extent {
 pub struct Acquired {
     /// Raised at each acquisition and release; checked in every step.
     pub epoch: u64,
+    /// A number drawn at random for this acquisition, which no other one has.
+    pub token: u64,
     /// As of the last commit, whoever made it.
     pub totals: Totals,
-    /// Epoch under which the last commit was made; 0 when there was none.
-    pub committed_under: u64,
+    /// The last commit, whoever made it.
+    pub last_commit: CommitId,
     /// As of the last commit.
     pub clock: Clock,
     /// The newest entry that was worked; `None` when there was no commit.
@@ -169,6 +196,9 @@ pub struct Acquired {
     pub oldest: Option<EntryId>,
     /// The newest entry that the group was given.
     pub last_delivered: EntryId,
+    /// The stream was deleted and begins anew, with ids below those that were processed: nothing that was processed
+    /// is in it, and nothing that is in it was processed.
+    pub began_anew: bool,
     /// The pending entry that was tried last, and how often.
     pub attempt: Option<(EntryId, u64)>,
     /// Detectors whose states are all saved, with what must be the same to read them; `None` if no visit was ever made.
@@ -179,13 +209,26 @@ pub struct Acquired {
     pub rates: Rates,
 }
 
-/// What was taken over from other consumers of the group.
+/// What was taken over from other consumers of the group, and what is there to be processed afterwards.
 #[derive(Debug, Default)]
 pub struct Adopted {
-    /// Entries that are now pending under our own name.
+    /// Entries that were taken over.
     pub entries: usize,
+    /// Entries that are pending under our own name now, however they came there.
+    pub own_pending: u64,
+    /// Whether other consumers still take or hold entries.
+    pub others_hold: bool,
     /// Entries whose body was trimmed away; already counted in the kept totals.
     pub lost: Vec<EntryId>,
+}
+
+/// The consumers of the group.
+#[derive(Clone, Copy, Debug)]
+pub struct Consumers {
+    /// No consumer beside our own takes or holds entries.
+    pub alone: bool,
+    /// Entries that are pending under our own name.
+    pub own_pending: u64,
 }
 
 /// How an attempt to own a partition ended.
@@ -268,9 +311,16 @@ pub trait Stream: Send {
     /// Takes over what dead consumers of the group left pending.
     fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;
 
-    /// Whether no other consumer of the group takes entries, as of now.
-    fn is_alone(&mut self) -> impl Future<Output = Result<bool, StreamError>> + Send {
-        async { Ok(true) }
+    /// Who else takes entries of the group, as of now.
+    fn consumers(&mut self) -> impl Future<Output = Result<Consumers, StreamError>> + Send {
+        async { Ok(Consumers { alone: true, own_pending: 0 }) }
+    }
+
+    /// Moves a group that was set back forward again, to `last`, the newest entry that it was given; unless it
+    /// has moved meanwhile.
+    fn restore_group(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send {
+        let _ = last;
+        async { Ok(()) }
     }
 
     /// Returns when there may be entries after `last`, or after a while. Has no effect on the

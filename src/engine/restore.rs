@@ -85,14 +85,19 @@ impl<S: Stream> Engine<S> {
             self.visit(0..CHUNKS).await;
             return Ok(true);
         };
-        let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
-        let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let worked = acquired.totals.entries - acquired.totals.lost;
         let end = Boundary { newest: last, worked, clock: acquired.clock, at_ms: 0 };
+        if acquired.began_anew {
+            self.restore_without_history(saved, end).await;
+            return Ok(true);
+        }
+        let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
+        let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
         // A warm-up reads on from before every boundary: what the stream still holds must not be forgotten.
         let gone = |id: &EntryId| *id <= start.newest && acquired.oldest.is_none_or(|oldest| *id < oldest);
         self.passed = poison.iter().copied().filter(gone).collect();
+        self.elsewhere.clone_from(&left_out);
         left_out.extend(&poison);
         self.poison = poison;
         self.forgotten = forgotten;
@@ -108,11 +113,7 @@ impl<S: Stream> Engine<S> {
                 return Ok(false);
             }
             cursor = cursor.max(at);
-            for (shard, share) in self.shards.iter().zip(shares) {
-                share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
-                shard.submit(Task::Restore(share)).await;
-                progress.waiting += 1;
-            }
+            self.restore_shares(shares, &mut progress).await;
         }
         self.settle_replayed(0, &mut progress).await;
         self.ingest.reset_clock(acquired.clock);
@@ -185,6 +186,39 @@ impl<S: Stream> Engine<S> {
             );
         }
         !changed.is_empty()
+    }
+
+    /// The stream that the states are of is gone: they are taken as they are, and saved again as of the beginning of
+    /// the one that there is now. `end` is the last commit.
+    async fn restore_without_history(&mut self, saved: Saved, end: Boundary) {
+        self.passed.clone_from(&saved.poison);
+        (self.poison, self.elsewhere) = (Vec::new(), BTreeSet::new());
+        let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
+        self.forgotten = forgotten;
+        let shares = self.deal_out(stops.into_values().flatten().collect());
+        let mut progress = Progress::new(0, BTreeSet::new());
+        self.restore_shares(shares, &mut progress).await;
+        self.settle_replayed(0, &mut progress).await;
+        self.drop_misplaced(misplaced, damaged);
+        self.forget_damaged(progress.dropped);
+        let gap = end.worked.saturating_sub(start.worked);
+        self.totals.state_gap += gap;
+        if gap > 0 {
+            warn!(
+                event = "state_gap",
+                entries = gap,
+                "the stream was deleted before what detectors knew of its last entries was saved; continuing without them"
+            );
+        }
+        self.visit(0..CHUNKS).await;
+    }
+
+    async fn restore_shares(&mut self, shares: Vec<Vec<SavedSymbol>>, progress: &mut Progress) {
+        for (shard, share) in self.shards.iter().zip(shares) {
+            share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
+            shard.submit(Task::Restore(share)).await;
+            progress.waiting += 1;
+        }
     }
 
     /// Makes the symbols known, and divides them by shard.

@@ -1,6 +1,6 @@
 //! Becoming the owner, and going on: with what is in hand, or with what is saved.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use anyhow::{Result, bail};
 use tokio::sync::watch;
@@ -20,6 +20,9 @@ use crate::{
     stats::Phase,
     stream::{Acquire, Acquired, Stream, StreamError, Whose},
 };
+
+/// Entries looked at in one go, when some that are in flight are not pending.
+const HELD_PAGE: usize = 1000;
 
 impl<S: Stream> Engine<S> {
     /// Becomes the owner, however long it takes; `None` when told to stop.
@@ -73,23 +76,35 @@ impl<S: Stream> Engine<S> {
         if let Some(commit) = self.position.settle(acquired) {
             self.committed(&commit);
         }
-        let held = match self.holds_all().await {
-            Ok(held) => held,
+        let forgotten = match self.server_has_forgotten().await {
+            Ok(forgotten) => forgotten,
             Err(error) => return Ok(Err(error)),
         };
-        match self.position.resume(acquired, held) {
+        match self.position.resume(acquired, forgotten) {
             Resume::Undisturbed => {
                 // An adoption whose answer was lost has counted what it found trimmed away.
                 self.totals.entries = self.totals.entries.max(acquired.totals.entries);
                 self.totals.lost = self.totals.lost.max(acquired.totals.lost);
+                // A standby that died meanwhile may have marked one; the mark goes when all that is pending is processed.
+                self.trial.attempt = acquired.attempt;
                 Ok(Ok(true))
             }
             Resume::Emptied => {
-                error!(
-                    commits = self.totals.commits,
-                    entries_in_hand = self.in_flight,
-                    "the server has lost all its data; going on with what this host knows"
-                );
+                match acquired.began_anew {
+                    true => warn!(
+                        event = "stream_taken_up_anew",
+                        in_flight = self.in_flight,
+                        "the stream begins anew; continuing with what the detectors know"
+                    ),
+                    false => error!(
+                        event = "server_lost_everything",
+                        commits = self.totals.commits,
+                        in_flight = self.in_flight,
+                        "the server has lost all its data; going on with what this host knows"
+                    ),
+                }
+                self.repeated.clear();
+                self.elsewhere.clear();
                 self.pace.restart();
                 for shard in &self.shards {
                     shard.submit(Task::SaveAnew).await;
@@ -107,6 +122,9 @@ impl<S: Stream> Engine<S> {
                 }
                 self.flights.clear();
                 self.in_flight = 0;
+                // Those that the server knows to be processed are still to be acknowledged.
+                let processed = acquired.newest.filter(|_| !acquired.began_anew);
+                self.repeated.retain(|id| Some(*id) <= processed);
                 self.totals = acquired.totals;
                 self.rates = acquired.rates.clone();
                 // A recovery that did not come to its end ended the process: something in it may again.
@@ -126,13 +144,25 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Whether all that is in hand is still pending under our name.
-    async fn holds_all(&mut self) -> Result<bool, StreamError> {
+    /// Whether something that is in flight is neither pending nor in the stream: the server has gone back to a moment
+    /// before it was added. What is in the stream and not pending was acknowledged by somebody else.
+    async fn server_has_forgotten(&mut self) -> Result<bool, StreamError> {
         let in_flight = self.flights.iter().flat_map(Flight::ids);
-        let in_hand: Vec<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
-        let (Some(first), Some(last)) = (in_hand.iter().min(), in_hand.iter().max()) else { return Ok(true) };
-        let pending = self.stream.pending(*first, *last, Whose::Ours).await?;
-        Ok(in_hand.iter().all(|id| pending.contains(id)))
+        let mut missing: BTreeSet<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
+        let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else { return Ok(false) };
+        for id in self.stream.pending(first, last, Whose::Anybodys).await? {
+            missing.remove(&id);
+        }
+        let mut cursor = first.before();
+        while !missing.is_empty() {
+            let page = self.stream.history(cursor, last, HELD_PAGE).await?;
+            let Some(last) = page.last() else { break };
+            page.iter().for_each(|entry| {
+                missing.remove(&entry.id);
+            });
+            cursor = last;
+        }
+        Ok(!missing.is_empty())
     }
 
     /// Adds to the file what an earlier life had published but not written there.

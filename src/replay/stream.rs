@@ -283,7 +283,7 @@ impl Stream for ReplayStream {
     }
 
     async fn finish(&mut self) -> Result<Delivered, StreamError> {
-        Ok(Delivered { entries: std::mem::take(&mut self.read), extent: None })
+        Ok(Delivered { entries: std::mem::take(&mut self.read), ..Delivered::default() })
     }
 
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {

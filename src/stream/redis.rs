@@ -16,6 +16,7 @@ mod acquire;
 mod adopt;
 mod client;
 mod dead;
+mod group;
 mod history;
 mod keys;
 mod lease;
@@ -41,9 +42,10 @@ use tracing::error;
 
 use self::{
     acquire::key_types,
+    adopt::Others,
     client::address,
     lease::Lease,
-    reply::{Checkpoint, parse_extent, parse_read},
+    reply::{Acquisition, Checkpoint, parse_extent, parse_read},
     resp::{Commands, Item, Replies, Unexpected},
     wire::{Address, Wire, refused},
 };
@@ -61,7 +63,7 @@ pub use self::{
     reported::{AlertsReader, Kept, News, Reported, alerts_of},
     survey::{SavedState, Survey, Surveyor, survey},
 };
-use super::{Acquire, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose};
+use super::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError, Whose};
 use crate::{
     checkpoint::Saved,
     config::{AlertsConfig, DeadLettersConfig, StreamConfig},
@@ -107,7 +109,7 @@ struct Session {
     /// For the blocking read alone. A wait that is given up takes its connection along: behind a read that still
     /// blocks the next one would wait.
     waits: Option<MultiplexedConnection>,
-    epoch: u64,
+    owner: Acquisition,
 }
 
 /// What the answer to a step is about.
@@ -171,7 +173,7 @@ impl RedisStream {
     }
 
     /// Writes the transaction of a step, and what arms the next one.
-    fn write_step(&self, commands: &mut Commands, commit: &Commit, read: Read, epoch: u64) -> Begun {
+    fn write_step(&self, commands: &mut Commands, commit: &Commit, read: Read, owner: Acquisition) -> Begun {
         commands.clear();
         commands.words(&["MULTI"]);
         self.owed.iter().for_each(|publish| commands.push_packed(publish));
@@ -192,16 +194,16 @@ impl RedisStream {
             commands.end();
         }
         let publishes = commands.len() - 1;
-        if !commit.done.is_empty() {
+        if !commit.done.is_empty() || !commit.repeated.is_empty() {
             commands.arg("XACK").arg(&self.config.key).arg(&self.config.group);
-            for id in &commit.done {
+            for id in commit.done.iter().chain(&commit.repeated) {
                 commands.id(*id);
             }
             commands.end();
         }
         if commit.is_counted() {
             let at_ms = now_ms();
-            Checkpoint::write(commands, &self.keys.checkpoint, commit, epoch, at_ms);
+            Checkpoint::write(commands, &self.keys.checkpoint, commit, owner, at_ms);
             state::write(commands, &self.keys.state, commit, at_ms);
             state::write_poison(commands, &self.keys.state, &commit.poison);
         }
@@ -257,9 +259,9 @@ impl Stream for RedisStream {
     }
 
     async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
-        let epoch = open(&mut self.session)?.epoch;
+        let owner = open(&mut self.session)?.owner;
         let mut commands = std::mem::take(&mut self.commands);
-        self.begun = Some(self.write_step(&mut commands, commit, read, epoch));
+        self.begun = Some(self.write_step(&mut commands, commit, read, owner));
         self.commands = commands;
         open(&mut self.session)?.steps.send(&self.commands).await
     }
@@ -284,7 +286,7 @@ impl Stream for RedisStream {
             Item::Error(error) => return Err(refused(error)),
             _ => return Err(Unexpected("EXEC does not tell what it did").into()),
         };
-        let (mut delivered, mut newest) = (Delivered::default(), None);
+        let mut delivered = Delivered::default();
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         self.owed.clear();
         for result in 0..results {
@@ -297,7 +299,7 @@ impl Stream for RedisStream {
             } else if read.count > 0 && result + 1 == results {
                 delivered.entries = parse_read(&mut replies)?;
             } else if read.count > 0 && read.from == From::New && result + 2 == results {
-                (newest, delivered.extent) = parse_extent(&mut replies, self.alone)?;
+                (delivered.newest, delivered.extent) = parse_extent(&mut replies, self.alone)?;
             } else {
                 replies.skip()?;
             }
@@ -311,9 +313,9 @@ impl Stream for RedisStream {
         if let Some(error) = error {
             return Err(refused(error));
         }
-        check_epoch(&mut replies, session.epoch)?;
+        check_epoch(&mut replies, session.owner.epoch)?;
         if delivered.entries.len() < read.count {
-            self.given = newest.unwrap_or(self.given);
+            self.given = delivered.newest.unwrap_or(self.given);
         }
         Ok(delivered)
     }
@@ -334,9 +336,13 @@ impl Stream for RedisStream {
         self.adopt_all().await
     }
 
-    async fn is_alone(&mut self) -> Result<bool, StreamError> {
-        let dead = self.see_others().await?;
-        Ok(self.alone && dead.iter().all(|dead| dead.pending == 0))
+    async fn consumers(&mut self) -> Result<Consumers, StreamError> {
+        let Others { dead, own_pending } = self.see_others().await?;
+        Ok(Consumers { alone: self.alone && dead.iter().all(|dead| dead.pending == 0), own_pending })
+    }
+
+    async fn restore_group(&mut self, last: EntryId) -> Result<(), StreamError> {
+        self.set_forward(last).await
     }
 
     async fn wait(&mut self, last: EntryId) -> Result<(), StreamError> {
@@ -379,7 +385,7 @@ impl Stream for RedisStream {
     async fn release(&mut self) {
         self.lease.stop_renewing();
         if let Some(session) = &mut self.session {
-            self.lease.release(&mut session.asks, session.epoch).await;
+            self.lease.release(&mut session.asks, session.owner.epoch).await;
         }
         self.session = None;
     }

@@ -127,7 +127,7 @@ impl Stream for SimulatedStream {
     }
 
     async fn finish(&mut self) -> Result<Delivered, StreamError> {
-        Ok(Delivered { entries: std::mem::take(&mut self.read), extent: None })
+        Ok(Delivered { entries: std::mem::take(&mut self.read), ..Delivered::default() })
     }
 
     async fn saved(&mut self) -> Result<Saved, StreamError> {

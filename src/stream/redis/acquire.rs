@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use redis::{RedisResult, Value, aio::MultiplexedConnection, cmd};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Keys, RedisStream, Session, check_epoch, connect,
+    group::Group,
     lease::LeaseAnswer,
     query,
-    reply::{self, Checkpoint},
+    reply::{self, Acquisition, Checkpoint},
     resp::Commands,
     unavailable,
 };
@@ -40,33 +41,36 @@ impl RedisStream {
             );
         }
         self.settle_owed(&mut asks).await?;
-        let created = self.create_group(&mut asks, &checkpoint).await?;
-        let groups: Value = query(&mut asks, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
-        let last_delivered = reply::last_delivered(&groups, &self.config.group).unwrap_or_default();
+        let Group { created, began_anew, last_delivered } = self.find_group(&mut asks, &checkpoint, epoch).await?;
         let stream: Value = query(&mut asks, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        // A group that was set ahead of its stream has been given no more than there is.
+        let last_delivered = reply::newest(&stream).map_or(last_delivered, |newest| last_delivered.min(newest));
         let index = match (reply::extent(&stream, true), created) {
             (Some(Extent { removed, .. }), Some(Start::Earliest)) => Some(removed),
             (Some(Extent { added, .. }), Some(Start::Latest)) => Some(added),
+            _ if began_anew => None,
             _ => checkpoint.index,
         };
 
         let mut arm = Commands::default();
         self.arm(&mut arm);
         check_epoch(&mut steps.ask(&arm).await?, epoch)?;
-        self.session = Some(Session { steps, asks, waits: None, epoch });
+        let owner = Acquisition { epoch, token: rand::random() };
+        self.session = Some(Session { steps, asks, waits: None, owner });
         self.owned_before = true;
-        let Checkpoint {
-            last: newest, totals, epoch: committed_under, clock, attempt, complete, made_by, rates, ..
-        } = checkpoint;
+        let last_commit = checkpoint.commit_id();
+        let Checkpoint { last: newest, totals, clock, attempt, complete, made_by, rates, .. } = checkpoint;
         Ok(Acquire::Owned(Box::new(Acquired {
             epoch,
+            token: owner.token,
             totals,
-            committed_under,
+            last_commit,
             clock,
             newest,
             index,
             oldest: reply::oldest(&stream),
             last_delivered,
+            began_anew,
             attempt,
             complete,
             made_by,
@@ -102,52 +106,6 @@ impl RedisStream {
             )));
         }
         Ok(())
-    }
-
-    /// Makes the group, if there is none, where a host would; says where it begins.
-    ///
-    /// # Errors
-    /// What is wrong, and what to do.
-    pub(crate) async fn make_group(&self) -> Result<Option<Start>, StreamError> {
-        let mut connection =
-            connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await.map_err(unavailable)?;
-        let checkpoint = self.read_checkpoint(&mut connection).await?;
-        self.create_group(&mut connection, &checkpoint).await
-    }
-
-    /// Makes sure that there is a group; where it begins if it is new.
-    async fn create_group(
-        &self,
-        connection: &mut MultiplexedConnection,
-        checkpoint: &Checkpoint,
-    ) -> Result<Option<Start>, StreamError> {
-        // A group that vanished is created where its last commit was: earlier would repeat, later would
-        // skip. If the server has lost everything, what it has now came after that.
-        let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
-        let begin = match known {
-            Some(last) => Start::After(last),
-            None if self.owned_before => Start::Earliest,
-            None => self.config.start,
-        };
-        let start = match begin {
-            Start::Earliest => "0".to_owned(),
-            Start::Latest => "$".to_owned(),
-            Start::After(id) => id.to_string(),
-        };
-        let mut create = cmd("XGROUP");
-        create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
-        match create.query_async::<()>(connection).await {
-            Ok(()) if known.is_some() => {
-                warn!(group = %self.config.group, at = %start, "the group had vanished; created it again at the last commit");
-            }
-            Ok(()) => {
-                let StreamConfig { key, group, .. } = &self.config;
-                info!(%group, stream = %key, at = %start, "created the consumer group");
-            }
-            Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
-            Err(error) => return Err(unavailable(error)),
-        }
-        Ok(Some(begin))
     }
 }
 

@@ -78,11 +78,19 @@ pub(crate) async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> an
     remove.await.map_err(|error: RedisError| anyhow::anyhow!(explain(&error)))
 }
 
+/// What the consumers of the group hold.
+pub(super) struct Others {
+    /// Those beside our own that have been idle for long.
+    pub(super) dead: Vec<reply::Consumer>,
+    /// Entries that are pending under our own name.
+    pub(super) own_pending: u64,
+}
+
 impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
-        let dead = self.see_others().await?;
+        let Others { dead, .. } = self.see_others().await?;
         let session = open(&mut self.session)?;
-        let (config, keys, epoch) = (&self.config, &self.keys, session.epoch);
+        let (config, keys, epoch) = (&self.config, &self.keys, session.owner.epoch);
         let connection = &mut session.asks;
         let mut adopted = Adopted::default();
         for other in dead {
@@ -106,17 +114,23 @@ impl RedisStream {
                 info!(consumer = %other.name, entries, removed, "took over what a dead consumer left");
             }
         }
+        // Ours may hold more than was taken over: an adoption whose answer was lost, or a client that reads under our name.
+        let others = self.see_others().await?;
+        adopted.own_pending = others.own_pending;
+        adopted.others_hold = !self.alone || others.dead.iter().any(|dead| dead.pending > 0);
         Ok(adopted)
     }
 
-    /// Looks whether other consumers of the group are at work, and tells of each once. Returns those that are dead.
-    pub(super) async fn see_others(&mut self) -> Result<Vec<reply::Consumer>, StreamError> {
+    /// Looks whether other consumers of the group are at work, and tells of each once.
+    pub(super) async fn see_others(&mut self) -> Result<Others, StreamError> {
         let connection = &mut open(&mut self.session)?.asks;
         let config = &self.config;
         let consumers: Value =
             query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
-        let others = reply::consumers(&consumers).filter(|other| other.name != config.consumer);
-        let (dead, at_work): (Vec<_>, Vec<_>) = others.partition(|other| other.idle_ms >= config.claim_idle_ms);
+        let (own, others): (Vec<_>, Vec<_>) =
+            reply::consumers(&consumers).partition(|consumer| consumer.name == config.consumer);
+        let (dead, at_work): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|other| other.idle_ms >= config.claim_idle_ms);
         self.alone = at_work.is_empty();
         for other in at_work {
             if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
@@ -124,7 +138,7 @@ impl RedisStream {
                     "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
             }
         }
-        Ok(dead)
+        Ok(Others { dead, own_pending: own.first().map_or(0, |own| own.pending) })
     }
 }
 

@@ -21,15 +21,19 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {redis.call('INCR', KEYS[2]), '', 0}";
 
-/// KEYS lease, epoch; ARGV owner, ttl, epoch. An expired lease that nobody took is ours still.
+/// KEYS lease, epoch; ARGV owner, ttl, epoch. An expired lease that nobody took is ours still. One that another host
+/// holds is not, whatever the epoch: a replica that was promoted before it had heard of our acquisition gave our
+/// epoch to the other one as well.
 const RENEW: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+local holder = redis.call('GET', KEYS[1])
+if redis.call('GET', KEYS[2]) ~= ARGV[3] or (holder and holder ~= ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
-/// KEYS lease, epoch; ARGV epoch. A renewal that is still on its way finds another epoch, and does nothing.
+/// KEYS lease, epoch; ARGV owner, epoch. A renewal that is still on its way finds another epoch, and does nothing.
 const RELEASE: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+local holder = redis.call('GET', KEYS[1])
+if redis.call('GET', KEYS[2]) ~= ARGV[2] or (holder and holder ~= ARGV[1]) then return 0 end
 redis.call('INCR', KEYS[2])
 return redis.call('DEL', KEYS[1])";
 
@@ -130,7 +134,9 @@ impl Lease {
     pub(super) async fn release(&self, connection: &mut MultiplexedConnection, epoch: u64) {
         let script = Script::new(RELEASE);
         let mut release = script.key(&self.keys.lease);
-        if let Err(error) = release.key(&self.keys.epoch).arg(epoch).invoke_async::<u64>(connection).await {
+        if let Err(error) =
+            release.key(&self.keys.epoch).arg(&self.owner).arg(epoch).invoke_async::<u64>(connection).await
+        {
             debug!(%error, "the lease could not be released; it will run out");
         }
     }

@@ -16,8 +16,17 @@ use super::{
 use crate::{
     event::{Entries, EntryId, NotAnEntryId},
     rate::Rates,
-    stream::{Clock, Commit, Extent, StreamError, Totals},
+    stream::{Clock, Commit, CommitId, Extent, StreamError, Totals},
 };
+
+/// What commits are made under.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acquisition {
+    /// Its number, as the server counts.
+    pub(super) epoch: u64,
+    /// Drawn at random: a server that has gone back may count to the same number twice.
+    pub(super) token: u64,
+}
 
 /// The checkpoint hash: what was committed last.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +35,8 @@ pub(super) struct Checkpoint {
     pub(super) last: Option<EntryId>,
     /// Epoch under which that commit was made.
     pub(super) epoch: u64,
+    /// Token of the acquisition under which that commit was made; 0 if a release without tokens made it.
+    pub(super) token: u64,
     /// Totals as of that commit.
     pub(super) totals: Totals,
     /// Event time as of that commit.
@@ -62,10 +73,11 @@ pub(super) enum Integrity {
 
 /// What the seal of a checkpoint is about, in this order: all that every commit writes. `entries` and `lost` stand for
 /// themselves in neither, since the adoption of entries raises both; what was processed is their difference.
-const SEALED: [&str; 15] = [
+const SEALED: [&str; 16] = [
     "last",
     "rates",
     "epoch",
+    "token",
     "at_ms",
     "commits",
     "alerts",
@@ -83,7 +95,8 @@ const PROCESSED: &str = "processed";
 
 impl Checkpoint {
     /// The command that writes it.
-    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, epoch: u64, at_ms: u64) {
+    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: Acquisition, at_ms: u64) {
+        let Acquisition { epoch, token } = owner;
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let mut sum = Sum::default();
@@ -96,6 +109,7 @@ impl Checkpoint {
         field("rates", &commit.rates);
         let numbers = [
             ("epoch", epoch),
+            ("token", token),
             ("at_ms", at_ms),
             ("commits", commits),
             ("alerts", alerts),
@@ -123,6 +137,14 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// What tells the last commit from every other.
+    pub(super) fn commit_id(&self) -> CommitId {
+        let newest = self.last.unwrap_or_default();
+        CommitId { number: self.totals.commits, epoch: self.epoch, token: self.token, newest }
+    }
+}
+
 impl FromRedisValue for Checkpoint {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let raw: HashMap<Vec<u8>, Vec<u8>> = redis::from_redis_value(value)?;
@@ -133,6 +155,7 @@ impl FromRedisValue for Checkpoint {
         let mut checkpoint = Self {
             last: fields.read("last"),
             epoch: fields.number("epoch"),
+            token: fields.number("token"),
             totals: Totals {
                 commits: fields.number("commits"),
                 entries: fields.number("entries"),
@@ -316,6 +339,16 @@ pub(super) fn parse_extent(
     Ok((newest, extent.map(|(added, length)| Extent { added, removed: added.saturating_sub(length), alone })))
 }
 
+/// The newest id that the stream has given out, in the answer to `XINFO STREAM`.
+pub(super) fn newest(info: &Value) -> Option<EntryId> {
+    field(info, "last-generated-id").and_then(text)?.parse().ok()
+}
+
+/// The newest entry that is pending under any name, in the answer to `XPENDING` without a range.
+pub(super) fn newest_pending(summary: &Value) -> Option<EntryId> {
+    text(items(summary).get(2)?)?.parse().ok()
+}
+
 /// The oldest entry, in the answer to `XINFO STREAM`.
 pub(super) fn oldest(info: &Value) -> Option<EntryId> {
     items(field(info, "first-entry")?).first().and_then(text)?.parse().ok()
@@ -408,7 +441,7 @@ mod tests {
             ..Commit::default()
         };
         let mut commands = Commands::default();
-        Checkpoint::write(&mut commands, "key", &commit, 4, 13);
+        Checkpoint::write(&mut commands, "key", &commit, Acquisition { epoch: 4, token: 5 }, 13);
         let mut words = Replies::new(commands.get(0));
         let count = words.array().unwrap();
         let words: Vec<String> =
@@ -430,7 +463,7 @@ mod tests {
     fn a_checkpoint_comes_back_as_it_was() {
         let checkpoint = read(&written());
         assert_eq!(checkpoint.integrity, Integrity::Sound);
-        assert_eq!((checkpoint.last, checkpoint.epoch), (Some(EntryId { millis: 7, seq: 1 }), 4));
+        assert_eq!((checkpoint.last, checkpoint.epoch, checkpoint.token), (Some(EntryId { millis: 7, seq: 1 }), 4, 5));
         assert_eq!(checkpoint.totals, Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() });
         assert_eq!(checkpoint.clock, Clock { time: 11, delay_ms: Some(-4), unstamped: 0 });
         assert_eq!((checkpoint.index, checkpoint.at_ms), (Some(21), 13));
