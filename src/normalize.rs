@@ -41,7 +41,7 @@ pub struct NormalizeCounts {
 }
 
 /// Normalises the rows of one shard's symbols.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Normalizer {
     quotes: Quotes,
     volume: VolumeKind,

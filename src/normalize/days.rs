@@ -3,7 +3,7 @@
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 /// Numbers days in the session's time zone; asks the zone once a day, not once a tick.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Days {
     zone: TimeZone,
     /// Begin, end (ns) and number of the day asked for last.

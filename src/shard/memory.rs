@@ -68,6 +68,11 @@ impl Memory {
         self.changed[symbol as usize] = true;
     }
 
+    /// Whether there is a saved state of the symbol.
+    pub(super) fn has_saved(&self, symbol: u32) -> bool {
+        self.kept[symbol as usize].is_some()
+    }
+
     pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
         &self.chunks[usize::from(chunk)]
     }

@@ -106,7 +106,8 @@ impl Shard {
     fn take_normalized(&mut self, seen: &Seen) {
         let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
         for (its, name) in &seen.symbols {
-            let our = ours.get(&**name).filter(|our| self.normalizer.last_time(**our) == 0);
+            let is_unknown = |our: u32| !self.memory.has_saved(our) && self.normalizer.save(our).is_none();
+            let our = ours.get(&**name).filter(|our| is_unknown(**our));
             let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
             if let Err(error) = self.normalizer.restore(*our, &saved) {
                 warn!(symbol = %name, error = format!("{error:#}"), "what was normalized of a symbol cannot be handed over");
@@ -127,10 +128,10 @@ impl Shard {
     }
 
     /// Hands over every detector.
-    pub(super) fn leave(&mut self) -> Vec<Warmed> {
-        let (symbols, normalizer) = (std::mem::take(&mut self.symbols), self.normalizer.clone());
+    pub(super) fn leave(self) -> Vec<Warmed> {
+        let Self { symbols, normalizer, slots, .. } = self;
         let seen = Arc::new(Seen { symbols, normalizer });
-        std::mem::take(&mut self.slots).into_iter().map(|slot| Warmed { slot, seen: seen.clone() }).collect()
+        slots.into_iter().map(|slot| Warmed { slot, seen: seen.clone() }).collect()
     }
 
     fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, Came) {
