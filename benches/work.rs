@@ -296,7 +296,7 @@ impl Market {
             }
             for number in next..next + calls {
                 let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-                worker.work(Job { read: number as u64, symbols, batch: rows.batches[number].clone() });
+                worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: rows.batches[number].clone() });
             }
             next += calls;
         });
@@ -314,7 +314,7 @@ impl Market {
         let mut richest = (Vec::new(), 0);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let found = worker.work(Job { read: number as u64, symbols, batch: batch.clone() }).found;
+            let found = worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() }).found;
             if found.len() > richest.0.len() {
                 richest = (found, number);
             }
@@ -365,7 +365,8 @@ impl Market {
             }
             for (_, bytes) in instance.save(&[rows.symbols[0].0]).map_err(failed)? {
                 let detector = spec.name.clone();
-                detectors.push(DetectorState { detector, schema: spec.schema(), bytes, alerted: [0; 3] });
+                let (schema, alerted, alerted_apart) = (spec.schema(), [0; 3], [0; 3]);
+                detectors.push(DetectorState { detector, schema, bytes, alerted, alerted_apart });
             }
         }
         let state = SymbolState { normalizer: vec![7; 30], detectors };
@@ -483,7 +484,7 @@ fn copied(entries: &Entries) -> Entries {
 }
 
 fn job() -> Job {
-    Job { read: 1, symbols: Vec::new(), batch: Batch::new(0) }
+    Job { read: 1, arrived_ms: 0, symbols: Vec::new(), batch: Batch::new(0) }
 }
 
 fn again(found: &Found) -> Found {

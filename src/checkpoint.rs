@@ -13,7 +13,7 @@ mod pace;
 
 use std::io;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zstd::{
@@ -30,17 +30,23 @@ pub const CHUNKS: u16 = 256;
 /// The fastest level: states are mostly floats, which slower ones hardly make smaller.
 const COMPRESSION: i32 = 1;
 
-/// Form of a packed state.
-const FORM: u8 = 1;
+/// The form of a packed state before its header told the arrival: form, event time of the last tick, length when
+/// unpacked. It is read, and never written.
+const EVENT_TIME_FORM: u8 = 1;
+const EVENT_TIME_HEADER: usize = 1 + 8 + 4;
 
-/// Form, time of the last tick, length when unpacked.
-const HEADER: usize = 1 + 8 + 4;
+/// The form that is written: form, arrival of the last tick, length when unpacked, and a checksum of all these.
+const FORM: u8 = 2;
+const HEADER: usize = 1 + 8 + 4 + 4;
+
+/// Where the header's checksum begins.
+const CHECKED: usize = HEADER - 4;
 
 /// More than any sane state of a symbol; guards against a length that is garbage.
 const UNPACKED_MAX: usize = 256 << 20;
 
 /// Symbols without a tick for this long are not restored: options expire, and nothing may grow for ever.
-const FORGET_AFTER_NS: u64 = 30 * 86_400 * 1_000_000_000;
+const FORGET_AFTER_MS: u64 = 30 * 86_400 * 1000;
 
 /// The chunk of a symbol: the same in every release, on every machine.
 pub fn chunk_of(symbol: &str) -> u16 {
@@ -122,6 +128,9 @@ pub struct DetectorState {
     /// Event time of the last alert in each direction, ns; 0 when there was none. The host's own.
     #[serde(default)]
     pub alerted: [u64; 3],
+    /// The same of another alert, where event time has gone back.
+    #[serde(default)]
+    pub alerted_apart: [u64; 3],
 }
 
 /// Packs and unpacks states; keeps the compressor's tables.
@@ -142,15 +151,16 @@ impl Packer {
         Ok(Self { compressor, decompressor: Decompressor::new()? })
     }
 
-    /// Packs the state of a symbol whose last tick was at `time`, ns.
+    /// Packs the state of a symbol whose last tick arrived at `arrived_ms`, ms of an entry's id.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn pack(&mut self, time: u64, state: &SymbolState) -> Result<Vec<u8>> {
+    pub fn pack(&mut self, arrived_ms: u64, state: &SymbolState) -> Result<Vec<u8>> {
         let plain = rmp_serde::to_vec(state)?;
         let mut packed = vec![FORM];
-        packed.extend(time.to_le_bytes());
+        packed.extend(arrived_ms.to_le_bytes());
         packed.extend(u32::try_from(plain.len())?.to_le_bytes());
+        packed.extend(checksum(&packed));
         packed.extend(self.compressor.compress(&plain)?);
         Ok(packed)
     }
@@ -158,10 +168,16 @@ impl Packer {
     /// What [`Packer::pack`] was given.
     ///
     /// # Errors
-    /// When these bytes are not what it returned.
+    /// When these bytes are not what it, or an older release, returned.
     pub fn unpack(&mut self, packed: &[u8]) -> Result<SymbolState> {
-        let (header, compressed) = packed.split_at_checked(HEADER).context("it is cut off")?;
-        ensure!(header[0] == FORM, "it is of form {}, this release reads {FORM}", header[0]);
+        let form = *packed.first().context("it is empty")?;
+        let header = match form {
+            EVENT_TIME_FORM => EVENT_TIME_HEADER,
+            FORM => HEADER,
+            newer => bail!("it is of form {newer}, this release reads up to {FORM}"),
+        };
+        let (header, compressed) = packed.split_at_checked(header).context("it is cut off")?;
+        ensure!(form == EVENT_TIME_FORM || is_sound(header), "its header is damaged");
         let length = u32::from_le_bytes([header[9], header[10], header[11], header[12]]) as usize;
         ensure!(length <= UNPACKED_MAX, "it claims a length of {length} bytes");
         let plain = self.decompressor.decompress(compressed, length).context("it is damaged")?;
@@ -176,10 +192,28 @@ pub fn is_of_a_newer_form(packed: &[u8]) -> Option<u32> {
     packed.first().filter(|form| (FORM + 1..FORM + 16).contains(form)).map(|form| u32::from(*form))
 }
 
-/// Whether the last tick of a packed state is so old at `now` (both event time, ns) that it is not worth keeping.
-pub fn is_forgotten(packed: &[u8], now: u64) -> bool {
-    let time = packed.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-    time.saturating_add(FORGET_AFTER_NS) < now
+/// When the last tick of a packed state arrived, ms of an entry's id; `None` if an older release packed it, which
+/// did not say so, or if its header can't be believed.
+pub fn arrived_ms(packed: &[u8]) -> Option<u64> {
+    let header = packed.get(..HEADER).filter(|header| header[0] == FORM && is_sound(header))?;
+    Some(u64::from_le_bytes(header[1..9].try_into().ok()?))
+}
+
+/// Whether the last tick of a packed state arrived so long before `newest_ms`, when the newest entry did, that it is
+/// not worth keeping. Arrival and not event time decides: a feed may bring an old day after a tick of today, and
+/// each symbol of that day would be forgotten at once.
+pub fn is_forgotten(packed: &[u8], newest_ms: u64) -> bool {
+    // A sum could overflow if bytes are hostile; a difference can't.
+    arrived_ms(packed).is_some_and(|arrived| newest_ms.saturating_sub(arrived) > FORGET_AFTER_MS)
+}
+
+fn is_sound(header: &[u8]) -> bool {
+    header[CHECKED..] == checksum(&header[..CHECKED])
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    let digest = Sha256::digest(bytes);
+    [digest[0], digest[1], digest[2], digest[3]]
 }
 
 #[cfg(test)]
@@ -187,8 +221,9 @@ mod tests {
     use super::*;
 
     fn state() -> SymbolState {
-        let detector =
-            DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes: vec![7; 5000], alerted: [1, 2, 3] };
+        let (alerted, alerted_apart) = ([1, 2, 3], [0, 4, 0]);
+        let bytes = vec![7; 5000];
+        let detector = DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes, alerted, alerted_apart };
         SymbolState { normalizer: vec![1, 2, 3], detectors: vec![detector] }
     }
 
@@ -207,8 +242,7 @@ mod tests {
         for length in 0..packed.len() {
             assert!(packer.unpack(&packed[..length]).is_err(), "cut off at {length}");
         }
-        // All but the time, which is not needed to read the rest.
-        for at in (0..packed.len()).filter(|at| !(1..9).contains(at)) {
+        for at in 0..packed.len() {
             let mut damaged = packed.clone();
             damaged[at] ^= 0x41;
             assert!(packer.unpack(&damaged).is_err(), "damaged at {at}");
@@ -216,14 +250,33 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_without_ticks_for_a_month_is_forgotten() {
+    fn a_symbol_is_forgotten_a_month_after_its_last_tick_arrived() {
         let mut packer = Packer::new().unwrap();
-        let day = 86_400_000_000_000;
+        let day = 86_400_000;
         let packed = packer.pack(100 * day, &state()).unwrap();
+        assert_eq!(arrived_ms(&packed), Some(100 * day));
         assert!(!is_forgotten(&packed, 130 * day));
-        assert!(is_forgotten(&packed, 131 * day));
-        // Whatever time damaged bytes claim: found by fuzzing, which made a sum of it that went round.
-        assert!(!is_forgotten(&[0xff; 13], 131 * day));
+        assert!(is_forgotten(&packed, 130 * day + 1));
+        assert!(!is_forgotten(&packed, 5), "a server that has gone back");
+        assert!(is_forgotten(&packed, u64::MAX) && !is_forgotten(&packer.pack(u64::MAX, &state()).unwrap(), u64::MAX));
+        // A damaged time is no reason to forget: that the state can't be read is said when it is restored.
+        let mut damaged = packed;
+        damaged[3] ^= 1;
+        assert!(!is_forgotten(&damaged, u64::MAX) && !is_forgotten(&[0xff; 17], u64::MAX));
+    }
+
+    #[test]
+    fn what_an_older_release_packed_is_read_and_not_forgotten() {
+        let mut packer = Packer::new().unwrap();
+        let packed = packer.pack(5, &state()).unwrap();
+        // Form 1: event time where the arrival is now, and no checksum of the header.
+        let mut older = [&[EVENT_TIME_FORM], &7u64.to_le_bytes()[..], &packed[9..13], &packed[HEADER..]].concat();
+        assert_eq!(packer.unpack(&older).unwrap(), state());
+        assert_eq!(arrived_ms(&older), None);
+        assert!(!is_forgotten(&older, u64::MAX));
+        older[0] = FORM + 1;
+        let error = packer.unpack(&older).unwrap_err().to_string();
+        assert_eq!(error, "it is of form 3, this release reads up to 2");
     }
 
     #[test]

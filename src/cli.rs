@@ -37,9 +37,12 @@ use crate::{
     config::{self, Loaded},
     decode::Decoder,
     plugin::Loader,
-    service::LogFile,
+    service::{LogFile, LogQueue, LogTarget},
     stream::redis::RedisStream,
 };
+
+/// An end waits so long for the last lines of its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
 #[derive(Debug, Parser)]
@@ -127,20 +130,19 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         let load = || config::load(&self.config, std::env::vars());
         if let Command::Run(args) = &self.command
-            && (args.detached || args.log_file.is_some())
+            && !args.background
         {
-            return self.run_with_log_file(args, &load()?);
+            return self.run_host(args, &load()?);
         }
         self.start_log();
         match &self.command {
-            Command::Run(args) if args.background => background::start(&background::Start {
+            Command::Run(args) => background::start(&background::Start {
                 config_file: &self.config,
                 loaded: &load()?,
                 wait: Duration::from_secs(args.wait),
                 options: &self.options(),
                 variables: &[],
             }),
-            Command::Run(args) => run::run(args, &load()?, None, &[]),
             Command::Stop(args) => stop::run(args, &load()?),
             Command::Restart(args) => stop::restart(args, &self.config, &self.options()),
             Command::Feed(args) => {
@@ -176,11 +178,9 @@ impl Cli {
         }
     }
 
-    /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads;
-    /// that of a command which reports goes to stderr, beside its report.
+    /// The log of a command which reports goes to stderr, beside its report.
     fn start_log(&self) {
         let (runs, level) = match &self.command {
-            Command::Run(args) => (!args.background, if args.background { "warn" } else { "info" }),
             Command::Demo(args) => (!args.json, "info"),
             // It has the whole screen to itself.
             Command::Top(_) => (false, "off"),
@@ -192,20 +192,31 @@ impl Cli {
         }
     }
 
-    /// A run whose log is a file: in the background, or because it was asked for.
-    fn run_with_log_file(&self, args: &run::RunArgs, loaded: &Loaded) -> Result<ExitCode> {
+    /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads, or to a file: in
+    /// the background, or because that was asked for. A thread of its own writes it.
+    fn run_host(&self, args: &run::RunArgs, loaded: &Loaded) -> Result<ExitCode> {
         if args.detached {
             // The terminal may be closed. It fails where we lead a session already, which is as good.
             let _ = rustix::process::setsid();
         }
         let config = &loaded.config;
-        let file = args.log_file.clone().unwrap_or_else(|| loaded.resolve(&config.service.log_file));
-        let log = Arc::new(LogFile::open(&file, &config.service, &config.input.timezone)?);
-        if args.detached {
-            log.take_stderr();
-        }
-        self.log_to(BoxMakeWriter::new(log.clone()), false, "info");
-        run::run(args, loaded, Some(log), &self.options())
+        let in_background = args.detached.then(|| loaded.resolve(&config.service.log_file));
+        let target = match args.log_file.clone().or(in_background) {
+            Some(file) => {
+                let log = LogFile::open(&file, &config.service, &config.input.timezone)?;
+                if args.detached {
+                    log.take_stderr();
+                }
+                LogTarget::File(Arc::new(log))
+            }
+            None => LogTarget::Stdout,
+        };
+        let log = LogQueue::start(target)?;
+        let terminal = !log.is_file() && std::io::stdout().is_terminal();
+        self.log_to(BoxMakeWriter::new(log.clone()), terminal, "info");
+        let ended = run::run(args, loaded, &log, &self.options());
+        log.finish(LAST_LINES);
+        ended
     }
 
     /// Options as they were given, to start another process with.
@@ -240,7 +251,8 @@ impl Prepared {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
         let loader = Loader::start(loaded, decoder.column_names())?;
-        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
+        let has_shadows = loader.newest().detectors.iter().any(|spec| !spec.settings.shadow_of.is_empty());
+        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?.with_shadows(has_shadows);
         Ok(Self { decoder, loader, stream })
     }
 }

@@ -221,7 +221,7 @@ pub struct PluginsConfig {
     /// See `faults`, seconds.
     pub fault_window_s: u64,
     /// A detector that starts without a state of its own is first shown, without alerts, what the stream
-    /// holds of the last so many seconds; 0 = it starts cold.
+    /// holds of the so many seconds before its newest entry; 0 = it starts cold.
     pub rewarm_s: u64,
 }
 
@@ -261,7 +261,7 @@ impl Default for PluginsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertsConfig {
-    /// Redis Stream that alerts are added to, in the same step that acknowledges their ticks.
+    /// Redis Stream that alerts are added to, in the same step that acknowledges their ticks. Of one group only.
     pub stream: String,
     /// Alerts that the stream keeps, about; 0 = all.
     pub maxlen: usize,

@@ -51,6 +51,9 @@ use crate::{
     wall::now_ms,
 };
 
+/// A host that is told to stop, and can't commit what it has read, tries for so long.
+const STOP_TRIES_FOR: Duration = Duration::from_secs(10);
+
 /// How often to look whether another consumer of the group has died.
 const ADOPT_EVERY: Duration = Duration::from_secs(30);
 
@@ -174,9 +177,11 @@ impl<S: Stream> Engine<S> {
     /// Returns the group's totals, or `None` if the partition was never ours.
     ///
     /// # Errors
-    /// When the server can't be used as it is configured.
+    /// When the server can't be used as it is configured, or, after it was told to stop, what was read can't be
+    /// committed.
     pub async fn run(mut self, until: Until, mut stop: watch::Receiver<bool>) -> Result<Option<Totals>> {
         let mut retry = Retry::default();
+        let mut stopping_since: Option<Instant> = None;
         loop {
             let Some(acquired) = self.own(&mut stop, &mut retry).await? else {
                 if self.in_flight > 0 {
@@ -218,15 +223,34 @@ impl<S: Stream> Engine<S> {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
                     self.stats.monitor.is_now(Role::Connecting);
                     retry.after(&error);
-                    tokio::select! {
-                        () = self.stats.waiting(tokio::time::sleep(retry.pause())) => {}
-                        _ = stop.wait_for(|stop| *stop) => {}
+                    if *stop.borrow() && stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_TRIES_FOR {
+                        self.stream.release().await;
+                        bail!(
+                            "stopped, but what was read could not be committed ({error}); it is processed again at the next start"
+                        );
                     }
+                    self.pause(retry.pause(), &mut stop).await;
                 }
             }
         }
         self.shards.drain(..).for_each(ShardHandle::join);
         Ok((self.position.epoch() > 0).then_some(self.totals))
+    }
+
+    /// Waits for the next attempt; an order to stop ends that once.
+    async fn pause(&self, pause: Duration, stop: &mut watch::Receiver<bool>) {
+        let pause = self.stats.waiting(tokio::time::sleep(pause));
+        let stopping = *stop.borrow();
+        if stopping {
+            // To stop is no reason to try in a hurry.
+            pause.await;
+        } else {
+            tokio::select! {
+                // Both are cancel-safe.
+                () = pause => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
     }
 
     async fn work(
@@ -273,8 +297,9 @@ impl<S: Stream> Engine<S> {
                     continue;
                 }
                 if waiting && !stopping {
+                    let stats = self.stats.clone();
                     tokio::select! {
-                        () = self.wait_for_warming() => {}
+                        () = stats.waiting(self.wait_for_warming()) => {}
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
                     continue;

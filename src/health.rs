@@ -234,11 +234,25 @@ fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict,
         (Some(waited), None) => {
             (Verdict::Degraded, format!("no host is running, and work has waited for {}", seconds(waited)))
         }
+        _ if survey.began_anew => (
+            Verdict::Degraded,
+            "the stream was deleted and begins anew; the host takes it up from its beginning, or at its next start"
+                .into(),
+        ),
+        (_, Some(_)) if survey.left_behind.is_some() => {
+            let entry = survey.left_behind.as_deref().unwrap_or_default();
+            let cure = "they are being recovered; if this stays, another client reads under this name";
+            (Verdict::Degraded, format!("entries from {entry} on are pending under {ours} behind later ones: {cure}"))
+        }
         // Nothing is lost by it yet; but whoever asks in the morning must hear of it before the market opens.
         (None, None) => (Verdict::Degraded, "no host is running; everything that was added is worked".into()),
         (Some(_), Some(_)) if survey.behind_ms.is_some_and(|behind| behind > BEHIND_AFTER_MS) => {
             let behind = seconds(survey.behind_ms.unwrap_or(0));
             (Verdict::Degraded, format!("behind: the oldest waiting entry is {behind} old, work goes on"))
+        }
+        // Ids that are no times tell no age; then a host that commits nothing tells it.
+        (Some(waited), Some(_)) if waited > BEHIND_AFTER_MS => {
+            (Verdict::Degraded, format!("there is work, and nothing was committed for {}", seconds(waited)))
         }
         (Some(_), Some(_)) => (Verdict::Healthy, "working".into()),
         (None, Some(_)) => (Verdict::Healthy, "everything that was added is worked".into()),

@@ -27,6 +27,8 @@ const UNSTAMPED_MAX: u64 = 1000;
 pub struct Job {
     /// Number of the read.
     pub read: u64,
+    /// When the newest entry of the read arrived, ms of its id.
+    pub arrived_ms: u64,
     /// Symbols that this shard sees for the first time.
     pub symbols: Vec<(u32, Arc<str>)>,
     /// Its rows.
@@ -44,7 +46,7 @@ pub struct Routed {
     pub lost: Vec<EntryId>,
     /// Ticks in all jobs.
     pub ticks: usize,
-    /// Ticks left out: they have no time, and none can be estimated yet.
+    /// Ticks left out: they have no time, and none can be estimated, or not yet.
     pub untimed: u64,
 }
 
@@ -141,10 +143,16 @@ impl Ingest {
     /// Decodes and routes one read.
     pub fn route(&mut self, read: u64, entries: &Entries) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
-        if let Some(decoded) = &entries.decoded {
-            self.route_decoded(read, entries, decoded, &mut routed);
-            return routed;
+        match &entries.decoded {
+            Some(decoded) => self.route_decoded(read, entries, decoded, &mut routed),
+            None => self.route_undecoded(read, entries, &mut routed),
         }
+        let arrived_ms = entries.last().unwrap_or_default().millis;
+        routed.jobs.iter_mut().flatten().for_each(|job| job.arrived_ms = arrived_ms);
+        routed
+    }
+
+    fn route_undecoded(&mut self, read: u64, entries: &Entries, routed: &mut Routed) {
         let rows = self.room(entries.len());
         let Self { decoder, columns, symbols, clock, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
@@ -153,7 +161,7 @@ impl Ingest {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut place = Place { read, columns: *columns, rows, symbols, clock, routed: &mut routed };
+            let mut place = Place { read, columns: *columns, rows, symbols, clock, routed };
             let outcome = decoder.decode(entry, &mut |tick| {
                 place.tick(index, entry.id, Name::Text(&tick.symbol), tick.time, tick.price, &tick.columns);
             });
@@ -169,7 +177,6 @@ impl Ingest {
                 }
             }
         }
-        routed
     }
 
     /// Rows that each shard gets of so many ticks, if it gets its share of them; clock rows come on top.
@@ -246,25 +253,32 @@ impl Place<'_> {
 }
 
 fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut Job {
-    slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: Batch::with_capacity(columns, rows) })
+    let batch = || Batch::with_capacity(columns, rows);
+    slot.get_or_insert_with(|| Job { read, arrived_ms: 0, symbols: Vec::new(), batch: batch() })
 }
 
 /// The tick's own time, or else its arrival less the delay of the latest stamped tick, and whether it
 /// is such an estimate: in a feed of old ticks an arrival time would be years ahead of its neighbours.
 /// Before the first stamped tick there is nothing to go by, until so many have come without that
 /// the feed has no stamps at all, and arrival is the time.
+///
+/// An id may be any number, so an estimate may be no time in ns. Such a tick is left out like one that has no time yet:
+/// a dead letter would blame the tick, which is sound, and after an id near the end of all ids no entry can follow.
 fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<(u64, bool)> {
     if let Some(time) = stamped {
-        clock.delay_ms = Some(id.millis as i64 - (time / NANOS_PER_MILLI) as i64);
+        // A time in ns is far from the end of an i64 in ms, so this difference can't overflow.
+        let arrived_ms = i64::try_from(id.millis).unwrap_or(i64::MAX);
+        clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
         return Some((time, false));
     }
     if clock.delay_ms.is_none() {
-        clock.unstamped += 1;
+        clock.unstamped = clock.unstamped.saturating_add(1);
         if clock.unstamped > UNSTAMPED_MAX {
             clock.delay_ms = Some(0);
         }
     }
-    Some((id.millis.saturating_add_signed(-clock.delay_ms?) * NANOS_PER_MILLI, true))
+    let time_ms = id.millis.saturating_add_signed(clock.delay_ms?.saturating_neg());
+    Some((time_ms.checked_mul(NANOS_PER_MILLI)?, true))
 }
 
 impl Symbols {
@@ -360,6 +374,41 @@ mod tests {
         let routed = ingest.route(1, &read);
         assert_eq!((routed.untimed, routed.ticks), (1000, 1));
         assert_eq!(routed.jobs[0].as_ref().unwrap().batch.time[1], NOW * NANOS_PER_MILLI);
+    }
+
+    /// An id may be any pair of numbers. Its product with the ns of a ms overflowed: ticks came with times of
+    /// long ago, and a build that looks at overflows ended there.
+    #[test]
+    fn a_tick_whose_arrival_is_no_time_is_left_out_and_counted() {
+        let stamped = format!("symbol=A ltp=1 timestamp={THEN}");
+        for (before, hostile) in [(NOW, u64::MAX), (NOW, i64::MAX as u64 + 1), (5, u64::MAX), (0, 1 << 62)] {
+            let mut ingest = ingest(1);
+            let routed = ingest.route(1, &entries(&[(before, &stamped), (hostile, "symbol=A ltp=1")]));
+            let times = routed.jobs[0].as_ref().map_or(0, |job| job.batch.time.len() - 1);
+            // Before its arrival, a stamp is not believed.
+            assert_eq!(
+                (times, routed.untimed),
+                (usize::from(before == NOW), 1 + u64::from(before != NOW)),
+                "{hostile}"
+            );
+        }
+        // One that has a time of its own has it, and what follows is as far from it in arrival.
+        let mut ingest = ingest(1);
+        let routed = ingest.route(1, &entries(&[(u64::MAX, &stamped), (u64::MAX, "symbol=A ltp=1")]));
+        assert_eq!((routed.ticks, routed.untimed), (1, 1));
+        assert_eq!(routed.jobs[0].as_ref().unwrap().arrived_ms, u64::MAX);
+    }
+
+    #[test]
+    fn a_damaged_clock_never_overflows() {
+        for (delay_ms, unstamped) in [(Some(i64::MIN), 0), (Some(i64::MAX), 0), (None, u64::MAX)] {
+            for millis in [0, NOW, u64::MAX] {
+                let mut clock = Clock { time: u64::MAX, delay_ms, unstamped };
+                for stamped in [None, Some(0), Some(u64::MAX)] {
+                    let _ = resolve_time(&mut clock, EntryId { millis, seq: 0 }, stamped);
+                }
+            }
+        }
     }
 
     #[test]

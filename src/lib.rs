@@ -20,8 +20,8 @@
 //! `decode` and `normalize` (entries to ticks), `ingest` (ticks to shards), `plugin` and `shard`
 //! (ticks to detections), `commit` and `publish` (detections to alerts), `checkpoint` (what is
 //! remembered), `position` (what an acquisition means), `sink`, and `engine`, which joins them. Beside
-//! these `notify` (people are told of alerts), `recorded` (ticks in files), `replay` (the engine on
-//! them), and `service` (what a host in the background needs).
+//! these `jsonl` (alerts in a file) and `notify` (people are told of them), `recorded` (ticks in files),
+//! `replay` (the engine on them), and `service` (what a host in the background needs).
 
 pub mod checkpoint;
 pub mod cli;
@@ -33,6 +33,7 @@ pub mod engine;
 pub mod event;
 pub mod health;
 pub mod ingest;
+pub mod jsonl;
 mod kit;
 pub mod monitor;
 pub mod normalize;
@@ -40,6 +41,7 @@ pub mod notify;
 pub mod plugin;
 pub mod position;
 pub mod publish;
+pub mod pulse;
 pub mod rate;
 pub mod receipt;
 mod recorded;

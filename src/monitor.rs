@@ -15,7 +15,7 @@ use std::{
             Ordering::{self, Relaxed},
         },
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use self::{history::History, latency::Recent};
@@ -59,12 +59,9 @@ pub struct ShardLoad {
 /// Of one run; see the module.
 #[derive(Debug)]
 pub struct Monitor {
-    started: Instant,
     /// When the run began, ms since the Unix epoch.
     pub started_at_ms: u64,
     role: AtomicU8,
-    /// When the engine's loop last turned, ms since `started`.
-    turned_ms: AtomicU64,
     /// Arrival of the oldest entry in flight, ms since the Unix epoch; 0 = none is.
     oldest_ms: AtomicU64,
     /// Times that the partition became ours.
@@ -152,10 +149,8 @@ impl Default for Monitor {
     fn default() -> Self {
         let zero = AtomicU64::default;
         Self {
-            started: Instant::now(),
             started_at_ms: now_ms(),
             role: AtomicU8::new(Role::Connecting as u8),
-            turned_ms: zero(),
             oldest_ms: zero(),
             acquired: zero(),
             fenced: zero(),
@@ -182,9 +177,8 @@ impl Default for Monitor {
 
 /// What the engine tells.
 impl Monitor {
-    /// The engine's loop has turned; `oldest_ms` as in the field.
+    /// The engine's loop has come round; `oldest_ms` as in the field.
     pub fn turned(&self, oldest_ms: Option<u64>) {
-        self.turned_ms.store(self.started.elapsed().as_millis() as u64, Relaxed);
         self.oldest_ms.store(oldest_ms.unwrap_or(0), Relaxed);
     }
 
@@ -286,11 +280,6 @@ impl Monitor {
 
 /// What onlookers ask.
 impl Monitor {
-    /// Since the engine's loop last turned.
-    pub fn still_for(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.turned_ms.load(Relaxed)))
-    }
-
     /// What the host is now.
     pub fn role(&self) -> Role {
         match self.role.load(Relaxed) {

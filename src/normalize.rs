@@ -47,7 +47,18 @@ pub struct Normalizer {
     volume: VolumeKind,
     days: Days,
     /// By symbol id.
-    states: Vec<SymbolState>,
+    known: Vec<Known>,
+    /// Number of the batch that was normalised last.
+    batch: u64,
+}
+
+/// A symbol, and what it was like before the last batch that had a row of it.
+#[derive(Debug, Default)]
+struct Known {
+    state: SymbolState,
+    /// Number of that batch, and the price before it.
+    batch: u64,
+    price_before: Option<f64>,
 }
 
 /// What is remembered of a symbol.
@@ -70,22 +81,25 @@ impl Normalizer {
     /// When the time zone does not exist.
     pub fn new(config: &InputConfig) -> Result<Self> {
         let days = Days::new(time_zone(&config.timezone)?);
-        Ok(Self { quotes: config.quotes, volume: config.volume, days, states: Vec::new() })
+        Ok(Self { quotes: config.quotes, volume: config.volume, days, known: Vec::new(), batch: 0 })
     }
 
-    /// Price of a symbol as last shown to detectors, NaN when there was none.
-    pub fn last_price(&self, symbol: u32) -> f64 {
-        self.states.get(symbol as usize).and_then(|state| state.price).unwrap_or(f64::NAN)
-    }
-
-    /// Event time of a symbol's last tick, ns; 0 when it had none.
-    pub fn last_time(&self, symbol: u32) -> u64 {
-        self.states.get(symbol as usize).map_or(0, |state| state.time)
+    /// Price of a symbol as shown to detectors before the batch that was normalised last, NaN when there was none.
+    pub fn price_before(&self, symbol: u32) -> f64 {
+        let price = self.known.get(symbol as usize).and_then(|known| match known.batch == self.batch {
+            true => known.price_before,
+            false => known.state.price,
+        });
+        price.unwrap_or(f64::NAN)
     }
 
     /// What is remembered of a symbol, for [`Self::restore`]; `None` when it had no tick.
     pub fn save(&self, symbol: u32) -> Option<Vec<u8>> {
-        let state = self.states.get(symbol as usize).filter(|state| state.time > 0)?;
+        // Its time does not tell: where ids count, and no tick has a stamp, it may be 0.
+        let state = &self.known.get(symbol as usize)?.state;
+        if *state == SymbolState::default() {
+            return None;
+        }
         Some(rmp_serde::to_vec(state).expect("plain numbers are always written"))
     }
 
@@ -95,13 +109,14 @@ impl Normalizer {
     /// When these bytes are no saved symbol; then nothing has changed.
     pub fn restore(&mut self, symbol: u32, saved: &[u8]) -> Result<()> {
         let state = rmp_serde::from_slice(saved).context("this is no saved state of a symbol")?;
-        *self.state(symbol) = state;
+        self.known(symbol).state = state;
         Ok(())
     }
 
     /// Normalises every row in place, and takes out those without a price.
     pub fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
         let mut counts = NormalizeCounts::default();
+        self.batch += 1;
         for row in 0..batch.len() {
             if batch.symbol[row] != CLOCK {
                 let flags = self.settle(batch, row);
@@ -122,10 +137,15 @@ impl Normalizer {
     fn settle(&mut self, batch: &mut Batch, row: usize) -> u32 {
         let (quotes, kind) = (self.quotes, self.volume);
         let symbol = batch.symbol[row];
-        let before = self.state(symbol).time;
+        let this_batch = self.batch;
+        let known = self.known(symbol);
+        if known.batch != this_batch {
+            (known.batch, known.price_before) = (this_batch, known.state.price);
+        }
+        let before = known.state.time;
         let time = batch.time[row].max(before);
         let day = self.days.number(time);
-        let state = self.state(symbol);
+        let state = &mut self.known(symbol).state;
         let Batch { price, columns, .. } = batch;
         let mut flags = columns[column::FLAGS][row] as u32;
         if time > batch.time[row] {
@@ -168,12 +188,12 @@ impl Normalizer {
         flags
     }
 
-    fn state(&mut self, symbol: u32) -> &mut SymbolState {
+    fn known(&mut self, symbol: u32) -> &mut Known {
         let symbol = symbol as usize;
-        if self.states.len() <= symbol {
-            self.states.resize_with(symbol + 1, SymbolState::default);
+        if self.known.len() <= symbol {
+            self.known.resize_with(symbol + 1, Known::default);
         }
-        &mut self.states[symbol]
+        &mut self.known[symbol]
     }
 }
 

@@ -90,6 +90,11 @@ impl Position {
         self.newest
     }
 
+    /// The newest entry of the last commit that is known to have happened.
+    pub fn committed_newest(&self) -> EntryId {
+        self.last_commit.newest
+    }
+
     /// Entries ever added to the stream up to the newest, if that is known.
     pub fn index(&self) -> Option<u64> {
         self.index

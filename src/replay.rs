@@ -105,7 +105,7 @@ pub(crate) async fn replay(
     let decoder = Decoder::new(&config.input, root)?;
     let detectors = generation.detectors.clone();
     let silent = AlertsConfig { log: false, ..AlertsConfig::default() };
-    let sinks = Sinks::open(&silent, None)?;
+    let sinks = Sinks::new(&silent);
     let (started, stopped) = (Instant::now(), stop.subscribe());
     let reader = Reader::start(source, pace, batch, progress, stop.subscribe())?;
     let collected = Arc::<std::sync::Mutex<Collected>>::default();

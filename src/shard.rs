@@ -78,6 +78,9 @@ pub struct SavedSymbol {
     pub name: Arc<str>,
     /// As [`crate::checkpoint::Packer`] packs it.
     pub packed: Vec<u8>,
+    /// When the newest entry that was processed arrived, ms of its id: for a state that does not tell when its symbol's
+    /// last tick did.
+    pub newest_ms: u64,
 }
 
 /// What a shard made of a task.
@@ -311,7 +314,7 @@ fn resolve(
     use bindings::tickhound::detector::types::Direction as Guest;
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
-    let price = if on_clock { normalizer.last_price(found.symbol) } else { batch.price[row] };
+    let price = if on_clock { price_at(found.symbol, row, batch, normalizer) } else { batch.price[row] };
     Found {
         entry: batch.entry[row],
         detector,
@@ -327,4 +330,11 @@ fn resolve(
         },
         evidence: found.evidence,
     }
+}
+
+/// The price of a symbol when a clock row came: that of its last row before, or else the one before this batch. How
+/// ticks are cut into batches must not show in an alert.
+fn price_at(symbol: u32, clock_row: usize, batch: &Batch, normalizer: &Normalizer) -> f64 {
+    let before = batch.symbol[..clock_row].iter().rposition(|other| *other == symbol);
+    before.map_or_else(|| normalizer.price_before(symbol), |row| batch.price[row])
 }

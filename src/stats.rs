@@ -11,7 +11,8 @@ use std::{
 
 use tracing::info;
 
-use crate::monitor::Monitor;
+use crate::{monitor::Monitor, pulse::Pulse};
+
 /// How often a wait that ends by itself shows that the loop behind it lives.
 const TURN_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,8 +54,8 @@ pub struct Stats {
     pub lag_ms: AtomicU64,
     /// The rest, for onlookers.
     pub monitor: Monitor,
-    /// How often the engine's loop has come round. It stands still when the engine is stuck, and only then.
-    pub turns: AtomicU64,
+    /// Whether the engine's loop comes round.
+    pub pulse: Pulse,
     phase: AtomicU8,
 }
 
@@ -74,7 +75,7 @@ impl Stats {
 
     /// The engine's loop has come round.
     pub fn turn(&self) {
-        self.turns.fetch_add(1, Relaxed);
+        self.pulse.turn();
     }
 
     /// Waits for what ends by itself, such as an answer with a time-out. To wait is not to be stuck.

@@ -316,8 +316,8 @@ pub trait Stream: Send {
         async { Ok(Consumers { alone: true, own_pending: 0 }) }
     }
 
-    /// Moves a group that was set back forward again, to `last`, the newest entry that it was given; unless it
-    /// has moved meanwhile.
+    /// Moves a group that was set back forward again, to `last`, the newest entry that was processed and committed;
+    /// unless it has moved meanwhile.
     fn restore_group(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send {
         let _ = last;
         async { Ok(()) }
@@ -326,10 +326,6 @@ pub trait Stream: Send {
     /// Returns when there may be entries after `last`, or after a while. Has no effect on the
     /// partition, so it may be dropped at any time.
     fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;
-
-    /// Alerts that were published after the one of this id, oldest first, as JSON lines; none when
-    /// the alerts stream does not hold it any more.
-    fn alerts_after(&mut self, id: &str) -> impl Future<Output = Result<Vec<String>, StreamError>> + Send;
 
     /// Gives up ownership so that a stand-by need not wait. Best effort.
     fn release(&mut self) -> impl Future<Output = ()> + Send;

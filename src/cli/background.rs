@@ -7,6 +7,7 @@ use std::{
     env, fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Loaded,
+    config::{Config, Loaded},
     health::{Report, Verdict, seconds},
     service::{FAILED, Found, LogFile, PidFile},
     stream::owner::Owner,
@@ -37,6 +38,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// For a host that did not get to work, to give back what it holds.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
+
+/// While it waits for the same thing, it says so this often.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// A server that has not answered by then is worth a word.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// How a host is to be started.
 pub(super) struct Start<'a> {
@@ -127,6 +134,48 @@ fn spawn(start: &Start<'_>, log_file: &Path) -> Result<(Started, Lines<BufReader
     Ok((started, BufReader::new(words).lines()))
 }
 
+/// What is still missing, and when that was said last.
+struct Waiting {
+    longest: Duration,
+    missing: String,
+    /// Whether that is what the server says.
+    is_answered: bool,
+    told: Option<(String, Duration)>,
+}
+
+impl Waiting {
+    fn new(config: &Config, longest: Duration) -> Self {
+        let missing = format!("an answer of redis at {}", config.stream.address());
+        Self { longest, missing, is_answered: false, told: None }
+    }
+
+    fn is_for(&mut self, missing: String) {
+        (self.missing, self.is_answered) = (missing, true);
+    }
+
+    /// Says on stderr what is waited for, when that is another thing, and now and then; `passed` since the start.
+    fn tell(&mut self, passed: Duration) {
+        let (seconds, longest) = (passed.as_secs(), self.longest.as_secs());
+        match &self.told {
+            Some((told, at)) if *told == self.missing && passed < *at + TELL_EVERY => return,
+            Some((told, _)) if *told == self.missing => {
+                eprintln!("still waiting for {} ({seconds} s of {longest} s)", self.missing);
+            }
+            None if passed < FIRST_ANSWER && !self.is_answered => return,
+            _ => eprintln!("waiting for {}", self.missing),
+        }
+        self.told = Some((self.missing.clone(), passed));
+    }
+}
+
+/// How the partition is doing, a while from now.
+fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = Report> + '_>> {
+    Box::pin(async move {
+        tokio::time::sleep(pause).await;
+        Report::ask(config).await
+    })
+}
+
 impl Started {
     /// What there is to say when it works; an error tells why it does not.
     async fn wait_until_it_works(
@@ -136,10 +185,12 @@ impl Started {
     ) -> Result<String> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let (mut shown, mut open) = (String::new(), true);
-        let mut look_at = tokio::time::Instant::now();
+        let config = &start.loaded.config;
+        let mut asking = ask_after(config, Duration::ZERO);
+        let (mut waiting, mut open) = (Waiting::new(config, start.wait), true);
         loop {
             tokio::select! {
+                // All are cancel-safe; what is asked goes on.
                 line = words.next_line(), if open => {
                     match line {
                         Ok(Some(line)) => self.heard(&line),
@@ -147,7 +198,14 @@ impl Started {
                     }
                     continue;
                 }
-                () = tokio::time::sleep_until(look_at) => {}
+                report = &mut asking => {
+                    match self.judge(start, &report) {
+                        Ok(what) => return Ok(what),
+                        Err(missing) => waiting.is_for(missing),
+                    }
+                    asking = ask_after(config, LOOK_EVERY);
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
                 _ = interrupt.recv() => bail!("interrupted"),
                 _ = terminate.recv() => bail!("interrupted"),
             }
@@ -161,18 +219,10 @@ impl Started {
                     None => bail!("the process has ended by itself: {status}"),
                 }
             }
-            let missing = match self.judge(start, &Report::ask(&start.loaded.config).await) {
-                Ok(what) => return Ok(what),
-                Err(missing) => missing,
-            };
             if self.at.elapsed() >= start.wait {
-                bail!("after {} s (--wait) it still waits for {missing}", start.wait.as_secs());
+                bail!("after {} s (--wait) it still waits for {}", start.wait.as_secs(), waiting.missing);
             }
-            if shown != missing {
-                println!("waiting for {missing}");
-                shown = missing;
-            }
-            look_at = tokio::time::Instant::now() + LOOK_EVERY;
+            waiting.tell(self.at.elapsed());
         }
     }
 

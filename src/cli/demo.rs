@@ -58,8 +58,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
-    let engine =
-        Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::open(&alerts, None)?, stats.clone());
+    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::new(&alerts), stats.clone());
     info!(
         symbols = args.symbols,
         workers = config.engine.worker_count(),
@@ -68,7 +67,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     );
     let started = Instant::now();
     super::runtime()?.block_on(async {
-        let stop = super::run::stop_on_signal()?;
+        let stop = super::run::stop_on_signal(None)?;
         let stopped = stop.subscribe();
         let seconds = args.seconds;
         tokio::spawn(async move {

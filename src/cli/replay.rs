@@ -144,7 +144,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
     let sweep = Sweep::parse(&args.sweep, &mut loaded)?;
     let plugins = Runtime::new(author::cache(&loaded).as_deref())?;
     let runtime = super::runtime()?;
-    let stop = runtime.block_on(async { super::run::stop_on_signal() })?;
+    let stop = runtime.block_on(async { super::run::stop_on_signal(None) })?;
     let outputs: Vec<Output> = args.out.iter().map(|file| Output::create(file)).collect::<Result<_>>()?;
     let rule = Rule { k: args.outcome_atr, within: Duration::from_secs_f64(args.outcome_minutes * 60.0) };
     let is_quiet = args.out.iter().any(|file| file == Path::new("-"));

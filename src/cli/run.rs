@@ -1,8 +1,14 @@
 //! `tickhound run`: works the stream until told to stop.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{signal::unix, sync::watch};
 use tracing::{info, warn};
 
@@ -10,19 +16,34 @@ use super::Prepared;
 use crate::{
     config::Loaded,
     engine::{Engine, Until},
+    jsonl::{Finished, JsonLines},
     notify::Notifier,
     plugin::watch::watch,
+    pulse::Pulse,
     server::{Served, Server},
-    service::{LogFile, PidFile, Supervisor},
+    service::{LogQueue, PidFile, Supervisor},
     sink::Sinks,
     stats::{self, Stats},
+    stream::Totals,
 };
+
+/// A host that was told to stop, and does not move for so long, is ended. Above all waits that its end consists of, and
+/// below what supervisors allow (30 s).
+const STUCK_AFTER: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether the host still moves.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The last words of a process that ends at once may take so long to be written.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tickhound run\n  tickhound run --drain        # work off all that is there, then exit 0\n  \
                   tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
-                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once.\n\n\
+                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
+                  (130). What can't be committed for 10 s, or a host that does not move for 15 s, ends with 1: what was read is\n\
+                  processed again at the next start. So is --drain if alerts.jsonl could not be completed.\n\n\
                   --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
                   stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
 )]
@@ -44,8 +65,8 @@ pub(super) struct RunArgs {
     pub(super) detached: bool,
 }
 
-/// `log`: where the log goes, if that is a file. `options` are kept for `restart`.
-pub(super) fn run(args: &RunArgs, loaded: &Loaded, log: Option<Arc<LogFile>>, options: &[String]) -> Result<ExitCode> {
+/// `options` are kept for `restart`.
+pub(super) fn run(args: &RunArgs, loaded: &Loaded, log: &Arc<LogQueue>, options: &[String]) -> Result<ExitCode> {
     let supervisor = Supervisor::of(args.detached);
     let worked = work(args, loaded, log, options, supervisor);
     if let Err(error) = &worked {
@@ -57,30 +78,31 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded, log: Option<Arc<LogFile>>, op
 fn work(
     args: &RunArgs,
     loaded: &Loaded,
-    log: Option<Arc<LogFile>>,
+    log: &Arc<LogQueue>,
     options: &[String],
     supervisor: Supervisor,
 ) -> Result<ExitCode> {
     let config = &loaded.config;
     let runtime = super::runtime()?;
+    let stats = Arc::new(Stats::default());
     // Before anything that takes time: a signal that comes while plugins load must not be lost.
-    let stop = runtime.block_on(async { stop_on_signal() })?;
-    if let Some(log) = log {
-        runtime.block_on(async { reopen_on_signal(log) })?;
+    let stop = runtime.block_on(async { stop_on_signal(Some(log.clone())) })?;
+    end_if_stuck(stop.subscribe(), stats.pulse.clone(), log.clone())?;
+    if log.is_file() {
+        runtime.block_on(async { reopen_on_signal(log.clone()) })?;
     }
     let _held = match args.detached {
         true => Some(runtime.block_on(PidFile::hold(&loaded.resolve(&config.service.pid_file), options))?),
         false => None,
     };
     let Prepared { decoder, loader, stream } = Prepared::load(loaded)?;
-    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
-    let sinks = Sinks::open(&config.alerts, jsonl.as_deref())?;
-    let stats = Arc::new(Stats::default());
+    let stream = stream.with_pulse(stats.pulse.clone());
+    let newest = loader.newest().clone();
     info!(
         stream = %config.stream.key,
         group = %config.stream.group,
         workers = config.engine.worker_count(),
-        detectors = loader.newest().detectors.len(),
+        detectors = newest.detectors.len(),
         "starting"
     );
     let served =
@@ -88,10 +110,12 @@ fn work(
     let _server = Server::start(&config.server, served)?;
     let reloads = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded)?;
+    let lines = JsonLines::start(&config.stream, &newest.alerts)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
-    let engine = Engine::new(stream, config, reloads, decoder, sinks, stats.clone());
+    runtime.spawn(lines.clone().follow(reloads.clone()));
+    let engine = Engine::new(stream, config, reloads, decoder, Sinks::new(&newest.alerts), stats.clone());
     let until = if args.drain { Until::Drained } else { Until::Stopped };
-    let totals = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {
             tokio::spawn(supervisor.attend(stats.clone(), stop.subscribe()));
         }
@@ -99,10 +123,31 @@ fn work(
             tokio::spawn(stats::report(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
         engine.run(until, stop.subscribe()).await
-    })?;
-    notifier.finish(totals.is_some());
+    });
+    let finished = finish(&lines, &notifier, ended.as_ref().is_ok_and(Option::is_some));
+    let totals = ended?;
     // Once more: it may have been quicker than the task.
     supervisor.tell_stopping();
+    tell_totals(&stats, totals);
+    match finished {
+        Finished::Incomplete(reason) if args.drain => bail!(
+            "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
+            config.alerts.jsonl.display()
+        ),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
+fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool) -> Finished {
+    thread::scope(|scope| {
+        let lines = scope.spawn(|| lines.finish());
+        notifier.finish(owned);
+        lines.join().unwrap_or_else(|_| Finished::Incomplete("its thread has panicked".into()))
+    })
+}
+
+fn tell_totals(stats: &Stats, totals: Option<Totals>) {
     stats.tell();
     if let Some(totals) = totals {
         info!(
@@ -114,11 +159,10 @@ fn work(
             "totals of the group"
         );
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Becomes true at the first SIGTERM or SIGINT; the second ends the process.
-pub(super) fn stop_on_signal() -> Result<watch::Sender<bool>> {
+pub(super) fn stop_on_signal(log: Option<Arc<LogQueue>>) -> Result<watch::Sender<bool>> {
     let stop = watch::Sender::new(false);
     let listen = |kind| unix::signal(kind).context("failed to listen for signals");
     let (mut terminate, mut interrupt) =
@@ -127,11 +171,15 @@ pub(super) fn stop_on_signal() -> Result<watch::Sender<bool>> {
     tokio::spawn(async move {
         loop {
             tokio::select! {
+                // Both are cancel-safe.
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             if told.send_replace(true) {
-                warn!("second signal: exiting at once; what was read is worked again at the next start");
+                warn!("second signal: exiting at once; what was read is processed again at the next start");
+                if let Some(log) = &log {
+                    log.finish(LAST_WORDS);
+                }
                 std::process::exit(130);
             }
             info!("stopping: finishing what was read");
@@ -140,8 +188,44 @@ pub(super) fn stop_on_signal() -> Result<watch::Sender<bool>> {
     Ok(stop)
 }
 
+/// Ends the process when it was told to stop and does not move any more. On a thread of its own, as what is stuck
+/// may be any other.
+fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.context("failed to start a runtime")?;
+    let watch = async move {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            return;
+        }
+        let since = Instant::now();
+        while pulse.still_for().min(since.elapsed()) < STUCK_AFTER {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let seconds = STUCK_AFTER.as_secs();
+        let what = format!(
+            "told to stop, the host has not moved for {seconds} s and ends now; what was read and not committed is processed \
+             again at the next start"
+        );
+        warn!(event = "stop_gave_up", "{what}");
+        log.finish(LAST_WORDS);
+        // Stderr may be what is stuck.
+        let (said, is_said) = mpsc::channel::<()>();
+        let _ = thread::Builder::new().spawn(move || {
+            eprintln!("error: {what}");
+            drop(said);
+        });
+        let _ = is_said.recv_timeout(LAST_WORDS);
+        std::process::exit(1);
+    };
+    thread::Builder::new()
+        .name("end".into())
+        .spawn(move || runtime.block_on(watch))
+        .context("failed to start a thread")?;
+    Ok(())
+}
+
 /// SIGHUP opens the log's file by its name again, as `logrotate` and the like expect.
-fn reopen_on_signal(log: Arc<LogFile>) -> Result<()> {
+fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
     let mut hangup = unix::signal(unix::SignalKind::hangup()).context("failed to listen for signals")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {

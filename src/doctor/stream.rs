@@ -7,7 +7,10 @@ use crate::{
     config::{Config, Loaded},
     decode::Decoder,
     event::Entries,
-    stream::redis::look::{PartitionLook, StreamLook},
+    stream::redis::{
+        claims::Conflict,
+        look::{NeededBy, PartitionLook, StreamLook},
+    },
 };
 
 /// Ids of entries are times from here on, 2001-09-09; smaller ones are numbers that somebody chose.
@@ -105,6 +108,7 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &Loaded) -> Vec<Finding> 
             )),
         );
     }
+    findings.extend(partition.conflicts.iter().map(|(conflict, needed_by)| judge_conflict(conflict, *needed_by)));
     match &partition.untold {
         Some(refusal) => {
             findings.push(Finding::note("stream.types", format!("what keys hold can't be looked at: {refusal}")));
@@ -147,6 +151,17 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &Loaded) -> Vec<Finding> 
     findings.push(judge_kept(&flow, look.later.0, each, saved_every, config.plugins.rewarm_s * 1000));
     findings.extend(judge_ids(look, &flow));
     findings
+}
+
+fn judge_conflict(conflict: &Conflict, needed_by: NeededBy) -> Finding {
+    let Conflict { problem, cure } = conflict;
+    let finding = match needed_by {
+        NeededBy::Everybody => Finding::problem("stream.claims", format!("{problem}; `run` does not start")),
+        NeededBy::Shadows => {
+            Finding::warning("stream.claims", format!("{problem}; with a shadow `run` does not start"))
+        }
+    };
+    finding.cure(cure)
 }
 
 /// `each`: bytes of an entry. `saved_every_ms`: what is younger may have to be read again.
@@ -239,7 +254,7 @@ impl Sample {
 pub(super) fn decode(decoder: &mut Decoder, entries: &Entries) -> Sample {
     let mut sample = Sample { entries: entries.len(), ..Sample::default() };
     for entry in entries.iter() {
-        let arrival = entry.id.millis as i64;
+        let arrival = i64::try_from(entry.id.millis).unwrap_or(i64::MAX);
         let Sample { ticks, symbols, delays_ms, .. } = &mut sample;
         let outcome = decoder.decode(entry, &mut |tick| {
             *ticks += 1;

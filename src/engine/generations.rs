@@ -20,6 +20,7 @@ use crate::{
     plugin::{DetectorSpec, Generation, Refusal, Reload},
     receipt::{DetectorReceipt, Receipt},
     shard::{Came, Faulted, Task, Warmed, Worked},
+    sink::Sinks,
     stream::{Acquired, Stream, StreamError},
     wall::now_ms,
 };
@@ -168,10 +169,7 @@ impl<S: Stream> Engine<S> {
     /// From the next batch on.
     pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<Warmed>>) {
         if generation.alerts != self.generation.alerts {
-            let file = Some(generation.alerts.jsonl.as_path()).filter(|file| !file.as_os_str().is_empty());
-            if let Err(error) = self.sinks.reopen(&generation.alerts, file) {
-                warn!(error = format!("{error:#}"), "goes on with the file of before");
-            }
+            self.sinks = Sinks::new(&generation.alerts);
         }
         self.generation = generation;
         self.reads += 1;

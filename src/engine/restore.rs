@@ -103,7 +103,7 @@ impl<S: Stream> Engine<S> {
         self.forgotten = forgotten;
 
         let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
-            stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols))).collect();
+            stops.into_iter().map(|(at, symbols)| (at, self.deal_out(symbols, last.millis))).collect();
         stops.push((last, Vec::new()));
         self.ingest.reset_clock(start.clock);
         let mut progress = Progress::new(worked.saturating_sub(start.worked), left_out);
@@ -195,7 +195,7 @@ impl<S: Stream> Engine<S> {
         (self.poison, self.elsewhere) = (Vec::new(), BTreeSet::new());
         let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
         self.forgotten = forgotten;
-        let shares = self.deal_out(stops.into_values().flatten().collect());
+        let shares = self.deal_out(stops.into_values().flatten().collect(), end.newest.millis);
         let mut progress = Progress::new(0, BTreeSet::new());
         self.restore_shares(shares, &mut progress).await;
         self.settle_replayed(0, &mut progress).await;
@@ -221,12 +221,12 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    /// Makes the symbols known, and divides them by shard.
-    fn deal_out(&mut self, symbols: Vec<(String, Vec<u8>)>) -> Vec<Vec<SavedSymbol>> {
+    /// Makes the symbols known, and divides them by shard; the newest entry processed arrived at `newest_ms`.
+    fn deal_out(&mut self, symbols: Vec<(String, Vec<u8>)>, newest_ms: u64) -> Vec<Vec<SavedSymbol>> {
         let mut shares: Vec<Vec<SavedSymbol>> = self.shards.iter().map(|_| Vec::new()).collect();
         for (name, packed) in symbols {
             let (id, shard) = self.ingest.await_state(&name);
-            shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed });
+            shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed, newest_ms });
         }
         shares
     }
@@ -309,7 +309,7 @@ fn plan(saved: Saved, end: Boundary) -> Plan {
             plan.misplaced.push(name);
             continue;
         };
-        if is_forgotten(&packed, end.clock.time) {
+        if is_forgotten(&packed, end.newest.millis) {
             plan.forgotten.push(name);
         } else {
             plan.stops.entry(boundary.newest.min(end.newest)).or_default().push((name, packed));

@@ -35,6 +35,7 @@ impl<S: Stream> Engine<S> {
         self.stats.enter(Phase::Reaching);
         loop {
             self.stats.monitor.turned(self.oldest_in_flight());
+            self.stats.turn();
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
                     info!(epoch = acquired.epoch, "reading is ours");
@@ -137,7 +138,6 @@ impl<S: Stream> Engine<S> {
                 let restored = self.restore(acquired, stop).await;
                 if matches!(restored, Ok(true)) {
                     self.position.restored();
-                    self.catch_up().await;
                 }
                 Ok(restored)
             }
@@ -163,15 +163,6 @@ impl<S: Stream> Engine<S> {
             cursor = last;
         }
         Ok(!missing.is_empty())
-    }
-
-    /// Adds to the file what an earlier life had published but not written there.
-    async fn catch_up(&mut self) {
-        let Some(last) = self.sinks.last_in_file() else { return };
-        match self.stream.alerts_after(&last).await {
-            Ok(missed) => self.sinks.catch_up(missed),
-            Err(error) => warn!(after = last, %error, "the file of alerts may lack some that are in the stream"),
-        }
     }
 
     fn start_shards(&mut self) -> Result<()> {

@@ -14,7 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Engine;
 use crate::{
@@ -25,7 +25,6 @@ use crate::{
     plugin::Generation,
     shard::{ShardHandle, Task, Warmed, Worked},
     stream::{Clock, History, Stream, StreamError, Whose},
-    wall::now_ms,
 };
 
 /// Entries read in one go.
@@ -55,7 +54,15 @@ pub(super) struct Warming {
     /// Whether that point was nearly reached.
     close: watch::Receiver<bool>,
     finish: oneshot::Sender<()>,
-    task: JoinHandle<Result<Vec<Vec<Warmed>>>>,
+    task: JoinHandle<Result<Shown>>,
+}
+
+/// What came of a warm-up.
+struct Shown {
+    /// Entries that the detectors were shown.
+    entries: usize,
+    /// The detectors of each shard.
+    warmed: Vec<Vec<Warmed>>,
 }
 
 struct Warmer<H> {
@@ -66,6 +73,8 @@ struct Warmer<H> {
     waiting: usize,
     read: u64,
     cursor: EntryId,
+    /// Entries that the detectors were shown.
+    shown: usize,
     /// Entries that are worked later, or never.
     left_out: BTreeSet<EntryId>,
     through: watch::Receiver<EntryId>,
@@ -122,14 +131,18 @@ impl<S: Stream> Engine<S> {
         let (finish, finishing) = oneshot::channel();
         let history = self.stream.reader();
         let ingest = self.ingest.beside(Clock::default());
-        let millis = now_ms().saturating_sub(self.config.plugins.rewarm_s.saturating_mul(1000));
+        // Back from the newest entry and not from this host's clock: the market may have been closed for days, the
+        // clock may be wrong. Ids that only count are all within the window; then the whole stream is shown.
+        let window_ms = self.config.plugins.rewarm_s.saturating_mul(1000);
+        let millis = self.position.newest().millis.saturating_sub(window_ms);
         let generation = Arc::new(target.with(detectors));
         let shards = self.background_shards(&generation);
         let task = tokio::spawn(async move {
             let (shards, outcomes) = shards?;
             let cursor = EntryId { millis, seq: 0 };
             let through = worked_through;
-            let warmer = Warmer { history, ingest, shards, outcomes, waiting: 0, read: 0, cursor, left_out, through };
+            let (waiting, read, shown) = (0, 0, 0);
+            let warmer = Warmer { history, ingest, shards, outcomes, waiting, read, cursor, shown, left_out, through };
             warmer.run(closing, finishing).await
         });
         self.warming = Some(Warming { target, names, through, close, finish, task });
@@ -162,9 +175,17 @@ impl<S: Stream> Engine<S> {
         warming.note(self.position.newest());
         let (never, _) = oneshot::channel();
         let _ = std::mem::replace(&mut warming.finish, never).send(());
-        let done = (&mut warming.task).await.map_err(anyhow::Error::from).and_then(|warmed| warmed);
+        let done = self.stats.waiting(&mut warming.task).await.map_err(anyhow::Error::from).and_then(|warmed| warmed);
         match done {
-            Ok(warmed) => self.swap(warming.target.clone(), warmed).await,
+            Ok(Shown { entries: 0, .. }) => {
+                warn!(
+                    event = "warm_up_showed_nothing",
+                    detectors = warming.names.join(", "),
+                    "the stream holds no entry to warm up with; the detectors begin cold"
+                );
+                self.swap(warming.target.clone(), Vec::new()).await;
+            }
+            Ok(Shown { warmed, .. }) => self.swap(warming.target.clone(), warmed).await,
             Err(error) => {
                 self.target = self.generation.clone();
                 self.refuse_warmed(&warming.names, &format!("{error:#}"));
@@ -174,16 +195,11 @@ impl<S: Stream> Engine<S> {
 }
 
 impl<H: History> Warmer<H> {
-    async fn run(
-        mut self,
-        closing: watch::Sender<bool>,
-        mut finishing: oneshot::Receiver<()>,
-    ) -> Result<Vec<Vec<Warmed>>> {
-        let (started, mut told, mut shown) = (Instant::now(), Instant::now(), 0);
+    async fn run(mut self, closing: watch::Sender<bool>, mut finishing: oneshot::Receiver<()>) -> Result<Shown> {
+        let (started, mut told) = (Instant::now(), Instant::now());
         loop {
             let through = *self.through.borrow_and_update();
             let entries = self.show_page(through, true).await?;
-            shown += entries;
             if entries < PAGE {
                 closing.send_replace(true);
                 let asked = tokio::select! {
@@ -196,16 +212,15 @@ impl<H: History> Warmer<H> {
             }
             if told.elapsed() > TELL_EVERY {
                 told = Instant::now();
-                info!(entries = shown, at = %self.cursor, "showing what the stream holds");
+                info!(entries = self.shown, at = %self.cursor, "showing what the stream holds");
             }
         }
         // What was worked meanwhile, up to the place where they take over.
         let through = *self.through.borrow_and_update();
         while self.cursor < through {
             // The engine waits for this, and must not wait for a server that may be away for long.
-            match self.show_page(through, false).await? {
-                0 => break,
-                entries => shown += entries,
+            if self.show_page(through, false).await? == 0 {
+                break;
             }
         }
         self.settle(0).await?;
@@ -216,8 +231,8 @@ impl<H: History> Warmer<H> {
             warmed.push(left.await.context("a worker has ended early")?);
         }
         let took_ms = started.elapsed().as_millis() as u64;
-        info!(entries = shown, took_ms, "shown what the stream holds");
-        Ok(warmed)
+        info!(entries = self.shown, took_ms, "shown what the stream holds");
+        Ok(Shown { entries: self.shown, warmed })
     }
 
     /// Shows the next page; how many entries it had. Who is patient tries until the server answers.
@@ -239,6 +254,7 @@ impl<H: History> Warmer<H> {
         let Some(last) = page.last() else { return Ok(0) };
         self.cursor = last;
         page.retain(|id| !self.left_out.contains(&id));
+        self.shown += page.len();
         self.read += 1;
         for (shard, job) in self.shards.iter().zip(self.ingest.route(self.read, &page).jobs) {
             if let Some(job) = job {

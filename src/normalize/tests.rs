@@ -75,6 +75,34 @@ fn volume_begins_again_with_a_day_or_after_a_long_pause_from_low() {
 }
 
 #[test]
+fn the_price_before_a_batch_does_not_change_with_its_rows() {
+    let mut feed = Feed::new(&InputConfig::default());
+    let before = |feed: &mut Feed, prices: &[f64]| {
+        feed.batch = Batch::new(column::NAMES.len());
+        for price in prices {
+            feed.row(0, *price, &[]);
+        }
+        feed.apply();
+        feed.normalizer.price_before(0)
+    };
+    assert!(before(&mut feed, &[]).is_nan());
+    assert!(before(&mut feed, &[f64::NAN, 10.0]).is_nan());
+    assert_eq!(before(&mut feed, &[11.0, 12.0]), 10.0);
+    // Neither a tick without a price nor a batch without the symbol changes it.
+    assert_eq!([before(&mut feed, &[f64::NAN]), before(&mut feed, &[])], [12.0; 2]);
+}
+
+#[test]
+fn a_symbol_whose_only_time_is_zero_is_saved() {
+    let mut feed = Feed::new(&InputConfig::default());
+    assert_eq!(feed.normalizer.save(0), None);
+    let columns = [f64::NAN; column::NAMES.len()];
+    feed.batch.push(0, 0, 0, 10.0, &columns);
+    feed.apply();
+    assert!(feed.normalizer.save(0).is_some());
+}
+
+#[test]
 fn time_never_falls() {
     let mut feed = Feed::new(&InputConfig::default());
     feed.row(5, 1.0, &[]).row(3, 2.0, &[]).row(6, 3.0, &[]);

@@ -75,6 +75,8 @@ pub(super) struct Gathered {
     pub(super) fresh: u64,
     /// Those shown, in the stream's order.
     pub(super) shown: Vec<Told>,
+    /// Ids of all of them, shown or counted.
+    pub(super) ids: Vec<String>,
     /// Those that are no news.
     pub(super) older: u64,
     /// When the newest of these came, ms.
@@ -87,6 +89,7 @@ impl Gathered {
         if !filter.wants(&alert) {
             return;
         }
+        self.ids.push(alert.field("id").to_owned());
         if filter.is_old(&alert, now_ms) {
             self.older += 1;
             self.newest_older_ms = alert.at.millis;
@@ -109,7 +112,7 @@ pub(super) fn drop_least(alerts: &mut Vec<Told>) {
     }
 }
 
-/// Ids that were told of lately.
+/// Ids that were told of lately, or counted in what was told.
 #[derive(Default)]
 pub(super) struct Recent {
     order: VecDeque<String>,
@@ -209,6 +212,7 @@ pub(super) mod tests {
         let shown: Vec<&str> = gathered.shown.iter().map(|alert| alert.field("symbol")).collect();
         assert_eq!((gathered.older, gathered.newest_older_ms, gathered.fresh), (3, 95_500, 4));
         assert_eq!(shown, ["A", "B", "D"]);
+        assert_eq!(gathered.ids.len(), 7, "those that are only counted are remembered too");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) struct Sink {
     stop: mpsc::Receiver<Stop>,
     /// The furthest state known: a server may come back with an older one.
     newest: Option<State>,
-    /// Ids of alerts in messages that arrived.
+    /// Ids of alerts in messages that arrived, shown or counted.
     recent: Recent,
     /// A message that may have arrived. It is sent again as it is, so that the receiver can see that it is the same.
     held: Option<Held>,
@@ -173,8 +173,8 @@ impl Sink {
         let (mut moved, gathered) = self.gather(&state, look.now_ms)?;
         if gathered.fresh == 0 && !is_due(&moved, look.now_ms) {
             moved.totals.older += gathered.older;
-            if moved != state {
-                self.write(&moved, true)?;
+            if moved != state && self.write(&moved, true)? {
+                gathered.ids.iter().for_each(|id| self.recent.add(id));
             }
             return Ok(Duration::ZERO);
         }
@@ -205,14 +205,20 @@ impl Sink {
             return Ok(None);
         }
         let mut state = stored.clone();
-        if let Some(newest) = newest.filter(|newest| is_before(&state.at, &newest.at)) {
-            warn!(sink = %self.config.name, "redis has come back with older data; what was told is not told again");
-            state = State { sending: None, ..newest };
+        if let Some(newest) = newest.filter(|newest| self.has_gone_back(&state, newest)) {
+            warn!(
+                event = "notification_state_went_back", sink = %self.config.name,
+                "redis has come back with older data; what was told is not told again"
+            );
+            // What may have arrived is sent again as it was, under its key, and not put together anew.
+            let sending = newest.sending.clone().filter(|sending| self.holds(sending));
+            let Extent { added, .. } = self.position.extent(&self.stream)?;
+            state = State { sending, index: newest.index.min(added), ..newest };
         }
         match &state.sending {
             Some(sending) => {
                 let known = self.outcome.clone().filter(|(token, _)| *token == sending.token);
-                let held = self.held.as_ref().is_some_and(|held| held.token == sending.token);
+                let held = self.holds(sending);
                 match (known, self.config.on_doubt) {
                     (Some((_, after)), _) => state = after,
                     _ if held => {}
@@ -227,6 +233,17 @@ impl Sink {
         }
         self.keep(&state);
         Ok(Some(state))
+    }
+
+    /// Whether the server has forgotten what this sink wrote: how far it was told, or the message that it holds.
+    fn has_gone_back(&self, stored: &State, newest: &State) -> bool {
+        let holds = || newest.sending.as_ref().is_some_and(|sending| self.holds(sending));
+        is_before(&stored.at, &newest.at) || (stored.at == newest.at && stored.sending.is_none() && holds())
+    }
+
+    /// Whether this is the message that may have arrived, and is to be sent again.
+    fn holds(&self, sending: &Sending) -> bool {
+        self.held.as_ref().is_some_and(|held| held.token == sending.token)
     }
 
     /// Gives up the message under way: nobody knows whether it has arrived.
@@ -280,8 +297,7 @@ impl Sink {
     }
 
     fn compose(&self, state: &State, moved: &State, gathered: Gathered, now_ms: u64) -> Held {
-        let Gathered { fresh, shown, older, .. } = gathered;
-        let ids = shown.iter().map(|alert| alert.field("id").to_owned()).collect();
+        let Gathered { fresh, shown, ids, older, .. } = gathered;
         let message = Message { shown, fresh, owed: moved.owed.clone(), stream: self.stream.clone(), test: false };
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
         let looks = Looks { kind: self.config.kind, template: &self.config.text, zone: &self.zone };

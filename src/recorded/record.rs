@@ -103,7 +103,7 @@ impl Record {
     pub(crate) fn copy(&mut self, entry: &Entry<'_>) {
         self.clear();
         self.id = Some(entry.id);
-        self.time = i64::try_from(entry.id.millis).ok().map(|millis| millis * 1_000_000);
+        self.time = i64::try_from(entry.id.millis).ok().and_then(|millis| millis.checked_mul(1_000_000));
         entry.fields().for_each(|(name, value)| self.put(name, value));
     }
 

@@ -310,9 +310,5 @@ impl Stream for ReplayStream {
         Ok(Adopted::default())
     }
 
-    async fn alerts_after(&mut self, _id: &str) -> Result<Vec<String>, StreamError> {
-        Ok(Vec::new())
-    }
-
     async fn release(&mut self) {}
 }

@@ -37,9 +37,6 @@ const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// A server that takes longer counts as silent: who looks at a page must not wait for what a hanging server will say.
 const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// So much longer than its own waits can take, and the engine's loop does not turn any more.
-const STILL_MARGIN: Duration = Duration::from_secs(30);
-
 /// Longest wait for an answer of Redis, ms, if the engine's own is longer: whoever asked us is waiting too.
 const TIMEOUT_MAX_MS: u64 = 3000;
 
@@ -74,7 +71,9 @@ pub(super) struct App {
     /// True when the server is to end.
     pub(super) stopped: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
-    /// How long the engine's loop may be still while all is well: it waits for entries, and for answers.
+    /// An engine that stands still for longer has its lease not renewed.
+    lease: Duration,
+    /// How long the engine may stand still at all: as long as its lease lives, and as its waits for answers take.
     still_max: Duration,
     host: String,
     look: Mutex<(Watch, Option<Seen>)>,
@@ -83,8 +82,9 @@ pub(super) struct App {
 impl App {
     pub(super) fn new(config: &ServerConfig, served: Served, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
         let Served { config: mut all, stats, decoder, stopping } = served;
-        let StreamConfig { block_ms, lease_ms, timeout_ms, .. } = all.stream;
-        let still_max = STILL_MARGIN + Duration::from_millis(block_ms + lease_ms + 3 * timeout_ms);
+        let StreamConfig { lease_ms, timeout_ms, .. } = all.stream;
+        let lease = Duration::from_millis(lease_ms);
+        let still_max = lease + Duration::from_millis(3 * timeout_ms);
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
         let look = Mutex::new((Watch::new(&all), None));
         Ok(Self {
@@ -99,6 +99,7 @@ impl App {
             listeners: Arc::new(Semaphore::new(live::LISTENERS_MAX)),
             charts: Semaphore::new(1),
             stopped,
+            lease,
             still_max,
             host: Owner::current().to_string(),
             look,
@@ -173,7 +174,7 @@ pub(super) async fn sample(app: Arc<App>) {
 }
 
 pub(super) async fn healthz(State(app): State<Arc<App>>, _: Params<Nothing>) -> Response {
-    let still = app.monitor().still_for();
+    let still = app.stats.pulse.still_for();
     match still > app.still_max {
         true => {
             let error = format!("the engine has not moved for {} s", still.as_secs());
@@ -192,6 +193,10 @@ pub(super) async fn readyz(
     let mut reasons = Vec::new();
     if matches!(report.verdict, Verdict::Stuck | Verdict::Unreachable) {
         reasons.push(report.reason.clone());
+    }
+    let still = app.stats.pulse.still_for();
+    if still > app.lease {
+        reasons.push(format!("the engine has not moved for {} s; a standby may take over", still.as_secs()));
     }
     if app.monitor().role() == Role::Connecting {
         reasons.push("this host has no connection to redis yet, or has lost it".to_owned());

@@ -139,14 +139,8 @@ impl Inner {
             return Ok(());
         }
         let message = format!("{} lines of this log could not be written: {}", self.lost, self.cause);
-        let now = Timestamp::now();
-        let text = match line.first() {
-            Some(b'{') => {
-                serde_json::json!({ "timestamp": now.to_string(), "level": "ERROR", "message": message }).to_string()
-            }
-            _ => format!("{now} ERROR {message}"),
-        };
-        self.write(format!("\n{text}\n").as_bytes())?;
+        let note = in_form_of(line, "ERROR", "log_lines_lost", &message);
+        self.write(&[b"\n", note.as_slice()].concat())?;
         self.lost = 0;
         Ok(())
     }
@@ -221,6 +215,20 @@ impl Inner {
         let (Some(zone), Ok(time)) = (&self.zone, Timestamp::try_from(time)) else { return Date::default() };
         zone.to_datetime(time).date()
     }
+}
+
+/// A line about the log itself, JSON or text as the line `model` is.
+pub(super) fn in_form_of(model: &[u8], level: &str, event: &str, message: &str) -> Vec<u8> {
+    let now = Timestamp::now();
+    let line = match model.first() {
+        Some(b'{') => {
+            let timestamp = now.to_string();
+            serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "message": message })
+                .to_string()
+        }
+        _ => format!("{now} {level:>5} {message} event=\"{event}\""),
+    };
+    (line + "\n").into_bytes()
 }
 
 #[cfg(test)]

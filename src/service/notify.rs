@@ -6,10 +6,11 @@
 use std::{
     env,
     io::{self, Write},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::debug;
@@ -41,7 +42,12 @@ impl Supervisor {
     /// Of this process.
     pub fn of(in_background: bool) -> Self {
         match env::var_os("NOTIFY_SOCKET") {
-            _ if in_background => Self::Starter,
+            _ if in_background => {
+                // A starter that is stopped must not hold up whoever tells it something.
+                let out = io::stdout();
+                let _ = fcntl_getfl(&out).and_then(|flags| fcntl_setfl(&out, flags | OFlags::NONBLOCK));
+                Self::Starter
+            }
             Some(_) => Self::Systemd,
             None => Self::Nobody,
         }
@@ -97,7 +103,7 @@ impl Supervisor {
                 ready = true;
                 self.tell(&[NotifyState::Ready]);
             }
-            let now = stats.turns.load(Relaxed);
+            let now = stats.pulse.turns();
             if watchdog.is_some() && now != turns {
                 turns = now;
                 self.tell(&[NotifyState::Watchdog]);

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{Cooldowns, Faulted, SavedSymbol, Shard, Slot, Worked};
 use crate::{
-    checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, chunk_of},
+    checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
     event::CLOCK,
     ingest::Job,
     plugin::Fault,
@@ -28,6 +28,8 @@ pub(super) struct Memory {
     /// By symbol id.
     chunk_of: Vec<u16>,
     changed: Vec<bool>,
+    /// When the last read with a tick of the symbol ended, ms of an entry's id.
+    arrived_ms: Vec<u64>,
     /// What was saved last, as of the last visit to the symbol's chunk.
     kept: Vec<Option<Arc<[u8]>>>,
     /// Whether that is gone from where it was saved.
@@ -39,7 +41,7 @@ impl Memory {
         let packer = Packer::new().context("failed to start the compressor")?;
         let chunks = vec![Vec::new(); usize::from(CHUNKS)];
         let (chunk_of, changed, kept, gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { packer, chunks, chunk_of, changed, kept, gone })
+        Ok(Self { packer, chunks, chunk_of, changed, arrived_ms: Vec::new(), kept, gone })
     }
 
     /// Takes note of the symbols that are about to change.
@@ -49,7 +51,20 @@ impl Memory {
         }
         for symbol in job.batch.symbol.iter().filter(|symbol| **symbol != CLOCK) {
             self.changed[*symbol as usize] = true;
+            // What is recovered may have arrived before what was processed already.
+            let arrived_ms = &mut self.arrived_ms[*symbol as usize];
+            *arrived_ms = job.arrived_ms.max(*arrived_ms);
         }
+    }
+
+    /// Takes note of what was saved of a symbol, when the newest entry processed had arrived at `newest_ms`.
+    fn note_saved(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64) {
+        let id = id as usize;
+        let arrived_ms = arrived_ms(&packed);
+        // An older release did not save the arrival: as if there had been a tick just now, saved again with that time.
+        self.changed[id] |= arrived_ms.is_none();
+        self.arrived_ms[id] = arrived_ms.unwrap_or(newest_ms);
+        self.kept[id] = Some(packed.into());
     }
 
     /// Every state is to be saved again.
@@ -66,6 +81,16 @@ impl Memory {
     /// The state of this symbol is to be saved again.
     pub(super) fn has_changed(&mut self, symbol: u32) {
         self.changed[symbol as usize] = true;
+    }
+
+    /// When the last tick of each symbol arrived, by its id.
+    pub(super) fn into_arrivals(self) -> Vec<u64> {
+        self.arrived_ms
+    }
+
+    /// The last tick of the symbol was shown to a warm-up, and arrived then.
+    pub(super) fn note_arrival(&mut self, symbol: u32, arrived_ms: u64) {
+        self.arrived_ms[symbol as usize] = arrived_ms;
     }
 
     /// Whether there is a saved state of the symbol.
@@ -111,6 +136,7 @@ impl Memory {
         self.chunks[usize::from(chunk)].push((id, name.clone()));
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
+        self.arrived_ms.resize(length, 0);
         self.kept.resize(length, None);
         self.gone.resize(length, false);
         self.chunk_of.resize(length, 0);
@@ -135,7 +161,7 @@ impl Shard {
         for (id, name) in due {
             let Some(normalizer_state) = normalizer.save(id) else { continue };
             let state = SymbolState { normalizer: normalizer_state, detectors: states.remove(&id).unwrap_or_default() };
-            let packed: Option<Arc<[u8]>> = match memory.packer.pack(normalizer.last_time(id), &state) {
+            let packed: Option<Arc<[u8]>> = match memory.packer.pack(memory.arrived_ms[id as usize], &state) {
                 Ok(packed) => Some(packed.into()),
                 Err(error) => {
                     warn!(symbol = %name, %error, "a state can't be saved");
@@ -193,14 +219,14 @@ impl Shard {
         let mut worked = Worked::default();
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<KnownSymbol> = Vec::with_capacity(saved.len());
-        for SavedSymbol { id, name, packed } in saved {
+        for SavedSymbol { id, name, packed, newest_ms } in saved {
             self.memory.add(id, &name);
             self.journal.mark(chunk_of(&name));
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
                     self.restore_silence(id, &name, &detectors);
-                    self.memory.kept[id as usize] = Some(packed.into());
+                    self.memory.note_saved(id, packed, newest_ms);
                     states.push((id, name.clone(), detectors));
                 }
                 Err(error) => {
@@ -225,10 +251,10 @@ impl Shard {
     /// Cool-downs go on, except where a detector does not want the symbol any more: then what is saved of it goes with
     /// the next visit.
     fn restore_silence(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
-        for DetectorState { detector, alerted, .. } in detectors {
+        for DetectorState { detector, alerted, alerted_apart, .. } in detectors {
             let slot = self.slots.iter().find(|slot| slot.spec.name == *detector);
             match slot.is_none_or(|slot| slot.spec.wants(name)) {
-                true => self.cooldowns.restore(detector, id, *alerted),
+                true => self.cooldowns.restore(detector, id, [*alerted, *alerted_apart]),
                 false => self.memory.has_changed(id),
             }
         }
@@ -247,8 +273,9 @@ impl Slot {
         self.move_over(ids.iter().copied())?;
         let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
         for (id, bytes) in instance.save(&ids)? {
-            let (detector, alerted) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
-            states.entry(id).or_default().push(DetectorState { detector, schema: self.schema, bytes, alerted });
+            let (detector, [alerted, alerted_apart]) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
+            let state = DetectorState { detector, schema: self.schema, bytes, alerted, alerted_apart };
+            states.entry(id).or_default().push(state);
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub struct Warmed {
 struct Seen {
     symbols: Vec<(u32, Arc<str>)>,
     normalizer: Normalizer,
+    /// When the last tick of each symbol arrived, by its id.
+    arrived_ms: Vec<u64>,
 }
 
 impl Warmed {
@@ -109,6 +111,7 @@ impl Shard {
             let is_unknown = |our: u32| !self.memory.has_saved(our) && self.normalizer.save(our).is_none();
             let our = ours.get(&**name).filter(|our| is_unknown(**our));
             let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
+            self.memory.note_arrival(*our, seen.arrived_ms.get(*its as usize).copied().unwrap_or(0));
             if let Err(error) = self.normalizer.restore(*our, &saved) {
                 warn!(symbol = %name, error = format!("{error:#}"), "what was normalized of a symbol cannot be handed over");
             }
@@ -129,8 +132,8 @@ impl Shard {
 
     /// Hands over every detector.
     pub(super) fn leave(self) -> Vec<Warmed> {
-        let Self { symbols, normalizer, slots, .. } = self;
-        let seen = Arc::new(Seen { symbols, normalizer });
+        let Self { symbols, normalizer, slots, memory, .. } = self;
+        let seen = Arc::new(Seen { symbols, normalizer, arrived_ms: memory.into_arrivals() });
         slots.into_iter().map(|slot| Warmed { slot, seen: seen.clone() }).collect()
     }
 

@@ -14,6 +14,7 @@
 
 mod acquire;
 mod adopt;
+pub(crate) mod claims;
 mod client;
 mod dead;
 mod group;
@@ -68,11 +69,11 @@ use crate::{
     checkpoint::Saved,
     config::{AlertsConfig, DeadLettersConfig, StreamConfig},
     event::{Entries, EntryId},
-    publish::json_line,
+    pulse::Pulse,
     wall::now_ms,
 };
 
-/// Alerts looked at in one go when a sink asks what it has missed.
+/// Alerts looked at in one go when it is asked which of them were published.
 const ALERTS_PAGE: usize = 1000;
 
 /// A Redis Stream, read through a consumer group.
@@ -96,6 +97,9 @@ pub struct RedisStream {
     begun: Option<Begun>,
     /// Whether this process has owned the partition before.
     owned_before: bool,
+    /// Whether some detector was a shadow at the start: then the stream for their alerts must be ours too. One that comes
+    /// later claims it at the next start, lest it bring what is live to a halt.
+    has_shadows: bool,
     /// Whether no other consumer of the group holds or takes entries, as far as was seen.
     alone: bool,
     /// Entries up to this one have been given to somebody, not always to us.
@@ -144,9 +148,21 @@ impl RedisStream {
             commands: Commands::default(),
             begun: None,
             owned_before: false,
+            has_shadows: false,
             alone: false,
             given: EntryId::ZERO,
         })
+    }
+
+    /// With the stream for alerts of shadows as its own as well, if there are shadows.
+    pub fn with_shadows(self, has_shadows: bool) -> Self {
+        Self { has_shadows, ..self }
+    }
+
+    /// Renews the lease only while the engine with this `pulse` comes round. Without one it is always renewed.
+    pub fn with_pulse(mut self, pulse: Pulse) -> Self {
+        self.lease.follow(pulse);
+        self
     }
 
     /// Whether the server is there and fit; takes nothing and changes nothing.
@@ -156,7 +172,8 @@ impl RedisStream {
     pub async fn check(&self) -> Result<(), StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut connection = connect(&self.client, timeout).await.map_err(unavailable)?;
-        self.check_server(&mut connection).await
+        self.check_server(&mut connection).await?;
+        self.unclaimed(&mut connection).await.map(drop)
     }
 
     /// The newest entry of the stream; `None` when it has none. Changes nothing.
@@ -361,25 +378,6 @@ impl Stream for RedisStream {
         let _: Value = wait.query_async(&mut waits).await.map_err(unavailable)?;
         session.waits = Some(waits);
         Ok(())
-    }
-
-    async fn alerts_after(&mut self, id: &str) -> Result<Vec<String>, StreamError> {
-        let session = open(&mut self.session)?;
-        let (mut lines, mut end) = (Vec::new(), "+".to_owned());
-        loop {
-            let mut page = cmd("XREVRANGE");
-            page.arg(&self.alerts.stream).arg(&end).arg("-").arg("COUNT").arg(ALERTS_PAGE);
-            let page: Vec<(String, Vec<(String, String)>)> = query(&mut session.asks, &page).await?;
-            let Some((oldest, _)) = page.last() else { return Ok(Vec::new()) };
-            end = format!("({oldest}");
-            for (_, fields) in &page {
-                if fields.iter().any(|(name, value)| name == "id" && value == id) {
-                    lines.reverse();
-                    return Ok(lines);
-                }
-                lines.push(json_line(fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
-            }
-        }
     }
 
     async fn release(&mut self) {

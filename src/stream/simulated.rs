@@ -152,9 +152,5 @@ impl Stream for SimulatedStream {
         Ok(())
     }
 
-    async fn alerts_after(&mut self, _id: &str) -> Result<Vec<String>, StreamError> {
-        Ok(Vec::new())
-    }
-
     async fn release(&mut self) {}
 }

@@ -2,336 +2,189 @@
 //!
 //! Ticks come in all the time. Hosts are killed, paused past their lease, stopped, started with
 //! other numbers of workers and sizes of batches; the server is killed; connections are cut, scripts
-//! forgotten. At the end one host works off what is left, and another group works the same entries
-//! undisturbed. Both must have published the same.
+//! forgotten, plugins and settings changed, clocks set, entries read by others. Then all faults end, and
+//! the hosts that are left must process everything. Another group processes the same entries
+//! undisturbed; every output must be that of the undisturbed run.
 //!
-//! `cargo xtask chaos` runs this for longer; see there.
+//! `cargo xtask chaos` runs this for longer, `cargo xtask failover` the failovers; see there.
+
+mod changes;
+mod clock;
+mod failover;
+mod feeder;
+mod found;
+mod nemeses;
+mod outputs;
 
 use std::{
+    collections::BTreeSet,
     env,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
 };
 
-use redis::{Commands, Connection, cmd};
-use tickhound::simulate::{Layout, Renderer, SimConfig, Simulator};
+use redis::{
+    Commands,
+    streams::{StreamInfoGroupsReply, StreamInfoStreamReply},
+};
+use serde_json::{Value, json};
 
-use crate::support::{
-    ALERTS, DEAD, Difference, Host, Project, REFERENCE_ALERTS, REFERENCE_DEAD, Redis, STREAM, difference, misbehaving,
-    pause, release, wait_for,
+use self::{
+    changes::Chains,
+    feeder::Feeder,
+    nemeses::{Chaos, Nemesis},
+    outputs::{Lines, Order, Outputs, Told, wait_until_told},
+};
+use crate::{
+    notify::receiver::Receiver,
+    support::{Difference, GROUP, Project, Redis, STREAM, wait_for},
 };
 
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
 const LEASE_TIME: Duration = Duration::from_millis(1000);
 
-/// The owner dies at least this often.
-const OWNER_LIVES: Duration = Duration::from_secs(4);
+/// What the run among the other tests does: no more than what needs no long wait at its end.
+const SHORT: &str = "kills,pauses,stops,server,cuts,swaps,settings,clock";
 
-/// Entries added at once, about every 10 ms.
-const FED_AT_ONCE: usize = 30;
+/// Nemeses under which the host does not keep its promise yet: only a run that names them has them.
+const NOT_YET: &[Nemesis] = &[Nemesis::Settings];
+
+/// An output that the host is judged by, beside alerts, shadows, dead letters, counters and `status`, which it always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Lines,
+    Told,
+}
+
+/// Outputs that are as promised.
+const JUDGED: &[Output] = &[Output::Told];
 
 #[test]
 fn chaos() {
     let seed = setting("TICKHOUND_CHAOS_SEED", 1);
     let seconds: u64 = setting("TICKHOUND_CHAOS_SECONDS", 15);
     let hosts = setting("TICKHOUND_CHAOS_HOSTS", 2);
-    let redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let mut chaos = Chaos::begin(redis, seed, hosts);
-    let feeder = Feeder::start(&chaos.redis, seed);
+    let nemeses = nemeses(&setting("TICKHOUND_CHAOS_NEMESES", "short".to_owned()));
+    let receiver = Receiver::start();
+    let clocks = tempfile::tempdir().unwrap();
+    let mut chaos = Chaos::begin(seed, hosts, &nemeses, receiver.url(), clocks.path());
+    let feeder = Feeder::start(chaos.redis.url(), seed);
     let (started, duration) = (Instant::now(), Duration::from_secs(seconds));
     let mut told = started;
     while started.elapsed() < duration {
         chaos.act();
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
-            let (passed, fed, worked) = (started.elapsed().as_secs(), feeder.fed.load(Relaxed), chaos.worked());
-            eprintln!("{passed} s of {seconds}: {fed} entries fed, {worked} worked; {:?}", chaos.done);
+            let (passed, fed) = (started.elapsed().as_secs(), feeder.fed.load(Relaxed));
+            eprintln!("{passed} s of {seconds}: {fed} entries fed, {} processed; {:?}", chaos.processed(), chaos.done);
         }
     }
+    eprintln!("{seconds} s are over: no more faults, the hosts that live process what is left");
+    chaos.relent();
+    feeder.hold(true);
+    let begun = Instant::now();
+    wait_until_processed(&chaos.redis, &chaos.project);
+    let recovered_s = begun.elapsed().as_secs_f64();
+    // They still take what comes.
+    feeder.hold(false);
+    let before = feeder.fed.load(Relaxed);
+    wait_for("some more entries are fed", || (feeder.fed.load(Relaxed) > before + 100).then_some(()));
     let fed = feeder.stop();
-    eprintln!("{seconds} s are over; working off what is left of {fed} entries");
-    let (redis, project, done) = chaos.end();
-    project.run(&["run", "--drain"]);
-    let pending = redis.pending();
-    eprintln!("working the same entries undisturbed");
-    project.run_reference(&redis);
+    wait_until_processed(&chaos.redis, &chaos.project);
+    wait_until_told(&chaos.redis, "told");
+    chaos.stop();
 
-    let found = difference(redis.paged(ALERTS), redis.paged(REFERENCE_ALERTS));
-    let Difference { lost, twice, extra, different, displaced, .. } = found;
-    let dead_are_the_same = redis.paged(DEAD).eq(redis.paged(REFERENCE_DEAD));
+    eprintln!("processing the same {fed} entries undisturbed");
+    chaos.configure_quietly();
+    chaos.project.run_reference(&chaos.redis);
+    let (order, redis) = (chaos.order(), &chaos.redis);
+    let outputs = Outputs::read(redis, &chaos.project, order, &chaos.changes, &receiver.got());
     let entries: u64 = redis.connect().xlen(STREAM).unwrap();
     let totals = redis.totals();
     let total = |name: &str| totals.get(name).copied().unwrap_or(0);
-    let alerted = entries - total("quiet").min(entries);
-    let Done { owner_kills, kills, pauses, stops, server_restarts, cuts, flushes, swaps } = done;
-    println!("chaos, seed {seed}, {seconds} s, {hosts} hosts");
-    println!("  done:    {kills} kills, {owner_kills} of them of the owner; {pauses} pauses, {stops} stops,");
-    println!("           {server_restarts} server restarts, {cuts} connections cut, scripts flushed {flushes} times,");
-    println!("           plugin exchanged {swaps} times");
-    println!("  entries: {entries}, {fed} were fed; {} worked, {pending} pending", total("entries"));
-    println!("           {alerted} with alerts or set aside, {} quiet", total("quiet"));
-    println!(
-        "  alerts:  {}, {lost} lost, {twice} twice, {extra} extra, {different} different, {displaced} displaced",
-        total("alerts")
-    );
-    println!(
-        "  dead:    {}, {}",
-        total("dead"),
-        if dead_are_the_same { "as undisturbed" } else { "not as undisturbed" }
-    );
-    let account = serde_json::json!({
+    println!("chaos, seed {seed}, {seconds} s, {hosts} hosts, {nemeses:?}");
+    println!("  done:    {:?}", chaos.done);
+    println!("  outputs: {outputs:?}");
+    let mut account = json!({
         "seed": seed, "seconds": seconds, "hosts": hosts, "fed": fed, "entries": entries, "worked": total("entries"),
-        "alerted": alerted, "quiet": total("quiet"), "alerts": total("alerts"), "dead": total("dead"),
-        "dead_are_the_same": dead_are_the_same, "pending": pending, "lost": lost, "twice": twice, "extra": extra,
-        "different": different, "displaced": displaced, "kills": kills, "owner_kills": owner_kills, "pauses": pauses,
-        "stops": stops, "server_restarts": server_restarts, "cuts": cuts, "script_flushes": flushes, "swaps": swaps,
+        "alerted": entries - total("quiet").min(entries), "quiet": total("quiet"), "alerts": total("alerts"),
+        "dead": total("dead"), "pending": redis.pending(), "recovered_s": recovered_s,
+        "order_kept": order == Order::Kept,
     });
+    for part in [chaos.done.account(), outputs.account()] {
+        account.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+    }
     println!("{account}");
-    assert!(owner_kills > 0 && server_restarts > 0 && pauses > 0, "that was no chaos");
-    assert_eq!((entries, total("entries"), pending), (fed, fed, 0), "entries, worked, pending");
-    assert!(dead_are_the_same, "other dead letters than undisturbed");
-    assert_eq!(found, Difference::default(), "alerts, against an undisturbed run; seed {seed}");
+    if outputs.alerts != Difference::default() {
+        println!("alerts of these entries are missing: {:?}", Outputs::missing(redis));
+        println!("what the hosts said, but for lost connections:\n{}", chaos.warnings());
+    }
+    assert_done(&nemeses, &account);
+    assert_eq!((entries, total("entries"), redis.pending()), (fed, fed, 0), "entries, processed, pending");
+    assert_undisturbed(&outputs, &format!("seed {seed}"));
 }
 
+/// Those that a list such as `kills,cuts` names; `all` are all of them, `short` and `usual` those of a run that is not
+/// told.
+fn nemeses(list: &str) -> BTreeSet<Nemesis> {
+    let but_not_yet = |list| Nemesis::named(list).into_iter().filter(|nemesis| !NOT_YET.contains(nemesis)).collect();
+    match list {
+        "short" => but_not_yet(SHORT),
+        "usual" => but_not_yet("all"),
+        list => Nemesis::named(list),
+    }
+}
+
+/// Each kind of fault that was asked for has happened, where that does not hang on chance alone.
+fn assert_done(nemeses: &BTreeSet<Nemesis>, account: &Value) {
+    let often = [(Nemesis::Kills, "owner_kills"), (Nemesis::Pauses, "pauses"), (Nemesis::Stops, "stops")];
+    for (nemesis, name) in often.into_iter().filter(|(nemesis, _)| nemeses.contains(nemesis)) {
+        assert!(account[name].as_u64() > Some(0), "that was no chaos: no {nemesis:?}");
+    }
+}
+
+fn assert_undisturbed(outputs: &Outputs, what: &str) {
+    let Outputs { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = outputs;
+    let expected =
+        Chains { alerts: chains.alerts, in_force: chains.in_force, reread: chains.reread, ..Chains::default() };
+    assert_eq!(*chains, expected, "the probe, by what it has seen; {what}");
+    assert_eq!(*alerts, Difference::default(), "alerts, against an undisturbed run; {what}");
+    assert_eq!(*shadows, Difference::default(), "alerts of shadows, against an undisturbed run; {what}");
+    assert!(dead_are_the_same, "other dead letters than undisturbed; {what}");
+    assert_eq!(*totals, [], "counters, what they are, what they should be; {what}");
+    if JUDGED.contains(&Output::Told) {
+        assert_eq!(*told, Told::default(), "what was told; {what}");
+    }
+    if JUDGED.contains(&Output::Lines) {
+        assert_eq!(*lines, Lines::default(), "the JSON lines; {what}");
+    }
+}
+
+/// Without any more faults, and without another start: everything is processed, nothing stays pending, and `status`
+/// says that all is well then, and not before.
+fn wait_until_processed(redis: &Redis, project: &Project) {
+    let is_processed = || {
+        let (stream, groups) = (redis.connect().xinfo_stream(STREAM), redis.connect().xinfo_groups(STREAM));
+        let (stream, groups): (StreamInfoStreamReply, StreamInfoGroupsReply) = (stream.unwrap(), groups.unwrap());
+        let ours = groups.groups.iter().find(|group| group.name == GROUP);
+        ours.is_some_and(|ours| ours.pending == 0 && ours.last_delivered_id == stream.last_generated_id)
+    };
+    wait_for("everything is processed by the hosts that live", || {
+        let status = status(project);
+        // Nothing is added: what is done now stays done, so what it says can be held against what is seen after it.
+        let says_so = status["verdict"] == "healthy" && status["reason"] == "everything that was added is worked";
+        assert!(!says_so || is_processed(), "there is something left, and status says: {status}");
+        is_processed().then_some(())
+    });
+    wait_for("status says that all is well", || (status(project)["verdict"] == "healthy").then_some(()));
+}
+
+fn status(project: &Project) -> Value {
+    serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap()
+}
+
+/// The value of a variable that a longer run sets.
 pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     let Ok(text) = env::var(name) else { return default };
     text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, expected a number"))
-}
-
-/// What has been done so far.
-#[derive(Clone, Debug, Default)]
-struct Done {
-    owner_kills: u32,
-    /// Those of the owner included.
-    kills: u32,
-    pauses: u32,
-    stops: u32,
-    server_restarts: u32,
-    cuts: u64,
-    flushes: u32,
-    /// Of the plugin.
-    swaps: u32,
-}
-
-struct Chaos {
-    redis: Redis,
-    project: Project,
-    hosts: Vec<Slot>,
-    random: Random,
-    owner_dies_at: Instant,
-    done: Done,
-}
-
-struct Slot {
-    host: Host,
-    paused_until: Option<Instant>,
-}
-
-impl Chaos {
-    fn begin(redis: Redis, seed: u64, hosts: usize) -> Self {
-        let project = Project::new(&redis);
-        std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
-        project.configure_with(
-            &format!("lease_ms = {}\ntimeout_ms = 500", LEASE_TIME.as_millis()),
-            "[alerts]\nlog = false\nmaxlen = 0\n[dead_letters]\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"",
-        );
-        let mut random = Random(seed);
-        let hosts = (0..hosts.max(1)).map(|_| Slot::start(&project, &mut random)).collect();
-        Self { redis, project, hosts, random, owner_dies_at: Instant::now() + OWNER_LIVES, done: Done::default() }
-    }
-
-    /// Waits a moment, then does one thing.
-    fn act(&mut self) {
-        let moment = Instant::now() + Duration::from_millis(self.random.below(300));
-        while Instant::now() < moment {
-            pause();
-        }
-        for slot in &mut self.hosts {
-            if slot.paused_until.is_some_and(|until| until < Instant::now()) {
-                slot.wake();
-            }
-        }
-        let any = self.random.below(self.hosts.len() as u64) as usize;
-        if self.owner_dies_at < Instant::now() {
-            return self.kill_owner();
-        }
-        match self.random.below(13) {
-            0..=2 => self.kill_owner(),
-            3..=4 => self.kill(any),
-            5..=6 => {
-                let slot = &mut self.hosts[any];
-                if slot.paused_until.is_none() {
-                    slot.host.signal("STOP");
-                    let time = LEASE_TIME + LEASE_TIME.mul_f64(self.random.below(100) as f64 / 100.0);
-                    slot.paused_until = Some(Instant::now() + time);
-                    self.done.pauses += 1;
-                }
-            }
-            7..=8 => {
-                let slot = &mut self.hosts[any];
-                slot.wake();
-                slot.host.signal("TERM");
-                let ended = slot.host.wait();
-                let log = slot.host.log();
-                // One that still loads its plugins has no handler yet, and nothing to finish.
-                let at_work = ["reading is ours", "standing by", "no connection"].iter().any(|part| log.contains(part));
-                assert!(ended == Some(0) || (ended.is_none() && !at_work), "{ended:?}\n{log}");
-                *slot = Slot::start(&self.project, &mut self.random);
-                self.done.stops += 1;
-            }
-            9 => {
-                self.redis.restart();
-                self.done.server_restarts += 1;
-            }
-            10 => {
-                self.done.swaps += 1;
-                let (new, plugin) = (self.project.path("plugins/new"), self.project.path("plugins/misbehaving.wasm"));
-                std::fs::write(&new, release(misbehaving(), &self.done.swaps.to_string())).unwrap();
-                std::fs::rename(new, plugin).unwrap();
-            }
-            11 => {
-                let mut connection = self.redis.connect();
-                let cut: u64 = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
-                self.done.cuts += cut;
-            }
-            _ => {
-                let _: () = cmd("SCRIPT").arg("FLUSH").query(&mut self.redis.connect()).unwrap();
-                self.done.flushes += 1;
-            }
-        }
-    }
-
-    /// Nobody may own the stream just now; then nobody dies, and it is tried again.
-    fn kill_owner(&mut self) {
-        let lease: Option<String> = self.redis.connect().get(LEASE).unwrap();
-        let pid = lease.and_then(|lease| lease.split('/').nth(1)?.parse::<u32>().ok());
-        if let Some(owner) = self.hosts.iter().position(|slot| Some(slot.host.pid()) == pid) {
-            self.kill(owner);
-            self.done.owner_kills += 1;
-            self.owner_dies_at = Instant::now() + OWNER_LIVES;
-        }
-    }
-
-    fn kill(&mut self, number: usize) {
-        self.hosts[number].host.kill();
-        self.hosts[number] = Slot::start(&self.project, &mut self.random);
-        self.done.kills += 1;
-    }
-
-    fn worked(&self) -> u64 {
-        self.redis.totals().get("entries").copied().unwrap_or(0)
-    }
-
-    /// Every host dies; the server lives.
-    fn end(mut self) -> (Redis, Project, Done) {
-        self.hosts.iter_mut().for_each(|slot| slot.host.kill());
-        (self.redis, self.project, self.done)
-    }
-}
-
-impl Slot {
-    fn start(project: &Project, random: &mut Random) -> Self {
-        let workers = (1 + random.below(4)).to_string();
-        let batch = [7, 50, 500][random.below(3) as usize];
-        let backlog = (batch * (1 + random.below(4))).to_string();
-        let checkpoint = [300, 1000, 5000][random.below(3) as usize].to_string();
-        let settings = [
-            ("TICKHOUND_ENGINE__WORKERS", workers.as_str()),
-            ("TICKHOUND_ENGINE__CHECKPOINT_EVERY_MS", &checkpoint),
-            ("TICKHOUND_ENGINE__BACKLOG", &backlog),
-            ("TICKHOUND_STREAM__BATCH", &batch.to_string()),
-        ];
-        Self { host: project.start_with(&["run"], &settings), paused_until: None }
-    }
-
-    fn wake(&mut self) {
-        if self.paused_until.take().is_some() {
-            self.host.signal("CONT");
-        }
-    }
-}
-
-/// Adds simulated ticks, a few of them spoiled, each once: an id that was sent when the server died
-/// is sent again, and refused if it had come through.
-struct Feeder {
-    stop: Arc<AtomicBool>,
-    fed: Arc<AtomicU64>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Feeder {
-    fn start(redis: &Redis, seed: u64) -> Self {
-        let (stop, fed) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (stopped, count, url) = (stop.clone(), fed.clone(), redis.url());
-        let thread = thread::spawn(move || {
-            let config = SimConfig { symbols: 12, seed, dirt: 0.01, ..SimConfig::default() };
-            let mut simulator = Simulator::new(&config);
-            let mut renderer = Renderer::new(Layout::Json);
-            let mut connection = None;
-            while !stopped.load(Relaxed) {
-                let mut entries = redis::pipe();
-                for _ in 0..FED_AT_ONCE {
-                    let tick = simulator.next().unwrap();
-                    let instrument = &simulator.instruments()[tick.instrument as usize];
-                    let number = count.fetch_add(1, Relaxed);
-                    // Time goes up, and the number tells entries of one millisecond apart.
-                    entries.cmd("XADD").arg(STREAM).arg(format!("{}-{number}", now_ms()));
-                    renderer.render(instrument, &tick, |name, value| {
-                        entries.arg(name).arg(value);
-                    });
-                }
-                if connection.as_mut().is_none_or(|open| entries.query::<()>(open).is_err()) {
-                    connection = None;
-                    for entry in entries.cmd_iter() {
-                        wait_for("an entry is taken", || add(&url, &mut connection, entry));
-                    }
-                }
-                pause();
-            }
-        });
-        Self { stop, fed, thread }
-    }
-
-    /// How many entries were added in all.
-    fn stop(self) -> u64 {
-        self.stop.store(true, Relaxed);
-        self.thread.join().unwrap();
-        self.fed.load(Relaxed)
-    }
-}
-
-fn add(url: &str, connection: &mut Option<Connection>, entry: &redis::Cmd) -> Option<()> {
-    if connection.is_none() {
-        *connection = redis::Client::open(url).unwrap().get_connection().ok();
-    }
-    match entry.query::<()>(connection.as_mut()?) {
-        Ok(()) => Some(()),
-        Err(error) if error.to_string().contains("equal or smaller") => Some(()),
-        Err(_) => {
-            *connection = None;
-            None
-        }
-    }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % end
-    }
 }

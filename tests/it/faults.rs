@@ -433,12 +433,12 @@ fn a_host_goes_on_after_flushall_in_the_middle_of_its_work() {
 }
 
 /// A server with a port, for replication.
-fn on_a_port() -> (Redis, String) {
+pub fn on_a_port() -> (Redis, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     (Redis::start_with(&["--port", &port, "--repl-diskless-sync-delay", "0"]), port)
 }
 
-fn replicate(replica: &Redis, port: &str) {
+pub fn replicate(replica: &Redis, port: &str) {
     let mut connection = replica.connect();
     let _: () = do_for(&mut connection, &format!("REPLICAOF 127.0.0.1 {port}"));
     wait_for("the replica is in step", || {

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use redis::Commands;
 
-use crate::support::{ALERTS, Project, Redis, STREAM, misbehaving, text};
+use crate::support::{ALERTS, ALERTS_SOURCE, Project, Redis, STREAM, misbehaving, text};
 
 const LATE: usize = 300;
 const FRESH: usize = 7;
@@ -37,7 +37,7 @@ fn configure(project: &Project, alerts: &str) {
 
 /// The log, and whether each alert in the stream was stale.
 fn run_in_group(redis: &Redis, project: &Project, group: &str) -> (String, Vec<bool>) {
-    let _: () = redis.connect().del(ALERTS).unwrap();
+    let _: () = redis.connect().del(&[ALERTS, ALERTS_SOURCE]).unwrap();
     let output = project.command(&["run", "--drain"]).env("TICKHOUND_STREAM__GROUP", group).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let stale = redis.alerts().iter().map(|alert| alert["stale"] == "1").collect();

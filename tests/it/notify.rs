@@ -1,7 +1,7 @@
 //! People are told of alerts: each once, whatever the receiver, the host or the server does; and the flow
 //! does not notice.
 
-mod receiver;
+pub mod receiver;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,7 +20,11 @@ use serde_json::Value;
 use tickhound::event::EntryId;
 
 use self::receiver::{How, OK, Receiver, Request};
-use crate::support::{ALERTS, Host, Project, Redis, STREAM, difference, misbehaving, pause, text, wait_for};
+use crate::{
+    faults::{on_a_port, replicate},
+    proxy::Proxy,
+    support::{ALERTS, Host, Project, Redis, STREAM, difference, misbehaving, pause, text, wait_for},
+};
 
 const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 
@@ -478,6 +482,86 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
     wait_until_told(&redis, "desk");
     account(&redis, &receiver.got());
+}
+
+/// A server that dies, and its replica, which has the ticks but none of the commits that the host does from now on.
+struct Lossy {
+    first: Redis,
+    second: Redis,
+    proxy: Proxy,
+}
+
+impl Lossy {
+    fn begin() -> Self {
+        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
+        replicate(&second, &port);
+        Self { proxy: Proxy::to(&first), first, second }
+    }
+
+    /// A host with a sink, `here` in place of what is `usual`, which has ticks to process that the replica knows of, and nothing after them.
+    fn start(&self, receiver: &Receiver, usual: &str, here: &str) -> (Project, Host) {
+        let project = Project::at(self.proxy.url());
+        fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+        project.write_config(&format!(
+            "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = 1000\n[alerts]\nlog = false\n\
+             [detectors.each]\nplugin = \"misbehaving\"\n{}",
+            self.proxy.url(),
+            sink("desk", &receiver.url(), "").replace(usual, here)
+        ));
+        let host = start(&project);
+        host.signal("STOP");
+        tick(&self.first, "NIFTY", 10);
+        wait_for("the replica has the ticks", || {
+            (self.second.connect().xlen::<_, u64>(STREAM).unwrap() == 10).then_some(())
+        });
+        let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut self.second.connect()).unwrap();
+        host.signal("CONT");
+        (project, host)
+    }
+
+    fn fail_over(&mut self) {
+        self.first.kill();
+        let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
+        self.proxy.switch(&self.second);
+        wait_for("the alerts are published again", || (alerts(&self.second).len() == 10).then_some(()));
+    }
+}
+
+/// A message showed two alerts of ten and counted the others. The server failed over to a replica without them, the host
+/// published them again under the same ids, and those that had been counted were told once more, as news.
+#[test]
+fn alerts_that_were_only_counted_are_not_told_again_after_a_failover() {
+    let mut lossy = Lossy::begin();
+    let receiver = Receiver::start();
+    let (_project, _host) = lossy.start(&receiver, "max_per_message = 500", "max_per_message = 2");
+    let count = || receiver.got().iter().filter_map(|request| request.body["count"].as_u64()).sum::<u64>();
+    wait_for("all are told", || (count() == 10).then_some(()));
+    lossy.fail_over();
+    tick(&lossy.second, "BANKNIFTY", 1);
+    wait_for("the alert after them", || (alerts(&lossy.second).len() == 11).then_some(()));
+    wait_until_told(&lossy.second, "desk");
+    assert_eq!(count(), 11);
+}
+
+/// A receiver took a message and did not answer. The server failed over to a replica that did not know of it, and the
+/// alerts were put into another message under another key, so that the receiver could not see that it had them.
+#[test]
+fn a_message_without_an_answer_keeps_its_key_over_a_failover() {
+    let mut lossy = Lossy::begin();
+    let receiver = Receiver::start();
+    receiver.will(&[How::Hang]);
+    let (_project, _host) = lossy.start(&receiver, "group_ms = 20", "group_ms = 500");
+    wait_for("a message is under way", || receiver.got().first().map(|_| ()));
+    lossy.fail_over();
+    wait_until_told(&lossy.second, "desk");
+    let mut keys: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+    for request in receiver.got() {
+        for id in request.ids() {
+            keys.entry(id).or_default().insert(request.headers["idempotency-key"].clone());
+        }
+    }
+    assert_eq!(keys.len(), 10);
+    assert!(keys.values().all(|keys| keys.len() == 1), "alerts came under several keys: {keys:?}");
 }
 
 #[test]

@@ -190,6 +190,23 @@ fn what_can_not_start_says_why_and_leaves_nothing_running() {
     assert!(!runs(started(&said)) && background.pid().is_none());
 }
 
+/// With a server that could not be reached the start was silent for as long as its first look took, and after one line
+/// for all the rest of `--wait`: nobody could tell it from one that hangs.
+#[test]
+fn a_start_says_what_it_waits_for_while_it_waits() {
+    let background = Background::new();
+    let project = &background.project;
+    background.redis.signal("STOP");
+    let output = project.output(&["run", "--background", "--wait", "15"]);
+    background.redis.signal("CONT");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let redis = format!("redis at {}", background.redis.socket().display());
+    assert!(said.starts_with(&format!("waiting for an answer of {redis}\n")), "{said}");
+    assert!(said.contains(&format!("\nstill waiting for {redis}: no answer in time (stream.timeout_ms) (")), "{said}");
+    assert!(said.contains(&format!("after 15 s (--wait) it still waits for {redis}")), "{said}");
+}
+
 #[test]
 fn whoever_interrupts_a_start_leaves_nothing_running() {
     let mut background = Background::new();
@@ -448,24 +465,28 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
     assert_eq!(host.wait(), Some(0));
 }
 
-/// Alerts go into a pipe that nobody reads: when it is full the engine waits for ever, while timers, lease
-/// and signals go on as if nothing were wrong.
+/// A detector does not come back: the engine waits for it, while timers and signals go on as if nothing were wrong.
 #[test]
 fn a_stuck_engine_misses_the_watchdog() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
-    project.configure("[alerts]\njsonl = \"full\"\n[detectors.each]\nplugin = \"misbehaving\"");
-    let made = Command::new("mkfifo").arg(project.path("full")).status().unwrap();
-    assert!(made.success());
+    project.configure_with(
+        "lease_ms = 1000",
+        "[plugins]\ncall_deadline_ms = 600000\n[detectors.each]\nplugin = \"misbehaving\"\n\
+         params = { how = \"loop\", at = 500 }",
+    );
     let listener = Listener::new(&project);
     let host = project.start_with(&["run"], &listener.variables());
     host.wait_for_log("reading is ours");
     listener.wait_for("WATCHDOG=1");
     project.feed(5, 5000, &[]);
     wait_for("it is stuck", || listener.is_silent().then_some(()));
-    let owner: serde_json::Value = serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
-    assert!(owner["survey"]["owner"].is_string(), "the lease is still renewed: only the engine is stuck");
+    wait_for("nobody has the lease", || {
+        let status = project.output(&["status", "--json"]).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        status["survey"]["owner"].is_null().then_some(())
+    });
 }
 
 /// `tail -F` follows over rotation, as the users' checklist has it.

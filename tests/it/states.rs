@@ -357,6 +357,7 @@ fn a_forgotten_symbol_that_comes_back_is_remembered() {
         market.tick(&format!("{time}-0"), symbol, time);
     };
     tick("A", 0, 1);
+    market.drain();
     tick("B", 40, 1);
     market.drain();
     tick("A", 40, 2);

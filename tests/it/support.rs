@@ -27,6 +27,8 @@ const LOG_SHOWN: usize = 40;
 pub const STREAM: &str = "ticks:intraday:processed";
 pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
+/// Says whose alerts these are.
+pub const ALERTS_SOURCE: &str = "tickhound:{alerts:intraday}:source";
 pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group:checkpoint";
 pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
 /// Where [`Project::run_reference`] publishes.
@@ -58,6 +60,7 @@ pub fn pause() {
 pub struct Redis {
     dir: TempDir,
     settings: Vec<String>,
+    variables: Vec<(String, String)>,
     server: Option<Child>,
 }
 
@@ -68,8 +71,14 @@ impl Redis {
 
     /// `settings` as on the command line, e.g. `--appendonly yes`.
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_in(settings, &[])
+    }
+
+    /// As [`Redis::start_with`], with variables in its environment.
+    pub fn start_in(settings: &[&str], variables: &[(&str, String)]) -> Self {
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut redis = Self { dir: tempfile::tempdir().unwrap(), settings, server: None };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let mut redis = Self { dir: tempfile::tempdir().unwrap(), settings, variables, server: None };
         redis.restart();
         redis
     }
@@ -105,6 +114,7 @@ impl Redis {
             .arg(self.dir.path())
             .args(&self.settings)
             .args(more)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(File::create(self.dir.path().join("log")).unwrap())
             .spawn()
             .expect("redis-server is installed: apt-get install redis-server");
@@ -259,12 +269,26 @@ impl Project {
         fs::write(self.path("config/config.toml"), text).unwrap();
     }
 
+    /// As [`Project::write_config`], in one move: a host that looks meanwhile sees the old one or the new one.
+    pub fn replace_config(&self, text: &str) {
+        fs::write(self.path("config/new"), text).unwrap();
+        fs::rename(self.path("config/new"), self.path("config/config.toml")).unwrap();
+    }
+
     /// The binary, to be run in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         // Tests run at the same time, and have one port 9464 between them.
         command.env("TICKHOUND_SERVER__LISTEN", "");
+        command
+    }
+
+    /// As [`Project::command`], for a host whose clock on the wall is off, e.g. `+2d`.
+    pub fn command_at_offset(&self, args: &[&str], offset: &str) -> Command {
+        let mut command = self.command(args);
+        // The clock that waits go by stays right: it is about what a host believes, not about how fast it is.
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command
     }
 
@@ -296,6 +320,7 @@ impl Project {
             .env("TICKHOUND_STREAM__GROUP", "reference")
             .env("TICKHOUND_STREAM__START", "earliest")
             .env("TICKHOUND_ALERTS__STREAM", REFERENCE_ALERTS)
+            .env("TICKHOUND_ALERTS__SHADOW_STREAM", "alerts:reference:shadow")
             .env("TICKHOUND_ALERTS__JSONL", "")
             .env("TICKHOUND_ALERTS__LOG", "false")
             .output()
@@ -331,6 +356,14 @@ impl Project {
             .unwrap();
         Host { child, log }
     }
+}
+
+/// The library that shows a process another time, where Debian and its kin have it.
+fn faketime() -> PathBuf {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", env::consts::ARCH);
+    let library = env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| folder.into(), PathBuf::from);
+    assert!(library.exists(), "no {}: apt-get install libfaketime", library.display());
+    library
 }
 
 /// A running `tickhound`; killed on drop.
@@ -498,7 +531,8 @@ pub fn contents(alerts: &[Alert]) -> Vec<Vec<(String, String)>> {
     alerts.iter().map(content).collect()
 }
 
-fn content(alert: &Alert) -> Vec<(String, String)> {
+/// As [`contents`], of one.
+pub fn content(alert: &Alert) -> Vec<(String, String)> {
     let timing = ["lag_ms", "recovered", "stale"];
     let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()

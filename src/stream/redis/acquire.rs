@@ -25,6 +25,7 @@ impl RedisStream {
         let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
         let mut steps = self.address.connect().await?;
         self.check_server(&mut asks).await?;
+        let unclaimed = self.unclaimed(&mut asks).await?;
         // What can't be relied on is left alone, before anything is changed.
         self.read_checkpoint(&mut asks).await?;
         let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
@@ -33,6 +34,11 @@ impl RedisStream {
         };
         // What follows takes several round trips.
         self.lease.keep_renewing(epoch);
+        if let Err(error) = self.claim(&mut asks, &unclaimed).await {
+            self.lease.stop_renewing();
+            self.lease.release(&mut asks, epoch).await;
+            return Err(error);
+        }
         let checkpoint = self.read_checkpoint(&mut asks).await?;
         if checkpoint.complete_is_damaged {
             warn!(

@@ -45,6 +45,10 @@ pub(super) async fn range(
     through: EntryId,
     count: usize,
 ) -> Result<Entries, StreamError> {
+    if after >= through {
+        // There may be no id after this one, and then the server takes it for no place to begin at.
+        return Ok(Entries::default());
+    }
     let mut range = Commands::default();
     range.arg("XRANGE").arg(key).show(format_args!("({after}")).show(through).arg("COUNT").show(count);
     range.end();

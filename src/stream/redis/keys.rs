@@ -20,14 +20,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Names the keys of `group` on `stream`.
+    /// Names the keys of `group` on `stream`. Two partitions may have the same names, such as group `c` on stream
+    /// `{p}a:b` and group `b:c` on `{p}a`; names must not change, so `claims` tells them apart.
     pub fn new(stream: &str, group: &str) -> Self {
-        // A cluster hashes what stands in the first pair of braces, or else the whole name.
-        let prefix = match hash_tag(stream) {
-            Some(tag) => format!("tickhound:{{{tag}}}:{stream}:{group}"),
-            None => format!("tickhound:{{{stream}}}:{group}"),
-        };
-        let key = |name: &str| format!("{prefix}:{name}");
+        let prefix = prefix(stream);
+        let key = |name: &str| format!("{prefix}:{group}:{name}");
         Self {
             lease: key("lease"),
             epoch: key("epoch"),
@@ -37,6 +34,20 @@ impl Keys {
             host: key("host"),
             notify: key("notify"),
         }
+    }
+}
+
+/// Names the key beside an alerts stream that tells which partition's alerts it has.
+pub(super) fn source_key(alerts: &str) -> String {
+    format!("{}:source", prefix(alerts))
+}
+
+/// What keys beside a stream begin with, so that they are in its slot: a cluster hashes what stands in the first pair of
+/// braces, or else the whole name.
+fn prefix(stream: &str) -> String {
+    match hash_tag(stream) {
+        Some(tag) => format!("tickhound:{{{tag}}}:{stream}"),
+        None => format!("tickhound:{{{stream}}}"),
     }
 }
 
@@ -54,5 +65,7 @@ mod tests {
         assert_eq!(Keys::new("ticks:raw", "g").dead, "tickhound:{ticks:raw}:g:dead");
         assert_eq!(Keys::new("{p1}ticks", "g").lease, "tickhound:{p1}:{p1}ticks:g:lease");
         assert_eq!(Keys::new("a{}b", "g").epoch, "tickhound:{a{}b}:g:epoch");
+        assert_eq!(source_key("alerts:intraday"), "tickhound:{alerts:intraday}:source");
+        assert_eq!(source_key("{p1}alerts"), "tickhound:{p1}:{p1}alerts:source");
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! The lease only keeps two hosts from fighting. That a host which lost it can
 //! do no harm is the epoch's work, in the step.
+//!
+//! The lease is renewed only while the engine's loop comes round: a host that is stuck must not keep a
+//! standby from taking over. A stall shorter than the lease's life goes unnoticed; one of twice that
+//! length gives the lease away.
 
 use std::time::Duration;
 
@@ -10,7 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::{Keys, connect};
-use crate::{config::StreamConfig, stream::owner::Owner};
+use crate::{config::StreamConfig, pulse::Pulse, stream::owner::Owner};
 
 /// KEYS lease, epoch; ARGV owner, ttl, a holder that is known to be gone.
 const ACQUIRE: &str = r"
@@ -48,6 +52,8 @@ pub(super) struct Lease {
     ttl: Duration,
     timeout: Duration,
     owner: String,
+    /// The engine's; `None` if nothing drives the lease but itself.
+    pulse: Option<Pulse>,
     renewing: Option<JoinHandle<()>>,
 }
 
@@ -59,8 +65,14 @@ impl Lease {
             ttl: Duration::from_millis(config.lease_ms),
             timeout: Duration::from_millis(config.timeout_ms),
             owner: Owner::current().to_text(),
+            pulse: None,
             renewing: None,
         }
+    }
+
+    /// Renews only while this pulse goes.
+    pub(super) fn follow(&mut self, pulse: Pulse) {
+        self.pulse = Some(pulse);
     }
 
     pub(super) async fn acquire(&self, connection: &mut MultiplexedConnection) -> RedisResult<LeaseAnswer> {
@@ -97,12 +109,16 @@ impl Lease {
     pub(super) fn keep_renewing(&mut self, epoch: u64) {
         let (client, keys, owner) = (self.client.clone(), self.keys.clone(), self.owner.clone());
         let (ttl, timeout) = (self.ttl, self.timeout.min(self.ttl / 3));
+        let mut vouched = Vouched { pulse: self.pulse.clone(), longest: ttl, stalled: false };
         self.renewing = Some(tokio::spawn(async move {
             let script = Script::new(RENEW);
             let mut connection = None;
             let mut timer = tokio::time::interval(ttl / 3);
             loop {
                 timer.tick().await;
+                if !vouched.is_turning() {
+                    continue;
+                }
                 if connection.is_none() {
                     connection = connect(&client, timeout).await.ok();
                 }
@@ -139,6 +155,37 @@ impl Lease {
         {
             debug!(%error, "the lease could not be released; it will run out");
         }
+    }
+}
+
+/// Whether the engine vouches for a renewal, with a log line when that changes.
+struct Vouched {
+    pulse: Option<Pulse>,
+    /// How long the engine may stand still.
+    longest: Duration,
+    stalled: bool,
+}
+
+impl Vouched {
+    fn is_turning(&mut self) -> bool {
+        let Some(pulse) = &self.pulse else { return true };
+        let still = pulse.still_for();
+        let stalled = still > self.longest;
+        if stalled && !self.stalled {
+            warn!(
+                event = "lease_renewal_paused",
+                still_s = still.as_secs(),
+                "the engine has stood still for longer than stream.lease_ms: the lease is not renewed, so that a standby can take over"
+            );
+        }
+        if !stalled && self.stalled {
+            info!(
+                event = "lease_renewal_resumed",
+                "the engine moves again: the lease is renewed, unless another host has taken over"
+            );
+        }
+        self.stalled = stalled;
+        !stalled
     }
 }
 

@@ -17,7 +17,7 @@ use redis::{Cmd, ConnectionAddr, FromRedisValue, RedisError, Value, aio::Multipl
 #[cfg(test)]
 pub(crate) use self::partition::PendingLook;
 pub(crate) use self::{
-    partition::{ConsumerLook, GroupLook, OwnerLook, PartitionLook, StreamLook},
+    partition::{ConsumerLook, GroupLook, NeededBy, OwnerLook, PartitionLook, StreamLook},
     probe::Refused,
 };
 use super::{Keys, client, connect, explain};

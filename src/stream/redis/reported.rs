@@ -179,6 +179,11 @@ impl AlertsReader {
         (self.last, self.index) = (last, None);
     }
 
+    /// Reading goes on with everything that the stream holds; what it held before counts as missed.
+    pub fn go_on_from_start(&mut self) {
+        (self.last, self.index) = (EntryId::ZERO, Some(0));
+    }
+
     /// The newest `count` alerts that `wanted` wants, oldest first; reading goes on after the newest one.
     ///
     /// # Errors
@@ -210,6 +215,17 @@ impl AlertsReader {
         self.go_on_after(newest.unwrap_or_default());
         found.iter().for_each(|alert| _ = self.seen.is_new(alert));
         Ok(found)
+    }
+
+    /// Id of the newest entry that the stream holds; zero if there is none. Reading goes on where it was.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn end(&mut self) -> Result<EntryId> {
+        let mut newest = cmd("XREVRANGE");
+        newest.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let newest = kept(self.query(&newest).await?)?;
+        Ok(newest.first().map_or(EntryId::ZERO, |newest| newest.at))
     }
 
     /// What there is after the last one that was read; may be nothing.

@@ -57,6 +57,12 @@ pub struct Survey {
     pub waiting_ms: Option<u64>,
     /// Age of the oldest entry that is not acknowledged, ms; 0 if its id is no time, `None` when there is no such entry.
     pub behind_ms: Option<u64>,
+    /// Whether the stream was deleted and filled again with ids below those that were processed: nothing in it is
+    /// processed until a host takes it up.
+    pub began_anew: bool,
+    /// The oldest entry that is pending under our name though later ones were processed: a recovery that is under way,
+    /// or somebody else who reads under our name.
+    pub left_behind: Option<String>,
     /// Totals as of the last commit.
     pub totals: Totals,
     /// What detectors know, as it is saved; `None` before the first time.
@@ -180,8 +186,13 @@ async fn look(
     survey.lag = group.lag.map(|lag| lag as u64);
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
     survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
-    let delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
+    let processed = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
+    survey.began_anew = length > 0 && processed.is_some_and(|processed| added < processed);
+    let mut delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
+    if survey.began_anew && delivered >= added {
+        delivered = EntryId::ZERO;
+    }
     let held: Option<EntryId> = match connection.xpending(&config.key, &config.group).await? {
         StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
         _ => None,
@@ -193,6 +204,7 @@ async fn look(
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
         ours = first.ids.first().and_then(|entry| entry.id.parse().ok());
     }
+    survey.left_behind = ours.filter(|ours| Some(*ours) <= processed).map(|ours| ours.to_string());
     if ours.is_none() && added > delivered {
         let after = format!("({delivered}");
         let next: Value =

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use redis::{RedisError, Value, cmd};
 
 use super::{
-    super::{Keys, key_types, reply},
+    super::{
+        Keys,
+        claims::{Claim, Conflict, Partition},
+        key_types, reply,
+    },
     Asked, Asking,
 };
 use crate::{
@@ -32,6 +36,8 @@ const SCANS: usize = 10;
 pub(crate) struct PartitionLook {
     /// Keys of the wrong type: the key, what it is to hold, what it holds.
     pub(crate) wrong_types: Vec<(String, &'static str, String)>,
+    /// What another partition has of that which ours needs, and whether only shadows need it.
+    pub(crate) conflicts: Vec<(Conflict, NeededBy)>,
     /// Why it can't be told what some keys hold.
     pub(crate) untold: Option<String>,
     /// Keys that the server will remove by itself, and in how many ms.
@@ -52,6 +58,13 @@ pub(crate) struct PartitionLook {
     pub(crate) committed: bool,
     /// The newest dead letter: when it was set aside (ms since the Unix epoch) and why.
     pub(crate) dead: Option<(u64, String)>,
+}
+
+/// Who needs what another partition has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NeededBy {
+    Everybody,
+    Shadows,
 }
 
 /// Of a stream.
@@ -139,6 +152,7 @@ pub(super) async fn look(
             look.expiring.push((key.to_owned(), expires));
         }
     }
+    look.conflicts = conflicts(asking, config, alerts, keys).await?;
     if let Ok(Some(owner)) = asking.ask::<Option<String>>(cmd("GET").arg(&keys.lease)).await? {
         let parsed = Owner::parse(&owner);
         let gone = parsed.as_ref().is_some_and(Owner::is_gone);
@@ -167,6 +181,23 @@ pub(super) async fn look(
         look.others = other_streams(asking).await?;
     }
     Ok(look)
+}
+
+async fn conflicts(
+    asking: &mut Asking,
+    config: &StreamConfig,
+    alerts: &AlertsConfig,
+    keys: &Keys,
+) -> Result<Vec<(Conflict, NeededBy)>, RedisError> {
+    let (ours, mut conflicts) = (Partition::of(config), Vec::new());
+    let needed = Claim::all(alerts, keys).into_iter().map(|claim| (claim, NeededBy::Everybody));
+    for (claim, needed_by) in needed.chain([(Claim::shadows(alerts), NeededBy::Shadows)]) {
+        // Who may not look at a marker is told so when the host starts.
+        let marker = asking.ask::<Option<String>>(&claim.read()).await?.ok().flatten();
+        let conflict = marker.and_then(|marker| claim.conflict(&marker, &ours));
+        conflicts.extend(conflict.map(|conflict| (conflict, needed_by)));
+    }
+    Ok(conflicts)
 }
 
 async fn counters(asking: &mut Asking, keys: &Keys) -> Result<(u64, u64), RedisError> {

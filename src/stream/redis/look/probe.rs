@@ -10,7 +10,10 @@
 
 use redis::{Cmd, RedisError, Value, cmd};
 
-use super::{super::Keys, Asked, Asking, refusal};
+use super::{
+    super::{Keys, keys::source_key},
+    Asked, Asking, refusal,
+};
 use crate::config::{AlertsConfig, StreamConfig};
 
 /// A command that would not be taken.
@@ -118,6 +121,7 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
         &["XACK", key, group, "0-0"],
         &["XCLAIM", key, group, "doctor", "0", "0-0"],
         &["XGROUP", "CREATE", key, group, "not-an-id"],
+        &["XGROUP", "SETID", key, group, "not-an-id"],
         &["XGROUP", "DELCONSUMER", key, group, "doctor"],
         &["XADD", &alerts.stream, "0-0", "f", "v"],
         &["XADD", &alerts.shadow_stream, "0-0", "f", "v"],
@@ -125,11 +129,33 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
         &["SCRIPT", "LOAD", "return 0"],
         &["EVALSHA", "0", "3", key, epoch, checkpoint],
     ];
+    let source = source_key(&alerts.stream);
+    let claims: &[&[&str]] = &[
+        &["HSETNX", checkpoint, "partition", ""],
+        &["HGET", checkpoint, "partition"],
+        &["SET", &source, "x", "XX", "NX"],
+        &["GET", &source],
+    ];
     let status: &[&[&str]] = &[&["XLEN", key], &["EXISTS", key], &["HMGET", state, "f"], &["HLEN", state]];
     let letters: &[&[&str]] = &[&["XDEL", dead, "0-0"], &["EVAL", "return 0", "2", dead, key]];
     let told: &[&[&str]] = &[&["HGET", notify, "f"], &["HSET", notify, "f", "v", "f"], &["HKEYS", notify]];
     let feed: &[&[&str]] = &[&["XADD", key, "0-0", "f", "v"]];
-    let all = [("run", run), ("status", status), ("dead requeue", letters), ("[[notify]]", told), ("feed", feed)];
+    let stream = alerts.stream.as_str();
+    let lines: &[&[&str]] = &[
+        &["XINFO", "STREAM", stream],
+        &["XRANGE", stream, END, "+"],
+        &["XREAD", "COUNT", "1", "STREAMS", stream, END],
+    ];
+    let lines = if alerts.jsonl.as_os_str().is_empty() { &[] } else { lines };
+    let all = [
+        ("run", run),
+        ("marking whose alerts these are", claims),
+        ("status", status),
+        ("dead requeue", letters),
+        ("[[notify]]", told),
+        ("feed", feed),
+        ("alerts.jsonl", lines),
+    ];
     let mut commands = Vec::new();
     for (needed_by, words) in all.iter().flat_map(|(by, list)| list.iter().map(move |words| (*by, *words))) {
         let mut command = cmd(words[0]);

@@ -1,0 +1,245 @@
+//! A file of lines that one process appends to.
+//!
+//! What holds: a write adds whole lines, or nothing. Half a line that a killed process or a full disk has left
+//! is cut off before anything is added.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::known::KnownIds;
+
+/// So much of the end of a file is read when its place in the stream is looked for: some 50,000 alerts.
+const TAIL_MAX: u64 = 16 << 20;
+
+/// What a lock has come to.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// This process writes the file.
+    Ours,
+    /// Another one does.
+    Held,
+    /// The file can't be locked, for this reason: two processes may write it.
+    Impossible(io::Error),
+}
+
+/// The end of a file.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// Ids of its last alerts.
+    pub(super) known: KnownIds,
+    /// Alerts that were published before this time do not belong into the file, ms since the Unix epoch. It counts
+    /// where no id is known.
+    pub(super) since_ms: u64,
+}
+
+/// A file of lines, or a pipe or device in its place.
+#[derive(Debug)]
+pub(super) struct LinesFile {
+    path: PathBuf,
+    file: File,
+    /// Half a line begins here: a write has failed, and so has cutting it off.
+    torn_at: Option<u64>,
+    /// When an empty file was begun. Cutting it off to nothing must not make it newer.
+    begun: Option<SystemTime>,
+}
+
+/// What a line is known by.
+#[derive(Deserialize)]
+struct Line {
+    id: Option<String>,
+}
+
+impl LinesFile {
+    /// Opens the file, or makes it, and its folder.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let explain = || format!("alerts.jsonl: can't write {}", path.display());
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(explain)?;
+        }
+        let file = open(path).with_context(explain)?;
+        Ok(Self { path: path.to_path_buf(), file, torn_at: None, begun: None })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it keeps what is written to it, as a pipe or a device does not.
+    pub(super) fn is_regular(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Tries to become the one who writes it.
+    pub(super) fn lock(&mut self) -> Locked {
+        if !self.is_regular() {
+            return Locked::Ours;
+        }
+        match self.file.try_lock() {
+            Ok(()) if self.is_at_path() => Locked::Ours,
+            // It was moved away or deleted while another process had it.
+            Ok(()) => match open(&self.path) {
+                Ok(file) => {
+                    self.file = file;
+                    Locked::Held
+                }
+                Err(_) => Locked::Ours,
+            },
+            Err(TryLockError::WouldBlock) => Locked::Held,
+            Err(TryLockError::Error(error)) => Locked::Impossible(error),
+        }
+    }
+
+    /// Cuts off half a line at the end, and tells what the last whole ones are.
+    pub(super) fn settle(&mut self) -> io::Result<Tail> {
+        let metadata = self.file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Tail { since_ms: millis(SystemTime::now()), ..Tail::default() });
+        }
+        let (length, changed) = (metadata.len(), metadata.modified()?);
+        let start = length.saturating_sub(TAIL_MAX);
+        let mut tail = Vec::new();
+        self.file.seek(SeekFrom::Start(start))?;
+        (&self.file).take(length - start).read_to_end(&mut tail)?;
+        let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        // An empty file has been so since it was changed last; half a first line came after its birth.
+        let begun = if length == 0 { changed } else { metadata.created().unwrap_or(changed).min(changed) };
+        self.begun = (start == 0 && whole == 0).then_some(begun);
+        if whole < tail.len() {
+            self.cut(start + whole as u64)?;
+        }
+        let mut lines = tail[..whole].split(|byte| *byte == b'\n');
+        if start > 0 {
+            // Most likely the end of a line.
+            lines.next();
+        }
+        let mut known = KnownIds::default();
+        let ids = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.id);
+        ids.for_each(|id| _ = known.insert(&id));
+        Ok(Tail { known, since_ms: millis(self.begun.unwrap_or(changed)) })
+    }
+
+    /// Adds these lines, or nothing.
+    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if let Some(length) = self.torn_at {
+            self.cut(length)?;
+        }
+        // Asked each time: somebody may have emptied the file meanwhile.
+        let metadata = self.file.metadata()?;
+        let Err(error) = self.file.write_all(lines) else { return Ok(()) };
+        if metadata.is_file() {
+            self.torn_at = Some(metadata.len());
+            let _ = self.cut(metadata.len());
+        }
+        Err(error)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.torn_at = None;
+        if let (0, Some(begun)) = (length, self.begun) {
+            let _ = self.file.set_modified(begun);
+        }
+        Ok(())
+    }
+
+    /// Whether the file of that name is still the one that is open.
+    fn is_at_path(&self) -> bool {
+        let (Ok(open), Ok(there)) = (self.file.metadata(), fs::metadata(&self.path)) else { return false };
+        (open.dev(), open.ino()) == (there.dev(), there.ino())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail_of(path: &Path) -> Tail {
+        LinesFile::open(path).unwrap().settle().unwrap()
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_off_and_whole_ones_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(100_000);
+        let whole = format!("{{\"id\":\"{long}\"}}\n");
+        let cases = [
+            (String::new(), "", vec![]),
+            (
+                "{\"id\":\"1\"}\nno JSON\n{\"id\":\"2\"}\n{\"id".to_owned(),
+                "{\"id\":\"1\"}\nno JSON\n{\"id\":\"2\"}\n",
+                vec!["1", "2"],
+            ),
+            ("{\"id\":\"1\"}\n".to_owned(), "{\"id\":\"1\"}\n", vec!["1"]),
+            ("{\"id".to_owned(), "", vec![]),
+            (format!("{whole}{long}"), whole.as_str(), vec![long.as_str()]),
+        ];
+        for (number, (text, left, ids)) in cases.into_iter().enumerate() {
+            let path = dir.path().join(number.to_string());
+            fs::write(&path, &text).unwrap();
+            let tail = tail_of(&path);
+            assert!(ids.iter().all(|id| tail.known.contains(id)) && tail.known.is_empty() == ids.is_empty());
+            assert_eq!(fs::read_to_string(&path).unwrap(), left);
+        }
+    }
+
+    #[test]
+    fn an_empty_file_stays_as_old_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts");
+        let begun = UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        fs::write(&path, "").unwrap();
+        File::options().append(true).open(&path).unwrap().set_modified(begun).unwrap();
+        let mut file = LinesFile::open(&path).unwrap();
+        assert_eq!(file.settle().unwrap().since_ms, 1_000_000_000);
+        // As a write does that has failed halfway.
+        file.file.write_all(b"{\"id").unwrap();
+        file.cut(0).unwrap();
+        assert_eq!(tail_of(&path).since_ms, 1_000_000_000);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_no_half_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts");
+        let mut file = LinesFile::open(&path).unwrap();
+        file.append(b"{\"id\":\"1\"}\n").unwrap();
+        file.file.write_all(b"{\"id\":\"2").unwrap();
+        file.torn_at = Some(11);
+        file.append(b"{\"id\":\"2\"}\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":\"1\"}\n{\"id\":\"2\"}\n");
+    }
+
+    #[test]
+    fn one_process_writes_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts");
+        let (mut one, mut other) = (LinesFile::open(&path).unwrap(), LinesFile::open(&path).unwrap());
+        assert!(matches!(one.lock(), Locked::Ours));
+        assert!(matches!(other.lock(), Locked::Held));
+        // The lock goes with whoever held it; a file that was moved away is not the one to write to.
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        drop(one);
+        assert!(matches!(other.lock(), Locked::Held));
+        assert!(matches!(other.lock(), Locked::Ours));
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,224 @@
+//! The log's own thread: whoever logs never waits for whoever reads the log.
+//!
+//! What holds: lines are written whole, in the order in which they came. Where they are written more slowly than
+//! they come, as to a terminal that is stopped or a pipe that nobody reads, so many wait; of what comes then, lines
+//! are left out. The log says where that begins, and how many they were where it ends.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::log_file::{LogFile, in_form_of};
+
+/// Bytes of lines that may wait: some seconds of the busiest market.
+const WAITING_MAX: usize = 1 << 20;
+
+/// Where the log goes.
+#[derive(Clone, Debug)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(Arc<LogFile>),
+}
+
+/// Written to by any thread, a line at a time; never blocks.
+#[derive(Debug)]
+pub struct LogQueue {
+    target: LogTarget,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Lines left out since there was room last.
+    left_out: u64,
+    /// Whether the thread is at work on an item that was taken out.
+    writing: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    Line(Vec<u8>),
+    Reopen,
+}
+
+impl LogQueue {
+    /// Starts the thread that writes to `target`.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(target: LogTarget) -> Result<Arc<Self>> {
+        let queue = Arc::new(Self { target, waiting: Mutex::default(), changed: Condvar::new() });
+        let writer = queue.clone();
+        let thread = thread::Builder::new().name("log".into()).spawn(move || writer.write_for_ever());
+        thread.context("failed to start the thread of the log")?;
+        Ok(queue)
+    }
+
+    /// Whether the log is a file.
+    pub fn is_file(&self) -> bool {
+        matches!(self.target, LogTarget::File(_))
+    }
+
+    /// Opens the file by its name again, behind the lines that wait.
+    pub fn reopen(&self) {
+        self.lock().items.push_back(Item::Reopen);
+        self.changed.notify_all();
+    }
+
+    /// Waits until all lines are written, at most for `longest`.
+    pub fn finish(&self, longest: Duration) {
+        let until = Instant::now() + longest;
+        let mut waiting = self.lock();
+        while !waiting.items.is_empty() || waiting.writing || waiting.left_out > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn write_for_ever(&self) {
+        loop {
+            match self.next() {
+                Item::Line(line) => match &self.target {
+                    // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
+                    LogTarget::Stdout => drop(io::stdout().write_all(&line)),
+                    LogTarget::File(file) => drop((&**file).write_all(&line)),
+                },
+                Item::Reopen => {
+                    if let LogTarget::File(file) = &self.target {
+                        file.reopen();
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Item {
+        let mut waiting = self.lock();
+        waiting.writing = false;
+        self.changed.notify_all();
+        loop {
+            if let Some(item) = waiting.take() {
+                waiting.writing = true;
+                return item;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for &LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lock().add(line);
+        self.changed.notify_all();
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, line: &[u8]) {
+        // Once lines are left out, a good part of the queue must be free again: else it would begin and end with
+        // every line.
+        let most = if self.left_out == 0 { WAITING_MAX } else { WAITING_MAX / 2 };
+        if self.bytes + line.len() > most {
+            if self.left_out == 0 {
+                let what = "the log is written more slowly than lines come: lines are left out from here on";
+                self.push(in_form_of(line, "WARN", "log_lines_left_out", what));
+            }
+            self.left_out += 1;
+            return;
+        }
+        self.tell_left_out(line);
+        self.push(line.to_vec());
+    }
+
+    fn take(&mut self) -> Option<Item> {
+        if self.items.is_empty() && self.left_out > 0 {
+            // Nothing has come since to be its model.
+            self.tell_left_out(b"");
+        }
+        let item = self.items.pop_front()?;
+        if let Item::Line(line) = &item {
+            self.bytes -= line.len();
+        }
+        Some(item)
+    }
+
+    fn tell_left_out(&mut self, model: &[u8]) {
+        let count = std::mem::take(&mut self.left_out);
+        if count > 0 {
+            let what = format!("{count} lines were left out of this log, which was written more slowly than they came");
+            self.push(in_form_of(model, "WARN", "log_lines_left_out_end", &what));
+        }
+    }
+
+    fn push(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.items.push_back(Item::Line(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(waiting: &mut Waiting) -> Vec<String> {
+        let line = |item| match item {
+            Item::Line(line) => String::from_utf8(line).unwrap(),
+            Item::Reopen => "reopen".into(),
+        };
+        std::iter::from_fn(|| waiting.take().map(line)).collect()
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_between_two_notes() {
+        let mut waiting = Waiting::default();
+        let line = |number: usize| format!("{number:0999}\n");
+        let room = WAITING_MAX / 1000;
+        (0..room + 7).for_each(|number| waiting.add(line(number).as_bytes()));
+        let texts = texts(&mut waiting);
+        assert_eq!(texts.len(), room + 2);
+        assert_eq!(texts[room - 1], line(room - 1));
+        assert!(texts[room].contains("WARN") && texts[room].contains("log_lines_left_out"), "{}", texts[room]);
+        assert!(texts[room + 1].contains("7 lines were left out"), "{}", texts[room + 1]);
+    }
+
+    #[test]
+    fn lines_are_taken_again_when_half_of_the_room_is_free() {
+        let mut waiting = Waiting::default();
+        let line = format!("{{{:0998}\n", 1);
+        let room = WAITING_MAX / 1000;
+        (0..room + 1).for_each(|_| waiting.add(line.as_bytes()));
+        (0..room / 4).for_each(|_| drop(waiting.take()));
+        waiting.add(line.as_bytes());
+        assert_eq!(waiting.left_out, 2, "a quarter is too little");
+        (0..room / 2).for_each(|_| drop(waiting.take()));
+        waiting.add(line.as_bytes());
+        let texts = texts(&mut waiting);
+        assert_eq!(texts.last(), Some(&line));
+        let note: serde_json::Value = serde_json::from_str(&texts[texts.len() - 2]).unwrap();
+        assert_eq!(note["event"], "log_lines_left_out_end");
+        assert_eq!(waiting.bytes, 0);
+    }
+}

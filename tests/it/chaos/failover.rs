@@ -1,0 +1,285 @@
+//! The server dies, and a replica that lags behind takes its place.
+//!
+//! What the replica lacks is lost, and nobody can help that. Beyond it nothing may be wrong: whatever the promoted
+//! server holds, entries, commits, states, fits together, so the account of it must be that of an undisturbed run.
+//! And what is published again under an id that was published before must be the same.
+//!
+//! `cargo xtask failover` tries more seeds.
+
+use std::{collections::HashMap, fs};
+
+use redis::{Commands, cmd};
+use serde_json::json;
+
+use super::{
+    assert_undisturbed,
+    changes::Changes,
+    nemeses::Random,
+    outputs::{LINES, Order, Outputs, SHADOWS, wait_until_told},
+    setting, wait_until_processed,
+};
+use crate::{
+    faults::{on_a_port, replicate},
+    notify::receiver::Receiver,
+    proxy::{Link, Proxy},
+    support::{ALERTS, Alert, Host, Project, Redis, STREAM, content, probe, signal, wait_for},
+};
+
+/// Ticks at the start, beyond the cut, and after the failover.
+const TICKS: [u32; 3] = [3000, 300, 300];
+
+const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+
+/// What becomes of the owner between the cut and the failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    GoesOn,
+    /// Another host acquires the stream, which the replica does not hear of.
+    Killed,
+    /// Another host acquires it too, and the first one wakes up after the failover.
+    Paused,
+    /// It dies with the server.
+    KilledWithTheServer,
+    /// It has just acquired the stream once more, which the replica does not hear of, and falls asleep. The host after it
+    /// acquires it of the promoted server, which counts the same, and dies when it has done as many commits. So the first
+    /// finds the number of its own last commit, over another history.
+    Relieved,
+}
+
+/// What is being tried.
+struct Scene {
+    /// First, so that they end before what they run in.
+    hosts: Vec<Host>,
+    first: Redis,
+    second: Redis,
+    proxy: Proxy,
+    receiver: Receiver,
+    project: Project,
+    /// Who sleeps until after the failover, and how many commits there were then.
+    asleep: Option<(u32, u64)>,
+}
+
+/// What a server held at one moment.
+struct Held {
+    entries: u64,
+    commits: u64,
+    /// By id, those of shadows too.
+    alerts: HashMap<String, Vec<(String, String)>>,
+}
+
+/// `TICKHOUND_FAILOVER_SEEDS` of them, from `TICKHOUND_FAILOVER_SEED` on.
+#[test]
+fn a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more() {
+    let first: u64 = setting("TICKHOUND_FAILOVER_SEED", 1);
+    for seed in first..first + setting("TICKHOUND_FAILOVER_SEEDS", 2) {
+        fail_over(seed);
+    }
+}
+
+fn fail_over(seed: u64) {
+    let mut random = Random(seed);
+    let fates = [Fate::KilledWithTheServer, Fate::Relieved, Fate::GoesOn, Fate::Killed, Fate::Paused];
+    let fate = fates[(seed % fates.len() as u64) as usize];
+    let count = 1 + random.below(2) as usize;
+    let mut scene = Scene::begin(seed, count);
+    let goal = 100 + random.below(700);
+    wait_processed(&scene.first, goal);
+    // The replica hears no more.
+    let _: () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut scene.second.connect()).unwrap();
+    scene.project.feed(12, TICKS[1], &["--seed", &(seed + 1000).to_string()]);
+    scene.befall(fate);
+    if fate != Fate::Relieved {
+        wait_processed(&scene.first, goal + 50 + random.below(1000));
+    }
+    let (before, kept) = scene.promote(fate);
+    scene.project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
+    wait_until_processed(&scene.second, &scene.project);
+    wait_until_told(&scene.second, "told");
+    for host in &mut scene.hosts {
+        host.signal("TERM");
+        assert_eq!(host.wait(), Some(0), "{}", host.log());
+    }
+    // Who begins begins where Redis says; who goes on knows what it has told.
+    let stays = count == 1 && fate == Fate::GoesOn;
+    scene.judge(&before, &kept, stays, &format!("seed {seed}, {count} hosts, {fate:?}"));
+}
+
+impl Scene {
+    fn begin(seed: u64, count: usize) -> Self {
+        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
+        let (proxy, receiver) = (Proxy::to(&first), Receiver::start());
+        let project = project(&proxy, &receiver);
+        replicate(&second, &port);
+        project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
+        wait_for("the replica has the ticks", || (length(&second, STREAM) == u64::from(TICKS[0])).then_some(()));
+        // So that there is time for something to happen.
+        proxy.set(Link::Slow);
+        let hosts = (0..count).map(|_| project.start(&["run"])).collect();
+        Self { hosts, first, second, proxy, receiver, project, asleep: None }
+    }
+
+    /// Does to the owner what its fate is between cut and failover.
+    fn befall(&mut self, fate: Fate) {
+        match fate {
+            Fate::GoesOn | Fate::KilledWithTheServer => {}
+            Fate::Killed => self.replace_owner(),
+            Fate::Paused => {
+                let owner = self.owner();
+                self.pause(owner);
+                self.wait_for_other_owner(owner);
+            }
+            Fate::Relieved => {
+                let before = epoch(&self.first);
+                self.proxy.cut();
+                wait_for("the stream is acquired once more", || (epoch(&self.first) > before).then_some(()));
+                let (owner, begun) = (self.owner(), commits(&self.first));
+                wait_for("some commits under it", || (commits(&self.first) > begun + 2).then_some(()));
+                self.pause(owner);
+            }
+        }
+    }
+
+    fn pause(&mut self, pid: u32) {
+        signal(pid, "STOP");
+        self.asleep = Some((pid, commits(&self.first)));
+        if self.hosts.len() == 1 {
+            self.hosts.push(self.project.start(&["run"]));
+        }
+    }
+
+    fn wait_for_other_owner(&self, than: u32) {
+        wait_for("another host owns the stream", || lease_pid(&self.first).filter(|pid| *pid != than).map(|_| ()));
+    }
+
+    fn replace_owner(&mut self) {
+        let owner = self.owner();
+        let place = self.hosts.iter().position(|host| host.pid() == owner).unwrap();
+        self.hosts.remove(place).kill();
+        self.hosts.push(self.project.start(&["run"]));
+    }
+
+    fn owner(&self) -> u32 {
+        wait_for("a host owns the stream", || {
+            lease_pid(&self.first).filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
+        })
+    }
+
+    /// The first server dies, the second has the address; what each held.
+    fn promote(&mut self, fate: Fate) -> (Held, Held) {
+        self.proxy.set(Link::Silent);
+        if fate == Fate::KilledWithTheServer {
+            self.replace_owner();
+        }
+        let held = (Held::by(&self.first), Held::by(&self.second));
+        self.first.kill();
+        let _: () = cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
+        self.proxy.switch(&self.second);
+        if let (Fate::Relieved, Some((sleeper, done))) = (fate, self.asleep) {
+            self.proxy.set(Link::Slow);
+            wait_for("as many commits as the sleeper did", || (commits(&self.second) >= done).then_some(()));
+            let relief = self.hosts.iter().position(|host| host.pid() != sleeper).unwrap();
+            self.hosts.remove(relief).kill();
+        }
+        self.proxy.set(Link::Whole);
+        self.asleep.iter().for_each(|(pid, _)| signal(*pid, "CONT"));
+        held
+    }
+
+    fn judge(&self, before: &Held, kept: &Held, stays: bool, what: &str) {
+        let Self { second, project, .. } = self;
+        project.replace_config(&config(&second.url(), ""));
+        project.run_reference(second);
+        let mut outputs = Outputs::read(second, project, Order::Kept, &Changes::new(), &self.receiver.got());
+        let after = Held::by(second);
+        let lost = before.alerts.keys().filter(|id| !kept.alerts.contains_key(*id)).count();
+        let again: Vec<&String> = before.alerts.keys().filter(|id| after.alerts.contains_key(*id)).collect();
+        let differ = again.iter().filter(|id| before.alerts[**id] != after.alerts[**id]).count();
+        let said = self.hosts.iter().any(|host| host.log().contains("older data"));
+        let account = json!({
+            "run": what, "entries": after.entries, "entries_lost": before.entries - kept.entries,
+            "commits_lost": before.commits - kept.commits, "alerts_lost": lost, "published_again_differently": differ,
+            "said": said, "outputs": outputs.account(),
+        });
+        println!("failover {account}");
+        assert_eq!(differ, 0, "alerts that were published again are others; {account}");
+        assert!(
+            said || !stays || before.commits == kept.commits,
+            "nothing was said of commits that are gone; {account}"
+        );
+        if !stays {
+            outputs.told.twice = 0;
+        }
+        // The file has what went with the first server as well, and what was published again where it was first.
+        outputs.lines.torn -= lines_of_the_lost(project, before, &after).min(outputs.lines.torn);
+        outputs.lines.displaced = 0;
+        assert_undisturbed(&outputs, &account.to_string());
+    }
+}
+
+fn project(proxy: &Proxy, receiver: &Receiver) -> Project {
+    let project = Project::at(proxy.url());
+    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+    let told = format!(
+        "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = [\"breakout\", \"momentum\", \"probe\"]\ngroup_ms = 300\n\
+         per_minute = 120\nmax_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
+        receiver.url()
+    );
+    project.write_config(&config(&proxy.url(), &told));
+    project
+}
+
+fn config(url: &str, more: &str) -> String {
+    format!(
+        "[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = 1000\ntimeout_ms = 1000\nbatch = 20\n\
+         [engine]\nbacklog = 60\ncheckpoint_every_ms = 300\n\
+         [plugins]\ncall_deadline_ms = 5000\n\
+         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n\
+         [detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
+         [detectors.momentum]\nplugin = \"momentum\"\nmin_confidence = 0.0\n\
+         [detectors.probe]\nplugin = \"probe\"\n\
+         [detectors.probe-shadow]\nplugin = \"probe\"\nshadow_of = \"probe\"\n{more}"
+    )
+}
+
+impl Held {
+    fn by(redis: &Redis) -> Self {
+        let ided = |alert: Alert| (alert["id"].clone(), content(&alert));
+        Self {
+            entries: length(redis, STREAM),
+            commits: commits(redis),
+            alerts: redis.paged(ALERTS).chain(redis.paged(SHADOWS)).map(ided).collect(),
+        }
+    }
+}
+
+/// Whole lines of alerts that went with the first server.
+fn lines_of_the_lost(project: &Project, before: &Held, after: &Held) -> usize {
+    let text = fs::read_to_string(project.path(LINES)).unwrap_or_default();
+    let ids = text.lines().filter_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(line["id"].as_str()?.to_owned())
+    });
+    ids.filter(|id| before.alerts.contains_key(id) && !after.alerts.contains_key(id)).count()
+}
+
+fn lease_pid(redis: &Redis) -> Option<u32> {
+    let lease: Option<String> = redis.connect().get(LEASE).unwrap();
+    lease?.split('/').nth(1)?.parse().ok()
+}
+
+fn epoch(redis: &Redis) -> u64 {
+    redis.connect().get(EPOCH).unwrap()
+}
+
+fn commits(redis: &Redis) -> u64 {
+    redis.totals().get("commits").copied().unwrap_or(0)
+}
+
+fn length(redis: &Redis, key: &str) -> u64 {
+    redis.connect().xlen(key).unwrap()
+}
+
+fn wait_processed(redis: &Redis, goal: u64) {
+    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries >= goal).then_some(()));
+}

@@ -1,0 +1,94 @@
+//! Adds simulated ticks, a few of them spoiled, each once: an id that was sent when the server died
+//! is sent again, and rejected if it had come through.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use redis::Connection;
+use tickhound::simulate::{Layout, Renderer, SimConfig, Simulator};
+
+use crate::support::{STREAM, pause, wait_for};
+
+/// Entries added at once, about every 10 ms.
+const FED_AT_ONCE: usize = 30;
+
+pub struct Feeder {
+    stop: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
+    pub fed: Arc<AtomicU64>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Feeder {
+    /// Feeds the server at this URL.
+    pub fn start(url: String, seed: u64) -> Self {
+        let (stop, held, fed) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::default());
+        let (stopped, holds, count) = (stop.clone(), held.clone(), Arc::<AtomicU64>::clone(&fed));
+        let thread = thread::spawn(move || {
+            let config = SimConfig { symbols: 12, seed, dirt: 0.01, ..SimConfig::default() };
+            let mut simulator = Simulator::new(&config);
+            let mut renderer = Renderer::new(Layout::Json);
+            let mut connection = None;
+            while !stopped.load(Relaxed) {
+                pause();
+                if holds.load(Relaxed) {
+                    continue;
+                }
+                let mut entries = redis::pipe();
+                for _ in 0..FED_AT_ONCE {
+                    let tick = simulator.next().unwrap();
+                    let instrument = &simulator.instruments()[tick.instrument as usize];
+                    let number = count.fetch_add(1, Relaxed);
+                    // Time goes up, and the number tells entries of one millisecond apart.
+                    entries.cmd("XADD").arg(STREAM).arg(format!("{}-{number}", now_ms()));
+                    renderer.render(instrument, &tick, |name, value| {
+                        entries.arg(name).arg(value);
+                    });
+                }
+                if connection.as_mut().is_none_or(|open| entries.query::<()>(open).is_err()) {
+                    connection = None;
+                    for entry in entries.cmd_iter() {
+                        wait_for("an entry is taken", || add(&url, &mut connection, entry));
+                    }
+                }
+            }
+        });
+        Self { stop, held, fed, thread }
+    }
+
+    /// Adds nothing for a while.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Relaxed);
+    }
+
+    /// How many entries were added in all.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap();
+        self.fed.load(Relaxed)
+    }
+}
+
+fn add(url: &str, connection: &mut Option<Connection>, entry: &redis::Cmd) -> Option<()> {
+    if connection.is_none() {
+        *connection = redis::Client::open(url).unwrap().get_connection().ok();
+    }
+    match entry.query::<()>(connection.as_mut()?) {
+        Ok(()) => Some(()),
+        Err(error) if error.to_string().contains("equal or smaller") => Some(()),
+        Err(_) => {
+            *connection = None;
+            None
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}

@@ -1,0 +1,52 @@
+//! Faults that chaos has found, each in its smallest form.
+
+use std::{
+    fs,
+    sync::{Arc, OnceLock},
+};
+
+use redis::cmd;
+
+use crate::{
+    proxy::{At, Proxy},
+    support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal, wait_for},
+};
+
+const TICKS: u32 = 3000;
+
+/// Somebody destroyed the group and made it anew, so that what the host had in flight was pending no more. The host
+/// moved the group forward past all that it had read, and died: nobody was ever given the entries in flight again.
+///
+/// The entries that it was handed out again and had not acknowledged yet are processed twice: whoever comes after it
+/// can't tell them from entries that were pending and never processed.
+#[test]
+fn what_is_in_flight_when_the_group_is_made_anew_is_not_lost_with_the_host() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = Project::at(proxy.url());
+    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    // No lease is renewed while the test looks for the script that moves the group.
+    project.configure_with(
+        "batch = 20\nlease_ms = 60000",
+        "[engine]\nbacklog = 400\n[alerts]\nlog = false\n[detectors.each]\nplugin = \"misbehaving\"",
+    );
+    project.feed(12, TICKS, &["--dirt", "0"]);
+    let pid = Arc::new(OnceLock::new());
+    let mut host = project.start(&["run"]);
+    pid.set(host.pid()).unwrap();
+    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries > 300).then_some(()));
+    // The server does not know the script yet: it is asked twice.
+    let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(*pid.wait(), "KILL"));
+    let mut group = redis::pipe();
+    group.atomic().cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP);
+    group.cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0");
+    let _: redis::Value = group.query(&mut redis.connect()).unwrap();
+    sprung.wait();
+    host.wait();
+    let left: u64 = cmd("XLEN").arg(STREAM).query::<u64>(&mut redis.connect()).unwrap() - redis.totals()["entries"];
+    assert!(left > 0, "it died too late to show anything");
+
+    project.run(&["run", "--drain"]);
+    let Difference { lost, extra, .. } = difference(redis.alerts(), project.reference(&redis));
+    assert_eq!((lost, extra, redis.totals()["lost"], redis.pending()), (0, 0, 0, 0));
+}

@@ -1,0 +1,554 @@
+//! What is done to hosts, server and configuration while ticks flow, by a schedule that a seed decides.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use redis::{
+    Commands, cmd,
+    streams::{StreamInfoGroupsReply, StreamPendingReply},
+};
+use serde_json::{Value, json};
+use tickhound::event::EntryId;
+
+use super::{
+    LEASE_TIME,
+    changes::{Change, Changes, Made},
+    clock::{FakeClock, OFFSETS},
+    outputs::{LINES, Order, TOLD_OF},
+};
+use crate::support::{
+    ALERTS, Alert, CHECKPOINT, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
+    read_as, release, wait_for,
+};
+
+const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+
+/// Consumer name of every host.
+const OURS: &str = "tickhound";
+
+/// And that of a client that is none.
+const STRANGER: &str = "stranger";
+
+/// The owner dies at least this often, if hosts are killed.
+const OWNER_LIVES: Duration = Duration::from_secs(4);
+
+/// A kind of fault. Each can be left out of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nemesis {
+    /// `kill -9` of the owner, or of any host.
+    Kills,
+    /// SIGSTOP for longer than the lease lives.
+    Pauses,
+    /// SIGTERM.
+    Stops,
+    /// The server is killed, and started with its data.
+    Server,
+    /// Every connection is cut, or every script forgotten.
+    Cuts,
+    /// A plugin is exchanged by one that behaves the same.
+    Swaps,
+    /// The behaviour changes: by a parameter, or by a plugin of the same name and state version that behaves otherwise.
+    Settings,
+    /// The clock of a host or of the server jumps.
+    Clock,
+    /// Another client reads entries: under a name of its own, under ours, or both by turns, as the seed has it.
+    Foreign,
+    /// The group is set back, or destroyed and made anew.
+    Group,
+}
+
+impl Nemesis {
+    /// Each with the name that chooses it, and how often it comes.
+    pub const ALL: [(Self, &'static str, usize); 10] = [
+        (Self::Kills, "kills", 5),
+        (Self::Pauses, "pauses", 2),
+        (Self::Stops, "stops", 2),
+        (Self::Server, "server", 1),
+        (Self::Cuts, "cuts", 2),
+        (Self::Swaps, "swaps", 1),
+        (Self::Settings, "settings", 2),
+        (Self::Clock, "clock", 1),
+        (Self::Foreign, "foreign", 1),
+        (Self::Group, "group", 1),
+    ];
+
+    /// Those that a list such as `kills,cuts` names; `all` are all of them.
+    pub fn named(list: &str) -> BTreeSet<Self> {
+        if list == "all" {
+            return Self::ALL.iter().map(|(nemesis, ..)| *nemesis).collect();
+        }
+        let one = |name: &str| {
+            let known = Self::ALL.iter().find(|(_, known, _)| *known == name.trim());
+            known.unwrap_or_else(|| panic!("{name:?} is no nemesis, expected some of {:?}", Self::ALL)).0
+        };
+        list.split(',').map(one).collect()
+    }
+}
+
+/// What has been done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    pub owner_kills: u32,
+    /// Those of the owner included.
+    pub kills: u32,
+    pub pauses: u32,
+    pub stops: u32,
+    pub server_restarts: u32,
+    pub cuts: u64,
+    pub flushes: u32,
+    pub swaps: u32,
+    pub changes: u32,
+    pub clock_jumps: u32,
+    pub foreign_reads: u32,
+    pub groups_set_back: u32,
+    pub groups_destroyed: u32,
+}
+
+impl Done {
+    pub fn account(&self) -> Value {
+        json!({
+            "kills": self.kills, "owner_kills": self.owner_kills, "pauses": self.pauses, "stops": self.stops,
+            "server_restarts": self.server_restarts, "cuts": self.cuts, "script_flushes": self.flushes,
+            "swaps": self.swaps, "changes": self.changes, "clock_jumps": self.clock_jumps,
+            "foreign_reads": self.foreign_reads, "groups_set_back": self.groups_set_back,
+            "groups_destroyed": self.groups_destroyed,
+        })
+    }
+}
+
+pub struct Chaos {
+    /// First, so that they end before what they run in.
+    hosts: Vec<Slot>,
+    pub redis: Redis,
+    pub project: Project,
+    pub changes: Changes,
+    pub done: Done,
+    nemeses: Vec<Nemesis>,
+    seed: u64,
+    random: Random,
+    owner_dies_at: Instant,
+    receiver: String,
+    server_clock: Option<FakeClock>,
+    /// The build of the probe in force, and the salt.
+    build: u64,
+    salt: u64,
+    /// The build has not changed since the salt did: a change of it makes no behaviour that was there before.
+    may_change_build: bool,
+    /// The newest entry that another client was given.
+    taken: EntryId,
+    noted: Vec<String>,
+}
+
+struct Slot {
+    host: Host,
+    paused_until: Option<Instant>,
+    clock: Option<FakeClock>,
+}
+
+impl Chaos {
+    /// `receiver`: the URL that is told of alerts; `clocks`: a folder for theirs.
+    pub fn begin(seed: u64, hosts: usize, nemeses: &BTreeSet<Nemesis>, receiver: String, clocks: &Path) -> Self {
+        let fake = nemeses.contains(&Nemesis::Clock);
+        let server_clock = fake.then(|| FakeClock::new(clocks.join("server"))).flatten();
+        let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
+        let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
+        let project = Project::new(&redis);
+        fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+        let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
+        let mut chaos = Self {
+            redis,
+            project,
+            changes: Changes::new(),
+            done: Done::default(),
+            hosts: Vec::new(),
+            nemeses: weighed.flat_map(|(nemesis, _, weight)| vec![*nemesis; *weight]).collect(),
+            seed,
+            random: Random(seed),
+            owner_dies_at: Instant::now() + OWNER_LIVES,
+            receiver,
+            server_clock,
+            build: 1,
+            salt: 0,
+            may_change_build: true,
+            taken: EntryId::ZERO,
+            noted: Vec::new(),
+        };
+        chaos.configure();
+        for number in 0..hosts.max(1) {
+            let clock = fake.then(|| FakeClock::new(clocks.join(number.to_string()))).flatten();
+            let host = start(&chaos.project, clock.as_ref(), &mut chaos.random);
+            chaos.hosts.push(Slot { host, paused_until: None, clock });
+        }
+        chaos
+    }
+
+    /// Whether the order of entries was kept.
+    pub fn order(&self) -> Order {
+        if self.done.foreign_reads == 0 { Order::Kept } else { Order::Disturbed }
+    }
+
+    /// Writes the configuration as it is to be now.
+    fn configure(&self) {
+        self.project.replace_config(&self.config(true));
+    }
+
+    /// The configuration for a run that nobody is told of.
+    pub fn configure_quietly(&self) {
+        self.project.replace_config(&self.config(false));
+    }
+
+    fn config(&self, tells: bool) -> String {
+        let detectors = TOLD_OF.map(|name| format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n"));
+        let probes = [("probe", ""), ("probe-shadow", "shadow_of = \"probe\"\n")].map(|(name, more)| {
+            format!("[detectors.{name}]\nplugin = \"probe\"\n{more}[detectors.{name}.params]\nsalt = {}\n", self.salt)
+        });
+        let told = format!(
+            "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = {TOLD_OF:?}\ngroup_ms = 500\nper_minute = 120\n\
+             max_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
+            self.receiver
+        );
+        format!(
+            "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = {}\ntimeout_ms = 500\nclaim_idle_ms = 3000\n\
+             [plugins]\ncall_deadline_ms = 5000\n\
+             [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{}",
+            self.redis.url(),
+            LEASE_TIME.as_millis(),
+            detectors.concat(),
+            probes.concat(),
+            if tells { &told } else { "" }
+        )
+    }
+
+    /// Waits a moment, then does one thing.
+    pub fn act(&mut self) {
+        let moment = Instant::now() + Duration::from_millis(self.random.below(300));
+        while Instant::now() < moment {
+            pause();
+        }
+        for slot in &mut self.hosts {
+            if slot.paused_until.is_some_and(|until| until < Instant::now()) {
+                slot.wake();
+            }
+        }
+        let Some(last) = self.nemeses.len().checked_sub(1) else { return };
+        if self.owner_dies_at < Instant::now() && self.nemeses.contains(&Nemesis::Kills) {
+            return self.kill_owner();
+        }
+        match self.nemeses[self.random.below(last as u64 + 1) as usize] {
+            Nemesis::Kills => match self.random.below(5) {
+                0..=2 => self.kill_owner(),
+                _ => {
+                    let any = self.any();
+                    self.kill(any);
+                }
+            },
+            Nemesis::Pauses => self.pause_any(),
+            Nemesis::Stops => self.stop_any(),
+            Nemesis::Server => {
+                self.redis.restart();
+                self.done.server_restarts += 1;
+            }
+            Nemesis::Cuts => self.cut(),
+            Nemesis::Swaps => {
+                self.done.swaps += 1;
+                self.replace_plugin();
+            }
+            Nemesis::Settings if self.may_change_build && self.random.below(2) == 0 => self.change_build(),
+            Nemesis::Settings => self.change_salt(),
+            Nemesis::Clock => self.set_a_clock(),
+            Nemesis::Foreign => self.read_as_another(),
+            Nemesis::Group => self.disturb_group(),
+        }
+    }
+
+    fn any(&mut self) -> usize {
+        self.random.below(self.hosts.len() as u64) as usize
+    }
+
+    /// Nobody may own the stream just now; then nobody dies, and it is tried again.
+    fn kill_owner(&mut self) {
+        if let Some(owner) = self.owner() {
+            self.kill(owner);
+            self.done.owner_kills += 1;
+            self.owner_dies_at = Instant::now() + OWNER_LIVES;
+        }
+    }
+
+    /// The number of the host that owns the stream.
+    fn owner(&self) -> Option<usize> {
+        let lease: Option<String> = self.redis.connect().get(LEASE).unwrap();
+        let pid = lease?.split('/').nth(1)?.parse::<u32>().ok()?;
+        self.hosts.iter().position(|slot| slot.host.pid() == pid)
+    }
+
+    fn kill(&mut self, number: usize) {
+        self.hosts[number].host.kill();
+        self.start_again(number);
+        self.done.kills += 1;
+    }
+
+    fn start_again(&mut self, number: usize) {
+        let slot = &mut self.hosts[number];
+        slot.host = start(&self.project, slot.clock.as_ref(), &mut self.random);
+        slot.paused_until = None;
+    }
+
+    fn pause_any(&mut self) {
+        let any = self.any();
+        let slot = &mut self.hosts[any];
+        if slot.paused_until.is_none() {
+            slot.host.signal("STOP");
+            let time = LEASE_TIME + LEASE_TIME.mul_f64(self.random.below(100) as f64 / 100.0);
+            slot.paused_until = Some(Instant::now() + time);
+            self.done.pauses += 1;
+        }
+    }
+
+    fn stop_any(&mut self) {
+        let any = self.any();
+        self.hosts[any].stop();
+        self.start_again(any);
+        self.done.stops += 1;
+    }
+
+    fn cut(&mut self) {
+        let mut connection = self.redis.connect();
+        if self.random.below(2) == 0 {
+            let cut: u64 = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
+            self.done.cuts += cut;
+        } else {
+            let _: () = cmd("SCRIPT").arg("FLUSH").query(&mut connection).unwrap();
+            self.done.flushes += 1;
+        }
+    }
+
+    /// The build of the probe that is to be in force, under a hash that it never had.
+    fn replace_plugin(&self) {
+        let built = if self.build == 1 { probe() } else { probe_changed() };
+        let (new, plugin) = (self.project.path("plugins/new"), self.project.path("plugins/probe.wasm"));
+        let tag = format!("{}-{}", self.done.swaps, self.done.changes);
+        fs::write(&new, release(&built, &tag)).unwrap();
+        fs::rename(new, plugin).unwrap();
+    }
+
+    fn change_build(&mut self) {
+        let epoch = self.wait_at_work();
+        self.build = 3 - self.build;
+        self.may_change_build = false;
+        self.done.changes += 1;
+        self.replace_plugin();
+        self.wait_in_force(epoch);
+    }
+
+    fn change_salt(&mut self) {
+        let epoch = self.wait_at_work();
+        self.salt += 1;
+        self.may_change_build = true;
+        self.done.changes += 1;
+        self.configure();
+        self.wait_in_force(epoch);
+    }
+
+    /// Until some host has done a few commits without a break; its epoch.
+    fn wait_at_work(&mut self) -> u64 {
+        self.hosts.iter_mut().for_each(Slot::wake);
+        let mut begun: Option<(u64, u64)> = None;
+        wait_for("a host is at work", || {
+            let (epoch, commits) = (self.epoch(), self.redis.totals().get("commits").copied().unwrap_or(0));
+            let (first, since) = *begun.get_or_insert((epoch, commits));
+            if first != epoch || self.owner().is_none() {
+                begun = None;
+                return None;
+            }
+            (commits >= since + 5).then_some(epoch)
+        })
+    }
+
+    /// Until an alert shows that the change is in force. Half of the time the owner dies right then: what it knew by
+    /// the new code, and by the old, must be saved apart.
+    fn wait_in_force(&mut self, epoch: u64) {
+        let by = self.salt * 10 + self.build;
+        self.changes.add(Change { by, made: Made::BetweenOwners });
+        wait_for(&format!("alerts by {by}"), || {
+            let newest: Vec<(String, Alert)> = cmd("XREVRANGE")
+                .arg(ALERTS)
+                .arg("+")
+                .arg("-")
+                .arg("COUNT")
+                .arg(20)
+                .query(&mut self.redis.connect())
+                .unwrap();
+            let mut probes = newest.iter().filter(|(_, alert)| alert["plugin"] == "probe");
+            probes.any(|(_, alert)| Sighting::of(alert).by == by).then_some(())
+        });
+        if self.epoch() == epoch {
+            self.changes.was_made(Made::UnderOneOwner);
+        }
+        if self.nemeses.contains(&Nemesis::Kills) && self.random.below(2) == 0 {
+            self.kill_owner();
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.redis.connect().get::<_, Option<u64>>(EPOCH).unwrap().unwrap_or(0)
+    }
+
+    fn set_a_clock(&mut self) {
+        let offset = OFFSETS[self.random.below(OFFSETS.len() as u64) as usize];
+        let which = self.random.below(self.hosts.len() as u64 + 1) as usize;
+        let clock = self.hosts.get(which).map_or(&self.server_clock, |slot| &slot.clock);
+        if let Some(clock) = clock {
+            clock.set(offset);
+            self.done.clock_jumps += 1;
+        }
+    }
+
+    /// Some entries are given to another client: under another name, or under that of the hosts.
+    fn read_as_another(&mut self) {
+        // Before the first prices are known, order decides which ticks have one.
+        if self.redis.totals().get("entries").is_none_or(|entries| *entries < 1000) {
+            return;
+        }
+        let names = [[OURS, STRANGER], [OURS, OURS], [STRANGER, STRANGER]][self.seed as usize % 3];
+        let name = names[self.random.below(2) as usize];
+        read_as(&self.redis, name, 1 + self.random.below(50) as u32);
+        self.taken = self.last_delivered();
+        self.note(&format!("{name} was given entries up to {}", self.taken));
+        self.done.foreign_reads += 1;
+    }
+
+    fn last_delivered(&self) -> EntryId {
+        let groups: StreamInfoGroupsReply = self.redis.connect().xinfo_groups(STREAM).unwrap();
+        groups.groups.iter().find(|group| group.name == GROUP).unwrap().last_delivered_id.parse().unwrap()
+    }
+
+    /// The group is set back by some entries, or it vanishes and is made anew from the start. Nothing else is done until
+    /// the owner has put it right: if it died before it had acknowledged what it was handed out again, whoever comes after
+    /// it could not tell that from what was never processed.
+    fn disturb_group(&mut self) {
+        let mut connection = self.redis.connect();
+        // There is a group once something was processed.
+        if self.processed() == 0 || self.is_owed_by_others() {
+            return;
+        }
+        if self.random.below(2) == 0 {
+            let id = EntryId { millis: self.last_delivered().millis.saturating_sub(self.random.below(1000)), seq: 0 };
+            let _: () =
+                cmd("XGROUP").arg("SETID").arg(STREAM).arg(GROUP).arg(id.to_string()).query(&mut connection).unwrap();
+            self.note(&format!("the group was set back to {id}"));
+            self.done.groups_set_back += 1;
+        } else {
+            // Not in one transaction: the host may make it first, as it does.
+            let _: u64 = cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+            let create = cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query::<()>(&mut connection);
+            create.unwrap_or(());
+            self.note("the group was destroyed and made anew");
+            self.done.groups_destroyed += 1;
+        }
+        self.hosts.iter_mut().for_each(Slot::wake);
+        let newest: EntryId = connection.hget::<_, _, String>(CHECKPOINT, "last").unwrap().parse().unwrap();
+        wait_for("the group stands where it stood", || {
+            let is_given_again = self.first_pending().is_some_and(|first| first <= newest);
+            (self.last_delivered() >= newest && !is_given_again).then_some(())
+        });
+    }
+
+    /// Whether entries that another client was given are still to be processed: who destroys the group then destroys
+    /// the only trace of that.
+    fn is_owed_by_others(&self) -> bool {
+        self.first_pending().is_some_and(|first| first <= self.taken)
+    }
+
+    fn first_pending(&self) -> Option<EntryId> {
+        match self.redis.connect().xpending(STREAM, GROUP).unwrap() {
+            StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
+            _ => None,
+        }
+    }
+
+    pub fn processed(&self) -> u64 {
+        self.redis.totals().get("entries").copied().unwrap_or(0)
+    }
+
+    /// Every fault ends; the hosts that live go on.
+    pub fn relent(&mut self) {
+        for slot in &mut self.hosts {
+            slot.wake();
+            slot.clock.iter().for_each(|clock| clock.set("+0"));
+        }
+        self.server_clock.iter().for_each(|clock| clock.set("+0"));
+    }
+
+    /// What hosts of all lives said beside what a run always says, with what was done to the group, by time.
+    pub fn warnings(&self) -> String {
+        let logs = fs::read_dir(self.project.path(".")).unwrap().map(|entry| entry.unwrap().path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
+        let worth =
+            |line: &&str| (line.contains(" WARN ") || line.contains("ERROR")) && !line.contains("waits until redis");
+        let mut lines: Vec<&str> = text.lines().filter(worth).chain(self.noted.iter().map(String::as_str)).collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
+    /// For [`Chaos::warnings`].
+    fn note(&mut self, what: &str) {
+        self.noted.push(format!("{} NOTE {what}", jiff::Timestamp::now()));
+    }
+
+    /// Every host is stopped in order.
+    pub fn stop(&mut self) {
+        self.hosts.iter_mut().for_each(Slot::stop);
+    }
+}
+
+impl Slot {
+    fn wake(&mut self) {
+        if self.paused_until.take().is_some() {
+            self.host.signal("CONT");
+        }
+    }
+
+    fn stop(&mut self) {
+        self.wake();
+        self.host.signal("TERM");
+        let ended = self.host.wait();
+        let log = self.host.log();
+        // One that still loads its plugins has no handler yet, and nothing to finish.
+        let at_work = ["reading is ours", "standing by", "no connection"].iter().any(|part| log.contains(part));
+        assert!(ended == Some(0) || (ended.is_none() && !at_work), "{ended:?}\n{log}");
+    }
+}
+
+/// A host with other numbers of workers and sizes of batches than the one before.
+fn start(project: &Project, clock: Option<&FakeClock>, random: &mut Random) -> Host {
+    let workers = (1 + random.below(4)).to_string();
+    let batch = [7, 50, 500][random.below(3) as usize];
+    let backlog = (batch * (1 + random.below(4))).to_string();
+    let checkpoint = [300, 1000, 5000][random.below(3) as usize].to_string();
+    let mut settings = vec![
+        ("TICKHOUND_ENGINE__WORKERS", workers),
+        ("TICKHOUND_ENGINE__CHECKPOINT_EVERY_MS", checkpoint),
+        ("TICKHOUND_ENGINE__BACKLOG", backlog),
+        ("TICKHOUND_STREAM__BATCH", batch.to_string()),
+    ];
+    settings.extend(clock.map(FakeClock::variables).unwrap_or_default());
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    project.start_with(&["run"], &settings)
+}
+
+/// Splitmix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: u64) -> u64 {
+        let bits = mixed(self.0);
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        bits % end
+    }
+}

@@ -1,0 +1,225 @@
+//! Everything that a run gives out, held against an undisturbed run and against itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+};
+
+use serde_json::{Value, json};
+use tickhound::event::EntryId;
+
+use super::changes::{Chains, Changes, without_changes};
+use crate::{
+    notify::receiver::Request,
+    support::{
+        ALERTS, Alert, DEAD, Difference, Project, REFERENCE_ALERTS, REFERENCE_DEAD, Redis, STREAM, difference, wait_for,
+    },
+};
+
+pub const SHADOWS: &str = "alerts:intraday:shadow";
+const REFERENCE_SHADOWS: &str = "alerts:reference:shadow";
+const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
+
+/// The file of JSON lines, in the project's folder.
+pub const LINES: &str = "alerts.jsonl";
+
+/// The detectors of which the receiver is told: they alert seldom enough for a message to show all.
+pub const TOLD_OF: [&str; 2] = ["breakout", "momentum"];
+
+/// In what order entries were processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// In that of the stream.
+    Kept,
+    /// Some later, as another consumer had been given them: what detectors found depends on when that was.
+    Disturbed,
+}
+
+/// What is wrong with the JSON lines; all 0 when nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// Not one JSON object each.
+    pub torn: usize,
+    /// Of alerts that the stream has, and the file lacks.
+    pub missing: usize,
+    pub twice: usize,
+    /// Not where they are in the stream.
+    pub displaced: usize,
+}
+
+/// What is wrong with what the receiver was told; all 0 when nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub twice: usize,
+    /// Neither told, nor counted in a message that says so.
+    pub untold: usize,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Outputs {
+    pub alerts: Difference,
+    pub shadows: Difference,
+    pub chains: Chains,
+    pub dead_are_the_same: bool,
+    pub lines: Lines,
+    pub told: Told,
+    /// Counters that are not what the streams hold: name, counter, what it should be.
+    pub totals: Vec<(&'static str, u64, u64)>,
+}
+
+impl Outputs {
+    /// After the reference run has been over the same entries.
+    pub fn read(redis: &Redis, project: &Project, order: Order, changes: &Changes, requests: &[Request]) -> Self {
+        let chains = [ALERTS, SHADOWS].map(|stream| changes.check(redis.paged(stream)));
+        let [live, shadows] = chains;
+        let chains = Chains {
+            alerts: live.alerts + shadows.alerts,
+            in_force: live.in_force.min(shadows.in_force),
+            reread: live.reread + shadows.reread,
+            broken: live.broken + shadows.broken,
+            turned_back: live.turned_back + shadows.turned_back,
+            first: live.first.or(shadows.first),
+        };
+        Self {
+            alerts: compared(redis, order, ALERTS, REFERENCE_ALERTS),
+            shadows: compared(redis, order, SHADOWS, REFERENCE_SHADOWS),
+            chains,
+            dead_are_the_same: dead(redis, order, DEAD) == dead(redis, order, REFERENCE_DEAD),
+            lines: Lines::read(redis, project),
+            told: Told::of(redis, requests),
+            totals: wrong_totals(redis),
+        }
+    }
+
+    /// Entries of which the probe's alerts are missing: what to look for in the logs.
+    pub fn missing(redis: &Redis) -> Vec<String> {
+        let probes = |stream| redis.paged(stream).filter(|alert| alert["detector"] == "probe");
+        let found: BTreeSet<String> = probes(ALERTS).map(|mut alert| alert.remove("entry").unwrap()).collect();
+        probes(REFERENCE_ALERTS)
+            .map(|mut alert| alert.remove("entry").unwrap())
+            .filter(|id| !found.contains(id))
+            .collect()
+    }
+
+    pub fn account(&self) -> Value {
+        let Self { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = self;
+        let Difference { lost, twice, extra, different, displaced, .. } = alerts;
+        json!({
+            "lost": lost, "twice": twice, "extra": extra, "different": different, "displaced": displaced,
+            "dead_are_the_same": dead_are_the_same,
+            "shadows_wrong": shadows.lost + shadows.twice + shadows.extra + shadows.different + shadows.displaced,
+            "probed": chains.alerts, "changes_in_force": chains.in_force, "reread_by_new_code": chains.reread,
+            "chains_broken": chains.broken, "changes_turned_back": chains.turned_back,
+            "lines_torn": lines.torn, "lines_missing": lines.missing, "lines_twice": lines.twice,
+            "lines_displaced": lines.displaced, "told_twice": told.twice, "untold": told.untold,
+            "totals_wrong": totals.len(),
+        })
+    }
+}
+
+/// In what alerts differ from those of the undisturbed run. Where the order was disturbed only the probe's can be
+/// compared, and of them only whether each is there once.
+fn compared(redis: &Redis, order: Order, stream: &str, reference: &str) -> Difference {
+    let comparable = |alert: Alert| match order {
+        Order::Kept => Some(without_changes(alert)),
+        Order::Disturbed => (alert["plugin"] == "probe").then(|| {
+            let fields = [("id", alert["id"].clone()), ("entry", EntryId::ZERO.to_string())];
+            fields.map(|(name, value)| (name.to_owned(), value)).into()
+        }),
+    };
+    difference(redis.paged(stream).filter_map(comparable), redis.paged(reference).filter_map(comparable))
+}
+
+fn dead(redis: &Redis, order: Order, key: &str) -> Vec<Alert> {
+    let mut letters: Vec<Alert> = redis.paged(key).collect();
+    if order == Order::Disturbed {
+        letters.sort_by_key(|letter| letter["entry"].parse::<EntryId>().unwrap());
+    }
+    letters
+}
+
+impl Lines {
+    fn read(redis: &Redis, project: &Project) -> Self {
+        let places: HashMap<String, usize> =
+            redis.paged(ALERTS).enumerate().map(|(place, mut alert)| (alert.remove("id").unwrap(), place)).collect();
+        let text = fs::read_to_string(project.path(LINES)).unwrap_or_default();
+        let (mut found, mut seen, mut next) = (Self::default(), BTreeSet::new(), 0);
+        for line in text.lines() {
+            let line = serde_json::from_str::<Value>(line).ok();
+            let Some(place) = line.and_then(|line| places.get(line["id"].as_str()?).copied()) else {
+                found.torn += 1;
+                continue;
+            };
+            found.displaced += usize::from(place < next);
+            next = place + 1;
+            found.twice += usize::from(!seen.insert(place));
+        }
+        found.torn += usize::from(!text.is_empty() && !text.ends_with('\n'));
+        found.missing = places.len() - seen.len();
+        found
+    }
+}
+
+impl Told {
+    fn of(redis: &Redis, requests: &[Request]) -> Self {
+        let told: Vec<String> = requests.iter().flat_map(Request::ids).collect();
+        let unique: BTreeSet<&String> = told.iter().collect();
+        let sum = |name: &str| requests.iter().filter_map(|request| request.body[name]["count"].as_u64()).sum::<u64>();
+        let doubts: Vec<[EntryId; 2]> = requests
+            .iter()
+            .map(|request| &request.body["in_doubt"])
+            .filter(|doubt| doubt["count"] != 0)
+            .map(|doubt| ["after", "to"].map(|end| doubt[end].as_str().unwrap().parse().unwrap()))
+            .collect();
+        let untold = wanted(redis)
+            .filter(|(at, id)| !unique.contains(id) && !doubts.iter().any(|[after, to]| after < at && at <= to))
+            .count();
+        let older = sum("older") as usize;
+        Self { twice: told.len() - unique.len(), untold: untold.saturating_sub(older) }
+    }
+}
+
+/// Alerts that the receiver is to be told of: their id in the stream, and their own.
+fn wanted(redis: &Redis) -> impl Iterator<Item = (EntryId, String)> {
+    let entries: Vec<(String, BTreeMap<String, String>)> =
+        redis::cmd("XRANGE").arg(ALERTS).arg("-").arg("+").query(&mut redis.connect()).unwrap();
+    let wanted = entries.into_iter().filter(|(_, alert)| TOLD_OF.contains(&alert["detector"].as_str()));
+    wanted.map(|(at, mut alert)| (at.parse().unwrap(), alert.remove("id").unwrap()))
+}
+
+/// Until the receiver of this name has been told all that there is.
+pub fn wait_until_told(redis: &Redis, sink: &str) {
+    wait_for("the receiver is told of all", || {
+        let mut connection = redis.connect();
+        let state: Option<String> = redis::cmd("HGET").arg(NOTIFY).arg(sink).query(&mut connection).unwrap();
+        let state: Value = serde_json::from_str(&state?).unwrap();
+        let newest: Vec<(String, Alert)> =
+            redis::cmd("XREVRANGE").arg(ALERTS).arg("+").arg("-").arg("COUNT").arg(1).query(&mut connection).unwrap();
+        let owed = ["older", "in_doubt", "refused", "missed"].iter().all(|owed| state["owed"][*owed] == 0);
+        (state["at"] == newest.first()?.0 && state["sending"].is_null() && owed).then_some(())
+    });
+}
+
+/// The counters that do not add up to what the streams hold.
+fn wrong_totals(redis: &Redis) -> Vec<(&'static str, u64, u64)> {
+    let length = |key: &str| redis::cmd("XLEN").arg(key).query::<u64>(&mut redis.connect()).unwrap();
+    let touched: BTreeSet<String> = [ALERTS, DEAD]
+        .into_iter()
+        .flat_map(|key| redis.paged(key).map(|mut entry| entry.remove("entry").unwrap()).collect::<Vec<_>>())
+        .collect();
+    let entries = length(STREAM);
+    let expected = [
+        ("entries", entries),
+        ("alerts", length(ALERTS)),
+        ("shadow_alerts", length(SHADOWS)),
+        ("dead", length(DEAD)),
+        ("quiet", entries.saturating_sub(touched.len() as u64)),
+        ("lost", 0),
+        ("state_gap", 0),
+        ("held_back", 0),
+    ];
+    let totals = redis.totals();
+    let found = expected.map(|(name, expected)| (name, totals.get(name).copied().unwrap_or(0), expected));
+    found.into_iter().filter(|(_, found, expected)| found != expected).collect()
+}

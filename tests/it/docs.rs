@@ -1,0 +1,25 @@
+//! What documents name is there.
+
+use std::fs;
+
+use crate::support::shipped;
+
+/// A test that is renamed or dropped must not stand in the table of faults any more.
+#[test]
+fn each_test_in_the_table_of_faults_exists() {
+    let table = fs::read_to_string(shipped("docs/faults.md")).unwrap();
+    let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    let missing: Vec<&&str> = named.iter().filter(|name| !is_a_test(name)).collect();
+    assert!(named.len() > 50 && missing.is_empty(), "of {} tests these are not there: {missing:?}", named.len());
+}
+
+/// `name` is `module::test`, a module of these tests or of the crate.
+fn is_a_test(name: &str) -> bool {
+    let (module, test) = name.rsplit_once("::").unwrap();
+    let file = module.replace("::", "/") + ".rs";
+    let declared = format!("fn {test}(");
+    ["tests/it", "src"].iter().any(|folder| {
+        let text = fs::read_to_string(shipped(folder).join(&file)).unwrap_or_default();
+        text.lines().any(|line| line.trim_start().starts_with(&declared))
+    })
+}
