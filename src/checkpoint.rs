@@ -66,11 +66,22 @@ pub struct Boundary {
     pub at_ms: u64,
 }
 
+/// How the last visit to a chunk shows in what is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastVisit {
+    /// There was none.
+    Never,
+    /// The states of the chunk are as of this boundary.
+    At(Boundary),
+    /// There was one, and nobody knows any more where: the states of the chunk have no place in the stream.
+    Damaged,
+}
+
 /// Everything that is kept of a partition's symbols.
 #[derive(Debug, Default)]
 pub struct Saved {
-    /// By chunk; `None` if it was never visited.
-    pub boundaries: Vec<Option<Boundary>>,
+    /// The last visit to each chunk.
+    pub visits: Vec<LastVisit>,
     /// Name and packed state.
     pub symbols: Vec<(String, Vec<u8>)>,
     /// Entries that must not be worked again.
@@ -86,10 +97,12 @@ pub struct Visit {
     pub symbols: Vec<(std::sync::Arc<str>, std::sync::Arc<[u8]>)>,
     /// Symbols that are kept no more.
     pub forgotten: Vec<String>,
-    /// Poisonous entries that lie before every boundary by now.
+    /// Poisonous entries that nobody can read again.
     pub passed: Vec<EntryId>,
     /// Detectors whose states are all saved, with what must be the same to read them.
     pub complete: Vec<(String, u64)>,
+    /// What each detector is, that its states were made by: [`crate::plugin::DetectorSpec::fingerprint`].
+    pub made_by: Vec<(String, u64)>,
 }
 
 /// All that is remembered of one symbol.
@@ -171,6 +184,12 @@ impl Packer {
         ensure!(plain.len() == length, "it is damaged: {} bytes instead of {length}", plain.len());
         rmp_serde::from_slice(&plain).context("it is no state of a symbol")
     }
+}
+
+/// The form of a packed state, if a later release packed it. Forms are counted by ones, so that a large number is no
+/// form but damage.
+pub fn is_of_a_newer_form(packed: &[u8]) -> Option<u32> {
+    packed.first().filter(|form| (FORM + 1..FORM + 16).contains(form)).map(|form| u32::from(*form))
 }
 
 /// When the last tick of a packed state arrived, ms of an entry's id; `None` if an older release packed it, which

@@ -28,7 +28,12 @@ use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::{generations::Standing, intake::Intake, trial::Trial, warm::Warming};
+use self::{
+    generations::{Standing, made_by},
+    intake::Intake,
+    trial::Trial,
+    warm::Warming,
+};
 use crate::{
     checkpoint::{CHUNKS, Pace},
     commit::{Flight, Place},
@@ -209,6 +214,10 @@ impl<S: Stream> Engine<S> {
                         Ended::Drained => info!("drained"),
                     }
                     break;
+                }
+                Err(StreamError::Misconfigured(what)) => {
+                    self.stream.release().await;
+                    bail!(what);
                 }
                 Err(StreamError::Fenced) => {
                     self.stats.monitor.fenced.fetch_add(1, Relaxed);
@@ -431,29 +440,32 @@ impl<S: Stream> Engine<S> {
         }
         let mut commit = Commit { totals: self.totals, rates: self.rates.clone(), ..Commit::default() };
         let now_ms = now_ms();
-        // An entry that is out of order and the visit behind it are one commit, however large.
+        // What is one commit with the flight behind it stays one, however large.
         let (mut bytes, mut goes_on) = (0, false);
         while commit.visit.is_none()
             && (goes_on || !Intake::is_full(bytes))
             && self.flights.front().is_some_and(Flight::is_ready)
         {
-            if self.flights[0].out_of_order && !self.flights.get(1).is_some_and(Flight::is_ready) {
+            let with_next = self.flights[0].out_of_order || self.flights[0].is_swap();
+            if with_next && !self.flights.get(1).is_some_and(Flight::is_ready) {
                 break;
             }
             let Some(flight) = self.flights.pop_front() else { break };
             commit.ticks += flight.ticks as u64;
-            (bytes, goes_on) = (bytes + flight.bytes(), flight.out_of_order);
+            (bytes, goes_on) = (bytes + flight.bytes(), with_next);
             if flight.is_visit() {
                 self.pace.saved(flight.took, flight.saved_symbols());
             }
             if flight.is_swap() {
-                self.swapped(&flight);
+                let saving = self.flights.front().map_or(Duration::ZERO, |visit| visit.took);
+                self.swapped(&flight, flight.took + saving);
                 continue;
             }
             let generation = flight.generation.clone();
             flight.settle(&self.ingest, now_ms, &mut commit);
             if let Some(visit) = &mut commit.visit {
-                visit.complete = self.complete(visit.chunks.len() as u16, &generation);
+                visit.complete = self.complete(&generation);
+                visit.made_by = made_by(&generation);
             }
         }
         if let Some(visit) = &mut commit.visit {

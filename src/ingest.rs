@@ -109,6 +109,12 @@ impl Ingest {
         (id, shard)
     }
 
+    /// Makes a symbol known before its first tick; its number, if it was not known.
+    pub fn meet(&mut self, symbol: &str) -> Option<u32> {
+        let (id, _, new) = self.symbols.intern(symbol, self.shards);
+        new.then_some(id)
+    }
+
     /// From now on the ticks of this symbol count.
     pub fn restored(&mut self, symbol: u32) {
         self.symbols.awaited[symbol as usize] = false;

@@ -70,6 +70,8 @@ pub struct Monitor {
     pub fenced: AtomicU64,
     /// Times that the connection was lost, or the server could not go on.
     pub disconnects: AtomicU64,
+    /// Saved states that were damaged, and dropped.
+    pub damaged_states: AtomicU64,
     /// Entries set aside because they are no tick.
     pub undecodable: AtomicU64,
     /// Ticks set aside because a detector failed on them.
@@ -153,6 +155,7 @@ impl Default for Monitor {
             acquired: zero(),
             fenced: zero(),
             disconnects: zero(),
+            damaged_states: zero(),
             undecodable: zero(),
             faulted: zero(),
             out_of_order: zero(),

@@ -44,14 +44,18 @@ pub enum Task {
         /// Chunks of the visit.
         chunks: Range<u16>,
     },
-    /// Go on with these symbols where they were saved; not answered.
+    /// Go on with these symbols where they were saved; answered.
     Restore(Vec<SavedSymbol>),
+    /// What was saved is gone from where it was: save all of it with the next visits; not answered.
+    SaveAnew,
     /// Go on with another generation; answered.
     Swap {
         /// Number of the swap, counted with the reads.
         read: u64,
         /// What is in force from here on.
         generation: Arc<Generation>,
+        /// Symbols of those that were warmed up that this shard has never met.
+        symbols: Vec<(u32, Arc<str>)>,
         /// Detectors that were warmed up elsewhere.
         warmed: Vec<Warmed>,
     },
@@ -99,6 +103,8 @@ pub struct Worked {
     pub faulted: Vec<Faulted>,
     /// Detectors that lack a state that they should have, by index, with the reason.
     pub cold: Vec<(u16, String)>,
+    /// Symbols whose saved states can't be read.
+    pub damaged: Vec<Arc<str>>,
     /// Where the state of each detector of a new generation comes from.
     pub came: Vec<Came>,
     /// What was repaired.
@@ -186,8 +192,9 @@ impl ShardHandle {
                         Task::Work(job) => shard.work(job, true),
                         Task::Rework(job) => shard.work(job, false),
                         Task::Save { read, chunks } => shard.save(read, chunks),
-                        Task::Restore(states) => {
-                            shard.restore(states);
+                        Task::Restore(states) => shard.restore(states),
+                        Task::SaveAnew => {
+                            shard.memory.all_gone();
                             continue;
                         }
                         Task::Start(to) => {
@@ -196,7 +203,9 @@ impl ShardHandle {
                             let _ = to.send(());
                             continue;
                         }
-                        Task::Swap { read, generation, warmed } => shard.swap(read, &generation, warmed),
+                        Task::Swap { read, generation, symbols, warmed } => {
+                            shard.swap(read, &generation, symbols, warmed)
+                        }
                         Task::Leave(to) => {
                             // Whoever asked may not want them any more.
                             let _ = to.send(shard.leave());
@@ -292,10 +301,7 @@ impl Shard {
                 Ok(detections) => detections,
                 Err(fault) => self.mend(number, &job.batch, fault, counts, &mut worked),
             };
-            let slot = &mut self.slots[number];
-            if let Some(reason) = slot.lacks.take() {
-                worked.cold.push((number as u16, reason));
-            }
+            let slot = &self.slots[number];
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
                 let found = resolve(found, number as u16, &job.batch, &self.normalizer);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
@@ -306,7 +312,14 @@ impl Shard {
             }
         }
         self.journal.push(job.batch);
+        self.tell_lacks(&mut worked);
         worked
+    }
+
+    /// Adds what detectors have found that they lack, since this was last asked.
+    fn tell_lacks(&mut self, worked: &mut Worked) {
+        let lacks = (0u16..).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.lacks.take()?)));
+        worked.cold.extend(lacks);
     }
 }
 

@@ -203,8 +203,10 @@ pub struct Acquired {
     pub began_anew: bool,
     /// The mark of a recovery that has not come to its end.
     pub attempt: Option<Attempt>,
-    /// Detectors whose states are all saved, with what must be the same to read them.
-    pub complete: BTreeMap<String, u64>,
+    /// Detectors whose states are all saved, with what must be the same to read them; `None` if no visit was ever made.
+    pub complete: Option<BTreeMap<String, u64>>,
+    /// What each detector was, that its states were made by; empty if that was not written down.
+    pub made_by: BTreeMap<String, u64>,
     /// As of the last commit.
     pub rates: Rates,
 }

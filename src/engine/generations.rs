@@ -1,8 +1,9 @@
 //! From one generation to the next while ticks flow, and the receipts that tell of it.
 //!
 //! A change comes to the shards as a task between two batches, at the same place of the stream in
-//! each. A detector that would come without a state is first warmed up in the background; until then
-//! everything stays as it was.
+//! each, and right behind it all states are saved: what was processed before a change is never re-read
+//! by what came with it. A detector that would come without a state is first warmed up in the
+//! background; until then everything stays as it was.
 
 use std::{
     collections::BTreeMap,
@@ -36,10 +37,11 @@ const RECEIPT_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Standing {
     /// Where the state of each came from.
     came: BTreeMap<String, &'static str>,
-    /// Detectors whose states are not all saved, and in how many chunks.
-    unsaved: BTreeMap<String, u16>,
+    /// Detectors that do not know what they should, and at which read that was last seen. Until they have warmed up
+    /// they do not count as complete: a host that starts meanwhile has to warm them up too.
+    incomplete: BTreeMap<String, u64>,
     quarantines: BTreeMap<String, Quarantine>,
-    /// Detectors that lack a state, and are to be warmed up.
+    /// Those of them that are to be warmed up.
     lacking: Vec<String>,
     since_ms: u64,
     pause: Duration,
@@ -63,14 +65,18 @@ impl<S: Stream> Engine<S> {
     pub(super) fn begin_generation(&mut self, acquired: &Acquired) {
         self.warming = None;
         self.target = self.reloads.borrow_and_update().generation.clone();
-        let (worked, known) = (acquired.newest.is_some(), &acquired.complete);
-        let warms = worked && !known.is_empty() && self.config.plugins.rewarm_s > 0;
-        let is_known = |spec: &&Arc<DetectorSpec>| known.get(&spec.name) == Some(&spec.schema());
+        let worked = acquired.newest.is_some();
+        // Releases that wrote no such list saved everything.
+        let warms = worked && acquired.complete.is_some() && self.config.plugins.rewarm_s > 0;
+        let known = acquired.complete.as_ref();
+        let is_known =
+            |spec: &&Arc<DetectorSpec>| known.and_then(|known| known.get(&spec.name)) == Some(&spec.schema());
         let (with, cold): (Vec<_>, Vec<_>) = self.target.detectors.iter().partition(|spec| !warms || is_known(spec));
         let with: Vec<Arc<DetectorSpec>> = with.into_iter().cloned().collect();
         let cold: Vec<Arc<DetectorSpec>> = cold.into_iter().cloned().collect();
         self.standing.came.clear();
-        self.standing.unsaved.clear();
+        self.standing.incomplete.clear();
+        self.standing.lacking.clear();
         for spec in &with {
             let came = if worked && is_known(&spec) { "restored" } else { "cold" };
             self.standing.came.insert(spec.name.clone(), came);
@@ -146,7 +152,8 @@ impl<S: Stream> Engine<S> {
     async fn change_to(&mut self, target: Arc<Generation>) {
         let lacks_state = |spec: &&Arc<DetectorSpec>| {
             let now = self.generation.detectors.iter().find(|now| now.name == spec.name);
-            now.is_none_or(|now| now.schema() != spec.schema() || now.health.is_quarantined())
+            let goes_on = |now: &Arc<DetectorSpec>| now.schema() == spec.schema() && !now.health.is_quarantined();
+            !now.is_some_and(goes_on) || self.standing.incomplete.contains_key(&spec.name)
         };
         let cold: Vec<Arc<DetectorSpec>> = target.detectors.iter().filter(lacks_state).cloned().collect();
         self.target = target;
@@ -169,17 +176,21 @@ impl<S: Stream> Engine<S> {
         self.flights.push_back(Flight::swap(self.reads, self.shards.len(), self.place()));
         let mut warmed = warmed.into_iter();
         for shard in &self.shards {
-            let (read, generation) = (self.reads, self.generation.clone());
-            shard.submit(Task::Swap { read, generation, warmed: warmed.next().unwrap_or_default() }).await;
+            let (read, generation, warmed) = (self.reads, self.generation.clone(), warmed.next().unwrap_or_default());
+            let seen = warmed.first().into_iter().flat_map(Warmed::symbols);
+            let symbols = seen.filter_map(|name| Some((self.ingest.meet(name)?, name.clone()))).collect();
+            shard.submit(Task::Swap { read, generation, symbols, warmed }).await;
         }
+        // Nothing after the change is committed before every boundary lies at it.
+        self.visit(0..CHUNKS).await;
     }
 
-    /// Every shard has taken up a generation.
-    pub(super) fn swapped(&mut self, flight: &Flight) {
-        let Standing { came, unsaved, quarantines, .. } = &mut self.standing;
+    /// Every shard has taken up a generation, and saved what it knows; that took `pause`.
+    pub(super) fn swapped(&mut self, flight: &Flight, pause: Duration) {
+        let Standing { came, incomplete, lacking, quarantines, .. } = &mut self.standing;
         let names: Vec<&String> = flight.generation.detectors.iter().map(|spec| &spec.name).collect();
         came.retain(|name, _| names.contains(&name));
-        unsaved.retain(|name, _| names.contains(&name));
+        incomplete.retain(|name, _| names.contains(&name));
         for (spec, now) in flight.generation.detectors.iter().zip(&flight.came) {
             let came_from = match now {
                 Came::Kept => continue,
@@ -187,8 +198,14 @@ impl<S: Stream> Engine<S> {
                 Came::Rewarmed => "rewarmed",
                 Came::Cold => "cold",
             };
-            if *now != Came::Carried {
-                unsaved.insert(spec.name.clone(), CHUNKS);
+            // What was lacking then, the new one does not lack; what it lacks itself has been seen since.
+            match incomplete.get(&spec.name) {
+                Some(seen) if *now == Came::Carried || *seen >= flight.read() => {
+                    if self.config.plugins.rewarm_s > 0 && !lacking.contains(&spec.name) {
+                        lacking.push(spec.name.clone());
+                    }
+                }
+                _ => drop(incomplete.remove(&spec.name)),
             }
             came.insert(spec.name.clone(), came_from);
             quarantines.retain(|name, quarantine| *name != spec.name || Arc::ptr_eq(&quarantine.spec, spec));
@@ -196,7 +213,7 @@ impl<S: Stream> Engine<S> {
         self.stats.monitor.swaps.fetch_add(1, Relaxed);
         self.standing.since_ms = now_ms();
         self.standing.refusal = None;
-        self.standing.pause = flight.took;
+        self.standing.pause = pause;
         self.standing.changed();
         let detectors: Vec<String> = flight
             .generation
@@ -206,19 +223,15 @@ impl<S: Stream> Engine<S> {
                 format!("{} {} ({})", spec.name, spec.plugin.manifest.version, self.standing.came_from(&spec.name))
             })
             .collect();
-        let pause_us = flight.took.as_micros() as u64;
+        let pause_us = pause.as_micros() as u64;
         info!(generation = flight.generation.number, pause_us, "in force: {}", detectors.join(", "));
     }
 
-    /// These chunks are about to be saved. The detectors whose states are then saved in all chunks.
-    pub(super) fn complete(&mut self, chunks: u16, generation: &Generation) -> Vec<(String, u64)> {
-        let unsaved = &mut self.standing.unsaved;
-        unsaved.retain(|_, left| {
-            *left = left.saturating_sub(chunks);
-            *left > 0
-        });
+    /// The detectors whose states are all saved with the next visit.
+    pub(super) fn complete(&self, generation: &Generation) -> Vec<(String, u64)> {
+        let incomplete = &self.standing.incomplete;
         let saved = generation.detectors.iter();
-        let saved = saved.filter(|spec| !unsaved.contains_key(&spec.name) && !spec.health.is_quarantined());
+        let saved = saved.filter(|spec| !incomplete.contains_key(&spec.name) && !spec.health.is_quarantined());
         saved.map(|spec| (spec.name.clone(), spec.schema())).collect()
     }
 
@@ -249,14 +262,25 @@ impl<S: Stream> Engine<S> {
                 self.standing.quarantines.insert(quarantine.spec.name.clone(), quarantine);
             }
         }
-        for (detector, reason) in &worked.cold {
+        self.note_lacks(worked.read, &worked.cold, generation);
+    }
+
+    /// Takes note of detectors, by index, that have found at a read that they lack a state.
+    pub(super) fn note_lacks(&mut self, read: u64, cold: &[(u16, String)], generation: &Generation) {
+        for (detector, reason) in cold {
             let name = &generation.detectors[usize::from(*detector)].name;
-            warn!(detector = %name, %reason, "a detector does not know what it should; it warms up again");
-            self.standing.came.insert(name.clone(), "cold");
-            self.standing.changed();
-            if self.config.plugins.rewarm_s > 0 && !self.standing.lacking.contains(name) {
-                self.standing.lacking.push(name.clone());
-            }
+            warn!(event = "state_missing", detector = %name, %reason, "detector state is missing; warming up again");
+            self.lacks(name, read);
+        }
+    }
+
+    /// A detector does not know what it should, as was seen at this read.
+    pub(super) fn lacks(&mut self, name: &str, read: u64) {
+        self.standing.came.insert(name.to_owned(), "cold");
+        self.standing.changed();
+        let before = self.standing.incomplete.insert(name.to_owned(), read);
+        if before.is_none() && self.config.plugins.rewarm_s > 0 {
+            self.standing.lacking.push(name.to_owned());
         }
     }
 
@@ -307,6 +331,11 @@ impl<S: Stream> Engine<S> {
         self.stats.monitor.told(receipt, &self.generation);
         text
     }
+}
+
+/// What each detector is, that states are made by from now on.
+pub(super) fn made_by(generation: &Generation) -> Vec<(String, u64)> {
+    generation.detectors.iter().map(|spec| (spec.name.clone(), spec.fingerprint())).collect()
 }
 
 impl Standing {

@@ -16,7 +16,7 @@ use crate::{
     normalize::Normalizer,
     position::Resume,
     retry::Retry,
-    shard::ShardHandle,
+    shard::{ShardHandle, Task},
     stats::Phase,
     stream::{Acquire, Acquired, Stream, StreamError, Whose},
 };
@@ -107,6 +107,9 @@ impl<S: Stream> Engine<S> {
                 self.repeated.clear();
                 self.elsewhere.clear();
                 self.pace.restart();
+                for shard in &self.shards {
+                    shard.submit(Task::SaveAnew).await;
+                }
                 self.visit(0..CHUNKS).await;
                 Ok(Ok(true))
             }

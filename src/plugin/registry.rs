@@ -112,6 +112,16 @@ impl DetectorSpec {
         u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
     }
 
+    /// Hash of all that decides what it makes of the same ticks: the plugin's file, its parameters, and the host's
+    /// settings that have a say in its states.
+    pub fn fingerprint(&self) -> u64 {
+        let DetectorConfig { symbols, cooldown_s, .. } = &self.settings;
+        let Self { plugin, params, min_confidence, .. } = self;
+        let text = format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}", plugin.sha256);
+        let digest = Sha256::digest(text);
+        u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
+    }
+
     /// Whether nothing about it differs from `other`.
     fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.settings == other.settings && self.runs_as(other)

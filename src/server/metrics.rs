@@ -87,6 +87,8 @@ fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &Report) {
             .one(monitor.fenced.load(Relaxed)),
         counter("tickhound_disconnects", "Times that the connection to Redis was lost, or Redis could not go on")
             .one(monitor.disconnects.load(Relaxed)),
+        counter("tickhound_damaged_states", "Saved states that were damaged, and dropped at a start")
+            .one(monitor.damaged_states.load(Relaxed)),
         histogram("tickhound_step", "Duration of a step, which commits and reads in one round trip to Redis")
             .observed(&monitor.steps),
     ]);

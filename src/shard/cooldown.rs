@@ -57,6 +57,18 @@ impl Cooldowns {
         }
     }
 
+    /// The detector begins anew with this symbol.
+    pub(super) fn forget(&mut self, detector: &str, symbol: u32) {
+        if let Some(last) = self.last.get_mut(detector).and_then(|last| last.get_mut(symbol as usize)) {
+            *last = LastAlerts::default();
+        }
+    }
+
+    /// The detector begins anew, or is gone.
+    pub(super) fn forget_all(&mut self, detector: &str) {
+        self.last.remove(detector);
+    }
+
     fn of_mut(&mut self, detector: &str, symbol: u32) -> &mut LastAlerts {
         if !self.last.contains_key(detector) {
             self.last.insert(detector.to_owned(), Vec::new());
@@ -81,6 +93,8 @@ mod tests {
         assert!(may(1, Direction::Down, 109) && may(2, Direction::Up, 109));
         assert!(may(1, Direction::Up, 110), "what was held back does not count");
         assert!(!may(1, Direction::Up, 119));
+        cooldowns.forget("a", 2);
+        assert!(cooldowns.may_alert("a", 2, Direction::Up, 110 * 1_000_000_000, 10.0), "it was forgotten");
         assert!(
             cooldowns.may_alert("b", 1, Direction::Up, 1, 10.0) && cooldowns.may_alert("a", 1, Direction::Up, 1, 0.0)
         );

@@ -32,14 +32,16 @@ pub(super) struct Memory {
     arrived_ms: Vec<u64>,
     /// What was saved last, as of the last visit to the symbol's chunk.
     kept: Vec<Option<Arc<[u8]>>>,
+    /// Whether that is gone from where it was saved.
+    gone: Vec<bool>,
 }
 
 impl Memory {
     pub(super) fn new() -> Result<Self> {
         let packer = Packer::new().context("failed to start the compressor")?;
         let chunks = vec![Vec::new(); usize::from(CHUNKS)];
-        let (chunk_of, changed, arrived_ms, kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { packer, chunks, chunk_of, changed, arrived_ms, kept })
+        let (chunk_of, changed, kept, gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { packer, chunks, chunk_of, changed, arrived_ms: Vec::new(), kept, gone })
     }
 
     /// Takes note of the symbols that are about to change.
@@ -70,6 +72,32 @@ impl Memory {
         self.changed.fill(true);
     }
 
+    /// What was saved is gone from there: every state is to be saved again, though it be the same.
+    pub(super) fn all_gone(&mut self) {
+        self.all_changed();
+        self.gone.fill(true);
+    }
+
+    /// The state of this symbol is to be saved again.
+    pub(super) fn has_changed(&mut self, symbol: u32) {
+        self.changed[symbol as usize] = true;
+    }
+
+    /// When the last tick of each symbol arrived, by its id.
+    pub(super) fn into_arrivals(self) -> Vec<u64> {
+        self.arrived_ms
+    }
+
+    /// The last tick of the symbol was shown to a warm-up, and arrived then.
+    pub(super) fn note_arrival(&mut self, symbol: u32, arrived_ms: u64) {
+        self.arrived_ms[symbol as usize] = arrived_ms;
+    }
+
+    /// Whether there is a saved state of the symbol.
+    pub(super) fn has_saved(&self, symbol: u32) -> bool {
+        self.kept[symbol as usize].is_some()
+    }
+
     pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
         &self.chunks[usize::from(chunk)]
     }
@@ -88,9 +116,11 @@ impl Memory {
                 let Some(kept) = &self.kept[*id as usize] else { continue };
                 let detectors = self.packer.unpack(kept).map(|state| state.detectors).unwrap_or_default();
                 let state = detectors.into_iter().find(|state| state.detector == slot.spec.name);
-                match state.filter(|state| state.schema == slot.schema) {
-                    Some(state) => states.push((*id, state.bytes)),
-                    None => slot.lack("it failed before its state was saved"),
+                match state {
+                    Some(state) if state.schema == slot.schema => states.push((*id, state.bytes)),
+                    Some(_) => slot.lack("it failed before its state was saved"),
+                    // It had not seen the symbol then: all are saved with each change of detectors.
+                    None => {}
                 }
             }
             let states: Vec<(u32, &[u8])> = states.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect();
@@ -101,13 +131,14 @@ impl Memory {
         Ok(())
     }
 
-    fn add(&mut self, id: u32, name: &Arc<str>) {
+    pub(super) fn add(&mut self, id: u32, name: &Arc<str>) {
         let chunk = chunk_of(name);
         self.chunks[usize::from(chunk)].push((id, name.clone()));
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
         self.arrived_ms.resize(length, 0);
         self.kept.resize(length, None);
+        self.gone.resize(length, false);
         self.chunk_of.resize(length, 0);
         self.chunk_of[id as usize] = chunk;
     }
@@ -139,13 +170,16 @@ impl Shard {
             };
             memory.changed[id as usize] = packed.is_none();
             let before = std::mem::replace(&mut memory.kept[id as usize], packed.clone());
-            worked.saved.extend(packed.filter(|packed| before.as_ref() != Some(packed)).map(|packed| (name, packed)));
+            let gone = std::mem::take(&mut memory.gone[id as usize]);
+            let differs = |packed: &Arc<[u8]>| gone || before.as_ref() != Some(packed);
+            worked.saved.extend(packed.filter(differs).map(|packed| (name, packed)));
         }
         chunks.for_each(|chunk| journal.mark(chunk));
         journal.trim(|chunk| !memory.symbols_of(chunk).is_empty());
         for slot in slots {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
+        self.tell_lacks(&mut worked);
         worked.took = started.elapsed();
         worked
     }
@@ -161,6 +195,7 @@ impl Shard {
         if self.slots[number].instance.is_none() {
             return;
         }
+        let handing_over = self.slots[number].predecessor.is_some();
         let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
         // Once more, since it may have been short of time.
         let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
@@ -173,10 +208,15 @@ impl Shard {
         if again.is_err() && !quarantined && self.rebuild(number).is_err() {
             self.slots[number].lack("it failed while its state was saved");
         }
+        if handing_over {
+            // What the journal holds was meant for the one before.
+            self.slots[number].lack("it failed while it took over its state");
+        }
         worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
     }
 
-    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) {
+    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Worked {
+        let mut worked = Worked::default();
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<KnownSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
@@ -185,14 +225,16 @@ impl Shard {
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
-                    for state in &detectors {
-                        self.cooldowns.restore(&state.detector, id, [state.alerted, state.alerted_apart]);
-                    }
+                    self.restore_silence(id, &name, &detectors);
                     self.memory.note_saved(id, packed, newest_ms);
                     states.push((id, name.clone(), detectors));
                 }
                 Err(error) => {
-                    warn!(symbol = %name, error = format!("{error:#}"), "a saved state can't be read; it warms up again");
+                    let error = format!("{error:#}");
+                    warn!(event = "state_damaged", symbol = %name, %error, "a saved state cannot be read; it is dropped");
+                    worked.damaged.push(name.clone());
+                    let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
+                    wanting.for_each(|slot| slot.lack("the saved state of a symbol cannot be read"));
                 }
             }
             symbols.push((id, name));
@@ -201,6 +243,20 @@ impl Shard {
         for slot in &mut self.slots {
             slot.note_wanted(&symbols);
             slot.restore_saved(&symbols, &self.symbols, &states);
+        }
+        self.tell_lacks(&mut worked);
+        worked
+    }
+
+    /// Cool-downs go on, except where a detector does not want the symbol any more: then what is saved of it goes with
+    /// the next visit.
+    fn restore_silence(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
+        for DetectorState { detector, alerted, alerted_apart, .. } in detectors {
+            let slot = self.slots.iter().find(|slot| slot.spec.name == *detector);
+            match slot.is_none_or(|slot| slot.spec.wants(name)) {
+                true => self.cooldowns.restore(detector, id, [*alerted, *alerted_apart]),
+                false => self.memory.has_changed(id),
+            }
         }
     }
 }

@@ -149,6 +149,11 @@ impl Slot {
         self.spec = spec;
         self.wanted.clear();
         self.note_wanted(symbols);
+        self.introduce_all(symbols)
+    }
+
+    /// Tells the instance, if there is one, of those of the shard's symbols that it was not told of.
+    pub(super) fn introduce_all(&mut self, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
         let new: Vec<(u32, Arc<str>)> = symbols.iter().filter(|(id, _)| !instance.knows(*id)).cloned().collect();
         introduce(instance, &self.spec, &new)

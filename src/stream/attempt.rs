@@ -7,9 +7,6 @@ use std::{fmt, str::FromStr};
 
 use crate::event::EntryId;
 
-/// Stands in front of a mark that tells sudden ends from others; the form before was an entry and one number.
-const FORM: &str = "v2";
-
 /// So many sudden ends weigh as much as one of a host that was stuck. A kill that has nothing to do with the entry hits
 /// the moment that it is tried only by chance, so it takes more of them to believe that the entry is to blame.
 const SUDDEN_PER_STUCK: u64 = 3;
@@ -57,11 +54,11 @@ impl Attempt {
     }
 }
 
-/// As the checkpoint has it.
+/// As the checkpoint has it, under a seal; the form before was an entry and one number.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entry, sudden, stuck } = self;
-        write!(f, "{FORM} {entry} {sudden} {stuck}")
+        write!(f, "{entry} {sudden} {stuck}")
     }
 }
 
@@ -77,7 +74,7 @@ impl FromStr for Attempt {
         let number = |text: &str| text.parse::<u64>().map_err(|_| NotAnAttempt);
         let entry = |text: &str| text.parse::<EntryId>().map_err(|_| NotAnAttempt);
         match text.split(' ').collect::<Vec<_>>()[..] {
-            [FORM, id, sudden, stuck] => Ok(Self { entry: entry(id)?, sudden: number(sudden)?, stuck: number(stuck)? }),
+            [id, sudden, stuck] => Ok(Self { entry: entry(id)?, sudden: number(sudden)?, stuck: number(stuck)? }),
             // Of an older host: all that is known is that so many ended before that recovery did.
             [id, times] => Ok(Self { sudden: number(times)?, ..Self::first(entry(id)?) }),
             _ => Err(NotAnAttempt),
@@ -97,7 +94,7 @@ mod tests {
         assert_eq!(mark.to_string().parse::<Attempt>().unwrap(), mark);
         assert_eq!("17-1 4".parse::<Attempt>().unwrap(), Attempt { entry: ENTRY, sudden: 4, stuck: 0 });
         assert_eq!("0-0 0".parse::<Attempt>().unwrap(), Attempt::NONE);
-        for wrong in ["", "17-1", "v3 17-1 1 1", "v2 17-1 1", "v2 17-1 x 1"] {
+        for wrong in ["", "17-1", "17-1 1 1 1", "17-1 x 1"] {
             assert!(wrong.parse::<Attempt>().is_err(), "{wrong}");
         }
     }

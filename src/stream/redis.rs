@@ -26,6 +26,7 @@ mod owed;
 mod reply;
 mod reported;
 pub mod resp;
+mod seal;
 mod state;
 mod survey;
 mod tls;
@@ -224,7 +225,8 @@ impl RedisStream {
             state::write_poison(commands, &self.keys.state, &commit.poison);
         }
         if let Some(attempt) = commit.attempt {
-            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt").show(attempt);
+            commands.arg("HSET").arg(&self.keys.checkpoint).arg("attempt");
+            commands.arg(seal::seal("attempt", &attempt.to_string()));
             commands.end();
         }
         if let Some(receipt) = &commit.receipt {

@@ -157,7 +157,7 @@ fn the_mark_of_a_standby_that_died_goes_when_all_is_processed() {
     host.signal("CONT");
     wait_for("the mark is taken back", || {
         let attempt: String = redis.connect().hget(CHECKPOINT, "attempt").unwrap();
-        attempt.ends_with(" 0").then_some(())
+        attempt.ends_with(" 0-0 0 0").then_some(())
     });
     project.feed(SYMBOLS, 100, &["--seed", "2"]);
     wait_processed(&redis, TICKS + 100);

@@ -178,7 +178,7 @@ impl Worker {
 
     async fn swap(&mut self, generation: Arc<Generation>) {
         self.read += 1;
-        self.ask(Task::Swap { read: self.read, generation, warmed: Vec::new() }).await;
+        self.ask(Task::Swap { read: self.read, generation, symbols: Vec::new(), warmed: Vec::new() }).await;
     }
 
     async fn save(&mut self, chunks: Range<u16>) {

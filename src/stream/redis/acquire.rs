@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::{RedisResult, Value, aio::MultiplexedConnection, cmd};
+use tracing::warn;
 
 use super::{
     Keys, RedisStream, Session, check_epoch, connect,
@@ -25,6 +26,8 @@ impl RedisStream {
         let mut steps = self.address.connect().await?;
         self.check_server(&mut asks).await?;
         let unclaimed = self.unclaimed(&mut asks).await?;
+        // What can't be relied on is left alone, before anything is changed.
+        self.read_checkpoint(&mut asks).await?;
         let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
             LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
@@ -36,7 +39,13 @@ impl RedisStream {
             self.lease.release(&mut asks, epoch).await;
             return Err(error);
         }
-        let checkpoint: Checkpoint = query(&mut asks, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        let checkpoint = self.read_checkpoint(&mut asks).await?;
+        if checkpoint.complete_is_damaged {
+            warn!(
+                event = "complete_damaged",
+                "the list of detectors whose states are saved is damaged; all warm up again"
+            );
+        }
         self.settle_owed(&mut asks).await?;
         let Group { created, began_anew, last_delivered } = self.find_group(&mut asks, &checkpoint, epoch).await?;
         let stream: Value = query(&mut asks, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
@@ -56,7 +65,7 @@ impl RedisStream {
         self.session = Some(Session { steps, asks, waits: None, owner });
         self.owned_before = true;
         let last_commit = checkpoint.commit_id();
-        let Checkpoint { last: newest, totals, clock, attempt, complete, rates, .. } = checkpoint;
+        let Checkpoint { last: newest, totals, clock, attempt, complete, made_by, rates, .. } = checkpoint;
         Ok(Acquire::Owned(Box::new(Acquired {
             epoch,
             token: owner.token,
@@ -70,6 +79,7 @@ impl RedisStream {
             began_anew,
             attempt,
             complete,
+            made_by,
             rates,
         })))
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use redis::{Script, Value, aio::MultiplexedConnection, cmd};
+use redis::{RedisResult, Script, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
 use super::{
@@ -59,10 +59,11 @@ impl RedisStream {
         // Before the first commit whoever made the group decides where it begins.
         let processed = checkpoint.last.filter(|_| checkpoint.totals.commits > 0 && !began_anew);
         if let Some(last) = processed {
-            let pending: Value =
-                query(connection, cmd("XPENDING").arg(&self.config.key).arg(&self.config.group)).await?;
-            // What is pending was given, too.
-            let least = reply::newest_pending(&pending).map_or(last, |pending| pending.max(last));
+            let pending: RedisResult<Value> =
+                cmd("XPENDING").arg(&self.config.key).arg(&self.config.group).query_async(connection).await;
+            // What is pending was given, too. A server that does not tell leaves the last commit to go by.
+            let newest_pending = pending.ok().as_ref().and_then(reply::newest_pending);
+            let least = newest_pending.map_or(last, |pending| pending.max(last));
             if self.move_group(connection, epoch, last_delivered, least).await? {
                 last_delivered = least;
             }
@@ -77,7 +78,7 @@ impl RedisStream {
     pub(crate) async fn make_group(&self) -> Result<Option<Start>, StreamError> {
         let mut connection =
             connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await.map_err(unavailable)?;
-        let checkpoint: Checkpoint = query(&mut connection, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
+        let checkpoint = self.read_checkpoint(&mut connection).await?;
         let began_anew = self.stream_began_anew(&mut connection, &checkpoint).await?;
         self.create_group(&mut connection, &checkpoint, began_anew).await
     }

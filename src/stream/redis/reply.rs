@@ -1,11 +1,16 @@
 //! What the server's answers mean.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+    str::FromStr,
+};
 
 use redis::{FromRedisValue, ParsingError, Value};
 
 use super::{
     resp::{Commands, Item, Replies, Unexpected},
+    seal::{FORM, Sum, Unsealed, seal, unseal},
     wire::refused,
 };
 use crate::{
@@ -40,13 +45,53 @@ pub(super) struct Checkpoint {
     pub(super) index: Option<u64>,
     /// The mark of a recovery that has not come to its end.
     pub(super) attempt: Option<Attempt>,
-    /// Detectors whose states are all saved, with what must be the same to read them.
-    pub(super) complete: BTreeMap<String, u64>,
+    /// Detectors whose states are all saved, with what must be the same to read them; `None` if no visit was ever made.
+    pub(super) complete: Option<BTreeMap<String, u64>>,
+    /// Whether that list is damaged, so that nothing is known of any detector.
+    pub(super) complete_is_damaged: bool,
+    /// What each detector was, that its states were made by; empty if that was not written down.
+    pub(super) made_by: BTreeMap<String, u64>,
     /// What has been raised of late.
     pub(super) rates: Rates,
     /// When the commit was made, ms since the Unix epoch, by the owner's clock.
     pub(super) at_ms: u64,
+    /// Whether all this can be relied on.
+    pub(super) integrity: Integrity,
 }
+
+/// Whether a checkpoint can be relied on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Integrity {
+    /// It is what was written.
+    #[default]
+    Sound,
+    /// It is not what was written; what shows that.
+    Damaged(String),
+    /// A later release wrote it, in this form.
+    Newer(u32),
+}
+
+/// What the seal of a checkpoint is about, in this order: all that every commit writes. `entries` and `lost` stand for
+/// themselves in neither, since the adoption of entries raises both; what was processed is their difference.
+const SEALED: [&str; 16] = [
+    "last",
+    "rates",
+    "epoch",
+    "token",
+    "at_ms",
+    "commits",
+    "alerts",
+    "quiet",
+    "dead",
+    "state_gap",
+    "held_back",
+    "shadow_alerts",
+    "clock_time",
+    "clock_unstamped",
+    "index",
+    "clock_delay_ms",
+];
+const PROCESSED: &str = "processed";
 
 impl Checkpoint {
     /// The command that writes it.
@@ -54,32 +99,39 @@ impl Checkpoint {
         let Acquisition { epoch, token } = owner;
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
         let Clock { time, delay_ms, unstamped } = commit.clock;
-        commands.arg("HSET").arg(key).arg("last").show(commit.newest).arg("rates").show(&commit.rates);
+        let mut sum = Sum::default();
+        commands.arg("HSET").arg(key);
+        let mut field = |name: &str, value: &dyn Display| {
+            sum.add(name, value);
+            commands.arg(name).show(value);
+        };
+        field("last", &commit.newest);
+        field("rates", &commit.rates);
         let numbers = [
             ("epoch", epoch),
             ("token", token),
             ("at_ms", at_ms),
             ("commits", commits),
-            ("entries", entries),
             ("alerts", alerts),
             ("quiet", quiet),
             ("dead", dead),
-            ("lost", lost),
             ("state_gap", state_gap),
             ("held_back", held_back),
             ("shadow_alerts", shadow_alerts),
             ("clock_time", time),
             ("clock_unstamped", unstamped),
         ];
-        for (name, number) in numbers {
-            commands.arg(name).show(number);
-        }
-        commands.arg("index").arg(commit.index.map_or_else(String::new, |index| index.to_string()));
-        commands.arg("clock_delay_ms").arg(delay_ms.map_or_else(String::new, |delay| delay.to_string()));
+        numbers.iter().for_each(|(name, number)| field(name, number));
+        field("index", &commit.index.map_or_else(String::new, |index| index.to_string()));
+        field("clock_delay_ms", &delay_ms.map_or_else(String::new, |delay| delay.to_string()));
+        sum.add(PROCESSED, entries.saturating_sub(lost));
+        commands.arg("entries").show(entries).arg("lost").show(lost);
+        commands.arg("seal").show(format_args!("v{FORM} {sum} {commits}"));
         if let Some(visit) = &commit.visit {
-            let complete: Vec<String> =
-                visit.complete.iter().map(|(name, schema)| format!("{name}={schema}")).collect();
-            commands.arg("complete").arg(complete.join(","));
+            for (name, list) in [("complete", &visit.complete), ("made_by", &visit.made_by)] {
+                let list: Vec<String> = list.iter().map(|(detector, hash)| format!("{detector}={hash}")).collect();
+                commands.arg(name).arg(seal(name, &list.join(",")));
+            }
         }
         commands.end();
     }
@@ -95,40 +147,131 @@ impl Checkpoint {
 
 impl FromRedisValue for Checkpoint {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let fields: HashMap<String, String> = redis::from_redis_value(value)?;
-        let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok(Self {
-            last: fields.get("last").and_then(|text| text.parse().ok()),
-            epoch: number("epoch"),
-            token: number("token"),
+        let raw: HashMap<Vec<u8>, Vec<u8>> = redis::from_redis_value(value)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let texts = raw.iter().map(|(name, value)| (text(name), text(value))).collect();
+        let mut fields = Fields { texts, unreadable: Vec::new() };
+        let (complete, made_by) = (fields.hashes("complete"), fields.hashes("made_by"));
+        let mut checkpoint = Self {
+            last: fields.read("last"),
+            epoch: fields.number("epoch"),
+            token: fields.number("token"),
             totals: Totals {
-                commits: number("commits"),
-                entries: number("entries"),
-                alerts: number("alerts"),
-                quiet: number("quiet"),
-                shadow_alerts: number("shadow_alerts"),
-                held_back: number("held_back"),
-                dead: number("dead"),
-                lost: number("lost"),
-                state_gap: number("state_gap"),
+                commits: fields.number("commits"),
+                entries: fields.number("entries"),
+                alerts: fields.number("alerts"),
+                quiet: fields.number("quiet"),
+                shadow_alerts: fields.number("shadow_alerts"),
+                held_back: fields.number("held_back"),
+                dead: fields.number("dead"),
+                lost: fields.number("lost"),
+                state_gap: fields.number("state_gap"),
             },
             clock: Clock {
-                time: number("clock_time"),
-                delay_ms: fields.get("clock_delay_ms").and_then(|text| text.parse().ok()),
-                unstamped: number("clock_unstamped"),
+                time: fields.number("clock_time"),
+                delay_ms: fields.read("clock_delay_ms"),
+                unstamped: fields.number("clock_unstamped"),
             },
-            index: fields.get("index").and_then(|text| text.parse().ok()),
-            attempt: fields
-                .get("attempt")
-                .and_then(|text| text.parse().ok())
-                .filter(|attempt| *attempt != Attempt::NONE),
-            complete: fields.get("complete").map_or_else(BTreeMap::new, |text| {
-                let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-                pairs.filter_map(|(name, schema)| Some((name.to_owned(), schema.parse().ok()?))).collect()
-            }),
-            rates: fields.get("rates").map_or_else(Rates::default, |text| text.parse().unwrap_or_default()),
-            at_ms: number("at_ms"),
-        })
+            index: fields.read("index"),
+            attempt: fields.attempt(),
+            complete_is_damaged: complete == Hashes::Damaged,
+            complete: complete.known(),
+            made_by: made_by.known().unwrap_or_default(),
+            rates: fields.read("rates").unwrap_or_default(),
+            at_ms: fields.number("at_ms"),
+            integrity: Integrity::Sound,
+        };
+        checkpoint.integrity = fields.integrity(&checkpoint);
+        Ok(checkpoint)
+    }
+}
+
+/// The fields of a checkpoint as they are saved.
+struct Fields {
+    texts: HashMap<String, String>,
+    /// Those that are there, and are not what they should be.
+    unreadable: Vec<&'static str>,
+}
+
+/// A number for each detector.
+#[derive(Debug, PartialEq)]
+enum Hashes {
+    Missing,
+    Known(BTreeMap<String, u64>),
+    Damaged,
+}
+
+impl Fields {
+    /// `None` if it is not there, empty, or unreadable.
+    fn read<T: FromStr>(&mut self, name: &'static str) -> Option<T> {
+        let value = self.texts.get(name).filter(|text| !text.is_empty())?.parse().ok();
+        if value.is_none() {
+            self.unreadable.push(name);
+        }
+        value
+    }
+
+    fn number(&mut self, name: &'static str) -> u64 {
+        self.read(name).unwrap_or(0)
+    }
+
+    /// Without it a recovery that ends the process again and again is noticed later, and nothing else is wrong.
+    fn attempt(&self) -> Option<Attempt> {
+        let Unsealed::Whole(text) = unseal("attempt", self.texts.get("attempt")?) else { return None };
+        text.parse().ok().filter(|attempt| *attempt != Attempt::NONE)
+    }
+
+    fn hashes(&self, name: &str) -> Hashes {
+        let Some(text) = self.texts.get(name) else { return Hashes::Missing };
+        let Unsealed::Whole(text) = unseal(name, text) else { return Hashes::Damaged };
+        let one = |pair: &str| {
+            let (detector, hash) = pair.split_once('=')?;
+            Some((detector.to_owned(), hash.parse().ok()?))
+        };
+        let pairs = text.split(',').filter(|pair| !pair.is_empty());
+        pairs.map(one).collect::<Option<_>>().map_or(Hashes::Damaged, Hashes::Known)
+    }
+
+    fn integrity(&self, checkpoint: &Checkpoint) -> Integrity {
+        let damaged = |what: &str| Integrity::Damaged(what.to_owned());
+        let commits = checkpoint.totals.commits;
+        if let Some(seal) = self.texts.get("seal") {
+            let mut words = seal.strip_prefix('v').unwrap_or_default().split(' ');
+            let form = words.next().and_then(|form| form.parse::<u32>().ok());
+            let (sum, sealed) = (words.next(), words.next().and_then(|commits| commits.parse::<u64>().ok()));
+            match (form, sum, sealed) {
+                (Some(form), ..) if form > FORM => return Integrity::Newer(form),
+                // A release that knows of no seal has committed since.
+                (Some(FORM), Some(_), Some(sealed)) if sealed < commits => {}
+                (Some(FORM), Some(sum), Some(_)) if *sum == self.sum(checkpoint).to_string() => {}
+                _ => return damaged("its checksum is not that of what it holds"),
+            }
+        }
+        match self.unreadable.first() {
+            Some(name) => damaged(&format!("its field `{name}` cannot be read")),
+            None if checkpoint.last.is_none() && commits > 0 => damaged("its field `last` is missing"),
+            None => Integrity::Sound,
+        }
+    }
+
+    fn sum(&self, checkpoint: &Checkpoint) -> Sum {
+        let mut sum = Sum::default();
+        for name in SEALED {
+            sum.add(name, self.texts.get(name).map_or("", String::as_str));
+        }
+        sum.add(PROCESSED, checkpoint.totals.entries.saturating_sub(checkpoint.totals.lost));
+        sum
+    }
+}
+
+impl Hashes {
+    /// Of a damaged list nothing is known of any detector.
+    fn known(self) -> Option<BTreeMap<String, u64>> {
+        match self {
+            Self::Missing => None,
+            Self::Known(known) => Some(known),
+            Self::Damaged => Some(BTreeMap::new()),
+        }
     }
 }
 
@@ -277,5 +420,99 @@ fn bytes(value: &Value) -> Option<&[u8]> {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.as_bytes()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Visit;
+
+    /// The fields of a checkpoint as a commit writes them.
+    fn written() -> BTreeMap<String, String> {
+        let visit = Visit { complete: vec![("a".into(), 1)], made_by: vec![("a".into(), 2)], ..Visit::default() };
+        let commit = Commit {
+            newest: EntryId { millis: 7, seq: 1 },
+            totals: Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() },
+            clock: Clock { time: 11, delay_ms: Some(-4), unstamped: 0 },
+            index: Some(21),
+            visit: Some(visit),
+            ..Commit::default()
+        };
+        let mut commands = Commands::default();
+        Checkpoint::write(&mut commands, "key", &commit, Acquisition { epoch: 4, token: 5 }, 13);
+        let mut words = Replies::new(commands.get(0));
+        let count = words.array().unwrap();
+        let words: Vec<String> =
+            (0..count).map(|_| String::from_utf8(words.bulk().unwrap().to_vec()).unwrap()).collect();
+        words[2..].chunks_exact(2).map(|field| (field[0].clone(), field[1].clone())).collect()
+    }
+
+    fn read(fields: &BTreeMap<String, String>) -> Checkpoint {
+        let bulk = |text: &String| Value::BulkString(text.clone().into_bytes());
+        let value = Value::Map(fields.iter().map(|(name, value)| (bulk(name), bulk(value))).collect());
+        redis::from_redis_value(value).unwrap()
+    }
+
+    fn is_damaged(fields: &BTreeMap<String, String>) -> bool {
+        matches!(read(fields).integrity, Integrity::Damaged(_))
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let checkpoint = read(&written());
+        assert_eq!(checkpoint.integrity, Integrity::Sound);
+        assert_eq!((checkpoint.last, checkpoint.epoch, checkpoint.token), (Some(EntryId { millis: 7, seq: 1 }), 4, 5));
+        assert_eq!(checkpoint.totals, Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() });
+        assert_eq!(checkpoint.clock, Clock { time: 11, delay_ms: Some(-4), unstamped: 0 });
+        assert_eq!((checkpoint.index, checkpoint.at_ms), (Some(21), 13));
+        assert_eq!(checkpoint.complete, Some(BTreeMap::from([("a".to_owned(), 1)])));
+        assert_eq!(checkpoint.made_by, BTreeMap::from([("a".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn whatever_is_changed_in_a_checkpoint_is_noticed() {
+        for name in written().keys().filter(|name| !["complete", "made_by", "commits"].contains(&name.as_str())) {
+            for other in ["8", "garbage"] {
+                let mut fields = written();
+                fields.insert(name.clone(), other.to_owned());
+                assert!(is_damaged(&fields), "{name} = {other}");
+            }
+        }
+        let mut fields = written();
+        fields.insert("complete".into(), "v2 0000000000000000 a=1".into());
+        let checkpoint = read(&fields);
+        assert_eq!(checkpoint.integrity, Integrity::Sound, "all that is to be done is to warm up");
+        assert_eq!((checkpoint.complete_is_damaged, checkpoint.complete), (true, Some(BTreeMap::new())));
+    }
+
+    #[test]
+    fn an_adoption_of_entries_breaks_no_seal() {
+        let mut fields = written();
+        fields.insert("entries".into(), "22".into());
+        fields.insert("lost".into(), "5".into());
+        assert_eq!(read(&fields).integrity, Integrity::Sound);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_release_is_known_as_such() {
+        let mut fields = written();
+        fields.insert("seal".into(), "v3 whatever".into());
+        assert_eq!(read(&fields).integrity, Integrity::Newer(3));
+        // An earlier release has gone on from here: it leaves the seal as it is.
+        let mut fields = written();
+        fields.insert("commits".into(), "10".into());
+        fields.insert("last".into(), "8-0".into());
+        assert_eq!(read(&fields).integrity, Integrity::Sound);
+        // It has begun.
+        fields.remove("seal");
+        fields.insert("complete".into(), "a=1".into());
+        let checkpoint = read(&fields);
+        assert_eq!(
+            (checkpoint.integrity, checkpoint.complete),
+            (Integrity::Sound, Some(BTreeMap::from([("a".into(), 1)])))
+        );
+        fields.remove("last");
+        assert!(is_damaged(&fields), "there were commits, and nobody knows up to where");
     }
 }

@@ -15,9 +15,10 @@ use redis::{
 use super::{
     Keys, client, connect, explain,
     reply::{self, Checkpoint},
+    state::last_visit,
 };
 use crate::{
-    checkpoint::{Boundary, CHUNKS},
+    checkpoint::{Boundary, CHUNKS, LastVisit},
     config::{AlertsConfig, StreamConfig},
     event::EntryId,
     receipt::Receipt,
@@ -234,9 +235,12 @@ async fn saved_state(
     for chunk in 0..CHUNKS {
         read.arg(format!("c:{chunk}"));
     }
-    let boundaries: Vec<Option<String>> = read.query_async(connection).await?;
-    let boundaries: Vec<Boundary> =
-        boundaries.iter().flatten().filter_map(|text| super::state::from_text(text)).collect();
+    let boundaries: Vec<Option<Vec<u8>>> = read.query_async(connection).await?;
+    let boundary = |(chunk, value): (u16, Option<Vec<u8>>)| match last_visit(&format!("c:{chunk}"), &value?).0 {
+        LastVisit::At(boundary) => Some(boundary),
+        LastVisit::Never | LastVisit::Damaged => None,
+    };
+    let boundaries: Vec<Boundary> = (0..CHUNKS).zip(boundaries).filter_map(boundary).collect();
     let Some(oldest) = boundaries.iter().min_by_key(|boundary| boundary.worked) else { return Ok(None) };
     let fields: u64 = connection.hlen(key).await?;
     let bytes = cmd("MEMORY").arg("USAGE").arg(key).query_async(connection).await.unwrap_or(None);

@@ -1,0 +1,183 @@
+//! What earlier releases saved can still be read: keys that a real host of then left behind when it was killed.
+//!
+//! A folder `tests/fixtures/saved-VERSION` holds, as the commands that write them, all keys of one partition at the
+//! moment of a `kill -9`: boundaries older than the last commit, entries that are pending, dead letters, cool-downs, a
+//! limit per minute; beside them the configuration, the plugins, and the alerts of an undisturbed run of that release.
+//! `cargo test --test it record_what_this_build_saves -- --ignored` makes the folder of the present release.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
+
+use redis::{Commands, Connection, Value, cmd};
+use tickhound::stream::redis::resp::Replies;
+
+use crate::support::{
+    ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
+};
+
+const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
+const CONSUMER: &str = "tickhound";
+
+const PLUGINS: [&str; 3] = ["breakout", "momentum", "misbehaving"];
+
+/// A release that cannot read what an earlier one saved would begin anew, or worse, go on with something else.
+#[test]
+fn what_release_0_1_saved_is_gone_on_with() {
+    goes_on_with("0.1");
+}
+
+fn goes_on_with(version: &str) {
+    let redis = Redis::start();
+    let project = project(&redis, version);
+    load(&redis, &unpacked(&folder(version).join("keys.resp.zst")));
+    let before = redis.alerts().len();
+    assert!(before > 100 && redis.pending() > 0, "{before} alerts, {} entries are pending", redis.pending());
+    let log = project.run(&["run", "--drain"]);
+    assert_eq!(redis.pending(), 0, "{log}");
+    let expected: Vec<Alert> = serde_json::from_slice(&unpacked(&folder(version).join("alerts.json.zst"))).unwrap();
+    let (found, expected) = (known_fields(redis.alerts(), &expected[0]), contents(&expected));
+    let differs = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+    assert_eq!((found.len(), differs), (expected.len(), None), "{log}");
+}
+
+/// A later release may tell more of an alert.
+fn known_fields(mut alerts: Vec<Alert>, known: &Alert) -> Vec<Vec<(String, String)>> {
+    alerts.iter_mut().for_each(|alert| alert.retain(|name, _| known.contains_key(name)));
+    contents(&alerts)
+}
+
+fn folder(version: &str) -> PathBuf {
+    shipped(&format!("tests/fixtures/saved-{version}"))
+}
+
+/// With the plugins and the configuration of then.
+fn project(redis: &Redis, version: &str) -> Project {
+    let project = Project::new(redis);
+    for name in PLUGINS {
+        let file = format!("{name}.wasm");
+        fs::copy(folder(version).join(&file), project.path("plugins").join(&file)).unwrap();
+    }
+    let config = fs::read_to_string(folder(version).join("config.toml")).unwrap();
+    project.write_config(&config.replacen("[stream]", &format!("[stream]\nurl = \"{}\"", redis.url()), 1));
+    project
+}
+
+fn unpacked(file: &PathBuf) -> Vec<u8> {
+    zstd::decode_all(fs::File::open(file).unwrap()).unwrap()
+}
+
+/// Sends the commands of a file.
+fn load(redis: &Redis, commands: &[u8]) {
+    let (mut connection, mut all) = (redis.connect(), Replies::new(commands));
+    while let Ok(words) = all.array() {
+        let name = all.bulk().unwrap();
+        let mut command = cmd(&String::from_utf8_lossy(name));
+        for _ in 1..words {
+            command.arg(all.bulk().unwrap());
+        }
+        let _: Value = command.query(&mut connection).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "makes a fixture"]
+fn record_what_this_build_saves() {
+    let version = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap().0;
+    for (name, file) in PLUGINS.map(|name| (name, shipped(&format!("plugins/{name}.wasm")))) {
+        let file = if name == "misbehaving" { misbehaving().to_path_buf() } else { file };
+        fs::copy(file, folder(version).join(format!("{name}.wasm"))).unwrap();
+    }
+    let redis = Redis::start();
+    let project = project(&redis, version);
+    project.feed(6, 3000, &["--layout", "flat", "--seed", "5"]);
+    let alerts = project.reference(&redis);
+    let by = |detector: &str| alerts.iter().filter(|alert| alert["detector"] == detector).count();
+    let detectors = ["breakout", "momentum", "each", "calm", "few", "panics"].map(|name| (name, by(name)));
+    println!("{} alerts: {detectors:?}", alerts.len());
+    assert!(detectors.iter().all(|(_, count)| *count > 10), "a detector found too little");
+
+    let mut host = project.start(&["run"]);
+    wait_for("it is in the middle", || {
+        (redis.totals().get("entries").is_some_and(|count| *count > 1600)).then_some(())
+    });
+    host.kill();
+    println!("{} entries are pending, {:?}", redis.pending(), redis.totals());
+    assert!(redis.pending() > 0 && !redis.dead_letters().is_empty() && redis.totals()["entries"] < 2900);
+    let state: BTreeMap<String, Vec<u8>> = redis.connect().hgetall(STATE).unwrap();
+    let boundaries: BTreeSet<&Vec<u8>> =
+        state.keys().filter(|field| field.starts_with("s:")).map(|field| &state[&chunk(&field[2..])]).collect();
+    assert!(boundaries.len() > 1, "record it again: all states are of one age");
+    let commands = dump(&mut redis.connect());
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(folder(version).join(name), zstd::encode_all(bytes, 19).unwrap()).unwrap();
+    };
+    write("keys.resp.zst", &commands);
+    write("alerts.json.zst", &serde_json::to_vec(&alerts).unwrap());
+}
+
+fn chunk(symbol: &str) -> String {
+    format!("c:{}", tickhound::checkpoint::chunk_of(symbol))
+}
+
+/// The commands that write all keys of the partition but the lease, which runs out by itself.
+fn dump(connection: &mut Connection) -> Vec<u8> {
+    let mut commands = Vec::new();
+    let mut push = |words: &[&[u8]]| {
+        commands.extend(format!("*{}\r\n", words.len()).bytes());
+        for word in words {
+            commands.extend(format!("${}\r\n", word.len()).bytes());
+            commands.extend_from_slice(word);
+            commands.extend(b"\r\n");
+        }
+    };
+    for stream in [STREAM, ALERTS, DEAD] {
+        let entries: Vec<(String, Vec<Vec<u8>>)> =
+            cmd("XRANGE").arg(stream).arg("-").arg("+").query(connection).unwrap();
+        for (id, fields) in &entries {
+            let mut words: Vec<&[u8]> = vec![b"XADD", stream.as_bytes(), id.as_bytes()];
+            words.extend(fields.iter().map(Vec::as_slice));
+            push(&words);
+        }
+        if stream == STREAM {
+            push_group(&mut push, entries.into_iter().map(|(id, _)| id), connection);
+        }
+    }
+    for hash in [CHECKPOINT, STATE] {
+        let fields: Vec<Vec<u8>> = cmd("HGETALL").arg(hash).query(connection).unwrap();
+        for field in fields.chunks_exact(2) {
+            push(&[b"HSET", hash.as_bytes(), &field[0], &field[1]]);
+        }
+    }
+    for text in [EPOCH, HOST] {
+        let value: Vec<u8> = cmd("GET").arg(text).query(connection).unwrap();
+        push(&[b"SET", text.as_bytes(), &value]);
+    }
+    commands
+}
+
+/// What was delivered is delivered again, and acknowledged but for what is pending.
+fn push_group(push: &mut impl FnMut(&[&[u8]]), entries: impl Iterator<Item = String>, connection: &mut Connection) {
+    let pending: Vec<(String, String, u64, u64)> =
+        cmd("XPENDING").arg(STREAM).arg(GROUP).arg("-").arg("+").arg(10_000).query(connection).unwrap();
+    assert!(pending.iter().all(|(_, consumer, ..)| consumer == CONSUMER), "another consumer has been at work");
+    let pending: BTreeSet<String> = pending.into_iter().map(|(id, ..)| id).collect();
+    let last = pending.iter().max_by_key(|id| id.parse::<tickhound::event::EntryId>().unwrap()).unwrap().clone();
+    let mut delivered: Vec<String> = Vec::new();
+    for id in entries {
+        delivered.push(id);
+        if delivered.last() == Some(&last) {
+            break;
+        }
+    }
+    let count = delivered.len().to_string();
+    push(&[b"XGROUP", b"CREATE", STREAM.as_bytes(), GROUP.as_bytes(), b"0"]);
+    let (group, consumer) = (GROUP.as_bytes(), CONSUMER.as_bytes());
+    push(&[b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", count.as_bytes(), b"STREAMS", STREAM.as_bytes(), b">"]);
+    for id in delivered.iter().filter(|id| !pending.contains(*id)) {
+        push(&[b"XACK", STREAM.as_bytes(), group, id.as_bytes()]);
+    }
+}
