@@ -46,7 +46,9 @@ const LEASE_TIME: Duration = Duration::from_millis(1000);
 /// What the run among the other tests does: no more than what needs no long wait at its end.
 const SHORT: &str = "kills,pauses,stops,server,cuts,swaps,settings,clock";
 
-/// Nemeses under which the host does not keep its promise yet: only a run that names them has them.
+/// Nemeses under which the host does not keep its promise yet: only a run that names them has them. After a change and a
+/// kill the past is re-read by the new code; and a standby that has not noticed a change yet takes over with what was
+/// before it, so that a change which was in force is taken back for a while.
 const NOT_YET: &[Nemesis] = &[Nemesis::Settings];
 
 /// An output that the host is judged by, beside alerts, shadows, dead letters, counters and `status`, which it always is.
