@@ -42,7 +42,7 @@ use crate::{
     event::{Entries, EntryId},
     ingest::Ingest,
     monitor::Role,
-    plugin::{DetectorSpec, Generation, Reload},
+    plugin::{DetectorSpec, Generation, Reload, watch::Looker},
     position::Position,
     rate::Rates,
     retry::Retry,
@@ -83,6 +83,7 @@ pub struct Engine<S> {
     warming: Option<Warming>,
     standing: Standing,
     reloads: watch::Receiver<Reload>,
+    looker: Looker,
     ingest: Ingest,
     sinks: Sinks,
     stats: Arc<Stats>,
@@ -146,6 +147,7 @@ impl<S: Stream> Engine<S> {
             warming: None,
             standing: Standing::default(),
             reloads,
+            looker: Looker::default(),
             ingest,
             sinks,
             stats,
@@ -169,6 +171,11 @@ impl<S: Stream> Engine<S> {
             repeated: BTreeSet::new(),
             elsewhere: BTreeSet::new(),
         }
+    }
+
+    /// Asks `looker` what the files are whenever the partition becomes this host's.
+    pub fn with_looker(self, looker: Looker) -> Self {
+        Self { looker, ..self }
     }
 
     /// Has `tape` look on.

@@ -108,12 +108,13 @@ fn work(
     let served =
         Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone(), stopping: stop.subscribe() };
     let _server = Server::start(&config.server, served)?;
-    let reloads = watch(loader, config.plugins.watch)?;
+    let (reloads, looker) = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded)?;
     let lines = JsonLines::start(&config.stream, &newest.alerts)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(lines.clone().follow(reloads.clone()));
-    let engine = Engine::new(stream, config, reloads, decoder, Sinks::new(&newest.alerts), stats.clone());
+    let engine =
+        Engine::new(stream, config, reloads, decoder, Sinks::new(&newest.alerts), stats.clone()).with_looker(looker);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {

@@ -1,6 +1,6 @@
 //! Becoming the owner, and going on: with what is in hand, or with what is saved.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::sync::watch;
@@ -20,6 +20,9 @@ use crate::{
     stats::Phase,
     stream::{Acquire, Acquired, Stream, StreamError, Whose},
 };
+
+/// A plugin that was never compiled here takes some tenths of a second, an interpreted language some seconds.
+const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// Entries looked at in one go, when some that are in flight are not pending.
 const HELD_PAGE: usize = 1000;
@@ -131,6 +134,7 @@ impl<S: Stream> Engine<S> {
                 self.trial = Trial::begin(acquired.attempt, self.generation.flow.backlog);
                 self.pace.restart();
                 self.stats.submitted.store(self.stats.completed.load(Relaxed), Relaxed);
+                self.look_at_files().await;
                 self.begin_generation(acquired);
                 self.start_shards()?;
                 let restored = self.restore(acquired, stop).await;
@@ -139,6 +143,15 @@ impl<S: Stream> Engine<S> {
                 }
                 Ok(restored)
             }
+        }
+    }
+
+    /// A change that the owner before has taken up may not have been noticed here yet: to begin with what was in force
+    /// before it would take it back.
+    async fn look_at_files(&self) {
+        let looking = tokio::time::timeout(LOOK_MAX, self.looker.look());
+        if self.stats.waiting(looking).await.is_err() {
+            warn!(event = "reload_slow", "loading what has changed takes long; beginning with what was loaded before");
         }
     }
 

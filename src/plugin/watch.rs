@@ -29,7 +29,7 @@ use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::{Refusal, Reload, folder::plugin_name, loader::Loader};
@@ -62,28 +62,53 @@ enum Says {
 /// What differs when a file was changed or replaced: device, inode, size, time of writing.
 type Stamp = (u64, u64, u64, i64, i64);
 
+/// What wakes the watcher.
+enum Notice {
+    /// The system tells of a change.
+    Changed(notify::Result<Event>),
+    /// Somebody wants to be sure that nothing was missed; told when that was looked at.
+    Look(oneshot::Sender<()>),
+}
+
+/// Has everything looked at now. Without a watcher there is nothing to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Looker(Option<mpsc::SyncSender<Notice>>);
+
+impl Looker {
+    /// Returns when what was in the files at the time of the call is offered, or rejected, or still being written.
+    pub async fn look(&self) {
+        let (looked, is_looked) = oneshot::channel();
+        if self.0.as_ref().is_some_and(|notices| notices.try_send(Notice::Look(looked)).is_ok()) {
+            // An error means that the watcher has ended.
+            let _ = is_looked.await;
+        }
+    }
+}
+
 /// Loads again whenever something changes, until whoever listens is gone.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn watch(loader: Loader, how: Watch) -> Result<watch::Receiver<Reload>> {
+pub fn watch(loader: Loader, how: Watch) -> Result<(watch::Receiver<Reload>, Looker)> {
     let reload = Reload { generation: loader.newest().clone(), refusal: None, needs_restart: Vec::new() };
     let (offers, receiver) = watch::channel(reload);
+    let mut looker = Looker::default();
     if how != Watch::Off {
         let watcher = Watching::start(loader, offers, how);
+        looker = Looker(Some(watcher.sender.clone()));
         thread::Builder::new()
             .name("loader".into())
             .spawn(move || watcher.run())
             .context("failed to start the thread that loads plugins")?;
     }
-    Ok(receiver)
+    Ok((receiver, looker))
 }
 
 struct Watching {
     loader: Loader,
     offers: watch::Sender<Reload>,
-    events: mpsc::Receiver<notify::Result<Event>>,
-    sender: mpsc::SyncSender<notify::Result<Event>>,
+    notices: mpsc::Receiver<Notice>,
+    sender: mpsc::SyncSender<Notice>,
     /// `None` where the system does not tell.
     native: Option<RecommendedWatcher>,
     stamps: BTreeMap<PathBuf, Stamp>,
@@ -100,11 +125,11 @@ struct Watching {
 
 impl Watching {
     fn start(loader: Loader, offers: watch::Sender<Reload>, how: Watch) -> Self {
-        let (sender, events) = mpsc::sync_channel(EVENTS_MAX);
+        let (sender, notices) = mpsc::sync_channel(EVENTS_MAX);
         let mut watching = Self {
             loader,
             offers,
-            events,
+            notices,
             sender,
             native: None,
             stamps: BTreeMap::new(),
@@ -138,7 +163,7 @@ impl Watching {
         let sender = self.sender.clone();
         let mut native = notify::recommended_watcher(move |event| {
             // Waiting here fills the system's queue, which has an end of its own.
-            let _ = sender.send(event);
+            let _ = sender.send(Notice::Changed(event));
         })?;
         for folder in self.folders() {
             native.watch(&folder, RecursiveMode::NonRecursive)?;
@@ -162,9 +187,14 @@ impl Watching {
     fn run(mut self) {
         while !self.offers.is_closed() {
             let due = self.look_at.map_or(self.stamped + LOOK_EVERY, |(at, _)| at.min(self.stamped + LOOK_EVERY));
-            match self.events.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Ok(event)) => self.take(&event),
-                Ok(Err(error)) => {
+            match self.notices.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(Notice::Changed(Ok(event))) => self.take(&event),
+                Ok(Notice::Look(looked)) => {
+                    self.look(false);
+                    // Whoever asked may have ended.
+                    let _ = looked.send(());
+                }
+                Ok(Notice::Changed(Err(error))) => {
                     warn!(%error, "changes of files may have been missed; looking at all of them");
                     self.look(false);
                 }

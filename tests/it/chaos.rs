@@ -46,21 +46,6 @@ const LEASE_TIME: Duration = Duration::from_millis(1000);
 /// What the run among the other tests does: no more than what needs no long wait at its end.
 const SHORT: &str = "kills,pauses,stops,server,cuts,swaps,settings,clock";
 
-/// Nemeses under which the host does not keep its promise yet: only a run that names them has them. After a change and a
-/// kill the past is re-read by the new code; and a standby that has not noticed a change yet takes over with what was
-/// before it, so that a change which was in force is taken back for a while.
-const NOT_YET: &[Nemesis] = &[Nemesis::Settings];
-
-/// An output that the host is judged by, beside alerts, shadows, dead letters, counters and `status`, which it always is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Output {
-    Lines,
-    Told,
-}
-
-/// Outputs that are as promised.
-const JUDGED: &[Output] = &[Output::Told];
-
 #[test]
 fn chaos() {
     let seed = setting("TICKHOUND_CHAOS_SEED", 1);
@@ -129,10 +114,9 @@ fn chaos() {
 /// Those that a list such as `kills,cuts` names; `all` are all of them, `short` and `usual` those of a run that is not
 /// told.
 fn nemeses(list: &str) -> BTreeSet<Nemesis> {
-    let but_not_yet = |list| Nemesis::named(list).into_iter().filter(|nemesis| !NOT_YET.contains(nemesis)).collect();
     match list {
-        "short" => but_not_yet(SHORT),
-        "usual" => but_not_yet("all"),
+        "short" => Nemesis::named(SHORT),
+        "usual" => Nemesis::named("all"),
         list => Nemesis::named(list),
     }
 }
@@ -154,12 +138,8 @@ fn assert_undisturbed(outputs: &Outputs, what: &str) {
     assert_eq!(*shadows, Difference::default(), "alerts of shadows, against an undisturbed run; {what}");
     assert!(dead_are_the_same, "other dead letters than undisturbed; {what}");
     assert_eq!(*totals, [], "counters, what they are, what they should be; {what}");
-    if JUDGED.contains(&Output::Told) {
-        assert_eq!(*told, Told::default(), "what was told; {what}");
-    }
-    if JUDGED.contains(&Output::Lines) {
-        assert_eq!(*lines, Lines::default(), "the JSON lines; {what}");
-    }
+    assert_eq!(*told, Told::default(), "what was told; {what}");
+    assert_eq!(*lines, Lines::default(), "the JSON lines; {what}");
 }
 
 /// Without any more faults, and without another start: everything is processed, nothing stays pending, and `status`

@@ -109,7 +109,7 @@ fn entries_trimmed_before_they_were_read_are_counted() {
     project.feed(5, 1000, &[]);
     let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(300).query(&mut redis.connect()).unwrap();
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("entries were trimmed away before they were read entries=700"), "{log}");
+    assert!(log.contains("event=\"entries_trimmed\" entries=700"), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (2000, 700, 0));
     assert_eq!(totals["state_gap"], 0);
