@@ -227,7 +227,7 @@ fn kills_early_in_recovery_cost_no_good_entry() {
     assert_eq!(redis.dead_letters(), Vec::new());
     let processed: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
     assert_eq!(processed, (1..=5).map(id).collect::<Vec<_>>());
-    assert_eq!(mark(), "v2 0-0 0 0", "the recovery has come to its end");
+    assert!(mark().ends_with(" 0-0 0 0"), "the recovery has come to its end: {}", mark());
 }
 
 /// Entries that are pending anywhere; none while there is no group.
