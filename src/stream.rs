@@ -321,8 +321,8 @@ pub trait Stream: Send {
         async { Ok(Consumers { alone: true, own_pending: 0 }) }
     }
 
-    /// Moves a group that was set back forward again, to `last`, the newest entry that was processed and committed;
-    /// unless it has moved meanwhile.
+    /// Moves a group that was set back forward again: to what is pending, and at least to `last`, the newest entry that
+    /// is committed; unless it has moved meanwhile.
     fn restore_group(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send {
         let _ = last;
         async { Ok(()) }

@@ -36,8 +36,8 @@ impl<S: Stream> Engine<S> {
             From::Pending(_) => self.take_pending(delivered.entries).await?,
         }
         if repeated > 0 {
-            // Not past what is in flight: a group that was made anew does not know that it is pending, and must hand it
-            // out again, lest it is lost with this process.
+            // Not past what is in flight, unless it is pending: a group that was made anew does not know it, and must hand
+            // it out again, lest it is lost with this process.
             self.stream.restore_group(self.position.committed_newest()).await?;
         }
         if unread {

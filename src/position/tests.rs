@@ -266,9 +266,16 @@ impl Server {
             self.delivered = self.last_commit.map_or(0, |commit| commit.newest.millis);
         }
         self.set_back = false;
-        let Some(last) = self.last_commit else { return };
+        if let Some(last) = self.last_commit {
+            self.move_group(last.newest.millis);
+        }
+    }
+
+    /// As `set_forward`: to what is committed or pending.
+    fn move_group(&mut self, committed: u64) {
         let pending = self.pending.iter().chain(&self.foreign).max();
-        self.delivered = self.delivered.max(last.newest.millis).max(pending.copied().unwrap_or(0));
+        self.delivered = self.delivered.max(committed).max(pending.copied().unwrap_or(0));
+        self.set_back = false;
     }
 }
 
@@ -482,8 +489,7 @@ impl Host {
         }
         self.process(&entries);
         if repeated > 0 {
-            server.delivered = server.delivered.max(self.position.committed_newest().millis);
-            server.set_back = false;
+            server.move_group(self.position.committed_newest().millis);
         }
         if unread {
             self.position.reread_pending();

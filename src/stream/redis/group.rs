@@ -59,11 +59,7 @@ impl RedisStream {
         // Before the first commit whoever made the group decides where it begins.
         let processed = checkpoint.last.filter(|_| checkpoint.totals.commits > 0 && !began_anew);
         if let Some(last) = processed {
-            let pending: RedisResult<Value> =
-                cmd("XPENDING").arg(&self.config.key).arg(&self.config.group).query_async(connection).await;
-            // What is pending was given, too. A server that does not tell leaves the last commit to go by.
-            let newest_pending = pending.ok().as_ref().and_then(reply::newest_pending);
-            let least = newest_pending.map_or(last, |pending| pending.max(last));
+            let least = self.newest_given(connection, last).await;
             if self.move_group(connection, epoch, last_delivered, least).await? {
                 last_delivered = least;
             }
@@ -83,12 +79,22 @@ impl RedisStream {
         self.create_group(&mut connection, &checkpoint, began_anew).await
     }
 
-    /// Moves the group forward to `last`, if it stands before it.
-    pub(super) async fn set_forward(&mut self, last: EntryId) -> Result<(), StreamError> {
+    /// Moves the group forward to what is committed, up to `committed`, or pending, if it stands before that.
+    pub(super) async fn set_forward(&mut self, committed: EntryId) -> Result<(), StreamError> {
         let session = open(&mut self.session)?;
         let (epoch, mut connection) = (session.owner.epoch, session.asks.clone());
         let seen = self.last_delivered(&mut connection).await?;
-        self.move_group(&mut connection, epoch, seen, last).await.map(drop)
+        let least = self.newest_given(&mut connection, committed).await;
+        self.move_group(&mut connection, epoch, seen, least).await.map(drop)
+    }
+
+    /// The newest entry that need not be handed out again: one that is committed, or is known to be pending. A server
+    /// that does not tell what is pending leaves the last commit to go by.
+    async fn newest_given(&self, connection: &mut MultiplexedConnection, committed: EntryId) -> EntryId {
+        let pending: RedisResult<Value> =
+            cmd("XPENDING").arg(&self.config.key).arg(&self.config.group).query_async(connection).await;
+        let newest_pending = pending.ok().as_ref().and_then(reply::newest_pending);
+        newest_pending.map_or(committed, |pending| pending.max(committed))
     }
 
     /// Whether the stream has given out no id as high as the newest that was processed: then it was deleted.
