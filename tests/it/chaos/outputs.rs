@@ -175,8 +175,13 @@ impl Told {
         let untold = wanted(redis)
             .filter(|(at, id)| !unique.contains(id) && !doubts.iter().any(|[after, to]| after < at && at <= to))
             .count();
-        let older = sum("older") as usize;
-        Self { twice: told.len() - unique.len(), untold: untold.saturating_sub(older) }
+        // What does not fit into a message is told by its number; a message that was repeated tells it once.
+        let more: BTreeMap<&str, u64> = requests
+            .iter()
+            .filter_map(|request| Some((request.body["key"].as_str()?, request.body["more"].as_u64()?)))
+            .collect();
+        let counted = sum("older") + more.values().sum::<u64>();
+        Self { twice: told.len() - unique.len(), untold: untold.saturating_sub(counted as usize) }
     }
 }
 
