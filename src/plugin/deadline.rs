@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use cpu_time::ThreadTime;
 
 /// Time between two epochs, which is how exact a deadline is. Each costs a running guest one look at the clock.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(5);
@@ -88,8 +88,7 @@ impl Deadline {
 
 /// Processor time that the calling thread has used in its life.
 pub(super) fn processor_time() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+    ThreadTime::now().as_duration()
 }
 
 #[cfg(test)]
