@@ -62,9 +62,10 @@ impl<S: Stream> Engine<S> {
         if adopted.others_hold || adopted.entries > 0 {
             self.position.count_anew();
         }
-        self.elsewhere = match adopted.others_hold {
-            true => self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?,
-            false => BTreeSet::new(),
+        self.elsewhere = if adopted.others_hold {
+            self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?
+        } else {
+            BTreeSet::new()
         };
         Ok(())
     }

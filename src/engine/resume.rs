@@ -94,18 +94,19 @@ impl<S: Stream> Engine<S> {
                 Ok(Ok(true))
             }
             Resume::Emptied => {
-                match acquired.began_anew {
-                    true => warn!(
+                if acquired.began_anew {
+                    warn!(
                         event = "stream_taken_up_anew",
                         in_flight = self.in_flight,
                         "the stream begins anew; continuing with what the detectors know"
-                    ),
-                    false => error!(
+                    );
+                } else {
+                    error!(
                         event = "server_lost_everything",
                         commits = self.totals.commits,
                         in_flight = self.in_flight,
                         "the server has lost all its data; going on with what this host knows"
-                    ),
+                    );
                 }
                 self.repeated.clear();
                 self.elsewhere.clear();
