@@ -368,7 +368,9 @@ impl<S: Stream> Engine<S> {
                 if let Some(receipt) = &commit.receipt {
                     self.receipt_written(receipt);
                 }
-                self.repeated.retain(|id| !commit.repeated.contains(id));
+                for id in &commit.repeated {
+                    self.repeated.remove(id);
+                }
                 if let Some(attempt) = commit.attempt {
                     self.trial.marked(attempt);
                 }

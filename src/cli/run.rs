@@ -27,8 +27,7 @@ use crate::{
     stream::Totals,
 };
 
-/// A host that was told to stop, and does not move for so long, is ended. Above all waits that its end consists of, and
-/// below what supervisors allow (30 s).
+/// A host that was told to stop, and does not move for so long, is ended. Below what supervisors allow (30 s).
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether the host still moves.
@@ -125,7 +124,7 @@ fn work(
         }
         engine.run(until, stop.subscribe()).await
     });
-    let finished = finish(&lines, &notifier, ended.as_ref().is_ok_and(Option::is_some));
+    let finished = finish(&lines, &notifier, ended.as_ref().is_ok_and(Option::is_some), &stats.pulse);
     let totals = ended?;
     // Once more: it may have been quicker than the task.
     supervisor.tell_stopping();
@@ -140,10 +139,23 @@ fn work(
 }
 
 /// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
-fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool) -> Finished {
+fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) -> Finished {
     thread::scope(|scope| {
-        let lines = scope.spawn(|| lines.finish());
-        notifier.finish(owned);
+        let (waits, waited) = mpsc::channel::<()>();
+        let waits_too = waits.clone();
+        scope.spawn(move || {
+            notifier.finish(owned);
+            drop(waits_too);
+        });
+        let lines = scope.spawn(move || {
+            let finished = lines.finish();
+            drop(waits);
+            finished
+        });
+        // Both end by themselves, a request perhaps after a minute (notify.timeout_ms): to wait for it is not to be stuck.
+        while waited.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+            pulse.turn();
+        }
         lines.join().unwrap_or_else(|_| Finished::Incomplete("its thread has panicked".into()))
     })
 }

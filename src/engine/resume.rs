@@ -1,6 +1,6 @@
 //! Becoming the owner, and going on: with what is in hand, or with what is saved.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::sync::watch;
@@ -9,9 +9,7 @@ use tracing::{error, info, warn};
 use super::{Engine, trial::Trial};
 use crate::{
     checkpoint::CHUNKS,
-    commit::Flight,
     config::BACKLOG_MAX,
-    event::EntryId,
     monitor::Role,
     normalize::Normalizer,
     position::Resume,
@@ -159,8 +157,7 @@ impl<S: Stream> Engine<S> {
     /// Whether something that is in flight is neither pending nor in the stream: the server has gone back to a moment
     /// before it was added. What is in the stream and not pending was acknowledged by somebody else.
     async fn server_has_forgotten(&mut self) -> Result<bool, StreamError> {
-        let in_flight = self.flights.iter().flat_map(Flight::ids);
-        let mut missing: BTreeSet<EntryId> = self.position.open_entries().iter().copied().chain(in_flight).collect();
+        let mut missing = self.ids_in_flight();
         let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else { return Ok(false) };
         for id in self.stream.pending(first, last, Whose::Anybodys).await? {
             missing.remove(&id);

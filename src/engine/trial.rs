@@ -108,8 +108,7 @@ impl<S: Stream> Engine<S> {
         }
         self.start_detectors().await;
         if let Err(error) = self.mark(before.begun()).await {
-            // Nothing is in flight: reading from the start finds this entry again.
-            self.position.reread_pending();
+            // The next acquisition reads from the first pending entry on, which is this one.
             self.trial.first = true;
             return Err(error);
         }

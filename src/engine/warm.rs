@@ -18,7 +18,6 @@ use tracing::{debug, info, warn};
 
 use super::{Engine, intake::Intake};
 use crate::{
-    commit::Flight,
     event::EntryId,
     ingest::Ingest,
     normalize::Normalizer,
@@ -119,8 +118,7 @@ impl<S: Stream> Engine<S> {
         let pending = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await;
         // A server that does not tell may do everything else: the flow goes on meanwhile.
         let mut left_out = pending.inspect_err(|_| self.warm_at = Instant::now() + ASK_AGAIN)?;
-        let open = self.position.open_entries().iter().copied();
-        for id in self.flights.iter().flat_map(Flight::ids).chain(open) {
+        for id in self.ids_in_flight() {
             left_out.remove(&id);
         }
         left_out.extend(&self.poison);
