@@ -385,11 +385,6 @@ impl<S: Stream> Engine<S> {
 
     async fn submit(&mut self, entries: Entries, recovered: bool) {
         self.reads += 1;
-        if !self.elsewhere.is_empty() {
-            for entry in entries.iter() {
-                self.elsewhere.remove(&entry.id);
-            }
-        }
         let mut routed = self.ingest.route(self.reads, &entries);
         tell_lost(&routed.lost);
         self.stats.unseen.fetch_add(routed.untimed, Relaxed);
@@ -415,6 +410,11 @@ impl<S: Stream> Engine<S> {
     }
 
     fn launch(&mut self, flight: Flight) {
+        if !self.elsewhere.is_empty() {
+            for id in flight.ids() {
+                self.elsewhere.remove(&id);
+            }
+        }
         self.stats.submitted.fetch_add(flight.ticks as u64, Relaxed);
         self.in_flight += flight.entries();
         self.pace.worked(flight.entries());

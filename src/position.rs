@@ -200,9 +200,10 @@ impl Position {
     /// How many of the first entries lie before what was processed: the group gives each entry once, in order, so it
     /// was set back.
     fn repeated(&self, from: From, delivered: &Delivered) -> usize {
-        let gives_again = from == From::New && delivered.newest.is_some();
-        let first = delivered.entries.first().filter(|first| gives_again && *first <= self.newest);
-        first.map_or(0, |_| delivered.entries.iter().take_while(|entry| entry.id <= self.newest).count())
+        if from != From::New || delivered.newest.is_none() {
+            return 0;
+        }
+        delivered.entries.iter().take_while(|entry| entry.id <= self.newest).count()
     }
 
     /// Whether the stream was deleted and filled again: it has given out no id as high as that of an entry that was

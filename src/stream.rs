@@ -26,7 +26,7 @@ use crate::{
 /// Totals over the life of the partition's group, kept with each commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
-    /// Commits made; tells after a lost connection whether the last one happened.
+    /// Commits made.
     pub commits: u64,
     /// Entries acknowledged, or lost.
     pub entries: u64,
@@ -143,15 +143,6 @@ pub struct Read {
     pub count: usize,
 }
 
-/// Which consumers are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Our own.
-    Ours,
-    /// Every one of the group.
-    Anybodys,
-}
-
 /// What a step has read.
 #[derive(Debug, Default)]
 pub struct Delivered {
@@ -216,10 +207,8 @@ pub struct Acquired {
 pub struct Adopted {
     /// Entries that were taken over.
     pub entries: usize,
-    /// Entries that are pending under our own name now, however they came there.
-    pub own_pending: u64,
-    /// Whether other consumers still take or hold entries.
-    pub others_hold: bool,
+    /// Who takes and holds entries now.
+    pub consumers: Consumers,
     /// Entries whose body was trimmed away; already counted in the kept totals.
     pub lost: Vec<EntryId>,
 }
@@ -229,8 +218,15 @@ pub struct Adopted {
 pub struct Consumers {
     /// No consumer beside our own takes or holds entries.
     pub alone: bool,
-    /// Entries that are pending under our own name.
+    /// Entries that are pending under our own name, however they came there.
     pub own_pending: u64,
+}
+
+impl Default for Consumers {
+    /// Nobody else, and nothing pending.
+    fn default() -> Self {
+        Self { alone: true, own_pending: 0 }
+    }
 }
 
 /// How an attempt to own a partition ended.
@@ -310,7 +306,6 @@ pub trait Stream: Send {
         &mut self,
         first: EntryId,
         last: EntryId,
-        whose: Whose,
     ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
 
     /// Takes over what dead consumers of the group left pending.
@@ -318,7 +313,7 @@ pub trait Stream: Send {
 
     /// Who else takes entries of the group, as of now.
     fn consumers(&mut self) -> impl Future<Output = Result<Consumers, StreamError>> + Send {
-        async { Ok(Consumers { alone: true, own_pending: 0 }) }
+        async { Ok(Consumers::default()) }
     }
 
     /// Moves a group that was set back forward again: to what is pending, and at least to `last`, the newest entry that

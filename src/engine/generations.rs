@@ -41,7 +41,7 @@ pub(super) struct Standing {
     /// they do not count as complete: a host that starts meanwhile has to warm them up too.
     incomplete: BTreeMap<String, u64>,
     quarantines: BTreeMap<String, Quarantine>,
-    /// Those of them that are to be warmed up.
+    /// Incomplete detectors that are to be warmed up.
     lacking: Vec<String>,
     since_ms: u64,
     pause: Duration,
@@ -109,7 +109,7 @@ impl<S: Stream> Engine<S> {
             }
         }
         if self.warming.is_none() && self.cold.is_empty() {
-            self.help_one().await;
+            self.bring_back().await;
         }
         if !self.cold.is_empty() && self.warm_at <= Instant::now() {
             self.warm().await?;
@@ -117,14 +117,16 @@ impl<S: Stream> Engine<S> {
         Ok(())
     }
 
-    /// Brings back a detector that lacks its state, or whose quarantine is over.
-    async fn help_one(&mut self) {
-        while let Some(name) = self.standing.lacking.pop() {
-            let found = self.generation.detectors.iter().find(|spec| spec.name == name);
-            if let Some(spec) = found.filter(|spec| !spec.health.is_quarantined()).cloned() {
-                self.cold = vec![spec];
-                return;
-            }
+    /// Brings back detectors that lack their states, all at once, or one whose quarantine is over.
+    async fn bring_back(&mut self) {
+        let Standing { lacking, incomplete, .. } = &mut self.standing;
+        let lacking = std::mem::take(lacking);
+        // What was warmed up meanwhile for another reason lacks nothing any more.
+        let lacks = |spec: &&Arc<DetectorSpec>| lacking.contains(&spec.name) && incomplete.contains_key(&spec.name);
+        let lacks = |spec: &&Arc<DetectorSpec>| lacks(spec) && !spec.health.is_quarantined();
+        self.cold = self.generation.detectors.iter().filter(lacks).cloned().collect();
+        if !self.cold.is_empty() {
+            return;
         }
         let now = Instant::now();
         let mut quarantines = self.standing.quarantines.values_mut();
@@ -269,7 +271,7 @@ impl<S: Stream> Engine<S> {
     pub(super) fn note_lacks(&mut self, read: u64, cold: &[(u16, String)], generation: &Generation) {
         for (detector, reason) in cold {
             let name = &generation.detectors[usize::from(*detector)].name;
-            warn!(event = "state_missing", detector = %name, %reason, "detector state is missing; warming up again");
+            warn!(event = "state_missing", detector = %name, %reason, "detector state is missing (plugins.rewarm_s says whether it warms up again)");
             self.lacks(name, read);
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     commit::Flight,
     event::{Entries, EntryId},
     position::Progress,
-    stream::{Consumers, Delivered, Extent, From, Read, Stream, StreamError, Whose},
+    stream::{Consumers, Delivered, Extent, From, Read, Stream, StreamError},
 };
 
 impl<S: Stream> Engine<S> {
@@ -48,23 +48,24 @@ impl<S: Stream> Engine<S> {
     /// Takes over what dead consumers left, and finds what else is pending under our name; both are then read like
     /// what was pending at the start. Nothing is in flight meanwhile.
     pub(super) async fn adopt(&mut self) -> Result<(), StreamError> {
-        let adopted = self.stream.adopt().await?;
+        let adopted = self.stats.waiting(self.stream.adopt()).await?;
         tell_lost(&adopted.lost);
         self.totals.entries += adopted.lost.len() as u64;
         self.totals.lost += adopted.lost.len() as u64;
-        if adopted.own_pending > 0 {
+        let Consumers { alone, own_pending } = adopted.consumers;
+        if own_pending > 0 {
             if self.position.from() == From::New && adopted.entries == 0 {
-                tell_unread(adopted.own_pending);
+                tell_unread(own_pending);
             }
             self.position.reread_pending();
         }
-        if adopted.others_hold || adopted.entries > 0 {
+        if !alone || adopted.entries > 0 {
             self.position.count_anew();
         }
-        self.elsewhere = if adopted.others_hold {
-            self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await?
-        } else {
+        self.elsewhere = if alone {
             BTreeSet::new()
+        } else {
+            self.stats.waiting(self.stream.pending(EntryId::ZERO, self.position.newest())).await?
         };
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::{
     event::{Entries, EntryId},
     plugin::DetectorSpec,
     shard::{SavedSymbol, Task, Worked},
-    stream::{Acquired, Stream, StreamError, Whose},
+    stream::{Acquired, Stream, StreamError},
 };
 
 /// Entries re-read in one go; so large that the server's answer is no wait, so small that it is no burden.
@@ -77,7 +77,7 @@ impl<S: Stream> Engine<S> {
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, StreamError> {
         self.ingest.reset(acquired.clock);
-        let saved = self.stream.saved().await?;
+        let saved = self.stats.waiting(self.stream.saved()).await?;
         let Some(last) = acquired.newest else {
             // Nothing was ever worked, or nobody knows of it any more: every chunk begins here, without what is saved.
             self.poison = saved.poison;
@@ -91,13 +91,12 @@ impl<S: Stream> Engine<S> {
             self.restore_without_history(saved, end).await;
             return Ok(true);
         }
-        let mut left_out = self.stream.pending(EntryId::ZERO, last, Whose::Anybodys).await?;
+        let mut left_out = self.stats.waiting(self.stream.pending(EntryId::ZERO, last)).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
         let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
         // A warm-up reads on from before every boundary: what the stream still holds must not be forgotten.
         let gone = |id: &EntryId| *id <= start.newest && acquired.oldest.is_none_or(|oldest| *id < oldest);
         self.passed = poison.iter().copied().filter(gone).collect();
-        self.elsewhere.clone_from(&left_out);
         left_out.extend(&poison);
         self.poison = poison;
         self.forgotten = forgotten;
@@ -117,7 +116,17 @@ impl<S: Stream> Engine<S> {
         }
         self.settle_replayed(0, &mut progress).await;
         self.ingest.reset_clock(acquired.clock);
-        self.tell_gap(&progress, start.newest, last);
+        let gap = progress.expected.saturating_sub(progress.replayed);
+        if self.count_gap(gap) {
+            warn!(
+                event = "state_gap",
+                entries = gap,
+                after = %start.newest,
+                through = %last,
+                "entries that detectors knew were trimmed away before their state was saved; they go on without them: \
+                 keep more entries in the stream"
+            );
+        }
         let took_ms = progress.started.elapsed().as_millis() as u64;
         info!(symbols, entries = progress.replayed, took_ms, "restored what was known, and re-read what came after it");
         let is_damaged = damaged > 0 || !progress.dropped.is_empty();
@@ -130,18 +139,10 @@ impl<S: Stream> Engine<S> {
         Ok(true)
     }
 
-    fn tell_gap(&mut self, progress: &Progress, after: EntryId, through: EntryId) {
-        let gap = progress.expected.saturating_sub(progress.replayed);
-        self.totals.state_gap += gap;
-        if gap > 0 {
-            warn!(
-                entries = gap,
-                %after,
-                %through,
-                "entries that detectors knew were trimmed away before their state was saved; they go on without them: \
-                 keep more entries in the stream"
-            );
-        }
+    /// Counts entries that detectors knew and can't be shown again. Whether there are any.
+    fn count_gap(&mut self, entries: u64) -> bool {
+        self.totals.state_gap += entries;
+        entries > 0
     }
 
     /// States whose boundary is damaged are as of nobody knows when: to feed them the stream would have them see twice
@@ -154,8 +155,8 @@ impl<S: Stream> Engine<S> {
             event = "boundary_damaged",
             chunks,
             symbols = misplaced.len(),
-            "saved states have lost their place in the stream: their boundary is damaged; they are dropped, and all \
-             detectors warm up again"
+            "saved states have lost their place in the stream: their boundary is damaged; they are dropped, and no \
+             detector is complete (plugins.rewarm_s says whether they warm up again)"
         );
         self.forget_damaged(misplaced);
         let generation = self.generation.clone();
@@ -192,7 +193,7 @@ impl<S: Stream> Engine<S> {
     /// the one that there is now. `end` is the last commit.
     async fn restore_without_history(&mut self, saved: Saved, end: Boundary) {
         self.passed.clone_from(&saved.poison);
-        (self.poison, self.elsewhere) = (Vec::new(), BTreeSet::new());
+        self.poison = Vec::new();
         let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
         self.forgotten = forgotten;
         let shares = self.deal_out(stops.into_values().flatten().collect(), end.newest.millis);
@@ -202,8 +203,7 @@ impl<S: Stream> Engine<S> {
         self.drop_misplaced(misplaced, damaged);
         self.forget_damaged(progress.dropped);
         let gap = end.worked.saturating_sub(start.worked);
-        self.totals.state_gap += gap;
-        if gap > 0 {
+        if self.count_gap(gap) {
             warn!(
                 event = "state_gap",
                 entries = gap,
@@ -322,7 +322,6 @@ fn plan(saved: Saved, end: Boundary) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Clock;
 
     fn at(millis: u64) -> Boundary {
         Boundary { newest: EntryId { millis, seq: 0 }, worked: millis, ..Boundary::default() }
@@ -366,6 +365,5 @@ mod tests {
     fn chunks_without_states_and_visits_begin_with_the_stream() {
         let plan = plan(saved(LastVisit::At(at(5)), LastVisit::At(at(7)), LastVisit::Never), at(9));
         assert_eq!((plan.start, plan.damaged), (Boundary::default(), 0));
-        assert_eq!(Clock::default(), plan.start.clock);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     retry::Retry,
     shard::{ShardHandle, Task},
     stats::Phase,
-    stream::{Acquire, Acquired, Stream, StreamError, Whose},
+    stream::{Acquire, Acquired, Stream, StreamError},
 };
 
 /// A plugin that was never compiled here takes some tenths of a second, an interpreted language some seconds.
@@ -107,7 +107,6 @@ impl<S: Stream> Engine<S> {
                     );
                 }
                 self.repeated.clear();
-                self.elsewhere.clear();
                 self.pace.restart();
                 for shard in &self.shards {
                     shard.submit(Task::SaveAnew).await;
@@ -159,12 +158,13 @@ impl<S: Stream> Engine<S> {
     async fn server_has_forgotten(&mut self) -> Result<bool, StreamError> {
         let mut missing = self.ids_in_flight();
         let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else { return Ok(false) };
-        for id in self.stream.pending(first, last, Whose::Anybodys).await? {
+        for id in self.stats.waiting(self.stream.pending(first, last)).await? {
             missing.remove(&id);
         }
         let mut cursor = first.before();
         while !missing.is_empty() {
-            let page = self.stream.history(cursor, last, HELD_PAGE).await?;
+            let page = self.stats.waiting(self.stream.history(cursor, last, self.intake.page(HELD_PAGE))).await?;
+            self.intake.note(&page);
             let Some(last) = page.last() else { break };
             page.iter().for_each(|entry| {
                 missing.remove(&entry.id);

@@ -23,7 +23,7 @@ use crate::{
     normalize::Normalizer,
     plugin::Generation,
     shard::{ShardHandle, Task, Warmed, Worked},
-    stream::{Clock, History, Stream, StreamError, Whose},
+    stream::{Clock, History, Stream, StreamError},
 };
 
 /// Entries read in one go.
@@ -115,7 +115,7 @@ impl<S: Stream> Engine<S> {
     /// When the server does not tell what is pending; nothing has begun then.
     pub(super) async fn warm(&mut self) -> Result<(), StreamError> {
         // Pending and not in our hands: worked later.
-        let pending = self.stream.pending(EntryId::ZERO, self.position.newest(), Whose::Anybodys).await;
+        let pending = self.stats.waiting(self.stream.pending(EntryId::ZERO, self.position.newest())).await;
         // A server that does not tell may do everything else: the flow goes on meanwhile.
         let mut left_out = pending.inspect_err(|_| self.warm_at = Instant::now() + ASK_AGAIN)?;
         for id in self.ids_in_flight() {
@@ -186,6 +186,13 @@ impl<S: Stream> Engine<S> {
                 self.swap(warming.target.clone(), Vec::new()).await;
             }
             Ok(Shown { warmed, .. }) => self.swap(warming.target.clone(), warmed).await,
+            // The server was away at the end: they are shown everything once more.
+            Err(error) if error.is::<StreamError>() => {
+                warn!(event = "warm_up_interrupted", %error, "a warm-up was interrupted; beginning it again");
+                let detectors = warming.target.detectors.iter();
+                self.cold = detectors.filter(|spec| warming.names.contains(&spec.name)).cloned().collect();
+                self.warm_at = Instant::now() + ASK_AGAIN;
+            }
             Err(error) => {
                 self.target = self.generation.clone();
                 self.refuse_warmed(&warming.names, &format!("{error:#}"));

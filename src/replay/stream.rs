@@ -22,9 +22,7 @@ use crate::{
         pace::{Pace, Pacer},
         record::Record,
     },
-    stream::{
-        Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, Whose, simulated::NoHistory,
-    },
+    stream::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError, simulated::NoHistory},
 };
 
 /// Reads that may wait for the engine.
@@ -304,7 +302,7 @@ impl Stream for ReplayStream {
         Ok(Entries::default())
     }
 
-    async fn pending(&mut self, _: EntryId, _: EntryId, _: Whose) -> Result<BTreeSet<EntryId>, StreamError> {
+    async fn pending(&mut self, _: EntryId, _: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
         Ok(BTreeSet::new())
     }
 

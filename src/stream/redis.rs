@@ -43,7 +43,6 @@ use tracing::error;
 
 use self::{
     acquire::key_types,
-    adopt::Others,
     client::address,
     lease::Lease,
     reply::{Acquisition, Checkpoint, parse_extent, parse_read},
@@ -64,7 +63,7 @@ pub use self::{
     reported::{AlertsReader, Kept, News, Reported, alerts_of},
     survey::{SavedState, Survey, Surveyor, survey},
 };
-use super::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError, Whose};
+use super::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError};
 use crate::{
     checkpoint::Saved,
     config::{AlertsConfig, DeadLettersConfig, StreamConfig},
@@ -345,8 +344,8 @@ impl Stream for RedisStream {
         self.read_history(after, through, count).await
     }
 
-    async fn pending(&mut self, first: EntryId, last: EntryId, whose: Whose) -> Result<BTreeSet<EntryId>, StreamError> {
-        self.read_pending(first, last, whose).await
+    async fn pending(&mut self, first: EntryId, last: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+        self.read_pending(first, last).await
     }
 
     async fn adopt(&mut self) -> Result<Adopted, StreamError> {
@@ -354,8 +353,7 @@ impl Stream for RedisStream {
     }
 
     async fn consumers(&mut self) -> Result<Consumers, StreamError> {
-        let Others { dead, own_pending } = self.see_others().await?;
-        Ok(Consumers { alone: self.alone && dead.iter().all(|dead| dead.pending == 0), own_pending })
+        Ok(self.see_others().await?.consumers)
     }
 
     async fn restore_group(&mut self, last: EntryId) -> Result<(), StreamError> {

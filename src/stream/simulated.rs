@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals, Whose};
+use super::{Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals};
 use crate::{
     checkpoint::Saved,
     event::{Alert, Entries, EntryId},
@@ -138,7 +138,7 @@ impl Stream for SimulatedStream {
         Ok(Entries::default())
     }
 
-    async fn pending(&mut self, _: EntryId, _: EntryId, _: Whose) -> Result<BTreeSet<EntryId>, StreamError> {
+    async fn pending(&mut self, _: EntryId, _: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
         Ok(BTreeSet::new())
     }
 

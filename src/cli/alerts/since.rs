@@ -44,7 +44,7 @@ impl Since {
             Self::Published(millis) => *millis,
             Self::Entry(entry) => entry.millis,
         };
-        millis.checked_sub(1).map_or(EntryId::ZERO, |millis| EntryId { millis, seq: u64::MAX })
+        EntryId { millis, seq: 0 }.before()
     }
 
     pub(super) fn covers(&self, alert: &Kept) -> bool {

@@ -6,13 +6,16 @@ use redis::{RedisResult, Value, aio::MultiplexedConnection, cmd};
 use tracing::warn;
 
 use super::{
-    Keys, RedisStream, Session, check_epoch, connect,
+    Keys, RedisStream, Session, check_epoch,
+    claims::Claim,
+    connect,
     group::Group,
     lease::LeaseAnswer,
     query,
     reply::{self, Acquisition, Checkpoint},
     resp::Commands,
     unavailable,
+    wire::Wire,
 };
 use crate::{
     config::{AlertsConfig, Start, StreamConfig},
@@ -23,7 +26,7 @@ impl RedisStream {
     pub(super) async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
-        let mut steps = self.address.connect().await?;
+        let steps = self.address.connect().await?;
         self.check_server(&mut asks).await?;
         let unclaimed = self.unclaimed(&mut asks).await?;
         // What can't be relied on is left alone, before anything is changed.
@@ -34,11 +37,23 @@ impl RedisStream {
         };
         // What follows takes several round trips.
         self.lease.keep_renewing(epoch);
-        if let Err(error) = self.claim(&mut asks, &unclaimed).await {
-            self.lease.stop_renewing();
+        let begun = self.begin_session(asks.clone(), steps, epoch, &unclaimed).await;
+        if let Err(StreamError::Misconfigured(_)) = begun {
+            // This host won't come back for it. The renewal ends with the failed acquisition.
             self.lease.release(&mut asks, epoch).await;
-            return Err(error);
         }
+        begun.map(|acquired| Acquire::Owned(Box::new(acquired)))
+    }
+
+    /// Gets to know a partition whose lease is held.
+    async fn begin_session(
+        &mut self,
+        mut asks: MultiplexedConnection,
+        mut steps: Wire,
+        epoch: u64,
+        unclaimed: &[Claim],
+    ) -> Result<Acquired, StreamError> {
+        self.claim(&mut asks, unclaimed).await?;
         let checkpoint = self.read_checkpoint(&mut asks).await?;
         if checkpoint.complete_is_damaged {
             warn!(
@@ -66,7 +81,7 @@ impl RedisStream {
         self.owned_before = true;
         let last_commit = checkpoint.commit_id();
         let Checkpoint { last: newest, totals, clock, attempt, complete, made_by, rates, .. } = checkpoint;
-        Ok(Acquire::Owned(Box::new(Acquired {
+        Ok(Acquired {
             epoch,
             token: owner.token,
             totals,
@@ -81,7 +96,7 @@ impl RedisStream {
             complete,
             made_by,
             rates,
-        })))
+        })
     }
 
     /// What would break the promise later is refused now.

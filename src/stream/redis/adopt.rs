@@ -15,7 +15,7 @@ use super::{RedisStream, client, connect, explain, open, query, reply, unavailab
 use crate::{
     config::StreamConfig,
     event::EntryId,
-    stream::{Adopted, StreamError},
+    stream::{Adopted, Consumers, StreamError},
 };
 
 /// Entries claimed in one script: long enough to be quick, short enough to block nobody.
@@ -82,17 +82,18 @@ pub(crate) async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> an
 pub(super) struct Others {
     /// Those beside our own that have been idle for long.
     pub(super) dead: Vec<reply::Consumer>,
-    /// Entries that are pending under our own name.
-    pub(super) own_pending: u64,
+    /// The same in brief, and our own.
+    pub(super) consumers: Consumers,
 }
 
 impl RedisStream {
     pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
-        let Others { dead, .. } = self.see_others().await?;
+        let Others { dead, consumers } = self.see_others().await?;
+        let left = !dead.is_empty();
         let session = open(&mut self.session)?;
         let (config, keys, epoch) = (&self.config, &self.keys, session.owner.epoch);
         let connection = &mut session.asks;
-        let mut adopted = Adopted::default();
+        let mut adopted = Adopted { consumers, ..Adopted::default() };
         for other in dead {
             let mut entries = 0;
             let removed = loop {
@@ -114,10 +115,9 @@ impl RedisStream {
                 info!(consumer = %other.name, entries, removed, "took over what a dead consumer left");
             }
         }
-        // Ours may hold more than was taken over: an adoption whose answer was lost, or a client that reads under our name.
-        let others = self.see_others().await?;
-        adopted.own_pending = others.own_pending;
-        adopted.others_hold = !self.alone || others.dead.iter().any(|dead| dead.pending > 0);
+        if left {
+            adopted.consumers = self.see_others().await?.consumers;
+        }
         Ok(adopted)
     }
 
@@ -138,7 +138,8 @@ impl RedisStream {
                     "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
             }
         }
-        Ok(Others { dead, own_pending: own.first().map_or(0, |own| own.pending) })
+        let alone = self.alone && dead.iter().all(|dead| dead.pending == 0);
+        Ok(Others { dead, consumers: Consumers { alone, own_pending: own.first().map_or(0, |own| own.pending) } })
     }
 }
 

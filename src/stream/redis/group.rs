@@ -57,7 +57,7 @@ impl RedisStream {
         let created = self.create_group(connection, checkpoint, began_anew).await?;
         let mut last_delivered = self.last_delivered(connection).await?;
         // Before the first commit whoever made the group decides where it begins.
-        let processed = checkpoint.last.filter(|_| checkpoint.totals.commits > 0 && !began_anew);
+        let processed = checkpoint.last.filter(|_| !began_anew);
         if let Some(last) = processed {
             let least = self.newest_given(connection, last).await;
             if self.move_group(connection, epoch, last_delivered, least).await? {
@@ -103,20 +103,21 @@ impl RedisStream {
         connection: &mut MultiplexedConnection,
         checkpoint: &Checkpoint,
     ) -> Result<bool, StreamError> {
-        let Some(last) = checkpoint.last.filter(|_| checkpoint.totals.commits > 0) else { return Ok(false) };
+        let Some(processed) = checkpoint.last else { return Ok(false) };
         let exists: bool = query(connection, cmd("EXISTS").arg(&self.config.key)).await?;
         if !exists {
-            return Ok(last > EntryId::ZERO);
+            return Ok(checkpoint.is_of_another_stream(EntryId::ZERO));
         }
         let stream: Value = query(connection, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
-        let newest = reply::newest(&stream).unwrap_or(last);
-        if newest < last {
+        let newest = reply::newest(&stream).unwrap_or(processed);
+        let began_anew = checkpoint.is_of_another_stream(newest);
+        if began_anew {
             warn!(
-                event = "stream_began_anew", stream = %self.config.key, %newest, processed = %last,
+                event = "stream_began_anew", stream = %self.config.key, %newest, %processed,
                 "the stream was deleted and begins anew below the last processed entry; processing it from its beginning"
             );
         }
-        Ok(newest < last)
+        Ok(began_anew)
     }
 
     /// Makes sure that there is a group; where it begins if it is new.
@@ -128,7 +129,7 @@ impl RedisStream {
     ) -> Result<Option<Start>, StreamError> {
         // A group that vanished is created where its last commit was: earlier would repeat, later would
         // skip. If the server has lost everything, what it has now came after that.
-        let known = checkpoint.last.filter(|_| checkpoint.totals.commits > 0 && !began_anew);
+        let known = checkpoint.last.filter(|_| !began_anew);
         let begin = match known {
             Some(last) => Start::After(last),
             None if self.owned_before || began_anew => Start::Earliest,

@@ -71,8 +71,8 @@ pub(super) enum Integrity {
     Newer(u32),
 }
 
-/// What the seal of a checkpoint is about, in this order: all that every commit writes. `entries` and `lost` stand for
-/// themselves in neither, since the adoption of entries raises both; what was processed is their difference.
+/// What the seal of a checkpoint is about, in this order: all that every commit writes. `entries` and `lost` are not in
+/// it themselves, since an adoption raises both; their difference, what was processed, is.
 const SEALED: [&str; 16] = [
     "last",
     "rates",
@@ -138,6 +138,12 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether a stream whose newest id is this one is another than that of the last commit: it was deleted, and began
+    /// anew below what was processed.
+    pub(super) fn is_of_another_stream(&self, newest: EntryId) -> bool {
+        self.last.is_some_and(|processed| newest < processed)
+    }
+
     /// What tells the last commit from every other.
     pub(super) fn commit_id(&self) -> CommitId {
         let newest = self.last.unwrap_or_default();

@@ -224,8 +224,7 @@ impl AlertsReader {
     pub async fn end(&mut self) -> Result<EntryId> {
         let mut newest = cmd("XREVRANGE");
         newest.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let newest = kept(self.query(&newest).await?)?;
-        Ok(newest.first().map_or(EntryId::ZERO, |newest| newest.at))
+        Ok(reply::first_id(&self.query(&newest).await?).unwrap_or_default())
     }
 
     /// What there is after the last one that was read; may be nothing.

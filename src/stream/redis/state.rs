@@ -22,7 +22,7 @@ use super::{
 use crate::{
     checkpoint::{Boundary, CHUNKS, LastVisit, Saved, is_of_a_newer_form},
     event::{Entries, EntryId},
-    stream::{Clock, Commit, StreamError, Whose},
+    stream::{Clock, Commit, StreamError},
 };
 
 /// Fields looked at in one go, about: some megabytes of states.
@@ -51,9 +51,10 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     }
     commands.end();
     // A symbol that was forgotten and has come back before this visit has a new state, which was written just now.
-    let back: HashSet<&str> = match visit.forgotten.is_empty() {
-        true => HashSet::new(),
-        false => visit.symbols.iter().map(|(symbol, _)| &**symbol).collect(),
+    let back: HashSet<&str> = if visit.forgotten.is_empty() {
+        HashSet::new()
+    } else {
+        visit.symbols.iter().map(|(symbol, _)| &**symbol).collect()
     };
     let forgotten: Vec<&String> = visit.forgotten.iter().filter(|symbol| !back.contains(symbol.as_str())).collect();
     if !forgotten.is_empty() || !visit.passed.is_empty() {
@@ -170,16 +171,12 @@ impl RedisStream {
         &mut self,
         first: EntryId,
         last: EntryId,
-        whose: Whose,
     ) -> Result<BTreeSet<EntryId>, StreamError> {
         let session = open(&mut self.session)?;
         let (mut pending, mut from) = (BTreeSet::new(), first.to_string());
         loop {
             let mut list = cmd("XPENDING");
             list.arg(&self.config.key).arg(&self.config.group).arg(&from).arg(last.to_string()).arg(PENDING_PAGE);
-            if whose == Whose::Ours {
-                list.arg(&self.config.consumer);
-            }
             let page: Vec<(String, String, u64, u64)> = query(&mut session.asks, &list).await?;
             let Some((end, ..)) = page.last() else { return Ok(pending) };
             from = format!("({end}");

@@ -187,8 +187,7 @@ async fn look(
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
     survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
-    let processed = checkpoint.last.filter(|_| checkpoint.totals.commits > 0);
-    survey.began_anew = length > 0 && processed.is_some_and(|processed| added < processed);
+    survey.began_anew = length > 0 && checkpoint.is_of_another_stream(added);
     let mut delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
     if survey.began_anew && delivered >= added {
         delivered = EntryId::ZERO;
@@ -204,7 +203,7 @@ async fn look(
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
         ours = first.ids.first().and_then(|entry| entry.id.parse().ok());
     }
-    survey.left_behind = ours.filter(|ours| Some(*ours) <= processed).map(|ours| ours.to_string());
+    survey.left_behind = ours.filter(|ours| Some(*ours) <= checkpoint.last).map(|ours| ours.to_string());
     if ours.is_none() && added > delivered {
         let after = format!("({delivered}");
         let next: Value =
