@@ -308,6 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_reads_is_not_healthy() {
+        let anew = Survey { owner: host(), began_anew: true, ..Survey::default() };
+        let (verdict, reason) = judged(anew);
+        assert_eq!(verdict, Verdict::Degraded);
+        assert!(reason.contains("begins anew"), "{reason}");
+        // Later ones are committed all the time, so nothing waits.
+        let behind =
+            Survey { owner: host(), left_behind: Some("7-1".into()), waiting_ms: Some(3), ..Survey::default() };
+        let (verdict, reason) = judged(behind);
+        assert_eq!(verdict, Verdict::Degraded);
+        assert!(reason.contains("entries from 7-1 on are pending under tickhound"), "{reason}");
+        // Ids that are no times tell no age.
+        let idle =
+            Survey { owner: host(), waiting_ms: Some(BEHIND_AFTER_MS + 1), behind_ms: Some(0), ..Survey::default() };
+        assert_eq!(judged(idle).0, Verdict::Degraded);
+    }
+
+    #[test]
     fn what_others_hold_makes_nobody_stuck() {
         let consumers = vec![("scanner".to_owned(), 50, 10_000)];
         let (verdict, reason) =
