@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use criterion::{Criterion, Throughput};
 use redis::Value;
 use redis_protocol::resp2::{decode::decode_range, types::RangeFrame};
-use tickhound::event::Entries;
+use tickhound_core::event::Entries;
 
 /// Rows in one call: alone, as in a quiet market, busy, and as in a replay.
 const BATCHES: [usize; 4] = [1, 16, 256, 2000];

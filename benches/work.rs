@@ -11,22 +11,22 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::{Timestamp, tz::TimeZone};
-use tickhound::{
+use tickhound_core::{
     checkpoint::{DetectorState, Packer, SymbolState},
-    commit::{Flight, Place},
     config::{self, Loaded},
     decode::{Decoder, Outcome},
-    event::{Batch, Decoded, Entries, Entry, EntryId},
-    ingest::{Ingest, Job, Routed},
+    event::{Batch, Clock, Decoded, Entries, Entry, EntryId},
     normalize::Normalizer,
+    simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
+    stream::Commit,
+};
+use tickhound_engine::{
+    commit::{Flight, Place},
+    ingest::{Ingest, Job, Routed},
     plugin::{DetectorSpec, Fault, Generation, Instance, Loader},
     shard::{Found, ShardHandle, Tape, Task, Worked},
-    simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
-    stream::{
-        Clock, Commit,
-        redis::resp::{Replies, Scanner},
-    },
 };
+use tickhound_redis::resp::{Replies, Scanner};
 use tokio::{runtime, sync::mpsc};
 
 /// Ticks of one pass.
@@ -113,7 +113,7 @@ impl Market {
         // The shipped configuration has breakout and momentum at work; with these every detection counts.
         loaded.config.detectors.values_mut().for_each(|detector| detector.min_confidence = 0.0);
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-        let generation = Loader::start(&loaded, decoder.column_names())?.newest().clone();
+        let generation = Loader::start(&loaded, decoder.column_names(), |_| Ok(()))?.newest().clone();
         let mut simulator = Simulator::new(&SimConfig { symbols: SYMBOLS, ..SimConfig::default() });
         let ticks = simulator.by_ref().take(PASS * PASSES).collect();
         Ok(Self { loaded, generation, instruments: simulator.instruments().to_vec(), ticks })

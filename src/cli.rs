@@ -33,13 +33,13 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
-use crate::{
+use crate::service::{LogFile, LogQueue, LogTarget};
+use tickhound_core::{
     config::{self, Loaded},
     decode::Decoder,
-    plugin::Loader,
-    service::{LogFile, LogQueue, LogTarget},
-    stream::redis::RedisStream,
 };
+use tickhound_engine::plugin::Loader;
+use tickhound_redis::RedisStream;
 
 /// An end waits so long for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -250,7 +250,7 @@ impl Prepared {
     fn load(loaded: &Loaded) -> Result<Self> {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
-        let loader = Loader::start(loaded, decoder.column_names())?;
+        let loader = Loader::start(loaded, decoder.column_names(), |loaded| crate::notify::check(loaded).map(|_| ()))?;
         let has_shadows = loader.newest().detectors.iter().any(|spec| !spec.settings.shadow_of.is_empty());
         let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?.with_shadows(has_shadows);
         Ok(Self { decoder, loader, stream })

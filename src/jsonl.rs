@@ -29,11 +29,11 @@ use self::{
     file::LinesFile,
     follower::{Begin, Follower},
 };
-use crate::{
+use tickhound_core::{
     config::{AlertsConfig, StreamConfig},
     event::EntryId,
-    plugin::Reload,
 };
+use tickhound_engine::plugin::Reload;
 
 /// A start waits so long until it is known where a new file begins, so that it misses no alert.
 const READY_MAX: Duration = Duration::from_secs(1);

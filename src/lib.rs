@@ -23,35 +23,9 @@
 //! these `jsonl` (alerts in a file) and `notify` (people are told of them), `recorded` (ticks in files),
 //! `replay` (the engine on them), and `service` (what a host in the background needs).
 
-pub mod checkpoint;
+mod authoring;
 pub mod cli;
-pub mod commit;
-pub mod config;
-pub mod decode;
-mod doctor;
-pub mod engine;
-pub mod event;
-pub mod health;
-pub mod ingest;
-pub mod jsonl;
-mod kit;
-pub mod monitor;
-pub mod normalize;
-pub mod notify;
-pub mod plugin;
-pub mod position;
-pub mod publish;
-pub mod pulse;
-pub mod rate;
-pub mod receipt;
-mod recorded;
-mod replay;
-mod retry;
-mod server;
-pub mod service;
-pub mod shard;
-pub mod simulate;
-pub mod sink;
-pub mod stats;
-pub mod stream;
-mod wall;
+mod jsonl;
+mod notify;
+mod observe;
+mod service;

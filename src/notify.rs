@@ -13,7 +13,6 @@
 mod filter;
 mod message;
 mod pace;
-mod position;
 mod secret;
 mod sink;
 mod webhook;
@@ -30,22 +29,19 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+pub use self::secret::{Finding, check};
 use self::{
     message::{Look, Message},
-    position::Position,
     secret::Secrets,
     sink::Sink,
     webhook::{Outcome, Request},
 };
-pub use self::{
-    position::{Owed, Sending, State, Totals},
-    secret::{Finding, check},
-};
-use crate::{
+use tickhound_core::{
     config::{Loaded, NotifyConfig, StreamConfig},
     decode::time_zone,
-    plugin::Reload,
 };
+use tickhound_engine::plugin::Reload;
+use tickhound_redis::notified::{Owed, Position, State};
 
 /// A start waits so long until it is known where new sinks begin, so that they miss none of its alerts.
 const READY_MAX: Duration = Duration::from_secs(1);

@@ -9,17 +9,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tickhound::{
-    checkpoint::Pace,
+use tickhound_core::{
     config::{self, Config},
     decode::Decoder,
-    event::{Entries, EntryId},
-    ingest::Ingest,
+    event::{Clock, Entries, EntryId},
     normalize::Normalizer,
+    simulate::{Layout, Renderer, SimConfig, Simulator},
+};
+use tickhound_engine::{
+    ingest::Ingest,
+    pace::Pace,
     plugin::Generation,
     shard::{ShardHandle, Task, Worked},
-    simulate::{Layout, Renderer, SimConfig, Simulator},
-    stream::Clock,
 };
 use tokio::sync::mpsc;
 

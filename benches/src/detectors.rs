@@ -3,11 +3,8 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::Result;
-use tickhound::{
-    config,
-    decode::Decoder,
-    plugin::{Generation, Runtime},
-};
+use tickhound_core::{config, decode::Decoder};
+use tickhound_engine::plugin::{Generation, Runtime};
 
 use crate::Bench;
 

@@ -7,16 +7,14 @@ use std::{fs, hint::black_box, path::Path, process::Command, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
-use tickhound::{
+use tickhound_core::{
     config,
     decode::Decoder,
-    event::{Batch, CLOCK, Entries, EntryId, column},
-    ingest::Ingest,
+    event::{Batch, CLOCK, Clock, Entries, EntryId, column},
     normalize::Normalizer,
-    plugin::DetectorSpec,
     simulate::{Layout, Renderer, SimConfig, Simulator},
-    stream::Clock,
 };
+use tickhound_engine::{ingest::Ingest, plugin::DetectorSpec};
 use tickhound_sdk::__private::{
     Instance, Plugin,
     bindings::{

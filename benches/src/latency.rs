@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tickhound::{event::EntryId, simulate::Layout};
+use tickhound_core::{event::EntryId, simulate::Layout};
 
 use crate::{
     Bench,

@@ -1,7 +1,7 @@
 //! The ticks that are measured on: those of the simulated market, as a producer would publish them.
 
 use anyhow::{Context, Result};
-use tickhound::simulate::{Layout, Renderer, SimConfig, Simulator};
+use tickhound_core::simulate::{Layout, Renderer, SimConfig, Simulator};
 
 use crate::{
     server::STREAM,

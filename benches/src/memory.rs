@@ -1,11 +1,11 @@
 //! What detectors take for each symbol when their windows are full, and whether a host that runs for long takes more.
 
 use anyhow::{Context, Result, anyhow};
-use tickhound::{
+use tickhound_core::{
     event::{Batch, column, flag},
-    plugin::DetectorSpec,
     simulate::{Layout, SimConfig, Simulator},
 };
+use tickhound_engine::plugin::DetectorSpec;
 
 use crate::{
     Bench,

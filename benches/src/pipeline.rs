@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use tickhound::{config::Config, simulate::Layout};
+use tickhound_core::{config::Config, simulate::Layout};
 
 use crate::{
     Bench,

@@ -14,7 +14,7 @@ use parquet::{
     basic::Compression,
     file::properties::WriterProperties,
 };
-use tickhound::simulate::{SimConfig, Simulator};
+use tickhound_core::simulate::{SimConfig, Simulator};
 
 use crate::measure::own_cpu_seconds;
 

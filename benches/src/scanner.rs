@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use tickhound::simulate::Layout;
+use tickhound_core::simulate::Layout;
 
 use crate::{
     Bench,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tickhound::simulate::Layout;
+use tickhound_core::simulate::Layout;
 
 use crate::{
     Bench,

@@ -19,10 +19,8 @@ use wildmatch::WildMatch;
 
 use self::since::Since;
 use super::text;
-use crate::{
-    config::Loaded,
-    stream::redis::{AlertsReader, Kept, News},
-};
+use tickhound_core::config::Loaded;
+use tickhound_redis::{AlertsReader, Kept, News};
 
 /// So many are shown if nothing else is asked for.
 const LAST: usize = 20;

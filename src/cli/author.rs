@@ -7,11 +7,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    config::{DetectorConfig, Loaded},
-    kit::project::{self, Built},
-    plugin::{folder::Folder, loader},
-};
+use crate::authoring::kit::project::{self, Built};
+use tickhound_core::config::{DetectorConfig, Loaded};
+use tickhound_engine::plugin::{folder::Folder, loader};
 
 /// The configuration as it ships.
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");

@@ -21,9 +21,11 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Loaded},
-    health::{Report, Verdict, seconds},
+    observe::health::{Report, Verdict, seconds},
     service::{FAILED, Found, LogFile, PidFile},
+};
+use tickhound_core::{
+    config::{Config, Loaded},
     stream::owner::Owner,
     wall::now_ms,
 };

@@ -6,12 +6,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::author::{self, SHIPPED, Subject};
-use crate::{
-    config::Loaded,
-    decode::Decoder,
-    kit::cost::{self, Cost, Plan},
-    plugin::{Generation, Limits, Runtime},
-};
+use crate::authoring::kit::cost::{self, Cost, Plan};
+use tickhound_core::{config::Loaded, decode::Decoder};
+use tickhound_engine::plugin::{Generation, Limits, Runtime};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -52,10 +49,10 @@ pub(super) fn run(args: &BenchArgs, loaded: Loaded) -> Result<ExitCode> {
     let _ = std::fs::remove_dir_all(&cache);
     let (plugin, compile, load) = measured?;
     // What it is shown is what the simulated market publishes.
-    loaded.config.input = crate::config::InputConfig::default();
+    loaded.config.input = tickhound_core::config::InputConfig::default();
     author::only(&mut loaded, &name, &args.params)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-    let generation = |loaded: &Loaded, plugin: std::sync::Arc<crate::plugin::Plugin>| {
+    let generation = |loaded: &Loaded, plugin: std::sync::Arc<tickhound_engine::plugin::Plugin>| {
         Generation::build(loaded, decoder.column_names(), None, |_, _| Ok(plugin.clone()))
     };
     let own = generation(&loaded, plugin.clone())?;

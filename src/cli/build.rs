@@ -6,12 +6,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::author::{self, Catalogue, Subject};
-use crate::{
-    config::Loaded,
-    decode::Decoder,
-    kit::project,
-    plugin::{Runtime, loader},
-};
+use crate::authoring::kit::project;
+use tickhound_core::{config::Loaded, decode::Decoder};
+use tickhound_engine::plugin::{Runtime, loader};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -6,7 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Prepared;
-use crate::{config::Loaded, notify, plugin::params};
+use crate::notify;
+use tickhound_core::config::Loaded;
+use tickhound_engine::plugin::params;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]

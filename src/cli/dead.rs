@@ -12,11 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::show::{ListArgs, ShowArgs};
-use crate::{
-    config::Loaded,
-    event::EntryId,
-    stream::redis::{DeadLetters, Letter, Moved},
-};
+use tickhound_core::{config::Loaded, event::EntryId};
+use tickhound_redis::{DeadLetters, Letter, Moved};
 
 /// Letters in one round trip. A letter may be large, and all of them are in memory.
 const PAGE: usize = 100;

@@ -12,15 +12,17 @@ use serde_json::json;
 use tracing::info;
 
 use super::author;
-use crate::{
+use tickhound_core::{
     config::{self, AlertsConfig, Loaded},
     decode::Decoder,
+    simulate::SimConfig,
+};
+use tickhound_engine::{
     engine::{Engine, Until},
     plugin::{Generation, Reload, Runtime},
-    simulate::SimConfig,
+    simulated::SimulatedStream,
     sink::Sinks,
     stats::{self, Stats},
-    stream::simulated::SimulatedStream,
 };
 
 #[derive(Debug, clap::Args)]

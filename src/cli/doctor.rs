@@ -4,10 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{
-    config::Loaded,
-    doctor::{Finding, Level, examine},
-};
+use crate::observe::doctor::{Finding, Level, examine};
+use tickhound_core::config::Loaded;
 
 #[derive(Debug, clap::Args)]
 #[command(

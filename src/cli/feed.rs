@@ -17,14 +17,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::publish::{Published, Publisher};
-use crate::{
+use tickhound_core::{
     config::StreamConfig,
-    recorded::{
-        self, Files, Mapping, Options,
-        pace::{self, Pace, Pacer},
-        record::Record,
-    },
     simulate::{Layout, Renderer, SimConfig, Simulator},
+};
+use tickhound_recorded::{
+    self, Files, Mapping, Options,
+    pace::{self, Pace, Pacer},
+    record::Record,
 };
 
 const EXAMPLES: &str = "\
@@ -178,7 +178,7 @@ impl Input {
             let simulator = Box::new(Simulator::new(&config));
             return Ok(Self::Simulated { simulator, renderer: Renderer::new(args.layout) });
         }
-        let paths = recorded::expand(&args.files)?;
+        let paths = tickhound_recorded::expand(&args.files)?;
         let options = Options {
             mapping: Mapping::parse(&args.map)?,
             symbol: args.symbol.clone(),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::author;
-use crate::config;
+use tickhound_core::config;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound init scanner && cd scanner && tickhound check")]

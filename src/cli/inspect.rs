@@ -6,14 +6,12 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::author::{self, Subject};
-use crate::{
-    config::Loaded,
-    kit::anatomy::Anatomy,
-    plugin::{
-        Limits, Plugin, Runtime,
-        params::{self, expected},
-        runtime::CONTRACT_VERSION,
-    },
+use crate::authoring::kit::anatomy::Anatomy;
+use tickhound_core::config::Loaded;
+use tickhound_engine::plugin::{
+    Limits, Plugin, Runtime,
+    params::{self, expected},
+    runtime::CONTRACT_VERSION,
 };
 
 /// What every detector exports; anything beside it is the language's.

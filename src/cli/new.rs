@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 
-use crate::kit::template::{self, LANGUAGES};
+use crate::authoring::kit::template::{self, LANGUAGES};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound new opening-drive\n  tickhound new opening-drive --lang python")]

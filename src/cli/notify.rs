@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::{
+use crate::{notify, observe::health::seconds};
+use tickhound_core::{
     config::{Loaded, nearest},
-    health::seconds,
-    notify::{self, Owed, State, Totals},
     wall::now_ms,
 };
+use tickhound_redis::notified::{Owed, State, Totals};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound notify\n  tickhound notify test desk\n\n\

@@ -5,10 +5,8 @@ use std::{fs, io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
-use crate::{
-    config::{self, DetectorConfig, Loaded},
-    plugin::loader::{next_of, with_next},
-};
+use tickhound_core::config::{self, DetectorConfig, Loaded};
+use tickhound_engine::plugin::loader::{next_of, with_next};
 
 /// Keys that the live detector takes over from its shadow.
 const TAKEN: [&str; 6] = ["plugin", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];

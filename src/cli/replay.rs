@@ -16,26 +16,27 @@ use tokio::sync::watch;
 
 use self::sweep::Sweep;
 use super::author::{self, Catalogue, Subject};
-use crate::{
+use crate::authoring::replay::{
+    Progress, Setup, Source, Summary,
+    outcome::{Judge, Outcomes, Rule},
+    output::Output,
+    replay, report,
+    surrogate::{self, Shuffled},
+    tape::Tape,
+};
+use tickhound_core::{
     config::{DetectorConfig, Loaded},
     decode::{Decoder, time_zone},
     event::{Alert, EntryId},
-    plugin::{Generation, Runtime, loader},
-    recorded::{
-        self, Files, Mapping, Options,
-        pace::{self, Pace},
-    },
-    replay::{
-        Progress, Setup, Source, Summary,
-        outcome::{Judge, Outcomes, Rule},
-        output::Output,
-        replay, report,
-        surrogate::{self, Shuffled},
-        tape::Tape,
-    },
     simulate::{Layout, SimConfig},
-    stream::{Stream, redis::RedisStream},
+    stream::Stream,
 };
+use tickhound_engine::plugin::{Generation, Runtime, loader};
+use tickhound_recorded::{
+    self, Files, Mapping, Options,
+    pace::{self, Pace},
+};
+use tickhound_redis::RedisStream;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -298,7 +299,7 @@ fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, b
         let to = args.to.unwrap_or(newest).min(newest);
         return Source::stream(stream.reader(), args.from.unwrap_or(EntryId::ZERO), to);
     }
-    let files = recorded::expand(&args.files)?;
+    let files = tickhound_recorded::expand(&args.files)?;
     ensure!(
         args.surrogate.is_none() || !files.contains(&PathBuf::from("-")),
         "--surrogate reads the ticks more than once, which standard input does not allow"
@@ -336,7 +337,7 @@ async fn pass(
     std::mem::swap(&mut kept.lock().expect("just made").1, &mut outputs);
     let sink = {
         let kept = kept.clone();
-        move |commit: &crate::stream::Commit| {
+        move |commit: &tickhound_core::stream::Commit| {
             let (alerts, outputs) = &mut *kept.lock().expect("nobody panics while holding it");
             alerts.extend(commit.alerts.iter().cloned());
             alerts.extend(commit.shadow_alerts.iter().map(|(_, alert)| alert.clone()));

@@ -14,17 +14,17 @@ use tracing::{info, warn};
 
 use super::Prepared;
 use crate::{
-    config::Loaded,
-    engine::{Engine, Until},
     jsonl::{Finished, JsonLines},
     notify::Notifier,
-    plugin::watch::watch,
-    pulse::Pulse,
-    server::{Served, Server},
+    observe::server::{Served, Server},
     service::{LogQueue, PidFile, Supervisor},
+};
+use tickhound_core::{config::Loaded, pulse::Pulse, stream::Totals};
+use tickhound_engine::{
+    engine::{Engine, Until},
+    plugin::watch::watch,
     sink::Sinks,
     stats::{self, Stats},
-    stream::Totals,
 };
 
 /// A host that was told to stop, and does not move for so long, is ended. Below what supervisors allow (30 s).

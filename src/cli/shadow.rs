@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::{
+use tickhound_core::{
     config::{Config, Loaded},
     event::EntryId,
     receipt::Receipt,
-    stream::redis::{Reported, alerts_of, survey},
 };
+use tickhound_redis::{Reported, alerts_of, survey};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound shadow\n  tickhound shadow breakout-next --last 20 --json\n\n\

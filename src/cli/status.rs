@@ -14,13 +14,9 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::text::{self, grouped, span};
-use crate::{
-    config::Loaded,
-    health::{ConsumerReport, Pace, Report, Verdict, Watch, Work},
-    receipt::Receipt,
-    stream::redis::{AlertsReader, Kept, SavedState},
-    wall::now_ms,
-};
+use crate::observe::health::{ConsumerReport, Pace, Report, Verdict, Watch, Work};
+use tickhound_core::{config::Loaded, receipt::Receipt, wall::now_ms};
+use tickhound_redis::{AlertsReader, Kept, SavedState};
 
 /// So many of the newest alerts are shown.
 const ALERTS_SHOWN: usize = 5;

@@ -13,9 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Prepared, background};
 use crate::{
-    config::{self, Loaded},
-    health::{Report, seconds},
+    observe::health::{Report, seconds},
     service::{Found, PidFile, Record},
+};
+use tickhound_core::{
+    config::{self, Loaded},
     stream::owner::Owner,
 };
 

@@ -6,11 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::author::{self, Subject};
-use crate::{
-    config::Loaded,
-    kit::case,
-    plugin::{Limits, Runtime},
-};
+use crate::authoring::kit::case;
+use tickhound_core::config::Loaded;
+use tickhound_engine::plugin::{Limits, Runtime};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

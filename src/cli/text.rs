@@ -5,7 +5,8 @@ use std::{fmt::Write as _, io};
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::{config::Config, publish::log_line, stream::redis::Kept};
+use tickhound_core::{config::Config, publish::log_line};
+use tickhound_redis::Kept;
 
 /// Times are shown as the market has them.
 pub(super) fn zone(config: &Config) -> TimeZone {
@@ -105,7 +106,7 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EntryId;
+    use tickhound_core::event::EntryId;
 
     #[test]
     fn what_moves_a_terminal_is_escaped() {

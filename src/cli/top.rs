@@ -35,7 +35,7 @@ use self::{
     look::Tasks,
     state::{After, State},
 };
-use crate::config::Loaded;
+use tickhound_core::config::Loaded;
 
 /// How often it is drawn if nothing else asks for it.
 const REDRAW: Duration = Duration::from_secs(1);

@@ -19,11 +19,8 @@ use super::{
     file::{LinesFile, Locked},
     known::KnownIds,
 };
-use crate::{
-    config::StreamConfig,
-    event::EntryId,
-    stream::redis::{AlertsReader, Kept},
-};
+use tickhound_core::{config::StreamConfig, event::EntryId};
+use tickhound_redis::{AlertsReader, Kept};
 
 /// How often it is looked whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);

@@ -4,34 +4,11 @@ use std::collections::{HashSet, VecDeque};
 
 use wildmatch::WildMatch;
 
-use crate::{config::NotifyConfig, event::EntryId};
+use tickhound_core::config::NotifyConfig;
+use tickhound_redis::notified::Told;
 
 /// Ids that are remembered. Enough for what a server that has gone back may publish again.
 const RECENT_MAX: usize = 10_000;
-
-/// An alert as its stream has it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Told {
-    /// Its place in the stream.
-    pub(super) at: EntryId,
-    /// Names and values.
-    pub(super) fields: Vec<(String, String)>,
-}
-
-impl Told {
-    pub(super) fn field(&self, name: &str) -> &str {
-        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
-    }
-
-    pub(super) fn confidence(&self) -> f64 {
-        self.field("confidence").parse().unwrap_or(0.0)
-    }
-
-    /// Time since its entry arrived, ms.
-    fn age_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.at.millis).saturating_add(self.field("lag_ms").parse().unwrap_or(0))
-    }
-}
 
 /// What a sink wants to hear of.
 pub(super) struct Filter {
@@ -138,6 +115,8 @@ impl Recent {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tickhound_core::event::EntryId;
+
     use super::*;
 
     pub(in crate::notify) fn alert(millis: u64, symbol: &str, confidence: f64) -> Told {

@@ -5,11 +5,9 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{
-    filter::{Told, drop_least},
-    position::Owed,
-};
-use crate::config::NotifyKind;
+use super::filter::drop_least;
+use tickhound_core::config::NotifyKind;
+use tickhound_redis::notified::{Owed, Told};
 
 /// The line of an alert, unless another is configured.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
@@ -205,7 +203,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{config::notify::PLACEHOLDERS, notify::filter::tests::alert};
+    use crate::notify::filter::tests::alert;
+    use tickhound_core::config::notify::PLACEHOLDERS;
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 

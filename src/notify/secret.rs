@@ -8,7 +8,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::{Context, Result, anyhow, ensure};
 use ureq::http::Uri;
 
-use crate::config::{Loaded, NotifyConfig, NotifyKind};
+use tickhound_core::config::{Loaded, NotifyConfig, NotifyKind};
 
 /// Where Telegram is.
 const TELEGRAM: &str = "https://api.telegram.org";

@@ -18,11 +18,11 @@ use super::{
     filter::{Filter, Gathered, Recent},
     message::{Look as Looks, Message},
     pace,
-    position::{Extent, Look, Owed, Position, Sending, State, is_before},
     secret::Secrets,
     webhook::{self, Outcome, Request},
 };
-use crate::config::{NotifyConfig, OnDoubt, StreamConfig};
+use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
+use tickhound_redis::notified::{Extent, Look, Owed, Position, Sending, State, is_before};
 
 /// How often a stand-by looks whether it has become the owner.
 const STAND_BY: Duration = Duration::from_millis(500);

@@ -18,13 +18,13 @@ use ureq::{
 use super::{
     message::{Look, Message},
     pace,
-    position::Owed,
     secret::{Secrets, address},
 };
-use crate::{
+use tickhound_core::{
     config::{NotifyConfig, NotifyKind},
     publish::json_line,
 };
+use tickhound_redis::notified::Owed;
 
 /// Longest time to resolve a name and connect, within the time that a message may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);

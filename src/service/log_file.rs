@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use crate::config::ServiceConfig;
+use tickhound_core::config::ServiceConfig;
 
 /// How often it is looked whether the file is still there, and how large it is: panics are written to it too.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::stats::{Phase, Stats};
+use tickhound_engine::stats::{Phase, Stats};
 
 /// How often it is looked whether there is anything to tell.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

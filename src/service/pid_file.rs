@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::stream::owner::Owner;
+use tickhound_core::stream::owner::Owner;
 
 /// Somebody who only looks, or has just taken the lock and not yet written, is done long before.
 const PATIENCE: Duration = Duration::from_secs(1);

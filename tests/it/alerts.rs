@@ -100,7 +100,7 @@ fn what_is_shown_is_what_the_filters_ask_for() {
     let middle = &all[all.len() / 2];
     let symbol = format!("{}*", &middle["symbol"][..3]);
     let since: (&str, &str) = (&middle["id"], &middle["entry"]);
-    let entry = |alert: &Alert| alert["entry"].parse::<tickhound::event::EntryId>().unwrap();
+    let entry = |alert: &Alert| alert["entry"].parse::<tickhound_core::event::EntryId>().unwrap();
     let cases: [(&[&str], Fits<'_>); 9] = [
         (&["--detector", "breakout"], Box::new(|alert| alert["detector"] == "breakout")),
         (&["--detector", "jump", "--detector", "momentum"], Box::new(|alert| alert["detector"] != "breakout")),

@@ -9,15 +9,15 @@ use crate::support::{GROUP, Project, Redis, STREAM, shipped, text};
 #[test]
 fn the_shipped_configuration_shows_every_key_at_its_default() {
     let file = fs::read_to_string(shipped("config/config.toml")).unwrap();
-    let mut shown = tickhound::config::shipped(&file).unwrap().config;
+    let mut shown = tickhound_core::config::shipped(&file).unwrap().config;
     let detectors = std::mem::take(&mut shown.detectors);
-    assert_eq!(shown, tickhound::config::Config::default());
+    assert_eq!(shown, tickhound_core::config::Config::default());
     let (on, off): (Vec<_>, Vec<_>) = detectors.iter().partition(|(_, detector)| detector.enabled);
     let names = |of: Vec<(&String, _)>| of.into_iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(on), ["breakout", "momentum"]);
     assert_eq!(names(off), ["gap", "order-flow", "reversal", "stale-feed", "volume-spike", "vwap"]);
     let file: toml::Table = file.parse().unwrap();
-    let defaults = toml::Table::try_from(tickhound::config::Config::default()).unwrap();
+    let defaults = toml::Table::try_from(tickhound_core::config::Config::default()).unwrap();
     for (section, keys) in defaults.iter().filter(|(section, _)| *section != "detectors") {
         for key in keys.as_table().unwrap().keys() {
             assert!(file[section].get(key).is_some(), "{section}.{key} is not shown");

@@ -180,7 +180,7 @@ fn what_an_old_scanner_left_pending_is_taken_over() {
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (1000, 10, 0));
     let each: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
     assert_eq!(each.len(), 990);
-    let key = |id: &String| id.parse::<tickhound::event::EntryId>().unwrap();
+    let key = |id: &String| id.parse::<tickhound_core::event::EntryId>().unwrap();
     assert!(each.is_sorted_by_key(key), "in the order of the stream");
     let consumers: Vec<std::collections::HashMap<String, redis::Value>> =
         redis::cmd("XINFO").arg("CONSUMERS").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();

@@ -17,7 +17,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use redis::Commands;
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 use self::receiver::{How, OK, Receiver, Request};
 use crate::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use redis::Commands;
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 use crate::support::{
     ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, text, wait_for,

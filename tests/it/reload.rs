@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 use crate::support::{Host, Project, Redis, contents, misbehaving, pause, release, shipped, text, wait_for};
 

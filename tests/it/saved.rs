@@ -12,7 +12,7 @@ use std::{
 };
 
 use redis::{Commands, Connection, Value, cmd};
-use tickhound::stream::redis::resp::Replies;
+use tickhound_redis::resp::Replies;
 
 use crate::support::{
     ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
@@ -120,7 +120,7 @@ fn record_what_this_build_saves() {
 }
 
 fn chunk(symbol: &str) -> String {
-    format!("c:{}", tickhound::checkpoint::chunk_of(symbol))
+    format!("c:{}", tickhound_core::checkpoint::chunk_of(symbol))
 }
 
 /// The commands that write all keys of the partition but the lease, which runs out by itself.
@@ -165,7 +165,7 @@ fn push_group(push: &mut impl FnMut(&[&[u8]]), entries: impl Iterator<Item = Str
         cmd("XPENDING").arg(STREAM).arg(GROUP).arg("-").arg("+").arg(10_000).query(connection).unwrap();
     assert!(pending.iter().all(|(_, consumer, ..)| consumer == CONSUMER), "another consumer has been at work");
     let pending: BTreeSet<String> = pending.into_iter().map(|(id, ..)| id).collect();
-    let last = pending.iter().max_by_key(|id| id.parse::<tickhound::event::EntryId>().unwrap()).unwrap().clone();
+    let last = pending.iter().max_by_key(|id| id.parse::<tickhound_core::event::EntryId>().unwrap()).unwrap().clone();
     let mut delivered: Vec<String> = Vec::new();
     for id in entries {
         delivered.push(id);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickhound::stream::owner::Owner;
+use tickhound_core::stream::owner::Owner;
 
 use crate::support::{Difference, Project, Redis, difference, misbehaving, read_as, signal, text, wait_for};
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use redis::Commands;
-use tickhound::checkpoint::chunk_of;
+use tickhound_core::checkpoint::chunk_of;
 
 use crate::support::{CHECKPOINT, Host, Project, Redis, STATE, STREAM, Sighting, probe, probe_changed, text, wait_for};
 

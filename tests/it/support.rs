@@ -16,7 +16,7 @@ use std::{
 
 use redis::{Commands, Connection, Value};
 use tempfile::TempDir;
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 /// Longer than anything takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,17 +11,18 @@ use std::{
 use jiff::Timestamp;
 use proptest::prelude::*;
 use redis::Commands;
-use tickhound::{
+use tickhound_core::{
     checkpoint::CHUNKS,
     config,
     decode::Decoder,
-    event::{Entries, EntryId},
-    ingest::Ingest,
+    event::{Clock, Entries, EntryId},
     normalize::Normalizer,
+    simulate::{Layout, Renderer, SimConfig, Simulator},
+};
+use tickhound_engine::{
+    ingest::Ingest,
     plugin::{DetectorSpec, Generation, Runtime},
     shard::{Found, ShardHandle, Task, Worked},
-    simulate::{Layout, Renderer, SimConfig, Simulator},
-    stream::Clock,
 };
 use tokio::sync::mpsc;
 

@@ -7,7 +7,8 @@ use jiff::{
     tz::TimeZone,
 };
 
-use crate::{event::EntryId, stream::redis::Kept};
+use tickhound_core::event::EntryId;
+use tickhound_redis::Kept;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Since {

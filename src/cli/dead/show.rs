@@ -13,13 +13,9 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::{PAGE, matches};
-use crate::{
-    cli::text::{printable, zone},
-    config::Loaded,
-    event::EntryId,
-    publish::raw_fields,
-    stream::redis::{DeadLetters, Letter},
-};
+use crate::cli::text::{printable, zone};
+use tickhound_core::{config::Loaded, event::EntryId, publish::raw_fields};
+use tickhound_redis::{DeadLetters, Letter};
 
 /// The summary by reason looks at so many letters, and stops at so many bytes: enough to tell what is
 /// wrong, and quick at any number of letters.

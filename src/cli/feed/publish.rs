@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use redis::{Cmd, Connection, RedisError, Value};
 
-use crate::{config::StreamConfig, recorded::record::Record, stream::redis as server};
+use tickhound_core::config::StreamConfig;
+use tickhound_recorded::record::Record;
+use tickhound_redis as server;
 
 /// Entries in one write. From a few hundred on a round trip no longer shows.
 const BATCH: usize = 500;

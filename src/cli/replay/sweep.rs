@@ -9,7 +9,7 @@ use super::{
     super::author,
     table::{Replayed, percent},
 };
-use crate::config::Loaded;
+use tickhound_core::config::Loaded;
 
 /// More would take more memory than most machines have.
 const POINTS_MAX: usize = 1000;

@@ -4,14 +4,12 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Value, json};
 
-use crate::{
-    event::Alert,
-    replay::{
-        Summary,
-        outcome::{Outcomes, Rule},
-        tape::Quality,
-    },
+use crate::authoring::replay::{
+    Summary,
+    outcome::{Outcomes, Rule},
+    tape::Quality,
 };
+use tickhound_core::event::Alert;
 
 /// Reasons that are shown; the rest is counted.
 const REASONS: usize = 5;

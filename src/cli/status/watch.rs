@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 use super::Onlooker;
 use crate::{
     cli::{output_closed, told_to_stop},
-    health::Verdict,
+    observe::health::Verdict,
 };
 
 /// To the upper left corner: what was there is written over, so that nothing flickers.

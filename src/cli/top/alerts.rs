@@ -10,10 +10,8 @@ use ratatui::{
 };
 
 use super::{draw::WIDE, state::State, tables::section};
-use crate::{
-    cli::text::{detected, event_time, fit, grouped, printable, span},
-    stream::redis::Kept,
-};
+use crate::cli::text::{detected, event_time, fit, grouped, printable, span};
+use tickhound_redis::Kept;
 
 /// Columns that evidence gets beside the alerts.
 const EVIDENCE_WIDTH: u16 = 42;

@@ -18,9 +18,9 @@ use unicode_width::UnicodeWidthStr;
 use super::{alerts, look::Sample, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, printable, span},
-    health::{Report, Verdict},
-    wall::now_ms,
+    observe::health::{Report, Verdict},
 };
+use tickhound_core::wall::now_ms;
 
 /// Older than this, what is shown is marked with its age.
 const OLD: Duration = Duration::from_millis(2500);
@@ -254,14 +254,13 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyCode};
 
     use super::*;
-    use crate::{
-        cli::top::state::After,
+    use crate::{cli::top::state::After, observe::health::ConsumerReport};
+    use tickhound_core::{
         config::Config,
         event::EntryId,
-        health::ConsumerReport,
         receipt::{DetectorReceipt, Receipt},
-        stream::redis::{Kept, News, Survey},
     };
+    use tickhound_redis::{Kept, News, Survey};
 
     fn report(consumers: usize, detectors: usize, number: u64, name: &str) -> Report {
         let detector = |at: usize| DetectorReceipt {

@@ -17,11 +17,9 @@ use tokio::{
 };
 
 use super::state::State;
-use crate::{
-    config::Config,
-    health::{Pace, Report, Watch},
-    stream::redis::{AlertsReader, News},
-};
+use crate::observe::health::{Pace, Report, Watch};
+use tickhound_core::config::Config;
+use tickhound_redis::{AlertsReader, News};
 
 /// Time from one look to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

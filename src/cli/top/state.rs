@@ -10,13 +10,9 @@ use ratatui::{
 use wildmatch::WildMatch;
 
 use super::look::Look;
-use crate::{
-    cli::text,
-    config::Config,
-    event::EntryId,
-    health::Verdict,
-    stream::redis::{Kept, News},
-};
+use crate::{cli::text, observe::health::Verdict};
+use tickhound_core::{config::Config, event::EntryId};
+use tickhound_redis::{Kept, News};
 
 /// Alerts that one can scroll back to.
 const ALERTS_KEPT: usize = 5000;

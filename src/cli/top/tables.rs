@@ -13,10 +13,9 @@ use unicode_width::UnicodeWidthStr;
 use super::state::{Sort, State};
 use crate::{
     cli::text::{fit, grouped, printable, span},
-    health::{ConsumerReport, Report},
-    receipt::DetectorReceipt,
-    wall::now_ms,
+    observe::health::{ConsumerReport, Report},
 };
+use tickhound_core::{receipt::DetectorReceipt, wall::now_ms};
 
 /// Columns of a name.
 const NAME: usize = 22;

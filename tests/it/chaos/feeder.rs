@@ -11,7 +11,7 @@ use std::{
 };
 
 use redis::Connection;
-use tickhound::simulate::{Layout, Renderer, SimConfig, Simulator};
+use tickhound_core::simulate::{Layout, Renderer, SimConfig, Simulator};
 
 use crate::support::{STREAM, pause, wait_for};
 

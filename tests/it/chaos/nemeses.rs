@@ -12,7 +12,7 @@ use redis::{
     streams::{StreamInfoGroupsReply, StreamPendingReply},
 };
 use serde_json::{Value, json};
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 use super::{
     LEASE_TIME,

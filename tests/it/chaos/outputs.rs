@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tickhound::event::EntryId;
+use tickhound_core::event::EntryId;
 
 use super::changes::{Chains, Changes, without_changes};
 use crate::{

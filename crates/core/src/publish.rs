@@ -1,0 +1,148 @@
+//! How alerts and dead letters are written: stream fields, JSON, log line.
+
+mod raw;
+
+use std::borrow::Cow;
+
+use serde::ser::{Serialize, Serializer};
+
+pub use self::raw::{Fields, raw_fields, raw_json};
+use crate::event::{Alert, Blamed, DeadLetter};
+
+impl Alert {
+    /// Names and values as the alerts stream has them.
+    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 14] {
+        [
+            ("id", self.id.as_str().into()),
+            ("detector", self.detector.as_str().into()),
+            ("plugin", self.plugin.as_str().into()),
+            ("version", self.version.as_str().into()),
+            ("symbol", self.symbol.as_str().into()),
+            ("time", self.time.to_string().into()),
+            ("price", if self.price.is_finite() { self.price.to_string().into() } else { "".into() }),
+            ("confidence", self.confidence.to_string().into()),
+            ("direction", self.direction.as_str().into()),
+            ("evidence", json(&Evidence(&self.evidence)).into()),
+            ("entry", self.entry.to_string().into()),
+            ("lag_ms", self.lag_ms.to_string().into()),
+            ("recovered", if self.recovered { "1" } else { "0" }.into()),
+            ("stale", if self.stale { "1" } else { "0" }.into()),
+        ]
+    }
+
+    /// One JSON object with the keys of the stream's fields; see [`json_line`].
+    pub fn to_json(&self) -> String {
+        let fields = self.fields();
+        json_line(fields.iter().map(|(name, value)| (*name, &**value)))
+    }
+
+    /// What a person greps the log for.
+    pub fn to_log_line(&self) -> String {
+        log_line(&self.detector, &self.symbol, self.confidence)
+    }
+}
+
+/// As [`Alert::to_log_line`], of an alert that is not at hand as a whole.
+pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
+    format!("✅ [{}] {symbol} - DETECTED: {confidence:.2} confidence", detector.to_uppercase())
+}
+
+/// Of the fields of an alert those that it has however it is delivered: all but `lag_ms`, `recovered`, `stale`.
+pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 11] {
+    let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] =
+        alert.fields();
+    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry]
+}
+
+impl DeadLetter {
+    /// Names and values as the dead-letter stream has them.
+    pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let mut fields = vec![("reason", self.reason.as_str().into()), ("entry", self.entry.to_string().into())];
+        if let Some(Blamed { detector, plugin, version, sha256, params }) = &self.blamed {
+            fields.push(("detector", detector.as_str().into()));
+            fields.push(("plugin", plugin.as_str().into()));
+            fields.push(("version", version.as_str().into()));
+            fields.push(("sha256", sha256.as_str().into()));
+            fields.push(("params", params.as_str().into()));
+        }
+        fields.push(("raw", self.raw.as_str().into()));
+        fields
+    }
+}
+
+/// Fields of an alerts stream entry as one JSON object: numbers as numbers, evidence as an object.
+pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let member = |(name, value): (&str, &str)| match name {
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {
+            format!("\"{name}\":null")
+        }
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" => {
+            format!("\"{name}\":{value}")
+        }
+        _ => format!("{}:{}", json(&name), json(&value)),
+    };
+    format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps of texts and numbers have a JSON form")
+}
+
+struct Evidence<'a>(&'a [(String, f64)]);
+
+impl Serialize for Evidence<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Direction, EntryId};
+
+    fn alert() -> Alert {
+        Alert {
+            id: "5-0/breakout/0".into(),
+            detector: "breakout".into(),
+            plugin: "breakout".into(),
+            version: "0.1.0".into(),
+            symbol: "NIFTY25NOV25750PE".into(),
+            time: 1_700_000_000_000_000_001,
+            price: 101.05,
+            confidence: 0.9473,
+            direction: Direction::Up,
+            evidence: vec![("level".into(), 100.0), ("atr".into(), 0.35)],
+            entry: EntryId { millis: 5, seq: 0 },
+            lag_ms: 3,
+            recovered: true,
+            stale: false,
+        }
+    }
+
+    #[test]
+    fn the_log_line_is_the_one_that_users_grep_for() {
+        assert_eq!(alert().to_log_line(), "✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.95 confidence");
+    }
+
+    #[test]
+    fn stream_and_json_have_the_same_keys_in_the_same_order() {
+        let alert = alert();
+        let json = alert.to_json();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let fields = alert.fields();
+        assert_eq!(value.as_object().unwrap().len(), fields.len());
+        let mut position = 0;
+        for (name, text) in fields {
+            let key = format!("\"{name}\":");
+            position += json[position..].find(&key).unwrap();
+            let written = &value[name];
+            let written = written.as_str().map_or_else(|| written.to_string(), str::to_owned);
+            let same = match name {
+                "evidence" => serde_json::from_str::<serde_json::Value>(&text).unwrap() == value[name],
+                _ => written == text,
+            };
+            assert!(same, "{name}: {written} against {text}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A detector's first call: on made-up ticks, before any real one depends on it.
+//!
+//! Some minutes of a market that nobody trades: prices that wander, volumes, quotes, clock rows. The
+//! same every time. What fails here is refused; what it costs is measured.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::{DetectorSpec, Fault, Instance};
+use tickhound_core::event::{Batch, column};
+
+const SYMBOLS: u32 = 16;
+const BATCHES: u64 = 4;
+const ROWS: u64 = 256;
+
+/// 2025-11-03 09:15 in India, ns.
+const OPEN: u64 = 1_762_141_500_000_000_000;
+
+/// Between two ticks, ns: four a second and symbol.
+const STEP: u64 = 15_625_000;
+
+/// Calls a detector as shards do. What a tick costs, ns, and how long it says that it warms up, s.
+///
+/// # Errors
+/// What went wrong, and at which call.
+pub(super) fn run(spec: &DetectorSpec, columns: usize) -> Result<(u32, f64)> {
+    let mut instance = spec.start().map_err(|fault| anyhow::anyhow!("does not start: {fault}"))?;
+    let names: Vec<String> = (0..SYMBOLS).map(|number| format!("TRIAL{number}")).collect();
+    let symbols: Vec<(u32, &str)> = (0u32..).zip(names.iter().map(String::as_str)).collect();
+    check(instance.introduce(&symbols), "was told its symbols")?;
+    let mut costs = Vec::new();
+    for number in 0..BATCHES {
+        let batch = batch(number, columns);
+        let started = Instant::now();
+        check(instance.detect(&batch), "was shown made-up ticks")?;
+        costs.push(started.elapsed().as_nanos() / batch.len() as u128);
+    }
+    let ids: Vec<u32> = symbols.iter().map(|(id, _)| *id).collect();
+    let saved = check(instance.save(&ids), "saved its state")?;
+    let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
+    let mut successor = Instance::new(spec).map_err(|fault| anyhow::anyhow!("does not start again: {fault}"))?;
+    check(successor.introduce(&symbols), "was told its symbols again")?;
+    let restored = check(successor.restore(spec.plugin.manifest.state_version, &states), "restored its state")?;
+    if let Err(refusal) = restored {
+        bail!("refuses in its trial the state that it has just saved: {refusal}");
+    }
+    costs.sort_unstable();
+    let cost = costs[costs.len() / 2].try_into().unwrap_or(u32::MAX);
+    Ok((cost, instance.warm_up_seconds))
+}
+
+fn check<T>(answer: Result<T, Fault>, when: &str) -> Result<T> {
+    answer.map_err(|fault| anyhow::anyhow!("failed in its trial when it {when}: {fault}"))
+}
+
+fn batch(number: u64, columns: usize) -> Batch {
+    debug_assert!(columns >= column::NAMES.len());
+    let mut batch = Batch::new(columns);
+    let mut row = vec![f64::NAN; columns];
+    for tick in number * ROWS..(number + 1) * ROWS {
+        let time = OPEN + tick * STEP;
+        if tick % 64 == 0 {
+            batch.push_clock(tick as u32, time);
+        }
+        let symbol = (tick % u64::from(SYMBOLS)) as u32;
+        let chance = (tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 24);
+        let price =
+            (100.0 + f64::from(symbol)) * (1.0 + 0.01 * (tick as f64 / 97.0).sin()) + 0.05 * (chance * 8.0).floor();
+        let quantity = (chance * 100.0).floor();
+        row[column::QUANTITY] = quantity;
+        row[column::CUM_VOLUME] = tick as f64 * 100.0 + quantity;
+        row[column::BID] = price - 0.05;
+        row[column::ASK] = price + 0.05;
+        row[column::BID_QUANTITY] = 50.0 + quantity;
+        row[column::ASK_QUANTITY] = 150.0 - quantity;
+        row[column::OI] = 10_000.0;
+        row[column::FLAGS] = 0.0;
+        row[column::VOLUME] = row[column::CUM_VOLUME];
+        batch.push(tick as u32, symbol, time, price, &row);
+    }
+    batch
+}
+
+const _: () = assert!(STEP * 64 == 1_000_000_000, "clock rows stand at whole seconds");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickhound_core::event::CLOCK;
+
+    #[test]
+    fn the_made_up_ticks_are_within_the_contract() {
+        let (mut time, mut volume) = ([0; SYMBOLS as usize], [0.0; SYMBOLS as usize]);
+        for number in 0..BATCHES {
+            let batch = batch(number, column::NAMES.len());
+            for row in 0..batch.len() {
+                if batch.symbol[row] == CLOCK {
+                    assert_eq!(batch.time[row] % 1_000_000_000, 0);
+                    continue;
+                }
+                let symbol = batch.symbol[row] as usize;
+                assert!(batch.time[row] > time[symbol] && batch.price[row] > 0.0);
+                assert!(batch.columns[column::QUANTITY][row] >= 0.0);
+                assert!(batch.columns[column::CUM_VOLUME][row] >= volume[symbol]);
+                time[symbol] = batch.time[row];
+                volume[symbol] = batch.columns[column::CUM_VOLUME][row];
+            }
+        }
+    }
+}

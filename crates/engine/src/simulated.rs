@@ -1,0 +1,158 @@
+//! A partition without Redis: a simulated market that is read at a given pace.
+//!
+//! There is one owner, and nothing is kept: it serves `tickhound demo`, where
+//! the rest of the engine is the real one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tickhound_core::stream::{
+    Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals,
+};
+use tickhound_core::{
+    checkpoint::Saved,
+    event::{Alert, Entries, EntryId},
+    simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
+    wall::now_ms,
+};
+
+/// What was committed: totals, and alerts by detector.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Totals of the run.
+    pub totals: Totals,
+    /// Number of alerts of each detector.
+    pub by_detector: BTreeMap<String, u64>,
+    /// The alert with the highest confidence of each detector.
+    pub clearest: BTreeMap<String, Alert>,
+    /// Event time covered.
+    pub covered: Duration,
+}
+
+/// A simulated market.
+pub struct SimulatedStream {
+    simulator: Simulator,
+    renderer: Renderer,
+    next: Tick,
+    first_time: u64,
+    /// Event time passes this many times as fast as real time.
+    speed: f64,
+    started: Option<Instant>,
+    last: EntryId,
+    /// By the step that was begun.
+    read: Entries,
+    committed: Arc<Mutex<Committed>>,
+}
+
+impl SimulatedStream {
+    /// A market that begins with the first read. What is committed shows in the returned value.
+    pub fn new(config: &SimConfig, speed: f64) -> (Self, Arc<Mutex<Committed>>) {
+        let mut simulator = Simulator::new(config);
+        let next = simulator.next().expect("the market never ends");
+        let committed = Arc::<Mutex<Committed>>::default();
+        let stream = Self {
+            simulator,
+            renderer: Renderer::new(Layout::Json),
+            first_time: next.time,
+            next,
+            speed,
+            started: None,
+            last: EntryId::ZERO,
+            read: Entries::default(),
+            committed: committed.clone(),
+        };
+        (stream, committed)
+    }
+
+    /// Event time that has passed for an onlooker.
+    fn elapsed(&mut self) -> Duration {
+        self.started.get_or_insert_with(Instant::now).elapsed().mul_f64(self.speed)
+    }
+
+    fn due(&self) -> Duration {
+        Duration::from_nanos(self.next.time - self.first_time)
+    }
+}
+
+/// Nothing of a simulated market is kept.
+pub struct NoHistory;
+
+impl History for NoHistory {
+    async fn read(&mut self, _: EntryId, _: EntryId, _: usize) -> Result<Entries, StreamError> {
+        Ok(Entries::default())
+    }
+}
+
+impl Stream for SimulatedStream {
+    type History = NoHistory;
+
+    fn reader(&self) -> NoHistory {
+        NoHistory
+    }
+
+    async fn acquire(&mut self) -> Result<Acquire, StreamError> {
+        Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
+    }
+
+    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
+        let elapsed = self.elapsed();
+        let mut entries = Entries::default();
+        if read.from == From::New {
+            let now = now_ms();
+            while entries.len() < read.count && self.due() <= elapsed {
+                let seq = if self.last.millis == now { self.last.seq + 1 } else { 0 };
+                self.last = EntryId { millis: now, seq };
+                entries.push_entry(self.last);
+                let instrument = &self.simulator.instruments()[self.next.instrument as usize];
+                self.renderer.render(instrument, &self.next, |name, value| entries.push_field(name, value));
+                self.next = self.simulator.next().expect("the market never ends");
+            }
+        }
+        if !commit.done.is_empty() {
+            let covered = self.due();
+            let mut committed = self.committed.lock().expect("nobody panics while holding it");
+            committed.totals = commit.totals;
+            committed.covered = covered;
+            for alert in &commit.alerts {
+                *committed.by_detector.entry(alert.detector.clone()).or_default() += 1;
+                let clearest = committed.clearest.entry(alert.detector.clone()).or_insert_with(|| alert.clone());
+                if alert.confidence > clearest.confidence {
+                    *clearest = alert.clone();
+                }
+            }
+        }
+        self.read = entries;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Delivered, StreamError> {
+        Ok(Delivered { entries: std::mem::take(&mut self.read), ..Delivered::default() })
+    }
+
+    async fn saved(&mut self) -> Result<Saved, StreamError> {
+        Ok(Saved::default())
+    }
+
+    async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
+        Ok(Entries::default())
+    }
+
+    async fn pending(&mut self, _: EntryId, _: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
+        Ok(BTreeSet::new())
+    }
+
+    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
+        Ok(Adopted::default())
+    }
+
+    async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {
+        let ahead = self.due().saturating_sub(self.elapsed());
+        tokio::time::sleep(ahead.div_f64(self.speed).max(Duration::from_millis(1))).await;
+        Ok(())
+    }
+
+    async fn release(&mut self) {}
+}

@@ -1,0 +1,406 @@
+//! Files of recorded ticks: what they hold is found out by looking, and several are merged by time.
+//!
+//! CSV, JSON lines, recorded `<ns> <json>` lines, plain or packed by gzip or zstd, and Parquet. Each
+//! tick becomes the fields that a producer would have put into a stream entry.
+
+mod lines;
+pub mod pace;
+mod parquet;
+pub mod record;
+mod table;
+pub mod time;
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::bufread::MultiGzDecoder;
+use jiff::tz::TimeZone;
+
+pub use self::table::Mapping;
+use self::{lines::Lines, parquet::Columns, record::Record, table::Table};
+use tickhound_core::{
+    decode::{Decoder, Names},
+    simulate::Layout,
+};
+
+/// How files are read and published.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub mapping: Mapping,
+    pub symbol: Option<String>,
+    pub layout: Layout,
+    /// As `layout`, for rows of a table.
+    pub table_layout: Layout,
+    /// Whether order or pace asks for the time of a tick.
+    pub needs_time: bool,
+    /// Zone of times that name none.
+    pub zone: TimeZone,
+    /// Who decodes: then rows of tables stay cells. Else they become the fields that a producer would publish.
+    pub decoder: Option<Decoder>,
+    /// Symbols of what it decodes.
+    pub names: Names,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mapping: Mapping::default(),
+            symbol: None,
+            layout: Layout::Json,
+            table_layout: Layout::Json,
+            needs_time: true,
+            zone: TimeZone::UTC,
+            decoder: None,
+            names: Names::default(),
+        }
+    }
+}
+
+impl Options {
+    fn clock(&self) -> time::Reader {
+        time::Reader::new(self.zone.clone())
+    }
+}
+
+/// Endings of files that a folder stands for, packed ones apart.
+const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
+
+/// The files that `paths` stand for: a folder stands for those in it that hold ticks by their names.
+pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let explain = || format!("can't read the folder {}", path.display());
+        let mut inside: Vec<PathBuf> = Vec::new();
+        for entry in path.read_dir().with_context(explain)? {
+            let file = entry.with_context(explain)?.path();
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if file.is_file() && ENDINGS.iter().any(|ending| unpacked(name).ends_with(ending)) {
+                inside.push(file);
+            }
+        }
+        ensure!(!inside.is_empty(), "{} has no file that ends in {}", path.display(), ENDINGS.join(", "));
+        inside.sort();
+        files.append(&mut inside);
+    }
+    Ok(files)
+}
+
+/// Without the ending of a packed file.
+fn unpacked(name: &str) -> &str {
+    [".gz", ".zst"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+}
+
+/// All files, as one sequence of ticks.
+pub struct Files {
+    sources: Vec<Source>,
+    names: Names,
+    is_merged: bool,
+    /// Bytes read from disk so far, and there are.
+    read: Arc<AtomicU64>,
+    size: u64,
+}
+
+impl Files {
+    pub fn open(paths: &[PathBuf], options: &Options) -> Result<Self> {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut sources = Vec::with_capacity(paths.len());
+        let mut size = 0;
+        for path in paths {
+            let name = path.display().to_string();
+            let (source, bytes) = Source::open(path, options, &read).with_context(|| name)?;
+            sources.push(source);
+            size += bytes;
+        }
+        // Reversed: those that are published first, or done, are then at the end.
+        sources.reverse();
+        let is_merged = sources.iter().all(|source| source.head.time.is_some());
+        Ok(Self { sources, names: options.names.clone(), is_merged, read, size })
+    }
+
+    /// Size of all files on disk, bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How much of that has been read, bytes.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Lines that could not be published in the layout asked for.
+    pub fn skipped(&self) -> u64 {
+        self.sources.iter().map(|source| source.rows.skipped()).sum()
+    }
+
+    /// Name of a file whose ticks have no time.
+    pub fn without_time(&self) -> Option<&str> {
+        self.sources.iter().find(|source| source.head.time.is_none()).map(|source| source.name.as_str())
+    }
+
+    /// Names of symbols in decoded ticks.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Moves the next tick into `record`; false at the end of all files.
+    pub fn next(&mut self, record: &mut Record) -> Result<bool> {
+        if let [only] = &mut self.sources[..] {
+            return only.next(record);
+        }
+        let mut left = self.sources.iter_mut().rev().filter(|source| !source.is_done);
+        let next = if self.is_merged { left.min_by_key(|source| source.head.time) } else { left.next() };
+        match next {
+            Some(source) => {
+                std::mem::swap(record, &mut source.head);
+                source.advance().map(|()| true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+enum Rows {
+    Table(Table),
+    Lines(Lines),
+    Columns(Box<Columns>),
+}
+
+impl Rows {
+    fn next(&mut self, record: &mut Record) -> Result<bool> {
+        match self {
+            Self::Table(table) => table.next(record),
+            Self::Lines(lines) => lines.next(record),
+            Self::Columns(columns) => columns.next(record),
+        }
+    }
+
+    fn skipped(&self) -> u64 {
+        match self {
+            Self::Table(_) | Self::Columns(_) => 0,
+            Self::Lines(lines) => lines.skipped(),
+        }
+    }
+}
+
+/// One file and the tick that comes next.
+struct Source {
+    name: String,
+    rows: Rows,
+    head: Record,
+    /// Latest time that any of its ticks had.
+    latest: Option<i64>,
+    is_done: bool,
+    /// Whether it is the only file, and its first tick has been taken: then there is no need to look ahead.
+    is_begun: bool,
+}
+
+impl Source {
+    /// The file, and its size on disk.
+    fn open(path: &Path, options: &Options, read: &Arc<AtomicU64>) -> Result<(Self, u64)> {
+        let name = path.display().to_string();
+        let is_stdin = path == Path::new("-");
+        let (file, size): (Box<dyn Read + Send>, u64) = if is_stdin {
+            (Box::new(io::stdin()), 0)
+        } else {
+            let file = File::open(path).context("can't open the file")?;
+            let metadata = file.metadata().context("can't look at the file")?;
+            if metadata.is_file() && parquet::is_parquet(&file) {
+                let symbol = file_symbol(path);
+                let columns = Columns::open(file, symbol, options, metadata.len(), read.clone())?;
+                let rows = Rows::Columns(Box::new(columns));
+                return Ok((Self::begin(name, rows)?, metadata.len()));
+            }
+            (Box::new(file), metadata.len())
+        };
+        let mut text = plain_text(Counted { file, read: read.clone() })?;
+        let start = text.fill_buf()?;
+        let rows = match Format::of(start)? {
+            Format::Lines => {
+                ensure!(
+                    options.mapping.is_empty(),
+                    "--map is for CSV: JSON keys are mapped by [input.map] of the configuration"
+                );
+                Rows::Lines(Lines::new(text, name.clone(), options))
+            }
+            Format::Csv { separator } => {
+                let symbol = if is_stdin { "" } else { file_symbol(path) };
+                Rows::Table(Table::open(Box::new(text), separator, symbol, options)?)
+            }
+        };
+        Ok((Self::begin(name, rows)?, size))
+    }
+
+    fn begin(name: String, rows: Rows) -> Result<Self> {
+        let mut source = Self { name, rows, head: Record::default(), latest: None, is_done: false, is_begun: false };
+        source.advance()?;
+        ensure!(!source.is_done, "holds no tick");
+        Ok(source)
+    }
+
+    /// The tick that comes next, where there is only this file.
+    fn next(&mut self, record: &mut Record) -> Result<bool> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            std::mem::swap(record, &mut self.head);
+            return Ok(true);
+        }
+        self.read(record)
+    }
+
+    /// Reads the tick that comes next into its place.
+    fn advance(&mut self) -> Result<()> {
+        let mut head = std::mem::take(&mut self.head);
+        self.is_done = !self.read(&mut head)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Reads a tick; false at the end. A stamp that is missing or goes back counts as the one before it: merging takes
+    /// each file in its own order.
+    fn read(&mut self, record: &mut Record) -> Result<bool> {
+        let more = self.rows.next(record).with_context(|| format!("failed to read {}", self.name))?;
+        self.latest = self.latest.max(record.time);
+        record.time = self.latest;
+        Ok(more)
+    }
+}
+
+/// Counts what is read from disk, for the progress bar.
+struct Counted {
+    file: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.file.read(buffer)?;
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+/// Unpacks gzip and zstd, and drops a byte order mark.
+fn plain_text(file: Counted) -> Result<Box<dyn BufRead + Send>> {
+    const BUFFER: usize = 1 << 16;
+    const GZIP: &[u8] = b"\x1f\x8b";
+    const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut raw = BufReader::with_capacity(BUFFER, file);
+    let start = raw.fill_buf()?;
+    let mut text: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
+        Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))
+    } else if start.starts_with(ZSTD) {
+        let unpacked = zstd::Decoder::with_buffer(raw).context("is packed by zstd, and damaged")?;
+        Box::new(BufReader::with_capacity(BUFFER, unpacked))
+    } else {
+        Box::new(raw)
+    };
+    if text.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        text.consume(BYTE_ORDER_MARK.len());
+    }
+    Ok(text)
+}
+
+/// What the text of a file is.
+#[derive(Debug, PartialEq)]
+enum Format {
+    Lines,
+    Csv { separator: u8 },
+}
+
+impl Format {
+    /// Judges by the first bytes.
+    fn of(start: &[u8]) -> Result<Self> {
+        let text = start.trim_ascii_start();
+        ensure!(!text.is_empty(), "is empty");
+        ensure!(
+            !text.contains(&0),
+            "holds neither CSV nor lines of JSON nor Parquet; of packed files gzip and zstd are understood"
+        );
+        if text.starts_with(b"[") {
+            bail!("begins with [, expected one JSON object a line: convert it with `jq -c '.[]'`");
+        }
+        let line = text.split(|b| *b == b'\n').next().unwrap_or(text);
+        if line.starts_with(b"{") || lines::split_recorded(line).0.is_some() {
+            return Ok(Self::Lines);
+        }
+        let count = |separator: u8| line.iter().filter(|b| **b == separator).count();
+        // Of equals the last one wins: a comma, when there is no separator at all.
+        let separator = [b'|', b'\t', b';', b','].into_iter().max_by_key(|b| count(*b)).unwrap_or(b',');
+        Ok(Self::Csv { separator })
+    }
+}
+
+/// `data/ICICIBANK.csv.gz` is about ICICIBANK.
+fn file_symbol(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = unpacked(name);
+    ENDINGS.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn format(text: &str) -> Format {
+        Format::of(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_format_is_found_out_by_content() {
+        assert_eq!(format("{\"a\":1}\n"), Format::Lines);
+        assert_eq!(format("\n 1723161254024619568 {\"u\":1}"), Format::Lines);
+        assert_eq!(format("20200101 170000065,1.1,1.2"), Format::Csv { separator: b',' });
+        assert_eq!(format("time;price,x;volume\n"), Format::Csv { separator: b';' });
+        assert_eq!(format("time\tprice\n1,2,3"), Format::Csv { separator: b'\t' });
+        assert_eq!(format("price"), Format::Csv { separator: b',' });
+        for text in ["", " \n", "[{}]", "PAR1\0\x15"] {
+            assert!(Format::of(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_file_names_the_symbol() {
+        for (path, symbol) in [
+            ("data/ICICIBANK.csv.gz", "ICICIBANK"),
+            ("M&M.csv", "M&M"),
+            ("NIFTY25NOV422.5CE.csv", "NIFTY25NOV422.5CE"),
+            ("SBIN", "SBIN"),
+        ] {
+            assert_eq!(file_symbol(Path::new(path)), symbol);
+        }
+    }
+
+    /// Zipped or not, with a row that is stamped with the epoch: each file keeps its own order.
+    #[test]
+    fn files_of_one_day_are_merged_by_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("A.csv.gz"), folder.path().join("B.csv"));
+        let mut gzip = flate2::write::GzEncoder::new(File::create(&a).unwrap(), flate2::Compression::default());
+        gzip.write_all(b"timestamp,n\n2024-01-01 09:15:00,1\n1970-01-01 05:30:00,2\n2024-01-01 09:15:04,5\n").unwrap();
+        gzip.finish().unwrap();
+        std::fs::write(&b, "timestamp,n\n2024-01-01 09:15:01,3\n2024-01-01 09:15:02,4\n2024-01-01 09:15:09,6\n")
+            .unwrap();
+        let options = Options { table_layout: Layout::Flat, ..Options::default() };
+        let mut files = Files::open(&[b, a], &options).unwrap();
+        let (mut record, mut order) = (Record::default(), Vec::new());
+        while files.next(&mut record).unwrap() {
+            order.push(record.fields().last().unwrap().1.to_vec());
+        }
+        assert_eq!(order.concat(), b"123456");
+        assert_eq!(files.read(), files.size());
+    }
+}

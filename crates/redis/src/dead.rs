@@ -1,0 +1,224 @@
+//! Dead letters as they lie in their stream, and the steps that take them out of it.
+//!
+//! What holds: a letter is taken out in the same step that adds its entry to the ticks again, and
+//! only if it is still there. However often that is asked for, and wherever it is cut off, the entry
+//! comes back once.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
+
+use super::{Keys, client, connect, explain, reply};
+use tickhound_core::{
+    config::StreamConfig,
+    event::EntryId,
+    publish::{Fields, raw_fields},
+};
+
+/// Least time for an answer: a page of letters may be large, and nothing waits behind it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The server's Lua passes at most 8000 values to a command.
+const FIELDS_MAX: usize = 3900;
+
+/// KEYS dead letters, ticks; ARGV letter, then the names and values of the entry. The letter goes
+/// last: if the entry can't be added, the script ends there and the letter stays.
+const REQUEUE: &str = r"
+if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return false end
+local id = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2))
+redis.call('XDEL', KEYS[1], ARGV[1])
+return id";
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Its id, whose first part is when it was set aside.
+    pub id: EntryId,
+    /// Names and values as they are in the stream.
+    pub fields: Vec<(String, String)>,
+}
+
+/// What became of a letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Its entry is among the ticks again, under this id.
+    Requeued(EntryId),
+    /// It is removed.
+    Dropped,
+    /// There was no such letter.
+    Gone,
+    /// It stays where it is, for this reason.
+    Refused(String),
+}
+
+/// The dead letters of one group.
+pub struct DeadLetters {
+    connection: MultiplexedConnection,
+    key: String,
+    stream: String,
+    address: String,
+}
+
+impl Letter {
+    /// The value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Size of its values, bytes.
+    pub fn size(&self) -> usize {
+        self.fields.iter().map(|(_, value)| value.len()).sum()
+    }
+
+    /// The fields of the entry.
+    fn entry_fields(&self) -> Result<Fields, String> {
+        let raw = self.field("raw").ok_or("it has no field `raw`")?;
+        let fields = raw_fields(raw).map_err(|error| format!("its field `raw` can't be read: {error}"))?;
+        match fields.len() {
+            0 => Err("its entry had no fields".into()),
+            1..=FIELDS_MAX => Ok(fields),
+            many => Err(format!("its entry has {many} fields; more than {FIELDS_MAX} can't be moved in one step")),
+        }
+    }
+}
+
+impl DeadLetters {
+    /// Connects.
+    ///
+    /// # Errors
+    /// A sentence on why the server can't be asked; so with all that follow.
+    pub async fn open(config: &StreamConfig) -> Result<Self> {
+        let client = client(config)?;
+        let timeout = Duration::from_millis(config.timeout_ms).max(ANSWER_TIMEOUT);
+        let address = config.address().to_owned();
+        let connection = connect(&client, timeout).await;
+        let connection = connection.map_err(|error| anyhow!("redis at {address}: {}", explain(&error)))?;
+        let key = Keys::new(&config.key, &config.group).dead;
+        Ok(Self { connection, key, stream: config.key.clone(), address })
+    }
+
+    /// Key of the stream of dead letters.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Key of the stream of ticks, to which they go back.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn count(&mut self) -> Result<u64> {
+        self.query(cmd("XLEN").arg(self.key.clone())).await
+    }
+
+    /// At most `count` letters before `before`, or the newest ones; newest first.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn newest(&mut self, before: Option<EntryId>, count: usize) -> Result<Vec<Letter>> {
+        let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
+        let key = self.key.clone();
+        self.letters(cmd("XREVRANGE").arg(key).arg(end).arg("-").arg("COUNT").arg(count)).await
+    }
+
+    /// At most `count` letters after `after` and up to `through`; oldest first.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn oldest(&mut self, after: EntryId, through: EntryId, count: usize) -> Result<Vec<Letter>> {
+        let (key, begin, end) = (self.key.clone(), format!("({after}"), through.to_string());
+        self.letters(cmd("XRANGE").arg(key).arg(begin).arg(end).arg("COUNT").arg(count)).await
+    }
+
+    /// The letter of this id.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn get(&mut self, id: EntryId) -> Result<Option<Letter>> {
+        let (key, id) = (self.key.clone(), id.to_string());
+        Ok(self.letters(cmd("XRANGE").arg(key).arg(&id).arg(&id)).await?.pop())
+    }
+
+    /// Adds the entries of letters to the ticks again, each in one step with the removal of its letter.
+    ///
+    /// # Errors
+    /// The server can't be asked; some of the letters may have been moved.
+    pub async fn requeue(&mut self, letters: &[Letter]) -> Result<Vec<Moved>> {
+        let entries: Vec<Result<Fields, String>> = letters.iter().map(Letter::entry_fields).collect();
+        let mut pipe = redis::pipe();
+        for (letter, fields) in letters.iter().zip(&entries) {
+            let Ok(fields) = fields else { continue };
+            pipe.cmd("EVAL").arg(REQUEUE).arg(2).arg(&self.key).arg(&self.stream).arg(letter.id.to_string());
+            for (name, value) in fields {
+                pipe.arg(name).arg(value);
+            }
+        }
+        let mut answers = self.send(&pipe).await?.into_iter();
+        let moved = |entry: Result<Fields, String>| match entry {
+            Ok(_) => self.moved(answers.next()),
+            Err(reason) => Moved::Refused(reason),
+        };
+        Ok(entries.into_iter().map(moved).collect())
+    }
+
+    /// Removes letters.
+    ///
+    /// # Errors
+    /// The server can't be asked; some of the letters may have been removed.
+    pub async fn remove(&mut self, ids: &[EntryId]) -> Result<Vec<Moved>> {
+        let mut pipe = redis::pipe();
+        for id in ids {
+            pipe.cmd("XDEL").arg(&self.key).arg(id.to_string());
+        }
+        let answers = self.send(&pipe).await?;
+        Ok(answers.into_iter().map(|answer| self.moved(Some(answer))).collect())
+    }
+
+    fn moved(&self, answer: Option<Value>) -> Moved {
+        match answer {
+            Some(Value::Nil | Value::Int(0)) => Moved::Gone,
+            Some(Value::Int(_)) => Moved::Dropped,
+            Some(Value::ServerError(error)) => Moved::Refused(self.reason(&error.into(), &self.stream)),
+            Some(other) => match reply::text(&other).and_then(|id| id.parse().ok()) {
+                Some(id) => Moved::Requeued(id),
+                None => Moved::Refused(format!("unexpected answer: {other:?}")),
+            },
+            None => Moved::Refused("no answer".into()),
+        }
+    }
+
+    async fn letters(&mut self, command: &Cmd) -> Result<Vec<Letter>> {
+        let entries: Vec<(String, Fields)> = self.query(command).await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let letter = |(id, fields): (String, Fields)| {
+            let fields = fields.into_iter().map(|(name, value)| (text(name), text(value))).collect();
+            Ok(Letter { id: id.parse()?, fields })
+        };
+        entries.into_iter().map(letter).collect()
+    }
+
+    async fn query<T: redis::FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
+        let answer = command.query_async(&mut self.connection).await;
+        answer.map_err(|error| anyhow!("redis at {}: {}", self.address, self.reason(&error, &self.key)))
+    }
+
+    async fn send(&mut self, pipe: &Pipeline) -> Result<Vec<Value>> {
+        if pipe.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.connection.send_packed_commands(pipe, 0, pipe.len()).await;
+        answers.map_err(|error| anyhow!("redis at {}: {}", self.address, explain(&error)))
+    }
+
+    fn reason(&self, error: &RedisError, key: &str) -> String {
+        match error.to_string() {
+            text if text.contains("WRONGTYPE") => format!("the key {key} holds no stream"),
+            _ => explain(error),
+        }
+    }
+}

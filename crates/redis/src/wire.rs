@@ -1,0 +1,168 @@
+//! A connection that reads entries without a copy of each: for steps, and for what the stream holds.
+//!
+//! The client crate builds a tree of small values for each reply. With hundreds of entries in a reply
+//! that takes longer than the server needs to find them. What is rare stays with the crate.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use redis::{ConnectionAddr, ConnectionInfo};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    client::{NO_ANSWER, explain_code},
+    resp::{Commands, KEPT_BYTES, Replies, Scanner, Unexpected},
+};
+use tickhound_core::stream::StreamError;
+
+/// Least room for what is received next: small enough for a quiet market, and it grows with the replies.
+const ROOM: usize = 64 * 1024;
+
+/// Whom to connect to, and how.
+#[derive(Clone)]
+pub(super) struct Address {
+    info: ConnectionInfo,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    /// Longest silence while an answer is waited for.
+    timeout: Duration,
+}
+
+/// A connection, used by one task alone.
+pub(super) struct Wire {
+    io: Box<dyn Io>,
+    received: Vec<u8>,
+    timeout: Duration,
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
+
+impl Address {
+    pub(super) fn new(info: ConnectionInfo, tls: Option<Arc<rustls::ClientConfig>>, timeout: Duration) -> Self {
+        Self { info, tls, timeout }
+    }
+
+    /// Connects, and says who we are.
+    ///
+    /// # Errors
+    /// A sentence on why that can't be done.
+    pub(super) async fn connect(&self) -> Result<Wire, StreamError> {
+        let opened = timeout(self.timeout, self.open()).await.map_err(|_| unavailable(NO_ANSWER))?;
+        let io = opened.map_err(|error| unavailable(error.to_string()))?;
+        let mut wire = Wire { io, received: Vec::new(), timeout: self.timeout };
+        let settings = self.info.redis_settings();
+        let mut greeting = Commands::default();
+        if let Some(password) = settings.password() {
+            greeting.arg("AUTH");
+            settings.username().into_iter().for_each(|user| {
+                greeting.arg(user);
+            });
+            greeting.arg(password);
+            greeting.end();
+        }
+        if settings.db() != 0 {
+            greeting.arg("SELECT").show(settings.db());
+            greeting.end();
+        }
+        let replies = greeting.len();
+        let mut replies_left = if replies > 0 { wire.ask(&greeting).await? } else { Replies::new(b"") };
+        for _ in 0..replies {
+            if let Some(error) = replies_left.skip()? {
+                return Err(refused(error));
+            }
+        }
+        Ok(wire)
+    }
+
+    async fn open(&self) -> io::Result<Box<dyn Io>> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await?)),
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                let config = self.tls.clone().ok_or_else(|| io::Error::other("TLS is not set up"))?;
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Ok(Box::new(TlsConnector::from(config).connect(name, tcp(host, *port).await?).await?))
+            }
+            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(Path::new(path)).await?)),
+            _ => Err(io::Error::other("an address of a kind that is not known")),
+        }
+    }
+}
+
+/// With Nagle's algorithm off: every request is one small write that must not wait.
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Wire {
+    /// Sends commands; their replies are to be received before others are sent.
+    pub(super) async fn send(&mut self, commands: &Commands) -> Result<(), StreamError> {
+        let mut left = commands.bytes();
+        while !left.is_empty() {
+            let written = within(self.timeout, self.io.write(left)).await?;
+            if written == 0 {
+                return Err(unavailable("the server hung up"));
+            }
+            left = &left[written..];
+        }
+        within(self.timeout, self.io.flush()).await
+    }
+
+    /// The replies to so many commands.
+    pub(super) async fn receive(&mut self, replies: usize) -> Result<Replies<'_>, StreamError> {
+        let Self { io, received, timeout } = self;
+        received.clear();
+        // The states that a start restores are far more than a step brings.
+        received.shrink_to(KEPT_BYTES);
+        let mut scanner = Scanner::new(replies);
+        loop {
+            if received.capacity() - received.len() < ROOM / 4 {
+                received.reserve(ROOM.max(received.len()));
+            }
+            // A limit for all of it would be too short for large entries on a slow line, each time anew.
+            if within(*timeout, io.read_buf(received)).await? == 0 {
+                return Err(unavailable("the server hung up"));
+            }
+            match scanner.scan(received)? {
+                Some(end) if end == received.len() => return Ok(Replies::new(&self.received)),
+                Some(_) => return Err(unavailable("more answers than questions")),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends commands and receives their replies.
+    pub(super) async fn ask(&mut self, commands: &Commands) -> Result<Replies<'_>, StreamError> {
+        self.send(commands).await?;
+        self.receive(commands.len()).await
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, StreamError> {
+    let done = timeout(limit, work).await.map_err(|_| unavailable(NO_ANSWER))?;
+    done.map_err(|error| unavailable(error.to_string()))
+}
+
+fn unavailable(what: impl Into<String>) -> StreamError {
+    StreamError::Unavailable(what.into())
+}
+
+/// The server answered with an error.
+pub(super) fn refused(error: &[u8]) -> StreamError {
+    let text = String::from_utf8_lossy(error);
+    let code = text.split(' ').next().unwrap_or_default();
+    StreamError::Unavailable(explain_code(code).map_or_else(|| text.to_string(), str::to_owned))
+}
+
+impl From<Unexpected> for StreamError {
+    fn from(error: Unexpected) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

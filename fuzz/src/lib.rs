@@ -1,0 +1,164 @@
+//! What must hold for whatever bytes come; each function here is a target of `cargo fuzz`.
+//!
+//! What reads the bytes of others is pure, so this depends neither on wasmtime nor on a server.
+
+// The one file of the Redis crate that reads bytes of others, without the server's client and TLS beside it.
+#[path = "../../crates/redis/src/resp.rs"]
+#[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
+mod resp;
+
+use std::{cell::RefCell, fs, path::Path};
+
+use resp::{Replies, Scanner};
+use tickhound_core::{
+    checkpoint::{self, Packer},
+    config::{self, InputConfig},
+    decode::{Decoder, RawTick},
+    event::{Entries, EntryId},
+    simulate::Layout,
+};
+use tickhound_recorded::{Files, Options, record::Record};
+
+const PRESETS: [&str; 10] =
+    ["kite", "upstox", "angel", "dhan", "alpaca", "polygon", "binance", "ib", "cryptofeed", "generic"];
+
+/// 2025-11-24 in India.
+const ARRIVAL_MS: u64 = 1_763_959_531_000;
+
+/// Between names and values; no byte of UTF-8.
+const SEPARATOR: u8 = 0xff;
+
+/// Rows read of one file.
+const ROWS_MAX: usize = 1000;
+
+/// An entry of any fields is ticks or an error, and a document says the same as JSON and as MessagePack.
+pub fn decode(bytes: &[u8]) {
+    thread_local! {
+        static DECODERS: RefCell<Vec<Decoder>> = RefCell::new(PRESETS.map(decoder).into());
+    }
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    DECODERS.with_borrow_mut(|decoders| {
+        let decoder = &mut decoders[usize::from(*choice) % PRESETS.len()];
+        let mut parts = bytes.split(|byte| *byte == SEPARATOR);
+        let mut fields = Vec::new();
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            fields.push((name, value));
+        }
+        if fields.is_empty() {
+            fields.push((b"data", bytes));
+        }
+        let first = ticks(decoder, &fields);
+        // The decoder keeps buffers, and nothing else.
+        assert_same(&first, &ticks(decoder, &fields), "again");
+        // A list of one message is walked another way.
+        if let [(name @ b"data", document), rest @ ..] = &fields[..]
+            && document.trim_ascii_start().first() == Some(&b'{')
+            && serde_json::from_slice::<serde::de::IgnoredAny>(document).is_ok()
+        {
+            let list = [b"[", *document, b"]"].concat();
+            let fields = [&[(*name, list.as_slice())], rest].concat();
+            assert_same(&first, &ticks(decoder, &fields), "in a list");
+        }
+        if let Ok(document) = serde_json::from_slice::<serde_json::Value>(fields[0].1)
+            && document.is_object()
+        {
+            let (Ok(text), Ok(packed)) = (serde_json::to_vec(&document), rmp_serde::to_vec_named(&document)) else {
+                return;
+            };
+            let (json, msgpack) = (ticks(decoder, &[(b"data", &text)]), ticks(decoder, &[(b"data", &packed)]));
+            assert_same(&json, &msgpack, "as MessagePack");
+        }
+    });
+}
+
+fn decoder(preset: &str) -> Decoder {
+    let mut input = InputConfig { preset: preset.into(), ..InputConfig::default() };
+    input.extra.insert("iv".into(), vec!["iv".into(), "greeks.iv".into(), "levels[1][0]".into()]);
+    Decoder::new(&input, Path::new(".")).expect("the presets are known")
+}
+
+fn ticks(decoder: &mut Decoder, fields: &[(&[u8], &[u8])]) -> Result<Vec<RawTick>, String> {
+    let mut entries = Entries::default();
+    entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
+    fields.iter().for_each(|(name, value)| entries.push_field(name, value));
+    let mut ticks = Vec::new();
+    let entry = entries.get(0).expect("it was just pushed");
+    let outcome = decoder.decode(entry, &mut |tick| ticks.push(tick.clone()));
+    for RawTick { price, columns, .. } in &ticks {
+        assert!(price.is_nan() || *price > 0.0 && price.is_finite(), "a price of {price}");
+        assert!(columns.iter().all(|value| !value.is_infinite()));
+    }
+    outcome.map(|_| ticks).map_err(|error| error.to_string())
+}
+
+fn assert_same(one: &Result<Vec<RawTick>, String>, other: &Result<Vec<RawTick>, String>, what: &str) {
+    // NaN is nothing's equal, but is written in one way.
+    match (one, other) {
+        (Ok(one), Ok(other)) => assert_eq!(format!("{one:?}"), format!("{other:?}"), "{what}"),
+        (Err(_), Err(_)) => {}
+        _ => panic!("{what}: {one:?} against {other:?}"),
+    }
+}
+
+/// Any text is a configuration or an error with its place; what is a configuration can be decoded by.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(loaded) = config::parse_text(Path::new("config/config.toml"), text) {
+        loaded.source.at(&["detectors", "breakout", "params", "window_s"]);
+        let _ = Decoder::new(&loaded.config.input, &loaded.root);
+    }
+}
+
+/// A file of any bytes is ticks or an error, however they are to be published.
+pub fn recorded(bytes: &[u8]) {
+    let file = std::env::temp_dir().join(format!("tickhound-fuzz-{}.csv", std::process::id()));
+    fs::write(&file, bytes).expect("there is room for a file");
+    for options in [
+        Options::default(),
+        Options { layout: Layout::Msgpack, table_layout: Layout::Flat, symbol: Some("A".into()), ..Options::default() },
+        Options { decoder: Some(decoder("generic")), needs_time: false, ..Options::default() },
+    ] {
+        let Ok(mut files) = Files::open(&[file.clone()], &options) else { continue };
+        let mut record = Record::default();
+        for _ in 0..ROWS_MAX {
+            if !files.next(&mut record).unwrap_or(false) {
+                break;
+            }
+            record.fields().for_each(drop);
+        }
+    }
+    let _ = fs::remove_file(file);
+}
+
+/// Any bytes are a state or an error; a state packs and unpacks to itself.
+pub fn checkpoint(bytes: &[u8]) {
+    let mut packer = Packer::new().expect("there is memory");
+    checkpoint::is_forgotten(bytes, 0);
+    let Ok(state) = packer.unpack(bytes) else { return };
+    let packed = packer.pack(1, &state).expect("what was unpacked can be packed");
+    assert_eq!(packer.unpack(&packed).expect("it was just packed"), state);
+}
+
+/// Bytes from a server are whole at the same place however they are cut, and then can be read, or are an error.
+pub fn resp(bytes: &[u8]) {
+    let Some(([count, cut], received)) = bytes.split_first_chunk() else { return };
+    let replies = 1 + usize::from(*count % 4);
+    let whole = Scanner::new(replies).scan(received);
+    let (mut scanner, mut end) = (Scanner::new(replies), 0);
+    let in_pieces = loop {
+        match scanner.scan(&received[..end]) {
+            Ok(None) if end < received.len() => end = received.len().min(end + 1 + usize::from(*cut)),
+            told => break told,
+        }
+    };
+    assert_eq!(in_pieces, whole);
+    let (mut entries, mut read) = (Entries::default(), Replies::new(received));
+    if read.entries(&mut entries).is_ok() {
+        entries.iter().flat_map(|entry| entry.fields()).for_each(drop);
+    }
+    if let Ok(Some(end)) = whole {
+        let mut read = Replies::new(&received[..end]);
+        (0..replies).for_each(|_| assert!(read.skip().is_ok(), "what is whole can be read"));
+        assert!(read.item().is_err(), "and there is no more of it");
+    }
+}

@@ -1,0 +1,462 @@
+//! A case: ticks, and the alerts that a detector must raise at them, in one file.
+//!
+//! ```toml
+//! about = "a fall of two percent is told"
+//! ticks = """
+//! symbol,time,price
+//! NIFTY,0.0,100.0
+//! NIFTY,1.0,98.0
+//! """
+//!
+//! [params]
+//! move_pct = 1.0
+//!
+//! [[alerts]]
+//! symbol = "NIFTY"
+//! time = 1.0
+//! direction = "down"
+//! ```
+//!
+//! Alerts are all that must be raised, in their order; of each, what the case writes is compared, numbers to 0.1 %.
+//! Beside that, every case shows that the alerts do not depend on batches or workers, and that the detector, stopped
+//! after any tick and started again with what it saved, goes on as if nothing had been.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+use tokio::sync::watch;
+use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table};
+
+use super::rows::Rows;
+use crate::authoring::replay::{Setup, Source, Summary, replay};
+use tickhound_core::{
+    config::{self, DetectorConfig, InputConfig, Loaded},
+    decode::Decoder,
+    event::{Alert, Entries, EntryId, column},
+};
+use tickhound_engine::plugin::{DetectorSpec, Generation, Plugin};
+use tickhound_recorded::pace::Pace;
+
+/// Where time begins unless the case says otherwise: when India's exchanges open.
+const START: &str = "2025-11-24T09:15:00+05:30";
+
+/// How far a number may be from what is expected: so far that people can write what they read in a table.
+const TOLERANCE: f64 = 1e-3;
+
+/// A restart takes a moment: in long cases not every tick has one.
+const RESTARTS_MAX: usize = 200;
+
+/// Batches and workers that must make no difference.
+const SHAPES: [(usize, usize); 3] = [(2000, 1), (1, 2), (7, 3)];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    #[serde(default)]
+    about: String,
+    #[serde(default = "default_start")]
+    start: String,
+    ticks: String,
+    #[serde(default)]
+    params: toml::Table,
+    #[serde(default)]
+    alerts: Vec<Expected>,
+}
+
+fn default_start() -> String {
+    START.to_owned()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    symbol: String,
+    /// Seconds from the start of the case.
+    time: f64,
+    direction: Option<String>,
+    confidence: Option<f64>,
+    price: Option<f64>,
+    #[serde(default)]
+    evidence: BTreeMap<String, f64>,
+}
+
+/// A case, read.
+pub(crate) struct Case {
+    pub(crate) file: PathBuf,
+    /// What it shows, in a sentence; may be empty.
+    pub(crate) about: String,
+    contents: Contents,
+    start_ns: i64,
+    input: InputConfig,
+    entries: Arc<Entries>,
+}
+
+/// What came of a case.
+pub(crate) struct Verdict {
+    /// What is not as it must be; empty: the case holds.
+    pub(crate) failures: Vec<String>,
+    /// What was raised.
+    pub(crate) alerts: Vec<Alert>,
+}
+
+/// The cases in files and folders.
+///
+/// # Errors
+/// When there is none, or one can't be read.
+pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Case>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let inside = fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
+        let mut inside: Vec<PathBuf> = inside.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        inside.retain(|file| file.extension().is_some_and(|ending| ending == "toml"));
+        ensure!(!inside.is_empty(), "there is no case in {}: a case is a .toml file", path.display());
+        inside.sort();
+        files.extend(inside);
+    }
+    files.iter().map(|file| Case::read(file).with_context(|| file.display().to_string())).collect()
+}
+
+impl Case {
+    fn read(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file).map_err(|error| anyhow!("can't be read: {error}"))?;
+        let contents: Contents = toml::from_str(&text)?;
+        let start: jiff::Timestamp =
+            contents.start.parse().context("start must be a time such as 2025-11-24T09:15:00+05:30")?;
+        let start_ns = i64::try_from(start.as_nanosecond()).context("start is too far from now")?;
+        for Expected { direction, .. } in &contents.alerts {
+            if let Some(wrong) = direction.as_deref().filter(|it| !["up", "down", "none"].contains(it)) {
+                bail!("direction is \"{wrong}\", expected \"up\", \"down\" or \"none\"");
+            }
+        }
+        let (entries, input) = entries(&contents.ticks, start_ns)?;
+        let (file, about) = (file.to_path_buf(), contents.about.clone());
+        Ok(Self { file, about, contents, start_ns, input, entries: Arc::new(entries) })
+    }
+
+    /// Shows the ticks to a plugin.
+    ///
+    /// # Errors
+    /// When the plugin can't be used with the case's parameters.
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, loaded: &Loaded) -> Result<Verdict> {
+        let mut failures = Vec::new();
+        let mut shown: Option<Vec<Alert>> = None;
+        for (batch, workers) in SHAPES {
+            let (alerts, summary) = self.replay(plugin, loaded, batch, workers).await?;
+            for (reason, count) in &summary.undecodable {
+                failures.push(format!("{count} of its lines are no ticks: {reason}"));
+            }
+            for (count, fault) in summary.faults.values() {
+                failures.push(format!("the detector failed {count} times: {fault}"));
+            }
+            match &shown {
+                None => {
+                    failures.extend(self.compare(&alerts));
+                    shown = Some(alerts);
+                }
+                Some(first) if *first != alerts => failures.push(format!(
+                    "it depends on the batches: {} alerts in batches of {batch}, {} in one of {}; the same ticks must give the same",
+                    alerts.len(),
+                    first.len(),
+                    SHAPES[0].0
+                )),
+                Some(_) => {}
+            }
+            if !failures.is_empty() {
+                break;
+            }
+        }
+        if failures.is_empty() {
+            let generation = self.generation(plugin, loaded, 1)?.1;
+            failures.extend(self.restarts(&generation.detectors[0])?);
+        }
+        Ok(Verdict { failures, alerts: shown.unwrap_or_default() })
+    }
+
+    /// The case's file with what was raised as what is expected.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(crate) fn write(&self, alerts: &[Alert]) -> Result<()> {
+        let text = fs::read_to_string(&self.file)?;
+        let mut document: DocumentMut = text.parse()?;
+        let mut tables = ArrayOfTables::new();
+        for alert in alerts {
+            let mut table = Table::new();
+            table.insert("symbol", toml_edit::value(alert.symbol.as_str()));
+            table.insert("time", toml_edit::value(self.seconds(alert)));
+            table.insert("direction", toml_edit::value(alert.direction.as_str()));
+            table.insert("confidence", toml_edit::value(rounded(alert.confidence)));
+            let mut evidence = InlineTable::new();
+            for (name, value) in &alert.evidence {
+                evidence.insert(name, rounded(*value).into());
+            }
+            table.insert("evidence", toml_edit::value(evidence));
+            tables.push(table);
+        }
+        document.remove("alerts");
+        if !tables.is_empty() {
+            document.insert("alerts", Item::ArrayOfTables(tables));
+        }
+        fs::write(&self.file, document.to_string()).with_context(|| format!("can't write {}", self.file.display()))
+    }
+
+    fn generation(&self, plugin: &Arc<Plugin>, loaded: &Loaded, workers: usize) -> Result<(Loaded, Generation)> {
+        // Errors in parameters are the case's.
+        let mut of_case = config::parse_text(&self.file, "")?;
+        of_case.config.input = self.input.clone();
+        of_case.config.plugins = loaded.config.plugins.clone();
+        of_case.config.engine.workers = workers;
+        let detector = DetectorConfig {
+            plugin: plugin.name.clone(),
+            enabled: true,
+            min_confidence: 0.0,
+            params: self.contents.params.clone(),
+            ..DetectorConfig::default()
+        };
+        of_case.config.detectors = [(plugin.name.clone(), detector)].into();
+        let decoder = Decoder::new(&self.input, &of_case.root)?;
+        let generation = Generation::build(&of_case, decoder.column_names(), None, |_, _| Ok(plugin.clone()))?;
+        Ok((of_case, generation))
+    }
+
+    async fn replay(
+        &self,
+        plugin: &Arc<Plugin>,
+        loaded: &Loaded,
+        batch: usize,
+        workers: usize,
+    ) -> Result<(Vec<Alert>, Summary)> {
+        let (of_case, generation) = self.generation(plugin, loaded, workers)?;
+        let kept = Arc::<std::sync::Mutex<Vec<Alert>>>::default();
+        let sink = {
+            let kept = kept.clone();
+            move |commit: &tickhound_core::stream::Commit| {
+                let alerts = commit.alerts.iter().map(|alert| Alert { lag_ms: 0, ..alert.clone() });
+                kept.lock().expect("nobody panics while holding it").extend(alerts);
+                Ok(())
+            }
+        };
+        let (config, root) = (&of_case.config, of_case.root.as_path());
+        let setup = Setup { config, root, generation, batch: Some(batch), pace: Pace::Max, tape: None };
+        let source = Source::given(self.entries.clone());
+        let summary = replay(source, setup, sink, Arc::default(), watch::Sender::new(false)).await?;
+        let alerts = std::mem::take(&mut *kept.lock().expect("nobody panics while holding it"));
+        Ok((alerts, summary))
+    }
+
+    fn compare(&self, alerts: &[Alert]) -> Vec<String> {
+        let mut failures = Vec::new();
+        let expected = &self.contents.alerts;
+        for index in 0..expected.len().max(alerts.len()) {
+            match (expected.get(index), alerts.get(index)) {
+                (Some(expected), Some(found)) => {
+                    let differences = self.differences(expected, found);
+                    if !differences.is_empty() {
+                        failures.push(format!("alert {}: {}", index + 1, differences.join(", ")));
+                    }
+                }
+                (Some(Expected { symbol, time, .. }), None) => {
+                    failures.push(format!("alert {}: expected of {symbol} at {time} s, there is none", index + 1));
+                }
+                (None, Some(found)) => {
+                    failures.push(format!("alert {}: not expected: {}", index + 1, self.described(found)));
+                }
+                (None, None) => {}
+            }
+        }
+        failures
+    }
+
+    fn differences(&self, expected: &Expected, found: &Alert) -> Vec<String> {
+        let mut differences = Vec::new();
+        if expected.symbol != found.symbol {
+            differences.push(format!("symbol is {}, expected {}", found.symbol, expected.symbol));
+        }
+        if let Some(direction) = expected.direction.as_deref().filter(|it| *it != found.direction.as_str()) {
+            differences.push(format!("direction is {}, expected {direction}", found.direction.as_str()));
+        }
+        let mut number = |name: &str, found: f64, expected: f64, tolerance: f64| {
+            if (found - expected).abs() > tolerance {
+                differences.push(format!("{name} is {}, expected {expected}", rounded(found)));
+            }
+        };
+        // A tick's time is not measured, it is given.
+        number("time", self.seconds(found), expected.time, 1e-6);
+        let near = |value: f64| TOLERANCE * value.abs();
+        if let Some(confidence) = expected.confidence {
+            number("confidence", found.confidence, confidence, TOLERANCE);
+        }
+        if let Some(price) = expected.price {
+            number("price", found.price, price, near(price));
+        }
+        for (name, value) in &expected.evidence {
+            match found.evidence.iter().find(|(found, _)| found == name) {
+                Some((_, found)) => number(name, *found, *value, near(*value)),
+                None => number(name, f64::INFINITY, *value, 0.0),
+            }
+        }
+        differences
+    }
+
+    fn described(&self, alert: &Alert) -> String {
+        let mut text = format!(
+            "{} at {} s, {}, confidence {}",
+            alert.symbol,
+            self.seconds(alert),
+            alert.direction.as_str(),
+            rounded(alert.confidence)
+        );
+        for (name, value) in &alert.evidence {
+            let _ = write!(text, ", {name} {}", rounded(*value));
+        }
+        text
+    }
+
+    /// Seconds from the start of the case.
+    fn seconds(&self, alert: &Alert) -> f64 {
+        (alert.time as i64 - self.start_ns) as f64 / 1e9
+    }
+
+    /// Stops and starts the detector again in between ticks; what is not the same then.
+    fn restarts(&self, spec: &DetectorSpec) -> Result<Option<String>> {
+        let failed = |fault| anyhow!("it failed when it was started again: {fault}");
+        let rows = Rows::of(&self.entries, &self.input)?;
+        let ids = rows.ids();
+        let whole = rows.start(spec).and_then(|mut instance| {
+            let found = instance.detect(&rows.batch)?;
+            Ok((found, instance.save(&ids)?))
+        });
+        let (whole, state) = whole.map_err(failed)?;
+        let size = rows.batch.len().div_ceil(RESTARTS_MAX);
+        let mut saved: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut found = Vec::new();
+        for (number, chunk) in rows.chunks(size).iter().enumerate() {
+            let mut instance = rows.start(spec).map_err(failed)?;
+            let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
+            let restored = instance.restore(spec.plugin.manifest.state_version, &states).map_err(failed)?;
+            if let Err(refusal) = restored {
+                return Ok(Some(format!("it does not take back the state that it has saved: {refusal}")));
+            }
+            let before = number * size;
+            found.extend(instance.detect(chunk).map_err(failed)?.into_iter().map(|mut one| {
+                one.row += before as u32;
+                one
+            }));
+            saved = instance.save(&ids).map_err(failed)?;
+        }
+        let same = found.len() == whole.len()
+            && found.iter().zip(&whole).all(|(one, other)| {
+                (one.row, one.symbol, one.direction) == (other.row, other.symbol, other.direction)
+                    && one.confidence == other.confidence
+                    && one.evidence == other.evidence
+            });
+        Ok(match (same, saved == state) {
+            (true, true) => None,
+            (true, false) => {
+                Some("its saved state is another one after a restart: what it saves is not all it knows".to_owned())
+            }
+            (false, _) => Some(format!(
+                "a restart makes a difference: {} detections with restarts in between, {} without; what it saves is not all it knows",
+                found.len(),
+                whole.len()
+            )),
+        })
+    }
+}
+
+/// Ticks as a producer would publish them. Columns beside the standard ones are extra ones.
+fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv.trim_start().as_bytes());
+    let header = reader.headers()?.clone();
+    let column = |wanted: &str| header.iter().position(|name| name == wanted);
+    let (symbol, time) = (column("symbol"), column("time"));
+    let (Some(symbol), Some(time), Some(_)) = (symbol, time, column("price")) else {
+        bail!("the first line of ticks names the columns: symbol, time, price, and others where they are needed");
+    };
+    let mut input = InputConfig::default();
+    for name in header.iter().filter(|name| !["symbol", "time", "price"].contains(name)) {
+        ensure!(name != "flags", "flags are not given: the host finds them out");
+        if !column::NAMES.contains(&name) {
+            input.extra.insert(name.to_owned(), vec![name.to_owned()]);
+        }
+    }
+    let (mut entries, mut last) = (Entries::default(), EntryId::ZERO);
+    for (number, row) in reader.records().enumerate() {
+        let row = row?;
+        let cell = row.get(time).unwrap_or_default();
+        let seconds: f64 = cell.parse().ok().filter(|seconds: &f64| seconds.is_finite()).with_context(|| {
+            format!("tick {}: time is \"{cell}\", expected seconds from the start of the case", number + 1)
+        })?;
+        let nanos = start_ns + (seconds * 1e9).round() as i64;
+        let millis = u64::try_from(nanos / 1_000_000).context("a tick is before 1970")?;
+        last = match millis > last.millis {
+            true => EntryId { millis, seq: 0 },
+            false => EntryId { millis: last.millis, seq: last.seq + 1 },
+        };
+        entries.push_entry(last);
+        for (position, value) in row.iter().enumerate().filter(|(_, value)| !value.is_empty()) {
+            match position {
+                _ if position == time => entries.push_field(b"timestamp_ns", nanos.to_string().as_bytes()),
+                _ if position == symbol => entries.push_field(b"symbol", value.as_bytes()),
+                _ => entries.push_field(header[position].as_bytes(), value.as_bytes()),
+            }
+        }
+    }
+    ensure!(!entries.is_empty(), "there is not one tick");
+    Ok((entries, input))
+}
+
+/// To six digits: what a person can check.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10f64.powi(5 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_become_entries_with_times_and_extra_columns() {
+        let (entries, input) =
+            entries("\nsymbol,time,price,bid,iv\nA,0,100,,0.2\nB,0.0005,5,4.9,\nA,1,101,,\n", 1_000_000_000_000)
+                .unwrap();
+        let ids: Vec<String> = entries.iter().map(|entry| entry.id.to_string()).collect();
+        assert_eq!(ids, ["1000000-0", "1000000-1", "1001000-0"]);
+        assert_eq!(entries.get(1).unwrap().field(b"timestamp_ns"), Some(&b"1000000500000"[..]));
+        assert_eq!(entries.get(1).unwrap().field(b"iv"), None);
+        assert_eq!(input.extra.keys().collect::<Vec<_>>(), ["iv"]);
+    }
+
+    #[test]
+    fn what_is_no_case_is_refused_with_a_sentence() {
+        for (text, told) in [
+            ("symbol,price\nA,1", "the first line of ticks names the columns"),
+            ("symbol,time,price\nA,09:15,1", "tick 1: time is \"09:15\", expected seconds"),
+            ("symbol,time,price", "there is not one tick"),
+            ("symbol,time,price,flags\nA,0,1,0", "flags are not given"),
+        ] {
+            let error = format!("{:#}", entries(text, 0).err().unwrap());
+            assert!(error.starts_with(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_six_digits() {
+        assert_eq!([0.0, 1.0, -123_456.789, 0.001_234_567_8].map(rounded), [0.0, 1.0, -123_457.0, 0.001_234_57]);
+    }
+}

@@ -1,0 +1,51 @@
+//! Entries as a detector sees them: decoded, normalised, with clock rows.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use tickhound_core::{
+    config::InputConfig,
+    decode::Decoder,
+    event::{Batch, Clock, Entries},
+    normalize::Normalizer,
+};
+use tickhound_engine::{
+    ingest::Ingest,
+    plugin::{DetectorSpec, Fault, Instance},
+};
+
+/// All rows, and the symbols in them.
+pub(super) struct Rows {
+    symbols: Vec<(u32, Arc<str>)>,
+    pub(super) batch: Batch,
+}
+
+impl Rows {
+    pub(super) fn of(entries: &Entries, input: &InputConfig) -> Result<Self> {
+        let mut ingest = Ingest::new(Decoder::new(input, Path::new("."))?, 1, Clock::default());
+        let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("there is not one tick")?;
+        let mut batch = job.batch;
+        Normalizer::new(input)?.apply(&mut batch);
+        Ok(Self { symbols: job.symbols, batch })
+    }
+
+    /// The rows in pieces of this many.
+    pub(super) fn chunks(&self, size: usize) -> Vec<Batch> {
+        let rows = self.batch.len();
+        (0..rows).step_by(size).map(|from| self.batch.rows(from..rows.min(from + size))).collect()
+    }
+
+    /// Numbers of all symbols.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.symbols.iter().map(|(id, _)| *id).collect()
+    }
+
+    /// A fresh instance that knows the symbols.
+    pub(super) fn start(&self, spec: &DetectorSpec) -> Result<Instance, Fault> {
+        let mut instance = spec.start()?;
+        let symbols: Vec<(u32, &str)> = self.symbols.iter().map(|(id, name)| (*id, &**name)).collect();
+        instance.introduce(&symbols)?;
+        Ok(instance)
+    }
+}

@@ -1,0 +1,184 @@
+//! A detector's project to begin with: the examples of this repository under another name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use toml_edit::{DocumentMut, Item, Value};
+
+use super::project;
+
+/// A path in the project, and what the file holds.
+type File = (&'static str, &'static str);
+
+/// What a template's detector is called; every such word becomes the new name.
+const NAME: &str = "jump";
+
+/// Languages, and the files of each.
+pub(crate) const LANGUAGES: [(&str, &[File]); 4] = [("rust", RUST), ("c", C), ("js", JS), ("python", PYTHON)];
+
+macro_rules! files {
+    ($folder:literal: $($path:literal),+ $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../examples/detectors/", $folder, "/", $path)))),+]
+    };
+}
+
+const RUST: &[File] = files!["rust":
+    ".gitignore", "Cargo.toml", "README.md", "src/lib.rs",
+    "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const C: &[File] = files!["c":
+    ".gitignore", "README.md", "detector.toml", "plugin.c", "bindings/detector.c", "bindings/detector.h",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const JS: &[File] = files!["js":
+    ".gitignore", "README.md", "detector.toml", "package.json", "plugin.js",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+const PYTHON: &[File] = files!["python":
+    ".gitignore", "README.md", "detector.toml", "app.py",
+    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+];
+
+macro_rules! sdk {
+    ($($path:literal),+ $(,)?) => { &[$(($path, include_str!(concat!("../../../detectors-sdk/", $path)))),+] };
+}
+
+/// The SDK comes along, so that a project needs no copy of Tickhound.
+const SDK: &[File] = sdk![
+    "README.md",
+    "src/bars.rs",
+    "src/detector.rs",
+    "src/guest.rs",
+    "src/harness.rs",
+    "src/indicators.rs",
+    "src/instance.rs",
+    "src/lib.rs",
+    "src/manifest.rs",
+    "src/manifest/check.rs",
+    "src/panic.rs",
+    "src/params.rs",
+    "src/rank.rs",
+    "src/window.rs",
+    "wit/detector.wit",
+];
+
+const SDK_MANIFEST: &str = include_str!("../../../detectors-sdk/Cargo.toml");
+const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
+
+/// Where the SDK lies in a project.
+const SDK_DIR: &str = "tickhound-sdk";
+
+/// Makes the folder `parent/name` with a project in it.
+///
+/// # Errors
+/// When the name is none, or the folder is there already.
+pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBuf> {
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    ensure!(is_name, "\"{name}\" is no detector's name: lower-case letters, digits and -, such as `opening-drive`");
+    let dir = parent.join(name);
+    ensure!(!dir.exists(), "{} is there already", dir.display());
+    let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language).context("no such language")?;
+    for (path, text) in *files {
+        let text = renamed(text, name);
+        // The repository's own SDK is elsewhere.
+        let text = text.replace("../../../detectors-sdk", SDK_DIR);
+        write(&dir.join(path), &text)?;
+    }
+    if language == "rust" {
+        write(&dir.join(SDK_DIR).join("Cargo.toml"), &standalone()?)?;
+        SDK.iter().try_for_each(|(path, text)| write(&dir.join(SDK_DIR).join(path), text))?;
+    }
+    Ok(dir)
+}
+
+/// What installs the tools that a project in this language needs, if it says so.
+pub(crate) fn tools(language: &str) -> Option<String> {
+    let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language)?;
+    let (_, recipe) = files.iter().find(|(path, _)| *path == project::RECIPE)?;
+    project::Recipe::parse(recipe).ok().map(|recipe| recipe.tools).filter(|tools| !tools.is_empty())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let explain = || format!("can't write {}", file.display());
+    fs::create_dir_all(file.parent().with_context(explain)?).with_context(explain)?;
+    fs::write(file, text).with_context(explain)
+}
+
+/// The text with the template's name replaced, as a name and as a type.
+fn renamed(text: &str, name: &str) -> String {
+    let camel = |name: &str| -> String {
+        let words = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+        words.collect()
+    };
+    text.replace(NAME, name).replace(&camel(NAME), &camel(name))
+}
+
+/// The SDK's manifest without what it takes from our workspace.
+fn standalone() -> Result<String> {
+    let mut sdk: DocumentMut = SDK_MANIFEST.parse()?;
+    let workspace: DocumentMut = WORKSPACE_MANIFEST.parse()?;
+    let of = |section: &str| workspace["workspace"][section].as_table_like();
+    let (package, dependencies) = of("package").zip(of("dependencies")).context("the workspace names neither")?;
+    for unused in ["lints", "target", "example"] {
+        sdk.remove(unused);
+    }
+    for (section, values) in [("package", package), ("dependencies", dependencies)] {
+        for (key, item) in sdk[section].as_table_like_mut().context("a section is a table")?.iter_mut() {
+            if item.get("workspace").is_some() {
+                let value = values.get(key.get()).and_then(Item::as_value);
+                *item = Item::Value(value.cloned().context("the workspace names every key")?);
+                if let Some(decor) = item.as_value_mut().map(Value::decor_mut) {
+                    decor.clear();
+                }
+            }
+        }
+    }
+    Ok(sdk.to_string().replace(".workspace =", " ="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdk_comes_whole_and_stands_on_its_own() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors-sdk");
+        for folder in ["src", "src/manifest", "wit"] {
+            for entry in fs::read_dir(root.join(folder)).unwrap() {
+                let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
+                let is_there = root.join(&path).is_dir() || SDK.iter().any(|(known, _)| *known == path);
+                assert!(is_there, "{path} is missing in SDK");
+            }
+        }
+        let manifest: toml::Table = toml::from_str(&standalone().unwrap()).unwrap();
+        assert!(!toml::to_string(&manifest).unwrap().contains("workspace"), "{manifest:?}");
+        assert_eq!(manifest["package"]["edition"].as_str(), Some("2024"));
+        assert!(manifest["dependencies"]["wit-bindgen"]["features"].is_array());
+    }
+
+    #[test]
+    fn templates_know_their_name_alone() {
+        assert_eq!(
+            renamed("jump Jump `jump.wasm`", "opening-drive"),
+            "opening-drive OpeningDrive `opening-drive.wasm`"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        for (language, _) in LANGUAGES {
+            let made = create(&format!("my-{language}"), language, dir.path()).unwrap();
+            assert!(made.join("cases").is_dir() && made.join("README.md").exists(), "{language}");
+        }
+        for wrong in ["", "Jump", "1st", "a b", "../x", "x-"] {
+            assert!(create(wrong, "rust", dir.path()).is_err(), "{wrong}");
+        }
+        assert!(create("my-rust", "rust", dir.path()).unwrap_err().to_string().ends_with("is there already"));
+    }
+}
