@@ -52,7 +52,7 @@ enum Stop {
 
 /// What a file has when its follower ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finished {
+pub(crate) enum Finished {
     /// Everything that was committed, or no file is configured.
     Complete,
     /// Another process writes the file.
@@ -71,7 +71,7 @@ struct Ended {
 
 /// The JSON lines file of a host.
 #[derive(Clone)]
-pub struct JsonLines {
+pub(crate) struct JsonLines {
     redis: Arc<StreamConfig>,
     /// Key of the stream of alerts.
     stream: Arc<str>,
@@ -89,7 +89,7 @@ impl JsonLines {
     ///
     /// # Errors
     /// The file can't be written, or the system gives no thread.
-    pub fn start(redis: &StreamConfig, alerts: &AlertsConfig) -> Result<Self> {
+    pub(crate) fn start(redis: &StreamConfig, alerts: &AlertsConfig) -> Result<Self> {
         let lines =
             Self { redis: Arc::new(redis.clone()), stream: alerts.stream.as_str().into(), running: Arc::default() };
         if let Some(ready) = lines.change(&alerts.jsonl)? {
@@ -99,7 +99,7 @@ impl JsonLines {
     }
 
     /// Takes up changes of the configuration, for ever.
-    pub async fn follow(self, mut reloads: watch::Receiver<Reload>) {
+    pub(crate) async fn follow(self, mut reloads: watch::Receiver<Reload>) {
         while reloads.changed().await.is_ok() {
             let path = reloads.borrow_and_update().generation.alerts.jsonl.clone();
             if let Err(error) = self.change(&path) {
@@ -150,7 +150,7 @@ impl JsonLines {
     }
 
     /// Waits until everything that was committed is in the file, for a bounded time; says so if it is not.
-    pub fn finish(&self) -> Finished {
+    pub(crate) fn finish(&self) -> Finished {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { path, stop, ended }) = running else { return Finished::Complete };
         stop.send_replace(Stop::Finish);

@@ -29,7 +29,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub use self::secret::{Finding, check};
+pub(crate) use self::secret::{Finding, check};
 use self::{
     message::{Look, Message},
     secret::Secrets,
@@ -63,11 +63,11 @@ enum Stop {
 
 /// How each sink stands, for whoever reports; filled by the sinks after each message.
 #[derive(Debug, Default)]
-pub struct Stats(Mutex<BTreeMap<String, State>>);
+pub(crate) struct Stats(Mutex<BTreeMap<String, State>>);
 
 impl Stats {
     /// State of each sink at work, by name. Its totals only ever rise, over restarts too.
-    pub fn states(&self) -> BTreeMap<String, State> {
+    pub(crate) fn states(&self) -> BTreeMap<String, State> {
         lock(&self.0).clone()
     }
 
@@ -78,7 +78,7 @@ impl Stats {
 
 /// All sinks of a host.
 #[derive(Clone)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     redis: Arc<StreamConfig>,
     /// Keys of the streams of alerts: of live detectors, and of shadows.
     streams: Arc<[String; 2]>,
@@ -99,7 +99,7 @@ impl Notifier {
     ///
     /// # Errors
     /// When one can't be used as it is configured, or the system gives no thread.
-    pub fn start(loaded: &Loaded) -> Result<Self> {
+    pub(crate) fn start(loaded: &Loaded) -> Result<Self> {
         for Finding { name, what, warnings } in check(loaded)? {
             info!(sink = %name, "alerts are told to {what}");
             warnings.iter().for_each(|warning| warn!(sink = %name, "{warning}"));
@@ -118,12 +118,12 @@ impl Notifier {
     }
 
     /// What is known of each sink.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub(crate) fn stats(&self) -> Arc<Stats> {
         self.stats.clone()
     }
 
     /// Takes up changes of the configuration, for ever.
-    pub async fn follow(self, mut reloads: watch::Receiver<Reload>) {
+    pub(crate) async fn follow(self, mut reloads: watch::Receiver<Reload>) {
         while reloads.changed().await.is_ok() {
             let sinks = reloads.borrow_and_update().generation.notify.clone();
             if let Err(error) = self.apply(&sinks) {
@@ -182,7 +182,7 @@ impl Notifier {
 
     /// Lets each sink tell what is there, and waits for it as long as a request may take. `owned`: the
     /// partition was ours until now.
-    pub fn finish(&self, owned: bool) {
+    pub(crate) fn finish(&self, owned: bool) {
         let running = std::mem::take(&mut *lock(&self.running));
         let longest =
             running.iter().filter_map(|running| running.config.as_ref()).map(|config| config.timeout_ms).max();
@@ -216,7 +216,7 @@ impl Notifier {
 ///
 /// # Errors
 /// Why it did not arrive.
-pub fn send_test(loaded: &Loaded, config: &NotifyConfig) -> Result<String> {
+pub(crate) fn send_test(loaded: &Loaded, config: &NotifyConfig) -> Result<String> {
     let agent = webhook::agent(config)?;
     let secrets = Secrets::of(config)?;
     let stream = loaded.config.alerts.stream.clone();
@@ -237,7 +237,7 @@ pub fn send_test(loaded: &Loaded, config: &NotifyConfig) -> Result<String> {
 ///
 /// # Errors
 /// A sentence on why the server can't be asked.
-pub fn states(loaded: &Loaded) -> Result<Vec<(String, State, u64)>> {
+pub(crate) fn states(loaded: &Loaded) -> Result<Vec<(String, State, u64)>> {
     let mut position = Position::new(&loaded.config.stream, "")?;
     let address = loaded.config.stream.address();
     let mut ask = || -> Result<_> {

@@ -6,7 +6,7 @@ mod log_queue;
 mod notify;
 mod pid_file;
 
-pub use self::{
+pub(crate) use self::{
     log_file::LogFile,
     log_queue::{LogQueue, LogTarget},
     notify::{FAILED, Supervisor},

@@ -27,7 +27,7 @@ pub(super) struct Secrets {
 }
 
 /// What was found of a sink, for people.
-pub struct Finding {
+pub(crate) struct Finding {
     /// The sink.
     pub name: String,
     /// In a line: kind, address, where the secrets are.
@@ -73,7 +73,7 @@ impl Secrets {
 ///
 /// # Errors
 /// The first thing that is wrong, with its place in the configuration.
-pub fn check(loaded: &Loaded) -> Result<Vec<Finding>> {
+pub(crate) fn check(loaded: &Loaded) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (index, sink) in loaded.config.notify.iter().enumerate().filter(|(_, sink)| sink.enabled) {
         let at = |key| loaded.source.at(&["notify", &index.to_string(), key]);

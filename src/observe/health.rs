@@ -26,7 +26,7 @@ const HELD_AFTER_MS: u64 = 60_000;
 /// How a partition is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// All work is done, or is being done in time.
     Healthy,
     /// Work goes on, but somebody should look.
@@ -39,7 +39,7 @@ pub enum Verdict {
 
 /// The verdict with its reason, and what it was judged by.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// In a word.
     pub verdict: Verdict,
     /// In a sentence.
@@ -60,7 +60,7 @@ pub struct Report {
 
 /// Entries over the life of the group, by the names that worker counters have in the log.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Work {
+pub(crate) struct Work {
     /// Read, and given to workers.
     pub submitted: u64,
     /// Worked and committed.
@@ -71,7 +71,7 @@ pub struct Work {
 
 /// A consumer of the group.
 #[derive(Debug, Serialize)]
-pub struct ConsumerReport {
+pub(crate) struct ConsumerReport {
     /// Its name.
     pub name: String,
     /// Entries delivered to it and not acknowledged.
@@ -84,7 +84,7 @@ pub struct ConsumerReport {
 
 impl Report {
     /// Asks the server.
-    pub async fn ask(config: &Config) -> Self {
+    pub(crate) async fn ask(config: &Config) -> Self {
         Watch::new(config).look().await.0
     }
 
@@ -116,7 +116,7 @@ impl Report {
 
 /// How fast it went between two looks.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Time between the two.
     pub seconds: f64,
     /// Entries worked and committed.
@@ -128,7 +128,7 @@ pub struct Pace {
 }
 
 /// Looks again and again: over one connection for as long as it holds, and with the pace in between.
-pub struct Watch {
+pub(crate) struct Watch {
     config: Config,
     surveyor: Option<Surveyor>,
     /// When the last look that found something was, and what had been worked, added and raised by then.
@@ -137,12 +137,12 @@ pub struct Watch {
 
 impl Watch {
     /// Prepares, without connecting.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self { config: config.clone(), surveyor: None, before: None }
     }
 
     /// Looks now; the pace is known from the second look on.
-    pub async fn look(&mut self) -> (Report, Option<Pace>) {
+    pub(crate) async fn look(&mut self) -> (Report, Option<Pace>) {
         let surveyor = match &mut self.surveyor {
             Some(surveyor) => surveyor,
             none => match Surveyor::new(&self.config.stream, &self.config.alerts) {
@@ -268,7 +268,7 @@ fn judge_detectors(receipt: &Receipt) -> Option<String> {
 }
 
 /// A span of time as people read it.
-pub fn seconds(ms: u64) -> String {
+pub(crate) fn seconds(ms: u64) -> String {
     format!("{:.1}s", ms as f64 / 1000.0)
 }
 

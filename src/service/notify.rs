@@ -24,11 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How the status of a process begins that ends because it can't go on.
-pub const FAILED: &str = "failed: ";
+pub(crate) const FAILED: &str = "failed: ";
 
 /// Who is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supervisor {
+pub(crate) enum Supervisor {
     /// Nobody.
     Nobody,
     /// systemd, or what speaks like it.
@@ -40,7 +40,7 @@ pub enum Supervisor {
 
 impl Supervisor {
     /// Of this process.
-    pub fn of(in_background: bool) -> Self {
+    pub(crate) fn of(in_background: bool) -> Self {
         match env::var_os("NOTIFY_SOCKET") {
             _ if in_background => {
                 // A starter that is stopped must not hold up whoever tells it something.
@@ -54,12 +54,12 @@ impl Supervisor {
     }
 
     /// Says that the process is about to end in order.
-    pub fn tell_stopping(self) {
+    pub(crate) fn tell_stopping(self) {
         self.tell(&[NotifyState::Stopping]);
     }
 
     /// Says why the process is about to end.
-    pub fn tell_failure(self, error: &anyhow::Error) {
+    pub(crate) fn tell_failure(self, error: &anyhow::Error) {
         self.tell(&[NotifyState::Status(&format!("{FAILED}{error:#}").replace('\n', " "))]);
     }
 
@@ -82,7 +82,7 @@ impl Supervisor {
     }
 
     /// Tells what happens, until the task is aborted or nobody wants to know.
-    pub async fn attend(self, stats: Arc<Stats>, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn attend(self, stats: Arc<Stats>, mut stop: watch::Receiver<bool>) {
         let watchdog = sd_notify::watchdog_enabled().filter(|_| self == Self::Systemd);
         let every = watchdog.map_or(LOOK_EVERY, |limit| (limit / 4).clamp(Duration::from_millis(10), LOOK_EVERY));
         let mut timer = tokio::time::interval(every);

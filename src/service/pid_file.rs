@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// The process.
     pub owner: Owner,
     /// The options that it was started with, to start it again.
@@ -35,7 +35,7 @@ pub struct Record {
 
 /// What was found in a pid file's place.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// Nothing, or nothing any more: what a process that is gone had left is removed, and given if it could be read.
     Nobody(Option<Left>),
     /// A process that lives.
@@ -44,14 +44,14 @@ pub enum Found {
 
 /// A file that was left behind.
 #[derive(Debug)]
-pub struct Left {
+pub(crate) struct Left {
     /// What it said, if that could be read.
     pub record: Option<Record>,
 }
 
 /// Held by the process that the file names; removed when it ends in order.
 #[derive(Debug)]
-pub struct PidFile {
+pub(crate) struct PidFile {
     path: PathBuf,
     _locked: File,
 }
@@ -61,7 +61,7 @@ impl PidFile {
     ///
     /// # Errors
     /// Another process holds it, or it can't be written.
-    pub async fn hold(path: &Path, options: &[String]) -> Result<Self> {
+    pub(crate) async fn hold(path: &Path, options: &[String]) -> Result<Self> {
         let explain = || format!("service.pid_file: can't write {}", path.display());
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(explain)?;
@@ -92,7 +92,7 @@ impl PidFile {
     ///
     /// # Errors
     /// It can't be read, or says nothing that can be understood though somebody holds it.
-    pub async fn look(path: &Path) -> Result<Found> {
+    pub(crate) async fn look(path: &Path) -> Result<Found> {
         let since = Instant::now();
         loop {
             let mut file = match File::open(path) {
