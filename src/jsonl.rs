@@ -31,8 +31,8 @@ use self::{
 };
 use crate::{
     config::{AlertsConfig, StreamConfig},
-    event::EntryId,
     plugin::Reload,
+    stream::redis::ReadTo,
 };
 
 /// A start waits so long until it is known where a new file begins, so that it misses no alert.
@@ -65,8 +65,8 @@ pub enum Finished {
 #[derive(Debug)]
 struct Ended {
     finished: Finished,
-    /// The last alert that is in the file, by its id in the stream; `None` if that is not known.
-    through: Option<EntryId>,
+    /// How far the file has the stream; `None` if that is not known.
+    through: Option<ReadTo>,
 }
 
 /// The JSON lines file of a host.

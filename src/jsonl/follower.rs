@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::StreamConfig,
     event::EntryId,
-    stream::redis::{AlertsReader, Kept},
+    stream::redis::{AlertsReader, Kept, ReadTo},
 };
 
 /// How often it is looked whether the process that writes the file has ended.
@@ -40,8 +40,8 @@ const SLOW_WRITE: Duration = Duration::from_secs(2);
 pub(super) enum Begin {
     /// With what is published from now on.
     Now,
-    /// Behind this alert, by its id in the stream: a file before it has that one.
-    After(EntryId),
+    /// Where the file before it ends.
+    After(ReadTo),
 }
 
 pub(super) struct Follower {
@@ -53,7 +53,7 @@ pub(super) struct Follower {
     stop: watch::Receiver<Stop>,
     /// Dropped once it is known where the file begins, or that another process writes it.
     ready: Option<mpsc::Sender<()>>,
-    through: Option<EntryId>,
+    through: Option<ReadTo>,
     start: Start,
     /// What the file does.
     writing: Attempts,
@@ -146,6 +146,7 @@ impl Follower {
             match turned {
                 Ok(()) => {
                     self.asking = Attempts::default();
+                    self.ready = None;
                     placed = true;
                 }
                 Err(Interrupted::Ended(finished)) => return finished,
@@ -209,34 +210,27 @@ impl Follower {
     /// Finds out where to go on.
     async fn find_place(&mut self, since_ms: u64, begin: Begin) -> Result<(), Interrupted> {
         let known = &self.known;
-        let place = if known.is_empty() {
-            None
-        } else {
-            Some(self.reader.newest(1, |alert| known.contains(alert.field("id"))).await?)
-        };
-        match place.as_deref() {
+        match begin {
+            _ if !known.is_empty() => {
+                let found = self.reader.go_on_after_newest(|alert| known.contains(alert.field("id"))).await?;
+                let place = if found { Place::Known } else { Place::Lost };
+                self.start = Start::CatchingUp { added: 0, place };
+                if place == Place::Lost {
+                    self.reader.go_on_from_start();
+                    return Ok(());
+                }
+            }
+            Begin::After(read_to) => self.reader.go_on_at(read_to),
             // An empty file: by its time, so that nothing is left out after a kill before the first line; but where
             // clocks differ not behind what there is.
-            None => {
+            Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
-                let after = match begin {
-                    Begin::Now => since.min(self.reader.end().await?),
-                    Begin::After(id) => id,
-                };
-                self.reader.go_on_after(after);
-                self.through = Some(after);
-            }
-            Some([last, ..]) => {
-                self.reader.go_on_after(last.at);
-                self.through = Some(last.at);
-                self.start = Start::CatchingUp { added: 0, place: Place::Known };
-            }
-            Some([]) => {
-                self.reader.go_on_from_start();
-                self.start = Start::CatchingUp { added: 0, place: Place::Lost };
+                if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {
+                    self.reader.go_on_after(since.min(self.reader.end().await?));
+                }
             }
         }
-        self.ready = None;
+        self.through = Some(self.reader.read_to());
         Ok(())
     }
 
@@ -246,7 +240,7 @@ impl Follower {
         let news = self.reader.read().await?;
         self.tell_missed(news.missed);
         self.write(&news.alerts).await.map_err(Interrupted::Ended)?;
-        self.through = Some(self.reader.last());
+        self.through = Some(self.reader.read_to());
         if !news.at_end {
             return Ok(());
         }

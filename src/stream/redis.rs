@@ -60,7 +60,7 @@ pub use self::{
     dead::{DeadLetters, Letter, Moved},
     history::RedisHistory,
     keys::Keys,
-    reported::{AlertsReader, Kept, News, Reported, alerts_of},
+    reported::{AlertsReader, Kept, News, ReadTo, Reported, alerts_of},
     survey::{SavedState, Survey, Surveyor, survey},
 };
 use super::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError};
