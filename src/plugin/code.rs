@@ -2,11 +2,11 @@
 //!
 //! Wasmtime runs what lies in its cache as it is, and a flipped bit there is another program, or the end of the process.
 //! So its cache is a folder that this process alone uses, the exchange, which is empty but for the time of one
-//! compilation. What holds: whatever wasmtime finds there was checked a moment before. The exchange is made by this very
-//! process, and nobody else may write to it or put another in its place; where it can't be made so, because another user
-//! has made something of its name, wasmtime does not look there. The folder that lasts is this user's, and several hosts
-//! may share it: a file is written beside its place and renamed, and what is not whole, of another form, damaged, or
-//! written by somebody else is compiled again.
+//! compilation. What holds: whatever wasmtime finds there was checked a moment before. The exchange lies in a folder of
+//! this user that no other user may write to, and is made by this very process. Where that is not possible, because
+//! another user has made something of its name, wasmtime does not look there. The folder that lasts is this user's too,
+//! and several hosts may share it: a file is written beside its place and renamed, and what is not whole, of another form,
+//! damaged, or written by somebody else is compiled again.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
@@ -36,6 +36,11 @@ const EXCHANGE: &str = "tickhound-exchange-";
 /// Where exchanges are, if it is safe: in memory. On a disk it took ten times as long to make and remove a few small files
 /// as wasmtime takes to load them: 185 ms instead of 17 to 36 for twenty compiled plugins.
 const IN_MEMORY: &str = "/dev/shm";
+
+/// The start of the name of a user's folder for exchanges there; the user's number follows. It stays when an exchange is
+/// removed: wasmtime's own thread tidies up there after a compilation, follows links, and deletes what it does not know.
+/// If all users could write there, one of them could lead it to this user's files.
+const OF_USER: &str = "tickhound-";
 
 /// The mode bit of a folder in which nobody may remove or rename what belongs to others.
 const STICKY: u32 = 0o1000;
@@ -88,6 +93,8 @@ impl CodeCache {
             fs::create_dir_all(above)?;
         }
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let is_trusted = |metadata: Metadata| !metadata.is_symlink() || metadata.uid() == 0 || is_ours(&metadata);
+        ensure!(is_trusted(dir.symlink_metadata()?), "{} is a link that somebody else has made", dir.display());
         // Wasmtime wants it absolute.
         let dir = dir.canonicalize()?;
         let modules = dir.join(FOLDER);
@@ -95,8 +102,7 @@ impl CodeCache {
         for dir in [&dir, &modules, &kept] {
             close_to_others(dir)?;
         }
-        let in_memory = Some(Path::new(IN_MEMORY)).filter(|dir| protects_from_others(dir));
-        let exchange = in_memory.and_then(|dir| Exchange::new(dir).ok()).map_or_else(|| Exchange::new(&modules), Ok)?;
+        let exchange = folder_in_memory().and_then(|dir| Exchange::new(&dir)).or_else(|_| Exchange::new(&modules))?;
         let mut config = CacheConfig::new();
         config.with_directory(&exchange.dir);
         let wasmtime = Cache::new(config)?;
@@ -120,9 +126,8 @@ impl CodeCache {
             warn!(
                 event = "compiled_plugin_not_handed_over",
                 dir = %self.exchange.dir.display(),
-                %error,
-                "the folder in which compiled plugins are handed over can't be made: has another user made it? Compiling \
-                 without the cache"
+                error = format!("{error:#}"),
+                "can't hand a compiled plugin to wasmtime in this folder; compiling it without the cache"
             );
             self.exchange.remove();
             return None;
@@ -154,7 +159,9 @@ impl CodeCache {
 }
 
 impl Exchange {
+    /// Within a folder of this user, which is made if missing.
     fn new(within: &Path) -> Result<Self> {
+        close_to_others(within)?;
         sweep(within, SystemTime::now());
         let exchange = Self { dir: within.join(format!("{EXCHANGE}{:016x}", rand::random::<u64>())) };
         exchange.make(None)?;
@@ -162,20 +169,21 @@ impl Exchange {
     }
 
     /// Makes it anew, with this code in it.
-    fn make(&self, code: Option<&Code>) -> io::Result<()> {
+    fn make(&self, code: Option<&Code>) -> Result<()> {
         self.remove();
         if let Some(above) = self.dir.parent() {
-            // Somebody may have cleared the cache meanwhile.
-            DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+            // It may have been removed since, with the rest of the cache or when the user logged out, and made by others.
+            close_to_others(above)?;
         }
-        // Fails if there is anything in its place, a link too. From here on it is ours, and others can't replace it.
+        // Fails if there is anything in its place, a link too.
         DirBuilder::new().mode(0o700).create(&self.dir)?;
         let Some(code) = code else { return Ok(()) };
         let place = self.dir.join(&code.place);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(place, &code.bytes)
+        fs::write(place, &code.bytes)?;
+        Ok(())
     }
 
     /// Wasmtime's code files. Others, such as its statistics, have an extension.
@@ -203,13 +211,23 @@ impl Exchange {
     }
 }
 
-/// Sees to it that the folder is there and that no other user may write to it.
+/// The folder for the exchanges of this user in memory. It is not made yet.
+fn folder_in_memory() -> Result<PathBuf> {
+    let dir = Path::new(IN_MEMORY);
+    ensure!(protects_from_others(dir), "other users could replace what is in {IN_MEMORY}");
+    Ok(dir.join(format!("{OF_USER}{}", rustix::process::geteuid().as_raw())))
+}
+
+/// Makes the folder if it is missing, and sees to it that no other user can write to it.
 fn close_to_others(dir: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let failed = || format!("can't make {}", dir.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
     let metadata = dir.symlink_metadata()?;
-    ensure!(metadata.is_dir(), "{} is no folder but a link to one", dir.display());
+    ensure!(metadata.is_dir(), "{} is a link to a folder, not a folder", dir.display());
     ensure!(is_ours(&metadata), "{} belongs to somebody else", dir.display());
-    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    if metadata.mode() & 0o777 != 0o700 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    }
     Ok(())
 }
 
@@ -419,6 +437,48 @@ mod tests {
         fs::remove_file(exchange).unwrap();
         assert_eq!(plugin.manifest.name, "breakout");
         assert_eq!(fs::read_dir(dir.path().join(FOLDER).join(CHECKED)).unwrap().count(), 0);
+    }
+
+    /// Wasmtime's thread works in an exchange after a compilation, when it is removed already. While exchanges lay among
+    /// the files of all users, one of them could then put a link there and have what it leads to deleted.
+    #[test]
+    fn nobody_else_can_make_anything_in_the_place_of_an_exchange() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::open(dir.path()).unwrap();
+        cache.compile("it", || ()).unwrap();
+        let above = cache.exchange.dir.parent().unwrap().symlink_metadata().unwrap();
+        assert!(above.is_dir() && is_ours(&above));
+        assert_eq!(above.mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_for_exchanges_that_is_a_link_is_not_used() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let cache = CodeCache::open(dir.path()).unwrap();
+        let within = dir.path().join("exchanges");
+        let exchange = Exchange::new(&within).unwrap();
+        fs::remove_dir_all(&within).unwrap();
+        std::os::unix::fs::symlink(other.path(), &within).unwrap();
+        let error = exchange.make(None).unwrap_err().to_string();
+        assert!(error.contains("a link"), "{error}");
+        assert_eq!(other.path().read_dir().unwrap().count(), 0);
+        let cache = CodeCache { exchange, ..cache };
+        assert_eq!(cache.compile("it", || ()), None);
+    }
+
+    #[test]
+    fn a_link_to_a_cache_is_followed_unless_somebody_else_has_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, place) = (dir.path().join("link"), dir.path().join("place"));
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink(&place, &link).unwrap();
+        CodeCache::open(&link).unwrap();
+        assert!(place.join(FOLDER).is_dir());
+        // Only root can give it away.
+        if std::os::unix::fs::lchown(&link, Some(65_534), None).is_ok() {
+            let error = CodeCache::open(&link).err().unwrap().to_string();
+            assert!(error.contains("a link that somebody else has made"), "{error}");
+        }
     }
 
     #[test]
