@@ -226,7 +226,8 @@ impl Follower {
             Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
                 if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {
-                    self.reader.go_on_after(since.min(self.reader.end().await?));
+                    let end = self.reader.end().await?;
+                    self.reader.go_on_after(since.min(end));
                 }
             }
         }
