@@ -42,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
                   tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
                   SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
                   (130). What can't be committed for 10 s, or a host that does not move for 15 s, ends with 1: what was read is\n\
-                  processed again at the next start. So is --drain if alerts.jsonl could not be completed.\n\n\
+                  processed again at the next start. --drain also ends with 1 if alerts.jsonl could not be completed.\n\n\
                   --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
                   stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
 )]
@@ -130,9 +130,9 @@ fn work(
     supervisor.tell_stopping();
     tell_totals(&stats, totals);
     match finished {
-        Finished::Incomplete(reason) if args.drain => bail!(
+        Finished::Incomplete { file, reason } if args.drain => bail!(
             "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
-            config.alerts.jsonl.display()
+            file.display()
         ),
         _ => Ok(ExitCode::SUCCESS),
     }
@@ -140,6 +140,7 @@ fn work(
 
 /// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
 fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) -> Finished {
+    let file = lines.path();
     thread::scope(|scope| {
         let (waits, waited) = mpsc::channel::<()>();
         let waits_too = waits.clone();
@@ -156,7 +157,7 @@ fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) ->
         while waited.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             pulse.turn();
         }
-        lines.join().unwrap_or_else(|_| Finished::Incomplete("its thread has panicked".into()))
+        lines.join().unwrap_or_else(|_| Finished::Incomplete { file, reason: "its thread has panicked".into() })
     })
 }
 

@@ -51,7 +51,8 @@ pub(super) struct Follower {
     reader: AlertsReader,
     known: KnownIds,
     stop: watch::Receiver<Stop>,
-    /// Dropped once it is known where the file begins, or that another process writes it.
+    /// Dropped once it is known where the file begins: behind its own alerts, or where the stream is by now. Also when
+    /// another process writes it.
     ready: Option<mpsc::Sender<()>>,
     through: Option<ReadTo>,
     start: Start,
@@ -167,6 +168,10 @@ impl Follower {
             match settled {
                 Ok(tail) => {
                     self.known = tail.known;
+                    if !self.known.is_empty() {
+                        // It goes on behind them, whenever that is.
+                        self.ready = None;
+                    }
                     return Ok(tail.since_ms);
                 }
                 Err(error) => self.unwritable(&error).await?,
@@ -189,6 +194,10 @@ impl Follower {
                         "the alerts file can't be locked: see to it that no other host writes it"
                     );
                     return Ok(());
+                }
+                Locked::Gone(error) => {
+                    self.unwritable(&error).await?;
+                    continue;
                 }
                 Locked::Held if !told => {
                     told = true;
@@ -321,6 +330,7 @@ impl Follower {
         let (file, lines) = (self.file.clone(), lines.clone());
         let mut writing = tokio::task::spawn_blocking(move || lock(&file).append(&lines));
         let mut blocked = false;
+        let given_up = self.incomplete("a write is blocked".into());
         loop {
             let ending = *self.stop.borrow() == Stop::Finish;
             tokio::select! {
@@ -331,7 +341,7 @@ impl Follower {
                     return Ok(written.unwrap_or_else(|error| Err(io::Error::other(error))));
                 }
                 () = sleep(SLOW_WRITE), if ending => {
-                    return Err(Finished::Incomplete("a write is blocked".into()));
+                    return Err(given_up);
                 }
                 () = sleep(SLOW_WRITE), if !ending && !blocked => {
                     blocked = true;
@@ -358,7 +368,7 @@ impl Follower {
             );
         }
         let pause = self.writing.pause();
-        self.pause(pause, Finished::Incomplete(error.to_string())).await
+        self.pause(pause, self.incomplete(error.to_string())).await
     }
 
     /// Says once that the server can't be asked, and waits for the next attempt.
@@ -368,7 +378,11 @@ impl Follower {
             warn!(event = "jsonl_without_redis", %file, error = format!("{error:#}"), "the alerts file waits for redis");
         }
         let pause = self.asking.pause();
-        self.pause(pause, Finished::Incomplete(format!("{error:#}"))).await
+        self.pause(pause, self.incomplete(format!("{error:#}"))).await
+    }
+
+    fn incomplete(&self, reason: String) -> Finished {
+        Finished::Incomplete { file: self.path.clone(), reason }
     }
 
     /// Waits for the next attempt; once the end is asked for, there is one more.
