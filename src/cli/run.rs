@@ -42,7 +42,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
                   tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
                   SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
                   (130). What can't be committed for 10 s, or a host that does not move for 15 s, ends with 1: what was read is\n\
-                  processed again at the next start. --drain also ends with 1 if alerts.jsonl could not be completed.\n\n\
+                  processed again at the next start. So is --drain if alerts.jsonl could not be completed.\n\n\
                   --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
                   stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
 )]
