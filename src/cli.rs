@@ -27,7 +27,7 @@ mod test;
 mod text;
 mod top;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -203,11 +203,11 @@ impl Cli {
         let in_background = args.detached.then(|| loaded.resolve(&config.service.log_file));
         let target = match args.log_file.clone().or(in_background) {
             Some(file) => {
-                let log = LogFile::open(&file, &config.service, &config.input.timezone)?;
+                let mut log = LogFile::open(&file, &config.service, &config.input.timezone)?;
                 if args.detached {
                     log.take_stderr();
                 }
-                LogTarget::File(Arc::new(log))
+                LogTarget::File(log)
             }
             None => LogTarget::Stdout,
         };

@@ -130,9 +130,9 @@ fn work(
     supervisor.tell_stopping();
     tell_totals(&stats, totals);
     match finished {
-        Finished::Incomplete(reason) if args.drain => bail!(
+        Finished::Incomplete { file, reason } if args.drain => bail!(
             "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
-            config.alerts.jsonl.display()
+            file.display()
         ),
         _ => Ok(ExitCode::SUCCESS),
     }
@@ -140,6 +140,7 @@ fn work(
 
 /// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
 fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) -> Finished {
+    let file = lines.path();
     thread::scope(|scope| {
         let (waits, waited) = mpsc::channel::<()>();
         let waits_too = waits.clone();
@@ -156,7 +157,7 @@ fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) ->
         while waited.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             pulse.turn();
         }
-        lines.join().unwrap_or_else(|_| Finished::Incomplete("its thread has panicked".into()))
+        lines.join().unwrap_or_else(|_| Finished::Incomplete { file, reason: "its thread has panicked".into() })
     })
 }
 

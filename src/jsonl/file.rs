@@ -28,6 +28,8 @@ pub(super) enum Locked {
     Held,
     /// The file can't be locked, for this reason: two processes may write it.
     Impossible(io::Error),
+    /// The file is no longer at its path, and none can be made there, for this reason.
+    Gone(io::Error),
 }
 
 /// The end of a file.
@@ -63,11 +65,7 @@ impl LinesFile {
     /// # Errors
     /// It can't be written.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let explain = || format!("alerts.jsonl: can't write {}", path.display());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(explain)?;
-        }
-        let file = open(path).with_context(explain)?;
+        let file = open(path).with_context(|| format!("alerts.jsonl: can't write {}", path.display()))?;
         Ok(Self { path: path.to_path_buf(), file, torn_at: None, begun: None })
     }
 
@@ -93,7 +91,8 @@ impl LinesFile {
                     self.file = file;
                     Locked::Held
                 }
-                Err(_) => Locked::Ours,
+                // What is written to the file that is open would be lost with it.
+                Err(error) => Locked::Gone(error),
             },
             Err(TryLockError::WouldBlock) => Locked::Held,
             Err(TryLockError::Error(error)) => Locked::Impossible(error),
@@ -161,6 +160,9 @@ impl LinesFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 
@@ -226,6 +228,23 @@ mod tests {
         file.torn_at = Some(11);
         file.append(b"{\"id\":\"2\"}\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":\"1\"}\n{\"id\":\"2\"}\n");
+    }
+
+    /// The folder was taken away while another process had the file: lines went into a file that no longer had a name.
+    #[test]
+    fn a_file_that_is_gone_is_not_written_until_it_can_be_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("out");
+        let path = folder.join("alerts");
+        let mut file = LinesFile::open(&path).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "no folder").unwrap();
+        assert!(matches!(file.lock(), Locked::Gone(_)));
+        assert!(matches!(file.lock(), Locked::Gone(_)));
+        fs::remove_file(&folder).unwrap();
+        assert!(matches!(file.lock(), Locked::Held), "it is opened, and locked the next time");
+        assert!(matches!(file.lock(), Locked::Ours));
+        assert!(path.exists());
     }
 
     #[test]

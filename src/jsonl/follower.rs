@@ -20,7 +20,7 @@ use super::{
     known::KnownIds,
 };
 use tickhound_core::{config::StreamConfig, event::EntryId};
-use tickhound_redis::{AlertsReader, Kept};
+use tickhound_redis::{AlertsReader, Kept, ReadTo};
 
 /// How often it is looked whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
@@ -37,8 +37,8 @@ const SLOW_WRITE: Duration = Duration::from_secs(2);
 pub(super) enum Begin {
     /// With what is published from now on.
     Now,
-    /// Behind this alert, by its id in the stream: a file before it has that one.
-    After(EntryId),
+    /// Where the file before it ends.
+    After(ReadTo),
 }
 
 pub(super) struct Follower {
@@ -48,9 +48,10 @@ pub(super) struct Follower {
     reader: AlertsReader,
     known: KnownIds,
     stop: watch::Receiver<Stop>,
-    /// Dropped once it is known where the file begins, or that another process writes it.
+    /// Dropped once it is known where the file begins: behind its own alerts, or where the stream is by now. Also when
+    /// another process writes it.
     ready: Option<mpsc::Sender<()>>,
-    through: Option<EntryId>,
+    through: Option<ReadTo>,
     start: Start,
     /// What the file does.
     writing: Attempts,
@@ -143,6 +144,7 @@ impl Follower {
             match turned {
                 Ok(()) => {
                     self.asking = Attempts::default();
+                    self.ready = None;
                     placed = true;
                 }
                 Err(Interrupted::Ended(finished)) => return finished,
@@ -163,6 +165,10 @@ impl Follower {
             match settled {
                 Ok(tail) => {
                     self.known = tail.known;
+                    if !self.known.is_empty() {
+                        // It goes on behind them, whenever that is.
+                        self.ready = None;
+                    }
                     return Ok(tail.since_ms);
                 }
                 Err(error) => self.unwritable(&error).await?,
@@ -186,6 +192,10 @@ impl Follower {
                     );
                     return Ok(());
                 }
+                Locked::Gone(error) => {
+                    self.unwritable(&error).await?;
+                    continue;
+                }
                 Locked::Held if !told => {
                     told = true;
                     info!(
@@ -206,34 +216,28 @@ impl Follower {
     /// Finds out where to go on.
     async fn find_place(&mut self, since_ms: u64, begin: Begin) -> Result<(), Interrupted> {
         let known = &self.known;
-        let place = if known.is_empty() {
-            None
-        } else {
-            Some(self.reader.newest(1, |alert| known.contains(alert.field("id"))).await?)
-        };
-        match place.as_deref() {
+        match begin {
+            _ if !known.is_empty() => {
+                let found = self.reader.go_on_after_newest(|alert| known.contains(alert.field("id"))).await?;
+                let place = if found { Place::Known } else { Place::Lost };
+                self.start = Start::CatchingUp { added: 0, place };
+                if place == Place::Lost {
+                    self.reader.go_on_from_start();
+                    return Ok(());
+                }
+            }
+            Begin::After(read_to) => self.reader.go_on_at(read_to),
             // An empty file: by its time, so that nothing is left out after a kill before the first line; but where
             // clocks differ not behind what there is.
-            None => {
+            Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
-                let after = match begin {
-                    Begin::Now => since.min(self.reader.end().await?),
-                    Begin::After(id) => id,
-                };
-                self.reader.go_on_after(after);
-                self.through = Some(after);
-            }
-            Some([last, ..]) => {
-                self.reader.go_on_after(last.at);
-                self.through = Some(last.at);
-                self.start = Start::CatchingUp { added: 0, place: Place::Known };
-            }
-            Some([]) => {
-                self.reader.go_on_from_start();
-                self.start = Start::CatchingUp { added: 0, place: Place::Lost };
+                if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {
+                    let end = self.reader.end().await?;
+                    self.reader.go_on_after(since.min(end));
+                }
             }
         }
-        self.ready = None;
+        self.through = Some(self.reader.read_to());
         Ok(())
     }
 
@@ -243,7 +247,7 @@ impl Follower {
         let news = self.reader.read().await?;
         self.tell_missed(news.missed);
         self.write(&news.alerts).await.map_err(Interrupted::Ended)?;
-        self.through = Some(self.reader.last());
+        self.through = Some(self.reader.read_to());
         if !news.at_end {
             return Ok(());
         }
@@ -323,6 +327,7 @@ impl Follower {
         let (file, lines) = (self.file.clone(), lines.clone());
         let mut writing = tokio::task::spawn_blocking(move || lock(&file).append(&lines));
         let mut blocked = false;
+        let given_up = self.incomplete("a write is blocked".into());
         loop {
             let ending = *self.stop.borrow() == Stop::Finish;
             tokio::select! {
@@ -333,7 +338,7 @@ impl Follower {
                     return Ok(written.unwrap_or_else(|error| Err(io::Error::other(error))));
                 }
                 () = sleep(SLOW_WRITE), if ending => {
-                    return Err(Finished::Incomplete("a write is blocked".into()));
+                    return Err(given_up);
                 }
                 () = sleep(SLOW_WRITE), if !ending && !blocked => {
                     blocked = true;
@@ -360,7 +365,7 @@ impl Follower {
             );
         }
         let pause = self.writing.pause();
-        self.pause(pause, Finished::Incomplete(error.to_string())).await
+        self.pause(pause, self.incomplete(error.to_string())).await
     }
 
     /// Says once that the server can't be asked, and waits for the next attempt.
@@ -370,7 +375,11 @@ impl Follower {
             warn!(event = "jsonl_without_redis", %file, error = format!("{error:#}"), "the alerts file waits for redis");
         }
         let pause = self.asking.pause();
-        self.pause(pause, Finished::Incomplete(format!("{error:#}"))).await
+        self.pause(pause, self.incomplete(format!("{error:#}"))).await
+    }
+
+    fn incomplete(&self, reason: String) -> Finished {
+        Finished::Incomplete { file: self.path.clone(), reason }
     }
 
     /// Waits for the next attempt; once the end is asked for, there is one more.

@@ -52,8 +52,8 @@ pub(super) struct Gathered {
     pub(super) fresh: u64,
     /// Those shown, in the stream's order.
     pub(super) shown: Vec<Told>,
-    /// Ids of all of them, shown or counted.
-    pub(super) ids: Vec<String>,
+    /// Ids of the newest of them, shown or counted: as many as are remembered.
+    pub(super) ids: VecDeque<String>,
     /// Those that are no news.
     pub(super) older: u64,
     /// When the newest of these came, ms.
@@ -66,7 +66,10 @@ impl Gathered {
         if !filter.wants(&alert) {
             return;
         }
-        self.ids.push(alert.field("id").to_owned());
+        self.ids.push_back(alert.field("id").to_owned());
+        if self.ids.len() > RECENT_MAX {
+            self.ids.pop_front();
+        }
         if filter.is_old(&alert, now_ms) {
             self.older += 1;
             self.newest_older_ms = alert.at.millis;
@@ -192,6 +195,18 @@ pub(super) mod tests {
         assert_eq!((gathered.older, gathered.newest_older_ms, gathered.fresh), (3, 95_500, 4));
         assert_eq!(shown, ["A", "B", "D"]);
         assert_eq!(gathered.ids.len(), 7, "those that are only counted are remembered too");
+    }
+
+    /// A sink that is told of nothing for days has millions of alerts to count.
+    #[test]
+    fn no_more_ids_are_gathered_than_are_remembered() {
+        let filter = Filter::new(&NotifyConfig::default());
+        let mut gathered = Gathered::default();
+        for number in 0..RECENT_MAX as u64 + 5 {
+            gathered.take(alert(number, "A", 0.7), &filter, number, 3);
+        }
+        assert_eq!((gathered.fresh, gathered.ids.len()), (RECENT_MAX as u64 + 5, RECENT_MAX));
+        assert_eq!(gathered.ids.front().unwrap(), "5-0/breakout/0");
     }
 
     #[test]

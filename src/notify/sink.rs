@@ -4,6 +4,7 @@
 //! error, or with the process. What was begun and what came of it is in `position`.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -62,7 +63,7 @@ pub(super) struct Sink {
 struct Held {
     token: u64,
     request: Request,
-    ids: Vec<String>,
+    ids: VecDeque<String>,
     /// Alerts in it, those that are only counted too.
     alerts: u64,
     fresh: u64,

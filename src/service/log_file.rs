@@ -12,7 +12,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,12 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After one that could not be put aside: so long it grows, before that is tried again.
 const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
-/// Written to by any thread, a line at a time.
+/// Written to by one thread, a line at a time.
 #[derive(Debug)]
-pub struct LogFile(Mutex<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub struct LogFile {
     path: PathBuf,
     max_bytes: u64,
     keep: u32,
@@ -61,7 +57,7 @@ impl LogFile {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(explain)?;
         }
-        let mut inner = Inner {
+        let mut log = Self {
             path: path.to_path_buf(),
             max_bytes: config.log_max_mib << 20,
             keep: config.log_keep,
@@ -75,50 +71,32 @@ impl LogFile {
             lost: 0,
             cause: String::new(),
         };
-        inner.open().with_context(explain)?;
-        Ok(Self(Mutex::new(inner)))
+        log.open_again().with_context(explain)?;
+        Ok(log)
     }
 
     /// From now on stderr, where panics go, is this file, also after the next one is begun.
-    pub fn take_stderr(&self) {
-        let mut inner = self.lock();
-        inner.takes_stderr = true;
-        inner.redirect();
+    pub fn take_stderr(&mut self) {
+        self.takes_stderr = true;
+        self.redirect();
     }
 
     /// Opens the file by its name again.
-    pub fn reopen(&self) {
-        let mut inner = self.lock();
-        if let Err(error) = inner.open() {
-            inner.cause = error.to_string();
+    pub fn reopen(&mut self) {
+        if let Err(error) = self.open_again() {
+            self.cause = error.to_string();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Write for &LogFile {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lock().append(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Inner {
-    fn append(&mut self, line: &[u8]) {
+    /// Adds a line, or counts it as lost.
+    pub fn append(&mut self, line: &[u8]) {
         let now = Instant::now();
         if self.look_at <= now {
             self.look_at = now + LOOK_EVERY;
-            self.look();
+            self.look(line);
         }
         if self.size > 0 && self.size + line.len() as u64 > self.max_bytes {
-            self.rotate();
+            self.rotate(line);
         }
         if let Err(error) = self.tell_lost(line).and_then(|()| self.write(line)) {
             self.cause = error.to_string();
@@ -145,28 +123,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether it is still the file of that name, of today, and as large as we think.
-    fn look(&mut self) {
+    /// Whether it is still the file of that name, of today, and as large as we think; `line` comes next.
+    fn look(&mut self, line: &[u8]) {
         let open = self.file.as_ref().and_then(|file| file.metadata().ok());
         let there = fs::metadata(&self.path).ok();
         match (open, there) {
             (Some(open), Some(there)) if (open.dev(), open.ino()) == (there.dev(), there.ino()) => {
                 self.size = there.len();
             }
-            _ => {
-                if let Err(error) = self.open() {
-                    self.cause = error.to_string();
-                }
-            }
+            _ => self.reopen(),
         }
         let today = self.day_of(SystemTime::now());
         if today != self.day && self.size > 0 {
-            self.rotate();
+            self.rotate(line);
         }
         self.day = today;
     }
 
-    fn open(&mut self) -> io::Result<()> {
+    fn open_again(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         let metadata = file.metadata()?;
         self.size = metadata.len();
@@ -183,16 +157,16 @@ impl Inner {
         }
     }
 
-    /// Puts the file aside and begins another. Where that fails this one goes on.
-    fn rotate(&mut self) {
+    /// Puts the file aside and begins another. Where that fails this one goes on, and says so in the form of `line`.
+    fn rotate(&mut self, line: &[u8]) {
         let now = Instant::now();
         if now < self.rotate_after {
             return;
         }
-        if let Err(error) = self.put_aside().and_then(|()| self.open()) {
+        if let Err(error) = self.put_aside().and_then(|()| self.open_again()) {
             self.rotate_after = now + ROTATE_AGAIN;
-            let text = format!("{} ERROR no new log could be begun, this one goes on: {error}\n", Timestamp::now());
-            let _ = self.write(text.as_bytes());
+            let text = format!("no new log could be begun, this one goes on: {error}");
+            let _ = self.write(&in_form_of(line, "ERROR", "log_not_rotated", &text));
         }
     }
 
@@ -237,14 +211,13 @@ mod tests {
 
     fn log(path: &Path, keep: u32, daily: bool) -> LogFile {
         let config = ServiceConfig { log_keep: keep, log_daily: daily, ..ServiceConfig::default() };
-        let log = LogFile::open(path, &config, "Asia/Kolkata").unwrap();
-        log.lock().max_bytes = 100;
+        let mut log = LogFile::open(path, &config, "Asia/Kolkata").unwrap();
+        log.max_bytes = 100;
         log
     }
 
-    fn write(log: &LogFile, line: &str) {
-        let mut log = log;
-        log.write_all(format!("{line}\n").as_bytes()).unwrap();
+    fn write(log: &mut LogFile, line: &str) {
+        log.append(format!("{line}\n").as_bytes());
     }
 
     fn read(path: &Path, suffix: &str) -> String {
@@ -255,17 +228,17 @@ mod tests {
     fn lines_stay_whole_and_the_newest_files_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logs/it.log");
-        let log = log(&path, 2, false);
+        let mut log = log(&path, 2, false);
         let lines: Vec<String> = (0..20).map(|number| format!("line {number:034}")).collect();
-        lines.iter().for_each(|line| write(&log, line));
+        lines.iter().for_each(|line| write(&mut log, line));
         // Two lines of 40 bytes to a file.
         let kept = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
         assert_eq!(kept.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
         assert!(!dir.path().join("logs/it.log.3").exists());
         // What was there at the start counts.
         drop(log);
-        let log = self::log(&path, 2, false);
-        write(&log, "more than there is room for");
+        let mut log = self::log(&path, 2, false);
+        write(&mut log, "more than there is room for");
         assert_eq!(read(&path, ""), "more than there is room for\n");
     }
 
@@ -273,14 +246,12 @@ mod tests {
     fn a_day_of_the_market_has_its_own_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
-        let log = log(&path, 2, true);
-        write(&log, "yesterday");
-        let mut inner = log.lock();
-        inner.day = inner.day.yesterday().unwrap();
-        inner.look_at = Instant::now();
-        drop(inner);
-        write(&log, "today");
-        write(&log, "later");
+        let mut log = log(&path, 2, true);
+        write(&mut log, "yesterday");
+        log.day = log.day.yesterday().unwrap();
+        log.look_at = Instant::now();
+        write(&mut log, "today");
+        write(&mut log, "later");
         assert_eq!((read(&path, ".1"), read(&path, "")), ("yesterday\n".into(), "today\nlater\n".into()));
     }
 
@@ -288,14 +259,14 @@ mod tests {
     fn a_file_that_was_moved_away_is_opened_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
-        let log = log(&path, 2, false);
-        write(&log, "one");
+        let mut log = log(&path, 2, false);
+        write(&mut log, "one");
         fs::rename(&path, dir.path().join("moved")).unwrap();
         log.reopen();
-        write(&log, "two");
+        write(&mut log, "two");
         fs::remove_file(&path).unwrap();
-        log.lock().look_at = Instant::now();
-        write(&log, "three");
+        log.look_at = Instant::now();
+        write(&mut log, "three");
         assert_eq!(read(&path, ""), "three\n");
     }
 
@@ -303,17 +274,35 @@ mod tests {
     fn what_could_not_be_written_is_counted_and_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
-        let log = log(&path, 2, false);
-        write(&log, "one");
+        let mut log = log(&path, 2, false);
+        write(&mut log, "one");
         // Every write to it fails as on a full disk.
-        log.lock().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
-        log.lock().look_at = Instant::now() + Duration::from_secs(60);
-        write(&log, "two");
-        write(&log, "three");
+        log.file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+        log.look_at = Instant::now() + Duration::from_secs(60);
+        write(&mut log, "two");
+        write(&mut log, "three");
         log.reopen();
-        write(&log, "four");
+        write(&mut log, "four");
         let text = read(&path, "");
         assert!(text.starts_with("one\n") && text.ends_with("\nfour\n"), "{text}");
         assert!(text.contains("ERROR 2 lines of this log could not be written: No space left on device"), "{text}");
+    }
+
+    /// In a JSON log this one line was text.
+    #[test]
+    fn a_log_that_can_not_be_put_aside_goes_on_and_says_so_in_its_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let mut log = log(&path, 1, false);
+        // A folder of that name can't be replaced.
+        fs::create_dir(dir.path().join("it.log.1")).unwrap();
+        let line = format!("{{\"number\":\"{:070}\"}}", 1);
+        write(&mut log, &line);
+        write(&mut log, &line);
+        let text = read(&path, "");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!([lines[0], lines[2]], [line.as_str(); 2]);
+        let note: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!((note["event"].as_str(), note["level"].as_str()), (Some("log_not_rotated"), Some("ERROR")));
     }
 }

@@ -20,18 +20,18 @@ use super::log_file::{LogFile, in_form_of};
 const WAITING_MAX: usize = 1 << 20;
 
 /// Where the log goes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum LogTarget {
     /// Standard output.
     Stdout,
     /// A file.
-    File(Arc<LogFile>),
+    File(LogFile),
 }
 
 /// Written to by any thread, a line at a time; never blocks.
 #[derive(Debug)]
 pub struct LogQueue {
-    target: LogTarget,
+    is_file: bool,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -42,6 +42,8 @@ struct Waiting {
     bytes: usize,
     /// Lines left out since there was room last.
     left_out: u64,
+    /// The first of them, whose form the notes about them have.
+    first_left_out: Vec<u8>,
     /// Whether the thread is at work on an item that was taken out.
     writing: bool,
 }
@@ -58,16 +60,17 @@ impl LogQueue {
     /// # Errors
     /// The system gives no thread.
     pub fn start(target: LogTarget) -> Result<Arc<Self>> {
-        let queue = Arc::new(Self { target, waiting: Mutex::default(), changed: Condvar::new() });
+        let is_file = matches!(target, LogTarget::File(_));
+        let queue = Arc::new(Self { is_file, waiting: Mutex::default(), changed: Condvar::new() });
         let writer = queue.clone();
-        let thread = thread::Builder::new().name("log".into()).spawn(move || writer.write_for_ever());
+        let thread = thread::Builder::new().name("log".into()).spawn(move || writer.write_for_ever(target));
         thread.context("failed to start the thread of the log")?;
         Ok(queue)
     }
 
     /// Whether the log is a file.
     pub fn is_file(&self) -> bool {
-        matches!(self.target, LogTarget::File(_))
+        self.is_file
     }
 
     /// Opens the file by its name again, behind the lines that wait.
@@ -89,19 +92,14 @@ impl LogQueue {
         }
     }
 
-    fn write_for_ever(&self) {
+    fn write_for_ever(&self, mut target: LogTarget) {
         loop {
-            match self.next() {
-                Item::Line(line) => match &self.target {
-                    // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
-                    LogTarget::Stdout => drop(io::stdout().write_all(&line)),
-                    LogTarget::File(file) => drop((&**file).write_all(&line)),
-                },
-                Item::Reopen => {
-                    if let LogTarget::File(file) = &self.target {
-                        file.reopen();
-                    }
-                }
+            match (self.next(), &mut target) {
+                // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
+                (Item::Line(line), LogTarget::Stdout) => drop(io::stdout().write_all(&line)),
+                (Item::Line(line), LogTarget::File(file)) => file.append(&line),
+                (Item::Reopen, LogTarget::File(file)) => file.reopen(),
+                (Item::Reopen, LogTarget::Stdout) => {}
             }
         }
     }
@@ -145,18 +143,18 @@ impl Waiting {
             if self.left_out == 0 {
                 let what = "the log is written more slowly than lines come: lines are left out from here on";
                 self.push(in_form_of(line, "WARN", "log_lines_left_out", what));
+                self.first_left_out = line.to_vec();
             }
             self.left_out += 1;
             return;
         }
-        self.tell_left_out(line);
+        self.tell_left_out();
         self.push(line.to_vec());
     }
 
     fn take(&mut self) -> Option<Item> {
         if self.items.is_empty() && self.left_out > 0 {
-            // Nothing has come since to be its model.
-            self.tell_left_out(b"");
+            self.tell_left_out();
         }
         let item = self.items.pop_front()?;
         if let Item::Line(line) = &item {
@@ -165,11 +163,11 @@ impl Waiting {
         Some(item)
     }
 
-    fn tell_left_out(&mut self, model: &[u8]) {
-        let count = std::mem::take(&mut self.left_out);
+    fn tell_left_out(&mut self) {
+        let (count, first) = (std::mem::take(&mut self.left_out), std::mem::take(&mut self.first_left_out));
         if count > 0 {
             let what = format!("{count} lines were left out of this log, which was written more slowly than they came");
-            self.push(in_form_of(model, "WARN", "log_lines_left_out_end", &what));
+            self.push(in_form_of(&first, "WARN", "log_lines_left_out_end", &what));
         }
     }
 
@@ -202,6 +200,19 @@ mod tests {
         assert_eq!(texts[room - 1], line(room - 1));
         assert!(texts[room].contains("WARN") && texts[room].contains("log_lines_left_out"), "{}", texts[room]);
         assert!(texts[room + 1].contains("7 lines were left out"), "{}", texts[room + 1]);
+    }
+
+    /// Where no other line came after those that were left out, the note of their number was text in a JSON log.
+    #[test]
+    fn a_json_log_that_ends_with_lines_left_out_has_notes_in_json() {
+        let mut waiting = Waiting::default();
+        let line = format!("{{\"number\":\"{:0984}\"}}\n", 1);
+        (0..WAITING_MAX / line.len() + 3).for_each(|_| waiting.add(line.as_bytes()));
+        let texts = texts(&mut waiting);
+        let json = |text: &String| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(json(&texts[texts.len() - 2])["event"], "log_lines_left_out");
+        assert_eq!(json(&texts[texts.len() - 1])["event"], "log_lines_left_out_end");
+        assert!(waiting.first_left_out.is_empty() && waiting.left_out == 0);
     }
 
     #[test]

@@ -193,6 +193,46 @@ fn a_file_whose_last_alert_is_gone_from_the_stream_is_completed() {
     assert!(log.contains("event=\"jsonl_alerts_lost\" ") && log.contains("at_most="), "{log}");
 }
 
+/// A file was behind, and its disk was full while it caught up: what was trimmed from the stream meanwhile was missing in
+/// it, and nothing said so. Where the file ended was known, but not which number that alert had in the stream.
+#[test]
+fn alerts_that_are_trimmed_while_a_file_catches_up_are_counted() {
+    // The follower reads this many at once.
+    const PAGE: usize = 2000;
+    let redis = Redis::start();
+    let project = alerting(&redis, "");
+    project.feed(12, 700, &[]);
+    project.run(&["run", "--drain"]);
+    let before = in_file(&project, FILE).len();
+    project.feed(12, 4000, &[]);
+    let mut elsewhere = project.command(&["run", "--drain"]);
+    assert!(elsewhere.env("TICKHOUND_ALERTS__JSONL", "").output().unwrap().status.success());
+    let all = in_stream(&redis);
+    assert!(all.len() > before + PAGE + 1000);
+    // The file can't grow, so the follower stays where it is with what it has read.
+    let limit = fs::metadata(project.path(FILE)).unwrap().len() + 100;
+    let mut shell = Command::new("sh");
+    let script = format!("trap '' XFSZ; exec prlimit --fsize={limit}: \"$0\" run");
+    let log = fs::File::create(project.path("host.log")).unwrap();
+    shell.args(["-c", &script]).arg(binary()).current_dir(project.path("."));
+    let mut host = Killed(shell.env("TICKHOUND_SERVER__LISTEN", "").stdout(log).spawn().unwrap());
+    let log = || fs::read_to_string(project.path("host.log")).unwrap();
+    wait_for("the file can't be written", || log().contains("event=\"jsonl_not_written\"").then_some(()));
+    let kept = 200;
+    let _: u64 = redis::cmd("XTRIM").arg(ALERTS).arg("MAXLEN").arg(kept).query(&mut redis.connect()).unwrap();
+    limit_files(host.0.id(), "unlimited");
+    wait_for("the file has the rest", || (count(&project, FILE) >= before + PAGE + kept).then_some(()));
+    host.0.kill().unwrap();
+    host.0.wait().unwrap();
+    let left = [&all[..before + PAGE], &all[all.len() - kept..]].concat();
+    assert_same(&in_file(&project, FILE), &left);
+    let lost = format!("alerts={} ", all.len() - left.len());
+    let said = log();
+    let line =
+        said.lines().find(|line| line.contains("event=\"jsonl_alerts_lost\"")).unwrap_or_else(|| panic!("{said}"));
+    assert!(format!("{line} ").contains(&lost), "{lost}: {line}");
+}
+
 /// What a server holds, to be put back later: so does a failover to a replica that was behind.
 fn dump(redis: &Redis) -> redis::Pipeline {
     let mut connection = redis.connect();

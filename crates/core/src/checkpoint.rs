@@ -32,8 +32,9 @@ const COMPRESSION: i32 = 1;
 const EVENT_TIME_FORM: u8 = 1;
 const EVENT_TIME_HEADER: usize = 1 + 8 + 4;
 
-/// The form that is written: form, arrival of the last tick, length when unpacked, and a checksum of all these.
-const FORM: u8 = 2;
+/// The form of all that this release saves. Of a packed state: form, arrival of the last tick, length when unpacked, and a
+/// checksum of all these.
+pub const FORM: u8 = 2;
 const HEADER: usize = 1 + 8 + 4 + 4;
 
 /// Where the header's checksum begins.

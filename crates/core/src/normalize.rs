@@ -95,12 +95,12 @@ impl Normalizer {
 
     /// What is remembered of a symbol, for [`Self::restore`]; `None` when it had no tick.
     pub fn save(&self, symbol: u32) -> Option<Vec<u8>> {
-        // Its time does not tell: where ids count, and no tick has a stamp, it may be 0.
-        let state = &self.known.get(symbol as usize)?.state;
-        if *state == SymbolState::default() {
-            return None;
-        }
-        Some(rmp_serde::to_vec(state).expect("plain numbers are always written"))
+        self.state(symbol).map(|state| rmp_serde::to_vec(state).expect("plain numbers are always written"))
+    }
+
+    /// Whether anything is remembered of a symbol.
+    pub fn knows(&self, symbol: u32) -> bool {
+        self.state(symbol).is_some()
     }
 
     /// Goes on with a symbol where [`Self::save`] left it.
@@ -186,6 +186,11 @@ impl Normalizer {
             state.day = Some(day);
         }
         flags
+    }
+
+    fn state(&self, symbol: u32) -> Option<&SymbolState> {
+        // Its time does not tell: where ids count, and no tick has a stamp, it may be 0.
+        self.known.get(symbol as usize).map(|known| &known.state).filter(|state| **state != SymbolState::default())
     }
 
     fn known(&mut self, symbol: u32) -> &mut Known {

@@ -1,7 +1,7 @@
-//! Whether the engine's loop comes round: counted by the engine, read by those who vouch for it.
+//! Whether the host moves: counted by the engine's loop and by waits of the host's end, read by those who vouch for it.
 //!
-//! What holds: the pulse stands still when the engine is stuck, and only then. Waits that end by themselves
-//! (for ticks, for the next attempt to reach the server) keep it going.
+//! What holds: the pulse stands still when the host is stuck, and only then. Waits that end by themselves (for ticks,
+//! for the next attempt to reach the server, for the last notifications and the alerts file) keep it going.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ impl Default for Turns {
 }
 
 impl Pulse {
-    /// The loop has come round.
+    /// The loop has come round, or a wait that ends by itself goes on.
     pub fn turn(&self) {
         self.0.last_ms.store(self.0.since.elapsed().as_millis() as u64, Relaxed);
         self.0.count.fetch_add(1, Relaxed);

@@ -10,7 +10,7 @@
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
-mod code;
+pub mod code;
 mod deadline;
 mod fault;
 pub mod folder;

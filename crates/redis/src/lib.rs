@@ -61,7 +61,7 @@ pub use self::{
     dead::{DeadLetters, Letter, Moved},
     history::RedisHistory,
     keys::Keys,
-    reported::{AlertsReader, Kept, News, Reported, alerts_of},
+    reported::{AlertsReader, Kept, News, ReadTo, Reported, alerts_of},
     survey::{SavedState, Survey, Surveyor, survey},
 };
 use tickhound_core::stream::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError};

@@ -132,6 +132,26 @@ pub struct News {
     pub at_end: bool,
 }
 
+/// How far a stream of alerts has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadTo {
+    /// Reading goes on after this one.
+    pub last: EntryId,
+    /// Entries ever added to the stream up to `last`; `None` while that is not known. What is trimmed is only missed if it
+    /// is.
+    index: Option<u64>,
+}
+
+/// What a walk from the newest alert backwards has found.
+struct Walk {
+    /// Those that were wanted, newest first.
+    found: Vec<Kept>,
+    /// The newest entry of all.
+    newest: ReadTo,
+    /// Entries newer than the last one that was found; all that there are, if none was.
+    passed: u64,
+}
+
 /// Reads a stream of alerts, and goes on where it was after whatever happened.
 pub struct AlertsReader {
     client: Client,
@@ -139,10 +159,7 @@ pub struct AlertsReader {
     address: String,
     stream: String,
     connection: Option<MultiplexedConnection>,
-    /// Reading goes on after this one.
-    last: EntryId,
-    /// Entries ever added to the stream up to `last`; `None` while that is not known.
-    index: Option<u64>,
+    read_to: ReadTo,
     seen: Seen,
 }
 
@@ -158,8 +175,7 @@ impl AlertsReader {
             address: config.address().to_owned(),
             stream: stream.to_owned(),
             connection: None,
-            last: EntryId::ZERO,
-            index: None,
+            read_to: ReadTo::default(),
             seen: Seen::default(),
         })
     }
@@ -169,19 +185,25 @@ impl AlertsReader {
         &self.stream
     }
 
-    /// Id of what was read last, in the stream of alerts.
-    pub fn last(&self) -> EntryId {
-        self.last
+    /// How far it has read.
+    pub fn read_to(&self) -> ReadTo {
+        self.read_to
     }
 
-    /// Reading goes on after the entry `last` of the stream of alerts.
+    /// Reading goes on after the entry `last` of the stream of alerts. What is trimmed is counted as missed only once the
+    /// end has been read.
     pub fn go_on_after(&mut self, last: EntryId) {
-        (self.last, self.index) = (last, None);
+        self.read_to = ReadTo { last, index: None };
+    }
+
+    /// Reading goes on where another reader of the same stream was.
+    pub fn go_on_at(&mut self, read_to: ReadTo) {
+        self.read_to = read_to;
     }
 
     /// Reading goes on with everything that the stream holds; what it held before counts as missed.
     pub fn go_on_from_start(&mut self) {
-        (self.last, self.index) = (EntryId::ZERO, Some(0));
+        self.read_to = ReadTo { last: EntryId::ZERO, index: Some(0) };
     }
 
     /// The newest `count` alerts that `wanted` wants, oldest first; reading goes on after the newest one.
@@ -189,32 +211,51 @@ impl AlertsReader {
     /// # Errors
     /// A sentence on why the server can't be asked; so with all that follow.
     pub async fn newest(&mut self, count: usize, wanted: impl Fn(&Kept) -> bool) -> Result<Vec<Kept>> {
-        let (mut found, mut end, mut newest) = (Vec::new(), "+".to_owned(), None);
-        // Often all are wanted; if not, who knows how many have to be looked at.
-        let mut size = count.clamp(1, PAGE);
-        loop {
-            let mut page = cmd("XREVRANGE");
-            page.arg(&self.stream).arg(&end).arg("-").arg("COUNT").arg(size);
-            let page = kept(self.query(&page).await?)?;
-            newest = newest.or(page.first().map(|kept| kept.at));
-            let whole = page.len() < size;
-            size = PAGE;
-            if let Some(oldest) = page.last() {
-                end = format!("({}", oldest.at);
-            }
-            for alert in page.into_iter().filter(Kept::is_alert) {
-                if found.len() < count && wanted(&alert) {
-                    found.push(alert);
-                }
-            }
-            if whole || found.len() == count {
-                break;
-            }
-        }
+        let Walk { mut found, newest, .. } = self.walk_back(count, wanted).await?;
         found.reverse();
-        self.go_on_after(newest.unwrap_or_default());
+        self.read_to = newest;
         found.iter().for_each(|alert| _ = self.seen.is_new(alert));
         Ok(found)
+    }
+
+    /// Looks for the newest alert that `wanted` wants; reading goes on after it, or where it was if there is none.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn go_on_after_newest(&mut self, wanted: impl Fn(&Kept) -> bool) -> Result<bool> {
+        let Walk { found, newest, passed } = self.walk_back(1, wanted).await?;
+        let Some(alert) = found.first() else { return Ok(false) };
+        let index = newest.index.map(|added| added.saturating_sub(passed));
+        self.read_to = ReadTo { last: alert.at, index };
+        Ok(true)
+    }
+
+    async fn walk_back(&mut self, count: usize, wanted: impl Fn(&Kept) -> bool) -> Result<Walk> {
+        // Often all are wanted; if not, who knows how many have to be looked at.
+        let mut size = count.clamp(1, PAGE);
+        let mut command = cmd("XREVRANGE");
+        command.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(size);
+        let (extent, mut page) = self.look(&command).await?;
+        let newest = page.first().map_or(EntryId::ZERO, |newest| newest.at);
+        let newest = ReadTo { last: newest, index: extent.map(|(added, _)| added) };
+        let mut walk = Walk { found: Vec::new(), newest, passed: 0 };
+        loop {
+            let (whole, oldest) = (page.len() < size, page.last().map(|oldest| oldest.at));
+            for alert in page {
+                if alert.is_alert() && wanted(&alert) {
+                    walk.found.push(alert);
+                    if walk.found.len() == count {
+                        return Ok(walk);
+                    }
+                }
+                walk.passed += 1;
+            }
+            let Some(oldest) = oldest.filter(|_| !whole) else { return Ok(walk) };
+            size = PAGE;
+            let mut command = cmd("XREVRANGE");
+            command.arg(&self.stream).arg(format!("({oldest}")).arg("-").arg("COUNT").arg(size);
+            page = kept(self.query(&command).await?)?;
+        }
     }
 
     /// Id of the newest entry that the stream holds; zero if there is none. Reading goes on where it was.
@@ -234,30 +275,27 @@ impl AlertsReader {
     pub async fn read(&mut self) -> Result<News> {
         let mut news = News::default();
         loop {
-            let (info, page) = self.look().await?;
-            // Without the key there is no answer: nothing was ever added to it.
-            let extent = match info {
-                Value::ServerError(_) => Some((0, 0)),
-                info => reply::extent(&info, true).map(|extent| (extent.added, extent.removed)),
-            };
-            if let (Some((added, removed)), Some(index)) = (extent, self.index) {
+            let mut next = cmd("XRANGE");
+            next.arg(&self.stream).arg(format!("({}", self.read_to.last)).arg("+").arg("COUNT").arg(PAGE);
+            let (extent, page) = self.look(&next).await?;
+            if let (Some((added, removed)), Some(index)) = (extent, self.read_to.index) {
                 if added < index {
                     // What comes now may get ids from before: read again what is remembered, and tell only what is new.
-                    let oldest = self.seen.order.front().map_or(self.last, |(at, _)| *at);
-                    self.go_on_after(oldest.min(self.last));
+                    let oldest = self.seen.order.front().map_or(self.read_to.last, |(at, _)| *at);
+                    self.go_on_after(oldest.min(self.read_to.last));
                     news.went_back = true;
                     continue;
                 }
                 // Trimming takes the oldest, so what is gone beyond our place was never ours to read.
                 news.missed = removed.saturating_sub(index);
-                self.index = Some(index + news.missed + page.len() as u64);
+                self.read_to.index = Some(index + news.missed + page.len() as u64);
             }
             if let Some(newest) = page.last() {
-                self.last = newest.at;
+                self.read_to.last = newest.at;
             }
             news.at_end = page.len() < PAGE;
             if news.at_end {
-                self.index = extent.map(|(added, _)| added);
+                self.read_to.index = extent.map(|(added, _)| added);
             }
             for kept in page {
                 match kept.is_alert() {
@@ -277,16 +315,17 @@ impl AlertsReader {
     pub async fn wait(&mut self) -> Result<()> {
         let mut wait = cmd("XREAD");
         wait.arg("COUNT").arg(1).arg("BLOCK").arg(WAIT.as_millis() as u64);
-        wait.arg("STREAMS").arg(&self.stream).arg(self.last.to_string());
+        wait.arg("STREAMS").arg(&self.stream).arg(self.read_to.last.to_string());
         self.query(&wait).await.map(|_| ())
     }
 
-    /// How much the stream has held, and what comes next in it, of one moment.
-    async fn look(&mut self) -> Result<(Value, Vec<Kept>)> {
+    /// How many entries were ever added to the stream and how many of them are gone, and what `read` reads of it, of one
+    /// moment. Servers before 7.0 don't tell the numbers.
+    async fn look(&mut self, read: &Cmd) -> Result<(Option<(u64, u64)>, Vec<Kept>)> {
         let mut pipe = redis::pipe();
         pipe.cmd("MULTI");
         pipe.cmd("XINFO").arg("STREAM").arg(&self.stream);
-        pipe.cmd("XRANGE").arg(&self.stream).arg(format!("({}", self.last)).arg("+").arg("COUNT").arg(PAGE);
+        pipe.add_command(read.clone());
         pipe.cmd("EXEC");
         let mut connection = self.connection().await?;
         let answer = connection.send_packed_commands(&pipe, 0, pipe.len()).await;
@@ -301,7 +340,12 @@ impl AlertsReader {
             return Err(anyhow!("redis at {}: {}: {refused}", self.address, self.stream));
         }
         self.connection = Some(connection);
-        Ok((results.pop().unwrap_or(Value::Nil), kept(page)?))
+        let extent = match results.pop().unwrap_or(Value::Nil) {
+            // Without the key there is no answer: nothing was ever added to it.
+            Value::ServerError(_) => Some((0, 0)),
+            info => reply::extent(&info, true).map(|extent| (extent.added, extent.removed)),
+        };
+        Ok((extent, kept(page)?))
     }
 
     async fn query(&mut self, command: &Cmd) -> Result<Value> {

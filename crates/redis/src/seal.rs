@@ -6,9 +6,11 @@
 
 use std::fmt::{self, Display, Write};
 
-/// The form of all that this release writes, packed states included: whoever raises [`tickhound_core::checkpoint`]'s form of a
-/// packed state raises this one too, so that an earlier release knows from the checkpoint alone that it must not go on.
-pub(super) const FORM: u32 = 2;
+use tickhound_core::checkpoint;
+
+/// The form of all that this release writes, the same as that of packed states: so an earlier release knows from the
+/// checkpoint alone that it must not go on.
+pub(super) const FORM: u32 = checkpoint::FORM as u32;
 
 /// A sum over names and values: FNV-1a of 64 bits, which is the same everywhere, costs little for short texts, and differs
 /// whenever one byte does. It guards against damage, not against forgers.

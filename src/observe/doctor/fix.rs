@@ -15,10 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use tickhound_core::config::{Loaded, Start};
+use tickhound_engine::plugin::code::FOLDER as COMPILED;
 use tickhound_redis::{RedisStream, remove_if_empty};
-
-/// The folder in the one for compiled plugins that wasmtime makes.
-pub(super) const COMPILED: &str = "modules";
 
 /// Something that can be done without asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Remedy {
     }
 }
 
-/// Closes the folder first: what is put there between the two steps would stay. Only what wasmtime keeps there goes.
+/// Closes the folder first: what is put there between the two steps would stay. Only what a host keeps there goes.
 fn clear(dir: &Path) -> Result<()> {
     let failed = || format!("can't change {}", dir.display());
     fs::set_permissions(dir, Permissions::from_mode(0o700)).with_context(failed)?;

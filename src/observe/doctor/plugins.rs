@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{
     Finding,
-    fix::{COMPILED, Remedy, holds_only_compiled},
+    fix::{Remedy, holds_only_compiled},
     size,
     stream::Sample,
 };
@@ -25,6 +25,7 @@ use tickhound_core::{
 };
 use tickhound_engine::plugin::{
     DetectorSpec, Generation, Plugin, Runtime,
+    code::FOLDER as COMPILED,
     folder::{Folder, plugin_name},
     loader::with_next,
     runtime::CONTRACT_VERSION,
@@ -222,7 +223,8 @@ fn unused<'a>(dir: &Path, detectors: impl Iterator<Item = &'a DetectorConfig>) -
     )
 }
 
-/// Compiled plugins that were not used of late. A use writes the `.stats` beside what was used.
+/// Compiled plugins that were not used of late. A use is noted as the file's time of writing, within a day. Older hosts
+/// left it to wasmtime, which writes a `.stats` beside what was used.
 fn stale_files(cache: &Path, now: SystemTime) -> Vec<PathBuf> {
     let entries =
         |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();

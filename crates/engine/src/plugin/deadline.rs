@@ -142,5 +142,10 @@ mod tests {
         while processor_time() < before + Duration::from_millis(1) {
             std::hint::black_box(before);
         }
+        // What another thread uses, while this one waits for it, is not this one's.
+        let (before, others) = (processor_time(), Duration::from_millis(50));
+        let other = std::thread::spawn(move || while processor_time() < others {});
+        other.join().unwrap();
+        assert!(processor_time() - before < others);
     }
 }

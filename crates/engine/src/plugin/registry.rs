@@ -8,6 +8,7 @@ use tracing::info;
 use wildmatch::WildMatch;
 
 use super::{
+    bindings::tickhound::detector::types::Manifest,
     guest::Limits,
     health::Health,
     instance::Instance,
@@ -49,6 +50,8 @@ pub struct DetectorSpec {
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` = all.
     symbols: Option<Vec<WildMatch>>,
+    schema: u64,
+    fingerprint: u64,
 }
 
 /// Plugins and settings that are in force together.
@@ -105,21 +108,13 @@ impl DetectorSpec {
     /// Hash of what must be the same for a saved state of this detector to be read again: the plugin's
     /// name and state version, and its parameters unless it says that states outlive them.
     pub fn schema(&self) -> u64 {
-        let manifest = &self.plugin.manifest;
-        let params = if manifest.state_outlives_params { &[] } else { self.params.as_slice() };
-        let text = format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version);
-        let digest = Sha256::digest(text);
-        u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
+        self.schema
     }
 
     /// Hash of all that decides what it makes of the same ticks: the plugin's file, its parameters, and the host's
     /// settings that have a say in its states.
     pub fn fingerprint(&self) -> u64 {
-        let DetectorConfig { symbols, cooldown_s, .. } = &self.settings;
-        let Self { plugin, params, min_confidence, .. } = self;
-        let text = format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}", plugin.sha256);
-        let digest = Sha256::digest(text);
-        u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
+        self.fingerprint
     }
 
     /// Whether nothing about it differs from `other`.
@@ -261,6 +256,8 @@ fn spec(
     let all = config.symbols.iter().any(|pattern| pattern == "*");
     Ok(DetectorSpec {
         name: name.to_owned(),
+        schema: schema(&plugin.manifest, &params),
+        fingerprint: fingerprint(&plugin, &params, config),
         plugin,
         params,
         settings: config.clone(),
@@ -274,4 +271,20 @@ fn spec(
         columns: columns.into(),
         symbols: (!all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
     })
+}
+
+fn schema(manifest: &Manifest, params: &Params) -> u64 {
+    let params = if manifest.state_outlives_params { &[] } else { params.as_slice() };
+    hash(&format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version))
+}
+
+fn fingerprint(plugin: &Plugin, params: &Params, config: &DetectorConfig) -> u64 {
+    let DetectorConfig { symbols, cooldown_s, min_confidence, .. } = config;
+    hash(&format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}", plugin.sha256))
+}
+
+/// The same in every release, since it is saved.
+fn hash(text: &str) -> u64 {
+    let digest = Sha256::digest(text);
+    u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
 }

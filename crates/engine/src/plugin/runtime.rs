@@ -4,9 +4,7 @@
 //! host's contract, imports no function, and its manifest makes sense.
 
 use std::{
-    fs::{self, Permissions},
     hash::{DefaultHasher, Hash, Hasher},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
@@ -19,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
-    Config, Engine, Store,
+    Cache, Config, Engine, Store,
     component::{Component, Linker, types::ComponentItem},
 };
 
@@ -50,14 +48,20 @@ const WASM_STACK_BYTES: usize = 512 * 1024;
 /// How far what runs in the background gives way to the workers.
 pub const BACKGROUND_NICE: i32 = 10;
 
-/// The wasmtime engine and the thread that lets its calls run out of time.
+/// The wasmtime engines and the thread that lets their calls run out of time.
 pub struct Runtime {
-    engine: Engine,
-    linker: Linker<Guest>,
+    compiler: Compiler,
+    /// What was compiled before, and the compiler that looks there.
+    pub(super) cached: Option<(CodeCache, Compiler)>,
     /// Where plugins are compiled, so that ticks go first.
     pool: ThreadPool,
-    cache: Option<CodeCache>,
     ticker: Arc<Ticker>,
+}
+
+/// An engine, and what it links plugins with.
+pub(super) struct Compiler {
+    engine: Engine,
+    linker: Linker<Guest>,
 }
 
 /// Lets calls run out of time, as long as there is anything to call: closed on drop, which ends the thread.
@@ -92,19 +96,14 @@ impl Runtime {
     /// # Errors
     /// When wasmtime does not support this machine.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
-        let mut config = Config::new();
-        let cache = cache.and_then(open_cache);
-        config
-            .epoch_interruption(true)
-            // NaN bits differ between processors; alerts must not.
-            .cranelift_nan_canonicalization(true)
-            .coredump_on_trap(true)
-            .max_wasm_stack(WASM_STACK_BYTES)
-            .cache(cache.as_ref().map(CodeCache::wasmtime));
-        let engine = Engine::new(&config).map_err(anyhow::Error::from).context("failed to start wasmtime")?;
-        let linker = Linker::new(&engine);
-        let ticker = start_ticker(engine.clone())?;
-        Ok(Self { engine, linker, pool: background_pool()?, cache, ticker })
+        let compiler = Compiler::new(None)?;
+        let with_cache = |cache: CodeCache| anyhow::Ok((Compiler::new(Some(cache.wasmtime()))?, cache));
+        let cached = cache.and_then(open_cache).map(with_cache).transpose()?;
+        let cached = cached.map(|(compiler, cache)| (cache, compiler));
+        let engines =
+            cached.iter().map(|(_, cached)| cached).chain([&compiler]).map(|compiler| compiler.engine.clone());
+        let ticker = start_ticker(engines.collect())?;
+        Ok(Self { compiler, cached, pool: background_pool()?, ticker })
     }
 
     /// Compiles the bytes of a plugin; `file` is only what messages call it. One that is a file is
@@ -116,21 +115,17 @@ impl Runtime {
         check_contract_section(bytes)?;
         let encoded = component_bytes(bytes)?;
         let (started, sha256) = (Instant::now(), sha256(bytes));
-        let compile = || self.pool.install(|| Component::new(&self.engine, encoded.as_deref().unwrap_or(bytes)));
-        let (component, cached) = match &self.cache {
-            Some(cache) => cache.compile(&format!("{sha256}-{:016x}", self.compatibility()), compile),
-            None => (compile(), false),
-        };
+        let (compiler, component, cached) = self.component(&sha256, encoded.as_deref().unwrap_or(bytes));
         let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
         let took_ms = started.elapsed().as_millis() as u64;
         debug!(plugin = name, cached, took_ms, "compiled, or found in the cache");
-        check_imports(&self.engine, &component)?;
-        let pre = self
+        check_imports(&compiler.engine, &component)?;
+        let pre = compiler
             .linker
             .instantiate_pre(&component)
             .and_then(DetectorPre::new)
             .map_err(|error| anyhow!("not a detector of contract {CONTRACT_VERSION}: {}", first_line(&error)))?;
-        let manifest = self.describe(&pre, limits)?;
+        let manifest = compiler.describe(&pre, limits)?;
         params::check_manifest(&manifest).context("its manifest is not sound; tell its author")?;
         Ok(Arc::new(Plugin {
             name: name.to_owned(),
@@ -138,9 +133,37 @@ impl Runtime {
             sha256,
             manifest,
             pre,
-            engine: self.engine.clone(),
+            engine: compiler.engine.clone(),
             _ticker: self.ticker.clone(),
         }))
+    }
+
+    /// What these bytes are compiled to, by which compiler, and whether that was known before.
+    fn component(&self, sha256: &str, bytes: &[u8]) -> (&Compiler, wasmtime::Result<Component>, bool) {
+        let compile = |compiler: &Compiler| self.pool.install(|| Component::new(&compiler.engine, bytes));
+        let cached = self.cached.as_ref().and_then(|(cache, compiler)| {
+            let key = format!("{sha256}-{:016x}", compiler.compatibility());
+            let (component, found) = cache.compile(&key, || compile(compiler))?;
+            Some((compiler, component, found))
+        });
+        cached.unwrap_or_else(|| (&self.compiler, compile(&self.compiler), false))
+    }
+}
+
+impl Compiler {
+    /// One that looks in `cache`, if there is one, before it compiles.
+    fn new(cache: Option<Cache>) -> Result<Self> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            // NaN bits differ between processors; alerts must not.
+            .cranelift_nan_canonicalization(true)
+            .coredump_on_trap(true)
+            .max_wasm_stack(WASM_STACK_BYTES)
+            .cache(cache);
+        let engine = Engine::new(&config).map_err(anyhow::Error::from).context("failed to start wasmtime")?;
+        let linker = Linker::new(&engine);
+        Ok(Self { engine, linker })
     }
 
     /// Tells hosts apart whose compiled code is not each other's: another processor, or release of wasmtime.
@@ -184,27 +207,21 @@ fn background_pool() -> Result<ThreadPool> {
 }
 
 fn open_cache(dir: &Path) -> Option<CodeCache> {
-    let open = || {
-        fs::create_dir_all(dir)?;
-        // What lies there is run as it is: nobody else may write to it.
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).context("it belongs to somebody else")?;
-        CodeCache::open(dir)
-    };
-    open()
-        .inspect_err(|error: &anyhow::Error| {
-            warn!(dir = %dir.display(), error = format!("{error:#}"), "no cache (plugins.cache): plugins are compiled at each start");
+    CodeCache::open(dir)
+        .inspect_err(|error| {
+            warn!(event = "compiled_plugins_not_kept", dir = %dir.display(), error = format!("{error:#}"), "no cache (plugins.cache): plugins are compiled at each start");
         })
         .ok()
 }
 
-/// Raises the epoch at a steady pace until what it returns is dropped.
-fn start_ticker(engine: Engine) -> Result<Arc<Ticker>> {
+/// Raises the epochs at a steady pace until what it returns is dropped.
+fn start_ticker(engines: Vec<Engine>) -> Result<Arc<Ticker>> {
     let (alive, stopped) = mpsc::channel::<()>();
     thread::Builder::new()
         .name("epoch".into())
         .spawn(move || {
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(EPOCH_TICK) {
-                engine.increment_epoch();
+                engines.iter().for_each(Engine::increment_epoch);
             }
         })
         .context("failed to start the deadline thread")?;

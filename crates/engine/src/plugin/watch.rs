@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{self, RecvTimeoutError},
+        mpsc::{self, RecvTimeoutError, TrySendError},
     },
     thread,
     time::{Duration, Instant},
@@ -29,7 +29,10 @@ use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use tracing::{info, warn};
 
 use super::{Reload, folder::plugin_name, loader::Loader};
@@ -47,6 +50,9 @@ const UNCLOSED: Duration = Duration::from_secs(2);
 
 /// Events that wait; beyond that the system's own queue holds them.
 const EVENTS_MAX: usize = 1024;
+
+/// Where so many wait, it is tried so often whether there is room for another.
+const ROOM_EVERY: Duration = Duration::from_millis(5);
 
 /// What an event says of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +83,15 @@ pub struct Looker(Option<mpsc::SyncSender<Notice>>);
 impl Looker {
     /// Returns when what was in the files at the time of the call is offered, or rejected, or still being written.
     pub async fn look(&self) {
+        let Some(notices) = &self.0 else { return };
         let (looked, is_looked) = oneshot::channel();
-        if self.0.as_ref().is_some_and(|notices| notices.try_send(Notice::Look(looked)).is_ok()) {
-            // An error means that the watcher has ended.
-            let _ = is_looked.await;
+        let mut notice = Notice::Look(looked);
+        while let Err(TrySendError::Full(unsent)) = notices.try_send(notice) {
+            notice = unsent;
+            sleep(ROOM_EVERY).await;
         }
+        // An error means that the watcher has ended.
+        let _ = is_looked.await;
     }
 }
 
@@ -113,6 +123,9 @@ struct Watching {
     native: Option<RecommendedWatcher>,
     stamps: BTreeMap<PathBuf, Stamp>,
     stamped: Instant,
+    /// Whether everything was loaded again since the watch began: what was changed between the first load and the first
+    /// stamps differs from neither.
+    loaded_again: bool,
     /// When to look again, and whether a refusal is final then.
     look_at: Option<(Instant, bool)>,
     /// The configuration is being written since then: half of it may well be valid, and mean something else.
@@ -134,6 +147,7 @@ impl Watching {
             native: None,
             stamps: BTreeMap::new(),
             stamped: Instant::now(),
+            loaded_again: false,
             look_at: None,
             half_written: None,
             refused: None,
@@ -190,7 +204,12 @@ impl Watching {
             match self.notices.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(Notice::Changed(Ok(event))) => self.take(&event),
                 Ok(Notice::Look(looked)) => {
-                    self.look(false);
+                    let changed = self.note_changes();
+                    // What was still being written may be whole by now.
+                    if changed.is_some() || self.look_at.is_some() || !self.loaded_again {
+                        self.look(false);
+                    }
+                    self.tell_unused(&changed.unwrap_or_default());
                     // Whoever asked may have ended.
                     let _ = looked.send(());
                 }
@@ -207,21 +226,12 @@ impl Watching {
     fn look_if_due(&mut self) {
         let now = Instant::now();
         if self.stamped + LOOK_EVERY <= now {
-            let stamps = self.take_stamps();
-            self.stamped = now;
-            if stamps != self.stamps {
-                let moved = self.folders().iter().any(|folder| stamps.get(folder) != self.stamps.get(folder));
-                if moved && self.native.is_some() {
-                    // Where that fails, looking goes on every second.
-                    self.native = self.watch_natively().ok();
-                }
-                let changed = stamps.keys().filter(|path| stamps.get(*path) != self.stamps.get(*path));
-                let changed: Vec<PathBuf> = changed.cloned().collect();
-                self.stamps = stamps;
+            let changed = self.note_changes();
+            if changed.is_some() || !self.loaded_again {
                 // Where a file is known to be in the middle of being written, its end is waited for.
                 if self.look_at.is_none() || self.native.is_none() {
                     self.look(false);
-                    self.tell_unused(&changed);
+                    self.tell_unused(&changed.unwrap_or_default());
                 }
                 return;
             }
@@ -229,6 +239,25 @@ impl Watching {
         if let Some((_, last)) = self.look_at.filter(|(at, _)| *at <= now) {
             self.look(last);
         }
+    }
+
+    /// Takes the stamps again, before anything is loaded: what changes after that differs from them. If any is not what it
+    /// was, tells which files are new or changed; a file that is gone is not among them.
+    fn note_changes(&mut self) -> Option<Vec<PathBuf>> {
+        let stamps = self.take_stamps();
+        self.stamped = Instant::now();
+        if stamps == self.stamps {
+            return None;
+        }
+        let moved = self.folders().iter().any(|folder| stamps.get(folder) != self.stamps.get(folder));
+        if moved && self.native.is_some() {
+            // Where that fails, looking goes on every second.
+            self.native = self.watch_natively().ok();
+        }
+        let changed = stamps.keys().filter(|path| stamps.get(*path) != self.stamps.get(*path));
+        let changed = changed.cloned().collect();
+        self.stamps = stamps;
+        Some(changed)
     }
 
     fn take(&mut self, event: &Event) {
@@ -247,8 +276,9 @@ impl Watching {
                 self.half_written.take_if(|_| is_config);
                 // Whatever is wrong now is told, though it may be what was wrong before.
                 self.refused = None;
-                self.look(false);
+                // Before anything is loaded: what changes after that differs from them.
                 self.stamps = self.take_stamps();
+                self.look(false);
                 self.tell_unused(&event.paths);
             }
         }
@@ -267,7 +297,7 @@ impl Watching {
             self.look_at = Some((until, true));
             return;
         }
-        (self.look_at, self.half_written) = (None, None);
+        (self.look_at, self.half_written, self.loaded_again) = (None, None, true);
         let refusal = match self.loader.reload() {
             Ok(changed) => {
                 if changed {
@@ -337,4 +367,29 @@ fn says(kind: EventKind) -> Says {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a thousand events waited, nothing was looked at, and nothing said so: a new owner began with what was loaded
+    /// before.
+    #[test]
+    fn a_look_waits_for_room_among_the_events() {
+        let (sender, notices) = mpsc::sync_channel(1);
+        sender.send(Notice::Changed(Ok(Event::new(EventKind::Any)))).unwrap();
+        let (begin, begun) = mpsc::channel::<()>();
+        let watcher = thread::spawn(move || {
+            begun.recv().unwrap();
+            assert!(matches!(notices.recv().unwrap(), Notice::Changed(_)));
+            let Notice::Look(looked) = notices.recv().unwrap() else { panic!("it is no look") };
+            looked.send(()).unwrap();
+        });
+        let looker = Looker(Some(sender));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        // The look is polled first, and finds no room.
+        runtime.block_on(async { tokio::join!(looker.look(), async { begin.send(()).unwrap() }) });
+        watcher.join().unwrap();
+    }
 }

@@ -63,8 +63,9 @@ impl Shard {
         let started = Instant::now();
         new.iter().for_each(|(id, name)| self.memory.add(*id, name));
         self.symbols.extend(new);
+        let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
         if let Some(warmed) = warmed.first() {
-            self.take_normalized(&warmed.seen);
+            self.take_normalized(&warmed.seen, &ours);
         }
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
@@ -77,7 +78,7 @@ impl Shard {
                 self.forget_unwanted(&before.spec, spec);
             }
             let (mut slot, came) = match warmed.remove(&spec.name) {
-                Some(warmed) => (self.succeed_warmed(spec, warmed), Came::Rewarmed),
+                Some(warmed) => (self.succeed_warmed(spec, warmed, &ours), Came::Rewarmed),
                 None => self.succeed(spec, before),
             };
             if came == Came::Cold {
@@ -103,11 +104,10 @@ impl Shard {
     }
 
     /// Goes on with the normalized ticks of symbols of which nothing is known here: their saved states were damaged.
-    fn take_normalized(&mut self, seen: &Seen) {
-        let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
+    fn take_normalized(&mut self, seen: &Seen, ours: &FxHashMap<Arc<str>, u32>) {
         for (its, name) in &seen.symbols {
-            let is_unknown = |our: u32| !self.memory.has_saved(our) && self.normalizer.save(our).is_none();
-            let our = ours.get(&**name).filter(|our| is_unknown(**our));
+            let is_unknown = |our: u32| !self.memory.has_saved(our) && !self.normalizer.knows(our);
+            let our = ours.get(name).filter(|our| is_unknown(**our));
             let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
             self.memory.note_arrival(*our, seen.arrived_ms.get(*its as usize).copied().unwrap_or(0));
             if let Err(error) = self.normalizer.restore(*our, &saved) {
@@ -176,7 +176,7 @@ impl Shard {
         Ok(slot)
     }
 
-    fn succeed_warmed(&mut self, spec: &Arc<DetectorSpec>, warmed: Warmed) -> Slot {
+    fn succeed_warmed(&mut self, spec: &Arc<DetectorSpec>, warmed: Warmed, ours: &FxHashMap<Arc<str>, u32>) -> Slot {
         let mut slot = Slot::new(spec.clone());
         let Some(instance) = warmed.slot.instance else { return slot };
         match started(spec, &self.symbols) {
@@ -186,13 +186,16 @@ impl Shard {
                 return slot;
             }
         }
-        let ours: FxHashMap<&str, u32> = self.symbols.iter().map(|(id, name)| (&**name, *id)).collect();
         let known = warmed.seen.symbols.iter().filter(|(its, _)| instance.knows(*its));
-        let left: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(&**name)?, *its))).collect();
+        let left: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(name)?, *its))).collect();
         // A cool-down is saved with a state: without one it would not outlive the process.
         let without = self.symbols.iter().filter(|(id, _)| !left.contains_key(id));
         without.for_each(|(id, _)| self.cooldowns.forget(&spec.name, *id));
         slot.predecessor = Some(Predecessor { instance, state_version: spec.plugin.manifest.state_version, left });
         slot
     }
+}
+
+fn ids_by_name(symbols: &[(u32, Arc<str>)]) -> FxHashMap<Arc<str>, u32> {
+    symbols.iter().map(|(id, name)| (name.clone(), *id)).collect()
 }
