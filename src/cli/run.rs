@@ -98,6 +98,7 @@ fn work(
     let stream = stream.with_pulse(stats.pulse.clone());
     let newest = loader.newest().clone();
     info!(
+        event = "host_starting",
         stream = %config.stream.key,
         group = %config.stream.group,
         workers = config.engine.worker_count(),
@@ -164,12 +165,13 @@ fn tell_totals(stats: &Stats, totals: Option<Totals>) {
     stats.tell();
     if let Some(totals) = totals {
         info!(
+            event = "group_totals_reported",
             entries = totals.entries,
             alerts = totals.alerts,
             held_back = totals.held_back,
             dead = totals.dead,
             lost = totals.lost,
-            "totals of the group"
+            "totals of the consumer group"
         );
     }
 }
@@ -189,13 +191,16 @@ pub(super) fn stop_on_signal(log: Option<Arc<LogQueue>>) -> Result<watch::Sender
                 _ = interrupt.recv() => {}
             }
             if told.send_replace(true) {
-                warn!("second signal: exiting at once; what was read is processed again at the next start");
+                warn!(
+                    event = "stop_forced",
+                    "second signal: exiting at once; the entries in flight are processed again at the next start"
+                );
                 if let Some(log) = &log {
                     log.finish(LAST_WORDS);
                 }
                 std::process::exit(130);
             }
-            info!("stopping: finishing what was read");
+            info!(event = "host_stopping", "stopping; finishing the entries in flight");
         }
     });
     Ok(stop)
@@ -216,10 +221,10 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
         }
         let seconds = STUCK_AFTER.as_secs();
         let what = format!(
-            "told to stop, the host has not moved for {seconds} s and ends now; what was read and not committed is processed \
-             again at the next start"
+            "the host was told to stop but has made no progress for {seconds} s; ending it now. Entries that were read and \
+             not committed are processed again at the next start."
         );
-        warn!(event = "stop_gave_up", "{what}");
+        warn!(event = "stop_timed_out", "{what}");
         log.finish(LAST_WORDS);
         // Stderr may be what is stuck.
         let (said, is_said) = mpsc::channel::<()>();
@@ -243,7 +248,10 @@ fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             log.reopen();
-            info!("SIGHUP: the log was opened again; configuration and plugins are taken up without it");
+            info!(
+                event = "log_reopened",
+                "SIGHUP: reopened the log; changes of the configuration and plugins need no signal"
+            );
         }
     });
     Ok(())

@@ -99,7 +99,12 @@ impl CodeCache {
         let file = self.kept.join(format!("{key}.code"));
         let known = read(&file);
         if let Err(error) = self.exchange.make(known.as_ref()) {
-            debug!(file = %file.display(), %error, "a compiled plugin can't be handed over");
+            debug!(
+                event = "compiled_plugin_not_loaded",
+                file = %file.display(),
+                %error,
+                "failed to load a compiled plugin"
+            );
         }
         let hits = self.wasmtime.cache_hits();
         let made = compile();
@@ -109,7 +114,12 @@ impl CodeCache {
             false => self.keep(&file, known.as_ref()),
         };
         if let Err(error) = done {
-            debug!(file = %file.display(), %error, "a compiled plugin can't be kept");
+            debug!(
+                event = "compiled_plugin_not_saved",
+                file = %file.display(),
+                %error,
+                "failed to save a compiled plugin"
+            );
         }
         self.exchange.remove();
         (made, found)
@@ -196,7 +206,12 @@ fn read(file: &Path) -> Option<Code> {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            warn!(event = "compiled_plugin_unreadable", file = %file.display(), %error, "a compiled plugin can't be read; it is compiled again");
+            warn!(
+                event = "compiled_plugin_unreadable",
+                file = %file.display(),
+                %error,
+                "can't read a compiled plugin; compiling it again"
+            );
             return None;
         }
     };
@@ -206,7 +221,7 @@ fn read(file: &Path) -> Option<Code> {
                 event = "compiled_plugin_damaged",
                 file = %file.display(),
                 error = format!("{error:#}"),
-                "a compiled plugin is damaged on disk; it is compiled again"
+                "a compiled plugin is damaged on disk; compiling it again"
             );
             let _ = fs::remove_file(file);
         })

@@ -123,7 +123,13 @@ impl Runtime {
         };
         let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
         let took_ms = started.elapsed().as_millis() as u64;
-        debug!(plugin = name, cached, took_ms, "compiled, or found in the cache");
+        debug!(
+            event = "plugin_compiled",
+            plugin = name,
+            cached,
+            took_ms,
+            "compiled a plugin, or took it from the cache"
+        );
         check_imports(&self.engine, &component)?;
         let pre = self
             .linker
@@ -192,7 +198,12 @@ fn open_cache(dir: &Path) -> Option<CodeCache> {
     };
     open()
         .inspect_err(|error: &anyhow::Error| {
-            warn!(dir = %dir.display(), error = format!("{error:#}"), "no cache (plugins.cache): plugins are compiled at each start");
+            warn!(
+                event = "plugin_cache_unavailable",
+                dir = %dir.display(),
+                error = format!("{error:#}"),
+                "can't use the plugin cache (plugins.cache); plugins are compiled at each start"
+            );
         })
         .ok()
 }

@@ -115,10 +115,10 @@ impl Inner {
         let now = Instant::now();
         if self.look_at <= now {
             self.look_at = now + LOOK_EVERY;
-            self.look();
+            self.look(line);
         }
         if self.size > 0 && self.size + line.len() as u64 > self.max_bytes {
-            self.rotate();
+            self.rotate(line);
         }
         if let Err(error) = self.tell_lost(line).and_then(|()| self.write(line)) {
             self.cause = error.to_string();
@@ -145,8 +145,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether it is still the file of that name, of today, and as large as we think.
-    fn look(&mut self) {
+    /// Whether it is still the file of that name, of today, and as large as we think. `line` comes behind.
+    fn look(&mut self, line: &[u8]) {
         let open = self.file.as_ref().and_then(|file| file.metadata().ok());
         let there = fs::metadata(&self.path).ok();
         match (open, there) {
@@ -161,7 +161,7 @@ impl Inner {
         }
         let today = self.day_of(SystemTime::now());
         if today != self.day && self.size > 0 {
-            self.rotate();
+            self.rotate(line);
         }
         self.day = today;
     }
@@ -183,16 +183,16 @@ impl Inner {
         }
     }
 
-    /// Puts the file aside and begins another. Where that fails this one goes on.
-    fn rotate(&mut self) {
+    /// Puts the file aside and begins another. Where that fails this one goes on, and says so in the form of `line`.
+    fn rotate(&mut self, line: &[u8]) {
         let now = Instant::now();
         if now < self.rotate_after {
             return;
         }
         if let Err(error) = self.put_aside().and_then(|()| self.open()) {
             self.rotate_after = now + ROTATE_AGAIN;
-            let text = format!("{} ERROR no new log could be begun, this one goes on: {error}\n", Timestamp::now());
-            let _ = self.write(text.as_bytes());
+            let message = format!("failed to start a new log file; continuing this one: {error}");
+            let _ = self.write(&in_form_of(line, "ERROR", "log_rotation_failed", &message));
         }
     }
 
@@ -297,6 +297,23 @@ mod tests {
         log.lock().look_at = Instant::now();
         write(&log, "three");
         assert_eq!(read(&path, ""), "three\n");
+    }
+
+    /// It was plain text once, whatever the form of the log, so that a reader of JSON stumbled.
+    #[test]
+    fn a_rotation_that_fails_is_told_in_the_form_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let log = log(&path, 1, false);
+        let line = format!("{{\"message\":\"{:060}\"}}", 1);
+        write(&log, &line);
+        // In the way of the file that is put aside.
+        fs::create_dir_all(dir.path().join("it.log.1/occupied")).unwrap();
+        write(&log, &line);
+        let text = read(&path, "");
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+        assert_eq!((lines.len(), events), (3, vec!["log_rotation_failed"]), "{text}");
     }
 
     #[test]
