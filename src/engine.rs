@@ -218,12 +218,8 @@ impl<S: Stream> Engine<S> {
                     self.stream.release().await;
                     match ended {
                         Ended::Early => info!(event = "host_stopped_early", "stopped before reading any entry"),
-                        Ended::Stopped => {
-                            info!(event = "host_stopped", "stopped; all entries that were read are committed")
-                        }
-                        Ended::Drained => {
-                            info!(event = "host_drained", "drained: all entries are committed and none is left to read")
-                        }
+                        Ended::Stopped => info!(event = "host_stopped", "stopped; all entries read are committed"),
+                        Ended::Drained => info!(event = "host_drained", "drained; all entries are committed"),
                     }
                     break;
                 }

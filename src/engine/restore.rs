@@ -127,14 +127,7 @@ impl<S: Stream> Engine<S> {
                  without them. Keep more entries in the stream."
             );
         }
-        let took_ms = progress.started.elapsed().as_millis() as u64;
-        info!(
-            event = "checkpoint_restored",
-            symbols,
-            entries = progress.replayed,
-            took_ms,
-            "restored the checkpoint and replayed the entries after it"
-        );
+        tell_restored(symbols, &progress);
         let is_damaged = damaged > 0 || !progress.dropped.is_empty();
         self.drop_misplaced(misplaced, damaged);
         self.forget_damaged(progress.dropped);
@@ -325,6 +318,17 @@ fn plan(saved: Saved, end: Boundary) -> Plan {
         }
     }
     plan
+}
+
+fn tell_restored(symbols: usize, progress: &Progress) {
+    let took_ms = progress.started.elapsed().as_millis() as u64;
+    info!(
+        event = "checkpoint_restored",
+        symbols,
+        entries = progress.replayed,
+        took_ms,
+        "restored the checkpoint and replayed the entries after it"
+    );
 }
 
 #[cfg(test)]

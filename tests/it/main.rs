@@ -35,6 +35,7 @@ mod states;
 mod support;
 mod swaps;
 mod terminal;
+mod tidy;
 mod time;
 mod tls;
 mod top;
