@@ -145,7 +145,7 @@ fn who_follows_has_each_alert_once_over_restarts_of_redis() {
         redis.restart();
         wait_for("it is reached", || (follower.said().matches("reached again").count() >= part).then_some(()));
     }
-    wait_for("all is worked", || (redis.totals()["entries"] == 30_000).then_some(()));
+    redis.wait_all_processed(30_000);
     let expected = ids(&redis.alerts());
     wait_for("all alerts", || (follower.ids().len() >= expected.len()).then_some(()));
     assert!(follower.ids() == expected, "{} shown, {} published", follower.ids().len(), expected.len());

@@ -18,8 +18,6 @@ use crate::support::{
     ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
 };
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
 const CONSUMER: &str = "tickhound";
 
 const PLUGINS: [&str; 3] = ["breakout", "momentum", "misbehaving"];

@@ -28,8 +28,6 @@ use crate::{
 /// Ticks at the start, beyond the cut, and after the failover.
 const TICKS: [u32; 3] = [3000, 300, 300];
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
 
 /// What becomes of the owner between the cut and the failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +95,7 @@ fn fail_over(seed: u64) {
     wait_until_processed(&scene.second, &scene.project);
     wait_until_told(&scene.second, "told");
     for host in &mut scene.hosts {
-        host.signal("TERM");
-        assert_eq!(host.wait(), Some(0), "{}", host.log());
+        host.stop();
     }
     // Who begins begins where Redis says; who goes on knows what it has told.
     let stays = count == 1 && fate == Fate::GoesOn;
@@ -219,7 +216,7 @@ impl Scene {
 
 fn project(proxy: &Proxy, receiver: &Receiver) -> Project {
     let project = Project::at(proxy.url());
-    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+    project.add_plugin(&probe());
     let told = format!(
         "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = [\"breakout\", \"momentum\", \"probe\"]\ngroup_ms = 300\n\
          per_minute = 120\nmax_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
@@ -281,5 +278,5 @@ fn length(redis: &Redis, key: &str) -> u64 {
 }
 
 fn wait_processed(redis: &Redis, goal: u64) {
-    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries >= goal).then_some(()));
+    redis.wait_processed(goal);
 }

@@ -24,7 +24,7 @@ fn what_is_in_flight_when_the_group_is_made_anew_is_not_lost_with_the_host() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = Project::at(proxy.url());
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     // No lease is renewed while the test looks for the script that moves the group.
     project.configure_with(
         "batch = 20\nlease_ms = 60000",
@@ -34,7 +34,7 @@ fn what_is_in_flight_when_the_group_is_made_anew_is_not_lost_with_the_host() {
     let pid = Arc::new(OnceLock::new());
     let mut host = project.start(&["run"]);
     pid.set(host.pid()).unwrap();
-    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries > 300).then_some(()));
+    redis.wait_processed(300 + 1);
     // The server does not know the script yet: it is asked twice.
     let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(*pid.wait(), "KILL"));
     let mut group = redis::pipe();

@@ -25,8 +25,6 @@ use crate::support::{
     read_as, release, wait_for,
 };
 
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 
 /// Consumer name of every host.
 const OURS: &str = "tickhound";
@@ -158,7 +156,7 @@ impl Chaos {
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
-        fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+        project.add_plugin(&probe());
         let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
         let mut chaos = Self {
             redis,

@@ -18,7 +18,6 @@ use crate::{
 
 pub const SHADOWS: &str = "alerts:intraday:shadow";
 const REFERENCE_SHADOWS: &str = "alerts:reference:shadow";
-const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 
 /// The file of JSON lines, in the project's folder.
 pub const LINES: &str = "alerts.jsonl";
