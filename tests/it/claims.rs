@@ -81,7 +81,7 @@ fn two_groups_do_not_publish_into_one_alerts_stream() {
 /// have none may name the same.
 #[test]
 fn two_groups_with_shadows_do_not_publish_into_one_stream_of_shadows() {
-    let (redis, project) = drained();
+    let (_redis, project) = drained();
     let trial = [("TICKHOUND_STREAM__GROUP", "trial"), ("TICKHOUND_ALERTS__STREAM", "alerts:trial")];
     assert!(drain(&project, &trial).status.success(), "neither has a shadow");
     project.configure(

@@ -3,7 +3,7 @@
 //! `cargo xtask screenshots` runs the first of these with a larger market and keeps pictures of it.
 
 use std::{
-    env, fs,
+    env,
     net::TcpListener,
     path::PathBuf,
     time::{Duration, Instant},

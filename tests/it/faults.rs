@@ -23,7 +23,6 @@ use crate::{
 const SYMBOLS: u32 = 4;
 const TICKS: u32 = 8_000;
 
-
 /// With the detectors that ship, and one that alerts on every tick: it tells of each entry whether
 /// it was worked, and how often.
 fn project(url: String, stream: &str, more: &str) -> Project {
@@ -213,7 +212,7 @@ fn a_reply_that_is_lost_costs_nothing() {
     read_as(&redis, "tickhound", TICKS / 8);
     // Else it would be through before all traps have been set.
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     // A cut makes the host acquire again, and that is cut as well.
     for command in ["EVALSHA", "HGETALL", "XGROUP", "XINFO", "WATCH", "GET", "XREADGROUP", "EXEC"] {
         for at in [At::Request, At::Reply, At::MidReply] {
@@ -244,7 +243,7 @@ fn a_silent_link_is_noticed_and_costs_nothing() {
     let project = project(proxy.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
     let direct = Project::new(&redis);
     direct.feed(SYMBOLS, TICKS / 2, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let noticed = || wait_noticed(&host, "no answer in time (stream.timeout_ms)");
     let faults = [(Link::Silent, false), (Link::Silent, true), (Link::Deaf, false), (Link::Deaf, true)];
     for (round, (link, cut)) in (1..).zip(faults) {
@@ -273,7 +272,7 @@ fn a_server_that_hangs_costs_nothing() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
         redis.wait_processed(TICKS / 8 * round);
         redis.signal("STOP");
@@ -292,7 +291,7 @@ fn a_server_that_forgets_its_last_second_is_worked_on() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for part in 1..=3 {
         redis.wait_processed(TICKS / 8 * part);
         redis.restart();
@@ -307,7 +306,7 @@ fn a_server_that_forgets_its_last_second_is_worked_on() {
 fn a_server_that_comes_back_empty_is_worked_on() {
     let mut redis = Redis::start();
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=2 {
         project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
         redis.wait_processed(500);
@@ -324,7 +323,7 @@ fn a_server_that_comes_back_empty_is_worked_on() {
 fn goes_on_after(commands: &[&str], said: &str) {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     project.feed(SYMBOLS, 500, &[]);
     redis.wait_processed(500);
     let first = redis.alerts();
@@ -388,7 +387,7 @@ fn a_host_goes_on_after_its_stream_was_renamed() {
 fn a_host_goes_on_after_flushall_in_the_middle_of_its_work() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 20", "[engine]\nbacklog = 100");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
         project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
         redis.wait_processed(500);
@@ -406,7 +405,7 @@ fn a_demoted_server_is_left_alone_until_it_is_promoted() {
     let ((first, _), (second, port)) = (on_a_port(), on_a_port());
     let project = project(first.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     first.wait_processed(TICKS / 8);
     // The other one has nothing that this one has not: it takes over the data, then gives it back.
     let own_port: Vec<String> = first.ask("CONFIG GET port");
@@ -450,7 +449,7 @@ fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
 fn a_server_that_is_loading_is_waited_for() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let project = project(redis.url(), "", "");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     project.feed(SYMBOLS, TICKS, &[]);
     redis.wait_processed(TICKS);
     redis.restart_unready(&["--key-load-delay", "100"]);
@@ -471,7 +470,7 @@ fn a_server_that_is_busy_is_waited_for() {
     let redis = Redis::start_with(&["--lua-time-limit", "50"]);
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
         redis.wait_processed(TICKS / 8 * round);
         let mut connection = redis.connect();
@@ -499,7 +498,7 @@ fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
     // So small that work is still going on when the server is changed.
     let project = project(redis.url(), "batch = 4", "[engine]\nbacklog = 16");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(TICKS / 8);
     let _: () = redis.ask(&format!("CONFIG SET {setting} {bad}"));
     let (before, alerts) = (redis.processed(), redis.alerts().len());
@@ -532,7 +531,7 @@ fn deleted_entries_are_no_sign_of_illness() {
     let project = project(redis.url(), "", "");
     project.feed(SYMBOLS, 1000, &[]);
     let first = entries(&redis);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(1000);
     host.stop();
     project.feed(SYMBOLS, 1000, &["--seed", "2"]);
@@ -543,7 +542,7 @@ fn deleted_entries_are_no_sign_of_illness() {
         let _: u64 = redis.ask(&format!("XDEL {STREAM} {id}"));
     }
     let left: u64 = redis.ask(&format!("XLEN {STREAM}"));
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(left);
     healthy(&project);
     host.stop();
@@ -560,7 +559,7 @@ fn a_large_backlog_does_not_make_a_large_host() {
     let project = Project::new(&redis);
     project.configure("[alerts]\nlog = false");
     project.feed(100, 200_000, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 200_000);
     assert!(most <= 2000, "{most} entries between read and commit, engine.backlog allows 2000");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
@@ -590,7 +589,7 @@ fn a_large_number_of_pending_entries_is_recovered_in_parts() {
     project.feed(100, 100_000, &[]);
     read_as(&redis, "tickhound", 100_000);
     assert_eq!(redis.pending(), 100_000);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(100_000);
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
     assert!(calls(&redis, "xreadgroup") >= 100_000 / 500, "reads of 500 at most");
@@ -604,7 +603,7 @@ fn a_quiet_market_is_healthy() {
     let redis = Redis::start();
     let project = project(redis.url(), "claim_idle_ms = 1", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "10")]);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "10")]);
     redis.wait_processed(100);
     let before = calls(&redis, "xread");
     wait_for("many waits without a tick", || (calls(&redis, "xread") > before + 100).then_some(()));
@@ -625,7 +624,7 @@ fn what_another_consumer_was_given_keeps_nobody_awake_and_is_not_lost() {
     let redis = Redis::start();
     let project = project(redis.url(), "lease_ms = 900", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "500")]);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "500")]);
     redis.wait_processed(100);
     // Given to it at once, in one transaction, so that the host has no chance.
     let mut taken = redis::pipe();
@@ -658,7 +657,7 @@ fn entries_from_the_future_are_worked_like_others() {
         shifted.cmd("XADD").arg(STREAM).arg(format!("{later}-{seq}")).arg(fields).ignore();
     }
     let _: () = shifted.query(&mut connection).unwrap();
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(TICKS);
     healthy(&project);
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
@@ -773,7 +772,7 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
     project.feed(SYMBOLS, TICKS, &[]);
     // Else it would be through before all traps have been set.
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let garbage: [&[u8]; 9] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"\0\0\0\0",
@@ -803,7 +802,7 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
 fn while_alerts_are_refused_no_more_is_processed_than_was_in_flight() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
-    let host = project.start_owner();
+    let mut host = project.start_owner();
     let _: String =
         redis.connect().xadd(ALERTS, "18446744073709551615-18446744073709551615", &[("the", "last")]).unwrap();
     project.feed(SYMBOLS, TICKS, &[]);
@@ -836,7 +835,7 @@ fn large_entries_are_processed_a_few_at_a_time() {
             [("symbol", b"A"), ("ltp", b"100"), ("timestamp", time.as_bytes()), ("note", &note)];
         let _: String = connection.xadd(STREAM, "*", &fields).unwrap();
     }
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__START", "earliest")]);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__START", "earliest")]);
     redis.wait_processed(60);
     let peak = host.peak_memory_mib();
     println!("60 entries of {} MiB took {peak} MiB", LARGE >> 20);
@@ -852,7 +851,7 @@ fn an_answer_that_is_too_short_is_none() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "", "");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     host.wait_for_log("created the consumer group");
     wait_for("it has nothing to do", || (calls(&redis, "xread") > 0).then_some(()));
     // The next step of all is the one that reads these.
@@ -873,7 +872,7 @@ fn alerts_that_were_kept_come_once_though_the_answer_is_lost() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "", "");
-    let host = project.start_owner();
+    let mut host = project.start_owner();
     let mut connection = redis.connect();
     let _: () = connection.set(ALERTS, "in the way").unwrap();
     Project::new(&redis).feed(SYMBOLS, 100, &[]);
@@ -894,7 +893,7 @@ fn scripts_that_the_server_forgot_are_sent_again() {
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "lease_ms = 500\nclaim_idle_ms = 1", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(100);
     let mut connection = redis.connect();
     for round in 1..=3 {
@@ -926,12 +925,11 @@ fn a_dead_group_beside_ours_is_left_as_it_is() {
     project.feed(SYMBOLS, TICKS, &[]);
     let _: () = redis.ask(&format!("XGROUP CREATE {STREAM} dead 0"));
     let _: Value = redis.ask(&format!("XREADGROUP GROUP dead d COUNT 500 STREAMS {STREAM} >"));
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_processed(TICKS);
     healthy(&project);
     host.stop();
-    let (pending, ..): (u64, String, String, Vec<(String, u64)>) =
-        redis.ask(&format!("XPENDING {STREAM} dead"));
+    let (pending, ..): (u64, String, String, Vec<(String, u64)>) = redis.ask(&format!("XPENDING {STREAM} dead"));
     assert_eq!(pending, 500);
     assert_undisturbed(&redis, &project);
 }
@@ -947,9 +945,9 @@ fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
     with("").feed(SYMBOLS, 500, &[]);
     let _: () = request("CONFIG SET requirepass secret").query(&mut admin).unwrap();
     let (without, with_wrong, with_right) = (with(""), with("?pass=sesame"), with("?pass=secret"));
-    let missing = without.start(&["run"]);
+    let mut missing = without.start(&["run"]);
     missing.wait_for_log("the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL");
-    let wrong = with_wrong.start(&["run"]);
+    let mut wrong = with_wrong.start(&["run"]);
     wrong.wait_for_log("the server refuses the user or password in stream.url");
     assert!(!wrong.log().contains("sesame"), "passwords stay out of logs");
     with_right.run(&["run", "--drain"]);
@@ -973,7 +971,7 @@ fn a_slow_detector_slows_the_reader_down() {
          [detectors.slow]\nplugin = \"misbehaving\"\nparams = { how = \"slow\", at = 65 }",
     );
     project.feed(100, 100_000, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 10_000);
     assert!(most > 500 && most <= 1000, "{most} entries between read and commit");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
@@ -990,7 +988,7 @@ fn a_slow_server_slows_the_reader_down() {
     project.configure("[engine]\nbacklog = 1000\n[alerts]\nlog = false");
     Project::new(&redis).feed(100, 100_000, &[]);
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 20_000);
     assert!(most <= 1000, "{most} entries between read and commit");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use redis::Commands;
 
 use crate::support::{
-    ALERTS, DEAD, GROUP, LEASE, Project, Redis, STREAM, contents, misbehaving, pause, read_as, request, wait_for,
+    ALERTS, DEAD, GROUP, LEASE, Project, Redis, STREAM, contents, misbehaving, pause, read_as, wait_for,
 };
 
 /// Enough market time (20 minutes) for both detectors to warm up and find something.
@@ -15,7 +15,7 @@ const TICKS: u32 = 24_000;
 /// Of all that there is, only the ticks stay.
 fn forget(redis: &Redis) {
     let mut connection = redis.connect();
-    let _: () = request(&format!("XGROUP DESTROY {STREAM} {GROUP}")).query(&mut connection).unwrap_or(());
+    let () = redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
     let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
     let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
 }
@@ -258,7 +258,7 @@ fn a_stopped_host_has_committed_all_that_it_read() {
     let project = Project::new(&redis);
     project.feed(SYMBOLS, 60_000, &[]);
     let mut host = project.start(&["run"]);
-    redis.wait_processed(1000 + 1);
+    redis.wait_processed(1001);
     host.stop();
     assert_eq!(redis.pending(), 0);
     let lease: Option<String> = redis.connect().get(LEASE).unwrap();

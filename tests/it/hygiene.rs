@@ -1,8 +1,8 @@
 //! Alerts that are held back: the same ones, whoever works the ticks, and however often it dies.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
-use crate::support::{Alert, Project, Redis, contents, misbehaving, wait_for};
+use crate::support::{Alert, Project, Redis, contents, misbehaving};
 
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;

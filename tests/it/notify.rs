@@ -21,9 +21,7 @@ use tickhound::event::EntryId;
 use self::receiver::{How, OK, Receiver, Request};
 use crate::{
     replicas::Replicas,
-    support::{
-        ALERTS, Host, NOTIFY, Project, Redis, STREAM, difference, misbehaving, now_ms, pause, text, wait_for,
-    },
+    support::{ALERTS, Host, NOTIFY, Project, Redis, STREAM, difference, misbehaving, now_ms, pause, text, wait_for},
 };
 
 /// A project whose one detector alerts on every tick.
@@ -411,7 +409,7 @@ fn a_killed_host_tells_no_alert_twice_and_hides_none() {
         (0..number(12)).for_each(|_| pause());
         host.kill();
     }
-    let host = project.start_owner();
+    let _host = project.start_owner();
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
     wait_until_told(&redis, "desk");
@@ -474,8 +472,8 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
 /// A host with a sink, and a server whose replica has the ticks but none of the commits that the host does from now on.
 struct Lossy {
     // First, so that it ends before what it runs in.
-    host: Host,
-    project: Project,
+    _host: Host,
+    _project: Project,
     replicas: Replicas,
 }
 
@@ -496,7 +494,7 @@ impl Lossy {
         });
         replicas.cut_off();
         host.signal("CONT");
-        Self { host, project, replicas }
+        Self { _host: host, _project: project, replicas }
     }
 
     /// The server that is left.

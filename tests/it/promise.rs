@@ -17,7 +17,6 @@ const TICKS: u32 = 2_000;
 /// Ticks that are added while the host is paused.
 const MORE: u32 = 100;
 
-
 /// Small reads, and few of them in flight.
 fn project(url: String) -> Project {
     Project::with_probe(url, "batch = 20", "[engine]\nbacklog = 200")

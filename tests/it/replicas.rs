@@ -1,4 +1,4 @@
-//! A server and its replica behind one address, of which the one dies and the other takes its place.
+//! A Redis server and its replica behind one address: the server dies, and the replica takes its place.
 
 use std::net::TcpListener;
 
@@ -7,7 +7,7 @@ use crate::{
     support::{Redis, wait_for},
 };
 
-/// Two servers, of which the second copies what the first does until it is cut off.
+/// Two servers; the second replicates the first until it is cut off.
 pub struct Replicas {
     pub first: Redis,
     pub second: Redis,
@@ -22,12 +22,12 @@ impl Replicas {
         Self { proxy: Proxy::to(&first), first, second }
     }
 
-    /// The second hears no more of the first.
+    /// Ends the replication: the second server keeps what it has.
     pub fn cut_off(&self) {
         let () = self.second.ask("REPLICAOF 127.0.0.1 1");
     }
 
-    /// The first dies, and the second has the address.
+    /// Kills the first server, and gives its address to the second one.
     pub fn promote(&mut self) {
         self.first.kill();
         let () = self.second.ask("REPLICAOF NO ONE");
@@ -35,12 +35,13 @@ impl Replicas {
     }
 }
 
-/// A server with a port, for replication.
+/// A server that listens on a port, as replication needs it.
 pub fn on_a_port() -> (Redis, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     (Redis::start_with(&["--port", &port, "--repl-diskless-sync-delay", "0"]), port)
 }
 
+/// Makes one server the replica of the server on `port`, and waits until it is in step.
 pub fn replicate(replica: &Redis, port: &str) {
     let () = replica.ask(&format!("REPLICAOF 127.0.0.1 {port}"));
     wait_for("the replica is in step", || {

@@ -35,9 +35,9 @@ pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group
 pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
 pub const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 pub const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
-/// What the owner says of itself.
+/// What the owner publishes about itself.
 pub const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
-/// How far each sink was told.
+/// The position of each sink.
 pub const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 /// Where [`Project::run_reference`] publishes.
 pub const REFERENCE_ALERTS: &str = "alerts:reference";
@@ -64,11 +64,12 @@ pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
+/// The time by the system clock, in ms since the epoch.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// A request to the server, with one space between its words.
+/// A Redis command whose words are separated by one space.
 pub fn request(words: &str) -> Cmd {
     let mut words = words.split(' ');
     let mut request = redis::cmd(words.next().unwrap());
@@ -195,22 +196,22 @@ impl Redis {
         self.stream_entries(key).into_iter().map(|(_, fields)| fields).collect()
     }
 
-    /// Id and fields of all that a stream holds.
+    /// The id and the fields of every entry in a stream.
     pub fn stream_entries(&self, key: &str) -> Vec<(String, Alert)> {
         self.ask(&format!("XRANGE {key} - +"))
     }
 
-    /// Id and fields of the newest entries of a stream, the newest one first.
+    /// The id and the fields of the last entries of a stream, the newest one first.
     pub fn newest(&self, key: &str, count: usize) -> Vec<(String, Alert)> {
         self.ask(&format!("XREVRANGE {key} + - COUNT {count}"))
     }
 
-    /// The answer to a request, which must not be an error.
+    /// Sends a command whose words are separated by one space; the server must not answer with an error.
     pub fn ask<T: FromRedisValue>(&self, words: &str) -> T {
         request(words).query(&mut self.connect()).unwrap_or_else(|error| panic!("{words}: {error}"))
     }
 
-    /// The process that holds the lease.
+    /// The id of the process that holds the lease.
     pub fn lease_pid(&self) -> Option<u32> {
         let lease: Option<String> = self.connect().get(LEASE).unwrap();
         lease?.split('/').nth(1)?.parse().ok()
@@ -249,19 +250,20 @@ impl Redis {
         self.totals().get("entries").copied().unwrap_or(0)
     }
 
+    /// Waits until hosts have processed at least so many entries.
     pub fn wait_processed(&self, at_least: impl TryInto<u64, Error: Debug>) {
         let at_least = at_least.try_into().unwrap();
         wait_for(&format!("{at_least} entries are processed"), || (self.processed() >= at_least).then_some(()));
     }
 
-    /// As [`Redis::wait_processed`], where there are no more than these.
+    /// Waits until hosts have processed exactly so many entries; more of them fail the test.
     pub fn wait_all_processed(&self, count: impl TryInto<u64, Error: Debug>) {
         let count: u64 = count.try_into().unwrap();
         self.wait_processed(count);
         assert_eq!(self.processed(), count, "processed entries");
     }
 
-    /// Waits until more entries are processed than there are now.
+    /// Waits until hosts have processed so many entries more than now.
     pub fn wait_progress(&self, entries: u64) {
         self.wait_processed(self.processed() + entries);
     }
@@ -304,8 +306,8 @@ impl Project {
         project
     }
 
-    /// With the probe alone, on the server at `url`; `stream` are further keys of `[stream]`, `more` comes behind the
-    /// probe's table.
+    /// A project on the server at `url` whose only detector is the probe. `stream` holds further keys of `[stream]`; `more`
+    /// follows the table of the probe.
     pub fn with_probe(url: String, stream: &str, more: &str) -> Self {
         let project = Self::at(url.clone());
         project.add_plugin(&probe());
@@ -320,7 +322,7 @@ impl Project {
         self.dir.path().join(path)
     }
 
-    /// Copies a plugin into the plugins folder, under its name.
+    /// Copies a plugin into the plugins folder and keeps its file name.
     pub fn add_plugin(&self, file: &Path) {
         fs::copy(file, self.path("plugins").join(file.file_name().unwrap())).unwrap();
     }
@@ -417,7 +419,7 @@ impl Project {
         self.start_with(args, &[])
     }
 
-    /// Starts a host in the background, and waits until it is the owner.
+    /// Starts a host and waits until it is the owner.
     pub fn start_owner(&self) -> Host {
         let host = self.start(&["run"]);
         host.wait_for_log("reading is ours");
@@ -485,7 +487,7 @@ impl Host {
         self.child.wait().unwrap();
     }
 
-    /// Stops it in order.
+    /// Sends SIGTERM; the host must end with exit code 0.
     pub fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.wait(), Some(0), "{}", self.log());
@@ -595,8 +597,8 @@ impl Sighting {
     }
 }
 
-/// Each alert of the probe is about the tick after that of the one before of its detector and symbol, and about all before
-/// it, each as it was seen then.
+/// Asserts that each alert of the probe follows from the alert before it of the same detector and symbol: no tick was
+/// lost, repeated, reordered or forgotten.
 pub fn assert_chains<'a>(alerts: impl IntoIterator<Item = &'a Alert>) {
     let mut last: HashMap<(&str, &str), Sighting> = HashMap::new();
     for alert in alerts {

@@ -156,7 +156,8 @@ fn a_tick_of_today_uses_up_no_minute_of_an_old_day() {
 #[test]
 fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
     let redis = Redis::start();
-    let project = Project::with_probe(redis.url(), "", "[detectors.clock]\nplugin = \"probe_clock\"\ncooldown_s = 30.0");
+    let project =
+        Project::with_probe(redis.url(), "", "[detectors.clock]\nplugin = \"probe_clock\"\ncooldown_s = 30.0");
     project.add_plugin(&probe_clock());
     let mut connection = redis.connect();
     feed_old_day(&mut connection, 0, 1);

@@ -9,7 +9,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::Commands;
 
-use crate::support::{Project, Redis, STREAM, text, wait_for};
+use crate::support::{Project, Redis, STREAM, text};
 
 /// Says so if the server that was chosen for these tests was built without TLS. The installed one has it.
 fn without_tls() -> bool {
