@@ -34,10 +34,10 @@ use self::{
     changes::Chains,
     feeder::Feeder,
     nemeses::{Chaos, Nemesis},
-    outputs::{Lines, Order, Outputs, Told, wait_until_told},
+    outputs::{Lines, Order, Outputs, Told},
 };
 use crate::{
-    notify::receiver::Receiver,
+    notify::{receiver::Receiver, wait_until_told},
     support::{Difference, GROUP, Project, Redis, STREAM, wait_for},
 };
 
@@ -63,7 +63,11 @@ fn chaos() {
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             let (passed, fed) = (started.elapsed().as_secs(), feeder.fed.load(Relaxed));
-            eprintln!("{passed} s of {seconds}: {fed} entries fed, {} processed; {:?}", chaos.processed(), chaos.done);
+            eprintln!(
+                "{passed} s of {seconds}: {fed} entries fed, {} processed; {:?}",
+                chaos.redis.processed(),
+                chaos.done
+            );
         }
     }
     eprintln!("{seconds} s are over: no more faults, the hosts that live process what is left");

@@ -27,6 +27,7 @@ mod proxy;
 mod recovery;
 mod reload;
 mod replay;
+mod replicas;
 mod saved;
 mod server;
 mod service;

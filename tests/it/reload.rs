@@ -229,7 +229,7 @@ fn a_mistake_in_the_configuration_is_refused_with_its_line() {
 #[test]
 fn of_a_change_with_anything_wrong_in_it_nothing_is_taken() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     let change = |params: &str| {
         running.project.configure(&format!(
             "[detectors.first]\nplugin = \"breakout\"\n[detectors.odd]\nplugin = \"misbehaving\"\nparams = {{ {params} }}"
@@ -434,7 +434,7 @@ fn a_host_that_is_told_not_to_watch_does_not() {
 fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
     let running = Running::start();
     running.project.feed(12, 20_000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&20_000)).then_some(()));
+    running.redis.wait_all_processed(20_000);
     running.project.configure("[detectors.third]\nplugin = \"breakout\"");
     running.host.wait_for_log("momentum 0.1.0 (cold), third 0.1.0 (rewarmed) generation=2");
     assert!(running.host.log().contains("shown what the stream holds entries=20000"), "{}", running.host.log());
@@ -448,7 +448,7 @@ fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
 fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
     let running = Running::start();
     running.project.feed(12, 1000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&1000)).then_some(()));
+    running.redis.wait_all_processed(1000);
     let mut connection = running.redis.connect();
     let mut allow = |rule: &str| {
         let _: () = redis::cmd("ACL").arg("SETUSER").arg("default").arg(rule).query(&mut connection).unwrap();
@@ -457,7 +457,7 @@ fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
     running.project.configure("[detectors.third]\nplugin = \"breakout\"");
     running.host.wait_for_log("xpending");
     running.project.feed(12, 1000, &["--seed", "2"]);
-    wait_for("it works on", || (running.redis.totals().get("entries") == Some(&2000)).then_some(()));
+    running.redis.wait_all_processed(2000);
     assert_eq!(running.count("rewarmed"), 0, "{}", running.host.log());
     allow("+xpending");
     running.host.wait_for_log("third 0.1.0 (rewarmed) generation=2");
@@ -466,13 +466,13 @@ fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
 #[test]
 fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
     running.project.configure(odd);
     running.wait_in_force(2);
     running.project.feed(12, 10_000, &[]);
     running.host.wait_for_log("it failed too often (plugins.faults)");
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    running.redis.wait_all_processed(10_000);
     let letters = running.redis.dead_letters();
     // Another worker may be in the middle of one when it is too many.
     assert!(
@@ -509,9 +509,9 @@ fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
 #[test]
 fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     running.project.feed(12, 10_000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    running.redis.wait_all_processed(10_000);
     let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
     running.project.configure(odd);
     running.host.wait_for_log("could not be warmed up; what is in force stays so");

@@ -15,11 +15,10 @@ use redis::{Commands, Connection, Value, cmd};
 use tickhound::stream::redis::resp::Replies;
 
 use crate::support::{
-    ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
+    ALERTS, ALERTS_SOURCE, Alert, CHECKPOINT, DEAD, EPOCH, GROUP, HOST, Project, Redis, STATE, STREAM, contents,
+    misbehaving, shipped,
 };
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
 const CONSUMER: &str = "tickhound";
 
 const PLUGINS: [&str; 3] = ["breakout", "momentum", "misbehaving"];
@@ -101,9 +100,7 @@ fn record_what_this_build_saves() {
     assert!(detectors.iter().all(|(_, count)| *count > 10), "a detector found too little");
 
     let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || {
-        (redis.totals().get("entries").is_some_and(|count| *count > 1600)).then_some(())
-    });
+    redis.wait_processed(1601);
     host.kill();
     println!("{} entries are pending, {:?}", redis.pending(), redis.totals());
     assert!(redis.pending() > 0 && !redis.dead_letters().is_empty() && redis.totals()["entries"] < 2900);
@@ -152,7 +149,7 @@ fn dump(connection: &mut Connection) -> Vec<u8> {
             push(&[b"HSET", hash.as_bytes(), &field[0], &field[1]]);
         }
     }
-    for text in [EPOCH, HOST] {
+    for text in [EPOCH, HOST, ALERTS_SOURCE] {
         let value: Vec<u8> = cmd("GET").arg(text).query(connection).unwrap();
         push(&[b"SET", text.as_bytes(), &value]);
     }

@@ -19,13 +19,13 @@ fn free_port() -> u16 {
 }
 
 /// A host with a server, and where it is.
-struct Serving {
-    host: Host,
-    address: String,
+pub struct Serving {
+    pub host: Host,
+    pub address: String,
 }
 
 impl Serving {
-    fn start(project: &Project) -> Self {
+    pub fn start(project: &Project) -> Self {
         Self::start_with(project, &[])
     }
 
@@ -51,7 +51,7 @@ impl Serving {
         (status, head.to_lowercase(), body.to_owned())
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address));
         (status, body)
     }
@@ -381,8 +381,7 @@ fn listeners_that_do_not_listen_cost_no_memory_and_do_not_delay_the_end() {
     }
     assert!(refused > 0, "there is an end to listeners");
     let told = Instant::now();
-    serving.host.signal("TERM");
-    assert_eq!(serving.host.wait(), Some(0));
+    serving.host.stop();
     assert!(told.elapsed() < Duration::from_secs(10), "open streams don't hold up the end");
     drop(deaf);
 }
@@ -397,8 +396,7 @@ fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
     second.wait_for_log("no page, API and metrics of this host yet");
     second.wait_for_log("standing by");
     assert!(second.log().contains("server.listen"), "it says what to do");
-    first.host.signal("TERM");
-    assert_eq!(first.host.wait(), Some(0));
+    first.host.stop();
     second.wait_for_log(&format!("http://{}/", first.address));
     let second = Serving { host: second, address: first.address.clone() };
     wait_for("the second is the owner", || (second.json("/api/status")["role"] == "owner").then_some(()));

@@ -153,8 +153,7 @@ fn one_beside_a_host_that_works_stands_by_and_says_so() {
     background.project.configure_with("lease_ms = 1000", "");
     let said = background.project.run(&["run", "--background", "--wait", WAIT]);
     assert!(said.contains(&format!("✅ standing by: process {} on ", owner.pid())), "{said}");
-    owner.signal("TERM");
-    assert_eq!(owner.wait(), Some(0));
+    owner.stop();
     wait_for("it takes over", || background.log().contains("reading is ours").then_some(()));
 }
 
@@ -283,7 +282,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
     const TICKS: u32 = 30_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure("[detectors.each]\nplugin = \"misbehaving\"");
     project.run(&["--debug", "run", "--background", "--wait", WAIT]);
     let count = TICKS.to_string();
@@ -329,7 +328,7 @@ fn a_log_that_is_begun_anew_loses_no_line() {
     const TICKS: u32 = 30_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[alerts]\nlog_stale = true\n[service]\nlog_max_mib = 1\n[detectors.each]\nplugin = \"misbehaving\"",
     );
@@ -375,8 +374,7 @@ fn a_hangup_opens_the_log_anew_and_ends_nothing() {
     fs::remove_file(&other).unwrap();
     host.signal("HUP");
     wait_for("a new log", || log().contains("the log was opened again").then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
 }
 
 /// What systemd hears.
@@ -461,8 +459,7 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
     for _ in 0..5 {
         listener.wait_for("WATCHDOG=1");
     }
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
 }
 
 /// A detector does not come back: the engine waits for it, while timers and signals go on as if nothing were wrong.
@@ -470,7 +467,7 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
 fn a_stuck_engine_misses_the_watchdog() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure_with(
         "lease_ms = 1000",
         "[plugins]\ncall_deadline_ms = 600000\n[detectors.each]\nplugin = \"misbehaving\"\n\
@@ -502,7 +499,7 @@ fn the_log_can_be_followed_for_detections() {
     const TICKS: u32 = 15_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[alerts]\nlog_stale = true\n[service]\nlog_max_mib = 1\n[detectors.each]\nplugin = \"misbehaving\"",
     );

@@ -279,8 +279,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure("[alerts]\nlog = false\nmaxlen = 0");
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let host = project.start_owner();
     let feed = project.start(&["feed", "--simulate", "--symbols", "200", "--count", "100000000", "--rate", &rate]);
     wait_for("detectors are warm", || (redis.totals().get("alerts").copied().unwrap_or(0) > 10).then_some(()));
     let shipped = shipped("plugins/breakout.wasm");

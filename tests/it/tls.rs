@@ -9,7 +9,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::Commands;
 
-use crate::support::{Project, Redis, STREAM, text, wait_for};
+use crate::support::{Project, Redis, STREAM, text};
 
 /// Says so if the server that was chosen for these tests was built without TLS. The installed one has it.
 fn without_tls() -> bool {
@@ -146,9 +146,8 @@ fn ticks_are_worked_over_tls() {
     let mut host = secured.project.start(&["run"]);
     host.wait_for_log("reading is ours");
     secured.project.feed(5, 500, &[]);
-    wait_for("the new ones are worked", || (secured.redis.totals()["entries"] == 1500).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    secured.redis.wait_all_processed(1500);
+    host.stop();
 }
 
 #[test]

@@ -8,28 +8,25 @@
 
 use std::{collections::HashMap, fs};
 
-use redis::{Commands, cmd};
+use redis::Commands;
 use serde_json::json;
 
 use super::{
     assert_undisturbed,
     changes::Changes,
     nemeses::Random,
-    outputs::{LINES, Order, Outputs, SHADOWS, wait_until_told},
+    outputs::{LINES, Order, Outputs},
     setting, wait_until_processed,
 };
 use crate::{
-    faults::{on_a_port, replicate},
-    notify::receiver::Receiver,
+    notify::{receiver::Receiver, wait_until_told},
     proxy::{Link, Proxy},
-    support::{ALERTS, Alert, Host, Project, Redis, STREAM, content, probe, signal, wait_for},
+    replicas::Replicas,
+    support::{ALERTS, Alert, EPOCH, Host, Project, Redis, SHADOW_ALERTS, STREAM, content, probe, signal, wait_for},
 };
 
 /// Ticks at the start, beyond the cut, and after the failover.
 const TICKS: [u32; 3] = [3000, 300, 300];
-
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
 
 /// What becomes of the owner between the cut and the failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +48,7 @@ enum Fate {
 struct Scene {
     /// First, so that they end before what they run in.
     hosts: Vec<Host>,
-    first: Redis,
-    second: Redis,
-    proxy: Proxy,
+    replicas: Replicas,
     receiver: Receiver,
     project: Project,
     /// Who sleeps until after the failover, and how many commits there were then.
@@ -84,22 +79,18 @@ fn fail_over(seed: u64) {
     let count = 1 + random.below(2) as usize;
     let mut scene = Scene::begin(seed, count);
     let goal = 100 + random.below(700);
-    wait_processed(&scene.first, goal);
-    // The replica hears no more.
-    let _: () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut scene.second.connect()).unwrap();
+    scene.replicas.first.wait_processed(goal);
+    scene.replicas.cut_off();
     scene.project.feed(12, TICKS[1], &["--seed", &(seed + 1000).to_string()]);
     scene.befall(fate);
     if fate != Fate::Relieved {
-        wait_processed(&scene.first, goal + 50 + random.below(1000));
+        scene.replicas.first.wait_processed(goal + 50 + random.below(1000));
     }
     let (before, kept) = scene.promote(fate);
     scene.project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
-    wait_until_processed(&scene.second, &scene.project);
-    wait_until_told(&scene.second, "told");
-    for host in &mut scene.hosts {
-        host.signal("TERM");
-        assert_eq!(host.wait(), Some(0), "{}", host.log());
-    }
+    wait_until_processed(&scene.replicas.second, &scene.project);
+    wait_until_told(&scene.replicas.second, "told");
+    scene.hosts.iter_mut().for_each(Host::stop);
     // Who begins begins where Redis says; who goes on knows what it has told.
     let stays = count == 1 && fate == Fate::GoesOn;
     scene.judge(&before, &kept, stays, &format!("seed {seed}, {count} hosts, {fate:?}"));
@@ -107,16 +98,16 @@ fn fail_over(seed: u64) {
 
 impl Scene {
     fn begin(seed: u64, count: usize) -> Self {
-        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
-        let (proxy, receiver) = (Proxy::to(&first), Receiver::start());
-        let project = project(&proxy, &receiver);
-        replicate(&second, &port);
+        let (replicas, receiver) = (Replicas::start(), Receiver::start());
+        let project = project(&replicas.proxy, &receiver);
         project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
-        wait_for("the replica has the ticks", || (length(&second, STREAM) == u64::from(TICKS[0])).then_some(()));
+        wait_for("the replica has the ticks", || {
+            (length(&replicas.second, STREAM) == u64::from(TICKS[0])).then_some(())
+        });
         // So that there is time for something to happen.
-        proxy.set(Link::Slow);
+        replicas.proxy.set(Link::Slow);
         let hosts = (0..count).map(|_| project.start(&["run"])).collect();
-        Self { hosts, first, second, proxy, receiver, project, asleep: None }
+        Self { hosts, replicas, receiver, project, asleep: None }
     }
 
     /// Does to the owner what its fate is between cut and failover.
@@ -130,11 +121,11 @@ impl Scene {
                 self.wait_for_other_owner(owner);
             }
             Fate::Relieved => {
-                let before = epoch(&self.first);
-                self.proxy.cut();
-                wait_for("the stream is acquired once more", || (epoch(&self.first) > before).then_some(()));
-                let (owner, begun) = (self.owner(), commits(&self.first));
-                wait_for("some commits under it", || (commits(&self.first) > begun + 2).then_some(()));
+                let before = epoch(&self.replicas.first);
+                self.replicas.proxy.cut();
+                wait_for("the stream is acquired once more", || (epoch(&self.replicas.first) > before).then_some(()));
+                let (owner, begun) = (self.owner(), commits(&self.replicas.first));
+                wait_for("some commits under it", || (commits(&self.replicas.first) > begun + 2).then_some(()));
                 self.pause(owner);
             }
         }
@@ -142,14 +133,16 @@ impl Scene {
 
     fn pause(&mut self, pid: u32) {
         signal(pid, "STOP");
-        self.asleep = Some((pid, commits(&self.first)));
+        self.asleep = Some((pid, commits(&self.replicas.first)));
         if self.hosts.len() == 1 {
             self.hosts.push(self.project.start(&["run"]));
         }
     }
 
     fn wait_for_other_owner(&self, than: u32) {
-        wait_for("another host owns the stream", || lease_pid(&self.first).filter(|pid| *pid != than).map(|_| ()));
+        wait_for("another host owns the stream", || {
+            self.replicas.first.lease_pid().filter(|pid| *pid != than).map(|_| ())
+        });
     }
 
     fn replace_owner(&mut self) {
@@ -161,33 +154,31 @@ impl Scene {
 
     fn owner(&self) -> u32 {
         wait_for("a host owns the stream", || {
-            lease_pid(&self.first).filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
+            self.replicas.first.lease_pid().filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
         })
     }
 
     /// The first server dies, the second has the address; what each held.
     fn promote(&mut self, fate: Fate) -> (Held, Held) {
-        self.proxy.set(Link::Silent);
+        self.replicas.proxy.set(Link::Silent);
         if fate == Fate::KilledWithTheServer {
             self.replace_owner();
         }
-        let held = (Held::by(&self.first), Held::by(&self.second));
-        self.first.kill();
-        let _: () = cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
-        self.proxy.switch(&self.second);
+        let held = (Held::by(&self.replicas.first), Held::by(&self.replicas.second));
+        self.replicas.promote();
         if let (Fate::Relieved, Some((sleeper, done))) = (fate, self.asleep) {
-            self.proxy.set(Link::Slow);
-            wait_for("as many commits as the sleeper did", || (commits(&self.second) >= done).then_some(()));
+            self.replicas.proxy.set(Link::Slow);
+            wait_for("as many commits as the sleeper did", || (commits(&self.replicas.second) >= done).then_some(()));
             let relief = self.hosts.iter().position(|host| host.pid() != sleeper).unwrap();
             self.hosts.remove(relief).kill();
         }
-        self.proxy.set(Link::Whole);
+        self.replicas.proxy.set(Link::Whole);
         self.asleep.iter().for_each(|(pid, _)| signal(*pid, "CONT"));
         held
     }
 
     fn judge(&self, before: &Held, kept: &Held, stays: bool, what: &str) {
-        let Self { second, project, .. } = self;
+        let (second, project) = (&self.replicas.second, &self.project);
         project.replace_config(&config(&second.url(), ""));
         project.run_reference(second);
         let mut outputs = Outputs::read(second, project, Order::Kept, &Changes::new(), &self.receiver.got());
@@ -219,7 +210,7 @@ impl Scene {
 
 fn project(proxy: &Proxy, receiver: &Receiver) -> Project {
     let project = Project::at(proxy.url());
-    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+    project.add_plugin(&probe());
     let told = format!(
         "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = [\"breakout\", \"momentum\", \"probe\"]\ngroup_ms = 300\n\
          per_minute = 120\nmax_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
@@ -248,7 +239,7 @@ impl Held {
         Self {
             entries: length(redis, STREAM),
             commits: commits(redis),
-            alerts: redis.paged(ALERTS).chain(redis.paged(SHADOWS)).map(ided).collect(),
+            alerts: redis.paged(ALERTS).chain(redis.paged(SHADOW_ALERTS)).map(ided).collect(),
         }
     }
 }
@@ -263,11 +254,6 @@ fn lines_of_the_lost(project: &Project, before: &Held, after: &Held) -> usize {
     ids.filter(|id| before.alerts.contains_key(id) && !after.alerts.contains_key(id)).count()
 }
 
-fn lease_pid(redis: &Redis) -> Option<u32> {
-    let lease: Option<String> = redis.connect().get(LEASE).unwrap();
-    lease?.split('/').nth(1)?.parse().ok()
-}
-
 fn epoch(redis: &Redis) -> u64 {
     redis.connect().get(EPOCH).unwrap()
 }
@@ -278,8 +264,4 @@ fn commits(redis: &Redis) -> u64 {
 
 fn length(redis: &Redis, key: &str) -> u64 {
     redis.connect().xlen(key).unwrap()
-}
-
-fn wait_processed(redis: &Redis, goal: u64) {
-    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries >= goal).then_some(()));
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use redis::{
-    Commands, cmd,
+    Commands,
     streams::{StreamInfoGroupsReply, StreamPendingReply},
 };
 use serde_json::{Value, json};
@@ -21,12 +21,9 @@ use super::{
     outputs::{LINES, Order, TOLD_OF},
 };
 use crate::support::{
-    ALERTS, Alert, CHECKPOINT, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
-    read_as, release, wait_for,
+    ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
+    read_as, release, request, wait_for,
 };
-
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 
 /// Consumer name of every host.
 const OURS: &str = "tickhound";
@@ -158,7 +155,7 @@ impl Chaos {
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
-        fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+        project.add_plugin(&probe());
         let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
         let mut chaos = Self {
             redis,
@@ -281,8 +278,7 @@ impl Chaos {
 
     /// The number of the host that owns the stream.
     fn owner(&self) -> Option<usize> {
-        let lease: Option<String> = self.redis.connect().get(LEASE).unwrap();
-        let pid = lease?.split('/').nth(1)?.parse::<u32>().ok()?;
+        let pid = self.redis.lease_pid()?;
         self.hosts.iter().position(|slot| slot.host.pid() == pid)
     }
 
@@ -317,12 +313,10 @@ impl Chaos {
     }
 
     fn cut(&mut self) {
-        let mut connection = self.redis.connect();
         if self.random.below(2) == 0 {
-            let cut: u64 = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
-            self.done.cuts += cut;
+            self.done.cuts += self.redis.ask::<u64>("CLIENT KILL TYPE normal");
         } else {
-            let _: () = cmd("SCRIPT").arg("FLUSH").query(&mut connection).unwrap();
+            let () = self.redis.ask("SCRIPT FLUSH");
             self.done.flushes += 1;
         }
     }
@@ -375,14 +369,7 @@ impl Chaos {
         let by = self.salt * 10 + self.build;
         self.changes.add(Change { by, made: Made::BetweenOwners });
         wait_for(&format!("alerts by {by}"), || {
-            let newest: Vec<(String, Alert)> = cmd("XREVRANGE")
-                .arg(ALERTS)
-                .arg("+")
-                .arg("-")
-                .arg("COUNT")
-                .arg(20)
-                .query(&mut self.redis.connect())
-                .unwrap();
+            let newest = self.redis.newest(ALERTS, 20);
             let mut probes = newest.iter().filter(|(_, alert)| alert["plugin"] == "probe");
             probes.any(|(_, alert)| Sighting::of(alert).by == by).then_some(())
         });
@@ -411,7 +398,7 @@ impl Chaos {
     /// Some entries are given to another client: under another name, or under that of the hosts.
     fn read_as_another(&mut self) {
         // Before the first prices are known, order decides which ticks have one.
-        if self.redis.totals().get("entries").is_none_or(|entries| *entries < 1000) {
+        if self.redis.processed() < 1000 {
             return;
         }
         let names = [[OURS, STRANGER], [OURS, OURS], [STRANGER, STRANGER]][self.seed as usize % 3];
@@ -433,20 +420,19 @@ impl Chaos {
     fn disturb_group(&mut self) {
         let mut connection = self.redis.connect();
         // There is a group once something was processed.
-        if self.processed() == 0 || self.is_owed_by_others() {
+        if self.redis.processed() == 0 || self.is_owed_by_others() {
             return;
         }
         if self.random.below(2) == 0 {
             let id = EntryId { millis: self.last_delivered().millis.saturating_sub(self.random.below(1000)), seq: 0 };
-            let _: () =
-                cmd("XGROUP").arg("SETID").arg(STREAM).arg(GROUP).arg(id.to_string()).query(&mut connection).unwrap();
+            let () = self.redis.ask(&format!("XGROUP SETID {STREAM} {GROUP} {id}"));
             self.note(&format!("the group was set back to {id}"));
             self.done.groups_set_back += 1;
         } else {
             // Not in one transaction: the host may make it first, as it does.
-            let _: u64 = cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
-            let create = cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query::<()>(&mut connection);
-            create.unwrap_or(());
+            let _: u64 = self.redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+            let create = request(&format!("XGROUP CREATE {STREAM} {GROUP} 0"));
+            create.query(&mut connection).unwrap_or(());
             self.note("the group was destroyed and made anew");
             self.done.groups_destroyed += 1;
         }
@@ -469,10 +455,6 @@ impl Chaos {
             StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
             _ => None,
         }
-    }
-
-    pub fn processed(&self) -> u64 {
-        self.redis.totals().get("entries").copied().unwrap_or(0)
     }
 
     /// Every fault ends; the hosts that live go on.
