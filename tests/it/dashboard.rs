@@ -48,7 +48,7 @@ impl Desk {
         project.configure_with("timeout_ms = 1000", more);
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &address)]);
-        host.wait_for_log("page, API and metrics");
+        host.wait_for_event("http_listening");
         let mut desk = Self { browser, host, address, project, redis };
         desk.browser.live_in("Asia/Kolkata");
         desk.browser.size(1440, 1000);

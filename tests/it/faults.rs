@@ -14,8 +14,8 @@ use crate::{
     proxy::{At, Link, Proxy},
     replicas::{Replicas, on_a_port, replicate},
     support::{
-        ALERTS, Alert, Difference, EPOCH, GROUP, Host, LEASE, Project, Redis, STREAM, difference, misbehaving, pause,
-        read_as, request, signal, text, wait_for,
+        ALERTS, Alert, Difference, EPOCH, GROUP, Host, LEASE, Project, Redis, STREAM, difference, has_event_with,
+        last_event, misbehaving, pause, read_as, request, signal, text, wait_for,
     },
 };
 
@@ -79,7 +79,7 @@ fn wait_alerted(redis: &Redis) {
 fn wait_noticed(host: &Host, reason: &str) {
     wait_for(&format!("the host notices: {reason}"), || {
         let log = host.log();
-        (log.rfind(reason)? > log.rfind("redis is reached again").unwrap_or(0)).then_some(())
+        (log.rfind(reason)? > last_event(&log, "redis_reconnected").unwrap_or(0)).then_some(())
     });
 }
 
@@ -184,16 +184,16 @@ fn of_three_hosts_one_works() {
     let mut hosts: Vec<Host> = (0..3).map(|_| project.start(&["run"])).collect();
     for round in 1..=3 {
         let owner = wait_for("one of them reads", || {
-            let owns = |host: &Host| host.log().contains("reading is ours");
+            let owns = |host: &Host| host.has_event("lease_acquired");
             hosts.iter().position(owns)
         });
         project.feed(SYMBOLS, TICKS / 4, &["--seed", &round.to_string()]);
         redis.wait_processed(TICKS / 4 * round);
         wait_for("the others stand by", || {
-            let standing_by = |host: &&Host| host.log().contains("standing by");
+            let standing_by = |host: &&Host| host.has_event("standby_started");
             (hosts.iter().filter(standing_by).count() >= hosts.len() - 1).then_some(())
         });
-        assert_eq!(hosts.iter().filter(|host| host.log().contains("reading is ours")).count(), 1);
+        assert_eq!(hosts.iter().filter(|host| host.has_event("lease_acquired")).count(), 1);
         healthy(&project);
         hosts.remove(owner).kill();
     }
@@ -314,13 +314,16 @@ fn a_server_that_comes_back_empty_is_worked_on() {
     }
     project.feed(SYMBOLS, 1000, &[]);
     wait_alerted(&redis);
-    assert!(host.log().contains("the server has lost all its data"));
+    assert!(host.has_event("redis_data_lost"));
     host.stop();
     assert_each_once(&redis, true);
 }
 
-/// While the host waits for ticks somebody does `commands`. It goes on with what comes after.
-fn goes_on_after(commands: &[&str], said: &str) {
+/// What a host says when it creates its group once more.
+const AT_LAST_COMMIT: &str = "created it again at the last commit";
+
+/// While the host waits for ticks somebody does `commands`. It goes on with what comes after, and logs `event` and `said`.
+fn goes_on_after(commands: &[&str], event: &str, said: &str) {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
     let mut host = project.start(&["run"]);
@@ -330,7 +333,7 @@ fn goes_on_after(commands: &[&str], said: &str) {
     for command in commands {
         let _: Value = redis.ask(command);
         if command.starts_with("SET") {
-            host.wait_for_log("holds a string, expected a stream");
+            host.wait_for_event_with("redis_unavailable", "holds a string, expected a stream");
         }
     }
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
@@ -346,40 +349,35 @@ fn goes_on_after(commands: &[&str], said: &str) {
     let new = told.len() - 500;
     assert!(told[new..] == newest, "each new one once, in order");
     assert_eq!(new, if forgotten > 0 { 0 } else { 500 }, "no old one again");
-    assert!(host.log().contains(said), "expected {said:?} in {}", host.log());
+    let log = host.log();
+    assert!(has_event_with(&log, event, said), "expected {event:?} with {said:?} in {log}");
     host.stop();
     assert_eq!(redis.pending(), 0);
 }
 
 #[test]
 fn a_host_goes_on_after_flushall() {
-    goes_on_after(&["FLUSHALL"], "created the consumer group");
+    goes_on_after(&["FLUSHALL"], "group_created", "created the consumer group");
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_deleted() {
-    goes_on_after(&[&format!("DEL {STREAM}")], "the group had vanished; created it again at the last commit");
+    goes_on_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_group_was_destroyed() {
-    goes_on_after(
-        &[&format!("XGROUP DESTROY {STREAM} {GROUP}")],
-        "the group had vanished; created it again at the last commit",
-    );
+    goes_on_after(&[&format!("XGROUP DESTROY {STREAM} {GROUP}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_overwritten() {
-    goes_on_after(
-        &[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")],
-        "the group had vanished; created it again at the last commit",
-    );
+    goes_on_after(&[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_renamed() {
-    goes_on_after(&[&format!("RENAME {STREAM} other")], "the group had vanished; created it again at the last commit");
+    goes_on_after(&[&format!("RENAME {STREAM} other")], "group_recreated", AT_LAST_COMMIT);
 }
 
 /// All keys go while entries are being worked. What comes after that is worked, once.
@@ -414,7 +412,7 @@ fn a_demoted_server_is_left_alone_until_it_is_promoted() {
     let _: () = second.ask("REPLICAOF NO ONE");
     replicate(&first, &port);
     let _: () = first.ask("CLIENT UNPAUSE");
-    host.wait_for_log("replica");
+    host.wait_for_event_with("redis_unavailable", "replica");
     let before = first.processed();
     assert!(before < u64::from(TICKS));
     for _ in 0..20 {
@@ -438,7 +436,7 @@ fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
     first.kill();
     // For a while the address leads to a server that is a replica still.
     proxy.switch(&second);
-    host.wait_for_log("replica");
+    host.wait_for_event_with("redis_unavailable", "replica");
     let _: () = second.ask("REPLICAOF NO ONE");
     wait_alerted(&second);
     host.stop();
@@ -453,7 +451,7 @@ fn a_server_that_is_loading_is_waited_for() {
     project.feed(SYMBOLS, TICKS, &[]);
     redis.wait_processed(TICKS);
     redis.restart_unready(&["--key-load-delay", "100"]);
-    host.wait_for_log("the server is still loading its data");
+    host.wait_for_event_with("redis_unavailable", "the server is still loading its data");
     wait_for("it has loaded", || {
         let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().ok()?;
         request("PING").query::<String>(&mut connection).ok()
@@ -483,7 +481,7 @@ fn a_server_that_is_busy_is_waited_for() {
         // Else what was said of this round would be taken for the next one's.
         wait_for("the host goes on", || {
             let log = host.log();
-            (log.rfind("redis is reached again") > log.rfind("BUSY")).then_some(())
+            (last_event(&log, "redis_reconnected") > log.rfind("BUSY")).then_some(())
         });
     }
     redis.wait_processed(TICKS);
@@ -502,7 +500,7 @@ fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
     redis.wait_processed(TICKS / 8);
     let _: () = redis.ask(&format!("CONFIG SET {setting} {bad}"));
     let (before, alerts) = (redis.processed(), redis.alerts().len());
-    host.wait_for_log(said);
+    host.wait_for_event_with("redis_unavailable", said);
     for _ in 0..20 {
         pause();
     }
@@ -679,9 +677,9 @@ fn ten_rolling_restarts_under_load_cost_nothing() {
     for _ in 0..10 {
         redis.wait_progress(100);
         let next = project.start(&["run"]);
-        next.wait_for_log("standing by");
+        next.wait_for_event("standby_started");
         host.stop();
-        next.wait_for_log("reading is ours");
+        next.wait_for_event("lease_acquired");
         host = next;
     }
     feed.signal("INT");
@@ -758,7 +756,7 @@ fn large_entries_on_a_slow_line_are_waited_for() {
     let _: () = large.query(&mut redis.connect()).unwrap();
     proxy.set(Link::Narrow);
     let log = project.run(&["run", "--drain"]);
-    assert!(!log.contains("WARN"), "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     assert_eq!((of_each(&redis.alerts()).len(), redis.pending()), (32, 0));
 }
 
@@ -807,10 +805,7 @@ fn while_alerts_are_refused_no_more_is_processed_than_was_in_flight() {
         redis.connect().xadd(ALERTS, "18446744073709551615-18446744073709551615", &[("the", "last")]).unwrap();
     project.feed(SYMBOLS, TICKS, &[]);
     let refused = |times| {
-        wait_for("the server refuses", || {
-            (host.log().matches("alerts or dead letters were refused by the server").count() >= times)
-                .then(|| redis.processed())
-        })
+        wait_for("the server refuses", || (host.count_event("publish_rejected") >= times).then(|| redis.processed()))
     };
     let first = refused(1);
     let later = refused(5);
@@ -852,7 +847,7 @@ fn an_answer_that_is_too_short_is_none() {
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "", "");
     let mut host = project.start(&["run"]);
-    host.wait_for_log("created the consumer group");
+    host.wait_for_event("group_created");
     wait_for("it has nothing to do", || (calls(&redis, "xread") > 0).then_some(()));
     // The next step of all is the one that reads these.
     let sprung = proxy.trap("EXEC", 1, At::Instead(b"*0\r\n"), || {});
@@ -876,7 +871,7 @@ fn alerts_that_were_kept_come_once_though_the_answer_is_lost() {
     let mut connection = redis.connect();
     let _: () = connection.set(ALERTS, "in the way").unwrap();
     Project::new(&redis).feed(SYMBOLS, 100, &[]);
-    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    host.wait_for_event_with("redis_unavailable", "the key alerts:intraday holds a string, expected a stream");
     let sprung = proxy.trap("EXEC", 1, At::Reply, || {});
     let _: () = connection.del(ALERTS).unwrap();
     sprung.wait();
@@ -913,7 +908,7 @@ fn scripts_that_the_server_forgot_are_sent_again() {
     read_as(&redis, "scanner_1", 50);
     let _: () = redis.ask("SCRIPT FLUSH");
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("took over what a dead consumer left consumer=scanner_1 entries=50"), "{log}");
+    assert!(has_event_with(&log, "consumer_adopted", "consumer=scanner_1 entries=50"), "{log}");
     assert_each_once(&redis, false);
 }
 
@@ -946,13 +941,16 @@ fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
     let _: () = request("CONFIG SET requirepass secret").query(&mut admin).unwrap();
     let (without, with_wrong, with_right) = (with(""), with("?pass=sesame"), with("?pass=secret"));
     let mut missing = without.start(&["run"]);
-    missing.wait_for_log("the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL");
+    missing.wait_for_event_with(
+        "redis_unavailable",
+        "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL",
+    );
     let mut wrong = with_wrong.start(&["run"]);
-    wrong.wait_for_log("the server refuses the user or password in stream.url");
+    wrong.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
     assert!(!wrong.log().contains("sesame"), "passwords stay out of logs");
     with_right.run(&["run", "--drain"]);
     let _: () = request("CONFIG SET requirepass sesame").query(&mut admin).unwrap();
-    wrong.wait_for_log("reading is ours");
+    wrong.wait_for_event("lease_acquired");
     wrong.stop();
     missing.stop();
     let _: () = cmd("CONFIG").arg("SET").arg("requirepass").arg("").query(&mut admin).unwrap();

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use redis::Commands;
 
 use crate::support::{
-    ALERTS, DEAD, GROUP, LEASE, Project, Redis, STREAM, contents, misbehaving, pause, read_as, wait_for,
+    ALERTS, DEAD, GROUP, LEASE, Project, Redis, STREAM, contents, has_event, has_event_with, misbehaving, pause,
+    read_as, wait_for,
 };
 
 /// Enough market time (20 minutes) for both detectors to warm up and find something.
@@ -176,7 +177,7 @@ fn what_an_old_scanner_left_pending_is_taken_over() {
     // Some of it was trimmed away meanwhile.
     let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN = 990"));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("took over what a dead consumer left consumer=scanner_48992 entries=260"), "{log}");
+    assert!(has_event_with(&log, "consumer_adopted", "consumer=scanner_48992 entries=260"), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (1000, 10, 0));
     let each: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
@@ -194,15 +195,15 @@ fn a_second_host_stands_by_and_takes_over() {
     project.configure_with("lease_ms = 1000", "");
     let mut first = project.start_owner();
     let mut second = project.start(&["run"]);
-    second.wait_for_log("standing by: another host works this stream");
+    second.wait_for_event("standby_started");
     project.feed(5, 500, &[]);
     redis.wait_all_processed(500);
-    assert!(!second.log().contains("reading is ours"));
+    assert!(!second.has_event("lease_acquired"));
 
     // Released at once when the first one ends in order.
     first.signal("INT");
     assert_eq!(first.wait(), Some(0));
-    second.wait_for_log("reading is ours");
+    second.wait_for_event("lease_acquired");
     project.feed(5, 500, &[]);
     redis.wait_all_processed(1000);
     second.stop();
@@ -225,7 +226,7 @@ fn a_group_that_vanishes_after_an_adoption_repeats_nothing() {
     assert_eq!((redis.totals()["entries"], redis.pending()), (100, 0));
     let () = redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("the group had vanished; created it again at the last commit"), "{log}");
+    assert!(has_event_with(&log, "group_recreated", "created it again at the last commit"), "{log}");
     assert_eq!(redis.totals()["entries"], 100);
 }
 
@@ -238,14 +239,14 @@ fn a_host_paused_past_its_lease_does_nothing_more() {
     project.configure_with("lease_ms = 500", "");
     let first = project.start_owner();
     let mut second = project.start(&["run"]);
-    second.wait_for_log("standing by");
+    second.wait_for_event("standby_started");
     first.signal("STOP");
-    second.wait_for_log("reading is ours");
+    second.wait_for_event("lease_acquired");
     project.feed(5, 2000, &[]);
     redis.wait_all_processed(2000);
     first.signal("CONT");
-    first.wait_for_log("another host has taken over; standing by");
-    first.wait_for_log("standing by: another host works this stream");
+    first.wait_for_event("host_fenced");
+    first.wait_for_event("standby_started");
     project.feed(5, 2000, &[]);
     redis.wait_all_processed(4000);
     second.stop();
@@ -298,7 +299,7 @@ fn pending_entries_come_first_and_trimmed_ones_are_counted() {
     read_as(&redis, "tickhound", 20_000);
     let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN = {}", TICKS - 50));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("entries were trimmed away before they were worked"), "{log}");
+    assert!(has_event(&log, "pending_entries_trimmed"), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"]), (u64::from(TICKS), 50));
     assert_eq!(redis.pending(), 0);
@@ -358,8 +359,8 @@ fn alerts_that_the_server_refuses_are_published_later() {
     let mut connection = redis.connect();
     let _: () = connection.set(ALERTS, "in the way").unwrap();
     project.feed(5, 100, &[]);
-    host.wait_for_log("they are kept, and published once it takes them");
-    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    host.wait_for_event("publish_rejected");
+    host.wait_for_event_with("redis_unavailable", "the key alerts:intraday holds a string, expected a stream");
     let _: () = connection.del(ALERTS).unwrap();
     wait_for("all are published", || (redis.alerts().len() == 100).then_some(()));
     host.stop();
@@ -373,13 +374,13 @@ fn a_host_waits_for_redis_and_says_so_once() {
     let project = Project::new(&redis);
     redis.kill();
     let mut host = project.start(&["run"]);
-    host.wait_for_log("no connection to redis; trying again until there is one");
+    host.wait_for_event("redis_unavailable");
     for _ in 0..100 {
         pause();
     }
-    assert_eq!(host.log().matches("no connection to redis").count(), 1, "{}", host.log());
+    assert_eq!(host.count_event("redis_unavailable"), 1, "{}", host.log());
     redis.restart();
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     host.stop();
 }
 

@@ -11,7 +11,7 @@ use redis::Commands;
 
 use crate::{
     server::Serving,
-    support::{EPOCH, LEASE, Project, Redis, STREAM, misbehaving, signal, wait_for},
+    support::{EPOCH, LEASE, Project, Redis, STREAM, count_event, has_event, misbehaving, signal, wait_for},
     terminal::Terminal,
 };
 
@@ -92,7 +92,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     let left_out: usize = lines
         .find_map(|line| {
             shown += usize::from(line.contains("DETECTED"));
-            noted |= line.contains("event=\"log_lines_left_out\"");
+            noted |= has_event(&line, "log_lines_left_out");
             let count = line.split_once(" lines were left out of this log")?.0;
             count.rsplit_once(' ')?.1.parse().ok()
         })
@@ -144,9 +144,9 @@ fn an_alerts_file_that_blocks_holds_up_nothing() {
     let mut host = project.start_owner();
     project.feed(5, 5000, &[]);
     redis.wait_all_processed(5000);
-    host.wait_for_log("event=\"jsonl_blocked\"");
+    host.wait_for_event("jsonl_blocked");
     host.stop();
-    assert!(host.log().contains("event=\"jsonl_incomplete\""), "what the file lacks is said");
+    assert!(host.has_event("jsonl_incomplete"), "what the file lacks is said");
     assert_eq!(redis.pending(), 0);
 }
 
@@ -159,11 +159,11 @@ fn a_disk_that_stays_full_holds_up_nothing() {
     let mut host = project.start_owner();
     project.feed(5, 3000, &[]);
     redis.wait_all_processed(3000);
-    host.wait_for_log("event=\"jsonl_not_written\"");
+    host.wait_for_event("jsonl_not_written");
     host.stop();
     let log = host.log();
-    assert_eq!(log.matches("jsonl_not_written").count(), 1, "{log}");
-    assert_eq!(log.matches("jsonl_incomplete").count(), 1, "{log}");
+    assert_eq!(count_event(&log, "jsonl_not_written"), 1, "{log}");
+    assert_eq!(count_event(&log, "jsonl_incomplete"), 1, "{log}");
     project.feed(5, 100, &[]);
     let drained = project.output(&["run", "--drain"]);
     let said = String::from_utf8_lossy(&drained.stderr);
@@ -179,13 +179,13 @@ fn a_host_that_stands_still_gives_its_lease_away() {
     let project = with_a_trap(&redis, "lease_ms = 1000\ntimeout_ms = 1000");
     let host = project.start_owner();
     let standby = project.start(&["run"]);
-    standby.wait_for_log("standing by");
+    standby.wait_for_event("standby_started");
     project.feed(5, 1000, &[]);
     redis.wait_all_processed(1000);
-    assert!(!standby.log().contains("reading is ours"), "as long as the owner moves it keeps its lease");
+    assert!(!standby.has_event("lease_acquired"), "as long as the owner moves it keeps its lease");
     spring(&redis);
-    standby.wait_for_log("reading is ours");
-    assert!(host.log().contains("event=\"lease_renewal_paused\""), "{}", host.log());
+    standby.wait_for_event("lease_acquired");
+    assert!(host.has_event("lease_renewal_paused"), "{}", host.log());
 }
 
 /// The way back: who moves again before anybody else has come renews its lease, and has lost nothing.
@@ -197,12 +197,12 @@ fn a_host_that_moves_again_goes_on_where_it_was() {
     project.write_config(&config.replace("call_deadline_ms = 600000", "call_deadline_ms = 3000"));
     let mut host = project.start_owner();
     spring(&redis);
-    host.wait_for_log("event=\"lease_renewal_paused\"");
-    host.wait_for_log("event=\"lease_renewal_resumed\"");
+    host.wait_for_event("lease_renewal_paused");
+    host.wait_for_event("lease_renewal_resumed");
     project.feed(5, 1000, &[]);
     redis.wait_all_processed(1001);
     host.stop();
-    assert_eq!(host.log().matches("reading is ours").count(), 1, "nobody has taken over, so it is as undisturbed");
+    assert_eq!(host.count_event("lease_acquired"), 1, "nobody has taken over, so it is as undisturbed");
     assert_eq!((redis.pending(), redis.dead_letters().len()), (0, 1));
 }
 
@@ -212,7 +212,7 @@ fn a_host_that_stands_still_says_so_and_ends_when_told() {
     let redis = Redis::start();
     let project = with_a_trap(&redis, "lease_ms = 1000\ntimeout_ms = 1000");
     let mut serving = Serving::start(&project);
-    serving.host.wait_for_log("reading is ours");
+    serving.host.wait_for_event("lease_acquired");
     assert_eq!(serving.get("/healthz").0, 200);
     spring(&redis);
     wait_for("it is not ready", || {
@@ -227,7 +227,7 @@ fn a_host_that_stands_still_says_so_and_ends_when_told() {
     serving.host.signal("TERM");
     assert_eq!(serving.host.wait(), Some(1));
     let log = serving.host.log();
-    assert!(log.contains("event=\"stop_gave_up\"") && log.contains("processed again at the next start"), "{log}");
+    assert!(has_event(&log, "stop_timed_out") && log.contains("processed again at the next start"), "{log}");
     assert_eq!(redis.pending(), 1, "nothing is lost by it");
 }
 
@@ -240,7 +240,7 @@ fn a_host_that_can_not_commit_stops_without_haste() {
     let mut host = project.start_owner();
     let () = redis.ask("ACL SETUSER default -xack");
     project.feed(5, 500, &[]);
-    wait_for("it notices", || host.log().contains("no connection to redis").then_some(()));
+    host.wait_for_event("redis_unavailable");
     let epoch = || redis.ask::<u64>(&format!("GET {EPOCH}"));
     let before = epoch();
     host.signal("TERM");

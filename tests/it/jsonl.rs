@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{ALERTS, Host, Project, Redis, binary, misbehaving, wait_for};
+use crate::support::{ALERTS, Host, Project, Redis, binary, has_event, has_event_with, misbehaving, wait_for};
 
 const FILE: &str = "alerts.jsonl";
 
@@ -81,7 +81,7 @@ fn hosts_that_are_paused_past_their_lease_write_no_line_twice() {
     let redis = Redis::start();
     let project = alerting(&redis, "lease_ms = 500\nbatch = 50");
     let mut hosts = [project.start(&["run"]), project.start(&["run"])];
-    wait_for("one is the owner", || hosts.iter().any(|host| host.log().contains("reading is ours")).then_some(()));
+    wait_for("one is the owner", || hosts.iter().any(|host| host.has_event("lease_acquired")).then_some(()));
     let feeding = feed(&project, COUNT, 2500);
     for round in 0..8 {
         redis.wait_progress(300);
@@ -90,7 +90,7 @@ fn hosts_that_are_paused_past_their_lease_write_no_line_twice() {
         redis.wait_progress(300);
         hosts[round % 2].signal("CONT");
     }
-    let acquired: usize = hosts.iter().map(|host| host.log().matches("reading is ours").count()).sum();
+    let acquired: usize = hosts.iter().map(|host| host.count_event("lease_acquired")).sum();
     assert!(acquired > 2, "the lease has changed hands");
     redis.wait_processed(COUNT);
     drop(feeding);
@@ -121,15 +121,17 @@ fn a_disk_that_is_full_for_a_while_costs_no_line() {
     shell.args(["-c", "trap '' XFSZ; exec \"$0\" run"]).arg(binary()).current_dir(project.path("."));
     let log = fs::File::create(project.path("host.log")).unwrap();
     let mut host = Killed(shell.env("TICKHOUND_SERVER__LISTEN", "").stdout(log).spawn().unwrap());
-    let said = |part: &str| fs::read_to_string(project.path("host.log")).unwrap().contains(part).then_some(());
-    wait_for("it is the owner", || said("reading is ours"));
+    let log = || fs::read_to_string(project.path("host.log")).unwrap();
+    wait_for("it is the owner", || has_event(&log(), "lease_acquired").then_some(()));
     project.feed(12, 700, &[]);
     wait_for("they are in the file", || (count(&project, FILE) >= 700).then_some(()));
     let size = fs::metadata(project.path(FILE)).unwrap().len();
     limit_files(host.0.id(), &(size + 1000).to_string());
     project.feed(12, 700, &[]);
     redis.wait_processed(1400);
-    wait_for("it says that the file can't be written", || said("File too large"));
+    wait_for("it says that the file can't be written", || {
+        has_event_with(&log(), "jsonl_not_written", "File too large").then_some(())
+    });
     limit_files(host.0.id(), "unlimited");
     project.feed(12, 700, &[]);
     redis.wait_processed(2100);
@@ -171,7 +173,7 @@ fn a_file_whose_last_alert_is_gone_from_the_stream_is_completed() {
     let log = project.run(&["run", "--drain"]);
     expected.extend(in_stream(&redis));
     assert_same(&in_file(&project, FILE), &expected);
-    assert!(log.contains("event=\"jsonl_alerts_lost\" ") && log.contains("at_most="), "{log}");
+    assert!(has_event_with(&log, "jsonl_alerts_lost", "at_most="), "{log}");
 }
 
 /// What a server holds, to be put back later: so does a failover to a replica that was behind.

@@ -21,7 +21,10 @@ use tickhound::event::EntryId;
 use self::receiver::{How, OK, Receiver, Request};
 use crate::{
     replicas::Replicas,
-    support::{ALERTS, Host, NOTIFY, Project, Redis, STREAM, difference, misbehaving, now_ms, pause, text, wait_for},
+    support::{
+        ALERTS, Host, NOTIFY, Project, Redis, STREAM, count_event, difference, has_event, has_event_with, lines_of,
+        misbehaving, now_ms, pause, text, wait_for,
+    },
 };
 
 /// A project whose one detector alerts on every tick.
@@ -152,7 +155,7 @@ fn each_receiver_is_told_in_its_own_way_and_secrets_are_never_seen() {
     let slack = format!("http://{address}/services/SLACKSECRET");
     let variables = [("DESK_SLACK", slack.as_str()), ("DESK_BOT", "123456:BOTSECRET")];
     let host = project.start_with(&["run"], &variables);
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     tick(&redis, "M&M_FUT", 1);
     tick(&redis, "BANKNIFTY", 1);
 
@@ -264,10 +267,11 @@ fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() 
     assert_eq!(got[hung].headers["idempotency-key"], got[hung + 1].headers["idempotency-key"]);
     assert_eq!(got[hung].body, got[hung + 1].body);
     let log = host.log();
-    for reason in ["no answer in time (timeout_ms)", "it answers 500", "it answers 429", "messages arrive again"] {
-        assert!(log.contains(reason), "{reason} is missing in {log}");
+    for reason in ["no answer in time (timeout_ms)", "it answers 500", "it answers 429"] {
+        assert!(has_event_with(&log, "notification_delayed", reason), "{reason} is missing in {log}");
     }
-    assert!(log.matches("a message did not arrive").count() < 20, "once for each reason: {log}");
+    assert!(has_event(&log, "notification_recovered"), "{log}");
+    assert!(count_event(&log, "notification_delayed") < 20, "once for each reason: {log}");
 }
 
 #[test]
@@ -277,7 +281,7 @@ fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
     let project = project(&redis, &sink("desk", &format!("http://{address}/hook"), ""));
     let host = project.start_owner();
     tick(&redis, "A", 3);
-    host.wait_for_log("connection refused");
+    host.wait_for_event_with("notification_delayed", "connection refused");
     let output = project.output(&["notify"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
@@ -287,8 +291,10 @@ fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
 
     receiver.will(&[How::Answer(400, "", "{\"message\":\"bad\\nbody\"}")]);
     tick(&redis, "B", 2);
-    host.wait_for_log("ERROR");
-    assert!(host.log().contains("it answers 400 Bad Request: bad body; its 2 alerts are not told"), "{}", host.log());
+    host.wait_for_event_with("notification_undeliverable", "ERROR");
+    let log = host.log();
+    let answer = "it answers 400 Bad Request: bad body; its 2 alerts are not delivered";
+    assert!(has_event_with(&log, "notification_undeliverable", answer), "{log}");
     tick(&redis, "C", 1);
     let next = receiver.wait_for("the next message", |request| request.body.to_string().contains("\"C\""));
     assert_eq!((next.ids().len(), &next.body["refused"]), (1, &2.into()));
@@ -318,7 +324,7 @@ fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
     receiver.will(&[How::Answer(307, moved, "")]);
     let host = project.start_owner();
     tick(&redis, "A", 4);
-    host.wait_for_log("the notifier is refused: it answers 307");
+    host.wait_for_event_with("notification_undeliverable", "it answers 307");
     assert!(host.log().contains(&format!("another place at http://{}:", elsewhere.address)), "{}", host.log());
     assert!(!host.log().contains("SECRET"));
     assert_eq!(elsewhere.connections(), 0, "the secret is for one host");
@@ -337,7 +343,7 @@ fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
 
     // A change that can't be used is refused whole.
     configure(&redis, &project, &sinks.replace("url = ", "url_env = \"NOWHERE\"\n# "));
-    host.wait_for_log("the environment variable NOWHERE is not set");
+    host.wait_for_event_with("change_rejected", "the environment variable NOWHERE is not set");
     tick(&redis, "B", 1);
     elsewhere.wait_for("it goes on", |request| ids(&elsewhere.got()).len() == 2 && request.arrived());
 }
@@ -381,7 +387,11 @@ fn a_wrong_certificate_is_no_receiver() {
     let host = project.start_owner();
     tick(&redis, "A", 1);
     wait_for("the one arrives", || (got.lock().unwrap().len() == 1).then_some(()));
-    wait_for("the others fail", || (host.log().matches("a message did not arrive: TLS: ").count() == 2).then_some(()));
+    wait_for("the others fail", || {
+        let log = host.log();
+        let failed = lines_of(&log, "notification_delayed").into_iter().filter(|line| line.contains(": TLS: "));
+        (failed.count() == 2).then_some(())
+    });
     assert_eq!(got.lock().unwrap()[0].body["sink"], "well");
 }
 
@@ -438,7 +448,7 @@ fn a_message_that_was_under_way_is_in_doubt_unless_it_is_to_be_repeated() {
     assert_eq!(note.body["in_doubt"]["count"], first.len());
     let said = note.body["text"].as_str().unwrap();
     assert!(said.contains("may not have been told: nobody knows whether a message arrived"), "{said}");
-    assert!(host.log().contains("alerts may not have been told"));
+    assert!(host.has_event("notification_in_doubt"));
     wait_until_told(&redis, "skips");
     wait_until_told(&redis, "repeats");
     account(&redis, &skips.got());
@@ -454,14 +464,14 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
     let mut hosts = vec![project.start_owner()];
     for round in 0..3 {
         hosts.push(project.start(&["run"]));
-        hosts[1].wait_for_log("standing by");
+        hosts[1].wait_for_event("standby_started");
         for part in 0..5 {
             tick(&redis, &format!("R{round}P{part}"), 30);
             pause();
         }
         receiver.wait_for("something of it", |request| request.body.to_string().contains(&format!("R{round}P0")));
         hosts.remove(0).kill();
-        hosts[0].wait_for_log("reading is ours");
+        hosts[0].wait_for_event("lease_acquired");
     }
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
@@ -578,7 +588,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     receiver.wait_for("the rest", |request| request.body["missed"] != 0);
     let got = receiver.got();
     assert_eq!((ids(&got[told..]).len(), &got[told].body["missed"]), (20, &30.into()));
-    assert!(host.log().contains("trimmed away before they were told"));
+    assert!(host.has_event("notification_alerts_trimmed"));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use redis::Commands;
 use tickhound::event::EntryId;
 
 use crate::support::{
-    ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, request, text, wait_for,
+    ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, has_event, has_event_with, lines_of,
+    misbehaving, request, text, wait_for,
 };
 
 const SYMBOLS: u32 = 12;
@@ -71,7 +72,7 @@ fn a_stand_by_goes_on_with_what_the_owner_knew() {
     project.configure_with("batch = 50\nlease_ms = 500", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 100");
     let mut hosts = vec![project.start_owner()];
     hosts.push(project.start(&["run"]));
-    hosts[1].wait_for_log("standing by");
+    hosts[1].wait_for_event("standby_started");
     project.feed(SYMBOLS, TICKS, &[]);
     for part in 1..=4 {
         redis.wait_processed(TICKS * part / 6);
@@ -92,7 +93,7 @@ fn a_stand_by_goes_on_with_what_the_owner_knew() {
 fn after_a_stop_in_order_nothing_is_read_again() {
     let (redis, project) = stopped_in_the_middle();
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("re-read what came after it symbols=12 entries=0"), "{log}");
+    assert!(has_event_with(&log, "checkpoint_restored", "symbols=12 entries=0"), "{log}");
     assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
     let status: serde_json::Value = serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
     let state = &status["survey"]["state"];
@@ -114,7 +115,7 @@ fn entries_trimmed_before_their_traces_were_saved_are_counted() {
     let processed = redis.processed();
     trim(&redis, u64::from(TICKS) - processed + 1000);
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("entries that detectors knew were trimmed away before their state was saved"), "{log}");
+    assert!(has_event(&log, "state_gap"), "{log}");
     let totals = redis.totals();
     assert_eq!(totals["state_gap"], processed - 1000);
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (u64::from(TICKS), 0, 0));
@@ -137,7 +138,7 @@ fn entries_trimmed_before_they_were_read_are_counted() {
     project.feed(5, 1000, &[]);
     trim(&redis, 300);
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("event=\"entries_trimmed\" entries=700"), "{log}");
+    assert!(has_event_with(&log, "entries_trimmed", " entries=700 "), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (2000, 700, 0));
     assert_eq!(totals["state_gap"], 0);
@@ -217,9 +218,9 @@ fn kills_early_in_recovery_cost_no_good_entry() {
         host.kill();
         assert_eq!(pending(&redis), 5, "it was killed before the entry was done\n{}", host.log());
     }
-    for early in ["detector loaded", "reading is ours", "restored what was known"] {
+    for early in ["detector_loaded", "lease_acquired", "checkpoint_restored"] {
         let mut host = project.start(&["run", "--drain"]);
-        host.wait_for_log(early);
+        host.wait_for_event(early);
         host.kill();
     }
     project.run(&["run", "--drain"]);
@@ -244,7 +245,7 @@ fn a_damaged_state_costs_its_own_symbol_alone() {
     let _: () = redis.connect().hset(STATE, field, &packed[..packed.len() / 2]).unwrap();
     let log = project.run(&["run", "--drain"]);
     let symbol = field.trim_start_matches("s:");
-    assert!(log.contains("event=\"state_damaged\"") && log.contains(symbol), "{log}");
+    assert!(has_event_with(&log, "state_damaged", symbol), "{log}");
     let others = |alerts: Vec<BTreeMap<String, String>>| -> Vec<_> {
         contents(&alerts.into_iter().filter(|alert| alert["symbol"] != symbol).collect::<Vec<_>>())
     };
@@ -258,7 +259,8 @@ fn a_detector_with_other_parameters_is_warmed_up_from_the_stream() {
     let before = redis.alerts().len();
     project.configure("[detectors.breakout.params]\nwindow_s = 200\n");
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("in force: breakout 0.1.0 (rewarmed), momentum 0.1.0 (restored)"), "{log}");
+    let active = "breakout 0.1.0 (rewarmed), momentum 0.1.0 (restored)";
+    assert!(has_event_with(&log, "generation_activated", active), "{log}");
     let alerts = contents(&redis.alerts()[before..]);
     let since = |alert: &&Vec<(String, String)>| alerts.iter().any(|known| entry(known) <= entry(alert));
     let reference = contents(&project.reference(&redis));
@@ -292,9 +294,9 @@ fn ten_thousand_symbols_are_known_again_after_a_kill() {
         let alerts: u64 = redis.connect().xlen(ALERTS).unwrap();
         (alerts > alerts_before && newest["recovered"] == "0").then(|| killed.elapsed())
     });
-    next.wait_for_log("restored what was known");
+    next.wait_for_event("checkpoint_restored");
     let log = next.log();
-    let told = log.lines().find(|line| line.contains("restored what was known")).unwrap();
+    let told = lines_of(&log, "checkpoint_restored")[0];
     println!("kill to first fresh alert: {} ms; {told}", fresh.as_millis());
     redis.wait_all_processed(200_000);
     drop(next);

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{ALERTS, Host, Project, Redis, STREAM, shipped, text, wait_for};
+use crate::support::{ALERTS, Host, Project, Redis, STREAM, has_event_with, shipped, text, wait_for};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
@@ -293,7 +293,7 @@ fn without_the_token_nothing_is_told_and_it_is_never_shown() {
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(!format!("{}{}", text(&check.stdout), text(&check.stderr)).contains(TOKEN));
     project.configure(&format!("[server]\ntoken = \"another-{TOKEN}\""));
-    serving.host.wait_for_log("server.token needs a restart");
+    serving.host.wait_for_event_with("restart_required", "server.token needs a restart");
     assert!(!serving.host.log().contains(TOKEN));
 }
 
@@ -393,14 +393,14 @@ fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
     let mut first = Serving::start(&project);
     wait_for("the first is the owner", || (first.json("/api/status")["role"] == "owner").then_some(()));
     let second = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &first.address)]);
-    second.wait_for_log("no page, API and metrics of this host yet");
-    second.wait_for_log("standing by");
-    assert!(second.log().contains("server.listen"), "it says what to do");
+    second.wait_for_event("http_address_unavailable");
+    second.wait_for_event("standby_started");
+    assert!(has_event_with(&second.log(), "http_address_unavailable", "server.listen"), "it says what to do");
     first.host.stop();
-    second.wait_for_log(&format!("http://{}/", first.address));
+    second.wait_for_event_with("http_listening", &format!("http://{}/", first.address));
     let second = Serving { host: second, address: first.address.clone() };
     wait_for("the second is the owner", || (second.json("/api/status")["role"] == "owner").then_some(()));
-    assert_eq!(second.host.log().matches("no page, API and metrics").count(), 1);
+    assert_eq!(second.host.count_event("http_address_unavailable"), 1);
 }
 
 #[test]

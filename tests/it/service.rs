@@ -10,7 +10,9 @@ use std::{
 
 use tickhound::stream::owner::Owner;
 
-use crate::support::{Difference, Project, Redis, difference, misbehaving, read_as, signal, text, wait_for};
+use crate::support::{
+    Difference, Project, Redis, count_event, difference, has_event, misbehaving, read_as, signal, text, wait_for,
+};
 
 const PID_FILE: &str = "run/tickhound.pid";
 const LOG: &str = "logs/tickhound.log";
@@ -91,13 +93,13 @@ fn a_host_in_the_background_works_until_it_is_stopped() {
     assert!(owner.starts_with(&format!("process {pid} on ")), "{owner} is the process that was started");
     background.project.feed(5, 1000, &[]);
     background.wait_for_entries(1000);
-    assert!(background.log().contains("reading is ours"));
+    assert!(has_event(&background.log(), "lease_acquired"));
 
     let said = background.project.run(&["stop"]);
     assert!(said.contains(&format!("stopped process {pid} on ")), "{said}");
     assert!(said.contains("1000 entries worked"), "{said}");
     assert!(!runs(pid) && background.pid().is_none());
-    assert!(background.log().contains("stopped; everything that was read is committed"));
+    assert!(has_event(&background.log(), "host_stopped"));
     assert_eq!(background.redis.pending(), 0);
     let again = background.project.run(&["stop"]);
     assert!(again.contains("nothing to stop"), "{again}");
@@ -142,19 +144,19 @@ fn a_second_one_in_the_same_folder_is_refused() {
     let said = failed(&background.start());
     assert!(said.contains(&format!("already running: process {pid} on ")), "{said}");
     assert!(runs(pid) && background.pid() == Some(pid));
-    assert_eq!(background.log().matches(" starting stream=").count(), 1, "no other was started");
+    assert_eq!(count_event(&background.log(), "host_starting"), 1, "no other was started");
 }
 
 #[test]
 fn one_beside_a_host_that_works_stands_by_and_says_so() {
     let background = Background::new();
     let mut owner = background.project.start(&["run"]);
-    owner.wait_for_log("reading is ours");
+    owner.wait_for_event("lease_acquired");
     background.project.configure_with("lease_ms = 1000", "");
     let said = background.project.run(&["run", "--background", "--wait", WAIT]);
     assert!(said.contains(&format!("✅ standing by: process {} on ", owner.pid())), "{said}");
     owner.stop();
-    wait_for("it takes over", || background.log().contains("reading is ours").then_some(()));
+    wait_for("it takes over", || has_event(&background.log(), "lease_acquired").then_some(()));
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn what_can_not_start_says_why_and_leaves_nothing_running() {
     ));
     let said = failed(&project.output(&["run", "--background", "--wait", "1"]));
     assert!(said.contains("after 1 s (--wait) it still waits for redis at"), "{said}");
-    assert!(said.contains("no connection to redis"), "the last lines of the log: {said}");
+    assert!(has_event(&said, "redis_unavailable"), "the last lines of the log: {said}");
     assert!(!runs(started(&said)) && background.pid().is_none());
 }
 
@@ -258,7 +260,7 @@ fn a_host_whose_redis_is_away_can_be_stopped() {
     let mut background = Background::started();
     let pid = background.pid().unwrap();
     background.redis.kill();
-    wait_for("it notices", || background.log().contains("no connection to redis").then_some(()));
+    wait_for("it notices", || has_event(&background.log(), "redis_unavailable").then_some(()));
     let said = background.project.run(&["stop"]);
     assert!(said.contains("stopped process") && said.contains("can't be told: redis at"), "{said}");
     assert!(!runs(pid));
@@ -296,7 +298,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
         assert!(restart.status.success(), "{}\n{}", text(&restart.stdout), text(&restart.stderr));
     }
     assert!(background.log().contains("workers=3"));
-    let debugs = background.log().split(" starting stream=").filter(|life| life.contains("DEBUG")).count();
+    let debugs = background.log().split("event=\"host_starting\"").filter(|life| life.contains("DEBUG")).count();
     assert!(debugs >= 4, "--debug is kept over restarts");
     // Once more, with a variable that is set no more: it is kept.
     let said = project.run(&["restart", "--wait", WAIT]);
@@ -362,7 +364,7 @@ fn a_hangup_opens_the_log_anew_and_ends_nothing() {
     let moved = background.project.path("logs/moved");
     fs::rename(background.project.path(LOG), &moved).unwrap();
     signal(pid, "HUP");
-    wait_for("a new log", || background.log().contains("the log was opened again").then_some(()));
+    wait_for("a new log", || has_event(&background.log(), "log_reopened").then_some(()));
     background.project.feed(5, 100, &[]);
     background.wait_for_entries(100);
     assert!(runs(pid));
@@ -370,10 +372,10 @@ fn a_hangup_opens_the_log_anew_and_ends_nothing() {
     let mut host = background.project.start(&["run", "--log-file", "logs/other.log"]);
     let other = background.project.path("logs/other.log");
     let log = || fs::read_to_string(&other).unwrap_or_default();
-    wait_for("it stands by", || log().contains("standing by").then_some(()));
+    wait_for("it stands by", || has_event(&log(), "standby_started").then_some(()));
     fs::remove_file(&other).unwrap();
     host.signal("HUP");
-    wait_for("a new log", || log().contains("the log was opened again").then_some(()));
+    wait_for("a new log", || has_event(&log(), "log_reopened").then_some(()));
     host.stop();
 }
 
@@ -447,12 +449,12 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
     redis.restart();
     listener.wait_for("STATUS=submitted:");
     let other = project.start(&["run"]);
-    other.wait_for_log("standing by");
+    other.wait_for_event("standby_started");
     host.signal("TERM");
     listener.wait_for("STOPPING=1");
     assert_eq!(host.wait(), Some(0));
     // A stand-by is ready as well.
-    other.wait_for_log("reading is ours");
+    other.wait_for_event("lease_acquired");
     let mut host = project.start_with(&["run"], &listener.variables());
     listener.wait_for("READY=1");
     listener.wait_for("STATUS=standing by");
@@ -475,7 +477,7 @@ fn a_stuck_engine_misses_the_watchdog() {
     );
     let listener = Listener::new(&project);
     let host = project.start_with(&["run"], &listener.variables());
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     listener.wait_for("WATCHDOG=1");
     project.feed(5, 5000, &[]);
     wait_for("it is stuck", || listener.is_silent().then_some(()));

@@ -7,8 +7,8 @@ use redis::Commands;
 use tickhound::checkpoint::chunk_of;
 
 use crate::support::{
-    Alert, CHECKPOINT, EPOCH, Host, Project, Redis, STATE, STREAM, Sighting, assert_chains, probe, probe_changed, text,
-    wait_for,
+    Alert, CHECKPOINT, EPOCH, Host, Project, Redis, STATE, STREAM, Sighting, assert_chains, has_event, has_event_with,
+    lines_of, probe, probe_changed, text, wait_for,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -74,7 +74,7 @@ impl Market {
     /// Makes a change and waits until it is in force, and has been committed.
     fn change(&mut self, host: &Host, generation: u32, change: impl FnOnce(&Self)) {
         change(self);
-        host.wait_for_log(&format!(" generation={generation} pause_us="));
+        host.wait_for_event_with("generation_activated", &format!(" generation={generation} "));
     }
 
     fn replace_plugin(&self, plugin: &Path) {
@@ -125,7 +125,7 @@ fn what_was_processed_before_a_change_is_not_re_read_by_the_new_code() {
     host.kill();
     let log = market.feed_and_drain("A B", 5);
     market.assert_unbroken();
-    assert!(!log.contains("reread_by_other_detector"), "{log}");
+    assert!(!has_event(&log, "replayed_by_changed_detector"), "{log}");
     let by: Vec<u64> = market.found("probe")["A"].iter().map(|sighting| sighting.by).collect();
     assert_eq!(by, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
 }
@@ -194,7 +194,7 @@ fn a_detector_that_was_warmed_up_knows_the_same_after_a_kill() {
     host.kill();
     let log = market.feed_and_drain("A", 2);
     assert_eq!(market.seen("second", "A"), [4, 5, 6]);
-    assert!(log.contains("second 0.1.0 (restored)") || !log.contains("in force"), "{log}");
+    assert!(log.contains("second 0.1.0 (restored)") || !has_event(&log, "generation_activated"), "{log}");
 }
 
 /// A change while no host runs cannot be told from the states alone: the old code is gone. That is said.
@@ -206,13 +206,13 @@ fn entries_that_another_detector_re_reads_are_told() {
     host.kill();
     market.replace_plugin(&probe_changed());
     let log = market.feed_and_drain("A B", 1);
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("event=\"reread_by_other_detector\"")).collect();
+    let told = lines_of(&log, "replayed_by_changed_detector");
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains("detectors=\"probe\"") && told[0].contains("entries=10"), "{}", told[0]);
     // After a stop in order there is nothing to be re-read.
     market.replace_plugin(&probe());
     let log = market.feed_and_drain("A B", 1);
-    assert!(!log.contains("reread_by_other_detector"), "{log}");
+    assert!(!has_event(&log, "replayed_by_changed_detector"), "{log}");
 }
 
 /// A boundary that could not be read meant "from the beginning": states were fed everything once more, without a word,
@@ -244,11 +244,12 @@ fn a_damaged_boundary_costs_a_warm_up_and_nothing_else() {
         market.feed_and_drain("A B", 5);
         damage(&market);
         let log = market.feed_and_drain("A B", 5);
-        assert!(log.contains("event=\"boundary_damaged\""), "{what}: {log}");
+        assert!(has_event(&log, "boundary_damaged"), "{what}: {log}");
         market.assert_unbroken();
         // It was mended with the first commit.
         let log = market.feed_and_drain("A B", 1);
-        assert!(!log.contains("boundary_damaged") && log.contains("re-read what came after it symbols=2 entries=0"));
+        assert!(!has_event(&log, "boundary_damaged"), "{what}: {log}");
+        assert!(has_event_with(&log, "checkpoint_restored", "symbols=2 entries=0"), "{what}: {log}");
         market.assert_unbroken();
     }
 }
@@ -265,12 +266,12 @@ fn whoever_lacks_a_state_is_warmed_up_however_often_the_host_is_killed() {
     let cold = format!("[plugins]\nrewarm_s = 0\n{PROBE}");
     market.configure(&cold);
     let mut host = market.project.start_owner();
-    host.wait_for_log("a saved state");
+    host.wait_for_event("state_damaged");
     market.feed_live("B", 1);
     host.kill();
     market.configure(PROBE);
     let log = market.feed_and_drain("A B", 2);
-    assert!(log.contains("probe 0.1.0 (rewarmed)"), "{log}");
+    assert!(has_event_with(&log, "generation_activated", "probe 0.1.0 (rewarmed)"), "{log}");
     assert_eq!(market.seen("probe", "A"), [1, 2, 3, 4, 5, 6, 7]);
     market.assert_unbroken();
 }

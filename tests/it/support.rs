@@ -422,7 +422,7 @@ impl Project {
     /// Starts a host and waits until it is the owner.
     pub fn start_owner(&self) -> Host {
         let host = self.start(&["run"]);
-        host.wait_for_log("reading is ours");
+        host.wait_for_event("lease_acquired");
         host
     }
 
@@ -462,6 +462,28 @@ impl Host {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Whether the log has an event of this name.
+    pub fn has_event(&self, event: &str) -> bool {
+        has_event(&self.log(), event)
+    }
+
+    /// How often the log has an event of this name.
+    pub fn count_event(&self, event: &str) -> usize {
+        count_event(&self.log(), event)
+    }
+
+    pub fn wait_for_event(&self, event: &str) {
+        self.wait_for_event_with(event, "");
+    }
+
+    /// Waits for an event whose line has this part as well: a field, or the sentence that a person reads.
+    pub fn wait_for_event_with(&self, event: &str, part: &str) {
+        wait_for(&format!("{event} with {part:?} in the log:\n{}", self.log()), || {
+            has_event_with(&self.log(), event, part).then_some(())
+        });
+    }
+
+    /// As [`Host::wait_for_event`], for what a command prints that is not a log.
     pub fn wait_for_log(&self, part: &str) {
         wait_for(&format!("{part:?} in the log:\n{}", self.log()), || self.log().contains(part).then_some(()));
     }
@@ -508,6 +530,37 @@ impl Drop for Host {
             eprintln!("a host's last lines:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
+}
+
+/// How the text form of a log shows an event.
+fn mark(event: &str) -> String {
+    format!(" event=\"{event}\"")
+}
+
+/// Whether a log in its text form has an event of this name.
+pub fn has_event(log: &str, event: &str) -> bool {
+    log.contains(&mark(event))
+}
+
+/// Whether a log has an event of this name whose line has this part as well.
+pub fn has_event_with(log: &str, event: &str, part: &str) -> bool {
+    lines_of(log, event).iter().any(|line| line.contains(part))
+}
+
+/// How often a log has an event of this name.
+pub fn count_event(log: &str, event: &str) -> usize {
+    log.matches(&mark(event)).count()
+}
+
+/// Where a log has an event of this name for the last time.
+pub fn last_event(log: &str, event: &str) -> Option<usize> {
+    log.rfind(&mark(event))
+}
+
+/// The lines of all events of this name, in their order.
+pub fn lines_of<'a>(log: &'a str, event: &str) -> Vec<&'a str> {
+    let mark = mark(event);
+    log.lines().filter(|line| line.contains(&mark)).collect()
 }
 
 pub fn signal(pid: u32, name: &str) {

@@ -1,10 +1,6 @@
 //! What the compiler does not check of the source: every log call names an event, and the documents list each one.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use crate::support::shipped;
 
@@ -15,7 +11,15 @@ const LOG_MACROS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!
 const LOG_LINE: &str = "in_form_of(";
 
 /// How tests name an event.
-const TEST_CALLS: [&str; 5] = ["has_event(", "count_event(", "lines_of(", "wait_for_event(", "wait_for_event_with("];
+const TEST_CALLS: [&str; 7] = [
+    "has_event(",
+    "has_event_with(",
+    "count_event(",
+    "last_event(",
+    "lines_of(",
+    "wait_for_event(",
+    "wait_for_event_with(",
+];
 
 /// An event with its level, as in `("lease_acquired", "INFO")`.
 type Event = (String, String);
@@ -73,8 +77,7 @@ impl LogCall {
             None => &self.arguments,
         };
         let event = fields.strip_prefix("event = \"")?.split('"').next()?;
-        let is_snake_case = !event.is_empty() && event.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        is_snake_case.then(|| (event.to_owned(), self.level.clone()))
+        is_snake_case(event).then(|| (event.to_owned(), self.level.clone()))
     }
 }
 
@@ -127,13 +130,13 @@ fn documented() -> BTreeSet<Event> {
     events
 }
 
-/// The last literal among the arguments of a call is for the event's fields; the event is the first that is one word.
-fn event_argument(call: &str) -> Option<&str> {
-    let line = call.lines().next()?;
-    line.split('"')
-        .skip(1)
-        .step_by(2)
-        .find(|literal| literal.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+/// The event among the arguments of a call: its first literal, if that is on the same line.
+fn event_argument(arguments: &str) -> Option<&str> {
+    arguments.lines().next()?.split('"').nth(1).filter(|literal| is_snake_case(literal))
+}
+
+fn is_snake_case(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// Every Rust file under these folders that exist, its path within the repository, with its text.

@@ -144,7 +144,7 @@ fn ticks_are_worked_over_tls() {
     works(&secured);
     // The lease is renewed on a connection of its own.
     let mut host = secured.project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     secured.project.feed(5, 500, &[]);
     secured.redis.wait_all_processed(1500);
     host.stop();
@@ -194,7 +194,7 @@ fn a_server_that_can_not_be_trusted_is_refused() {
         assert!(said.contains("is not signed by an authority in stream.tls_ca"), "{said}");
     }
     let mut host = secured.project.start(&["run"]);
-    host.wait_for_log("is not signed by an authority in stream.tls_ca");
+    host.wait_for_event_with("redis_unavailable", "is not signed by an authority in stream.tls_ca");
     host.kill();
 
     // The authorities that the machine trusts are those that its own tools use too.
@@ -347,7 +347,7 @@ fn passwords_work_and_are_never_shown() {
     }
 
     let mut host = project.start_with(&["run", "--debug"], &[("TICKHOUND_STREAM__URL", &tls(&format!(":{WRONG}@")))]);
-    host.wait_for_log("the server refuses the user or password in stream.url");
+    host.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
     host.kill();
     assert!(!host.log().contains(WRONG), "{}", host.log());
 

@@ -186,7 +186,7 @@ impl Scene {
         let lost = before.alerts.keys().filter(|id| !kept.alerts.contains_key(*id)).count();
         let again: Vec<&String> = before.alerts.keys().filter(|id| after.alerts.contains_key(*id)).collect();
         let differ = again.iter().filter(|id| before.alerts[**id] != after.alerts[**id]).count();
-        let said = self.hosts.iter().any(|host| host.log().contains("older data"));
+        let said = self.hosts.iter().any(|host| host.has_event("redis_rolled_back"));
         let account = json!({
             "run": what, "entries": after.entries, "entries_lost": before.entries - kept.entries,
             "commits_lost": before.commits - kept.commits, "alerts_lost": lost, "published_again_differently": differ,

@@ -21,8 +21,8 @@ use super::{
     outputs::{LINES, Order, TOLD_OF},
 };
 use crate::support::{
-    ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
-    read_as, release, request, wait_for,
+    ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, has_event, mixed, pause, probe,
+    probe_changed, read_as, release, request, wait_for,
 };
 
 /// Consumer name of every host.
@@ -471,8 +471,9 @@ impl Chaos {
         let logs = fs::read_dir(self.project.path(".")).unwrap().map(|entry| entry.unwrap().path());
         let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
         let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
-        let worth =
-            |line: &&str| (line.contains(" WARN ") || line.contains("ERROR")) && !line.contains("waits until redis");
+        let worth = |line: &&str| {
+            (line.contains(" WARN ") || line.contains("ERROR")) && !has_event(line, "notification_without_redis")
+        };
         let mut lines: Vec<&str> = text.lines().filter(worth).chain(self.noted.iter().map(String::as_str)).collect();
         lines.sort_unstable();
         lines.join("\n")
@@ -502,7 +503,8 @@ impl Slot {
         let ended = self.host.wait();
         let log = self.host.log();
         // One that still loads its plugins has no handler yet, and nothing to finish.
-        let at_work = ["reading is ours", "standing by", "no connection"].iter().any(|part| log.contains(part));
+        let at_work =
+            ["lease_acquired", "standby_started", "redis_unavailable"].iter().any(|event| has_event(&log, event));
         assert!(ended == Some(0) || (ended.is_none() && !at_work), "{ended:?}\n{log}");
     }
 }
