@@ -124,7 +124,7 @@ fn a_terminal_that_is_stopped_stops_nothing() {
     let project = alerting(&redis, "[alerts]\nlog_stale = true");
     let variables = [("TICKHOUND_SERVER__LISTEN", "")];
     let mut terminal = Terminal::open(&project, "run", (120, 40), &variables);
-    terminal.shows("reading is ours");
+    terminal.shows("event=\"lease_acquired\"");
     terminal.press("\x13");
     project.feed(12, TICKS, &[]);
     redis.wait_all_processed(TICKS);

@@ -249,7 +249,7 @@ fn the_price_of_an_alert_on_the_clock_does_not_depend_on_batches() {
 }
 
 /// What the state of a detector is said to come from.
-fn state_of(redis: &Redis, detector: &str) -> String {
+pub fn state_of(redis: &Redis, detector: &str) -> String {
     let receipt: String = redis.connect().get(HOST).unwrap();
     let receipt: Value = serde_json::from_str(&receipt).unwrap();
     let detectors = receipt["detectors"].as_array().unwrap();
@@ -305,5 +305,5 @@ fn a_warm_up_that_shows_nothing_is_called_cold() {
     add(&mut connection, "*", "A", 100, now_ms());
     project.run(&["run", "--drain"]);
     let alerts = redis.alerts();
-    assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [51, 1], "of `probe`, and of `more`");
+    assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [1, 51], "of `more`, and of `probe`");
 }

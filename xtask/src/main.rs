@@ -53,9 +53,9 @@ fn main() -> ExitCode {
         ["api"] => api::check(),
         ["screenshots"] => screenshots::take(),
         ["instructions", ref args @ ..] if matches!(args, [] | ["--accept"]) => instructions::run_all(args),
-        ["chaos", ref args @ ..] => chaos::chaos(args),
-        ["failover", ref args @ ..] => chaos::failover(args),
-        ["swaps", ref args @ ..] => chaos::swaps(args),
+        ["chaos", ref args @ ..] => chaos::CHAOS.run(args),
+        ["failover", ref args @ ..] => chaos::FAILOVER.run(args),
+        ["swaps", ref args @ ..] => chaos::SWAPS.run(args),
         ["servers"] => chaos::servers(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

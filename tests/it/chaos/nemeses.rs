@@ -11,14 +11,16 @@ use redis::{
     Commands,
     streams::{StreamInfoGroupsReply, StreamPendingReply},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use tickhound::event::EntryId;
 
 use super::{
     LEASE_TIME,
     changes::{Change, Changes, Made},
     clock::{FakeClock, OFFSETS},
-    outputs::{LINES, Order, TOLD_OF},
+    config,
+    outputs::{Order, TOLD_OF},
+    sink,
 };
 use crate::support::{
     ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, has_event, mixed, pause, probe,
@@ -88,7 +90,7 @@ impl Nemesis {
 }
 
 /// What has been done so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Done {
     pub owner_kills: u32,
     /// Those of the owner included.
@@ -97,7 +99,7 @@ pub struct Done {
     pub stops: u32,
     pub server_restarts: u32,
     pub cuts: u64,
-    pub flushes: u32,
+    pub script_flushes: u32,
     pub swaps: u32,
     pub changes: u32,
     pub clock_jumps: u32,
@@ -107,14 +109,20 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn account(&self) -> Value {
-        json!({
-            "kills": self.kills, "owner_kills": self.owner_kills, "pauses": self.pauses, "stops": self.stops,
-            "server_restarts": self.server_restarts, "cuts": self.cuts, "script_flushes": self.flushes,
-            "swaps": self.swaps, "changes": self.changes, "clock_jumps": self.clock_jumps,
-            "foreign_reads": self.foreign_reads, "groups_set_back": self.groups_set_back,
-            "groups_destroyed": self.groups_destroyed,
-        })
+    /// How often faults of a kind have happened. Of kills, those of the owner count.
+    pub fn times(&self, nemesis: Nemesis) -> u64 {
+        match nemesis {
+            Nemesis::Kills => self.owner_kills.into(),
+            Nemesis::Pauses => self.pauses.into(),
+            Nemesis::Stops => self.stops.into(),
+            Nemesis::Server => self.server_restarts.into(),
+            Nemesis::Cuts => self.cuts + u64::from(self.script_flushes),
+            Nemesis::Swaps => self.swaps.into(),
+            Nemesis::Settings => self.changes.into(),
+            Nemesis::Clock => self.clock_jumps.into(),
+            Nemesis::Foreign => self.foreign_reads.into(),
+            Nemesis::Group => u64::from(self.groups_set_back + self.groups_destroyed),
+        }
     }
 }
 
@@ -151,7 +159,7 @@ impl Chaos {
     /// `receiver`: the URL that is told of alerts; `clocks`: a folder for theirs.
     pub fn begin(seed: u64, hosts: usize, nemeses: &BTreeSet<Nemesis>, receiver: String, clocks: &Path) -> Self {
         let fake = nemeses.contains(&Nemesis::Clock);
-        let server_clock = fake.then(|| FakeClock::new(clocks.join("server"))).flatten();
+        let server_clock = fake.then(|| FakeClock::new(clocks.join("server")));
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
@@ -177,7 +185,7 @@ impl Chaos {
         };
         chaos.configure();
         for number in 0..hosts.max(1) {
-            let clock = fake.then(|| FakeClock::new(clocks.join(number.to_string()))).flatten();
+            let clock = fake.then(|| FakeClock::new(clocks.join(number.to_string())));
             let host = start(&chaos.project, clock.as_ref(), &mut chaos.random);
             chaos.hosts.push(Slot { host, paused_until: None, clock });
         }
@@ -191,34 +199,17 @@ impl Chaos {
 
     /// Writes the configuration as it is to be now.
     fn configure(&self) {
-        self.project.replace_config(&self.config(true));
+        self.configure_with(&sink(&self.receiver, &TOLD_OF, 500));
     }
 
-    /// The configuration for a run that nobody is told of.
+    /// Writes a configuration without the receiver of notifications.
     pub fn configure_quietly(&self) {
-        self.project.replace_config(&self.config(false));
+        self.configure_with("");
     }
 
-    fn config(&self, tells: bool) -> String {
-        let detectors = TOLD_OF.map(|name| format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n"));
-        let probes = [("probe", ""), ("probe-shadow", "shadow_of = \"probe\"\n")].map(|(name, more)| {
-            format!("[detectors.{name}]\nplugin = \"probe\"\n{more}[detectors.{name}.params]\nsalt = {}\n", self.salt)
-        });
-        let told = format!(
-            "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = {TOLD_OF:?}\ngroup_ms = 500\nper_minute = 120\n\
-             max_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
-            self.receiver
-        );
-        format!(
-            "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = {}\ntimeout_ms = 500\nclaim_idle_ms = 3000\n\
-             [plugins]\ncall_deadline_ms = 5000\n\
-             [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{}",
-            self.redis.url(),
-            LEASE_TIME.as_millis(),
-            detectors.concat(),
-            probes.concat(),
-            if tells { &told } else { "" }
-        )
+    fn configure_with(&self, sink: &str) {
+        let stream = "timeout_ms = 500\nclaim_idle_ms = 3000";
+        self.project.replace_config(&config(&self.redis.url(), stream, self.salt, sink));
     }
 
     /// Waits a moment, then does one thing.
@@ -317,7 +308,7 @@ impl Chaos {
             self.done.cuts += self.redis.ask::<u64>("CLIENT KILL TYPE normal");
         } else {
             let () = self.redis.ask("SCRIPT FLUSH");
-            self.done.flushes += 1;
+            self.done.script_flushes += 1;
         }
     }
 

@@ -35,22 +35,26 @@ pub enum Order {
 }
 
 /// What is wrong with the JSON lines; all 0 when nothing is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// Not one JSON object each.
+    /// Lines that are not one JSON object with an id each.
     pub torn: usize,
-    /// Of alerts that the stream has, and the file lacks.
+    /// Ids of alerts that the stream does not have.
+    pub unknown: Vec<String>,
+    /// Alerts that the stream has, and the file lacks.
     pub missing: usize,
+    /// Lines of alerts that an earlier line has already.
     pub twice: usize,
-    /// Not where they are in the stream.
+    /// Lines that are not where their alerts are in the stream.
     pub displaced: usize,
 }
 
-/// What is wrong with what the receiver was told; all 0 when nothing is.
+/// What is wrong with the notifications; all 0 when nothing is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Notified {
+    /// Alerts that came in another message already.
     pub twice: usize,
-    /// Neither told, nor counted in a message that says so.
+    /// Alerts that are neither in a message nor counted in one.
     pub untold: usize,
 }
 
@@ -62,7 +66,7 @@ pub struct Outputs {
     pub chains: Chains,
     pub dead_are_the_same: bool,
     pub lines: Lines,
-    pub told: Told,
+    pub notified: Notified,
     /// Counters that are not what the streams hold: name, counter, what it should be.
     pub totals: Vec<(&'static str, u64, u64)>,
 }
@@ -86,7 +90,7 @@ impl Outputs {
             chains,
             dead_are_the_same: dead(redis, order, DEAD) == dead(redis, order, REFERENCE_DEAD),
             lines: Lines::read(redis, project),
-            told: Told::of(redis, requests),
+            notified: Notified::of(redis, requests),
             totals: wrong_totals(redis),
         }
     }
@@ -101,17 +105,20 @@ impl Outputs {
             .collect()
     }
 
-    pub fn account(&self) -> Value {
-        let Self { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = self;
+    /// All of it as numbers; `null` is what can't be compared after entries were processed in another order.
+    pub fn account(&self, order: Order) -> Value {
+        let Self { alerts, shadows, chains, dead_are_the_same, lines, notified, totals } = self;
         let Difference { lost, twice, extra, different, displaced, .. } = alerts;
+        let compared = |count: &usize| (order == Order::Kept).then_some(*count);
         json!({
-            "lost": lost, "twice": twice, "extra": extra, "different": different, "displaced": displaced,
+            "lost": lost, "twice": twice, "extra": extra, "different": compared(different), "displaced": compared(displaced),
             "dead_are_the_same": dead_are_the_same,
             "shadows_wrong": shadows.lost + shadows.twice + shadows.extra + shadows.different + shadows.displaced,
             "probed": chains.alerts, "changes_in_force": chains.in_force, "reread_by_new_code": chains.reread,
             "chains_broken": chains.broken, "changes_turned_back": chains.turned_back,
-            "lines_torn": lines.torn, "lines_missing": lines.missing, "lines_twice": lines.twice,
-            "lines_displaced": lines.displaced, "told_twice": told.twice, "untold": told.untold,
+            "lines_torn": lines.torn, "lines_unknown": lines.unknown.len(), "lines_missing": lines.missing,
+            "lines_twice": lines.twice, "lines_displaced": lines.displaced, "told_twice": notified.twice,
+            "untold": notified.untold,
             "totals_wrong": totals.len(),
         })
     }
@@ -146,8 +153,12 @@ impl Lines {
         let (mut found, mut seen, mut next) = (Self::default(), BTreeSet::new(), 0);
         for line in text.lines() {
             let line = serde_json::from_str::<Value>(line).ok();
-            let Some(place) = line.and_then(|line| places.get(line["id"].as_str()?).copied()) else {
+            let Some(id) = line.and_then(|line| Some(line["id"].as_str()?.to_owned())) else {
                 found.torn += 1;
+                continue;
+            };
+            let Some(place) = places.get(&id).copied() else {
+                found.unknown.push(id);
                 continue;
             };
             found.displaced += usize::from(place < next);
@@ -160,7 +171,7 @@ impl Lines {
     }
 }
 
-impl Told {
+impl Notified {
     fn of(redis: &Redis, requests: &[Request]) -> Self {
         let told: Vec<String> = requests.iter().flat_map(Request::ids).collect();
         let unique: BTreeSet<&String> = told.iter().collect();

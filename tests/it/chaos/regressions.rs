@@ -1,7 +1,5 @@
 //! Faults that chaos has found, each in its smallest form.
 
-use std::sync::{Arc, OnceLock};
-
 use crate::{
     proxy::{At, Proxy},
     support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal},
@@ -26,12 +24,11 @@ fn what_is_in_flight_when_the_group_is_made_anew_is_not_lost_with_the_host() {
         "[engine]\nbacklog = 400\n[alerts]\nlog = false\n[detectors.each]\nplugin = \"misbehaving\"",
     );
     project.feed(12, TICKS, &["--dirt", "0"]);
-    let pid = Arc::new(OnceLock::new());
     let mut host = project.start(&["run"]);
-    pid.set(host.pid()).unwrap();
+    let pid = host.pid();
     redis.wait_processed(301);
     // The server does not know the script yet: it is asked twice.
-    let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(*pid.wait(), "KILL"));
+    let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(pid, "KILL"));
     let mut group = redis::pipe();
     group.atomic().cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP);
     group.cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0");
