@@ -41,9 +41,9 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
     after_help = "Examples:\n  tickhound run\n  tickhound run --drain        # work off all that is there, then exit 0\n  \
                   tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
                   SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
-                  (130). Exits 1 if a server that is reached takes no commit for 10 s, or if the host does not move for 15 s; exits\n\
-                  0 with a warning, at once, if Redis can't be reached. In both cases what was read is processed again at the next\n\
-                  start. --drain also exits 1 if alerts.jsonl could not be completed.\n\n\
+                  (130). Exits 1 if a server that is reached takes no commit for 10 s, or if the host does not move for 15 s. Does\n\
+                  not wait for a Redis that can't be reached, and exits 0. In all these cases what was read and not committed is\n\
+                  processed again at the next start. --drain also exits 1 if alerts.jsonl could not be completed.\n\n\
                   --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
                   stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
 )]

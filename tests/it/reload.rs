@@ -11,9 +11,12 @@ use std::{
 
 use tickhound::event::EntryId;
 
-use crate::support::{
-    Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause, release,
-    shipped, text, wait_for,
+use crate::{
+    faults::calls,
+    support::{
+        Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause, release,
+        shipped, text, wait_for,
+    },
 };
 
 /// A host that waits for ticks, and for changes.
@@ -35,6 +38,8 @@ impl Running {
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
         host.wait_for_event("lease_acquired");
+        // A change before that may be what it begins with, and no change to it.
+        wait_for("it waits for entries", || (calls(&redis, "xread") > 0).then_some(()));
         Self { project, host, redis }
     }
 

@@ -52,12 +52,6 @@ impl Background {
     fn log(&self) -> String {
         fs::read_to_string(self.project.path(LOG)).unwrap_or_default()
     }
-
-    fn wait_for_entries(&self, count: u64) {
-        wait_for(&format!("{count} entries are worked"), || {
-            (self.redis.totals().get("entries").copied().unwrap_or(0) >= count).then_some(())
-        });
-    }
 }
 
 impl Drop for Background {
@@ -92,7 +86,7 @@ fn a_host_in_the_background_works_until_it_is_stopped() {
     let owner = survey["survey"]["owner"].as_str().unwrap();
     assert!(owner.starts_with(&format!("process {pid} on ")), "{owner} is the process that was started");
     background.project.feed(5, 1000, &[]);
-    background.wait_for_entries(1000);
+    background.redis.wait_processed(1000);
     assert!(has_event(&background.log(), "lease_acquired"));
 
     let said = background.project.run(&["stop"]);
@@ -114,7 +108,7 @@ fn a_host_with_work_to_do_is_healthy_when_it_has_committed_some() {
     let worked = said.lines().last().unwrap().rsplit("; ").next().unwrap();
     let worked: u64 = worked.split(' ').next().unwrap().parse().unwrap();
     assert!(worked > 0, "{said}");
-    background.wait_for_entries(20_000);
+    background.redis.wait_processed(20_000);
 }
 
 /// The old scanner has ended a moment ago: what it holds may not be claimed yet, and nobody fails for that.
@@ -150,8 +144,7 @@ fn a_second_one_in_the_same_folder_is_refused() {
 #[test]
 fn one_beside_a_host_that_works_stands_by_and_says_so() {
     let background = Background::new();
-    let mut owner = background.project.start(&["run"]);
-    owner.wait_for_event("lease_acquired");
+    let mut owner = background.project.start_owner();
     background.project.configure_with("lease_ms = 1000", "");
     let said = background.project.run(&["run", "--background", "--wait", WAIT]);
     assert!(said.contains(&format!("✅ standing by: process {} on ", owner.pid())), "{said}");
@@ -291,8 +284,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
     let mut feed = project.command(&["feed", "--simulate", "--symbols", "12", "--count", &count, "--rate", "5000"]);
     let mut feed = feed.spawn().unwrap();
     for workers in ["1", "3", "2"] {
-        let before = background.redis.totals().get("entries").copied().unwrap_or(0);
-        background.wait_for_entries(before + 1000);
+        background.redis.wait_progress(1000);
         let restart = project.command(&["restart", "--wait", WAIT]).env("TICKHOUND_ENGINE__WORKERS", workers).output();
         let restart = restart.unwrap();
         assert!(restart.status.success(), "{}\n{}", text(&restart.stdout), text(&restart.stderr));
@@ -304,7 +296,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
     let said = project.run(&["restart", "--wait", WAIT]);
     assert!(said.contains("kept from the running host: TICKHOUND_ENGINE__WORKERS"), "{said}");
     assert!(feed.wait().unwrap().success());
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     project.run(&["stop"]);
     assert_eq!(background.redis.pending(), 0);
     let found = difference(background.redis.alerts(), project.reference(&background.redis));
@@ -321,7 +313,7 @@ fn what_could_not_start_is_refused_while_the_running_host_goes_on() {
     assert!(said.contains("not restarted, process") && said.contains("not a WebAssembly file"), "{said}");
     assert_eq!(background.pid(), pid);
     background.project.feed(5, 100, &[]);
-    background.wait_for_entries(100);
+    background.redis.wait_processed(100);
 }
 
 /// Every alert's line, once, whole, over all the files that a log has become.
@@ -336,7 +328,7 @@ fn a_log_that_is_begun_anew_loses_no_line() {
     );
     project.run(&["run", "--background", "--wait", WAIT]);
     project.feed(12, TICKS, &[]);
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     project.run(&["stop"]);
     let mut files: Vec<PathBuf> = (1..=10).map(|number| project.path(&format!("{LOG}.{number}"))).collect();
     files.retain(|file| file.exists());
@@ -366,7 +358,7 @@ fn a_hangup_opens_the_log_anew_and_ends_nothing() {
     signal(pid, "HUP");
     wait_for("a new log", || has_event(&background.log(), "log_reopened").then_some(()));
     background.project.feed(5, 100, &[]);
-    background.wait_for_entries(100);
+    background.redis.wait_processed(100);
     assert!(runs(pid));
     // In the foreground too, if its log is a file.
     let mut host = background.project.start(&["run", "--log-file", "logs/other.log"]);
@@ -513,7 +505,7 @@ fn the_log_can_be_followed_for_detections() {
     let _tail = Tail(tail.spawn().unwrap());
     // Slow enough for one who reads along: tail looks once a second where the system does not tell it.
     project.feed(12, TICKS, &["--rate", "4000"]);
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     assert!(project.path(&format!("{LOG}.1")).exists(), "a new log was begun meanwhile");
     let alerts = background.redis.alerts().len();
     wait_for("tail has shown every detection", || {

@@ -143,8 +143,7 @@ fn ticks_are_worked_over_tls() {
     secured.configure(&secured.url(), CA);
     works(&secured);
     // The lease is renewed on a connection of its own.
-    let mut host = secured.project.start(&["run"]);
-    host.wait_for_event("lease_acquired");
+    let mut host = secured.project.start_owner();
     secured.project.feed(5, 500, &[]);
     secured.redis.wait_all_processed(1500);
     host.stop();

@@ -31,8 +31,8 @@ cargo xtask screenshots       the pictures of the dashboard in docs/images, from
 cargo xtask instructions      what a tick costs in instructions and allocations, beside what it did; fails if it is more
                               [--accept]: what it costs now is what it shall cost
 cargo xtask chaos             does everything to hosts and server for a while, then compares every output with an
-                              undisturbed run; with `foreign`, which changes the order of entries, only that each alert
-                              of a probe exists once, and its chains [--seconds 15] [--seed 1] [--hosts 2]
+                              undisturbed run; after `foreign` reads, which change the order of entries, it checks of
+                              alerts only that a probe missed no tick [--seconds 15] [--seed 1] [--hosts 2]
                               [--nemeses kills,pauses,stops,server,cuts,swaps,settings,clock,foreign,group|all]
                               [--server redis|valkey|redis-8|PATH]
 cargo xtask failover          kills the server and promotes a replica that lags, then compares every output with an
