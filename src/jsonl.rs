@@ -122,7 +122,7 @@ impl JsonLines {
                 warn!(
                     event = "jsonl_change_rejected",
                     error = format!("{error:#}"),
-                    "keeping the previous alerts file"
+                    "rejected the change of alerts.jsonl; keeping the previous alerts file"
                 );
             }
         }
@@ -206,14 +206,18 @@ impl JsonLines {
         };
         if finished == Finished::Elsewhere {
             let file = path.display();
-            info!(event = "jsonl_left_to_another", %file, "another process writes the alerts file, also what was committed last");
+            info!(
+                event = "jsonl_left_to_another",
+                %file,
+                "another process writes the alerts file, including the alerts that were committed last"
+            );
         }
         if let Finished::Incomplete { file, reason } = &finished {
             warn!(
                 event = "jsonl_incomplete",
                 file = %file.display(),
                 %reason,
-                "alerts may be missing from the file; the next start adds them from the alerts stream"
+                "alerts may be missing from the alerts file; the next start adds them from the alerts stream"
             );
         }
         finished

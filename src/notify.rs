@@ -101,8 +101,14 @@ impl Notifier {
     /// When one can't be used as it is configured, or the system gives no thread.
     pub(crate) fn start(loaded: &Loaded) -> Result<Self> {
         for Finding { name, what, warnings } in check(loaded)? {
-            info!(sink = %name, "alerts are told to {what}");
-            warnings.iter().for_each(|warning| warn!(sink = %name, "{warning}"));
+            info!(event = "notification_channel_started", sink = %name, "sending alerts to {what}");
+            warnings.iter().for_each(|warning| {
+                warn!(
+                    event = "notification_channel_warning",
+                    sink = %name,
+                    "{warning}"
+                )
+            });
         }
         let alerts = &loaded.config.alerts;
         let notifier = Self {
@@ -127,7 +133,11 @@ impl Notifier {
         while reloads.changed().await.is_ok() {
             let sinks = reloads.borrow_and_update().generation.notify.clone();
             if let Err(error) = self.apply(&sinks) {
-                error!(error = %format!("{error:#}"), "the change of [[notify]] could not be taken up");
+                error!(
+                    event = "notification_change_failed",
+                    error = %format!("{error:#}"),
+                    "failed to apply the change of [[notify]]"
+                );
             }
         }
     }
@@ -170,7 +180,11 @@ impl Notifier {
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(TIDY_EVERY) {
                 if let Ok(Some(dropped)) = position.tidy(&names) {
                     if dropped > 0 {
-                        info!(dropped, "positions of sinks that are no longer in the configuration are dropped");
+                        info!(
+                            event = "notification_positions_removed",
+                            dropped,
+                            "removed the positions of notification channels that are no longer in the configuration"
+                        );
                     }
                     return;
                 }
@@ -205,8 +219,9 @@ impl Notifier {
             all_done.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
             warn!(
+                event = "notification_unfinished",
                 sinks = names.join(", "),
-                "a message is still under way; the next start says what may not have been told"
+                "a notification is still being sent; the next start reports alerts that may not have been delivered"
             );
         }
     }

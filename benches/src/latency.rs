@@ -76,7 +76,7 @@ struct Latencies {
 fn one_run(server: &Server, project: &Project, rate: u64, ticks: u64) -> Result<Latencies> {
     let plan = Plan::new(rate, ticks)?;
     let host = project.start(&["run"])?;
-    host.wait_for_log("reading is ours")?;
+    host.wait_for_log("event=\"lease_acquired\"")?;
     let start = Instant::now() + Duration::from_millis(300);
     let due = |tick: u64| start + Duration::from_nanos(tick * 1_000_000_000 / rate);
     let warm = WARM_UP.as_secs() * rate;

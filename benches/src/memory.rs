@@ -98,7 +98,7 @@ fn long_run(bench: &Bench) -> Result<Vec<Row>> {
     let server = Server::start()?;
     let project = Project::new(bench, Some(&server), BOTH)?;
     let host = project.start(&["run"])?;
-    host.wait_for_log("reading is ours")?;
+    host.wait_for_log("event=\"lease_acquired\"")?;
     let mut market = Market::new(symbols, 1.5, Layout::Json);
     let (mut wire, mut connection) = (server.wire()?, server.connect()?);
     let (mut fed, mut after_quarter) = (0, Vec::new());

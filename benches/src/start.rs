@@ -96,7 +96,7 @@ fn reloads(
     server.fresh_group()?;
     ensure!(config.contains("[detectors.plugin-0]"), "there is a plugin to exchange");
     let host = project.start(&["run"])?;
-    host.wait_for_log("reading is ours")?;
+    host.wait_for_log("event=\"lease_acquired\"")?;
     let file = project.path("plugins/plugin-0.wasm");
     let before = fs::read(&file)?;
     let (mut new, mut known) = (Vec::new(), Vec::new());

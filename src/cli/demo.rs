@@ -62,9 +62,10 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
     let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::new(&alerts), stats.clone());
     info!(
+        event = "demo_started",
         symbols = args.symbols,
         workers = config.engine.worker_count(),
-        "a simulated market, {} times as fast as a real one; detectors warm up first: 5 to 10 minutes of market time",
+        "simulating a market at {} times real speed; detectors first warm up for 5 to 10 minutes of market time",
         args.speed
     );
     let started = Instant::now();

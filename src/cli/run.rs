@@ -41,8 +41,9 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
     after_help = "Examples:\n  tickhound run\n  tickhound run --drain        # work off all that is there, then exit 0\n  \
                   tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
                   SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
-                  (130). What can't be committed for 10 s, or a host that does not move for 15 s, ends with 1: what was read is\n\
-                  processed again at the next start. So is --drain if alerts.jsonl could not be completed.\n\n\
+                  (130). Exits 1 if a server that is reached takes no commit for 10 s, or if the host does not move for 15 s. Does\n\
+                  not wait for a Redis that can't be reached, and exits 0. In all these cases what was read and not committed is\n\
+                  processed again at the next start. --drain also exits 1 if alerts.jsonl could not be completed.\n\n\
                   --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
                   stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
 )]
@@ -98,6 +99,7 @@ fn work(
     let stream = stream.with_pulse(stats.pulse.clone());
     let newest = loader.newest().clone();
     info!(
+        event = "host_starting",
         stream = %config.stream.key,
         group = %config.stream.group,
         workers = config.engine.worker_count(),
@@ -165,12 +167,13 @@ fn tell_totals(stats: &Stats, totals: Option<Totals>) {
     stats.tell();
     if let Some(totals) = totals {
         info!(
+            event = "group_totals_reported",
             entries = totals.entries,
             alerts = totals.alerts,
             held_back = totals.held_back,
             dead = totals.dead,
             lost = totals.lost,
-            "totals of the group"
+            "totals of the consumer group"
         );
     }
 }
@@ -190,13 +193,16 @@ pub(super) fn stop_on_signal(log: Option<Arc<LogQueue>>) -> Result<watch::Sender
                 _ = interrupt.recv() => {}
             }
             if told.send_replace(true) {
-                warn!("second signal: exiting at once; what was read is processed again at the next start");
+                warn!(
+                    event = "stop_forced",
+                    "second signal: exiting at once; the entries in flight are processed again at the next start"
+                );
                 if let Some(log) = &log {
                     log.finish(LAST_WORDS);
                 }
                 std::process::exit(130);
             }
-            info!("stopping: finishing what was read");
+            info!(event = "host_stopping", "stopping; finishing the entries in flight");
         }
     });
     Ok(stop)
@@ -217,10 +223,10 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
         }
         let seconds = STUCK_AFTER.as_secs();
         let what = format!(
-            "told to stop, the host has not moved for {seconds} s and ends now; what was read and not committed is processed \
-             again at the next start"
+            "the host was told to stop but has made no progress for {seconds} s; ending it now. Entries that were read and \
+             not committed are processed again at the next start."
         );
-        warn!(event = "stop_gave_up", "{what}");
+        warn!(event = "stop_timed_out", "{what}");
         log.finish(LAST_WORDS);
         // Stderr may be what is stuck.
         let (said, is_said) = mpsc::channel::<()>();
@@ -244,7 +250,10 @@ fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             log.reopen();
-            info!("SIGHUP: the log was opened again; configuration and plugins are taken up without it");
+            info!(
+                event = "log_reopened",
+                "SIGHUP: reopened the log; changes of the configuration and plugins need no signal"
+            );
         }
     });
     Ok(())

@@ -188,7 +188,7 @@ impl Follower {
                         event = "jsonl_not_locked",
                         %file,
                         %error,
-                        "the alerts file can't be locked: see to it that no other host writes it"
+                        "can't lock the alerts file; make sure that no other host writes it"
                     );
                     return Ok(());
                 }
@@ -201,8 +201,8 @@ impl Follower {
                     info!(
                         event = "jsonl_held",
                         %file,
-                        "another process writes the alerts file; this one goes on with it when that one ends. If that is a \
-                         host of another group, give each a file of its own (alerts.jsonl)"
+                        "another process writes the alerts file; this one continues the file when that one ends. If \
+                         the other is a host of another group, give each host a file of its own (alerts.jsonl)."
                     );
                     // Nobody waits for a standby.
                     self.ready = None;
@@ -270,15 +270,15 @@ impl Follower {
                 event = "jsonl_alerts_lost",
                 %file,
                 at_most = missed,
-                "alerts may be missing from the file: the stream has none of the file's last alerts any more, and this many \
-                 were removed from it in all. Keep more alerts (alerts.maxlen)"
+                "alerts may be missing from the alerts file: the stream no longer holds the file's last alerts, and \
+                 this many alerts were removed from it in total. Keep more alerts (alerts.maxlen)."
             ),
             _ => error!(
                 event = "jsonl_alerts_lost",
                 %file,
                 alerts = missed,
-                "alerts are missing from the file: they were trimmed from the stream before they were written. Keep more \
-                 alerts (alerts.maxlen)"
+                "alerts are missing from the alerts file: they were trimmed from the stream before they were written. \
+                 Keep more alerts (alerts.maxlen)."
             ),
         }
     }
@@ -312,7 +312,7 @@ impl Follower {
             info!(
                 event = "jsonl_written_again",
                 file = %self.path.display(),
-                "the alerts file can be written again; nothing is missing in it"
+                "the alerts file can be written again; no alert is missing from it"
             );
         }
         fresh.iter().for_each(|alert| _ = self.known.insert(alert.field("id")));
@@ -333,7 +333,11 @@ impl Follower {
             tokio::select! {
                 written = &mut writing => {
                     if blocked {
-                        info!(event = "jsonl_unblocked", file = %self.path.display(), "the alerts file takes lines again");
+                        info!(
+                            event = "jsonl_unblocked",
+                            file = %self.path.display(),
+                            "the alerts file accepts writes again"
+                        );
                     }
                     return Ok(written.unwrap_or_else(|error| Err(io::Error::other(error))));
                 }
@@ -345,8 +349,8 @@ impl Follower {
                     warn!(
                         event = "jsonl_blocked",
                         file = %self.path.display(),
-                        "a write to the alerts file is blocked: is it a pipe that nobody reads, or a network disk? All else goes \
-                         on, and the file is completed from the alerts stream"
+                        "a write to the alerts file is blocked: is it a pipe that nobody reads, or a network disk? \
+                         Everything else continues, and the file is completed from the alerts stream."
                     );
                 }
                 _ = self.stop.wait_for(|stop| *stop != Stop::No), if !ending => {}
@@ -361,7 +365,7 @@ impl Follower {
                 event = "jsonl_not_written",
                 file = %self.path.display(),
                 %error,
-                "the alerts file can't be written; trying again until it can. The alerts stream has what is missing"
+                "can't write the alerts file; retrying. The alerts stream has the missing alerts."
             );
         }
         let pause = self.writing.pause();
@@ -372,7 +376,12 @@ impl Follower {
     async fn unreachable(&mut self, error: &anyhow::Error) -> Result<(), Finished> {
         if self.asking.0 == 0 {
             let file = self.path.display();
-            warn!(event = "jsonl_without_redis", %file, error = format!("{error:#}"), "the alerts file waits for redis");
+            warn!(
+                event = "jsonl_without_redis",
+                %file,
+                error = format!("{error:#}"),
+                "can't read the alerts stream for the alerts file; retrying"
+            );
         }
         let pause = self.asking.pause();
         self.pause(pause, self.incomplete(format!("{error:#}"))).await

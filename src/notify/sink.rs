@@ -119,7 +119,12 @@ impl Sink {
                 }
                 Err(error) => {
                     if !lost {
-                        warn!(sink = %self.config.name, error = %format!("{error:#}"), "the notifier waits until redis lets it");
+                        warn!(
+                            event = "notification_without_redis",
+                            sink = %self.config.name,
+                            error = %format!("{error:#}"),
+                            "notifications are waiting for Redis"
+                        );
                     }
                     lost = true;
                     pace::retry(1, None, rand::random())
@@ -131,7 +136,12 @@ impl Sink {
                     self.position.owned |= owned;
                     // What was committed last is told at once, not after the next start.
                     if let Err(error) = self.turn(true) {
-                        debug!(sink = %self.config.name, error = %format!("{error:#}"), "stopped without redis");
+                        debug!(
+                            event = "notification_stopped_without_redis",
+                            sink = %self.config.name,
+                            error = %format!("{error:#}"),
+                            "stopped without Redis"
+                        );
                     }
                     return;
                 }
@@ -152,7 +162,7 @@ impl Sink {
         }
         if let Some(held) = self.held.take() {
             if look.now_ms.saturating_sub(held.composed_ms) > self.config.max_age_s * 1000 {
-                self.doubt(state, "it is no news any more")?;
+                self.doubt(state, "the notification is too old to be sent (max_age_s)")?;
                 return Ok(Duration::ZERO);
             }
             return self.attempt(&state, held, look.now_ms);
@@ -208,8 +218,9 @@ impl Sink {
         let mut state = stored.clone();
         if let Some(newest) = newest.filter(|newest| self.has_gone_back(&state, newest)) {
             warn!(
-                event = "notification_state_went_back", sink = %self.config.name,
-                "redis has come back with older data; what was told is not told again"
+                event = "notification_state_rolled_back",
+                sink = %self.config.name,
+                "Redis has come back with older data; alerts that were sent are not sent again"
             );
             // What may have arrived is sent again as it was, under its key, and not put together anew.
             let sending = newest.sending.clone().filter(|sending| self.holds(sending));
@@ -223,7 +234,9 @@ impl Sink {
                 match (known, self.config.on_doubt) {
                     (Some((_, after)), _) => state = after,
                     _ if held => {}
-                    (None, OnDoubt::Skip) => return self.doubt(state, "the host ended while it was under way"),
+                    (None, OnDoubt::Skip) => {
+                        return self.doubt(state, "the host ended while the notification was being sent");
+                    }
                     (None, OnDoubt::Repeat) => state.sending = None,
                 }
             }
@@ -252,8 +265,12 @@ impl Sink {
         let Some(sending) = state.sending.take() else { return Ok(Some(state)) };
         let Sending { to, index, alerts, .. } = sending;
         warn!(
-            sink = %self.config.name, alerts, after = %state.at, %to,
-            "alerts may not have been told: {why}; the next message says so"
+            event = "notification_in_doubt",
+            sink = %self.config.name,
+            alerts,
+            after = %state.at,
+            %to,
+            "alerts may not have been delivered: {why}. The next notification says so."
         );
         if state.owed.in_doubt == 0 {
             state.owed.doubt_after = state.at;
@@ -272,7 +289,13 @@ impl Sink {
         if missed == 0 {
             return Ok(Some(state));
         }
-        warn!(sink = %self.config.name, missed, after = %state.at, "alerts were trimmed away before they were told");
+        error!(
+            event = "notification_alerts_trimmed",
+            sink = %self.config.name,
+            missed,
+            after = %state.at,
+            "alerts were trimmed from the stream before they were sent"
+        );
         state.index += missed;
         state.owed.missed += missed;
         state.totals.missed += missed;
@@ -373,7 +396,7 @@ impl Sink {
                 true
             }
             Outcome::Refused(reason) => {
-                self.complain(&format!("{reason}; its {} alerts are not told", held.fresh), true);
+                self.complain(&format!("{reason}; its {} alerts are not delivered", held.fresh), true);
                 pass(&mut next, &held);
                 next.owed.refused += held.fresh;
                 next.totals.refused += held.fresh;
@@ -384,7 +407,7 @@ impl Sink {
                 false
             }
             Outcome::Closed(reason) => {
-                self.complain(&format!("{reason}; it is tried again now and then"), true);
+                self.complain(&format!("{reason}; trying again from time to time"), true);
                 self.pause();
                 in_doubt
             }
@@ -403,9 +426,15 @@ impl Sink {
     fn arrived(&mut self, held: &Held) {
         held.ids.iter().for_each(|id| self.recent.add(id));
         if self.complaint.take().is_some() {
-            info!(sink = %self.config.name, "messages arrive again");
+            info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
         }
-        debug!(sink = %self.config.name, alerts = held.fresh, key = %held.request.key, "told");
+        debug!(
+            event = "notification_sent",
+            sink = %self.config.name,
+            alerts = held.fresh,
+            key = %held.request.key,
+            "sent a notification"
+        );
         (self.failures, self.refusals, self.pauses) = (0, 0, 0);
     }
 
@@ -424,8 +453,16 @@ impl Sink {
             return;
         }
         match somebody_must_look {
-            true => error!(sink = %self.config.name, "the notifier is refused: {reason}"),
-            false => warn!(sink = %self.config.name, "a message did not arrive: {reason}; trying again"),
+            true => error!(
+                event = "notification_undeliverable",
+                sink = %self.config.name,
+                "can't deliver notifications: {reason}"
+            ),
+            false => warn!(
+                event = "notification_delayed",
+                sink = %self.config.name,
+                "failed to deliver a notification: {reason}; retrying"
+            ),
         }
         self.complaint = Some(reason.to_owned());
     }

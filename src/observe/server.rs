@@ -133,7 +133,7 @@ async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: nothing is gained by trying at once.
-                    debug!(%error, "can't accept a connection");
+                    debug!(event = "http_accept_failed", %error, "failed to accept a connection");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
@@ -159,7 +159,7 @@ async fn converse(stream: TcpStream, router: Router) {
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let service = TowerToHyperService::new(router);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-        debug!(%error, "a connection ended early");
+        debug!(event = "http_connection_failed", %error, "an HTTP connection ended early");
     }
 }
 
@@ -169,22 +169,24 @@ async fn bind(address: SocketAddr) -> TcpListener {
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                info!("page, API and metrics: http://{address}/");
+                info!(event = "http_listening", "serving the page, the API and the metrics at http://{address}/");
                 return listener;
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
                     let taken = error.kind() == std::io::ErrorKind::AddrInUse;
                     let why = if taken {
-                        "another program has this port, maybe another host on this machine"
+                        "another program uses this port, perhaps another host on this machine"
                     } else {
-                        "this address can't be listened on"
+                        "the system does not let it listen on this address"
                     };
                     warn!(
+                        event = "http_address_unavailable",
                         %address,
                         %error,
-                        "no page, API and metrics of this host yet: {why}. Give it another one (server.listen, \
-                         TICKHOUND_SERVER__LISTEN), or none (\"\"). The run goes on, and takes the port once it is free"
+                        "can't serve the page, the API and the metrics yet: {why}. Configure another address \
+                         (server.listen, TICKHOUND_SERVER__LISTEN), or none (\"\"). The host runs without them, and \
+                         serves them once the address is free."
                     );
                 }
             }

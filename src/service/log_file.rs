@@ -165,8 +165,8 @@ impl LogFile {
         }
         if let Err(error) = self.put_aside().and_then(|()| self.open_again()) {
             self.rotate_after = now + ROTATE_AGAIN;
-            let text = format!("no new log could be begun, this one goes on: {error}");
-            let _ = self.write(&in_form_of(line, "ERROR", "log_not_rotated", &text));
+            let message = format!("failed to start a new log file; continuing this one: {error}");
+            let _ = self.write(&in_form_of(line, "ERROR", "log_rotation_failed", &message));
         }
     }
 
@@ -268,6 +268,23 @@ mod tests {
         log.look_at = Instant::now();
         write(&mut log, "three");
         assert_eq!(read(&path, ""), "three\n");
+    }
+
+    /// It was plain text once, whatever the form of the log, so that a reader of JSON stumbled.
+    #[test]
+    fn a_rotation_that_fails_is_told_in_the_form_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        let mut log = log(&path, 1, false);
+        let line = format!("{{\"message\":\"{:060}\"}}", 1);
+        write(&mut log, &line);
+        // In the way of the file that is put aside.
+        fs::create_dir_all(dir.path().join("it.log.1/occupied")).unwrap();
+        write(&mut log, &line);
+        let text = read(&path, "");
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+        assert_eq!((lines.len(), events), (3, vec!["log_rotation_failed"]), "{text}");
     }
 
     #[test]

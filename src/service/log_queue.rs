@@ -141,7 +141,7 @@ impl Waiting {
         let most = if self.left_out == 0 { WAITING_MAX } else { WAITING_MAX / 2 };
         if self.bytes + line.len() > most {
             if self.left_out == 0 {
-                let what = "the log is written more slowly than lines come: lines are left out from here on";
+                let what = "the log is read too slowly; leaving out lines from here on";
                 self.push(in_form_of(line, "WARN", "log_lines_left_out", what));
                 self.first_left_out = line.to_vec();
             }
@@ -166,7 +166,7 @@ impl Waiting {
     fn tell_left_out(&mut self) {
         let (count, first) = (std::mem::take(&mut self.left_out), std::mem::take(&mut self.first_left_out));
         if count > 0 {
-            let what = format!("{count} lines were left out of this log, which was written more slowly than they came");
+            let what = format!("{count} lines were left out of this log because it was read too slowly");
             self.push(in_form_of(&first, "WARN", "log_lines_left_out_end", &what));
         }
     }

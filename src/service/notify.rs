@@ -75,7 +75,7 @@ impl Supervisor {
             }
         };
         if let Err(error) = told {
-            debug!(%error, "nobody listens to how the host is doing");
+            debug!(event = "status_not_received", %error, "nobody received the status of the host");
             return false;
         }
         true

@@ -10,7 +10,7 @@ use std::{
 
 use redis::Commands;
 
-use crate::support::{ALERTS, Alert, Project, Redis, signal, text, wait_for};
+use crate::support::{ALERTS, Alert, Project, Redis, SHADOW_ALERTS, signal, text, wait_for};
 
 /// A project with alerts in the stream and in a JSON lines file.
 fn with_alerts() -> (Redis, Project) {
@@ -125,7 +125,7 @@ fn what_is_shown_is_what_the_filters_ask_for() {
     assert_eq!(project.run(&["alerts"]).lines().count(), 20);
     assert!(project.run(&["alerts", "--symbol", "nothing"]).contains("no such alerts in alerts:intraday"));
     assert!(project.run(&["alerts", "--shadow"]).contains("no alerts in alerts:intraday:shadow"));
-    publish(&redis, "alerts:intraday:shadow", "2-0/next/0");
+    publish(&redis, SHADOW_ALERTS, "2-0/next/0");
     assert!(project.run(&["alerts", "--shadow", "--json"]).contains("\"id\":\"2-0/next/0\""));
     let wrong = project.output(&["alerts", "--since", "yesterday"]);
     assert!(wrong.status.code() == Some(1) && text(&wrong.stderr).contains("--since yesterday: expected a span"));
@@ -145,7 +145,7 @@ fn who_follows_has_each_alert_once_over_restarts_of_redis() {
         redis.restart();
         wait_for("it is reached", || (follower.said().matches("reached again").count() >= part).then_some(()));
     }
-    wait_for("all is worked", || (redis.totals()["entries"] == 30_000).then_some(()));
+    redis.wait_all_processed(30_000);
     let expected = ids(&redis.alerts());
     wait_for("all alerts", || (follower.ids().len() >= expected.len()).then_some(()));
     assert!(follower.ids() == expected, "{} shown, {} published", follower.ids().len(), expected.len());

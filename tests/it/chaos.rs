@@ -12,9 +12,9 @@ mod changes;
 mod clock;
 mod failover;
 mod feeder;
-mod found;
 mod nemeses;
 mod outputs;
+mod regressions;
 
 use std::{
     collections::BTreeSet,
@@ -33,17 +33,20 @@ use serde_json::{Value, json};
 use self::{
     changes::Chains,
     feeder::Feeder,
-    nemeses::{Chaos, Nemesis},
-    outputs::{Lines, Order, Outputs, Told, wait_until_told},
+    nemeses::{Chaos, Done, Nemesis},
+    outputs::{LINES, Lines, Notified, Order, Outputs, TOLD_OF},
 };
 use crate::{
-    notify::receiver::Receiver,
+    notify::{receiver::Receiver, wait_until_told},
     support::{Difference, GROUP, Project, Redis, STREAM, wait_for},
 };
 
 const LEASE_TIME: Duration = Duration::from_millis(1000);
 
-/// What the run among the other tests does: no more than what needs no long wait at its end.
+/// A run of this length has faults of every kind, whatever chance decides: the rarest came 20 times in 480 s.
+const LONG_S: u64 = 300;
+
+/// The faults of the run among the other tests: those that need no long wait at its end.
 const SHORT: &str = "kills,pauses,stops,server,cuts,swaps,settings,clock";
 
 #[test]
@@ -51,7 +54,7 @@ fn chaos() {
     let seed = setting("TICKHOUND_CHAOS_SEED", 1);
     let seconds: u64 = setting("TICKHOUND_CHAOS_SECONDS", 15);
     let hosts = setting("TICKHOUND_CHAOS_HOSTS", 2);
-    let nemeses = nemeses(&setting("TICKHOUND_CHAOS_NEMESES", "short".to_owned()));
+    let nemeses = Nemesis::named(&setting("TICKHOUND_CHAOS_NEMESES", SHORT.to_owned()));
     let receiver = Receiver::start();
     let clocks = tempfile::tempdir().unwrap();
     let mut chaos = Chaos::begin(seed, hosts, &nemeses, receiver.url(), clocks.path());
@@ -63,7 +66,11 @@ fn chaos() {
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
             let (passed, fed) = (started.elapsed().as_secs(), feeder.fed.load(Relaxed));
-            eprintln!("{passed} s of {seconds}: {fed} entries fed, {} processed; {:?}", chaos.processed(), chaos.done);
+            eprintln!(
+                "{passed} s of {seconds}: {fed} entries fed, {} processed; {:?}",
+                chaos.redis.processed(),
+                chaos.done
+            );
         }
     }
     eprintln!("{seconds} s are over: no more faults, the hosts that live process what is left");
@@ -98,39 +105,56 @@ fn chaos() {
         "dead": total("dead"), "pending": redis.pending(), "recovered_s": recovered_s,
         "order_kept": order == Order::Kept,
     });
-    for part in [chaos.done.account(), outputs.account()] {
+    for part in [json!(chaos.done), outputs.account(order)] {
         account.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
     }
     println!("{account}");
+    if order == Order::Disturbed {
+        println!("another client has read entries: contents and order of alerts were not compared");
+    }
     if outputs.alerts != Difference::default() {
         println!("alerts of these entries are missing: {:?}", Outputs::missing(redis));
         println!("what the hosts said, but for lost connections:\n{}", chaos.warnings());
     }
-    assert_done(&nemeses, &account);
+    assert_done(&nemeses, &chaos.done, seconds);
     assert_eq!((entries, total("entries"), redis.pending()), (fed, fed, 0), "entries, processed, pending");
     assert_undisturbed(&outputs, &format!("seed {seed}"));
 }
 
-/// Those that a list such as `kills,cuts` names; `all` are all of them, `short` and `usual` those of a run that is not
-/// told.
-fn nemeses(list: &str) -> BTreeSet<Nemesis> {
-    match list {
-        "short" => Nemesis::named(SHORT),
-        "usual" => Nemesis::named("all"),
-        list => Nemesis::named(list),
-    }
+/// The configuration of the hosts. `stream` holds further keys of `[stream]`, `salt` goes to the probes, and `more` holds
+/// further tables.
+fn config(url: &str, stream: &str, salt: u64, more: &str) -> String {
+    let detectors = TOLD_OF.map(|name| format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n"));
+    let probes = [("probe", ""), ("probe-shadow", "shadow_of = \"probe\"\n")].map(|(name, more)| {
+        format!("[detectors.{name}]\nplugin = \"probe\"\n{more}[detectors.{name}.params]\nsalt = {salt}\n")
+    });
+    format!(
+        "[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = {}\n{stream}\n[plugins]\ncall_deadline_ms = 5000\n\
+         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{more}",
+        LEASE_TIME.as_millis(),
+        detectors.concat(),
+        probes.concat(),
+    )
 }
 
-/// Each kind of fault that was asked for has happened, where that does not hang on chance alone.
-fn assert_done(nemeses: &BTreeSet<Nemesis>, account: &Value) {
-    let often = [(Nemesis::Kills, "owner_kills"), (Nemesis::Pauses, "pauses"), (Nemesis::Stops, "stops")];
-    for (nemesis, name) in often.into_iter().filter(|(nemesis, _)| nemeses.contains(nemesis)) {
-        assert!(account[name].as_u64() > Some(0), "that was no chaos: no {nemesis:?}");
+/// The table of the sink `told`, which is notified of alerts of these detectors.
+fn sink(receiver: &str, detectors: &[&str], group_ms: u32) -> String {
+    format!(
+        "[[notify]]\nname = \"told\"\nurl = \"{receiver}\"\ndetectors = {detectors:?}\ngroup_ms = {group_ms}\n\
+         per_minute = 120\nmax_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n"
+    )
+}
+
+/// Each kind of fault that was asked for has happened: those that come often in any run, all of them in a long one.
+fn assert_done(nemeses: &BTreeSet<Nemesis>, done: &Done, seconds: u64) {
+    for nemesis in nemeses {
+        let is_certain = matches!(nemesis, Nemesis::Kills | Nemesis::Pauses | Nemesis::Stops) || seconds >= LONG_S;
+        assert!(!is_certain || done.times(*nemesis) > 0, "that was no chaos: no {nemesis:?}");
     }
 }
 
 fn assert_undisturbed(outputs: &Outputs, what: &str) {
-    let Outputs { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = outputs;
+    let Outputs { alerts, shadows, chains, dead_are_the_same, lines, notified, totals } = outputs;
     let expected =
         Chains { alerts: chains.alerts, in_force: chains.in_force, reread: chains.reread, ..Chains::default() };
     assert_eq!(*chains, expected, "the probe, by what it has seen; {what}");
@@ -138,7 +162,7 @@ fn assert_undisturbed(outputs: &Outputs, what: &str) {
     assert_eq!(*shadows, Difference::default(), "alerts of shadows, against an undisturbed run; {what}");
     assert!(dead_are_the_same, "other dead letters than undisturbed; {what}");
     assert_eq!(*totals, [], "counters, what they are, what they should be; {what}");
-    assert_eq!(*told, Told::default(), "what was told; {what}");
+    assert_eq!(*notified, Notified::default(), "notifications; {what}");
     assert_eq!(*lines, Lines::default(), "the JSON lines; {what}");
 }
 

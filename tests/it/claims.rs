@@ -5,13 +5,22 @@ use std::process::Output;
 use redis::Commands;
 use serde_json::Value;
 
-use crate::support::{ALERTS, ALERTS_SOURCE, Project, Redis, STREAM, misbehaving, text};
+use crate::support::{ALERTS, ALERTS_SOURCE, Project, Redis, STREAM, has_event, misbehaving, text, wait_for};
 
 fn project(redis: &Redis) -> Project {
     let project = Project::new(redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure("[detectors.each]\nplugin = \"misbehaving\"");
     project
+}
+
+/// A group that has published 20 alerts.
+fn drained() -> (Redis, Project) {
+    let redis = Redis::start();
+    let project = project(&redis);
+    project.feed(5, 20, &[]);
+    project.run(&["run", "--drain"]);
+    (redis, project)
 }
 
 fn drain(project: &Project, variables: &[(&str, &str)]) -> Output {
@@ -34,10 +43,7 @@ fn length(redis: &Redis, stream: &str) -> u64 {
 /// into the same `alerts:intraday`: 40 alerts had 20 ids, and whoever drops repeats by id lost half of them.
 #[test]
 fn two_groups_do_not_publish_into_one_alerts_stream() {
-    let redis = Redis::start();
-    let project = project(&redis);
-    project.feed(5, 20, &[]);
-    project.run(&["run", "--drain"]);
+    let (redis, project) = drained();
     assert_eq!(length(&redis, ALERTS), 20);
 
     let trial = ("TICKHOUND_STREAM__GROUP", "trial");
@@ -75,10 +81,7 @@ fn two_groups_do_not_publish_into_one_alerts_stream() {
 /// have none may name the same.
 #[test]
 fn two_groups_with_shadows_do_not_publish_into_one_stream_of_shadows() {
-    let redis = Redis::start();
-    let project = project(&redis);
-    project.feed(5, 20, &[]);
-    project.run(&["run", "--drain"]);
+    let (_redis, project) = drained();
     let trial = [("TICKHOUND_STREAM__GROUP", "trial"), ("TICKHOUND_ALERTS__STREAM", "alerts:trial")];
     assert!(drain(&project, &trial).status.success(), "neither has a shadow");
     project.configure(
@@ -124,25 +127,21 @@ fn markers_come_back_and_are_no_new_right() {
     let project = project(&redis);
     project.feed(5, 20, &[]);
     let mut host = project.start(&["run"]);
-    crate::support::wait_for("the first ticks", || (redis.totals().get("entries") == Some(&20)).then_some(()));
+    redis.wait_all_processed(20);
     redis.restart();
     project.feed(5, 10, &[]);
-    crate::support::wait_for("the ticks of after", || (redis.alerts().len() == 10).then_some(()));
+    wait_for("the ticks of after", || (redis.alerts().len() == 10).then_some(()));
     let marker: String = redis.connect().get(ALERTS_SOURCE).unwrap();
     let partition = format!(r#"{{"stream":"{STREAM}","group":"scanner_group"}}"#);
     assert_eq!(marker, partition);
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
 
-    let mut connection = redis.connect();
-    let _: () = connection.del(ALERTS_SOURCE).unwrap();
-    let mut rights = redis::cmd("ACL");
-    rights.arg("SETUSER").arg("default").arg("resetkeys");
-    rights.arg("~ticks:*").arg("~alerts:*").arg("~tickhound:{ticks:*").arg("-hsetnx");
-    let _: () = rights.query(&mut connection).unwrap();
+    let _: () = redis.connect().del(ALERTS_SOURCE).unwrap();
+    let () = redis.ask("ACL SETUSER default resetkeys ~ticks:* ~alerts:* ~tickhound:{ticks:* -hsetnx");
     project.feed(5, 10, &[]);
-    project.run(&["run", "--drain"]);
+    let log = project.run(&["run", "--drain"]);
+    assert!(has_event(&log, "claim_not_permitted"), "{log}");
     assert_eq!(redis.alerts().len(), 20);
-    let _: () = redis::cmd("ACL").arg("SETUSER").arg("default").arg("allkeys").query(&mut connection).unwrap();
-    assert_eq!(connection.exists(ALERTS_SOURCE), Ok(false));
+    let () = redis.ask("ACL SETUSER default allkeys");
+    assert_eq!(redis.connect().exists(ALERTS_SOURCE), Ok(false));
 }

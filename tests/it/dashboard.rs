@@ -3,7 +3,7 @@
 //! `cargo xtask screenshots` runs the first of these with a larger market and keeps pictures of it.
 
 use std::{
-    env, fs,
+    env,
     net::TcpListener,
     path::PathBuf,
     time::{Duration, Instant},
@@ -44,11 +44,11 @@ impl Desk {
         let browser = Browser::start()?;
         let redis = Redis::start_with(&["--appendonly", "yes"]);
         let project = Project::new(&redis);
-        fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+        project.add_plugin(misbehaving());
         project.configure_with("timeout_ms = 1000", more);
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &address)]);
-        host.wait_for_log("page, API and metrics");
+        host.wait_for_event("http_listening");
         let mut desk = Self { browser, host, address, project, redis };
         desk.browser.live_in("Asia/Kolkata");
         desk.browser.size(1440, 1000);

@@ -11,7 +11,7 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 fn with_each() -> (Redis, Project, Connection) {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure("[detectors.each]\nplugin = \"misbehaving\"");
     let connection = redis.connect();
     (redis, project, connection)

@@ -4,13 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use redis::{Commands, Connection};
 use serde_json::Value;
 
-use crate::support::{DEAD, GROUP, Project, Redis, STREAM, pause, text, wait_for};
+use crate::support::{DEAD, GROUP, Project, Redis, STREAM, now_ms, pause, text, wait_for};
 
 /// Level, what was found, and cure of each finding, by id; of several the worst.
 struct Report {
@@ -69,10 +68,6 @@ fn contents(redis: &Redis) -> BTreeMap<String, Vec<Vec<u8>>> {
         (key, held)
     };
     keys.into_iter().map(content).collect()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 /// A JSON tick of now.
@@ -406,7 +401,7 @@ fn a_running_host_is_compared_with_what_is_on_disk() {
     let mut connection = redis.connect();
     (0..120).for_each(|number| add(&mut connection, "*", &tick(number)));
     let mut host = project.start(&["run"]);
-    wait_for("everything is worked", || (redis.totals().get("entries") == Some(&120)).then_some(()));
+    redis.wait_all_processed(120);
     wait_for("the host tells of itself", || {
         let report = Report::of(&project, &[]);
         report.expect("host.owner", "ok", "process");

@@ -5,18 +5,17 @@
 
 use std::{
     collections::HashSet,
-    fs,
-    net::TcpListener,
     sync::{Arc, OnceLock},
 };
 
-use redis::{Commands, Connection, cmd};
+use redis::{Commands, Value, cmd};
 
 use crate::{
     proxy::{At, Link, Proxy},
+    replicas::{Replicas, on_a_port, replicate},
     support::{
-        ALERTS, Alert, Difference, GROUP, Host, Project, Redis, STREAM, difference, misbehaving, pause, read_as,
-        signal, text, wait_for,
+        ALERTS, Alert, Difference, EPOCH, GROUP, Host, LEASE, Project, Redis, STREAM, difference, has_event_with,
+        last_event, misbehaving, pause, read_as, request, signal, text, wait_for,
     },
 };
 
@@ -24,30 +23,14 @@ use crate::{
 const SYMBOLS: u32 = 4;
 const TICKS: u32 = 8_000;
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
-
 /// With the detectors that ship, and one that alerts on every tick: it tells of each entry whether
 /// it was worked, and how often.
 fn project(url: String, stream: &str, more: &str) -> Project {
     let project = Project::at(url);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     let each = "[alerts]\nlog = false\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"\n";
     project.configure_with(stream, &format!("{each}{more}"));
     project
-}
-
-fn worked(redis: &Redis) -> u64 {
-    redis.totals().get("entries").copied().unwrap_or(0)
-}
-
-fn wait_worked(redis: &Redis, count: u32) {
-    wait_for(&format!("{count} entries are worked"), || (worked(redis) >= u64::from(count)).then_some(()));
-}
-
-fn stop(mut host: Host) {
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0), "{}", host.log());
 }
 
 fn of_each(alerts: &[Alert]) -> Vec<Alert> {
@@ -81,33 +64,22 @@ fn assert_each_once(redis: &Redis, other_alerts: bool) {
 
 /// Ids of what the stream holds.
 fn entries(redis: &Redis) -> Vec<String> {
-    let entries: Vec<(String, Alert)> = do_for(&mut redis.connect(), &format!("XRANGE {STREAM} - +"));
-    entries.into_iter().map(|(id, _)| id).collect()
+    redis.stream_entries(STREAM).into_iter().map(|(id, _)| id).collect()
 }
 
 /// Waits until what was added last is worked.
 fn wait_alerted(redis: &Redis) {
     let last = entries(redis).pop().unwrap();
     wait_for("the last entry is worked", || {
-        let newest: Vec<(String, Alert)> = do_for(&mut redis.connect(), &format!("XREVRANGE {ALERTS} + - COUNT 3"));
-        newest.iter().any(|(_, alert)| alert["entry"] == last).then_some(())
+        redis.newest(ALERTS, 3).iter().any(|(_, alert)| alert["entry"] == last).then_some(())
     });
-}
-
-fn do_for<T: redis::FromRedisValue>(connection: &mut Connection, command: &str) -> T {
-    let mut words = command.split(' ');
-    let mut request = cmd(words.next().unwrap());
-    words.for_each(|word| {
-        request.arg(word);
-    });
-    request.query(connection).unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
 /// Waits until the host finds that it can't work, for this reason. It says so once, then when it can again.
 fn wait_noticed(host: &Host, reason: &str) {
     wait_for(&format!("the host notices: {reason}"), || {
         let log = host.log();
-        (log.rfind(reason)? > log.rfind("redis is reached again").unwrap_or(0)).then_some(())
+        (log.rfind(reason)? > last_event(&log, "redis_reconnected").unwrap_or(0)).then_some(())
     });
 }
 
@@ -125,8 +97,8 @@ fn all_is_worked(project: &Project) {
 }
 
 /// How often the server was asked to do this.
-fn calls(redis: &Redis, command: &str) -> u64 {
-    let stats: String = cmd("INFO").arg("commandstats").query(&mut redis.connect()).unwrap();
+pub fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats: String = redis.ask("INFO commandstats");
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
@@ -179,7 +151,7 @@ fn a_host_killed_at_any_request_costs_nothing() {
             host.wait();
         }
     }
-    assert!(worked(&redis) > 0 && worked(&redis) < u64::from(TICKS), "{} entries worked", worked(&redis));
+    assert!(redis.processed() > 0 && redis.processed() < u64::from(TICKS), "{} entries worked", redis.processed());
     project.run(&["run", "--drain"]);
     assert_undisturbed(&redis, &project);
 }
@@ -212,20 +184,20 @@ fn of_three_hosts_one_works() {
     let mut hosts: Vec<Host> = (0..3).map(|_| project.start(&["run"])).collect();
     for round in 1..=3 {
         let owner = wait_for("one of them reads", || {
-            let owns = |host: &Host| host.log().contains("reading is ours");
+            let owns = |host: &Host| host.has_event("lease_acquired");
             hosts.iter().position(owns)
         });
         project.feed(SYMBOLS, TICKS / 4, &["--seed", &round.to_string()]);
-        wait_worked(&redis, TICKS / 4 * round);
+        redis.wait_processed(TICKS / 4 * round);
         wait_for("the others stand by", || {
-            let standing_by = |host: &&Host| host.log().contains("standing by");
+            let standing_by = |host: &&Host| host.has_event("standby_started");
             (hosts.iter().filter(standing_by).count() >= hosts.len() - 1).then_some(())
         });
-        assert_eq!(hosts.iter().filter(|host| host.log().contains("reading is ours")).count(), 1);
+        assert_eq!(hosts.iter().filter(|host| host.has_event("lease_acquired")).count(), 1);
         healthy(&project);
         hosts.remove(owner).kill();
     }
-    assert_eq!(do_for::<u64>(&mut redis.connect(), &format!("GET {EPOCH}")), 3, "nobody took over in between");
+    assert_eq!(redis.ask::<u64>(&format!("GET {EPOCH}")), 3, "nobody took over in between");
     assert_undisturbed(&redis, &project);
 }
 
@@ -240,15 +212,11 @@ fn a_reply_that_is_lost_costs_nothing() {
     read_as(&redis, "tickhound", TICKS / 8);
     // Else it would be through before all traps have been set.
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
-    let progress = || {
-        let before = worked(&redis);
-        wait_for("it works on", || (worked(&redis) > before).then_some(()));
-    };
+    let mut host = project.start(&["run"]);
     // A cut makes the host acquire again, and that is cut as well.
     for command in ["EVALSHA", "HGETALL", "XGROUP", "XINFO", "WATCH", "GET", "XREADGROUP", "EXEC"] {
         for at in [At::Request, At::Reply, At::MidReply] {
-            progress();
+            redis.wait_progress(1);
             let sprung = proxy.trap(command, 1, at, || {});
             proxy.cut();
             sprung.wait();
@@ -256,13 +224,13 @@ fn a_reply_that_is_lost_costs_nothing() {
     }
     for nth in 1..=3 {
         for at in [At::Request, At::Reply, At::MidReply] {
-            progress();
+            redis.wait_progress(1);
             proxy.trap("EXEC", nth, at, || {}).wait();
         }
     }
     proxy.set(Link::Whole);
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -275,11 +243,11 @@ fn a_silent_link_is_noticed_and_costs_nothing() {
     let project = project(proxy.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
     let direct = Project::new(&redis);
     direct.feed(SYMBOLS, TICKS / 2, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let noticed = || wait_noticed(&host, "no answer in time (stream.timeout_ms)");
     let faults = [(Link::Silent, false), (Link::Silent, true), (Link::Deaf, false), (Link::Deaf, true)];
     for (round, (link, cut)) in (1..).zip(faults) {
-        wait_worked(&redis, TICKS / 16 * round);
+        redis.wait_processed(TICKS / 16 * round);
         proxy.set(link);
         noticed();
         if cut {
@@ -288,13 +256,13 @@ fn a_silent_link_is_noticed_and_costs_nothing() {
         proxy.set(Link::Whole);
     }
     // The same while it waits for ticks.
-    wait_worked(&redis, TICKS / 2);
+    redis.wait_processed(TICKS / 2);
     proxy.set(Link::Silent);
     noticed();
     direct.feed(SYMBOLS, TICKS / 2, &["--seed", "2"]);
     proxy.set(Link::Whole);
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -304,15 +272,15 @@ fn a_server_that_hangs_costs_nothing() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 50\ntimeout_ms = 200", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
-        wait_worked(&redis, TICKS / 8 * round);
+        redis.wait_processed(TICKS / 8 * round);
         redis.signal("STOP");
         wait_noticed(&host, "no answer in time (stream.timeout_ms)");
         redis.signal("CONT");
     }
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -323,14 +291,14 @@ fn a_server_that_forgets_its_last_second_is_worked_on() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for part in 1..=3 {
-        wait_worked(&redis, TICKS / 8 * part);
+        redis.wait_processed(TICKS / 8 * part);
         redis.restart();
     }
     project.feed(SYMBOLS, 1000, &["--seed", "2"]);
     wait_alerted(&redis);
-    stop(host);
+    host.stop();
     assert_each_once(&redis, false);
 }
 
@@ -338,36 +306,38 @@ fn a_server_that_forgets_its_last_second_is_worked_on() {
 fn a_server_that_comes_back_empty_is_worked_on() {
     let mut redis = Redis::start();
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=2 {
         project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
-        wait_worked(&redis, 500);
+        redis.wait_processed(500);
         redis.restart();
     }
     project.feed(SYMBOLS, 1000, &[]);
     wait_alerted(&redis);
-    assert!(host.log().contains("the server has lost all its data"));
-    stop(host);
+    assert!(host.has_event("redis_data_lost"));
+    host.stop();
     assert_each_once(&redis, true);
 }
 
-/// While the host waits for ticks somebody does `commands`. It goes on with what comes after.
-fn goes_on_after(commands: &[&str], said: &str) {
+/// What a host says when it creates its group once more.
+const AT_LAST_COMMIT: &str = "created it again at the last commit";
+
+/// While the host waits for ticks somebody does `commands`. It goes on with what comes after, and logs `event` and `said`.
+fn goes_on_after(commands: &[&str], event: &str, said: &str) {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     project.feed(SYMBOLS, 500, &[]);
-    wait_worked(&redis, 500);
+    redis.wait_processed(500);
     let first = redis.alerts();
-    let mut connection = redis.connect();
     for command in commands {
-        let _: redis::Value = do_for(&mut connection, command);
+        let _: Value = redis.ask(command);
         if command.starts_with("SET") {
-            host.wait_for_log("holds a string, expected a stream");
+            host.wait_for_event_with("redis_unavailable", "holds a string, expected a stream");
         }
     }
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
-    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XREVRANGE {STREAM} + - COUNT 500"));
+    let entries = redis.newest(STREAM, 500);
     let newest: Vec<&String> = entries.iter().rev().map(|(id, _)| id).collect();
     let alerts = wait_for("the new ones are worked", || {
         let alerts = of_each(&redis.alerts());
@@ -379,40 +349,35 @@ fn goes_on_after(commands: &[&str], said: &str) {
     let new = told.len() - 500;
     assert!(told[new..] == newest, "each new one once, in order");
     assert_eq!(new, if forgotten > 0 { 0 } else { 500 }, "no old one again");
-    assert!(host.log().contains(said), "expected {said:?} in {}", host.log());
-    stop(host);
+    let log = host.log();
+    assert!(has_event_with(&log, event, said), "expected {event:?} with {said:?} in {log}");
+    host.stop();
     assert_eq!(redis.pending(), 0);
 }
 
 #[test]
 fn a_host_goes_on_after_flushall() {
-    goes_on_after(&["FLUSHALL"], "created the consumer group");
+    goes_on_after(&["FLUSHALL"], "group_created", "created the consumer group");
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_deleted() {
-    goes_on_after(&[&format!("DEL {STREAM}")], "the group had vanished; created it again at the last commit");
+    goes_on_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_group_was_destroyed() {
-    goes_on_after(
-        &[&format!("XGROUP DESTROY {STREAM} {GROUP}")],
-        "the group had vanished; created it again at the last commit",
-    );
+    goes_on_after(&[&format!("XGROUP DESTROY {STREAM} {GROUP}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_overwritten() {
-    goes_on_after(
-        &[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")],
-        "the group had vanished; created it again at the last commit",
-    );
+    goes_on_after(&[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_goes_on_after_its_stream_was_renamed() {
-    goes_on_after(&[&format!("RENAME {STREAM} other")], "the group had vanished; created it again at the last commit");
+    goes_on_after(&[&format!("RENAME {STREAM} other")], "group_recreated", AT_LAST_COMMIT);
 }
 
 /// All keys go while entries are being worked. What comes after that is worked, once.
@@ -420,30 +385,16 @@ fn a_host_goes_on_after_its_stream_was_renamed() {
 fn a_host_goes_on_after_flushall_in_the_middle_of_its_work() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 20", "[engine]\nbacklog = 100");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
         project.feed(SYMBOLS, TICKS, &["--seed", &round.to_string()]);
-        wait_worked(&redis, 500);
-        let _: () = do_for(&mut redis.connect(), "FLUSHALL");
+        redis.wait_processed(500);
+        let _: () = redis.ask("FLUSHALL");
     }
     project.feed(SYMBOLS, 1000, &[]);
     wait_alerted(&redis);
-    stop(host);
+    host.stop();
     assert_each_once(&redis, true);
-}
-
-/// A server with a port, for replication.
-pub fn on_a_port() -> (Redis, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    (Redis::start_with(&["--port", &port, "--repl-diskless-sync-delay", "0"]), port)
-}
-
-pub fn replicate(replica: &Redis, port: &str) {
-    let mut connection = replica.connect();
-    let _: () = do_for(&mut connection, &format!("REPLICAOF 127.0.0.1 {port}"));
-    wait_for("the replica is in step", || {
-        do_for::<String>(&mut connection, "INFO replication").contains("master_link_status:up").then_some(())
-    });
 }
 
 /// The server that the host uses becomes a replica where it stands, and is promoted again.
@@ -452,46 +403,43 @@ fn a_demoted_server_is_left_alone_until_it_is_promoted() {
     let ((first, _), (second, port)) = (on_a_port(), on_a_port());
     let project = project(first.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_worked(&first, TICKS / 8);
+    let mut host = project.start(&["run"]);
+    first.wait_processed(TICKS / 8);
     // The other one has nothing that this one has not: it takes over the data, then gives it back.
-    let own_port: Vec<String> = do_for(&mut first.connect(), "CONFIG GET port");
-    let _: () = do_for(&mut first.connect(), "CLIENT PAUSE 100000 WRITE");
+    let own_port: Vec<String> = first.ask("CONFIG GET port");
+    let _: () = first.ask("CLIENT PAUSE 100000 WRITE");
     replicate(&second, &own_port[1]);
-    let mut connection = second.connect();
-    let _: () = do_for(&mut connection, "REPLICAOF NO ONE");
+    let _: () = second.ask("REPLICAOF NO ONE");
     replicate(&first, &port);
-    let _: () = do_for(&mut first.connect(), "CLIENT UNPAUSE");
-    host.wait_for_log("replica");
-    let before = worked(&first);
+    let _: () = first.ask("CLIENT UNPAUSE");
+    host.wait_for_event_with("redis_unavailable", "replica");
+    let before = first.processed();
     assert!(before < u64::from(TICKS));
     for _ in 0..20 {
         pause();
     }
-    assert_eq!(worked(&first), before, "nothing is written to a replica");
-    let _: () = do_for(&mut first.connect(), "REPLICAOF NO ONE");
-    wait_worked(&first, TICKS);
-    stop(host);
+    assert_eq!(first.processed(), before, "nothing is written to a replica");
+    let _: () = first.ask("REPLICAOF NO ONE");
+    first.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&first, &project);
 }
 
 /// The server dies; its replica, promoted, has the address from now on.
 #[test]
 fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
-    let ((mut first, port), (second, _)) = (on_a_port(), on_a_port());
-    let proxy = Proxy::to(&first);
+    let Replicas { mut first, second, proxy } = Replicas::start();
     let project = project(proxy.url(), "batch = 50", "[engine]\nbacklog = 200");
-    replicate(&second, &port);
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_worked(&second, TICKS / 4);
+    let mut host = project.start(&["run"]);
+    second.wait_processed(TICKS / 4);
     first.kill();
     // For a while the address leads to a server that is a replica still.
     proxy.switch(&second);
-    host.wait_for_log("replica");
-    let _: () = do_for(&mut second.connect(), "REPLICAOF NO ONE");
+    host.wait_for_event_with("redis_unavailable", "replica");
+    let _: () = second.ask("REPLICAOF NO ONE");
     wait_alerted(&second);
-    stop(host);
+    host.stop();
     assert_each_once(&second, false);
 }
 
@@ -499,18 +447,18 @@ fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
 fn a_server_that_is_loading_is_waited_for() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let project = project(redis.url(), "", "");
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     project.feed(SYMBOLS, TICKS, &[]);
-    wait_worked(&redis, TICKS);
+    redis.wait_processed(TICKS);
     redis.restart_unready(&["--key-load-delay", "100"]);
-    host.wait_for_log("the server is still loading its data");
+    host.wait_for_event_with("redis_unavailable", "the server is still loading its data");
     wait_for("it has loaded", || {
         let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().ok()?;
-        cmd("PING").query::<String>(&mut connection).ok()
+        request("PING").query::<String>(&mut connection).ok()
     });
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
-    wait_worked(&redis, TICKS + 500);
-    stop(host);
+    redis.wait_processed(TICKS + 500);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -520,24 +468,24 @@ fn a_server_that_is_busy_is_waited_for() {
     let redis = Redis::start_with(&["--lua-time-limit", "50"]);
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     for round in 1..=3 {
-        wait_worked(&redis, TICKS / 8 * round);
+        redis.wait_processed(TICKS / 8 * round);
         let mut connection = redis.connect();
         let script = std::thread::spawn(move || {
             cmd("EVAL").arg("while true do end").arg(0).query::<()>(&mut connection).unwrap_err()
         });
         wait_noticed(&host, "BUSY");
-        let _: () = do_for(&mut redis.connect(), "SCRIPT KILL");
+        let _: () = redis.ask("SCRIPT KILL");
         script.join().unwrap();
         // Else what was said of this round would be taken for the next one's.
         wait_for("the host goes on", || {
             let log = host.log();
-            (log.rfind("redis is reached again") > log.rfind("BUSY")).then_some(())
+            (last_event(&log, "redis_reconnected") > log.rfind("BUSY")).then_some(())
         });
     }
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -548,20 +496,19 @@ fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
     // So small that work is still going on when the server is changed.
     let project = project(redis.url(), "batch = 4", "[engine]\nbacklog = 16");
     project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_worked(&redis, TICKS / 8);
-    let mut connection = redis.connect();
-    let _: () = do_for(&mut connection, &format!("CONFIG SET {setting} {bad}"));
-    let (before, alerts) = (worked(&redis), redis.alerts().len());
-    host.wait_for_log(said);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(TICKS / 8);
+    let _: () = redis.ask(&format!("CONFIG SET {setting} {bad}"));
+    let (before, alerts) = (redis.processed(), redis.alerts().len());
+    host.wait_for_event_with("redis_unavailable", said);
     for _ in 0..20 {
         pause();
     }
-    assert_eq!((worked(&redis), redis.alerts().len()), (before, alerts), "nothing is done by half");
+    assert_eq!((redis.processed(), redis.alerts().len()), (before, alerts), "nothing is done by half");
     assert!(redis.pending() > 0 && before < u64::from(TICKS));
-    let _: () = do_for(&mut connection, &format!("CONFIG SET {setting} {good}"));
-    wait_worked(&redis, TICKS);
-    stop(host);
+    let _: () = redis.ask(&format!("CONFIG SET {setting} {good}"));
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -581,23 +528,22 @@ fn deleted_entries_are_no_sign_of_illness() {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
     project.feed(SYMBOLS, 1000, &[]);
-    let mut connection = redis.connect();
-    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
-    let host = project.start(&["run"]);
-    wait_worked(&redis, 1000);
-    stop(host);
+    let first = entries(&redis);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(1000);
+    host.stop();
     project.feed(SYMBOLS, 1000, &["--seed", "2"]);
-    let more: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
-    assert_eq!((entries.len(), more.len()), (1000, 2000));
+    let more = entries(&redis);
+    assert_eq!((first.len(), more.len()), (1000, 2000));
     // Some of the next ones, and the very last.
-    for (id, _) in more[1000..].iter().step_by(7).chain(more.last()) {
-        let _: u64 = do_for(&mut connection, &format!("XDEL {STREAM} {id}"));
+    for id in more[1000..].iter().step_by(7).chain(more.last()) {
+        let _: u64 = redis.ask(&format!("XDEL {STREAM} {id}"));
     }
-    let left: u32 = connection.xlen(STREAM).unwrap();
-    let host = project.start(&["run"]);
-    wait_worked(&redis, left);
+    let left: u64 = redis.ask(&format!("XLEN {STREAM}"));
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(left);
     healthy(&project);
-    stop(host);
+    host.stop();
     assert_each_once(&redis, false);
 }
 
@@ -611,24 +557,24 @@ fn a_large_backlog_does_not_make_a_large_host() {
     let project = Project::new(&redis);
     project.configure("[alerts]\nlog = false");
     project.feed(100, 200_000, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 200_000);
     assert!(most <= 2000, "{most} entries between read and commit, engine.backlog allows 2000");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
     assert!(calls(&redis, "xreadgroup") >= 200_000 / 500, "reads of 500 at most");
-    stop(host);
-    assert_eq!((redis.pending(), worked(&redis)), (0, 200_000));
+    host.stop();
+    assert_eq!((redis.pending(), redis.processed()), (0, 200_000));
 }
 
 /// The most entries that were pending at a time, seen while waiting for `count` to be worked.
 fn wait_all_watching_pending(redis: &Redis, count: u32) -> u64 {
     let mut most = 0;
     wait_for(&format!("{count} entries are worked"), || {
-        let worked = worked(redis);
-        if worked > 0 {
+        let processed = redis.processed();
+        if processed > 0 {
             most = most.max(redis.pending());
         }
-        (worked >= u64::from(count)).then_some(())
+        (processed >= u64::from(count)).then_some(())
     });
     most
 }
@@ -641,11 +587,11 @@ fn a_large_number_of_pending_entries_is_recovered_in_parts() {
     project.feed(100, 100_000, &[]);
     read_as(&redis, "tickhound", 100_000);
     assert_eq!(redis.pending(), 100_000);
-    let host = project.start(&["run"]);
-    wait_worked(&redis, 100_000);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(100_000);
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
     assert!(calls(&redis, "xreadgroup") >= 100_000 / 500, "reads of 500 at most");
-    stop(host);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -655,17 +601,17 @@ fn a_quiet_market_is_healthy() {
     let redis = Redis::start();
     let project = project(redis.url(), "claim_idle_ms = 1", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "10")]);
-    wait_worked(&redis, 100);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "10")]);
+    redis.wait_processed(100);
     let before = calls(&redis, "xread");
     wait_for("many waits without a tick", || (calls(&redis, "xread") > before + 100).then_some(()));
     healthy(&project);
-    let consumers: Vec<redis::Value> = do_for(&mut redis.connect(), &format!("XINFO CONSUMERS {STREAM} {GROUP}"));
+    let consumers: Vec<Value> = redis.ask(&format!("XINFO CONSUMERS {STREAM} {GROUP}"));
     assert_eq!(consumers.len(), 1);
-    assert_eq!(do_for::<u64>(&mut redis.connect(), &format!("GET {EPOCH}")), 1, "it was owner all the time");
+    assert_eq!(redis.ask::<u64>(&format!("GET {EPOCH}")), 1, "it was owner all the time");
     project.feed(SYMBOLS, 100, &["--seed", "2"]);
-    wait_worked(&redis, 200);
-    stop(host);
+    redis.wait_processed(200);
+    host.stop();
     all_is_worked(&project);
     assert_undisturbed(&redis, &project);
 }
@@ -676,21 +622,21 @@ fn what_another_consumer_was_given_keeps_nobody_awake_and_is_not_lost() {
     let redis = Redis::start();
     let project = project(redis.url(), "lease_ms = 900", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "500")]);
-    wait_worked(&redis, 100);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__BLOCK_MS", "500")]);
+    redis.wait_processed(100);
     // Given to it at once, in one transaction, so that the host has no chance.
     let mut taken = redis::pipe();
     taken.atomic().cmd("XADD").arg(STREAM).arg("*").arg("symbol").arg("A");
     taken.cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg("scanner").arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = taken.query(&mut redis.connect()).unwrap();
+    let _: Value = taken.query(&mut redis.connect()).unwrap();
     let (waits, renewals) = (calls(&redis, "xread"), calls(&redis, "evalsha"));
     wait_for("the lease is renewed some times", || (calls(&redis, "evalsha") >= renewals + 6).then_some(()));
     let waits = calls(&redis, "xread") - waits;
     assert!(waits < 100, "{waits} waits: one that is woken up at once each time makes thousands");
     project.feed(SYMBOLS, 100, &["--seed", "2"]);
-    wait_worked(&redis, 200);
+    redis.wait_processed(200);
     assert_eq!(redis.totals()["lost"], 0, "{}", host.log());
-    stop(host);
+    host.stop();
 }
 
 /// The server's clock was an hour ahead for a while: ids stay there until real time has caught up.
@@ -700,7 +646,7 @@ fn entries_from_the_future_are_worked_like_others() {
     let project = project(redis.url(), "", "");
     project.feed(SYMBOLS, TICKS, &[]);
     let mut connection = redis.connect();
-    let entries: Vec<(String, Alert)> = do_for(&mut connection, &format!("XRANGE {STREAM} - +"));
+    let entries = redis.stream_entries(STREAM);
     let _: () = connection.del(STREAM).unwrap();
     let mut shifted = redis::pipe();
     for (id, fields) in &entries {
@@ -709,13 +655,13 @@ fn entries_from_the_future_are_worked_like_others() {
         shifted.cmd("XADD").arg(STREAM).arg(format!("{later}-{seq}")).arg(fields).ignore();
     }
     let _: () = shifted.query(&mut connection).unwrap();
-    let host = project.start(&["run"]);
-    wait_worked(&redis, TICKS);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(TICKS);
     healthy(&project);
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
-    wait_worked(&redis, TICKS + 500);
+    redis.wait_processed(TICKS + 500);
     healthy(&project);
-    stop(host);
+    host.stop();
     assert!(redis.alerts().iter().all(|alert| alert["lag_ms"] == "0"), "a lag is no less than 0");
     assert_undisturbed(&redis, &project);
 }
@@ -727,23 +673,21 @@ fn ten_rolling_restarts_under_load_cost_nothing() {
     let project = project(redis.url(), "batch = 50\nlease_ms = 1000", "[engine]\nbacklog = 200");
     let (symbols, rate) = (SYMBOLS.to_string(), "2000");
     let mut feed = project.start(&["feed", "--simulate", "--symbols", &symbols, "--rate", rate]);
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     for _ in 0..10 {
-        let goal = worked(&redis) + 100;
-        wait_for("some progress", || (worked(&redis) >= goal).then_some(()));
+        redis.wait_progress(100);
         let next = project.start(&["run"]);
-        next.wait_for_log("standing by");
-        stop(host);
-        next.wait_for_log("reading is ours");
+        next.wait_for_event("standby_started");
+        host.stop();
+        next.wait_for_event("lease_acquired");
         host = next;
     }
     feed.signal("INT");
     assert_eq!(feed.wait(), Some(0), "{}", feed.log());
-    let fed: u32 = redis.connect().xlen(STREAM).unwrap();
-    wait_worked(&redis, fed);
-    stop(host);
-    assert_eq!(worked(&redis), u64::from(fed));
+    let fed: u64 = redis.ask(&format!("XLEN {STREAM}"));
+    redis.wait_processed(fed);
+    host.stop();
+    assert_eq!(redis.processed(), fed);
     assert_undisturbed(&redis, &project);
 }
 
@@ -812,7 +756,7 @@ fn large_entries_on_a_slow_line_are_waited_for() {
     let _: () = large.query(&mut redis.connect()).unwrap();
     proxy.set(Link::Narrow);
     let log = project.run(&["run", "--drain"]);
-    assert!(!log.contains("WARN"), "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     assert_eq!((of_each(&redis.alerts()).len(), redis.pending()), (32, 0));
 }
 
@@ -826,7 +770,7 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
     project.feed(SYMBOLS, TICKS, &[]);
     // Else it would be through before all traps have been set.
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let garbage: [&[u8]; 9] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         b"\0\0\0\0",
@@ -841,13 +785,12 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
     for bytes in garbage {
         for command in ["EXEC", "GET"] {
             proxy.trap(command, 2, At::Instead(bytes), || {}).wait();
-            let before = worked(&redis);
-            wait_for("it works on", || (worked(&redis) > before).then_some(()));
+            redis.wait_progress(1);
         }
     }
     proxy.set(Link::Whole);
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -857,23 +800,19 @@ fn garbage_in_place_of_a_reply_costs_nothing() {
 fn while_alerts_are_refused_no_more_is_processed_than_was_in_flight() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     let _: String =
         redis.connect().xadd(ALERTS, "18446744073709551615-18446744073709551615", &[("the", "last")]).unwrap();
     project.feed(SYMBOLS, TICKS, &[]);
     let refused = |times| {
-        wait_for("the server refuses", || {
-            (host.log().matches("alerts or dead letters were refused by the server").count() >= times)
-                .then(|| worked(&redis))
-        })
+        wait_for("the server refuses", || (host.count_event("publish_rejected") >= times).then(|| redis.processed()))
     };
     let first = refused(1);
     let later = refused(5);
     assert!(first > 0 && later <= first + 200, "went on from {first} to {later} entries");
     let _: () = redis.connect().rename(ALERTS, "elsewhere").unwrap();
-    wait_worked(&redis, TICKS);
-    stop(host);
+    redis.wait_processed(TICKS);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -891,12 +830,12 @@ fn large_entries_are_processed_a_few_at_a_time() {
             [("symbol", b"A"), ("ltp", b"100"), ("timestamp", time.as_bytes()), ("note", &note)];
         let _: String = connection.xadd(STREAM, "*", &fields).unwrap();
     }
-    let host = project.start_with(&["run"], &[("TICKHOUND_STREAM__START", "earliest")]);
-    wait_worked(&redis, 60);
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_STREAM__START", "earliest")]);
+    redis.wait_processed(60);
     let peak = host.peak_memory_mib();
     println!("60 entries of {} MiB took {peak} MiB", LARGE >> 20);
     assert!(peak < 240, "{peak} MiB at its peak");
-    stop(host);
+    host.stop();
     assert_eq!(of_each(&redis.alerts()).len(), 60);
 }
 
@@ -907,8 +846,8 @@ fn an_answer_that_is_too_short_is_none() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "", "");
-    let host = project.start(&["run"]);
-    host.wait_for_log("created the consumer group");
+    let mut host = project.start(&["run"]);
+    host.wait_for_event("group_created");
     wait_for("it has nothing to do", || (calls(&redis, "xread") > 0).then_some(()));
     // The next step of all is the one that reads these.
     let sprung = proxy.trap("EXEC", 1, At::Instead(b"*0\r\n"), || {});
@@ -916,8 +855,8 @@ fn an_answer_that_is_too_short_is_none() {
     direct.feed(SYMBOLS, 100, &[]);
     sprung.wait();
     direct.feed(SYMBOLS, 100, &["--seed", "2"]);
-    wait_worked(&redis, 200);
-    stop(host);
+    redis.wait_processed(200);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -928,18 +867,17 @@ fn alerts_that_were_kept_come_once_though_the_answer_is_lost() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "", "");
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     let mut connection = redis.connect();
     let _: () = connection.set(ALERTS, "in the way").unwrap();
     Project::new(&redis).feed(SYMBOLS, 100, &[]);
-    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    host.wait_for_event_with("redis_unavailable", "the key alerts:intraday holds a string, expected a stream");
     let sprung = proxy.trap("EXEC", 1, At::Reply, || {});
     let _: () = connection.del(ALERTS).unwrap();
     sprung.wait();
     Project::new(&redis).feed(SYMBOLS, 100, &["--seed", "2"]);
     wait_alerted(&redis);
-    stop(host);
+    host.stop();
     assert_undisturbed(&redis, &project);
 }
 
@@ -950,27 +888,27 @@ fn scripts_that_the_server_forgot_are_sent_again() {
     let proxy = Proxy::to(&redis);
     let project = project(proxy.url(), "lease_ms = 500\nclaim_idle_ms = 1", "");
     project.feed(SYMBOLS, 100, &[]);
-    let host = project.start(&["run"]);
-    wait_worked(&redis, 100);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(100);
     let mut connection = redis.connect();
     for round in 1..=3 {
         for flush in ["SCRIPT FLUSH", "FUNCTION FLUSH"] {
-            let _: () = do_for(&mut connection, flush);
+            let _: () = redis.ask(flush);
         }
         let renewed = calls(&redis, "evalsha");
         wait_for("the lease is renewed often", || (calls(&redis, "evalsha") > renewed + 6).then_some(()));
         assert!(connection.exists::<_, bool>(LEASE).unwrap(), "or else it would have run out");
-        assert_eq!(do_for::<u64>(&mut connection, &format!("GET {EPOCH}")), round);
+        assert_eq!(redis.ask::<u64>(&format!("GET {EPOCH}")), round);
         // Looked for at each new beginning.
         proxy.cut();
-        wait_for("it begins anew", || (do_for::<u64>(&mut connection, &format!("GET {EPOCH}")) > round).then_some(()));
+        wait_for("it begins anew", || (redis.ask::<u64>(&format!("GET {EPOCH}")) > round).then_some(()));
     }
-    stop(host);
+    host.stop();
     project.feed(SYMBOLS, 100, &[]);
     read_as(&redis, "scanner_1", 50);
-    let _: () = do_for(&mut connection, "SCRIPT FLUSH");
+    let _: () = redis.ask("SCRIPT FLUSH");
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("took over what a dead consumer left consumer=scanner_1 entries=50"), "{log}");
+    assert!(has_event_with(&log, "consumer_adopted", "consumer=scanner_1 entries=50"), "{log}");
     assert_each_once(&redis, false);
 }
 
@@ -980,15 +918,13 @@ fn a_dead_group_beside_ours_is_left_as_it_is() {
     let redis = Redis::start();
     let project = project(redis.url(), "claim_idle_ms = 1", "");
     project.feed(SYMBOLS, TICKS, &[]);
-    let mut connection = redis.connect();
-    let _: () = do_for(&mut connection, &format!("XGROUP CREATE {STREAM} dead 0"));
-    let _: redis::Value = do_for(&mut connection, &format!("XREADGROUP GROUP dead d COUNT 500 STREAMS {STREAM} >"));
-    let host = project.start(&["run"]);
-    wait_worked(&redis, TICKS);
+    let _: () = redis.ask(&format!("XGROUP CREATE {STREAM} dead 0"));
+    let _: Value = redis.ask(&format!("XREADGROUP GROUP dead d COUNT 500 STREAMS {STREAM} >"));
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(TICKS);
     healthy(&project);
-    stop(host);
-    let (pending, ..): (u64, String, String, Vec<(String, u64)>) =
-        do_for(&mut connection, &format!("XPENDING {STREAM} dead"));
+    host.stop();
+    let (pending, ..): (u64, String, String, Vec<(String, u64)>) = redis.ask(&format!("XPENDING {STREAM} dead"));
     assert_eq!(pending, 500);
     assert_undisturbed(&redis, &project);
 }
@@ -1002,20 +938,23 @@ fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
     let mut admin = redis.connect();
     let with = |more: &str| project(redis.url() + more, "", "");
     with("").feed(SYMBOLS, 500, &[]);
-    let _: () = do_for(&mut admin, "CONFIG SET requirepass secret");
+    let _: () = request("CONFIG SET requirepass secret").query(&mut admin).unwrap();
     let (without, with_wrong, with_right) = (with(""), with("?pass=sesame"), with("?pass=secret"));
-    let missing = without.start(&["run"]);
-    missing.wait_for_log("the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL");
-    let wrong = with_wrong.start(&["run"]);
-    wrong.wait_for_log("the server refuses the user or password in stream.url");
+    let mut missing = without.start(&["run"]);
+    missing.wait_for_event_with(
+        "redis_unavailable",
+        "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL",
+    );
+    let mut wrong = with_wrong.start(&["run"]);
+    wrong.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
     assert!(!wrong.log().contains("sesame"), "passwords stay out of logs");
     with_right.run(&["run", "--drain"]);
-    let _: () = do_for(&mut admin, "CONFIG SET requirepass sesame");
-    wrong.wait_for_log("reading is ours");
-    stop(wrong);
-    stop(missing);
+    let _: () = request("CONFIG SET requirepass sesame").query(&mut admin).unwrap();
+    wrong.wait_for_event("lease_acquired");
+    wrong.stop();
+    missing.stop();
     let _: () = cmd("CONFIG").arg("SET").arg("requirepass").arg("").query(&mut admin).unwrap();
-    assert_eq!(worked(&redis), 500);
+    assert_eq!(redis.processed(), 500);
     assert_each_once(&redis, false);
 }
 
@@ -1024,19 +963,19 @@ fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
 fn a_slow_detector_slows_the_reader_down() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[plugins]\ncall_deadline_ms = 60000\n[engine]\nworkers = 1\nbacklog = 1000\n[alerts]\nlog = false\n\
          [detectors.slow]\nplugin = \"misbehaving\"\nparams = { how = \"slow\", at = 65 }",
     );
     project.feed(100, 100_000, &[]);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 10_000);
     assert!(most > 500 && most <= 1000, "{most} entries between read and commit");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
-    stop(host);
+    host.stop();
     assert_eq!(redis.pending(), 0);
-    assert!(worked(&redis) < 100_000, "it was slow");
+    assert!(redis.processed() < 100_000, "it was slow");
 }
 
 #[test]
@@ -1047,13 +986,13 @@ fn a_slow_server_slows_the_reader_down() {
     project.configure("[engine]\nbacklog = 1000\n[alerts]\nlog = false");
     Project::new(&redis).feed(100, 100_000, &[]);
     proxy.set(Link::Slow);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     let most = wait_all_watching_pending(&redis, 20_000);
     assert!(most <= 1000, "{most} entries between read and commit");
     assert!(host.peak_memory_mib() < PEAK_MEMORY_MIB, "{} MiB", host.peak_memory_mib());
-    stop(host);
+    host.stop();
     assert_eq!(redis.pending(), 0);
-    assert!(worked(&redis) < 100_000, "it was slow");
+    assert!(redis.processed() < 100_000, "it was slow");
     let alerts: u64 = redis.connect().xlen(ALERTS).unwrap();
     assert_eq!(redis.totals()["alerts"], alerts);
 }

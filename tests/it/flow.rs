@@ -4,11 +4,22 @@ use std::collections::BTreeSet;
 
 use redis::Commands;
 
-use crate::support::{ALERTS, DEAD, GROUP, Project, Redis, STREAM, contents, misbehaving, pause, wait_for};
+use crate::support::{
+    ALERTS, DEAD, GROUP, LEASE, Project, Redis, STREAM, contents, has_event, has_event_with, misbehaving, pause,
+    read_as, wait_for,
+};
 
 /// Enough market time (20 minutes) for both detectors to warm up and find something.
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;
+
+/// Of all that there is, only the ticks stay.
+fn forget(redis: &Redis) {
+    let mut connection = redis.connect();
+    let () = redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+    let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
+    let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
+}
 
 #[test]
 fn ticks_become_alerts_in_the_stream_the_log_and_the_file() {
@@ -55,10 +66,7 @@ fn workers_and_batch_sizes_do_not_change_the_alerts() {
     project.feed(SYMBOLS, TICKS, &["--dirt", "0.02"]);
     let mut reference = None;
     for (workers, batch, backlog) in [(1, 500, 2000), (3, 500, 2000), (2, 7, 20), (4, 1000, 1000)] {
-        let mut connection = redis.connect();
-        let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap_or(());
-        let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
-        let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
+        forget(&redis);
         project.configure_with(
             &format!("batch = {batch}"),
             &format!("[engine]\nworkers = {workers}\nbacklog = {backlog}"),
@@ -95,17 +103,15 @@ fn the_same_ticks_in_three_layouts_give_the_same_alerts() {
 fn new_ticks_are_worked_as_they_come() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     project.feed(5, 1000, &[]);
-    wait_for("the first thousand is worked", || (redis.totals().get("entries") == Some(&1000)).then_some(()));
+    redis.wait_all_processed(1000);
     project.feed(5, 500, &[]);
-    wait_for("the next ones too", || (redis.totals()["entries"] == 1500).then_some(()));
+    redis.wait_all_processed(1500);
     assert_eq!(redis.pending(), 0);
     let status = project.output(&["status", "--json"]);
     assert_eq!(status.status.code(), Some(0), "{}", crate::support::text(&status.stdout));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
 }
 
 /// Every life has another number of workers, and goes on with what the one before knew: no entry is
@@ -114,7 +120,7 @@ fn new_ticks_are_worked_as_they_come() {
 fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     // Small batches: more places to be killed at.
     project.configure_with(
         "batch = 20",
@@ -129,7 +135,7 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
         let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_ENGINE__WORKERS", &workers)]);
         // Each life gets some work done, and dies in the middle of it.
         let goal = u64::from(TICKS) * round / 12;
-        wait_for("some progress", || (redis.totals().get("entries").copied().unwrap_or(0) >= goal).then_some(()));
+        redis.wait_processed(goal);
         host.kill();
         recovered += redis.pending();
     }
@@ -161,29 +167,24 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
 fn what_an_old_scanner_left_pending_is_taken_over() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure_with("claim_idle_ms = 1", "[detectors.each]\nplugin = \"misbehaving\"");
     project.feed(5, 1000, &[]);
-    let mut connection = redis.connect();
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
     for (scanner, count) in [("scanner_48992", 250), ("scanner_50219", 50), ("scanner_50766", 1), ("scanner_48992", 20)]
     {
-        let mut read = redis::cmd("XREADGROUP");
-        read.arg("GROUP").arg(GROUP).arg(scanner).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
-        let _: redis::Value = read.query(&mut connection).unwrap();
+        read_as(&redis, scanner, count);
     }
     // Some of it was trimmed away meanwhile.
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(990).query(&mut connection).unwrap();
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN = 990"));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("took over what a dead consumer left consumer=scanner_48992 entries=260"), "{log}");
+    assert!(has_event_with(&log, "consumer_adopted", "consumer=scanner_48992 entries=260"), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (1000, 10, 0));
     let each: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
     assert_eq!(each.len(), 990);
     let key = |id: &String| id.parse::<tickhound_core::event::EntryId>().unwrap();
     assert!(each.is_sorted_by_key(key), "in the order of the stream");
-    let consumers: Vec<std::collections::HashMap<String, redis::Value>> =
-        redis::cmd("XINFO").arg("CONSUMERS").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    let consumers: Vec<redis::Value> = redis.ask(&format!("XINFO CONSUMERS {STREAM} {GROUP}"));
     assert_eq!(consumers.len(), 1, "only our own name is left");
 }
 
@@ -192,22 +193,20 @@ fn a_second_host_stands_by_and_takes_over() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure_with("lease_ms = 1000", "");
-    let mut first = project.start(&["run"]);
-    first.wait_for_log("reading is ours");
+    let mut first = project.start_owner();
     let mut second = project.start(&["run"]);
-    second.wait_for_log("standing by: another host works this stream");
+    second.wait_for_event("standby_started");
     project.feed(5, 500, &[]);
-    wait_for("the first works", || (redis.totals().get("entries") == Some(&500)).then_some(()));
-    assert!(!second.log().contains("reading is ours"));
+    redis.wait_all_processed(500);
+    assert!(!second.has_event("lease_acquired"));
 
     // Released at once when the first one ends in order.
     first.signal("INT");
     assert_eq!(first.wait(), Some(0));
-    second.wait_for_log("reading is ours");
+    second.wait_for_event("lease_acquired");
     project.feed(5, 500, &[]);
-    wait_for("the second works", || (redis.totals()["entries"] == 1000).then_some(()));
-    second.signal("TERM");
-    assert_eq!(second.wait(), Some(0));
+    redis.wait_all_processed(1000);
+    second.stop();
     assert_eq!(redis.pending(), 0);
 }
 
@@ -217,21 +216,17 @@ fn a_second_host_stands_by_and_takes_over() {
 fn a_group_that_vanishes_after_an_adoption_repeats_nothing() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    let mut connection = redis.connect();
     project.feed(5, 50, &[]);
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
-    let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg("scanner_1").arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
+    read_as(&redis, "scanner_1", 50);
     project.feed(5, 50, &[]);
     project.run(&["run", "--drain"]);
     assert_eq!((redis.totals()["entries"], redis.pending()), (50, 50), "what is held by a live scanner is left to it");
     project.configure_with("claim_idle_ms = 1", "");
     project.run(&["run", "--drain"]);
     assert_eq!((redis.totals()["entries"], redis.pending()), (100, 0));
-    let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    let () = redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("the group had vanished; created it again at the last commit"), "{log}");
+    assert!(has_event_with(&log, "group_recreated", "created it again at the last commit"), "{log}");
     assert_eq!(redis.totals()["entries"], 100);
 }
 
@@ -242,21 +237,19 @@ fn a_host_paused_past_its_lease_does_nothing_more() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure_with("lease_ms = 500", "");
-    let first = project.start(&["run"]);
-    first.wait_for_log("reading is ours");
+    let first = project.start_owner();
     let mut second = project.start(&["run"]);
-    second.wait_for_log("standing by");
+    second.wait_for_event("standby_started");
     first.signal("STOP");
-    second.wait_for_log("reading is ours");
+    second.wait_for_event("lease_acquired");
     project.feed(5, 2000, &[]);
-    wait_for("the second works", || (redis.totals().get("entries") == Some(&2000)).then_some(()));
+    redis.wait_all_processed(2000);
     first.signal("CONT");
-    first.wait_for_log("another host has taken over; standing by");
-    first.wait_for_log("standing by: another host works this stream");
+    first.wait_for_event("host_fenced");
+    first.wait_for_event("standby_started");
     project.feed(5, 2000, &[]);
-    wait_for("the second works on", || (redis.totals()["entries"] == 4000).then_some(()));
-    second.signal("TERM");
-    assert_eq!(second.wait(), Some(0));
+    redis.wait_all_processed(4000);
+    second.stop();
     assert_eq!(redis.pending(), 0);
 }
 
@@ -266,12 +259,10 @@ fn a_stopped_host_has_committed_all_that_it_read() {
     let project = Project::new(&redis);
     project.feed(SYMBOLS, 60_000, &[]);
     let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || redis.totals().get("entries").is_some_and(|n| *n > 1000).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    redis.wait_processed(1001);
+    host.stop();
     assert_eq!(redis.pending(), 0);
-    let lease: Option<String> =
-        redis.connect().get("tickhound:{ticks:intraday:processed}:scanner_group:lease").unwrap();
+    let lease: Option<String> = redis.connect().get(LEASE).unwrap();
     assert_eq!(lease, None, "the lease is released");
     project.run(&["run", "--drain"]);
     assert_eq!(redis.totals()["entries"], 60_000);
@@ -305,14 +296,10 @@ fn pending_entries_come_first_and_trimmed_ones_are_counted() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.feed(SYMBOLS, TICKS, &[]);
-    let mut connection = redis.connect();
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
-    let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg("tickhound").arg("COUNT").arg(20_000).arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(TICKS - 50).query(&mut connection).unwrap();
+    read_as(&redis, "tickhound", 20_000);
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN = {}", TICKS - 50));
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("entries were trimmed away before they were worked"), "{log}");
+    assert!(has_event(&log, "pending_entries_trimmed"), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"]), (u64::from(TICKS), 50));
     assert_eq!(redis.pending(), 0);
@@ -329,28 +316,22 @@ fn pending_entries_come_first_and_trimmed_ones_are_counted() {
 fn connections_that_are_cut_all_the_time_cost_nothing() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure_with(
         "batch = 20",
         "[engine]\nbacklog = 100\n[alerts]\nlog = false\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"",
     );
     project.feed(SYMBOLS, TICKS, &[]);
-    let mut connection = redis.connect();
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query(&mut connection).unwrap();
-    let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg("tickhound").arg("COUNT").arg(TICKS / 2).arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
+    read_as(&redis, "tickhound", TICKS / 2);
     let mut host = project.start(&["run", "--drain"]);
     let mut cuts = 0;
     wait_for("all is worked", || {
-        let worked = redis.totals().get("entries").copied().unwrap_or(0);
         // The connections of this test are cut too; a new one is made for each look.
-        let mut connection = redis.connect();
+        let processed = redis.processed();
         if cuts < 200 {
-            let cut: u64 = redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
-            cuts += cut;
+            cuts += redis.ask::<u64>("CLIENT KILL TYPE normal");
         }
-        (worked == u64::from(TICKS)).then_some(())
+        (processed == u64::from(TICKS)).then_some(())
     });
     assert_eq!(host.wait(), Some(0), "{}", host.log());
     assert!(cuts > 20, "{cuts} cuts");
@@ -361,10 +342,7 @@ fn connections_that_are_cut_all_the_time_cost_nothing() {
     };
     assert_eq!(each(&disturbed), TICKS);
 
-    let mut connection = redis.connect();
-    let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
-    let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
-    let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    forget(&redis);
     project.run(&["run", "--drain"]);
     assert!(contents(&disturbed) == contents(&redis.alerts()), "not as if undisturbed");
 }
@@ -375,19 +353,17 @@ fn connections_that_are_cut_all_the_time_cost_nothing() {
 fn alerts_that_the_server_refuses_are_published_later() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure("[detectors.each]\nplugin = \"misbehaving\"");
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     let mut connection = redis.connect();
     let _: () = connection.set(ALERTS, "in the way").unwrap();
     project.feed(5, 100, &[]);
-    host.wait_for_log("they are kept, and published once it takes them");
-    host.wait_for_log("the key alerts:intraday holds a string, expected a stream");
+    host.wait_for_event("publish_rejected");
+    host.wait_for_event_with("redis_unavailable", "the key alerts:intraday holds a string, expected a stream");
     let _: () = connection.del(ALERTS).unwrap();
     wait_for("all are published", || (redis.alerts().len() == 100).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
     let ids: BTreeSet<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("id").unwrap()).collect();
     assert_eq!((ids.len(), redis.pending(), redis.totals()["entries"]), (100, 0, 100));
 }
@@ -398,15 +374,14 @@ fn a_host_waits_for_redis_and_says_so_once() {
     let project = Project::new(&redis);
     redis.kill();
     let mut host = project.start(&["run"]);
-    host.wait_for_log("no connection to redis; trying again until there is one");
+    host.wait_for_event("redis_unavailable");
     for _ in 0..100 {
         pause();
     }
-    assert_eq!(host.log().matches("no connection to redis").count(), 1, "{}", host.log());
+    assert_eq!(host.count_event("redis_unavailable"), 1, "{}", host.log());
     redis.restart();
-    host.wait_for_log("reading is ours");
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.wait_for_event("lease_acquired");
+    host.stop();
 }
 
 #[test]
@@ -418,20 +393,16 @@ fn a_killed_server_that_comes_back_with_its_data_costs_nothing() {
     let mut host = project.start(&["run"]);
     for part in 1..=3 {
         let goal = u64::from(TICKS) * part / 5;
-        wait_for("some progress", || redis.totals().get("entries").is_some_and(|n| *n >= goal).then_some(()));
+        redis.wait_processed(goal);
         redis.restart();
     }
-    wait_for("all is worked", || (redis.totals()["entries"] == u64::from(TICKS)).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    redis.wait_all_processed(u64::from(TICKS));
+    host.stop();
     assert_eq!(redis.pending(), 0);
     let interrupted = contents(&redis.alerts());
 
     // The same entries, undisturbed.
-    let mut connection = redis.connect();
-    let keys: Vec<String> = connection.keys("tickhound:*").unwrap();
-    let _: () = connection.del([keys, vec![ALERTS.into()]].concat()).unwrap();
-    let _: () = redis::cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
+    forget(&redis);
     project.run(&["run", "--drain"]);
     assert!(interrupted == contents(&redis.alerts()), "the host lost what it knew");
 }

@@ -3,21 +3,17 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
 };
 
 use redis::Commands;
 
 use crate::{
-    support::{Host, Project, Redis, STREAM, misbehaving, signal, wait_for},
+    server::Serving,
+    support::{EPOCH, LEASE, Project, Redis, STREAM, count_event, has_event, misbehaving, signal, wait_for},
     terminal::Terminal,
 };
-
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
 
 /// More alerts than a pipe, and the queue in front of it, have room for.
 const TICKS: u32 = 24_000;
@@ -25,7 +21,7 @@ const TICKS: u32 = 24_000;
 /// A folder whose detector `each` alerts on every tick.
 fn alerting(redis: &Redis, more: &str) -> Project {
     let project = Project::new(redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(&format!("{more}\n[detectors.each]\nplugin = \"misbehaving\""));
     project
 }
@@ -33,7 +29,7 @@ fn alerting(redis: &Redis, more: &str) -> Project {
 /// A folder whose detector `stuck` does not come back from a tick of the price 666.
 fn with_a_trap(redis: &Redis, stream: &str) -> Project {
     let project = Project::new(redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure_with(
         stream,
         "[plugins]\ncall_deadline_ms = 600000\n[detectors.stuck]\nplugin = \"misbehaving\"\n\
@@ -47,10 +43,8 @@ fn spring(redis: &Redis) {
     let _: String = redis.connect().xadd(STREAM, "*", &tick).unwrap();
 }
 
-fn wait_worked(redis: &Redis, count: u32) {
-    wait_for(&format!("{count} entries are processed"), || {
-        (redis.totals().get("entries") == Some(&u64::from(count))).then_some(())
-    });
+fn is_leased(redis: &Redis) -> bool {
+    redis.connect().exists(LEASE).unwrap()
 }
 
 /// A host whose log is a pipe; killed on drop.
@@ -61,10 +55,13 @@ struct Piped {
 }
 
 impl Piped {
-    fn start(project: &Project, args: &[&str]) -> Self {
-        let mut host = project.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    /// One that has become the owner.
+    fn start(redis: &Redis, project: &Project) -> Self {
+        let mut host = project.command(&["run"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let log = host.stdout.take();
-        Self { host, log }
+        let piped = Self { host, log };
+        wait_for("it is the owner", || (redis.lease_pid() == Some(piped.host.id())).then_some(()));
+        piped
     }
 
     fn ended(&mut self) -> Option<i32> {
@@ -85,10 +82,9 @@ impl Drop for Piped {
 fn a_log_that_nobody_reads_holds_up_nothing() {
     let redis = Redis::start();
     let project = alerting(&redis, "[alerts]\nlog_stale = true");
-    let mut host = Piped::start(&project, &["run"]);
-    wait_for("it is the owner", || redis.connect().exists::<_, bool>(LEASE).unwrap().then_some(()));
+    let mut host = Piped::start(&redis, &project);
     project.feed(12, TICKS, &[]);
-    wait_worked(&redis, TICKS);
+    redis.wait_all_processed(TICKS);
     // What finds no room is left out, which the log says where it is so: once with the beginning, once with the count.
     let mut lines = BufReader::new(host.log.take().unwrap()).lines().map(Result::unwrap);
     let alerts = redis.alerts().len();
@@ -96,7 +92,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     let left_out: usize = lines
         .find_map(|line| {
             shown += usize::from(line.contains("DETECTED"));
-            noted |= line.contains("event=\"log_lines_left_out\"");
+            noted |= has_event(&line, "log_lines_left_out");
             let count = line.split_once(" lines were left out of this log")?.0;
             count.rsplit_once(' ')?.1.parse().ok()
         })
@@ -113,13 +109,12 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
 fn a_host_whose_log_is_blocked_ends_when_told() {
     let redis = Redis::start();
     let project = alerting(&redis, "[alerts]\nlog_stale = true");
-    let mut host = Piped::start(&project, &["run"]);
-    wait_for("it is the owner", || redis.connect().exists::<_, bool>(LEASE).unwrap().then_some(()));
+    let mut host = Piped::start(&redis, &project);
     project.feed(12, TICKS, &[]);
     signal(host.host.id(), "TERM");
     assert_eq!(host.ended(), Some(0));
     assert_eq!(redis.pending(), 0, "what was read is committed");
-    assert!(!redis.connect().exists::<_, bool>(LEASE).unwrap(), "the lease is released");
+    assert!(!is_leased(&redis), "the lease is released");
 }
 
 /// Ctrl-S on the terminal in which a host runs stopped it as dead, until somebody thought of Ctrl-Q.
@@ -129,12 +124,12 @@ fn a_terminal_that_is_stopped_stops_nothing() {
     let project = alerting(&redis, "[alerts]\nlog_stale = true");
     let variables = [("TICKHOUND_SERVER__LISTEN", "")];
     let mut terminal = Terminal::open(&project, "run", (120, 40), &variables);
-    terminal.shows("reading is ours");
+    terminal.shows("event=\"lease_acquired\"");
     terminal.press("\x13");
     project.feed(12, TICKS, &[]);
-    wait_worked(&redis, TICKS);
+    redis.wait_all_processed(TICKS);
     terminal.signal("TERM");
-    wait_for("it gives the lease back", || (!redis.connect().exists::<_, bool>(LEASE).unwrap()).then_some(()));
+    wait_for("it gives the lease back", || (!is_leased(&redis)).then_some(()));
     terminal.press("\x11");
     assert_eq!(terminal.wait().0, Some(0));
 }
@@ -146,14 +141,12 @@ fn an_alerts_file_that_blocks_holds_up_nothing() {
     let project = alerting(&redis, "[alerts]\njsonl = \"full\"\nlog = false");
     let made = Command::new("mkfifo").arg(project.path("full")).status().unwrap();
     assert!(made.success());
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     project.feed(5, 5000, &[]);
-    wait_worked(&redis, 5000);
-    host.wait_for_log("event=\"jsonl_blocked\"");
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
-    assert!(host.log().contains("event=\"jsonl_incomplete\""), "what the file lacks is said");
+    redis.wait_all_processed(5000);
+    host.wait_for_event("jsonl_blocked");
+    host.stop();
+    assert!(host.has_event("jsonl_incomplete"), "what the file lacks is said");
     assert_eq!(redis.pending(), 0);
 }
 
@@ -163,16 +156,14 @@ fn an_alerts_file_that_blocks_holds_up_nothing() {
 fn a_disk_that_stays_full_holds_up_nothing() {
     let redis = Redis::start();
     let project = alerting(&redis, "[alerts]\njsonl = \"/dev/full\"\nlog = false");
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     project.feed(5, 3000, &[]);
-    wait_worked(&redis, 3000);
-    host.wait_for_log("event=\"jsonl_not_written\"");
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    redis.wait_all_processed(3000);
+    host.wait_for_event("jsonl_not_written");
+    host.stop();
     let log = host.log();
-    assert_eq!(log.matches("jsonl_not_written").count(), 1, "{log}");
-    assert_eq!(log.matches("jsonl_incomplete").count(), 1, "{log}");
+    assert_eq!(count_event(&log, "jsonl_not_written"), 1, "{log}");
+    assert_eq!(count_event(&log, "jsonl_incomplete"), 1, "{log}");
     project.feed(5, 100, &[]);
     let drained = project.output(&["run", "--drain"]);
     let said = String::from_utf8_lossy(&drained.stderr);
@@ -186,16 +177,15 @@ fn a_disk_that_stays_full_holds_up_nothing() {
 fn a_host_that_stands_still_gives_its_lease_away() {
     let redis = Redis::start();
     let project = with_a_trap(&redis, "lease_ms = 1000\ntimeout_ms = 1000");
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let host = project.start_owner();
     let standby = project.start(&["run"]);
-    standby.wait_for_log("standing by");
+    standby.wait_for_event("standby_started");
     project.feed(5, 1000, &[]);
-    wait_worked(&redis, 1000);
-    assert!(!standby.log().contains("reading is ours"), "as long as the owner moves it keeps its lease");
+    redis.wait_all_processed(1000);
+    assert!(!standby.has_event("lease_acquired"), "as long as the owner moves it keeps its lease");
     spring(&redis);
-    standby.wait_for_log("reading is ours");
-    assert!(host.log().contains("event=\"lease_renewal_paused\""), "{}", host.log());
+    standby.wait_for_event("lease_acquired");
+    assert!(host.has_event("lease_renewal_paused"), "{}", host.log());
 }
 
 /// The way back: who moves again before anybody else has come renews its lease, and has lost nothing.
@@ -205,27 +195,15 @@ fn a_host_that_moves_again_goes_on_where_it_was() {
     let project = with_a_trap(&redis, "lease_ms = 500");
     let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
     project.write_config(&config.replace("call_deadline_ms = 600000", "call_deadline_ms = 3000"));
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     spring(&redis);
-    host.wait_for_log("event=\"lease_renewal_paused\"");
-    host.wait_for_log("event=\"lease_renewal_resumed\"");
+    host.wait_for_event("lease_renewal_paused");
+    host.wait_for_event("lease_renewal_resumed");
     project.feed(5, 1000, &[]);
-    wait_worked(&redis, 1001);
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
-    assert_eq!(host.log().matches("reading is ours").count(), 1, "nobody has taken over, so it is as undisturbed");
+    redis.wait_all_processed(1001);
+    host.stop();
+    assert_eq!(host.count_event("lease_acquired"), 1, "nobody has taken over, so it is as undisturbed");
     assert_eq!((redis.pending(), redis.dead_letters().len()), (0, 1));
-}
-
-fn get(address: &str, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// `/healthz` said 200 of a host that had stood still for minutes, and SIGTERM waited for what never came.
@@ -233,25 +211,23 @@ fn get(address: &str, path: &str) -> (u16, String) {
 fn a_host_that_stands_still_says_so_and_ends_when_told() {
     let redis = Redis::start();
     let project = with_a_trap(&redis, "lease_ms = 1000\ntimeout_ms = 1000");
-    let address = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
-    let mut host: Host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &address)]);
-    host.wait_for_log("reading is ours");
-    wait_for("the server listens", || TcpStream::connect(&address).ok());
-    assert_eq!(get(&address, "/healthz").0, 200);
+    let mut serving = Serving::start(&project);
+    serving.host.wait_for_event("lease_acquired");
+    assert_eq!(serving.get("/healthz").0, 200);
     spring(&redis);
     wait_for("it is not ready", || {
-        let (status, body) = get(&address, "/readyz");
+        let (status, body) = serving.get("/readyz");
         (status == 503 && body.contains("the engine has not moved for")).then_some(())
     });
     let body = wait_for("it is not well", || {
-        let (status, body) = get(&address, "/healthz");
+        let (status, body) = serving.get("/healthz");
         (status == 503).then_some(body)
     });
     assert!(body.contains("the engine has not moved for"), "{body}");
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(1));
-    let log = host.log();
-    assert!(log.contains("event=\"stop_gave_up\"") && log.contains("processed again at the next start"), "{log}");
+    serving.host.signal("TERM");
+    assert_eq!(serving.host.wait(), Some(1));
+    let log = serving.host.log();
+    assert!(has_event(&log, "stop_timed_out") && log.contains("processed again at the next start"), "{log}");
     assert_eq!(redis.pending(), 1, "nothing is lost by it");
 }
 
@@ -261,24 +237,20 @@ fn a_host_that_stands_still_says_so_and_ends_when_told() {
 fn a_host_that_can_not_commit_stops_without_haste() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
-    let mut connection = redis.connect();
-    let acl = |connection: &mut redis::Connection, rule: &str| -> String {
-        redis::cmd("ACL").arg("SETUSER").arg("default").arg(rule).query(connection).unwrap()
-    };
-    acl(&mut connection, "-xack");
+    let mut host = project.start_owner();
+    let () = redis.ask("ACL SETUSER default -xack");
     project.feed(5, 500, &[]);
-    wait_for("it notices", || host.log().contains("no connection to redis").then_some(()));
-    let before: u64 = connection.get(EPOCH).unwrap();
+    host.wait_for_event("redis_unavailable");
+    let epoch = || redis.ask::<u64>(&format!("GET {EPOCH}"));
+    let before = epoch();
     host.signal("TERM");
     assert_eq!(host.wait(), Some(1));
-    let after: u64 = connection.get(EPOCH).unwrap();
-    assert!(after - before < 50, "{} acquisitions", after - before);
+    let acquisitions = epoch() - before;
+    assert!(acquisitions < 50, "{acquisitions} acquisitions");
     let log = host.log();
     assert!(log.contains("could not be committed") && log.contains("processed again at the next start"), "{log}");
-    assert!(!connection.exists::<_, bool>(LEASE).unwrap(), "the lease is released");
-    acl(&mut connection, "+xack");
+    assert!(!is_leased(&redis), "the lease is released");
+    let () = redis.ask("ACL SETUSER default +xack");
     project.run(&["run", "--drain"]);
     assert_eq!((redis.pending(), redis.totals()["entries"]), (0, 500));
 }

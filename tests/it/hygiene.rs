@@ -1,8 +1,8 @@
 //! Alerts that are held back: the same ones, whoever works the ticks, and however often it dies.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
-use crate::support::{Alert, Project, Redis, contents, misbehaving, wait_for};
+use crate::support::{Alert, Project, Redis, contents, misbehaving};
 
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;
@@ -49,7 +49,7 @@ fn within_rate(alerts: Vec<Alert>, most: u32) -> Vec<Alert> {
 fn what_is_held_back_depends_on_the_ticks_alone() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(NO_LIMITS);
     project.feed(SYMBOLS, TICKS, &[]);
     let all = project.reference(&redis);
@@ -57,7 +57,7 @@ fn what_is_held_back_depends_on_the_ticks_alone() {
     for (part, workers) in ["1", "3", "2", "4"].into_iter().enumerate() {
         let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_ENGINE__WORKERS", workers)]);
         let goal = u64::from(TICKS) * (part as u64 + 1) / 6;
-        wait_for("some progress", || (redis.totals().get("entries").copied().unwrap_or(0) >= goal).then_some(()));
+        redis.wait_processed(goal);
         host.kill();
     }
     project.run(&["run", "--drain"]);

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{ALERTS, Host, Project, Redis, binary, misbehaving, wait_for};
+use crate::support::{ALERTS, Host, Project, Redis, binary, has_event, has_event_with, misbehaving, wait_for};
 
 const FILE: &str = "alerts.jsonl";
 
@@ -15,7 +15,7 @@ const EACH: &str = "[detectors.each]\nplugin = \"misbehaving\"";
 
 fn alerting(redis: &Redis, stream: &str) -> Project {
     let project = Project::new(redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     configure(&project, stream, FILE);
     project
 }
@@ -51,14 +51,6 @@ fn assert_same(file: &[String], stream: &[String]) {
     assert!(file == stream, "not in the order of the stream");
 }
 
-fn worked(redis: &Redis) -> u64 {
-    redis.totals().get("entries").copied().unwrap_or(0)
-}
-
-fn wait_worked(redis: &Redis, count: u32) {
-    wait_for(&format!("{count} entries are processed"), || (worked(redis) >= u64::from(count)).then_some(()));
-}
-
 /// Whole lines of a file that is being written.
 fn count(project: &Project, file: &str) -> usize {
     fs::read(project.path(file)).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
@@ -89,28 +81,20 @@ fn hosts_that_are_paused_past_their_lease_write_no_line_twice() {
     let redis = Redis::start();
     let project = alerting(&redis, "lease_ms = 500\nbatch = 50");
     let mut hosts = [project.start(&["run"]), project.start(&["run"])];
-    wait_for("one is the owner", || hosts.iter().any(|host| host.log().contains("reading is ours")).then_some(()));
+    wait_for("one is the owner", || hosts.iter().any(|host| host.has_event("lease_acquired")).then_some(()));
     let feeding = feed(&project, COUNT, 2500);
-    let mut taken = 1;
-    let acquired =
-        |hosts: &[Host; 2]| -> usize { hosts.iter().map(|host| host.log().matches("reading is ours").count()).sum() };
     for round in 0..8 {
-        let goal = worked(&redis) + 300;
-        wait_for("some progress", || (worked(&redis) >= goal).then_some(()));
+        redis.wait_progress(300);
         // Whichever it is that works: the other one takes over.
         hosts[round % 2].signal("STOP");
-        let goal = worked(&redis) + 300;
-        wait_for("the other one works", || (worked(&redis) >= goal).then_some(()));
+        redis.wait_progress(300);
         hosts[round % 2].signal("CONT");
-        taken = taken.max(acquired(&hosts));
     }
-    assert!(taken > 2, "the lease has changed hands");
-    wait_worked(&redis, COUNT);
+    let acquired: usize = hosts.iter().map(|host| host.count_event("lease_acquired")).sum();
+    assert!(acquired > 2, "the lease has changed hands");
+    redis.wait_processed(COUNT);
     drop(feeding);
-    for host in &mut hosts {
-        host.signal("TERM");
-        assert_eq!(host.wait(), Some(0));
-    }
+    hosts.iter_mut().for_each(Host::stop);
     assert_same(&in_file(&project, FILE), &in_stream(&redis));
     // Nor does the next start.
     project.feed(12, 100, &[]);
@@ -137,18 +121,20 @@ fn a_disk_that_is_full_for_a_while_costs_no_line() {
     shell.args(["-c", "trap '' XFSZ; exec \"$0\" run"]).arg(binary()).current_dir(project.path("."));
     let log = fs::File::create(project.path("host.log")).unwrap();
     let mut host = Killed(shell.env("TICKHOUND_SERVER__LISTEN", "").stdout(log).spawn().unwrap());
-    let said = |part: &str| fs::read_to_string(project.path("host.log")).unwrap().contains(part).then_some(());
-    wait_for("it is the owner", || said("reading is ours"));
+    let log = || fs::read_to_string(project.path("host.log")).unwrap();
+    wait_for("it is the owner", || has_event(&log(), "lease_acquired").then_some(()));
     project.feed(12, 700, &[]);
     wait_for("they are in the file", || (count(&project, FILE) >= 700).then_some(()));
     let size = fs::metadata(project.path(FILE)).unwrap().len();
     limit_files(host.0.id(), &(size + 1000).to_string());
     project.feed(12, 700, &[]);
-    wait_worked(&redis, 1400);
-    wait_for("it says that the file can't be written", || said("File too large"));
+    redis.wait_processed(1400);
+    wait_for("it says that the file can't be written", || {
+        has_event_with(&log(), "jsonl_not_written", "File too large").then_some(())
+    });
     limit_files(host.0.id(), "unlimited");
     project.feed(12, 700, &[]);
-    wait_worked(&redis, 2100);
+    redis.wait_processed(2100);
     host.0.kill().unwrap();
     host.0.wait().unwrap();
     project.run(&["run", "--drain"]);
@@ -169,11 +155,8 @@ fn a_file_whose_last_alert_is_gone_from_the_stream_is_completed() {
     project.run(&["run", "--drain"]);
     let mut expected = in_stream(&redis);
     assert_eq!(in_file(&project, FILE), expected);
-    let mut connection = redis.connect();
-    let last: Vec<(String, Vec<String>)> =
-        redis::cmd("XREVRANGE").arg(ALERTS).arg("+").arg("-").arg("COUNT").arg(3).query(&mut connection).unwrap();
-    for (id, _) in last {
-        let _: u64 = redis::cmd("XDEL").arg(ALERTS).arg(id).query(&mut connection).unwrap();
+    for (id, _) in redis.newest(ALERTS, 3) {
+        let _: u64 = redis.ask(&format!("XDEL {ALERTS} {id}"));
     }
     // Another host, which has no such file, works meanwhile.
     project.feed(12, 500, &[]);
@@ -186,11 +169,11 @@ fn a_file_whose_last_alert_is_gone_from_the_stream_is_completed() {
     // If none is left, what the stream holds is added, and what may be missing is said.
     project.feed(12, 500, &[]);
     elsewhere();
-    let _: u64 = redis::cmd("XTRIM").arg(ALERTS).arg("MAXLEN").arg(200).query(&mut connection).unwrap();
+    let _: u64 = redis.ask(&format!("XTRIM {ALERTS} MAXLEN 200"));
     let log = project.run(&["run", "--drain"]);
     expected.extend(in_stream(&redis));
     assert_same(&in_file(&project, FILE), &expected);
-    assert!(log.contains("event=\"jsonl_alerts_lost\" ") && log.contains("at_most="), "{log}");
+    assert!(has_event_with(&log, "jsonl_alerts_lost", "at_most="), "{log}");
 }
 
 /// A file was behind, and its disk was full while it caught up: what was trimmed from the stream meanwhile was missing in
@@ -257,14 +240,13 @@ fn alerts_that_are_published_again_have_one_line() {
     project.feed(12, 500, &[]);
     let back = dump(&redis);
     let mut host = project.start(&["run"]);
-    wait_worked(&redis, 1000);
+    redis.wait_processed(1000);
     wait_for("they are in the file", || (count(&project, FILE) >= 1000).then_some(()));
     let () = back.query(&mut redis.connect()).unwrap();
-    wait_worked(&redis, 1000);
+    redis.wait_processed(1000);
     project.feed(12, 500, &[]);
-    wait_worked(&redis, 1500);
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    redis.wait_processed(1500);
+    host.stop();
     assert_same(&in_file(&project, FILE), &in_stream(&redis));
 }
 
@@ -279,8 +261,7 @@ fn a_new_file_begins_with_what_is_new_and_misses_nothing_after_a_kill() {
     let before = in_stream(&redis).len();
     fs::remove_file(project.path(FILE)).unwrap();
     // As a host leaves it that is killed before its first line.
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     host.kill();
     assert_eq!(in_file(&project, FILE), Vec::<String>::new());
     project.feed(12, 300, &[]);
@@ -296,16 +277,14 @@ fn of_two_files_in_a_row_the_second_goes_on_where_the_first_ends() {
     const COUNT: u32 = 6000;
     let redis = Redis::start();
     let project = alerting(&redis, "");
-    let mut host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = project.start_owner();
     let feeding = feed(&project, COUNT, 2000);
-    wait_worked(&redis, 1500);
+    redis.wait_processed(1500);
     configure(&project, "", "out/second.jsonl");
     wait_for("the second file is written", || (count(&project, "out/second.jsonl") > 0).then_some(()));
-    wait_worked(&redis, COUNT);
+    redis.wait_processed(COUNT);
     drop(feeding);
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
     let (first, second) = (in_file(&project, FILE), in_file(&project, "out/second.jsonl"));
     assert!(!first.is_empty());
     assert_same(&[first, second].concat(), &in_stream(&redis));

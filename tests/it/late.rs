@@ -1,10 +1,10 @@
 //! Alerts that come long after their tick: marked everywhere, and not told as news in the log.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use redis::Commands;
 
-use crate::support::{ALERTS, ALERTS_SOURCE, Project, Redis, STREAM, misbehaving, text};
+use crate::support::{ALERTS, ALERTS_SOURCE, Project, Redis, STREAM, misbehaving, now_ms, text};
 
 const LATE: usize = 300;
 const FRESH: usize = 7;
@@ -13,11 +13,10 @@ const FRESH: usize = 7;
 fn overslept() -> (Redis, Project) {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     configure(&project, "");
     let mut connection = redis.connect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    let arrived = now - 3 * 3_600_000;
+    let arrived = now_ms() - 3 * 3_600_000;
     for number in 0..LATE + FRESH {
         let id = if number < LATE { format!("{arrived}-{number}") } else { "*".to_owned() };
         let price = (100 + number).to_string();

@@ -10,7 +10,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -21,23 +20,27 @@ use tickhound_core::event::EntryId;
 
 use self::receiver::{How, OK, Receiver, Request};
 use crate::{
-    faults::{on_a_port, replicate},
-    proxy::Proxy,
-    support::{ALERTS, Host, Project, Redis, STREAM, difference, misbehaving, pause, text, wait_for},
+    replicas::Replicas,
+    support::{
+        ALERTS, Host, NOTIFY, Project, Redis, STREAM, count_event, difference, has_event, has_event_with, lines_of,
+        misbehaving, now_ms, pause, text, wait_for,
+    },
 };
-
-const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 
 /// A project whose one detector alerts on every tick.
 fn project(redis: &Redis, sinks: &str) -> Project {
     let project = Project::new(redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     configure(redis, &project, sinks);
     project
 }
 
 fn configure(redis: &Redis, project: &Project, sinks: &str) {
-    let stream = format!("[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = 1000\n", redis.url());
+    configure_at(&redis.url(), project, sinks);
+}
+
+fn configure_at(url: &str, project: &Project, sinks: &str) {
+    let stream = format!("[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = 1000\n");
     let detectors = "[detectors.each]\nplugin = \"misbehaving\"\n";
     project.write_config(&format!("{stream}[alerts]\nlog = false\n{detectors}{sinks}"));
 }
@@ -48,13 +51,6 @@ fn sink(name: &str, receiver: &str, more: &str) -> String {
         "[[notify]]\nname = \"{name}\"\nurl = \"{receiver}\"\ngroup_ms = 20\nper_minute = 120\n\
          max_per_message = 500\ntimeout_ms = 1000\n{more}\n"
     )
-}
-
-/// A running host, whose sinks know where they begin.
-fn start(project: &Project) -> Host {
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
-    host
 }
 
 /// Adds ticks of a symbol, which arrive now.
@@ -95,20 +91,15 @@ impl<'a> Bursts<'a> {
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
 fn state(redis: &Redis, sink: &str) -> Option<Value> {
     let text: Option<String> = redis.connect().hget(NOTIFY, sink).unwrap();
     text.map(|text| serde_json::from_str(&text).unwrap())
 }
 
 /// Every alert in the stream: its id in the stream, and its own.
-fn alerts(redis: &Redis) -> Vec<(EntryId, String)> {
-    let entries: Vec<(String, BTreeMap<String, String>)> =
-        redis::cmd("XRANGE").arg(ALERTS).arg("-").arg("+").query(&mut redis.connect()).unwrap();
-    entries.into_iter().map(|(at, mut fields)| (at.parse().unwrap(), fields.remove("id").unwrap())).collect()
+pub fn alerts(redis: &Redis) -> Vec<(EntryId, String)> {
+    let entries = redis.stream_entries(ALERTS).into_iter();
+    entries.map(|(at, mut fields)| (at.parse().unwrap(), fields.remove("id").unwrap())).collect()
 }
 
 /// Ids of alerts in those requests, in their order.
@@ -121,25 +112,23 @@ fn account(redis: &Redis, requests: &[Request]) {
     let told = ids(requests);
     let unique: HashSet<&String> = told.iter().collect();
     assert_eq!(told.len(), unique.len(), "an alert was told twice");
-    let doubts: Vec<(EntryId, EntryId)> = requests
-        .iter()
-        .map(|request| &request.body["in_doubt"])
-        .filter(|doubt| doubt["count"] != 0)
-        .map(|doubt| ["after", "to"].map(|end| doubt[end].as_str().unwrap().parse().unwrap()).into())
-        .collect();
-    for (at, id) in alerts(redis) {
-        let in_doubt = doubts.iter().any(|(after, to)| *after < at && at <= *to);
-        assert!(unique.contains(&id) || in_doubt, "{id} at {at} was neither told nor counted: {doubts:?}");
-    }
+    assert_eq!(untold(alerts(redis), requests), [], "neither told nor counted");
+}
+
+/// Those of these alerts that were not told, and do not lie where a message says that some may not have been.
+pub fn untold(mut alerts: Vec<(EntryId, String)>, requests: &[Request]) -> Vec<(EntryId, String)> {
+    let told: HashSet<String> = requests.iter().flat_map(Request::ids).collect();
+    let doubts: Vec<[EntryId; 2]> = requests.iter().filter_map(Request::in_doubt).collect();
+    alerts.retain(|(at, id)| !told.contains(id) && !doubts.iter().any(|[after, to]| after < at && at <= to));
+    alerts
 }
 
 /// Until the sink has nothing left to do.
-fn wait_until_told(redis: &Redis, sink: &str) {
+pub fn wait_until_told(redis: &Redis, sink: &str) {
     wait_for("the sink is through", || {
-        let state = state(redis, sink)?;
-        let (last, _) = alerts(redis).pop()?;
+        let (state, newest) = (state(redis, sink)?, redis.newest(ALERTS, 1));
         let owed = ["older", "in_doubt", "refused", "missed"].iter().all(|owed| state["owed"][*owed] == 0);
-        (state["at"] == last.to_string() && state["sending"].is_null() && owed).then_some(())
+        (state["at"] == newest.first()?.0 && state["sending"].is_null() && owed).then_some(())
     });
 }
 
@@ -166,7 +155,7 @@ fn each_receiver_is_told_in_its_own_way_and_secrets_are_never_seen() {
     let slack = format!("http://{address}/services/SLACKSECRET");
     let variables = [("DESK_SLACK", slack.as_str()), ("DESK_BOT", "123456:BOTSECRET")];
     let host = project.start_with(&["run"], &variables);
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     tick(&redis, "M&M_FUT", 1);
     tick(&redis, "BANKNIFTY", 1);
 
@@ -256,7 +245,7 @@ fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() 
         OK,
         How::Endless,
     ]);
-    let host = start(&project);
+    let host = project.start_owner();
     let (mut bursts, mut added) = (Bursts::new(&redis, &bad), 0);
     wait_for("it has failed in every way", || {
         // Each part is worked while the receiver does what it does.
@@ -278,10 +267,11 @@ fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() 
     assert_eq!(got[hung].headers["idempotency-key"], got[hung + 1].headers["idempotency-key"]);
     assert_eq!(got[hung].body, got[hung + 1].body);
     let log = host.log();
-    for reason in ["no answer in time (timeout_ms)", "it answers 500", "it answers 429", "messages arrive again"] {
-        assert!(log.contains(reason), "{reason} is missing in {log}");
+    for reason in ["no answer in time (timeout_ms)", "it answers 500", "it answers 429"] {
+        assert!(has_event_with(&log, "notification_delayed", reason), "{reason} is missing in {log}");
     }
-    assert!(log.matches("a message did not arrive").count() < 20, "once for each reason: {log}");
+    assert!(has_event(&log, "notification_recovered"), "{log}");
+    assert!(count_event(&log, "notification_delayed") < 20, "once for each reason: {log}");
 }
 
 #[test]
@@ -289,9 +279,9 @@ fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
     let redis = Redis::start();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let project = project(&redis, &sink("desk", &format!("http://{address}/hook"), ""));
-    let host = start(&project);
+    let host = project.start_owner();
     tick(&redis, "A", 3);
-    host.wait_for_log("connection refused");
+    host.wait_for_event_with("notification_delayed", "connection refused");
     let output = project.output(&["notify"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
@@ -301,8 +291,10 @@ fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
 
     receiver.will(&[How::Answer(400, "", "{\"message\":\"bad\\nbody\"}")]);
     tick(&redis, "B", 2);
-    host.wait_for_log("ERROR");
-    assert!(host.log().contains("it answers 400 Bad Request: bad body; its 2 alerts are not told"), "{}", host.log());
+    host.wait_for_event_with("notification_undeliverable", "ERROR");
+    let log = host.log();
+    let answer = "it answers 400 Bad Request: bad body; its 2 alerts are not delivered";
+    assert!(has_event_with(&log, "notification_undeliverable", answer), "{log}");
     tick(&redis, "C", 1);
     let next = receiver.wait_for("the next message", |request| request.body.to_string().contains("\"C\""));
     assert_eq!((next.ids().len(), &next.body["refused"]), (1, &2.into()));
@@ -330,9 +322,9 @@ fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
     let sinks = sink("desk", &receiver.url(), "") + &sink("gone", &elsewhere.url(), "detectors = [\"none\"]");
     let project = project(&redis, &sinks);
     receiver.will(&[How::Answer(307, moved, "")]);
-    let host = start(&project);
+    let host = project.start_owner();
     tick(&redis, "A", 4);
-    host.wait_for_log("the notifier is refused: it answers 307");
+    host.wait_for_event_with("notification_undeliverable", "it answers 307");
     assert!(host.log().contains(&format!("another place at http://{}:", elsewhere.address)), "{}", host.log());
     assert!(!host.log().contains("SECRET"));
     assert_eq!(elsewhere.connections(), 0, "the secret is for one host");
@@ -351,7 +343,7 @@ fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
 
     // A change that can't be used is refused whole.
     configure(&redis, &project, &sinks.replace("url = ", "url_env = \"NOWHERE\"\n# "));
-    host.wait_for_log("the environment variable NOWHERE is not set");
+    host.wait_for_event_with("change_rejected", "the environment variable NOWHERE is not set");
     tick(&redis, "B", 1);
     elsewhere.wait_for("it goes on", |request| ids(&elsewhere.got()).len() == 2 && request.arrived());
 }
@@ -392,10 +384,14 @@ fn a_wrong_certificate_is_no_receiver() {
     let project = project(&redis, "");
     fs::write(project.path("config/ca.pem"), ca.pem()).unwrap();
     configure(&redis, &project, &sinks);
-    let host = start(&project);
+    let host = project.start_owner();
     tick(&redis, "A", 1);
     wait_for("the one arrives", || (got.lock().unwrap().len() == 1).then_some(()));
-    wait_for("the others fail", || (host.log().matches("a message did not arrive: TLS: ").count() == 2).then_some(()));
+    wait_for("the others fail", || {
+        let log = host.log();
+        let failed = lines_of(&log, "notification_delayed").into_iter().filter(|line| line.contains(": TLS: "));
+        (failed.count() == 2).then_some(())
+    });
     assert_eq!(got.lock().unwrap()[0].body["sink"], "well");
 }
 
@@ -404,7 +400,7 @@ fn a_killed_host_tells_no_alert_twice_and_hides_none() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let project = project(&redis, &sink("desk", &receiver.url(), "max_age_s = 86400"));
-    drop(start(&project));
+    drop(project.start_owner());
     // Slow enough that kills meet messages under way.
     receiver.will(&[How::Late; 10_000]);
     let number = |most: u64| {
@@ -423,8 +419,7 @@ fn a_killed_host_tells_no_alert_twice_and_hides_none() {
         (0..number(12)).for_each(|_| pause());
         host.kill();
     }
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let _host = project.start_owner();
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
     wait_until_told(&redis, "desk");
@@ -443,7 +438,7 @@ fn a_message_that_was_under_way_is_in_doubt_unless_it_is_to_be_repeated() {
     for receiver in [&skips, &repeats] {
         receiver.will(&[How::Hang]);
     }
-    let mut host = start(&project);
+    let mut host = project.start_owner();
     tick(&redis, "A", 7);
     wait_for("both are under way", || (skips.got().len() + repeats.got().len() == 2).then_some(()));
     let first = ids(&skips.got());
@@ -453,7 +448,7 @@ fn a_message_that_was_under_way_is_in_doubt_unless_it_is_to_be_repeated() {
     assert_eq!(note.body["in_doubt"]["count"], first.len());
     let said = note.body["text"].as_str().unwrap();
     assert!(said.contains("may not have been told: nobody knows whether a message arrived"), "{said}");
-    assert!(host.log().contains("alerts may not have been told"));
+    assert!(host.has_event("notification_in_doubt"));
     wait_until_told(&redis, "skips");
     wait_until_told(&redis, "repeats");
     account(&redis, &skips.got());
@@ -466,17 +461,17 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let project = project(&redis, &sink("desk", &receiver.url(), "max_age_s = 86400"));
-    let mut hosts = vec![start(&project)];
+    let mut hosts = vec![project.start_owner()];
     for round in 0..3 {
         hosts.push(project.start(&["run"]));
-        hosts[1].wait_for_log("standing by");
+        hosts[1].wait_for_event("standby_started");
         for part in 0..5 {
             tick(&redis, &format!("R{round}P{part}"), 30);
             pause();
         }
         receiver.wait_for("something of it", |request| request.body.to_string().contains(&format!("R{round}P0")));
         hosts.remove(0).kill();
-        hosts[0].wait_for_log("reading is ours");
+        hosts[0].wait_for_event("lease_acquired");
     }
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
@@ -484,46 +479,40 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
     account(&redis, &receiver.got());
 }
 
-/// A server that dies, and its replica, which has the ticks but none of the commits that the host does from now on.
+/// A host with a sink, and a server whose replica has the ticks but none of the commits that the host does from now on.
 struct Lossy {
-    first: Redis,
-    second: Redis,
-    proxy: Proxy,
+    // First, so that it ends before what it runs in.
+    _host: Host,
+    _project: Project,
+    replicas: Replicas,
 }
 
 impl Lossy {
-    fn begin() -> Self {
-        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
-        replicate(&second, &port);
-        Self { proxy: Proxy::to(&first), first, second }
-    }
-
-    /// A host with a sink, `here` in place of what is `usual`, which has ticks to process that the replica knows of, and nothing after them.
-    fn start(&self, receiver: &Receiver, usual: &str, here: &str) -> (Project, Host) {
-        let project = Project::at(self.proxy.url());
-        fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
-        project.write_config(&format!(
-            "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = 1000\n[alerts]\nlog = false\n\
-             [detectors.each]\nplugin = \"misbehaving\"\n{}",
-            self.proxy.url(),
-            sink("desk", &receiver.url(), "").replace(usual, here)
-        ));
-        let host = start(&project);
+    /// The sink with `here` in place of what is `usual`; there are ticks to process, and nothing after them.
+    fn start(receiver: &Receiver, usual: &str, here: &str) -> Self {
+        let replicas = Replicas::start();
+        let project = Project::at(replicas.proxy.url());
+        project.add_plugin(misbehaving());
+        let sink = sink("desk", &receiver.url(), "");
+        assert!(sink.contains(usual), "{sink}");
+        configure_at(&replicas.proxy.url(), &project, &sink.replace(usual, here));
+        let host = project.start_owner();
         host.signal("STOP");
-        tick(&self.first, "NIFTY", 10);
+        tick(&replicas.first, "NIFTY", 10);
         wait_for("the replica has the ticks", || {
-            (self.second.connect().xlen::<_, u64>(STREAM).unwrap() == 10).then_some(())
+            (replicas.second.ask::<u64>(&format!("XLEN {STREAM}")) == 10).then_some(())
         });
-        let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut self.second.connect()).unwrap();
+        replicas.cut_off();
         host.signal("CONT");
-        (project, host)
+        Self { _host: host, _project: project, replicas }
     }
 
-    fn fail_over(&mut self) {
-        self.first.kill();
-        let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
-        self.proxy.switch(&self.second);
-        wait_for("the alerts are published again", || (alerts(&self.second).len() == 10).then_some(()));
+    /// The server that is left.
+    fn fail_over(&mut self) -> &Redis {
+        self.replicas.promote();
+        let redis = &self.replicas.second;
+        wait_for("the alerts are published again", || (alerts(redis).len() == 10).then_some(()));
+        redis
     }
 }
 
@@ -531,15 +520,14 @@ impl Lossy {
 /// published them again under the same ids, and those that had been counted were told once more, as news.
 #[test]
 fn alerts_that_were_only_counted_are_not_told_again_after_a_failover() {
-    let mut lossy = Lossy::begin();
     let receiver = Receiver::start();
-    let (_project, _host) = lossy.start(&receiver, "max_per_message = 500", "max_per_message = 2");
+    let mut lossy = Lossy::start(&receiver, "max_per_message = 500", "max_per_message = 2");
     let count = || receiver.got().iter().filter_map(|request| request.body["count"].as_u64()).sum::<u64>();
     wait_for("all are told", || (count() == 10).then_some(()));
-    lossy.fail_over();
-    tick(&lossy.second, "BANKNIFTY", 1);
-    wait_for("the alert after them", || (alerts(&lossy.second).len() == 11).then_some(()));
-    wait_until_told(&lossy.second, "desk");
+    let redis = lossy.fail_over();
+    tick(redis, "BANKNIFTY", 1);
+    wait_for("the alert after them", || (alerts(redis).len() == 11).then_some(()));
+    wait_until_told(redis, "desk");
     assert_eq!(count(), 11);
 }
 
@@ -547,13 +535,11 @@ fn alerts_that_were_only_counted_are_not_told_again_after_a_failover() {
 /// alerts were put into another message under another key, so that the receiver could not see that it had them.
 #[test]
 fn a_message_without_an_answer_keeps_its_key_over_a_failover() {
-    let mut lossy = Lossy::begin();
     let receiver = Receiver::start();
     receiver.will(&[How::Hang]);
-    let (_project, _host) = lossy.start(&receiver, "group_ms = 20", "group_ms = 500");
+    let mut lossy = Lossy::start(&receiver, "group_ms = 20", "group_ms = 500");
     wait_for("a message is under way", || receiver.got().first().map(|_| ()));
-    lossy.fail_over();
-    wait_until_told(&lossy.second, "desk");
+    wait_until_told(lossy.fail_over(), "desk");
     let mut keys: BTreeMap<String, HashSet<String>> = BTreeMap::new();
     for request in receiver.got() {
         for id in request.ids() {
@@ -569,7 +555,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let project = project(&redis, &sink("desk", &receiver.url(), ""));
-    drop(start(&project));
+    drop(project.start_owner());
     // Three hours old.
     let arrived = now_ms() - 3 * 3_600_000;
     for number in 0..300 {
@@ -581,7 +567,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     let older = |receiver: &Receiver| -> u64 {
         receiver.got().iter().map(|request| request.body["older"]["count"].as_u64().unwrap()).sum()
     };
-    let mut host = start(&project);
+    let mut host = project.start_owner();
     tick(&redis, "NEW", 1);
     receiver.wait_for("the fresh one", |request| request.body.to_string().contains("NEW"));
     wait_until_told(&redis, "desk");
@@ -591,19 +577,18 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     assert!(said.contains("too old to be told: "), "{said}");
 
     // While nobody tells, most of what comes is trimmed away.
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
     configure(&redis, &project, "");
     tick(&redis, "MANY", 50);
     project.run(&["run", "--drain"]);
-    let _: u64 = redis::cmd("XTRIM").arg(ALERTS).arg("MAXLEN").arg(20).query(&mut redis.connect()).unwrap();
+    let _: u64 = redis.ask(&format!("XTRIM {ALERTS} MAXLEN 20"));
     configure(&redis, &project, &sink("desk", &receiver.url(), ""));
     let told = receiver.got().len();
-    let host = start(&project);
+    let host = project.start_owner();
     receiver.wait_for("the rest", |request| request.body["missed"] != 0);
     let got = receiver.got();
     assert_eq!((ids(&got[told..]).len(), &got[told].body["missed"]), (20, &30.into()));
-    assert!(host.log().contains("trimmed away before they were told"));
+    assert!(host.has_event("notification_alerts_trimmed"));
 }
 
 #[test]

@@ -11,18 +11,27 @@ use std::{
 };
 
 use crate::support::{
-    ALERTS, Alert, Difference, Host, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, pause, shipped,
-    text, wait_for,
+    ALERTS, Alert, Difference, Host, Project, REFERENCE_ALERTS, Redis, STREAM, count_event, difference, has_event,
+    misbehaving, pause, shipped, text, wait_for,
 };
 
 /// Enough for the others to find something, and few batches: one that fails does so in each.
 const SYMBOLS: u32 = 3;
 const TICKS: u32 = 6_000;
 
+/// The events that say that a detector has failed.
+const FAULTS: [&str; 5] = [
+    "detector_failed_on_tick",
+    "detector_recovered",
+    "detector_start_failed",
+    "state_restore_failed",
+    "symbol_introduction_failed",
+];
+
 fn with_misbehaving(params: &str) -> (Redis, Project) {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(&format!(
         "[plugins]\ncall_deadline_ms = 200\nmemory_max_mib = 16\n\
          [detectors.odd]\nplugin = \"misbehaving\"\n[detectors.odd.params]\n{params}"
@@ -107,14 +116,13 @@ fn check_tells_what_a_tick_cost_in_its_trial() {
 fn beside_breakout(more: &str) -> (Vec<u64>, String) {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(&format!("[alerts]\nlog = false\n[plugins]\nmemory_max_mib = 16\n{more}"));
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let host = project.start_owner();
     project.feed(200, 160_000, &["--rate", "20000"]);
-    wait_for("all is worked", || (redis.totals()["entries"] == 160_000).then_some(()));
+    redis.wait_all_processed(160_000);
     host.signal("TERM");
-    host.wait_for_log("totals of the group");
+    host.wait_for_event("group_totals_reported");
     project.configure("");
     project.run_reference(&redis);
     let ours =
@@ -146,7 +154,7 @@ fn three_that_fail_are_put_in_quarantine_and_cost_breakout_nothing() {
             "breakout {what}: {} alerts; from tick to alert: median {median} ms, p90 {p90}, p99 {p99}, most {most}",
             lags.len()
         );
-        let quarantined = log.matches("it failed too often (plugins.faults)").count();
+        let quarantined = count_event(&log, "detector_quarantined");
         assert_eq!(quarantined, if more.is_empty() { 0 } else { 3 }, "{log}");
     }
 }
@@ -156,7 +164,7 @@ fn three_that_fail_are_put_in_quarantine_and_cost_breakout_nothing() {
 fn with_a_slow_one() -> (Redis, Project, Host, Duration) {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     let configure = |deadline_ms: u64| {
         project.write_config(&format!(
             "[stream]\nurl = \"{}\"\nbatch = 1000\n[plugins]\ncall_deadline_ms = {deadline_ms}\n\
@@ -173,8 +181,7 @@ fn with_a_slow_one() -> (Redis, Project, Host, Duration) {
     // The machine may be busy already.
     let deadline = Duration::from_nanos(3 * 1000 * (0..4).map(|_| ns_per_tick()).min().unwrap());
     configure(deadline.as_millis() as u64);
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let host = project.start_owner();
     (redis, project, host, deadline)
 }
 
@@ -229,10 +236,10 @@ fn a_busy_machine_is_not_held_against_a_detector() {
     let (redis, _project, host, _) = with_a_slow_one();
     let busy = BusyMachine::start();
     (0..3).for_each(|part| add_thousand(&redis, part));
-    wait_for("all is processed", || (redis.totals().get("entries") == Some(&3000)).then_some(()));
+    redis.wait_all_processed(3000);
     drop(busy);
     let log = host.log();
-    assert!(!log.contains("a detector failed"), "{log}");
+    assert!(FAULTS.iter().all(|event| !has_event(&log, event)), "{log}");
     assert_eq!((redis.alerts().len(), redis.dead_letters().len()), (3000, 0));
 }
 
@@ -250,10 +257,10 @@ fn a_process_that_was_stopped_is_not_held_against_a_detector() {
         }
         host.signal("CONT");
         let all = (part + 1) * 1000;
-        wait_for("all is processed", || (redis.totals().get("entries") == Some(&all)).then_some(()));
+        redis.wait_all_processed(all);
     }
     let log = host.log();
-    assert!(!log.contains("a detector failed"), "{log}");
+    assert!(FAULTS.iter().all(|event| !has_event(&log, event)), "{log}");
     assert_eq!((redis.alerts().len(), redis.dead_letters().len()), (4000, 0));
 }
 
@@ -335,7 +342,7 @@ fn a_plugin_that_is_not_there_is_named_with_its_neighbours() {
 fn one_plugin_serves_detectors_with_their_own_parameters_and_symbols() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[detectors.calls]\nplugin = \"misbehaving\"\nsymbols = [\"*CE\"]\n\
          [detectors.futures]\nplugin = \"misbehaving\"\nsymbols = [\"*FUT\"]\n\

@@ -1,55 +1,57 @@
 //! What broke the promise once: each test tells how, and looks by a probe whose every alert carries a hash of all that
 //! its symbol has seen.
 
-use std::{collections::BTreeMap, fs};
-
-use redis::{Commands, cmd};
+use redis::Commands;
 
 use crate::{
     proxy::{At, Proxy},
     support::{
-        Alert, CHECKPOINT, Difference, GROUP, Host, Project, Redis, STREAM, Sighting, difference, probe, read_as,
-        signal, text, wait_for,
+        CHECKPOINT, Difference, EPOCH, GROUP, Host, LEASE, Project, Redis, STREAM, assert_chains, difference,
+        has_event, read_as, request, signal, text, wait_for,
     },
 };
 
 const SYMBOLS: u32 = 4;
 const TICKS: u32 = 2_000;
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+/// Ticks that are added while the host is paused.
+const MORE: u32 = 100;
 
-/// With the probe alone.
-fn project(url: String, stream: &str) -> Project {
-    let project = Project::at(url.clone());
-    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
-    project.write_config(&format!(
-        "[stream]\nurl = \"{url}\"\nblock_ms = 200\n{stream}\n[engine]\nbacklog = 200\n\
-         [alerts]\nlog = false\nmaxlen = 0\n[detectors.probe]\nplugin = \"probe\"\n"
-    ));
-    project
+/// Small reads, and few of them in flight.
+fn project(url: String) -> Project {
+    Project::with_probe(url, "batch = 20", "[engine]\nbacklog = 200")
 }
 
-fn processed(redis: &Redis) -> u64 {
-    redis.totals().get("entries").copied().unwrap_or(0)
+/// A host that has processed [`TICKS`] and was paused then.
+struct Paused {
+    // In the order in which they end.
+    host: Host,
+    project: Project,
+    redis: Redis,
 }
 
-fn wait_processed(redis: &Redis, count: u32) {
-    wait_for(&format!("{count} entries are processed"), || (processed(redis) >= u64::from(count)).then_some(()));
-}
+impl Paused {
+    fn begin() -> Self {
+        let redis = Redis::start();
+        let project = project(redis.url());
+        project.feed(SYMBOLS, TICKS, &[]);
+        let host = project.start(&["run"]);
+        redis.wait_processed(TICKS);
+        host.signal("STOP");
+        Self { host, project, redis }
+    }
 
-fn stop(mut host: Host) {
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0), "{}", host.log());
-}
+    /// Adds [`MORE`] ticks, other ones.
+    fn feed_more(&self) {
+        self.project.feed(SYMBOLS, MORE, &["--seed", "2"]);
+    }
 
-fn ask<T: redis::FromRedisValue>(redis: &Redis, command: &str) -> T {
-    let mut words = command.split(' ');
-    let mut request = cmd(words.next().unwrap());
-    words.for_each(|word| {
-        request.arg(word);
-    });
-    request.query(&mut redis.connect()).unwrap_or_else(|error| panic!("{command}: {error}"))
+    /// It is woken up, processes everything, and is stopped.
+    fn process_all(&mut self) {
+        self.host.signal("CONT");
+        self.redis.wait_processed(TICKS + MORE);
+        self.host.stop();
+    }
 }
 
 /// Everything that the stream holds was processed once, in order, by a detector that knew all that came before.
@@ -58,7 +60,7 @@ fn assert_undisturbed(redis: &Redis, project: &Project) {
     assert!(!reference.is_empty());
     assert_eq!(difference(alerts, reference), Difference::default());
     assert_eq!(redis.pending(), 0);
-    let (totals, length) = (redis.totals(), ask::<u64>(redis, &format!("XLEN {STREAM}")));
+    let (totals, length) = (redis.totals(), redis.ask::<u64>(&format!("XLEN {STREAM}")));
     assert_eq!((totals["entries"], totals["lost"]), (length, 0), "entries, lost");
 }
 
@@ -77,8 +79,8 @@ fn assert_each_once(redis: &Redis, count: u32) {
 /// Ends a partition's ownership as a replica that is promoted too early does: it has not heard of the acquisition, and
 /// the lease has run out.
 fn forget_acquisition(redis: &Redis) {
-    let _: () = ask(redis, &format!("SET {EPOCH} 0"));
-    let _: u64 = ask(redis, &format!("DEL {LEASE}"));
+    let _: () = redis.ask(&format!("SET {EPOCH} 0"));
+    let _: u64 = redis.ask(&format!("DEL {LEASE}"));
 }
 
 /// A commit was recognised by its number and its epoch. A replica that is promoted before it has heard of an acquisition
@@ -88,10 +90,10 @@ fn forget_acquisition(redis: &Redis) {
 fn a_commit_of_another_host_under_the_same_epoch_does_not_pass_for_ones_own() {
     let redis = Redis::start();
     let (link, other_link) = (Proxy::to(&redis), Proxy::to(&redis));
-    let (project_of_a, project_of_b) = (project(link.url(), "batch = 20"), project(other_link.url(), "batch = 20"));
+    let (project_of_a, project_of_b) = (project(link.url()), project(other_link.url()));
     project_of_a.feed(SYMBOLS, 10 * TICKS, &[]);
-    let a = project_of_a.start(&["run"]);
-    wait_processed(&redis, TICKS / 10);
+    let mut a = project_of_a.start(&["run"]);
+    redis.wait_processed(TICKS / 10);
     let pid = a.pid();
     link.trap("EXEC", 1, At::Request, move || signal(pid, "STOP")).wait();
     let commits = redis.totals()["commits"];
@@ -107,10 +109,10 @@ fn a_commit_of_another_host_under_the_same_epoch_does_not_pass_for_ones_own() {
         }
     }
     assert_eq!(redis.totals()["commits"], commits + 1);
-    assert_eq!(ask::<u64>(&redis, &format!("GET {EPOCH}")), 1, "the epoch has come twice");
+    assert_eq!(redis.ask::<u64>(&format!("GET {EPOCH}")), 1, "the epoch has come twice");
     a.signal("CONT");
-    wait_processed(&redis, 10 * TICKS);
-    stop(a);
+    redis.wait_processed(10 * TICKS);
+    a.stop();
     assert_undisturbed(&redis, &project_of_a);
 }
 
@@ -118,70 +120,53 @@ fn a_commit_of_another_host_under_the_same_epoch_does_not_pass_for_ones_own() {
 /// read, and left them pending for ever.
 #[test]
 fn what_a_standby_adopted_before_it_died_is_processed_by_the_owner() {
-    let redis = Redis::start();
-    let project = project(redis.url(), "batch = 20");
-    project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_processed(&redis, TICKS);
-    host.signal("STOP");
-    project.feed(SYMBOLS, 100, &["--seed", "2"]);
-    read_as(&redis, "scanner_7", 60);
-    host.signal("CONT");
-    wait_processed(&redis, TICKS + 40);
-    host.signal("STOP");
+    let mut paused = Paused::begin();
+    paused.feed_more();
+    read_as(&paused.redis, "scanner_7", 60);
+    paused.host.signal("CONT");
+    paused.redis.wait_processed(TICKS + MORE - 60);
+    paused.host.signal("STOP");
     // As a standby does: it acquires, and claims what a dead scanner left.
-    let _: u64 = ask(&redis, &format!("INCR {EPOCH}"));
-    let left: Vec<(String, String, u64, u64)> = ask(&redis, &format!("XPENDING {STREAM} {GROUP} - + 1000"));
+    let redis = &paused.redis;
+    let _: u64 = redis.ask(&format!("INCR {EPOCH}"));
+    let left: Vec<(String, String, u64, u64)> = redis.ask(&format!("XPENDING {STREAM} {GROUP} - + 1000"));
     let ids: Vec<&str> = left.iter().map(|(id, ..)| id.as_str()).collect();
-    let claimed: Vec<String> = ask(&redis, &format!("XCLAIM {STREAM} {GROUP} tickhound 0 {} JUSTID", ids.join(" ")));
+    let claimed: Vec<String> = redis.ask(&format!("XCLAIM {STREAM} {GROUP} tickhound 0 {} JUSTID", ids.join(" ")));
     assert_eq!(claimed.len(), 60);
-    host.signal("CONT");
-    wait_processed(&redis, TICKS + 100);
-    stop(host);
-    assert_each_once(&redis, TICKS + 100);
+    paused.process_all();
+    assert_each_once(&paused.redis, TICKS + MORE);
 }
 
 /// A standby marked a pending entry as tried and died. The owner went on and never took the mark back, so that its own
 /// next recovery, much later, began one by one and counted a try that was none.
 #[test]
 fn the_mark_of_a_standby_that_died_goes_when_all_is_processed() {
-    let redis = Redis::start();
-    let project = project(redis.url(), "batch = 20");
-    project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_processed(&redis, TICKS);
-    host.signal("STOP");
-    let last: Vec<(String, Alert)> = ask(&redis, &format!("XREVRANGE {STREAM} + - COUNT 1"));
-    let _: u64 = redis.connect().hset(CHECKPOINT, "attempt", format!("{} 3", last[0].0)).unwrap();
-    let _: u64 = ask(&redis, &format!("INCR {EPOCH}"));
-    host.signal("CONT");
+    let mut paused = Paused::begin();
+    let redis = &paused.redis;
+    let (last, _) = redis.newest(STREAM, 1).remove(0);
+    let _: u64 = redis.connect().hset(CHECKPOINT, "attempt", format!("{last} 3")).unwrap();
+    let _: u64 = redis.ask(&format!("INCR {EPOCH}"));
+    paused.host.signal("CONT");
     wait_for("the mark is taken back", || {
         let attempt: String = redis.connect().hget(CHECKPOINT, "attempt").unwrap();
         attempt.ends_with(" 0-0 0 0").then_some(())
     });
-    project.feed(SYMBOLS, 100, &["--seed", "2"]);
-    wait_processed(&redis, TICKS + 100);
-    stop(host);
-    assert_undisturbed(&redis, &project);
+    paused.feed_more();
+    paused.process_all();
+    assert_undisturbed(&paused.redis, &paused.project);
 }
 
 /// Somebody looked with `XREADGROUP GROUP scanner_group tickhound`. What he was given was called trimmed, which it was
 /// not, stayed pending until the next start, and was counted twice then.
 #[test]
 fn what_another_client_reads_under_our_name_is_processed_and_not_called_lost() {
-    let redis = Redis::start();
-    let project = project(redis.url(), "batch = 20");
-    project.feed(SYMBOLS, TICKS, &[]);
-    let host = project.start(&["run"]);
-    wait_processed(&redis, TICKS);
-    host.signal("STOP");
-    project.feed(SYMBOLS, 100, &["--seed", "2"]);
-    read_as(&redis, "tickhound", 60);
-    host.signal("CONT");
-    wait_processed(&redis, TICKS + 100);
-    assert!(!host.log().contains("trimmed away"), "{}", host.log());
-    stop(host);
-    assert_each_once(&redis, TICKS + 100);
+    let mut paused = Paused::begin();
+    paused.feed_more();
+    read_as(&paused.redis, "tickhound", 60);
+    paused.process_all();
+    let log = paused.host.log();
+    assert!(!has_event(&log, "entries_trimmed") && !has_event(&log, "pending_entries_trimmed"), "{log}");
+    assert_each_once(&paused.redis, TICKS + MORE);
 }
 
 /// `XGROUP SETID 0`, or a group that is destroyed and created at 0: what had been processed was handed out again and
@@ -193,31 +178,27 @@ fn a_group_that_is_set_back_repeats_nothing() {
     for commands in [set_back.as_slice(), &made_anew] {
         for lives in [true, false] {
             let redis = Redis::start();
-            let project = project(redis.url(), "batch = 20");
+            let project = project(redis.url());
             project.feed(SYMBOLS, TICKS, &[]);
             let mut host = project.start(&["run"]);
-            wait_processed(&redis, TICKS);
+            redis.wait_processed(TICKS);
             if !lives {
                 host.kill();
             }
             let mut both = redis::pipe();
             for command in commands {
-                let mut words = command.split(' ');
-                let added = both.cmd(words.next().unwrap());
-                for word in words {
-                    added.arg(word);
-                }
+                both.add_command(request(command));
             }
             let () = both.query(&mut redis.connect()).unwrap();
             project.feed(SYMBOLS, 500, &["--seed", "2"]);
             if !lives {
                 host = project.start(&["run"]);
             }
-            wait_processed(&redis, TICKS + 500);
+            redis.wait_processed(TICKS + 500);
             let log = host.log();
-            stop(host);
+            host.stop();
             assert_undisturbed(&redis, &project);
-            assert!(log.contains("group_set_back"), "{commands:?}, lives: {lives}: {log}");
+            assert!(has_event(&log, "group_set_back"), "{commands:?}, lives: {lives}: {log}");
         }
     }
 }
@@ -241,40 +222,35 @@ fn add_from(redis: &Redis, first: u64, count: u64) {
 fn a_stream_that_begins_anew_below_the_last_commit_is_taken_up() {
     for lives in [true, false] {
         let redis = Redis::start();
-        let project = project(redis.url(), "batch = 20");
+        let project = project(redis.url());
         add_from(&redis, BEGINS[0], 300);
         let mut host = project.start(&["run"]);
-        wait_processed(&redis, 300);
+        redis.wait_processed(300);
         if !lives {
             host.signal("TERM");
             host.wait();
         }
-        let _: u64 = ask(&redis, &format!("DEL {STREAM}"));
+        let _: u64 = redis.ask(&format!("DEL {STREAM}"));
         add_from(&redis, BEGINS[1], 50);
         if !lives {
             let status = text(&project.output(&["status"]).stdout);
             assert!(!status.contains("everything that was added is"), "{status}");
             host = project.start(&["run"]);
         }
-        wait_processed(&redis, 350);
+        redis.wait_processed(350);
         add_from(&redis, BEGINS[1] + 50, 50);
-        wait_processed(&redis, 400);
+        redis.wait_processed(400);
         let status = project.output(&["status", "--json"]);
         assert_eq!(status.status.code(), Some(0), "{}", text(&status.stdout));
         // What is saved is of the new stream: a kill costs nothing either.
         host.kill();
         add_from(&redis, BEGINS[1] + 100, 50);
         host = project.start(&["run"]);
-        wait_processed(&redis, 450);
-        stop(host);
+        redis.wait_processed(450);
+        host.stop();
         let alerts = redis.alerts();
         assert_eq!(alerts.len(), 450, "lives: {lives}");
-        let mut last: BTreeMap<&str, Sighting> = BTreeMap::new();
-        for alert in &alerts {
-            let sighting = Sighting::of(alert);
-            let before = last.insert(&alert["symbol"], sighting);
-            assert_eq!(sighting, Sighting::after(before, sighting.tick, sighting.by), "lives: {lives}: {alert:?}");
-        }
+        assert_chains(&alerts);
         assert_eq!((redis.totals()["lost"], redis.pending()), (0, 0));
     }
 }

@@ -6,21 +6,57 @@ use redis::Commands;
 use tickhound_core::event::EntryId;
 
 use crate::support::{
-    ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, misbehaving, text, wait_for,
+    ALERTS, CHECKPOINT, GROUP, Host, Project, Redis, STATE, STREAM, contents, has_event, has_event_with, lines_of,
+    misbehaving, request, text, wait_for,
 };
 
 const SYMBOLS: u32 = 12;
 const TICKS: u32 = 24_000;
 
-fn entries(redis: &Redis) -> u64 {
-    redis.totals().get("entries").copied().unwrap_or(0)
+/// A host that was stopped in order, in the middle of its work.
+fn stopped_in_the_middle() -> (Redis, Project) {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.feed(SYMBOLS, TICKS, &[]);
+    let mut host = project.start(&["run"]);
+    redis.wait_processed(TICKS / 2 + 1);
+    host.stop();
+    (redis, project)
 }
 
-/// Runs until so many entries are worked, and is killed.
-fn killed_at(project: &Project, redis: &Redis, goal: u64) {
-    let mut host = project.start(&["run", "--drain"]);
-    wait_for("some progress", || (entries(redis) >= goal).then_some(()));
-    host.kill();
+/// A detector that does `how` on a tick of the price 666; an entry is given up after `max_deliveries`.
+fn with_a_trap(redis: &Redis, how: &str, max_deliveries: u32) -> Project {
+    let project = Project::new(redis);
+    project.add_plugin(misbehaving());
+    project.write_config(&format!(
+        "[stream]\nurl = \"{}\"\nmax_deliveries = {max_deliveries}\n[plugins]\ncall_deadline_ms = 600000\n\
+         [detectors.each]\nplugin = \"misbehaving\"\nparams = {{ how = \"{how}\", price = 666.0, at = 1000000 }}",
+        redis.url()
+    ));
+    project
+}
+
+/// Adds so many ticks, of which the one of this number is the trap; the id of each follows from its number.
+fn feed_with_a_trap(redis: &Redis, count: u64, trap: u64) {
+    let mut connection = redis.connect();
+    for number in 1..=count {
+        let (price, time) = (if number == trap { "666" } else { "100" }, millis(number).to_string());
+        let fields = [("symbol", "A"), ("ltp", price), ("timestamp", &time)];
+        let _: String = connection.xadd(STREAM, id(number), &fields).unwrap();
+    }
+}
+
+fn millis(number: u64) -> u64 {
+    1_763_959_530_000 + number
+}
+
+fn id(number: u64) -> String {
+    format!("{}-1", millis(number))
+}
+
+/// Ids of the entries that alerts are about.
+fn alerted(redis: &Redis) -> Vec<String> {
+    redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect()
 }
 
 fn state(redis: &Redis) -> BTreeMap<String, Vec<u8>> {
@@ -34,26 +70,20 @@ fn a_stand_by_goes_on_with_what_the_owner_knew() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure_with("batch = 50\nlease_ms = 500", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 100");
-    let mut hosts = vec![project.start(&["run"])];
-    hosts[0].wait_for_log("reading is ours");
+    let mut hosts = vec![project.start_owner()];
     hosts.push(project.start(&["run"]));
-    hosts[1].wait_for_log("standing by");
+    hosts[1].wait_for_event("standby_started");
     project.feed(SYMBOLS, TICKS, &[]);
     for part in 1..=4 {
-        let goal = u64::from(TICKS) * part / 6;
-        wait_for("some progress", || (entries(&redis) >= goal).then_some(()));
+        redis.wait_processed(TICKS * part / 6);
         // Paused owners wake up as stand-bys, after the other one has begun.
         let owner = usize::from(part % 2 == 0);
         hosts[owner].signal("STOP");
-        let before = entries(&redis);
-        wait_for("the other one goes on", || (entries(&redis) > before).then_some(()));
+        redis.wait_progress(1);
         hosts[owner].signal("CONT");
     }
-    wait_for("all is worked", || (entries(&redis) == u64::from(TICKS)).then_some(()));
-    for host in &mut hosts {
-        host.signal("TERM");
-        assert_eq!(host.wait(), Some(0));
-    }
+    redis.wait_all_processed(TICKS);
+    hosts.iter_mut().for_each(Host::stop);
     assert_eq!(redis.pending(), 0);
     assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
 }
@@ -61,15 +91,9 @@ fn a_stand_by_goes_on_with_what_the_owner_knew() {
 /// A host that stops in order has saved everything: the next one has nothing to read again.
 #[test]
 fn after_a_stop_in_order_nothing_is_read_again() {
-    let redis = Redis::start();
-    let project = Project::new(&redis);
-    project.feed(SYMBOLS, TICKS, &[]);
-    let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || (entries(&redis) > 2000).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    let (redis, project) = stopped_in_the_middle();
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("re-read what came after it symbols=12 entries=0"), "{log}");
+    assert!(has_event_with(&log, "checkpoint_restored", "symbols=12 entries=0"), "{log}");
     assert!(contents(&redis.alerts()) == contents(&project.reference(&redis)), "not as if undisturbed");
     let status: serde_json::Value = serde_json::from_slice(&project.output(&["status", "--json"]).stdout).unwrap();
     let state = &status["survey"]["state"];
@@ -85,18 +109,23 @@ fn entries_trimmed_before_their_traces_were_saved_are_counted() {
     let project = Project::new(&redis);
     project.configure_with("batch = 50", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 3600000");
     project.feed(SYMBOLS, TICKS, &[]);
-    killed_at(&project, &redis, 10_000);
-    let worked = entries(&redis);
-    let left = u64::from(TICKS) - worked + 1000;
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(left).query(&mut redis.connect()).unwrap();
+    let mut host = project.start(&["run", "--drain"]);
+    redis.wait_processed(10_000);
+    host.kill();
+    let processed = redis.processed();
+    trim(&redis, u64::from(TICKS) - processed + 1000);
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("entries that detectors knew were trimmed away before their state was saved"), "{log}");
+    assert!(has_event(&log, "state_gap"), "{log}");
     let totals = redis.totals();
-    assert_eq!(totals["state_gap"], worked - 1000);
+    assert_eq!(totals["state_gap"], processed - 1000);
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (u64::from(TICKS), 0, 0));
     assert!(
-        text(&project.output(&["status"]).stdout).contains(&format!("{} entries were trimmed away", worked - 1000))
+        text(&project.output(&["status"]).stdout).contains(&format!("{} entries were trimmed away", processed - 1000))
     );
+}
+
+fn trim(redis: &Redis, left: u64) {
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN = {left}"));
 }
 
 /// Redis hands out the first entry that is left and says nothing of those before it.
@@ -107,15 +136,15 @@ fn entries_trimmed_before_they_were_read_are_counted() {
     project.feed(5, 1000, &[]);
     project.run(&["run", "--drain"]);
     project.feed(5, 1000, &[]);
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(300).query(&mut redis.connect()).unwrap();
+    trim(&redis, 300);
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("event=\"entries_trimmed\" entries=700"), "{log}");
+    assert!(has_event_with(&log, "entries_trimmed", " entries=700 "), "{log}");
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (2000, 700, 0));
     assert_eq!(totals["state_gap"], 0);
     // Trimmed after it was worked: nobody's loss.
     project.feed(5, 100, &[]);
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg("=").arg(150).query(&mut redis.connect()).unwrap();
+    trim(&redis, 150);
     project.run(&["run", "--drain"]);
     assert_eq!(redis.totals()["lost"], 700);
 }
@@ -125,21 +154,8 @@ fn entries_trimmed_before_they_were_read_are_counted() {
 #[test]
 fn an_entry_that_ends_the_process_each_time_is_set_aside() {
     let redis = Redis::start();
-    let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
-    project.write_config(&format!(
-        "[stream]\nurl = \"{}\"\nmax_deliveries = 4\n[plugins]\ncall_deadline_ms = 600000\n\
-         [detectors.each]\nplugin = \"misbehaving\"\n\
-         [detectors.each.params]\nhow = \"loop\"\nprice = 666.0\nat = 1000000",
-        redis.url()
-    ));
-    let mut connection = redis.connect();
-    let millis = |number: u64| 1_763_959_530_000 + number;
-    for number in 1..=40 {
-        let price = if number == 17 { "666" } else { "100" };
-        let fields = [("symbol", "A"), ("ltp", price), ("timestamp", &millis(number).to_string())];
-        let _: String = connection.xadd(STREAM, format!("{}-1", millis(number)), &fields).unwrap();
-    }
+    let project = with_a_trap(&redis, "loop", 4);
+    feed_with_a_trap(&redis, 40, 17);
     // Those of the first read are processed before the one that ends the process is read.
     let (mut deaths, mut before) = (0, 0);
     loop {
@@ -149,17 +165,17 @@ fn an_entry_that_ends_the_process_each_time_is_set_aside() {
             let attempt: Option<String> = redis.connect().hget(CHECKPOINT, "attempt").unwrap();
             let hangs = match deaths {
                 0 => {
-                    before = entries(&redis);
+                    before = redis.processed();
                     before + pending(&redis) == 40
                 }
                 // It is not on the account of the one that was tried first: that one is done.
                 1 => {
-                    entries(&redis) == before + 1
-                        && attempt.is_some_and(|attempt| attempt.ends_with(&format!(" {}-1 0 0", millis(before + 1))))
+                    redis.processed() == before + 1
+                        && attempt.is_some_and(|attempt| attempt.ends_with(&format!(" {} 0 0", id(before + 1))))
                 }
-                _ => attempt.is_some_and(|attempt| attempt.ends_with(&format!(" {}-1 0 {}", millis(17), deaths - 1))),
+                _ => attempt.is_some_and(|attempt| attempt.ends_with(&format!(" {} 0 {}", id(17), deaths - 1))),
             };
-            if hangs { Some(false) } else { (entries(&redis) == 40).then_some(true) }
+            if hangs { Some(false) } else { (redis.processed() == 40).then_some(true) }
         });
         if done {
             assert_eq!(host.wait(), Some(0), "{}", host.log());
@@ -172,15 +188,12 @@ fn an_entry_that_ends_the_process_each_time_is_set_aside() {
     assert_eq!(deaths, 5, "one as a new entry, one among its neighbours, three alone");
     let letters = redis.dead_letters();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0]["entry"], format!("{}-1", millis(17)));
+    assert_eq!(letters[0]["entry"], id(17));
     assert!(letters[0]["reason"].contains("a host died each of the 4 times"), "{}", letters[0]["reason"]);
-    let worked: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
-    let expected: Vec<String> =
-        (1..=40).filter(|number| *number != 17).map(|number| format!("{}-1", millis(number))).collect();
-    assert_eq!(worked, expected);
+    assert_eq!(alerted(&redis), (1..=40).filter(|number| *number != 17).map(id).collect::<Vec<_>>());
 
     // A recovery that re-reads the stream leaves it out as well.
-    let _: () = connection.hdel(STATE, (0..256).map(|chunk| format!("c:{chunk}")).collect::<Vec<_>>()).unwrap();
+    let _: () = redis.connect().hdel(STATE, (0..256).map(|chunk| format!("c:{chunk}")).collect::<Vec<_>>()).unwrap();
     project.run(&["run", "--drain"]);
 }
 
@@ -189,22 +202,9 @@ fn an_entry_that_ends_the_process_each_time_is_set_aside() {
 #[test]
 fn kills_early_in_recovery_cost_no_good_entry() {
     let redis = Redis::start();
-    let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
     // A good entry that takes long enough to be killed in the middle of.
-    project.write_config(&format!(
-        "[stream]\nurl = \"{}\"\nmax_deliveries = 5\n[plugins]\ncall_deadline_ms = 600000\n\
-         [detectors.each]\nplugin = \"misbehaving\"\nparams = {{ how = \"long\", price = 666.0, at = 1000000 }}",
-        redis.url()
-    ));
-    let id = |number: u64| format!("{}-1", 1_763_959_530_000 + number);
-    let mut connection = redis.connect();
-    for number in 1..=5 {
-        let price = if number == 1 { "666" } else { "100" };
-        let time = (1_763_959_530_000 + number).to_string();
-        let _: String =
-            connection.xadd(STREAM, id(number), &[("symbol", "A"), ("ltp", price), ("timestamp", &time)]).unwrap();
-    }
+    let project = with_a_trap(&redis, "long", 5);
+    feed_with_a_trap(&redis, 5, 1);
     let mut host = project.start(&["run", "--drain"]);
     wait_for("the entries are given to it", || (pending(&redis) == 5).then_some(()));
     host.kill();
@@ -218,21 +218,20 @@ fn kills_early_in_recovery_cost_no_good_entry() {
         host.kill();
         assert_eq!(pending(&redis), 5, "it was killed before the entry was done\n{}", host.log());
     }
-    for early in ["detector loaded", "reading is ours", "restored what was known"] {
+    for early in ["detector_loaded", "lease_acquired", "checkpoint_restored"] {
         let mut host = project.start(&["run", "--drain"]);
-        host.wait_for_log(early);
+        host.wait_for_event(early);
         host.kill();
     }
     project.run(&["run", "--drain"]);
     assert_eq!(redis.dead_letters(), Vec::new());
-    let processed: Vec<String> = redis.alerts().into_iter().map(|mut alert| alert.remove("entry").unwrap()).collect();
-    assert_eq!(processed, (1..=5).map(id).collect::<Vec<_>>());
+    assert_eq!(alerted(&redis), (1..=5).map(id).collect::<Vec<_>>());
     assert!(mark().ends_with(" 0-0 0 0"), "the recovery has come to its end: {}", mark());
 }
 
 /// Entries that are pending anywhere; none while there is no group.
 fn pending(redis: &Redis) -> u64 {
-    let exists: Result<redis::Value, _> = redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query(&mut redis.connect());
+    let exists = request(&format!("XPENDING {STREAM} {GROUP}")).query::<redis::Value>(&mut redis.connect());
     if exists.is_ok() { redis.pending() } else { 0 }
 }
 
@@ -240,19 +239,13 @@ fn pending(redis: &Redis) -> u64 {
 /// others is the same afterwards.
 #[test]
 fn a_damaged_state_costs_its_own_symbol_alone() {
-    let redis = Redis::start();
-    let project = Project::new(&redis);
-    project.feed(SYMBOLS, TICKS, &[]);
-    let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || (entries(&redis) > 12_000).then_some(()));
-    host.signal("TERM");
-    host.wait();
+    let (redis, project) = stopped_in_the_middle();
     let state = state(&redis);
     let (field, packed) = state.iter().find(|(field, _)| field.starts_with("s:")).unwrap();
     let _: () = redis.connect().hset(STATE, field, &packed[..packed.len() / 2]).unwrap();
     let log = project.run(&["run", "--drain"]);
     let symbol = field.trim_start_matches("s:");
-    assert!(log.contains("event=\"state_damaged\"") && log.contains(symbol), "{log}");
+    assert!(has_event_with(&log, "state_damaged", symbol), "{log}");
     let others = |alerts: Vec<BTreeMap<String, String>>| -> Vec<_> {
         contents(&alerts.into_iter().filter(|alert| alert["symbol"] != symbol).collect::<Vec<_>>())
     };
@@ -262,17 +255,12 @@ fn a_damaged_state_costs_its_own_symbol_alone() {
 /// Saved under other parameters, a state means something else. The stream itself has what they need.
 #[test]
 fn a_detector_with_other_parameters_is_warmed_up_from_the_stream() {
-    let redis = Redis::start();
-    let project = Project::new(&redis);
-    project.feed(SYMBOLS, TICKS, &[]);
-    let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || (entries(&redis) > 12_000).then_some(()));
-    host.signal("TERM");
-    host.wait();
+    let (redis, project) = stopped_in_the_middle();
     let before = redis.alerts().len();
     project.configure("[detectors.breakout.params]\nwindow_s = 200\n");
     let log = project.run(&["run", "--drain"]);
-    assert!(log.contains("in force: breakout 0.1.0 (rewarmed), momentum 0.1.0 (restored)"), "{log}");
+    let active = "breakout 0.1.0 (rewarmed), momentum 0.1.0 (restored)";
+    assert!(has_event_with(&log, "generation_activated", active), "{log}");
     let alerts = contents(&redis.alerts()[before..]);
     let since = |alert: &&Vec<(String, String)>| alerts.iter().any(|known| entry(known) <= entry(alert));
     let reference = contents(&project.reference(&redis));
@@ -290,34 +278,27 @@ fn entry(alert: &[(String, String)]) -> EntryId {
 fn ten_thousand_symbols_are_known_again_after_a_kill() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    std::fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[alerts]\nlog = false\nmaxlen = 0\n[detectors.each]\nplugin = \"misbehaving\"\n[engine]\nworkers = 2",
     );
     project.feed(10_000, 200_000, &[]);
     let mut host: Host = project.start(&["run"]);
-    wait_for("most of it is worked", || (entries(&redis) > 150_000).then_some(()));
+    redis.wait_processed(150_001);
     host.kill();
     let killed = Instant::now();
     let alerts_before: u64 = redis.connect().xlen(ALERTS).unwrap();
     let next = project.start_with(&["run"], &[("TICKHOUND_ENGINE__WORKERS", "3")]);
     let fresh = wait_for("a fresh alert", || {
-        let last: Vec<(String, BTreeMap<String, String>)> = redis::cmd("XREVRANGE")
-            .arg(ALERTS)
-            .arg("+")
-            .arg("-")
-            .arg("COUNT")
-            .arg(1)
-            .query(&mut redis.connect())
-            .unwrap();
+        let (_, newest) = redis.newest(ALERTS, 1).remove(0);
         let alerts: u64 = redis.connect().xlen(ALERTS).unwrap();
-        (alerts > alerts_before && last[0].1["recovered"] == "0").then(|| killed.elapsed())
+        (alerts > alerts_before && newest["recovered"] == "0").then(|| killed.elapsed())
     });
-    next.wait_for_log("restored what was known");
+    next.wait_for_event("checkpoint_restored");
     let log = next.log();
-    let told = log.lines().find(|line| line.contains("restored what was known")).unwrap();
+    let told = lines_of(&log, "checkpoint_restored")[0];
     println!("kill to first fresh alert: {} ms; {told}", fresh.as_millis());
-    wait_for("all is worked", || (entries(&redis) == 200_000).then_some(()));
+    redis.wait_all_processed(200_000);
     drop(next);
     let alerts = redis.alerts();
     let reference = project.reference(&redis);

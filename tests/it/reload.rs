@@ -11,9 +11,13 @@ use std::{
 
 use tickhound_core::event::EntryId;
 
-use crate::support::{Host, Project, Redis, contents, misbehaving, pause, release, shipped, text, wait_for};
-
-const REFUSED: &str = "refused, what is in force goes on";
+use crate::{
+    faults::calls,
+    support::{
+        Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause, release,
+        shipped, text, wait_for,
+    },
+};
 
 /// A host that waits for ticks, and for changes.
 struct Running {
@@ -33,34 +37,39 @@ impl Running {
         let project = Project::new(&redis);
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
-        host.wait_for_log("reading is ours");
+        host.wait_for_event("lease_acquired");
+        // A change before that may be what it begins with, and no change to it.
+        wait_for("it waits for entries", || (calls(&redis, "xread") > 0).then_some(()));
         Self { project, host, redis }
     }
 
-    fn count(&self, part: &str) -> usize {
-        self.host.log().matches(part).count()
+    /// Waits until the generation of that number is active, whose list of detectors ends with `detectors`.
+    fn wait_active(&self, number: u32, detectors: &str) {
+        let end = format!("{detectors} event=\"generation_activated\" generation={number} ");
+        self.host.wait_for_event_with("generation_activated", &end);
     }
 
     /// Waits until the generation of that number is in force; returns which detectors were loaded for it.
     fn wait_in_force(&self, number: u32) -> String {
-        self.host.wait_for_log(&format!(" generation={number} pause_us="));
+        self.host.wait_for_event_with("generation_activated", &format!(" generation={number} "));
         let log = self.host.log();
         let before = format!(" generation={} pause_us=", number - 1);
         let since = log.split(before.as_str()).last().unwrap_or_default();
         let since = since.split(&format!(" generation={number} pause_us=")).next().unwrap();
-        let since = since.rsplit("reading is ours").next().unwrap();
-        let loaded = since.lines().filter_map(|line| line.split_once("detector loaded detector=")?.1.split(' ').next());
+        let since = since.rsplit("event=\"lease_acquired\"").next().unwrap();
+        let loaded = lines_of(since, "detector_loaded").into_iter();
+        let loaded = loaded.filter_map(|line| line.split_once(" detector=")?.1.split(' ').next());
         loaded.collect::<Vec<_>>().join(" ")
     }
 
     /// Waits until so many changes were refused; returns the last one's line.
     fn wait_refused(&self, times: usize) -> String {
         wait_for(&format!("{times} refusals in:\n{}", self.host.log()), || {
-            (self.count(REFUSED) >= times).then_some(())
+            (self.host.count_event("change_rejected") >= times).then_some(())
         });
-        assert_eq!(self.count(REFUSED), times, "{}", self.host.log());
+        assert_eq!(self.host.count_event("change_rejected"), times, "{}", self.host.log());
         let log = self.host.log();
-        log.lines().rev().find(|line| line.contains(REFUSED)).unwrap().to_owned()
+        (*lines_of(&log, "change_rejected").last().unwrap()).to_owned()
     }
 
     /// Puts a plugin where it belongs by renaming it, as a careful user does.
@@ -85,7 +94,7 @@ fn a_plugin_that_is_renamed_or_copied_into_place_is_taken_up() {
     let copied = Command::new("cp").args([&new, &running.project.path("plugins/breakout.wasm")]).status().unwrap();
     assert!(copied.success());
     running.wait_in_force(3);
-    assert_eq!(running.count(REFUSED), 0);
+    assert_eq!(running.host.count_event("change_rejected"), 0);
 }
 
 #[test]
@@ -115,7 +124,7 @@ fn a_plugin_that_grows_slowly_is_taken_when_it_is_whole() {
     let in_time = started.elapsed() < Duration::from_secs(2);
     drop(file);
     running.wait_in_force(2);
-    assert!(running.count(REFUSED) == 0 || !in_time, "{}", running.host.log());
+    assert!(running.host.count_event("change_rejected") == 0 || !in_time, "{}", running.host.log());
 }
 
 #[test]
@@ -132,7 +141,7 @@ fn a_damaged_plugin_is_refused_and_a_good_one_taken_after_it() {
     running.drop_in("breakout", &bytes);
     running.wait_in_force(2);
     assert!(running.project.run(&["status"]).contains("and mended since: config/config.toml:"));
-    assert_eq!(running.count(REFUSED), 1);
+    assert_eq!(running.host.count_event("change_rejected"), 1);
 }
 
 #[test]
@@ -150,7 +159,8 @@ fn what_is_no_file_is_refused_with_a_sentence() {
     symlink(&outside, &file).unwrap();
     let line = wait_for("the link is refused", || {
         let log = running.host.log();
-        log.lines().find(|line| line.contains("is a link out of the folder")).map(str::to_owned)
+        let refused = lines_of(&log, "change_rejected").into_iter();
+        refused.rev().find(|line| line.contains("is a link out of the folder")).map(str::to_owned)
     });
     assert!(line.contains("plugins.follow_links = true"), "{line}");
     fs::remove_file(&file).unwrap();
@@ -176,17 +186,20 @@ fn a_link_out_of_the_folder_is_followed_where_that_is_allowed() {
 fn live_keys_are_taken_up_and_the_others_wait_for_a_restart() {
     let running = Running::start();
     running.project.configure_with("lease_ms = 7000", "[alerts]\nlog = false\nmaxlen = 5");
-    running.host.wait_for_log("config/config.toml:4:1: stream.lease_ms needs a restart; until then it stays 5000");
+    let sentence = "config/config.toml:4:1: stream.lease_ms needs a restart; until then it stays 5000";
+    running.host.wait_for_event_with("restart_required", sentence);
     assert_eq!(running.wait_in_force(2), "", "no detector has changed");
-    running.host.wait_for_log("alerts.maxlen needs a restart; until then it stays 100000");
+    running.host.wait_for_event_with("restart_required", "alerts.maxlen needs a restart; until then it stays 100000");
     running.project.configure_with("lease_ms = 7000", "[plugins]\ncall_deadline_ms = 77");
     assert_eq!(running.wait_in_force(3), "breakout momentum", "limits are every detector's");
     running.project.configure_with("lease_ms = 7000", "[detectors.third]\nplugin = \"breakout\"");
     assert_eq!(running.wait_in_force(4), "breakout momentum third");
     running.project.configure_with("lease_ms = 7000", "[detectors.third]\nplugin = \"breakout\"\nenabled = false");
     assert_eq!(running.wait_in_force(5), "");
-    assert_eq!(running.count("stream.lease_ms needs a restart"), 1, "it is said once");
-    assert_eq!(running.count("compiled, or found in the cache"), 2, "nothing had to be compiled again");
+    let log = running.host.log();
+    let lease = lines_of(&log, "restart_required").into_iter().filter(|line| line.contains("stream.lease_ms"));
+    assert_eq!(lease.count(), 1, "it is said once");
+    assert_eq!(running.host.count_event("plugin_compiled"), 2, "nothing had to be compiled again");
 }
 
 /// Entries in one read, and those in flight, are changed while it runs.
@@ -209,7 +222,7 @@ fn batch_and_backlog_are_live() {
     running.wait_in_force(3);
     let commits = commits_for(20_000);
     assert!(commits < 10_000, "{commits} commits");
-    assert_eq!(running.count("needs a restart"), 0);
+    assert_eq!(running.host.count_event("restart_required"), 0);
 }
 
 #[test]
@@ -229,7 +242,7 @@ fn a_mistake_in_the_configuration_is_refused_with_its_line() {
 #[test]
 fn of_a_change_with_anything_wrong_in_it_nothing_is_taken() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     let change = |params: &str| {
         running.project.configure(&format!(
             "[detectors.first]\nplugin = \"breakout\"\n[detectors.odd]\nplugin = \"misbehaving\"\nparams = {{ {params} }}"
@@ -238,7 +251,7 @@ fn of_a_change_with_anything_wrong_in_it_nothing_is_taken() {
     change("how = \"panic\"");
     let line = running.wait_refused(1);
     assert!(line.contains("detector odd failed in its trial"), "{line}");
-    assert_eq!(running.count("in force: "), 0);
+    assert_eq!(running.host.count_event("generation_activated"), 0);
     change("how = \"not\"");
     assert_eq!(running.wait_in_force(2), "first odd");
 }
@@ -248,14 +261,15 @@ fn variables_go_on_overriding_a_changed_file() {
     let running = Running::with(&[("TICKHOUND_STREAM__LEASE_MS", "9000")], |_| ());
     running.project.configure_with("lease_ms = 7000", "[alerts]\nlog_stale = true");
     running.wait_in_force(2);
-    assert_eq!(running.count("needs a restart"), 0);
+    assert_eq!(running.host.count_event("restart_required"), 0);
 }
 
 #[test]
 fn a_plugin_that_no_detector_uses_is_told_what_to_add() {
     let running = Running::start();
     running.drop_in("lonely", &breakout("lonely"));
-    running.host.wait_for_log("add [detectors.lonely] with plugin = \"lonely\"");
+    let cure = "add [detectors.lonely] with plugin = \"lonely\"";
+    running.host.wait_for_event_with("plugin_unused", cure);
     running.project.configure("[detectors.lonely]\nplugin = \"lonely\"");
     assert_eq!(running.wait_in_force(2), "lonely");
 }
@@ -269,7 +283,7 @@ fn an_editor_that_replaces_the_file_is_followed() {
         running.project.configure(&format!("[alerts]\nstale_after_ms = {number}"));
         running.wait_in_force(number);
     }
-    assert_eq!(running.count(REFUSED), 0);
+    assert_eq!(running.host.count_event("change_rejected"), 0);
 }
 
 /// As a mounted ConfigMap: the file is a link into `..data`, which is a link that is replaced.
@@ -291,7 +305,7 @@ fn a_configuration_that_kubernetes_replaces_is_followed() {
     fs::rename(config("..data_tmp"), config("..data")).unwrap();
     fs::remove_dir_all(config("..first")).unwrap();
     running.wait_in_force(2);
-    assert_eq!(running.count(REFUSED), 0);
+    assert_eq!(running.host.count_event("change_rejected"), 0);
 }
 
 #[test]
@@ -315,7 +329,7 @@ fn polling_sees_a_plugin_that_is_rolled_back() {
         fs::write(project.path("plugins/older"), breakout("older")).unwrap();
         fs::write(project.path("plugins/breakout.wasm"), breakout("newer")).unwrap();
     });
-    running.host.wait_for_log("watching for changes how=\"poll\"");
+    running.host.wait_for_event_with("file_watch_started", "how=\"poll\"");
     fs::rename(running.project.path("plugins/older"), running.project.path("plugins/breakout.wasm")).unwrap();
     running.wait_in_force(2);
 }
@@ -384,7 +398,7 @@ fn a_compiled_plugin_that_is_damaged_on_disk_is_compiled_again() {
         assert_eq!(host.wait(), Some(0), "flip {number}: {}", host.log());
         let alerts: Vec<_> = redis.paged(&stream).collect();
         assert!(contents(&alerts) == expected, "flip {number}: other alerts");
-        damaged += host.log().matches("a compiled plugin is damaged on disk; it is compiled again").count();
+        damaged += host.count_event("compiled_plugin_damaged");
     }
     assert_eq!(damaged, 2 * FLIPS as usize, "each is noticed");
     let kept = files(&cache);
@@ -417,8 +431,8 @@ fn a_cache_that_cannot_be_used_is_told_once_and_done_without() {
     let project = Project::new(&redis);
     fs::write(project.path("plugins/.cache"), "in the way").unwrap();
     let log = project.run(&["run", "--drain"]);
-    assert_eq!(log.matches("plugins are compiled at each start").count(), 1, "{log}");
-    assert!(log.contains("drained"));
+    assert_eq!(count_event(&log, "plugin_cache_unavailable"), 1, "{log}");
+    assert!(has_event(&log, "host_drained"));
 }
 
 #[test]
@@ -427,19 +441,20 @@ fn a_host_that_is_told_not_to_watch_does_not() {
     let project = Project::new(&redis);
     let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_PLUGINS__WATCH", "off")]);
     assert_eq!(host.wait(), Some(0));
-    assert!(!host.log().contains("watching for changes"));
+    assert!(!host.has_event("file_watch_started"));
 }
 
 #[test]
 fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
     let running = Running::start();
     running.project.feed(12, 20_000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&20_000)).then_some(()));
+    running.redis.wait_all_processed(20_000);
     running.project.configure("[detectors.third]\nplugin = \"breakout\"");
-    running.host.wait_for_log("momentum 0.1.0 (cold), third 0.1.0 (rewarmed) generation=2");
-    assert!(running.host.log().contains("shown what the stream holds entries=20000"), "{}", running.host.log());
+    running.wait_active(2, "momentum 0.1.0 (cold), third 0.1.0 (rewarmed)");
+    let log = running.host.log();
+    assert!(has_event_with(&log, "warm_up_finished", "entries=20000"), "{log}");
     running.project.configure("");
-    running.host.wait_for_log("momentum 0.1.0 (cold) generation=3");
+    running.wait_active(3, "momentum 0.1.0 (cold)");
     assert_eq!(running.redis.totals()["entries"], 20_000);
 }
 
@@ -448,31 +463,32 @@ fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
 fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
     let running = Running::start();
     running.project.feed(12, 1000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&1000)).then_some(()));
+    running.redis.wait_all_processed(1000);
     let mut connection = running.redis.connect();
     let mut allow = |rule: &str| {
         let _: () = redis::cmd("ACL").arg("SETUSER").arg("default").arg(rule).query(&mut connection).unwrap();
     };
     allow("-xpending");
     running.project.configure("[detectors.third]\nplugin = \"breakout\"");
-    running.host.wait_for_log("xpending");
+    running.host.wait_for_event_with("redis_unavailable", "xpending");
     running.project.feed(12, 1000, &["--seed", "2"]);
-    wait_for("it works on", || (running.redis.totals().get("entries") == Some(&2000)).then_some(()));
-    assert_eq!(running.count("rewarmed"), 0, "{}", running.host.log());
+    running.redis.wait_all_processed(2000);
+    let log = running.host.log();
+    assert!(!has_event_with(&log, "generation_activated", "rewarmed"), "{log}");
     allow("+xpending");
-    running.host.wait_for_log("third 0.1.0 (rewarmed) generation=2");
+    running.wait_active(2, "third 0.1.0 (rewarmed)");
 }
 
 #[test]
 fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
     running.project.configure(odd);
     running.wait_in_force(2);
     running.project.feed(12, 10_000, &[]);
-    running.host.wait_for_log("it failed too often (plugins.faults)");
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    running.host.wait_for_event("detector_quarantined");
+    running.redis.wait_all_processed(10_000);
     let letters = running.redis.dead_letters();
     // Another worker may be in the middle of one when it is too many.
     assert!(
@@ -509,12 +525,12 @@ fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
 #[test]
 fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
     let running = Running::start();
-    fs::copy(misbehaving(), running.project.path("plugins/misbehaving.wasm")).unwrap();
+    running.project.add_plugin(misbehaving());
     running.project.feed(12, 10_000, &[]);
-    wait_for("all is worked", || (running.redis.totals().get("entries") == Some(&10_000)).then_some(()));
+    running.redis.wait_all_processed(10_000);
     let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";
     running.project.configure(odd);
-    running.host.wait_for_log("could not be warmed up; what is in force stays so");
+    running.host.wait_for_event("warm_up_failed");
     wait_for("status tells", || {
         let output = running.project.output(&["status"]);
         let said = text(&output.stdout);
@@ -523,7 +539,7 @@ fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
     });
     assert!(redis_is_quiet(&running) && running.redis.dead_letters().is_empty(), "what was worked before is muted");
     running.project.configure(&odd.replace("panic", "not"));
-    running.host.wait_for_log("odd 0.1.0 (rewarmed) generation=3");
+    running.wait_active(3, "odd 0.1.0 (rewarmed)");
     wait_for("status is well", || (running.project.output(&["status"]).status.code() == Some(0)).then_some(()));
 }
 

@@ -204,7 +204,7 @@ fn shuffled_ticks_are_worked_beside_the_real_ones() {
 fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
     let project = project();
     let alone = summary(&project, &SIMULATED);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
     );

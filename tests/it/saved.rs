@@ -1,30 +1,30 @@
-//! What earlier releases saved can still be read: keys that a real host of then left behind when it was killed.
+//! A host can read what earlier releases saved: keys that a real host of such a release left behind when it was killed.
 //!
 //! A folder `tests/fixtures/saved-VERSION` holds, as the commands that write them, all keys of one partition at the
 //! moment of a `kill -9`: boundaries older than the last commit, entries that are pending, dead letters, cool-downs, a
 //! limit per minute; beside them the configuration, the plugins, and the alerts of an undisturbed run of that release.
-//! `cargo test --test it record_what_this_build_saves -- --ignored` makes the folder of the present release.
+//! `cargo test --test it record_what_this_build_saves -- --ignored` makes the folder of this release, with the
+//! configuration of the release before it. It never replaces a folder.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use redis::{Commands, Connection, Value, cmd};
 use tickhound_redis::resp::Replies;
 
 use crate::support::{
-    ALERTS, Alert, CHECKPOINT, DEAD, GROUP, Project, Redis, STATE, STREAM, contents, misbehaving, shipped, wait_for,
+    ALERTS, ALERTS_SOURCE, Alert, CHECKPOINT, DEAD, EPOCH, GROUP, HOST, Project, Redis, STATE, STREAM, contents,
+    misbehaving, shipped,
 };
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
 const CONSUMER: &str = "tickhound";
 
 const PLUGINS: [&str; 3] = ["breakout", "momentum", "misbehaving"];
 
-/// A release that cannot read what an earlier one saved would begin anew, or worse, go on with something else.
+/// A host that can't read what an earlier release saved would start from nothing or, worse, from something else.
 #[test]
 fn what_release_0_1_saved_is_gone_on_with() {
     goes_on_with("0.1");
@@ -32,7 +32,8 @@ fn what_release_0_1_saved_is_gone_on_with() {
 
 fn goes_on_with(version: &str) {
     let redis = Redis::start();
-    let project = project(&redis, version);
+    let plugins = PLUGINS.map(|name| folder(version).join(format!("{name}.wasm")));
+    let project = project(&redis, &plugins, &config(&folder(version)));
     load(&redis, &unpacked(&folder(version).join("keys.resp.zst")));
     let before = redis.alerts().len();
     assert!(before > 100 && redis.pending() > 0, "{before} alerts, {} entries are pending", redis.pending());
@@ -54,16 +55,17 @@ fn folder(version: &str) -> PathBuf {
     shipped(&format!("tests/fixtures/saved-{version}"))
 }
 
-/// With the plugins and the configuration of then.
-fn project(redis: &Redis, version: &str) -> Project {
+/// A project with the plugins and the configuration of a release.
+fn project(redis: &Redis, plugins: &[PathBuf], config: &str) -> Project {
     let project = Project::new(redis);
-    for name in PLUGINS {
-        let file = format!("{name}.wasm");
-        fs::copy(folder(version).join(&file), project.path("plugins").join(&file)).unwrap();
-    }
-    let config = fs::read_to_string(folder(version).join("config.toml")).unwrap();
+    plugins.iter().for_each(|plugin| project.add_plugin(plugin));
     project.write_config(&config.replacen("[stream]", &format!("[stream]\nurl = \"{}\"", redis.url()), 1));
     project
+}
+
+/// The configuration that a folder holds.
+fn config(folder: &Path) -> String {
+    fs::read_to_string(folder.join("config.toml")).unwrap()
 }
 
 fn unpacked(file: &PathBuf) -> Vec<u8> {
@@ -86,13 +88,14 @@ fn load(redis: &Redis, commands: &[u8]) {
 #[test]
 #[ignore = "makes a fixture"]
 fn record_what_this_build_saves() {
-    let version = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap().0;
-    for (name, file) in PLUGINS.map(|name| (name, shipped(&format!("plugins/{name}.wasm")))) {
-        let file = if name == "misbehaving" { misbehaving().to_path_buf() } else { file };
-        fs::copy(file, folder(version).join(format!("{name}.wasm"))).unwrap();
-    }
-    let redis = Redis::start();
-    let project = project(&redis, version);
+    let target = folder(env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap().0);
+    assert!(!target.exists(), "{} exists: the files of a release are never replaced", target.display());
+    let plugins = PLUGINS.map(|name| match name {
+        "misbehaving" => misbehaving().to_path_buf(),
+        shipping => shipped(&format!("plugins/{shipping}.wasm")),
+    });
+    let (redis, config) = (Redis::start(), config(&newest_folder()));
+    let project = project(&redis, &plugins, &config);
     project.feed(6, 3000, &["--layout", "flat", "--seed", "5"]);
     let alerts = project.reference(&redis);
     let by = |detector: &str| alerts.iter().filter(|alert| alert["detector"] == detector).count();
@@ -101,9 +104,7 @@ fn record_what_this_build_saves() {
     assert!(detectors.iter().all(|(_, count)| *count > 10), "a detector found too little");
 
     let mut host = project.start(&["run"]);
-    wait_for("it is in the middle", || {
-        (redis.totals().get("entries").is_some_and(|count| *count > 1600)).then_some(())
-    });
+    redis.wait_processed(1601);
     host.kill();
     println!("{} entries are pending, {:?}", redis.pending(), redis.totals());
     assert!(redis.pending() > 0 && !redis.dead_letters().is_empty() && redis.totals()["entries"] < 2900);
@@ -112,18 +113,34 @@ fn record_what_this_build_saves() {
         state.keys().filter(|field| field.starts_with("s:")).map(|field| &state[&chunk(&field[2..])]).collect();
     assert!(boundaries.len() > 1, "record it again: all states are of one age");
     let commands = dump(&mut redis.connect());
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("config.toml"), config).unwrap();
+    for plugin in &plugins {
+        fs::copy(plugin, target.join(plugin.file_name().unwrap())).unwrap();
+    }
     let write = |name: &str, bytes: &[u8]| {
-        fs::write(folder(version).join(name), zstd::encode_all(bytes, 19).unwrap()).unwrap();
+        fs::write(target.join(name), zstd::encode_all(bytes, 19).unwrap()).unwrap();
     };
     write("keys.resp.zst", &commands);
     write("alerts.json.zst", &serde_json::to_vec(&alerts).unwrap());
+}
+
+/// The folder of the latest release that was recorded.
+fn newest_folder() -> PathBuf {
+    let version = |folder: &PathBuf| -> Option<Vec<u32>> {
+        let version = folder.file_name()?.to_str()?.strip_prefix("saved-")?;
+        version.split('.').map(|number| number.parse().ok()).collect()
+    };
+    let folders = fs::read_dir(shipped("tests/fixtures")).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|folder| version(folder).is_some()).max_by_key(version).unwrap()
 }
 
 fn chunk(symbol: &str) -> String {
     format!("c:{}", tickhound_core::checkpoint::chunk_of(symbol))
 }
 
-/// The commands that write all keys of the partition but the lease, which runs out by itself.
+/// The commands that write all keys of the partition and the marker of its alerts stream. Left out is the lease, which
+/// expires by itself.
 fn dump(connection: &mut Connection) -> Vec<u8> {
     let mut commands = Vec::new();
     let mut push = |words: &[&[u8]]| {
@@ -152,7 +169,7 @@ fn dump(connection: &mut Connection) -> Vec<u8> {
             push(&[b"HSET", hash.as_bytes(), &field[0], &field[1]]);
         }
     }
-    for text in [EPOCH, HOST] {
+    for text in [EPOCH, HOST, ALERTS_SOURCE] {
         let value: Vec<u8> = cmd("GET").arg(text).query(connection).unwrap();
         push(&[b"SET", text.as_bytes(), &value]);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{ALERTS, Host, Project, Redis, STREAM, shipped, text, wait_for};
+use crate::support::{ALERTS, Host, Project, Redis, STREAM, has_event_with, shipped, text, wait_for};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
@@ -19,13 +19,13 @@ fn free_port() -> u16 {
 }
 
 /// A host with a server, and where it is.
-struct Serving {
-    host: Host,
-    address: String,
+pub struct Serving {
+    pub host: Host,
+    pub address: String,
 }
 
 impl Serving {
-    fn start(project: &Project) -> Self {
+    pub fn start(project: &Project) -> Self {
         Self::start_with(project, &[])
     }
 
@@ -51,7 +51,7 @@ impl Serving {
         (status, head.to_lowercase(), body.to_owned())
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub fn get(&self, path: &str) -> (u16, String) {
         let (status, _, body) = self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address));
         (status, body)
     }
@@ -293,7 +293,7 @@ fn without_the_token_nothing_is_told_and_it_is_never_shown() {
     assert!(check.status.success(), "{}", text(&check.stderr));
     assert!(!format!("{}{}", text(&check.stdout), text(&check.stderr)).contains(TOKEN));
     project.configure(&format!("[server]\ntoken = \"another-{TOKEN}\""));
-    serving.host.wait_for_log("server.token needs a restart");
+    serving.host.wait_for_event_with("restart_required", "server.token needs a restart");
     assert!(!serving.host.log().contains(TOKEN));
 }
 
@@ -381,8 +381,7 @@ fn listeners_that_do_not_listen_cost_no_memory_and_do_not_delay_the_end() {
     }
     assert!(refused > 0, "there is an end to listeners");
     let told = Instant::now();
-    serving.host.signal("TERM");
-    assert_eq!(serving.host.wait(), Some(0));
+    serving.host.stop();
     assert!(told.elapsed() < Duration::from_secs(10), "open streams don't hold up the end");
     drop(deaf);
 }
@@ -394,15 +393,14 @@ fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
     let mut first = Serving::start(&project);
     wait_for("the first is the owner", || (first.json("/api/status")["role"] == "owner").then_some(()));
     let second = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &first.address)]);
-    second.wait_for_log("no page, API and metrics of this host yet");
-    second.wait_for_log("standing by");
-    assert!(second.log().contains("server.listen"), "it says what to do");
-    first.host.signal("TERM");
-    assert_eq!(first.host.wait(), Some(0));
-    second.wait_for_log(&format!("http://{}/", first.address));
+    second.wait_for_event("http_address_unavailable");
+    second.wait_for_event("standby_started");
+    assert!(has_event_with(&second.log(), "http_address_unavailable", "server.listen"), "it says what to do");
+    first.host.stop();
+    second.wait_for_event_with("http_listening", &format!("http://{}/", first.address));
     let second = Serving { host: second, address: first.address.clone() };
     wait_for("the second is the owner", || (second.json("/api/status")["role"] == "owner").then_some(()));
-    assert_eq!(second.host.log().matches("no page, API and metrics").count(), 1);
+    assert_eq!(second.host.count_event("http_address_unavailable"), 1);
 }
 
 #[test]

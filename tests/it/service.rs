@@ -10,7 +10,9 @@ use std::{
 
 use tickhound_core::stream::owner::Owner;
 
-use crate::support::{Difference, Project, Redis, difference, misbehaving, read_as, signal, text, wait_for};
+use crate::support::{
+    Difference, Project, Redis, count_event, difference, has_event, misbehaving, read_as, signal, text, wait_for,
+};
 
 const PID_FILE: &str = "run/tickhound.pid";
 const LOG: &str = "logs/tickhound.log";
@@ -50,12 +52,6 @@ impl Background {
     fn log(&self) -> String {
         fs::read_to_string(self.project.path(LOG)).unwrap_or_default()
     }
-
-    fn wait_for_entries(&self, count: u64) {
-        wait_for(&format!("{count} entries are worked"), || {
-            (self.redis.totals().get("entries").copied().unwrap_or(0) >= count).then_some(())
-        });
-    }
 }
 
 impl Drop for Background {
@@ -90,14 +86,14 @@ fn a_host_in_the_background_works_until_it_is_stopped() {
     let owner = survey["survey"]["owner"].as_str().unwrap();
     assert!(owner.starts_with(&format!("process {pid} on ")), "{owner} is the process that was started");
     background.project.feed(5, 1000, &[]);
-    background.wait_for_entries(1000);
-    assert!(background.log().contains("reading is ours"));
+    background.redis.wait_processed(1000);
+    assert!(has_event(&background.log(), "lease_acquired"));
 
     let said = background.project.run(&["stop"]);
     assert!(said.contains(&format!("stopped process {pid} on ")), "{said}");
     assert!(said.contains("1000 entries worked"), "{said}");
     assert!(!runs(pid) && background.pid().is_none());
-    assert!(background.log().contains("stopped; everything that was read is committed"));
+    assert!(has_event(&background.log(), "host_stopped"));
     assert_eq!(background.redis.pending(), 0);
     let again = background.project.run(&["stop"]);
     assert!(again.contains("nothing to stop"), "{again}");
@@ -112,7 +108,7 @@ fn a_host_with_work_to_do_is_healthy_when_it_has_committed_some() {
     let worked = said.lines().last().unwrap().rsplit("; ").next().unwrap();
     let worked: u64 = worked.split(' ').next().unwrap().parse().unwrap();
     assert!(worked > 0, "{said}");
-    background.wait_for_entries(20_000);
+    background.redis.wait_processed(20_000);
 }
 
 /// The old scanner has ended a moment ago: what it holds may not be claimed yet, and nobody fails for that.
@@ -142,20 +138,18 @@ fn a_second_one_in_the_same_folder_is_refused() {
     let said = failed(&background.start());
     assert!(said.contains(&format!("already running: process {pid} on ")), "{said}");
     assert!(runs(pid) && background.pid() == Some(pid));
-    assert_eq!(background.log().matches(" starting stream=").count(), 1, "no other was started");
+    assert_eq!(count_event(&background.log(), "host_starting"), 1, "no other was started");
 }
 
 #[test]
 fn one_beside_a_host_that_works_stands_by_and_says_so() {
     let background = Background::new();
-    let mut owner = background.project.start(&["run"]);
-    owner.wait_for_log("reading is ours");
+    let mut owner = background.project.start_owner();
     background.project.configure_with("lease_ms = 1000", "");
     let said = background.project.run(&["run", "--background", "--wait", WAIT]);
     assert!(said.contains(&format!("✅ standing by: process {} on ", owner.pid())), "{said}");
-    owner.signal("TERM");
-    assert_eq!(owner.wait(), Some(0));
-    wait_for("it takes over", || background.log().contains("reading is ours").then_some(()));
+    owner.stop();
+    wait_for("it takes over", || has_event(&background.log(), "lease_acquired").then_some(()));
 }
 
 #[test]
@@ -186,7 +180,7 @@ fn what_can_not_start_says_why_and_leaves_nothing_running() {
     ));
     let said = failed(&project.output(&["run", "--background", "--wait", "1"]));
     assert!(said.contains("after 1 s (--wait) it still waits for redis at"), "{said}");
-    assert!(said.contains("no connection to redis"), "the last lines of the log: {said}");
+    assert!(has_event(&said, "redis_unavailable"), "the last lines of the log: {said}");
     assert!(!runs(started(&said)) && background.pid().is_none());
 }
 
@@ -259,7 +253,7 @@ fn a_host_whose_redis_is_away_can_be_stopped() {
     let mut background = Background::started();
     let pid = background.pid().unwrap();
     background.redis.kill();
-    wait_for("it notices", || background.log().contains("no connection to redis").then_some(()));
+    wait_for("it notices", || has_event(&background.log(), "redis_unavailable").then_some(()));
     let said = background.project.run(&["stop"]);
     assert!(said.contains("stopped process") && said.contains("can't be told: redis at"), "{said}");
     assert!(!runs(pid));
@@ -283,27 +277,26 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
     const TICKS: u32 = 30_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure("[detectors.each]\nplugin = \"misbehaving\"");
     project.run(&["--debug", "run", "--background", "--wait", WAIT]);
     let count = TICKS.to_string();
     let mut feed = project.command(&["feed", "--simulate", "--symbols", "12", "--count", &count, "--rate", "5000"]);
     let mut feed = feed.spawn().unwrap();
     for workers in ["1", "3", "2"] {
-        let before = background.redis.totals().get("entries").copied().unwrap_or(0);
-        background.wait_for_entries(before + 1000);
+        background.redis.wait_progress(1000);
         let restart = project.command(&["restart", "--wait", WAIT]).env("TICKHOUND_ENGINE__WORKERS", workers).output();
         let restart = restart.unwrap();
         assert!(restart.status.success(), "{}\n{}", text(&restart.stdout), text(&restart.stderr));
     }
     assert!(background.log().contains("workers=3"));
-    let debugs = background.log().split(" starting stream=").filter(|life| life.contains("DEBUG")).count();
+    let debugs = background.log().split("event=\"host_starting\"").filter(|life| life.contains("DEBUG")).count();
     assert!(debugs >= 4, "--debug is kept over restarts");
     // Once more, with a variable that is set no more: it is kept.
     let said = project.run(&["restart", "--wait", WAIT]);
     assert!(said.contains("kept from the running host: TICKHOUND_ENGINE__WORKERS"), "{said}");
     assert!(feed.wait().unwrap().success());
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     project.run(&["stop"]);
     assert_eq!(background.redis.pending(), 0);
     let found = difference(background.redis.alerts(), project.reference(&background.redis));
@@ -320,7 +313,7 @@ fn what_could_not_start_is_refused_while_the_running_host_goes_on() {
     assert!(said.contains("not restarted, process") && said.contains("not a WebAssembly file"), "{said}");
     assert_eq!(background.pid(), pid);
     background.project.feed(5, 100, &[]);
-    background.wait_for_entries(100);
+    background.redis.wait_processed(100);
 }
 
 /// Every alert's line, once, whole, over all the files that a log has become.
@@ -329,13 +322,13 @@ fn a_log_that_is_begun_anew_loses_no_line() {
     const TICKS: u32 = 30_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[alerts]\nlog_stale = true\n[service]\nlog_max_mib = 1\n[detectors.each]\nplugin = \"misbehaving\"",
     );
     project.run(&["run", "--background", "--wait", WAIT]);
     project.feed(12, TICKS, &[]);
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     project.run(&["stop"]);
     let mut files: Vec<PathBuf> = (1..=10).map(|number| project.path(&format!("{LOG}.{number}"))).collect();
     files.retain(|file| file.exists());
@@ -363,20 +356,19 @@ fn a_hangup_opens_the_log_anew_and_ends_nothing() {
     let moved = background.project.path("logs/moved");
     fs::rename(background.project.path(LOG), &moved).unwrap();
     signal(pid, "HUP");
-    wait_for("a new log", || background.log().contains("the log was opened again").then_some(()));
+    wait_for("a new log", || has_event(&background.log(), "log_reopened").then_some(()));
     background.project.feed(5, 100, &[]);
-    background.wait_for_entries(100);
+    background.redis.wait_processed(100);
     assert!(runs(pid));
     // In the foreground too, if its log is a file.
     let mut host = background.project.start(&["run", "--log-file", "logs/other.log"]);
     let other = background.project.path("logs/other.log");
     let log = || fs::read_to_string(&other).unwrap_or_default();
-    wait_for("it stands by", || log().contains("standing by").then_some(()));
+    wait_for("it stands by", || has_event(&log(), "standby_started").then_some(()));
     fs::remove_file(&other).unwrap();
     host.signal("HUP");
-    wait_for("a new log", || log().contains("the log was opened again").then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    wait_for("a new log", || has_event(&log(), "log_reopened").then_some(()));
+    host.stop();
 }
 
 /// What systemd hears.
@@ -449,20 +441,19 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
     redis.restart();
     listener.wait_for("STATUS=submitted:");
     let other = project.start(&["run"]);
-    other.wait_for_log("standing by");
+    other.wait_for_event("standby_started");
     host.signal("TERM");
     listener.wait_for("STOPPING=1");
     assert_eq!(host.wait(), Some(0));
     // A stand-by is ready as well.
-    other.wait_for_log("reading is ours");
+    other.wait_for_event("lease_acquired");
     let mut host = project.start_with(&["run"], &listener.variables());
     listener.wait_for("READY=1");
     listener.wait_for("STATUS=standing by");
     for _ in 0..5 {
         listener.wait_for("WATCHDOG=1");
     }
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    host.stop();
 }
 
 /// A detector does not come back: the engine waits for it, while timers and signals go on as if nothing were wrong.
@@ -470,7 +461,7 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
 fn a_stuck_engine_misses_the_watchdog() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure_with(
         "lease_ms = 1000",
         "[plugins]\ncall_deadline_ms = 600000\n[detectors.each]\nplugin = \"misbehaving\"\n\
@@ -478,7 +469,7 @@ fn a_stuck_engine_misses_the_watchdog() {
     );
     let listener = Listener::new(&project);
     let host = project.start_with(&["run"], &listener.variables());
-    host.wait_for_log("reading is ours");
+    host.wait_for_event("lease_acquired");
     listener.wait_for("WATCHDOG=1");
     project.feed(5, 5000, &[]);
     wait_for("it is stuck", || listener.is_silent().then_some(()));
@@ -502,7 +493,7 @@ fn the_log_can_be_followed_for_detections() {
     const TICKS: u32 = 15_000;
     let background = Background::new();
     let project = &background.project;
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     project.configure(
         "[alerts]\nlog_stale = true\n[service]\nlog_max_mib = 1\n[detectors.each]\nplugin = \"misbehaving\"",
     );
@@ -514,7 +505,7 @@ fn the_log_can_be_followed_for_detections() {
     let _tail = Tail(tail.spawn().unwrap());
     // Slow enough for one who reads along: tail looks once a second where the system does not tell it.
     project.feed(12, TICKS, &["--rate", "4000"]);
-    background.wait_for_entries(u64::from(TICKS));
+    background.redis.wait_processed(TICKS);
     assert!(project.path(&format!("{LOG}.1")).exists(), "a new log was begun meanwhile");
     let alerts = background.redis.alerts().len();
     wait_for("tail has shown every detection", || {

@@ -5,9 +5,7 @@ use std::fs;
 use redis::Commands;
 use serde_json::Value;
 
-use crate::support::{Alert, Project, Redis, contents, release, shipped, text};
-
-const SHADOWS: &str = "alerts:intraday:shadow";
+use crate::support::{Alert, Project, Redis, SHADOW_ALERTS, contents, release, shipped, text};
 
 fn with_ticks() -> (Redis, Project) {
     let redis = Redis::start();
@@ -32,7 +30,7 @@ fn a_next_version_runs_beside_the_live_one_until_it_is_promoted() {
     fs::write(project.path("plugins/breakout.next.wasm"), &next).unwrap();
     project.run(&["run", "--drain"]);
     assert!(contents(&redis.alerts()) == contents(&undisturbed), "the live ones don't notice");
-    let mut shadows: Vec<Alert> = redis.paged(SHADOWS).collect();
+    let mut shadows: Vec<Alert> = redis.paged(SHADOW_ALERTS).collect();
     let live = of(undisturbed, "breakout");
     assert!(!live.is_empty());
     for alert in &mut shadows {
@@ -67,7 +65,7 @@ fn a_table_is_compared_and_takes_the_place_of_the_one_it_follows() {
     );
     project.run(&["run", "--drain"]);
     let live = of(redis.alerts(), "breakout").len() as u64;
-    let shadows: u64 = redis.connect().xlen(SHADOWS).unwrap();
+    let shadows: u64 = redis.connect().xlen(SHADOW_ALERTS).unwrap();
     let report = report(&project);
     let [both, only_live, only_shadow] =
         ["both", "only_live", "only_shadow"].map(|name| report[name].as_u64().unwrap());

@@ -6,9 +6,13 @@ use std::{collections::BTreeMap, fs, path::Path};
 use redis::Commands;
 use tickhound_core::checkpoint::chunk_of;
 
-use crate::support::{CHECKPOINT, Host, Project, Redis, STATE, STREAM, Sighting, probe, probe_changed, text, wait_for};
-
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+use crate::{
+    support::{
+        Alert, CHECKPOINT, EPOCH, Host, Project, Redis, STATE, STREAM, Sighting, assert_chains, has_event,
+        has_event_with, lines_of, probe, probe_changed, text, wait_for,
+    },
+    time::state_of,
+};
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
 const THEN: u64 = 1_763_959_530_000;
@@ -28,7 +32,7 @@ impl Market {
     fn new(detectors: &str) -> Self {
         let redis = Redis::start();
         let project = Project::new(&redis);
-        fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+        project.add_plugin(&probe());
         let market = Self { redis, project, fed: 0 };
         market.configure(detectors);
         market
@@ -54,24 +58,26 @@ impl Market {
         let _: String = self.redis.connect().xadd(STREAM, id, &fields).unwrap();
     }
 
-    fn run(&self) -> Host {
-        let host = self.project.start(&["run"]);
-        host.wait_for_log("reading is ours");
-        host
-    }
-
     fn drain(&self) -> String {
         self.project.run(&["run", "--drain"])
     }
 
-    fn wait_processed(&self) {
-        wait_for("all is processed", || (self.redis.totals().get("entries") == Some(&self.fed)).then_some(()));
+    /// As [`Market::feed`], and waits until the host that runs has processed all.
+    fn feed_live(&mut self, symbols: &str, times: usize) {
+        self.feed(symbols, times);
+        self.redis.wait_all_processed(self.fed);
+    }
+
+    /// As [`Market::feed`], while no host runs, and has one process all; its log.
+    fn feed_and_drain(&mut self, symbols: &str, times: usize) -> String {
+        self.feed(symbols, times);
+        self.drain()
     }
 
     /// Makes a change and waits until it is in force, and has been committed.
     fn change(&mut self, host: &Host, generation: u32, change: impl FnOnce(&Self)) {
         change(self);
-        host.wait_for_log(&format!(" generation={generation} pause_us="));
+        host.wait_for_event_with("generation_activated", &format!(" generation={generation} "));
     }
 
     fn replace_plugin(&self, plugin: &Path) {
@@ -93,17 +99,12 @@ impl Market {
         self.found(detector).remove(symbol).unwrap_or_default().iter().map(|sighting| sighting.seen).collect()
     }
 
-    /// Each alert is about the tick after that of the one before, and about all before it, each as it was seen then.
+    /// There is an alert of each tick, about all before it, each as it was seen then.
     fn assert_unbroken(&self) {
-        let found = self.found("probe");
-        assert_eq!(found.values().map(|of_symbol| of_symbol.len() as u64).sum::<u64>(), self.fed);
-        for (symbol, sightings) in found {
-            let mut before = None;
-            for sighting in sightings {
-                assert_eq!(sighting, Sighting::after(before, sighting.tick, sighting.by), "{symbol}");
-                before = Some(sighting);
-            }
-        }
+        let alerts = self.redis.alerts();
+        let of_probe: Vec<&Alert> = alerts.iter().filter(|alert| alert["detector"] == "probe").collect();
+        assert_eq!(of_probe.len() as u64, self.fed);
+        assert_chains(of_probe);
     }
 
     fn state(&self) -> BTreeMap<String, Vec<u8>> {
@@ -120,17 +121,14 @@ impl Market {
 #[test]
 fn what_was_processed_before_a_change_is_not_re_read_by_the_new_code() {
     let mut market = Market::new(PROBE);
-    let mut host = market.run();
-    market.feed("A B", 5);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A B", 5);
     market.change(&host, 2, |market| market.replace_plugin(&probe_changed()));
-    market.feed("A B", 1);
-    market.wait_processed();
+    market.feed_live("A B", 1);
     host.kill();
-    market.feed("A B", 5);
-    let log = market.drain();
+    let log = market.feed_and_drain("A B", 5);
     market.assert_unbroken();
-    assert!(!log.contains("reread_by_other_detector"), "{log}");
+    assert!(!has_event(&log, "replayed_by_changed_detector"), "{log}");
     let by: Vec<u64> = market.found("probe")["A"].iter().map(|sighting| sighting.by).collect();
     assert_eq!(by, [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
 }
@@ -142,27 +140,21 @@ fn what_was_processed_before_a_change_is_not_re_read_by_the_new_code() {
 fn a_symbol_that_is_wanted_again_begins_anew_live_as_after_a_kill() {
     let narrow = "[detectors.probe]\nplugin = \"probe\"\nsymbols = [\"A\"]\n";
     let mut market = Market::new(narrow);
-    let mut host = market.run();
-    market.feed("A B", 3);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A B", 3);
     market.change(&host, 2, |market| market.configure(PROBE));
-    market.feed("A B", 1);
-    market.wait_processed();
+    market.feed_live("A B", 1);
     host.kill();
-    let mut host = market.run();
-    market.feed("A B", 2);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A B", 2);
     assert_eq!(market.seen("probe", "B"), [1, 2, 3], "it was not wanted at first");
     market.change(&host, 2, |market| market.configure(narrow));
-    market.feed("A B", 2);
-    market.wait_processed();
+    market.feed_live("A B", 2);
     market.change(&host, 3, |market| market.configure(PROBE));
-    market.feed("A B", 2);
-    market.wait_processed();
+    market.feed_live("A B", 2);
     assert_eq!(market.seen("probe", "B"), [1, 2, 3, 1, 2], "it was not wanted for a while");
     host.kill();
-    market.feed("A B", 1);
-    market.drain();
+    market.feed_and_drain("A B", 1);
     assert_eq!(market.seen("probe", "B"), [1, 2, 3, 1, 2, 3], "after a kill as before it");
     assert_eq!(market.seen("probe", "A"), (1..=11).collect::<Vec<_>>(), "the other one goes on all the time");
 }
@@ -171,14 +163,11 @@ fn a_symbol_that_is_wanted_again_begins_anew_live_as_after_a_kill() {
 #[test]
 fn a_symbol_that_was_not_wanted_by_a_host_in_between_begins_anew() {
     let mut market = Market::new(PROBE);
-    market.feed("A B", 3);
-    market.drain();
+    market.feed_and_drain("A B", 3);
     market.configure("[detectors.probe]\nplugin = \"probe\"\nsymbols = [\"A\"]\n");
-    market.feed("A", 1);
-    market.drain();
+    market.feed_and_drain("A", 1);
     market.configure(PROBE);
-    market.feed("A B", 1);
-    market.drain();
+    market.feed_and_drain("A B", 1);
     assert_eq!((market.seen("probe", "A"), market.seen("probe", "B")), (vec![1, 2, 3, 4, 5], vec![1, 2, 3, 1]));
 }
 
@@ -187,15 +176,12 @@ fn a_symbol_that_was_not_wanted_by_a_host_in_between_begins_anew() {
 fn a_detector_that_came_cold_does_not_know_more_after_a_kill() {
     let cold = "[plugins]\nrewarm_s = 0\n[detectors.probe]\nplugin = \"probe\"\n";
     let mut market = Market::new(cold);
-    let mut host = market.run();
-    market.feed("A", 3);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A", 3);
     market.change(&host, 2, |market| market.configure(&format!("{cold}[detectors.second]\nplugin = \"probe\"\n")));
-    market.feed("A", 1);
-    market.wait_processed();
+    market.feed_live("A", 1);
     host.kill();
-    market.feed("A", 2);
-    market.drain();
+    market.feed_and_drain("A", 2);
     assert_eq!(market.seen("second", "A"), [1, 2, 3]);
     market.assert_unbroken();
 }
@@ -204,38 +190,32 @@ fn a_detector_that_came_cold_does_not_know_more_after_a_kill() {
 #[test]
 fn a_detector_that_was_warmed_up_knows_the_same_after_a_kill() {
     let mut market = Market::new(PROBE);
-    let mut host = market.run();
-    market.feed("A", 3);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A", 3);
     market.change(&host, 2, |market| market.configure(&format!("{PROBE}[detectors.second]\nplugin = \"probe\"\n")));
-    market.feed("A", 1);
-    market.wait_processed();
+    market.feed_live("A", 1);
     host.kill();
-    market.feed("A", 2);
-    let log = market.drain();
+    market.feed_and_drain("A", 2);
     assert_eq!(market.seen("second", "A"), [4, 5, 6]);
-    assert!(log.contains("second 0.1.0 (restored)") || !log.contains("in force"), "{log}");
+    assert_eq!(state_of(&market.redis, "second"), "restored");
 }
 
 /// A change while no host runs cannot be told from the states alone: the old code is gone. That is said.
 #[test]
 fn entries_that_another_detector_re_reads_are_told() {
     let mut market = Market::new(PROBE);
-    let mut host = market.run();
-    market.feed("A B", 5);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    market.feed_live("A B", 5);
     host.kill();
     market.replace_plugin(&probe_changed());
-    market.feed("A B", 1);
-    let log = market.drain();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("event=\"reread_by_other_detector\"")).collect();
+    let log = market.feed_and_drain("A B", 1);
+    let told = lines_of(&log, "replayed_by_changed_detector");
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains("detectors=\"probe\"") && told[0].contains("entries=10"), "{}", told[0]);
     // After a stop in order there is nothing to be re-read.
     market.replace_plugin(&probe());
-    market.feed("A B", 1);
-    let log = market.drain();
-    assert!(!log.contains("reread_by_other_detector"), "{log}");
+    let log = market.feed_and_drain("A B", 1);
+    assert!(!has_event(&log, "replayed_by_changed_detector"), "{log}");
 }
 
 /// A boundary that could not be read meant "from the beginning": states were fed everything once more, without a word,
@@ -251,11 +231,10 @@ fn a_damaged_boundary_costs_a_warm_up_and_nothing_else() {
         ("tampered with", |market| {
             // As if it had been saved one entry before.
             let field = format!("c:{}", chunk_of("A"));
-            let ids: Vec<(String, BTreeMap<String, String>)> =
-                redis::cmd("XREVRANGE").arg(STREAM).arg("+").arg("-").query(&mut market.redis.connect()).unwrap();
+            let ids = market.redis.stream_entries(STREAM);
             let boundary = text(&market.state()[&field]);
             let newest = boundary.split(' ').find(|word| word.contains('-') && word.len() > 9).unwrap();
-            let moved = boundary.replace(newest, &ids[ids.len() - 2].0);
+            let moved = boundary.replace(newest, &ids[1].0);
             assert_ne!(moved, boundary);
             market.set(STATE, &field, moved.as_bytes());
         }),
@@ -265,17 +244,15 @@ fn a_damaged_boundary_costs_a_warm_up_and_nothing_else() {
     ];
     for (what, damage) in cases {
         let mut market = Market::new(PROBE);
-        market.feed("A B", 5);
-        market.drain();
+        market.feed_and_drain("A B", 5);
         damage(&market);
-        market.feed("A B", 5);
-        let log = market.drain();
-        assert!(log.contains("event=\"boundary_damaged\""), "{what}: {log}");
+        let log = market.feed_and_drain("A B", 5);
+        assert!(has_event(&log, "boundary_damaged"), "{what}: {log}");
         market.assert_unbroken();
         // It was mended with the first commit.
-        market.feed("A B", 1);
-        let log = market.drain();
-        assert!(!log.contains("boundary_damaged") && log.contains("re-read what came after it symbols=2 entries=0"));
+        let log = market.feed_and_drain("A B", 1);
+        assert!(!has_event(&log, "boundary_damaged"), "{what}: {log}");
+        assert!(has_event_with(&log, "checkpoint_restored", "symbols=2 entries=0"), "{what}: {log}");
         market.assert_unbroken();
     }
 }
@@ -285,22 +262,19 @@ fn a_damaged_boundary_costs_a_warm_up_and_nothing_else() {
 #[test]
 fn whoever_lacks_a_state_is_warmed_up_however_often_the_host_is_killed() {
     let mut market = Market::new(PROBE);
-    market.feed("A B", 5);
-    market.drain();
+    market.feed_and_drain("A B", 5);
     let field = "s:A";
     market.set(STATE, field, &market.state()[field][..20]);
     // One that is told not to warm anything up, and is killed: what it lacks is not forgotten.
     let cold = format!("[plugins]\nrewarm_s = 0\n{PROBE}");
     market.configure(&cold);
-    let mut host = market.run();
-    host.wait_for_log("a saved state");
-    market.feed("B", 1);
-    market.wait_processed();
+    let mut host = market.project.start_owner();
+    host.wait_for_event("state_damaged");
+    market.feed_live("B", 1);
     host.kill();
     market.configure(PROBE);
-    market.feed("A B", 2);
-    let log = market.drain();
-    assert!(log.contains("probe 0.1.0 (rewarmed)"), "{log}");
+    let log = market.feed_and_drain("A B", 2);
+    assert!(has_event_with(&log, "generation_activated", "probe 0.1.0 (rewarmed)"), "{log}");
     assert_eq!(market.seen("probe", "A"), [1, 2, 3, 4, 5, 6, 7]);
     market.assert_unbroken();
 }
@@ -310,8 +284,7 @@ fn whoever_lacks_a_state_is_warmed_up_however_often_the_host_is_killed() {
 #[test]
 fn a_damaged_checkpoint_or_one_of_a_later_release_is_left_alone() {
     let mut market = Market::new(PROBE);
-    market.feed("A B", 5);
-    market.drain();
+    market.feed_and_drain("A B", 5);
     market.feed("A B", 5);
     let (checkpoint, state): (BTreeMap<String, Vec<u8>>, _) =
         (market.redis.connect().hgetall(CHECKPOINT).unwrap(), market.state());
@@ -373,18 +346,14 @@ fn a_forgotten_symbol_that_comes_back_is_remembered() {
 #[test]
 fn a_poisonous_entry_is_left_out_of_warm_ups_as_long_as_the_stream_holds_it() {
     let mut market = Market::new(PROBE);
-    market.feed("A", 3);
-    market.drain();
-    let entries: Vec<(String, BTreeMap<String, String>)> =
-        redis::cmd("XRANGE").arg(STREAM).arg("-").arg("+").query(&mut market.redis.connect()).unwrap();
+    market.feed_and_drain("A", 3);
+    let entries = market.redis.stream_entries(STREAM);
     market.set(STATE, &format!("p:{}", entries[1].0), b"1");
     for _ in 0..2 {
-        market.feed("A", 1);
-        market.drain();
+        market.feed_and_drain("A", 1);
     }
     market.configure(&format!("{PROBE}[detectors.second]\nplugin = \"probe\"\n"));
-    market.feed("A", 1);
-    market.drain();
+    market.feed_and_drain("A", 1);
     assert_eq!(market.seen("second", "A"), [5], "six entries, one of them poisonous");
 }
 
@@ -393,16 +362,13 @@ fn a_poisonous_entry_is_left_out_of_warm_ups_as_long_as_the_stream_holds_it() {
 #[test]
 fn all_is_saved_again_on_a_server_that_has_lost_everything() {
     let mut market = Market::new(PROBE);
-    market.feed("A B", 3);
-    market.drain();
-    let mut host = market.run();
-    market.feed("B", 1);
-    market.wait_processed();
-    let _: () = redis::cmd("FLUSHALL").query(&mut market.redis.connect()).unwrap();
+    market.feed_and_drain("A B", 3);
+    let mut host = market.project.start_owner();
+    market.feed_live("B", 1);
+    let _: () = market.redis.ask("FLUSHALL");
     wait_for("the state is saved again", || market.state().contains_key("s:B").then_some(()));
     host.kill();
-    market.feed("A B", 1);
-    market.drain();
+    market.feed_and_drain("A B", 1);
     assert_eq!((market.seen("probe", "A"), market.seen("probe", "B")), (vec![4], vec![5]));
 }
 
@@ -411,12 +377,9 @@ fn all_is_saved_again_on_a_server_that_has_lost_everything() {
 #[test]
 fn without_a_checkpoint_nothing_that_was_saved_comes_back() {
     let mut market = Market::new(PROBE);
-    market.feed("A B", 3);
-    market.drain();
+    market.feed_and_drain("A B", 3);
     let _: () = market.redis.connect().del(CHECKPOINT).unwrap();
-    market.feed("A", 1);
-    market.drain();
-    market.feed("A B", 1);
-    market.drain();
+    market.feed_and_drain("A", 1);
+    market.feed_and_drain("A B", 1);
     assert_eq!((market.seen("probe", "A"), market.seen("probe", "B")), (vec![1, 2, 3, 1, 2], vec![1, 2, 3, 1]));
 }

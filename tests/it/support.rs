@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     env,
     ffi::OsStr,
+    fmt::Debug,
     fs::{self, File},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     io::Write,
@@ -11,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use redis::{Commands, Connection, Value};
+use redis::{Cmd, Commands, Connection, FromRedisValue, Value};
 use tempfile::TempDir;
 use tickhound_core::event::EntryId;
 
@@ -27,10 +28,17 @@ const LOG_SHOWN: usize = 40;
 pub const STREAM: &str = "ticks:intraday:processed";
 pub const GROUP: &str = "scanner_group";
 pub const ALERTS: &str = "alerts:intraday";
+pub const SHADOW_ALERTS: &str = "alerts:intraday:shadow";
 /// Says whose alerts these are.
 pub const ALERTS_SOURCE: &str = "tickhound:{alerts:intraday}:source";
 pub const CHECKPOINT: &str = "tickhound:{ticks:intraday:processed}:scanner_group:checkpoint";
 pub const STATE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:state";
+pub const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
+pub const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+/// What the owner publishes about itself.
+pub const HOST: &str = "tickhound:{ticks:intraday:processed}:scanner_group:host";
+/// The position of each sink.
+pub const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 /// Where [`Project::run_reference`] publishes.
 pub const REFERENCE_ALERTS: &str = "alerts:reference";
 pub const REFERENCE_DEAD: &str = "tickhound:{ticks:intraday:processed}:reference:dead";
@@ -54,6 +62,21 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 #[expect(clippy::disallowed_methods, reason = "the step of a wait for a condition")]
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
+}
+
+/// The time by the system clock, in ms since the epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// A Redis command whose words are separated by one space.
+pub fn request(words: &str) -> Cmd {
+    let mut words = words.split(' ');
+    let mut request = redis::cmd(words.next().unwrap());
+    words.for_each(|word| {
+        request.arg(word);
+    });
+    request
 }
 
 /// A server of this test's own, on a socket in its own folder.
@@ -170,9 +193,28 @@ impl Redis {
     }
 
     fn entries(&self, key: &str) -> Vec<Alert> {
-        let entries: Vec<(String, Alert)> =
-            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.connect()).unwrap();
-        entries.into_iter().map(|(_, fields)| fields).collect()
+        self.stream_entries(key).into_iter().map(|(_, fields)| fields).collect()
+    }
+
+    /// The id and the fields of every entry in a stream.
+    pub fn stream_entries(&self, key: &str) -> Vec<(String, Alert)> {
+        self.ask(&format!("XRANGE {key} - +"))
+    }
+
+    /// The id and the fields of the last entries of a stream, the newest one first.
+    pub fn newest(&self, key: &str, count: usize) -> Vec<(String, Alert)> {
+        self.ask(&format!("XREVRANGE {key} + - COUNT {count}"))
+    }
+
+    /// Sends a command whose words are separated by one space; the server must not answer with an error.
+    pub fn ask<T: FromRedisValue>(&self, words: &str) -> T {
+        request(words).query(&mut self.connect()).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// The id of the process that holds the lease.
+    pub fn lease_pid(&self) -> Option<u32> {
+        let lease: Option<String> = self.connect().get(LEASE).unwrap();
+        lease?.split('/').nth(1)?.parse().ok()
     }
 
     /// All that a stream holds, a part at a time: it may be more than there is room for.
@@ -202,17 +244,36 @@ impl Redis {
         let fields: BTreeMap<String, String> = self.connect().hgetall(CHECKPOINT).unwrap();
         fields.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
     }
+
+    /// Entries that hosts have processed over all their lives.
+    pub fn processed(&self) -> u64 {
+        self.totals().get("entries").copied().unwrap_or(0)
+    }
+
+    /// Waits until hosts have processed at least so many entries.
+    pub fn wait_processed(&self, at_least: impl TryInto<u64, Error: Debug>) {
+        let at_least = at_least.try_into().unwrap();
+        wait_for(&format!("{at_least} entries are processed"), || (self.processed() >= at_least).then_some(()));
+    }
+
+    /// Waits until hosts have processed exactly so many entries; more of them fail the test.
+    pub fn wait_all_processed(&self, count: impl TryInto<u64, Error: Debug>) {
+        let count: u64 = count.try_into().unwrap();
+        self.wait_processed(count);
+        assert_eq!(self.processed(), count, "processed entries");
+    }
+
+    /// Waits until hosts have processed so many entries more than now.
+    pub fn wait_progress(&self, entries: u64) {
+        self.wait_processed(self.processed() + entries);
+    }
 }
 
 /// Gives entries to a consumer that does nothing with them.
 pub fn read_as(redis: &Redis, consumer: &str, count: u32) {
-    let mut connection = redis.connect();
-    let mut create = redis::cmd("XGROUP");
-    create.arg("CREATE").arg(STREAM).arg(GROUP).arg("0").arg("MKSTREAM");
-    let _: () = create.query(&mut connection).unwrap_or(());
-    let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg(consumer).arg("COUNT").arg(count).arg("STREAMS").arg(STREAM).arg(">");
-    let _: redis::Value = read.query(&mut connection).unwrap();
+    let create = request(&format!("XGROUP CREATE {STREAM} {GROUP} 0 MKSTREAM"));
+    let _: () = create.query(&mut redis.connect()).unwrap_or(());
+    let _: Value = redis.ask(&format!("XREADGROUP GROUP {GROUP} {consumer} COUNT {count} STREAMS {STREAM} >"));
 }
 
 impl Drop for Redis {
@@ -239,14 +300,31 @@ impl Project {
         fs::create_dir_all(project.path("config")).unwrap();
         fs::create_dir_all(project.path("plugins")).unwrap();
         for name in ["breakout", "momentum"] {
-            fs::copy(shipped(&format!("plugins/{name}.wasm")), project.path(&format!("plugins/{name}.wasm"))).unwrap();
+            project.add_plugin(&shipped(&format!("plugins/{name}.wasm")));
         }
         project.configure("");
         project
     }
 
+    /// A project on the server at `url` whose only detector is the probe. `stream` holds further keys of `[stream]`; `more`
+    /// follows the table of the probe.
+    pub fn with_probe(url: String, stream: &str, more: &str) -> Self {
+        let project = Self::at(url.clone());
+        project.add_plugin(&probe());
+        project.write_config(&format!(
+            "[stream]\nurl = \"{url}\"\nblock_ms = 200\n{stream}\n[alerts]\nlog = false\nmaxlen = 0\n\
+             [detectors.probe]\nplugin = \"probe\"\n{more}\n"
+        ));
+        project
+    }
+
     pub fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
+    }
+
+    /// Copies a plugin into the plugins folder and keeps its file name.
+    pub fn add_plugin(&self, file: &Path) {
+        fs::copy(file, self.path("plugins").join(file.file_name().unwrap())).unwrap();
     }
 
     /// Writes a configuration with both detectors; `more` is added at the end.
@@ -341,6 +419,13 @@ impl Project {
         self.start_with(args, &[])
     }
 
+    /// Starts a host and waits until it is the owner.
+    pub fn start_owner(&self) -> Host {
+        let host = self.start(&["run"]);
+        host.wait_for_event("lease_acquired");
+        host
+    }
+
     /// As [`Project::start`], with variables that override the configuration.
     pub fn start_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Host {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -359,7 +444,7 @@ impl Project {
 }
 
 /// The library that shows a process another time, where Debian and its kin have it.
-fn faketime() -> PathBuf {
+pub fn faketime() -> PathBuf {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", env::consts::ARCH);
     let library = env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| folder.into(), PathBuf::from);
     assert!(library.exists(), "no {}: apt-get install libfaketime", library.display());
@@ -377,6 +462,28 @@ impl Host {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Whether the log has an event of this name.
+    pub fn has_event(&self, event: &str) -> bool {
+        has_event(&self.log(), event)
+    }
+
+    /// How often the log has an event of this name.
+    pub fn count_event(&self, event: &str) -> usize {
+        count_event(&self.log(), event)
+    }
+
+    pub fn wait_for_event(&self, event: &str) {
+        self.wait_for_event_with(event, "");
+    }
+
+    /// Waits for an event whose line has this part as well: a field, or the sentence that a person reads.
+    pub fn wait_for_event_with(&self, event: &str, part: &str) {
+        wait_for(&format!("{event} with {part:?} in the log:\n{}", self.log()), || {
+            has_event_with(&self.log(), event, part).then_some(())
+        });
+    }
+
+    /// As [`Host::wait_for_event`], for what a command prints that is not a log.
     pub fn wait_for_log(&self, part: &str) {
         wait_for(&format!("{part:?} in the log:\n{}", self.log()), || self.log().contains(part).then_some(()));
     }
@@ -402,6 +509,12 @@ impl Host {
         self.child.wait().unwrap();
     }
 
+    /// Sends SIGTERM; the host must end with exit code 0.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait(), Some(0), "{}", self.log());
+    }
+
     /// Waits until it ends by itself; its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         wait_for("the host ends", || self.child.try_wait().unwrap()).code()
@@ -417,6 +530,37 @@ impl Drop for Host {
             eprintln!("a host's last lines:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
+}
+
+/// How the text form of a log shows an event.
+fn mark(event: &str) -> String {
+    format!(" event=\"{event}\"")
+}
+
+/// Whether a log in its text form has an event of this name.
+pub fn has_event(log: &str, event: &str) -> bool {
+    log.contains(&mark(event))
+}
+
+/// Whether a log has an event of this name whose line has this part as well.
+pub fn has_event_with(log: &str, event: &str, part: &str) -> bool {
+    lines_of(log, event).iter().any(|line| line.contains(part))
+}
+
+/// How often a log has an event of this name.
+pub fn count_event(log: &str, event: &str) -> usize {
+    log.matches(&mark(event)).count()
+}
+
+/// Where a log has an event of this name for the last time.
+pub fn last_event(log: &str, event: &str) -> Option<usize> {
+    log.rfind(&mark(event))
+}
+
+/// The lines of all events of this name, in their order.
+pub fn lines_of<'a>(log: &'a str, event: &str) -> Vec<&'a str> {
+    let mark = mark(event);
+    log.lines().filter(|line| line.contains(&mark)).collect()
 }
 
 pub fn signal(pid: u32, name: &str) {
@@ -503,6 +647,17 @@ impl Sighting {
     pub fn after(before: Option<Self>, tick: u64, by: u64) -> Self {
         let (seen, hash) = before.map_or((0, 0), |before| (before.seen, before.hash));
         Self { seen: seen + 1, hash: mixed(mixed(hash ^ mixed(by)) ^ tick) >> 11, tick, by }
+    }
+}
+
+/// Asserts that each alert of the probe follows from the alert before it of the same detector and symbol: no tick was
+/// lost, repeated, reordered or forgotten.
+pub fn assert_chains<'a>(alerts: impl IntoIterator<Item = &'a Alert>) {
+    let mut last: HashMap<(&str, &str), Sighting> = HashMap::new();
+    for alert in alerts {
+        let sighting = Sighting::of(alert);
+        let before = last.insert((&alert["detector"], &alert["symbol"]), sighting);
+        assert_eq!(sighting, Sighting::after(before, sighting.tick, sighting.by), "{alert:?}");
     }
 }
 

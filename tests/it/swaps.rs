@@ -29,8 +29,8 @@ use tokio::sync::mpsc;
 use crate::{
     chaos::setting,
     support::{
-        ALERTS, Difference, Project, REFERENCE_ALERTS, Redis, STREAM, difference, misbehaving, release, shipped,
-        wait_for,
+        ALERTS, Difference, Project, REFERENCE_ALERTS, Redis, STREAM, difference, lines_of, misbehaving, release,
+        shipped, wait_for,
     },
 };
 
@@ -280,8 +280,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure("[alerts]\nlog = false\nmaxlen = 0");
-    let host = project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let host = project.start_owner();
     let feed = project.start(&["feed", "--simulate", "--symbols", "200", "--count", "100000000", "--rate", &rate]);
     wait_for("detectors are warm", || (redis.totals().get("alerts").copied().unwrap_or(0) > 10).then_some(()));
     let shipped = shipped("plugins/breakout.wasm");
@@ -304,7 +303,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
     feed.signal("TERM");
     wait_for("all is worked", || (redis.totals()["entries"] == length(&redis)).then_some(()));
     host.signal("TERM");
-    host.wait_for_log("totals of the group");
+    host.wait_for_event("group_totals_reported");
     project.run_reference(&redis);
     let found = difference(redis.paged(ALERTS), redis.paged(REFERENCE_ALERTS));
     let pauses: Vec<f64> =
@@ -327,7 +326,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
 /// When a generation came into force, and the line that says so.
 fn in_force(log: &str, generation: usize) -> Option<(Timestamp, String)> {
     let mark = format!(" generation={generation} pause_us=");
-    let line = log.lines().rev().find(|line| line.contains("in force: ") && line.contains(&mark))?;
+    let line = lines_of(log, "generation_activated").into_iter().rev().find(|line| line.contains(&mark))?;
     Some((line.split(' ').next()?.parse().unwrap(), line.to_owned()))
 }
 

@@ -3,17 +3,13 @@
 //! Most of these work with the probe, which alerts on every tick with a hash of all that its symbol has seen. So a tick
 //! that was lost, repeated or forgotten shows in all alerts that follow.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs};
 
 use redis::{Commands, Connection};
 use serde_json::Value;
 
 use crate::support::{
-    Alert, Difference, Project, REFERENCE_ALERTS, Redis, STATE, STREAM, Sighting, contents, difference, probe,
+    Alert, Difference, HOST, Project, REFERENCE_ALERTS, Redis, STATE, STREAM, Sighting, contents, difference, now_ms,
     probe_clock, shipped, text, wait_for,
 };
 
@@ -23,26 +19,9 @@ const DAY_MS: u64 = 86_400_000;
 const OLD_DAY_MS: u64 = 1_736_121_600_000;
 const OLD_DAY: [&str; 5] = ["A", "B", "C", "D", "E"];
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
 fn add(connection: &mut Connection, id: &str, symbol: &str, price: u64, time_ms: u64) {
     let tick = [("symbol", symbol), ("last_price", &price.to_string()), ("timestamp", &time_ms.to_string())];
     let _: String = connection.xadd(STREAM, id, &tick).unwrap();
-}
-
-/// A project with the one detector that alerts on every tick.
-fn each_tick(redis: &Redis, stream: &str, more: &str) -> Project {
-    let project = Project::new(redis);
-    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
-    let text = format!(
-        "[stream]\nurl = \"{}\"\nblock_ms = 200\n{stream}\n[alerts]\nlog = false\n\
-         [detectors.each]\nplugin = \"probe\"\n{more}\n",
-        redis.url()
-    );
-    project.write_config(&text);
-    project
 }
 
 /// How many ticks of its symbol the probe had seen at an alert.
@@ -71,7 +50,7 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
     };
     for before in [one_of_today, a_thousand_unstamped] {
         let redis = Redis::start();
-        let project = each_tick(&redis, "", "[engine]\ncheckpoint_every_ms = 50");
+        let project = Project::with_probe(redis.url(), "", "[engine]\ncheckpoint_every_ms = 50");
         let mut connection = redis.connect();
         before(&mut connection);
         feed_old_day(&mut connection, 0, 20);
@@ -92,7 +71,7 @@ fn a_tick_of_today_before_an_old_day_makes_no_symbol_forgotten() {
 fn a_symbol_is_forgotten_a_month_after_its_last_tick_arrived() {
     let redis = Redis::start();
     // The arrival that counts is that of the newest entry of a read.
-    let project = each_tick(&redis, "batch = 1", "");
+    let project = Project::with_probe(redis.url(), "batch = 1", "");
     let mut connection = redis.connect();
     let long_ago = now_ms() - 40 * DAY_MS;
     add(&mut connection, &format!("{long_ago}-0"), "EXPIRED", 1, long_ago);
@@ -111,7 +90,7 @@ fn a_symbol_is_forgotten_a_month_after_its_last_tick_arrived() {
 #[test]
 fn states_of_an_older_release_are_read_and_written_anew() {
     let redis = Redis::start();
-    let project = each_tick(&redis, "", "");
+    let project = Project::with_probe(redis.url(), "", "");
     let mut connection = redis.connect();
     add(&mut connection, "*", "TODAY", 1, now_ms());
     feed_old_day(&mut connection, 0, 10);
@@ -141,7 +120,7 @@ fn a_tick_of_today_uses_up_no_minute_of_an_old_day() {
     let mut reference = None;
     for batch in [1, 7, 500] {
         let redis = Redis::start();
-        let project = each_tick(&redis, &format!("batch = {batch}"), "max_alerts_per_minute = 1");
+        let project = Project::with_probe(redis.url(), &format!("batch = {batch}"), "max_alerts_per_minute = 1");
         let mut connection = redis.connect();
         // Ids that do not depend on when this is run: the alerts must be the same each time.
         let arrived = 1_763_959_530_000;
@@ -177,8 +156,9 @@ fn a_tick_of_today_uses_up_no_minute_of_an_old_day() {
 #[test]
 fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
     let redis = Redis::start();
-    let project = each_tick(&redis, "", "[detectors.clock]\nplugin = \"probe_clock\"\ncooldown_s = 30.0");
-    fs::copy(probe_clock(), project.path("plugins/probe_clock.wasm")).unwrap();
+    let project =
+        Project::with_probe(redis.url(), "", "[detectors.clock]\nplugin = \"probe_clock\"\ncooldown_s = 30.0");
+    project.add_plugin(&probe_clock());
     let mut connection = redis.connect();
     feed_old_day(&mut connection, 0, 1);
     add(&mut connection, "*", "TODAY", 1, now_ms());
@@ -201,7 +181,7 @@ fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
 #[test]
 fn a_tick_whose_id_is_no_time_is_left_out_and_counted() {
     let redis = Redis::start();
-    let project = each_tick(&redis, "", "");
+    let project = Project::with_probe(redis.url(), "", "");
     let mut connection = redis.connect();
     add(&mut connection, "*", "A", 100, now_ms());
     add(&mut connection, "9223372036854775809-0", "A", 101, 0);
@@ -244,8 +224,8 @@ fn the_price_of_an_alert_on_the_clock_does_not_depend_on_batches() {
     for (workers, batch) in [(1, 1), (2, 7), (3, 500), (1, 5000)] {
         let redis = Redis::start();
         let project = Project::new(&redis);
-        fs::copy(shipped("plugins/stale-feed.wasm"), project.path("plugins/stale-feed.wasm")).unwrap();
-        fs::copy(probe_clock(), project.path("plugins/probe_clock.wasm")).unwrap();
+        project.add_plugin(&shipped("plugins/stale-feed.wasm"));
+        project.add_plugin(&probe_clock());
         project.write_config(&format!(
             "[stream]\nurl = \"{}\"\nbatch = {batch}\n[engine]\nworkers = {workers}\nbacklog = 5000\n\
              [input]\nquotes = \"mid\"\n[detectors.stale-feed]\nplugin = \"stale-feed\"\nmin_confidence = 0.0\n\
@@ -269,8 +249,8 @@ fn the_price_of_an_alert_on_the_clock_does_not_depend_on_batches() {
 }
 
 /// What the state of a detector is said to come from.
-fn state_of(redis: &Redis, detector: &str) -> String {
-    let receipt: String = redis.connect().get("tickhound:{ticks:intraday:processed}:scanner_group:host").unwrap();
+pub fn state_of(redis: &Redis, detector: &str) -> String {
+    let receipt: String = redis.connect().get(HOST).unwrap();
     let receipt: Value = serde_json::from_str(&receipt).unwrap();
     let detectors = receipt["detectors"].as_array().unwrap();
     detectors.iter().find(|one| one["name"] == detector).unwrap()["state"].as_str().unwrap().to_owned()
@@ -288,7 +268,7 @@ fn a_warm_up_shows_the_day_before_the_newest_entry_whatever_the_clock_says() {
             continue;
         }
         let redis = Redis::start();
-        let project = each_tick(&redis, "", "");
+        let project = Project::with_probe(redis.url(), "", "");
         let mut connection = redis.connect();
         for n in 0..50 {
             add(&mut connection, &format!("{}-0", arrived + n), "A", 100, friday);
@@ -313,17 +293,17 @@ fn a_warm_up_shows_the_day_before_the_newest_entry_whatever_the_clock_says() {
 #[test]
 fn a_warm_up_that_shows_nothing_is_called_cold() {
     let redis = Redis::start();
-    let project = each_tick(&redis, "", "");
+    let project = Project::with_probe(redis.url(), "", "");
     let mut connection = redis.connect();
     (0..50).for_each(|_| add(&mut connection, "*", "A", 100, now_ms()));
     project.run(&["run", "--drain"]);
-    let _: u64 = redis::cmd("XTRIM").arg(STREAM).arg("MAXLEN").arg(0).query(&mut connection).unwrap();
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN 0"));
     let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
     project.write_config(&format!("{config}\n{ONE_MORE}\n"));
     project.run(&["run", "--drain"]);
-    assert_eq!((state_of(&redis, "each"), state_of(&redis, "more")), ("restored".into(), "cold".into()));
+    assert_eq!((state_of(&redis, "probe"), state_of(&redis, "more")), ("restored".into(), "cold".into()));
     add(&mut connection, "*", "A", 100, now_ms());
     project.run(&["run", "--drain"]);
     let alerts = redis.alerts();
-    assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [51, 1], "of `each`, and of `more`");
+    assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [1, 51], "of `more`, and of `probe`");
 }

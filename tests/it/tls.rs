@@ -9,7 +9,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::Commands;
 
-use crate::support::{Project, Redis, STREAM, text, wait_for};
+use crate::support::{Project, Redis, STREAM, text};
 
 /// Says so if the server that was chosen for these tests was built without TLS. The installed one has it.
 fn without_tls() -> bool {
@@ -143,12 +143,10 @@ fn ticks_are_worked_over_tls() {
     secured.configure(&secured.url(), CA);
     works(&secured);
     // The lease is renewed on a connection of its own.
-    let mut host = secured.project.start(&["run"]);
-    host.wait_for_log("reading is ours");
+    let mut host = secured.project.start_owner();
     secured.project.feed(5, 500, &[]);
-    wait_for("the new ones are worked", || (secured.redis.totals()["entries"] == 1500).then_some(()));
-    host.signal("TERM");
-    assert_eq!(host.wait(), Some(0));
+    secured.redis.wait_all_processed(1500);
+    host.stop();
 }
 
 #[test]
@@ -195,7 +193,7 @@ fn a_server_that_can_not_be_trusted_is_refused() {
         assert!(said.contains("is not signed by an authority in stream.tls_ca"), "{said}");
     }
     let mut host = secured.project.start(&["run"]);
-    host.wait_for_log("is not signed by an authority in stream.tls_ca");
+    host.wait_for_event_with("redis_unavailable", "is not signed by an authority in stream.tls_ca");
     host.kill();
 
     // The authorities that the machine trusts are those that its own tools use too.
@@ -348,7 +346,7 @@ fn passwords_work_and_are_never_shown() {
     }
 
     let mut host = project.start_with(&["run", "--debug"], &[("TICKHOUND_STREAM__URL", &tls(&format!(":{WRONG}@")))]);
-    host.wait_for_log("the server refuses the user or password in stream.url");
+    host.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
     host.kill();
     assert!(!host.log().contains(WRONG), "{}", host.log());
 

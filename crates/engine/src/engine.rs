@@ -26,7 +26,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::{
     generations::{Standing, made_by},
@@ -200,8 +200,9 @@ impl<S: Stream> Engine<S> {
             let Some(acquired) = self.own(&mut stop, &mut retry).await? else {
                 if self.in_flight > 0 {
                     warn!(
+                        event = "host_stopped_uncommitted",
                         entries = self.in_flight,
-                        "stopped without redis; what was read is worked again at the next start"
+                        "stopped without Redis; the entries in flight are processed again at the next start"
                     );
                 }
                 break;
@@ -219,9 +220,9 @@ impl<S: Stream> Engine<S> {
                 Ok(ended) => {
                     self.stream.release().await;
                     match ended {
-                        Ended::Early => info!("stopped before anything was read"),
-                        Ended::Stopped => info!("stopped; everything that was read is committed"),
-                        Ended::Drained => info!("drained"),
+                        Ended::Early => info!(event = "host_stopped_early", "stopped before reading any entry"),
+                        Ended::Stopped => info!(event = "host_stopped", "stopped; all entries read are committed"),
+                        Ended::Drained => info!(event = "host_drained", "drained; all entries are committed"),
                     }
                     break;
                 }
@@ -231,7 +232,7 @@ impl<S: Stream> Engine<S> {
                 }
                 Err(StreamError::Fenced) => {
                     self.stats.monitor.fenced.fetch_add(1, Relaxed);
-                    warn!("another host has taken over; standing by");
+                    warn!(event = "host_fenced", "another host has acquired the lease; standing by");
                 }
                 Err(error) => {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
@@ -534,6 +535,12 @@ async fn changed(reloads: &mut watch::Receiver<Reload>, warming: &mut Option<War
 
 fn tell_lost(lost: &[EntryId]) {
     if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
-        warn!(entries = lost.len(), %first, %last, "entries were trimmed away before they were worked");
+        error!(
+            event = "pending_entries_trimmed",
+            entries = lost.len(),
+            %first,
+            %last,
+            "entries were trimmed from the stream before they were processed"
+        );
     }
 }

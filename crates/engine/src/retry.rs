@@ -23,7 +23,7 @@ impl Retry {
         self.attempts += 1;
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
-            warn!(error = %text, "no connection to redis; trying again until there is one");
+            warn!(event = "redis_unavailable", error = %text, "Redis is unavailable; retrying until it can be used");
             self.told = Some(text);
         }
     }
@@ -31,7 +31,7 @@ impl Retry {
     /// Takes note of a success.
     pub fn reached(&mut self) {
         if self.told.take().is_some() {
-            info!(attempts = self.attempts, "redis is reached again");
+            info!(event = "redis_reconnected", attempts = self.attempts, "reconnected to Redis");
         }
         self.attempts = 0;
     }

@@ -227,7 +227,7 @@ impl ShardHandle {
     /// Hands over a task; waits while the queue is full.
     pub async fn submit(&self, task: Task) {
         if self.tasks.send(task).await.is_err() {
-            warn!("a worker has ended early");
+            warn!(event = "worker_ended", "a worker ended unexpectedly");
         }
     }
 
@@ -247,7 +247,10 @@ struct EndsProcess;
 impl Drop for EndsProcess {
     fn drop(&mut self) {
         if thread::panicking() {
-            error!("a worker panicked; ending the process, the next one goes on from the last commit");
+            error!(
+                event = "worker_panicked",
+                "a worker panicked; aborting the process. The next start continues from the last commit."
+            );
             std::process::abort();
         }
     }

@@ -50,7 +50,7 @@ impl Sinks {
             for alert in alerts {
                 match &mut self.late {
                     Some(late) if alert.stale => late.alerts += 1,
-                    _ => info!(target: "alert", "{}", alert.to_log_line()),
+                    _ => info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line()),
                 }
             }
         }
@@ -77,7 +77,11 @@ impl Late {
     fn tell(&mut self) {
         let Self { alerts, places, .. } = self;
         if *alerts > 0 {
-            info!(target: "alert", "{alerts} late alerts are in {places} only (alerts.log_stale)");
+            info!(
+                target: "alert",
+                event = "late_alerts_omitted",
+                "{alerts} late alerts are in {places} only (alerts.log_stale)"
+            );
             (self.alerts, self.told) = (0, Some(Instant::now()));
         }
     }

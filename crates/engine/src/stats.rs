@@ -92,7 +92,7 @@ impl Stats {
 
     /// Logs the counters once, without a rate.
     pub fn tell(&self) {
-        info!("{}, {}", self.workers(), self.results());
+        info!(event = "progress_reported", "{}, {}", self.workers(), self.results());
     }
 
     pub fn workers(&self) -> String {
@@ -119,6 +119,6 @@ pub async fn report(stats: Arc<Stats>, period: Duration) {
         let completed = stats.completed.load(Relaxed);
         let rate = (completed - before) as f64 / since.elapsed().as_secs_f64();
         (since, before) = (Instant::now(), completed);
-        info!("{}, rate: {rate:.0}/s, {}", stats.workers(), stats.results());
+        info!(event = "progress_reported", "{}, rate: {rate:.0}/s, {}", stats.workers(), stats.results());
     }
 }

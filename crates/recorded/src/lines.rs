@@ -69,7 +69,13 @@ impl Lines {
                 Err(error) => {
                     if self.skipped == 0 {
                         let (file, line) = (&self.name, self.number);
-                        warn!(file, line, error = %error, "skipped a line that is no JSON object; more are only counted");
+                        warn!(
+                            event = "line_skipped",
+                            file,
+                            line,
+                            error = %error,
+                            "skipped a line that is not a JSON object; further ones are only counted"
+                        );
                     }
                     self.skipped += 1;
                 }

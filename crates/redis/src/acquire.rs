@@ -58,7 +58,7 @@ impl RedisStream {
         if checkpoint.complete_is_damaged {
             warn!(
                 event = "complete_damaged",
-                "the list of detectors whose states are saved is damaged; all warm up again"
+                "the list of detectors whose state is saved is damaged; all detectors warm up again"
             );
         }
         self.settle_owed(&mut asks).await?;

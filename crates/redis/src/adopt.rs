@@ -112,7 +112,13 @@ impl RedisStream {
             };
             adopted.entries += entries;
             if entries > 0 || removed {
-                info!(consumer = %other.name, entries, removed, "took over what a dead consumer left");
+                info!(
+                    event = "consumer_adopted",
+                    consumer = %other.name,
+                    entries,
+                    removed,
+                    "adopted the pending entries of a dead consumer"
+                );
             }
         }
         if left {
@@ -134,8 +140,14 @@ impl RedisStream {
         self.alone = at_work.is_empty();
         for other in at_work {
             if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
-                warn!(consumer = %other.name, pending = other.pending, idle_ms = other.idle_ms,
-                    "another consumer is at work in this group; it shares the ticks with us, so detectors do not see all of them");
+                warn!(
+                    event = "foreign_consumer_active",
+                    consumer = %other.name,
+                    pending = other.pending,
+                    idle_ms = other.idle_ms,
+                    "another consumer is active in this group and takes some of the ticks; detectors do not see all of \
+                     them"
+                );
             }
         }
         let alone = self.alone && dead.iter().all(|dead| dead.pending == 0);

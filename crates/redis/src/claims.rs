@@ -156,8 +156,8 @@ impl RedisStream {
             if ask::<redis::Value>(connection, &claim.write(&Partition::of(&self.config))).await?.is_none() {
                 warn!(
                     event = "claim_not_permitted",
-                    "the Redis user may not mark whose alerts streams and keys these are, so that no other group uses them \
-                     by mistake; `tickhound doctor` tells which rights it needs"
+                    "the Redis user may not mark which group owns the alerts streams and keys, so nothing keeps \
+                     another group from using them by mistake; `tickhound doctor` names the missing rights"
                 );
             }
         }

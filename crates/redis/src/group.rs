@@ -113,8 +113,11 @@ impl RedisStream {
         let began_anew = checkpoint.is_of_another_stream(newest);
         if began_anew {
             warn!(
-                event = "stream_began_anew", stream = %self.config.key, %newest, %processed,
-                "the stream was deleted and begins anew below the last processed entry; processing it from its beginning"
+                event = "stream_recreated",
+                stream = %self.config.key,
+                %newest,
+                %processed,
+                "the stream was deleted and created again below the last processed entry; processing it from its start"
             );
         }
         Ok(began_anew)
@@ -145,10 +148,20 @@ impl RedisStream {
         let StreamConfig { key, group, .. } = &self.config;
         match create.query_async::<()>(connection).await {
             Ok(()) if known.is_some() => {
-                warn!(event = "group_recreated", %group, at = %start, "the group had vanished; created it again at the last commit");
+                warn!(
+                    event = "group_recreated",
+                    %group,
+                    at = %start,
+                    "the consumer group was missing; created it again at the last commit"
+                );
             }
             Ok(()) if began_anew => {
-                warn!(event = "group_recreated", %group, at = %start, "the stream had been deleted; created the group again at its beginning");
+                warn!(
+                    event = "group_recreated",
+                    %group,
+                    at = %start,
+                    "the stream had been deleted; created the consumer group again at its start"
+                );
             }
             Ok(()) => info!(event = "group_created", %group, stream = %key, at = %start, "created the consumer group"),
             Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
@@ -179,9 +192,12 @@ impl RedisStream {
         match call.invoke_async::<i64>(connection).await.map_err(unavailable)? {
             1 => {
                 warn!(
-                    event = "group_set_back", group = %self.config.group, from = %seen, %to,
-                    "the group was set back to entries that had been processed; moved it forward again. To process them \
-                     once more, use another group"
+                    event = "group_set_back",
+                    group = %self.config.group,
+                    from = %seen,
+                    %to,
+                    "the consumer group was set back to processed entries; moved it forward again. To process them \
+                     once more, use another group."
                 );
                 Ok(true)
             }

@@ -91,7 +91,11 @@ impl Lease {
             }
             match Owner::parse(&holder) {
                 Some(owner) if owner.is_gone() && holder != gone => {
-                    info!(%owner, "the last owner was killed; taking over");
+                    info!(
+                        event = "lease_owner_dead",
+                        %owner,
+                        "the process that held the lease was killed; acquiring the lease"
+                    );
                     gone = holder;
                 }
                 Some(owner) => return Ok(LeaseAnswer::Held { by: owner.to_string(), retry_in: self.retry_in(ttl) }),
@@ -128,11 +132,11 @@ impl Lease {
                 match renew.invoke_async::<u64>(open).await {
                     Ok(1) => {}
                     Ok(_) => {
-                        warn!(epoch, "the lease has another owner now");
+                        warn!(event = "lease_lost", epoch, "the lease has another owner now");
                         return;
                     }
                     Err(error) => {
-                        debug!(%error, "the lease could not be renewed");
+                        debug!(event = "lease_renewal_failed", %error, "failed to renew the lease");
                         connection = None;
                     }
                 }
@@ -153,7 +157,7 @@ impl Lease {
         if let Err(error) =
             release.key(&self.keys.epoch).arg(&self.owner).arg(epoch).invoke_async::<u64>(connection).await
         {
-            debug!(%error, "the lease could not be released; it will run out");
+            debug!(event = "lease_release_failed", %error, "failed to release the lease; it will expire");
         }
     }
 }
@@ -175,13 +179,14 @@ impl Vouched {
             warn!(
                 event = "lease_renewal_paused",
                 still_s = still.as_secs(),
-                "the engine has stood still for longer than stream.lease_ms: the lease is not renewed, so that a standby can take over"
+                "the engine has made no progress for longer than stream.lease_ms; not renewing the lease, so that a \
+                 standby can acquire it"
             );
         }
         if !stalled && self.stalled {
             info!(
                 event = "lease_renewal_resumed",
-                "the engine moves again: the lease is renewed, unless another host has taken over"
+                "the engine makes progress again; renewing the lease, unless another host has acquired it"
             );
         }
         self.stalled = stalled;

@@ -323,8 +323,9 @@ impl Stream for RedisStream {
         }
         if !self.owed.is_empty() {
             error!(
+                event = "publish_rejected",
                 kept = self.owed.len(),
-                "alerts or dead letters were refused by the server; they are kept, and published once it takes them"
+                "Redis rejected alerts or dead letters; keeping them until it accepts them"
             );
         }
         if let Some(error) = error {

@@ -138,7 +138,12 @@ impl RedisStream {
                             Unsealed::Whole(_) => {}
                             // The field has the id: what it holds does not matter.
                             Unsealed::Damaged => {
-                                warn!(event = "poison_mark_damaged", %field, "the mark of an entry that must not be processed is damaged; it counts");
+                                warn!(
+                                    event = "poison_mark_damaged",
+                                    %field,
+                                    "the mark of an entry that must not be processed is damaged; the entry stays \
+                                     excluded"
+                                );
                             }
                             Unsealed::Newer(form) => newer = newer.or(Some(form)),
                         }

@@ -2,32 +2,31 @@
 //!
 //! The clock that waits go by stays right: it is about what a process believes the time to be.
 
-use std::{env, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
+
+use crate::support::faketime;
 
 /// By how much a clock may be off.
 pub const OFFSETS: [&str; 6] = ["+0", "+2d", "-1h", "+45s", "-20s", "+0"];
 
 /// A clock that can be set while its process runs.
 pub struct FakeClock {
-    library: PathBuf,
     file: PathBuf,
 }
 
 impl FakeClock {
-    /// Right until it is set; `None` where libfaketime is not installed.
-    pub fn new(file: PathBuf) -> Option<Self> {
-        let usual = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", env::consts::ARCH);
-        let library = env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| usual.into(), PathBuf::from);
-        let clock = library.exists().then_some(Self { library, file })?;
+    /// A clock that is right until it is set.
+    pub fn new(file: PathBuf) -> Self {
+        let clock = Self { file };
         clock.set("+0");
-        Some(clock)
+        clock
     }
 
     /// What the environment of its process must have.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         vec![
             // With the C library's allocator: jemalloc, which Redis has, asks for the time before libfaketime can tell it.
-            ("LD_PRELOAD", format!("{} libc.so.6", self.library.display())),
+            ("LD_PRELOAD", format!("{} libc.so.6", faketime().display())),
             ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
             // The file is looked at once a second.

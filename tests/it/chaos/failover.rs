@@ -6,30 +6,32 @@
 //!
 //! `cargo xtask failover` tries more seeds.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
-use redis::{Commands, cmd};
+use redis::Commands;
 use serde_json::json;
 
 use super::{
     assert_undisturbed,
     changes::Changes,
+    config,
     nemeses::Random,
-    outputs::{LINES, Order, Outputs, SHADOWS, wait_until_told},
-    setting, wait_until_processed,
+    outputs::{Order, Outputs, TOLD_OF},
+    setting, sink, wait_until_processed,
 };
 use crate::{
-    faults::{on_a_port, replicate},
-    notify::receiver::Receiver,
+    notify::{receiver::Receiver, wait_until_told},
     proxy::{Link, Proxy},
-    support::{ALERTS, Alert, Host, Project, Redis, STREAM, content, probe, signal, wait_for},
+    replicas::Replicas,
+    support::{ALERTS, Alert, EPOCH, Host, Project, Redis, SHADOW_ALERTS, STREAM, content, probe, signal, wait_for},
 };
 
 /// Ticks at the start, beyond the cut, and after the failover.
 const TICKS: [u32; 3] = [3000, 300, 300];
 
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
+/// Small steps, so that a failover has many moments to hit.
+const STREAM_KEYS: &str = "timeout_ms = 1000\nbatch = 20";
+const ENGINE: &str = "[engine]\nbacklog = 60\ncheckpoint_every_ms = 300\n";
 
 /// What becomes of the owner between the cut and the failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +53,7 @@ enum Fate {
 struct Scene {
     /// First, so that they end before what they run in.
     hosts: Vec<Host>,
-    first: Redis,
-    second: Redis,
-    proxy: Proxy,
+    replicas: Replicas,
     receiver: Receiver,
     project: Project,
     /// Who sleeps until after the failover, and how many commits there were then.
@@ -84,22 +84,18 @@ fn fail_over(seed: u64) {
     let count = 1 + random.below(2) as usize;
     let mut scene = Scene::begin(seed, count);
     let goal = 100 + random.below(700);
-    wait_processed(&scene.first, goal);
-    // The replica hears no more.
-    let _: () = cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut scene.second.connect()).unwrap();
+    scene.replicas.first.wait_processed(goal);
+    scene.replicas.cut_off();
     scene.project.feed(12, TICKS[1], &["--seed", &(seed + 1000).to_string()]);
     scene.befall(fate);
     if fate != Fate::Relieved {
-        wait_processed(&scene.first, goal + 50 + random.below(1000));
+        scene.replicas.first.wait_processed(goal + 50 + random.below(1000));
     }
     let (before, kept) = scene.promote(fate);
     scene.project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
-    wait_until_processed(&scene.second, &scene.project);
-    wait_until_told(&scene.second, "told");
-    for host in &mut scene.hosts {
-        host.signal("TERM");
-        assert_eq!(host.wait(), Some(0), "{}", host.log());
-    }
+    wait_until_processed(&scene.replicas.second, &scene.project);
+    wait_until_told(&scene.replicas.second, "told");
+    scene.hosts.iter_mut().for_each(Host::stop);
     // Who begins begins where Redis says; who goes on knows what it has told.
     let stays = count == 1 && fate == Fate::GoesOn;
     scene.judge(&before, &kept, stays, &format!("seed {seed}, {count} hosts, {fate:?}"));
@@ -107,16 +103,16 @@ fn fail_over(seed: u64) {
 
 impl Scene {
     fn begin(seed: u64, count: usize) -> Self {
-        let ((first, port), (second, _)) = (on_a_port(), on_a_port());
-        let (proxy, receiver) = (Proxy::to(&first), Receiver::start());
-        let project = project(&proxy, &receiver);
-        replicate(&second, &port);
+        let (replicas, receiver) = (Replicas::start(), Receiver::start());
+        let project = project(&replicas.proxy, &receiver);
         project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
-        wait_for("the replica has the ticks", || (length(&second, STREAM) == u64::from(TICKS[0])).then_some(()));
+        wait_for("the replica has the ticks", || {
+            (length(&replicas.second, STREAM) == u64::from(TICKS[0])).then_some(())
+        });
         // So that there is time for something to happen.
-        proxy.set(Link::Slow);
+        replicas.proxy.set(Link::Slow);
         let hosts = (0..count).map(|_| project.start(&["run"])).collect();
-        Self { hosts, first, second, proxy, receiver, project, asleep: None }
+        Self { hosts, replicas, receiver, project, asleep: None }
     }
 
     /// Does to the owner what its fate is between cut and failover.
@@ -130,11 +126,11 @@ impl Scene {
                 self.wait_for_other_owner(owner);
             }
             Fate::Relieved => {
-                let before = epoch(&self.first);
-                self.proxy.cut();
-                wait_for("the stream is acquired once more", || (epoch(&self.first) > before).then_some(()));
-                let (owner, begun) = (self.owner(), commits(&self.first));
-                wait_for("some commits under it", || (commits(&self.first) > begun + 2).then_some(()));
+                let before = epoch(&self.replicas.first);
+                self.replicas.proxy.cut();
+                wait_for("the stream is acquired once more", || (epoch(&self.replicas.first) > before).then_some(()));
+                let (owner, begun) = (self.owner(), commits(&self.replicas.first));
+                wait_for("some commits under it", || (commits(&self.replicas.first) > begun + 2).then_some(()));
                 self.pause(owner);
             }
         }
@@ -142,14 +138,16 @@ impl Scene {
 
     fn pause(&mut self, pid: u32) {
         signal(pid, "STOP");
-        self.asleep = Some((pid, commits(&self.first)));
+        self.asleep = Some((pid, commits(&self.replicas.first)));
         if self.hosts.len() == 1 {
             self.hosts.push(self.project.start(&["run"]));
         }
     }
 
     fn wait_for_other_owner(&self, than: u32) {
-        wait_for("another host owns the stream", || lease_pid(&self.first).filter(|pid| *pid != than).map(|_| ()));
+        wait_for("another host owns the stream", || {
+            self.replicas.first.lease_pid().filter(|pid| *pid != than).map(|_| ())
+        });
     }
 
     fn replace_owner(&mut self) {
@@ -161,45 +159,43 @@ impl Scene {
 
     fn owner(&self) -> u32 {
         wait_for("a host owns the stream", || {
-            lease_pid(&self.first).filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
+            self.replicas.first.lease_pid().filter(|pid| self.hosts.iter().any(|host| host.pid() == *pid))
         })
     }
 
     /// The first server dies, the second has the address; what each held.
     fn promote(&mut self, fate: Fate) -> (Held, Held) {
-        self.proxy.set(Link::Silent);
+        self.replicas.proxy.set(Link::Silent);
         if fate == Fate::KilledWithTheServer {
             self.replace_owner();
         }
-        let held = (Held::by(&self.first), Held::by(&self.second));
-        self.first.kill();
-        let _: () = cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut self.second.connect()).unwrap();
-        self.proxy.switch(&self.second);
+        let held = (Held::by(&self.replicas.first), Held::by(&self.replicas.second));
+        self.replicas.promote();
         if let (Fate::Relieved, Some((sleeper, done))) = (fate, self.asleep) {
-            self.proxy.set(Link::Slow);
-            wait_for("as many commits as the sleeper did", || (commits(&self.second) >= done).then_some(()));
+            self.replicas.proxy.set(Link::Slow);
+            wait_for("as many commits as the sleeper did", || (commits(&self.replicas.second) >= done).then_some(()));
             let relief = self.hosts.iter().position(|host| host.pid() != sleeper).unwrap();
             self.hosts.remove(relief).kill();
         }
-        self.proxy.set(Link::Whole);
+        self.replicas.proxy.set(Link::Whole);
         self.asleep.iter().for_each(|(pid, _)| signal(*pid, "CONT"));
         held
     }
 
     fn judge(&self, before: &Held, kept: &Held, stays: bool, what: &str) {
-        let Self { second, project, .. } = self;
-        project.replace_config(&config(&second.url(), ""));
+        let (second, project) = (&self.replicas.second, &self.project);
+        project.replace_config(&config(&second.url(), STREAM_KEYS, 0, ENGINE));
         project.run_reference(second);
         let mut outputs = Outputs::read(second, project, Order::Kept, &Changes::new(), &self.receiver.got());
         let after = Held::by(second);
         let lost = before.alerts.keys().filter(|id| !kept.alerts.contains_key(*id)).count();
         let again: Vec<&String> = before.alerts.keys().filter(|id| after.alerts.contains_key(*id)).collect();
         let differ = again.iter().filter(|id| before.alerts[**id] != after.alerts[**id]).count();
-        let said = self.hosts.iter().any(|host| host.log().contains("older data"));
+        let said = self.hosts.iter().any(|host| host.has_event("redis_rolled_back"));
         let account = json!({
             "run": what, "entries": after.entries, "entries_lost": before.entries - kept.entries,
             "commits_lost": before.commits - kept.commits, "alerts_lost": lost, "published_again_differently": differ,
-            "said": said, "outputs": outputs.account(),
+            "said": said, "outputs": outputs.account(Order::Kept),
         });
         println!("failover {account}");
         assert_eq!(differ, 0, "alerts that were published again are others; {account}");
@@ -208,10 +204,10 @@ impl Scene {
             "nothing was said of commits that are gone; {account}"
         );
         if !stays {
-            outputs.told.twice = 0;
+            outputs.notified.twice = 0;
         }
         // The file has what went with the first server as well, and what was published again where it was first.
-        outputs.lines.torn -= lines_of_the_lost(project, before, &after).min(outputs.lines.torn);
+        outputs.lines.unknown.retain(|id| !before.alerts.contains_key(id) || after.alerts.contains_key(id));
         outputs.lines.displaced = 0;
         assert_undisturbed(&outputs, &account.to_string());
     }
@@ -219,27 +215,10 @@ impl Scene {
 
 fn project(proxy: &Proxy, receiver: &Receiver) -> Project {
     let project = Project::at(proxy.url());
-    fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
-    let told = format!(
-        "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = [\"breakout\", \"momentum\", \"probe\"]\ngroup_ms = 300\n\
-         per_minute = 120\nmax_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
-        receiver.url()
-    );
-    project.write_config(&config(&proxy.url(), &told));
+    project.add_plugin(&probe());
+    let sink = sink(&receiver.url(), &[&TOLD_OF[..], &["probe"]].concat(), 300);
+    project.write_config(&config(&proxy.url(), STREAM_KEYS, 0, &format!("{ENGINE}{sink}")));
     project
-}
-
-fn config(url: &str, more: &str) -> String {
-    format!(
-        "[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = 1000\ntimeout_ms = 1000\nbatch = 20\n\
-         [engine]\nbacklog = 60\ncheckpoint_every_ms = 300\n\
-         [plugins]\ncall_deadline_ms = 5000\n\
-         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n\
-         [detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
-         [detectors.momentum]\nplugin = \"momentum\"\nmin_confidence = 0.0\n\
-         [detectors.probe]\nplugin = \"probe\"\n\
-         [detectors.probe-shadow]\nplugin = \"probe\"\nshadow_of = \"probe\"\n{more}"
-    )
 }
 
 impl Held {
@@ -248,24 +227,9 @@ impl Held {
         Self {
             entries: length(redis, STREAM),
             commits: commits(redis),
-            alerts: redis.paged(ALERTS).chain(redis.paged(SHADOWS)).map(ided).collect(),
+            alerts: redis.paged(ALERTS).chain(redis.paged(SHADOW_ALERTS)).map(ided).collect(),
         }
     }
-}
-
-/// Whole lines of alerts that went with the first server.
-fn lines_of_the_lost(project: &Project, before: &Held, after: &Held) -> usize {
-    let text = fs::read_to_string(project.path(LINES)).unwrap_or_default();
-    let ids = text.lines().filter_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(line["id"].as_str()?.to_owned())
-    });
-    ids.filter(|id| before.alerts.contains_key(id) && !after.alerts.contains_key(id)).count()
-}
-
-fn lease_pid(redis: &Redis) -> Option<u32> {
-    let lease: Option<String> = redis.connect().get(LEASE).unwrap();
-    lease?.split('/').nth(1)?.parse().ok()
 }
 
 fn epoch(redis: &Redis) -> u64 {
@@ -278,8 +242,4 @@ fn commits(redis: &Redis) -> u64 {
 
 fn length(redis: &Redis, key: &str) -> u64 {
     redis.connect().xlen(key).unwrap()
-}
-
-fn wait_processed(redis: &Redis, goal: u64) {
-    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries >= goal).then_some(()));
 }

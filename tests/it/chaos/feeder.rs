@@ -7,13 +7,12 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use redis::Connection;
 use tickhound_core::simulate::{Layout, Renderer, SimConfig, Simulator};
 
-use crate::support::{STREAM, pause, wait_for};
+use crate::support::{STREAM, now_ms, pause, wait_for};
 
 /// Entries added at once, about every 10 ms.
 const FED_AT_ONCE: usize = 30;
@@ -87,8 +86,4 @@ fn add(url: &str, connection: &mut Option<Connection>, entry: &redis::Cmd) -> Op
             None
         }
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }

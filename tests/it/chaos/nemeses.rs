@@ -8,25 +8,24 @@ use std::{
 };
 
 use redis::{
-    Commands, cmd,
+    Commands,
     streams::{StreamInfoGroupsReply, StreamPendingReply},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use tickhound_core::event::EntryId;
 
 use super::{
     LEASE_TIME,
     changes::{Change, Changes, Made},
     clock::{FakeClock, OFFSETS},
-    outputs::{LINES, Order, TOLD_OF},
+    config,
+    outputs::{Order, TOLD_OF},
+    sink,
 };
 use crate::support::{
-    ALERTS, Alert, CHECKPOINT, GROUP, Host, Project, Redis, STREAM, Sighting, mixed, pause, probe, probe_changed,
-    read_as, release, wait_for,
+    ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, has_event, mixed, pause, probe,
+    probe_changed, read_as, release, request, wait_for,
 };
-
-const LEASE: &str = "tickhound:{ticks:intraday:processed}:scanner_group:lease";
-const EPOCH: &str = "tickhound:{ticks:intraday:processed}:scanner_group:epoch";
 
 /// Consumer name of every host.
 const OURS: &str = "tickhound";
@@ -91,7 +90,7 @@ impl Nemesis {
 }
 
 /// What has been done so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Done {
     pub owner_kills: u32,
     /// Those of the owner included.
@@ -100,7 +99,7 @@ pub struct Done {
     pub stops: u32,
     pub server_restarts: u32,
     pub cuts: u64,
-    pub flushes: u32,
+    pub script_flushes: u32,
     pub swaps: u32,
     pub changes: u32,
     pub clock_jumps: u32,
@@ -110,14 +109,20 @@ pub struct Done {
 }
 
 impl Done {
-    pub fn account(&self) -> Value {
-        json!({
-            "kills": self.kills, "owner_kills": self.owner_kills, "pauses": self.pauses, "stops": self.stops,
-            "server_restarts": self.server_restarts, "cuts": self.cuts, "script_flushes": self.flushes,
-            "swaps": self.swaps, "changes": self.changes, "clock_jumps": self.clock_jumps,
-            "foreign_reads": self.foreign_reads, "groups_set_back": self.groups_set_back,
-            "groups_destroyed": self.groups_destroyed,
-        })
+    /// How often faults of a kind have happened. Of kills, those of the owner count.
+    pub fn times(&self, nemesis: Nemesis) -> u64 {
+        match nemesis {
+            Nemesis::Kills => self.owner_kills.into(),
+            Nemesis::Pauses => self.pauses.into(),
+            Nemesis::Stops => self.stops.into(),
+            Nemesis::Server => self.server_restarts.into(),
+            Nemesis::Cuts => self.cuts + u64::from(self.script_flushes),
+            Nemesis::Swaps => self.swaps.into(),
+            Nemesis::Settings => self.changes.into(),
+            Nemesis::Clock => self.clock_jumps.into(),
+            Nemesis::Foreign => self.foreign_reads.into(),
+            Nemesis::Group => u64::from(self.groups_set_back + self.groups_destroyed),
+        }
     }
 }
 
@@ -154,11 +159,11 @@ impl Chaos {
     /// `receiver`: the URL that is told of alerts; `clocks`: a folder for theirs.
     pub fn begin(seed: u64, hosts: usize, nemeses: &BTreeSet<Nemesis>, receiver: String, clocks: &Path) -> Self {
         let fake = nemeses.contains(&Nemesis::Clock);
-        let server_clock = fake.then(|| FakeClock::new(clocks.join("server"))).flatten();
+        let server_clock = fake.then(|| FakeClock::new(clocks.join("server")));
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
-        fs::copy(probe(), project.path("plugins/probe.wasm")).unwrap();
+        project.add_plugin(&probe());
         let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
         let mut chaos = Self {
             redis,
@@ -180,7 +185,7 @@ impl Chaos {
         };
         chaos.configure();
         for number in 0..hosts.max(1) {
-            let clock = fake.then(|| FakeClock::new(clocks.join(number.to_string()))).flatten();
+            let clock = fake.then(|| FakeClock::new(clocks.join(number.to_string())));
             let host = start(&chaos.project, clock.as_ref(), &mut chaos.random);
             chaos.hosts.push(Slot { host, paused_until: None, clock });
         }
@@ -194,34 +199,17 @@ impl Chaos {
 
     /// Writes the configuration as it is to be now.
     fn configure(&self) {
-        self.project.replace_config(&self.config(true));
+        self.configure_with(&sink(&self.receiver, &TOLD_OF, 500));
     }
 
-    /// The configuration for a run that nobody is told of.
+    /// Writes a configuration without the receiver of notifications.
     pub fn configure_quietly(&self) {
-        self.project.replace_config(&self.config(false));
+        self.configure_with("");
     }
 
-    fn config(&self, tells: bool) -> String {
-        let detectors = TOLD_OF.map(|name| format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n"));
-        let probes = [("probe", ""), ("probe-shadow", "shadow_of = \"probe\"\n")].map(|(name, more)| {
-            format!("[detectors.{name}]\nplugin = \"probe\"\n{more}[detectors.{name}.params]\nsalt = {}\n", self.salt)
-        });
-        let told = format!(
-            "[[notify]]\nname = \"told\"\nurl = \"{}\"\ndetectors = {TOLD_OF:?}\ngroup_ms = 500\nper_minute = 120\n\
-             max_per_message = 500\nmax_age_s = 86400\ntimeout_ms = 5000\n",
-            self.receiver
-        );
-        format!(
-            "[stream]\nurl = \"{}\"\nblock_ms = 200\nlease_ms = {}\ntimeout_ms = 500\nclaim_idle_ms = 3000\n\
-             [plugins]\ncall_deadline_ms = 5000\n\
-             [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{}",
-            self.redis.url(),
-            LEASE_TIME.as_millis(),
-            detectors.concat(),
-            probes.concat(),
-            if tells { &told } else { "" }
-        )
+    fn configure_with(&self, sink: &str) {
+        let stream = "timeout_ms = 500\nclaim_idle_ms = 3000";
+        self.project.replace_config(&config(&self.redis.url(), stream, self.salt, sink));
     }
 
     /// Waits a moment, then does one thing.
@@ -281,8 +269,7 @@ impl Chaos {
 
     /// The number of the host that owns the stream.
     fn owner(&self) -> Option<usize> {
-        let lease: Option<String> = self.redis.connect().get(LEASE).unwrap();
-        let pid = lease?.split('/').nth(1)?.parse::<u32>().ok()?;
+        let pid = self.redis.lease_pid()?;
         self.hosts.iter().position(|slot| slot.host.pid() == pid)
     }
 
@@ -317,13 +304,11 @@ impl Chaos {
     }
 
     fn cut(&mut self) {
-        let mut connection = self.redis.connect();
         if self.random.below(2) == 0 {
-            let cut: u64 = cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query(&mut connection).unwrap();
-            self.done.cuts += cut;
+            self.done.cuts += self.redis.ask::<u64>("CLIENT KILL TYPE normal");
         } else {
-            let _: () = cmd("SCRIPT").arg("FLUSH").query(&mut connection).unwrap();
-            self.done.flushes += 1;
+            let () = self.redis.ask("SCRIPT FLUSH");
+            self.done.script_flushes += 1;
         }
     }
 
@@ -375,14 +360,7 @@ impl Chaos {
         let by = self.salt * 10 + self.build;
         self.changes.add(Change { by, made: Made::BetweenOwners });
         wait_for(&format!("alerts by {by}"), || {
-            let newest: Vec<(String, Alert)> = cmd("XREVRANGE")
-                .arg(ALERTS)
-                .arg("+")
-                .arg("-")
-                .arg("COUNT")
-                .arg(20)
-                .query(&mut self.redis.connect())
-                .unwrap();
+            let newest = self.redis.newest(ALERTS, 20);
             let mut probes = newest.iter().filter(|(_, alert)| alert["plugin"] == "probe");
             probes.any(|(_, alert)| Sighting::of(alert).by == by).then_some(())
         });
@@ -411,7 +389,7 @@ impl Chaos {
     /// Some entries are given to another client: under another name, or under that of the hosts.
     fn read_as_another(&mut self) {
         // Before the first prices are known, order decides which ticks have one.
-        if self.redis.totals().get("entries").is_none_or(|entries| *entries < 1000) {
+        if self.redis.processed() < 1000 {
             return;
         }
         let names = [[OURS, STRANGER], [OURS, OURS], [STRANGER, STRANGER]][self.seed as usize % 3];
@@ -433,20 +411,19 @@ impl Chaos {
     fn disturb_group(&mut self) {
         let mut connection = self.redis.connect();
         // There is a group once something was processed.
-        if self.processed() == 0 || self.is_owed_by_others() {
+        if self.redis.processed() == 0 || self.is_owed_by_others() {
             return;
         }
         if self.random.below(2) == 0 {
             let id = EntryId { millis: self.last_delivered().millis.saturating_sub(self.random.below(1000)), seq: 0 };
-            let _: () =
-                cmd("XGROUP").arg("SETID").arg(STREAM).arg(GROUP).arg(id.to_string()).query(&mut connection).unwrap();
+            let () = self.redis.ask(&format!("XGROUP SETID {STREAM} {GROUP} {id}"));
             self.note(&format!("the group was set back to {id}"));
             self.done.groups_set_back += 1;
         } else {
             // Not in one transaction: the host may make it first, as it does.
-            let _: u64 = cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP).query(&mut connection).unwrap();
-            let create = cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0").query::<()>(&mut connection);
-            create.unwrap_or(());
+            let _: u64 = self.redis.ask(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+            let create = request(&format!("XGROUP CREATE {STREAM} {GROUP} 0"));
+            create.query(&mut connection).unwrap_or(());
             self.note("the group was destroyed and made anew");
             self.done.groups_destroyed += 1;
         }
@@ -471,10 +448,6 @@ impl Chaos {
         }
     }
 
-    pub fn processed(&self) -> u64 {
-        self.redis.totals().get("entries").copied().unwrap_or(0)
-    }
-
     /// Every fault ends; the hosts that live go on.
     pub fn relent(&mut self) {
         for slot in &mut self.hosts {
@@ -489,8 +462,9 @@ impl Chaos {
         let logs = fs::read_dir(self.project.path(".")).unwrap().map(|entry| entry.unwrap().path());
         let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
         let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
-        let worth =
-            |line: &&str| (line.contains(" WARN ") || line.contains("ERROR")) && !line.contains("waits until redis");
+        let worth = |line: &&str| {
+            (line.contains(" WARN ") || line.contains("ERROR")) && !has_event(line, "notification_without_redis")
+        };
         let mut lines: Vec<&str> = text.lines().filter(worth).chain(self.noted.iter().map(String::as_str)).collect();
         lines.sort_unstable();
         lines.join("\n")
@@ -520,7 +494,8 @@ impl Slot {
         let ended = self.host.wait();
         let log = self.host.log();
         // One that still loads its plugins has no handler yet, and nothing to finish.
-        let at_work = ["reading is ours", "standing by", "no connection"].iter().any(|part| log.contains(part));
+        let at_work =
+            ["lease_acquired", "standby_started", "redis_unavailable"].iter().any(|event| has_event(&log, event));
         assert!(ended == Some(0) || (ended.is_none() && !at_work), "{ended:?}\n{log}");
     }
 }

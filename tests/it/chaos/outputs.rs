@@ -10,15 +10,14 @@ use tickhound_core::event::EntryId;
 
 use super::changes::{Chains, Changes, without_changes};
 use crate::{
-    notify::receiver::Request,
+    notify::{receiver::Request, untold},
     support::{
-        ALERTS, Alert, DEAD, Difference, Project, REFERENCE_ALERTS, REFERENCE_DEAD, Redis, STREAM, difference, wait_for,
+        ALERTS, Alert, DEAD, Difference, Project, REFERENCE_ALERTS, REFERENCE_DEAD, Redis, SHADOW_ALERTS, STREAM,
+        difference,
     },
 };
 
-pub const SHADOWS: &str = "alerts:intraday:shadow";
 const REFERENCE_SHADOWS: &str = "alerts:reference:shadow";
-const NOTIFY: &str = "tickhound:{ticks:intraday:processed}:scanner_group:notify";
 
 /// The file of JSON lines, in the project's folder.
 pub const LINES: &str = "alerts.jsonl";
@@ -36,22 +35,26 @@ pub enum Order {
 }
 
 /// What is wrong with the JSON lines; all 0 when nothing is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// Not one JSON object each.
+    /// Lines that are not one JSON object with an id each.
     pub torn: usize,
-    /// Of alerts that the stream has, and the file lacks.
+    /// Ids of alerts that the stream does not have.
+    pub unknown: Vec<String>,
+    /// Alerts that the stream has, and the file lacks.
     pub missing: usize,
+    /// Lines of alerts that an earlier line has already.
     pub twice: usize,
-    /// Not where they are in the stream.
+    /// Lines that are not where their alerts are in the stream.
     pub displaced: usize,
 }
 
-/// What is wrong with what the receiver was told; all 0 when nothing is.
+/// What is wrong with the notifications; all 0 when nothing is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Notified {
+    /// Alerts that came in another message already.
     pub twice: usize,
-    /// Neither told, nor counted in a message that says so.
+    /// Alerts that are neither in a message nor counted in one.
     pub untold: usize,
 }
 
@@ -63,7 +66,7 @@ pub struct Outputs {
     pub chains: Chains,
     pub dead_are_the_same: bool,
     pub lines: Lines,
-    pub told: Told,
+    pub notified: Notified,
     /// Counters that are not what the streams hold: name, counter, what it should be.
     pub totals: Vec<(&'static str, u64, u64)>,
 }
@@ -71,7 +74,7 @@ pub struct Outputs {
 impl Outputs {
     /// After the reference run has been over the same entries.
     pub fn read(redis: &Redis, project: &Project, order: Order, changes: &Changes, requests: &[Request]) -> Self {
-        let chains = [ALERTS, SHADOWS].map(|stream| changes.check(redis.paged(stream)));
+        let chains = [ALERTS, SHADOW_ALERTS].map(|stream| changes.check(redis.paged(stream)));
         let [live, shadows] = chains;
         let chains = Chains {
             alerts: live.alerts + shadows.alerts,
@@ -83,11 +86,11 @@ impl Outputs {
         };
         Self {
             alerts: compared(redis, order, ALERTS, REFERENCE_ALERTS),
-            shadows: compared(redis, order, SHADOWS, REFERENCE_SHADOWS),
+            shadows: compared(redis, order, SHADOW_ALERTS, REFERENCE_SHADOWS),
             chains,
             dead_are_the_same: dead(redis, order, DEAD) == dead(redis, order, REFERENCE_DEAD),
             lines: Lines::read(redis, project),
-            told: Told::of(redis, requests),
+            notified: Notified::of(redis, requests),
             totals: wrong_totals(redis),
         }
     }
@@ -102,17 +105,20 @@ impl Outputs {
             .collect()
     }
 
-    pub fn account(&self) -> Value {
-        let Self { alerts, shadows, chains, dead_are_the_same, lines, told, totals } = self;
+    /// All of it as numbers; `null` is what can't be compared after entries were processed in another order.
+    pub fn account(&self, order: Order) -> Value {
+        let Self { alerts, shadows, chains, dead_are_the_same, lines, notified, totals } = self;
         let Difference { lost, twice, extra, different, displaced, .. } = alerts;
+        let compared = |count: &usize| (order == Order::Kept).then_some(*count);
         json!({
-            "lost": lost, "twice": twice, "extra": extra, "different": different, "displaced": displaced,
+            "lost": lost, "twice": twice, "extra": extra, "different": compared(different), "displaced": compared(displaced),
             "dead_are_the_same": dead_are_the_same,
             "shadows_wrong": shadows.lost + shadows.twice + shadows.extra + shadows.different + shadows.displaced,
             "probed": chains.alerts, "changes_in_force": chains.in_force, "reread_by_new_code": chains.reread,
             "chains_broken": chains.broken, "changes_turned_back": chains.turned_back,
-            "lines_torn": lines.torn, "lines_missing": lines.missing, "lines_twice": lines.twice,
-            "lines_displaced": lines.displaced, "told_twice": told.twice, "untold": told.untold,
+            "lines_torn": lines.torn, "lines_unknown": lines.unknown.len(), "lines_missing": lines.missing,
+            "lines_twice": lines.twice, "lines_displaced": lines.displaced, "told_twice": notified.twice,
+            "untold": notified.untold,
             "totals_wrong": totals.len(),
         })
     }
@@ -147,8 +153,12 @@ impl Lines {
         let (mut found, mut seen, mut next) = (Self::default(), BTreeSet::new(), 0);
         for line in text.lines() {
             let line = serde_json::from_str::<Value>(line).ok();
-            let Some(place) = line.and_then(|line| places.get(line["id"].as_str()?).copied()) else {
+            let Some(id) = line.and_then(|line| Some(line["id"].as_str()?.to_owned())) else {
                 found.torn += 1;
+                continue;
+            };
+            let Some(place) = places.get(&id).copied() else {
+                found.unknown.push(id);
                 continue;
             };
             found.displaced += usize::from(place < next);
@@ -161,49 +171,26 @@ impl Lines {
     }
 }
 
-impl Told {
+impl Notified {
     fn of(redis: &Redis, requests: &[Request]) -> Self {
         let told: Vec<String> = requests.iter().flat_map(Request::ids).collect();
         let unique: BTreeSet<&String> = told.iter().collect();
-        let sum = |name: &str| requests.iter().filter_map(|request| request.body[name]["count"].as_u64()).sum::<u64>();
-        let doubts: Vec<[EntryId; 2]> = requests
-            .iter()
-            .map(|request| &request.body["in_doubt"])
-            .filter(|doubt| doubt["count"] != 0)
-            .map(|doubt| ["after", "to"].map(|end| doubt[end].as_str().unwrap().parse().unwrap()))
-            .collect();
-        let untold = wanted(redis)
-            .filter(|(at, id)| !unique.contains(id) && !doubts.iter().any(|[after, to]| after < at && at <= to))
-            .count();
-        // What does not fit into a message is told by its number; a message that was repeated tells it once.
-        let more: BTreeMap<&str, u64> = requests
-            .iter()
-            .filter_map(|request| Some((request.body["key"].as_str()?, request.body["more"].as_u64()?)))
-            .collect();
-        let counted = sum("older") + more.values().sum::<u64>();
+        let untold = untold(wanted(redis), requests).len();
+        // What is too old, or does not fit into a message, is told by its number; a message that was repeated tells it once.
+        let number = |value: &Value| value.as_u64().unwrap_or(0);
+        let counts = requests.iter().filter_map(|Request { body, .. }| {
+            Some((body["key"].as_str()?, number(&body["older"]["count"]) + number(&body["more"])))
+        });
+        let counted: u64 = counts.collect::<BTreeMap<_, _>>().into_values().sum();
         Self { twice: told.len() - unique.len(), untold: untold.saturating_sub(counted as usize) }
     }
 }
 
 /// Alerts that the receiver is to be told of: their id in the stream, and their own.
-fn wanted(redis: &Redis) -> impl Iterator<Item = (EntryId, String)> {
-    let entries: Vec<(String, BTreeMap<String, String>)> =
-        redis::cmd("XRANGE").arg(ALERTS).arg("-").arg("+").query(&mut redis.connect()).unwrap();
-    let wanted = entries.into_iter().filter(|(_, alert)| TOLD_OF.contains(&alert["detector"].as_str()));
-    wanted.map(|(at, mut alert)| (at.parse().unwrap(), alert.remove("id").unwrap()))
-}
-
-/// Until the receiver of this name has been told all that there is.
-pub fn wait_until_told(redis: &Redis, sink: &str) {
-    wait_for("the receiver is told of all", || {
-        let mut connection = redis.connect();
-        let state: Option<String> = redis::cmd("HGET").arg(NOTIFY).arg(sink).query(&mut connection).unwrap();
-        let state: Value = serde_json::from_str(&state?).unwrap();
-        let newest: Vec<(String, Alert)> =
-            redis::cmd("XREVRANGE").arg(ALERTS).arg("+").arg("-").arg("COUNT").arg(1).query(&mut connection).unwrap();
-        let owed = ["older", "in_doubt", "refused", "missed"].iter().all(|owed| state["owed"][*owed] == 0);
-        (state["at"] == newest.first()?.0 && state["sending"].is_null() && owed).then_some(())
-    });
+fn wanted(redis: &Redis) -> Vec<(EntryId, String)> {
+    let wanted = redis.stream_entries(ALERTS).into_iter();
+    let wanted = wanted.filter(|(_, alert)| TOLD_OF.contains(&alert["detector"].as_str()));
+    wanted.map(|(at, mut alert)| (at.parse().unwrap(), alert.remove("id").unwrap())).collect()
 }
 
 /// The counters that do not add up to what the streams hold.
@@ -217,7 +204,7 @@ fn wrong_totals(redis: &Redis) -> Vec<(&'static str, u64, u64)> {
     let expected = [
         ("entries", entries),
         ("alerts", length(ALERTS)),
-        ("shadow_alerts", length(SHADOWS)),
+        ("shadow_alerts", length(SHADOW_ALERTS)),
         ("dead", length(DEAD)),
         ("quiet", entries.saturating_sub(touched.len() as u64)),
         ("lost", 0),

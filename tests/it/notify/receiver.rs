@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tickhound_core::event::EntryId;
 
 use crate::support::{pause, wait_for};
 
@@ -50,6 +51,12 @@ impl Request {
     /// Ids of the alerts in the body of a generic webhook.
     pub fn ids(&self) -> Vec<String> {
         self.body["alerts"].as_array().unwrap().iter().map(|alert| alert["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Where alerts lie of which it says that they may not have been told: after the first of these, up to the second.
+    pub fn in_doubt(&self) -> Option<[EntryId; 2]> {
+        let doubt = &self.body["in_doubt"];
+        (doubt["count"] != 0).then(|| ["after", "to"].map(|end| doubt[end].as_str().unwrap().parse().unwrap()))
     }
 
     /// Whether it was told that all is well.

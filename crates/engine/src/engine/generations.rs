@@ -141,7 +141,7 @@ impl<S: Stream> Engine<S> {
             self.standing.quarantines.remove(&name);
             return;
         };
-        info!(detector = %name, "its quarantine is over; trying it again");
+        info!(event = "quarantine_ended", detector = %name, "the quarantine is over; trying the detector again");
         let mut detectors = self.target.detectors.clone();
         let healed = Arc::new(detectors[index].healed());
         quarantine.spec = healed.clone();
@@ -228,7 +228,13 @@ impl<S: Stream> Engine<S> {
             })
             .collect();
         let pause_us = pause.as_micros() as u64;
-        info!(generation = flight.generation.number, pause_us, "in force: {}", detectors.join(", "));
+        info!(
+            event = "generation_activated",
+            generation = flight.generation.number,
+            pause_us,
+            "active detectors: {}",
+            detectors.join(", ")
+        );
     }
 
     /// The detectors whose states are all saved with the next visit.
@@ -246,9 +252,19 @@ impl<S: Stream> Engine<S> {
             self.standing.changed();
             match entry {
                 Some(_) => {
-                    warn!(detector = %spec.name, %fault, "a detector failed on a tick, which is set aside for it; it goes on");
+                    warn!(
+                        event = "detector_failed_on_tick",
+                        detector = %spec.name,
+                        %fault,
+                        "a detector failed on a tick; the tick is dead-lettered for this detector, which continues"
+                    );
                 }
-                None => warn!(detector = %spec.name, %fault, "a detector failed, and was brought back to where it was"),
+                None => warn!(
+                    event = "detector_recovered",
+                    detector = %spec.name,
+                    %fault,
+                    "a detector failed; restored its state from before the fault"
+                ),
             }
             if *quarantined {
                 let before = self.standing.quarantines.get(&spec.name);
@@ -259,7 +275,13 @@ impl<S: Stream> Engine<S> {
                 }
                 let times = before.map_or(0, |before| before.times);
                 let wait = QUARANTINE_MIN.saturating_mul(1 << times.min(16)).min(QUARANTINE_MAX);
-                warn!(detector = %spec.name, wait_s = wait.as_secs(), "it failed too often (plugins.faults); it is given no ticks for a while");
+                warn!(
+                    event = "detector_quarantined",
+                    detector = %spec.name,
+                    wait_s = wait.as_secs(),
+                    "a detector exceeded its fault budget (plugins.faults); it is quarantined and receives no ticks \
+                     for now"
+                );
                 let until_ms = now_ms() + wait.as_millis() as u64;
                 let (spec, until) = (spec.clone(), now + wait);
                 let quarantine = Quarantine { spec, times: times + 1, until, until_ms, probing: false };
@@ -273,7 +295,12 @@ impl<S: Stream> Engine<S> {
     pub(super) fn note_lacks(&mut self, read: u64, cold: &[(u16, String)], generation: &Generation) {
         for (detector, reason) in cold {
             let name = &generation.detectors[usize::from(*detector)].name;
-            warn!(event = "state_missing", detector = %name, %reason, "detector state is missing (plugins.rewarm_s says whether it warms up again)");
+            warn!(
+                event = "state_missing",
+                detector = %name,
+                %reason,
+                "detector state is missing (plugins.rewarm_s says whether it warms up again)"
+            );
             self.lacks(name, read);
         }
     }
@@ -290,7 +317,12 @@ impl<S: Stream> Engine<S> {
 
     /// A warm-up ended with a fault: what is in force stays so.
     pub(super) fn refuse_warmed(&mut self, names: &[String], reason: &str) {
-        warn!(detectors = names.join(", "), reason, "could not be warmed up; what is in force stays so");
+        warn!(
+            event = "warm_up_failed",
+            detectors = names.join(", "),
+            reason,
+            "the warm-up failed; the active detectors stay as they are"
+        );
         let at_ms = now_ms();
         let reason = format!("{} could not be warmed up: {reason}", names.join(", "));
         self.standing.refusal = Some(Refusal { at_ms, reason, standing: true });

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Engine, tell_lost};
 use crate::commit::Flight;
@@ -75,9 +75,12 @@ impl<S: Stream> Engine<S> {
         let progress = self.position.read(delivered, count);
         if progress.skipped > 0 {
             let before = delivered.entries.first().map_or_else(|| "the end".to_owned(), |id| id.to_string());
-            warn!(
-                event = "entries_trimmed", entries = progress.skipped, %after, before,
-                "entries were trimmed away before they were read"
+            error!(
+                event = "entries_trimmed",
+                entries = progress.skipped,
+                %after,
+                before,
+                "entries were trimmed from the stream before they were read"
             );
             self.totals.entries += progress.skipped;
             self.totals.lost += progress.skipped;
@@ -133,7 +136,7 @@ fn tell_unread(entries: u64) {
     warn!(
         event = "own_pending_unread",
         entries,
-        "entries are pending under our name that this host was not given; processing them. Does another client read as \
-         the consumer stream.consumer?"
+        "entries are pending under the consumer name of this host, which never received them; processing them. Does \
+         another client read as the consumer stream.consumer?"
     );
 }

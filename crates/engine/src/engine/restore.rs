@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::{
@@ -120,17 +120,16 @@ impl<S: Stream> Engine<S> {
         self.ingest.reset_clock(acquired.clock);
         let gap = progress.expected.saturating_sub(progress.replayed);
         if self.count_gap(gap) {
-            warn!(
+            error!(
                 event = "state_gap",
                 entries = gap,
                 after = %start.newest,
                 through = %last,
-                "entries that detectors knew were trimmed away before their state was saved; they go on without them: \
-                 keep more entries in the stream"
+                "entries that detectors had processed were trimmed before the detectors' state was saved; continuing \
+                 without them. Keep more entries in the stream."
             );
         }
-        let took_ms = progress.started.elapsed().as_millis() as u64;
-        info!(symbols, entries = progress.replayed, took_ms, "restored what was known, and re-read what came after it");
+        tell_restored(symbols, &progress);
         let is_damaged = damaged > 0 || !progress.dropped.is_empty();
         self.drop_misplaced(misplaced, damaged);
         self.forget_damaged(progress.dropped);
@@ -153,12 +152,12 @@ impl<S: Stream> Engine<S> {
         if chunks == 0 {
             return;
         }
-        warn!(
+        error!(
             event = "boundary_damaged",
             chunks,
             symbols = misplaced.len(),
-            "saved states have lost their place in the stream: their boundary is damaged; they are dropped, and no \
-             detector is complete (plugins.rewarm_s says whether they warm up again)"
+            "the boundary of saved states is damaged, so their position in the stream is unknown; dropped the states, \
+             and all detectors are incomplete (plugins.rewarm_s says whether they warm up again)"
         );
         self.forget_damaged(misplaced);
         let generation = self.generation.clone();
@@ -180,12 +179,12 @@ impl<S: Stream> Engine<S> {
             self.generation.detectors.iter().filter(differs).map(|spec| spec.name.as_str()).collect();
         if !changed.is_empty() && entries > 0 {
             warn!(
-                event = "reread_by_other_detector",
+                event = "replayed_by_changed_detector",
                 detectors = changed.join(", "),
                 entries,
-                "a detector was changed while no host ran, and these entries, processed before the change, were re-read \
-                 as it is now: its state may differ from that of an undisturbed run; change a detector while a host runs, \
-                 or stop the host in order before"
+                "a detector was changed while no host was running, and replayed entries that were processed before the \
+                 change; its state may differ from that of an undisturbed run. Change a detector while a host runs, or \
+                 stop the host with `tickhound stop` first."
             );
         }
         !changed.is_empty()
@@ -206,10 +205,11 @@ impl<S: Stream> Engine<S> {
         self.forget_damaged(progress.dropped);
         let gap = end.worked.saturating_sub(start.worked);
         if self.count_gap(gap) {
-            warn!(
+            error!(
                 event = "state_gap",
                 entries = gap,
-                "the stream was deleted before what detectors knew of its last entries was saved; continuing without them"
+                "the stream was deleted before the detectors' state after its last entries was saved; continuing \
+                 without these entries"
             );
         }
         self.visit(0..CHUNKS).await;
@@ -259,9 +259,10 @@ impl<S: Stream> Engine<S> {
             if progress.told.elapsed() > TELL_EVERY {
                 progress.told = Instant::now();
                 info!(
+                    event = "replay_progressed",
                     entries = progress.replayed,
                     of = progress.expected,
-                    "re-reading what came after the saved state"
+                    "replaying the entries after the saved state"
                 );
             }
         }
@@ -319,6 +320,17 @@ fn plan(saved: Saved, end: Boundary) -> Plan {
         }
     }
     plan
+}
+
+fn tell_restored(symbols: usize, progress: &Progress) {
+    let took_ms = progress.started.elapsed().as_millis() as u64;
+    info!(
+        event = "checkpoint_restored",
+        symbols,
+        entries = progress.replayed,
+        took_ms,
+        "restored the checkpoint and replayed the entries after it"
+    );
 }
 
 #[cfg(test)]

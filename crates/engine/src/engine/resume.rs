@@ -41,7 +41,7 @@ impl<S: Stream> Engine<S> {
             self.stats.turn();
             let pause = match self.stream.acquire().await {
                 Ok(Acquire::Owned(acquired)) => {
-                    info!(epoch = acquired.epoch, "reading is ours");
+                    info!(event = "lease_acquired", epoch = acquired.epoch, "acquired the lease; reading");
                     self.stats.monitor.is_now(Role::Owner);
                     self.stats.enter(Phase::Restoring);
                     return Ok(Some(*acquired));
@@ -51,7 +51,7 @@ impl<S: Stream> Engine<S> {
                     self.stats.monitor.is_now(Role::Standby);
                     self.stats.enter(Phase::StandingBy);
                     if standing_by.as_ref() != Some(&by) {
-                        info!(owner = %by, "standing by: another host works this stream");
+                        info!(event = "standby_started", owner = %by, "another host holds the lease; standing by");
                         standing_by = Some(by);
                     }
                     retry_in
@@ -96,16 +96,17 @@ impl<S: Stream> Engine<S> {
             Resume::Emptied => {
                 if acquired.began_anew {
                     warn!(
-                        event = "stream_taken_up_anew",
+                        event = "stream_resumed_from_start",
                         in_flight = self.in_flight,
-                        "the stream begins anew; continuing with what the detectors know"
+                        "the stream was created again; reading it from its start, with the current state of the \
+                         detectors"
                     );
                 } else {
                     error!(
-                        event = "server_lost_everything",
+                        event = "redis_data_lost",
                         commits = self.totals.commits,
                         in_flight = self.in_flight,
-                        "the server has lost all its data; going on with what this host knows"
+                        "Redis has lost all its data; continuing with the state of this host"
                     );
                 }
                 self.repeated.clear();
@@ -119,9 +120,10 @@ impl<S: Stream> Engine<S> {
             Resume::Afresh => {
                 if self.totals.commits > acquired.totals.commits {
                     error!(
+                        event = "redis_rolled_back",
                         commits = self.totals.commits - acquired.totals.commits,
-                        "the server has come back with older data; going on from there: what came after it is worked \
-                         again, and its alerts are published again under the same ids"
+                        "Redis has come back with older data; continuing from there. Entries after that point are \
+                         processed again, and their alerts are published again under the same ids."
                     );
                 }
                 self.flights.clear();
@@ -151,7 +153,10 @@ impl<S: Stream> Engine<S> {
     async fn look_at_files(&self) {
         let looking = tokio::time::timeout(LOOK_MAX, self.looker.look());
         if self.stats.waiting(looking).await.is_err() {
-            warn!(event = "reload_slow", "loading what has changed takes long; beginning with what was loaded before");
+            warn!(
+                event = "reload_slow",
+                "loading the changed files takes long; starting with the configuration and plugins that are loaded"
+            );
         }
     }
 

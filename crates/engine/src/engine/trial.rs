@@ -146,7 +146,7 @@ impl<S: Stream> Engine<S> {
         warn!(
             event = "pending_entry_stuck",
             entry = %before.entry,
-            "no worker has answered for this pending entry yet; if the process ends now, it counts as its doing \
+            "no worker has finished this pending entry yet; if the process ends now, the entry is taken for the cause \
              (stream.max_deliveries)"
         );
         self.mark(before.got_stuck()).await?;
@@ -186,12 +186,12 @@ impl<S: Stream> Engine<S> {
         // It was given to this group once before its first recovery.
         let (entry, deliveries) = (attempt.entry, attempt.ends() + 1);
         error!(
-            event = "pending_entry_given_up",
+            event = "pending_entry_dead_lettered",
             %entry,
             deliveries,
             sudden = attempt.sudden,
             stuck = attempt.stuck,
-            "a host has ended whenever it processed this entry; it becomes a dead letter"
+            "a host ended each time this entry was processed; it becomes a dead letter"
         );
         let reason =
             format!("a host died each of the {deliveries} times that it processed this entry (stream.max_deliveries)");

@@ -126,7 +126,11 @@ impl<S: Stream> Engine<S> {
         left_out.extend(&self.poison);
         let (target, detectors) = (self.target.clone(), std::mem::take(&mut self.cold));
         let names: Vec<String> = detectors.iter().map(|spec| spec.name.clone()).collect();
-        info!(detectors = names.join(", "), "showing it what the stream holds, before it takes over");
+        info!(
+            event = "warm_up_started",
+            detectors = names.join(", "),
+            "warming up detectors on the entries in the stream before they become active"
+        );
         let (through, worked_through) = watch::channel(self.position.newest());
         let (closing, close) = watch::channel(false);
         let (finish, finishing) = oneshot::channel();
@@ -181,16 +185,16 @@ impl<S: Stream> Engine<S> {
         match done {
             Ok(Shown { entries: 0, .. }) => {
                 warn!(
-                    event = "warm_up_showed_nothing",
+                    event = "warm_up_empty",
                     detectors = warming.names.join(", "),
-                    "the stream holds no entry to warm up with; the detectors begin cold"
+                    "the stream holds no entries to warm up on; the detectors start cold"
                 );
                 self.swap(warming.target.clone(), Vec::new()).await;
             }
             Ok(Shown { warmed, .. }) => self.swap(warming.target.clone(), warmed).await,
             // The server was away at the end: they are shown everything once more.
             Err(error) if error.is::<StreamError>() => {
-                warn!(event = "warm_up_interrupted", %error, "a warm-up was interrupted; beginning it again");
+                warn!(event = "warm_up_interrupted", %error, "the warm-up was interrupted; starting it again");
                 let detectors = warming.target.detectors.iter();
                 self.cold = detectors.filter(|spec| warming.names.contains(&spec.name)).cloned().collect();
                 self.warm_at = Instant::now() + ASK_AGAIN;
@@ -222,7 +226,12 @@ impl<H: History> Warmer<H> {
             }
             if told.elapsed() > TELL_EVERY {
                 told = Instant::now();
-                info!(entries = self.shown, at = %self.cursor, "showing what the stream holds");
+                info!(
+                    event = "warm_up_progressed",
+                    entries = self.shown,
+                    at = %self.cursor,
+                    "warming up on the entries in the stream"
+                );
             }
         }
         // What was worked meanwhile, up to the place where they take over.
@@ -241,7 +250,7 @@ impl<H: History> Warmer<H> {
             warmed.push(left.await.context("a worker has ended early")?);
         }
         let took_ms = started.elapsed().as_millis() as u64;
-        info!(entries = self.shown, took_ms, "shown what the stream holds");
+        info!(event = "warm_up_finished", entries = self.shown, took_ms, "warmed up on the entries in the stream");
         Ok(Shown { entries: self.shown, warmed })
     }
 
@@ -255,7 +264,11 @@ impl<H: History> Warmer<H> {
                 Ok(page) => break page,
                 Err(error) if !patient => return Err(error.into()),
                 Err(error) => {
-                    debug!(%error, "can't read what the stream holds; trying again");
+                    debug!(
+                        event = "warm_up_read_failed",
+                        %error,
+                        "failed to read the stream for the warm-up; retrying"
+                    );
                     tokio::time::sleep(RETRY).await;
                 }
             }

@@ -137,7 +137,8 @@ impl CodeCache {
         let found = self.wasmtime.cache_hits() > hits;
         let done = if found { note_use(&file, SystemTime::now()) } else { self.keep(&file, known.as_ref()) };
         if let Err(error) = done {
-            debug!(file = %file.display(), %error, "a compiled plugin can't be kept");
+            debug!(
+ event = "compiled_plugin_not_saved", file = %file.display(), %error, "failed to save a compiled plugin");
         }
         self.exchange.remove();
         Some((made, found))
@@ -267,12 +268,12 @@ fn read(file: &Path) -> Option<Code> {
         Ok(contents) => contents,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            warn!(event = "compiled_plugin_unreadable", file = %file.display(), %error, "a compiled plugin can't be read; it is compiled again");
+            warn!(event = "compiled_plugin_unreadable", file = %file.display(), %error, "can't read a compiled plugin; compiling it again");
             return None;
         }
     };
     if !is_ours(&metadata) || metadata.mode() & 0o022 != 0 {
-        warn!(event = "compiled_plugin_foreign", file = %file.display(), "a compiled plugin may be somebody else's; it is compiled again");
+        warn!(event = "compiled_plugin_foreign", file = %file.display(), "a compiled plugin may belong to another user; compiling it again");
         let _ = fs::remove_file(file);
         return None;
     }
@@ -282,7 +283,7 @@ fn read(file: &Path) -> Option<Code> {
                 event = "compiled_plugin_damaged",
                 file = %file.display(),
                 error = format!("{error:#}"),
-                "a compiled plugin is damaged on disk; it is compiled again"
+                "a compiled plugin is damaged on disk; compiling it again"
             );
             let _ = fs::remove_file(file);
         })
@@ -430,7 +431,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new(Some(dir.path())).unwrap();
         let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/breakout.wasm");
-        let (bytes, limits) = (fs::read(&wasm).unwrap(), Limits::of(&crate::config::PluginsConfig::default()));
+        let (bytes, limits) = (fs::read(&wasm).unwrap(), Limits::of(&tickhound_core::config::PluginsConfig::default()));
         let exchange = &runtime.cached.as_ref().unwrap().0.exchange.dir;
         fs::write(exchange, "in the way").unwrap();
         let plugin = runtime.compile("breakout", &wasm, &bytes, limits).unwrap();

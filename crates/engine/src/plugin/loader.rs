@@ -90,7 +90,7 @@ impl Loader {
                     "server.token" => "as it was",
                     _ => &in_force,
                 };
-                warn!("{at}: {name} needs a restart; until then it stays {in_force}");
+                warn!(event = "restart_required", "{at}: {name} needs a restart; until then it stays {in_force}");
             }
             needs_restart.push(name);
         }

@@ -144,6 +144,7 @@ impl Generation {
     pub fn tell(&self) {
         for spec in self.detectors.iter().filter(|spec| spec.generation == self.number) {
             info!(
+                event = "detector_loaded",
                 detector = %spec.name,
                 plugin = %spec.plugin.manifest.name,
                 version = %spec.plugin.manifest.version,

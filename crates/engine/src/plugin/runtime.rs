@@ -118,7 +118,13 @@ impl Runtime {
         let (compiler, component, cached) = self.component(&sha256, encoded.as_deref().unwrap_or(bytes));
         let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
         let took_ms = started.elapsed().as_millis() as u64;
-        debug!(plugin = name, cached, took_ms, "compiled, or found in the cache");
+        debug!(
+            event = "plugin_compiled",
+            plugin = name,
+            cached,
+            took_ms,
+            "compiled a plugin, or took it from the cache"
+        );
         check_imports(&compiler.engine, &component)?;
         let pre = compiler
             .linker
@@ -209,7 +215,12 @@ fn background_pool() -> Result<ThreadPool> {
 fn open_cache(dir: &Path) -> Option<CodeCache> {
     CodeCache::open(dir)
         .inspect_err(|error| {
-            warn!(event = "compiled_plugins_not_kept", dir = %dir.display(), error = format!("{error:#}"), "no cache (plugins.cache): plugins are compiled at each start");
+            warn!(
+                event = "plugin_cache_unavailable",
+                dir = %dir.display(),
+                error = format!("{error:#}"),
+                "can't use the plugin cache (plugins.cache); plugins are compiled at each start"
+            );
         })
         .ok()
 }

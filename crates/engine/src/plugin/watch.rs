@@ -157,14 +157,19 @@ impl Watching {
             match watching.watch_natively() {
                 Ok(native) => watching.native = Some(native),
                 Err(error) => warn!(
+                    event = "file_watch_unavailable",
                     %error,
-                    "the system does not tell of changed files (too many watches? see fs.inotify.max_user_instances \
-                     and max_user_watches); looking every second instead"
+                    "the system can't report changed files (too many watches? see fs.inotify.max_user_instances and \
+                     max_user_watches); checking every second instead"
                 ),
             }
         }
         watching.stamps = watching.take_stamps();
-        info!(how = if watching.native.is_some() { "auto" } else { "poll" }, "watching for changes");
+        info!(
+            event = "file_watch_started",
+            how = if watching.native.is_some() { "auto" } else { "poll" },
+            "watching for changes"
+        );
         watching
     }
 
@@ -214,7 +219,11 @@ impl Watching {
                     let _ = looked.send(());
                 }
                 Ok(Notice::Changed(Err(error))) => {
-                    warn!(%error, "changes of files may have been missed; looking at all of them");
+                    warn!(
+                        event = "file_changes_missed",
+                        %error,
+                        "changed files may have been missed; checking all of them"
+                    );
                     self.look(false);
                 }
                 Err(RecvTimeoutError::Timeout) => self.look_if_due(),
@@ -302,14 +311,15 @@ impl Watching {
             Ok(changed) => {
                 if changed {
                     info!(
+                        event = "change_accepted",
                         generation = self.loader.newest().number,
-                        "something has changed; it is taken up with the next batch"
+                        "accepted a change; it takes effect with the next batch"
                     );
                 }
                 self.refused = None;
                 let before = self.offers.borrow().refusal.clone();
                 if before.as_ref().is_some_and(|refusal| refusal.standing) {
-                    info!("what was refused is mended");
+                    info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
                 }
                 before.map(|refusal| Refusal { standing: false, ..refusal })
             }
@@ -323,7 +333,11 @@ impl Watching {
                 if self.refused.as_ref() == Some(&reason) {
                     return;
                 }
-                warn!(generation = self.loader.newest().number, "refused, what is in force goes on: {reason}");
+                warn!(
+                    event = "change_rejected",
+                    generation = self.loader.newest().number,
+                    "rejected a change; keeping the active generation: {reason}"
+                );
                 self.refused = Some(reason.clone());
                 let at_ms = now_ms();
                 Some(Refusal { at_ms, reason, standing: true })
@@ -346,7 +360,9 @@ impl Watching {
             let exists = self.loader.plugins_dir().join(format!("{name}.wasm")).exists();
             if exists && !self.loader.uses(name) && !self.unused.iter().any(|known| known == name) {
                 info!(
-                    "plugins/{name}.wasm is used by no detector: add [detectors.{name}] with plugin = \"{name}\" to the configuration"
+                    event = "plugin_unused",
+                    "no detector uses plugins/{name}.wasm: add [detectors.{name}] with plugin = \"{name}\" to the \
+                     configuration"
                 );
                 self.unused.push(name.to_owned());
             }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Cooldowns, Faulted, SavedSymbol, Shard, Slot, Worked};
 use crate::{ingest::Job, plugin::Fault};
@@ -163,7 +163,7 @@ impl Shard {
             let packed: Option<Arc<[u8]>> = match memory.packer.pack(memory.arrived_ms[id as usize], &state) {
                 Ok(packed) => Some(packed.into()),
                 Err(error) => {
-                    warn!(symbol = %name, %error, "a state can't be saved");
+                    warn!(event = "state_not_saved", symbol = %name, %error, "failed to save the state of a symbol");
                     None
                 }
             };
@@ -230,7 +230,7 @@ impl Shard {
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
-                    warn!(event = "state_damaged", symbol = %name, %error, "a saved state cannot be read; it is dropped");
+                    error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
                     worked.damaged.push(name.clone());
                     let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
                     wanting.for_each(|slot| slot.lack("the saved state of a symbol cannot be read"));
@@ -302,7 +302,12 @@ impl Slot {
                 }
             }
             Err(fault) => {
-                warn!(detector = %spec.name, %fault, "a detector failed while its state was restored; started anew");
+                warn!(
+                    event = "state_restore_failed",
+                    detector = %spec.name,
+                    %fault,
+                    "a detector failed while its state was restored; starting it cold"
+                );
                 self.instance = None;
                 self.lack("it failed while its state was restored");
             }

@@ -200,7 +200,12 @@ impl Slot {
         let saved = match saved {
             Ok(saved) => saved,
             Err(fault) => {
-                warn!(detector = %self.spec.name, %fault, "failed while it handed over its state");
+                warn!(
+                    event = "state_handover_failed",
+                    detector = %self.spec.name,
+                    %fault,
+                    "a detector failed while it handed over its state to its successor"
+                );
                 self.lack("the version before failed while it handed over its state");
                 return Ok(());
             }

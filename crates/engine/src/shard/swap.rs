@@ -86,7 +86,12 @@ impl Shard {
             }
             slot.note_wanted(&self.symbols);
             if let Err(fault) = slot.introduce_all(&self.symbols) {
-                warn!(detector = %spec.name, %fault, "a detector failed while it was told its symbols");
+                warn!(
+                    event = "symbol_introduction_failed",
+                    detector = %spec.name,
+                    %fault,
+                    "a detector failed while its symbols were introduced"
+                );
                 slot.instance = None;
                 slot.lack("it failed while it was told its symbols");
             }
@@ -111,7 +116,12 @@ impl Shard {
             let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
             self.memory.note_arrival(*our, seen.arrived_ms.get(*its as usize).copied().unwrap_or(0));
             if let Err(error) = self.normalizer.restore(*our, &saved) {
-                warn!(symbol = %name, error = format!("{error:#}"), "what was normalized of a symbol cannot be handed over");
+                warn!(
+                    event = "normalizer_handover_failed",
+                    symbol = %name,
+                    error = format!("{error:#}"),
+                    "failed to hand over the normalizer state of a symbol"
+                );
             }
         }
     }
@@ -150,7 +160,12 @@ impl Shard {
             return (Slot::new(spec.clone()), Came::Cold);
         };
         handed_over.unwrap_or_else(|fault| {
-            warn!(detector = %spec.name, %fault, "its state could not be handed over");
+            warn!(
+                event = "state_takeover_failed",
+                detector = %spec.name,
+                %fault,
+                "a detector failed while it took over the state of its predecessor; starting it cold"
+            );
             let mut slot = Slot::new(spec.clone());
             slot.lack("it failed while it took over its state");
             (slot, Came::Cold)
@@ -182,7 +197,12 @@ impl Shard {
         match started(spec, &self.symbols) {
             Ok(fresh) => slot.instance = Some(fresh),
             Err(fault) => {
-                warn!(detector = %spec.name, %fault, "a detector failed while it was started");
+                warn!(
+                    event = "detector_start_failed",
+                    detector = %spec.name,
+                    %fault,
+                    "a detector failed while it was started"
+                );
                 return slot;
             }
         }

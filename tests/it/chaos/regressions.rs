@@ -1,15 +1,8 @@
 //! Faults that chaos has found, each in its smallest form.
 
-use std::{
-    fs,
-    sync::{Arc, OnceLock},
-};
-
-use redis::cmd;
-
 use crate::{
     proxy::{At, Proxy},
-    support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal, wait_for},
+    support::{Difference, GROUP, Project, Redis, STREAM, difference, misbehaving, signal},
 };
 
 const TICKS: u32 = 3000;
@@ -24,26 +17,25 @@ fn what_is_in_flight_when_the_group_is_made_anew_is_not_lost_with_the_host() {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
     let project = Project::at(proxy.url());
-    fs::copy(misbehaving(), project.path("plugins/misbehaving.wasm")).unwrap();
+    project.add_plugin(misbehaving());
     // No lease is renewed while the test looks for the script that moves the group.
     project.configure_with(
         "batch = 20\nlease_ms = 60000",
         "[engine]\nbacklog = 400\n[alerts]\nlog = false\n[detectors.each]\nplugin = \"misbehaving\"",
     );
     project.feed(12, TICKS, &["--dirt", "0"]);
-    let pid = Arc::new(OnceLock::new());
     let mut host = project.start(&["run"]);
-    pid.set(host.pid()).unwrap();
-    wait_for("some progress", || redis.totals().get("entries").is_some_and(|entries| *entries > 300).then_some(()));
+    let pid = host.pid();
+    redis.wait_processed(301);
     // The server does not know the script yet: it is asked twice.
-    let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(*pid.wait(), "KILL"));
+    let sprung = proxy.trap("EVALSHA", 2, At::Reply, move || signal(pid, "KILL"));
     let mut group = redis::pipe();
     group.atomic().cmd("XGROUP").arg("DESTROY").arg(STREAM).arg(GROUP);
     group.cmd("XGROUP").arg("CREATE").arg(STREAM).arg(GROUP).arg("0");
     let _: redis::Value = group.query(&mut redis.connect()).unwrap();
     sprung.wait();
     host.wait();
-    let left: u64 = cmd("XLEN").arg(STREAM).query::<u64>(&mut redis.connect()).unwrap() - redis.totals()["entries"];
+    let left: u64 = redis.ask::<u64>(&format!("XLEN {STREAM}")) - redis.totals()["entries"];
     assert!(left > 0, "it died too late to show anything");
 
     project.run(&["run", "--drain"]);
