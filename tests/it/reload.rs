@@ -11,7 +11,9 @@ use std::{
 
 use tickhound::event::EntryId;
 
-use crate::support::{Host, Project, Redis, contents, misbehaving, pause, release, shipped, text, wait_for};
+use crate::support::{
+    GROUP, Host, Project, Redis, STREAM, contents, misbehaving, pause, release, shipped, text, wait_for,
+};
 
 const REFUSED: &str = "refused, what is in force goes on";
 
@@ -34,6 +36,13 @@ impl Running {
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
         host.wait_for_log("reading is ours");
+        // Once more it looks at the files then: what is changed before it reads is what it begins with, and no change.
+        let mut consumers = redis::cmd("XINFO");
+        consumers.arg("CONSUMERS").arg(STREAM).arg(GROUP);
+        wait_for("it reads", || {
+            let consumers: Vec<redis::Value> = consumers.query(&mut redis.connect()).unwrap();
+            (!consumers.is_empty()).then_some(())
+        });
         Self { project, host, redis }
     }
 
