@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::Commands;
 use tickhound::event::EntryId;
 
-use crate::support::{Host, Project, Redis, contents, misbehaving, pause, release, shipped, text, wait_for};
+use crate::support::{HOST, Host, Project, Redis, contents, misbehaving, pause, release, shipped, text, wait_for};
 
 const REFUSED: &str = "refused, what is in force goes on";
 
@@ -34,6 +35,8 @@ impl Running {
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
         host.wait_for_log("reading is ours");
+        // A change that comes before the host has begun is in force from the beginning, and no line says so.
+        wait_for("the host has begun", || redis.connect().exists::<_, bool>(HOST).unwrap().then_some(()));
         Self { project, host, redis }
     }
 
