@@ -97,7 +97,7 @@ fn all_is_worked(project: &Project) {
 }
 
 /// How often the server was asked to do this.
-pub fn calls(redis: &Redis, command: &str) -> u64 {
+fn calls(redis: &Redis, command: &str) -> u64 {
     let stats: String = redis.ask("INFO commandstats");
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())

@@ -9,14 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::Commands;
 use tickhound_core::event::EntryId;
 
-use crate::{
-    faults::calls,
-    support::{
-        Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause, release,
-        shipped, text, wait_for,
-    },
+use crate::support::{
+    HOST, Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause,
+    release, shipped, text, wait_for,
 };
 
 /// A host that waits for ticks, and for changes.
@@ -38,8 +36,8 @@ impl Running {
         prepare(&project);
         let host = project.start_with(&["run", "--debug"], variables);
         host.wait_for_event("lease_acquired");
-        // A change before that may be what it begins with, and no change to it.
-        wait_for("it waits for entries", || (calls(&redis, "xread") > 0).then_some(()));
+        // A change that comes before the host has begun is in force from the beginning, and no line says so.
+        wait_for("the host has begun", || redis.connect().exists::<_, bool>(HOST).unwrap().then_some(()));
         Self { project, host, redis }
     }
 
