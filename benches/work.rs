@@ -13,9 +13,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use jiff::{Timestamp, tz::TimeZone};
 use tickhound_core::{
     checkpoint::{DetectorState, Packer, SymbolState},
-    config::{self, Loaded},
+    config::{self, LoadedConfig},
     decode::{Decoder, Outcome},
-    event::{Batch, Clock, Decoded, Entries, Entry, EntryId},
+    event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId},
     normalize::Normalizer,
     simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
     stream::Commit,
@@ -92,7 +92,7 @@ pub(crate) fn answer() -> Result<Vec<u8>> {
 
 /// What all parts work on.
 struct Market {
-    loaded: Loaded,
+    loaded: LoadedConfig,
     generation: Arc<Generation>,
     instruments: Vec<Instrument>,
     ticks: Vec<Tick>,
@@ -215,7 +215,7 @@ impl Market {
             (0..).zip(self.instruments.iter().map(|instrument| instrument.symbol.as_str().into())).collect();
         let number = |symbol: &str| names.iter().position(|(_, name)| **name == *symbol).expect("it is traded") as u32;
         for entries in &mut reads {
-            let mut decoded = Decoded { names: names.clone(), ..Decoded::default() };
+            let mut decoded = DecodedTicks { names: names.clone(), ..DecodedTicks::default() };
             for (index, entry) in (0..).zip(entries.iter()) {
                 let outcome = decoder.decode(entry, &mut |tick| {
                     decoded.push(index, number(&tick.symbol), tick.time, tick.price, &tick.columns);

@@ -35,7 +35,7 @@ use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 use crate::service::{LogFile, LogQueue, LogTarget};
 use tickhound_core::{
-    config::{self, Loaded},
+    config::{self, LoadedConfig},
     decode::Decoder,
 };
 use tickhound_engine::plugin::Loader;
@@ -146,7 +146,7 @@ impl Cli {
             Command::Stop(args) => stop::run(args, &load()?),
             Command::Restart(args) => stop::restart(args, &self.config, &self.options()),
             Command::Feed(args) => {
-                let Loaded { config, .. } = load()?;
+                let LoadedConfig { config, .. } = load()?;
                 feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
             }
             Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
@@ -170,7 +170,7 @@ impl Cli {
     }
 
     /// The configuration; where there is none and none was named, the one that ships.
-    fn load_or_shipped(&self) -> Result<Loaded> {
+    fn load_or_shipped(&self) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
         match self.config == default && !default.exists() {
             true => config::shipped(author::CONFIG),
@@ -194,7 +194,7 @@ impl Cli {
 
     /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads, or to a file: in
     /// the background, or because that was asked for. A thread of its own writes it.
-    fn run_host(&self, args: &run::RunArgs, loaded: &Loaded) -> Result<ExitCode> {
+    fn run_host(&self, args: &run::RunArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         if args.detached {
             // The terminal may be closed. It fails where we lead a session already, which is as good.
             let _ = rustix::process::setsid();
@@ -247,7 +247,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn load(loaded: &Loaded) -> Result<Self> {
+    fn load(loaded: &LoadedConfig) -> Result<Self> {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
         let loader = Loader::start(loaded, decoder.column_names(), |loaded| crate::notify::check(loaded).map(|_| ()))?;

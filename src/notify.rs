@@ -37,7 +37,7 @@ use self::{
     webhook::{Outcome, Request},
 };
 use tickhound_core::{
-    config::{Loaded, NotifyConfig, StreamConfig},
+    config::{LoadedConfig, NotifyConfig, StreamConfig},
     decode::time_zone,
 };
 use tickhound_engine::plugin::Reload;
@@ -99,7 +99,7 @@ impl Notifier {
     ///
     /// # Errors
     /// When one can't be used as it is configured, or the system gives no thread.
-    pub(crate) fn start(loaded: &Loaded) -> Result<Self> {
+    pub(crate) fn start(loaded: &LoadedConfig) -> Result<Self> {
         for Finding { name, what, warnings } in check(loaded)? {
             info!(event = "notification_channel_started", sink = %name, "sending alerts to {what}");
             warnings.iter().for_each(|warning| {
@@ -231,7 +231,7 @@ impl Notifier {
 ///
 /// # Errors
 /// Why it did not arrive.
-pub(crate) fn send_test(loaded: &Loaded, config: &NotifyConfig) -> Result<String> {
+pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<String> {
     let agent = webhook::agent(config)?;
     let secrets = Secrets::of(config)?;
     let stream = loaded.config.alerts.stream.clone();
@@ -252,7 +252,7 @@ pub(crate) fn send_test(loaded: &Loaded, config: &NotifyConfig) -> Result<String
 ///
 /// # Errors
 /// A sentence on why the server can't be asked.
-pub(crate) fn states(loaded: &Loaded) -> Result<Vec<(String, State, u64)>> {
+pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<(String, State, u64)>> {
     let mut position = Position::new(&loaded.config.stream, "")?;
     let address = loaded.config.stream.address();
     let mut ask = || -> Result<_> {

@@ -19,7 +19,7 @@ use wildmatch::WildMatch;
 
 use self::since::Since;
 use super::text;
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 use tickhound_redis::{AlertsReader, Kept, News};
 
 /// So many are shown if nothing else is asked for.
@@ -96,7 +96,7 @@ struct Filter {
     since: Option<Since>,
 }
 
-pub(super) fn run(args: &AlertsArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
     let zone = text::zone(config);
     let since = args.since.as_deref().map(|text| Since::parse(text, &zone, Timestamp::now())).transpose()?;

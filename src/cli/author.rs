@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::authoring::kit::project::{self, Built};
-use tickhound_core::config::{DetectorConfig, Loaded};
+use tickhound_core::config::{DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::{folder::Folder, loader};
 
 /// The configuration as it ships.
@@ -38,7 +38,7 @@ pub(super) struct Subject {
 
 impl Subject {
     /// `given` is a file, a project, which is built, or the name of a plugin of the folder or of those that ship.
-    pub(super) fn find(given: &Path, loaded: &Loaded) -> Result<Self> {
+    pub(super) fn find(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
         if given.is_dir() {
             let Built { file, bytes } = project::build(given)?;
             // A compiler's name for the file may be another one.
@@ -78,7 +78,7 @@ pub(super) struct Catalogue {
 }
 
 impl Catalogue {
-    pub(super) fn of(loaded: &Loaded) -> Self {
+    pub(super) fn of(loaded: &LoadedConfig) -> Self {
         Self { folder: Folder::of(loaded), named: Vec::new() }
     }
 
@@ -101,7 +101,7 @@ impl loader::Files for Catalogue {
 }
 
 /// Leaves in the configuration one detector, of this plugin, with the parameters that were given as NAME=VALUE.
-pub(super) fn only(loaded: &mut Loaded, plugin: &str, params: &[String]) -> Result<()> {
+pub(super) fn only(loaded: &mut LoadedConfig, plugin: &str, params: &[String]) -> Result<()> {
     let mut detector = DetectorConfig { plugin: plugin.to_owned(), ..DetectorConfig::default() };
     for given in params {
         let (name, value) = param(given)?;
@@ -118,7 +118,7 @@ pub(super) fn param(given: &str) -> Result<(String, toml::Value)> {
 }
 
 /// Where compiled plugins are kept, if the plugins folder is there.
-pub(super) fn cache(loaded: &Loaded) -> Option<PathBuf> {
+pub(super) fn cache(loaded: &LoadedConfig) -> Option<PathBuf> {
     let plugins = &loaded.config.plugins;
     let dir = loaded.resolve(&plugins.dir);
     (dir.is_dir() && !plugins.cache.as_os_str().is_empty()).then(|| dir.join(&plugins.cache))

@@ -25,7 +25,7 @@ use crate::{
     service::{FAILED, Found, LogFile, PidFile},
 };
 use tickhound_core::{
-    config::{Config, Loaded},
+    config::{Config, LoadedConfig},
     stream::owner::Owner,
     wall::now_ms,
 };
@@ -50,7 +50,7 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// How a host is to be started.
 pub(super) struct Start<'a> {
     pub(super) config_file: &'a Path,
-    pub(super) loaded: &'a Loaded,
+    pub(super) loaded: &'a LoadedConfig,
     pub(super) wait: Duration,
     /// Options before the command, as `restart` finds them in the pid file.
     pub(super) options: &'a [String],

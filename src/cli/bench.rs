@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::author::{self, SHIPPED, Subject};
 use crate::authoring::kit::cost::{self, Cost, Plan};
-use tickhound_core::{config::Loaded, decode::Decoder};
+use tickhound_core::{config::LoadedConfig, decode::Decoder};
 use tickhound_engine::plugin::{Generation, Limits, Runtime};
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &BenchArgs, loaded: Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let mut loaded = loaded;
     let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, &loaded)?;
     let bar = indicatif::ProgressBar::new_spinner();
@@ -52,7 +52,7 @@ pub(super) fn run(args: &BenchArgs, loaded: Loaded) -> Result<ExitCode> {
     loaded.config.input = tickhound_core::config::InputConfig::default();
     author::only(&mut loaded, &name, &args.params)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-    let generation = |loaded: &Loaded, plugin: std::sync::Arc<tickhound_engine::plugin::Plugin>| {
+    let generation = |loaded: &LoadedConfig, plugin: std::sync::Arc<tickhound_engine::plugin::Plugin>| {
         Generation::build(loaded, decoder.column_names(), None, |_, _| Ok(plugin.clone()))
     };
     let own = generation(&loaded, plugin.clone())?;

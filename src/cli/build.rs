@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::author::{self, Catalogue, Subject};
 use crate::authoring::kit::project;
-use tickhound_core::{config::Loaded, decode::Decoder};
+use tickhound_core::{config::LoadedConfig, decode::Decoder};
 use tickhound_engine::plugin::{Runtime, loader};
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) struct BuildArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &BuildArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let project::Built { file, bytes } = project::build(&args.dir)?;
     let name = "plugin".to_owned();
     let mut alone = loaded.clone();

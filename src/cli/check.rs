@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Prepared;
 use crate::notify;
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::params;
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &CheckArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
     let Prepared { loader, stream, .. } = Prepared::load(loaded)?;
     let generation = loader.newest();

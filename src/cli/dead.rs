@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::show::{ListArgs, ShowArgs};
-use tickhound_core::{config::Loaded, event::EntryId};
+use tickhound_core::{config::LoadedConfig, event::EntryId};
 use tickhound_redis::{DeadLetters, Letter, Moved};
 
 /// Letters in one round trip. A letter may be large, and all of them are in memory.
@@ -92,7 +92,7 @@ struct Selection {
     json: bool,
 }
 
-pub(super) fn run(args: &DeadArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &DeadArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     if let What::Drop(DropArgs { selection: Selection { all: true, .. }, yes: false }) = &args.what {
         eprintln!("error: --all removes letters for ever: look with `tickhound dead list`, then add --yes");
         return Ok(ExitCode::from(2));

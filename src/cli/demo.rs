@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::author;
 use tickhound_core::{
-    config::{self, AlertsConfig, Loaded},
+    config::{self, AlertsConfig, LoadedConfig},
     decode::Decoder,
     simulate::SimConfig,
 };
@@ -49,7 +49,7 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let loaded: Loaded = config::shipped(author::CONFIG)?;
+    let loaded: LoadedConfig = config::shipped(author::CONFIG)?;
     let config = &loaded.config;
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::observe::doctor::{Finding, Level, examine};
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -28,7 +28,7 @@ pub(super) struct DoctorArgs {
     quiet: bool,
 }
 
-pub(super) fn run(args: &DoctorArgs, loaded: Result<Loaded>) -> Result<ExitCode> {
+pub(super) fn run(args: &DoctorArgs, loaded: Result<LoadedConfig>) -> Result<ExitCode> {
     let mut findings = super::runtime()?.block_on(examine(loaded, args.fix && !args.dry_run));
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::author::{self, Subject};
 use crate::authoring::kit::anatomy::Anatomy;
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{
     Limits, Plugin, Runtime,
     params::{self, expected},
@@ -29,7 +29,7 @@ pub(super) struct InspectArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &InspectArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, loaded)?;
     let anatomy = Anatomy::of(&bytes)?;
     let runtime = Runtime::new(author::cache(loaded).as_deref())?;

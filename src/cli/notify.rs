@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{notify, observe::health::seconds};
 use tickhound_core::{
-    config::{Loaded, nearest},
+    config::{LoadedConfig, nearest},
     wall::now_ms,
 };
 use tickhound_redis::notified::{Owed, State, Totals};
@@ -34,14 +34,14 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &NotifyArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &NotifyArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     match &args.what {
         None | Some(What::Status) => status(args.json, loaded),
         Some(What::Test { name }) => test(name, args.json, loaded),
     }
 }
 
-fn test(name: &str, as_json: bool, loaded: &Loaded) -> Result<ExitCode> {
+fn test(name: &str, as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
     let sinks = &loaded.config.notify;
     let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
     let Some(sink) = sinks.iter().find(|sink| sink.name == name) else {
@@ -60,7 +60,7 @@ fn test(name: &str, as_json: bool, loaded: &Loaded) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(as_json: bool, loaded: &Loaded) -> Result<ExitCode> {
+fn status(as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
     let mut states: BTreeMap<String, (State, u64)> =
         notify::states(loaded)?.into_iter().map(|(name, state, behind)| (name, (state, behind))).collect();
     let mut failing = false;

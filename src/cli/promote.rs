@@ -5,7 +5,7 @@ use std::{fs, io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
-use tickhound_core::config::{self, DetectorConfig, Loaded};
+use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::loader::{next_of, with_next};
 
 /// Keys that the live detector takes over from its shadow.
@@ -24,7 +24,7 @@ pub(super) struct PromoteArgs {
     dry_run: bool,
 }
 
-pub(super) fn run(args: &PromoteArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &PromoteArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let name = args.name.as_str();
     match loaded.config.detectors.get(name) {
         Some(shadow) => promote_table(name, shadow, loaded, args.dry_run)?,
@@ -34,7 +34,7 @@ pub(super) fn run(args: &PromoteArgs, loaded: &Loaded) -> Result<ExitCode> {
 }
 
 /// `X.next.wasm` takes the place of `X.wasm`, which is kept under a name that is no plugin's.
-fn promote_file(name: &str, loaded: &Loaded, dry_run: bool) -> Result<()> {
+fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
     let with_next = with_next(loaded);
     let Some(shadow) = with_next.config.detectors.get(name) else {
         bail!("{name} is no shadow: there is neither [detectors.{name}] nor a PLUGIN.next.wasm for it");
@@ -52,7 +52,7 @@ fn promote_file(name: &str, loaded: &Loaded, dry_run: bool) -> Result<()> {
 }
 
 /// The live detector's table takes over what the shadow's has, and the shadow's goes.
-fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &Loaded, dry_run: bool) -> Result<()> {
+fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
     let live = shadow.shadow_of.as_str();
     ensure!(!live.is_empty(), "{name} is no shadow: its table has no shadow_of");
     let file = loaded.source.file();

@@ -25,7 +25,7 @@ use crate::authoring::replay::{
     tape::Tape,
 };
 use tickhound_core::{
-    config::{DetectorConfig, Loaded},
+    config::{DetectorConfig, LoadedConfig},
     decode::{Decoder, time_zone},
     event::{Alert, EntryId},
     simulate::{Layout, SimConfig},
@@ -136,7 +136,7 @@ struct Pass {
     tape: Arc<Tape>,
 }
 
-pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let mut loaded = loaded;
     if let Some(workers) = args.workers {
         loaded.config.engine.workers = workers as usize;
@@ -150,11 +150,11 @@ pub(super) fn run(args: &ReplayArgs, loaded: Loaded) -> Result<ExitCode> {
     let rule = Rule { k: args.outcome_atr, within: Duration::from_secs_f64(args.outcome_minutes * 60.0) };
     let is_quiet = args.out.iter().any(|file| file == Path::new("-"));
 
-    let load = |loaded: &Loaded| -> Result<Generation> {
+    let load = |loaded: &LoadedConfig| -> Result<Generation> {
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
         loader::build(&plugins, loaded, decoder.column_names(), None, &catalogue)
     };
-    let once = |source, loaded: &Loaded, outputs, what: &str| {
+    let once = |source, loaded: &LoadedConfig, outputs, what: &str| {
         let passed = pass(args, source, loaded, load(loaded)?, outputs, what, stop.clone());
         runtime.block_on(passed)
     };
@@ -242,7 +242,7 @@ fn outcomes(judge: &Judge, pass: &Pass) -> std::collections::BTreeMap<String, Ou
 }
 
 /// Leaves in the configuration what --detector, --params and --min-confidence ask for.
-fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
+fn choose(args: &ReplayArgs, loaded: &mut LoadedConfig) -> Result<Catalogue> {
     let mut catalogue = Catalogue::of(loaded);
     if !args.detector.is_empty() {
         let known = std::mem::take(&mut loaded.config.detectors);
@@ -286,7 +286,12 @@ fn choose(args: &ReplayArgs, loaded: &mut Loaded) -> Result<Catalogue> {
 }
 
 /// The ticks, from their beginning; `by_column`: cells of tables are not made into fields.
-fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, by_column: bool) -> Result<Source> {
+fn open(
+    args: &ReplayArgs,
+    loaded: &LoadedConfig,
+    runtime: &tokio::runtime::Runtime,
+    by_column: bool,
+) -> Result<Source> {
     let config = &loaded.config;
     if args.simulate {
         let market = SimConfig { symbols: args.symbols as usize, seed: args.seed, ..SimConfig::default() };
@@ -323,7 +328,7 @@ fn open(args: &ReplayArgs, loaded: &Loaded, runtime: &tokio::runtime::Runtime, b
 async fn pass(
     args: &ReplayArgs,
     source: Source,
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     generation: Generation,
     mut outputs: Vec<Output>,
     what: &str,

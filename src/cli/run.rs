@@ -19,7 +19,7 @@ use crate::{
     observe::server::{Served, Server},
     service::{LogQueue, PidFile, Supervisor},
 };
-use tickhound_core::{config::Loaded, pulse::Pulse, stream::Totals};
+use tickhound_core::{config::LoadedConfig, pulse::Pulse, stream::Totals};
 use tickhound_engine::{
     engine::{Engine, Until},
     plugin::watch::watch,
@@ -66,7 +66,7 @@ pub(super) struct RunArgs {
 }
 
 /// `options` are kept for `restart`.
-pub(super) fn run(args: &RunArgs, loaded: &Loaded, log: &Arc<LogQueue>, options: &[String]) -> Result<ExitCode> {
+pub(super) fn run(args: &RunArgs, loaded: &LoadedConfig, log: &Arc<LogQueue>, options: &[String]) -> Result<ExitCode> {
     let supervisor = Supervisor::of(args.detached);
     let worked = work(args, loaded, log, options, supervisor);
     if let Err(error) = &worked {
@@ -77,7 +77,7 @@ pub(super) fn run(args: &RunArgs, loaded: &Loaded, log: &Arc<LogQueue>, options:
 
 fn work(
     args: &RunArgs,
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     log: &Arc<LogQueue>,
     options: &[String],
     supervisor: Supervisor,

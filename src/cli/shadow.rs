@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use tickhound_core::{
-    config::{Config, Loaded},
+    config::{Config, LoadedConfig},
     event::EntryId,
     receipt::Receipt,
 };
@@ -45,7 +45,7 @@ struct Report {
     newest_only_shadow: Vec<Reported>,
 }
 
-pub(super) fn run(args: &ShadowArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
     let runtime = super::runtime()?;
     let receipt = runtime.block_on(survey(&config.stream, &config.alerts))?.receipt.unwrap_or_default();

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::text::{self, grouped, span};
 use crate::observe::health::{ConsumerReport, Pace, Report, Verdict, Watch, Work};
-use tickhound_core::{config::Loaded, receipt::Receipt, wall::now_ms};
+use tickhound_core::{config::LoadedConfig, receipt::Receipt, wall::now_ms};
 use tickhound_redis::{AlertsReader, Kept, SavedState};
 
 /// So many of the newest alerts are shown.
@@ -58,7 +58,7 @@ struct Onlooker {
     zone: TimeZone,
 }
 
-pub(super) fn run(args: &StatusArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &StatusArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
     let mut onlooker = Onlooker {
         watch: Watch::new(config),

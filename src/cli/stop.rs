@@ -17,7 +17,7 @@ use crate::{
     service::{Found, PidFile, Record},
 };
 use tickhound_core::{
-    config::{self, Loaded},
+    config::{self, LoadedConfig},
     stream::owner::Owner,
 };
 
@@ -54,7 +54,7 @@ pub(super) struct RestartArgs {
     stop: StopArgs,
 }
 
-pub(super) fn run(args: &StopArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &StopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     super::runtime()?.block_on(async {
         let Some(record) = find(loaded).await? else {
             println!("nothing to stop: no host of this folder runs in the background");
@@ -99,7 +99,7 @@ pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]
 }
 
 /// The host in the background. What one that is gone has left is removed.
-async fn find(loaded: &Loaded) -> Result<Option<Record>> {
+async fn find(loaded: &LoadedConfig) -> Result<Option<Record>> {
     let pid_file = loaded.resolve(&loaded.config.service.pid_file);
     match PidFile::look(&pid_file).await? {
         Found::Running(record) if record.owner.is_here() => Ok(Some(record)),
@@ -115,7 +115,7 @@ async fn find(loaded: &Loaded) -> Result<Option<Record>> {
     }
 }
 
-async fn stop(args: &StopArgs, loaded: &Loaded, record: &Record) -> Result<()> {
+async fn stop(args: &StopArgs, loaded: &LoadedConfig, record: &Record) -> Result<()> {
     let pid = i32::try_from(record.owner.pid()).ok().and_then(Pid::from_raw).context("no process has that number")?;
     let since = Instant::now();
     let timeout = Duration::from_secs(args.timeout);
@@ -177,7 +177,7 @@ fn variables_of(owner: &Owner) -> Vec<(String, String)> {
     variables.collect()
 }
 
-async fn tell_last_commit(loaded: &Loaded) {
+async fn tell_last_commit(loaded: &LoadedConfig) {
     let report = Report::ask(&loaded.config).await;
     let Some(survey) = &report.survey else {
         println!("what was committed last can't be told: {}", report.reason);
@@ -189,7 +189,7 @@ async fn tell_last_commit(loaded: &Loaded) {
     println!("{}", report.reason);
 }
 
-async fn tell_of_others(loaded: &Loaded) {
+async fn tell_of_others(loaded: &LoadedConfig) {
     let survey = Report::ask(&loaded.config).await.survey;
     if let Some(owner) = survey.and_then(|survey| survey.owner) {
         println!("{owner} works this stream; end it where it was started");

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::author::{self, Subject};
 use crate::authoring::kit::case;
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{Limits, Runtime};
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ pub(super) struct TestArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &TestArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let subject = Subject::find(&args.plugin, loaded)?;
     let paths = match args.cases.is_empty() {
         true => vec![subject.cases.clone()],

@@ -35,7 +35,7 @@ use self::{
     look::Tasks,
     state::{After, State},
 };
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 
 /// How often it is drawn if nothing else asks for it.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ const KEY_WAIT: Duration = Duration::from_millis(100);
                   NO_COLOR switches colours off. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub(super) struct TopArgs {}
 
-pub(super) fn run(_: &TopArgs, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let dumb = env::var("TERM").is_ok_and(|terminal| terminal == "dumb");
     if !io::stdout().is_terminal() || dumb {
         bail!("`tickhound top` needs a terminal; without one use `tickhound status --watch`");

@@ -8,7 +8,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use anyhow::{Context, Result, anyhow, ensure};
 use ureq::http::Uri;
 
-use tickhound_core::config::{Loaded, NotifyConfig, NotifyKind};
+use tickhound_core::config::{LoadedConfig, NotifyConfig, NotifyKind};
 
 /// Where Telegram is.
 const TELEGRAM: &str = "https://api.telegram.org";
@@ -73,7 +73,7 @@ impl Secrets {
 ///
 /// # Errors
 /// The first thing that is wrong, with its place in the configuration.
-pub(crate) fn check(loaded: &Loaded) -> Result<Vec<Finding>> {
+pub(crate) fn check(loaded: &LoadedConfig) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (index, sink) in loaded.config.notify.iter().enumerate().filter(|(_, sink)| sink.enabled) {
         let at = |key| loaded.source.at(&["notify", &index.to_string(), key]);

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use self::{fix::Remedy, plugins::Known, stream::Flow};
 use crate::observe::health::Report;
-use tickhound_core::{config::Loaded, decode::Decoder};
+use tickhound_core::{config::LoadedConfig, decode::Decoder};
 use tickhound_redis::look::{self, Look};
 
 /// Longest time for all questions to the server together: one that hangs must not hang us.
@@ -97,7 +97,7 @@ impl Finding {
 }
 
 /// Looks at everything; with `mend`, does what is safe.
-pub(crate) async fn examine(loaded: anyhow::Result<Loaded>, mend: bool) -> Vec<Finding> {
+pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, mend: bool) -> Vec<Finding> {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -152,7 +152,7 @@ pub(crate) async fn examine(loaded: anyhow::Result<Loaded>, mend: bool) -> Vec<F
 }
 
 /// Does what can be done, or says that it could be.
-async fn finish(mut findings: Vec<Finding>, loaded: &Loaded, mend: bool) -> Vec<Finding> {
+async fn finish(mut findings: Vec<Finding>, loaded: &LoadedConfig, mend: bool) -> Vec<Finding> {
     for finding in &mut findings {
         let Some(remedy) = finding.remedy.take() else { continue };
         if !mend {

@@ -77,7 +77,7 @@ pub enum LastVisit {
 
 /// Everything that is kept of a partition's symbols.
 #[derive(Debug, Default)]
-pub struct Saved {
+pub struct SavedStates {
     /// The last visit to each chunk.
     pub visits: Vec<LastVisit>,
     /// Name and packed state.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     input::InputConfig,
-    live::{Differs, merge},
+    live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     server::{ServerConfig, Token},
     source::{Source, nearest},
@@ -376,7 +376,7 @@ impl Default for DetectorConfig {
 
 /// A configuration with the place it came from.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What the file and the environment say.
     pub config: Config,
     /// Finds the line of a key, for messages.
@@ -386,7 +386,7 @@ pub struct Loaded {
     pub root: PathBuf,
 }
 
-impl Loaded {
+impl LoadedConfig {
     /// `path` as the configuration means it.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.root.join(path)
@@ -397,7 +397,7 @@ impl Loaded {
 ///
 /// # Errors
 /// A sentence with file, line, column, what was expected and the nearest valid name.
-pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
+pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
     let text = std::fs::read_to_string(file).with_context(|| {
         format!("can't read {}: run tickhound in the project's folder, or name the file with --config", file.display())
     })?;
@@ -408,7 +408,7 @@ pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) ->
 ///
 /// # Errors
 /// When the text is not valid; a test sees to it that it is.
-pub fn shipped(text: &str) -> Result<Loaded> {
+pub fn shipped(text: &str) -> Result<LoadedConfig> {
     parse(Path::new(DEFAULT_FILE), text.to_owned(), std::iter::empty())
 }
 
@@ -416,11 +416,11 @@ pub fn shipped(text: &str) -> Result<Loaded> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn parse_text(file: &Path, text: &str) -> Result<Loaded> {
+pub fn parse_text(file: &Path, text: &str) -> Result<LoadedConfig> {
     parse(file, text.to_owned(), std::iter::empty())
 }
 
-fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
+fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
     let source = Source::parse(file, text)?;
     let mut config = source.config(environment)?;
     validate(&config, &source)?;
@@ -431,7 +431,7 @@ fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, S
     for file in files.filter(|file| !file.as_os_str().is_empty()) {
         *file = root.join(&file);
     }
-    Ok(Loaded { config, root, source })
+    Ok(LoadedConfig { config, root, source })
 }
 
 fn project_root(file: &Path) -> PathBuf {

@@ -56,12 +56,12 @@ pub struct Entries {
     /// Id, and the entry's range of `fields`.
     entries: Vec<(EntryId, Range<usize>)>,
     /// Their ticks, if they were decoded where they were read; then they have no fields.
-    pub decoded: Option<Box<Decoded>>,
+    pub decoded: Option<Box<DecodedTicks>>,
 }
 
 /// Ticks of entries that were decoded where they were read, as rows of a table are: there never was a text of them.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub struct DecodedTicks {
     /// Which entry, by index.
     pub entry: Vec<u32>,
     /// Names that no read before had, each with its number.
@@ -78,7 +78,7 @@ pub struct Decoded {
     pub refused: Vec<(u32, String)>,
 }
 
-impl Decoded {
+impl DecodedTicks {
     /// Adds a tick of the entry at this index; `columns` has a value for each column.
     pub fn push(&mut self, entry: u32, symbol: u32, time: Option<u64>, price: f64, columns: &[f64]) {
         self.entry.push(entry);
@@ -388,14 +388,14 @@ pub struct DeadLetter {
     /// The entry.
     pub entry: EntryId,
     /// The detector to blame, if one is.
-    pub blamed: Option<Blamed>,
+    pub blamed: Option<DetectorFault>,
     /// The entry's fields as a JSON object, from which the entry can be made again.
     pub raw: String,
 }
 
 /// A detector as it was when it failed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Blamed {
+pub struct DetectorFault {
     /// Its name.
     pub detector: String,
     /// Name of its plugin, as the plugin has it.

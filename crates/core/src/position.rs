@@ -6,7 +6,7 @@
 
 use crate::{
     event::{Entries, EntryId},
-    stream::{Acquired, Commit, CommitId, Delivered, From},
+    stream::{Acquisition, Commit, CommitId, Delivery, ReadFrom},
 };
 
 /// What an acquisition means for what the host has in hand.
@@ -45,7 +45,7 @@ pub struct Position {
     unsettled: Option<Commit>,
     /// Everything up to `newest` is known to the detectors, or set aside.
     ready: bool,
-    from: From,
+    from: ReadFrom,
     last_read: EntryId,
     newest: EntryId,
     /// Entries ever added to the stream up to `newest`, if that is known: where entries vanish unread,
@@ -61,7 +61,7 @@ impl Default for Position {
             last_commit: CommitId::default(),
             unsettled: None,
             ready: false,
-            from: From::Pending(EntryId::ZERO),
+            from: ReadFrom::Pending(EntryId::ZERO),
             last_read: EntryId::ZERO,
             newest: EntryId::ZERO,
             index: None,
@@ -76,7 +76,7 @@ impl Position {
     }
 
     /// Where the next read begins.
-    pub fn from(&self) -> From {
+    pub fn from(&self) -> ReadFrom {
         self.from
     }
 
@@ -108,7 +108,7 @@ impl Position {
     /// The open commit, if this acquisition shows that it happened.
     ///
     /// The epoch of this acquisition tells nothing: an acquisition whose answer was lost has raised it too.
-    pub fn settle(&mut self, acquired: &Acquired) -> Option<Commit> {
+    pub fn settle(&mut self, acquired: &Acquisition) -> Option<Commit> {
         let happened = self.unsettled.take_if(|commit| {
             let Self { epoch, token, .. } = *self;
             commit_id(commit, epoch, token) == acquired.last_commit
@@ -128,7 +128,7 @@ impl Position {
     /// Pending entries are read from the first on, also when nobody has committed meanwhile: an answer that was lost
     /// leaves entries pending, and so does a standby that dies after it has adopted some. Whoever reads leaves out
     /// what is in flight.
-    pub fn resume(&mut self, acquired: &Acquired, forgotten: bool) -> Resume {
+    pub fn resume(&mut self, acquired: &Acquisition, forgotten: bool) -> Resume {
         let last = acquired.last_commit;
         let ours = self.ready && last == self.last_commit;
         // The group hands out again what is in flight here: it was made anew, or the server has gone back.
@@ -136,7 +136,7 @@ impl Position {
         let gone = acquired.began_anew || acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
         let emptied = self.ready && (ours || last == CommitId::default()) && gone;
         (self.epoch, self.token) = (acquired.epoch, acquired.token);
-        self.from = From::Pending(EntryId::ZERO);
+        self.from = ReadFrom::Pending(EntryId::ZERO);
         if ours && !gone_back && !acquired.began_anew {
             return Resume::Undisturbed;
         }
@@ -180,17 +180,17 @@ impl Position {
     }
 
     /// Takes note of a read of at most `count` entries.
-    pub fn read(&mut self, delivered: &Delivered, count: usize) -> Progress {
+    pub fn read(&mut self, delivered: &Delivery, count: usize) -> Progress {
         let entries = &delivered.entries;
         let last = entries.last();
         let was_at = self.from;
         if let Some(last) = last {
             self.last_read = self.last_read.max(last);
         }
-        if let From::Pending(_) = self.from {
-            self.from = last.map_or(From::New, From::Pending);
+        if let ReadFrom::Pending(_) = self.from {
+            self.from = last.map_or(ReadFrom::New, ReadFrom::Pending);
         }
-        let caught_up = was_at == From::New && entries.len() < count;
+        let caught_up = was_at == ReadFrom::New && entries.len() < count;
         let repeated = self.repeated(was_at, delivered);
         let (index, skipped) = self.count_along(delivered, repeated, caught_up);
         self.index = index;
@@ -199,8 +199,8 @@ impl Position {
 
     /// How many of the first entries lie before what was processed: the group gives each entry once, in order, so it
     /// was set back.
-    fn repeated(&self, from: From, delivered: &Delivered) -> usize {
-        if from != From::New || delivered.newest.is_none() {
+    fn repeated(&self, from: ReadFrom, delivered: &Delivery) -> usize {
+        if from != ReadFrom::New || delivered.newest.is_none() {
             return 0;
         }
         delivered.entries.iter().take_while(|entry| entry.id <= self.newest).count()
@@ -208,20 +208,20 @@ impl Position {
 
     /// Whether the stream was deleted and filled again: it has given out no id as high as that of an entry that was
     /// read from it.
-    pub fn began_anew(&self, delivered: &Delivered) -> bool {
+    pub fn began_anew(&self, delivered: &Delivery) -> bool {
         delivered.newest.is_some_and(|newest| newest < self.last_read)
     }
 
     /// Whether this read of at most `count` entries would show that some vanished. It may be that somebody else was
     /// given them.
-    pub fn misses(&self, delivered: &Delivered, count: usize) -> bool {
-        let caught_up = self.from == From::New && delivered.entries.len() < count;
+    pub fn misses(&self, delivered: &Delivery, count: usize) -> bool {
+        let caught_up = self.from == ReadFrom::New && delivered.entries.len() < count;
         self.count_along(delivered, self.repeated(self.from, delivered), caught_up).1 > 0
     }
 
     /// Compares what the server has counted with what came: how many entries there were up to this read, if that is
     /// known, and how many of them vanished before the group was given them.
-    fn count_along(&self, delivered: &Delivered, repeated: usize, caught_up: bool) -> (Option<u64>, u64) {
+    fn count_along(&self, delivered: &Delivery, repeated: usize, caught_up: bool) -> (Option<u64>, u64) {
         let Some(extent) = delivered.extent else { return (self.index, 0) };
         let before = self.index;
         let read = (delivered.entries.len() - repeated) as u64;
@@ -245,7 +245,7 @@ impl Position {
 
     /// Pending entries are to be read from the start: others have been added to them.
     pub fn reread_pending(&mut self) {
-        self.from = From::Pending(EntryId::ZERO);
+        self.from = ReadFrom::Pending(EntryId::ZERO);
     }
 
     /// Others hold entries, or did until now, perhaps some that lie between those that were read: how many there were up

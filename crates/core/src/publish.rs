@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::ser::{Serialize, Serializer};
 
 pub use self::raw::{Fields, raw_fields, raw_json};
-use crate::event::{Alert, Blamed, DeadLetter};
+use crate::event::{Alert, DeadLetter, DetectorFault};
 
 impl Alert {
     /// Names and values as the alerts stream has them.
@@ -58,7 +58,7 @@ impl DeadLetter {
     /// Names and values as the dead-letter stream has them.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let mut fields = vec![("reason", self.reason.as_str().into()), ("entry", self.entry.to_string().into())];
-        if let Some(Blamed { detector, plugin, version, sha256, params }) = &self.blamed {
+        if let Some(DetectorFault { detector, plugin, version, sha256, params }) = &self.blamed {
             fields.push(("detector", detector.as_str().into()));
             fields.push(("plugin", plugin.as_str().into()));
             fields.push(("version", version.as_str().into()));

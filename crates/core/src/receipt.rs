@@ -21,7 +21,7 @@ pub struct Receipt {
     /// Detectors that are being shown what the stream holds before they take over.
     pub warming: Vec<String>,
     /// The last change that was refused.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<RejectedChange>,
     /// Keys of the configuration that were changed and are read at the start only.
     pub needs_restart: Vec<String>,
 }
@@ -63,7 +63,7 @@ pub struct DetectorReceipt {
 
 /// A change that was not taken up: the generation before stays in force, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RejectedChange {
     /// When, ms since the Unix epoch.
     pub at_ms: u64,
     /// What was wrong, with its place, and what to do.

@@ -16,7 +16,7 @@ use std::{
 
 pub use self::attempt::Attempt;
 use crate::{
-    checkpoint::{Saved, Visit},
+    checkpoint::{SavedStates, Visit},
     event::{Alert, Clock, DeadLetter, Entries, EntryId},
     rate::Rates,
 };
@@ -98,7 +98,7 @@ impl Commit {
 
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// Entries that were delivered under this consumer's name and not acknowledged, after this id.
     Pending(EntryId),
     /// Entries never delivered to the group.
@@ -123,16 +123,16 @@ pub struct CommitId {
 
 /// Which entries to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Read {
+pub struct ReadRequest {
     /// Where to begin.
-    pub from: From,
+    pub from: ReadFrom,
     /// How many at most; 0 = none, only commit.
     pub count: usize,
 }
 
 /// What a step has read.
 #[derive(Debug, Default)]
-pub struct Delivered {
+pub struct Delivery {
     /// In stream order.
     pub entries: Entries,
     /// How the stream stood just before; `None` if the read was not of new entries, or the server does
@@ -156,7 +156,7 @@ pub struct Extent {
 
 /// A partition that is now ours.
 #[derive(Clone, Debug, Default)]
-pub struct Acquired {
+pub struct Acquisition {
     /// Raised at each acquisition and release; checked in every step.
     pub epoch: u64,
     /// A number drawn at random for this acquisition, which no other one has.
@@ -191,7 +191,7 @@ pub struct Acquired {
 
 /// What was taken over from other consumers of the group, and what is there to be processed afterwards.
 #[derive(Debug, Default)]
-pub struct Adopted {
+pub struct Adoption {
     /// Entries that were taken over.
     pub entries: usize,
     /// Who takes and holds entries now.
@@ -218,9 +218,9 @@ impl Default for Consumers {
 
 /// How an attempt to own a partition ended.
 #[derive(Debug)]
-pub enum Acquire {
+pub enum AcquireOutcome {
     /// It is ours.
-    Owned(Box<Acquired>),
+    Owned(Box<Acquisition>),
     /// Another host owns it; its name, and when to look again.
     Held {
         /// Host and process.
@@ -267,17 +267,17 @@ pub trait Stream: Send {
     fn reader(&self) -> Self::History;
 
     /// Tries to become the owner. After an error of any call, this is how to go on.
-    fn acquire(&mut self) -> impl Future<Output = Result<Acquire, StreamError>> + Send;
+    fn acquire(&mut self) -> impl Future<Output = Result<AcquireOutcome, StreamError>> + Send;
 
     /// Begins one atomic step: all of `commit` happens or nothing, and then the read. Between this and
     /// [`Stream::finish`] the host may work, while the server does.
-    fn begin(&mut self, commit: &Commit, read: Read) -> impl Future<Output = Result<(), StreamError>> + Send;
+    fn begin(&mut self, commit: &Commit, read: ReadRequest) -> impl Future<Output = Result<(), StreamError>> + Send;
 
     /// How the step that was begun has ended.
-    fn finish(&mut self) -> impl Future<Output = Result<Delivered, StreamError>> + Send;
+    fn finish(&mut self) -> impl Future<Output = Result<Delivery, StreamError>> + Send;
 
     /// The states that visits have saved.
-    fn saved(&mut self) -> impl Future<Output = Result<Saved, StreamError>> + Send;
+    fn saved(&mut self) -> impl Future<Output = Result<SavedStates, StreamError>> + Send;
 
     /// Entries after one id and up to another, in stream order, at most `count`. Has no effect.
     fn history(
@@ -296,7 +296,7 @@ pub trait Stream: Send {
     ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
 
     /// Takes over what dead consumers of the group left pending.
-    fn adopt(&mut self) -> impl Future<Output = Result<Adopted, StreamError>> + Send;
+    fn adopt(&mut self) -> impl Future<Output = Result<Adoption, StreamError>> + Send;
 
     /// Who else takes entries of the group, as of now.
     fn consumers(&mut self) -> impl Future<Output = Result<Consumers, StreamError>> + Send {

@@ -13,7 +13,7 @@ use crate::{
 };
 use tickhound_core::{
     checkpoint::Visit,
-    event::{Alert, Blamed, Clock, DeadLetter, Entries, EntryId},
+    event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
     stream::Commit,
 };
@@ -226,7 +226,7 @@ impl Flight {
             };
             let manifest = &spec.plugin.manifest;
             let reason = format!("{fault}; {} {} did not see this tick; {what_now}", manifest.name, manifest.version);
-            let blamed = Blamed {
+            let blamed = DetectorFault {
                 detector: spec.name.clone(),
                 plugin: manifest.name.clone(),
                 version: manifest.version.clone(),

@@ -52,7 +52,7 @@ use tickhound_core::{
     event::{Clock, Entries, EntryId},
     position::Position,
     rate::Rates,
-    stream::{Commit, Delivered, Read, Stream, StreamError, Totals},
+    stream::{Commit, Delivery, ReadRequest, Stream, StreamError, Totals},
     wall::now_ms,
 };
 
@@ -335,7 +335,7 @@ impl<S: Stream> Engine<S> {
                 caught_up = false;
                 continue;
             }
-            let read = Read { from: self.position.from(), count };
+            let read = ReadRequest { from: self.position.from(), count };
             let delivered = self.step(commit, read).await?;
             retry.reached();
             if count > 0 {
@@ -357,7 +357,7 @@ impl<S: Stream> Engine<S> {
         }
     }
 
-    async fn step(&mut self, commit: Commit, read: Read) -> Result<Delivered, StreamError> {
+    async fn step(&mut self, commit: Commit, read: ReadRequest) -> Result<Delivery, StreamError> {
         let started = Instant::now();
         let begun = self.stream.begin(&commit, read).await;
         self.submit_fresh().await;

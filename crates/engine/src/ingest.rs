@@ -11,7 +11,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use tickhound_core::{
     checkpoint::{CHUNKS, chunk_of},
     decode::{Decoder, Outcome},
-    event::{Batch, Clock, Decoded, Entries, EntryId, column, flag},
+    event::{Batch, Clock, DecodedTicks, Entries, EntryId, column, flag},
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -183,7 +183,7 @@ impl Ingest {
         ticks / self.shards + ticks / self.shards / 4 + 2
     }
 
-    fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &Decoded, routed: &mut Routed) {
+    fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &DecodedTicks, routed: &mut Routed) {
         let rows = self.room(decoded.entry.len());
         let Self { columns, symbols, clock, .. } = self;
         routed.undecodable.clone_from(&decoded.refused);
@@ -201,7 +201,7 @@ impl Ingest {
 #[derive(Clone, Copy)]
 enum Name<'a> {
     Text(&'a str),
-    /// See [`Decoded::names`].
+    /// See [`DecodedTicks::names`].
     Number(u32),
 }
 

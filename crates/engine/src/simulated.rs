@@ -10,10 +10,11 @@ use std::{
 };
 
 use tickhound_core::stream::{
-    Acquire, Acquired, Adopted, Commit, Delivered, From, History, Read, Stream, StreamError, Totals,
+    AcquireOutcome, Acquisition, Adoption, Commit, Delivery, History, ReadFrom, ReadRequest, Stream, StreamError,
+    Totals,
 };
 use tickhound_core::{
-    checkpoint::Saved,
+    checkpoint::SavedStates,
     event::{Alert, Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
     wall::now_ms,
@@ -93,14 +94,14 @@ impl Stream for SimulatedStream {
         NoHistory
     }
 
-    async fn acquire(&mut self) -> Result<Acquire, StreamError> {
-        Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
+    async fn acquire(&mut self) -> Result<AcquireOutcome, StreamError> {
+        Ok(AcquireOutcome::Owned(Box::new(Acquisition { epoch: 1, ..Acquisition::default() })))
     }
 
-    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: ReadRequest) -> Result<(), StreamError> {
         let elapsed = self.elapsed();
         let mut entries = Entries::default();
-        if read.from == From::New {
+        if read.from == ReadFrom::New {
             let now = now_ms();
             while entries.len() < read.count && self.due() <= elapsed {
                 let seq = if self.last.millis == now { self.last.seq + 1 } else { 0 };
@@ -128,12 +129,12 @@ impl Stream for SimulatedStream {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<Delivered, StreamError> {
-        Ok(Delivered { entries: std::mem::take(&mut self.read), ..Delivered::default() })
+    async fn finish(&mut self) -> Result<Delivery, StreamError> {
+        Ok(Delivery { entries: std::mem::take(&mut self.read), ..Delivery::default() })
     }
 
-    async fn saved(&mut self) -> Result<Saved, StreamError> {
-        Ok(Saved::default())
+    async fn saved(&mut self) -> Result<SavedStates, StreamError> {
+        Ok(SavedStates::default())
     }
 
     async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
@@ -144,8 +145,8 @@ impl Stream for SimulatedStream {
         Ok(BTreeSet::new())
     }
 
-    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
-        Ok(Adopted::default())
+    async fn adopt(&mut self) -> Result<Adoption, StreamError> {
+        Ok(Adoption::default())
     }
 
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {

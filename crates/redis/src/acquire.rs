@@ -12,18 +12,18 @@ use super::{
     group::Group,
     lease::LeaseAnswer,
     query,
-    reply::{self, Acquisition, Checkpoint},
+    reply::{self, AcquireReply, Checkpoint},
     resp::Commands,
     unavailable,
     wire::Wire,
 };
 use tickhound_core::{
     config::{AlertsConfig, Start, StreamConfig},
-    stream::{Acquire, Acquired, Extent, StreamError},
+    stream::{AcquireOutcome, Acquisition, Extent, StreamError},
 };
 
 impl RedisStream {
-    pub(super) async fn try_acquire(&mut self) -> Result<Acquire, StreamError> {
+    pub(super) async fn try_acquire(&mut self) -> Result<AcquireOutcome, StreamError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let mut asks = connect(&self.client, timeout).await.map_err(unavailable)?;
         let steps = self.address.connect().await?;
@@ -32,7 +32,7 @@ impl RedisStream {
         // What can't be relied on is left alone, before anything is changed.
         self.read_checkpoint(&mut asks).await?;
         let epoch = match self.lease.acquire(&mut asks).await.map_err(unavailable)? {
-            LeaseAnswer::Held { by, retry_in } => return Ok(Acquire::Held { by, retry_in }),
+            LeaseAnswer::Held { by, retry_in } => return Ok(AcquireOutcome::Held { by, retry_in }),
             LeaseAnswer::Ours(epoch) => epoch,
         };
         // What follows takes several round trips.
@@ -42,7 +42,7 @@ impl RedisStream {
             // This host won't come back for it. The renewal ends with the failed acquisition.
             self.lease.release(&mut asks, epoch).await;
         }
-        begun.map(|acquired| Acquire::Owned(Box::new(acquired)))
+        begun.map(|acquired| AcquireOutcome::Owned(Box::new(acquired)))
     }
 
     /// Gets to know a partition whose lease is held.
@@ -52,7 +52,7 @@ impl RedisStream {
         mut steps: Wire,
         epoch: u64,
         unclaimed: &[Claim],
-    ) -> Result<Acquired, StreamError> {
+    ) -> Result<Acquisition, StreamError> {
         self.claim(&mut asks, unclaimed).await?;
         let checkpoint = self.read_checkpoint(&mut asks).await?;
         if checkpoint.complete_is_damaged {
@@ -76,12 +76,12 @@ impl RedisStream {
         let mut arm = Commands::default();
         self.arm(&mut arm);
         check_epoch(&mut steps.ask(&arm).await?, epoch)?;
-        let owner = Acquisition { epoch, token: rand::random() };
+        let owner = AcquireReply { epoch, token: rand::random() };
         self.session = Some(Session { steps, asks, waits: None, owner });
         self.owned_before = true;
         let last_commit = checkpoint.commit_id();
         let Checkpoint { last: newest, totals, clock, attempt, complete, made_by, rates, .. } = checkpoint;
-        Ok(Acquired {
+        Ok(Acquisition {
             epoch,
             token: owner.token,
             totals,

@@ -15,7 +15,7 @@ use super::{RedisStream, client, connect, explain, open, query, reply, unavailab
 use tickhound_core::{
     config::StreamConfig,
     event::EntryId,
-    stream::{Adopted, Consumers, StreamError},
+    stream::{Adoption, Consumers, StreamError},
 };
 
 /// Entries claimed in one script: long enough to be quick, short enough to block nobody.
@@ -87,13 +87,13 @@ pub(super) struct Others {
 }
 
 impl RedisStream {
-    pub(super) async fn adopt_all(&mut self) -> Result<Adopted, StreamError> {
+    pub(super) async fn adopt_all(&mut self) -> Result<Adoption, StreamError> {
         let Others { dead, consumers } = self.see_others().await?;
         let left = !dead.is_empty();
         let session = open(&mut self.session)?;
         let (config, keys, epoch) = (&self.config, &self.keys, session.owner.epoch);
         let connection = &mut session.asks;
-        let mut adopted = Adopted { consumers, ..Adopted::default() };
+        let mut adopted = Adoption { consumers, ..Adoption::default() };
         for other in dead {
             let mut entries = 0;
             let removed = loop {

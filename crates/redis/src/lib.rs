@@ -46,7 +46,7 @@ use self::{
     acquire::key_types,
     client::address,
     lease::Lease,
-    reply::{Acquisition, Checkpoint, parse_extent, parse_read},
+    reply::{AcquireReply, Checkpoint, parse_extent, parse_read},
     resp::{Commands, Item, Replies, Unexpected},
     wire::{Address, Wire, refused},
 };
@@ -64,9 +64,11 @@ pub use self::{
     reported::{AlertsReader, Kept, News, ReadTo, Reported, alerts_of},
     survey::{SavedState, Survey, Surveyor, survey},
 };
-use tickhound_core::stream::{Acquire, Adopted, Commit, Consumers, Delivered, From, Read, Stream, StreamError};
+use tickhound_core::stream::{
+    AcquireOutcome, Adoption, Commit, Consumers, Delivery, ReadFrom, ReadRequest, Stream, StreamError,
+};
 use tickhound_core::{
-    checkpoint::Saved,
+    checkpoint::SavedStates,
     config::{AlertsConfig, DeadLettersConfig, StreamConfig},
     event::{Entries, EntryId},
     pulse::Pulse,
@@ -113,7 +115,7 @@ struct Session {
     /// For the blocking read alone. A wait that is given up takes its connection along: behind a read that still
     /// blocks the next one would wait.
     waits: Option<MultiplexedConnection>,
-    owner: Acquisition,
+    owner: AcquireReply,
 }
 
 /// What the answer to a step is about.
@@ -122,7 +124,7 @@ struct Begun {
     publishes: usize,
     /// Position of `EXEC`.
     exec: usize,
-    read: Read,
+    read: ReadRequest,
 }
 
 impl RedisStream {
@@ -190,7 +192,7 @@ impl RedisStream {
     }
 
     /// Writes the transaction of a step, and what arms the next one.
-    fn write_step(&self, commands: &mut Commands, commit: &Commit, read: Read, owner: Acquisition) -> Begun {
+    fn write_step(&self, commands: &mut Commands, commit: &Commit, read: ReadRequest, owner: AcquireReply) -> Begun {
         commands.clear();
         commands.words(&["MULTI"]);
         self.owed.iter().for_each(|publish| commands.push_packed(publish));
@@ -232,15 +234,15 @@ impl RedisStream {
         if let Some(receipt) = &commit.receipt {
             commands.words(&["SET", &self.keys.host, receipt]);
         }
-        if read.count > 0 && read.from == From::New {
+        if read.count > 0 && read.from == ReadFrom::New {
             commands.words(&["XINFO", "STREAM", &self.config.key]);
         }
         if read.count > 0 {
             commands.arg("XREADGROUP").arg("GROUP").arg(&self.config.group).arg(&self.config.consumer);
             commands.arg("COUNT").show(read.count).arg("STREAMS").arg(&self.config.key);
             match read.from {
-                From::New => commands.arg(">"),
-                From::Pending(after) => commands.id(after),
+                ReadFrom::New => commands.arg(">"),
+                ReadFrom::Pending(after) => commands.id(after),
             };
             commands.end();
         }
@@ -264,18 +266,18 @@ impl Stream for RedisStream {
         RedisHistory::new(&self.address, &self.config.key)
     }
 
-    async fn acquire(&mut self) -> Result<Acquire, StreamError> {
+    async fn acquire(&mut self) -> Result<AcquireOutcome, StreamError> {
         self.session = None;
         self.lease.stop_renewing();
         self.given = EntryId::ZERO;
         let answer = self.try_acquire().await;
-        if !matches!(answer, Ok(Acquire::Owned(_))) {
+        if !matches!(answer, Ok(AcquireOutcome::Owned(_))) {
             self.lease.stop_renewing();
         }
         answer
     }
 
-    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: ReadRequest) -> Result<(), StreamError> {
         let owner = open(&mut self.session)?.owner;
         let mut commands = std::mem::take(&mut self.commands);
         self.begun = Some(self.write_step(&mut commands, commit, read, owner));
@@ -283,7 +285,7 @@ impl Stream for RedisStream {
         open(&mut self.session)?.steps.send(&self.commands).await
     }
 
-    async fn finish(&mut self) -> Result<Delivered, StreamError> {
+    async fn finish(&mut self) -> Result<Delivery, StreamError> {
         let session = open(&mut self.session)?;
         let Some(Begun { publishes, exec, read }) = self.begun.take() else {
             return Err(StreamError::Unavailable("no step was begun".into()));
@@ -303,7 +305,7 @@ impl Stream for RedisStream {
             Item::Error(error) => return Err(refused(error)),
             _ => return Err(Unexpected("EXEC does not tell what it did").into()),
         };
-        let mut delivered = Delivered::default();
+        let mut delivered = Delivery::default();
         // A transaction has no way back: what the server refuses in the middle of it is owed from now on.
         self.owed.clear();
         for result in 0..results {
@@ -315,7 +317,7 @@ impl Stream for RedisStream {
                 }
             } else if read.count > 0 && result + 1 == results {
                 delivered.entries = parse_read(&mut replies)?;
-            } else if read.count > 0 && read.from == From::New && result + 2 == results {
+            } else if read.count > 0 && read.from == ReadFrom::New && result + 2 == results {
                 (delivered.newest, delivered.extent) = parse_extent(&mut replies, self.alone)?;
             } else {
                 replies.skip()?;
@@ -338,7 +340,7 @@ impl Stream for RedisStream {
         Ok(delivered)
     }
 
-    async fn saved(&mut self) -> Result<Saved, StreamError> {
+    async fn saved(&mut self) -> Result<SavedStates, StreamError> {
         self.read_saved().await
     }
 
@@ -350,7 +352,7 @@ impl Stream for RedisStream {
         self.read_pending(first, last).await
     }
 
-    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
+    async fn adopt(&mut self) -> Result<Adoption, StreamError> {
         self.adopt_all().await
     }
 

@@ -21,7 +21,7 @@ use tickhound_core::{
 
 /// What commits are made under.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Acquisition {
+pub(super) struct AcquireReply {
     /// Its number, as the server counts.
     pub(super) epoch: u64,
     /// Drawn at random: a server that has gone back may count to the same number twice.
@@ -95,8 +95,8 @@ const PROCESSED: &str = "processed";
 
 impl Checkpoint {
     /// The command that writes it.
-    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: Acquisition, at_ms: u64) {
-        let Acquisition { epoch, token } = owner;
+    pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: AcquireReply, at_ms: u64) {
+        let AcquireReply { epoch, token } = owner;
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
         let Clock { time, delay_ms, unstamped } = commit.clock;
         let mut sum = Sum::default();
@@ -446,7 +446,7 @@ mod tests {
             ..Commit::default()
         };
         let mut commands = Commands::default();
-        Checkpoint::write(&mut commands, "key", &commit, Acquisition { epoch: 4, token: 5 }, 13);
+        Checkpoint::write(&mut commands, "key", &commit, AcquireReply { epoch: 4, token: 5 }, 13);
         let mut words = Replies::new(commands.get(0));
         let count = words.array().unwrap();
         let words: Vec<String> =

@@ -20,7 +20,7 @@ use super::{
     unavailable,
 };
 use tickhound_core::{
-    checkpoint::{Boundary, CHUNKS, LastVisit, Saved, is_of_a_newer_form},
+    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, is_of_a_newer_form},
     event::{Clock, Entries, EntryId},
     stream::{Commit, StreamError},
 };
@@ -108,9 +108,9 @@ impl RedisStream {
         ))
     }
 
-    pub(super) async fn read_saved(&mut self) -> Result<Saved, StreamError> {
+    pub(super) async fn read_saved(&mut self) -> Result<SavedStates, StreamError> {
         let session = open(&mut self.session)?;
-        let mut saved = Saved { visits: vec![LastVisit::Never; usize::from(CHUNKS)], ..Saved::default() };
+        let mut saved = SavedStates { visits: vec![LastVisit::Never; usize::from(CHUNKS)], ..SavedStates::default() };
         let mut symbols: HashMap<String, Vec<u8>> = HashMap::new();
         let mut poison: BTreeSet<EntryId> = BTreeSet::new();
         let (mut cursor, mut newer) = (0u64, None);

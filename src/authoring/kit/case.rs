@@ -37,7 +37,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table};
 use super::rows::Rows;
 use crate::authoring::replay::{Setup, Source, Summary, replay};
 use tickhound_core::{
-    config::{self, DetectorConfig, InputConfig, Loaded},
+    config::{self, DetectorConfig, InputConfig, LoadedConfig},
     decode::Decoder,
     event::{Alert, Entries, EntryId, column},
 };
@@ -148,7 +148,7 @@ impl Case {
     ///
     /// # Errors
     /// When the plugin can't be used with the case's parameters.
-    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, loaded: &Loaded) -> Result<Verdict> {
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, loaded: &LoadedConfig) -> Result<Verdict> {
         let mut failures = Vec::new();
         let mut shown: Option<Vec<Alert>> = None;
         for (batch, workers) in SHAPES {
@@ -211,7 +211,12 @@ impl Case {
         fs::write(&self.file, document.to_string()).with_context(|| format!("can't write {}", self.file.display()))
     }
 
-    fn generation(&self, plugin: &Arc<Plugin>, loaded: &Loaded, workers: usize) -> Result<(Loaded, Generation)> {
+    fn generation(
+        &self,
+        plugin: &Arc<Plugin>,
+        loaded: &LoadedConfig,
+        workers: usize,
+    ) -> Result<(LoadedConfig, Generation)> {
         // Errors in parameters are the case's.
         let mut of_case = config::parse_text(&self.file, "")?;
         of_case.config.input = self.input.clone();
@@ -233,7 +238,7 @@ impl Case {
     async fn replay(
         &self,
         plugin: &Arc<Plugin>,
-        loaded: &Loaded,
+        loaded: &LoadedConfig,
         batch: usize,
         workers: usize,
     ) -> Result<(Vec<Alert>, Summary)> {

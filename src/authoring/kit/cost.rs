@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::rows::Rows;
 use crate::authoring::replay::{Ids, Setup, Source, replay};
-use tickhound_core::{config::Loaded, event::Entries, simulate::SimConfig};
+use tickhound_core::{config::LoadedConfig, event::Entries, simulate::SimConfig};
 use tickhound_engine::plugin::{DetectorSpec, Generation, Limits, Plugin, Runtime};
 use tickhound_recorded::{pace::Pace, record::Record};
 
@@ -108,7 +108,7 @@ pub(crate) fn compile(
 pub(crate) async fn measure(
     generation: Generation,
     yardstick: &DetectorSpec,
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     plan: &Plan,
     told: &impl Fn(&str),
 ) -> Result<Cost> {

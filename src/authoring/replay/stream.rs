@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::source::{Ids, Source, wait_until};
 use tickhound_core::{
-    checkpoint::Saved,
+    checkpoint::SavedStates,
     decode::{Decoder, Names, PlainTick, Scalar},
     event::{Entries, EntryId},
-    stream::{Acquire, Acquired, Adopted, Commit, Delivered, From, Read, Stream, StreamError},
+    stream::{AcquireOutcome, Acquisition, Adoption, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError},
 };
 use tickhound_engine::simulated::NoHistory;
 use tickhound_recorded::{
@@ -259,18 +259,18 @@ impl Stream for ReplayStream {
         NoHistory
     }
 
-    async fn acquire(&mut self) -> Result<Acquire, StreamError> {
-        Ok(Acquire::Owned(Box::new(Acquired { epoch: 1, ..Acquired::default() })))
+    async fn acquire(&mut self) -> Result<AcquireOutcome, StreamError> {
+        Ok(AcquireOutcome::Owned(Box::new(Acquisition { epoch: 1, ..Acquisition::default() })))
     }
 
-    async fn begin(&mut self, commit: &Commit, read: Read) -> Result<(), StreamError> {
+    async fn begin(&mut self, commit: &Commit, read: ReadRequest) -> Result<(), StreamError> {
         if !commit.done.is_empty()
             && let Err(error) = self.collect(commit)
         {
             self.end(Some(error));
         }
         let mut entries = Entries::default();
-        if read.from == From::New && read.count > 0 {
+        if read.from == ReadFrom::New && read.count > 0 {
             if self.next.is_none()
                 && let Ok(chunk) = self.reader.chunks.try_recv()
             {
@@ -283,8 +283,8 @@ impl Stream for ReplayStream {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<Delivered, StreamError> {
-        Ok(Delivered { entries: std::mem::take(&mut self.read), ..Delivered::default() })
+    async fn finish(&mut self) -> Result<Delivery, StreamError> {
+        Ok(Delivery { entries: std::mem::take(&mut self.read), ..Delivery::default() })
     }
 
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {
@@ -295,8 +295,8 @@ impl Stream for ReplayStream {
         Ok(())
     }
 
-    async fn saved(&mut self) -> Result<Saved, StreamError> {
-        Ok(Saved::default())
+    async fn saved(&mut self) -> Result<SavedStates, StreamError> {
+        Ok(SavedStates::default())
     }
 
     async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
@@ -307,8 +307,8 @@ impl Stream for ReplayStream {
         Ok(BTreeSet::new())
     }
 
-    async fn adopt(&mut self) -> Result<Adopted, StreamError> {
-        Ok(Adopted::default())
+    async fn adopt(&mut self) -> Result<Adoption, StreamError> {
+        Ok(Adoption::default())
     }
 
     async fn release(&mut self) {}

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{PAGE, matches};
 use crate::cli::text::{printable, zone};
-use tickhound_core::{config::Loaded, event::EntryId, publish::raw_fields};
+use tickhound_core::{config::LoadedConfig, event::EntryId, publish::raw_fields};
 use tickhound_redis::{DeadLetters, Letter};
 
 /// The summary by reason looks at so many letters, and stops at so many bytes: enough to tell what is
@@ -60,7 +60,7 @@ pub(super) struct ShowArgs {
     json: bool,
 }
 
-pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &LoadedConfig) -> Result<ExitCode> {
     let zone = zone(&loaded.config);
     let total = dead.count().await?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
@@ -105,7 +105,7 @@ pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loade
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loaded) -> Result<ExitCode> {
+pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &LoadedConfig) -> Result<ExitCode> {
     let zone = zone(&loaded.config);
     let mut missing = false;
     for (number, id) in args.ids.iter().enumerate() {

@@ -9,7 +9,7 @@ use super::{
     super::author,
     table::{Replayed, percent},
 };
-use tickhound_core::config::Loaded;
+use tickhound_core::config::LoadedConfig;
 
 /// More would take more memory than most machines have.
 const POINTS_MAX: usize = 1000;
@@ -23,7 +23,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// Puts a detector for each point in the place of the one in the configuration; `None` if there is nothing to sweep.
-    pub(super) fn parse(args: &[String], loaded: &mut Loaded) -> Result<Option<Self>> {
+    pub(super) fn parse(args: &[String], loaded: &mut LoadedConfig) -> Result<Option<Self>> {
         if args.is_empty() {
             return Ok(None);
         }

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use tickhound_core::config::{Loaded, Start};
+use tickhound_core::config::{LoadedConfig, Start};
 use tickhound_engine::plugin::code::FOLDER as COMPILED;
 use tickhound_redis::{RedisStream, remove_if_empty};
 
@@ -46,7 +46,7 @@ impl Remedy {
     }
 
     /// Does it; says what was done.
-    pub(super) async fn apply(&self, loaded: &Loaded) -> Result<String> {
+    pub(super) async fn apply(&self, loaded: &LoadedConfig) -> Result<String> {
         let config = &loaded.config;
         match self {
             Self::Folder(dir) => {

@@ -17,7 +17,7 @@ use super::{
     fix::{Remedy, holds_only_compiled},
     size,
 };
-use tickhound_core::config::{Config, Loaded, Watch};
+use tickhound_core::config::{Config, LoadedConfig, Watch};
 use tickhound_redis::look::{Place, ServerLook};
 
 /// Files that a host has open at most: connections, watches, plugins, the JSON lines file, with room to spare.
@@ -48,7 +48,7 @@ pub(super) struct MachineLook {
     modes: Vec<(&'static str, PathBuf, u32, bool)>,
 }
 
-pub(super) fn look(loaded: &Loaded) -> MachineLook {
+pub(super) fn look(loaded: &LoadedConfig) -> MachineLook {
     let config = &loaded.config;
     let plugins = loaded.resolve(&config.plugins.dir);
     let cache = plugins.join(&config.plugins.cache);

@@ -18,7 +18,7 @@ use super::{
     stream::Sample,
 };
 use tickhound_core::{
-    config::{DetectorConfig, Loaded, Watch},
+    config::{DetectorConfig, LoadedConfig, Watch},
     decode::Decoder,
     event::column,
     receipt::{DetectorReceipt, Receipt},
@@ -47,7 +47,7 @@ pub(super) struct Known<'a> {
     pub(super) ticks_per_second: f64,
 }
 
-pub(super) fn judge(loaded: &Loaded, known: Known<'_>) -> Vec<Finding> {
+pub(super) fn judge(loaded: &LoadedConfig, known: Known<'_>) -> Vec<Finding> {
     let loaded = &with_next(loaded);
     let workers = loaded.config.engine.worker_count();
     let mut findings = Vec::new();
@@ -103,7 +103,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(loaded: &Loaded) -> Result<Self> {
+    fn new(loaded: &LoadedConfig) -> Result<Self> {
         let cache = cache(loaded);
         // What anybody could have put there must not run here, and making the folder is the host's business.
         let trusted = fs::metadata(&cache).is_ok_and(|found| found.is_dir() && found.mode() & 0o022 == 0);
@@ -114,7 +114,7 @@ impl Bench {
 
     fn load(
         &mut self,
-        loaded: &Loaded,
+        loaded: &LoadedConfig,
         name: &str,
         detector: &DetectorConfig,
         columns: &[String],
@@ -137,7 +137,7 @@ impl Bench {
     }
 }
 
-fn cache(loaded: &Loaded) -> PathBuf {
+fn cache(loaded: &LoadedConfig) -> PathBuf {
     loaded.resolve(&loaded.config.plugins.dir).join(&loaded.config.plugins.cache)
 }
 

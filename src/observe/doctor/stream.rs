@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Finding, lasting, size};
 use tickhound_core::{
-    config::{Config, Loaded},
+    config::{Config, LoadedConfig},
     decode::Decoder,
     event::Entries,
 };
@@ -93,7 +93,7 @@ impl Flow {
     }
 }
 
-pub(super) fn judge(partition: &PartitionLook, loaded: &Loaded) -> Vec<Finding> {
+pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Finding> {
     let config = &loaded.config;
     let key = &config.stream.key;
     let mut findings = Vec::new();

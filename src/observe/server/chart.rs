@@ -131,10 +131,10 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
     }
 }
 
-type Decoded = (Vec<(u64, f64)>, usize, Option<EntryId>);
+type DecodedTicks = (Vec<(u64, f64)>, usize, Option<EntryId>);
 
 /// The symbol's points, the nearest to the alert first; the number of entries, and the last one.
-fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result<Decoded, String> {
+fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result<DecodedTicks, String> {
     let entries: Entries = entries_of(page)?;
     let mut points = Vec::new();
     for entry in entries.iter() {

@@ -18,7 +18,7 @@ const LIVE: [(&str, &[&str]); 4] = [
 ];
 
 /// A key that needs a restart, and differs in the file from what is in force.
-pub struct Differs {
+pub struct ChangedKey {
     /// Its section.
     pub section: String,
     /// Its name there.
@@ -32,7 +32,7 @@ pub struct Differs {
 ///
 /// # Errors
 /// None that a configuration which could be read can cause.
-pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<Differs>)> {
+pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<ChangedKey>)> {
     let (old, new) = (Table::try_from(in_force)?, Table::try_from(read)?);
     let mut merged = new.clone();
     let mut differ = Vec::new();
@@ -48,7 +48,7 @@ pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<Differs>)>
                 continue;
             }
             let in_force = before.map_or_else(|| "not set".to_owned(), ToString::to_string);
-            differ.push(Differs { section: section.clone(), key: key.clone(), in_force });
+            differ.push(ChangedKey { section: section.clone(), key: key.clone(), in_force });
             if let Some(merged) = merged.get_mut(section).and_then(toml::Value::as_table_mut) {
                 match before {
                     Some(before) => drop(merged.insert(key.clone(), before.clone())),
@@ -80,7 +80,8 @@ mod tests {
         read.detectors.insert("a".into(), crate::config::DetectorConfig::default());
         read.notify.push(crate::config::NotifyConfig::default());
         let (merged, differ) = merge(&in_force, &read).unwrap();
-        let named: Vec<String> = differ.iter().map(|Differs { section, key, .. }| format!("{section}.{key}")).collect();
+        let named: Vec<String> =
+            differ.iter().map(|ChangedKey { section, key, .. }| format!("{section}.{key}")).collect();
         assert_eq!(named, ["alerts.maxlen", "engine.workers", "input.map", "plugins.dir", "stream.block_ms"]);
         let mut expected = in_force;
         (expected.stream.batch, expected.engine.backlog) = (7, 70);

@@ -50,7 +50,7 @@ enum Event {
     /// Another client takes entries under our consumer's name, and does nothing with them.
     ReadAsUs(usize),
     /// The lease has run out, or so the host thinks.
-    Acquire(usize, Answer),
+    AcquireOutcome(usize, Answer),
     Release(usize),
     Step(usize, usize, Answer),
     /// A request that was late reaches the server.
@@ -114,7 +114,7 @@ struct Flight {
 /// A step whose request is on its way.
 struct Transit {
     commit: Commit,
-    read: (From, usize),
+    read: (ReadFrom, usize),
     armed: u64,
     /// The host has given it up.
     given_up: bool,
@@ -211,8 +211,8 @@ impl Server {
         owner: (u64, u64),
         armed: u64,
         commit: &Commit,
-        (from, count): (From, usize),
-    ) -> Option<Delivered> {
+        (from, count): (ReadFrom, usize),
+    ) -> Option<Delivery> {
         if armed != self.touched {
             return None;
         }
@@ -238,13 +238,13 @@ impl Server {
         if self.destroyed {
             return None;
         }
-        let mut delivered = Delivered::default();
+        let mut delivered = Delivery::default();
         match from {
-            From::Pending(after) => {
+            ReadFrom::Pending(after) => {
                 let pending = self.pending.iter().filter(|entry| id(**entry) > after).take(count);
                 pending.for_each(|entry| delivered.entries.push_entry(id(*entry)));
             }
-            From::New => {
+            ReadFrom::New => {
                 let added = self.added - self.forgotten.len() as u64;
                 delivered.extent = Some(Extent { added, removed: 0, alone: true });
                 delivered.newest = Some(id(self.added));
@@ -294,7 +294,7 @@ impl Host {
         dice.0 += 1;
         let newest = server.last_commit.map(|commit| commit.newest);
         let last_commit = server.last_commit.unwrap_or_default();
-        let acquired = Acquired {
+        let acquired = Acquisition {
             epoch: server.epoch,
             token: dice.0,
             totals: Totals { commits: last_commit.number, ..Totals::default() },
@@ -304,7 +304,7 @@ impl Host {
             index: if newest.is_some() { server.index } else { (server.delivered == 0).then_some(0) },
             oldest: (1..=server.added).find(|entry| !server.forgotten.contains(entry)).map(id),
             last_delivered: id(server.delivered),
-            ..Acquired::default()
+            ..Acquisition::default()
         };
         if let Some(commit) = self.position.settle(&acquired) {
             self.commits = commit.totals.commits;
@@ -462,10 +462,10 @@ impl Host {
     }
 
     /// As the engine's. Whether there is nothing more to read for now.
-    fn take_delivered(&mut self, server: &mut Server, mut delivered: Delivered, count: usize) -> bool {
+    fn take_delivered(&mut self, server: &mut Server, mut delivered: Delivery, count: usize) -> bool {
         let in_flight: BTreeSet<u64> = self.flights.iter().flat_map(|flight| flight.entries.iter().copied()).collect();
         let (from, newest) = (self.position.from(), self.position.newest());
-        let set_alone = |delivered: &mut Delivered, alone| {
+        let set_alone = |delivered: &mut Delivery, alone| {
             delivered.extent = delivered.extent.map(|extent| Extent { alone, ..extent });
         };
         set_alone(&mut delivered, self.alone);
@@ -478,7 +478,7 @@ impl Host {
         let Progress { caught_up, skipped, repeated } = self.position.read(&delivered, count);
         assert_eq!(skipped, 0, "nothing was trimmed");
         let mut entries = delivered.entries;
-        if from == From::New {
+        if from == ReadFrom::New {
             let again =
                 entries.iter().map(|entry| entry.id).filter(|id| *id <= newest && !in_flight.contains(&id.millis));
             let again: BTreeSet<u64> = again.map(|id| id.millis).collect();
@@ -579,7 +579,9 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
     let event = match event {
         Event::Step(host, count, _) if set_back => Event::Step(host, count, Answer::Comes),
         Event::Adopt(host, _) if set_back => Event::Adopt(host, Answer::Comes),
-        Event::Acquire(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack if set_back => {
+        Event::AcquireOutcome(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack
+            if set_back =>
+        {
             return;
         }
         event => event,
@@ -634,7 +636,7 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
                 };
             }
         }
-        Event::Acquire(host, answer) => hosts[host].acquire(server, dice, answer),
+        Event::AcquireOutcome(host, answer) => hosts[host].acquire(server, dice, answer),
         Event::Release(host) => {
             let host = &mut hosts[host];
             let idle = host.flights.is_empty() && !host.position.has_unsettled() && host.transit.is_none();
@@ -669,7 +671,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (1..6u64).prop_map(Event::Add),
         1 => (1..4usize).prop_map(Event::Foreign),
         1 => (1..4usize).prop_map(Event::ReadAsUs),
-        3 => (host(), answer()).prop_map(|(host, answer)| Event::Acquire(host, answer)),
+        3 => (host(), answer()).prop_map(|(host, answer)| Event::AcquireOutcome(host, answer)),
         1 => host().prop_map(Event::Release),
         14 => (host(), 0..5usize, step()).prop_map(|(host, count, answer)| Event::Step(host, count, answer)),
         2 => host().prop_map(Event::Arrive),
@@ -752,15 +754,15 @@ fn entries_that_vanish_unread_are_counted() {
     let delivered = |from: u64, to: u64, added: u64, removed: u64, alone: bool| {
         let mut entries = Entries::default();
         (from..=to).for_each(|entry| entries.push_entry(id(entry)));
-        Delivered { entries, extent: Some(Extent { added, removed, alone }), newest: Some(id(added)) }
+        Delivery { entries, extent: Some(Extent { added, removed, alone }), newest: Some(id(added)) }
     };
     let start = || {
         let mut position = Position::default();
-        position.resume(&Acquired { epoch: 1, index: Some(0), ..Acquired::default() }, false);
-        position.from = From::New;
+        position.resume(&Acquisition { epoch: 1, index: Some(0), ..Acquisition::default() }, false);
+        position.from = ReadFrom::New;
         position
     };
-    let read = |position: &mut Position, delivered: Delivered| {
+    let read = |position: &mut Position, delivered: Delivery| {
         let progress = position.read(&delivered, 10);
         position.works(&delivered.entries);
         (progress.skipped, position.index())

@@ -22,8 +22,8 @@ use crate::{
 };
 use tickhound_core::{
     checkpoint::CHUNKS,
-    receipt::{DetectorReceipt, Receipt, Refusal},
-    stream::{Acquired, Stream, StreamError},
+    receipt::{DetectorReceipt, Receipt, RejectedChange},
+    stream::{Acquisition, Stream, StreamError},
     wall::now_ms,
 };
 
@@ -48,7 +48,7 @@ pub(super) struct Standing {
     since_ms: u64,
     pause: Duration,
     /// Why the newest generation is not in force, though it was offered.
-    refusal: Option<Refusal>,
+    refusal: Option<RejectedChange>,
     receipt: Option<Arc<str>>,
     receipt_due: Option<Instant>,
 }
@@ -64,7 +64,7 @@ struct Quarantine {
 
 impl<S: Stream> Engine<S> {
     /// Begins with the newest generation; what it is to have but has no saved state comes later.
-    pub(super) fn begin_generation(&mut self, acquired: &Acquired) {
+    pub(super) fn begin_generation(&mut self, acquired: &Acquisition) {
         self.warming = None;
         self.target = self.reloads.borrow_and_update().generation.clone();
         let worked = acquired.newest.is_some();
@@ -325,7 +325,7 @@ impl<S: Stream> Engine<S> {
         );
         let at_ms = now_ms();
         let reason = format!("{} could not be warmed up: {reason}", names.join(", "));
-        self.standing.refusal = Some(Refusal { at_ms, reason, standing: true });
+        self.standing.refusal = Some(RejectedChange { at_ms, reason, standing: true });
         let now = Instant::now();
         for quarantine in self.standing.quarantines.values_mut().filter(|q| names.contains(&q.spec.name)) {
             let wait = QUARANTINE_MIN.saturating_mul(1 << quarantine.times.min(16)).min(QUARANTINE_MAX);

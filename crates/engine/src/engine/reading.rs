@@ -12,12 +12,16 @@ use crate::commit::Flight;
 use tickhound_core::{
     event::{Entries, EntryId},
     position::Progress,
-    stream::{Consumers, Delivered, Extent, From, Read, Stream, StreamError},
+    stream::{Consumers, Delivery, Extent, ReadFrom, ReadRequest, Stream, StreamError},
 };
 
 impl<S: Stream> Engine<S> {
     /// Takes up what was read. Whether there is nothing more to read for now.
-    pub(super) async fn take_delivered(&mut self, mut delivered: Delivered, read: Read) -> Result<bool, StreamError> {
+    pub(super) async fn take_delivered(
+        &mut self,
+        mut delivered: Delivery,
+        read: ReadRequest,
+    ) -> Result<bool, StreamError> {
         if self.position.began_anew(&delivered) {
             // An acquisition looks where the group of the new stream stands.
             return Err(StreamError::Unavailable("the stream was deleted and begins anew".into()));
@@ -26,13 +30,13 @@ impl<S: Stream> Engine<S> {
         let newest = self.position.newest();
         let Progress { caught_up, repeated, .. } = self.note_read(&delivered, read.count);
         match read.from {
-            From::New => {
+            ReadFrom::New => {
                 if repeated > 0 {
                     self.leave_out_repeated(&mut delivered.entries, newest);
                 }
                 self.fresh = delivered.entries;
             }
-            From::Pending(_) => self.take_pending(delivered.entries).await?,
+            ReadFrom::Pending(_) => self.take_pending(delivered.entries).await?,
         }
         if repeated > 0 {
             // Not past what is in flight, unless it is pending: a group that was made anew does not know it, and must hand
@@ -54,7 +58,7 @@ impl<S: Stream> Engine<S> {
         self.totals.lost += adopted.lost.len() as u64;
         let Consumers { alone, own_pending } = adopted.consumers;
         if own_pending > 0 {
-            if self.position.from() == From::New && adopted.entries == 0 {
+            if self.position.from() == ReadFrom::New && adopted.entries == 0 {
                 tell_unread(own_pending);
             }
             self.position.reread_pending();
@@ -70,7 +74,7 @@ impl<S: Stream> Engine<S> {
         Ok(())
     }
 
-    fn note_read(&mut self, delivered: &Delivered, count: usize) -> Progress {
+    fn note_read(&mut self, delivered: &Delivery, count: usize) -> Progress {
         let after = self.position.last_read();
         let progress = self.position.read(delivered, count);
         if progress.skipped > 0 {
@@ -90,7 +94,7 @@ impl<S: Stream> Engine<S> {
 
     /// Entries seem to have vanished. When it was last looked, no other consumer was at work; what is missing may be
     /// in the hands of one, or pending under our own name because somebody else reads under it. Whether it is the latter.
-    async fn look_for_missing(&mut self, delivered: &mut Delivered) -> Result<bool, StreamError> {
+    async fn look_for_missing(&mut self, delivered: &mut Delivery) -> Result<bool, StreamError> {
         let Consumers { alone, own_pending } = self.stream.consumers().await?;
         let known = self.in_flight + self.repeated.len() + delivered.entries.len();
         let unread = own_pending > known as u64;

@@ -22,9 +22,9 @@ use crate::{
     shard::{SavedSymbol, Task, Worked},
 };
 use tickhound_core::{
-    checkpoint::{Boundary, CHUNKS, LastVisit, Saved, chunk_of, is_forgotten},
+    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, is_forgotten},
     event::{Entries, EntryId},
-    stream::{Acquired, Stream, StreamError},
+    stream::{Acquisition, Stream, StreamError},
 };
 
 /// Entries re-read in one go; so large that the server's answer is no wait, so small that it is no burden.
@@ -75,7 +75,7 @@ impl<S: Stream> Engine<S> {
     /// Makes the shards know what they knew at the last commit. `false`: told to stop meanwhile.
     pub(super) async fn restore(
         &mut self,
-        acquired: &Acquired,
+        acquired: &Acquisition,
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, StreamError> {
         self.ingest.reset(acquired.clock);
@@ -171,7 +171,7 @@ impl<S: Stream> Engine<S> {
     }
 
     /// Tells which detectors have re-read what they had processed as something else. Whether there are any.
-    fn tell_reread_by_others(&self, acquired: &Acquired, entries: u64) -> bool {
+    fn tell_reread_by_others(&self, acquired: &Acquisition, entries: u64) -> bool {
         let differs = |spec: &&Arc<DetectorSpec>| {
             acquired.made_by.get(&spec.name).is_some_and(|made_by| *made_by != spec.fingerprint())
         };
@@ -192,7 +192,7 @@ impl<S: Stream> Engine<S> {
 
     /// The stream that the states are of is gone: they are taken as they are, and saved again as of the beginning of
     /// the one that there is now. `end` is the last commit.
-    async fn restore_without_history(&mut self, saved: Saved, end: Boundary) {
+    async fn restore_without_history(&mut self, saved: SavedStates, end: Boundary) {
         self.passed.clone_from(&saved.poison);
         self.poison = Vec::new();
         let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
@@ -295,7 +295,7 @@ impl<S: Stream> Engine<S> {
 }
 
 /// `end` is the last commit.
-fn plan(saved: Saved, end: Boundary) -> Plan {
+fn plan(saved: SavedStates, end: Boundary) -> Plan {
     let mut has_states = vec![false; usize::from(CHUNKS)];
     saved.symbols.iter().for_each(|(name, _)| has_states[usize::from(chunk_of(name))] = true);
     let visits = saved.visits.into_iter().zip(has_states).map(|(visit, has_states)| match visit {
@@ -342,12 +342,12 @@ mod tests {
     }
 
     /// `A` and `B` are of different chunks.
-    fn saved(of_a: LastVisit, of_b: LastVisit, others: LastVisit) -> Saved {
+    fn saved(of_a: LastVisit, of_b: LastVisit, others: LastVisit) -> SavedStates {
         let mut visits = vec![others; usize::from(CHUNKS)];
         visits[usize::from(chunk_of("A"))] = of_a;
         visits[usize::from(chunk_of("B"))] = of_b;
         let symbols = ["A", "B"].map(|name| (name.to_owned(), vec![0xff; 13])).into();
-        Saved { visits, symbols, poison: Vec::new() }
+        SavedStates { visits, symbols, poison: Vec::new() }
     }
 
     #[test]

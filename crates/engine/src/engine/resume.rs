@@ -18,7 +18,7 @@ use tickhound_core::{
     config::BACKLOG_MAX,
     normalize::Normalizer,
     position::Resume,
-    stream::{Acquire, Acquired, Stream, StreamError},
+    stream::{AcquireOutcome, Acquisition, Stream, StreamError},
 };
 
 /// A plugin that was never compiled here takes some tenths of a second, an interpreted language some seconds.
@@ -33,20 +33,20 @@ impl<S: Stream> Engine<S> {
         &mut self,
         stop: &mut watch::Receiver<bool>,
         retry: &mut Retry,
-    ) -> Result<Option<Acquired>> {
+    ) -> Result<Option<Acquisition>> {
         let mut standing_by = None;
         self.stats.enter(Phase::Reaching);
         loop {
             self.stats.monitor.turned(self.oldest_in_flight());
             self.stats.turn();
             let pause = match self.stream.acquire().await {
-                Ok(Acquire::Owned(acquired)) => {
+                Ok(AcquireOutcome::Owned(acquired)) => {
                     info!(event = "lease_acquired", epoch = acquired.epoch, "acquired the lease; reading");
                     self.stats.monitor.is_now(Role::Owner);
                     self.stats.enter(Phase::Restoring);
                     return Ok(Some(*acquired));
                 }
-                Ok(Acquire::Held { by, retry_in }) => {
+                Ok(AcquireOutcome::Held { by, retry_in }) => {
                     retry.reached();
                     self.stats.monitor.is_now(Role::Standby);
                     self.stats.enter(Phase::StandingBy);
@@ -74,7 +74,7 @@ impl<S: Stream> Engine<S> {
     /// Goes on with what is in flight, or from what is saved. `Ok(false)`: told to stop meanwhile.
     pub(super) async fn resume(
         &mut self,
-        acquired: &Acquired,
+        acquired: &Acquisition,
         stop: &watch::Receiver<bool>,
     ) -> Result<Result<bool, StreamError>> {
         if let Some(commit) = self.position.settle(acquired) {

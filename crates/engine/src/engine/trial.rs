@@ -18,7 +18,7 @@ use crate::{commit::Flight, shard::Task};
 use tickhound_core::{
     checkpoint::CHUNKS,
     event::Entries,
-    stream::{Attempt, Commit, From, Read, Stream, StreamError},
+    stream::{Attempt, Commit, ReadFrom, ReadRequest, Stream, StreamError},
 };
 
 /// An entry that a worker has had for so long is noted as stuck. An entry takes milliseconds, also one that makes
@@ -78,8 +78,8 @@ impl<S: Stream> Engine<S> {
         let free = self.generation.flow.backlog.saturating_sub(self.in_flight + self.fresh.len());
         let one_by_one = self.trial.is_next_alone() || self.trial.tried.is_some();
         match self.position.from() {
-            From::Pending(_) if one_by_one && !self.is_idle() => 0,
-            From::Pending(_) if one_by_one => 1,
+            ReadFrom::Pending(_) if one_by_one && !self.is_idle() => 0,
+            ReadFrom::Pending(_) if one_by_one => 1,
             _ if S::IN_MEMORY => free.min(self.generation.flow.batch),
             _ => free.min(self.generation.flow.batch).min(self.intake.room(self.in_flight_bytes())),
         }
@@ -122,7 +122,7 @@ impl<S: Stream> Engine<S> {
             // Whatever ends the process from now on, it is not this entry.
             return (!self.is_with_workers(tried.read)).then_some(tried.before);
         }
-        let recovering = self.position.from() != From::New || self.flights.iter().any(Flight::is_recovered);
+        let recovering = self.position.from() != ReadFrom::New || self.flights.iter().any(Flight::is_recovered);
         (self.trial.attempt.is_some() && !recovering).then_some(Attempt::NONE)
     }
 
@@ -159,7 +159,7 @@ impl<S: Stream> Engine<S> {
     /// Sets the mark in a step of its own.
     async fn mark(&mut self, attempt: Attempt) -> Result<(), StreamError> {
         let mark = Commit { attempt: Some(attempt), ..Commit::default() };
-        self.step(mark, Read { from: self.position.from(), count: 0 }).await.map(drop)
+        self.step(mark, ReadRequest { from: self.position.from(), count: 0 }).await.map(drop)
     }
 
     /// Has every worker start its detectors; what was restored lies before this in its queue. An end of the process

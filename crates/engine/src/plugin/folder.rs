@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use tickhound_core::config::{Loaded, nearest};
+use tickhound_core::config::{LoadedConfig, nearest};
 
 /// Where `.wasm` files lie.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Folder {
 
 impl Folder {
     /// The one that the configuration names.
-    pub fn of(loaded: &Loaded) -> Self {
+    pub fn of(loaded: &LoadedConfig) -> Self {
         let plugins = &loaded.config.plugins;
         Self { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links }
     }

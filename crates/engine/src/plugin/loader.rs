@@ -12,16 +12,16 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
-use tickhound_core::config::{self, DetectorConfig, Differs, Loaded};
+use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
 
 /// What else must hold for a configuration to be used, beyond the plugins.
-pub type Validate = fn(&Loaded) -> Result<()>;
+pub type Validate = fn(&LoadedConfig) -> Result<()>;
 
 /// Makes generations, one after the other.
 pub struct Loader {
     runtime: Runtime,
     /// As in force: keys that need a restart are those of the start.
-    loaded: Loaded,
+    loaded: LoadedConfig,
     column_names: Vec<String>,
     newest: Arc<Generation>,
     validate: Validate,
@@ -33,7 +33,7 @@ impl Loader {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place and what to do.
-    pub fn start(loaded: &Loaded, column_names: &[String], validate: Validate) -> Result<Self> {
+    pub fn start(loaded: &LoadedConfig, column_names: &[String], validate: Validate) -> Result<Self> {
         validate(loaded)?;
         let plugins = &loaded.config.plugins;
         let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
@@ -80,7 +80,7 @@ impl Loader {
         (self.validate)(&read)?;
         let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
         let mut needs_restart = Vec::new();
-        for Differs { section, key, in_force } in differ {
+        for ChangedKey { section, key, in_force } in differ {
             let name = format!("{section}.{key}");
             if !self.needs_restart.contains(&name) {
                 let at = read.source.at(&[&section, &key]);
@@ -115,7 +115,7 @@ pub fn next_of(plugin: &str) -> Option<&str> {
 
 /// The configuration with a shadow `NAME-next` for each enabled detector beside whose plugin `X.wasm`
 /// there is an `X.next.wasm`; with its settings, and unless it has a table.
-pub fn with_next(loaded: &Loaded) -> Loaded {
+pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
     let mut with = loaded.clone();
     let dir = loaded.resolve(&loaded.config.plugins.dir);
     let live = loaded.config.detectors.iter().filter(|(_, live)| live.enabled && live.shadow_of.is_empty());
@@ -150,7 +150,7 @@ impl Files for Folder {
 /// As [`Loader::start`].
 pub fn build(
     runtime: &Runtime,
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     column_names: &[String],
     before: Option<&Generation>,
     files: &impl Files,

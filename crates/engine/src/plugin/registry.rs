@@ -17,7 +17,7 @@ use super::{
     trial,
 };
 use tickhound_core::{
-    config::{AlertsConfig, DetectorConfig, Loaded, NotifyConfig, Source, nearest},
+    config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, Source, nearest},
     wall::now_ms,
 };
 
@@ -168,7 +168,7 @@ impl Generation {
     /// # Errors
     /// The first thing that is wrong, with its place in the configuration.
     pub fn build(
-        loaded: &Loaded,
+        loaded: &LoadedConfig,
         column_names: &[String],
         before: Option<&Self>,
         mut plugin: impl FnMut(&str, Limits) -> Result<Arc<Plugin>>,
@@ -209,7 +209,7 @@ impl Generation {
     /// As [`Generation::build`].
     pub fn embedded(
         runtime: &Runtime,
-        loaded: &Loaded,
+        loaded: &LoadedConfig,
         column_names: &[String],
         plugins: &[(&str, PathBuf, &[u8])],
     ) -> Result<Self> {

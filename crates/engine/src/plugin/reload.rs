@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Generation;
-use tickhound_core::receipt::Refusal;
+use tickhound_core::receipt::RejectedChange;
 
 /// The newest generation, and what was not taken up.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Reload {
     /// To be in force from the next batch on.
     pub generation: Arc<Generation>,
     /// The last change that was refused.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<RejectedChange>,
     /// Keys of the configuration that were changed and are read at the start only, e.g. `stream.key`.
     pub needs_restart: Vec<String>,
 }

@@ -36,7 +36,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{Reload, folder::plugin_name, loader::Loader};
-use tickhound_core::{config::Watch, receipt::Refusal, wall::now_ms};
+use tickhound_core::{config::Watch, receipt::RejectedChange, wall::now_ms};
 
 /// Between two looks at sizes and times.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -321,7 +321,7 @@ impl Watching {
                 if before.as_ref().is_some_and(|refusal| refusal.standing) {
                     info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
                 }
-                before.map(|refusal| Refusal { standing: false, ..refusal })
+                before.map(|refusal| RejectedChange { standing: false, ..refusal })
             }
             Err(_) if !last => {
                 let settled = if self.native.is_some() { SETTLED } else { UNCLOSED };
@@ -340,7 +340,7 @@ impl Watching {
                 );
                 self.refused = Some(reason.clone());
                 let at_ms = now_ms();
-                Some(Refusal { at_ms, reason, standing: true })
+                Some(RejectedChange { at_ms, reason, standing: true })
             }
         };
         let generation = self.loader.newest().clone();
