@@ -50,6 +50,7 @@ const LONG_S: u64 = 300;
 const SHORT: &str = "kills,pauses,stops,server,cuts,swaps,settings,clock";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn chaos() {
     let seed = setting("TICKHOUND_CHAOS_SEED", 1);
     let seconds: u64 = setting("TICKHOUND_CHAOS_SECONDS", 15);

@@ -89,6 +89,7 @@ impl Desk {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_trader_sees_how_it_goes_and_what_was_found() {
     let at_large = env::var_os(PICTURES).is_some();
     // A detector that comes later shall fail on live ticks, not already on what the stream holds.

@@ -133,6 +133,7 @@ pub fn wait_until_told(redis: &Redis, sink: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn each_receiver_is_told_in_its_own_way_and_secrets_are_never_seen() {
     let redis = Redis::start();
     let receiver = Receiver::start();

@@ -269,6 +269,7 @@ fn files_that_can_not_be_used_are_named() {
 /// A server with a password, over TLS and on a socket: the right one works, what is wrong is told, and
 /// no output holds it.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn passwords_work_and_are_never_shown() {
     if without_tls() {
         return;
