@@ -37,7 +37,7 @@ use self::{
     outputs::{LINES, Lines, Notified, Order, Outputs, TOLD_OF},
 };
 use crate::{
-    notify::{receiver::Receiver, wait_until_told},
+    notify::{receiver::Receiver, wait_until_notified},
     support::{Difference, GROUP, Project, Redis, STREAM, wait_for},
 };
 
@@ -86,7 +86,7 @@ fn chaos() {
     wait_for("some more entries are fed", || (feeder.fed.load(Relaxed) > before + 100).then_some(()));
     let fed = feeder.stop();
     wait_until_processed(&chaos.redis, &chaos.project);
-    wait_until_told(&chaos.redis, "told");
+    wait_until_notified(&chaos.redis, "told");
     chaos.stop();
 
     eprintln!("processing the same {fed} entries undisturbed");

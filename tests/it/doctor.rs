@@ -1,4 +1,4 @@
-//! `tickhound doctor` on servers in bad states: each is told, what can be mended is, and nothing else is touched.
+//! `tickhound doctor` on servers in bad states: each is reported, what can be repaired is repaired, and nothing else is touched.
 
 use std::{
     collections::BTreeMap,
@@ -136,7 +136,7 @@ fn a_server_that_may_lose_everything_is_a_problem_and_is_left_as_it_is() {
 }
 
 #[test]
-fn a_full_server_and_a_replica_are_told_by_what_they_would_refuse() {
+fn a_full_server_and_a_replica_are_reported_by_what_they_would_reject() {
     let redis = Redis::start_with(&["--maxmemory", "500kb"]);
     let project = Project::new(&redis);
     let report = Report::of(&project, &[]);
@@ -151,7 +151,7 @@ fn a_full_server_and_a_replica_are_told_by_what_they_would_refuse() {
 }
 
 #[test]
-fn a_user_with_few_rights_is_told_which_are_missing_and_loses_nothing_by_being_asked() {
+fn a_user_with_few_permissions_learns_which_are_missing_and_loses_nothing_by_the_check() {
     let redis = Redis::start();
     let mut connection = redis.connect();
     add(&mut connection, "*", &tick(1));
@@ -259,7 +259,7 @@ fn a_missing_group_is_made_where_the_configuration_says_and_only_then() {
 }
 
 #[test]
-fn a_stream_that_is_trimmed_soon_is_told_with_the_seconds() {
+fn a_stream_that_is_trimmed_soon_is_reported_with_the_seconds() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     send(&mut redis.connect(), &format!("XGROUP CREATE {STREAM} {GROUP} 0 MKSTREAM"));
@@ -291,7 +291,7 @@ fn a_stream_that_is_trimmed_soon_is_told_with_the_seconds() {
 }
 
 #[test]
-fn wrong_types_unreadable_ticks_and_ids_from_the_future_are_told() {
+fn wrong_types_unreadable_ticks_and_ids_from_the_future_are_reported() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut connection = redis.connect();
@@ -322,7 +322,7 @@ fn wrong_types_unreadable_ticks_and_ids_from_the_future_are_told() {
 }
 
 #[test]
-fn what_was_lost_while_pending_and_set_aside_is_told() {
+fn entries_lost_while_pending_and_dead_letters_are_reported() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut connection = redis.connect();

@@ -265,7 +265,7 @@ fn a_process_that_was_stopped_is_not_held_against_a_detector() {
 }
 
 #[test]
-fn a_panic_is_told_with_its_place() {
+fn a_panic_is_reported_with_its_file_and_line() {
     let (reasons, ..) = contained("panic");
     assert!(reasons[0].contains("src/lib.rs:"), "{}", reasons[0]);
 }
@@ -281,7 +281,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_file_that_is_no_detector_is_refused_with_a_sentence() {
+fn a_file_that_is_not_a_detector_is_rejected_with_a_sentence() {
     let breakout = fs::read(shipped("plugins/breakout.wasm")).unwrap();
     let component = |text: &str| wat::parse_str(text).unwrap();
     let cases: [(&[u8], &str); 8] = [

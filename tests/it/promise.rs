@@ -219,7 +219,7 @@ fn add_from(redis: &Redis, first: u64, count: u64) {
 /// A stream was deleted and filled again by a producer that gives ids of its own, as a replay of an older day does. None of its entries was read, since all lie
 /// before the last commit, and `status` said healthy.
 #[test]
-fn a_stream_that_begins_anew_below_the_last_commit_is_taken_up() {
+fn a_stream_that_begins_anew_below_the_last_commit_is_processed() {
     for lives in [true, false] {
         let redis = Redis::start();
         let project = project(redis.url());

@@ -135,7 +135,7 @@ fn works(secured: &Secured) {
 }
 
 #[test]
-fn ticks_are_worked_over_tls() {
+fn ticks_are_processed_over_tls() {
     if without_tls() {
         return;
     }
@@ -150,7 +150,7 @@ fn ticks_are_worked_over_tls() {
 }
 
 #[test]
-fn a_server_that_asks_who_we_are_is_told() {
+fn a_server_that_asks_for_a_client_certificate_gets_it() {
     if without_tls() {
         return;
     }
@@ -218,7 +218,7 @@ fn a_certificate_for_another_host_is_refused() {
 }
 
 #[test]
-fn the_wrong_kind_of_port_is_told() {
+fn the_wrong_kind_of_port_is_reported() {
     if without_tls() {
         return;
     }

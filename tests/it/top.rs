@@ -19,7 +19,7 @@ fn at_work(redis: &Redis) -> (Project, Host, Host) {
     (project, host, feed)
 }
 
-/// Entries worked in a second, as the title of the first curve has it.
+/// Entries processed in a second, as the title of the first curve has it.
 fn rate(screen: &str) -> u64 {
     let rate = |line: &str| line.strip_prefix("worked ")?.split_once("/s")?.0.replace(',', "").parse().ok();
     screen.lines().find_map(rate).unwrap_or(0)
@@ -80,7 +80,7 @@ fn a_small_terminal_shows_what_matters_and_keys_work() {
 }
 
 #[test]
-fn a_dead_host_and_a_dead_server_are_told_and_it_goes_on_by_itself() {
+fn a_dead_host_and_a_dead_server_are_shown_and_it_recovers_by_itself() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (project, mut host, _feed) = at_work(&redis);
     let mut top = Terminal::open(&project, "top", LARGE, &[]);
