@@ -258,7 +258,7 @@ pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .map_err(|error| {
             let cause = format!("{error:#}");
             match cause.contains("wasi") {
@@ -320,7 +320,7 @@ fn describe_exports(module: &mut Vec<u8>) -> Result<()> {
     let mut contract = wit_parser::Resolve::default();
     let package = contract.push_source("detector.wit", CONTRACT_WIT)?;
     let world = contract.select_world(&[package], Some("detector"))?;
-    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8, false)
+    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8)
 }
 
 /// A detector is a function of its ticks: it may import types, but nothing that it could call.
