@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::preset::{self, Event, Preset};
+use super::preset::{self, EventCode, Preset};
 use crate::{
     config::{InputConfig, nearest},
     event::column,
@@ -190,7 +190,7 @@ impl Mapping {
         if let Some((path, events)) = preset.events {
             let node = self.node(path, "preset")?;
             self.nodes[node].is_event_code = true;
-            let targets = |event: &Event| EventTargets {
+            let targets = |event: &EventCode| EventTargets {
                 code: event.code,
                 price: named(event.price),
                 quantity: named(event.quantity),

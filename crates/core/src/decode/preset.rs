@@ -13,19 +13,19 @@ pub(super) struct Preset {
     pub(super) tick_map: Option<&'static str>,
     /// For vendors that publish each value as an event: the path of the event's code, and the targets for each code.
     /// Events of other codes are not ticks.
-    pub(super) events: Option<(&'static str, &'static [Event])>,
+    pub(super) events: Option<(&'static str, &'static [EventCode])>,
 }
 
 /// The targets of the price and the quantity in events of one code; `""`: that value is not used.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(super) struct EventCode {
     pub(super) code: i64,
     pub(super) price: &'static str,
     pub(super) quantity: &'static str,
 }
 
-const fn event(code: i64, price: &'static str, quantity: &'static str) -> Event {
-    Event { code, price, quantity }
+const fn event(code: i64, price: &'static str, quantity: &'static str) -> EventCode {
+    EventCode { code, price, quantity }
 }
 
 impl Preset {

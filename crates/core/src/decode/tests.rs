@@ -12,9 +12,9 @@ fn decoder(preset: &str) -> Decoder {
     Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new(".")).unwrap()
 }
 
-type Fields<'a> = &'a [(&'a str, &'a [u8])];
+type TestFields<'a> = &'a [(&'a str, &'a [u8])];
 
-fn decode(decoder: &mut Decoder, fields: Fields<'_>) -> Result<Vec<RawTick>, DecodeError> {
+fn decode(decoder: &mut Decoder, fields: TestFields<'_>) -> Result<Vec<RawTick>, DecodeError> {
     let mut entries = Entries::default();
     entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
     for (name, value) in fields {
@@ -247,7 +247,7 @@ fn what_is_no_value_is_absent_and_the_next_name_counts() {
 
 #[test]
 fn what_is_no_tick_is_refused_with_a_sentence() {
-    let cases: [(Fields<'_>, &str); 9] = [
+    let cases: [(TestFields<'_>, &str); 9] = [
         (&[("data", br#"{"symbol":"A","#)], "field `data` is not JSON: "),
         (&[("data", br#"{"symbol":"A","last_price":1} x"#)], "field `data` is not JSON: trailing characters"),
         (&[("data", &[0x82, 0xa1])], "field `data` is not MessagePack: "),
@@ -396,7 +396,7 @@ proptest! {
             let mut fast = decoder(preset);
             let mut general = decoder(preset);
             general.json_reader = JsonReader::General;
-            let fields: Fields<'_> = &[("symbol", b"FLAT"), ("data", &text)];
+            let fields: TestFields<'_> = &[("symbol", b"FLAT"), ("data", &text)];
             let outcomes = [&mut fast, &mut general].map(|decoder| {
                 let mut entries = Entries::default();
                 entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
