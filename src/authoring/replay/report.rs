@@ -1,37 +1,37 @@
-//! A page about a replay: one file that works offline.
+//! The report of a replay: an HTML page in one file that works offline.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::outcome::{Judge, Outcome};
+use super::outcome::{AlertOutcome, Judge};
 use tickhound_core::event::Alert;
 use tickhound_engine::plugin::{Generation, params};
 
 const PAGE: &str = include_str!("report.html");
 const CHARTS: &str = include_str!("../../assets/echarts.common.min.js");
 
-/// Points of a price line: more than a screen has.
+/// The most points of a price line: more than a screen has.
 const POINTS_MAX: usize = 5000;
 
-/// Symbols with a chart, those with the most alerts: a page of more opens slowly.
+/// The most symbols with a chart, since a page with more opens slowly. Those with the most alerts get one.
 const CHARTS_MAX: usize = 60;
 
-/// Alerts in the page, those of the highest confidence.
+/// The most alerts on the page. Those with the highest confidence are shown.
 const ALERTS_MAX: usize = 50_000;
 
-/// What the page tells.
+/// The contents of the report.
 pub(crate) struct Contents<'a> {
-    /// The account, as `--json` has it.
+    /// The summary, as `--json` prints it.
     pub(crate) replayed: Value,
     pub(crate) alerts: &'a [Alert],
     pub(crate) judge: &'a Judge,
     pub(crate) generation: &'a Generation,
-    /// IANA zone of the times in the page.
+    /// The IANA time zone of the times on the page.
     pub(crate) timezone: &'a str,
 }
 
-/// The page's HTML.
+/// Returns the page's HTML.
 pub(crate) fn page(contents: &Contents<'_>) -> String {
     let Contents { replayed, alerts, judge, generation, timezone } = contents;
     let mut per_symbol: BTreeMap<&str, usize> = BTreeMap::new();
@@ -55,10 +55,10 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
             let evidence: serde_json::Map<String, Value> =
                 alert.evidence.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
             let outcome = match judge.judge(alert) {
-                Outcome::Reached => "reached",
-                Outcome::Failed => "failed",
-                Outcome::Neither => "neither",
-                Outcome::Open => "open",
+                AlertOutcome::Reached => "reached",
+                AlertOutcome::Failed => "failed",
+                AlertOutcome::Neither => "neither",
+                AlertOutcome::Open => "open",
             };
             let price = Some(alert.price).filter(|price| price.is_finite());
             json!([
@@ -73,12 +73,12 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
             ])
         })
         .collect();
-    let courses: serde_json::Map<String, Value> = judge
-        .courses()
+    let prices: serde_json::Map<String, Value> = judge
+        .histories()
         .filter(|(name, _)| charted.iter().any(|(charted, _)| charted == name))
-        .map(|(name, course)| {
-            let whole = course.bars.len().div_ceil(POINTS_MAX).max(1) as u64;
-            let bars = course.in_bars_of(course.bar * whole);
+        .map(|(name, history)| {
+            let merged = history.bars.len().div_ceil(POINTS_MAX).max(1) as u64;
+            let bars = history.in_bars_of(history.bar * merged);
             let points: Vec<Value> = bars.iter().map(|bar| json!([millis(bar.start), bar.close])).collect();
             (name.to_owned(), points.into())
         })
@@ -96,9 +96,9 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
         .collect();
     let data = json!({
         "replayed": replayed, "detectors": detectors, "symbols": symbols, "alerts": alert_rows,
-        "alerts_in_all": alerts.len(), "charted": charted, "courses": courses, "timezone": timezone,
+        "alerts_in_all": alerts.len(), "charted": charted, "prices": prices, "timezone": timezone,
     });
-    // A text that closes the script would end it there.
+    // A `</script>` within a text would end the script.
     let data = data.to_string().replace("</", "<\\/");
     PAGE.replacen("/*CHARTS*/", CHARTS, 1).replacen("/*DATA*/null", &data, 1)
 }
