@@ -411,9 +411,10 @@ fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
         })?;
         let nanos = start_ns + (seconds * 1e9).round() as i64;
         let millis = u64::try_from(nanos / 1_000_000).context("a tick is before 1970")?;
-        last = match millis > last.millis {
-            true => EntryId { millis, seq: 0 },
-            false => EntryId { millis: last.millis, seq: last.seq + 1 },
+        last = if millis > last.millis {
+            EntryId { millis, seq: 0 }
+        } else {
+            EntryId { millis: last.millis, seq: last.seq + 1 }
         };
         entries.push_entry(last);
         for (position, value) in row.iter().enumerate().filter(|(_, value)| !value.is_empty()) {

@@ -281,10 +281,7 @@ fn judge_forbidden(forbidden: &[&Refused]) -> Finding {
         "run ACL SETUSER <user> {}, and allow (~…) reading and writing the keys of the stream, of the alerts, and tickhound:*; then run ACL SAVE, or edit users.acl",
         rights.join(" ")
     );
-    let level = match forbidden.iter().any(|one| one.needed_by == "run") {
-        true => Level::Problem,
-        false => Level::Warning,
-    };
+    let level = if forbidden.iter().any(|one| one.needed_by == "run") { Level::Problem } else { Level::Warning };
     Finding::new(level, "server.rights", observed).cure(cure)
 }
 

@@ -1,7 +1,7 @@
 //! `/api/alerts/live`: alerts as they are committed, as server-sent events.
 //!
-//! Each listener has a connection and a place in the alerts stream, and reads on when it has taken what
-//! it was given: one that is slow waits, and costs no memory. `Last-Event-ID` is that place, so nothing
+//! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
+//! received the previous alerts. So a slow client waits and needs no memory. `Last-Event-ID` is the position, so no alert
 //! is missed between two connections.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use super::{
 };
 use tickhound_core::event::EntryId;
 
-/// Listeners at once; each holds a connection to Redis.
+/// The most concurrent listeners; each holds a connection to Redis.
 pub(super) const LISTENERS_MAX: usize = 16;
 
 /// Alerts read in one go.
@@ -38,10 +38,10 @@ const BLOCK: Duration = Duration::from_secs(5);
 /// Longer than a read waits.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Without Redis, between two attempts.
+/// The pause between two attempts while Redis does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A comment this often tells that the connection lives.
+/// A comment is sent this often, so that the client knows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -63,7 +63,9 @@ pub(super) async fn live(
     let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
     let resumed = resumed.transpose()?;
     let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
-        return Err(ApiError::unavailable(format!("more than {LISTENERS_MAX} listeners at once; try again later")));
+        return Err(ApiError::unavailable(format!(
+            "there are more than {LISTENERS_MAX} concurrent listeners; try again later"
+        )));
     };
     let place = match resumed {
         Some(id) => id,
@@ -72,8 +74,8 @@ pub(super) async fn live(
     let stopped = app.stopped.clone();
     let listener =
         Listener { app, filter, place, connection: None, page: Vec::new().into_iter(), stopped, _permit: permit };
-    // Tells at once that the stream is open, how soon to come back when it breaks, and from where, should it break
-    // before the first alert.
+    // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
+    // connection fails before the first alert.
     let opening =
         Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.place.to_string());
     let opening = stream::once(async { Ok(opening) });
@@ -96,7 +98,7 @@ async fn newest(app: &App) -> Result<EntryId, ApiError> {
 struct Listener {
     app: Arc<App>,
     filter: Filter,
-    /// The last alert that was looked at.
+    /// The id of the last alert that was compared with the filter.
     place: EntryId,
     connection: Option<MultiplexedConnection>,
     page: std::vec::IntoIter<Stored>,
@@ -105,11 +107,11 @@ struct Listener {
 }
 
 impl Listener {
-    /// The next alert that fits; `None`: the run has ended.
+    /// Returns the next alert that matches the filter, or `None` when the run has ended.
     async fn next(&mut self) -> Option<Event> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            // Cut off it loses nothing: the listener is gone as well.
+            // Cancelling this drops the listener with its page; the client resumes from `Last-Event-ID`.
             event = self.find() => Some(event),
             _ = stopped.wait_for(|stop| *stop) => None,
         }
