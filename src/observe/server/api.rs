@@ -62,7 +62,7 @@ pub(super) struct App {
     pub(super) stats: Arc<Stats>,
     pub(super) decoder: Decoder,
     pub(super) redis: Asker,
-    /// The digest of the token; `None` if no token is configured.
+    /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
     /// Whether only this machine can reach the server.
     pub(super) loopback: bool,

@@ -155,7 +155,7 @@ fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result
 
 /// Alerts of the symbol about entries in the span, and whether those are all.
 async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Result<(Vec<Alert>, bool), ApiError> {
-    // An alert is published after its entry has arrived, and much later if no host was running.
+    // An alert is published after its entry has arrived; much later, if the host was away.
     let (mut from, mut alerts, mut looked_at) = (format!("{}-0", first.millis), Vec::new(), 0);
     while looked_at < ALERTS_MAX {
         let mut page = cmd("XRANGE");

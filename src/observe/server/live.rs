@@ -38,7 +38,7 @@ const BLOCK: Duration = Duration::from_secs(5);
 /// Longer than a read waits.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The pause between two attempts while Redis does not answer.
+/// Without Redis, between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A comment is sent this often, so that the client knows that the connection is alive.
@@ -74,8 +74,8 @@ pub(super) async fn live(
     let stopped = app.stopped.clone();
     let listener =
         Listener { app, filter, place, connection: None, page: Vec::new().into_iter(), stopped, _permit: permit };
-    // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
-    // connection fails before the first alert.
+    // Tells at once that the stream is open, how soon to come back when it breaks, and from where, should it break
+    // before the first alert.
     let opening =
         Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.place.to_string());
     let opening = stream::once(async { Ok(opening) });
@@ -98,7 +98,7 @@ async fn newest(app: &App) -> Result<EntryId, ApiError> {
 struct Listener {
     app: Arc<App>,
     filter: Filter,
-    /// The id of the last alert that was compared with the filter.
+    /// The last alert that was looked at.
     place: EntryId,
     connection: Option<MultiplexedConnection>,
     page: std::vec::IntoIter<Stored>,
