@@ -55,8 +55,8 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
     };
     let mut facts = PartitionFacts::default();
     match inspect_server(config).await {
-        Ok((look, report)) => {
-            let judged = judge_server(&look, &report, decoder.as_mut(), &loaded);
+        Ok((inspection, report)) => {
+            let judged = judge_server(&inspection, &report, decoder.as_mut(), &loaded);
             findings.extend(judged.0);
             facts = judged.1;
         }
@@ -72,8 +72,8 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
 
 async fn inspect_server(config: &Config) -> anyhow::Result<(Look, Report)> {
     let inspection = async {
-        let look = look::look(&config.stream, &config.alerts).await?;
-        anyhow::Ok((look, Report::ask(config).await))
+        let inspection = look::look(&config.stream, &config.alerts).await?;
+        anyhow::Ok((inspection, Report::ask(config).await))
     };
     let timed = tokio::time::timeout(SERVER_TIMEOUT, inspection).await;
     timed.unwrap_or_else(|_| Err(anyhow::anyhow!("the server did not answer within {} s", SERVER_TIMEOUT.as_secs())))
@@ -81,12 +81,12 @@ async fn inspect_server(config: &Config) -> anyhow::Result<(Look, Report)> {
 
 /// Judges the server and the partition, and returns what the checks of the plugins need to know of them.
 fn judge_server(
-    look: &Look,
+    inspection: &Look,
     report: &Report,
     decoder: Option<&mut Decoder>,
     loaded: &LoadedConfig,
 ) -> (Vec<Finding>, PartitionFacts) {
-    let Look { server, partition } = look;
+    let Look { server, partition } = inspection;
     let config = &loaded.config;
     let survey = report.survey.as_ref().filter(|survey| survey.owner.is_some());
     let receipt = survey.and_then(|survey| survey.receipt.clone());

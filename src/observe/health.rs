@@ -1,7 +1,7 @@
 //! The health of a partition: a verdict with a sentence, from what the server knows.
 //!
 //! The verdict comes from waiting entries and progress: how many wait, and how long ago the last commit was. `idle`,
-//! `pending` and `lag` as Redis reports them are part of the report, but not of the verdict: all of them look bad in
+//! `pending` and `lag` as Redis reports them are part of the report, but not of the verdict: none of them is a problem in
 //! a quiet market.
 
 use std::time::Instant;
@@ -29,7 +29,7 @@ const HELD_AFTER_MS: u64 = 60_000;
 pub(crate) enum Verdict {
     /// Every entry is processed, or is being processed in time.
     Healthy,
-    /// Entries are processed, but an operator should take a look.
+    /// Entries are processed, but an operator should check it.
     Degraded,
     /// Entries wait, and no host processes them.
     Stuck,
@@ -257,7 +257,7 @@ fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict,
     }
     if survey.began_anew {
         return degraded(
-            "the stream was deleted and begins anew; the host processes it from its beginning, at the latest after a restart"
+            "the stream was deleted and started again; the host processes it from its beginning, at the latest after a restart"
                 .into(),
         );
     }
@@ -341,10 +341,10 @@ mod tests {
 
     #[test]
     fn entries_that_nobody_reads_are_not_healthy() {
-        let anew = Survey { owner: host(), began_anew: true, ..Survey::default() };
-        let (verdict, reason) = judged(anew);
+        let restarted = Survey { owner: host(), began_anew: true, ..Survey::default() };
+        let (verdict, reason) = judged(restarted);
         assert_eq!(verdict, Verdict::Degraded);
-        assert!(reason.contains("begins anew"), "{reason}");
+        assert!(reason.contains("started again"), "{reason}");
         // Later entries are committed all the time, so nothing seems to wait.
         let behind =
             Survey { owner: host(), left_behind: Some("7-1".into()), waiting_ms: Some(3), ..Survey::default() };

@@ -16,7 +16,7 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
     if let Some(refusal) = &stream.group_untold {
         return vec![Finding::note("group.exists", format!("the groups of {key} can't be inspected: {refusal}"))];
     }
-    let Some(look) = &stream.group else {
+    let Some(group_state) = &stream.group else {
         return vec![missing(partition, key, group, config.stream.start)];
     };
     let (length, _, newest) = stream.later;
@@ -24,12 +24,12 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
         "group.exists",
         format!(
             "the group {group} has been delivered entries up to {}; the stream ends at {newest}",
-            look.last_delivered
+            group_state.last_delivered
         ),
     )];
-    findings.extend(consumers(&look.consumers, &config.stream.consumer, config.stream.claim_idle_ms));
+    findings.extend(consumers(&group_state.consumers, &config.stream.consumer, config.stream.claim_idle_ms));
     let oldest = stream.oldest.filter(|_| length > 0);
-    findings.push(pending(look, oldest, stream.now_ms, config.stream.max_deliveries));
+    findings.push(pending(group_state, oldest, stream.now_ms, config.stream.max_deliveries));
     findings
 }
 
@@ -81,23 +81,23 @@ fn consumers(all: &[ConsumerLook], ours: &str, dead_after_ms: u64) -> Vec<Findin
     findings
 }
 
-fn pending(look: &GroupLook, oldest: Option<EntryId>, now_ms: u64, max_deliveries: u64) -> Finding {
-    let total: u64 = look.consumers.iter().map(|consumer| consumer.pending).sum();
-    let Some(first) = look.pending.first() else {
+fn pending(group_state: &GroupLook, oldest: Option<EntryId>, now_ms: u64, max_deliveries: u64) -> Finding {
+    let total: u64 = group_state.consumers.iter().map(|consumer| consumer.pending).sum();
+    let Some(first) = group_state.pending.first() else {
         return Finding::ok("group.pending", "no entries are pending");
     };
     let age = duration(now_ms.saturating_sub(first.id.millis));
     let observed = format!("{total} pending entries, the oldest is {} and {age} old", first.id);
-    let gone = look.pending.iter().filter(|entry| oldest.is_none_or(|oldest| entry.id < oldest)).count();
+    let gone = group_state.pending.iter().filter(|entry| oldest.is_none_or(|oldest| entry.id < oldest)).count();
     if gone > 0 {
-        let at_least = if gone == look.pending.len() { "at least " } else { "" };
+        let at_least = if gone == group_state.pending.len() { "at least " } else { "" };
         return Finding::problem(
             "group.pending",
             format!("{observed}; {at_least}{gone} of them were trimmed before they were processed, and their ticks are lost"),
         )
         .cure("keep more entries in the stream (see stream.kept); a host acknowledges trimmed entries, counts them as lost, and logs their ids");
     }
-    let most = look
+    let most = group_state
         .pending
         .iter()
         .max_by_key(|entry| entry.deliveries)
@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn pending_entries_are_judged_by_whether_they_exist_and_how_often_they_were_delivered() {
         let id = |millis| EntryId { millis, seq: 0 };
-        let look = |entries: &[(u64, u64)]| GroupLook {
+        let group_state = |entries: &[(u64, u64)]| GroupLook {
             pending: entries
                 .iter()
                 .map(|(at, deliveries)| PendingLook { id: id(*at), deliveries: *deliveries })
                 .collect(),
             ..GroupLook::default()
         };
-        let level = |entries: &[(u64, u64)], oldest| pending(&look(entries), oldest, 100, 5).level;
+        let level = |entries: &[(u64, u64)], oldest| pending(&group_state(entries), oldest, 100, 5).level;
         assert_eq!(level(&[], Some(id(5))), Level::Ok);
         assert_eq!(level(&[(5, 1)], Some(id(5))), Level::Ok);
         assert_eq!(level(&[(5, 4)], Some(id(5))), Level::Warning);

@@ -18,22 +18,22 @@ const SKEW_WARNING_MS: f64 = 500.0;
 /// Clocks that differ by more than this can't be compared at all.
 const SKEW_PROBLEM_MS: f64 = 5_000.0;
 
-pub(super) fn judge(look: &ServerLook, config: &StreamConfig) -> Vec<Finding> {
-    let mut findings = vec![reach(&look.round_trips, config), access(look)];
-    match &look.info {
+pub(super) fn judge(server: &ServerLook, config: &StreamConfig) -> Vec<Finding> {
+    let mut findings = vec![reach(&server.round_trips, config), access(server)];
+    match &server.info {
         Ok(_) => {
-            findings.push(version(look));
-            findings.push(role(look));
-            findings.extend(clients(look));
-            findings.push(persistence(look));
-            findings.extend(written(look));
+            findings.push(version(server));
+            findings.push(role(server));
+            findings.extend(clients(server));
+            findings.push(persistence(server));
+            findings.extend(written(server));
         }
         Err(refusal) => findings.push(
             Finding::note("server.info", format!("version, persistence and memory can't be inspected: {refusal}"))
                 .cure("grant INFO, which only reads, with ACL SETUSER <user> +info"),
         ),
     }
-    findings.extend(rights(&look.refused));
+    findings.extend(rights(&server.refused));
     findings
 }
 
@@ -63,8 +63,8 @@ fn reach(round_trips: &[Duration], config: &StreamConfig) -> Finding {
     Finding::ok("server.reach", observed)
 }
 
-fn access(look: &ServerLook) -> Finding {
-    match (look.place, look.authenticated) {
+fn access(server: &ServerLook) -> Finding {
+    match (server.place, server.authenticated) {
         (Place::Here, _) => Finding::ok("server.access", "the server is on this machine"),
         (Place::Elsewhere { tls: false }, true) => Finding::warning(
             "server.access",
@@ -85,9 +85,9 @@ fn access(look: &ServerLook) -> Finding {
 /// The major, minor and patch number of a version.
 type Version = (u64, u64, u64);
 
-fn version(look: &ServerLook) -> Finding {
-    let redis = look.info("redis_version").unwrap_or("unknown");
-    let (name, text) = match look.info("valkey_version") {
+fn version(server: &ServerLook) -> Finding {
+    let redis = server.info("redis_version").unwrap_or("unknown");
+    let (name, text) = match server.info("valkey_version") {
         Some(valkey) => ("Valkey", valkey),
         None => ("Redis", redis),
     };
@@ -138,17 +138,17 @@ fn judge_version(name: &str, text: &str) -> Finding {
     Finding::ok("server.version", running)
 }
 
-fn role(look: &ServerLook) -> Finding {
-    let role = look.info("role").unwrap_or("unknown");
-    let replicas = look.count("connected_slaves").unwrap_or(0);
-    if look.info("cluster_enabled") == Some("1") || look.info("redis_mode") == Some("cluster") {
+fn role(server: &ServerLook) -> Finding {
+    let role = server.info("role").unwrap_or("unknown");
+    let replicas = server.count("connected_slaves").unwrap_or(0);
+    if server.info("cluster_enabled") == Some("1") || server.info("redis_mode") == Some("cluster") {
         return Finding::problem("server.role", "the server is a node of a Redis Cluster, which is not supported")
             .cure("use a separate server for ticks and alerts");
     }
     match (role, replicas) {
         ("slave", _) => {
-            let host = look.info("master_host").unwrap_or("?");
-            let port = look.info("master_port").unwrap_or("?");
+            let host = server.info("master_host").unwrap_or("?");
+            let port = server.info("master_port").unwrap_or("?");
             Finding::problem(
                 "server.role",
                 format!(
@@ -167,9 +167,9 @@ fn role(look: &ServerLook) -> Finding {
     }
 }
 
-fn clients(look: &ServerLook) -> Option<Finding> {
-    let (connected, most) = (look.count("connected_clients")?, look.count("maxclients")?);
-    let refused = look.count("rejected_connections").unwrap_or(0);
+fn clients(server: &ServerLook) -> Option<Finding> {
+    let (connected, most) = (server.count("connected_clients")?, server.count("maxclients")?);
+    let refused = server.count("rejected_connections").unwrap_or(0);
     let observed = format!(
         "{connected} of at most {most} clients are connected; {refused} were rejected since the server started"
     );
@@ -180,12 +180,12 @@ fn clients(look: &ServerLook) -> Option<Finding> {
     Some(Finding::warning("server.clients", observed).cure(cure))
 }
 
-fn persistence(look: &ServerLook) -> Finding {
-    let appends = look.info("aof_enabled") == Some("1");
-    let fsync = look.setting("appendfsync");
-    let saves = look.setting("save").map(|save| !save.is_empty());
-    let since = look.count("rdb_last_save_time").unwrap_or(0);
-    let now = look.count("server_time_usec").map_or(0, |micros| micros / 1_000_000);
+fn persistence(server: &ServerLook) -> Finding {
+    let appends = server.info("aof_enabled") == Some("1");
+    let fsync = server.setting("appendfsync");
+    let saves = server.setting("save").map(|save| !save.is_empty());
+    let since = server.count("rdb_last_save_time").unwrap_or(0);
+    let now = server.count("server_time_usec").map_or(0, |micros| micros / 1_000_000);
     let turn_on = "CONFIG SET appendonly yes, and the same in redis.conf. The server then writes each change to disk as well, about as fast as before with appendfsync everysec; it forks once, now, to write out all its data";
     match (appends, fsync, saves) {
         (true, Some("always"), _) => Finding::ok("server.persistence", "the server has an append-only file and confirms a write only when it is on disk; a power cut loses nothing"),
@@ -208,7 +208,7 @@ fn persistence(look: &ServerLook) -> Finding {
             "server.persistence",
             format!(
                 "the server takes snapshots only; a crash now would lose {} changes, all since the last one {} ago",
-                look.count("rdb_changes_since_last_save").unwrap_or(0),
+                server.count("rdb_changes_since_last_save").unwrap_or(0),
                 duration(now.saturating_sub(since) * 1000)
             ),
         )
@@ -217,15 +217,15 @@ fn persistence(look: &ServerLook) -> Finding {
 }
 
 /// Judges whether the last writes to disk succeeded.
-fn written(look: &ServerLook) -> Vec<Finding> {
+fn written(server: &ServerLook) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if look.info("loading") == Some("1") {
+    if server.info("loading") == Some("1") {
         findings.push(Finding::problem(
             "server.loading",
             "the server is still loading its data; hosts wait until it is done",
         ));
     }
-    let failed = |name: &str| look.info(name).is_some_and(|status| status != "ok");
+    let failed = |name: &str| server.info(name).is_some_and(|status| status != "ok");
     let room = "free space on the disk that holds the server's `dir` (CONFIG GET dir), and read the server's log";
     if failed("aof_last_write_status") {
         findings.push(
@@ -339,7 +339,7 @@ pub(super) fn judge_clock(ahead_ms: &Asked<(f64, f64)>, stale_after_ms: u64) -> 
 mod tests {
     use super::*;
 
-    fn look(info: &[(&str, &str)], settings: &[(&str, &str)]) -> ServerLook {
+    fn server(info: &[(&str, &str)], settings: &[(&str, &str)]) -> ServerLook {
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         ServerLook {
             place: Place::Here,
@@ -393,7 +393,7 @@ mod tests {
                 ("server_time_usec", "105000000"),
                 ("rdb_changes_since_last_save", "7"),
             ];
-            let finding = persistence(&look(&info, settings));
+            let finding = persistence(&server(&info, settings));
             assert_eq!(finding.level, level, "{}", finding.found);
             assert!(finding.found.contains(part), "{}", finding.found);
             assert!(finding.level == Level::Ok || finding.cure.is_some());
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn failed_writes_are_a_problem() {
-        let level = |info: &[(&str, &str)]| written(&look(info, &[])).iter().map(|finding| finding.level).max();
+        let level = |info: &[(&str, &str)]| written(&server(info, &[])).iter().map(|finding| finding.level).max();
         assert_eq!(level(&[("aof_last_write_status", "ok"), ("rdb_last_bgsave_status", "ok")]), Some(Level::Ok));
         assert_eq!(level(&[("aof_last_write_status", "err")]), Some(Level::Problem));
         assert_eq!(level(&[("rdb_last_bgsave_status", "err")]), Some(Level::Problem));
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn connections_without_tls_or_password_are_reported() {
-        let level = |place, authenticated| access(&ServerLook { place, authenticated, ..look(&[], &[]) }).level;
+        let level = |place, authenticated| access(&ServerLook { place, authenticated, ..server(&[], &[]) }).level;
         assert_eq!(level(Place::Here, false), Level::Ok);
         assert_eq!(level(Place::Elsewhere { tls: true }, true), Level::Ok);
         assert_eq!(level(Place::Elsewhere { tls: true }, false), Level::Warning);

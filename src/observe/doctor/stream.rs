@@ -65,18 +65,18 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn of(look: &StreamLook) -> Self {
-        let (length, added, newest) = look.later;
-        let arrived = match (look.added, added) {
+    pub(super) fn of(stream: &StreamLook) -> Self {
+        let (length, added, newest) = stream.later;
+        let arrived = match (stream.added, added) {
             (Some(before), Some(after)) => after.saturating_sub(before),
-            _ => length.saturating_sub(look.length),
+            _ => length.saturating_sub(stream.length),
         };
-        let rate_now = arrived as f64 / look.between.as_secs_f64().max(0.001);
+        let rate_now = arrived as f64 / stream.between.as_secs_f64().max(0.001);
         let removed = |length, added: Option<u64>| added.map_or(0, |added| added.saturating_sub(length));
-        let (before, after) = (removed(look.length, look.added), removed(length, added));
+        let (before, after) = (removed(stream.length, stream.added), removed(length, added));
         let trimmed = after > before || (after > 0 && arrived < TRIM_NODES);
-        let oldest = look.oldest.filter(|oldest| oldest.millis >= TIMES_FROM_MS);
-        let oldest_ms = oldest.map(|oldest| look.now_ms.saturating_sub(oldest.millis));
+        let oldest = stream.oldest.filter(|oldest| oldest.millis >= TIMES_FROM_MS);
+        let oldest_ms = oldest.map(|oldest| stream.now_ms.saturating_sub(oldest.millis));
         let span = oldest.map_or(0, |oldest| newest.millis.saturating_sub(oldest.millis));
         let rate_overall = if span >= SPAN_MIN_MS { length as f64 * 1e3 / span as f64 } else { 0.0 };
         let retention_ms = if !trimmed {
@@ -87,8 +87,8 @@ impl Flow {
             oldest_ms
         };
         // The oldest unprocessed entry was read at the beginning of the inspection, so its age is as of then.
-        let first_ms = look.now_ms.saturating_sub(look.between.as_millis() as u64);
-        let undone = look.group.as_ref().and_then(|group| group.oldest_undone);
+        let first_ms = stream.now_ms.saturating_sub(stream.between.as_millis() as u64);
+        let undone = stream.group.as_ref().and_then(|group| group.oldest_undone);
         let behind_ms =
             undone.filter(|id| id.millis >= TIMES_FROM_MS).map_or(0, |id| first_ms.saturating_sub(id.millis));
         Self { rate_now, rate_overall, trimmed, removed: after, retention_ms, oldest_ms, behind_ms }
@@ -107,32 +107,32 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Fin
     if let Some(refusal) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
         findings.push(Finding::note("stream.exists", format!("the stream {key} can't be inspected: {refusal}")));
     }
-    let Some(look) = &partition.stream else {
+    let Some(stream) = &partition.stream else {
         if partition.unseen.is_none() {
             findings.push(judge_missing(partition, loaded));
         }
         return findings;
     };
-    let flow = Flow::of(look);
+    let flow = Flow::of(stream);
     let rate = if flow.rate_now > 0.0 {
         format!("{:.0} arrive each second now", flow.rate_now.ceil())
     } else {
-        format!("none arrived within {:.1} s", look.between.as_secs_f64())
+        format!("none arrived within {:.1} s", stream.between.as_secs_f64())
     };
     findings.push(Finding::ok(
         "stream.exists",
-        format!("{key} holds {} entries; {rate}, and {:.1} a second overall", look.length, flow.rate_overall),
+        format!("{key} holds {} entries; {rate}, and {:.1} a second overall", stream.length, flow.rate_overall),
     ));
     let entry_bytes =
-        partition.sizes.iter().find(|(known, _)| known == key).map_or(0, |(_, bytes)| bytes / look.length.max(1));
+        partition.sizes.iter().find(|(known, _)| known == key).map_or(0, |(_, bytes)| bytes / stream.length.max(1));
     let retention = Retention {
-        length: look.later.0,
+        length: stream.later.0,
         entry_bytes,
         saved_every_ms: config.engine.checkpoint_every_ms.max(config.stream.lease_ms),
         rewarm_ms: config.plugins.rewarm_s * 1000,
     };
     findings.push(judge_retention(&flow, &retention));
-    findings.extend(judge_ids(look, &flow));
+    findings.extend(judge_ids(stream, &flow));
     findings
 }
 
@@ -237,9 +237,9 @@ fn judge_retention(flow: &Flow, retention: &Retention) -> Finding {
     }
 }
 
-fn judge_ids(look: &StreamLook, flow: &Flow) -> Option<Finding> {
-    let newest = look.later.2;
-    if look.length == 0 {
+fn judge_ids(stream: &StreamLook, flow: &Flow) -> Option<Finding> {
+    let newest = stream.later.2;
+    if stream.length == 0 {
         return None;
     }
     let own = "let the server assign the ids (XADD key *), which are then the times of arrival";
@@ -249,7 +249,7 @@ fn judge_ids(look: &StreamLook, flow: &Flow) -> Option<Finding> {
                 .cure(own),
         );
     }
-    let (ahead, age) = (newest.millis.saturating_sub(look.now_ms), look.now_ms.saturating_sub(newest.millis));
+    let (ahead, age) = (newest.millis.saturating_sub(stream.now_ms), stream.now_ms.saturating_sub(newest.millis));
     let finding = if ahead > AHEAD_PROBLEM_MS {
         let observed = format!(
             "the newest id is {} ahead of the server's clock; until then every XADD with * gets an id of that millisecond, and no alert counts as late",
@@ -374,7 +374,7 @@ mod tests {
     }
 
     /// A stream of `length` entries over `span` seconds, to which `arrived` more come within a second.
-    fn look(length: u64, added: u64, arrived: u64, span: u64) -> StreamLook {
+    fn stream(length: u64, added: u64, arrived: u64, span: u64) -> StreamLook {
         StreamLook {
             length,
             added: Some(added),
@@ -389,13 +389,13 @@ mod tests {
 
     #[test]
     fn retention_is_computed_from_the_current_rate() {
-        let flow = Flow::of(&look(9_000, 50_000, 100, 300));
+        let flow = Flow::of(&stream(9_000, 50_000, 100, 300));
         assert_eq!((flow.rate_now, flow.rate_overall, flow.retention_ms), (100.0, 30.0, Some(90_000)));
-        let quiet = Flow::of(&look(9_000, 50_000, 0, 300));
+        let quiet = Flow::of(&stream(9_000, 50_000, 0, 300));
         assert_eq!((quiet.rate(), quiet.retention_ms), (30.0, Some(300_000)));
-        let untrimmed = Flow { ..Flow::of(&StreamLook { later: (100, Some(100), id(NOW)), ..look(90, 90, 10, 60) }) };
+        let untrimmed = Flow { ..Flow::of(&StreamLook { later: (100, Some(100), id(NOW)), ..stream(90, 90, 10, 60) }) };
         // Some were deleted by hand once; now three hundred arrive and none is removed.
-        let once = StreamLook { later: (9_300, Some(50_300), id(NOW)), ..look(9_000, 50_000, 0, 300) };
+        let once = StreamLook { later: (9_300, Some(50_300), id(NOW)), ..stream(9_000, 50_000, 0, 300) };
         assert_eq!((Flow::of(&once).trimmed, Flow::of(&once).retention_ms), (false, None));
         assert_eq!((untrimmed.rate_now, untrimmed.trimmed, untrimmed.retention_ms), (10.0, false, None));
     }
@@ -432,8 +432,8 @@ mod tests {
     #[test]
     fn ids_are_compared_with_the_servers_clock() {
         let level = |newest: u64, arrived: u64| {
-            let look = StreamLook { later: (10, Some(10 + arrived), id(newest)), ..look(10, 10, 0, 60) };
-            judge_ids(&look, &Flow::of(&look)).unwrap().level
+            let stream = StreamLook { later: (10, Some(10 + arrived), id(newest)), ..stream(10, 10, 0, 60) };
+            judge_ids(&stream, &Flow::of(&stream)).unwrap().level
         };
         assert_eq!(level(NOW, 5), Level::Ok);
         assert_eq!(level(NOW - 3_600_000, 0), Level::Ok);
