@@ -1,7 +1,7 @@
-//! The tasks behind the screen: one looks at the partition, one follows its alerts.
+//! The tasks behind the screen: one observes the partition, one follows its alerts.
 //!
-//! What holds: they go on by themselves when the server is back; and while nobody takes what the second
-//! one has read, it waits, so that nothing grows and nothing is left out.
+//! What holds: both continue by themselves when the server is back. While the screen does not fetch the alerts, the second
+//! task waits, so that no queue grows and no alert is skipped.
 
 use std::{
     collections::VecDeque,
@@ -21,87 +21,87 @@ use crate::observe::health::{Pace, Report, Watch};
 use tickhound_core::config::Config;
 use tickhound_redis::{AlertsReader, News};
 
-/// Time from one look to the next.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The time from one observation to the next.
+const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks that are kept for the curves: as many as a very wide terminal has columns.
-const SAMPLES: usize = 400;
+/// Points of a curve: as many as a very wide terminal has columns.
+const POINTS_MAX: usize = 400;
 
-/// Alerts that are there from the beginning.
+/// Alerts that are shown at the start.
 const ALERTS_AT_START: usize = 500;
 
-/// What is known of the partition.
+/// What the observations of the partition show.
 #[derive(Clone, Default)]
-pub(super) struct Look {
-    /// The newest report that found something, and when that was.
-    pub(super) known: Option<(Arc<Report>, Instant)>,
+pub(super) struct Overview {
+    /// The newest report with an answer of the server, and when it was made.
+    pub(super) newest: Option<(Arc<Report>, Instant)>,
     /// Why the server can't be asked, and since when.
     pub(super) problem: Option<(String, Instant)>,
-    /// Between the last two looks.
+    /// The throughput between the last two observations.
     pub(super) pace: Option<Pace>,
-    /// A look each, oldest first.
-    pub(super) samples: VecDeque<Sample>,
+    /// One for each observation, oldest first.
+    pub(super) points: VecDeque<CurvePoint>,
 }
 
-/// What one look adds to the curves; `None` where it was not known.
+/// What one observation adds to the curves; `None` where a value is unknown.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sample {
-    /// Entries worked in a second.
-    pub(super) worked: Option<u64>,
-    /// Entries that are not worked yet.
+pub(super) struct CurvePoint {
+    /// Entries processed per second.
+    pub(super) processed: Option<u64>,
+    /// Entries that are not processed yet.
     pub(super) waiting: Option<u64>,
-    /// Age of the oldest of them, ms.
+    /// The age of the oldest of them, ms.
     pub(super) behind_ms: Option<u64>,
 }
 
-impl Look {
+impl Overview {
     pub(super) fn add(&mut self, report: Report, pace: Option<Pace>) {
-        let mut sample = Sample::default();
+        let mut point = CurvePoint::default();
         self.pace = pace;
         match &report.survey {
             Some(survey) => {
-                sample.worked = pace.map(|pace| pace.entries_per_s.round() as u64);
-                sample.waiting = survey.waiting;
-                sample.behind_ms = Some(survey.behind_ms.unwrap_or(0));
+                point.processed = pace.map(|pace| pace.entries_per_s.round() as u64);
+                point.waiting = survey.waiting;
+                point.behind_ms = Some(survey.behind_ms.unwrap_or(0));
                 self.problem = None;
-                self.known = Some((Arc::new(report), Instant::now()));
+                self.newest = Some((Arc::new(report), Instant::now()));
             }
             None => {
                 let since = self.problem.as_ref().map_or_else(Instant::now, |(_, since)| *since);
                 self.problem = Some((report.reason, since));
             }
         }
-        self.samples.push_back(sample);
-        if self.samples.len() > SAMPLES {
-            self.samples.pop_front();
+        self.points.push_back(point);
+        if self.points.len() > POINTS_MAX {
+            self.points.pop_front();
         }
     }
 }
 
 /// Both tasks, and what they send.
 pub(super) struct Tasks {
-    looks: watch::Receiver<Look>,
+    overviews: watch::Receiver<Overview>,
     alerts: mpsc::Receiver<News>,
     running: [JoinHandle<()>; 2],
 }
 
 impl Tasks {
-    /// Starts them on the current runtime.
+    /// Starts both on the current runtime.
     ///
     /// # Errors
-    /// When the URL is none that can be used.
+    /// When the URL can't be used.
     pub(super) fn start(config: &Config) -> Result<Self> {
         let reader = AlertsReader::new(&config.stream, &config.alerts.stream)?;
-        let (looked, looks) = watch::channel(Look::default());
+        let (overview, overviews) = watch::channel(Overview::default());
         let (news, alerts) = mpsc::channel(2);
-        let running = [tokio::spawn(look(Watch::new(config), looked)), tokio::spawn(follow(reader, news))];
-        Ok(Self { looks, alerts, running })
+        let running = [tokio::spawn(observe(Watch::new(config), overview)), tokio::spawn(follow(reader, news))];
+        Ok(Self { overviews, alerts, running })
     }
 
-    /// Hands over what is new, unless the screen is paused; whether there was anything.
+    /// Delivers new results to the screen, unless it is paused; returns whether there were any.
     ///
     /// # Errors
-    /// A task has ended, which none does unless it panics.
+    /// A task has ended, which happens only if it panics.
     pub(super) fn deliver(&mut self, state: &mut State) -> Result<bool> {
         if self.running.iter().any(JoinHandle::is_finished) {
             bail!("a task has ended unexpectedly; please report this");
@@ -110,8 +110,8 @@ impl Tasks {
         if state.is_paused() {
             return Ok(any);
         }
-        if self.looks.has_changed().unwrap_or(false) {
-            state.look = self.looks.borrow_and_update().clone();
+        if self.overviews.has_changed().unwrap_or(false) {
+            state.overview = self.overviews.borrow_and_update().clone();
             any = true;
         }
         while let Ok(news) = self.alerts.try_recv() {
@@ -122,13 +122,13 @@ impl Tasks {
     }
 }
 
-async fn look(mut watch: Watch, looked: watch::Sender<Look>) {
-    let mut timer = interval(LOOK_EVERY);
+async fn observe(mut watch: Watch, overview: watch::Sender<Overview>) {
+    let mut timer = interval(OBSERVE_EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
         let (report, pace) = watch.look().await;
-        looked.send_modify(|look| look.add(report, pace));
+        overview.send_modify(|overview| overview.add(report, pace));
     }
 }
 
@@ -136,8 +136,8 @@ async fn follow(mut reader: AlertsReader, alerts: mpsc::Sender<News>) {
     let newest = loop {
         match reader.newest(ALERTS_AT_START, |_| true).await {
             Ok(newest) => break newest,
-            // That the server can't be reached, the other task tells.
-            Err(_) => sleep(LOOK_EVERY).await,
+            // The other task reports that the server can't be reached.
+            Err(_) => sleep(OBSERVE_EVERY).await,
         }
     };
     if alerts.send(News { alerts: newest, ..News::default() }).await.is_err() {
@@ -153,12 +153,12 @@ async fn follow(mut reader: AlertsReader, alerts: mpsc::Sender<News>) {
                 at_end
             }
             Err(_) => {
-                sleep(LOOK_EVERY).await;
+                sleep(OBSERVE_EVERY).await;
                 false
             }
         };
         if at_end && reader.wait().await.is_err() {
-            sleep(LOOK_EVERY).await;
+            sleep(OBSERVE_EVERY).await;
         }
     }
 }
