@@ -1,11 +1,11 @@
 //! The JSON lines file: a copy of the alerts stream with one line for each alert.
 //!
-//! Commits do not write the file. It *follows the stream*, in a thread and on a connection of its own. So a full disk, or
-//! a pipe that nobody reads, holds up nothing: the stream is the queue.
+//! Commits do not write the file. It *follows the stream*, in a thread and on a connection of its own. So a full disk,
+//! or a pipe that nobody reads, holds up nothing: the stream is the queue.
 //!
 //! What holds:
-//! - Each alert of the stream is in the file once, in the order of the stream, over kills, pauses and restarts
-//!   of hosts and servers, and over writes that fail. Alerts that were trimmed before they were read are counted and logged.
+//! - Each alert of the stream is in the file once, in the order of the stream, over kills, pauses and restarts of hosts
+//!   and servers, and over writes that fail. Alerts that were trimmed before they were read are counted and logged.
 //! - The file consists of whole lines: the rest of a failed write is cut off before the next one.
 //! - One process writes a file. It holds a lock on it, which the system releases with the process; another process
 //!   with the same file waits, and continues behind the last line.
@@ -96,8 +96,8 @@ impl AlertsFile {
         }
     }
 
-    /// Changes the file in a thread of its own: opening a file on a network disk may take long, and neither ticks nor the
-    /// end of the host wait for it.
+    /// Changes the file in a thread of its own: opening a file on a network disk may take long, and neither ticks nor
+    /// the end of the host wait for it.
     async fn change_in_thread(&self, path: PathBuf) -> Result<()> {
         let (change, changed) = oneshot::channel();
         let alerts_file = self.clone();

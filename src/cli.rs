@@ -191,8 +191,8 @@ impl Cli {
         }
     }
 
-    /// Runs a host. Its log goes to stdout, so that `tickhound run | grep DETECTED` works; or to a file, in the background
-    /// or with --log-file. A thread of its own writes it.
+    /// Runs a host. Its log goes to stdout, so that `tickhound run | grep DETECTED` works; or to a file, in the
+    /// background or with --log-file. A thread of its own writes it.
     fn run_host(&self, args: &run::RunArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         if args.detached {
             // The terminal may be closed later. This fails if the process already leads a session, which is fine.

@@ -4,9 +4,9 @@
 //! (files of ticks), `tickhound_engine` (plugins, shards, the engine) and `tickhound_redis` (everything that speaks
 //! Redis). ARCHITECTURE.md has the flow of a tick and what must hold.
 //!
-//! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON lines
-//! file), `notify` (notification channels), `service` (pid file, log, supervisor) and `authoring` (the kit for authors of
-//! detectors, and replay). Only `cli` is public: `main` parses the arguments and runs the command.
+//! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
+//! lines file), `notify` (notification channels), `service` (pid file, log, supervisor) and `authoring` (the kit for
+//! authors of detectors, and replay). Only `cli` is public: `main` parses the arguments and runs the command.
 
 mod alerts_file;
 mod authoring;

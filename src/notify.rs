@@ -7,7 +7,8 @@
 //! What holds:
 //! - An alert is in at most one message of a channel, over kills, restarts and failovers. Only a message without an
 //!   answer is sent again by the process that sent it, as it is and under the same key.
-//! - An alert that a channel wants is sent, or is counted in a message that says where to read it: none is silently lost.
+//! - An alert that a channel wants is sent, or is counted in a message that says where to read it: none is silently
+//!   lost.
 //! - Secrets stay in `secret` and in the request.
 
 mod attempt;

@@ -258,8 +258,8 @@ impl Follower {
                 }
             }
             Begin::After(read_to) => self.reader.go_on_at(read_to),
-            // An empty file begins at the time of its creation, so that nothing is missing after a kill before the first
-            // line; but, where clocks differ, not behind the end of the stream.
+            // An empty file begins at the time of its creation, so that nothing is missing after a kill before the
+            // first line; but, where clocks differ, not behind the end of the stream.
             Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
                 if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {

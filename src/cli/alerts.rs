@@ -1,7 +1,7 @@
 //! `tickhound alerts`: shows alerts of the alerts stream, and follows new ones.
 //!
-//! What holds with `--follow`: each alert is shown once and in order, even if Redis restarts meanwhile; alerts that were
-//! trimmed before they could be shown are reported.
+//! What holds with `--follow`: each alert is shown once and in order, even if Redis restarts meanwhile; alerts that
+//! were trimmed before they could be shown are reported.
 
 mod since;
 

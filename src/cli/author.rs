@@ -37,8 +37,8 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Finds the plugin that `given` names: a file; a project, which is built; or a plugin of the folder or of those that
-    /// ship.
+    /// Finds the plugin that `given` names: a file; a project, which is built; or a plugin of the folder or of those
+    /// that ship.
     pub(super) fn find(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
         if given.is_dir() {
             let Built { file, bytes } = project::build(given)?;

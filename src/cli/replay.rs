@@ -381,7 +381,8 @@ fn select_detectors(args: &ReplayArgs, loaded: &mut LoadedConfig) -> Result<Cata
             settings.params.insert(name.clone(), value.clone());
         }
     }
-    // Ticks on which a detector fails are counted. A quarantine ends by wall-clock time, so it would make each run differ.
+    // Ticks on which a detector fails are counted. A quarantine ends by wall-clock time, so it would make each run
+    // differ.
     loaded.config.plugins.faults = usize::MAX;
     Ok(catalogue)
 }

@@ -205,7 +205,8 @@ impl Channel {
         self.attempt(&state, Box::new(message), now_ms)
     }
 
-    /// The state to continue from: what Redis has, reconciled with what this process knows. `None` if another host sends.
+    /// The state to continue from: what Redis has, reconciled with what this process knows. `None` if another host
+    /// sends.
     fn reconcile(&mut self, look: &Look) -> Result<Option<State>> {
         let stream = self.settings.stream(&self.config);
         let Some(stored) = look.state.as_ref().filter(|state| state.stream == stream) else {

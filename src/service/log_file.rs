@@ -1,8 +1,8 @@
 //! A log file that is rotated by size and by day.
 //!
-//! What holds: a line is whole, and in one file. A line that can't be written never blocks the code that logs; the first
-//! line after it says how many were lost, and why. A file that another program has moved or deleted is reopened within a
-//! second, so `logrotate` needs no signal.
+//! What holds: a line is whole, and in one file. A line that can't be written never blocks the code that logs; the
+//! first line after it says how many were lost, and why. A file that another program has moved or deleted is reopened
+//! within a second, so `logrotate` needs no signal.
 //!
 //! The crates for this silently drop lines where a file can't be opened, or where their thread can't keep up.
 

@@ -1,8 +1,8 @@
 //! The queue in front of the log, with a thread of its own: code that logs never waits for a reader of the log.
 //!
-//! What holds: lines are written whole and in order. Where they are read too slowly, as by a terminal that is suspended or
-//! a pipe that nobody reads, up to 1 MiB of them waits, and later lines are left out. The log says where that begins, and
-//! how many lines were left out where it ends.
+//! What holds: lines are written whole and in order. Where they are read too slowly, as by a terminal that is suspended
+//! or a pipe that nobody reads, up to 1 MiB of them waits, and later lines are left out. The log says where that
+//! begins, and how many lines were left out where it ends.
 
 use std::{
     collections::VecDeque,
@@ -136,8 +136,8 @@ impl Write for &LogQueue {
 
 impl WaitingLines {
     fn add(&mut self, line: &[u8]) {
-        // Once lines are left out, half of the queue must be free again. Otherwise lines would be accepted and left out in
-        // turn, with a line about each change.
+        // Once lines are left out, half of the queue must be free again. Otherwise lines would be accepted and left out
+        // in turn, with a line about each change.
         let most = if self.left_out == 0 { QUEUE_MAX } else { QUEUE_MAX / 2 };
         if self.bytes + line.len() > most {
             if self.left_out == 0 {

@@ -1,7 +1,7 @@
 //! The layout of the whole screen.
 //!
-//! What holds: no size causes a panic. 80x24 has room for the verdict, the key numbers, two curves, consumers, detectors
-//! and five alerts. Lines that do not fit are counted, not silently dropped.
+//! What holds: no size causes a panic. 80x24 has room for the verdict, the key numbers, two curves, consumers,
+//! detectors and five alerts. Lines that do not fit are counted, not silently dropped.
 
 use std::time::Duration;
 

@@ -237,7 +237,8 @@ impl Paint {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// The mark and the style of a verdict. The marks are single characters, which have the same width in all terminals.
+    /// The mark and the style of a verdict. The marks are single characters, which have the same width in all
+    /// terminals.
     pub(super) fn verdict(self, verdict: Verdict) -> (&'static str, Style) {
         match verdict {
             Verdict::Healthy => ("✅ healthy", self.good()),

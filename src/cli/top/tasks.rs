@@ -1,7 +1,7 @@
 //! The tasks behind the screen: one observes the partition, one follows its alerts.
 //!
-//! What holds: both continue by themselves when the server is back. While the screen does not fetch the alerts, the second
-//! task waits, so that no queue grows and no alert is skipped.
+//! What holds: both continue by themselves when the server is back. While the screen does not fetch the alerts, the
+//! second task waits, so that no queue grows and no alert is skipped.
 
 use std::{
     collections::VecDeque,
