@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use self::{
-    follower::{Begin, Follower, FollowerResult, Stop},
+    follower::{Begin, Follower, FollowerResult, FollowerStop},
     lines_file::LinesFile,
 };
 
@@ -51,7 +51,7 @@ pub(crate) struct AlertsFile {
 
 struct FollowedFile {
     path: PathBuf,
-    stop: watch::Sender<Stop>,
+    stop: watch::Sender<FollowerStop>,
     result: mpsc::Receiver<FollowerResult>,
 }
 
@@ -119,7 +119,7 @@ impl AlertsFile {
         let (next, handover) = next.unzip();
         let previous = std::mem::replace(&mut *self.current(), next);
         let previous = previous.map(|FollowedFile { stop, result, .. }| {
-            stop.send_replace(Stop::Finish);
+            stop.send_replace(FollowerStop::Finish);
             result
         });
         Ok(handover.map(|Handover { previous: receiver, is_ready }| {
@@ -132,7 +132,7 @@ impl AlertsFile {
     /// Opens the file, and starts the thread that follows the stream into it. The thread first waits for the handover.
     fn follow_into(&self, path: &Path) -> Result<(FollowedFile, Handover)> {
         let file = LinesFile::open(path)?;
-        let (stop, stopped) = watch::channel(Stop::No);
+        let (stop, stopped) = watch::channel(FollowerStop::No);
         let (result_sender, result) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let (previous, previous_receiver) = mpsc::channel::<Option<mpsc::Receiver<FollowerResult>>>();
@@ -164,7 +164,7 @@ impl AlertsFile {
     pub(crate) fn finish(&self) -> Completion {
         let current = self.current().take();
         let Some(FollowedFile { path, stop, result }) = current else { return Completion::Complete };
-        stop.send_replace(Stop::Finish);
+        stop.send_replace(FollowerStop::Finish);
         let completion = match result.recv_timeout(FINISH_MAX) {
             Ok(result) => result.completion,
             Err(_) => {

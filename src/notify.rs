@@ -32,10 +32,10 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::check::{ChannelSummary, check};
 use self::{
-    channel::{Channel, Settings, Stop},
-    message::{Message, Purpose, Style},
+    channel::{Channel, ChannelStop, Settings},
+    message::{Notification, Purpose, Style},
     secret::Secrets,
-    webhook::{Outcome, Request},
+    webhook::{AttemptOutcome, Request},
 };
 use tickhound_core::{
     config::{LoadedConfig, NotifyConfig},
@@ -73,7 +73,7 @@ struct ChannelThread {
 }
 
 struct StoppableThread {
-    stop: mpsc::Sender<Stop>,
+    stop: mpsc::Sender<ChannelStop>,
     handle: JoinHandle<()>,
 }
 
@@ -124,7 +124,7 @@ impl Notifier {
             threads.channels.drain(..).partition(|running| wanted.contains(&&running.config));
         threads.channels = unchanged;
         for running in &ending {
-            let _ = running.thread.stop.send(Stop::Now);
+            let _ = running.thread.stop.send(ChannelStop::Now);
         }
         for config in wanted {
             if threads.channels.iter().any(|running| running.config == *config) {
@@ -136,7 +136,7 @@ impl Notifier {
         }
         let mut ending: Vec<JoinHandle<()>> = ending.into_iter().map(|running| running.thread.handle).collect();
         if let Some(cleanup) = threads.cleanup.take() {
-            let _ = cleanup.stop.send(Stop::Now);
+            let _ = cleanup.stop.send(ChannelStop::Now);
             ending.push(cleanup.handle);
         }
         threads.cleanup = Some(self.start_cleanup(configured, ending)?);
@@ -192,7 +192,7 @@ impl Notifier {
         // Dropped, its sender ends the thread.
         drop(cleanup);
         for running in &channels {
-            let _ = running.thread.stop.send(Stop::Finish { owned });
+            let _ = running.thread.stop.send(ChannelStop::Finish { owned });
         }
         // Each thread that waits for a channel holds a sender; without any left, all channels have ended.
         let (done, all_done) = mpsc::channel::<()>();
@@ -234,15 +234,16 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let agent = webhook::agent(config)?;
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
-    let message = Message { shown: Vec::new(), fresh: 0, owed: Owed::default(), stream, purpose: Purpose::Test };
+    let message =
+        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, purpose: Purpose::Test };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
     let zone = time_zone(&loaded.config.input.timezone)?;
     let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
     let outcome = webhook::attempt(&agent, &secrets, &Request { key, body });
     let reason = match outcome {
-        Outcome::Delivered => return Ok(secrets.address),
-        Outcome::Later(reason, _) | Outcome::Rejected(reason) | Outcome::Closed(reason) => reason,
-        Outcome::Unknown(reason) => format!("{reason}; the message may have arrived nevertheless"),
+        AttemptOutcome::Delivered => return Ok(secrets.address),
+        AttemptOutcome::Later(reason, _) | AttemptOutcome::Rejected(reason) | AttemptOutcome::Closed(reason) => reason,
+        AttemptOutcome::Unknown(reason) => format!("{reason}; the message may have arrived nevertheless"),
     };
     bail!("{}: {reason}", secrets.address)
 }

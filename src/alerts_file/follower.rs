@@ -42,7 +42,7 @@ pub(super) enum Begin {
 
 /// How a follower is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum FollowerStop {
     /// It is to continue.
     No,
     /// It is to end once the file has everything that the stream has now.
@@ -79,7 +79,7 @@ pub(super) struct Follower {
     file: Arc<Mutex<LinesFile>>,
     reader: AlertsReader,
     known: KnownIds,
-    stop: watch::Receiver<Stop>,
+    stop: watch::Receiver<FollowerStop>,
     /// Dropped once it is known where the file begins: behind its own alerts, or at the current end of the stream. Also
     /// dropped when another process writes the file.
     ready: Option<mpsc::Sender<()>>,
@@ -140,7 +140,7 @@ impl Follower {
         redis: &StreamConfig,
         stream: &str,
         file: LinesFile,
-        stop: watch::Receiver<Stop>,
+        stop: watch::Receiver<FollowerStop>,
         ready: mpsc::Sender<()>,
     ) -> Result<Self> {
         Ok(Self {
@@ -274,7 +274,7 @@ impl Follower {
 
     /// Writes new alerts, and waits for more.
     async fn turn(&mut self) -> Result<(), Interruption> {
-        let stopping = *self.stop.borrow() == Stop::Finish;
+        let stopping = *self.stop.borrow() == FollowerStop::Finish;
         let news = self.reader.read().await?;
         self.log_missed(news.missed);
         self.write(&news.alerts).await.map_err(Interruption::End)?;
@@ -289,7 +289,7 @@ impl Follower {
         tokio::select! {
             // Cancelling this wait costs the connection and nothing else.
             result = self.reader.wait() => result.map_err(Interruption::Unreachable),
-            _ = self.stop.wait_for(|stop| *stop != Stop::No) => Ok(()),
+            _ = self.stop.wait_for(|stop| *stop != FollowerStop::No) => Ok(()),
         }
     }
 
@@ -360,7 +360,7 @@ impl Follower {
         let mut blocked = false;
         let incomplete = self.incomplete("a write is blocked".into());
         loop {
-            let ending = *self.stop.borrow() == Stop::Finish;
+            let ending = *self.stop.borrow() == FollowerStop::Finish;
             tokio::select! {
                 written = &mut writing => {
                     if blocked {
@@ -384,7 +384,7 @@ impl Follower {
                          Everything else continues, and the file is completed from the alerts stream."
                     );
                 }
-                _ = self.stop.wait_for(|stop| *stop != Stop::No), if !ending => {}
+                _ = self.stop.wait_for(|stop| *stop != FollowerStop::No), if !ending => {}
             }
         }
     }
@@ -430,7 +430,7 @@ impl Follower {
         tokio::select! {
             // Both are cancel-safe.
             () = sleep(pause) => {}
-            _ = self.stop.wait_for(|stop| *stop != Stop::No) => self.last = true,
+            _ = self.stop.wait_for(|stop| *stop != FollowerStop::No) => self.last = true,
         }
         Ok(())
     }

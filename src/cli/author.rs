@@ -1,4 +1,4 @@
-//! Shared by the commands for authors of detectors: the files that ship, and how a plugin is found.
+//! Shared by the commands for authors of detectors: the files that ship, and how to find a plugin.
 
 use std::{
     fs,

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::webhook::{Outcome, Request};
+use super::webhook::{AttemptOutcome, Request};
 use tickhound_redis::notified::{Owed, Sending, State};
 
 /// A message, and the state that it leads to.
@@ -19,7 +19,7 @@ pub(super) struct Composed {
     pub(super) fresh: u64,
     pub(super) older: u64,
     /// What it reports beside its alerts; the next message reports it again if this one is rejected.
-    pub(super) owed: Owed,
+    pub(super) unreported: Owed,
     /// The last of its alerts, and how many the stream ever had up to that one.
     pub(super) to: String,
     pub(super) index: u64,
@@ -63,16 +63,18 @@ pub(super) enum Wait {
 }
 
 /// The state and the action after an attempt that `begun` records.
-pub(super) fn transition(begun: State, message: &Composed, outcome: Outcome, now_ms: u64) -> (State, Action) {
+pub(super) fn transition(begun: State, message: &Composed, outcome: AttemptOutcome, now_ms: u64) -> (State, Action) {
     let mut next = begun;
-    if let Outcome::Later(reason, _) | Outcome::Unknown(reason) | Outcome::Rejected(reason) | Outcome::Closed(reason) =
-        &outcome
+    if let AttemptOutcome::Later(reason, _)
+    | AttemptOutcome::Unknown(reason)
+    | AttemptOutcome::Rejected(reason)
+    | AttemptOutcome::Closed(reason) = &outcome
     {
         next.totals.failures += 1;
         (next.last_error_ms, next.last_error) = (Some(now_ms), Some(reason.clone()));
     }
     let wait = match outcome {
-        Outcome::Delivered => {
+        AttemptOutcome::Delivered => {
             next.last_ok_ms = Some(now_ms);
             next.totals.messages += 1;
             next.totals.alerts += message.fresh;
@@ -80,18 +82,18 @@ pub(super) fn transition(begun: State, message: &Composed, outcome: Outcome, now
             next.owed = Owed::default();
             return (next, Action::Continue);
         }
-        Outcome::Rejected(reason) => {
+        AttemptOutcome::Rejected(reason) => {
             advance(&mut next, message);
             next.owed.refused += message.fresh;
             next.totals.refused += message.fresh;
             return (next, Action::GiveUp { reason });
         }
-        Outcome::Unknown(reason) => {
+        AttemptOutcome::Unknown(reason) => {
             next.sending = Some(message.sending());
             return (next, Action::Resend(Wait::Retry(reason, None)));
         }
-        Outcome::Later(reason, asked) => Wait::Retry(reason, asked),
-        Outcome::Closed(reason) => Wait::Pause(reason),
+        AttemptOutcome::Later(reason, asked) => Wait::Retry(reason, asked),
+        AttemptOutcome::Closed(reason) => Wait::Pause(reason),
     };
     // This attempt did not arrive, which says nothing of an earlier one without an answer.
     if message.attempts > 1 {
@@ -106,7 +108,7 @@ fn advance(state: &mut State, message: &Composed) {
     state.sending = None;
     state.at.clone_from(&message.to);
     state.index = message.index;
-    state.owed.clone_from(&message.owed);
+    state.owed.clone_from(&message.unreported);
     state.totals.older += message.older;
 }
 
@@ -124,7 +126,7 @@ mod tests {
             alerts: 3,
             fresh: 2,
             older: 1,
-            owed: Owed { older: 1, missed: 5, ..Owed::default() },
+            unreported: Owed { older: 1, missed: 5, ..Owed::default() },
             to: "4-0".into(),
             index: 4,
             composed_ms: 1,
@@ -132,15 +134,15 @@ mod tests {
         }
     }
 
-    fn after(attempts: u64, outcome: Outcome) -> (State, Action) {
+    fn after(attempts: u64, outcome: AttemptOutcome) -> (State, Action) {
         let message = message(attempts);
         let begun = State { at: "1-0".into(), index: 1, sending: Some(message.sending()), ..State::default() };
         transition(begun, &message, outcome, NOW_MS)
     }
 
     #[test]
-    fn a_message_that_arrived_moves_the_position_and_clears_what_was_owed() {
-        let (state, action) = after(1, Outcome::Delivered);
+    fn a_message_that_arrived_moves_the_position_and_clears_what_was_unreported() {
+        let (state, action) = after(1, AttemptOutcome::Delivered);
         assert_eq!(action, Action::Continue);
         assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
         assert!(state.owed.is_empty() && !state.is_failing());
@@ -149,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_message_is_owed_to_the_next_one() {
-        let (state, action) = after(1, Outcome::Rejected("it answers 400".into()));
+    fn the_alerts_of_a_rejected_message_are_reported_by_the_next_one() {
+        let (state, action) = after(1, AttemptOutcome::Rejected("it answers 400".into()));
         assert_eq!(action, Action::GiveUp { reason: "it answers 400".into() });
         assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
         assert_eq!((state.owed.refused, state.owed.missed, state.totals.refused), (2, 5, 2));
@@ -161,8 +163,8 @@ mod tests {
     fn a_message_that_did_not_arrive_leaves_the_position() {
         let asked = Some(Duration::from_secs(3));
         let cases = [
-            (Outcome::Later("busy".into(), asked), Wait::Retry("busy".into(), asked)),
-            (Outcome::Closed("gone".into()), Wait::Pause("gone".into())),
+            (AttemptOutcome::Later("busy".into(), asked), Wait::Retry("busy".into(), asked)),
+            (AttemptOutcome::Closed("gone".into()), Wait::Pause("gone".into())),
         ];
         for (outcome, wait) in cases {
             let (state, action) = after(1, outcome);
@@ -175,20 +177,21 @@ mod tests {
     /// A refused connection says nothing of the attempt before it, which timed out.
     #[test]
     fn a_message_that_may_have_arrived_stays_the_same() {
-        let unknown = || Outcome::Unknown("no answer".into());
-        for (attempts, outcome) in [(1, unknown()), (2, unknown()), (2, Outcome::Later("refused".into(), None))] {
+        let unknown = || AttemptOutcome::Unknown("no answer".into());
+        for (attempts, outcome) in [(1, unknown()), (2, unknown()), (2, AttemptOutcome::Later("refused".into(), None))]
+        {
             let (state, action) = after(attempts, outcome);
             assert!(matches!(action, Action::Resend(Wait::Retry(..))), "{action:?}");
             assert_eq!((state.at.as_str(), state.sending), ("1-0", Some(message(attempts).sending())));
         }
-        let (state, action) = after(2, Outcome::Closed("gone".into()));
+        let (state, action) = after(2, AttemptOutcome::Closed("gone".into()));
         assert_eq!(action, Action::Resend(Wait::Pause("gone".into())));
         assert_eq!(state.sending, Some(message(2).sending()));
     }
 
     #[test]
     fn an_earlier_attempt_without_an_answer_does_not_undo_an_answer() {
-        for outcome in [Outcome::Delivered, Outcome::Rejected("no".into())] {
+        for outcome in [AttemptOutcome::Delivered, AttemptOutcome::Rejected("no".into())] {
             assert_eq!(after(2, outcome).0.sending, None);
         }
     }

@@ -16,10 +16,10 @@ use ureq::Agent;
 use super::{
     attempt::{Action, Composed, Wait, transition},
     filter::{Filter, Gathered, Recent},
-    message::{Message, Purpose, Style},
+    message::{Notification, Purpose, Style},
     pacing::{self, Backoff},
     secret::Secrets,
-    webhook::{self, Outcome, Request},
+    webhook::{self, AttemptOutcome, Request},
 };
 use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
 use tickhound_redis::notified::{Extent, Look, Position, Sending, State, is_before};
@@ -28,11 +28,11 @@ use tickhound_redis::notified::{Extent, Look, Position, Sending, State, is_befor
 const STANDBY_EVERY: Duration = Duration::from_millis(500);
 
 /// What the next message must report goes with new alerts, or alone once this much time has passed since the last one.
-const OWED_AFTER_MS: u64 = 30_000;
+const REPORT_AFTER_MS: u64 = 30_000;
 
 /// How a channel ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stop {
+pub(super) enum ChannelStop {
     /// At once: another thread continues from its position.
     Now,
     /// After the alerts that are there were sent, if this host owned the partition.
@@ -79,7 +79,7 @@ pub(super) struct Channel {
     filter: Filter,
     agent: Agent,
     position: Position,
-    stop: mpsc::Receiver<Stop>,
+    stop: mpsc::Receiver<ChannelStop>,
     /// The furthest state known: a server may come back with an older one.
     newest: Option<State>,
     /// Ids of alerts in messages that arrived, shown or counted.
@@ -93,7 +93,11 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(config: &NotifyConfig, settings: &Arc<Settings>, stop: mpsc::Receiver<Stop>) -> Result<Self> {
+    pub(super) fn new(
+        config: &NotifyConfig,
+        settings: &Arc<Settings>,
+        stop: mpsc::Receiver<ChannelStop>,
+    ) -> Result<Self> {
         Ok(Self {
             filter: Filter::new(config),
             agent: webhook::agent(config).context("notify.tls_ca")?,
@@ -135,7 +139,7 @@ impl Channel {
             };
             match self.stop.recv_timeout(wait) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Ok(Stop::Finish { owned }) => {
+                Ok(ChannelStop::Finish { owned }) => {
                     self.position.owned |= owned;
                     // The alerts that were committed last are sent now, not after the next start.
                     if let Err(error) = self.turn(Turn::Last) {
@@ -148,7 +152,7 @@ impl Channel {
                     }
                     return;
                 }
-                Ok(Stop::Now) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(ChannelStop::Now) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -355,7 +359,7 @@ impl Channel {
     fn compose(&self, state: &State, moved: &State, gathered: Gathered, now_ms: u64) -> Composed {
         let Gathered { fresh, shown, ids, older, .. } = gathered;
         let stream = self.settings.stream(&self.config).to_owned();
-        let message = Message { shown, fresh, owed: moved.owed.clone(), stream, purpose: Purpose::Alerts };
+        let message = Notification { shown, fresh, unreported: moved.owed.clone(), stream, purpose: Purpose::Alerts };
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
         let style = Style { kind: self.config.kind, template: &self.config.text, zone: &self.settings.zone };
         let body = webhook::body(&self.config, &message, &key, &style);
@@ -366,7 +370,7 @@ impl Channel {
             alerts: fresh + older,
             fresh,
             older,
-            owed: moved.owed.clone(),
+            unreported: moved.owed.clone(),
             to: moved.at.clone(),
             index: moved.index,
             composed_ms: now_ms,
@@ -390,7 +394,7 @@ impl Channel {
         let started = Instant::now();
         let outcome = match Secrets::read(&self.config) {
             Ok(secrets) => webhook::attempt(&self.agent, &secrets, &message.request),
-            Err(error) => Outcome::Closed(format!("{error:#}")),
+            Err(error) => AttemptOutcome::Closed(format!("{error:#}")),
         };
         let now_ms = now_ms + started.elapsed().as_millis() as u64;
         let (next, action) = transition(begun, &message, outcome, now_ms);
@@ -475,7 +479,7 @@ impl Channel {
     }
 }
 
-/// Whether what is owed is reported without waiting for an alert.
+/// Whether unreported alerts are reported now, without waiting for a new alert.
 fn is_due(state: &State, now_ms: u64) -> bool {
-    !state.owed.is_empty() && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= OWED_AFTER_MS)
+    !state.owed.is_empty() && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= REPORT_AFTER_MS)
 }

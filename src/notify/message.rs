@@ -16,13 +16,13 @@ const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confi
 const VALUE_MAX: usize = 80;
 
 /// A message before it is formatted for its receiver.
-pub(super) struct Message {
+pub(super) struct Notification {
     /// The alerts that it shows, in the stream's order.
     pub(super) shown: Vec<Told>,
     /// How many alerts it is about; those that are not shown are counted.
     pub(super) fresh: u64,
     /// What it reports beside them.
-    pub(super) owed: Owed,
+    pub(super) unreported: Owed,
     /// Key of the stream that has all alerts.
     pub(super) stream: String,
     pub(super) purpose: Purpose,
@@ -44,7 +44,7 @@ pub(super) struct Style<'a> {
     pub(super) zone: &'a TimeZone,
 }
 
-impl Message {
+impl Notification {
     /// The whole text, short enough for its receiver; alerts that do not fit are counted.
     pub(super) fn text(&self, style: &Style<'_>) -> String {
         let mut shown = self.shown.clone();
@@ -82,7 +82,7 @@ impl Message {
                 format!("… and {rest} more: see {stream}")
             }));
         }
-        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.owed;
+        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
         let notes = [
             (
                 *older,
@@ -223,17 +223,17 @@ mod tests {
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
-    fn message(shown: Vec<Told>) -> Message {
-        Message {
+    fn message(shown: Vec<Told>) -> Notification {
+        Notification {
             fresh: shown.len() as u64,
             shown,
-            owed: Owed::default(),
+            unreported: Owed::default(),
             stream: "alerts:intraday".into(),
             purpose: Purpose::Alerts,
         }
     }
 
-    fn text(message: &Message, kind: NotifyKind, template: &str) -> String {
+    fn text(message: &Notification, kind: NotifyKind, template: &str) -> String {
         let zone = TimeZone::get("Asia/Kolkata").unwrap();
         message.text(&Style { kind, template, zone: &zone })
     }
@@ -275,7 +275,7 @@ mod tests {
     fn alerts_that_are_not_shown_or_not_delivered_are_counted() {
         let mut many = message((0..3).map(|n| alert(TIME + n, "A", 0.5)).collect());
         many.fresh = 40;
-        many.owed = Owed {
+        many.unreported = Owed {
             older: 37,
             newest_older_ms: TIME,
             in_doubt: 2,
@@ -316,7 +316,7 @@ mod tests {
             let [more, older, in_doubt, refused, missed] = counts.map(u64::from);
             any.fresh += more;
             any.stream = stream.repeat(50);
-            any.owed = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
+            any.unreported = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
             for kind in KINDS {
                 for template in ["", &format!("{template}{{symbol}}")] {
                     let sent = text(&any, kind, template);

@@ -116,8 +116,8 @@ pub(super) fn asked(header: Option<&str>, body: &str, now: Timestamp) -> Option<
     });
     let body: Option<Value> = serde_json::from_str(body).ok();
     let body = body.as_ref().and_then(|body| {
-        let said = body.get("retry_after").or_else(|| body.get("parameters")?.get("retry_after"));
-        seconds(said?.as_f64()?)
+        let asked = body.get("retry_after").or_else(|| body.get("parameters")?.get("retry_after"));
+        seconds(asked?.as_f64()?)
     });
     header.max(body)
 }

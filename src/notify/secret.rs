@@ -116,9 +116,9 @@ mod tests {
             bearer: Some("token-token".into()),
             address: String::new(),
         };
-        let said = "no such hook: https://hooks.slack.com/services/T012345/B67890/abcDEF?key=verysecret, or \
+        let answer = "no such hook: https://hooks.slack.com/services/T012345/B67890/abcDEF?key=verysecret, or \
                     /services/T012345/B67890/abcDEF, or abcDEF, or verysecret; token-token";
-        let scrubbed = secrets.scrub(said);
+        let scrubbed = secrets.scrub(answer);
         for secret in ["T012345", "B67890", "abcDEF", "verysecret", "token-token"] {
             assert!(!scrubbed.contains(secret), "{scrubbed}");
         }

@@ -16,7 +16,7 @@ use ureq::{
 };
 
 use super::{
-    message::{Message, Purpose, Style},
+    message::{Notification, Purpose, Style},
     pacing,
     secret::{Secrets, address},
 };
@@ -40,7 +40,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// The outcome of an attempt.
 #[derive(Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum AttemptOutcome {
     /// The message arrived.
     Delivered,
     /// It did not arrive, and may later; not before this time has passed, if the receiver asks for it.
@@ -101,7 +101,7 @@ fn configured_roots(config: &NotifyConfig) -> Result<RootCerts> {
 }
 
 /// The body of `message` in the form that the receiver expects.
-pub(super) fn body(config: &NotifyConfig, message: &Message, key: &str, style: &Style<'_>) -> Vec<u8> {
+pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, style: &Style<'_>) -> Vec<u8> {
     let text = message.text(style);
     let body = match config.kind {
         NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
@@ -114,13 +114,13 @@ pub(super) fn body(config: &NotifyConfig, message: &Message, key: &str, style: &
     body.to_string().into_bytes()
 }
 
-fn generic(config: &NotifyConfig, message: &Message, key: &str, text: &str) -> String {
-    let Message { shown, fresh, owed, stream, purpose } = message;
+fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str) -> String {
+    let Notification { shown, fresh, unreported, stream, purpose } = message;
     let kind = match purpose {
         Purpose::Alerts => "alerts",
         Purpose::Test => "test",
     };
-    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = owed;
+    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
         .iter()
         .map(|alert| json_line(alert.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
@@ -140,7 +140,7 @@ fn generic(config: &NotifyConfig, message: &Message, key: &str, text: &str) -> S
 }
 
 /// Makes one attempt.
-pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Outcome {
+pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> AttemptOutcome {
     let mut post = agent.post(&secrets.url).header("Content-Type", "application/json");
     post = post.header("Idempotency-Key", &request.key);
     if let Some(token) = &secrets.bearer {
@@ -162,59 +162,59 @@ pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Ou
     };
     let scrub = |reason: String| secrets.scrub(&reason);
     match outcome {
-        Outcome::Delivered => Outcome::Delivered,
-        Outcome::Later(reason, after) => Outcome::Later(scrub(reason), after),
-        Outcome::Unknown(reason) => Outcome::Unknown(scrub(reason)),
-        Outcome::Rejected(reason) => Outcome::Rejected(scrub(reason)),
-        Outcome::Closed(reason) => Outcome::Closed(scrub(reason)),
+        AttemptOutcome::Delivered => AttemptOutcome::Delivered,
+        AttemptOutcome::Later(reason, after) => AttemptOutcome::Later(scrub(reason), after),
+        AttemptOutcome::Unknown(reason) => AttemptOutcome::Unknown(scrub(reason)),
+        AttemptOutcome::Rejected(reason) => AttemptOutcome::Rejected(scrub(reason)),
+        AttemptOutcome::Closed(reason) => AttemptOutcome::Closed(scrub(reason)),
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> Outcome {
+fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> AttemptOutcome {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let reason = match excerpt(answer) {
         answer if answer.is_empty() => format!("it answers {status}"),
         answer => format!("it answers {status}: {answer}"),
     };
     match status.as_u16() {
-        200..=299 => Outcome::Delivered,
+        200..=299 => AttemptOutcome::Delivered,
         300..=399 => {
             let to = header("location").and_then(address);
             let to = to.map_or_else(String::new, |to| format!(" to {to}"));
-            Outcome::Closed(format!("it answers {status}, a redirect{to}: configure the new URL"))
+            AttemptOutcome::Closed(format!("it answers {status}, a redirect{to}: configure the new URL"))
         }
-        429 => Outcome::Later(
+        429 => AttemptOutcome::Later(
             "it answers 429 Too Many Requests: lower per_minute".into(),
             pacing::asked(header("retry-after"), answer, now),
         ),
-        425 | 503 => Outcome::Later(reason, pacing::asked(header("retry-after"), answer, now)),
+        425 | 503 => AttemptOutcome::Later(reason, pacing::asked(header("retry-after"), answer, now)),
         // A gateway may have passed the message on; a server may have failed after processing it.
-        408 | 500.. => Outcome::Unknown(reason),
+        408 | 500.. => AttemptOutcome::Unknown(reason),
         401 | 403 | 404 | 405 | 407 | 410 => {
-            Outcome::Closed(format!("{reason}; check that the URL and the token are right and still valid"))
+            AttemptOutcome::Closed(format!("{reason}; check that the URL and the token are right and still valid"))
         }
-        _ => Outcome::Rejected(reason),
+        _ => AttemptOutcome::Rejected(reason),
     }
 }
 
 /// The beginning of an answer, in one line.
 fn excerpt(answer: &str) -> String {
-    let said: Option<Value> = serde_json::from_str(answer).ok();
-    let said = said.as_ref().and_then(|said| said.get("description").or_else(|| said.get("message"))?.as_str());
-    let clean = said.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
+    let json: Option<Value> = serde_json::from_str(answer).ok();
+    let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
+    let clean = reason.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
     let short: String = clean.take(ANSWER_QUOTED).collect();
     short.trim().to_owned()
 }
 
 /// What an error means. Only an error before the request was sent is certain.
-fn failed(error: &ureq::Error) -> Outcome {
+fn failed(error: &ureq::Error) -> AttemptOutcome {
     use ureq::Error;
-    let later = |reason: &str| Outcome::Later(reason.to_owned(), None);
+    let later = |reason: &str| AttemptOutcome::Later(reason.to_owned(), None);
     match error {
         Error::HostNotFound => later("its host name can't be resolved"),
         Error::ConnectionFailed => later("it can't be reached"),
         Error::Timeout(Timeout::Resolve | Timeout::Connect) => later("the connection timed out"),
-        Error::Timeout(_) => Outcome::Unknown("no answer in time (timeout_ms)".into()),
+        Error::Timeout(_) => AttemptOutcome::Unknown("no answer in time (timeout_ms)".into()),
         Error::ConnectProxyFailed(_) | Error::InvalidProxyUrl => later("the proxy rejected the connection"),
         Error::Rustls(cause) => later(&format!("TLS: {cause}")),
         Error::Io(cause) => match (cause.kind(), tls_cause(cause)) {
@@ -223,12 +223,14 @@ fn failed(error: &ureq::Error) -> Outcome {
             (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
                 later("its network is unreachable")
             }
-            _ => Outcome::Unknown("the connection was lost before an answer arrived".into()),
+            _ => AttemptOutcome::Unknown("the connection was lost before an answer arrived".into()),
         },
-        Error::Protocol(_) | Error::LargeResponseHeader(..) => Outcome::Unknown("its answer is not valid HTTP".into()),
+        Error::Protocol(_) | Error::LargeResponseHeader(..) => {
+            AttemptOutcome::Unknown("its answer is not valid HTTP".into())
+        }
         // The text of these errors may contain the URL.
-        Error::BadUri(_) | Error::Http(_) => Outcome::Closed("its URL can't be used".into()),
-        other => Outcome::Unknown(other.to_string()),
+        Error::BadUri(_) | Error::Http(_) => AttemptOutcome::Closed("its URL can't be used".into()),
+        other => AttemptOutcome::Unknown(other.to_string()),
     }
 }
 
@@ -252,39 +254,42 @@ mod tests {
             judge(StatusCode::from_u16(status).unwrap(), &headers.collect(), answer, Timestamp::UNIX_EPOCH)
         };
         for status in [200, 201, 202, 204] {
-            assert_eq!(judge(status, &[], ""), Outcome::Delivered);
+            assert_eq!(judge(status, &[], ""), AttemptOutcome::Delivered);
         }
         let limited = judge(429, &[("retry-after", "3")], "{}");
-        assert!(matches!(&limited, Outcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
+        assert!(matches!(&limited, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
         for status in [503, 425] {
-            assert!(matches!(judge(status, &[], ""), Outcome::Later(_, None)), "{status}");
+            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Later(_, None)), "{status}");
         }
         for status in [500, 502, 504, 408] {
-            assert!(matches!(judge(status, &[], ""), Outcome::Unknown(_)), "{status}");
+            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Unknown(_)), "{status}");
         }
         let busy = judge(503, &[("retry-after", "9")], "");
-        assert!(matches!(&busy, Outcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
+        assert!(matches!(&busy, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
         for status in [401, 403, 404, 410] {
-            assert!(matches!(judge(status, &[], "gone"), Outcome::Closed(_)), "{status}");
+            assert!(matches!(judge(status, &[], "gone"), AttemptOutcome::Closed(_)), "{status}");
         }
         let moved = judge(302, &[("location", "https://elsewhere.example/services/secret")], "");
         assert!(
-            matches!(&moved, Outcome::Closed(said) if said.contains(" to https://elsewhere.example:") && !said.contains("secret")),
+            matches!(&moved, AttemptOutcome::Closed(reason) if reason.contains(" to https://elsewhere.example:") && !reason.contains("secret")),
             "{moved:?}"
         );
-        let refused = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
-        assert_eq!(refused, Outcome::Rejected("it answers 400 Bad Request: Bad Request: chat not found".into()));
+        let rejected = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
+        assert_eq!(
+            rejected,
+            AttemptOutcome::Rejected("it answers 400 Bad Request: Bad Request: chat not found".into())
+        );
         let long = judge(400, &[], &"x".repeat(10_000));
-        assert!(matches!(&long, Outcome::Rejected(said) if said.len() < 300), "{long:?}");
+        assert!(matches!(&long, AttemptOutcome::Rejected(reason) if reason.len() < 300), "{long:?}");
     }
 
     #[test]
     fn each_receiver_gets_its_own_form() {
         let zone = TimeZone::UTC;
-        let mut message = Message {
+        let mut message = Notification {
             shown: vec![alert(1000, "M&M", 0.9), alert(2000, "B", 0.8)],
             fresh: 5,
-            owed: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
+            unreported: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
             stream: "alerts:intraday".into(),
             purpose: Purpose::Alerts,
         };

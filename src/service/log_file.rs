@@ -233,8 +233,8 @@ mod tests {
         let lines: Vec<String> = (0..20).map(|number| format!("line {number:034}")).collect();
         lines.iter().for_each(|line| write(&mut log, line));
         // Two lines of 40 bytes to a file.
-        let kept = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
-        assert_eq!(kept.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
+        let written = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
+        assert_eq!(written.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
         assert!(!dir.path().join("logs/it.log.3").exists());
         // The size at the start counts.
         drop(log);
