@@ -5,6 +5,7 @@
 
 mod alerts;
 mod draw;
+mod overview;
 mod section;
 mod state;
 mod tables;

@@ -15,7 +15,7 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthStr;
 
-use super::{alerts, section::WIDE, state::State, tables, tasks::CurvePoint};
+use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, printable, span},
     observe::health::{Report, Verdict},

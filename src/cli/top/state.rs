@@ -9,7 +9,7 @@ use ratatui::{
 };
 use wildmatch::WildMatch;
 
-use super::tasks::Overview;
+use super::overview::Overview;
 use crate::{cli::text, observe::health::Verdict};
 use tickhound_core::{config::Config, event::EntryId};
 use tickhound_redis::{Kept, News};

@@ -3,11 +3,7 @@
 //! What holds: both continue by themselves when the server is back. While the screen does not fetch the alerts, the
 //! second task waits, so that no queue grows and no alert is skipped.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::{
@@ -16,67 +12,16 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::state::State;
-use crate::observe::health::{Pace, Report, Watch};
+use super::{overview::Overview, state::State};
+use crate::observe::health::Watch;
 use tickhound_core::config::Config;
 use tickhound_redis::{AlertsReader, News};
 
 /// The time from one observation to the next.
 const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 
-/// Points of a curve: as many as a very wide terminal has columns.
-const POINTS_MAX: usize = 400;
-
 /// Alerts that are shown at the start.
 const ALERTS_AT_START: usize = 500;
-
-/// What the observations of the partition show.
-#[derive(Clone, Default)]
-pub(super) struct Overview {
-    /// The newest report with an answer of the server, and when it was made.
-    pub(super) newest: Option<(Arc<Report>, Instant)>,
-    /// Why the server can't be asked, and since when.
-    pub(super) problem: Option<(String, Instant)>,
-    /// The throughput between the last two observations.
-    pub(super) pace: Option<Pace>,
-    /// One for each observation, oldest first.
-    pub(super) points: VecDeque<CurvePoint>,
-}
-
-/// What one observation adds to the curves; `None` where a value is unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CurvePoint {
-    /// Entries processed per second.
-    pub(super) processed: Option<u64>,
-    /// Entries that are not processed yet.
-    pub(super) waiting: Option<u64>,
-    /// The age of the oldest of them, ms.
-    pub(super) behind_ms: Option<u64>,
-}
-
-impl Overview {
-    pub(super) fn add(&mut self, report: Report, pace: Option<Pace>) {
-        let mut point = CurvePoint::default();
-        self.pace = pace;
-        match &report.survey {
-            Some(survey) => {
-                point.processed = pace.map(|pace| pace.entries_per_s.round() as u64);
-                point.waiting = survey.waiting;
-                point.behind_ms = Some(survey.behind_ms.unwrap_or(0));
-                self.problem = None;
-                self.newest = Some((Arc::new(report), Instant::now()));
-            }
-            None => {
-                let since = self.problem.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-                self.problem = Some((report.reason, since));
-            }
-        }
-        self.points.push_back(point);
-        if self.points.len() > POINTS_MAX {
-            self.points.pop_front();
-        }
-    }
-}
 
 /// Both tasks, and what they send.
 pub(super) struct Tasks {
