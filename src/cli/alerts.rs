@@ -50,7 +50,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct AlertsArgs {
-    /// Show the newest N; default 20, or all with --since.
+    /// Show the newest N; by default 20, or all with --since.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
     /// Also show new alerts as they are published.

@@ -23,7 +23,7 @@ pub(super) struct BuildArgs {
     /// Folder of the project.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Folder to install into; default the plugins folder of the configuration.
+    /// Folder to install into; by default the plugins folder of the configuration.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
     /// Print the result as one JSON object.

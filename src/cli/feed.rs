@@ -50,7 +50,7 @@ pub(super) struct FeedArgs {
     /// Publish the column COLUMN (a name, or a number from 1) as NAME; not for JSON. May be repeated.
     #[arg(long, value_name = "NAME=COLUMN", conflicts_with = "simulate")]
     map: Vec<String>,
-    /// Symbol of all ticks; default the symbol column, else the file name up to `.csv`.
+    /// Symbol of all ticks; by default the symbol column, else the file name up to `.csv`.
     #[arg(long, conflicts_with = "simulate")]
     symbol: Option<String>,
     /// Publish simulated ticks instead of files.
@@ -77,7 +77,7 @@ pub(super) struct FeedArgs {
     /// Format of the entries: `json` (one field, data), `flat` (one field per value), `msgpack` (one field, data).
     #[arg(long, default_value = "json", value_parser = layout)]
     layout: Layout,
-    /// Let Redis trim the stream to about this many entries; default no trimming.
+    /// Let Redis trim the stream to about this many entries; by default nothing is trimmed.
     #[arg(long, value_name = "ENTRIES")]
     maxlen: Option<u64>,
     /// Print the summary as one JSON object.

@@ -64,7 +64,7 @@ pub(super) struct ReplayArgs {
     /// Read the column COLUMN (a name, or a number from 1) as NAME; not for JSON. May be repeated.
     #[arg(long, value_name = "NAME=COLUMN", conflicts_with_all = ["simulate", "stream"])]
     map: Vec<String>,
-    /// Symbol of all ticks; default the symbol column, else the file name.
+    /// Symbol of all ticks; by default the symbol column, else the file name.
     #[arg(long, conflicts_with_all = ["simulate", "stream"])]
     symbol: Option<String>,
     /// Read the stream in Redis without changing anything; a host may process it at the same time.
@@ -73,7 +73,7 @@ pub(super) struct ReplayArgs {
     /// First entry of the stream to read.
     #[arg(long, value_name = "ID", requires = "stream")]
     from: Option<EntryId>,
-    /// Last entry of the stream to read; default the newest one now.
+    /// Last entry of the stream to read; by default the newest one now.
     #[arg(long, value_name = "ID", requires = "stream")]
     to: Option<EntryId>,
     /// Simulate ticks instead of reading recorded ones.

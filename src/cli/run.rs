@@ -59,7 +59,7 @@ pub(super) struct RunArgs {
     /// How long to wait until the host runs, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = super::background::WAIT_S, requires = "background")]
     pub(super) wait: u64,
-    /// Log to this file in the foreground; it is rotated as [service] says.
+    /// In the foreground, log to this file; it is rotated as [service] says.
     #[arg(long, value_name = "FILE", conflicts_with = "background")]
     pub(super) log_file: Option<PathBuf>,
     /// The process that `--background` starts.

@@ -20,7 +20,7 @@ use tickhound_redis::{Reported, alerts_of, survey};
                   Two alerts match if entry, symbol and direction are equal. The comparison begins with the shadow's\n\
                   oldest stored alert, or when the shadow started, whichever is earlier.")]
 pub(super) struct ShadowArgs {
-    /// Name of a shadow detector; default all.
+    /// Name of a shadow detector; by default all of them.
     name: Option<String>,
     /// How many of the newest unmatched alerts to show for each of the two.
     #[arg(long, default_value_t = 5, value_name = "N")]

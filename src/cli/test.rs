@@ -32,16 +32,16 @@ A case is a file:
   direction = \"down\"
 
 Times are seconds from `start`, by default 2025-11-24T09:15:00+05:30. Columns beside symbol, time and price: quantity,
-cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The detector must raise exactly the listed
-alerts; the fields that are given are compared, numbers to 0.1 %. Every case runs with several batch sizes, with several
-workers, and with a restart after every tick: none of these may change the result.
+cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The detector must raise exactly the
+listed alerts. The fields that are given are compared, numbers to 0.1 %. Every case runs with several batch sizes, with
+several workers, and with a restart after every tick: none of these may change the result.
 
 Exit codes: 0 all cases hold, 1 a case fails, or an error.")]
 pub(super) struct TestArgs {
     /// The folder of a project, which is built; a .wasm file; or the name of a plugin.
     #[arg(default_value = ".")]
     plugin: PathBuf,
-    /// Case files, or folders of them; default the folder `cases` beside the plugin.
+    /// Case files, or folders of them; by default the folder `cases` beside the plugin.
     cases: Vec<PathBuf>,
     /// Write the raised alerts into the cases as the expected ones; review the difference before you commit it.
     #[arg(long)]

@@ -47,7 +47,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tickhound top\n  ssh -t desk1 'cd /opt/tickhound && tickhound top'\n\n\
+#[command(after_help = "Examples:\n  tickhound top\n  ssh -t desk1 'cd /opt/tickhound && tickhound top'\n\n\
                   It only reads Redis, so it runs on any machine that can connect to it. Press ? for the keys.\n\
                   NO_COLOR disables colours. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub(super) struct TopArgs {}
