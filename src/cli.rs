@@ -1,7 +1,7 @@
-//! The command line: one file a subcommand. The only user of clap.
+//! The command line: one file for each subcommand. The only user of clap.
 //!
-//! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr,
-//! 2 = wrong usage. `status` and `doctor` have their own, in their help.
+//! Exit codes of all commands: 0 = done, 1 = failed, with a sentence on stderr, 2 = wrong usage. `status` and `doctor`
+//! have their own, which their help lists.
 
 mod alerts;
 mod author;
@@ -17,6 +17,9 @@ mod init;
 mod inspect;
 mod new;
 mod notify;
+mod parse;
+mod parts;
+mod process;
 mod promote;
 mod replay;
 mod run;
@@ -34,34 +37,29 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 use crate::service::{LogFile, LogQueue, LogTarget};
-use tickhound_core::{
-    config::{self, LoadedConfig},
-    decode::Decoder,
-};
-use tickhound_engine::plugin::Loader;
-use tickhound_redis::RedisStream;
+use tickhound_core::config::{self, LoadedConfig};
 
-/// An end waits so long for the last lines of its log.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// The longest wait at the end for the last lines of the log.
+const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
 
 /// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
 #[derive(Debug, Parser)]
 #[command(
     name = "tickhound",
     version,
-    // `restart` puts the options given now behind those of before.
+    // `restart` appends the options given now to the earlier ones.
     args_override_self = true,
     after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` and `doctor` have their own.\n\
-                  Variables TICKHOUND_SECTION__KEY override the file, e.g. TICKHOUND_STREAM__URL."
+                  Environment variables TICKHOUND_SECTION__KEY override the file, for example TICKHOUND_STREAM__URL."
 )]
 pub struct Cli {
-    /// Configuration file; paths in it are relative to the folder above `config/`.
+    /// The configuration file; paths in it are relative to the folder above `config/`.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
-    /// How log lines are written.
+    /// Format of log lines.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
-    /// Log more; RUST_LOG overrides.
+    /// Log more details; RUST_LOG overrides this.
     #[arg(long, global = true)]
     debug: bool,
     #[command(subcommand)]
@@ -70,60 +68,60 @@ pub struct Cli {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Work the stream: read, detect, alert, acknowledge.
+    /// Process the stream: read, detect, alert, acknowledge.
     Run(run::RunArgs),
-    /// End the host that runs in the background, when it has committed what it has read.
+    /// Stop the background host after it has committed the entries in flight.
     Stop(stop::StopArgs),
-    /// Stop it, and start it again with the same options.
+    /// Stop the background host and start it again with the same options.
     Restart(stop::RestartArgs),
     /// Publish recorded or simulated ticks to the stream.
     Feed(feed::FeedArgs),
     /// Run detectors on recorded ticks, at full speed and without Redis.
     Replay(Box<replay::ReplayArgs>),
-    /// How the stream, its group and the host are doing.
+    /// Show the state of the stream, its consumer group and the host.
     Status(status::StatusArgs),
-    /// The same at a glance, full-screen: verdict, throughput, consumers, detectors, alerts as they come.
+    /// Show a live full-screen overview: verdict, throughput, consumers, detectors, alerts.
     Top(top::TopArgs),
-    /// The alerts that were raised, and those to come.
+    /// Show the alerts that were raised, and follow new ones.
     Alerts(alerts::AlertsArgs),
-    /// Look whether configuration, plugins and Redis are fit to run; reads no tick.
+    /// Check configuration, plugins and Redis without reading ticks.
     Check(check::CheckArgs),
-    /// Look for whatever may hurt: server, stream, group, machine, plugins; each finding with its cure.
+    /// Diagnose server, stream, group, machine and plugins; each finding has a cure.
     Doctor(doctor::DoctorArgs),
-    /// Look at what was set aside, and give it back to the stream or drop it.
+    /// Inspect dead letters, and requeue or drop them.
     Dead(dead::DeadArgs),
-    /// Who has been told of alerts, and does a message arrive?
+    /// Show the state of notification channels, or send a test message.
     Notify(notify::NotifyArgs),
-    /// Compare shadows with the detectors that they follow.
+    /// Compare shadow detectors with the live detectors that they follow.
     Shadow(shadow::ShadowArgs),
-    /// Make a shadow live.
+    /// Make a shadow detector live.
     Promote(promote::PromoteArgs),
-    /// See the whole engine work on a simulated market; needs no Redis.
+    /// Run the whole engine on a simulated market; needs no Redis.
     Demo(demo::DemoArgs),
-    /// Make a folder to run Tickhound in: configuration and plugins.
+    /// Create a folder to run Tickhound in, with configuration and plugins.
     Init(init::InitArgs),
-    /// Begin a detector of one's own: a project that builds, tests and runs as it is.
+    /// Create a detector project that builds, tests and runs as it is.
     New(new::NewArgs),
-    /// Build a detector's project and put it into the plugins folder.
+    /// Build a detector project and install it into the plugins folder.
     Build(build::BuildArgs),
-    /// Look whether a detector raises the alerts that its cases expect.
+    /// Test whether a detector raises the alerts that its cases expect.
     Test(test::TestArgs),
     /// Measure what a detector costs on this machine.
     Bench(bench::BenchArgs),
-    /// Tell what a .wasm file is: parameters, columns, contract, imports.
+    /// Show what a .wasm file contains: parameters, columns, contract, imports.
     Inspect(inspect::InspectArgs),
 }
 
 impl Cli {
-    /// Does what the arguments say.
+    /// Runs the command that the arguments name.
     ///
     /// # Errors
     /// A sentence for the user.
@@ -136,7 +134,7 @@ impl Cli {
         }
         self.start_log();
         match &self.command {
-            Command::Run(args) => background::start(&background::Start {
+            Command::Run(args) => background::start(&background::StartOptions {
                 config_file: &self.config,
                 loaded: &load()?,
                 wait: Duration::from_secs(args.wait),
@@ -169,34 +167,35 @@ impl Cli {
         }
     }
 
-    /// The configuration; where there is none and none was named, the one that ships.
+    /// The configuration; the one that ships if the default file does not exist.
     fn load_or_shipped(&self) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
-        match self.config == default && !default.exists() {
-            true => config::shipped(author::CONFIG),
-            false => config::load(&self.config, std::env::vars()),
+        if self.config == default && !default.exists() {
+            return config::shipped(author::CONFIG);
         }
+        config::load(&self.config, std::env::vars())
     }
 
-    /// The log of a command which reports goes to stderr, beside its report.
+    /// The log of a command that prints a report goes to stderr.
     fn start_log(&self) {
-        let (runs, level) = match &self.command {
-            Command::Demo(args) => (!args.json, "info"),
-            // It has the whole screen to itself.
-            Command::Top(_) => (false, "off"),
-            _ => (false, "warn"),
-        };
-        match runs {
-            true => self.log_to(BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal(), level),
-            false => self.log_to(BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal(), level),
+        let stderr = |level| self.log_to(BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal(), level);
+        match &self.command {
+            // Its log is its report.
+            Command::Demo(args) if !args.json => {
+                self.log_to(BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal(), "info");
+            }
+            Command::Demo(_) => stderr("info"),
+            // It draws on the whole screen.
+            Command::Top(_) => stderr("off"),
+            _ => stderr("warn"),
         }
     }
 
-    /// The log of a run goes to stdout, so that `tickhound run | grep DETECTED` works as it reads, or to a file: in
-    /// the background, or because that was asked for. A thread of its own writes it.
+    /// Runs a host. Its log goes to stdout, so that `tickhound run | grep DETECTED` works; or to a file, in the
+    /// background or with --log-file. A thread of its own writes it.
     fn run_host(&self, args: &run::RunArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         if args.detached {
-            // The terminal may be closed. It fails where we lead a session already, which is as good.
+            // The terminal may be closed later. This fails if the process already leads a session, which is fine.
             let _ = rustix::process::setsid();
         }
         let config = &loaded.config;
@@ -215,11 +214,11 @@ impl Cli {
         let terminal = !log.is_file() && std::io::stdout().is_terminal();
         self.log_to(BoxMakeWriter::new(log.clone()), terminal, "info");
         let ended = run::run(args, loaded, &log, &self.options());
-        log.finish(LAST_LINES);
+        log.finish(LOG_FINISH_MAX);
         ended
     }
 
-    /// Options as they were given, to start another process with.
+    /// The options that were given, to start another process with.
     fn options(&self) -> Vec<String> {
         let log = matches!(self.log, LogFormat::Json).then_some("--log=json");
         let debug = self.debug.then_some("--debug");
@@ -230,68 +229,11 @@ impl Cli {
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
-        // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
+        // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
         let log = log.log_internal_errors(false);
         match self.log {
             LogFormat::Text => log.with_ansi(terminal).init(),
             LogFormat::Json => log.json().flatten_event(true).init(),
         }
-    }
-}
-
-/// What the configuration asks for, loaded and checked.
-struct Prepared {
-    decoder: Decoder,
-    loader: Loader,
-    stream: RedisStream,
-}
-
-impl Prepared {
-    fn load(loaded: &LoadedConfig) -> Result<Self> {
-        let config = &loaded.config;
-        let decoder = Decoder::new(&config.input, &loaded.root)?;
-        let loader = Loader::start(loaded, decoder.column_names(), |loaded| crate::notify::check(loaded).map(|_| ()))?;
-        let has_shadows = loader.newest().detectors.iter().any(|spec| !spec.settings.shadow_of.is_empty());
-        let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?.with_shadows(has_shadows);
-        Ok(Self { decoder, loader, stream })
-    }
-}
-
-/// A runtime for commands that talk to Redis.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    use anyhow::Context;
-    tokio::runtime::Builder::new_multi_thread()
-        // The partition's task, and the timers beside it; guests have threads of their own.
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("failed to start the async runtime")
-}
-
-/// Ready once the command is told to end: Ctrl-C, SIGTERM, or the end of its terminal.
-fn told_to_stop() -> Result<impl Future<Output = ()>> {
-    use anyhow::Context;
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).context("failed to listen for signals");
-    let (mut interrupt, mut terminate, mut hang_up) =
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    })
-}
-
-/// Ready once nobody reads our output any more, as with `| head`. A file is always read.
-async fn output_closed() {
-    use std::os::fd::AsFd;
-    use tokio::{io::Interest, net::unix::pipe::Sender};
-    let pipe = std::io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
-    // What can't be waited for, such as a file, does not close.
-    let Ok(pipe) = pipe else { return std::future::pending().await };
-    if pipe.ready(Interest::ERROR).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The `tickhound` command: arguments to dispatch to exit code.
+//! The `tickhound` command: parses the arguments, runs the command, and turns its result into an exit code.
 
 use std::process::ExitCode;
 

@@ -1,138 +1,111 @@
-//! Tells people of alerts: webhooks, Slack, Discord, Telegram.
+//! Sends notifications of alerts: webhooks, Slack, Discord, Telegram.
 //!
-//! A sink reads the alerts stream as any other consumer would, in a thread and on a connection of its own, from a
-//! position of its own. So nothing that a receiver does or fails to do can hold up the flow: the engine does not
-//! know that there are sinks.
+//! A channel reads the alerts stream like any other consumer, in a thread and on a connection of its own, from a
+//! position of its own. So no receiver can hold up the flow, whatever it does: the engine does not know that there are
+//! channels.
 //!
 //! What holds:
-//! - An alert is in at most one message that a sink sends, over kills, restarts and take-overs (`position`). Only a
-//!   message without an answer is sent again by the process that sent it, as it was, under the same key.
-//! - An alert that a sink wants is told, or is counted in a message that says where to find it: none is silently gone.
+//! - An alert is in at most one message of a channel, over kills, restarts and failovers. Only a message without an
+//!   answer is sent again by the process that sent it, as it is and under the same key.
+//! - An alert that a channel wants is sent, or is counted in a message that says where to read it: none is silently
+//!   lost.
 //! - Secrets stay in `secret` and in the request.
 
+mod attempt;
+mod channel;
+mod check;
 mod filter;
 mod message;
-mod pace;
+mod pacing;
 mod secret;
-mod sink;
 mod webhook;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub(crate) use self::secret::{Finding, check};
+pub(crate) use self::check::{ChannelSummary, check};
 use self::{
-    message::{Look, Message},
+    channel::{Channel, ChannelStop, Settings},
+    message::{Notification, Purpose, Style},
     secret::Secrets,
-    sink::Sink,
-    webhook::{Outcome, Request},
+    webhook::{AttemptOutcome, Request},
 };
 use tickhound_core::{
-    config::{LoadedConfig, NotifyConfig, StreamConfig},
+    config::{LoadedConfig, NotifyConfig},
     decode::time_zone,
 };
 use tickhound_engine::plugin::Reload;
 use tickhound_redis::notified::{Owed, Position, State};
 
-/// A start waits so long until it is known where new sinks begin, so that they miss none of its alerts.
+/// The longest wait at the start until new channels know where they begin, so that they miss none of its alerts.
 const READY_MAX: Duration = Duration::from_secs(1);
 
-/// An end waits so long, beyond what a request may take, for what is under way.
+/// The longest wait at the end for messages that are being sent, beyond the time that a request may take.
 const FINISH_MAX: Duration = Duration::from_secs(2);
 
-/// How often to look whether the states of sinks that are gone may be dropped.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// How often to check whether the positions of removed channels may be deleted.
+const CLEANUP_EVERY: Duration = Duration::from_secs(1);
 
-/// How a sink ends.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    /// Where it is: another one goes on in its place.
-    Now,
-    /// After what is there was told, if the partition was ours.
-    Finish { owned: bool },
-}
-
-/// How each sink stands, for whoever reports; filled by the sinks after each message.
-#[derive(Debug, Default)]
-pub(crate) struct Stats(Mutex<BTreeMap<String, State>>);
-
-impl Stats {
-    /// State of each sink at work, by name. Its totals only ever rise, over restarts too.
-    pub(crate) fn states(&self) -> BTreeMap<String, State> {
-        lock(&self.0).clone()
-    }
-
-    fn set(&self, sink: &str, state: &State) {
-        lock(&self.0).insert(sink.to_owned(), state.clone());
-    }
-}
-
-/// All sinks of a host.
+/// All channels of a host.
 #[derive(Clone)]
 pub(crate) struct Notifier {
-    redis: Arc<StreamConfig>,
-    /// Keys of the streams of alerts: of live detectors, and of shadows.
-    streams: Arc<[String; 2]>,
-    zone: TimeZone,
-    stats: Arc<Stats>,
-    running: Arc<Mutex<Vec<Running>>>,
+    settings: Arc<Settings>,
+    threads: Arc<Mutex<Threads>>,
 }
 
-struct Running {
-    /// `None`: drops the states of sinks that are gone.
-    config: Option<NotifyConfig>,
-    stop: mpsc::Sender<Stop>,
-    thread: JoinHandle<()>,
+#[derive(Default)]
+struct Threads {
+    channels: Vec<ChannelThread>,
+    /// Deletes the positions of removed channels.
+    cleanup: Option<StoppableThread>,
+}
+
+struct ChannelThread {
+    config: NotifyConfig,
+    thread: StoppableThread,
+}
+
+struct StoppableThread {
+    stop: mpsc::Sender<ChannelStop>,
+    handle: JoinHandle<()>,
 }
 
 impl Notifier {
-    /// Starts the sinks of the configuration.
+    /// Starts the channels of the configuration.
     ///
     /// # Errors
-    /// When one can't be used as it is configured, or the system gives no thread.
+    /// When a channel can't be used as it is configured, or the system gives no thread.
     pub(crate) fn start(loaded: &LoadedConfig) -> Result<Self> {
-        for Finding { name, what, warnings } in check(loaded)? {
-            info!(event = "notification_channel_started", sink = %name, "sending alerts to {what}");
-            warnings.iter().for_each(|warning| {
-                warn!(
-                    event = "notification_channel_warning",
-                    sink = %name,
-                    "{warning}"
-                )
-            });
+        for ChannelSummary { name, receiver, warnings } in check(loaded)? {
+            info!(event = "notification_channel_started", sink = %name, "sending alerts to {receiver}");
+            for warning in &warnings {
+                warn!(event = "notification_channel_warning", sink = %name, "{warning}");
+            }
         }
         let alerts = &loaded.config.alerts;
-        let notifier = Self {
-            redis: Arc::new(loaded.config.stream.clone()),
-            streams: Arc::new([alerts.stream.clone(), alerts.shadow_stream.clone()]),
+        let settings = Settings {
+            redis: loaded.config.stream.clone(),
+            streams: [alerts.stream.clone(), alerts.shadow_stream.clone()],
             zone: time_zone(&loaded.config.input.timezone)?,
-            stats: Arc::default(),
-            running: Arc::default(),
         };
-        let begun = notifier.apply(&loaded.config.notify)?;
-        let _ = begun.recv_timeout(READY_MAX);
+        let notifier = Self { settings: Arc::new(settings), threads: Arc::default() };
+        let ready = notifier.apply(&loaded.config.notify)?;
+        let _ = ready.recv_timeout(READY_MAX);
         Ok(notifier)
     }
 
-    /// What is known of each sink.
-    pub(crate) fn stats(&self) -> Arc<Stats> {
-        self.stats.clone()
-    }
-
-    /// Takes up changes of the configuration, for ever.
+    /// Applies changes of the configuration, for ever.
     pub(crate) async fn follow(self, mut reloads: watch::Receiver<Reload>) {
         while reloads.changed().await.is_ok() {
-            let sinks = reloads.borrow_and_update().generation.notify.clone();
-            if let Err(error) = self.apply(&sinks) {
+            let channels = reloads.borrow_and_update().generation.notify.clone();
+            if let Err(error) = self.apply(&channels) {
                 error!(
                     event = "notification_change_failed",
                     error = %format!("{error:#}"),
@@ -142,42 +115,59 @@ impl Notifier {
         }
     }
 
-    /// Starts and stops sinks so that these are at work. What is returned is closed once each knows where it begins.
-    fn apply(&self, sinks: &[NotifyConfig]) -> Result<mpsc::Receiver<()>> {
-        let mut running = lock(&self.running);
-        let (ready, begun) = mpsc::channel();
-        let wanted: Vec<&NotifyConfig> = sinks.iter().filter(|sink| sink.enabled).collect();
-        let is_kept = |running: &Running| running.config.as_ref().is_some_and(|config| wanted.contains(&config));
-        let (kept, gone): (Vec<_>, Vec<_>) = running.drain(..).partition(is_kept);
-        *running = kept;
-        let mut before = Vec::new();
-        for Running { config, stop, thread } in gone {
-            let _ = stop.send(Stop::Now);
-            lock(&self.stats.0).retain(|name, _| config.as_ref().is_none_or(|config| config.name != *name));
-            before.push((config.map(|config| config.name), thread));
+    /// Starts and stops channels so that exactly these run. The receiver is closed once each knows where it begins.
+    fn apply(&self, configured: &[NotifyConfig]) -> Result<mpsc::Receiver<()>> {
+        let mut threads = lock(&self.threads);
+        let (ready, is_ready) = mpsc::channel();
+        let wanted: Vec<&NotifyConfig> = configured.iter().filter(|channel| channel.enabled).collect();
+        let (unchanged, mut ending): (Vec<_>, Vec<_>) =
+            threads.channels.drain(..).partition(|running| wanted.contains(&&running.config));
+        threads.channels = unchanged;
+        for running in &ending {
+            let _ = running.thread.stop.send(ChannelStop::Now);
         }
         for config in wanted {
-            if running.iter().any(|running| running.config.as_ref() == Some(config)) {
+            if threads.channels.iter().any(|running| running.config == *config) {
                 continue;
             }
-            let (stop, stopped) = mpsc::channel();
-            let stream = &self.streams[usize::from(config.shadows)];
-            let sink = Sink::new(config, &self.redis, stream, &self.zone, &self.stats, stopped)?;
-            let same = before.iter().position(|(name, _)| name.as_ref() == Some(&config.name));
-            let (before, ready) = (same.map(|index| before.swap_remove(index).1), ready.clone());
-            let thread = spawn("notify", move || {
-                // Its predecessor may be in the middle of a message.
-                let _ = before.map(JoinHandle::join);
-                sink.run(ready);
-            })?;
-            running.push(Running { config: Some(config.clone()), stop, thread });
+            let same = ending.iter().position(|running| running.config.name == config.name);
+            let predecessor = same.map(|index| ending.swap_remove(index).thread.handle);
+            threads.channels.push(self.start_channel(config, predecessor, ready.clone())?);
         }
+        let mut ending: Vec<JoinHandle<()>> = ending.into_iter().map(|running| running.thread.handle).collect();
+        if let Some(cleanup) = threads.cleanup.take() {
+            let _ = cleanup.stop.send(ChannelStop::Now);
+            ending.push(cleanup.handle);
+        }
+        threads.cleanup = Some(self.start_cleanup(configured, ending)?);
+        Ok(is_ready)
+    }
+
+    fn start_channel(
+        &self,
+        config: &NotifyConfig,
+        predecessor: Option<JoinHandle<()>>,
+        ready: mpsc::Sender<()>,
+    ) -> Result<ChannelThread> {
         let (stop, stopped) = mpsc::channel();
-        let mut position = Position::new(&self.redis, "")?;
-        let names: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
-        let thread = spawn("notify-tidy", move || {
-            before.into_iter().for_each(|(_, thread)| drop(thread.join()));
-            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(TIDY_EVERY) {
+        let channel = Channel::new(config, &self.settings, stopped)?;
+        let handle = spawn("notify", move || {
+            // The predecessor may be in the middle of a message.
+            let _ = predecessor.map(JoinHandle::join);
+            channel.run(ready);
+        })?;
+        Ok(ChannelThread { config: config.clone(), thread: StoppableThread { stop, handle } })
+    }
+
+    /// Starts the thread that deletes the positions of channels that are not configured, once `ending` have ended.
+    fn start_cleanup(&self, configured: &[NotifyConfig], ending: Vec<JoinHandle<()>>) -> Result<StoppableThread> {
+        let (stop, stopped) = mpsc::channel();
+        let mut position = Position::new(&self.settings.redis, "")?;
+        let names: Vec<String> = configured.iter().map(|channel| channel.name.clone()).collect();
+        let handle = spawn("notify-tidy", move || {
+            ending.into_iter().for_each(|handle| drop(handle.join()));
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(CLEANUP_EVERY) {
+                // `None`: another host owns the partition, or Redis can't be reached.
                 if let Ok(Some(dropped)) = position.tidy(&names) {
                     if dropped > 0 {
                         info!(
@@ -190,27 +180,28 @@ impl Notifier {
                 }
             }
         })?;
-        running.push(Running { config: None, stop, thread });
-        Ok(begun)
+        Ok(StoppableThread { stop, handle })
     }
 
-    /// Lets each sink tell what is there, and waits for it as long as a request may take. `owned`: the
-    /// partition was ours until now.
+    /// Lets each channel send the alerts that are there, and waits as long as a request may take. `owned` = this host
+    /// owned the partition until now.
     pub(crate) fn finish(&self, owned: bool) {
-        let running = std::mem::take(&mut *lock(&self.running));
-        let longest =
-            running.iter().filter_map(|running| running.config.as_ref()).map(|config| config.timeout_ms).max();
+        let Threads { channels, cleanup } = std::mem::take(&mut *lock(&self.threads));
+        let longest = channels.iter().map(|running| running.config.timeout_ms).max();
         let until = Instant::now() + FINISH_MAX + Duration::from_millis(longest.unwrap_or(0));
-        for Running { stop, .. } in &running {
-            let _ = stop.send(Stop::Finish { owned });
+        // Dropped, its sender ends the thread.
+        drop(cleanup);
+        for running in &channels {
+            let _ = running.thread.stop.send(ChannelStop::Finish { owned });
         }
+        // Each thread that waits for a channel holds a sender; without any left, all channels have ended.
         let (done, all_done) = mpsc::channel::<()>();
         let mut names = Vec::new();
-        for Running { config, thread, .. } in running {
-            let (Some(config), done) = (config, done.clone()) else { continue };
+        for ChannelThread { config, thread } in channels {
+            let done = done.clone();
             names.push(config.name);
             let _ = spawn("notify-end", move || {
-                let _ = thread.join();
+                let _ = thread.handle.join();
                 drop(done);
             });
         }
@@ -227,32 +218,41 @@ impl Notifier {
     }
 }
 
-/// Sends a message that is clearly a test, and says what came of it.
+/// The recorded state of a channel.
+pub(crate) struct ChannelState {
+    pub(crate) name: String,
+    pub(crate) state: State,
+    /// Alerts behind its position.
+    pub(crate) behind: u64,
+}
+
+/// Sends a message that says that it is a test, and returns the address at which it arrived.
 ///
 /// # Errors
 /// Why it did not arrive.
 pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<String> {
     let agent = webhook::agent(config)?;
-    let secrets = Secrets::of(config)?;
+    let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
-    let message = Message { shown: Vec::new(), fresh: 0, owed: Owed::default(), stream, test: true };
+    let message =
+        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, purpose: Purpose::Test };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
     let zone = time_zone(&loaded.config.input.timezone)?;
-    let body = webhook::body(config, &message, &key, &Look { kind: config.kind, template: "", zone: &zone });
+    let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
     let outcome = webhook::attempt(&agent, &secrets, &Request { key, body });
     let reason = match outcome {
-        Outcome::Told => return Ok(secrets.address),
-        Outcome::Later(reason, _) | Outcome::Refused(reason) | Outcome::Closed(reason) => reason,
-        Outcome::Unknown(reason) => format!("{reason}; it may have arrived all the same"),
+        AttemptOutcome::Delivered => return Ok(secrets.address),
+        AttemptOutcome::Later(reason, _) | AttemptOutcome::Rejected(reason) | AttemptOutcome::Closed(reason) => reason,
+        AttemptOutcome::Unknown(reason) => format!("{reason}; the message may have arrived nevertheless"),
     };
     bail!("{}: {reason}", secrets.address)
 }
 
-/// How each sink stands, as Redis has it: its state, and how many alerts are after its position.
+/// The state of each channel that Redis has.
 ///
 /// # Errors
 /// A sentence on why the server can't be asked.
-pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<(String, State, u64)>> {
+pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<ChannelState>> {
     let mut position = Position::new(&loaded.config.stream, "")?;
     let address = loaded.config.stream.address();
     let mut ask = || -> Result<_> {
@@ -260,7 +260,7 @@ pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<(String, State, u64)>>
         for (name, state) in position.all()? {
             let added = position.extent(&state.stream)?.added;
             let behind = added.saturating_sub(state.index);
-            states.push((name, state, behind));
+            states.push(ChannelState { name, state, behind });
         }
         Ok(states)
     };

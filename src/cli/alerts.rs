@@ -1,7 +1,7 @@
-//! `tickhound alerts`: what was raised, and what is being raised, from the alerts stream.
+//! `tickhound alerts`: shows alerts of the alerts stream, and follows new ones.
 //!
-//! What holds with `--follow`: each alert once and in order, whatever becomes of Redis meanwhile; what
-//! was trimmed away unseen is told.
+//! What holds with `--follow`: each alert is shown once and in order, even if Redis restarts meanwhile; alerts that
+//! were trimmed before they could be shown are reported.
 
 mod since;
 
@@ -18,14 +18,17 @@ use tokio::time::sleep;
 use wildmatch::WildMatch;
 
 use self::since::Since;
-use super::text;
+use super::{
+    process::{output_closed, stop_requested},
+    text,
+};
 use tickhound_core::config::LoadedConfig;
 use tickhound_redis::{AlertsReader, Kept, News};
 
-/// So many are shown if nothing else is asked for.
+/// How many alerts are shown by default.
 const LAST: usize = 20;
 
-/// Wait before another attempt to reach the server: short enough to miss nothing of a restart.
+/// The wait before another attempt to reach the server: short enough to miss no alert of a restart.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\
@@ -35,59 +38,59 @@ Examples:
   tickhound alerts --since 10m --detector breakout --json | jq .symbol
   tickhound alerts --since 09:15 --direction up
 
---since takes a span (10m, 2h 30m, 1d), a time (09:15 today, 2025-11-24 09:15, 2025-11-24T09:15:00+05:30;
-in input.timezone unless it names a zone), both by when alerts were published; or the id of an entry or
-of an alert: then what that entry and later ones caused.
+--since accepts a span (10m, 2h 30m, 1d) or a time (09:15 today, 2025-11-24 09:15,
+2025-11-24T09:15:00+05:30; in input.timezone unless it names a zone), which select by publication time;
+or the id of an entry or of an alert, which selects the alerts of that entry and of later ones.
 
-A line: time of the tick, detector, symbol, confidence, direction, price; and how late, if it is stale.
---follow goes on after a restart of Redis where it was, and ends with Ctrl-C, exit code 0.
+Each line shows the tick's time, detector, symbol, confidence, direction and price; and how late the
+alert was, if it is stale. --follow continues after a restart of Redis; Ctrl-C ends it with exit code 0.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct AlertsArgs {
-    /// The newest N; without --since 20.
+    /// Show the newest N; by default 20, or all with --since.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Go on with those to come.
+    /// Also show new alerts as they are published.
     #[arg(long, short)]
     follow: bool,
-    /// Only those since then: a span, a time, or an id.
+    /// Only alerts since then: a span, a time, or an id.
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Only those of this detector; * and ? as in symbols. May be repeated.
+    /// Only alerts of this detector; * and ? as in symbols. May be repeated.
     #[arg(long, value_name = "NAME")]
     detector: Vec<String>,
-    /// Only those about this symbol; * = any text, ? = one character. May be repeated.
+    /// Only alerts about this symbol; * = any text, ? = one character. May be repeated.
     #[arg(long, value_name = "PATTERN")]
     symbol: Vec<String>,
-    /// Only those as sure as this, or surer.
-    #[arg(long, value_name = "0..1", value_parser = super::replay::confidence)]
+    /// Minimum confidence.
+    #[arg(long, value_name = "0..1", value_parser = super::parse::share)]
     min_confidence: Option<f64>,
-    /// Only those of this direction.
+    /// Only alerts of this direction.
     #[arg(long, value_enum)]
-    direction: Option<Direction>,
-    /// Leave out those that came late.
+    direction: Option<DirectionArg>,
+    /// Hide stale alerts: those that were raised late.
     #[arg(long)]
     no_stale: bool,
-    /// Those of shadows instead.
+    /// Show the alerts of shadow detectors instead.
     #[arg(long)]
     shadow: bool,
-    /// Print one JSON object a line, as the JSON lines file has them.
+    /// Print one JSON object per line, as in the alerts file.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Direction {
+enum DirectionArg {
     Up,
     Down,
     None,
 }
 
-/// Which alerts are asked for.
-struct Filter {
+/// Which alerts are shown.
+struct AlertFilter {
     detectors: Vec<WildMatch>,
     symbols: Vec<WildMatch>,
     min_confidence: f64,
@@ -102,14 +105,16 @@ pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     let since = args.since.as_deref().map(|text| Since::parse(text, &zone, Timestamp::now())).transpose()?;
     let stream = if args.shadow { &config.alerts.shadow_stream } else { &config.alerts.stream };
     let reader = AlertsReader::new(&config.stream, stream)?;
-    let session = Session { args, filter: Filter::new(args, since), zone, reader, told: None, foreign: 0 };
-    let ended = super::runtime()?.block_on(async {
-        let told_to_stop = super::told_to_stop()?;
+    let filter = AlertFilter::new(args, since);
+    let viewer = Viewer { args, filter, zone, reader, problem: None, foreign: 0 };
+    let ended = super::process::runtime()?.block_on(async {
+        let stop_requested = stop_requested()?;
         tokio::select! {
-            () = told_to_stop => Ok(()),
-            // `tickhound alerts --follow | head` has seen enough, also where no further alert comes.
-            () = super::output_closed() => Ok(()),
-            shown = session.show() => shown,
+            () = stop_requested => Ok(()),
+            // So that `tickhound alerts --follow | head` ends even if no further alert arrives.
+            () = output_closed() => Ok(()),
+            // Cancelled only when the command ends.
+            result = viewer.show() => result,
         }
     });
     match ended {
@@ -118,32 +123,30 @@ pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     }
 }
 
-struct Session<'a> {
+struct Viewer<'a> {
     args: &'a AlertsArgs,
-    filter: Filter,
+    filter: AlertFilter,
     zone: TimeZone,
     reader: AlertsReader,
-    /// What was said of a server that can't be reached.
-    told: Option<String>,
+    /// The reported reason why the server can't be reached.
+    problem: Option<String>,
+    /// Entries of the stream that are not alerts.
     foreign: u64,
 }
 
-impl Session<'_> {
+impl Viewer<'_> {
     async fn show(mut self) -> Result<()> {
-        let shown = self.kept().await?;
+        let shown = self.show_stored().await?;
         let stream = self.reader.stream();
         if shown == 0 && !self.args.json && !self.args.follow {
-            let which = if self.filter.is_open() { "no alerts" } else { "no such alerts" };
-            writeln!(io::stdout(), "{which} in {stream}")?;
+            let none = if self.filter.is_open() { "no alerts" } else { "no matching alerts" };
+            writeln!(io::stdout(), "{none} in {stream}")?;
         }
-        match self.args.follow {
-            true => self.follow().await,
-            false => Ok(()),
-        }
+        if self.args.follow { self.follow().await } else { Ok(()) }
     }
 
-    /// Shows what the stream holds; how many there were.
-    async fn kept(&mut self) -> Result<usize> {
+    /// Shows the alerts that the stream holds; returns how many.
+    async fn show_stored(&mut self) -> Result<usize> {
         let Some(since) = &self.filter.since else {
             let count = self.args.last.unwrap_or(LAST);
             let newest = self.reader.newest(count, |alert| self.filter.wants(alert)).await?;
@@ -177,42 +180,45 @@ impl Session<'_> {
         loop {
             match self.reader.read().await {
                 Ok(news) => {
-                    self.tell(&news);
+                    self.report(&news);
                     self.print(news.alerts.iter().filter(|alert| self.filter.wants(alert)))?;
                     if !news.at_end {
                         continue;
                     }
                 }
-                Err(error) => self.lost(&error).await,
+                Err(error) => self.report_lost(&error).await,
             }
             if let Err(error) = self.reader.wait().await {
-                self.lost(&error).await;
+                self.report_lost(&error).await;
             }
         }
     }
 
-    async fn lost(&mut self, error: &anyhow::Error) {
+    /// Reports a lost connection once, and waits before the next attempt.
+    async fn report_lost(&mut self, error: &anyhow::Error) {
         let error = error.to_string();
-        if self.told.as_ref() != Some(&error) {
-            eprintln!("{error}; trying again until it is there");
-            self.told = Some(error);
+        if self.problem.as_ref() != Some(&error) {
+            eprintln!("{error}; retrying");
+            self.problem = Some(error);
         }
         sleep(RETRY_AFTER).await;
     }
 
-    fn tell(&mut self, news: &News) {
-        if self.told.take().is_some() {
-            eprintln!("redis is reached again; going on where it was");
+    fn report(&mut self, news: &News) {
+        if self.problem.take().is_some() {
+            eprintln!("reconnected to Redis; continuing");
         }
         if news.went_back {
-            eprintln!("redis has come back without its newest alerts; those that are published again are not repeated");
+            eprintln!(
+                "Redis has come back without its newest alerts; alerts that are published again are not repeated"
+            );
         }
         if news.missed > 0 {
             let stream = self.reader.stream();
             eprintln!("at least {} alerts were trimmed from {stream} before they could be shown", news.missed);
         }
         if news.foreign > 0 && self.foreign == 0 {
-            eprintln!("{} has entries that are no alerts; they are left out", self.reader.stream());
+            eprintln!("{} has entries that are not alerts; skipping them", self.reader.stream());
         }
         self.foreign += news.foreign;
     }
@@ -220,9 +226,10 @@ impl Session<'_> {
     fn print<'a>(&self, alerts: impl Iterator<Item = &'a Kept>) -> Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for alert in alerts {
-            match self.args.json {
-                true => writeln!(out, "{}", alert.to_json())?,
-                false => writeln!(out, "{}", text::alert_line(alert, &self.zone))?,
+            if self.args.json {
+                writeln!(out, "{}", alert.to_json())?;
+            } else {
+                writeln!(out, "{}", text::alert_line(alert, &self.zone))?;
             }
         }
         out.flush()?;
@@ -230,7 +237,7 @@ impl Session<'_> {
     }
 }
 
-impl Filter {
+impl AlertFilter {
     fn new(args: &AlertsArgs, since: Option<Since>) -> Self {
         let patterns = |texts: &[String]| texts.iter().map(|text| WildMatch::new(text)).collect();
         Self {
@@ -238,16 +245,16 @@ impl Filter {
             symbols: patterns(&args.symbol),
             min_confidence: args.min_confidence.unwrap_or(0.0),
             direction: args.direction.map(|direction| match direction {
-                Direction::Up => "up",
-                Direction::Down => "down",
-                Direction::None => "none",
+                DirectionArg::Up => "up",
+                DirectionArg::Down => "down",
+                DirectionArg::None => "none",
             }),
             no_stale: args.no_stale,
             since,
         }
     }
 
-    /// Whether it wants everything.
+    /// Whether it accepts every alert.
     fn is_open(&self) -> bool {
         let Self { detectors, symbols, min_confidence, direction, no_stale, since } = self;
         let names = detectors.is_empty() && symbols.is_empty();

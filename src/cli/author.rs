@@ -1,4 +1,4 @@
-//! What the commands for authors of detectors share.
+//! Shared by the commands for authors of detectors: the files that ship, and how to find a plugin.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use crate::authoring::kit::project::{self, Built};
 use tickhound_core::config::{DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::{folder::Folder, loader};
 
-/// The configuration as it ships.
+/// The configuration that ships.
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");
 
 /// The plugins that ship, so that commands work from any folder.
@@ -26,22 +26,23 @@ pub(super) const SHIPPED: [(&str, &[u8]); 8] = [
     ("vwap", include_bytes!("../../plugins/vwap.wasm")),
 ];
 
-/// A plugin that a command is about.
+/// The plugin that a command works on.
 pub(super) struct Subject {
-    /// As a configuration would write it.
+    /// The name that a configuration would use.
     pub(super) name: String,
     pub(super) file: PathBuf,
     pub(super) bytes: Vec<u8>,
-    /// Where its cases are, if it has any.
+    /// The folder of its cases, if it has any.
     pub(super) cases: PathBuf,
 }
 
 impl Subject {
-    /// `given` is a file, a project, which is built, or the name of a plugin of the folder or of those that ship.
+    /// Finds the plugin that `given` names: a file; a project, which is built; or a plugin of the folder or of those
+    /// that ship.
     pub(super) fn find(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
         if given.is_dir() {
             let Built { file, bytes } = project::build(given)?;
-            // A compiler's name for the file may be another one.
+            // The plugin is called after its folder; the compiler may name its file differently.
             let dir = given.canonicalize().with_context(|| format!("can't read {}", given.display()))?;
             return Ok(Self {
                 name: plugin_name(&dir.with_added_extension("wasm"))?,
@@ -57,21 +58,21 @@ impl Subject {
         }
         let name = given.display().to_string();
         let (file, bytes) = loader::Files::read(&Catalogue::of(loaded), &name)
-            .with_context(|| format!("{name} is neither a .wasm file, a project's folder nor a plugin"))?;
+            .with_context(|| format!("{name} is not a .wasm file, a project folder or a plugin"))?;
         let cases = file.with_file_name("cases");
         Ok(Self { name, file, bytes, cases })
     }
 }
 
-/// What a configuration would call the plugin in this file.
+/// The name that a configuration would use for the plugin in this file.
 fn plugin_name(file: &Path) -> Result<String> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
-    ensure!(!name.is_empty(), "{}: a plugin has a name", file.display());
+    ensure!(!name.is_empty(), "{}: a plugin needs a name", file.display());
     Ok(name)
 }
 
-/// Where plugins are found: those that were named, then the folder, then those that ship.
+/// The plugins that can be used: those added by name, then the folder's, then those that ship.
 pub(super) struct Catalogue {
     folder: Folder,
     named: Vec<Subject>,
@@ -100,7 +101,7 @@ impl loader::Files for Catalogue {
     }
 }
 
-/// Leaves in the configuration one detector, of this plugin, with the parameters that were given as NAME=VALUE.
+/// Reduces the configuration to one detector of this plugin, with the parameters that were given as NAME=VALUE.
 pub(super) fn only(loaded: &mut LoadedConfig, plugin: &str, params: &[String]) -> Result<()> {
     let mut detector = DetectorConfig { plugin: plugin.to_owned(), ..DetectorConfig::default() };
     for given in params {
@@ -111,20 +112,20 @@ pub(super) fn only(loaded: &mut LoadedConfig, plugin: &str, params: &[String]) -
     Ok(())
 }
 
-/// A parameter of the command line.
+/// Parses a parameter of the command line.
 pub(super) fn param(given: &str) -> Result<(String, toml::Value)> {
     let (name, text) = given.split_once('=').with_context(|| format!("--params {given}: expected NAME=VALUE"))?;
     Ok((name.to_owned(), value(text)))
 }
 
-/// Where compiled plugins are kept, if the plugins folder is there.
+/// The folder of compiled plugins, if the plugins folder exists.
 pub(super) fn cache(loaded: &LoadedConfig) -> Option<PathBuf> {
     let plugins = &loaded.config.plugins;
     let dir = loaded.resolve(&plugins.dir);
     (dir.is_dir() && !plugins.cache.as_os_str().is_empty()).then(|| dir.join(&plugins.cache))
 }
 
-/// A parameter's value as it stands on the command line: as in TOML, and what is none is a text.
+/// Parses the value of a parameter as TOML; if it is not valid TOML, it is a string.
 pub(super) fn value(text: &str) -> toml::Value {
     let parsed = toml::from_str::<toml::Table>(&format!("value = {text}")).ok();
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()))

@@ -1,4 +1,4 @@
-//! `tickhound bench`: what a detector costs on this machine.
+//! `tickhound bench`: measures what a detector costs on this machine.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,19 +16,19 @@ Examples:
   tickhound bench opening-drive
   tickhound bench plugins/momentum.wasm --params n=24 --symbols 1000
 
-The ticks are those of a simulated market. Beside every figure stands that of `breakout`, as it ships, taken in the same
-run in turn with it: figures of two runs, or of two machines, say little beside each other, ratios do.")]
+The ticks are simulated. Each figure has a reference beside it: the shipped detector `breakout`, measured alternately in
+the same run. Compare ratios, not figures, between runs or machines.")]
 pub(super) struct BenchArgs {
-    /// A project's folder, which is built, a .wasm file, or the name of a plugin.
+    /// The folder of a project, which is built; a .wasm file; or the name of a plugin.
     #[arg(default_value = ".")]
     plugin: PathBuf,
-    /// A parameter of it. May be repeated.
+    /// Set a parameter. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     params: Vec<String>,
-    /// Symbols in the market.
+    /// Number of symbols.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     symbols: u32,
-    /// Ticks of it.
+    /// Number of ticks.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     ticks: u64,
     /// Print the figures as one JSON object.
@@ -41,15 +41,15 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, &loaded)?;
     let bar = indicatif::ProgressBar::new_spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    let told = |what: &str| bar.set_message(what.to_owned());
-    told("compiling it");
+    let progress = |step: &str| bar.set_message(step.to_owned());
+    progress("compiling the plugin");
     let cache = tempfile_dir()?;
     let limits = Limits::of(&loaded.config.plugins);
     let measured = cost::compile(&name, &file, &bytes, limits, &cache);
     let _ = std::fs::remove_dir_all(&cache);
     let compiled = measured?;
     let plugin = compiled.plugin.clone();
-    // What it is shown is what the simulated market publishes.
+    // The simulated market publishes ticks in the default format.
     loaded.config.input = tickhound_core::config::InputConfig::default();
     author::only(&mut loaded, &name, &args.params)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
@@ -64,7 +64,8 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let other = generation(&other, runtime.compile(yardstick, &PathBuf::from(yardstick), shipped, limits)?)?;
     let candidate = Candidate { generation: own, compiled };
     let plan = Plan { symbols: args.symbols, ticks: args.ticks };
-    let measured = super::runtime()?.block_on(cost::measure(candidate, &other.detectors[0], &loaded, &plan, &told));
+    let measured =
+        super::process::runtime()?.block_on(cost::measure(candidate, &other.detectors[0], &loaded, &plan, &progress));
     bar.finish_and_clear();
     let cost = measured?;
     let manifest = &plugin.manifest;
@@ -80,19 +81,19 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A folder that is removed when the command has measured.
+/// A folder for the compiled plugin; `run` removes it.
 fn tempfile_dir() -> Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("tickhound-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     Ok(dir)
 }
 
 fn print(cost: &Cost) {
-    println!("rows a call    ns a tick   (least to most)       breakout   ratio   longest call");
+    println!("rows per call  ns per tick  (least to most)       breakout   ratio   longest call");
     for row in &cost.per_tick {
         let ratio = row.ns.median / row.baseline_ns.median;
         println!(
-            "{:>11} {:>12.0}   ({:.0} to {:.0}){:pad$} {:>9.0} {ratio:>7.2} {:>11.2} ms",
+            "{:>13} {:>12.0}  ({:.0} to {:.0}){:pad$} {:>9.0} {ratio:>7.2} {:>11.2} ms",
             row.batch,
             row.ns.median,
             row.ns.least,
@@ -105,19 +106,19 @@ fn print(cost: &Cost) {
     }
     let kib = |bytes: f64| format!("{:.1} KiB", bytes / 1024.0);
     println!(
-        "\nmemory         {} at start, {} a symbol ({} symbols, {} rows)",
+        "\nmemory         {} at start, {} per symbol ({} symbols, {} rows)",
         kib(cost.memory_at_start as f64),
         kib(cost.memory_per_symbol),
         cost.symbols,
         cost.ticks
     );
-    println!("saved state    {:.0} bytes a symbol", cost.state_per_symbol);
+    println!("saved state    {:.0} bytes per symbol", cost.state_per_symbol);
     println!(
-        "start          {:.0} ms to compile, {:.1} ms from the cache, {:.2} ms an instance",
+        "start          {:.0} ms to compile, {:.1} ms from the cache, {:.2} ms per instance",
         cost.compile_ms, cost.load_ms, cost.start_ms.median
     );
     println!(
-        "fits           {:.0} ticks/s on this machine, {} workers, the engine with this detector alone",
+        "throughput     {:.0} ticks/s on this machine, {} workers, with this detector alone",
         cost.engine_ticks_per_second, cost.workers
     );
 }

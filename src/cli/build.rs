@@ -1,4 +1,4 @@
-//! `tickhound build`: from a detector's project to the plugins folder.
+//! `tickhound build`: builds a detector project and installs it into the plugins folder.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,17 +16,17 @@ Examples:
   tickhound build opening-drive
   tickhound build . --into ../plugins
 
-A Cargo.toml is built for wasm32-unknown-unknown; other projects say in detector.toml what to run. What comes of it is
-loaded and tried as a host would; only then does it take its place, in one step, so that a running host never sees half
-of it.")]
+A project with a Cargo.toml is built for wasm32-unknown-unknown; other projects name their build command in
+detector.toml. The plugin is loaded and tested as a host would do it, and then installed in one step, so that a running
+host never reads half of it.")]
 pub(super) struct BuildArgs {
-    /// The project's folder.
+    /// Folder of the project.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Where to put it; else the plugins folder of the configuration.
+    /// Folder to install into; by default the plugins folder of the configuration.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// Print what was built as one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -36,13 +36,13 @@ pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let name = "plugin".to_owned();
     let mut alone = loaded.clone();
     author::only(&mut alone, &name, &[])?;
-    // Columns of a column's own are the input's business, and told when it is switched on.
+    // Whether the input has the columns that it requires is checked when the detector is switched on.
     let mut catalogue = Catalogue::of(loaded);
     catalogue.add(Subject { name, file, bytes: bytes.clone(), cases: PathBuf::new() });
     let runtime = Runtime::new(author::cache(loaded).as_deref())?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
     let generation = loader::build(&runtime, &alone, decoder.column_names(), None, &catalogue)
-        .with_context(|| format!("{} was built, but a host would not take it", args.dir.display()))?;
+        .with_context(|| format!("{} was built, but a host would reject it", args.dir.display()))?;
     let spec = &generation.detectors[0];
     let manifest = &spec.plugin.manifest;
     let folder = args.into.clone().unwrap_or_else(|| loaded.resolve(&loaded.config.plugins.dir));
@@ -57,7 +57,7 @@ pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     println!("{} {}: {}, {} bytes", manifest.name, manifest.version, installed.display(), bytes.len());
     let plugin = &manifest.name;
     match loaded.config.detectors.values().find(|detector| detector.plugin == *plugin) {
-        Some(detector) if detector.enabled => println!("A host that runs takes it up within a second."),
+        Some(detector) if detector.enabled => println!("A running host loads it within a second."),
         Some(_) => println!("Switch it on in {}: enabled = true", loaded.source.file().display()),
         None => println!(
             "Switch it on in {}:\n\n[detectors.{plugin}]\nplugin = \"{plugin}\"",

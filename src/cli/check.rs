@@ -1,11 +1,11 @@
-//! `tickhound check`: is everything fit to run? Reads no tick, changes nothing.
+//! `tickhound check`: checks configuration, plugins and Redis without reading ticks or changing anything.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
 
-use super::Prepared;
+use super::parts::Parts;
 use crate::notify;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::params;
@@ -20,10 +20,10 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
-    let Prepared { loader, stream, .. } = Prepared::load(loaded)?;
+    let Parts { loader, stream, .. } = Parts::load(loaded)?;
     let generation = loader.newest();
-    let told = notify::check(loaded)?;
-    let reached = super::runtime()?.block_on(stream.check());
+    let channels = notify::check(loaded)?;
+    let reached = super::process::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation
             .detectors
@@ -38,9 +38,9 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             })
             .collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
-        let notify: Vec<_> = told
+        let notify: Vec<_> = channels
             .iter()
-            .map(|sink| json!({ "name": sink.name, "told": sink.what, "warnings": sink.warnings }))
+            .map(|channel| json!({ "name": channel.name, "told": channel.receiver, "warnings": channel.warnings }))
             .collect();
         println!(
             "{}",
@@ -51,7 +51,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         for spec in &generation.detectors {
             let manifest = &spec.plugin.manifest;
             println!(
-                "ok: detector {} = {} {} ({}), {} ns a tick in its trial",
+                "ok: detector {} = {} {} ({}), {} ns per tick in its trial",
                 spec.name,
                 manifest.name,
                 manifest.version,
@@ -62,8 +62,8 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
                 println!("      {name} = {value}");
             }
         }
-        for notify::Finding { name, what, warnings } in &told {
-            println!("ok: notify {name} = {what}");
+        for notify::ChannelSummary { name, receiver, warnings } in &channels {
+            println!("ok: notify {name} = {receiver}");
             warnings.iter().for_each(|warning| println!("      warning: {warning}"));
         }
         match &reached {

@@ -1,4 +1,4 @@
-//! `tickhound demo`: the whole engine on a simulated market, with nothing to install.
+//! `tickhound demo`: runs the whole engine on a simulated market, without Redis.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use tickhound_core::{
 use tickhound_engine::{
     engine::{Engine, Until},
     plugin::{Generation, Reload, Runtime},
-    simulated::SimulatedStream,
+    simulated::{Committed, SimulatedStream},
     sink::Sinks,
     stats::{self, Stats},
 };
@@ -28,19 +28,19 @@ use tickhound_engine::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound demo --seconds 20 --symbols 200")]
 pub(super) struct DemoArgs {
-    /// Stop after this long; Ctrl-C stops earlier.
+    /// Seconds to run; Ctrl-C stops earlier.
     #[arg(long, default_value_t = 45)]
     seconds: u64,
-    /// Instruments in the market: options, futures, stocks, indices.
+    /// Number of instruments: options, futures, stocks, indices.
     #[arg(long, default_value_t = 60)]
     symbols: usize,
-    /// Chooses the course of the market.
+    /// Seed of the simulated market; the same seed gives the same ticks.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many times as fast as real time the market moves.
+    /// Speed of the market, in multiples of real time.
     #[arg(long, default_value_t = 120.0)]
     speed: f64,
-    /// Share of ticks that the simulated producer spoils, 0 to 1.
+    /// Share of ticks with faults like those of real feeds, 0 to 1.
     #[arg(long, default_value_t = 0.01)]
     dirt: f64,
     /// Print the summary as one JSON object.
@@ -69,8 +69,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         args.speed
     );
     let started = Instant::now();
-    super::runtime()?.block_on(async {
-        let stop = super::run::stop_on_signal(None)?;
+    super::process::runtime()?.block_on(async {
+        let stop = super::process::stop_on_signal(None)?;
         let stopped = stop.subscribe();
         let seconds = args.seconds;
         tokio::spawn(async move {
@@ -81,22 +81,26 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         engine.run(Until::Stopped, stopped).await
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let committed = committed.lock().expect("the engine has ended");
+    print(args, &committed.lock().expect("the engine has ended"), seconds);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(args: &DemoArgs, committed: &Committed, seconds: f64) {
     let totals = committed.totals;
     if args.json {
         let by_detector = &committed.by_detector;
         println!("{}", json!({ "seconds": seconds, "totals": totals, "alerts_by_detector": by_detector }));
-        return Ok(ExitCode::SUCCESS);
+        return;
     }
     println!();
     println!(
-        "{} entries of {} symbols in {seconds:.0} s: {:.0} minutes of market, {:.0} entries/s",
+        "{} entries of {} symbols in {seconds:.0} s: {:.0} minutes of market time, {:.0} entries/s",
         totals.entries,
         args.symbols,
         committed.covered.as_secs_f64() / 60.0,
         totals.entries as f64 / seconds
     );
-    println!("{} set aside as undecodable, {} without any alert", totals.dead, totals.quiet);
+    println!("{} dead letters (undecodable), {} entries without alerts", totals.dead, totals.quiet);
     for (detector, count) in &committed.by_detector {
         let clearest = &committed.clearest[detector];
         let evidence: Vec<String> =
@@ -111,5 +115,4 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         );
     }
     println!("Next: README.md, \"With your Redis in 5 minutes\".");
-    Ok(ExitCode::SUCCESS)
 }

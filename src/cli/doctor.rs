@@ -1,4 +1,4 @@
-//! `tickhound doctor`: what may hurt in market hours, each finding with its cure.
+//! `tickhound doctor`: finds what may cause trouble in market hours; each finding has a cure.
 
 use std::process::ExitCode;
 
@@ -10,30 +10,30 @@ use tickhound_core::config::LoadedConfig;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tickhound doctor\n  tickhound doctor --fix\n  tickhound doctor --json | jq '.[] | select(.level == \"problem\")'\n\n\
-                  Exit codes: 0 nothing worse than notes, 1 warnings, 2 problems; with --fix, as it is afterwards."
+                  Exit codes: 0 nothing worse than notes, 1 warnings, 2 problems; with --fix, the state after the fixes."
 )]
 pub(super) struct DoctorArgs {
     /// Print an array of findings: id, area, level (ok, note, warning, problem), found, cure, fixed.
     #[arg(long)]
     json: bool,
-    /// Do what is harmless or can be undone: make missing folders and the group, remove empty left-over consumers
-    /// and old compiled plugins. Never touches entries, the server's settings or the configuration.
+    /// Apply safe fixes: create missing folders and the group, remove empty left-over consumers and old compiled
+    /// plugins. Never changes entries, the server's settings or the configuration.
     #[arg(long)]
     fix: bool,
-    /// Only tell what --fix would do; so it is without --fix too.
+    /// Show what --fix would do, which is also the default without --fix.
     #[arg(long)]
     dry_run: bool,
-    /// Leave out what is as it should be.
+    /// Hide findings that are ok.
     #[arg(long)]
     quiet: bool,
 }
 
 pub(super) fn run(args: &DoctorArgs, loaded: Result<LoadedConfig>) -> Result<ExitCode> {
-    let mut findings = super::runtime()?.block_on(examine(loaded, args.fix && !args.dry_run));
+    let mut findings = super::process::runtime()?.block_on(examine(loaded, args.fix && !args.dry_run));
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let summary = format!(
-        "problems: {}, warnings: {}, notes: {}, as it should be: {}",
+        "problems: {}, warnings: {}, notes: {}, ok: {}",
         count(Level::Problem),
         count(Level::Warning),
         count(Level::Note),

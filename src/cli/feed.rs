@@ -1,8 +1,7 @@
 //! `tickhound feed`: publishes recorded or simulated ticks to the stream.
 //!
-//! What holds: an entry that is counted as published has been confirmed by
-//! Redis with its id. Nothing is sent twice: after an error the feed ends and
-//! says how far it came.
+//! What holds: an entry counts as published once Redis has confirmed it with its id. No entry is sent twice: after an
+//! error the feed ends, and says how many entries were published.
 
 mod publish;
 
@@ -35,50 +34,50 @@ Examples:
   tickhound feed --simulate --symbols 500 --rate 20000 --dirt 0.02
 
 Names for --map: symbol, time, price, quantity, cum_volume, bid, ask, bid_quantity,
-ask_quantity, oi: they are published under the keys of the kite preset. Any other name
-is published as it is, and so are columns of a header that are not mapped.
-Several files are merged by time when each has times, else published one by one.
+ask_quantity, oi. These are published under the keys of the kite preset. Any other name
+is published unchanged, and so are unmapped columns of a header.
+Several files are merged by time if each has times, else published one after the other.
 
-Exit codes: 0 all published, or stopped by Ctrl-C; 1 an error.";
+Exit codes: 0 all published, or stopped by Ctrl-C; 1 failed.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FeedArgs {
-    /// CSV, JSON lines or recorded `<ns> <json>` lines, plain, gzip or zstd, or Parquet; found out by content. A folder
-    /// stands for its files, `-` for standard input.
+    /// CSV, JSON lines or recorded `<ns> <json>` lines, plain, gzip or zstd; or Parquet. The format is detected by
+    /// content. A folder means all its files, `-` standard input.
     #[arg(required_unless_present = "simulate")]
     files: Vec<PathBuf>,
-    /// Publish column COLUMN (its name, or its number from 1) as NAME; not for JSON. May be repeated.
+    /// Publish the column COLUMN (a name, or a number from 1) as NAME; not for JSON. May be repeated.
     #[arg(long, value_name = "NAME=COLUMN", conflicts_with = "simulate")]
     map: Vec<String>,
-    /// Symbol of all ticks; else a symbol column's, else the file's name up to `.csv`.
+    /// Symbol of all ticks; by default the symbol column, else the file name up to `.csv`.
     #[arg(long, conflicts_with = "simulate")]
     symbol: Option<String>,
     /// Publish simulated ticks instead of files.
     #[arg(long, conflicts_with = "files")]
     simulate: bool,
-    /// Instruments to simulate.
+    /// Number of instruments to simulate.
     #[arg(long, default_value_t = 100, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     symbols: u32,
-    /// Chooses the course of the simulated market; the same seed gives the same ticks.
+    /// Seed of the simulated market; the same seed gives the same ticks.
     #[arg(long, default_value_t = 1, requires = "simulate")]
     seed: u64,
-    /// Share of simulated ticks that are spoiled as real feeds spoil them, 0 to 1.
-    #[arg(long, default_value_t = 0.0, requires = "simulate", value_parser = share)]
+    /// Share of simulated ticks with faults like those of real feeds, 0 to 1.
+    #[arg(long, default_value_t = 0.0, requires = "simulate", value_parser = super::parse::share)]
     dirt: f64,
     /// Stop after this many ticks.
     #[arg(long)]
     count: Option<u64>,
-    /// Ticks a second.
+    /// Ticks per second.
     #[arg(long, value_name = "N", conflicts_with = "speed", value_parser = pace::positive)]
     rate: Option<f64>,
-    /// Times as fast as it was recorded, or `max`; pauses of over 30 minutes are skipped.
+    /// Speed in multiples of the recorded speed, or `max`; pauses of more than 30 minutes are skipped.
     #[arg(long, value_name = "X|max", default_value = "max", value_parser = pace::speed)]
     speed: Pace,
-    /// Form of the entries: `json` (one field, data), `flat` (a field for each value), `msgpack` (one field, data).
+    /// Format of the entries: `json` (one field, data), `flat` (one field per value), `msgpack` (one field, data).
     #[arg(long, default_value = "json", value_parser = layout)]
     layout: Layout,
-    /// Let Redis trim the stream to about this many entries; without it nothing is trimmed.
+    /// Let Redis trim the stream to about this many entries; by default nothing is trimmed.
     #[arg(long, value_name = "ENTRIES")]
     maxlen: Option<u64>,
     /// Print the summary as one JSON object.
@@ -86,10 +85,10 @@ pub(super) struct FeedArgs {
     json: bool,
 }
 
-/// Publishes to the stream of `config` until all is published or a signal comes.
+/// Publishes to the stream of `config` until everything is published or a signal arrives.
 pub(super) fn run(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
-    // On a thread of its own: a signal goes to the main thread, and there it would interrupt the reading
-    // of an answer, which the client takes for a lost connection.
+    // On a thread of its own: signals go to the main thread, where one would interrupt the reading of an answer, which
+    // the client takes for a lost connection.
     std::thread::scope(|scope| {
         scope.spawn(|| publish_all(args, config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -107,13 +106,19 @@ fn publish_all(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
     let end = ended.map_err(|error| match (published.count, publisher.unknown()) {
         (0, 0) => error,
         (count, 0) => {
-            error.context(format!("stopped after {count} published ticks, the last is {}", published.last_id))
+            error.context(format!("stopped after {count} published ticks, the last one is {}", published.last_id))
         }
         (count, unknown) => {
             error.context(format!("stopped after {count} published ticks; {unknown} more may have been published"))
         }
     })?;
-    summary(args, &config.key, published, input.skipped(), started.elapsed(), end);
+    let summary =
+        FeedSummary { key: &config.key, published, skipped: input.skipped(), elapsed: started.elapsed(), end };
+    if args.json {
+        summary.print_json();
+    } else {
+        summary.print();
+    }
     Ok(())
 }
 
@@ -125,10 +130,10 @@ enum End {
 }
 
 fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, bar: &ProgressBar) -> Result<End> {
-    /// Ticks due within this time go out together: one write each would be the limit at high rates.
+    /// Ticks that are due within this time are sent together, since one write per tick would limit high rates.
     const GRAIN: Duration = Duration::from_millis(1);
-    /// The bar moves while a long pause is waited for.
-    const GLANCE: Duration = Duration::from_millis(200);
+    /// How often the progress bar is updated during a long pause.
+    const REDRAW: Duration = Duration::from_millis(200);
 
     let signal = stop_signal()?;
     let mut pacer = Pacer::new(pace);
@@ -139,32 +144,32 @@ fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, ba
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {
-                // What was read before counts.
-                publisher.settle()?;
+                // The ticks that were read before are still published.
+                publisher.flush()?;
                 return Err(error);
             }
         }
         let due = pacer.due(record.time);
         while let Some(wait) = due.checked_sub(started.elapsed()).filter(|wait| *wait > GRAIN) {
-            publisher.settle()?;
+            publisher.flush()?;
             input.show(bar, publisher.published(), started.elapsed());
-            if signal.recv_timeout(wait.min(GLANCE)).is_ok() {
+            if signal.recv_timeout(wait.min(REDRAW)).is_ok() {
                 return Ok(End::Signal);
             }
         }
         if publisher.add(&record)? {
             input.show(bar, publisher.published(), started.elapsed());
             if signal.try_recv().is_ok() {
-                publisher.settle()?;
+                publisher.flush()?;
                 return Ok(End::Signal);
             }
         }
     }
-    publisher.settle()?;
+    publisher.flush()?;
     Ok(End::Done)
 }
 
-/// Where ticks come from.
+/// The source of the ticks.
 enum Input {
     Files(Files),
     Simulated { simulator: Box<Simulator>, renderer: Renderer },
@@ -189,12 +194,12 @@ impl Input {
         };
         let files = Files::open(&paths, &options)?;
         if let (Pace::Speed(_), Some(name)) = (pace, files.without_time()) {
-            bail!("{name}: no time to follow: name its column with --map time=COLUMN, or use --rate");
+            bail!("{name} has no times to follow; name the column with --map time=COLUMN, or use --rate");
         }
         Ok(Self::Files(files))
     }
 
-    /// Reads the next tick into `record`; false when there is none.
+    /// Reads the next tick into `record`; returns false at the end.
     fn next(&mut self, record: &mut Record) -> Result<bool> {
         match self {
             Self::Files(files) => files.next(record),
@@ -218,7 +223,7 @@ impl Input {
 
     fn show(&self, bar: &ProgressBar, published: &Published, elapsed: Duration) {
         match self {
-            // With --count the bar counts ticks, else bytes: how many ticks a file holds isn't known.
+            // With --count the bar counts ticks, else bytes, since the number of ticks in a file is unknown.
             Self::Files(files) if bar.length() == Some(files.size()) => bar.set_position(files.read()),
             _ => bar.set_position(published.count),
         }
@@ -239,29 +244,44 @@ fn progress_bar(args: &FeedArgs, input: &Input) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).expect("the template is well-formed"))
 }
 
-fn summary(args: &FeedArgs, key: &str, published: &Published, skipped: u64, elapsed: Duration, end: End) {
-    let Published { count, first_id, last_id } = published;
-    let (seconds, rate) = (elapsed.as_secs_f64(), published.rate(elapsed));
-    if args.json {
+/// What was published.
+struct FeedSummary<'a> {
+    /// Key of the stream.
+    key: &'a str,
+    published: &'a Published,
+    skipped: u64,
+    elapsed: Duration,
+    end: End,
+}
+
+impl FeedSummary<'_> {
+    fn print_json(&self) {
+        let Self { key, published, skipped, elapsed, end } = self;
         let id = |id: &String| if id.is_empty() { None } else { Some(id.clone()) };
         let summary = json!({
-            "stream": key, "published": count, "skipped": skipped, "seconds": seconds, "rate": rate,
-            "first_id": id(first_id), "last_id": id(last_id), "stopped": end == End::Signal,
+            "stream": key, "published": published.count, "skipped": skipped, "seconds": elapsed.as_secs_f64(),
+            "rate": published.rate(*elapsed), "first_id": id(&published.first_id), "last_id": id(&published.last_id),
+            "stopped": *end == End::Signal,
         });
         println!("{summary}");
-        return;
     }
-    let stopped = if end == End::Signal { "stopped: " } else { "" };
-    println!("{stopped}published {count} ticks to {key} in {seconds:.2} s ({rate:.0}/s)");
-    if *count > 0 {
-        println!("first entry {first_id}, last entry {last_id}");
-    }
-    if skipped > 0 {
-        println!("skipped {skipped} lines that could not be read as a tick");
+
+    fn print(&self) {
+        let Self { key, published, skipped, elapsed, end } = self;
+        let Published { count, first_id, last_id } = published;
+        let (seconds, rate) = (elapsed.as_secs_f64(), published.rate(*elapsed));
+        let stopped = if *end == End::Signal { "stopped: " } else { "" };
+        println!("{stopped}published {count} ticks to {key} in {seconds:.2} s ({rate:.0}/s)");
+        if *count > 0 {
+            println!("first entry {first_id}, last entry {last_id}");
+        }
+        if *skipped > 0 {
+            println!("skipped {skipped} lines that could not be read as ticks");
+        }
     }
 }
 
-/// Receives a message at the first SIGINT or SIGTERM; the second one ends the process.
+/// Receives a message at the first SIGINT or SIGTERM; the second one exits the process.
 fn stop_signal() -> Result<mpsc::Receiver<()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -282,7 +302,7 @@ fn stop_signal() -> Result<mpsc::Receiver<()>> {
                 }
             };
             any().await;
-            // Fails only when publishing has ended, and with it the wish to stop it.
+            // Fails only if publishing has already ended.
             if sender.send(()).is_ok() {
                 any().await;
                 std::process::exit(130);
@@ -290,13 +310,6 @@ fn stop_signal() -> Result<mpsc::Receiver<()>> {
         });
     });
     Ok(receiver)
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a number from 0 to 1".into()),
-    }
 }
 
 fn layout(text: &str) -> Result<Layout, String> {

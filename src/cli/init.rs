@@ -1,4 +1,4 @@
-//! `tickhound init`: a folder to run in.
+//! `tickhound init`: creates a folder to run in.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tickhound_core::config;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound init scanner && cd scanner && tickhound check")]
 pub(super) struct InitArgs {
-    /// The folder; made if it is not there.
+    /// The folder; created if it does not exist.
     #[arg(default_value = ".")]
     dir: PathBuf,
 }
@@ -23,15 +23,15 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     let config = args.dir.join(config::DEFAULT_FILE);
     let mut files: Vec<(PathBuf, &[u8])> = vec![(config, author::CONFIG.as_bytes())];
     files.extend(author::SHIPPED.map(|(name, bytes)| (args.dir.join(format!("plugins/{name}.wasm")), bytes)));
-    // All or nothing: what is there is somebody's.
-    if let Some((there, _)) = files.iter().find(|(file, _)| file.exists()) {
-        bail!("{} is there already; nothing was written", there.display());
+    // All or nothing: existing files belong to the user.
+    if let Some((existing, _)) = files.iter().find(|(file, _)| file.exists()) {
+        bail!("{} already exists; nothing was written", existing.display());
     }
     for (file, bytes) in &files {
         write(file, bytes).with_context(|| format!("can't write {}", file.display()))?;
         println!("{}", file.display());
     }
-    println!("\nSay in it where your Redis is and what the stream is called, then: tickhound check && tickhound run");
+    println!("\nSet stream.url and stream.key in the configuration, then run: tickhound check && tickhound run");
     Ok(ExitCode::SUCCESS)
 }
 

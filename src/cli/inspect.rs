@@ -1,4 +1,4 @@
-//! `tickhound inspect`: what a `.wasm` file is.
+//! `tickhound inspect`: shows what a `.wasm` file contains.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,17 +14,17 @@ use tickhound_engine::plugin::{
     runtime::CONTRACT_VERSION,
 };
 
-/// What every detector exports; anything beside it is the language's.
+/// The exports of every detector; any other comes from the language's runtime.
 const CONTRACT: [&str; 6] = ["describe", "configure", "introduce", "detect", "save", "restore"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tickhound inspect plugins/breakout.wasm\n  tickhound inspect momentum --json\n\nExit codes: 0 a host takes it, 1 it does not (the reason is on stderr)."
+    after_help = "Examples:\n  tickhound inspect plugins/breakout.wasm\n  tickhound inspect momentum --json\n\nExit codes: 0 a host accepts it, 1 a host rejects it (the reason is on stderr)."
 )]
 pub(super) struct InspectArgs {
-    /// A .wasm file, the name of a plugin, or a project's folder, which is built.
+    /// A .wasm file; the name of a plugin; or the folder of a project, which is built.
     plugin: PathBuf,
-    /// Print it as one JSON object.
+    /// Print everything as one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -35,9 +35,9 @@ pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     let runtime = Runtime::new(author::cache(loaded).as_deref())?;
     let plugin = runtime.compile(&name, &file, &bytes, Limits::of(&loaded.config.plugins));
     if args.json {
-        let refused = plugin.as_ref().err().map(|error| format!("{error:#}"));
+        let rejection = plugin.as_ref().err().map(|error| format!("{error:#}"));
         let manifest = plugin.as_ref().ok().map(|plugin| manifest_json(plugin));
-        println!("{}", json!({ "file": file, "anatomy": anatomy, "manifest": manifest, "refused": refused }));
+        println!("{}", json!({ "file": file, "anatomy": anatomy, "manifest": manifest, "refused": rejection }));
     } else {
         if let Ok(plugin) = &plugin {
             let manifest = &plugin.manifest;
@@ -51,33 +51,33 @@ pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     match plugin {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(_) if args.json => Ok(ExitCode::FAILURE),
-        Err(error) => Err(error.context("a host would refuse it")),
+        Err(error) => Err(error.context("a host would reject it")),
     }
 }
 
-fn print_anatomy(file: &std::path::Path, it: &Anatomy) {
+fn print_anatomy(file: &std::path::Path, anatomy: &Anatomy) {
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let extra: Vec<String> = it.exports.iter().filter(|name| !CONTRACT.contains(&name.as_str())).cloned().collect();
-    println!("file         {}, {} bytes, {}", file.display(), it.bytes, it.kind);
-    println!("sha256       {}", it.sha256);
-    println!("contract     {} (this host: {CONTRACT_VERSION})", it.contract.as_deref().unwrap_or("not told"));
-    println!("imports      {}", list(&it.imports));
-    if it.kind == "component" && !extra.is_empty() {
+    let extra: Vec<String> =
+        anatomy.exports.iter().filter(|name| !CONTRACT.contains(&name.as_str())).cloned().collect();
+    println!("file         {}, {} bytes, {}", file.display(), anatomy.bytes, anatomy.kind);
+    println!("sha256       {}", anatomy.sha256);
+    println!("contract     {} (this host: {CONTRACT_VERSION})", anatomy.contract.as_deref().unwrap_or("not stated"));
+    println!("imports      {}", list(&anatomy.imports));
+    if anatomy.kind == "component" && !extra.is_empty() {
         println!("also exports {}", list(&extra));
     }
-    println!("made with    {}", list(&it.made_with));
+    println!("made with    {}", list(&anatomy.made_with));
 }
 
 fn print_manifest(plugin: &Plugin) {
     let manifest = &plugin.manifest;
-    let outlives = if manifest.state_outlives_params { "stays" } else { "begins anew" };
-    println!("state        version {}; {outlives} when parameters change", manifest.state_version);
-    println!("clock        {}", if manifest.wants_clock { "is told every second" } else { "not told" });
-    let columns = manifest.columns.iter().map(|column| match column.required {
-        true => column.name.clone(),
-        false => format!("{} (if there is)", column.name),
-    });
-    let columns: Vec<String> = columns.collect();
+    let effect = if manifest.state_outlives_params { "keeps" } else { "resets" };
+    println!("state        version {}; a change of parameters {effect} it", manifest.state_version);
+    println!("clock        {}", if manifest.wants_clock { "called every second" } else { "not used" });
+    let mut columns = Vec::new();
+    for column in &manifest.columns {
+        columns.push(format!("{}{}", column.name, if column.required { "" } else { " (optional)" }));
+    }
     println!("columns      {}", if columns.is_empty() { "none".to_owned() } else { columns.join(", ") });
     if manifest.params.is_empty() {
         println!("parameters   none");

@@ -1,4 +1,4 @@
-//! `tickhound new`: a detector's project to begin with.
+//! `tickhound new`: creates a detector project.
 
 use std::{path::Path, process::ExitCode};
 
@@ -10,9 +10,9 @@ use crate::authoring::kit::template::{self, LANGUAGES};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound new opening-drive\n  tickhound new opening-drive --lang python")]
 pub(super) struct NewArgs {
-    /// Name of the detector and of the folder: lower-case letters, digits and -.
+    /// Name of the detector and of the folder: lower-case letters, digits and `-`.
     name: String,
-    /// The language to write it in.
+    /// Language of the project.
     #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGES[0].0, value_parser = PossibleValuesParser::new(LANGUAGES.map(|(name, _)| name)))]
     lang: String,
 }
@@ -25,9 +25,9 @@ pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
         None => String::new(),
     };
     println!(
-        "{} is a detector that works. Next:\n\n{tools}  tickhound test {name}      # are its cases as they must be?\n  \
-         tickhound bench {name}     # what it costs\n  tickhound replay --simulate --detector {name}\n  \
-         tickhound build {name}     # into plugins/\n\nIts README.md tells the rest.",
+        "{} is a working detector. Next:\n\n{tools}  tickhound test {name}      # run its cases\n  \
+         tickhound bench {name}     # measure its cost\n  tickhound replay --simulate --detector {name}\n  \
+         tickhound build {name}     # install it into plugins/\n\nIts README.md has more.",
         dir.display()
     );
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `tickhound promote`: makes a shadow live. A host that runs takes it up by itself.
+//! `tickhound promote`: makes a shadow detector live. A running host applies the change by itself.
 
 use std::{fs, io::Write, path::Path, process::ExitCode};
 
@@ -8,8 +8,9 @@ use toml_edit::{DocumentMut, Item, Table};
 use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::loader::{next_of, with_next};
 
-/// Keys that the live detector takes over from its shadow.
-const TAKEN: [&str; 6] = ["plugin", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
+/// Keys that the live detector gets from its shadow.
+const PROMOTED_KEYS: [&str; 6] =
+    ["plugin", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -17,9 +18,9 @@ const TAKEN: [&str; 6] = ["plugin", "symbols", "min_confidence", "cooldown_s", "
                   tickhound promote bolder --dry-run # [detectors.bolder] has shadow_of = \"breakout\""
 )]
 pub(super) struct PromoteArgs {
-    /// Name of the shadow.
+    /// Name of the shadow detector.
     name: String,
-    /// Only tell what would be done.
+    /// Show what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
 }
@@ -33,44 +34,46 @@ pub(super) fn run(args: &PromoteArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// `X.next.wasm` takes the place of `X.wasm`, which is kept under a name that is no plugin's.
+/// Replaces `X.wasm` by `X.next.wasm`. The old file gets a name that no plugin has.
 fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
     let with_next = with_next(loaded);
     let Some(shadow) = with_next.config.detectors.get(name) else {
-        bail!("{name} is no shadow: there is neither [detectors.{name}] nor a PLUGIN.next.wasm for it");
+        bail!("{name} is not a shadow; there is neither [detectors.{name}] nor a PLUGIN.next.wasm for it");
     };
     let dir = loaded.resolve(&loaded.config.plugins.dir);
     let plugin = next_of(&shadow.plugin).context("a shadow without a table has a plugin of its own")?;
     let [next, live] = [&shadow.plugin, plugin].map(|name| dir.join(format!("{name}.wasm")));
-    let kept = dir.join(format!("{plugin}.wasm.previous"));
-    println!("{} -> {} (the one before is kept as {})", next.display(), live.display(), kept.display());
+    let previous = dir.join(format!("{plugin}.wasm.previous"));
+    println!("{} -> {} (the previous one becomes {})", next.display(), live.display(), previous.display());
     if dry_run {
         return Ok(());
     }
-    fs::copy(&live, &kept).with_context(|| format!("can't keep {}", live.display()))?;
+    fs::copy(&live, &previous).with_context(|| format!("can't copy {}", live.display()))?;
     fs::rename(&next, &live).with_context(|| format!("can't move {}", next.display()))
 }
 
-/// The live detector's table takes over what the shadow's has, and the shadow's goes.
+/// Moves the settings of the shadow's table into the live detector's, and removes the shadow's.
 fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
     let live = shadow.shadow_of.as_str();
-    ensure!(!live.is_empty(), "{name} is no shadow: its table has no shadow_of");
+    ensure!(!live.is_empty(), "{name} is not a shadow; its table has no shadow_of");
     let file = loaded.source.file();
     let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
     let mut document: DocumentMut = text.parse().with_context(|| format!("can't read {}", file.display()))?;
     let detectors = document.get_mut("detectors").and_then(Item::as_table_like_mut);
-    let detectors = detectors.context("the file has no [detectors] of its own; edit it by hand")?;
-    let from =
-        detectors.get(name).and_then(Item::as_table_like).map(|table| TAKEN.map(|key| (key, table.get(key).cloned())));
+    let detectors = detectors.context("the file has no [detectors] table; edit it by hand")?;
+    let from = detectors
+        .get(name)
+        .and_then(Item::as_table_like)
+        .map(|table| PROMOTED_KEYS.map(|key| (key, table.get(key).cloned())));
     let from = from.with_context(|| format!("[detectors.{name}] is not in the file; edit it by hand"))?;
     if detectors.get(live).is_none() {
         detectors.insert(live, Item::Table(Table::new()));
     }
     let table = detectors.get_mut(live).and_then(Item::as_table_like_mut);
-    let table = table.with_context(|| format!("[detectors.{live}] is no table"))?;
+    let table = table.with_context(|| format!("[detectors.{live}] is not a table"))?;
     for (key, item) in from {
         match item {
-            // What is there keeps its comment.
+            // An existing value keeps its comment.
             Some(Item::Value(value)) if table.get(key).is_some_and(Item::is_value) => {
                 if let Some(Item::Value(before)) = table.get_mut(key) {
                     let decor = before.decor().clone();
@@ -85,7 +88,7 @@ fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry
     detectors.remove(name);
     let text = document.to_string();
     config::parse_text(file, &text).context("the configuration would not be valid; nothing was changed")?;
-    println!("[detectors.{live}] takes over what [detectors.{name}] has, which is removed from {}", file.display());
+    println!("[detectors.{live}] gets the settings of [detectors.{name}], which is removed from {}", file.display());
     if dry_run {
         print!("{text}");
         return Ok(());
@@ -93,9 +96,9 @@ fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry
     replace(file, &text)
 }
 
-/// Whole or not at all.
+/// Replaces the file in one step.
 fn replace(file: &Path, text: &str) -> Result<()> {
-    // A link stays one.
+    // A symbolic link is followed, not replaced.
     let file = file.canonicalize()?;
     let new = file.with_extension("toml.new");
     let write = || {

@@ -1,4 +1,4 @@
-//! `tickhound run`: works the stream until told to stop.
+//! `tickhound run`: processes the stream until it is stopped.
 
 use std::{
     path::PathBuf,
@@ -12,9 +12,12 @@ use anyhow::{Context, Result, bail};
 use tokio::{signal::unix, sync::watch};
 use tracing::{info, warn};
 
-use super::Prepared;
+use super::{
+    parts::Parts,
+    process::{self, LAST_LINES_MAX, stop_on_signal},
+};
 use crate::{
-    jsonl::{Finished, JsonLines},
+    alerts_file::{AlertsFile, Completion},
     notify::Notifier,
     observe::server::{Served, Server},
     service::{LogQueue, PidFile, Supervisor},
@@ -27,37 +30,36 @@ use tickhound_engine::{
     stats::{self, Stats},
 };
 
-/// A host that was told to stop, and does not move for so long, is ended. Below what supervisors allow (30 s).
+/// A host that is stopping and makes no progress for this long exits. Supervisors usually allow 30 s.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether the host still moves.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// The last words of a process that ends at once may take so long to be written.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How often to check whether the host makes progress.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tickhound run\n  tickhound run --drain        # work off all that is there, then exit 0\n  \
-                  tickhound run --background   # exit 0 once it works; then `status`, `stop`, `restart`\n\n\
-                  SIGTERM or Ctrl-C: finishes what was read, commits it, releases the lease, exits 0. A second one exits at once\n\
-                  (130). Exits 1 if a server that is reached takes no commit for 10 s, or if the host does not move for 15 s. Does\n\
-                  not wait for a Redis that can't be reached, and exits 0. In all these cases what was read and not committed is\n\
-                  processed again at the next start. --drain also exits 1 if alerts.jsonl could not be completed.\n\n\
-                  --background exits 0 when the host holds the lease, reads the group, has nothing waiting or is committing, or\n\
-                  stands by for another host; else 1, with the reason and the last lines of the log, and nothing is left running."
+    after_help = "Examples:\n  tickhound run\n  tickhound run --drain        # process everything in the stream, then exit 0\n  \
+                  tickhound run --background   # exit 0 once it runs; then use `status`, `stop`, `restart`\n\n\
+                  SIGTERM or Ctrl-C stops the host: it finishes and commits the entries in flight, releases the lease and exits 0. A\n\
+                  second signal exits at once (130). A host that is stopping exits 1 if Redis accepts no commit for 10 s, or if it\n\
+                  makes no progress for 15 s; it does not wait for a Redis that can't be reached, and exits 0. In each case, entries\n\
+                  that were read but not committed are processed again at the next start. --drain also exits 1 if alerts.jsonl\n\
+                  could not be completed.\n\n\
+                  --background exits 0 when the host holds the lease, reads the group, and has nothing waiting or is committing; or\n\
+                  when it is the standby of another host. Otherwise it exits 1 with the reason and the last lines of the log, and\n\
+                  leaves nothing running."
 )]
 pub(super) struct RunArgs {
-    /// Work off everything that is there, pending entries included, then exit.
+    /// Process everything in the stream, including pending entries, then exit.
     #[arg(long)]
     drain: bool,
-    /// Go on in the background once it is seen to work; the log is in service.log_file.
+    /// Run in the background; return once the host runs. The log is in service.log_file.
     #[arg(long, conflicts_with = "drain")]
     pub(super) background: bool,
-    /// Longest wait until it works, seconds.
+    /// How long to wait until the host runs, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = super::background::WAIT_S, requires = "background")]
     pub(super) wait: u64,
-    /// In the foreground too, log to this file, with a new one begun as [service] says.
+    /// In the foreground, log to this file; it is rotated as [service] says.
     #[arg(long, value_name = "FILE", conflicts_with = "background")]
     pub(super) log_file: Option<PathBuf>,
     /// The process that `--background` starts.
@@ -65,17 +67,17 @@ pub(super) struct RunArgs {
     pub(super) detached: bool,
 }
 
-/// `options` are kept for `restart`.
+/// `options` are recorded for `restart`.
 pub(super) fn run(args: &RunArgs, loaded: &LoadedConfig, log: &Arc<LogQueue>, options: &[String]) -> Result<ExitCode> {
-    let supervisor = Supervisor::of(args.detached);
-    let worked = work(args, loaded, log, options, supervisor);
-    if let Err(error) = &worked {
-        supervisor.tell_failure(error);
+    let supervisor = Supervisor::detect(args.detached);
+    let ended = run_supervised(args, loaded, log, options, supervisor);
+    if let Err(error) = &ended {
+        supervisor.notify_failure(error);
     }
-    worked
+    ended
 }
 
-fn work(
+fn run_supervised(
     args: &RunArgs,
     loaded: &LoadedConfig,
     log: &Arc<LogQueue>,
@@ -83,19 +85,17 @@ fn work(
     supervisor: Supervisor,
 ) -> Result<ExitCode> {
     let config = &loaded.config;
-    let runtime = super::runtime()?;
+    let runtime = process::runtime()?;
     let stats = Arc::new(Stats::default());
-    // Before anything that takes time: a signal that comes while plugins load must not be lost.
+    // Before anything that takes time: a signal that arrives while plugins load must not be lost.
     let stop = runtime.block_on(async { stop_on_signal(Some(log.clone())) })?;
     end_if_stuck(stop.subscribe(), stats.pulse.clone(), log.clone())?;
     if log.is_file() {
         runtime.block_on(async { reopen_on_signal(log.clone()) })?;
     }
-    let _held = match args.detached {
-        true => Some(runtime.block_on(PidFile::hold(&loaded.resolve(&config.service.pid_file), options))?),
-        false => None,
-    };
-    let Prepared { decoder, loader, stream } = Prepared::load(loaded)?;
+    let pid_file = args.detached.then(|| loaded.resolve(&config.service.pid_file));
+    let _pid_file = pid_file.map(|path| runtime.block_on(PidFile::acquire(&path, options))).transpose()?;
+    let Parts { decoder, loader, stream } = Parts::load(loaded)?;
     let stream = stream.with_pulse(stats.pulse.clone());
     let newest = loader.newest().clone();
     info!(
@@ -111,59 +111,61 @@ fn work(
     let _server = Server::start(&config.server, served)?;
     let (reloads, looker) = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded)?;
-    let lines = JsonLines::start(&config.stream, &newest.alerts)?;
+    let alerts_file = AlertsFile::start(&config.stream, &newest.alerts)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
-    runtime.spawn(lines.clone().follow(reloads.clone()));
+    runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let engine =
         Engine::new(stream, config, reloads, decoder, Sinks::new(&newest.alerts), stats.clone()).with_looker(looker);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {
-            tokio::spawn(supervisor.attend(stats.clone(), stop.subscribe()));
+            tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
         }
         if config.engine.report_every > 0 {
             tokio::spawn(stats::report(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
         engine.run(until, stop.subscribe()).await
     });
-    let finished = finish(&lines, &notifier, ended.as_ref().is_ok_and(Option::is_some), &stats.pulse);
+    let completion = finish(&alerts_file, &notifier, ended.as_ref().is_ok_and(Option::is_some), &stats.pulse);
     let totals = ended?;
-    // Once more: it may have been quicker than the task.
-    supervisor.tell_stopping();
-    tell_totals(&stats, totals);
-    match finished {
-        Finished::Incomplete { file, reason } if args.drain => bail!(
-            "all is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
+    // Once more: the host may have stopped before the task reported it.
+    supervisor.notify_stopping();
+    log_totals(&stats, totals);
+    match completion {
+        Completion::Incomplete { file, reason } if args.drain => bail!(
+            "everything is committed, but alerts may be missing from {} ({reason}); the next start adds them from the alerts stream",
             file.display()
         ),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Lets the file and the notifications have what was committed last, both at once. `owned`: the partition was ours.
-fn finish(lines: &JsonLines, notifier: &Notifier, owned: bool, pulse: &Pulse) -> Finished {
-    let file = lines.path();
+/// Writes the last commits to the alerts file and sends their notifications, both at once. `owned` = this host owned
+/// the partition.
+fn finish(alerts_file: &AlertsFile, notifier: &Notifier, owned: bool, pulse: &Pulse) -> Completion {
+    let file = alerts_file.path();
     thread::scope(|scope| {
-        let (waits, waited) = mpsc::channel::<()>();
-        let waits_too = waits.clone();
+        // Nothing is sent: the channel is closed once both have ended.
+        let (file_done, both_done) = mpsc::channel::<()>();
+        let notifier_done = file_done.clone();
         scope.spawn(move || {
             notifier.finish(owned);
-            drop(waits_too);
+            drop(notifier_done);
         });
-        let lines = scope.spawn(move || {
-            let finished = lines.finish();
-            drop(waits);
-            finished
+        let completing = scope.spawn(move || {
+            let completion = alerts_file.finish();
+            drop(file_done);
+            completion
         });
-        // Both end by themselves, a request perhaps after a minute (notify.timeout_ms): to wait for it is not to be stuck.
-        while waited.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // Both are bounded, a request by notify.timeout_ms. The pulse shows that this wait is progress.
+        while both_done.recv_timeout(CHECK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
             pulse.turn();
         }
-        lines.join().unwrap_or_else(|_| Finished::Incomplete { file, reason: "its thread has panicked".into() })
+        completing.join().unwrap_or_else(|_| Completion::Incomplete { file, reason: "its thread has panicked".into() })
     })
 }
 
-fn tell_totals(stats: &Stats, totals: Option<Totals>) {
+fn log_totals(stats: &Stats, totals: Option<Totals>) {
     stats.tell();
     if let Some(totals) = totals {
         info!(
@@ -178,38 +180,7 @@ fn tell_totals(stats: &Stats, totals: Option<Totals>) {
     }
 }
 
-/// Becomes true at the first SIGTERM or SIGINT; the second ends the process.
-pub(super) fn stop_on_signal(log: Option<Arc<LogQueue>>) -> Result<watch::Sender<bool>> {
-    let stop = watch::Sender::new(false);
-    let listen = |kind| unix::signal(kind).context("failed to listen for signals");
-    let (mut terminate, mut interrupt) =
-        (listen(unix::SignalKind::terminate())?, listen(unix::SignalKind::interrupt())?);
-    let told = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                // Both are cancel-safe.
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if told.send_replace(true) {
-                warn!(
-                    event = "stop_forced",
-                    "second signal: exiting at once; the entries in flight are processed again at the next start"
-                );
-                if let Some(log) = &log {
-                    log.finish(LAST_WORDS);
-                }
-                std::process::exit(130);
-            }
-            info!(event = "host_stopping", "stopping; finishing the entries in flight");
-        }
-    });
-    Ok(stop)
-}
-
-/// Ends the process when it was told to stop and does not move any more. On a thread of its own, as what is stuck
-/// may be any other.
+/// Exits when the host is stopping and makes no progress. On a thread of its own, since any other may be stuck.
 fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("failed to start a runtime")?;
@@ -219,22 +190,22 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
         }
         let since = Instant::now();
         while pulse.still_for().min(since.elapsed()) < STUCK_AFTER {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
         let seconds = STUCK_AFTER.as_secs();
         let what = format!(
-            "the host was told to stop but has made no progress for {seconds} s; ending it now. Entries that were read and \
-             not committed are processed again at the next start."
+            "the host is stopping but has made no progress for {seconds} s; exiting. Entries that were read but not \
+             committed are processed again at the next start."
         );
         warn!(event = "stop_timed_out", "{what}");
-        log.finish(LAST_WORDS);
-        // Stderr may be what is stuck.
-        let (said, is_said) = mpsc::channel::<()>();
+        log.finish(LAST_LINES_MAX);
+        // Stderr may be blocked, so another thread writes to it.
+        let (written, is_written) = mpsc::channel::<()>();
         let _ = thread::Builder::new().spawn(move || {
             eprintln!("error: {what}");
-            drop(said);
+            drop(written);
         });
-        let _ = is_said.recv_timeout(LAST_WORDS);
+        let _ = is_written.recv_timeout(LAST_LINES_MAX);
         std::process::exit(1);
     };
     thread::Builder::new()
@@ -244,7 +215,7 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
     Ok(())
 }
 
-/// SIGHUP opens the log's file by its name again, as `logrotate` and the like expect.
+/// Reopens the log file by its name at each SIGHUP, as `logrotate` expects.
 fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
     let mut hangup = unix::signal(unix::SignalKind::hangup()).context("failed to listen for signals")?;
     tokio::spawn(async move {

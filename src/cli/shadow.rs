@@ -1,4 +1,4 @@
-//! `tickhound shadow`: what a shadow would have alerted on, beside what the live detector did.
+//! `tickhound shadow`: compares the alerts of a shadow detector with those of its live detector.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,24 +17,25 @@ use tickhound_redis::{Reported, alerts_of, survey};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound shadow\n  tickhound shadow breakout-next --last 20 --json\n\n\
-                  Alerts are the same if entry, symbol and direction are. The span begins with the shadow's first\n\
-                  alert that is kept, or when it came into force, whichever is earlier.")]
+                  Two alerts match if entry, symbol and direction are equal. The comparison begins with the shadow's\n\
+                  oldest stored alert, or when the shadow started, whichever is earlier.")]
 pub(super) struct ShadowArgs {
-    /// Name of a shadow; all of them if none is given.
+    /// Name of a shadow detector; by default all of them.
     name: Option<String>,
-    /// How many of the newest alerts to show that only one of the two has.
+    /// How many of the newest unmatched alerts to show for each of the two.
     #[arg(long, default_value_t = 5, value_name = "N")]
     last: usize,
-    /// Print a JSON object for each shadow.
+    /// Print one JSON object per shadow.
     #[arg(long)]
     json: bool,
 }
 
+/// How a shadow compares with its live detector.
 #[derive(Debug, Serialize)]
-struct Report {
+struct Comparison {
     shadow: String,
     live: String,
-    /// Since when, ms since the Unix epoch, by arrival of ticks; `None` if nothing is known of it yet.
+    /// When the comparison begins, by arrival of ticks, ms since the Unix epoch; `None` if the shadow has not run yet.
     since_ms: Option<u64>,
     both: usize,
     only_live: usize,
@@ -47,34 +48,41 @@ struct Report {
 
 pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
-    let runtime = super::runtime()?;
+    let runtime = super::process::runtime()?;
     let receipt = runtime.block_on(survey(&config.stream, &config.alerts))?.receipt.unwrap_or_default();
     let mut shadows = shadows(config, &receipt);
     if let Some(name) = &args.name {
         shadows.retain(|shadow, _| shadow == name);
         if shadows.is_empty() {
-            bail!("{name} is no shadow: write shadow_of into its table, or put a PLUGIN.next.wasm beside PLUGIN.wasm");
+            bail!("{name} is not a shadow; set shadow_of in its table, or put a PLUGIN.next.wasm beside PLUGIN.wasm");
         }
     }
     if shadows.is_empty() {
         println!(
-            "no detector has a shadow: write shadow_of = \"NAME\" into another one's table, or put a PLUGIN.next.wasm beside PLUGIN.wasm"
+            "no detector has a shadow; set shadow_of = \"NAME\" in the table of another detector, or put a PLUGIN.next.wasm beside PLUGIN.wasm"
         );
     }
     let live = runtime.block_on(alerts_of(&config.stream, &config.alerts.stream))?;
     let shadowed = runtime.block_on(alerts_of(&config.stream, &config.alerts.shadow_stream))?;
+    let alerts = StoredAlerts { live: &live, shadow: &shadowed };
     for (shadow, of) in shadows {
-        let report = compare(&shadow, &of, &live, &shadowed, &receipt, args.last);
+        let comparison = compare(&shadow, &of, &alerts, &receipt, args.last);
         if args.json {
-            println!("{}", serde_json::to_string(&report)?);
+            println!("{}", serde_json::to_string(&comparison)?);
         } else {
-            print(&report);
+            print(&comparison);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every shadow that is configured or in force, and whose it is.
+/// The alerts of all detectors that Redis stores, oldest first.
+struct StoredAlerts<'a> {
+    live: &'a [Reported],
+    shadow: &'a [Reported],
+}
+
+/// Every shadow that is configured or running, with its live detector.
 fn shadows(config: &Config, receipt: &Receipt) -> BTreeMap<String, String> {
     let configured = config.detectors.iter().map(|(name, detector)| (name, &detector.shadow_of));
     let running = receipt.detectors.iter().map(|detector| (&detector.name, &detector.shadow_of));
@@ -82,25 +90,25 @@ fn shadows(config: &Config, receipt: &Receipt) -> BTreeMap<String, String> {
     all.map(|(name, of)| (name.clone(), of.clone())).collect()
 }
 
-fn compare(shadow: &str, of: &str, live: &[Reported], shadowed: &[Reported], receipt: &Receipt, last: usize) -> Report {
+fn compare(shadow: &str, of: &str, alerts: &StoredAlerts<'_>, receipt: &Receipt, last: usize) -> Comparison {
     let about = |name: &str| receipt.detectors.iter().find(|detector| detector.name == name);
-    let shadowed: Vec<&Reported> = shadowed.iter().filter(|alert| alert.detector == shadow).collect();
+    let shadowed: Vec<&Reported> = alerts.shadow.iter().filter(|alert| alert.detector == shadow).collect();
     let first = shadowed.first().map(|alert| alert.entry.parse::<EntryId>().unwrap_or_default().millis);
     let since_ms = first.into_iter().chain(about(shadow).map(|detector| detector.since_ms)).min();
     let known = |alert: &&Reported| {
         let arrived = alert.entry.parse::<EntryId>().unwrap_or_default().millis;
         since_ms.is_some_and(|since| arrived >= since)
     };
-    let live: Vec<&Reported> = live.iter().filter(|alert| alert.detector == of).filter(known).collect();
-    // One of several at the same place is as good as the other.
+    let live: Vec<&Reported> = alerts.live.iter().filter(|alert| alert.detector == of).filter(known).collect();
+    // Of several alerts with the same key, any can be matched.
     let mut unmatched: BTreeMap<(&str, &str, &str), VecDeque<&Reported>> = BTreeMap::new();
     for alert in &live {
         unmatched.entry((&alert.entry, &alert.symbol, &alert.direction)).or_default().push_back(alert);
     }
     let (mut both, mut only_shadow) = (0, Vec::new());
     for alert in shadowed {
-        let there = unmatched.get_mut(&(alert.entry.as_str(), alert.symbol.as_str(), alert.direction.as_str()));
-        match there.and_then(VecDeque::pop_front) {
+        let same = unmatched.get_mut(&(alert.entry.as_str(), alert.symbol.as_str(), alert.direction.as_str()));
+        match same.and_then(VecDeque::pop_front) {
             Some(_) => both += 1,
             None => only_shadow.push(alert.clone()),
         }
@@ -108,7 +116,7 @@ fn compare(shadow: &str, of: &str, live: &[Reported], shadowed: &[Reported], rec
     let mut only_live: Vec<Reported> = unmatched.into_values().flatten().cloned().collect();
     only_live.sort_by_key(|alert| alert.entry.parse::<EntryId>().unwrap_or_default());
     let newest = |alerts: &[Reported]| alerts.iter().rev().take(last).cloned().collect();
-    Report {
+    Comparison {
         shadow: shadow.to_owned(),
         live: of.to_owned(),
         since_ms,
@@ -122,21 +130,21 @@ fn compare(shadow: &str, of: &str, live: &[Reported], shadowed: &[Reported], rec
     }
 }
 
-fn print(report: &Report) {
-    let Report { shadow, live, both, only_live, only_shadow, .. } = report;
+fn print(report: &Comparison) {
+    let Comparison { shadow, live, both, only_live, only_shadow, .. } = report;
     println!(
-        "{shadow}, shadow of {live}: {both} alerts of both, {only_live} of {live} only, {only_shadow} of {shadow} only"
+        "{shadow}, shadow of {live}: {both} alerts in both, {only_live} only from {live}, {only_shadow} only from {shadow}"
     );
     match report.since_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms as i64).ok()) {
         Some(since) => println!("  since {since}"),
         None => println!("  it has not run yet"),
     }
     if let (Some(live_ns), Some(shadow_ns)) = (report.live_ns_per_tick, report.shadow_ns_per_tick) {
-        println!("  {live_ns} ns a tick, and {shadow_ns} ns");
+        println!("  {live} {live_ns} ns/tick, {shadow} {shadow_ns} ns/tick");
     }
-    for (whose, alerts) in [(live, &report.newest_only_live), (shadow, &report.newest_only_shadow)] {
+    for (name, alerts) in [(live, &report.newest_only_live), (shadow, &report.newest_only_shadow)] {
         for Reported { id, symbol, direction, confidence, .. } in alerts {
-            println!("  only {whose}: {symbol} {direction}, {confidence:.2} confidence ({id})");
+            println!("  only from {name}: {symbol} {direction}, {confidence:.2} confidence ({id})");
         }
     }
 }

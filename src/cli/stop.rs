@@ -1,5 +1,5 @@
-//! `tickhound stop`: ends what `run --background` has started, when it has committed what it has read.
-//! `tickhound restart`: that, and `run --background` with the options of before.
+//! `tickhound stop`: stops the host that `run --background` started, after it has committed the entries in flight.
+//! `tickhound restart`: stops it and starts it again with the same options.
 
 use std::{
     fs,
@@ -11,43 +11,45 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Prepared, background};
+use super::{background, parts::Parts};
 use crate::{
     observe::health::{Report, seconds},
-    service::{Found, PidFile, Record},
+    service::{Holder, PidFile, Record},
 };
 use tickhound_core::{
     config::{self, LoadedConfig},
     stream::owner::Owner,
 };
 
-/// A drain is a matter of milliseconds; the rest is for a server that does not answer.
+/// Stopping takes milliseconds; the rest is for a server that does not answer.
 const TIMEOUT_S: u64 = 30;
 
-/// Nothing can refuse SIGKILL, but a large process takes its time to go.
+/// No process can ignore SIGKILL, but a large one takes a while to exit.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const NOTHING_TO_STOP: &str = "nothing to stop: no host of this folder runs in the background";
+
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound stop\n  tickhound stop --timeout 5 --kill\n\n\
-                  Exit codes: 0 it has ended, or nothing was running; 1 it is still running after --timeout.")]
+                  Exit codes: 0 stopped, or nothing was running; 1 still running after --timeout.")]
 pub(super) struct StopArgs {
-    /// Longest wait until it has ended, seconds.
+    /// How long to wait until the host has stopped, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT_S)]
     timeout: u64,
-    /// After that, end it at once; what it has read is worked again at the next start.
+    /// Kill the host after the time-out; uncommitted entries are processed again at the next start.
     #[arg(long)]
     kill: bool,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound restart\n  TICKHOUND_ENGINE__WORKERS=8 tickhound restart\n\n\
-                  Options such as --debug and TICKHOUND_ variables are those of the running host, and those given here\n\
-                  on top. What could not start is refused while the running one goes on.\n\
-                  Exit codes: as of `run --background`; 1 also if the running one does not end.")]
+                  The new host gets the options, such as --debug, and the TICKHOUND_ variables of the running host; those given here\n\
+                  override them. If the new host could not start, the running one is not stopped.\n\
+                  Exit codes: those of `run --background`; also 1 if the running host does not stop.")]
 pub(super) struct RestartArgs {
-    /// Longest wait until the new one works, seconds.
+    /// How long to wait until the new host runs, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = background::WAIT_S)]
     wait: u64,
     #[command(flatten)]
@@ -55,87 +57,90 @@ pub(super) struct RestartArgs {
 }
 
 pub(super) fn run(args: &StopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    super::runtime()?.block_on(async {
+    super::process::runtime()?.block_on(async {
         let Some(record) = find(loaded).await? else {
-            println!("nothing to stop: no host of this folder runs in the background");
-            tell_of_others(loaded).await;
+            println!("{NOTHING_TO_STOP}");
+            print_owner(loaded).await;
             return Ok(ExitCode::SUCCESS);
         };
         stop(args, loaded, &record).await?;
-        tell_last_commit(loaded).await;
+        print_last_commit(loaded).await;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// `options` are those given now.
+/// `options` are those that were given to this command.
 pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]) -> Result<ExitCode> {
-    let runtime = super::runtime()?;
-    // Where the pid file is, the running host's variables may say, but only it knows those.
+    let runtime = super::process::runtime()?;
+    // Without the running host's variables: they are known only once its pid file is read.
     let loaded = config::load(config_file, std::env::vars())?;
     let record = runtime.block_on(find(&loaded))?;
     let mut all = options.to_vec();
     let mut variables = Vec::new();
     if let Some(record) = &record {
-        // The ones given now come last, and count.
+        // The options given now come last, so they override.
         all = [record.options.as_slice(), options].concat();
         variables = variables_of(&record.owner);
         variables.retain(|(name, _)| std::env::var_os(name).is_none());
         if !variables.is_empty() {
             let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
-            println!("kept from the running host: {}", names.join(", "));
+            println!("taken from the running host: {}", names.join(", "));
         }
     }
     let loaded = config::load(config_file, std::env::vars().chain(variables.clone()))?;
     if let Some(record) = &record {
-        Prepared::load(&loaded).with_context(|| format!("not restarted, {} goes on", record.owner))?;
+        Parts::load(&loaded).with_context(|| format!("not restarted; {} continues", record.owner))?;
         runtime.block_on(stop(&args.stop, &loaded, record))?;
     } else {
-        println!("nothing to stop: no host of this folder runs in the background");
+        println!("{NOTHING_TO_STOP}");
     }
     drop(runtime);
     let wait = Duration::from_secs(args.wait);
     let (loaded, options, variables) = (&loaded, all.as_slice(), variables.as_slice());
-    background::start(&background::Start { config_file, loaded, wait, options, variables })
+    background::start(&background::StartOptions { config_file, loaded, wait, options, variables })
 }
 
-/// The host in the background. What one that is gone has left is removed.
+/// The host in the background. The pid file of one that is gone is removed.
 async fn find(loaded: &LoadedConfig) -> Result<Option<Record>> {
     let pid_file = loaded.resolve(&loaded.config.service.pid_file);
-    match PidFile::look(&pid_file).await? {
-        Found::Running(record) if record.owner.is_here() => Ok(Some(record)),
-        Found::Running(record) => {
-            bail!("{} is held by {}, which is in another container: stop it there", pid_file.display(), record.owner)
+    match PidFile::inspect(&pid_file).await? {
+        Holder::Running(record) if record.owner.is_here() => Ok(Some(record)),
+        Holder::Running(record) => {
+            bail!("{} is held by {}, which is in another container; stop it there", pid_file.display(), record.owner)
         }
-        Found::Nobody(None) => Ok(None),
-        Found::Nobody(Some(left)) => {
-            let who = left.record.map_or_else(|| "what it named".to_owned(), |record| record.owner.to_string());
-            println!("removed {}: {who} has ended without an order (killed?)", pid_file.display());
+        Holder::Nobody => Ok(None),
+        Holder::Gone(record) => {
+            let process = record.map_or_else(|| "its process".to_owned(), |record| record.owner.to_string());
+            println!("removed {}: {process} exited unexpectedly (killed?)", pid_file.display());
             Ok(None)
         }
     }
 }
 
 async fn stop(args: &StopArgs, loaded: &LoadedConfig, record: &Record) -> Result<()> {
-    let pid = i32::try_from(record.owner.pid()).ok().and_then(Pid::from_raw).context("no process has that number")?;
+    let pid = i32::try_from(record.owner.pid())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("the pid file contains an invalid process number")?;
     let since = Instant::now();
     let timeout = Duration::from_secs(args.timeout);
     signal(&record.owner, pid, Signal::TERM)?;
-    println!("stopping {}: it finishes and commits what it has read", record.owner);
-    if !ends(&record.owner, timeout).await {
+    println!("stopping {}: it commits the entries in flight", record.owner);
+    if !exits(&record.owner, timeout).await {
         if !args.kill {
             bail!(
-                "{} is still running after {} s (--timeout); its log tells why ({}). --kill ends it at once",
+                "{} is still running after {} s (--timeout); its log says why ({}). Use --kill to kill it",
                 record.owner,
                 args.timeout,
                 loaded.resolve(&loaded.config.service.log_file).display()
             );
         }
         signal(&record.owner, pid, Signal::KILL)?;
-        if !ends(&record.owner, KILLED_WITHIN).await {
-            bail!("{} can't be ended, not even by SIGKILL: the system waits for a device", record.owner);
+        if !exits(&record.owner, KILLED_WITHIN).await {
+            bail!("{} does not exit, not even after SIGKILL; the system may be waiting for a device", record.owner);
         }
         find(loaded).await?;
-        println!("killed {}; what it had read is worked again at the next start", record.owner);
+        println!("killed {}; its uncommitted entries are processed again at the next start", record.owner);
     } else {
         println!("stopped {} after {}", record.owner, seconds(since.elapsed().as_millis() as u64));
     }
@@ -143,31 +148,30 @@ async fn stop(args: &StopArgs, loaded: &LoadedConfig, record: &Record) -> Result
 }
 
 fn signal(owner: &Owner, pid: Pid, signal: Signal) -> Result<()> {
-    // It may have ended since the pid file was looked at, and its number be another's by now.
+    // It may have exited since the pid file was read, and another process may have its number by now.
     if owner.is_gone() {
         return Ok(());
     }
     match kill_process(pid, signal) {
-        // It has ended by itself meanwhile.
+        // It has exited by itself meanwhile.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => {
-            Err(error).with_context(|| format!("can't signal process {}: is it another user's?", pid.as_raw_pid()))
-        }
+        Err(error) => Err(error)
+            .with_context(|| format!("can't signal process {}; it may belong to another user", pid.as_raw_pid())),
     }
 }
 
-async fn ends(owner: &Owner, within: Duration) -> bool {
+async fn exits(owner: &Owner, within: Duration) -> bool {
     let since = Instant::now();
     while !owner.is_gone() {
         if since.elapsed() >= within {
             return false;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_EVERY).await;
     }
     true
 }
 
-/// What it was started with; nothing if it is another user's.
+/// The environment variables that the host was started with; empty if it belongs to another user.
 fn variables_of(owner: &Owner) -> Vec<(String, String)> {
     let environment = fs::read(format!("/proc/{}/environ", owner.pid())).unwrap_or_default();
     let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
@@ -177,21 +181,24 @@ fn variables_of(owner: &Owner) -> Vec<(String, String)> {
     variables.collect()
 }
 
-async fn tell_last_commit(loaded: &LoadedConfig) {
+async fn print_last_commit(loaded: &LoadedConfig) {
     let report = Report::ask(&loaded.config).await;
     let Some(survey) = &report.survey else {
-        println!("what was committed last can't be told: {}", report.reason);
+        println!("the last commit is unknown: {}", report.reason);
         return;
     };
     let totals = &survey.totals;
     let ago = survey.committed_ms_ago.map_or_else(|| "never".into(), |ago| format!("{} ago", seconds(ago)));
-    println!("last commit: {ago}; {} entries worked, {} alerts, {} dead", totals.entries, totals.alerts, totals.dead);
+    println!(
+        "last commit: {ago}; {} entries processed, {} alerts, {} dead",
+        totals.entries, totals.alerts, totals.dead
+    );
     println!("{}", report.reason);
 }
 
-async fn tell_of_others(loaded: &LoadedConfig) {
+async fn print_owner(loaded: &LoadedConfig) {
     let survey = Report::ask(&loaded.config).await.survey;
     if let Some(owner) = survey.and_then(|survey| survey.owner) {
-        println!("{owner} works this stream; end it where it was started");
+        println!("{owner} owns this stream; stop it where it was started");
     }
 }

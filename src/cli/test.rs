@@ -1,4 +1,4 @@
-//! `tickhound test`: do the cases of a detector hold?
+//! `tickhound test`: runs the cases of a detector.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,7 +18,7 @@ Examples:
   tickhound test . cases/fall.toml --write
 
 A case is a file:
-  about = \"a fall of two percent is told\"
+  about = \"a fall of two percent is reported\"
   ticks = \"\"\"
   symbol,time,price
   NIFTY,0.0,100.0
@@ -31,39 +31,36 @@ A case is a file:
   time = 1.0
   direction = \"down\"
 
-Times are seconds from `start`, 2025-11-24T09:15:00+05:30 unless the case says otherwise. Columns beside symbol, time and
-price: quantity, cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The alerts are all that
-must be raised; of each, what is written is compared, numbers to 0.1 %. Every case is run in several batch sizes and with
-several workers, and with a restart after every tick: none of that may make a difference.
+Times are seconds from `start`, by default 2025-11-24T09:15:00+05:30. Columns beside symbol, time and price: quantity,
+cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The detector must raise exactly the
+listed alerts. The fields that are given are compared, numbers to 0.1 %. Every case runs with several batch sizes, with
+several workers, and with a restart after every tick: none of these may change the result.
 
-Exit codes: 0 all cases hold, 1 one does not, or an error.")]
+Exit codes: 0 all cases hold, 1 a case fails, or an error.")]
 pub(super) struct TestArgs {
-    /// A project's folder, which is built, a .wasm file, or the name of a plugin.
+    /// The folder of a project, which is built; a .wasm file; or the name of a plugin.
     #[arg(default_value = ".")]
     plugin: PathBuf,
-    /// Cases, or folders of them; else the folder `cases` beside the plugin.
+    /// Case files, or folders of them; by default the folder `cases` beside the plugin.
     cases: Vec<PathBuf>,
-    /// Write what was raised into the cases as what is expected; look at the difference before you keep it.
+    /// Write the raised alerts into the cases as the expected ones; review the difference before you commit it.
     #[arg(long)]
     write: bool,
-    /// Print the verdicts as one JSON object.
+    /// Print the results as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let subject = Subject::find(&args.plugin, loaded)?;
-    let paths = match args.cases.is_empty() {
-        true => vec![subject.cases.clone()],
-        false => args.cases.clone(),
-    };
+    let paths = if args.cases.is_empty() { vec![subject.cases.clone()] } else { args.cases.clone() };
     let cases = case::read_all(&paths)?;
-    ensure!(!cases.is_empty(), "there is no case");
+    ensure!(!cases.is_empty(), "there are no cases");
     let plugins = Runtime::new(author::cache(loaded).as_deref())?;
     let limits = Limits::of(&loaded.config.plugins);
     let plugin = plugins.compile(&subject.name, &subject.file, &subject.bytes, limits)?;
-    let runtime = super::runtime()?;
-    let (mut failed, mut told) = (0, Vec::new());
+    let runtime = super::process::runtime()?;
+    let (mut failed, mut results) = (0, Vec::new());
     for case in &cases {
         let verdict = runtime.block_on(case.run(&plugin, loaded))?;
         if args.write {
@@ -73,7 +70,7 @@ pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         failed += usize::from(!holds);
         let name = case.file.display();
         if args.json {
-            told.push(json!({ "case": case.file, "about": case.about, "holds": holds, "failures": verdict.failures, "alerts": verdict.alerts.len() }));
+            results.push(json!({ "case": case.file, "about": case.about, "holds": holds, "failures": verdict.failures, "alerts": verdict.alerts.len() }));
         } else {
             let verdict_word = if holds { "holds" } else { "FAILS" };
             println!("{verdict_word}  {name}: {}", if case.about.is_empty() { "no description" } else { &case.about });
@@ -84,12 +81,12 @@ pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     if args.json {
         println!(
             "{}",
-            json!({ "plugin": manifest.name, "version": manifest.version, "failed": failed, "cases": told })
+            json!({ "plugin": manifest.name, "version": manifest.version, "failed": failed, "cases": results })
         );
     } else {
         println!("\n{} {}: {} of {} cases hold", manifest.name, manifest.version, cases.len() - failed, cases.len());
         if args.write {
-            println!("wrote what was raised into {} cases", cases.len());
+            println!("wrote the raised alerts into {} cases", cases.len());
         }
     }
     Ok(if failed == 0 || args.write { ExitCode::SUCCESS } else { ExitCode::FAILURE })

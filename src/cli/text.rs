@@ -1,4 +1,4 @@
-//! What several commands print alike: spans of time, counts, alerts, and text that leaves the terminal alone.
+//! Text that several commands print: spans of time, counts, alerts, and text without control characters.
 
 use std::{fmt::Write as _, io, time::Duration};
 
@@ -8,24 +8,25 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use tickhound_core::{config::Config, duration::human_duration, publish::log_line};
 use tickhound_redis::Kept;
 
-/// Times are shown as the market has them.
+/// The time zone in which times are shown: the market's.
 pub(super) fn zone(config: &Config) -> TimeZone {
     TimeZone::get(&config.input.timezone).unwrap_or(TimeZone::UTC)
 }
 
-/// Without what would move a terminal's cursor or colour it.
+/// Escapes the characters that would control a terminal.
 pub(super) fn printable(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
+        if c.is_control() {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
         }
     }
     plain
 }
 
-/// Exactly so many columns of a terminal: cut, with a sign that it was, or filled up.
+/// Cuts or pads the text to exactly this many columns of a terminal; `…` marks a cut.
 pub(super) fn fit(text: &str, columns: usize) -> String {
     let mut fitted = text.to_owned();
     if text.width() > columns {
@@ -43,17 +44,17 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
     fitted
 }
 
-/// `4.2s`, `12m 05s`, `3h 40m`, `2d 5h`: as exact as a person wants it.
+/// Formats a span of time as `4.2s`, `12m 05s`, `3h 40m` or `2d 5h`.
 pub(super) fn span(ms: u64) -> String {
     human_duration(Duration::from_millis(ms))
 }
 
-/// `1,234,567`.
+/// Formats a number as `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -61,19 +62,19 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Event time of an alert, as `format` wants it.
+/// The event time of an alert in this format.
 pub(super) fn event_time(alert: &Kept, zone: &TimeZone, format: &str) -> String {
     let instant = alert.number::<i128>("time").and_then(|ns| Timestamp::from_nanosecond(ns).ok());
     instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
 }
 
-/// The line that the log has of an alert.
+/// The line that the log has for an alert.
 pub(super) fn detected(alert: &Kept) -> String {
     let confidence = alert.number("confidence").unwrap_or(0.0);
     printable(&log_line(alert.field("detector"), alert.field("symbol"), confidence))
 }
 
-/// [`detected`] with its time in front, and the rest that one asks for first behind it.
+/// The log's line for an alert with its time in front, and with direction, price and lateness behind.
 pub(super) fn alert_line(alert: &Kept, zone: &TimeZone) -> String {
     let mut line = format!("{}  {}", event_time(alert, zone, "%Y-%m-%d %H:%M:%S%.3f"), detected(alert));
     let direction = alert.field("direction");
@@ -92,7 +93,7 @@ pub(super) fn alert_line(alert: &Kept, zone: &TimeZone) -> String {
     line
 }
 
-/// Whether who reads our output has seen enough, as `head` has.
+/// Whether the reader of the output has closed it, as `head` does.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -103,12 +104,12 @@ mod tests {
     use tickhound_core::event::EntryId;
 
     #[test]
-    fn what_moves_a_terminal_is_escaped() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[2J é"), "a\\u{1b}[2J é");
     }
 
     #[test]
-    fn a_cell_has_its_width_whatever_is_in_it() {
+    fn a_cell_has_its_width_with_any_content() {
         assert_eq!([fit("abc", 5), fit("abcdef", 4), fit("abc", 0)], ["abc  ", "abc…", ""]);
         assert_eq!([fit("✅✅✅", 5), fit("✅✅✅", 4), fit("✅", 1)], ["✅✅…", "✅… ", "…"]);
     }

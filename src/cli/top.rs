@@ -1,13 +1,15 @@
-//! `tickhound top`: the partition at a glance, on a whole terminal.
+//! `tickhound top`: a full-screen overview of the partition.
 //!
-//! What holds: drawing never waits for Redis. Tasks look and follow; what they found last is drawn, with
-//! its age. Whatever ends the command, the terminal is as it was before.
+//! What holds: drawing never waits for Redis. Tasks observe the partition and follow its alerts; the screen shows their
+//! latest results, with their age. However the command ends, the terminal is restored.
 
 mod alerts;
 mod draw;
-mod look;
+mod overview;
+mod section;
 mod state;
 mod tables;
+mod tasks;
 
 use std::{
     env,
@@ -32,21 +34,22 @@ use ratatui::{
 use rustix::process::{Signal, getpid, kill_process};
 
 use self::{
-    look::Tasks,
     state::{After, State},
+    tasks::Tasks,
 };
+use super::process::{self, stop_requested};
 use tickhound_core::config::LoadedConfig;
 
-/// How often it is drawn if nothing else asks for it.
+/// How often the screen is drawn if nothing changes.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Longest wait for a key before something else is looked at: what an alert may take to show.
+/// The longest wait for a key. It limits how long an alert takes to appear.
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tickhound top\n  ssh -t desk1 'cd /opt/tickhound && tickhound top'\n\n\
-                  Reads Redis only, so it runs on any machine that reaches it, host or none. ? shows the keys.\n\
-                  NO_COLOR switches colours off. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+#[command(after_help = "Examples:\n  tickhound top\n  ssh -t desk1 'cd /opt/tickhound && tickhound top'\n\n\
+                  It only reads Redis, so it runs on any machine that can connect to it. Press ? for the keys.\n\
+                  NO_COLOR disables colours. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub(super) struct TopArgs {}
 
 pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
@@ -54,27 +57,27 @@ pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     if !io::stdout().is_terminal() || dumb {
         bail!("`tickhound top` needs a terminal; without one use `tickhound status --watch`");
     }
-    let runtime = super::runtime()?;
+    let runtime = process::runtime()?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = runtime.block_on(async {
-        let (told_to_stop, told) = (super::told_to_stop()?, stop.clone());
+        let (stop_requested, stop) = (stop_requested()?, stop.clone());
         tokio::spawn(async move {
-            told_to_stop.await;
-            told.store(true, Relaxed);
+            stop_requested.await;
+            stop.store(true, Relaxed);
         });
         Tasks::start(&loaded.config)
     })?;
     let color = env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let mut state = State::new(&loaded.config, color);
     let ended = Screen::open().and_then(|mut screen| drive(&mut screen, &mut state, &mut tasks, &stop));
-    // What a task waits for, a name server perhaps, is of no interest any more.
+    // Does not wait for the tasks, which may be waiting for a name server.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
 }
 
 fn drive(screen: &mut Screen, state: &mut State, tasks: &mut Tasks, stop: &AtomicBool) -> Result<()> {
     let mut drawn: Option<Instant> = None;
-    // A terminal that was closed is none any more, and no key will ever come.
+    // Once the terminal is closed, stdout is no longer a terminal, and no key will arrive.
     while !stop.load(Relaxed) && io::stdout().is_terminal() {
         let news = tasks.deliver(state)?;
         if news || drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
@@ -85,10 +88,10 @@ fn drive(screen: &mut Screen, state: &mut State, tasks: &mut Tasks, stop: &Atomi
             continue;
         }
         match event::read().context("failed to read the keyboard")? {
-            Event::Key(key) if key.kind == KeyEventKind::Press => match command(key) {
-                Some(Command::Quit) => return Ok(()),
-                Some(Command::Suspend) => screen.suspend()?,
-                Some(Command::Redraw) => screen.terminal.clear()?,
+            Event::Key(key) if key.kind == KeyEventKind::Press => match shortcut(key) {
+                Some(Shortcut::Quit) => return Ok(()),
+                Some(Shortcut::Suspend) => screen.suspend()?,
+                Some(Shortcut::Redraw) => screen.terminal.clear()?,
                 None if state.press(key.code) == After::Quit => return Ok(()),
                 None => {}
             },
@@ -99,24 +102,24 @@ fn drive(screen: &mut Screen, state: &mut State, tasks: &mut Tasks, stop: &Atomi
     Ok(())
 }
 
-/// What works wherever one is.
-enum Command {
+/// A key that works in every mode.
+enum Shortcut {
     Quit,
     Suspend,
     Redraw,
 }
 
-fn command(key: KeyEvent) -> Option<Command> {
+fn shortcut(key: KeyEvent) -> Option<Shortcut> {
     match key.code {
         _ if !key.modifiers.contains(KeyModifiers::CONTROL) => None,
-        KeyCode::Char('c') => Some(Command::Quit),
-        KeyCode::Char('z') => Some(Command::Suspend),
-        KeyCode::Char('l') => Some(Command::Redraw),
+        KeyCode::Char('c') => Some(Shortcut::Quit),
+        KeyCode::Char('z') => Some(Shortcut::Suspend),
+        KeyCode::Char('l') => Some(Shortcut::Redraw),
         _ => None,
     }
 }
 
-/// The whole terminal; given back when dropped, and by a hook before the message of a panic.
+/// The terminal in full-screen mode; restored when this is dropped, and by a hook before the message of a panic.
 struct Screen {
     terminal: DefaultTerminal,
 }
@@ -127,17 +130,17 @@ impl Screen {
         if opened.is_err() {
             ratatui::restore();
         }
-        Ok(Self { terminal: opened.context("failed to take over the terminal")? })
+        Ok(Self { terminal: opened.context("failed to set up the terminal")? })
     }
 
-    /// As Ctrl-Z does with any other command; goes on with `fg`.
+    /// Suspends the process, as Ctrl-Z does with other commands; `fg` resumes it.
     fn suspend(&mut self) -> Result<()> {
         ratatui::restore();
         self.terminal.show_cursor()?;
-        kill_process(getpid(), Signal::TSTP).context("failed to stop for a while")?;
+        kill_process(getpid(), Signal::TSTP).context("failed to suspend")?;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen)?;
-        self.terminal.clear().context("failed to take over the terminal again")
+        self.terminal.clear().context("failed to set up the terminal again")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which alerts a sink is told of, and which of them a message shows; pure.
+//! Which alerts a channel wants, and which of them a message shows; pure.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,10 +7,10 @@ use wildmatch::WildMatch;
 use tickhound_core::config::NotifyConfig;
 use tickhound_redis::notified::Told;
 
-/// Ids that are remembered. Enough for what a server that has gone back may publish again.
+/// Ids that are remembered: enough for the alerts that are published again after Redis came back with older data.
 const RECENT_MAX: usize = 10_000;
 
-/// What a sink wants to hear of.
+/// Which alerts a channel wants.
 pub(super) struct Filter {
     detectors: Vec<WildMatch>,
     symbols: Vec<WildMatch>,
@@ -39,29 +39,29 @@ impl Filter {
             && any(&self.symbols, alert.field("symbol"))
     }
 
-    /// Whether it is no news any more.
+    /// Whether it is too old to be shown.
     pub(super) fn is_old(&self, alert: &Told, now_ms: u64) -> bool {
         alert.field("stale") == "1" || alert.age_ms(now_ms) > self.max_age_ms
     }
 }
 
-/// What a message is made of: everything that came since the last one.
+/// What a message is made of: all alerts since the last one.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    /// Alerts to be told of as news, shown or not.
+    /// Alerts that are news, shown or not.
     pub(super) fresh: u64,
-    /// Those shown, in the stream's order.
+    /// The alerts that are shown, in the stream's order.
     pub(super) shown: Vec<Told>,
-    /// Ids of the newest of them, shown or counted: as many as are remembered.
+    /// Ids of the newest alerts, shown or counted: as many as are remembered.
     pub(super) ids: VecDeque<String>,
-    /// Those that are no news.
+    /// Alerts that are too old to be shown.
     pub(super) older: u64,
-    /// When the newest of these came, ms.
+    /// When the newest of these was published, ms since the Unix epoch.
     pub(super) newest_older_ms: u64,
 }
 
 impl Gathered {
-    /// Takes an alert that comes after all others.
+    /// Adds an alert that comes after all others.
     pub(super) fn take(&mut self, alert: Told, filter: &Filter, now_ms: u64, most: usize) {
         if !filter.wants(&alert) {
             return;
@@ -83,7 +83,7 @@ impl Gathered {
     }
 }
 
-/// Leaves out the alert of the lowest confidence, of several the newest.
+/// Drops the alert of the lowest confidence; of several, the newest.
 pub(super) fn drop_least(alerts: &mut Vec<Told>) {
     let least =
         alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| one.confidence().total_cmp(&other.confidence()));
@@ -92,7 +92,7 @@ pub(super) fn drop_least(alerts: &mut Vec<Told>) {
     }
 }
 
-/// Ids that were told of lately, or counted in what was told.
+/// Ids of alerts that were sent lately, shown or counted.
 #[derive(Default)]
 pub(super) struct Recent {
     order: VecDeque<String>,
@@ -152,7 +152,7 @@ pub(super) mod tests {
     type Configure = fn(&mut NotifyConfig);
 
     #[test]
-    fn a_sink_hears_of_what_it_asked_for() {
+    fn a_channel_gets_the_alerts_that_its_filter_names() {
         let wants = |configure: Configure, alert: &Told| {
             let mut config = NotifyConfig::default();
             configure(&mut config);
@@ -175,7 +175,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn old_news_is_counted_and_the_surest_alerts_are_shown_in_their_order() {
+    fn old_alerts_are_counted_and_those_of_highest_confidence_are_shown_in_order() {
         let filter = Filter::new(&NotifyConfig { max_age_s: 10, ..NotifyConfig::default() });
         let mut gathered = Gathered::default();
         let now_ms = 100_000;
@@ -194,10 +194,10 @@ pub(super) mod tests {
         let shown: Vec<&str> = gathered.shown.iter().map(|alert| alert.field("symbol")).collect();
         assert_eq!((gathered.older, gathered.newest_older_ms, gathered.fresh), (3, 95_500, 4));
         assert_eq!(shown, ["A", "B", "D"]);
-        assert_eq!(gathered.ids.len(), 7, "those that are only counted are remembered too");
+        assert_eq!(gathered.ids.len(), 7, "alerts that are only counted are remembered too");
     }
 
-    /// A sink that is told of nothing for days has millions of alerts to count.
+    /// A channel that delivers nothing for days has millions of alerts to count.
     #[test]
     fn no_more_ids_are_gathered_than_are_remembered() {
         let filter = Filter::new(&NotifyConfig::default());

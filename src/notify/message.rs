@@ -1,7 +1,7 @@
-//! The words of a message, for whoever reads it; pure.
+//! The text of a message; pure.
 //!
-//! What holds: nothing that an alert carries can format, link or mention anything; and no message is longer
-//! than its receiver takes.
+//! What holds: no content of an alert can format, link or mention anything; and no message is longer than its
+//! receiver accepts.
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -9,40 +9,48 @@ use super::filter::drop_least;
 use tickhound_core::config::NotifyKind;
 use tickhound_redis::notified::{Owed, Told};
 
-/// The line of an alert, unless another is configured.
+/// The line of an alert, unless the configuration has another one.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
 
-/// A value longer than this is cut: no name of an instrument is.
+/// Longer values are cut; no instrument has a name as long as this.
 const VALUE_MAX: usize = 80;
 
-/// Something to tell.
-pub(super) struct Message {
-    /// Alerts that it shows, in the stream's order.
+/// A message before it is formatted for its receiver.
+pub(super) struct Notification {
+    /// The alerts that it shows, in the stream's order.
     pub(super) shown: Vec<Told>,
-    /// Those that it has, the others only counted.
+    /// How many alerts it is about; those that are not shown are counted.
     pub(super) fresh: u64,
-    /// What there is to say beside them.
-    pub(super) owed: Owed,
-    /// Where all alerts are.
+    /// What it reports beside them.
+    pub(super) unreported: Owed,
+    /// Key of the stream that has all alerts.
     pub(super) stream: String,
-    /// Says that it is a test.
-    pub(super) test: bool,
+    pub(super) purpose: Purpose,
 }
 
-/// How a line looks.
-pub(super) struct Look<'a> {
+/// What a message is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It reports alerts.
+    Alerts,
+    /// It shows that messages arrive, and says so.
+    Test,
+}
+
+/// How lines are formatted.
+pub(super) struct Style<'a> {
     pub(super) kind: NotifyKind,
     pub(super) template: &'a str,
     pub(super) zone: &'a TimeZone,
 }
 
-impl Message {
-    /// The whole text, short enough for its receiver; alerts for which there is no room are counted.
-    pub(super) fn text(&self, look: &Look<'_>) -> String {
+impl Notification {
+    /// The whole text, short enough for its receiver; alerts that do not fit are counted.
+    pub(super) fn text(&self, style: &Style<'_>) -> String {
         let mut shown = self.shown.clone();
         loop {
-            let text = self.text_with(&shown, look);
-            let longest = longest(look.kind);
+            let text = self.text_with(&shown, style);
+            let longest = longest(style.kind);
             if length(&text) <= longest || shown.is_empty() {
                 return cut(text, longest);
             }
@@ -50,46 +58,53 @@ impl Message {
         }
     }
 
-    fn text_with(&self, shown: &[Told], look: &Look<'_>) -> String {
-        let plain = |text: &str| escape(text, look.kind);
-        let bold = |text: &str| match look.kind {
+    fn text_with(&self, shown: &[Told], style: &Style<'_>) -> String {
+        let plain = |text: &str| escape(text, style.kind);
+        let bold = |text: &str| match style.kind {
             NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
             NotifyKind::Discord => format!("**{}**", plain(text)),
             _ => plain(text),
         };
         let mut lines = Vec::new();
-        if self.test {
-            lines.push(bold("This is a test of tickhound: if you can read it, alerts will arrive here"));
+        if self.purpose == Purpose::Test {
+            lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
         }
         if self.fresh > 1 {
             lines.push(bold(&format!("{} alerts", self.fresh)));
         }
-        lines.extend(shown.iter().map(|alert| self.line(alert, look)));
+        lines.extend(shown.iter().map(|alert| self.line(alert, style)));
         let stream: String = clip(&self.stream);
         let rest = self.fresh - shown.len() as u64;
         if rest > 0 {
-            lines.push(plain(&match shown.is_empty() {
-                true => format!("{}: see {stream}", count(rest)),
-                false => format!("… and {rest} more: see {stream}"),
+            lines.push(plain(&if shown.is_empty() {
+                format!("{}: see {stream}", count(rest))
+            } else {
+                format!("… and {rest} more: see {stream}")
             }));
         }
-        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.owed;
+        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
         let notes = [
             (
                 *older,
-                format!("too old to be told: {}, newest at {}", count(*older), clock(*newest_older_ms, look.zone)),
+                format!("too old to be shown: {}, newest at {}", count(*older), clock(*newest_older_ms, style.zone)),
             ),
             (
                 *in_doubt,
                 format!(
-                    "{} may not have been told: nobody knows whether a message arrived; ids after {} up to {}",
+                    "{} may not have been delivered: it is unknown whether a message arrived; ids after {} up to {}",
                     count(*in_doubt),
                     clip(doubt_after),
                     clip(doubt_to)
                 ),
             ),
-            (*refused, format!("{} not told: the receiver refused a message", count(*refused))),
-            (*missed, format!("at least {} not told: trimmed away before (alerts.maxlen)", count(*missed))),
+            (*refused, format!("{} not delivered: the receiver rejected a message", count(*refused))),
+            (
+                *missed,
+                format!(
+                    "at least {} not delivered: trimmed from the stream before they were sent (alerts.maxlen)",
+                    count(*missed)
+                ),
+            ),
         ];
         for (alerts, note) in notes {
             if alerts > 0 {
@@ -99,21 +114,21 @@ impl Message {
         lines.join("\n")
     }
 
-    fn line(&self, alert: &Told, look: &Look<'_>) -> String {
-        let template = if look.template.is_empty() { LINE } else { look.template };
+    fn line(&self, alert: &Told, style: &Style<'_>) -> String {
+        let template = if style.template.is_empty() { LINE } else { style.template };
         let mut line = String::new();
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
-            line += &escape(before, look.kind);
+            line += &escape(before, style.kind);
             let Some((name, after)) = after.split_once('}') else {
-                line += &escape("{", look.kind);
+                line += &escape("{", style.kind);
                 rest = after;
                 continue;
             };
-            line += &escape(&clip(&value(alert, name, look.zone)), look.kind);
+            line += &escape(&clip(&value(alert, name, style.zone)), style.kind);
             rest = after;
         }
-        line + &escape(rest, look.kind)
+        line + &escape(rest, style.kind)
     }
 }
 
@@ -137,7 +152,7 @@ fn count(alerts: u64) -> String {
     if alerts == 1 { "1 alert".into() } else { format!("{alerts} alerts") }
 }
 
-/// Time of day.
+/// The time of day.
 fn clock(millis: u64, zone: &TimeZone) -> String {
     let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
     time.map_or_else(|| "?".into(), |time| time.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S").to_string())
@@ -152,7 +167,7 @@ fn clip(text: &str) -> String {
     clipped
 }
 
-/// `text` so that it is read as it is written.
+/// Escapes `text` so that the receiver shows it literally.
 fn escape(text: &str, kind: NotifyKind) -> String {
     match kind {
         NotifyKind::Webhook => text.to_owned(),
@@ -169,12 +184,12 @@ fn escape(text: &str, kind: NotifyKind) -> String {
     }
 }
 
-/// Longest text that the receiver takes, in UTF-16 units, which are never fewer than characters.
+/// The longest text that the receiver accepts, in UTF-16 units, which are never fewer than characters.
 fn longest(kind: NotifyKind) -> usize {
     match kind {
         NotifyKind::Discord => 2000,
         NotifyKind::Telegram => 4096,
-        // Slack cuts at 40,000, and asks for this.
+        // Slack cuts at 40,000, and recommends this.
         NotifyKind::Slack | NotifyKind::Webhook => 4000,
     }
 }
@@ -183,19 +198,19 @@ fn length(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
-/// Only texts without alerts come here too long, if at all: then lines go.
+/// Drops lines at the end of a text that is too long even without alerts.
 fn cut(text: String, longest: usize) -> String {
     if length(&text) <= longest {
         return text;
     }
-    let mut kept = String::new();
+    let mut short = String::new();
     for line in text.split_inclusive('\n') {
-        if length(&kept) + length(line) > longest {
+        if length(&short) + length(line) > longest {
             break;
         }
-        kept += line;
+        short += line;
     }
-    kept
+    short
 }
 
 #[cfg(test)]
@@ -208,26 +223,26 @@ mod tests {
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
-    fn message(shown: Vec<Told>) -> Message {
-        Message {
+    fn message(shown: Vec<Told>) -> Notification {
+        Notification {
             fresh: shown.len() as u64,
             shown,
-            owed: Owed::default(),
+            unreported: Owed::default(),
             stream: "alerts:intraday".into(),
-            test: false,
+            purpose: Purpose::Alerts,
         }
     }
 
-    fn text(message: &Message, kind: NotifyKind, template: &str) -> String {
+    fn text(message: &Notification, kind: NotifyKind, template: &str) -> String {
         let zone = TimeZone::get("Asia/Kolkata").unwrap();
-        message.text(&Look { kind, template, zone: &zone })
+        message.text(&Style { kind, template, zone: &zone })
     }
 
     // 14:33:20 in Kolkata.
     const TIME: u64 = 1_764_061_400_000;
 
     #[test]
-    fn an_alert_is_one_line_that_says_what_matters() {
+    fn an_alert_is_one_line_with_its_key_values() {
         let one = message(vec![alert(TIME, "NIFTY25NOV25750PE", 0.947)]);
         let expected = "▲ [BREAKOUT] NIFTY25NOV25750PE at 101.05: 0.95 confidence, 14:33:20";
         assert_eq!(text(&one, NotifyKind::Webhook, ""), expected);
@@ -235,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_filled_in_and_are_no_markup() {
+    fn templates_are_filled_in_and_escaped() {
         let one = message(vec![alert(TIME, "M&M_FUT", 1.0)]);
         let cases = [
             (
@@ -257,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_shown_is_counted_and_what_was_not_told_is_said() {
+    fn alerts_that_are_not_shown_or_not_delivered_are_counted() {
         let mut many = message((0..3).map(|n| alert(TIME + n, "A", 0.5)).collect());
         many.fresh = 40;
-        many.owed = Owed {
+        many.unreported = Owed {
             older: 37,
             newest_older_ms: TIME,
             in_doubt: 2,
@@ -269,24 +284,24 @@ mod tests {
             refused: 1,
             missed: 12,
         };
-        let said = text(&many, NotifyKind::Telegram, "{symbol}");
+        let sent = text(&many, NotifyKind::Telegram, "{symbol}");
         let expected = "<b>40 alerts</b>\nA\nA\nA\n… and 37 more: see alerts:intraday\n\
-            too old to be told: 37 alerts, newest at 14:33:20: see alerts:intraday\n\
-            2 alerts may not have been told: nobody knows whether a message arrived; ids after 5-0 up to 7-1: see alerts:intraday\n\
-            1 alert not told: the receiver refused a message: see alerts:intraday\n\
-            at least 12 alerts not told: trimmed away before (alerts.maxlen): see alerts:intraday";
-        assert_eq!(said, expected);
+            too old to be shown: 37 alerts, newest at 14:33:20: see alerts:intraday\n\
+            2 alerts may not have been delivered: it is unknown whether a message arrived; ids after 5-0 up to 7-1: see alerts:intraday\n\
+            1 alert not delivered: the receiver rejected a message: see alerts:intraday\n\
+            at least 12 alerts not delivered: trimmed from the stream before they were sent (alerts.maxlen): see alerts:intraday";
+        assert_eq!(sent, expected);
     }
 
     #[test]
-    fn where_there_is_no_room_the_surest_alerts_stay() {
+    fn alerts_of_the_highest_confidence_are_shown_where_not_all_fit() {
         let alerts = (0..100u32).map(|n| alert(TIME, &format!("S{n:02}-{}", "&".repeat(70)), f64::from(n) / 100.0));
         let many = message(alerts.collect());
-        let said = text(&many, NotifyKind::Telegram, "");
-        let shown = said.matches("[BREAKOUT]").count();
-        assert!(length(&said) <= 4096 && shown > 5, "{shown} shown");
-        assert!(said.contains("S99-") && !said.contains("S00-"));
-        assert!(said.contains(&format!("… and {} more: see", 100 - shown)), "{said}");
+        let sent = text(&many, NotifyKind::Telegram, "");
+        let shown = sent.matches("[BREAKOUT]").count();
+        assert!(length(&sent) <= 4096 && shown > 5, "{shown} shown");
+        assert!(sent.contains("S99-") && !sent.contains("S00-"));
+        assert!(sent.contains(&format!("… and {} more: see", 100 - shown)), "{sent}");
     }
 
     proptest! {
@@ -301,17 +316,17 @@ mod tests {
             let [more, older, in_doubt, refused, missed] = counts.map(u64::from);
             any.fresh += more;
             any.stream = stream.repeat(50);
-            any.owed = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
+            any.unreported = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
             for kind in KINDS {
                 for template in ["", &format!("{template}{{symbol}}")] {
-                    let said = text(&any, kind, template);
-                    prop_assert!(length(&said) <= longest(kind));
-                    let own = said.replace("<b>", "").replace("</b>", "");
+                    let sent = text(&any, kind, template);
+                    prop_assert!(length(&sent) <= longest(kind));
+                    let own = sent.replace("<b>", "").replace("</b>", "");
                     match kind {
                         NotifyKind::Webhook => {}
-                        NotifyKind::Slack => prop_assert!(!said.contains('<') && !said.contains('>')),
+                        NotifyKind::Slack => prop_assert!(!sent.contains('<') && !sent.contains('>')),
                         NotifyKind::Telegram => prop_assert!(!own.contains('<') && !own.contains('>')),
-                        NotifyKind::Discord => prop_assert!(!said.replace("\\@", "").contains('@')),
+                        NotifyKind::Discord => prop_assert!(!sent.replace("\\@", "").contains('@')),
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! One request to a receiver, and what its answer means.
 //!
 //! What holds: a request ends in time, whatever the receiver does; redirects are not followed, since the secret is
-//! for one host; no more of an answer is read than is looked at.
+//! for one host; no more of an answer is read than is used.
 
 use std::{fs, io, io::Read, sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use ureq::{
 };
 
 use super::{
-    message::{Look, Message},
-    pace,
+    message::{Notification, Purpose, Style},
+    pacing,
     secret::{Secrets, address},
 };
 use tickhound_core::{
@@ -26,54 +26,46 @@ use tickhound_core::{
 };
 use tickhound_redis::notified::Owed;
 
-/// Longest time to resolve a name and connect, within the time that a message may take.
+/// The longest time to resolve a name and to connect, within the time that a message may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// So much of an answer is looked at.
+/// Bytes of an answer that are read.
 const ANSWER_MAX: u64 = 4096;
 
-/// So much of it is told.
-const ANSWER_TOLD: usize = 200;
+/// Characters of an answer that are quoted.
+const ANSWER_QUOTED: usize = 200;
 
-/// Of the JSON that a webhook gets; see docs/notify.md.
+/// Version of the JSON that a webhook gets; docs/notify.md describes it.
 const FORMAT_VERSION: u32 = 1;
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, PartialEq)]
-pub(super) enum Outcome {
-    /// It arrived.
-    Told,
-    /// It did not arrive, and may later; not before that time, if the receiver says so.
+pub(super) enum AttemptOutcome {
+    /// The message arrived.
+    Delivered,
+    /// It did not arrive, and may later; not before this time has passed, if the receiver asks for it.
     Later(String, Option<Duration>),
-    /// It may have arrived, or not.
+    /// It is unknown whether it arrived.
     Unknown(String),
-    /// The receiver does not take this message.
-    Refused(String),
-    /// The receiver takes no message: somebody must mend something.
+    /// The receiver does not accept this message.
+    Rejected(String),
+    /// The receiver accepts no message at all: a person must fix something.
     Closed(String),
 }
 
-/// What is sent, the same at each attempt.
+/// What is sent; it is the same at each attempt.
 pub(super) struct Request {
     /// Lets a receiver drop repeats.
     pub(super) key: String,
     pub(super) body: Vec<u8>,
 }
 
-/// A client for one sink.
+/// The HTTP client of a channel.
 ///
 /// # Errors
-/// When its authority can't be read.
+/// When its certificate authority can't be read.
 pub(super) fn agent(config: &NotifyConfig) -> Result<Agent> {
-    let roots = match config.tls_ca.as_os_str().is_empty() {
-        false => named_roots(config)?,
-        true => {
-            let found = rustls_native_certs::load_native_certs().certs;
-            let found: Vec<_> = found.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-            // A bare container has none.
-            if found.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(found)) }
-        }
-    };
+    let roots = if config.tls_ca.as_os_str().is_empty() { native_roots() } else { configured_roots(config)? };
     let longest = Duration::from_millis(config.timeout_ms);
     let agent = Agent::config_builder()
         .http_status_as_error(false)
@@ -82,14 +74,21 @@ pub(super) fn agent(config: &NotifyConfig) -> Result<Agent> {
         .timeout_global(Some(longest))
         .timeout_resolve(Some(CONNECT_MAX.min(longest)))
         .timeout_connect(Some(CONNECT_MAX.min(longest)))
-        // One that was left open may be closed by now; nobody would know whether a message got through.
+        // A connection that was left open may be closed by now; then it is unknown whether a message arrived.
         .max_idle_connections(0)
         .user_agent(concat!("tickhound/", env!("CARGO_PKG_VERSION")))
         .tls_config(TlsConfig::builder().root_certs(roots).build());
     Ok(agent.build().into())
 }
 
-fn named_roots(config: &NotifyConfig) -> Result<RootCerts> {
+/// The authorities that this machine trusts; a bare container has none, and gets a built-in list.
+fn native_roots() -> RootCerts {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    let certificates: Vec<_> = certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
+}
+
+fn configured_roots(config: &NotifyConfig) -> Result<RootCerts> {
     let file = &config.tls_ca;
     let pem = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
     let certificates = parse_pem(&pem).filter_map(|item| match item {
@@ -97,13 +96,13 @@ fn named_roots(config: &NotifyConfig) -> Result<RootCerts> {
         _ => None,
     });
     let certificates: Vec<_> = certificates.collect();
-    ensure!(!certificates.is_empty(), "{} holds no certificate (PEM)", file.display());
+    ensure!(!certificates.is_empty(), "{} contains no PEM certificate", file.display());
     Ok(RootCerts::Specific(Arc::new(certificates)))
 }
 
-/// The body for `message`, as the receiver understands it.
-pub(super) fn body(config: &NotifyConfig, message: &Message, key: &str, look: &Look<'_>) -> Vec<u8> {
-    let text = message.text(look);
+/// The body of `message` in the form that the receiver expects.
+pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, style: &Style<'_>) -> Vec<u8> {
+    let text = message.text(style);
     let body = match config.kind {
         NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
         NotifyKind::Slack => json!({ "text": text, "mrkdwn": false, "unfurl_links": false }),
@@ -115,17 +114,21 @@ pub(super) fn body(config: &NotifyConfig, message: &Message, key: &str, look: &L
     body.to_string().into_bytes()
 }
 
-fn generic(config: &NotifyConfig, message: &Message, key: &str, text: &str) -> String {
-    let Message { shown, fresh, owed, stream, test } = message;
-    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = owed;
+fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str) -> String {
+    let Notification { shown, fresh, unreported, stream, purpose } = message;
+    let kind = match purpose {
+        Purpose::Alerts => "alerts",
+        Purpose::Test => "test",
+    };
+    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
         .iter()
         .map(|alert| json_line(alert.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
-        // Somebody else may have added to the stream.
+        // Another client may have added entries to the stream.
         .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();
     let rest = json!({
-        "version": FORMAT_VERSION, "kind": if *test { "test" } else { "alerts" }, "sink": config.name, "key": key,
+        "version": FORMAT_VERSION, "kind": kind, "sink": config.name, "key": key,
         "stream": stream, "text": text, "count": fresh, "more": fresh - shown.len() as u64,
         "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
         "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
@@ -137,7 +140,7 @@ fn generic(config: &NotifyConfig, message: &Message, key: &str, text: &str) -> S
 }
 
 /// Makes one attempt.
-pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Outcome {
+pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> AttemptOutcome {
     let mut post = agent.post(&secrets.url).header("Content-Type", "application/json");
     post = post.header("Idempotency-Key", &request.key);
     if let Some(token) = &secrets.bearer {
@@ -147,11 +150,11 @@ pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Ou
         Ok(response) => {
             let (parts, body) = response.into_parts();
             let mut answer = Vec::new();
-            // The status is known; a body that breaks off changes nothing.
+            // The status is known; it does not matter if the body is cut off.
             if !parts.status.is_success() {
                 let _ = body.into_reader().take(ANSWER_MAX).read_to_end(&mut answer);
             }
-            // Before it is cut: of half a secret nothing would be found.
+            // Before it is shortened: half a secret would not be recognised.
             let answer = secrets.scrub(&String::from_utf8_lossy(&answer));
             judge(parts.status, &parts.headers, &answer, Timestamp::now())
         }
@@ -159,75 +162,79 @@ pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> Ou
     };
     let scrub = |reason: String| secrets.scrub(&reason);
     match outcome {
-        Outcome::Told => Outcome::Told,
-        Outcome::Later(reason, after) => Outcome::Later(scrub(reason), after),
-        Outcome::Unknown(reason) => Outcome::Unknown(scrub(reason)),
-        Outcome::Refused(reason) => Outcome::Refused(scrub(reason)),
-        Outcome::Closed(reason) => Outcome::Closed(scrub(reason)),
+        AttemptOutcome::Delivered => AttemptOutcome::Delivered,
+        AttemptOutcome::Later(reason, after) => AttemptOutcome::Later(scrub(reason), after),
+        AttemptOutcome::Unknown(reason) => AttemptOutcome::Unknown(scrub(reason)),
+        AttemptOutcome::Rejected(reason) => AttemptOutcome::Rejected(scrub(reason)),
+        AttemptOutcome::Closed(reason) => AttemptOutcome::Closed(scrub(reason)),
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> Outcome {
+fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> AttemptOutcome {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let reason = match told_of(answer) {
+    let reason = match excerpt(answer) {
         answer if answer.is_empty() => format!("it answers {status}"),
         answer => format!("it answers {status}: {answer}"),
     };
     match status.as_u16() {
-        200..=299 => Outcome::Told,
+        200..=299 => AttemptOutcome::Delivered,
         300..=399 => {
             let to = header("location").and_then(address);
-            let to = to.map_or_else(|| "another place".to_owned(), |to| format!("another place at {to}"));
-            Outcome::Closed(format!("it answers {status} and sends us to {to}: write the URL that it has now"))
+            let to = to.map_or_else(String::new, |to| format!(" to {to}"));
+            AttemptOutcome::Closed(format!("it answers {status}, a redirect{to}: configure the new URL"))
         }
-        429 => Outcome::Later(
+        429 => AttemptOutcome::Later(
             "it answers 429 Too Many Requests: lower per_minute".into(),
-            pace::asked(header("retry-after"), answer, now),
+            pacing::asked(header("retry-after"), answer, now),
         ),
-        425 | 503 => Outcome::Later(reason, pace::asked(header("retry-after"), answer, now)),
-        // Whoever answers may have passed it on, or have failed behind the work.
-        408 | 500.. => Outcome::Unknown(reason),
+        425 | 503 => AttemptOutcome::Later(reason, pacing::asked(header("retry-after"), answer, now)),
+        // A gateway may have passed the message on; a server may have failed after processing it.
+        408 | 500.. => AttemptOutcome::Unknown(reason),
         401 | 403 | 404 | 405 | 407 | 410 => {
-            Outcome::Closed(format!("{reason}; is the URL or the token the right one, and still valid?"))
+            AttemptOutcome::Closed(format!("{reason}; check that the URL and the token are right and still valid"))
         }
-        _ => Outcome::Refused(reason),
+        _ => AttemptOutcome::Rejected(reason),
     }
 }
 
 /// The beginning of an answer, in one line.
-fn told_of(answer: &str) -> String {
-    let said: Option<Value> = serde_json::from_str(answer).ok();
-    let said = said.as_ref().and_then(|said| said.get("description").or_else(|| said.get("message"))?.as_str());
-    let clean = said.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = clean.take(ANSWER_TOLD).collect();
+fn excerpt(answer: &str) -> String {
+    let json: Option<Value> = serde_json::from_str(answer).ok();
+    let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
+    let clean = reason.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
+    let short: String = clean.take(ANSWER_QUOTED).collect();
     short.trim().to_owned()
 }
 
-/// What an error means; only those that come before the request was sent are certain.
-fn failed(error: &ureq::Error) -> Outcome {
+/// What an error means. Only an error before the request was sent is certain.
+fn failed(error: &ureq::Error) -> AttemptOutcome {
     use ureq::Error;
-    let later = |reason: &str| Outcome::Later(reason.to_owned(), None);
+    let later = |reason: &str| AttemptOutcome::Later(reason.to_owned(), None);
     match error {
-        Error::HostNotFound => later("its host name is not known"),
+        Error::HostNotFound => later("its host name can't be resolved"),
         Error::ConnectionFailed => later("it can't be reached"),
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => later("no connection in time"),
-        Error::Timeout(_) => Outcome::Unknown("no answer in time (timeout_ms)".into()),
-        Error::ConnectProxyFailed(_) | Error::InvalidProxyUrl => later("the proxy does not let us through"),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => later("the connection timed out"),
+        Error::Timeout(_) => AttemptOutcome::Unknown("no answer in time (timeout_ms)".into()),
+        Error::ConnectProxyFailed(_) | Error::InvalidProxyUrl => later("the proxy rejected the connection"),
         Error::Rustls(cause) => later(&format!("TLS: {cause}")),
         Error::Io(cause) => match (cause.kind(), tls_cause(cause)) {
             (_, Some(cause)) => later(&format!("TLS: {cause}")),
             (io::ErrorKind::ConnectionRefused, _) => later("connection refused"),
-            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => later("no way to its network"),
-            _ => Outcome::Unknown("the connection broke off before there was an answer".into()),
+            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
+                later("its network is unreachable")
+            }
+            _ => AttemptOutcome::Unknown("the connection was lost before an answer arrived".into()),
         },
-        Error::Protocol(_) | Error::LargeResponseHeader(..) => Outcome::Unknown("its answer is no HTTP".into()),
-        // Their text may hold the URL.
-        Error::BadUri(_) | Error::Http(_) => Outcome::Closed("its URL can't be used".into()),
-        other => Outcome::Unknown(other.to_string()),
+        Error::Protocol(_) | Error::LargeResponseHeader(..) => {
+            AttemptOutcome::Unknown("its answer is not valid HTTP".into())
+        }
+        // The text of these errors may contain the URL.
+        Error::BadUri(_) | Error::Http(_) => AttemptOutcome::Closed("its URL can't be used".into()),
+        other => AttemptOutcome::Unknown(other.to_string()),
     }
 }
 
-/// The handshake's refusal of a certificate, or of TLS itself.
+/// Why the TLS handshake failed, such as an unknown certificate.
 fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
     let inner = error.get_ref()?;
     inner.downcast_ref().or_else(|| inner.source()?.downcast_ref())
@@ -247,47 +254,50 @@ mod tests {
             judge(StatusCode::from_u16(status).unwrap(), &headers.collect(), answer, Timestamp::UNIX_EPOCH)
         };
         for status in [200, 201, 202, 204] {
-            assert_eq!(judge(status, &[], ""), Outcome::Told);
+            assert_eq!(judge(status, &[], ""), AttemptOutcome::Delivered);
         }
         let limited = judge(429, &[("retry-after", "3")], "{}");
-        assert!(matches!(&limited, Outcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
+        assert!(matches!(&limited, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
         for status in [503, 425] {
-            assert!(matches!(judge(status, &[], ""), Outcome::Later(_, None)), "{status}");
+            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Later(_, None)), "{status}");
         }
         for status in [500, 502, 504, 408] {
-            assert!(matches!(judge(status, &[], ""), Outcome::Unknown(_)), "{status}");
+            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Unknown(_)), "{status}");
         }
         let busy = judge(503, &[("retry-after", "9")], "");
-        assert!(matches!(&busy, Outcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
+        assert!(matches!(&busy, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
         for status in [401, 403, 404, 410] {
-            assert!(matches!(judge(status, &[], "gone"), Outcome::Closed(_)), "{status}");
+            assert!(matches!(judge(status, &[], "gone"), AttemptOutcome::Closed(_)), "{status}");
         }
         let moved = judge(302, &[("location", "https://elsewhere.example/services/secret")], "");
         assert!(
-            matches!(&moved, Outcome::Closed(said) if said.contains("https://elsewhere.example:") && !said.contains("secret")),
+            matches!(&moved, AttemptOutcome::Closed(reason) if reason.contains(" to https://elsewhere.example:") && !reason.contains("secret")),
             "{moved:?}"
         );
-        let refused = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
-        assert_eq!(refused, Outcome::Refused("it answers 400 Bad Request: Bad Request: chat not found".into()));
+        let rejected = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
+        assert_eq!(
+            rejected,
+            AttemptOutcome::Rejected("it answers 400 Bad Request: Bad Request: chat not found".into())
+        );
         let long = judge(400, &[], &"x".repeat(10_000));
-        assert!(matches!(&long, Outcome::Refused(said) if said.len() < 300), "{long:?}");
+        assert!(matches!(&long, AttemptOutcome::Rejected(reason) if reason.len() < 300), "{long:?}");
     }
 
     #[test]
-    fn each_receiver_gets_what_it_understands() {
+    fn each_receiver_gets_its_own_form() {
         let zone = TimeZone::UTC;
-        let mut message = Message {
+        let mut message = Notification {
             shown: vec![alert(1000, "M&M", 0.9), alert(2000, "B", 0.8)],
             fresh: 5,
-            owed: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
+            unreported: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
             stream: "alerts:intraday".into(),
-            test: false,
+            purpose: Purpose::Alerts,
         };
         message.shown[1].fields.iter_mut().filter(|(name, _)| name == "price").for_each(|(_, price)| price.clear());
         let body = |kind: NotifyKind| -> Value {
             let config = NotifyConfig { name: "desk".into(), kind, chat: "-1".into(), ..NotifyConfig::default() };
-            let look = Look { kind, template: "{symbol}", zone: &zone };
-            serde_json::from_slice(&body(&config, &message, "the-key", &look)).unwrap()
+            let style = Style { kind, template: "{symbol}", zone: &zone };
+            serde_json::from_slice(&body(&config, &message, "the-key", &style)).unwrap()
         };
         let generic = body(NotifyKind::Webhook);
         assert_eq!(

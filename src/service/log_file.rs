@@ -1,11 +1,10 @@
-//! A log in a file, of which a new one is begun when it has become large, or a day old.
+//! A log file that is rotated by size and by day.
 //!
-//! What holds: a line is in one file, whole. A line that can't be written never stops whoever logs; how
-//! many there were, and why, is the first thing that is written when it can be again. What another
-//! program has moved away or deleted is opened anew within a second, so `logrotate` needs no signal.
+//! What holds: a line is whole, and in one file. A line that can't be written never blocks the code that logs; the
+//! first line after it says how many were lost, and why. A file that another program has moved or deleted is reopened
+//! within a second, so `logrotate` needs no signal.
 //!
-//! The crates for this let lines go silently where a file can't be opened, or write on a thread that
-//! drops what it can't keep up with.
+//! The crates for this silently drop lines where a file can't be opened, or where their thread can't keep up.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,38 +19,38 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use tickhound_core::config::ServiceConfig;
 
-/// How often it is looked whether the file is still there, and how large it is: panics are written to it too.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often to check whether the file still exists and how large it is: panics are written to it too.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// After one that could not be put aside: so long it grows, before that is tried again.
-const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+/// How long the file grows after a failed rotation before the next attempt.
+const ROTATION_RETRY: Duration = Duration::from_secs(60);
 
-/// Written to by one thread, a line at a time.
+/// A log file that one thread writes, one line at a time.
 #[derive(Debug)]
-pub struct LogFile {
+pub(crate) struct LogFile {
     path: PathBuf,
     max_bytes: u64,
     keep: u32,
-    /// Whose days count; `None` = no day does.
+    /// The time zone of the days by which the log is rotated; `None` = by size only.
     zone: Option<TimeZone>,
-    /// Whether what goes to stderr goes here as well.
+    /// Whether stderr is redirected to this file.
     takes_stderr: bool,
     /// `None` while it can't be opened.
     file: Option<File>,
     size: u64,
     day: Date,
-    look_at: Instant,
+    check_at: Instant,
     rotate_after: Instant,
     lost: u64,
     cause: String,
 }
 
 impl LogFile {
-    /// Appends to the file; its folder is made if missing.
+    /// Opens the file to append to it. A missing folder is created.
     ///
     /// # Errors
-    /// When it can't be written.
-    pub fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
+    /// When the file can't be written.
+    pub(crate) fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
         let explain = || format!("can't write the log {}", path.display());
         let zone = config.log_daily.then(|| TimeZone::get(timezone)).transpose().with_context(explain)?;
         if let Some(dir) = path.parent() {
@@ -66,39 +65,39 @@ impl LogFile {
             file: None,
             size: 0,
             day: Date::default(),
-            look_at: Instant::now(),
+            check_at: Instant::now(),
             rotate_after: Instant::now(),
             lost: 0,
             cause: String::new(),
         };
-        log.open_again().with_context(explain)?;
+        log.try_reopen().with_context(explain)?;
         Ok(log)
     }
 
-    /// From now on stderr, where panics go, is this file, also after the next one is begun.
-    pub fn take_stderr(&mut self) {
+    /// Redirects stderr, where panics go, to this file, and to its successors.
+    pub(crate) fn take_stderr(&mut self) {
         self.takes_stderr = true;
         self.redirect();
     }
 
-    /// Opens the file by its name again.
-    pub fn reopen(&mut self) {
-        if let Err(error) = self.open_again() {
+    /// Reopens the file by its name.
+    pub(crate) fn reopen(&mut self) {
+        if let Err(error) = self.try_reopen() {
             self.cause = error.to_string();
         }
     }
 
-    /// Adds a line, or counts it as lost.
-    pub fn append(&mut self, line: &[u8]) {
+    /// Appends a line, or counts it as lost.
+    pub(crate) fn append(&mut self, line: &[u8]) {
         let now = Instant::now();
-        if self.look_at <= now {
-            self.look_at = now + LOOK_EVERY;
-            self.look(line);
+        if self.check_at <= now {
+            self.check_at = now + CHECK_EVERY;
+            self.check(line);
         }
         if self.size > 0 && self.size + line.len() as u64 > self.max_bytes {
             self.rotate(line);
         }
-        if let Err(error) = self.tell_lost(line).and_then(|()| self.write(line)) {
+        if let Err(error) = self.write_lost(line).and_then(|()| self.write(line)) {
             self.cause = error.to_string();
             self.lost += 1;
         }
@@ -111,25 +110,26 @@ impl LogFile {
         Ok(())
     }
 
-    /// In the form of `line`, which comes behind it; what was written last may be half a line.
-    fn tell_lost(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Writes how many lines were lost, in the form of `line`, which follows.
+    fn write_lost(&mut self, line: &[u8]) -> io::Result<()> {
         if self.lost == 0 {
             return Ok(());
         }
         let message = format!("{} lines of this log could not be written: {}", self.lost, self.cause);
         let note = in_form_of(line, "ERROR", "log_lines_lost", &message);
+        // The last write may have left half a line.
         self.write(&[b"\n", note.as_slice()].concat())?;
         self.lost = 0;
         Ok(())
     }
 
-    /// Whether it is still the file of that name, of today, and as large as we think; `line` comes next.
-    fn look(&mut self, line: &[u8]) {
+    /// Reopens the file if it was moved or deleted, and rotates it at the end of a day; `line` is written next.
+    fn check(&mut self, line: &[u8]) {
         let open = self.file.as_ref().and_then(|file| file.metadata().ok());
-        let there = fs::metadata(&self.path).ok();
-        match (open, there) {
-            (Some(open), Some(there)) if (open.dev(), open.ino()) == (there.dev(), there.ino()) => {
-                self.size = there.len();
+        let at_path = fs::metadata(&self.path).ok();
+        match (open, at_path) {
+            (Some(open), Some(at_path)) if (open.dev(), open.ino()) == (at_path.dev(), at_path.ino()) => {
+                self.size = at_path.len();
             }
             _ => self.reopen(),
         }
@@ -140,7 +140,7 @@ impl LogFile {
         self.day = today;
     }
 
-    fn open_again(&mut self) -> io::Result<()> {
+    fn try_reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         let metadata = file.metadata()?;
         self.size = metadata.len();
@@ -152,26 +152,27 @@ impl LogFile {
 
     fn redirect(&self) {
         if let (true, Some(file)) = (self.takes_stderr, &self.file) {
-            // Where that fails, panics are told where they were told before.
+            // If this fails, panics go where they went before.
             let _ = rustix::stdio::dup2_stderr(file);
         }
     }
 
-    /// Puts the file aside and begins another. Where that fails this one goes on, and says so in the form of `line`.
+    /// Renames the file and starts another. If that fails, this file continues, with a line about it in the form of
+    /// `line`.
     fn rotate(&mut self, line: &[u8]) {
         let now = Instant::now();
         if now < self.rotate_after {
             return;
         }
-        if let Err(error) = self.put_aside().and_then(|()| self.open_again()) {
-            self.rotate_after = now + ROTATE_AGAIN;
+        if let Err(error) = self.rename().and_then(|()| self.try_reopen()) {
+            self.rotate_after = now + ROTATION_RETRY;
             let message = format!("failed to start a new log file; continuing this one: {error}");
             let _ = self.write(&in_form_of(line, "ERROR", "log_rotation_failed", &message));
         }
     }
 
-    fn put_aside(&self) -> io::Result<()> {
-        let aside = |number: u32| {
+    fn rename(&self) -> io::Result<()> {
+        let older = |number: u32| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{number}"));
             PathBuf::from(name)
@@ -179,10 +180,10 @@ impl LogFile {
         if self.keep == 0 {
             return fs::remove_file(&self.path);
         }
-        for number in (1..self.keep).rev().filter(|number| aside(*number).exists()) {
-            fs::rename(aside(number), aside(number + 1))?;
+        for number in (1..self.keep).rev().filter(|number| older(*number).exists()) {
+            fs::rename(older(number), older(number + 1))?;
         }
-        fs::rename(&self.path, aside(1))
+        fs::rename(&self.path, older(1))
     }
 
     fn day_of(&self, time: SystemTime) -> Date {
@@ -191,7 +192,7 @@ impl LogFile {
     }
 }
 
-/// A line about the log itself, JSON or text as the line `model` is.
+/// A line about the log itself, in JSON or text like the line `model`.
 pub(super) fn in_form_of(model: &[u8], level: &str, event: &str, message: &str) -> Vec<u8> {
     let now = Timestamp::now();
     let line = match model.first() {
@@ -225,17 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn lines_stay_whole_and_the_newest_files_are_kept() {
+    fn lines_are_whole_and_the_newest_files_stay() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("logs/it.log");
         let mut log = log(&path, 2, false);
         let lines: Vec<String> = (0..20).map(|number| format!("line {number:034}")).collect();
         lines.iter().for_each(|line| write(&mut log, line));
         // Two lines of 40 bytes to a file.
-        let kept = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
-        assert_eq!(kept.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
+        let written = [".2", ".1", ""].map(|suffix| read(&path, suffix)).concat();
+        assert_eq!(written.lines().collect::<Vec<_>>(), lines[14..].iter().map(String::as_str).collect::<Vec<_>>());
         assert!(!dir.path().join("logs/it.log.3").exists());
-        // What was there at the start counts.
+        // The size at the start counts.
         drop(log);
         let mut log = self::log(&path, 2, false);
         write(&mut log, "more than there is room for");
@@ -249,14 +250,14 @@ mod tests {
         let mut log = log(&path, 2, true);
         write(&mut log, "yesterday");
         log.day = log.day.yesterday().unwrap();
-        log.look_at = Instant::now();
+        log.check_at = Instant::now();
         write(&mut log, "today");
         write(&mut log, "later");
         assert_eq!((read(&path, ".1"), read(&path, "")), ("yesterday\n".into(), "today\nlater\n".into()));
     }
 
     #[test]
-    fn a_file_that_was_moved_away_is_opened_anew() {
+    fn a_file_that_was_moved_is_reopened() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
         let mut log = log(&path, 2, false);
@@ -265,20 +266,20 @@ mod tests {
         log.reopen();
         write(&mut log, "two");
         fs::remove_file(&path).unwrap();
-        log.look_at = Instant::now();
+        log.check_at = Instant::now();
         write(&mut log, "three");
         assert_eq!(read(&path, ""), "three\n");
     }
 
-    /// It was plain text once, whatever the form of the log, so that a reader of JSON stumbled.
+    /// It was plain text once, whatever the form of the log, so a reader of JSON failed.
     #[test]
-    fn a_rotation_that_fails_is_told_in_the_form_of_the_log() {
+    fn a_rotation_that_fails_is_logged_in_the_form_of_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
         let mut log = log(&path, 1, false);
         let line = format!("{{\"message\":\"{:060}\"}}", 1);
         write(&mut log, &line);
-        // In the way of the file that is put aside.
+        // A folder with content can't be replaced by a file.
         fs::create_dir_all(dir.path().join("it.log.1/occupied")).unwrap();
         write(&mut log, &line);
         let text = read(&path, "");
@@ -288,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_counted_and_told() {
+    fn lines_that_could_not_be_written_are_counted_and_logged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
         let mut log = log(&path, 2, false);
         write(&mut log, "one");
         // Every write to it fails as on a full disk.
         log.file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
-        log.look_at = Instant::now() + Duration::from_secs(60);
+        log.check_at = Instant::now() + Duration::from_secs(60);
         write(&mut log, "two");
         write(&mut log, "three");
         log.reopen();
@@ -307,7 +308,7 @@ mod tests {
 
     /// In a JSON log this one line was text.
     #[test]
-    fn a_log_that_can_not_be_put_aside_goes_on_and_says_so_in_its_form() {
+    fn a_log_that_can_not_be_rotated_continues_with_a_line_in_its_form() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
         let mut log = log(&path, 1, false);
@@ -320,6 +321,6 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!([lines[0], lines[2]], [line.as_str(); 2]);
         let note: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
-        assert_eq!((note["event"].as_str(), note["level"].as_str()), (Some("log_not_rotated"), Some("ERROR")));
+        assert_eq!((note["event"].as_str(), note["level"].as_str()), (Some("log_rotation_failed"), Some("ERROR")));
     }
 }

@@ -1,8 +1,8 @@
-//! The log's own thread: whoever logs never waits for whoever reads the log.
+//! The queue in front of the log, with a thread of its own: code that logs never waits for a reader of the log.
 //!
-//! What holds: lines are written whole, in the order in which they came. Where they are written more slowly than
-//! they come, as to a terminal that is stopped or a pipe that nobody reads, so many wait; of what comes then, lines
-//! are left out. The log says where that begins, and how many they were where it ends.
+//! What holds: lines are written whole and in order. Where they are read too slowly, as by a terminal that is suspended
+//! or a pipe that nobody reads, up to 1 MiB of them waits, and later lines are left out. The log says where that
+//! begins, and how many lines were left out where it ends.
 
 use std::{
     collections::VecDeque,
@@ -17,34 +17,34 @@ use anyhow::{Context, Result};
 use super::log_file::{LogFile, in_form_of};
 
 /// Bytes of lines that may wait: some seconds of the busiest market.
-const WAITING_MAX: usize = 1 << 20;
+const QUEUE_MAX: usize = 1 << 20;
 
 /// Where the log goes.
 #[derive(Debug)]
-pub enum LogTarget {
+pub(crate) enum LogTarget {
     /// Standard output.
     Stdout,
     /// A file.
     File(LogFile),
 }
 
-/// Written to by any thread, a line at a time; never blocks.
+/// A log that any thread may write to, one line at a time; writing never blocks.
 #[derive(Debug)]
-pub struct LogQueue {
+pub(crate) struct LogQueue {
     is_file: bool,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingLines>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingLines {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Lines left out since there was room last.
+    /// Lines that were left out since the last line that fitted.
     left_out: u64,
-    /// The first of them, whose form the notes about them have.
+    /// The first of them; the lines about them have its form.
     first_left_out: Vec<u8>,
-    /// Whether the thread is at work on an item that was taken out.
+    /// Whether the thread is writing an item that is no longer in the queue.
     writing: bool,
 }
 
@@ -59,7 +59,7 @@ impl LogQueue {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(target: LogTarget) -> Result<Arc<Self>> {
+    pub(crate) fn start(target: LogTarget) -> Result<Arc<Self>> {
         let is_file = matches!(target, LogTarget::File(_));
         let queue = Arc::new(Self { is_file, waiting: Mutex::default(), changed: Condvar::new() });
         let writer = queue.clone();
@@ -69,18 +69,18 @@ impl LogQueue {
     }
 
     /// Whether the log is a file.
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.is_file
     }
 
-    /// Opens the file by its name again, behind the lines that wait.
-    pub fn reopen(&self) {
+    /// Reopens the file by its name, after the lines that wait are written.
+    pub(crate) fn reopen(&self) {
         self.lock().items.push_back(Item::Reopen);
         self.changed.notify_all();
     }
 
     /// Waits until all lines are written, at most for `longest`.
-    pub fn finish(&self, longest: Duration) {
+    pub(crate) fn finish(&self, longest: Duration) {
         let until = Instant::now() + longest;
         let mut waiting = self.lock();
         while !waiting.items.is_empty() || waiting.writing || waiting.left_out > 0 {
@@ -95,7 +95,7 @@ impl LogQueue {
     fn write_for_ever(&self, mut target: LogTarget) {
         loop {
             match (self.next(), &mut target) {
-                // `tickhound run | head` closes the log's end; the run goes on, and there is nobody to tell.
+                // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
                 (Item::Line(line), LogTarget::Stdout) => drop(io::stdout().write_all(&line)),
                 (Item::Line(line), LogTarget::File(file)) => file.append(&line),
                 (Item::Reopen, LogTarget::File(file)) => file.reopen(),
@@ -117,7 +117,7 @@ impl LogQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, WaitingLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,11 +134,11 @@ impl Write for &LogQueue {
     }
 }
 
-impl Waiting {
+impl WaitingLines {
     fn add(&mut self, line: &[u8]) {
-        // Once lines are left out, a good part of the queue must be free again: else it would begin and end with
-        // every line.
-        let most = if self.left_out == 0 { WAITING_MAX } else { WAITING_MAX / 2 };
+        // Once lines are left out, half of the queue must be free again. Otherwise lines would be accepted and left out
+        // in turn, with a line about each change.
+        let most = if self.left_out == 0 { QUEUE_MAX } else { QUEUE_MAX / 2 };
         if self.bytes + line.len() > most {
             if self.left_out == 0 {
                 let what = "the log is read too slowly; leaving out lines from here on";
@@ -148,13 +148,13 @@ impl Waiting {
             self.left_out += 1;
             return;
         }
-        self.tell_left_out();
+        self.report_left_out();
         self.push(line.to_vec());
     }
 
     fn take(&mut self) -> Option<Item> {
         if self.items.is_empty() && self.left_out > 0 {
-            self.tell_left_out();
+            self.report_left_out();
         }
         let item = self.items.pop_front()?;
         if let Item::Line(line) = &item {
@@ -163,7 +163,7 @@ impl Waiting {
         Some(item)
     }
 
-    fn tell_left_out(&mut self) {
+    fn report_left_out(&mut self) {
         let (count, first) = (std::mem::take(&mut self.left_out), std::mem::take(&mut self.first_left_out));
         if count > 0 {
             let what = format!("{count} lines were left out of this log because it was read too slowly");
@@ -181,7 +181,7 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn texts(waiting: &mut Waiting) -> Vec<String> {
+    fn texts(waiting: &mut WaitingLines) -> Vec<String> {
         let line = |item| match item {
             Item::Line(line) => String::from_utf8(line).unwrap(),
             Item::Reopen => "reopen".into(),
@@ -190,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_find_no_room_are_counted_between_two_notes() {
-        let mut waiting = Waiting::default();
+    fn lines_that_do_not_fit_are_counted_between_two_lines_about_them() {
+        let mut waiting = WaitingLines::default();
         let line = |number: usize| format!("{number:0999}\n");
-        let room = WAITING_MAX / 1000;
+        let room = QUEUE_MAX / 1000;
         (0..room + 7).for_each(|number| waiting.add(line(number).as_bytes()));
         let texts = texts(&mut waiting);
         assert_eq!(texts.len(), room + 2);
@@ -205,9 +205,9 @@ mod tests {
     /// Where no other line came after those that were left out, the note of their number was text in a JSON log.
     #[test]
     fn a_json_log_that_ends_with_lines_left_out_has_notes_in_json() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingLines::default();
         let line = format!("{{\"number\":\"{:0984}\"}}\n", 1);
-        (0..WAITING_MAX / line.len() + 3).for_each(|_| waiting.add(line.as_bytes()));
+        (0..QUEUE_MAX / line.len() + 3).for_each(|_| waiting.add(line.as_bytes()));
         let texts = texts(&mut waiting);
         let json = |text: &String| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(json(&texts[texts.len() - 2])["event"], "log_lines_left_out");
@@ -216,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_taken_again_when_half_of_the_room_is_free() {
-        let mut waiting = Waiting::default();
+    fn lines_are_accepted_again_when_half_of_the_queue_is_free() {
+        let mut waiting = WaitingLines::default();
         let line = format!("{{{:0998}\n", 1);
-        let room = WAITING_MAX / 1000;
+        let room = QUEUE_MAX / 1000;
         (0..room + 1).for_each(|_| waiting.add(line.as_bytes()));
         (0..room / 4).for_each(|_| drop(waiting.take()));
         waiting.add(line.as_bytes());

@@ -1,8 +1,8 @@
-//! Which process runs in the background: a file that it keeps locked for as long as it lives.
+//! The pid file of a background host, which the host keeps locked for as long as it lives.
 //!
-//! What holds: the lock is the proof of life, not the number in the file. The system drops it when the
-//! process ends, however it ends; so a number that meanwhile belongs to another process is never
-//! believed, and nobody is stopped in its place.
+//! What holds: the lock proves that the process is alive, not the number in the file. The system releases the lock when
+//! the process ends, however it ends. So a number that belongs to another process by now is never trusted, and no other
+//! process is stopped by mistake.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -16,40 +16,35 @@ use anyhow::{Context, Result, bail};
 
 use tickhound_core::stream::owner::Owner;
 
-/// Somebody who only looks, or has just taken the lock and not yet written, is done long before.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A process that inspects the file, or has just locked it and not yet written to it, needs less than this.
+const BRIEF_LOCK_MAX: Duration = Duration::from_secs(1);
 
-/// A killed process gives back its memory before its lock.
-const DYING: Duration = Duration::from_secs(10);
+/// A killed process frees its memory before its lock, which may take this long.
+const EXIT_MAX: Duration = Duration::from_secs(10);
 
-const PAUSE: Duration = Duration::from_millis(10);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The process.
+    /// The process that wrote it.
     pub owner: Owner,
-    /// The options that it was started with, to start it again.
+    /// The options that the process was started with, to start it again.
     pub options: Vec<String>,
 }
 
-/// What was found in a pid file's place.
+/// Which process holds a pid file.
 #[derive(Debug)]
-pub(crate) enum Found {
-    /// Nothing, or nothing any more: what a process that is gone had left is removed, and given if it could be read.
-    Nobody(Option<Left>),
-    /// A process that lives.
+pub(crate) enum Holder {
+    /// There is no pid file.
+    Nobody,
+    /// A process that ended without removing the file. The file is removed now; `None` if it could not be read.
+    Gone(Option<Record>),
+    /// A process that is alive.
     Running(Record),
 }
 
-/// A file that was left behind.
-#[derive(Debug)]
-pub(crate) struct Left {
-    /// What it said, if that could be read.
-    pub record: Option<Record>,
-}
-
-/// Held by the process that the file names; removed when it ends in order.
+/// The locked pid file of this process; removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
@@ -57,11 +52,11 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Names this process in the file, and keeps it locked.
+    /// Records this process in the file, and locks it.
     ///
     /// # Errors
-    /// Another process holds it, or it can't be written.
-    pub(crate) async fn hold(path: &Path, options: &[String]) -> Result<Self> {
+    /// Another process holds the file, or it can't be written.
+    pub(crate) async fn acquire(path: &Path, options: &[String]) -> Result<Self> {
         let explain = || format!("service.pid_file: can't write {}", path.display());
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(explain)?;
@@ -71,14 +66,16 @@ impl PidFile {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             let mut file = file.with_context(explain)?;
             match file.try_lock() {
-                // One that was removed meanwhile proves nothing to those who come later.
+                // A file that was removed meanwhile is invisible to processes that start later.
                 Ok(()) if is_at(&file, path) => {
                     let record = Record { owner: Owner::current(), options: options.to_vec() };
                     file.set_len(0).and_then(|()| file.write_all(record.to_text().as_bytes())).with_context(explain)?;
                     return Ok(Self { path: path.to_path_buf(), _locked: file });
                 }
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+                Err(TryLockError::WouldBlock) if since.elapsed() < BRIEF_LOCK_MAX => {
+                    tokio::time::sleep(POLL_EVERY).await;
+                }
                 Err(TryLockError::WouldBlock) => match read(&mut file) {
                     Some(Record { owner, .. }) => bail!("{} is held by {owner}", path.display()),
                     None => bail!("{} is held by another process", path.display()),
@@ -88,44 +85,45 @@ impl PidFile {
         }
     }
 
-    /// Who holds it. A file that nobody holds is removed.
+    /// Which process holds the file. A file that no process holds is removed.
     ///
     /// # Errors
-    /// It can't be read, or says nothing that can be understood though somebody holds it.
-    pub(crate) async fn look(path: &Path) -> Result<Found> {
+    /// The file can't be read, or a process holds it but its content is invalid.
+    pub(crate) async fn inspect(path: &Path) -> Result<Holder> {
         let since = Instant::now();
         loop {
             let mut file = match File::open(path) {
                 Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nobody(None)),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::Nobody),
                 Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
             };
             match (file.try_lock(), read(&mut file)) {
                 (Ok(()), record) if is_at(&file, path) => {
                     fs::remove_file(path).with_context(|| format!("can't remove {}", path.display()))?;
-                    return Ok(Found::Nobody(Some(Left { record })));
+                    return Ok(Holder::Gone(record));
                 }
                 (Ok(()), _) => {}
-                // Its first thread has ended, others are about to.
-                (Err(TryLockError::WouldBlock), Some(record)) if record.owner.is_gone() && since.elapsed() < DYING => {}
-                (Err(TryLockError::WouldBlock), Some(record)) => return Ok(Found::Running(record)),
-                (Err(TryLockError::WouldBlock), None) if since.elapsed() < PATIENCE => {}
-                (Err(_), _) => bail!("{} is locked by a process that can't be told from it", path.display()),
+                // The first thread of the process has ended, and the others are about to.
+                (Err(TryLockError::WouldBlock), Some(record))
+                    if record.owner.is_gone() && since.elapsed() < EXIT_MAX => {}
+                (Err(TryLockError::WouldBlock), Some(record)) => return Ok(Holder::Running(record)),
+                (Err(TryLockError::WouldBlock), None) if since.elapsed() < BRIEF_LOCK_MAX => {}
+                (Err(_), _) => bail!("{} is locked by a process that it does not name", path.display()),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Still locked: nobody else's can be there.
+        // It is still locked, so the file can't belong to another process.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Record {
-    /// The number alone in the first line, as other programs expect it.
+    /// The first line has the number alone, as other programs expect it.
     fn to_text(&self) -> String {
         format!("{}\n{}\n{}\n", self.owner.pid(), self.owner.to_text(), self.options.join(" "))
     }
@@ -144,10 +142,10 @@ fn read(file: &mut File) -> Option<Record> {
     Record::parse(&text)
 }
 
-/// Whether this open file is the one that stands at `path`.
+/// Whether the open file is the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
-    (open.dev(), open.ino()) == (there.dev(), there.ino())
+    let (Ok(open), Ok(at_path)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (at_path.dev(), at_path.ino())
 }
 
 #[cfg(test)]
@@ -155,29 +153,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_holds_it_is_known_until_it_is_dropped() {
+    async fn the_holder_is_known_until_the_file_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/it.pid");
-        assert!(matches!(PidFile::look(&path).await.unwrap(), Found::Nobody(None)));
-        let held = PidFile::hold(&path, &["--debug".into()]).await.unwrap();
-        let Found::Running(record) = PidFile::look(&path).await.unwrap() else { panic!("it is held") };
+        assert!(matches!(PidFile::inspect(&path).await.unwrap(), Holder::Nobody));
+        let held = PidFile::acquire(&path, &["--debug".into()]).await.unwrap();
+        let Holder::Running(record) = PidFile::inspect(&path).await.unwrap() else { panic!("it is held") };
         assert_eq!(record, Record { owner: Owner::current(), options: vec!["--debug".into()] });
-        let refused = PidFile::hold(&path, &[]).await.unwrap_err().to_string();
-        assert!(refused.contains(&format!("is held by {}", Owner::current())), "{refused}");
+        let error = PidFile::acquire(&path, &[]).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("is held by {}", Owner::current())), "{error}");
         drop(held);
         assert!(!path.exists());
     }
 
     #[tokio::test]
-    async fn what_was_left_behind_is_removed_whatever_it_says() {
+    async fn a_file_that_no_process_holds_is_removed_whatever_its_content() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.pid");
-        // Even one that names a living process, and rightly so: it does not hold it.
+        // Also one that names a living process, since that process does not hold it.
         let ours = Record { owner: Owner::current(), options: Vec::new() };
         for (text, expected) in [(ours.to_text(), Some(ours)), ("4711".into(), None), (String::new(), None)] {
             fs::write(&path, text).unwrap();
-            let Found::Nobody(Some(left)) = PidFile::look(&path).await.unwrap() else { panic!("nobody holds it") };
-            assert_eq!(left.record, expected);
+            let Holder::Gone(record) = PidFile::inspect(&path).await.unwrap() else { panic!("no process holds it") };
+            assert_eq!(record, expected);
             assert!(!path.exists());
         }
     }

@@ -123,7 +123,7 @@ fn what_is_shown_is_what_the_filters_ask_for() {
     assert_eq!(newest.lines().count(), 3);
     assert!(newest.ends_with("✅ [JUMP] INFY - DETECTED: 0.50 confidence, 12m 05s late\n"), "{newest}");
     assert_eq!(project.run(&["alerts"]).lines().count(), 20);
-    assert!(project.run(&["alerts", "--symbol", "nothing"]).contains("no such alerts in alerts:intraday"));
+    assert!(project.run(&["alerts", "--symbol", "nothing"]).contains("no matching alerts in alerts:intraday"));
     assert!(project.run(&["alerts", "--shadow"]).contains("no alerts in alerts:intraday:shadow"));
     publish(&redis, SHADOW_ALERTS, "2-0/next/0");
     assert!(project.run(&["alerts", "--shadow", "--json"]).contains("\"id\":\"2-0/next/0\""));
@@ -141,9 +141,9 @@ fn who_follows_has_each_alert_once_over_restarts_of_redis() {
     for part in 1..=2 {
         wait_for("some alerts are shown", || (follower.ids().len() >= 20 * part).then_some(()));
         redis.kill();
-        wait_for("it is lost", || (follower.said().matches("trying again").count() >= part).then_some(()));
+        wait_for("it is lost", || (follower.said().matches("; retrying").count() >= part).then_some(()));
         redis.restart();
-        wait_for("it is reached", || (follower.said().matches("reached again").count() >= part).then_some(()));
+        wait_for("it is reached", || (follower.said().matches("reconnected to Redis").count() >= part).then_some(()));
     }
     redis.wait_all_processed(30_000);
     let expected = ids(&redis.alerts());
@@ -167,7 +167,7 @@ fn alerts_trimmed_before_they_were_shown_are_reported_and_other_entries_left_out
     let _: String = connection.xadd(ALERTS, "*", &[("confidence", "high"), ("symbol", "\u{1b}[2J")]).unwrap();
     signal(follower.child.id(), "CONT");
     follower.says("at least 15 alerts were trimmed from alerts:intraday");
-    follower.says("has entries that are no alerts");
+    follower.says("has entries that are not alerts");
     publish(&redis, ALERTS, "31-0/jump/0");
     let expected: Vec<String> = (1..=5).chain(21..=31).map(|at| format!("{at}-0/jump/0")).collect();
     wait_for("all that are left", || (follower.ids() == expected).then_some(()));

@@ -254,7 +254,7 @@ fn what_can_not_be_requeued_stays() {
     let good: String = connection.xadd(DEAD, "*", &[("raw", "{\"data\":\"x\"}")]).unwrap();
     let (code, _, err) = dead(&project, &["requeue", &good]);
     assert_eq!(code, Some(1));
-    assert!(err.contains(&format!("{good} stays: the key {STREAM} holds no stream")), "{err}");
+    assert!(err.contains(&format!("{good} was not changed: the key {STREAM} holds no stream")), "{err}");
     assert_eq!(redis.dead_letters().len(), 5);
 }
 

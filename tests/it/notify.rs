@@ -286,7 +286,7 @@ fn an_unreachable_receiver_is_notified_later_and_a_rejection_is_reported() {
     let output = project.output(&["notify"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
-    assert!(said.contains("desk: ❌ failing") && said.contains("3 alerts after it"), "{said}");
+    assert!(said.contains("desk: ❌ failing") && said.contains("3 alerts behind it"), "{said}");
     let receiver = Receiver::at(&address.to_string());
     receiver.wait_for("what came meanwhile", |request| request.ids().len() == 3);
 
@@ -299,7 +299,7 @@ fn an_unreachable_receiver_is_notified_later_and_a_rejection_is_reported() {
     tick(&redis, "C", 1);
     let next = receiver.wait_for("the next message", |request| request.body.to_string().contains("\"C\""));
     assert_eq!((next.ids().len(), &next.body["refused"]), (1, &2.into()));
-    assert!(next.body["text"].as_str().unwrap().contains("2 alerts not told: the receiver refused a message"));
+    assert!(next.body["text"].as_str().unwrap().contains("2 alerts not delivered: the receiver rejected a message"));
 
     // Three in a row: it is not the messages.
     receiver.will(&[How::Answer(400, "", ""); 3]);
@@ -326,7 +326,7 @@ fn a_rejected_token_costs_no_alert_and_a_change_is_applied_live() {
     let host = project.start_owner();
     tick(&redis, "A", 4);
     host.wait_for_event_with("notification_undeliverable", "it answers 307");
-    assert!(host.log().contains(&format!("another place at http://{}:", elsewhere.address)), "{}", host.log());
+    assert!(host.log().contains(&format!("a redirect to http://{}:", elsewhere.address)), "{}", host.log());
     assert!(!host.log().contains("SECRET"));
     assert_eq!(elsewhere.connections(), 0, "the secret is for one host");
     assert!(state(&redis, "gone").is_some());
@@ -448,7 +448,7 @@ fn a_message_that_was_under_way_is_in_doubt_unless_it_is_to_be_repeated() {
     let note = skips.wait_for("the note, or the next alerts", |_| true);
     assert_eq!(note.body["in_doubt"]["count"], first.len());
     let said = note.body["text"].as_str().unwrap();
-    assert!(said.contains("may not have been told: nobody knows whether a message arrived"), "{said}");
+    assert!(said.contains("may not have been delivered: it is unknown whether a message arrived"), "{said}");
     assert!(host.has_event("notification_in_doubt"));
     wait_until_notified(&redis, "skips");
     wait_until_notified(&redis, "repeats");
@@ -575,7 +575,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     assert_eq!((older(&receiver), ids(&receiver.got()).len()), (300, 1));
     assert!(receiver.got().len() <= 3, "{} messages", receiver.got().len());
     let said: String = receiver.got().iter().map(|request| request.body["text"].as_str().unwrap().to_owned()).collect();
-    assert!(said.contains("too old to be told: "), "{said}");
+    assert!(said.contains("too old to be shown: "), "{said}");
 
     // While nobody tells, most of what comes is trimmed away.
     host.stop();
@@ -633,8 +633,8 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
         (format!("{one}token_env = \"NOWHERE\""), "12:1", "the environment variable NOWHERE is not set"),
         (format!("{one}token_file = \"config/none\""), "12:1", "can't read ./config/none"),
         (format!("{one}token_file = \"config/empty\""), "12:1", "./config/empty is empty"),
-        (one.replace("url = \"http://127.0.0.1:1/\"", "url_file = \"config/odd\""), "11:1", "no URL that can be used"),
-        (format!("{one}tls_ca = \"config/odd\""), "12:1", "holds no certificate (PEM)"),
+        (one.replace("url = \"http://127.0.0.1:1/\"", "url_file = \"config/odd\""), "11:1", "the URL is not valid"),
+        (format!("{one}tls_ca = \"config/odd\""), "12:1", "contains no PEM certificate"),
     ];
     for (sinks, at, expected) in cases {
         configure(&redis, &project, &sinks);
@@ -649,7 +649,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
     }
     configure(&redis, &project, one);
     let said = text(&project.output(&["notify", "test", "b"]).stderr);
-    assert!(said.contains("no [[notify]] with the name `b`, only a"), "{said}");
+    assert!(said.contains("no [[notify]] with the name `b`; there is a"), "{said}");
     let output = project.output(&["notify", "test", "a"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("http://127.0.0.1:1: connection refused"), "{}", text(&output.stderr));

@@ -120,7 +120,8 @@ fn entries_trimmed_before_their_traces_were_saved_are_counted() {
     assert_eq!(totals["state_gap"], processed - 1000);
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (u64::from(TICKS), 0, 0));
     assert!(
-        text(&project.output(&["status"]).stdout).contains(&format!("{} entries were trimmed away", processed - 1000))
+        text(&project.output(&["status"]).stdout)
+            .contains(&format!("{} entries were trimmed before", processed - 1000))
     );
 }
 

@@ -138,7 +138,7 @@ fn a_damaged_plugin_is_refused_and_a_good_one_taken_after_it() {
     assert!(line.contains("config/config.toml:") && line.contains("generation=1"), "{line}");
     running.drop_in("breakout", &bytes);
     running.wait_in_force(2);
-    assert!(running.project.run(&["status"]).contains("and mended since: config/config.toml:"));
+    assert!(running.project.run(&["status"]).contains("fixed since: config/config.toml:"));
     assert_eq!(running.host.count_event("change_rejected"), 1);
 }
 

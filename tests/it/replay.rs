@@ -223,13 +223,16 @@ fn what_is_wrong_is_said_in_a_sentence() {
     fs::write(project.path("cut.parquet"), "PAR1 and no more").unwrap();
     let cases: [(&[&str], &str); 9] = [
         (&["missing.csv"], "missing.csv: can't open the file"),
-        (&["other.csv"], "name its columns with --map"),
+        (&["other.csv"], "name the columns with --map"),
         (&["empty.csv"], "empty.csv: holds no tick"),
         (&["cut.parquet"], "cut.parquet"),
         (&["--stream"], "can't read the stream"),
         (&["--simulate", "--detector", "breakot"], "breakot"),
         (&["--simulate", "--detector", "no.wasm"], "no.wasm"),
-        (&["--simulate", "--count", "10", "--params", "window_s=1"], "for one detector: name it with --detector"),
+        (
+            &["--simulate", "--count", "10", "--params", "window_s=1"],
+            "need exactly one detector; name it with --detector",
+        ),
         (&["--simulate", "--count", "10", "--out", "alerts.txt"], "ends in .jsonl, .csv or .parquet"),
     ];
     for (args, expected) in cases {

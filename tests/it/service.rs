@@ -91,7 +91,7 @@ fn a_host_in_the_background_works_until_it_is_stopped() {
 
     let said = background.project.run(&["stop"]);
     assert!(said.contains(&format!("stopped process {pid} on ")), "{said}");
-    assert!(said.contains("1000 entries worked"), "{said}");
+    assert!(said.contains("1000 entries processed"), "{said}");
     assert!(!runs(pid) && background.pid().is_none());
     assert!(has_event(&background.log(), "host_stopped"));
     assert_eq!(background.redis.pending(), 0);
@@ -147,7 +147,7 @@ fn one_beside_a_host_that_works_stands_by_and_says_so() {
     let mut owner = background.project.start_owner();
     background.project.configure_with("lease_ms = 1000", "");
     let said = background.project.run(&["run", "--background", "--wait", WAIT]);
-    assert!(said.contains(&format!("✅ standing by: process {} on ", owner.pid())), "{said}");
+    assert!(said.contains(&format!("✅ standby: process {} on ", owner.pid())), "{said}");
     owner.stop();
     wait_for("it takes over", || has_event(&background.log(), "lease_acquired").then_some(()));
 }
@@ -179,7 +179,7 @@ fn what_can_not_start_says_why_and_leaves_nothing_running() {
         nowhere.display()
     ));
     let said = failed(&project.output(&["run", "--background", "--wait", "1"]));
-    assert!(said.contains("after 1 s (--wait) it still waits for redis at"), "{said}");
+    assert!(said.contains("after 1 s (--wait) it is still waiting for redis at"), "{said}");
     assert!(has_event(&said, "redis_unavailable"), "the last lines of the log: {said}");
     assert!(!runs(started(&said)) && background.pid().is_none());
 }
@@ -196,9 +196,9 @@ fn a_start_says_what_it_waits_for_while_it_waits() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let redis = format!("redis at {}", background.redis.socket().display());
-    assert!(said.starts_with(&format!("waiting for an answer of {redis}\n")), "{said}");
+    assert!(said.starts_with(&format!("waiting for an answer from {redis}\n")), "{said}");
     assert!(said.contains(&format!("\nstill waiting for {redis}: no answer in time (stream.timeout_ms) (")), "{said}");
-    assert!(said.contains(&format!("after 15 s (--wait) it still waits for {redis}")), "{said}");
+    assert!(said.contains(&format!("after 15 s (--wait) it is still waiting for {redis}")), "{said}");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_host_that_does_not_end_is_named_and_killed_if_that_is_wanted() {
     assert!(said.contains("is still running after 0 s"), "{said}");
     assert!(runs(pid));
     let said = background.project.run(&["stop", "--timeout", "0", "--kill"]);
-    assert!(said.contains("what it had read is worked again at the next start"), "{said}");
+    assert!(said.contains("its uncommitted entries are processed again at the next start"), "{said}");
     assert!(!runs(pid) && background.pid().is_none());
 }
 
@@ -294,7 +294,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
     assert!(debugs >= 4, "--debug is kept over restarts");
     // Once more, with a variable that is set no more: it is kept.
     let said = project.run(&["restart", "--wait", WAIT]);
-    assert!(said.contains("kept from the running host: TICKHOUND_ENGINE__WORKERS"), "{said}");
+    assert!(said.contains("taken from the running host: TICKHOUND_ENGINE__WORKERS"), "{said}");
     assert!(feed.wait().unwrap().success());
     background.redis.wait_processed(TICKS);
     project.run(&["stop"]);

@@ -19,9 +19,9 @@ fn at_work(redis: &Redis) -> (Project, Host, Host) {
     (project, host, feed)
 }
 
-/// Entries processed in a second, as the title of the first curve has it.
+/// The entries processed per second, from the title of the first curve.
 fn rate(screen: &str) -> u64 {
-    let rate = |line: &str| line.strip_prefix("worked ")?.split_once("/s")?.0.replace(',', "").parse().ok();
+    let rate = |line: &str| line.strip_prefix("processed ")?.split_once("/s")?.0.replace(',', "").parse().ok();
     screen.lines().find_map(rate).unwrap_or(0)
 }
 
@@ -90,7 +90,7 @@ fn a_dead_host_and_a_dead_server_are_shown_and_it_recovers_by_itself() {
     top.shows("no host is running, and entries have waited for");
     redis.kill();
     let screen = top.shows("❌ unreachable: redis at ");
-    assert!(screen.contains("trying again every second; what follows is"), "{screen}");
+    assert!(screen.contains("retrying every second; the data below is"), "{screen}");
     // What was known stays.
     assert!(screen.contains("DETECTED"), "{screen}");
     redis.restart();

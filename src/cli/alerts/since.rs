@@ -1,4 +1,4 @@
-//! From when on alerts are asked for: a span, a time, or an id.
+//! The value of `--since`: a span, a time, or an id.
 
 use anyhow::{Result, bail};
 use jiff::{
@@ -12,20 +12,20 @@ use tickhound_redis::Kept;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Since {
-    /// Published then, or later; ms since the Unix epoch.
+    /// Alerts that were published at this time or later, ms since the Unix epoch.
     Published(u64),
-    /// Caused by this entry, or by a later one.
+    /// Alerts that this entry, or a later one, caused.
     Entry(EntryId),
 }
 
 impl Since {
-    /// As the help of the command has it.
+    /// Parses the forms that the help of the command lists.
     ///
     /// # Errors
     /// A sentence on what was expected.
     pub(super) fn parse(text: &str, zone: &TimeZone, now: Timestamp) -> Result<Self> {
         let text = text.trim();
-        // An alert's id begins with its entry's.
+        // The id of an alert begins with the id of its entry.
         let id = text.split('/').next().unwrap_or_default();
         if let Ok(entry) = id.parse() {
             return Ok(Self::Entry(entry));
@@ -39,7 +39,7 @@ impl Since {
         }
     }
 
-    /// Reading goes on after this place in the stream of alerts: nothing is published before it is caused.
+    /// The position in the alerts stream to read after: no alert is published before its entry arrives.
     pub(super) fn before(&self) -> EntryId {
         let millis = match self {
             Self::Published(millis) => *millis,
@@ -65,7 +65,7 @@ fn instant(text: &str, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     if let Ok(civil) = text.parse::<DateTime>().or_else(|_| time()) {
         return zone.to_timestamp(civil).ok();
     }
-    // Last: 09:15:30 would be a span as well.
+    // Last, since 09:15:30 is also a valid span.
     let span: Span = text.parse().ok()?;
     here.checked_sub(span.abs()).ok().map(|then| then.timestamp())
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_times_and_ids_are_told_apart() {
+    fn spans_times_and_ids_are_distinguished() {
         let zone = TimeZone::get("Asia/Kolkata").unwrap();
         let now: Timestamp = "2025-11-24T06:00:00Z".parse().unwrap();
         let ms = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond() as u64;

@@ -1,4 +1,4 @@
-//! Dead letters for people, and as JSON lines.
+//! Dead letters as text, and as JSON lines.
 
 use std::{
     collections::BTreeMap,
@@ -12,36 +12,36 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::{PAGE, matches};
+use super::letters::{PAGE, matches};
 use crate::cli::text::{printable, zone};
 use tickhound_core::{config::LoadedConfig, event::EntryId, publish::raw_fields};
 use tickhound_redis::{DeadLetters, Letter};
 
-/// The summary by reason looks at so many letters, and stops at so many bytes: enough to tell what is
-/// wrong, and quick at any number of letters.
+/// Letters and bytes that the summary by reason reads at most: enough to show what is wrong, and quick at any number of
+/// letters.
 const SUMMARY_LETTERS: usize = 1000;
 const SUMMARY_BYTES: usize = 16 << 20;
 
-/// Most kinds of reason in the summary.
+/// How many kinds of reason the summary shows.
 const KINDS_SHOWN: usize = 5;
 
-/// Longest kind of reason in the summary, characters.
+/// The longest kind of reason in the summary, in characters.
 const KIND_MAX: usize = 60;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound dead list\n  tickhound dead list --detector jump --limit 100\n  \
                   tickhound dead list --json | jq -r .raw.data")]
 pub(super) struct ListArgs {
-    /// Only those on which this detector failed.
+    /// Only letters on which this detector failed.
     #[arg(long, value_name = "NAME")]
     detector: Option<String>,
-    /// Only those whose reason contains this text; upper and lower case are the same.
+    /// Only letters whose reason contains this text, ignoring case.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// At most so many.
+    /// Maximum number of letters.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Print one JSON object for each letter.
+    /// Print one JSON object per letter.
     #[arg(long)]
     json: bool,
 }
@@ -49,13 +49,13 @@ pub(super) struct ListArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tickhound dead show 1762140000000-0\n  tickhound dead show 1762140000000-0 --json | jq .raw\n\n\
-                  Exit codes: 0 done, 1 failed or a letter was not found, 2 wrong usage."
+                  Exit codes: 0 done, 1 failed or a letter does not exist, 2 wrong usage."
 )]
 pub(super) struct ShowArgs {
-    /// Ids of letters, as `tickhound dead list` shows them.
+    /// Ids of letters, as shown by `tickhound dead list`.
     #[arg(value_name = "ID", required = true)]
     ids: Vec<EntryId>,
-    /// Print one JSON object for each letter.
+    /// Print one JSON object per letter.
     #[arg(long)]
     json: bool,
 }
@@ -79,9 +79,10 @@ pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loade
                 continue;
             }
             shown += 1;
-            match args.json {
-                true => writeln!(io::stdout(), "{}", to_json(letter, &zone))?,
-                false => rows.push(row(letter, &zone)),
+            if args.json {
+                writeln!(io::stdout(), "{}", to_json(letter, &zone))?;
+            } else {
+                rows.push(row(letter, &zone));
             }
         }
         if shown == limit && (args.json || seen >= SUMMARY_LETTERS || bytes >= SUMMARY_BYTES) {
@@ -132,7 +133,7 @@ fn time(id: EntryId, zone: &TimeZone, format: &str) -> String {
     instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
 }
 
-/// What letters of the same cause have in common.
+/// The part of the reason that letters of one cause share.
 fn kind(letter: &Letter) -> String {
     if let Some(detector) = letter.field("detector") {
         return format!("{detector} failed");
@@ -146,12 +147,12 @@ fn summary(kinds: BTreeMap<String, u64>) -> String {
     let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let others: u64 = kinds.iter().skip(KINDS_SHOWN).map(|(_, count)| count).sum();
-    let mut told: Vec<String> =
+    let mut parts: Vec<String> =
         kinds.iter().take(KINDS_SHOWN).map(|(kind, count)| format!("{count} × {kind}")).collect();
     if others > 0 {
-        told.push(format!("{others} others"));
+        parts.push(format!("{others} others"));
     }
-    told.join(", ")
+    parts.join(", ")
 }
 
 fn row(letter: &Letter, zone: &TimeZone) -> [String; 5] {
@@ -162,7 +163,7 @@ fn row(letter: &Letter, zone: &TimeZone) -> [String; 5] {
 }
 
 fn table(rows: &[[String; 5]]) -> String {
-    let head = ["letter", "set aside", "entry", "detector", "reason"].map(str::to_owned);
+    let head = ["letter", "time", "entry", "detector", "reason"].map(str::to_owned);
     let terminal = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
     let most = terminal.map_or(usize::MAX, |(width, _)| usize::from(width.0));
     let all = || std::iter::once(&head).chain(rows);
@@ -193,7 +194,7 @@ fn whole(letter: &Letter, zone: &TimeZone) -> String {
         let _ = writeln!(text, "{name:<10}{}", value.lines().map(printable).collect::<Vec<_>>().join("\n          "));
     };
     line("letter", &letter.id.to_string());
-    line("set aside", &time(letter.id, zone, "%Y-%m-%d %H:%M:%S%.3f %Q"));
+    line("time", &time(letter.id, zone, "%Y-%m-%d %H:%M:%S%.3f %Q"));
     letter.fields.iter().filter(|(name, _)| name != "raw").for_each(|(name, value)| line(name, value));
     let Some(raw) = letter.field("raw") else { return text };
     text.push_str("raw\n");
@@ -206,7 +207,7 @@ fn whole(letter: &Letter, zone: &TimeZone) -> String {
         let value = match str::from_utf8(&value) {
             Ok(json) if is_document(json) => indented(json),
             Ok(plain) => printable(plain),
-            Err(_) => format!("{} bytes that are no text: {}", value.len(), value.escape_ascii()),
+            Err(_) => format!("{} bytes that are not text: {}", value.len(), value.escape_ascii()),
         };
         let _ = writeln!(text, "  {name}: {value}");
     }
@@ -221,7 +222,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Valid JSON with line ends and indents; order, numbers and repeated names stay as they are.
+/// Formats valid JSON with line breaks and indents; order, numbers and repeated names do not change.
 fn indented(json: &str) -> String {
     let (mut text, mut depth) = (String::new(), 1);
     let (mut quoted, mut escaped, mut opened) = (false, false, false);
@@ -240,7 +241,7 @@ fn indented(json: &str) -> String {
         }
         let closes = matches!(c, '}' | ']');
         depth -= usize::from(closes);
-        // What is empty stays on its line.
+        // An empty object or array stays on one line.
         if closes != opened {
             line(&mut text, depth);
         }
@@ -257,7 +258,7 @@ fn indented(json: &str) -> String {
     text
 }
 
-/// The letter as one JSON object, the entry's fields in it as they are in `raw`.
+/// The letter as one JSON object; the fields of the entry are those of `raw`.
 fn to_json(letter: &Letter, zone: &TimeZone) -> String {
     const NAMES: [&str; 8] = ["entry", "detector", "plugin", "version", "sha256", "params", "reason", "raw"];
     let member = |name: &str| match letter.field(name) {
@@ -277,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_indented_and_stay_what_they_are() {
+    fn documents_are_indented_and_otherwise_unchanged() {
         let json = r#"{"a":[1.50,{}, [ ]],"a":"{\"x\\\\","b":{"c":null}}"#;
         let expected = r#"{
     "a": [
@@ -295,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut() {
+    fn long_texts_are_cut() {
         assert_eq!(cut("abcdef", 4), "abc…");
     }
 
     #[test]
-    fn letters_of_one_cause_are_of_one_kind() {
+    fn letters_of_one_cause_have_one_kind() {
         let letter = |fields: &[(&str, &str)]| {
             let fields = fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
             kind(&Letter { id: EntryId::ZERO, fields })

@@ -1,4 +1,4 @@
-//! Adds entries to the stream, many to a round trip.
+//! Publishes entries to the stream, many in one round trip.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tickhound_core::config::StreamConfig;
 use tickhound_recorded::record::Record;
 use tickhound_redis as server;
 
-/// Entries in one write. From a few hundred on a round trip no longer shows.
+/// Entries in one write. With a few hundred, the round trip no longer matters.
 const BATCH: usize = 500;
 
-/// Longest wait for a connection and for any answer.
+/// The longest wait for a connection and for any answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What Redis has confirmed.
+/// The entries that Redis has confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     pub(super) count: u64,
@@ -32,7 +32,7 @@ impl Published {
         self.last_id = id;
     }
 
-    /// Entries a second.
+    /// Entries per second.
     pub(super) fn rate(&self, elapsed: Duration) -> f64 {
         self.count as f64 / elapsed.as_secs_f64().max(1e-9)
     }
@@ -44,10 +44,10 @@ pub(super) struct Publisher {
     key: String,
     maxlen: Option<u64>,
     command: Cmd,
-    /// Commands that are not yet written, and how many.
+    /// Commands that are not written yet.
     buffer: Vec<u8>,
     unsent: usize,
-    /// Commands that are written and not yet answered.
+    /// Commands that are written and not answered yet.
     unanswered: usize,
     published: Published,
 }
@@ -78,17 +78,17 @@ impl Publisher {
         })
     }
 
-    /// What Redis has confirmed so far.
+    /// The entries that Redis has confirmed so far.
     pub(super) fn published(&self) -> &Published {
         &self.published
     }
 
-    /// How many entries were sent whose fate is not known; 0 unless the connection failed.
+    /// How many entries were sent without an answer; 0 unless the connection failed.
     pub(super) fn unknown(&self) -> usize {
         self.unanswered
     }
 
-    /// Adds an entry; true when this completed a batch and the one before has been confirmed.
+    /// Adds an entry; returns true if this completed a batch and the previous batch is confirmed.
     pub(super) fn add(&mut self, record: &Record) -> Result<bool> {
         self.command.clear();
         self.command.arg("XADD").arg(&self.key);
@@ -104,21 +104,21 @@ impl Publisher {
         if self.unsent < BATCH {
             return Ok(false);
         }
-        // Redis works on this batch while the answers to the last are read and the next is made.
+        // Redis processes this batch while the previous answers are read and the next batch is built.
         self.send()?;
         self.confirm(self.unanswered - BATCH)?;
         Ok(true)
     }
 
-    /// Sends what was added and waits until all of it is confirmed.
-    pub(super) fn settle(&mut self) -> Result<()> {
+    /// Sends the added entries and waits until all are confirmed.
+    pub(super) fn flush(&mut self) -> Result<()> {
         self.send()?;
         self.confirm(self.unanswered)
     }
 
     fn send(&mut self) -> Result<()> {
         if self.unsent > 0 {
-            // Before it is tried: a write that fails may have reached Redis in part.
+            // Counted before the write: one that fails may have reached Redis in part.
             self.unanswered += std::mem::take(&mut self.unsent);
             self.connection.send_packed_command(&self.buffer).map_err(|error| self.explain(error))?;
             self.buffer.clear();
@@ -126,9 +126,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// Reads `count` answers. An error among them does not hide what Redis did take.
+    /// Reads `count` answers. After an error it reads the rest, to count the entries that Redis accepted.
     fn confirm(&mut self, count: usize) -> Result<()> {
-        let mut refused = None;
+        let mut rejection = None;
         let mut left = count;
         while left > 0 {
             let answer = self.connection.recv_response().map_err(|error| self.explain(error))?;
@@ -136,34 +136,32 @@ impl Publisher {
             left -= 1;
             match answer.extract_error() {
                 Ok(Value::BulkString(id)) => {
-                    self.published.add(String::from_utf8(id).context("an entry id is no text")?);
+                    self.published.add(String::from_utf8(id).context("an entry id is not text")?);
                 }
                 Ok(other) => bail!("Redis answered XADD with {other:?}, expected an entry id"),
                 Err(error) => {
-                    refused.get_or_insert(error);
+                    rejection.get_or_insert(error);
                     left = self.unanswered;
                 }
             }
         }
-        refused.map_or(Ok(()), |error| Err(self.explain(error)))
+        rejection.map_or(Ok(()), |error| Err(self.explain(error)))
     }
 
     fn explain(&self, error: RedisError) -> Error {
         let key = &self.key;
         let meaning = match error.code() {
             Some("WRONGTYPE") => {
-                format!("the key {key} holds no stream (see `redis-cli TYPE {key}`): set another one as stream.key")
+                format!("the key {key} is not a stream (see `redis-cli TYPE {key}`); set another stream.key")
             }
-            Some("OOM") => {
-                "Redis has reached its maxmemory: raise it, or keep the stream short with --maxlen".to_owned()
-            }
-            Some("READONLY") => "this Redis is a replica: set stream.url to its master".to_owned(),
+            Some("OOM") => "Redis has reached its maxmemory; raise it, or limit the stream with --maxlen".to_owned(),
+            Some("READONLY") => "this Redis is a replica; set stream.url to its master".to_owned(),
             Some("NOPERM") => format!("the Redis user may not XADD to {key}"),
             _ if error.is_timeout() => format!("Redis did not answer within {} s", TIMEOUT.as_secs()),
             Some("NOAUTH") => server::explain(&error),
             _ => format!("failed to publish to {key}"),
         };
-        // As text: a RedisError names itself as its own cause, which would be printed twice.
+        // As text: a RedisError is also its own source, so it would be printed twice.
         anyhow!("{meaning}: {error}")
     }
 }

@@ -1,4 +1,4 @@
-//! One detector with many settings, all in one pass over the ticks.
+//! Runs one detector with many settings in one pass over the ticks.
 
 use std::fmt::Write;
 
@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 
 use super::{
     super::author,
-    table::{Replayed, percent},
+    table::{ReplayResult, percent},
 };
 use tickhound_core::config::LoadedConfig;
 
-/// More would take more memory than most machines have.
+/// More points would take more memory than most machines have.
 const POINTS_MAX: usize = 1000;
 
 /// A grid of parameters.
 pub(super) struct Sweep {
     names: Vec<String>,
-    /// Name of the detector of each point, and its values.
+    /// The name of each point's detector, and its values.
     points: Vec<(String, Vec<toml::Value>)>,
 }
 
 impl Sweep {
-    /// Puts a detector for each point in the place of the one in the configuration; `None` if there is nothing to sweep.
+    /// Replaces the detector of the configuration by one for each point; `None` if there is nothing to sweep.
     pub(super) fn parse(args: &[String], loaded: &mut LoadedConfig) -> Result<Option<Self>> {
         if args.is_empty() {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Sweep {
         for (number, values) in grid.into_iter().enumerate() {
             let mut settings = settings.clone();
             settings.params.extend(names.iter().cloned().zip(values.iter().cloned()));
-            // Detectors go by the order of their names.
+            // Detectors are ordered by name, so the numbers have leading zeros.
             let point = format!("{name}-{:0digits$}", number + 1);
             loaded.config.detectors.insert(point.clone(), settings);
             points.push((point, values));
@@ -58,8 +58,8 @@ impl Sweep {
         Ok(Some(Self { names, points }))
     }
 
-    pub(super) fn to_text(&self, replayed: &Replayed<'_>) -> String {
-        let mut text = replayed.head();
+    pub(super) fn to_text(&self, result: &ReplayResult<'_>) -> String {
+        let mut text = result.head();
         let widths: Vec<usize> = (0..self.names.len())
             .map(|at| {
                 let values = self.points.iter().map(|(_, values)| values[at].to_string().len());
@@ -79,13 +79,13 @@ impl Sweep {
             for (value, width) in values.iter().zip(&widths) {
                 let _ = write!(text, "{:>width$}  ", value.to_string());
             }
-            let outcomes = replayed.outcomes.get(point).copied().unwrap_or_default();
-            let confidence = replayed.confidence(point).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
-            let cost = replayed.summary.ns_per_tick.get(point).map_or_else(|| "-".to_owned(), u64::to_string);
+            let outcomes = result.outcomes.get(point).copied().unwrap_or_default();
+            let confidence = result.confidence(point).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
+            let cost = result.summary.ns_per_tick.get(point).map_or_else(|| "-".to_owned(), u64::to_string);
             let _ = writeln!(
                 text,
                 "{:>8} {confidence:>10} {:>8} {:>8} {:>8} {:>7} {cost:>8}",
-                replayed.summary.alerts.get(point).copied().unwrap_or(0),
+                result.summary.alerts.get(point).copied().unwrap_or(0),
                 outcomes.reached,
                 outcomes.failed,
                 outcomes.neither,
@@ -94,22 +94,22 @@ impl Sweep {
         }
         let _ = writeln!(
             text,
-            "\nThe best of many settings looks good by chance: try it on ticks that it was not chosen by, and with --surrogate."
+            "\nThe best of many settings may look good by chance: test it on other ticks, and with --surrogate."
         );
         text
     }
 
-    pub(super) fn to_json(&self, replayed: &Replayed<'_>) -> Value {
-        let mut all = replayed.to_json();
+    pub(super) fn to_json(&self, result: &ReplayResult<'_>) -> Value {
+        let mut all = result.to_json();
         let points: Vec<Value> = self
             .points
             .iter()
             .map(|(point, values)| {
                 let params: serde_json::Map<String, Value> =
                     self.names.iter().cloned().zip(values.iter().map(|value| json!(value))).collect();
-                let mut of = all["detectors"][point].take();
-                of["params"] = Value::Object(params);
-                of
+                let mut detector = all["detectors"][point].take();
+                detector["params"] = Value::Object(params);
+                detector
             })
             .collect();
         if let Some(all) = all.as_object_mut() {

@@ -1,4 +1,4 @@
-//! The account of a replay, for people and for programs.
+//! The result of a replay as text and as JSON.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -11,22 +11,22 @@ use crate::authoring::replay::{
 };
 use tickhound_core::event::Alert;
 
-/// Reasons that are shown; the rest is counted.
+/// How many reasons are shown; the others are counted.
 const REASONS: usize = 5;
 
-/// Everything that a replay has brought.
-pub(super) struct Replayed<'a> {
+/// The result of a replay.
+pub(super) struct ReplayResult<'a> {
     pub(super) summary: &'a Summary,
     pub(super) quality: Quality,
     pub(super) outcomes: &'a BTreeMap<String, Outcomes>,
-    /// Alerts of each detector in each run on shuffled ticks.
+    /// The number of alerts of each detector in each run on shuffled ticks.
     pub(super) shuffled: &'a [BTreeMap<String, u64>],
     pub(super) rule: Rule,
     pub(super) alerts: &'a [Alert],
 }
 
-impl Replayed<'_> {
-    /// Middle confidence of a detector's alerts.
+impl ReplayResult<'_> {
+    /// The median confidence of a detector's alerts.
     pub(super) fn confidence(&self, detector: &str) -> Option<f64> {
         let of = self.alerts.iter().filter(|alert| alert.detector == detector);
         let mut sorted: Vec<f64> = of.map(|alert| alert.confidence).collect();
@@ -74,7 +74,7 @@ impl Replayed<'_> {
         self.quality.ticks as f64 / self.summary.seconds.max(1e-9)
     }
 
-    /// What was replayed, and in what state the data was.
+    /// What was replayed, and the quality of the data.
     pub(super) fn head(&self) -> String {
         let Self { summary, quality, .. } = self;
         let mut text = String::new();
@@ -90,12 +90,12 @@ impl Replayed<'_> {
             self.rate()
         );
         let repairs = [
-            (quality.time_estimated, "times estimated"),
-            (quality.out_of_order, "times raised to the tick before"),
-            (quality.volume_repaired, "volumes not believed"),
-            (quality.quote_only, "with quotes only"),
-            (summary.unseen, "not shown to detectors, having no price or time"),
-            (summary.skipped_lines, "lines skipped that are no JSON object"),
+            (quality.time_estimated, "estimated times"),
+            (quality.out_of_order, "ticks out of order, with the time of the tick before"),
+            (quality.volume_repaired, "implausible volumes corrected"),
+            (quality.quote_only, "ticks with quotes only"),
+            (summary.unseen, "ticks without a price or a time, not passed to detectors"),
+            (summary.skipped_lines, "skipped lines that are not a JSON object"),
             (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute)"),
         ];
         for (count, what) in repairs.iter().filter(|(count, _)| *count > 0) {
@@ -104,14 +104,14 @@ impl Replayed<'_> {
         let mut reasons: Vec<(&String, &u64)> = summary.undecodable.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for (reason, count) in reasons.iter().take(REASONS) {
-            let _ = writeln!(text, "{count:>9} no ticks: {reason}");
+            let _ = writeln!(text, "{count:>9} undecodable: {reason}");
         }
         if let Some(rest) = reasons.get(REASONS..).filter(|rest| !rest.is_empty()) {
             let count: u64 = rest.iter().map(|(_, count)| **count).sum();
-            let _ = writeln!(text, "{count:>9} no ticks, for {} other reasons (--json has them)", rest.len());
+            let _ = writeln!(text, "{count:>9} undecodable, for {} other reasons (see --json)", rest.len());
         }
         for (name, (faults, last)) in &summary.faults {
-            let _ = writeln!(text, "{faults:>9} ticks on which {name} failed, lastly: {last}");
+            let _ = writeln!(text, "{faults:>9} ticks on which {name} failed; the last fault: {last}");
         }
         text
     }
@@ -141,25 +141,25 @@ impl Replayed<'_> {
                 };
                 let _ = write!(text, " {span:>15}");
             }
-            let of = self.outcomes.get(name).copied().unwrap_or_default();
+            let outcomes = self.outcomes.get(name).copied().unwrap_or_default();
             let confidence = self.confidence(name).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
             let cost = self.summary.ns_per_tick.get(name).map_or_else(|| "-".to_owned(), u64::to_string);
-            let Outcomes { reached, failed, neither, open } = of;
-            let hits = percent(of.hit_rate());
+            let Outcomes { reached, failed, neither, open } = outcomes;
+            let hits = percent(outcomes.hit_rate());
             let _ =
                 writeln!(text, " {confidence:>10} {reached:>8} {failed:>8} {neither:>8} {open:>8} {hits:>7} {cost:>8}");
         }
         let _ = writeln!(
             text,
-            "\nconfidence: the middle one. reached, failed: went {0} average true ranges with, or against, the alert first,\n\
-             within {1} minutes. hits: reached of both; chance alone gives about 50 %. open: no direction, or no way to tell.",
+            "\nconfidence: the median. reached, failed: the price first moved {0} average true ranges with, or against, the alert,\n\
+             within {1} minutes. hits: the share of reached in both; chance gives about 50 %. open: no direction, or unknown.",
             self.rule.k,
             self.rule.within.as_secs_f64() / 60.0
         );
         if shuffled {
             let _ = writeln!(
                 text,
-                "in shuffled: alerts on the same ticks with their moves in random order. What comes there as often is no find."
+                "in shuffled: alerts on the same ticks with moves in random order. A pattern that is as frequent there is due to chance."
             );
         }
         text
@@ -170,7 +170,7 @@ pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
-/// Event time for people; none before the first tick.
+/// An event time as text; `None` before the first tick.
 fn instant(nanos: u64) -> Option<String> {
     let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
     (nanos > 0).then(|| format!("{instant:.0}"))

@@ -1,4 +1,4 @@
-//! Alerts as they come, and the evidence of the one that is selected.
+//! The list of alerts, and the evidence of the selected one.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,20 @@ use ratatui::{
     widgets::{Paragraph, Wrap},
 };
 
-use super::{draw::WIDE, state::State, tables::section};
+use super::{
+    section::{WIDE, section},
+    state::State,
+};
 use crate::cli::text::{detected, event_time, fit, grouped, printable, span};
 use tickhound_redis::Kept;
 
-/// Columns that evidence gets beside the alerts.
+/// Width of the evidence beside the alerts, in columns.
 const EVIDENCE_WIDTH: u16 = 42;
 
-/// Rows that evidence gets in the place of the tables.
+/// Rows of the evidence where it replaces the tables.
 const EVIDENCE_ROWS: u16 = 9;
 
-/// Draws alerts, and evidence: beside them where it is wide, else in the place of what `tables` draws.
+/// Draws alerts and evidence: beside the alerts on a wide screen, else instead of what `tables` draws.
 pub(super) fn draw(
     frame: &mut Frame,
     mut upper: Rect,
@@ -39,7 +42,7 @@ pub(super) fn draw(
             draw_evidence(frame, beside, state, lines);
         }
         Some(lines) => {
-            // The tables may have less room than evidence needs, or more.
+            // The tables may have less room than the evidence needs, or more.
             let whole = Rect { height: upper.height + lower.height, ..upper };
             let rows = EVIDENCE_ROWS.min(whole.height.saturating_sub(2));
             [upper, lower] = Layout::vertical([Constraint::Length(rows), Constraint::Min(0)]).areas(whole);
@@ -49,7 +52,7 @@ pub(super) fn draw(
     }
 
     let room = usize::from(lower.height.saturating_sub(1));
-    // The selected one stays in sight, whatever comes in front of it.
+    // The selected alert stays visible when new alerts move it down.
     let offset = match selected {
         Some(at) if at < state.offset => at,
         Some(at) if at >= state.offset + room => (at + 1).saturating_sub(room),
@@ -59,10 +62,12 @@ pub(super) fn draw(
     let lines: Vec<Line> = (offset..shown.len().min(offset + room))
         .map(|at| line(shown[at], state, usize::from(lower.width), Some(at) == selected))
         .collect();
-    let lines = match lines.is_empty() {
-        true if state.alerts_kept() > 0 => vec![Line::styled("  none that the filter lets through", state.paint.dim())],
-        true => vec![Line::styled(format!("  none yet in {}", printable(&state.alerts_stream)), state.paint.dim())],
-        false => lines,
+    let lines = if !lines.is_empty() {
+        lines
+    } else if state.alert_count() > 0 {
+        vec![Line::styled("  no alert matches the filter", state.paint.dim())]
+    } else {
+        vec![Line::styled(format!("  none yet in {}", printable(&state.alerts_stream)), state.paint.dim())]
     };
     let title = title(state, shown.len(), selected);
     section(frame, lower, state, &title, lines);
@@ -75,8 +80,8 @@ fn title(state: &State, shown: usize, selected: Option<usize>) -> String {
         title.push_str(&format!(" · {} of {}", grouped(at as u64 + 1), grouped(shown as u64)));
     }
     if !state.filter.is_empty() {
-        let kept = grouped(state.alerts_kept() as u64);
-        title.push_str(&format!(" · /{}: {} of {kept}", printable(&state.filter), grouped(shown as u64)));
+        let count = grouped(state.alert_count() as u64);
+        title.push_str(&format!(" · /{}: {} of {count}", printable(&state.filter), grouped(shown as u64)));
     }
     title
 }
@@ -88,10 +93,10 @@ fn line(alert: &Kept, state: &State, width: usize, selected: bool) -> Line<'stat
         _ => "",
     };
     let price = alert.number::<f64>("price").map_or_else(String::new, |price| format!(" {price}"));
-    let late = match alert.is("stale") {
-        true => format!(", {} late", span(alert.number("lag_ms").unwrap_or(0))),
-        false => String::new(),
-    };
+    let mut late = String::new();
+    if alert.is("stale") {
+        late = format!(", {} late", span(alert.number("lag_ms").unwrap_or(0)));
+    }
     let time = event_time(alert, &state.zone, "%H:%M:%S");
     let text = format!("{time} {}{arrow}{price}{late}", detected(alert));
     let style = match (selected, alert.is("stale")) {
@@ -108,7 +113,7 @@ fn draw_evidence(frame: &mut Frame, area: Rect, state: &State, lines: Vec<Line<'
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), body);
 }
 
-/// All that is known of an alert.
+/// The lines about the selected alert.
 fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
     let field = |name: &str| printable(alert.field(name));
     let bold = |text: String| Span::styled(text, state.paint.bold());
@@ -120,7 +125,7 @@ fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
         spans.push(bold(format!("{}   ", short(number))));
     }
     if spans.is_empty() {
-        spans.push(Span::styled("the detector gave no numbers", state.paint.dim()));
+        spans.push(Span::styled("the detector gave no evidence", state.paint.dim()));
     }
     let confidence = alert.number("confidence").map_or_else(String::new, |confidence: f64| format!("{confidence:.4}"));
     let price = Some(field("price")).filter(|price| !price.is_empty()).unwrap_or_else(|| "unknown".into());
@@ -128,7 +133,7 @@ fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
         Some(ms @ 0..1000) => format!("{ms} ms"),
         lag => span(lag.unwrap_or(0)),
     };
-    let mut timing = format!("worked {lag} after it arrived");
+    let mut timing = format!("processed {lag} after it arrived");
     for (flag, what) in [("stale", ", stale"), ("recovered", ", recovered")] {
         if alert.is(flag) {
             timing.push_str(what);
@@ -145,7 +150,7 @@ fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
     ]
 }
 
-/// As many digits as a person compares.
+/// A number with at most four decimal places.
 fn short(number: &serde_json::Value) -> String {
     match number.as_f64() {
         Some(value) if value.fract() != 0.0 => {

@@ -1,7 +1,7 @@
-//! The screen as a whole: what goes where at which size.
+//! The layout of the whole screen.
 //!
-//! What holds: at any size nothing panics; at 80x24 there are the verdict, the key numbers, two curves,
-//! consumers, detectors and five alerts. What does not fit is counted, not silently left out.
+//! What holds: no size causes a panic. 80x24 has room for the verdict, the key numbers, two curves, consumers,
+//! detectors and five alerts. Lines that do not fit are counted, not silently dropped.
 
 use std::time::Duration;
 
@@ -15,40 +15,37 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthStr;
 
-use super::{alerts, look::Sample, state::State, tables};
+use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, printable, span},
     observe::health::{Report, Verdict},
 };
 use tickhound_core::wall::now_ms;
 
-/// Older than this, what is shown is marked with its age.
+/// A report that is older than this is shown with its age.
 const OLD: Duration = Duration::from_millis(2500);
 
-/// Rows that alerts get before anything else grows: a title and five of them.
+/// Rows of alerts before any other part grows: a title and five alerts.
 const ALERTS_MIN: u16 = 6;
-
-/// From so many columns on there is a third curve, and evidence stands beside the alerts.
-pub(super) const WIDE: u16 = 110;
 
 const KEYS: &str = "\
 q, Ctrl-C      quit
 ↑ ↓, k j       select an alert; its evidence is shown
-PgUp PgDn      … a page on; Home, End: newest, oldest
-Esc            no selection; then no filter
+PgUp PgDn      move by a page; Home, End: newest, oldest
+Esc            clear the selection, then the filter
 /              filter alerts by detector or symbol: a part of
                the name, or a pattern with * and ?
-p, space       pause; alerts that come meanwhile are shown after
+p, space       pause; new alerts are shown afterwards
 s              sort detectors: name, cost, faults
-Ctrl-L         draw everything anew
-Ctrl-Z         leave for a while; `fg` comes back
+Ctrl-L         redraw the screen
+Ctrl-Z         suspend; `fg` resumes
 
-worked: entries whose work is committed.  waiting: entries that
-are not.  late: the tick was old when it was worked (stale).";
+processed: entries that are committed.  waiting: entries that
+are not.  late: the tick was old when it was processed (stale).";
 
 pub(super) fn draw(frame: &mut Frame, state: &mut State) {
     let area = frame.area();
-    let report = state.look.known.as_ref().map(|(report, _)| report.clone());
+    let report = state.overview.newest.as_ref().map(|(report, _)| report.clone());
     let verdict = verdict(state, area.width);
     let notices = report.as_ref().map_or_else(Vec::new, |report| notices(report, state));
     let curve_rows = match area.height {
@@ -56,7 +53,7 @@ pub(super) fn draw(frame: &mut Frame, state: &mut State) {
         20..34 => 2,
         _ => 4,
     };
-    // Where there is little room, the verdict and the alerts stay.
+    // On a small screen, the verdict and the alerts are shown.
     let rows = |wanted: u16, from: u16| if area.height >= from { wanted } else { 0 };
     let above =
         [rows(1, 3), verdict.len() as u16, rows(notices.len() as u16, 20), rows(2, 8), rows(1 + curve_rows, 14)];
@@ -98,7 +95,7 @@ fn draw_title(frame: &mut Frame, area: Rect, state: &State) {
     let now = Timestamp::now().to_zoned_datetime(state.zone.clone()).strftime("%H:%M:%S %Z").to_string();
     let left = format!(" tickhound top  {} · {}", printable(&state.stream), printable(&state.group));
     let right = match state.paused {
-        Some(since) => format!(" PAUSED for {}, p goes on  {now} ", span(since.elapsed().as_millis() as u64)),
+        Some(since) => format!(" PAUSED for {}, p resumes  {now} ", span(since.elapsed().as_millis() as u64)),
         None => format!(" {now} "),
     };
     let room = usize::from(area.width).saturating_sub(right.width());
@@ -106,28 +103,29 @@ fn draw_title(frame: &mut Frame, area: Rect, state: &State) {
     frame.render_widget(Paragraph::new(title).style(state.paint.bar()), area);
 }
 
-/// The verdict in words; and how old it is, if it is old.
+/// The verdict in words, with its age if it is old.
 fn verdict(state: &State, width: u16) -> Vec<Line<'static>> {
-    let known = state.look.known.as_ref();
-    let age = known.map(|(_, at)| at.elapsed());
-    if let Some((reason, since)) = &state.look.problem {
+    let newest = state.overview.newest.as_ref();
+    let age = newest.map(|(_, at)| at.elapsed());
+    if let Some((reason, since)) = &state.overview.problem {
         let (mark, style) = state.paint.verdict(Verdict::Unreachable);
         let mut lines = wrapped(&format!("{mark}: {}", printable(reason)), width, 2, style.patch(state.paint.bold()));
-        let old = age.map_or_else(String::new, |age| format!("; what follows is {} old", span(age.as_millis() as u64)));
+        let old =
+            age.map_or_else(String::new, |age| format!("; the data below is {} old", span(age.as_millis() as u64)));
         let since = span(since.elapsed().as_millis() as u64);
-        lines.push(Line::styled(format!("  for {since}, trying again every second{old}"), style));
+        lines.push(Line::styled(format!("  for {since}, retrying every second{old}"), style));
         return lines;
     }
-    let Some((report, at)) = known else { return vec![Line::from("… looking")] };
+    let Some((report, at)) = newest else { return vec![Line::from("… connecting")] };
     let (mark, style) = state.paint.verdict(report.verdict);
     let mut text = format!("{mark}: {}", printable(&report.reason));
     if at.elapsed() > OLD && !state.is_paused() {
-        text.push_str(&format!("  ({} ago; redis takes its time)", span(at.elapsed().as_millis() as u64)));
+        text.push_str(&format!("  ({} ago; redis is slow)", span(at.elapsed().as_millis() as u64)));
     }
     wrapped(&text, width, 2, style.patch(state.paint.bold()))
 }
 
-/// At most so many lines.
+/// Wraps the text into at most `most` lines.
 fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'static>> {
     let width = usize::from(width);
     let mut lines: Vec<String> = vec![String::new()];
@@ -145,13 +143,13 @@ fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'stati
     lines.into_iter().map(|line| Line::styled(fit(&line, width), style)).collect()
 }
 
-/// What is neither verdict nor number, and should be seen.
+/// Notices that are neither a verdict nor a number.
 fn notices(report: &Report, state: &State) -> Vec<Line<'static>> {
     let mut notices = Vec::new();
     let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
     if let Some(receipt) = receipt {
         if !receipt.warming.is_empty() {
-            notices.push(format!("… being shown the stream's past first: {}", receipt.warming.join(", ")));
+            notices.push(format!("… warming up on the stream: {}", receipt.warming.join(", ")));
         }
         if !receipt.needs_restart.is_empty() {
             notices.push(format!("⚠ needs a restart: {}", receipt.needs_restart.join(", ")));
@@ -174,8 +172,8 @@ fn numbers(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
     });
     let first = format!("{}, epoch {} · committed {committed}{generation}", printable(&owner), survey.epoch);
     let totals = survey.totals;
-    let alerts = state.look.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
-    let mut second = format!("worked {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
+    let alerts = state.overview.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
+    let mut second = format!("processed {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
     let counts = [("dead", totals.dead), ("lost", totals.lost), ("held back", totals.held_back)];
     for (name, count) in counts {
         second.push_str(&format!(" · {name} {}", grouped(count)));
@@ -187,30 +185,34 @@ fn numbers(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
 }
 
 fn draw_curves(frame: &mut Frame, area: Rect, state: &State) {
-    let now = state.look.samples.back().copied().unwrap_or_default();
+    let now = state.overview.points.back().copied().unwrap_or_default();
     let number = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), grouped);
-    let come_in = state.look.pace.and_then(|pace| pace.added_per_s);
-    let come_in = come_in.map_or_else(String::new, |rate| format!(", {}/s come in", grouped(rate.round() as u64)));
+    let added = state.overview.pace.and_then(|pace| pace.added_per_s);
+    let added = added.map_or_else(String::new, |rate| format!(", {}/s added", grouped(rate.round() as u64)));
     let oldest = now.behind_ms.map_or_else(|| "?".to_owned(), span);
     let wide = area.width >= WIDE;
-    let waiting = match wide {
-        true => format!("waiting {}", number(now.waiting)),
-        false => format!("waiting {}, the oldest {oldest}", number(now.waiting)),
-    };
+    let mut waiting = format!("waiting {}", number(now.waiting));
+    if !wide {
+        waiting.push_str(&format!(", the oldest {oldest}"));
+    }
     let mut curves = vec![
-        Curve { title: format!("worked {}/s{come_in}", number(now.worked)), of: |sample| sample.worked, floor: 10 },
-        Curve { title: waiting, of: |sample| sample.waiting, floor: 100 },
+        Curve {
+            title: format!("processed {}/s{added}", number(now.processed)),
+            value: |point| point.processed,
+            floor: 10,
+        },
+        Curve { title: waiting, value: |point| point.waiting, floor: 100 },
     ];
     if wide {
         let title = format!("the oldest is {oldest} old");
-        curves.push(Curve { title, of: |sample| sample.behind_ms, floor: 1000 });
+        curves.push(Curve { title, value: |point| point.behind_ms, floor: 1000 });
     }
     let columns = Layout::horizontal(curves.iter().map(|_| Constraint::Fill(1))).spacing(2).split(area);
-    for (Curve { title, of, floor }, area) in curves.into_iter().zip(columns.iter()) {
+    for (Curve { title, value, floor }, area) in curves.into_iter().zip(columns.iter()) {
         let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(*area);
         frame.render_widget(Line::styled(fit(&title, usize::from(area.width)), state.paint.bold()), head);
-        // Newest at the right end.
-        let values: Vec<_> = state.look.samples.iter().rev().map(of).take(usize::from(area.width)).collect();
+        // The newest value is at the right end.
+        let values: Vec<_> = state.overview.points.iter().rev().map(value).take(usize::from(area.width)).collect();
         let top = values.iter().flatten().max().map_or(floor, |most| floor.max(*most));
         let curve = Sparkline::default().data(values).max(top).direction(RenderDirection::RightToLeft);
         frame.render_widget(curve.style(state.paint.curve()).absent_value_symbol(" "), body);
@@ -219,8 +221,8 @@ fn draw_curves(frame: &mut Frame, area: Rect, state: &State) {
 
 struct Curve {
     title: String,
-    of: fn(&Sample) -> Option<u64>,
-    /// What a full bar stands for at least: else a few entries that wait would look like trouble.
+    value: fn(&CurvePoint) -> Option<u64>,
+    /// The least value of a full bar, so that a few waiting entries do not look like trouble.
     floor: u64,
 }
 
@@ -229,10 +231,10 @@ fn footer_line(state: &State) -> Line<'static> {
         let filter = printable(&state.filter);
         return Line::from(vec![
             Span::styled(format!("/{filter}█"), state.paint.bold()),
-            Span::styled("  Enter keeps the filter, Esc drops it", state.paint.dim()),
+            Span::styled("  Enter applies the filter, Esc clears it", state.paint.dim()),
         ]);
     }
-    let pause = if state.is_paused() { "go on" } else { "pause" };
+    let pause = if state.is_paused() { "resume" } else { "pause" };
     let keys =
         [("q", "quit"), ("?", "help"), ("/", "filter"), ("p", pause), ("s", "sort"), ("↑↓", "select"), ("Esc", "back")];
     let spans = keys.iter().flat_map(|(key, what)| {
@@ -315,8 +317,8 @@ mod tests {
 
     fn state(report: Report, alerts: u64, symbol: &str) -> State {
         let mut state = State::new(&Config::default(), true);
-        (0..500).for_each(|_| state.look.add(self::report(0, 0, u64::MAX, ""), None));
-        state.look.add(report, None);
+        (0..500).for_each(|_| state.overview.add(self::report(0, 0, u64::MAX, ""), None));
+        state.overview.add(report, None);
         state.add(News { alerts: (1..=alerts).map(|at| alert(at, symbol)).collect(), ..News::default() });
         state
     }
@@ -325,7 +327,7 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, state)).unwrap();
         let cells = terminal.backend().buffer().content();
-        // The cell behind a wide character is a part of it.
+        // The cell behind a wide character belongs to it.
         let row = |row: &[ratatui::buffer::Cell]| {
             let (mut text, mut behind) = (String::new(), false);
             for cell in row {
@@ -353,18 +355,18 @@ mod tests {
                     screen(&mut state, width, height);
                 }
             }
-            state.look.problem = Some((long.clone(), std::time::Instant::now()));
+            state.overview.problem = Some((long.clone(), std::time::Instant::now()));
             screen(&mut state, 80, 24);
         }
     }
 
     #[test]
-    fn a_small_screen_has_everything_that_matters() {
+    fn a_small_screen_has_all_parts() {
         let mut state = state(report(3, 8, 1_234_567, "tick"), 50, "NIFTY25NOV25750PE");
         let rows = screen(&mut state, 80, 24);
         let all = rows.join("\n");
         assert!(rows[1].starts_with("⚠ degraded: tick is not what it was"), "{all}");
-        for part in ["worked", "waiting 1,234,567", "CONSUMERS", "DETECTORS", "… ", "❌ quarantine", "q  quit"] {
+        for part in ["processed", "waiting 1,234,567", "CONSUMERS", "DETECTORS", "… ", "❌ quarantine", "q  quit"] {
             assert!(all.contains(part), "{part:?} is missing in\n{all}");
         }
         assert!(all.matches("DETECTED").count() >= 5, "{all}");
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selected_alert_stays_while_others_come() {
+    fn a_selected_alert_stays_while_others_arrive() {
         let mut state = state(report(1, 2, 5, "tick"), 30, "INFY");
         state.press(KeyCode::Down);
         state.press(KeyCode::PageDown);
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colours_the_words_stay() {
+    fn words_show_the_verdict_without_colours() {
         let mut state = state(report(2, 3, 5, "tick"), 3, "INFY");
         let coloured = |state: &mut State| {
             let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
@@ -415,14 +417,17 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_asked_is_said_with_the_age_of_the_rest() {
+    fn an_unreachable_server_is_shown_with_the_age_of_the_data() {
         let mut state = state(report(1, 1, 5, "tick"), 1, "INFY");
         let mut gone = report(0, 0, 0, "");
         gone.survey = None;
         gone.reason = "redis at 127.0.0.1:6379: connection refused: is redis-server running at that address?".into();
-        state.look.add(gone, None);
+        state.overview.add(gone, None);
         let all = screen(&mut state, 80, 24).join("\n");
-        assert!(all.contains("❌ unreachable: redis at 127.0.0.1:6379") && all.contains("what follows is 0."), "{all}");
-        assert!(all.contains("tick0") && all.contains("worked ?/s"), "{all}");
+        assert!(
+            all.contains("❌ unreachable: redis at 127.0.0.1:6379") && all.contains("the data below is 0."),
+            "{all}"
+        );
+        assert!(all.contains("tick0") && all.contains("processed ?/s"), "{all}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the screen shows, and what keys do to it. No terminal, no Redis.
+//! The state of the screen, and how keys change it; without a terminal and without Redis.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -9,32 +9,32 @@ use ratatui::{
 };
 use wildmatch::WildMatch;
 
-use super::look::Look;
+use super::overview::Overview;
 use crate::{cli::text, observe::health::Verdict};
 use tickhound_core::{config::Config, event::EntryId};
 use tickhound_redis::{Kept, News};
 
-/// Alerts that one can scroll back to.
-const ALERTS_KEPT: usize = 5000;
+/// How many alerts the list holds.
+const ALERTS_MAX: usize = 5000;
 
-/// So far one page goes if the screen has not said how much it shows.
+/// Rows of a page before the screen is drawn for the first time.
 const PAGE: usize = 10;
 
-/// Whether to go on after a key.
+/// What happens after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum After {
     Stay,
     Quit,
 }
 
-/// In which order detectors stand.
+/// The order of detectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Those in quarantine first, then by name.
+    /// Quarantined detectors first, then by name.
     Name,
-    /// The dearest first.
+    /// The most expensive first.
     Cost,
-    /// The one that failed most first.
+    /// The one with the most faults first.
     Faults,
 }
 
@@ -48,25 +48,25 @@ impl Sort {
     }
 }
 
-/// All that is drawn.
+/// Everything that is drawn.
 pub(super) struct State {
     pub(super) stream: String,
     pub(super) group: String,
     pub(super) alerts_stream: String,
-    /// Our consumer's name.
+    /// The name of the host's consumer.
     pub(super) consumer: String,
     pub(super) zone: TimeZone,
     pub(super) paint: Paint,
-    pub(super) look: Look,
+    pub(super) overview: Overview,
     /// Newest first.
     alerts: VecDeque<Kept>,
-    /// Alerts that were trimmed away before they could be shown.
+    /// Alerts that were trimmed before they could be shown.
     pub(super) missed: u64,
-    /// The one whose evidence is shown, by its place in the stream of alerts: others may come meanwhile.
+    /// The alert whose evidence is shown, by its id in the alerts stream, since new alerts change its row.
     pub(super) selected: Option<EntryId>,
-    /// First alert on the screen, while one is selected.
+    /// Index of the first alert on the screen while one is selected.
     pub(super) offset: usize,
-    /// Rows that alerts had when they were drawn last.
+    /// Rows of the list when it was drawn last.
     pub(super) page: usize,
     pub(super) filter: String,
     pub(super) typing: bool,
@@ -84,7 +84,7 @@ impl State {
             consumer: config.stream.consumer.clone(),
             zone: text::zone(config),
             paint: Paint { color },
-            look: Look::default(),
+            overview: Overview::default(),
             alerts: VecDeque::new(),
             missed: 0,
             selected: None,
@@ -107,21 +107,21 @@ impl State {
         for alert in news.alerts {
             self.alerts.push_front(alert);
         }
-        self.alerts.truncate(ALERTS_KEPT);
+        self.alerts.truncate(ALERTS_MAX);
     }
 
-    /// Alerts that are kept here, whatever the filter.
-    pub(super) fn alerts_kept(&self) -> usize {
+    /// The number of alerts in the list, whatever the filter.
+    pub(super) fn alert_count(&self) -> usize {
         self.alerts.len()
     }
 
-    /// Alerts that the filter lets through, newest first.
+    /// The alerts that match the filter, newest first.
     pub(super) fn shown(&self) -> Vec<&Kept> {
         let filter = self.filter.trim().to_lowercase();
         if filter.is_empty() {
             return self.alerts.iter().collect();
         }
-        // A part of a name is enough; whoever writes a pattern means the whole name.
+        // Plain text matches a part of a name; a pattern must match the whole name.
         let pattern = filter.contains(['*', '?']).then(|| WildMatch::new(&filter));
         let fits = |text: &str| {
             let text = text.to_lowercase();
@@ -131,7 +131,7 @@ impl State {
         self.alerts.iter().filter(|alert| named(alert)).collect()
     }
 
-    /// The selected alert among those that are shown.
+    /// The index of the selected alert among those that are shown.
     pub(super) fn position(&self, shown: &[&Kept]) -> Option<usize> {
         shown.iter().position(|alert| Some(alert.at) == self.selected)
     }
@@ -184,7 +184,7 @@ impl State {
         }
     }
 
-    /// The first key selects the newest one.
+    /// Moves the selection; the first key selects the newest alert.
     fn select(&mut self, by: isize) {
         let shown = self.shown();
         let Some(last) = shown.len().checked_sub(1) else { return };
@@ -197,7 +197,7 @@ impl State {
     }
 }
 
-/// Colours, or none (`NO_COLOR`); what matters is told by words and marks as well.
+/// Styles with colours, or without (`NO_COLOR`). Words and marks show the same, so colours are not needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint {
     pub(super) color: bool,
@@ -232,12 +232,13 @@ impl Paint {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// A bar across the screen, and the selected row.
+    /// The style of bars across the screen, and of the selected row.
     pub(super) fn bar(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// Mark and style of a verdict. The marks are single characters, whose width all terminals agree on.
+    /// The mark and the style of a verdict. The marks are single characters, which have the same width in all
+    /// terminals.
     pub(super) fn verdict(self, verdict: Verdict) -> (&'static str, Style) {
         match verdict {
             Verdict::Healthy => ("✅ healthy", self.good()),

@@ -1,4 +1,4 @@
-//! Consumers of the group, and detectors at work.
+//! The tables of consumers and of detectors.
 
 use std::cmp::Reverse;
 
@@ -6,24 +6,26 @@ use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
     text::{Line, Span},
-    widgets::Paragraph,
 };
 use unicode_width::UnicodeWidthStr;
 
-use super::state::{Sort, State};
+use super::{
+    section::section,
+    state::{Sort, State},
+};
 use crate::{
     cli::text::{fit, grouped, printable, span},
     observe::health::{ConsumerReport, Report},
 };
 use tickhound_core::{receipt::DetectorReceipt, wall::now_ms};
 
-/// Columns of a name.
+/// Width of a name, in columns.
 const NAME: usize = 22;
 
-/// Rows that consumers get at least, if there is little room: a title and ours.
+/// Rows of consumers at least, on a small screen: a title and the host's consumer.
 const CONSUMERS_MIN: u16 = 2;
 
-/// So many rows both take if there is room.
+/// Rows of both tables if there is enough room.
 pub(super) fn rows(report: &Report) -> u16 {
     let rows = |items: usize| 1 + u16::try_from(items.max(1)).unwrap_or(u16::MAX - 1);
     rows(report.consumers.len()).saturating_add(rows(detectors(report).len()))
@@ -32,30 +34,12 @@ pub(super) fn rows(report: &Report) -> u16 {
 pub(super) fn draw(frame: &mut Frame, area: Rect, report: &Report, state: &State) {
     let consumers = report.consumers.len().max(1) as u16 + 1;
     let detectors = detectors(report).len().max(1) as u16 + 1;
-    // Short of room, detectors go first: a group usually has one consumer.
+    // On a small screen detectors get the room first: a group usually has one consumer.
     let consumers = consumers.min(area.height.saturating_sub(detectors).max(CONSUMERS_MIN).max(area.height / 3));
     let [upper, lower] = Layout::vertical([Constraint::Length(consumers), Constraint::Min(0)]).areas(area);
     let width = usize::from(area.width);
     section(frame, upper, state, &consumer_head(), consumer_lines(report, state));
     section(frame, lower, state, &detector_head(width, state), detector_lines(report, state, width));
-}
-
-/// A title and its lines; those that there is no room for are counted.
-pub(super) fn section(frame: &mut Frame, area: Rect, state: &State, title: &str, mut lines: Vec<Line<'static>>) {
-    let width = usize::from(area.width);
-    let room = usize::from(area.height.saturating_sub(1));
-    if lines.len() > room && room > 0 {
-        let more = lines.len() - (room - 1);
-        lines.truncate(room - 1);
-        lines.push(Line::styled(format!("  … {more} more"), state.paint.dim()));
-    }
-    let rule = "─".repeat(width.saturating_sub(title.width() + 1));
-    let head = Line::from(vec![
-        Span::styled(title.to_owned(), state.paint.bold()),
-        Span::styled(format!(" {rule}"), state.paint.dim()),
-    ]);
-    let shown: Vec<Line> = std::iter::once(head).chain(lines).collect();
-    frame.render_widget(Paragraph::new(shown), area);
 }
 
 fn consumer_head() -> String {
@@ -67,7 +51,7 @@ fn consumer_lines(report: &Report, state: &State) -> Vec<Line<'static>> {
         return vec![Line::styled("  none yet", state.paint.dim())];
     }
     let mut consumers: Vec<&ConsumerReport> = report.consumers.iter().collect();
-    // Ours, then those that somebody should look at.
+    // The host's consumer, then those with the most pending entries.
     consumers.sort_by_key(|consumer| (consumer.name != state.consumer, Reverse(consumer.pending)));
     let line = |consumer: &&ConsumerReport| {
         let ConsumerReport { name, pending, idle_ms, verdict } = consumer;
@@ -87,7 +71,7 @@ fn detectors(report: &Report) -> &[DetectorReceipt] {
     survey.and_then(|survey| survey.receipt.as_ref()).map_or(&[], |receipt| &receipt.detectors)
 }
 
-/// Columns for plugin and version, where there is room.
+/// Width of plugin and version, if there is enough room.
 fn plugin_width(width: usize) -> usize {
     width.saturating_sub(90).min(26)
 }
@@ -112,10 +96,10 @@ fn detector_lines(report: &Report, state: &State, width: usize) -> Vec<Line<'sta
     });
     let line = |detector: &&DetectorReceipt| {
         let cost = detector.ns_per_tick.map_or_else(|| "-".to_owned(), grouped);
-        let name = match detector.shadow_of.is_empty() {
-            true => detector.name.clone(),
-            false => format!("{} ⇠ {}", detector.name, detector.shadow_of),
-        };
+        let mut name = detector.name.clone();
+        if !detector.shadow_of.is_empty() {
+            name.push_str(&format!(" ⇠ {}", detector.shadow_of));
+        }
         let plugin = format!("{} {}", detector.plugin, detector.version);
         let (what, style) = match detector.quarantined_until_ms {
             Some(until) => {

@@ -1,7 +1,7 @@
 //! Follows the alerts stream into a file, from the lock to the last line.
 //!
-//! Where to go on is told by the file itself: its last ids are looked for in the stream. So nothing is kept beside
-//! the file that could disagree with it, and a file that was put back from a backup is completed as well.
+//! What holds: the file itself says where to continue, since its last ids are searched in the stream. So there is no
+//! second record that could contradict the file, and a file that was restored from a backup is completed as well.
 
 use std::{
     io,
@@ -15,101 +15,132 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
 use super::{
-    Ended, Finished, Stop,
-    file::{LinesFile, Locked},
-    known::KnownIds,
+    known_ids::KnownIds,
+    lines_file::{LinesFile, Lock},
 };
 use tickhound_core::{config::StreamConfig, event::EntryId};
 use tickhound_redis::{AlertsReader, Kept, ReadTo};
 
-/// How often it is looked whether the process that writes the file has ended.
+/// How often to check whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
 
-/// First and longest wait between two attempts to write, or to reach the server.
+/// The shortest and the longest wait between two attempts to write, or to reach the server.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A write that takes longer is worth a word; an end does not wait longer for one.
+/// A write that takes longer is logged; the end of the host does not wait longer for it.
 const SLOW_WRITE: Duration = Duration::from_secs(2);
 
-/// Where a file begins that has no alert yet.
+/// Where a file without any alert begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Begin {
-    /// With what is published from now on.
+    /// With the alerts that are published from now on.
     Now,
-    /// Where the file before it ends.
+    /// Where the previous file ends.
     After(ReadTo),
+}
+
+/// How a follower is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FollowerStop {
+    /// It is to continue.
+    No,
+    /// It is to end once the file has everything that the stream has now.
+    Finish,
+}
+
+/// Whether a file has everything when its follower ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Completion {
+    /// It has everything that was committed, or no file is configured.
+    Complete,
+    /// Another process writes the file.
+    Elsewhere,
+    /// Alerts may be missing from this file. The next start adds them.
+    Incomplete {
+        /// The file that was written last, which a change of the configuration may have named.
+        file: PathBuf,
+        /// Why it is not complete.
+        reason: String,
+    },
+}
+
+/// How a follower has ended.
+#[derive(Debug)]
+pub(super) struct FollowerResult {
+    pub(super) completion: Completion,
+    /// The position up to which the file has the stream; `None` if it is unknown.
+    pub(super) through: Option<ReadTo>,
 }
 
 pub(super) struct Follower {
     path: PathBuf,
-    /// Its writes may block, so they are made by another thread.
+    /// Writes may block, so another thread makes them.
     file: Arc<Mutex<LinesFile>>,
     reader: AlertsReader,
     known: KnownIds,
-    stop: watch::Receiver<Stop>,
-    /// Dropped once it is known where the file begins: behind its own alerts, or where the stream is by now. Also when
-    /// another process writes it.
+    stop: watch::Receiver<FollowerStop>,
+    /// Dropped once it is known where the file begins: behind its own alerts, or at the current end of the stream. Also
+    /// dropped when another process writes the file.
     ready: Option<mpsc::Sender<()>>,
     through: Option<ReadTo>,
-    start: Start,
-    /// What the file does.
-    writing: Attempts,
-    /// What the server does.
-    asking: Attempts,
-    /// Whether the attempt under way is the last one.
+    catch_up: CatchUp,
+    write_failures: Failures,
+    redis_failures: Failures,
+    /// Whether the current attempt is the last one.
     last: bool,
 }
 
-/// What an earlier process has left to do.
-enum Start {
-    /// It is being done; so many alerts were added.
-    CatchingUp { added: u64, place: Place },
-    /// It is done.
-    Over,
+/// The alerts that an earlier process committed but did not write.
+enum CatchUp {
+    /// They are being written; `added` of them are in the file.
+    Active { added: u64, file_end: FileEnd },
+    /// All are written.
+    Done,
 }
 
-/// Where in the stream a file was found to end.
+/// Where in the stream a file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum FileEnd {
     /// Behind an alert that both have.
     Known,
     /// The stream no longer has any of the file's last alerts.
     Lost,
 }
 
-/// Why there is no going on.
-enum Interrupted {
-    /// The end was asked for.
-    Ended(Finished),
+/// Why following the stream was interrupted.
+enum Interruption {
+    /// The follower has ended.
+    End(Completion),
     /// The server can't be asked.
     Unreachable(anyhow::Error),
 }
 
-impl From<anyhow::Error> for Interrupted {
+impl From<anyhow::Error> for Interruption {
     fn from(error: anyhow::Error) -> Self {
         Self::Unreachable(error)
     }
 }
 
-/// Attempts that failed, in a row.
+/// The number of failures in a row.
 #[derive(Default)]
-struct Attempts(u32);
+struct Failures(u32);
 
-impl Attempts {
-    fn pause(&mut self) -> Duration {
+impl Failures {
+    /// Counts another failure; returns how long to wait before the next attempt.
+    fn next_pause(&mut self) -> Duration {
         self.0 += 1;
         RETRY_MIN.saturating_mul(1 << self.0.min(10)).min(RETRY_MAX)
     }
 }
 
 impl Follower {
-    /// Prepares to follow `stream`, without connecting; see the fields for `ready`.
+    /// Prepares to follow `stream` without connecting. `ready` is dropped once it is known where the file begins.
     pub(super) fn new(
         redis: &StreamConfig,
         stream: &str,
         file: LinesFile,
-        stop: watch::Receiver<Stop>,
+        stop: watch::Receiver<FollowerStop>,
         ready: mpsc::Sender<()>,
     ) -> Result<Self> {
         Ok(Self {
@@ -120,53 +151,53 @@ impl Follower {
             stop,
             ready: Some(ready),
             through: None,
-            start: Start::Over,
-            writing: Attempts::default(),
-            asking: Attempts::default(),
+            catch_up: CatchUp::Done,
+            write_failures: Failures::default(),
+            redis_failures: Failures::default(),
             last: false,
         })
     }
 
-    /// Follows until it is told to stop.
-    pub(super) async fn run(mut self, begin: Begin) -> Ended {
-        let finished = self.follow(begin).await;
-        Ended { finished, through: self.through }
+    /// Follows the stream until it is stopped.
+    pub(super) async fn run(mut self, begin: Begin) -> FollowerResult {
+        let completion = self.follow(begin).await;
+        FollowerResult { completion, through: self.through }
     }
 
-    async fn follow(&mut self, begin: Begin) -> Finished {
+    async fn follow(&mut self, begin: Begin) -> Completion {
         let since_ms = match self.open().await {
             Ok(since_ms) => since_ms,
-            Err(finished) => return finished,
+            Err(completion) => return completion,
         };
-        let mut placed = false;
+        let mut positioned = false;
         loop {
-            let turned = if placed { self.turn().await } else { self.find_place(since_ms, begin).await };
-            match turned {
+            let turn = if positioned { self.turn().await } else { self.find_position(since_ms, begin).await };
+            match turn {
                 Ok(()) => {
-                    self.asking = Attempts::default();
+                    self.redis_failures = Failures::default();
                     self.ready = None;
-                    placed = true;
+                    positioned = true;
                 }
-                Err(Interrupted::Ended(finished)) => return finished,
-                Err(Interrupted::Unreachable(error)) => {
-                    if let Err(finished) = self.unreachable(&error).await {
-                        return finished;
+                Err(Interruption::End(completion)) => return completion,
+                Err(Interruption::Unreachable(error)) => {
+                    if let Err(completion) = self.unreachable(&error).await {
+                        return completion;
                     }
                 }
             }
         }
     }
 
-    /// Becomes the one who writes the file, and learns what it has; since when its alerts count.
-    async fn open(&mut self) -> Result<u64, Finished> {
+    /// Locks the file and reads its end. Returns since when published alerts belong into it, ms since the Unix epoch.
+    async fn open(&mut self) -> Result<u64, Completion> {
         self.lock().await?;
         loop {
-            let settled = lock(&self.file).settle();
-            match settled {
+            let tail = lock(&self.file).recover();
+            match tail {
                 Ok(tail) => {
                     self.known = tail.known;
                     if !self.known.is_empty() {
-                        // It goes on behind them, whenever that is.
+                        // It continues behind them, however long that takes.
                         self.ready = None;
                     }
                     return Ok(tail.since_ms);
@@ -176,14 +207,14 @@ impl Follower {
         }
     }
 
-    async fn lock(&mut self) -> Result<(), Finished> {
-        let mut told = false;
+    async fn lock(&mut self) -> Result<(), Completion> {
+        let mut logged = false;
         loop {
-            let locked = lock(&self.file).lock();
+            let result = lock(&self.file).lock();
             let file = self.path.display();
-            match locked {
-                Locked::Ours => return Ok(()),
-                Locked::Impossible(error) => {
+            match result {
+                Lock::Ours => return Ok(()),
+                Lock::Impossible(error) => {
                     warn!(
                         event = "jsonl_not_locked",
                         %file,
@@ -192,43 +223,43 @@ impl Follower {
                     );
                     return Ok(());
                 }
-                Locked::Gone(error) => {
+                Lock::Gone(error) => {
                     self.unwritable(&error).await?;
                     continue;
                 }
-                Locked::Held if !told => {
-                    told = true;
+                Lock::Held if !logged => {
+                    logged = true;
                     info!(
                         event = "jsonl_held",
                         %file,
                         "another process writes the alerts file; this one continues the file when that one ends. If \
                          the other is a host of another group, give each host a file of its own (alerts.jsonl)."
                     );
-                    // Nobody waits for a standby.
+                    // The start of a host does not wait for a standby.
                     self.ready = None;
                 }
-                Locked::Held => {}
+                Lock::Held => {}
             }
-            self.pause(LOCK_EVERY, Finished::Elsewhere).await?;
+            self.pause(LOCK_EVERY, Completion::Elsewhere).await?;
         }
     }
 
-    /// Finds out where to go on.
-    async fn find_place(&mut self, since_ms: u64, begin: Begin) -> Result<(), Interrupted> {
+    /// Finds the position in the stream to continue from.
+    async fn find_position(&mut self, since_ms: u64, begin: Begin) -> Result<(), Interruption> {
         let known = &self.known;
         match begin {
             _ if !known.is_empty() => {
                 let found = self.reader.go_on_after_newest(|alert| known.contains(alert.field("id"))).await?;
-                let place = if found { Place::Known } else { Place::Lost };
-                self.start = Start::CatchingUp { added: 0, place };
-                if place == Place::Lost {
+                let file_end = if found { FileEnd::Known } else { FileEnd::Lost };
+                self.catch_up = CatchUp::Active { added: 0, file_end };
+                if file_end == FileEnd::Lost {
                     self.reader.go_on_from_start();
                     return Ok(());
                 }
             }
             Begin::After(read_to) => self.reader.go_on_at(read_to),
-            // An empty file: by its time, so that nothing is left out after a kill before the first line; but where
-            // clocks differ not behind what there is.
+            // An empty file begins at the time of its creation, so that nothing is missing after a kill before the
+            // first line; but, where clocks differ, not behind the end of the stream.
             Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
                 if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {
@@ -241,32 +272,32 @@ impl Follower {
         Ok(())
     }
 
-    /// Writes what is new, and waits for more.
-    async fn turn(&mut self) -> Result<(), Interrupted> {
-        let stopping = *self.stop.borrow() == Stop::Finish;
+    /// Writes new alerts, and waits for more.
+    async fn turn(&mut self) -> Result<(), Interruption> {
+        let stopping = *self.stop.borrow() == FollowerStop::Finish;
         let news = self.reader.read().await?;
-        self.tell_missed(news.missed);
-        self.write(&news.alerts).await.map_err(Interrupted::Ended)?;
+        self.log_missed(news.missed);
+        self.write(&news.alerts).await.map_err(Interruption::End)?;
         self.through = Some(self.reader.read_to());
         if !news.at_end {
             return Ok(());
         }
-        self.tell_start();
+        self.log_catch_up();
         if stopping {
-            return Err(Interrupted::Ended(Finished::Complete));
+            return Err(Interruption::End(Completion::Complete));
         }
         tokio::select! {
-            // A wait that is given up takes its connection along, which is all that it costs.
-            waited = self.reader.wait() => waited.map_err(Interrupted::Unreachable),
-            _ = self.stop.wait_for(|stop| *stop != Stop::No) => Ok(()),
+            // Cancelling this wait costs the connection and nothing else.
+            result = self.reader.wait() => result.map_err(Interruption::Unreachable),
+            _ = self.stop.wait_for(|stop| *stop != FollowerStop::No) => Ok(()),
         }
     }
 
-    fn tell_missed(&self, missed: u64) {
+    fn log_missed(&self, missed: u64) {
         let file = self.path.display();
-        match self.start {
+        match self.catch_up {
             _ if missed == 0 => {}
-            Start::CatchingUp { place: Place::Lost, .. } => error!(
+            CatchUp::Active { file_end: FileEnd::Lost, .. } => error!(
                 event = "jsonl_alerts_lost",
                 %file,
                 at_most = missed,
@@ -283,9 +314,9 @@ impl Follower {
         }
     }
 
-    /// Says what an earlier process had left to do, once that is done.
-    fn tell_start(&mut self) {
-        if let Start::CatchingUp { added: alerts @ 1.., .. } = self.start {
+    /// Logs how many alerts an earlier process had not written, once they are in the file.
+    fn log_catch_up(&mut self) {
+        if let CatchUp::Active { added: alerts @ 1.., .. } = self.catch_up {
             let file = self.path.display();
             info!(
                 event = "jsonl_caught_up",
@@ -294,11 +325,11 @@ impl Follower {
                 "added alerts that an earlier run had committed but not written"
             );
         }
-        self.start = Start::Over;
+        self.catch_up = CatchUp::Done;
     }
 
     /// Adds a line for each alert that the file does not have.
-    async fn write(&mut self, alerts: &[Kept]) -> Result<(), Finished> {
+    async fn write(&mut self, alerts: &[Kept]) -> Result<(), Completion> {
         let fresh: Vec<&Kept> = alerts.iter().filter(|alert| !self.known.contains(alert.field("id"))).collect();
         if fresh.is_empty() {
             return Ok(());
@@ -308,7 +339,7 @@ impl Follower {
         while let Err(error) = self.append(&lines).await? {
             self.unwritable(&error).await?;
         }
-        if std::mem::take(&mut self.writing).0 > 0 {
+        if std::mem::take(&mut self.write_failures).0 > 0 {
             info!(
                 event = "jsonl_written_again",
                 file = %self.path.display(),
@@ -316,20 +347,20 @@ impl Follower {
             );
         }
         fresh.iter().for_each(|alert| _ = self.known.insert(alert.field("id")));
-        if let Start::CatchingUp { added, .. } = &mut self.start {
+        if let CatchUp::Active { added, .. } = &mut self.catch_up {
             *added += fresh.len() as u64;
         }
         Ok(())
     }
 
-    /// How a write has ended; an end is not kept waiting by one that is blocked.
-    async fn append(&mut self, lines: &Arc<[u8]>) -> Result<io::Result<()>, Finished> {
+    /// The result of a write; `Err` if the write is blocked and the host ends.
+    async fn append(&mut self, lines: &Arc<[u8]>) -> Result<io::Result<()>, Completion> {
         let (file, lines) = (self.file.clone(), lines.clone());
         let mut writing = tokio::task::spawn_blocking(move || lock(&file).append(&lines));
         let mut blocked = false;
-        let given_up = self.incomplete("a write is blocked".into());
+        let incomplete = self.incomplete("a write is blocked".into());
         loop {
-            let ending = *self.stop.borrow() == Stop::Finish;
+            let ending = *self.stop.borrow() == FollowerStop::Finish;
             tokio::select! {
                 written = &mut writing => {
                     if blocked {
@@ -342,7 +373,7 @@ impl Follower {
                     return Ok(written.unwrap_or_else(|error| Err(io::Error::other(error))));
                 }
                 () = sleep(SLOW_WRITE), if ending => {
-                    return Err(given_up);
+                    return Err(incomplete);
                 }
                 () = sleep(SLOW_WRITE), if !ending && !blocked => {
                     blocked = true;
@@ -353,14 +384,14 @@ impl Follower {
                          Everything else continues, and the file is completed from the alerts stream."
                     );
                 }
-                _ = self.stop.wait_for(|stop| *stop != Stop::No), if !ending => {}
+                _ = self.stop.wait_for(|stop| *stop != FollowerStop::No), if !ending => {}
             }
         }
     }
 
-    /// Says once that the file can't be written, and waits for the next attempt.
-    async fn unwritable(&mut self, error: &io::Error) -> Result<(), Finished> {
-        if self.writing.0 == 0 {
+    /// Logs once that the file can't be written, and waits for the next attempt.
+    async fn unwritable(&mut self, error: &io::Error) -> Result<(), Completion> {
+        if self.write_failures.0 == 0 {
             warn!(
                 event = "jsonl_not_written",
                 file = %self.path.display(),
@@ -368,13 +399,13 @@ impl Follower {
                 "can't write the alerts file; retrying. The alerts stream has the missing alerts."
             );
         }
-        let pause = self.writing.pause();
+        let pause = self.write_failures.next_pause();
         self.pause(pause, self.incomplete(error.to_string())).await
     }
 
-    /// Says once that the server can't be asked, and waits for the next attempt.
-    async fn unreachable(&mut self, error: &anyhow::Error) -> Result<(), Finished> {
-        if self.asking.0 == 0 {
+    /// Logs once that the server can't be asked, and waits for the next attempt.
+    async fn unreachable(&mut self, error: &anyhow::Error) -> Result<(), Completion> {
+        if self.redis_failures.0 == 0 {
             let file = self.path.display();
             warn!(
                 event = "jsonl_without_redis",
@@ -383,23 +414,23 @@ impl Follower {
                 "can't read the alerts stream for the alerts file; retrying"
             );
         }
-        let pause = self.asking.pause();
+        let pause = self.redis_failures.next_pause();
         self.pause(pause, self.incomplete(format!("{error:#}"))).await
     }
 
-    fn incomplete(&self, reason: String) -> Finished {
-        Finished::Incomplete { file: self.path.clone(), reason }
+    fn incomplete(&self, reason: String) -> Completion {
+        Completion::Incomplete { file: self.path.clone(), reason }
     }
 
-    /// Waits for the next attempt; once the end is asked for, there is one more.
-    async fn pause(&mut self, pause: Duration, finished: Finished) -> Result<(), Finished> {
+    /// Waits for the next attempt. After a stop there is one more attempt; if it fails too, `Err(completion)`.
+    async fn pause(&mut self, pause: Duration, completion: Completion) -> Result<(), Completion> {
         if self.last {
-            return Err(finished);
+            return Err(completion);
         }
         tokio::select! {
             // Both are cancel-safe.
             () = sleep(pause) => {}
-            _ = self.stop.wait_for(|stop| *stop != Stop::No) => self.last = true,
+            _ = self.stop.wait_for(|stop| *stop != FollowerStop::No) => self.last = true,
         }
         Ok(())
     }

@@ -1,29 +1,81 @@
-//! When the next message may go: so many a minute, and longer and longer after failures; pure.
+//! When the next message may be sent: a limit a minute, and longer waits after failures; pure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 const MINUTE_MS: u64 = 60_000;
 
-/// First and longest wait after an attempt that may be made again.
+/// The shortest and the longest wait before an attempt is repeated.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// First and longest pause of a sink that is refused: somebody has to mend something.
+/// The first and the longest pause of a channel that is rejected: a person must fix something first.
 const PAUSE_MIN: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// So many messages refused in a row: it is not the messages.
-pub(super) const REFUSALS_BORNE: u32 = 3;
+/// After this many rejected messages in a row the cause is not in the messages.
+const REJECTIONS_MAX: u32 = 3;
 
-/// A receiver that asks for more patience than this is asked again anyway.
+/// A receiver that asks for a longer wait than this is tried again anyway.
 const ASKED_MAX: Duration = PAUSE_MAX;
+
+/// The waits of one channel after failures.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    not_before: Option<Instant>,
+    /// Each of these counts in a row.
+    failures: u32,
+    rejections: u32,
+    pauses: u32,
+}
+
+impl Backoff {
+    /// Time left to wait; `None` if a message may be sent.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.not_before.and_then(remaining)
+    }
+
+    /// An attempt failed and may succeed soon; `asked` is what the receiver asks for.
+    pub(super) fn retry(&mut self, asked: Option<Duration>) {
+        self.failures += 1;
+        self.wait(retry(self.failures, asked, rand::random()));
+    }
+
+    /// The receiver rejected a message; after several in a row the channel pauses.
+    pub(super) fn reject(&mut self) {
+        self.rejections += 1;
+        if self.rejections >= REJECTIONS_MAX {
+            self.pause();
+        }
+    }
+
+    /// The receiver accepts no message until a person has fixed something.
+    pub(super) fn pause(&mut self) {
+        self.pauses += 1;
+        self.wait(pause(self.pauses));
+    }
+
+    /// A message arrived.
+    pub(super) fn reset(&mut self) {
+        (self.failures, self.rejections, self.pauses) = (0, 0, 0);
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.not_before = Some(Instant::now() + wait);
+    }
+}
+
+/// Time left until then; `None` if it has passed.
+pub(super) fn remaining(until: Instant) -> Option<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then_some(left)
+}
 
 /// How long to wait until another message is allowed; `sent_ms` are the times of earlier ones, oldest first.
 pub(super) fn wait_for_turn(sent_ms: &[u64], per_minute: usize, now_ms: u64) -> Duration {
-    // What lies in the future was written before the clock was set back.
+    // Times in the future were written before the clock was set back.
     let within = sent_ms.iter().filter(|sent| **sent <= now_ms && now_ms - **sent < MINUTE_MS);
     let within: Vec<u64> = within.copied().collect();
     match within.len().checked_sub(per_minute) {
@@ -32,27 +84,27 @@ pub(super) fn wait_for_turn(sent_ms: &[u64], per_minute: usize, now_ms: u64) -> 
     }
 }
 
-/// Takes note of a message, and forgets those that matter no more.
+/// Records a message, and drops the times that no longer count.
 pub(super) fn note_sent(sent_ms: &mut Vec<u64>, now_ms: u64) {
     sent_ms.retain(|sent| *sent <= now_ms && now_ms - *sent < MINUTE_MS);
     sent_ms.push(now_ms);
 }
 
-/// The wait after `failures` in a row. Full jitter: sinks that lost one receiver at once do not come back
-/// at once; `random` is in 0..1.
+/// The wait after `failures` in a row, with full jitter, so that channels that lost one receiver do not all
+/// return at once; `random` is in 0..1.
 pub(super) fn retry(failures: u32, asked: Option<Duration>, random: f64) -> Duration {
     let longest = RETRY_MIN.saturating_mul(1 << failures.min(10)).min(RETRY_MAX);
     let own = RETRY_MIN / 4 + longest.mul_f64(random);
     asked.map_or(own, |asked| asked.min(ASKED_MAX).max(RETRY_MIN / 4))
 }
 
-/// The pause of a sink that was refused `times` times in a row.
-pub(super) fn pause(times: u32) -> Duration {
+/// The pause of a channel that was rejected `times` times in a row.
+fn pause(times: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << times.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
 
-/// How long a receiver asks to be left alone: `Retry-After`, in seconds or as a date; or as Discord
-/// and Telegram say it in the answer's body, which may be the more exact one.
+/// The wait that a receiver asks for: `Retry-After`, in seconds or as a date; or what Discord and Telegram write into
+/// the body, which may be more exact.
 pub(super) fn asked(header: Option<&str>, body: &str, now: Timestamp) -> Option<Duration> {
     let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
     let header = header.map(str::trim).and_then(|text| match text.parse::<f64>() {
@@ -64,8 +116,8 @@ pub(super) fn asked(header: Option<&str>, body: &str, now: Timestamp) -> Option<
     });
     let body: Option<Value> = serde_json::from_str(body).ok();
     let body = body.as_ref().and_then(|body| {
-        let said = body.get("retry_after").or_else(|| body.get("parameters")?.get("retry_after"));
-        seconds(said?.as_f64()?)
+        let asked = body.get("retry_after").or_else(|| body.get("parameters")?.get("retry_after"));
+        seconds(asked?.as_f64()?)
     });
     header.max(body)
 }
@@ -81,23 +133,23 @@ mod tests {
             let wait = wait_for_turn(&sent, 3, now);
             assert!(wait <= Duration::from_secs(60));
             now += wait.as_millis() as u64;
-            assert_eq!(wait_for_turn(&sent, 3, now), Duration::ZERO, "waiting so long is enough");
+            assert_eq!(wait_for_turn(&sent, 3, now), Duration::ZERO, "the wait is long enough");
             note_sent(&mut sent, now);
             all.push(now);
             now += step * 37 % 9000;
         }
         assert!(all.windows(4).all(|four| four[3] - four[0] >= 60_000));
-        assert!(all.windows(4).any(|four| four[3] - four[0] == 60_000), "and no slower than it must be");
+        assert!(all.windows(4).any(|four| four[3] - four[0] == 60_000), "no slower than necessary");
         assert!(sent.len() <= 4);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_stops_nothing() {
+    fn a_clock_that_was_set_back_stops_no_message() {
         assert_eq!(wait_for_turn(&[9_000_000, 9_000_001], 1, 5), Duration::ZERO);
     }
 
     #[test]
-    fn waits_grow_to_an_end_and_are_what_the_receiver_asks_for() {
+    fn waits_grow_to_a_limit_and_follow_the_receiver() {
         let longest: Vec<u64> = (1..9).map(|failures| retry(failures, None, 1.0).as_secs()).collect();
         assert_eq!(longest, [2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(retry(9, None, 0.0), Duration::from_millis(250));
@@ -109,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_asks_for_is_understood_in_each_form() {
+    fn the_wait_that_a_receiver_asks_for_is_read_in_each_form() {
         let now: Timestamp = "2026-11-25T09:30:00Z".parse().unwrap();
         let cases = [
             (Some("3"), "", Some(3_000)),
@@ -127,8 +179,8 @@ mod tests {
             (None, "", None),
         ];
         for (header, body, expected) in cases {
-            let found = asked(header, body, now).map(|wait| wait.as_millis());
-            assert_eq!(found, expected, "{header:?} {body}");
+            let wait = asked(header, body, now).map(|wait| wait.as_millis());
+            assert_eq!(wait, expected, "{header:?} {body}");
         }
     }
 }

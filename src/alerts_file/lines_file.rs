@@ -1,7 +1,7 @@
 //! A file of lines that one process appends to.
 //!
 //! What holds: a write adds whole lines, or nothing. Half a line that a killed process or a full disk has left
-//! is cut off before anything is added.
+//! is cut off before anything is appended.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -14,93 +14,93 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::known::KnownIds;
+use super::known_ids::KnownIds;
 
-/// So much of the end of a file is read when its place in the stream is looked for: some 50,000 alerts.
+/// Bytes at the end of a file that are read to find its position in the stream: some 50,000 alerts.
 const TAIL_MAX: u64 = 16 << 20;
 
-/// What a lock has come to.
+/// The result of locking a file.
 #[derive(Debug)]
-pub(super) enum Locked {
+pub(super) enum Lock {
     /// This process writes the file.
     Ours,
-    /// Another one does.
+    /// Another process writes it.
     Held,
-    /// The file can't be locked, for this reason: two processes may write it.
+    /// The file can't be locked, so two processes may write it.
     Impossible(io::Error),
-    /// The file is no longer at its path, and none can be made there, for this reason.
+    /// The file is no longer at its path, and no new one can be created there.
     Gone(io::Error),
 }
 
 /// The end of a file.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// Ids of its last alerts.
+    /// The ids of its last alerts.
     pub(super) known: KnownIds,
-    /// Alerts that were published before this time do not belong into the file, ms since the Unix epoch. It counts
+    /// Alerts that were published before this time do not belong into the file, ms since the Unix epoch. It is used
     /// where no id is known.
     pub(super) since_ms: u64,
 }
 
-/// A file of lines, or a pipe or device in its place.
+/// A file of lines; a pipe or a device is written without a lock.
 #[derive(Debug)]
 pub(super) struct LinesFile {
     path: PathBuf,
     file: File,
     /// Half a line begins here: a write has failed, and so has cutting it off.
     torn_at: Option<u64>,
-    /// When an empty file was begun. Cutting it off to nothing must not make it newer.
-    begun: Option<SystemTime>,
+    /// When an empty file was created. Truncating it must not make it newer.
+    created: Option<SystemTime>,
 }
 
-/// What a line is known by.
+/// The part of a line that identifies its alert.
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
 }
 
 impl LinesFile {
-    /// Opens the file, or makes it, and its folder.
+    /// Opens the file; creates it and its folder if they are missing.
     ///
     /// # Errors
     /// It can't be written.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = open(path).with_context(|| format!("alerts.jsonl: can't write {}", path.display()))?;
-        Ok(Self { path: path.to_path_buf(), file, torn_at: None, begun: None })
+        Ok(Self { path: path.to_path_buf(), file, torn_at: None, created: None })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it keeps what is written to it, as a pipe or a device does not.
+    /// Whether it is a regular file, not a pipe or a device.
     pub(super) fn is_regular(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Tries to become the one who writes it.
-    pub(super) fn lock(&mut self) -> Locked {
+    /// Tries to become the only writer.
+    pub(super) fn lock(&mut self) -> Lock {
         if !self.is_regular() {
-            return Locked::Ours;
+            return Lock::Ours;
         }
         match self.file.try_lock() {
-            Ok(()) if self.is_at_path() => Locked::Ours,
-            // It was moved away or deleted while another process had it.
+            Ok(()) if self.is_at_path() => Lock::Ours,
+            // It was moved or deleted while another process had it.
             Ok(()) => match open(&self.path) {
                 Ok(file) => {
                     self.file = file;
-                    Locked::Held
+                    Lock::Held
                 }
-                // What is written to the file that is open would be lost with it.
-                Err(error) => Locked::Gone(error),
+                // Lines written to the open file, which has no name, would be lost.
+                Err(error) => Lock::Gone(error),
             },
-            Err(TryLockError::WouldBlock) => Locked::Held,
-            Err(TryLockError::Error(error)) => Locked::Impossible(error),
+            Err(TryLockError::WouldBlock) => Lock::Held,
+            Err(TryLockError::Error(error)) => Lock::Impossible(error),
         }
     }
 
-    /// Cuts off half a line at the end, and tells what the last whole ones are.
-    pub(super) fn settle(&mut self) -> io::Result<Tail> {
+    /// Cuts off half a line at the end, and returns the last whole ones.
+    pub(super) fn recover(&mut self) -> io::Result<Tail> {
         let metadata = self.file.metadata()?;
         if !metadata.is_file() {
             return Ok(Tail { since_ms: millis(SystemTime::now()), ..Tail::default() });
@@ -111,29 +111,29 @@ impl LinesFile {
         self.file.seek(SeekFrom::Start(start))?;
         (&self.file).take(length - start).read_to_end(&mut tail)?;
         let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        // An empty file has been so since it was changed last; half a first line came after its birth.
-        let begun = if length == 0 { changed } else { metadata.created().unwrap_or(changed).min(changed) };
-        self.begun = (start == 0 && whole == 0).then_some(begun);
+        // An empty file counts from its last change; half a first line was written after the file's creation.
+        let created = if length == 0 { changed } else { metadata.created().unwrap_or(changed).min(changed) };
+        self.created = (start == 0 && whole == 0).then_some(created);
         if whole < tail.len() {
             self.cut(start + whole as u64)?;
         }
         let mut lines = tail[..whole].split(|byte| *byte == b'\n');
         if start > 0 {
-            // Most likely the end of a line.
+            // The first piece is most likely the end of a line.
             lines.next();
         }
         let mut known = KnownIds::default();
         let ids = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.id);
         ids.for_each(|id| _ = known.insert(&id));
-        Ok(Tail { known, since_ms: millis(self.begun.unwrap_or(changed)) })
+        Ok(Tail { known, since_ms: millis(self.created.unwrap_or(changed)) })
     }
 
-    /// Adds these lines, or nothing.
+    /// Appends these lines, or nothing.
     pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         if let Some(length) = self.torn_at {
             self.cut(length)?;
         }
-        // Asked each time: somebody may have emptied the file meanwhile.
+        // Asked each time: another program may have truncated the file meanwhile.
         let metadata = self.file.metadata()?;
         let Err(error) = self.file.write_all(lines) else { return Ok(()) };
         if metadata.is_file() {
@@ -146,16 +146,16 @@ impl LinesFile {
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.file.set_len(length)?;
         self.torn_at = None;
-        if let (0, Some(begun)) = (length, self.begun) {
-            let _ = self.file.set_modified(begun);
+        if let (0, Some(created)) = (length, self.created) {
+            let _ = self.file.set_modified(created);
         }
         Ok(())
     }
 
-    /// Whether the file of that name is still the one that is open.
+    /// Whether the file at the path is still the one that is open.
     fn is_at_path(&self) -> bool {
-        let (Ok(open), Ok(there)) = (self.file.metadata(), fs::metadata(&self.path)) else { return false };
-        (open.dev(), open.ino()) == (there.dev(), there.ino())
+        let (Ok(open), Ok(at_path)) = (self.file.metadata(), fs::metadata(&self.path)) else { return false };
+        (open.dev(), open.ino()) == (at_path.dev(), at_path.ino())
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn tail_of(path: &Path) -> Tail {
-        LinesFile::open(path).unwrap().settle().unwrap()
+        LinesFile::open(path).unwrap().recover().unwrap()
     }
 
     #[test]
@@ -204,15 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_stays_as_old_as_it_is() {
+    fn truncating_an_empty_file_does_not_change_its_age() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts");
-        let begun = UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let created = UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         fs::write(&path, "").unwrap();
-        File::options().append(true).open(&path).unwrap().set_modified(begun).unwrap();
+        File::options().append(true).open(&path).unwrap().set_modified(created).unwrap();
         let mut file = LinesFile::open(&path).unwrap();
-        assert_eq!(file.settle().unwrap().since_ms, 1_000_000_000);
-        // As a write does that has failed halfway.
+        assert_eq!(file.recover().unwrap().since_ms, 1_000_000_000);
+        // As a write that fails halfway does.
         file.file.write_all(b"{\"id").unwrap();
         file.cut(0).unwrap();
         assert_eq!(tail_of(&path).since_ms, 1_000_000_000);
@@ -230,20 +230,20 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"id\":\"1\"}\n{\"id\":\"2\"}\n");
     }
 
-    /// The folder was taken away while another process had the file: lines went into a file that no longer had a name.
+    /// The folder was removed while another process had the file: lines went into a file that no longer had a name.
     #[test]
-    fn a_file_that_is_gone_is_not_written_until_it_can_be_made_again() {
+    fn a_file_that_is_gone_is_not_written_until_it_can_be_created_again() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("out");
         let path = folder.join("alerts");
         let mut file = LinesFile::open(&path).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         fs::write(&folder, "no folder").unwrap();
-        assert!(matches!(file.lock(), Locked::Gone(_)));
-        assert!(matches!(file.lock(), Locked::Gone(_)));
+        assert!(matches!(file.lock(), Lock::Gone(_)));
+        assert!(matches!(file.lock(), Lock::Gone(_)));
         fs::remove_file(&folder).unwrap();
-        assert!(matches!(file.lock(), Locked::Held), "it is opened, and locked the next time");
-        assert!(matches!(file.lock(), Locked::Ours));
+        assert!(matches!(file.lock(), Lock::Held), "it is opened, and locked the next time");
+        assert!(matches!(file.lock(), Lock::Ours));
         assert!(path.exists());
     }
 
@@ -252,13 +252,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts");
         let (mut one, mut other) = (LinesFile::open(&path).unwrap(), LinesFile::open(&path).unwrap());
-        assert!(matches!(one.lock(), Locked::Ours));
-        assert!(matches!(other.lock(), Locked::Held));
-        // The lock goes with whoever held it; a file that was moved away is not the one to write to.
+        assert!(matches!(one.lock(), Lock::Ours));
+        assert!(matches!(other.lock(), Lock::Held));
+        // The lock goes with its holder; a file that was moved is not the one to write to.
         fs::rename(&path, dir.path().join("moved")).unwrap();
         drop(one);
-        assert!(matches!(other.lock(), Locked::Held));
-        assert!(matches!(other.lock(), Locked::Ours));
+        assert!(matches!(other.lock(), Lock::Held));
+        assert!(matches!(other.lock(), Lock::Ours));
         assert!(path.exists());
     }
 }

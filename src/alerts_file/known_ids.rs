@@ -1,11 +1,11 @@
-//! Ids of the alerts at the end of a file, to know those again that are published a second time.
+//! Ids of the alerts at the end of a file, which recognise alerts that are published a second time.
 
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
 };
 
-/// As many as the alerts of some minutes of the busiest market: more than a failover takes back.
+/// The alerts of some minutes of the busiest market: more than a failover loses.
 const KNOWN_MAX: usize = 50_000;
 
 /// The newest ids of a file.
@@ -16,7 +16,7 @@ pub(super) struct KnownIds {
 }
 
 impl KnownIds {
-    /// Whether it is one of them.
+    /// Whether `id` is one of them.
     pub(super) fn contains(&self, id: &str) -> bool {
         self.ids.contains(id)
     }
@@ -25,7 +25,7 @@ impl KnownIds {
         self.ids.is_empty()
     }
 
-    /// Adds one; `false` if it is known already.
+    /// Adds `id`; returns `false` if it is known already.
     pub(super) fn insert(&mut self, id: &str) -> bool {
         let id: Arc<str> = id.into();
         if !self.ids.insert(id.clone()) {

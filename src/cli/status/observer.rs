@@ -1,0 +1,84 @@
+//! Observes a partition, and formats and prints what was observed.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::report::write_report;
+use crate::{
+    cli::text,
+    observe::health::{Pace, Report, Watch},
+};
+use tickhound_core::config::Config;
+use tickhound_redis::{AlertsReader, Kept};
+
+/// How many of the newest alerts are shown.
+const ALERTS_SHOWN: usize = 5;
+
+/// The state of the partition at one moment.
+#[derive(Serialize)]
+pub(super) struct Observation {
+    #[serde(flatten)]
+    pub(super) report: Report,
+    /// The throughput since the previous observation; `None` for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pace: Option<Pace>,
+    /// The newest alerts, newest first.
+    #[serde(skip)]
+    pub(super) alerts: Vec<Kept>,
+}
+
+/// Observes the partition over connections that stay open.
+pub(super) struct Observer {
+    watch: Watch,
+    alerts: AlertsReader,
+    pub(super) json: bool,
+    zone: TimeZone,
+}
+
+impl Observer {
+    /// Prepares without connecting.
+    ///
+    /// # Errors
+    /// When the URL can't be used.
+    pub(super) fn new(config: &Config, json: bool) -> Result<Self> {
+        Ok(Self {
+            watch: Watch::new(config),
+            alerts: AlertsReader::new(&config.stream, &config.alerts.stream)?,
+            json,
+            zone: text::zone(config),
+        })
+    }
+
+    pub(super) async fn observe(&mut self) -> Observation {
+        let (report, pace) = self.watch.look().await;
+        let mut alerts = Vec::new();
+        if report.survey.is_some() && !self.json {
+            // The report is worth printing even if the newest alerts can't be read.
+            alerts = self.alerts.newest(ALERTS_SHOWN, |_| true).await.unwrap_or_default();
+        }
+        Observation { report, pace, alerts }
+    }
+
+    /// The observation as text, or as a line of JSON.
+    pub(super) fn format(&self, observation: &Observation) -> Result<String> {
+        if self.json {
+            return Ok(serde_json::to_string(observation)? + "\n");
+        }
+        let mut text = String::new();
+        let Observation { report, pace, alerts } = observation;
+        write_report(&mut text, report, pace.as_ref(), alerts, &self.zone)?;
+        Ok(text)
+    }
+}
+
+/// Prints the text as a whole. It is not an error if the reader has closed the output.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}

@@ -1,0 +1,159 @@
+//! The report of `tickhound status` as text.
+
+use std::fmt::{self, Write as _};
+
+use jiff::tz::TimeZone;
+
+use crate::{
+    cli::text::{self, grouped, span},
+    observe::health::{ConsumerReport, Pace, Report, Verdict, Work},
+};
+use tickhound_core::{receipt::Receipt, wall::now_ms};
+use tickhound_redis::{Kept, SavedState, Survey};
+
+/// Writes the report, the throughput and the newest alerts, which are newest first.
+pub(super) fn write_report(
+    out: &mut String,
+    report: &Report,
+    pace: Option<&Pace>,
+    alerts: &[Kept],
+    zone: &TimeZone,
+) -> fmt::Result {
+    let mark = match report.verdict {
+        Verdict::Healthy => "✅ healthy",
+        Verdict::Degraded => "⚠️  degraded",
+        Verdict::Stuck => "❌ stuck",
+        Verdict::Unreachable => "❌ unreachable",
+    };
+    writeln!(out, "{mark}: {}", report.reason)?;
+    let Some(survey) = &report.survey else { return Ok(()) };
+    write_stream(out, report, survey)?;
+    if let Some(pace) = pace {
+        writeln!(out, "throughput: {}", throughput_line(pace))?;
+    }
+    match &survey.owner {
+        Some(owner) => writeln!(out, "host: {owner}, epoch {}", survey.epoch)?,
+        None => writeln!(out, "host: none")?,
+    }
+    if let Some(receipt) = survey.receipt.as_ref().filter(|_| survey.owner.is_some()) {
+        write_receipt(out, receipt)?;
+    }
+    write_totals(out, survey)?;
+    if !alerts.is_empty() {
+        writeln!(out, "newest alerts (`tickhound alerts` has more):")?;
+    }
+    alerts.iter().rev().try_for_each(|alert| writeln!(out, "  {}", text::alert_line(alert, zone)))
+}
+
+/// The stream, its consumer group and the work in flight.
+fn write_stream(out: &mut String, report: &Report, survey: &Survey) -> fmt::Result {
+    let lag = survey.lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
+    writeln!(out, "{}: {} entries, {lag} not yet read", report.stream, survey.length)?;
+    writeln!(out, "{}: {} pending, {} consumers", report.group, survey.pending, report.consumers.len())?;
+    for consumer in &report.consumers {
+        let mark = match consumer.verdict {
+            "active" | "idle" => "✅",
+            "stale" => "⚠️ ",
+            _ => "❌",
+        };
+        let ConsumerReport { name, pending, idle_ms, verdict } = consumer;
+        writeln!(out, "  → {name}: {pending} pending, idle {} {mark} {verdict}", span(*idle_ms))?;
+    }
+    if let Some(work) = &report.work {
+        let Work { submitted, completed, backlog } = work;
+        writeln!(out, "workers: submitted: {submitted}, completed: {completed}, backlog: {backlog} (entries)")?;
+    }
+    Ok(())
+}
+
+/// What was processed, saved and stored since the group exists.
+fn write_totals(out: &mut String, survey: &Survey) -> fmt::Result {
+    let totals = survey.totals;
+    let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
+    writeln!(out, "last commit: {committed}")?;
+    writeln!(
+        out,
+        "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, {} dead",
+        totals.entries,
+        totals.entries.saturating_sub(totals.quiet + totals.lost),
+        totals.quiet,
+        totals.lost,
+        totals.alerts,
+        totals.held_back,
+        totals.dead,
+    )?;
+    if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {
+        let size = bytes.map_or_else(String::new, |bytes| format!(", {:.2} MB", bytes as f64 / 1e6));
+        writeln!(
+            out,
+            "state: {symbols} symbols{size}, saved {} ago; a new host would replay {behind} entries",
+            span(*age_ms)
+        )?;
+    }
+    if totals.state_gap > 0 {
+        writeln!(
+            out,
+            "state: {} entries were trimmed before their effect on detectors was saved (total)",
+            totals.state_gap
+        )?;
+    }
+    writeln!(
+        out,
+        "stored: {} alerts in {}, {} dead letters in {}",
+        survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key
+    )
+}
+
+fn throughput_line(pace: &Pace) -> String {
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "unknown".to_owned(), |rate| grouped(rate.round() as u64));
+    let Pace { seconds, entries_per_s, added_per_s, alerts_per_s } = pace;
+    format!(
+        "{}/s processed, {}/s added, {alerts_per_s:.1} alerts/s in the last {seconds:.1}s",
+        grouped(entries_per_s.round() as u64),
+        rate(*added_per_s),
+    )
+}
+
+fn write_receipt(out: &mut String, receipt: &Receipt) -> fmt::Result {
+    let now_ms = now_ms();
+    let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
+    let Receipt { generation, since_ms, detectors, warming, refusal, needs_restart, .. } = receipt;
+    writeln!(out, "generation {generation}, in force for {}:", ago(*since_ms))?;
+    for detector in detectors {
+        let cost = detector.ns_per_tick.map_or_else(String::new, |ns| format!(", {ns} ns/tick"));
+        let mut name = detector.name.clone();
+        if !detector.shadow_of.is_empty() {
+            name.push_str(&format!(" (shadow of {})", detector.shadow_of));
+        }
+        writeln!(
+            out,
+            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}",
+            name,
+            detector.plugin,
+            detector.version,
+            detector.file,
+            detector.sha256.get(..12).unwrap_or_default(),
+            detector.generation,
+            ago(detector.since_ms),
+            detector.state,
+        )?;
+        if let Some(fault) = detector.last_fault.as_ref().filter(|_| detector.faults > 0) {
+            writeln!(out, "    {} faults, the last: {fault}", detector.faults)?;
+        }
+        if let Some(until_ms) = detector.quarantined_until_ms {
+            let left = span(until_ms.saturating_sub(now_ms));
+            writeln!(out, "    ❌ quarantined, retried in {left}; {} ticks skipped so far", detector.skipped)?;
+        }
+    }
+    if !warming.is_empty() {
+        writeln!(out, "  … warming up on the stream before taking over: {}", warming.join(", "))?;
+    }
+    if let Some(refusal) = refusal {
+        let (mark, fixed) = if refusal.standing { ("❌ ", "") } else { ("", ", fixed since") };
+        writeln!(out, "  {mark}change rejected {} ago{fixed}: {}", ago(refusal.at_ms), refusal.reason)?;
+    }
+    if !needs_restart.is_empty() {
+        writeln!(out, "  ⚠️  needs a restart: {}", needs_restart.join(", "))?;
+    }
+    Ok(())
+}

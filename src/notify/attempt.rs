@@ -1,0 +1,198 @@
+//! What an attempt to send a message changes: the state that Redis gets, and what the channel does next; pure.
+//!
+//! What holds: a state without `sending` is written only once it is certain whether the message arrived.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::webhook::{AttemptOutcome, Request};
+use tickhound_redis::notified::{Owed, Sending, State};
+
+/// A message, and the state that it leads to.
+pub(super) struct Composed {
+    /// Drawn anew for each message.
+    pub(super) token: u64,
+    pub(super) request: Request,
+    /// Ids of the newest of its alerts.
+    pub(super) ids: VecDeque<String>,
+    /// Alerts in it, those that are only counted too.
+    pub(super) alerts: u64,
+    pub(super) fresh: u64,
+    pub(super) older: u64,
+    /// What it reports beside its alerts; the next message reports it again if this one is rejected.
+    pub(super) unreported: Owed,
+    /// The last of its alerts, and how many the stream ever had up to that one.
+    pub(super) to: String,
+    pub(super) index: u64,
+    pub(super) composed_ms: u64,
+    /// Attempts that were begun. From the second on, an earlier one may have arrived.
+    pub(super) attempts: u64,
+}
+
+impl Composed {
+    /// How Redis records that this message is being sent.
+    pub(super) fn sending(&self) -> Sending {
+        let Self { token, to, index, alerts, attempts, .. } = self;
+        Sending { token: *token, to: to.clone(), index: *index, alerts: *alerts, attempts: *attempts }
+    }
+}
+
+/// What the channel does after an attempt.
+#[derive(Debug, PartialEq)]
+pub(super) enum Action {
+    /// The message arrived; the next one may be sent at once.
+    Continue,
+    /// The message is given up; its alerts are counted in the next one.
+    GiveUp {
+        /// Why the receiver does not accept it.
+        reason: String,
+    },
+    /// Nothing arrived: its alerts go into a new message after the wait.
+    Recompose(Wait),
+    /// It, or an earlier attempt, may have arrived: the same message is sent again after the wait, so that the receiver
+    /// can recognise it.
+    Resend(Wait),
+}
+
+/// What to wait for before the next attempt.
+#[derive(Debug, PartialEq)]
+pub(super) enum Wait {
+    /// A failure that may pass by itself; with the wait that the receiver asks for.
+    Retry(String, Option<Duration>),
+    /// A person must fix something first.
+    Pause(String),
+}
+
+/// The state and the action after an attempt that `begun` records.
+pub(super) fn transition(begun: State, message: &Composed, outcome: AttemptOutcome, now_ms: u64) -> (State, Action) {
+    let mut next = begun;
+    if let AttemptOutcome::Later(reason, _)
+    | AttemptOutcome::Unknown(reason)
+    | AttemptOutcome::Rejected(reason)
+    | AttemptOutcome::Closed(reason) = &outcome
+    {
+        next.totals.failures += 1;
+        (next.last_error_ms, next.last_error) = (Some(now_ms), Some(reason.clone()));
+    }
+    let wait = match outcome {
+        AttemptOutcome::Delivered => {
+            next.last_ok_ms = Some(now_ms);
+            next.totals.messages += 1;
+            next.totals.alerts += message.fresh;
+            advance(&mut next, message);
+            next.owed = Owed::default();
+            return (next, Action::Continue);
+        }
+        AttemptOutcome::Rejected(reason) => {
+            advance(&mut next, message);
+            next.owed.refused += message.fresh;
+            next.totals.refused += message.fresh;
+            return (next, Action::GiveUp { reason });
+        }
+        AttemptOutcome::Unknown(reason) => {
+            next.sending = Some(message.sending());
+            return (next, Action::Resend(Wait::Retry(reason, None)));
+        }
+        AttemptOutcome::Later(reason, asked) => Wait::Retry(reason, asked),
+        AttemptOutcome::Closed(reason) => Wait::Pause(reason),
+    };
+    // This attempt did not arrive, which says nothing of an earlier one without an answer.
+    if message.attempts > 1 {
+        return (next, Action::Resend(wait));
+    }
+    next.sending = None;
+    (next, Action::Recompose(wait))
+}
+
+/// Moves behind the message.
+fn advance(state: &mut State, message: &Composed) {
+    state.sending = None;
+    state.at.clone_from(&message.to);
+    state.index = message.index;
+    state.owed.clone_from(&message.unreported);
+    state.totals.older += message.older;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 7_000;
+
+    fn message(attempts: u64) -> Composed {
+        Composed {
+            token: 11,
+            request: Request { key: "desk/1-0/4-0".into(), body: Vec::new() },
+            ids: VecDeque::new(),
+            alerts: 3,
+            fresh: 2,
+            older: 1,
+            unreported: Owed { older: 1, missed: 5, ..Owed::default() },
+            to: "4-0".into(),
+            index: 4,
+            composed_ms: 1,
+            attempts,
+        }
+    }
+
+    fn after(attempts: u64, outcome: AttemptOutcome) -> (State, Action) {
+        let message = message(attempts);
+        let begun = State { at: "1-0".into(), index: 1, sending: Some(message.sending()), ..State::default() };
+        transition(begun, &message, outcome, NOW_MS)
+    }
+
+    #[test]
+    fn a_message_that_arrived_moves_the_position_and_clears_what_was_unreported() {
+        let (state, action) = after(1, AttemptOutcome::Delivered);
+        assert_eq!(action, Action::Continue);
+        assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
+        assert!(state.owed.is_empty() && !state.is_failing());
+        assert_eq!((state.totals.messages, state.totals.alerts, state.totals.older), (1, 2, 1));
+        assert_eq!((state.last_ok_ms, state.totals.failures), (Some(NOW_MS), 0));
+    }
+
+    #[test]
+    fn the_alerts_of_a_rejected_message_are_reported_by_the_next_one() {
+        let (state, action) = after(1, AttemptOutcome::Rejected("it answers 400".into()));
+        assert_eq!(action, Action::GiveUp { reason: "it answers 400".into() });
+        assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
+        assert_eq!((state.owed.refused, state.owed.missed, state.totals.refused), (2, 5, 2));
+        assert!(state.is_failing());
+    }
+
+    #[test]
+    fn a_message_that_did_not_arrive_leaves_the_position() {
+        let asked = Some(Duration::from_secs(3));
+        let cases = [
+            (AttemptOutcome::Later("busy".into(), asked), Wait::Retry("busy".into(), asked)),
+            (AttemptOutcome::Closed("gone".into()), Wait::Pause("gone".into())),
+        ];
+        for (outcome, wait) in cases {
+            let (state, action) = after(1, outcome);
+            assert_eq!(action, Action::Recompose(wait));
+            assert_eq!((state.at.as_str(), state.index, &state.sending), ("1-0", 1, &None));
+            assert_eq!((state.totals.failures, state.last_error_ms), (1, Some(NOW_MS)));
+        }
+    }
+
+    /// A refused connection says nothing of the attempt before it, which timed out.
+    #[test]
+    fn a_message_that_may_have_arrived_stays_the_same() {
+        let unknown = || AttemptOutcome::Unknown("no answer".into());
+        for (attempts, outcome) in [(1, unknown()), (2, unknown()), (2, AttemptOutcome::Later("refused".into(), None))]
+        {
+            let (state, action) = after(attempts, outcome);
+            assert!(matches!(action, Action::Resend(Wait::Retry(..))), "{action:?}");
+            assert_eq!((state.at.as_str(), state.sending), ("1-0", Some(message(attempts).sending())));
+        }
+        let (state, action) = after(2, AttemptOutcome::Closed("gone".into()));
+        assert_eq!(action, Action::Resend(Wait::Pause("gone".into())));
+        assert_eq!(state.sending, Some(message(2).sending()));
+    }
+
+    #[test]
+    fn an_earlier_attempt_without_an_answer_does_not_undo_an_answer() {
+        for outcome in [AttemptOutcome::Delivered, AttemptOutcome::Rejected("no".into())] {
+            assert_eq!(after(2, outcome).0.sending, None);
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! One notification channel: a thread that waits for alerts, groups them, and sends them.
+//!
+//! What holds: each turn begins with the state that Redis has and ends with the state that Redis gets. So a turn may
+//! end anywhere, with an error or with the process, and the next one continues from there.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
+use tracing::{debug, error, info, warn};
+use ureq::Agent;
+
+use super::{
+    attempt::{Action, Composed, Wait, transition},
+    filter::{Filter, Gathered, Recent},
+    message::{Notification, Purpose, Style},
+    pacing::{self, Backoff},
+    secret::Secrets,
+    webhook::{self, AttemptOutcome, Request},
+};
+use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
+use tickhound_redis::notified::{Extent, Look, Position, Sending, State, is_before};
+
+/// How often a standby checks whether it has become the owner.
+const STANDBY_EVERY: Duration = Duration::from_millis(500);
+
+/// What the next message must report goes with new alerts, or alone once this much time has passed since the last one.
+const REPORT_AFTER_MS: u64 = 30_000;
+
+/// How a channel ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ChannelStop {
+    /// At once: another thread continues from its position.
+    Now,
+    /// After the alerts that are there were sent, if this host owned the partition.
+    Finish { owned: bool },
+}
+
+/// What all channels of a host share.
+pub(super) struct Settings {
+    pub(super) redis: StreamConfig,
+    /// Keys of the streams of alerts: of live detectors, and of shadows.
+    pub(super) streams: [String; 2],
+    pub(super) zone: TimeZone,
+}
+
+impl Settings {
+    /// The stream that a channel reads.
+    fn stream(&self, config: &NotifyConfig) -> &str {
+        &self.streams[usize::from(config.shadows)]
+    }
+}
+
+/// Which turn of a channel it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Another one follows.
+    Usual,
+    /// The host stops after it, so it waits for nothing.
+    Last,
+}
+
+/// What this process knows of the message that it sent last.
+enum LastMessage {
+    /// No message was sent, or its outcome is recorded in Redis.
+    None,
+    /// It may have arrived. It is sent again as it is, so that the receiver can recognise it.
+    MayHaveArrived(Box<Composed>),
+    /// The state after the message with this token is known. Redis may not have recorded it.
+    Known { token: u64, after: Box<State> },
+}
+
+pub(super) struct Channel {
+    config: NotifyConfig,
+    settings: Arc<Settings>,
+    filter: Filter,
+    agent: Agent,
+    position: Position,
+    stop: mpsc::Receiver<ChannelStop>,
+    /// The furthest state known: a server may come back with an older one.
+    newest: Option<State>,
+    /// Ids of alerts in messages that arrived, shown or counted.
+    recent: Recent,
+    last_message: LastMessage,
+    /// Alerts that come before then go into the same message.
+    group_until: Option<Instant>,
+    backoff: Backoff,
+    /// What was logged of the current failure.
+    complaint: Option<String>,
+}
+
+impl Channel {
+    pub(super) fn new(
+        config: &NotifyConfig,
+        settings: &Arc<Settings>,
+        stop: mpsc::Receiver<ChannelStop>,
+    ) -> Result<Self> {
+        Ok(Self {
+            filter: Filter::new(config),
+            agent: webhook::agent(config).context("notify.tls_ca")?,
+            position: Position::new(&settings.redis, &config.name)?,
+            config: config.clone(),
+            settings: settings.clone(),
+            stop,
+            newest: None,
+            recent: Recent::default(),
+            last_message: LastMessage::None,
+            group_until: None,
+            backoff: Backoff::default(),
+            complaint: None,
+        })
+    }
+
+    /// Runs until it is stopped; `ready` is dropped once it is known where the channel begins.
+    pub(super) fn run(mut self, ready: mpsc::Sender<()>) {
+        let (mut ready, mut redis_lost) = (Some(ready), false);
+        loop {
+            let wait = match self.turn(Turn::Usual) {
+                Ok(wait) => {
+                    ready.take();
+                    redis_lost = false;
+                    wait
+                }
+                Err(error) => {
+                    if !redis_lost {
+                        warn!(
+                            event = "notification_without_redis",
+                            sink = %self.config.name,
+                            error = %format!("{error:#}"),
+                            "notifications are waiting for Redis"
+                        );
+                    }
+                    redis_lost = true;
+                    pacing::retry(1, None, rand::random())
+                }
+            };
+            match self.stop.recv_timeout(wait) {
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Ok(ChannelStop::Finish { owned }) => {
+                    self.position.owned |= owned;
+                    // The alerts that were committed last are sent now, not after the next start.
+                    if let Err(error) = self.turn(Turn::Last) {
+                        debug!(
+                            event = "notification_stopped_without_redis",
+                            sink = %self.config.name,
+                            error = %format!("{error:#}"),
+                            "stopped without Redis"
+                        );
+                    }
+                    return;
+                }
+                Ok(ChannelStop::Now) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Does what is due, and returns how long nothing else will be.
+    fn turn(&mut self, turn: Turn) -> Result<Duration> {
+        let look = self.position.look()?;
+        let Some(state) = self.reconcile(&look)? else {
+            self.take_unconfirmed();
+            return Ok(STANDBY_EVERY);
+        };
+        if let Some(wait) = self.backoff.remaining() {
+            return Ok(wait);
+        }
+        if let Some(message) = self.take_unconfirmed() {
+            if look.now_ms.saturating_sub(message.composed_ms) > self.config.max_age_s * 1000 {
+                self.mark_in_doubt(state, "the notification is too old to be sent (max_age_s)")?;
+                return Ok(Duration::ZERO);
+            }
+            self.attempt(&state, message, look.now_ms)?;
+            return Ok(Duration::ZERO);
+        }
+        let stream = self.settings.stream(&self.config);
+        if !is_due(&state, look.now_ms) && !self.position.wait(stream, &state.at, turn == Turn::Usual)? {
+            self.group_until = None;
+            return Ok(Duration::ZERO);
+        }
+        let group_until = Instant::now() + Duration::from_millis(self.config.group_ms);
+        let group_until = *self.group_until.get_or_insert(group_until);
+        if let Some(wait) = pacing::remaining(group_until).filter(|_| turn == Turn::Usual) {
+            return Ok(wait);
+        }
+        let wait = pacing::wait_for_turn(&state.sent_ms, self.config.per_minute, look.now_ms);
+        if !wait.is_zero() {
+            return Ok(wait);
+        }
+        self.group_until = None;
+        self.send_new(state, look.now_ms)?;
+        Ok(Duration::ZERO)
+    }
+
+    /// Sends the alerts behind the state's position, if any of them are news.
+    fn send_new(&mut self, state: State, now_ms: u64) -> Result<()> {
+        let Some(state) = self.count_missed(state)? else { return Ok(()) };
+        let (mut moved, gathered) = self.gather(&state, now_ms)?;
+        if gathered.fresh == 0 && !is_due(&moved, now_ms) {
+            moved.totals.older += gathered.older;
+            if moved != state && self.write(&moved, true)? {
+                gathered.ids.iter().for_each(|id| self.recent.add(id));
+            }
+            return Ok(());
+        }
+        let message = self.compose(&state, &moved, gathered, now_ms);
+        self.attempt(&state, Box::new(message), now_ms)
+    }
+
+    /// The state to continue from: what Redis has, reconciled with what this process knows. `None` if another host
+    /// sends.
+    fn reconcile(&mut self, look: &Look) -> Result<Option<State>> {
+        let stream = self.settings.stream(&self.config);
+        let Some(stored) = look.state.as_ref().filter(|state| state.stream == stream) else {
+            return self.begin(look);
+        };
+        if !look.ours {
+            return Ok(None);
+        }
+        let mut state = stored.clone();
+        if let Some(newest) = self.newest.clone().filter(|newest| self.has_gone_back(&state, newest)) {
+            warn!(
+                event = "notification_state_rolled_back",
+                sink = %self.config.name,
+                "Redis has come back with older data; alerts that were sent are not sent again"
+            );
+            // A message that may have arrived is sent again as it is, under its key, and not composed anew.
+            let sending = newest.sending.clone().filter(|sending| self.is_unconfirmed(sending));
+            let Extent { added, .. } = self.position.extent(self.settings.stream(&self.config))?;
+            state = State { sending, index: newest.index.min(added), ..newest };
+        }
+        match &state.sending {
+            Some(sending) if self.is_unconfirmed(sending) => {}
+            Some(sending) => match (self.known_after(sending), self.config.on_doubt) {
+                (Some(after), _) => state = after,
+                (None, OnDoubt::Skip) => {
+                    return self.mark_in_doubt(state, "the host ended while the notification was being sent");
+                }
+                (None, OnDoubt::Repeat) => state.sending = None,
+            },
+            None => drop(self.take_unconfirmed()),
+        }
+        if state != *stored && !self.write(&state, true)? {
+            return Ok(None);
+        }
+        self.newest = Some(state.clone());
+        Ok(Some(state))
+    }
+
+    /// The first state of a channel, or of one whose state the server has lost. `None` if another host sends.
+    fn begin(&mut self, look: &Look) -> Result<Option<State>> {
+        let state = match self.newest.clone() {
+            // The server has lost everything.
+            Some(newest) => State { sending: None, ..newest },
+            // The channel is new, and begins with the alerts to come.
+            None => {
+                let stream = self.settings.stream(&self.config);
+                let Extent { added, last, .. } = self.position.extent(stream)?;
+                State { stream: stream.to_owned(), at: last, index: added, ..State::default() }
+            }
+        };
+        // A standby whose configuration names another stream must not replace the owner's state.
+        let may_write = look.state.is_none() || look.ours;
+        let written = may_write && self.write(&state, look.state.is_some())?;
+        Ok(Some(state).filter(|_| written && look.ours))
+    }
+
+    /// Whether the server has lost what this channel wrote: its position, or the message that may have arrived.
+    fn has_gone_back(&self, stored: &State, newest: &State) -> bool {
+        let unconfirmed = || newest.sending.as_ref().is_some_and(|sending| self.is_unconfirmed(sending));
+        is_before(&stored.at, &newest.at) || (stored.at == newest.at && stored.sending.is_none() && unconfirmed())
+    }
+
+    /// Whether this is the message that may have arrived, and that is sent again.
+    fn is_unconfirmed(&self, sending: &Sending) -> bool {
+        matches!(&self.last_message, LastMessage::MayHaveArrived(message) if message.token == sending.token)
+    }
+
+    /// The state after this message, if this process knows it.
+    fn known_after(&self, sending: &Sending) -> Option<State> {
+        match &self.last_message {
+            LastMessage::Known { token, after } if *token == sending.token => Some((**after).clone()),
+            _ => None,
+        }
+    }
+
+    fn take_unconfirmed(&mut self) -> Option<Box<Composed>> {
+        match std::mem::replace(&mut self.last_message, LastMessage::None) {
+            LastMessage::MayHaveArrived(message) => Some(message),
+            other => {
+                self.last_message = other;
+                None
+            }
+        }
+    }
+
+    /// Gives up a message of which it can't be known whether it arrived.
+    fn mark_in_doubt(&mut self, mut state: State, why: &str) -> Result<Option<State>> {
+        let Some(sending) = state.sending.take() else { return Ok(Some(state)) };
+        let Sending { to, index, alerts, .. } = sending;
+        warn!(
+            event = "notification_in_doubt",
+            sink = %self.config.name,
+            alerts,
+            after = %state.at,
+            %to,
+            "alerts may not have been delivered: {why}. The next notification says so."
+        );
+        if state.owed.in_doubt == 0 {
+            state.owed.doubt_after = state.at;
+        }
+        state.owed.doubt_to.clone_from(&to);
+        state.owed.in_doubt += alerts;
+        state.totals.in_doubt += alerts;
+        (state.at, state.index) = (to, index);
+        Ok(self.write(&state, true)?.then_some(state))
+    }
+
+    /// Counts the alerts that were trimmed before they were sent, each of them once.
+    fn count_missed(&mut self, mut state: State) -> Result<Option<State>> {
+        let Extent { removed, .. } = self.position.extent(self.settings.stream(&self.config))?;
+        let missed = removed.saturating_sub(state.index);
+        if missed == 0 {
+            return Ok(Some(state));
+        }
+        error!(
+            event = "notification_alerts_trimmed",
+            sink = %self.config.name,
+            missed,
+            after = %state.at,
+            "alerts were trimmed from the stream before they were sent"
+        );
+        state.index += missed;
+        state.owed.missed += missed;
+        state.totals.missed += missed;
+        Ok(self.write(&state, true)?.then_some(state))
+    }
+
+    /// Reads the alerts behind the state's position; returns the state behind them too.
+    fn gather(&mut self, state: &State, now_ms: u64) -> Result<(State, Gathered)> {
+        let (mut moved, mut gathered) = (state.clone(), Gathered::default());
+        let (filter, recent, most) = (&self.filter, &self.recent, self.config.max_per_message);
+        self.position.read(self.settings.stream(&self.config), &state.at, |alert| {
+            moved.at = alert.at.to_string();
+            moved.index += 1;
+            if !recent.has(alert.field("id")) {
+                gathered.take(alert, filter, now_ms, most);
+            }
+        })?;
+        if gathered.older > 0 {
+            moved.owed.older += gathered.older;
+            moved.owed.newest_older_ms = gathered.newest_older_ms;
+        }
+        Ok((moved, gathered))
+    }
+
+    fn compose(&self, state: &State, moved: &State, gathered: Gathered, now_ms: u64) -> Composed {
+        let Gathered { fresh, shown, ids, older, .. } = gathered;
+        let stream = self.settings.stream(&self.config).to_owned();
+        let message = Notification { shown, fresh, unreported: moved.owed.clone(), stream, purpose: Purpose::Alerts };
+        let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
+        let style = Style { kind: self.config.kind, template: &self.config.text, zone: &self.settings.zone };
+        let body = webhook::body(&self.config, &message, &key, &style);
+        Composed {
+            token: rand::random::<u64>() >> 1,
+            request: Request { key, body },
+            ids,
+            alerts: fresh + older,
+            fresh,
+            older,
+            unreported: moved.owed.clone(),
+            to: moved.at.clone(),
+            index: moved.index,
+            composed_ms: now_ms,
+            attempts: 0,
+        }
+    }
+
+    /// Sends the message. Redis records before the request that one is made, and after it what its outcome was.
+    fn attempt(&mut self, state: &State, mut message: Box<Composed>, now_ms: u64) -> Result<()> {
+        message.attempts += 1;
+        let mut begun = State { sending: Some(message.sending()), ..state.clone() };
+        pacing::note_sent(&mut begun.sent_ms, now_ms);
+        // If the answer to this write is lost, the message of a first attempt was certainly not sent.
+        self.last_message = match message.attempts {
+            1 => LastMessage::Known { token: message.token, after: Box::new(state.clone()) },
+            _ => LastMessage::None,
+        };
+        if !self.write(&begun, true)? {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let outcome = match Secrets::read(&self.config) {
+            Ok(secrets) => webhook::attempt(&self.agent, &secrets, &message.request),
+            Err(error) => AttemptOutcome::Closed(format!("{error:#}")),
+        };
+        let now_ms = now_ms + started.elapsed().as_millis() as u64;
+        let (next, action) = transition(begun, &message, outcome, now_ms);
+        self.act(&action, &message);
+        self.last_message = match action {
+            Action::Resend(_) => LastMessage::MayHaveArrived(message),
+            _ => LastMessage::Known { token: message.token, after: Box::new(next.clone()) },
+        };
+        // Without a fence: it has happened, whichever host owns the partition by now.
+        self.write(&next, false)?;
+        Ok(())
+    }
+
+    fn act(&mut self, action: &Action, message: &Composed) {
+        match action {
+            Action::Continue => self.record_delivery(message),
+            Action::GiveUp { reason } => {
+                self.log_undeliverable(&format!("{reason}; its {} alerts are not delivered", message.fresh));
+                self.backoff.reject();
+            }
+            Action::Recompose(Wait::Retry(reason, asked)) | Action::Resend(Wait::Retry(reason, asked)) => {
+                self.log_delayed(reason);
+                self.backoff.retry(*asked);
+            }
+            Action::Recompose(Wait::Pause(reason)) | Action::Resend(Wait::Pause(reason)) => {
+                self.log_undeliverable(&format!("{reason}; trying again from time to time"));
+                self.backoff.pause();
+            }
+        }
+    }
+
+    fn record_delivery(&mut self, message: &Composed) {
+        message.ids.iter().for_each(|id| self.recent.add(id));
+        if self.complaint.take().is_some() {
+            info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
+        }
+        debug!(
+            event = "notification_sent",
+            sink = %self.config.name,
+            alerts = message.fresh,
+            key = %message.request.key,
+            "sent a notification"
+        );
+        self.backoff.reset();
+    }
+
+    fn log_undeliverable(&mut self, reason: &str) {
+        if self.is_new_complaint(reason) {
+            error!(
+                event = "notification_undeliverable",
+                sink = %self.config.name,
+                "can't deliver notifications: {reason}"
+            );
+        }
+    }
+
+    fn log_delayed(&mut self, reason: &str) {
+        if self.is_new_complaint(reason) {
+            warn!(
+                event = "notification_delayed",
+                sink = %self.config.name,
+                "failed to deliver a notification: {reason}; retrying"
+            );
+        }
+    }
+
+    /// Whether `reason` differs from the one that was logged last: each is logged once.
+    fn is_new_complaint(&mut self, reason: &str) -> bool {
+        let is_new = self.complaint.as_deref() != Some(reason);
+        if is_new {
+            self.complaint = Some(reason.to_owned());
+        }
+        is_new
+    }
+
+    fn write(&mut self, next: &State, fenced: bool) -> Result<bool> {
+        let written = self.position.write(next, fenced)?;
+        if written {
+            self.newest = Some(next.clone());
+        }
+        Ok(written)
+    }
+}
+
+/// Whether unreported alerts are reported now, without waiting for a new alert.
+fn is_due(state: &State, now_ms: u64) -> bool {
+    !state.owed.is_empty() && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= REPORT_AFTER_MS)
+}
