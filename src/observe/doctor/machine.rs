@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use notify::{RecursiveMode, Watcher};
 use rustix::{
     fs::{Access, access, statvfs},
     process::{Resource, getrlimit},
@@ -18,6 +17,7 @@ use super::{
     size,
 };
 use tickhound_core::config::{Config, LoadedConfig, Watch};
+use tickhound_engine::plugin::watch::can_watch;
 use tickhound_redis::look::{Place, ServerLook};
 
 /// Files that a host has open at most: connections, watches, plugins, the JSON lines file, with room to spare.
@@ -61,7 +61,7 @@ pub(super) fn look(loaded: &LoadedConfig) -> MachineLook {
         ..MachineLook::default()
     };
     if config.plugins.watch == Watch::Auto && plugins.is_dir() {
-        look.watch = Some(try_watch(&plugins));
+        look.watch = Some(can_watch(&plugins).map_err(|error| error.to_string()));
     }
     let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
     let folder = |file: &Path| file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
@@ -105,13 +105,6 @@ fn available_memory() -> Option<u64> {
     let machine = line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024;
     let group = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
     Some(group.map_or(machine, |(most, now)| machine.min(most.saturating_sub(now))))
-}
-
-/// As the host does it.
-fn try_watch(dir: &Path) -> Result<(), String> {
-    let watching =
-        notify::recommended_watcher(|_| {}).and_then(|mut watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
-    watching.map_err(|error| error.to_string())
 }
 
 pub(super) fn judge(look: &MachineLook, config: &Config) -> Vec<Finding> {
