@@ -134,7 +134,7 @@ fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
     let told = refused("short.wasm", &bytes[..bytes.len() / 2]);
     assert!(told.contains("not a WebAssembly file, or incomplete"), "{told}");
     let told = refused("other.wasm", &wat::parse_str("(module (func (export \"run\")))").unwrap());
-    assert!(told.contains("a WebAssembly module, but no detector"), "{told}");
+    assert!(told.contains("a WebAssembly module, but not a detector"), "{told}");
     let told = text(&output(&project, &["inspect", "brakout"]).stderr);
     assert!(told.contains("did you mean `breakout`?"), "{told}");
 }

@@ -88,7 +88,7 @@ fn a_detector_that_fails_in_its_trial_gets_no_tick() {
         ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
         ("recurse", "call stack exhausted"),
         ("nan", "broke the contract: confidence NaN is not in 0..=1"),
-        ("unreadable", "refuses in its trial the state that it has just saved"),
+        ("unreadable", "rejected in its trial the state that it had just saved"),
     ];
     for (how, reason) in expected {
         let (_redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
@@ -288,7 +288,7 @@ fn a_file_that_is_not_a_detector_is_rejected_with_a_sentence() {
         (b"", "the file is empty"),
         (b"hello", "not a WebAssembly file"),
         (&breakout[..breakout.len() / 2], "damaged or cut off"),
-        (&component("(module)"), "a WebAssembly module, but no detector"),
+        (&component("(module)"), "a WebAssembly module, but not a detector"),
         (&component("(component)"), "not a detector of contract 0.1.0"),
         (
             &component(r#"(component (import "wasi:cli/stdout@0.2.0" (instance (export "get" (func)))))"#),
@@ -317,7 +317,7 @@ fn wrong_parameters_are_refused_where_they_stand() {
         ("how = \"lop\"", "expected one of \"not\", \"panic\""),
         ("at = 0", "parameter `at` is 0, expected a whole number from 1 to 1000000 ticks"),
         ("at = \"3\"", "expected a whole number from 1 to 1000000 ticks"),
-        ("at = 13", "refused its parameters: 13 is an unlucky tick"),
+        ("at = 13", "rejected its parameters: 13 is an unlucky tick"),
     ];
     for (params, expected) in cases {
         let (_redis, project) = with_misbehaving(params);

@@ -148,9 +148,9 @@ fn what_is_not_a_file_is_rejected_with_a_sentence() {
     let file = running.project.path("plugins/breakout.wasm");
     fs::remove_file(&file).unwrap();
     let line = running.wait_refused(1);
-    assert!(line.contains("what was loaded goes on, `enabled = false` stops it"), "{line}");
+    assert!(line.contains("keeping the loaded plugin. `enabled = false` stops its detector"), "{line}");
     fs::create_dir(&file).unwrap();
-    assert!(running.wait_refused(2).contains("is no file"));
+    assert!(running.wait_refused(2).contains("is not a file"));
     fs::remove_dir(&file).unwrap();
     let outside = running.project.path("outside.wasm");
     fs::write(&outside, breakout("two")).unwrap();

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use notify::{RecursiveMode, Watcher};
 use rustix::{
     fs::{Access, access, statvfs},
     process::{Resource, getrlimit},
@@ -18,6 +17,7 @@ use super::{
     text::size,
 };
 use tickhound_core::config::{Config, LoadedConfig, Watch};
+use tickhound_engine::plugin::watch::can_watch;
 use tickhound_redis::look::{Place, ServerLook};
 
 /// The most files that a host has open: connections, watches, plugins, the JSON lines file, with room to spare.
@@ -97,7 +97,7 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
         ..Machine::default()
     };
     if config.plugins.watch == Watch::Auto && plugins.is_dir() {
-        machine.watch = Some(try_watch(&plugins));
+        machine.watch = Some(can_watch(&plugins).map_err(|error| error.to_string()));
     }
     let mut folders = vec![(Purpose::Plugins, plugins.clone())];
     if has_cache && plugins.is_dir() {
