@@ -12,7 +12,6 @@
 
 mod file;
 mod follower;
-mod known;
 
 use std::{
     path::{Path, PathBuf},

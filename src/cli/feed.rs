@@ -4,8 +4,6 @@
 //! Redis with its id. Nothing is sent twice: after an error the feed ends and
 //! says how far it came.
 
-mod publish;
-
 use std::{
     path::PathBuf,
     sync::mpsc,
@@ -16,7 +14,6 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::publish::{Published, Publisher};
 use tickhound_core::{
     config::StreamConfig,
     simulate::{Layout, Renderer, SimConfig, Simulator},
@@ -26,6 +23,7 @@ use tickhound_recorded::{
     pace::{self, Pace, Pacer},
     record::Record,
 };
+use tickhound_redis::{Producer, Published};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,13 +96,13 @@ pub(super) fn run(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
 fn publish_all(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
     let pace = args.rate.map_or(args.speed, Pace::Rate);
     let mut input = Input::open(args, pace)?;
-    let mut publisher = Publisher::connect(config, args.maxlen)?;
+    let mut producer = Producer::connect(config, args.maxlen)?;
     let bar = progress_bar(args, &input);
     let started = Instant::now();
-    let ended = pump(&mut input, &mut publisher, args.count.unwrap_or(u64::MAX), pace, &bar);
+    let ended = pump(&mut input, &mut producer, args.count.unwrap_or(u64::MAX), pace, &bar);
     bar.finish_and_clear();
-    let published = publisher.published();
-    let end = ended.map_err(|error| match (published.count, publisher.unknown()) {
+    let published = producer.published();
+    let end = ended.map_err(|error| match (published.count, producer.unconfirmed()) {
         (0, 0) => error,
         (count, 0) => {
             error.context(format!("stopped after {count} published ticks, the last is {}", published.last_id))
@@ -124,7 +122,7 @@ enum End {
     Signal,
 }
 
-fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, bar: &ProgressBar) -> Result<End> {
+fn pump(input: &mut Input, producer: &mut Producer, count: u64, pace: Pace, bar: &ProgressBar) -> Result<End> {
     /// Ticks due within this time go out together: one write each would be the limit at high rates.
     const GRAIN: Duration = Duration::from_millis(1);
     /// The bar moves while a long pause is waited for.
@@ -140,27 +138,27 @@ fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, ba
             Ok(false) => break,
             Err(error) => {
                 // What was read before counts.
-                publisher.settle()?;
+                producer.flush()?;
                 return Err(error);
             }
         }
         let due = pacer.due(record.time);
         while let Some(wait) = due.checked_sub(started.elapsed()).filter(|wait| *wait > GRAIN) {
-            publisher.settle()?;
-            input.show(bar, publisher.published(), started.elapsed());
+            producer.flush()?;
+            input.show(bar, producer.published(), started.elapsed());
             if signal.recv_timeout(wait.min(GLANCE)).is_ok() {
                 return Ok(End::Signal);
             }
         }
-        if publisher.add(&record)? {
-            input.show(bar, publisher.published(), started.elapsed());
+        if producer.add(record.fields())? {
+            input.show(bar, producer.published(), started.elapsed());
             if signal.try_recv().is_ok() {
-                publisher.settle()?;
+                producer.flush()?;
                 return Ok(End::Signal);
             }
         }
     }
-    publisher.settle()?;
+    producer.flush()?;
     Ok(End::Done)
 }
 
@@ -222,8 +220,13 @@ impl Input {
             Self::Files(files) if bar.length() == Some(files.size()) => bar.set_position(files.read()),
             _ => bar.set_position(published.count),
         }
-        bar.set_message(format!("{} ticks, {:.0}/s", published.count, published.rate(elapsed)));
+        bar.set_message(format!("{} ticks, {:.0}/s", published.count, rate(published, elapsed)));
     }
+}
+
+/// Published entries a second.
+fn rate(published: &Published, elapsed: Duration) -> f64 {
+    published.count as f64 / elapsed.as_secs_f64().max(1e-9)
 }
 
 fn progress_bar(args: &FeedArgs, input: &Input) -> ProgressBar {
@@ -241,7 +244,7 @@ fn progress_bar(args: &FeedArgs, input: &Input) -> ProgressBar {
 
 fn summary(args: &FeedArgs, key: &str, published: &Published, skipped: u64, elapsed: Duration, end: End) {
     let Published { count, first_id, last_id } = published;
-    let (seconds, rate) = (elapsed.as_secs_f64(), published.rate(elapsed));
+    let (seconds, rate) = (elapsed.as_secs_f64(), rate(published, elapsed));
     if args.json {
         let id = |id: &String| if id.is_empty() { None } else { Some(id.clone()) };
         let summary = json!({

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::text::{self, grouped, span};
 use crate::observe::health::{ConsumerReport, Pace, Report, Verdict, Watch, Work};
 use tickhound_core::{config::LoadedConfig, receipt::Receipt, wall::now_ms};
-use tickhound_redis::{AlertsReader, Kept, SavedState};
+use tickhound_redis::{AlertsReader, SavedState, StoredAlert};
 
 /// So many of the newest alerts are shown.
 const ALERTS_SHOWN: usize = 5;
@@ -47,7 +47,7 @@ struct Look {
     pace: Option<Pace>,
     /// The newest, oldest first.
     #[serde(skip)]
-    alerts: Vec<Kept>,
+    alerts: Vec<StoredAlert>,
 }
 
 /// Looks, as often as it is asked to.

@@ -13,8 +13,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use tickhound_redis::RecentIds;
 
-use super::known::KnownIds;
+/// Limits the ids that are remembered: as many as the busiest market raises in some minutes, which is more than a failover
+/// takes back.
+const KNOWN_MAX: usize = 50_000;
 
 /// So much of the end of a file is read when its place in the stream is looked for: some 50,000 alerts.
 const TAIL_MAX: u64 = 16 << 20;
@@ -33,10 +36,10 @@ pub(super) enum Locked {
 }
 
 /// The end of a file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tail {
     /// Ids of its last alerts.
-    pub(super) known: KnownIds,
+    pub(super) known: RecentIds,
     /// Alerts that were published before this time do not belong into the file, ms since the Unix epoch. It counts
     /// where no id is known.
     pub(super) since_ms: u64,
@@ -57,6 +60,11 @@ pub(super) struct LinesFile {
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
+}
+
+/// Creates an empty set for the ids of a file's last alerts.
+pub(super) fn known_ids() -> RecentIds {
+    RecentIds::new(KNOWN_MAX)
 }
 
 impl LinesFile {
@@ -103,7 +111,7 @@ impl LinesFile {
     pub(super) fn settle(&mut self) -> io::Result<Tail> {
         let metadata = self.file.metadata()?;
         if !metadata.is_file() {
-            return Ok(Tail { since_ms: millis(SystemTime::now()), ..Tail::default() });
+            return Ok(Tail { known: known_ids(), since_ms: millis(SystemTime::now()) });
         }
         let (length, changed) = (metadata.len(), metadata.modified()?);
         let start = length.saturating_sub(TAIL_MAX);
@@ -122,7 +130,7 @@ impl LinesFile {
             // Most likely the end of a line.
             lines.next();
         }
-        let mut known = KnownIds::default();
+        let mut known = known_ids();
         let ids = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.id);
         ids.for_each(|id| _ = known.insert(&id));
         Ok(Tail { known, since_ms: millis(self.begun.unwrap_or(changed)) })

@@ -16,11 +16,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Ended, Finished, Stop,
-    file::{LinesFile, Locked},
-    known::KnownIds,
+    file::{LinesFile, Locked, known_ids},
 };
 use tickhound_core::{config::StreamConfig, event::EntryId};
-use tickhound_redis::{AlertsReader, Kept, ReadTo};
+use tickhound_redis::{AlertsReader, ReadTo, RecentIds, StoredAlert};
 
 /// How often it is looked whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
@@ -46,7 +45,7 @@ pub(super) struct Follower {
     /// Its writes may block, so they are made by another thread.
     file: Arc<Mutex<LinesFile>>,
     reader: AlertsReader,
-    known: KnownIds,
+    known: RecentIds,
     stop: watch::Receiver<Stop>,
     /// Dropped once it is known where the file begins: behind its own alerts, or where the stream is by now. Also when
     /// another process writes it.
@@ -116,7 +115,7 @@ impl Follower {
             path: file.path().to_path_buf(),
             file: Arc::new(Mutex::new(file)),
             reader: AlertsReader::new(redis, stream)?,
-            known: KnownIds::default(),
+            known: known_ids(),
             stop,
             ready: Some(ready),
             through: None,
@@ -298,8 +297,8 @@ impl Follower {
     }
 
     /// Adds a line for each alert that the file does not have.
-    async fn write(&mut self, alerts: &[Kept]) -> Result<(), Finished> {
-        let fresh: Vec<&Kept> = alerts.iter().filter(|alert| !self.known.contains(alert.field("id"))).collect();
+    async fn write(&mut self, alerts: &[StoredAlert]) -> Result<(), Finished> {
+        let fresh: Vec<&StoredAlert> = alerts.iter().filter(|alert| !self.known.contains(alert.field("id"))).collect();
         if fresh.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::filter::drop_least;
 use tickhound_core::config::NotifyKind;
-use tickhound_redis::notified::{Owed, Told};
+use tickhound_redis::{StoredAlert, notified::Owed};
 
 /// The line of an alert, unless another is configured.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
@@ -18,7 +18,7 @@ const VALUE_MAX: usize = 80;
 /// Something to tell.
 pub(super) struct Message {
     /// Alerts that it shows, in the stream's order.
-    pub(super) shown: Vec<Told>,
+    pub(super) shown: Vec<StoredAlert>,
     /// Those that it has, the others only counted.
     pub(super) fresh: u64,
     /// What there is to say beside them.
@@ -50,7 +50,7 @@ impl Message {
         }
     }
 
-    fn text_with(&self, shown: &[Told], look: &Look<'_>) -> String {
+    fn text_with(&self, shown: &[StoredAlert], look: &Look<'_>) -> String {
         let plain = |text: &str| escape(text, look.kind);
         let bold = |text: &str| match look.kind {
             NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
@@ -99,7 +99,7 @@ impl Message {
         lines.join("\n")
     }
 
-    fn line(&self, alert: &Told, look: &Look<'_>) -> String {
+    fn line(&self, alert: &StoredAlert, look: &Look<'_>) -> String {
         let template = if look.template.is_empty() { LINE } else { look.template };
         let mut line = String::new();
         let mut rest = template;
@@ -117,7 +117,7 @@ impl Message {
     }
 }
 
-fn value(alert: &Told, name: &str, zone: &TimeZone) -> String {
+fn value(alert: &StoredAlert, name: &str, zone: &TimeZone) -> String {
     match name {
         "arrow" => match alert.field("direction") {
             "up" => "▲",
@@ -208,7 +208,7 @@ mod tests {
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
-    fn message(shown: Vec<Told>) -> Message {
+    fn message(shown: Vec<StoredAlert>) -> Message {
         Message {
             fresh: shown.len() as u64,
             shown,

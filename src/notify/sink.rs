@@ -16,14 +16,17 @@ use ureq::Agent;
 
 use super::{
     Stats, Stop,
-    filter::{Filter, Gathered, Recent},
+    filter::{Filter, Gathered, RECENT_MAX},
     message::{Look as Looks, Message},
     pace,
     secret::Secrets,
     webhook::{self, Outcome, Request},
 };
 use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
-use tickhound_redis::notified::{Extent, Look, Owed, Position, Sending, State, is_before};
+use tickhound_redis::{
+    RecentIds,
+    notified::{Extent, Look, Owed, Position, Sending, State, is_before},
+};
 
 /// How often a stand-by looks whether it has become the owner.
 const STAND_BY: Duration = Duration::from_millis(500);
@@ -44,7 +47,7 @@ pub(super) struct Sink {
     /// The furthest state known: a server may come back with an older one.
     newest: Option<State>,
     /// Ids of alerts in messages that arrived, shown or counted.
-    recent: Recent,
+    recent: RecentIds,
     /// A message that may have arrived. It is sent again as it is, so that the receiver can see that it is the same.
     held: Option<Held>,
     /// What became of the message with this token, for when Redis could not be told.
@@ -95,7 +98,7 @@ impl Sink {
             stats: stats.clone(),
             stop,
             newest: None,
-            recent: Recent::default(),
+            recent: RecentIds::new(RECENT_MAX),
             held: None,
             outcome: None,
             group_until: None,
@@ -185,7 +188,7 @@ impl Sink {
         if gathered.fresh == 0 && !is_due(&moved, look.now_ms) {
             moved.totals.older += gathered.older;
             if moved != state && self.write(&moved, true)? {
-                gathered.ids.iter().for_each(|id| self.recent.add(id));
+                gathered.ids.iter().for_each(|id| _ = self.recent.insert(id));
             }
             return Ok(Duration::ZERO);
         }
@@ -309,7 +312,7 @@ impl Sink {
         self.position.read(&self.stream, &state.at, |alert| {
             moved.at = alert.at.to_string();
             moved.index += 1;
-            if !recent.has(alert.field("id")) {
+            if !recent.contains(alert.field("id")) {
                 gathered.take(alert, filter, now_ms, most);
             }
         })?;
@@ -424,7 +427,7 @@ impl Sink {
     }
 
     fn arrived(&mut self, held: &Held) {
-        held.ids.iter().for_each(|id| self.recent.add(id));
+        held.ids.iter().for_each(|id| _ = self.recent.insert(id));
         if self.complaint.take().is_some() {
             info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
         }

@@ -11,7 +11,7 @@ use ratatui::{
 
 use super::{draw::WIDE, state::State, tables::section};
 use crate::cli::text::{detected, event_time, fit, grouped, printable, span};
-use tickhound_redis::Kept;
+use tickhound_redis::StoredAlert;
 
 /// Columns that evidence gets beside the alerts.
 const EVIDENCE_WIDTH: u16 = 42;
@@ -81,7 +81,7 @@ fn title(state: &State, shown: usize, selected: Option<usize>) -> String {
     title
 }
 
-fn line(alert: &Kept, state: &State, width: usize, selected: bool) -> Line<'static> {
+fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Line<'static> {
     let arrow = match alert.field("direction") {
         "up" => " ↑",
         "down" => " ↓",
@@ -109,7 +109,7 @@ fn draw_evidence(frame: &mut Frame, area: Rect, state: &State, lines: Vec<Line<'
 }
 
 /// All that is known of an alert.
-fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
+fn evidence(alert: &StoredAlert, state: &State) -> Vec<Line<'static>> {
     let field = |name: &str| printable(alert.field(name));
     let bold = |text: String| Span::styled(text, state.paint.bold());
     let numbers: BTreeMap<String, serde_json::Value> =

@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 use super::look::Look;
 use crate::{cli::text, observe::health::Verdict};
 use tickhound_core::{config::Config, event::EntryId};
-use tickhound_redis::{Kept, News};
+use tickhound_redis::{News, StoredAlert};
 
 /// Alerts that one can scroll back to.
 const ALERTS_KEPT: usize = 5000;
@@ -59,7 +59,7 @@ pub(super) struct State {
     pub(super) paint: Paint,
     pub(super) look: Look,
     /// Newest first.
-    alerts: VecDeque<Kept>,
+    alerts: VecDeque<StoredAlert>,
     /// Alerts that were trimmed away before they could be shown.
     pub(super) missed: u64,
     /// The one whose evidence is shown, by its place in the stream of alerts: others may come meanwhile.
@@ -116,7 +116,7 @@ impl State {
     }
 
     /// Alerts that the filter lets through, newest first.
-    pub(super) fn shown(&self) -> Vec<&Kept> {
+    pub(super) fn shown(&self) -> Vec<&StoredAlert> {
         let filter = self.filter.trim().to_lowercase();
         if filter.is_empty() {
             return self.alerts.iter().collect();
@@ -127,12 +127,12 @@ impl State {
             let text = text.to_lowercase();
             pattern.as_ref().map_or_else(|| text.contains(&filter), |pattern| pattern.matches(&text))
         };
-        let named = |alert: &Kept| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
+        let named = |alert: &StoredAlert| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
         self.alerts.iter().filter(|alert| named(alert)).collect()
     }
 
     /// The selected alert among those that are shown.
-    pub(super) fn position(&self, shown: &[&Kept]) -> Option<usize> {
+    pub(super) fn position(&self, shown: &[&StoredAlert]) -> Option<usize> {
         shown.iter().position(|alert| Some(alert.at) == self.selected)
     }
 
