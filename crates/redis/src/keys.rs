@@ -21,7 +21,7 @@ pub struct Keys {
 
 impl Keys {
     /// Names the keys of `group` on `stream`. Two partitions may have the same names, such as group `c` on stream
-    /// `{p}a:b` and group `b:c` on `{p}a`. Released names must not change, so [`crate::claims`] detects the conflict.
+    /// `{p}a:b` and group `b:c` on `{p}a`. Released names must not change, so `claims` detects the conflict.
     pub fn new(stream: &str, group: &str) -> Self {
         let prefix = prefix(stream);
         let key = |name: &str| format!("{prefix}:{group}:{name}");

@@ -200,3 +200,30 @@ impl EntryPage {
 fn failed(address: &str, error: &RedisError) -> anyhow::Error {
     anyhow!("redis at {address}: {}", explain(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_begins_at_its_first_bound_in_either_order() {
+        let words = |page: &PageRequest| {
+            let text = |word: redis::Arg<&[u8]>| match word {
+                redis::Arg::Simple(word) => String::from_utf8(word.to_vec()).unwrap(),
+                _ => panic!("a word of another kind"),
+            };
+            page.command("ticks").args_iter().map(text).collect::<Vec<_>>().join(" ")
+        };
+        let id = EntryId { millis: 7, seq: 1 };
+        let page = PageRequest {
+            order: ReadOrder::NewestFirst,
+            first: Bound::Unbounded,
+            last: Bound::Included(id),
+            count: 10,
+        };
+        assert_eq!(words(&page), "XREVRANGE ticks + 7-1 COUNT 10");
+        let page =
+            PageRequest { order: ReadOrder::OldestFirst, first: Bound::Excluded(id), last: Bound::Unbounded, ..page };
+        assert_eq!(words(&page), "XRANGE ticks (7-1 + COUNT 10");
+    }
+}

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_told_from_this_one() {
+    fn other_forms_are_recognized() {
         assert_eq!(unseal("c:7", "7-1 2 3 - 4 6"), Unsealed::Intact("7-1 2 3 - 4 6"), "of a release without seals");
         assert_eq!(unseal("c:7", "v3 whatever"), Unsealed::Newer(3));
         assert_eq!(unseal("c:7", "v1 whatever"), Unsealed::Damaged, "there never was such a form");
