@@ -237,7 +237,7 @@ impl Filter {
             detectors: patterns(&args.detector),
             symbols: patterns(&args.symbol),
             directions: direction.into_iter().map(str::to_owned).collect(),
-            min_confidence: args.min_confidence,
+            min_confidence: args.min_confidence.filter(|least| *least > 0.0),
             stale: args.no_stale.then_some(false),
         };
         Self { alerts, since }

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+
 use tickhound_redis::RecentIds;
 
 /// Limits the ids that are remembered: as many as the busiest market raises in some minutes, which is more than a failover

@@ -1,4 +1,4 @@
-//! The consumer group: creates it, and keeps its position behind no processed entry.
+//! The consumer group: creates it, and moves it forward if it was set back.
 //!
 //! What holds: a group does not deliver processed entries again. A group that vanished is created at the last commit. A
 //! group that was set back is moved forward again. If the stream was deleted and created again, the group begins at its

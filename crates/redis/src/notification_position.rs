@@ -66,6 +66,7 @@ pub struct State {
     /// The message whose outcome is not known yet.
     pub sending: Option<Sending>,
     /// What the next message must report beside its alerts.
+    #[serde(rename = "owed")]
     pub owed: Owed,
     /// The times of attempts within the last minute, ms since the Unix epoch.
     pub sent_ms: Vec<u64>,
