@@ -11,7 +11,6 @@
 //!   with the same file waits, and continues behind the last line.
 
 mod follower;
-mod known_ids;
 mod lines_file;
 
 use std::{

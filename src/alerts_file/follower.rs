@@ -15,11 +15,10 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
 use super::{
-    known_ids::KnownIds,
     lines_file::{LinesFile, Lock},
 };
 use tickhound_core::{config::StreamConfig, event::EntryId};
-use tickhound_redis::{AlertsReader, Kept, ReadTo};
+use tickhound_redis::{AlertsReader, ReadTo, RecentIds, StoredAlert};
 
 /// How often to check whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
@@ -78,7 +77,7 @@ pub(super) struct Follower {
     /// Writes may block, so another thread makes them.
     file: Arc<Mutex<LinesFile>>,
     reader: AlertsReader,
-    known: KnownIds,
+    known: RecentIds,
     stop: watch::Receiver<FollowerStop>,
     /// Dropped once it is known where the file begins: behind its own alerts, or at the current end of the stream. Also
     /// dropped when another process writes the file.
@@ -147,7 +146,7 @@ impl Follower {
             path: file.path().to_path_buf(),
             file: Arc::new(Mutex::new(file)),
             reader: AlertsReader::new(redis, stream)?,
-            known: KnownIds::default(),
+            known: known_ids(),
             stop,
             ready: Some(ready),
             through: None,
@@ -329,8 +328,8 @@ impl Follower {
     }
 
     /// Adds a line for each alert that the file does not have.
-    async fn write(&mut self, alerts: &[Kept]) -> Result<(), Completion> {
-        let fresh: Vec<&Kept> = alerts.iter().filter(|alert| !self.known.contains(alert.field("id"))).collect();
+    async fn write(&mut self, alerts: &[StoredAlert]) -> Result<(), Completion> {
+        let fresh: Vec<&StoredAlert> = alerts.iter().filter(|alert| !self.known.contains(alert.field("id"))).collect();
         if fresh.is_empty() {
             return Ok(());
         }

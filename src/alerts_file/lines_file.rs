@@ -14,7 +14,11 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::known_ids::KnownIds;
+use tickhound_redis::RecentIds;
+
+/// Limits the ids that are remembered: as many as the busiest market raises in some minutes, which is more than a failover
+/// takes back.
+const KNOWN_MAX: usize = 50_000;
 
 /// Bytes at the end of a file that are read to find its position in the stream: some 50,000 alerts.
 const TAIL_MAX: u64 = 16 << 20;
@@ -33,10 +37,10 @@ pub(super) enum Lock {
 }
 
 /// The end of a file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tail {
     /// The ids of its last alerts.
-    pub(super) known: KnownIds,
+    pub(super) known: RecentIds,
     /// Alerts that were published before this time do not belong into the file, ms since the Unix epoch. It is used
     /// where no id is known.
     pub(super) since_ms: u64,
@@ -57,6 +61,11 @@ pub(super) struct LinesFile {
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
+}
+
+/// Creates an empty set for the ids of a file's last alerts.
+pub(super) fn known_ids() -> RecentIds {
+    RecentIds::new(KNOWN_MAX)
 }
 
 impl LinesFile {
@@ -103,7 +112,7 @@ impl LinesFile {
     pub(super) fn recover(&mut self) -> io::Result<Tail> {
         let metadata = self.file.metadata()?;
         if !metadata.is_file() {
-            return Ok(Tail { since_ms: millis(SystemTime::now()), ..Tail::default() });
+            return Ok(Tail { known: known_ids(), since_ms: millis(SystemTime::now()) });
         }
         let (length, changed) = (metadata.len(), metadata.modified()?);
         let start = length.saturating_sub(TAIL_MAX);
@@ -122,7 +131,7 @@ impl LinesFile {
             // The first piece is most likely the end of a line.
             lines.next();
         }
-        let mut known = KnownIds::default();
+        let mut known = known_ids();
         let ids = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.id);
         ids.for_each(|id| _ = known.insert(&id));
         Ok(Tail { known, since_ms: millis(self.created.unwrap_or(changed)) })

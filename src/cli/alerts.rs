@@ -15,7 +15,6 @@ use std::{
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 use tokio::time::sleep;
-use wildmatch::WildMatch;
 
 use self::since::Since;
 use super::{
@@ -23,7 +22,7 @@ use super::{
     text,
 };
 use tickhound_core::config::LoadedConfig;
-use tickhound_redis::{AlertsReader, Kept, News};
+use tickhound_redis::{AlertFilter, AlertsReader, NamePattern, News, StoredAlert};
 
 /// How many alerts are shown by default.
 const LAST: usize = 20;
@@ -90,12 +89,8 @@ enum DirectionArg {
 }
 
 /// Which alerts are shown.
-struct AlertFilter {
-    detectors: Vec<WildMatch>,
-    symbols: Vec<WildMatch>,
-    min_confidence: f64,
-    direction: Option<&'static str>,
-    no_stale: bool,
+struct Selection {
+    alerts: AlertFilter,
     since: Option<Since>,
 }
 
@@ -223,7 +218,7 @@ impl Viewer<'_> {
         self.foreign += news.foreign;
     }
 
-    fn print<'a>(&self, alerts: impl Iterator<Item = &'a Kept>) -> Result<()> {
+    fn print<'a>(&self, alerts: impl Iterator<Item = &'a StoredAlert>) -> Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for alert in alerts {
             if self.args.json {
@@ -239,36 +234,28 @@ impl Viewer<'_> {
 
 impl AlertFilter {
     fn new(args: &AlertsArgs, since: Option<Since>) -> Self {
-        let patterns = |texts: &[String]| texts.iter().map(|text| WildMatch::new(text)).collect();
-        Self {
+        let patterns = |texts: &[String]| texts.iter().map(|text| NamePattern::wildcard(text)).collect();
+        let direction = args.direction.map(|direction| match direction {
+            Direction::Up => "up",
+            Direction::Down => "down",
+            Direction::None => "none",
+        });
+        let alerts = AlertFilter {
             detectors: patterns(&args.detector),
             symbols: patterns(&args.symbol),
-            min_confidence: args.min_confidence.unwrap_or(0.0),
-            direction: args.direction.map(|direction| match direction {
-                DirectionArg::Up => "up",
-                DirectionArg::Down => "down",
-                DirectionArg::None => "none",
-            }),
-            no_stale: args.no_stale,
-            since,
-        }
+            directions: direction.into_iter().map(str::to_owned).collect(),
+            min_confidence: args.min_confidence.filter(|least| *least > 0.0),
+            stale: args.no_stale.then_some(false),
+        };
+        Self { alerts, since }
     }
 
     /// Whether it accepts every alert.
     fn is_open(&self) -> bool {
-        let Self { detectors, symbols, min_confidence, direction, no_stale, since } = self;
-        let names = detectors.is_empty() && symbols.is_empty();
-        names && *min_confidence == 0.0 && direction.is_none() && !no_stale && since.is_none()
+        self.alerts.is_open() && self.since.is_none()
     }
 
-    fn wants(&self, alert: &Kept) -> bool {
-        let one_of =
-            |patterns: &[WildMatch], text| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text));
-        one_of(&self.detectors, alert.field("detector"))
-            && one_of(&self.symbols, alert.field("symbol"))
-            && alert.number::<f64>("confidence").is_some_and(|confidence| confidence >= self.min_confidence)
-            && self.direction.is_none_or(|direction| alert.field("direction") == direction)
-            && !(self.no_stale && alert.is("stale"))
-            && self.since.as_ref().is_none_or(|since| since.covers(alert))
+    fn wants(&self, alert: &StoredAlert) -> bool {
+        self.alerts.matches(alert) && self.since.as_ref().is_none_or(|since| since.covers(alert))
     }
 }

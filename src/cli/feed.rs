@@ -3,8 +3,6 @@
 //! What holds: an entry counts as published once Redis has confirmed it with its id. No entry is sent twice: after an
 //! error the feed ends, and says how many entries were published.
 
-mod publish;
-
 use std::{
     path::PathBuf,
     sync::mpsc,
@@ -15,7 +13,6 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::publish::{Published, Publisher};
 use tickhound_core::{
     config::StreamConfig,
     simulate::{Layout, Renderer, SimConfig, Simulator},
@@ -25,6 +22,7 @@ use tickhound_recorded::{
     pace::{self, Pace, Pacer},
     record::Record,
 };
+use tickhound_redis::{Producer, Published};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,13 +95,13 @@ pub(super) fn run(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
 fn publish_all(args: &FeedArgs, config: &StreamConfig) -> Result<()> {
     let pace = args.rate.map_or(args.speed, Pace::Rate);
     let mut input = Input::open(args, pace)?;
-    let mut publisher = Publisher::connect(config, args.maxlen)?;
+    let mut producer = Producer::connect(config, args.maxlen)?;
     let bar = progress_bar(args, &input);
     let started = Instant::now();
-    let ended = pump(&mut input, &mut publisher, args.count.unwrap_or(u64::MAX), pace, &bar);
+    let ended = pump(&mut input, &mut producer, args.count.unwrap_or(u64::MAX), pace, &bar);
     bar.finish_and_clear();
-    let published = publisher.published();
-    let end = ended.map_err(|error| match (published.count, publisher.unknown()) {
+    let published = producer.published();
+    let end = ended.map_err(|error| match (published.count, producer.unconfirmed()) {
         (0, 0) => error,
         (count, 0) => {
             error.context(format!("stopped after {count} published ticks, the last one is {}", published.last_id))
@@ -129,7 +127,7 @@ enum End {
     Signal,
 }
 
-fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, bar: &ProgressBar) -> Result<End> {
+fn pump(input: &mut Input, producer: &mut Producer, count: u64, pace: Pace, bar: &ProgressBar) -> Result<End> {
     /// Ticks that are due within this time are sent together, since one write per tick would limit high rates.
     const GRAIN: Duration = Duration::from_millis(1);
     /// How often the progress bar is updated during a long pause.
@@ -145,27 +143,27 @@ fn pump(input: &mut Input, publisher: &mut Publisher, count: u64, pace: Pace, ba
             Ok(false) => break,
             Err(error) => {
                 // The ticks that were read before are still published.
-                publisher.flush()?;
+                producer.flush()?;
                 return Err(error);
             }
         }
         let due = pacer.due(record.time);
         while let Some(wait) = due.checked_sub(started.elapsed()).filter(|wait| *wait > GRAIN) {
-            publisher.flush()?;
-            input.show(bar, publisher.published(), started.elapsed());
+            producer.flush()?;
+            input.show(bar, producer.published(), started.elapsed());
             if signal.recv_timeout(wait.min(REDRAW)).is_ok() {
                 return Ok(End::Signal);
             }
         }
-        if publisher.add(&record)? {
-            input.show(bar, publisher.published(), started.elapsed());
+        if producer.add(record.fields())? {
+            input.show(bar, producer.published(), started.elapsed());
             if signal.try_recv().is_ok() {
-                publisher.flush()?;
+                producer.flush()?;
                 return Ok(End::Signal);
             }
         }
     }
-    publisher.flush()?;
+    producer.flush()?;
     Ok(End::Done)
 }
 
@@ -227,8 +225,13 @@ impl Input {
             Self::Files(files) if bar.length() == Some(files.size()) => bar.set_position(files.read()),
             _ => bar.set_position(published.count),
         }
-        bar.set_message(format!("{} ticks, {:.0}/s", published.count, published.rate(elapsed)));
+        bar.set_message(format!("{} ticks, {:.0}/s", published.count, rate(published, elapsed)));
     }
+}
+
+/// Published entries a second.
+fn rate(published: &Published, elapsed: Duration) -> f64 {
+    published.count as f64 / elapsed.as_secs_f64().max(1e-9)
 }
 
 fn progress_bar(args: &FeedArgs, input: &Input) -> ProgressBar {

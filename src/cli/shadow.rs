@@ -13,7 +13,7 @@ use tickhound_core::{
     event::EntryId,
     receipt::Receipt,
 };
-use tickhound_redis::{Reported, alerts_of, survey};
+use tickhound_redis::{StoredAlert, all_alerts, survey};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound shadow\n  tickhound shadow breakout-next --last 20 --json\n\n\
@@ -30,6 +30,32 @@ pub(super) struct ShadowArgs {
     json: bool,
 }
 
+/// The fields of an alert that a report compares and shows.
+#[derive(Clone, Debug, Serialize)]
+struct AlertSummary {
+    id: String,
+    detector: String,
+    /// The id of the entry that caused the alert.
+    entry: String,
+    symbol: String,
+    direction: String,
+    confidence: f64,
+}
+
+impl AlertSummary {
+    fn new(alert: &StoredAlert) -> Self {
+        let field = |name| alert.field(name).to_owned();
+        Self {
+            id: field("id"),
+            detector: field("detector"),
+            entry: field("entry"),
+            symbol: field("symbol"),
+            direction: field("direction"),
+            confidence: alert.confidence(),
+        }
+    }
+}
+
 /// How a shadow compares with its live detector.
 #[derive(Debug, Serialize)]
 struct Comparison {
@@ -42,8 +68,8 @@ struct Comparison {
     only_shadow: usize,
     live_ns_per_tick: Option<u64>,
     shadow_ns_per_tick: Option<u64>,
-    newest_only_live: Vec<Reported>,
-    newest_only_shadow: Vec<Reported>,
+    newest_only_live: Vec<AlertSummary>,
+    newest_only_shadow: Vec<AlertSummary>,
 }
 
 pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
@@ -62,8 +88,8 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
             "no detector has a shadow; set shadow_of = \"NAME\" in the table of another detector, or put a PLUGIN.next.wasm beside PLUGIN.wasm"
         );
     }
-    let live = runtime.block_on(alerts_of(&config.stream, &config.alerts.stream))?;
-    let shadowed = runtime.block_on(alerts_of(&config.stream, &config.alerts.shadow_stream))?;
+    let live = runtime.block_on(all_alerts(&config.stream, &config.alerts.stream, AlertSummary::new))?;
+    let shadowed = runtime.block_on(all_alerts(&config.stream, &config.alerts.shadow_stream, AlertSummary::new))?;
     let alerts = StoredAlerts { live: &live, shadow: &shadowed };
     for (shadow, of) in shadows {
         let comparison = compare(&shadow, &of, &alerts, &receipt, args.last);
@@ -92,16 +118,16 @@ fn shadows(config: &Config, receipt: &Receipt) -> BTreeMap<String, String> {
 
 fn compare(shadow: &str, of: &str, alerts: &StoredAlerts<'_>, receipt: &Receipt, last: usize) -> Comparison {
     let about = |name: &str| receipt.detectors.iter().find(|detector| detector.name == name);
-    let shadowed: Vec<&Reported> = alerts.shadow.iter().filter(|alert| alert.detector == shadow).collect();
+    let shadowed: Vec<&AlertSummary> = alerts.shadow.iter().filter(|alert| alert.detector == shadow).collect();
     let first = shadowed.first().map(|alert| alert.entry.parse::<EntryId>().unwrap_or_default().millis);
     let since_ms = first.into_iter().chain(about(shadow).map(|detector| detector.since_ms)).min();
-    let known = |alert: &&Reported| {
+    let known = |alert: &&AlertSummary| {
         let arrived = alert.entry.parse::<EntryId>().unwrap_or_default().millis;
         since_ms.is_some_and(|since| arrived >= since)
     };
-    let live: Vec<&Reported> = alerts.live.iter().filter(|alert| alert.detector == of).filter(known).collect();
+    let live: Vec<&AlertSummary> = alerts.live.iter().filter(|alert| alert.detector == of).filter(known).collect();
     // Of several alerts with the same key, any can be matched.
-    let mut unmatched: BTreeMap<(&str, &str, &str), VecDeque<&Reported>> = BTreeMap::new();
+    let mut unmatched: BTreeMap<(&str, &str, &str), VecDeque<&AlertSummary>> = BTreeMap::new();
     for alert in &live {
         unmatched.entry((&alert.entry, &alert.symbol, &alert.direction)).or_default().push_back(alert);
     }
@@ -113,9 +139,9 @@ fn compare(shadow: &str, of: &str, alerts: &StoredAlerts<'_>, receipt: &Receipt,
             None => only_shadow.push(alert.clone()),
         }
     }
-    let mut only_live: Vec<Reported> = unmatched.into_values().flatten().cloned().collect();
+    let mut only_live: Vec<AlertSummary> = unmatched.into_values().flatten().cloned().collect();
     only_live.sort_by_key(|alert| alert.entry.parse::<EntryId>().unwrap_or_default());
-    let newest = |alerts: &[Reported]| alerts.iter().rev().take(last).cloned().collect();
+    let newest = |alerts: &[AlertSummary]| alerts.iter().rev().take(last).cloned().collect();
     Comparison {
         shadow: shadow.to_owned(),
         live: of.to_owned(),
@@ -143,7 +169,7 @@ fn print(report: &Comparison) {
         println!("  {live} {live_ns} ns/tick, {shadow} {shadow_ns} ns/tick");
     }
     for (name, alerts) in [(live, &report.newest_only_live), (shadow, &report.newest_only_shadow)] {
-        for Reported { id, symbol, direction, confidence, .. } in alerts {
+        for AlertSummary { id, symbol, direction, confidence, .. } in alerts {
             println!("  only from {name}: {symbol} {direction}, {confidence:.2} confidence ({id})");
         }
     }

@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use tickhound_core::{config::Config, duration::human_duration, publish::log_line};
-use tickhound_redis::Kept;
+use tickhound_redis::StoredAlert;
 
 /// The time zone in which times are shown: the market's.
 pub(super) fn zone(config: &Config) -> TimeZone {
@@ -63,19 +63,19 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// The event time of an alert in this format.
-pub(super) fn event_time(alert: &Kept, zone: &TimeZone, format: &str) -> String {
+pub(super) fn event_time(alert: &StoredAlert, zone: &TimeZone, format: &str) -> String {
     let instant = alert.number::<i128>("time").and_then(|ns| Timestamp::from_nanosecond(ns).ok());
     instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
 }
 
 /// The line that the log has for an alert.
-pub(super) fn detected(alert: &Kept) -> String {
+pub(super) fn detected(alert: &StoredAlert) -> String {
     let confidence = alert.number("confidence").unwrap_or(0.0);
     printable(&log_line(alert.field("detector"), alert.field("symbol"), confidence))
 }
 
 /// The log's line for an alert with its time in front, and with direction, price and lateness behind.
-pub(super) fn alert_line(alert: &Kept, zone: &TimeZone) -> String {
+pub(super) fn alert_line(alert: &StoredAlert, zone: &TimeZone) -> String {
     let mut line = format!("{}  {}", event_time(alert, zone, "%Y-%m-%d %H:%M:%S%.3f"), detected(alert));
     let direction = alert.field("direction");
     if matches!(direction, "up" | "down") {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn an_alert_is_a_line_with_its_time_and_price() {
         let zone = TimeZone::get("Asia/Kolkata").unwrap();
-        let mut alert = Kept { at: EntryId::ZERO, fields: Vec::new() };
+        let mut alert = StoredAlert { at: EntryId::ZERO, fields: Vec::new() };
         let fields = [
             ("detector", "breakout"),
             ("symbol", "NIFTY25NOV25750PE"),

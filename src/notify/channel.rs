@@ -15,7 +15,7 @@ use ureq::Agent;
 
 use super::{
     attempt::{Action, Composed, Wait, transition},
-    filter::{Filter, Gathered, Recent},
+    filter::{Filter, Gathered, RECENT_MAX},
     message::{Notification, Purpose, Style},
     pacing::{self, Backoff},
     secret::Secrets,
@@ -83,7 +83,7 @@ pub(super) struct Channel {
     /// The furthest state known: a server may come back with an older one.
     newest: Option<State>,
     /// Ids of alerts in messages that arrived, shown or counted.
-    recent: Recent,
+    recent: RecentIds,
     last_message: LastMessage,
     /// Alerts that come before then go into the same message.
     group_until: Option<Instant>,
@@ -106,7 +106,7 @@ impl Channel {
             settings: settings.clone(),
             stop,
             newest: None,
-            recent: Recent::default(),
+            recent: RecentIds::new(RECENT_MAX),
             last_message: LastMessage::None,
             group_until: None,
             backoff: Backoff::default(),
@@ -201,7 +201,7 @@ impl Channel {
         if gathered.fresh == 0 && !is_due(&moved, now_ms) {
             moved.totals.older += gathered.older;
             if moved != state && self.write(&moved, true)? {
-                gathered.ids.iter().for_each(|id| self.recent.add(id));
+                gathered.ids.iter().for_each(|id| _ = self.recent.insert(id));
             }
             return Ok(());
         }
@@ -345,7 +345,7 @@ impl Channel {
         self.position.read(self.settings.stream(&self.config), &state.at, |alert| {
             moved.at = alert.at.to_string();
             moved.index += 1;
-            if !recent.has(alert.field("id")) {
+            if !recent.contains(alert.field("id")) {
                 gathered.take(alert, filter, now_ms, most);
             }
         })?;
@@ -427,7 +427,7 @@ impl Channel {
     }
 
     fn record_delivery(&mut self, message: &Composed) {
-        message.ids.iter().for_each(|id| self.recent.add(id));
+        message.ids.iter().for_each(|id| _ = self.recent.insert(id));
         if self.complaint.take().is_some() {
             info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
         }

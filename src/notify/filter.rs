@@ -1,47 +1,39 @@
 //! Which alerts a channel wants, and which of them a message shows; pure.
 
-use std::collections::{HashSet, VecDeque};
-
-use wildmatch::WildMatch;
+use std::collections::VecDeque;
 
 use tickhound_core::config::NotifyConfig;
-use tickhound_redis::notified::Told;
+use tickhound_redis::{AlertFilter, NamePattern, StoredAlert};
 
 /// Ids that are remembered: enough for the alerts that are published again after Redis came back with older data.
-const RECENT_MAX: usize = 10_000;
+pub(super) const RECENT_MAX: usize = 10_000;
 
 /// Which alerts a channel wants.
 pub(super) struct Filter {
-    detectors: Vec<WildMatch>,
-    symbols: Vec<WildMatch>,
-    directions: Vec<String>,
-    min_confidence: f64,
+    alerts: AlertFilter,
     max_age_ms: u64,
 }
 
 impl Filter {
     pub(super) fn new(config: &NotifyConfig) -> Self {
-        let patterns = |list: &[String]| list.iter().map(|pattern| WildMatch::new(pattern)).collect();
-        Self {
+        let patterns = |list: &[String]| list.iter().map(|pattern| NamePattern::wildcard(pattern)).collect();
+        let alerts = AlertFilter {
             detectors: patterns(&config.detectors),
             symbols: patterns(&config.symbols),
             directions: config.directions.clone(),
-            min_confidence: config.min_confidence,
-            max_age_ms: config.max_age_s * 1000,
-        }
+            min_confidence: (config.min_confidence > 0.0).then_some(config.min_confidence),
+            stale: None,
+        };
+        Self { alerts, max_age_ms: config.max_age_s * 1000 }
     }
 
-    pub(super) fn wants(&self, alert: &Told) -> bool {
-        let any = |patterns: &[WildMatch], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
-        alert.confidence() >= self.min_confidence
-            && self.directions.iter().any(|direction| direction == alert.field("direction"))
-            && any(&self.detectors, alert.field("detector"))
-            && any(&self.symbols, alert.field("symbol"))
+    pub(super) fn wants(&self, alert: &StoredAlert) -> bool {
+        self.alerts.matches(alert)
     }
 
     /// Whether it is too old to be shown.
-    pub(super) fn is_old(&self, alert: &Told, now_ms: u64) -> bool {
-        alert.field("stale") == "1" || alert.age_ms(now_ms) > self.max_age_ms
+    pub(super) fn is_old(&self, alert: &StoredAlert, now_ms: u64) -> bool {
+        alert.is("stale") || alert.age_ms(now_ms) > self.max_age_ms
     }
 }
 
@@ -51,7 +43,7 @@ pub(super) struct Gathered {
     /// Alerts that are news, shown or not.
     pub(super) fresh: u64,
     /// The alerts that are shown, in the stream's order.
-    pub(super) shown: Vec<Told>,
+    pub(super) shown: Vec<StoredAlert>,
     /// Ids of the newest alerts, shown or counted: as many as are remembered.
     pub(super) ids: VecDeque<String>,
     /// Alerts that are too old to be shown.
@@ -62,7 +54,7 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Adds an alert that comes after all others.
-    pub(super) fn take(&mut self, alert: Told, filter: &Filter, now_ms: u64, most: usize) {
+    pub(super) fn take(&mut self, alert: StoredAlert, filter: &Filter, now_ms: u64, most: usize) {
         if !filter.wants(&alert) {
             return;
         }
@@ -84,35 +76,11 @@ impl Gathered {
 }
 
 /// Drops the alert of the lowest confidence; of several, the newest.
-pub(super) fn drop_least(alerts: &mut Vec<Told>) {
+pub(super) fn drop_least(alerts: &mut Vec<StoredAlert>) {
     let least =
         alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| one.confidence().total_cmp(&other.confidence()));
     if let Some((index, _)) = least {
         alerts.remove(index);
-    }
-}
-
-/// Ids of alerts that were sent lately, shown or counted.
-#[derive(Default)]
-pub(super) struct Recent {
-    order: VecDeque<String>,
-    ids: HashSet<String>,
-}
-
-impl Recent {
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.ids.contains(id)
-    }
-
-    pub(super) fn add(&mut self, id: &str) {
-        if self.ids.insert(id.to_owned()) {
-            self.order.push_back(id.to_owned());
-        }
-        if self.order.len() > RECENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
     }
 }
 
@@ -122,7 +90,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in crate::notify) fn alert(millis: u64, symbol: &str, confidence: f64) -> Told {
+    pub(in crate::notify) fn alert(millis: u64, symbol: &str, confidence: f64) -> StoredAlert {
         let confidence = confidence.to_string();
         let fields = [
             ("id", format!("{millis}-0/breakout/0")),
@@ -141,10 +109,10 @@ pub(super) mod tests {
             ("stale", "0".into()),
         ];
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Told { at: EntryId { millis, seq: 0 }, fields }
+        StoredAlert { at: EntryId { millis, seq: 0 }, fields }
     }
 
-    fn with(mut alert: Told, name: &str, value: &str) -> Told {
+    fn with(mut alert: StoredAlert, name: &str, value: &str) -> StoredAlert {
         alert.fields.iter_mut().filter(|(known, _)| known == name).for_each(|(_, old)| *old = value.to_owned());
         alert
     }
@@ -153,7 +121,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_channel_gets_the_alerts_that_its_filter_names() {
-        let wants = |configure: Configure, alert: &Told| {
+        let wants = |configure: Configure, alert: &StoredAlert| {
             let mut config = NotifyConfig::default();
             configure(&mut config);
             Filter::new(&config).wants(alert)
@@ -207,14 +175,5 @@ pub(super) mod tests {
         }
         assert_eq!((gathered.fresh, gathered.ids.len()), (RECENT_MAX as u64 + 5, RECENT_MAX));
         assert_eq!(gathered.ids.front().unwrap(), "5-0/breakout/0");
-    }
-
-    #[test]
-    fn ids_are_remembered_for_a_while() {
-        let mut recent = Recent::default();
-        (0..RECENT_MAX + 5).for_each(|number| recent.add(&number.to_string()));
-        recent.add("9");
-        assert_eq!(["4", "5", "9"].map(|id| recent.has(id)), [false, true, true]);
-        assert_eq!((recent.ids.len(), recent.order.len()), (RECENT_MAX, RECENT_MAX));
     }
 }

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::filter::drop_least;
 use tickhound_core::config::NotifyKind;
-use tickhound_redis::notified::{Owed, Told};
+use tickhound_redis::{StoredAlert, notified::Owed};
 
 /// The line of an alert, unless the configuration has another one.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
@@ -18,7 +18,7 @@ const VALUE_MAX: usize = 80;
 /// A message before it is formatted for its receiver.
 pub(super) struct Notification {
     /// The alerts that it shows, in the stream's order.
-    pub(super) shown: Vec<Told>,
+    pub(super) shown: Vec<StoredAlert>,
     /// How many alerts it is about; those that are not shown are counted.
     pub(super) fresh: u64,
     /// What it reports beside them.
@@ -58,7 +58,7 @@ impl Notification {
         }
     }
 
-    fn text_with(&self, shown: &[Told], style: &Style<'_>) -> String {
+    fn text_with(&self, shown: &[StoredAlert], style: &Style<'_>) -> String {
         let plain = |text: &str| escape(text, style.kind);
         let bold = |text: &str| match style.kind {
             NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
@@ -114,7 +114,7 @@ impl Notification {
         lines.join("\n")
     }
 
-    fn line(&self, alert: &Told, style: &Style<'_>) -> String {
+    fn line(&self, alert: &StoredAlert, style: &Style<'_>) -> String {
         let template = if style.template.is_empty() { LINE } else { style.template };
         let mut line = String::new();
         let mut rest = template;
@@ -132,7 +132,7 @@ impl Notification {
     }
 }
 
-fn value(alert: &Told, name: &str, zone: &TimeZone) -> String {
+fn value(alert: &StoredAlert, name: &str, zone: &TimeZone) -> String {
     match name {
         "arrow" => match alert.field("direction") {
             "up" => "▲",
@@ -223,7 +223,7 @@ mod tests {
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
-    fn message(shown: Vec<Told>) -> Notification {
+    fn message(shown: Vec<StoredAlert>) -> Notification {
         Notification {
             fresh: shown.len() as u64,
             shown,

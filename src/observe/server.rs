@@ -12,7 +12,6 @@ mod guard;
 mod live;
 mod metrics;
 mod page;
-mod redis;
 
 use std::{
     net::SocketAddr,

@@ -254,7 +254,7 @@ fn what_can_not_be_requeued_stays() {
     let good: String = connection.xadd(DEAD, "*", &[("raw", "{\"data\":\"x\"}")]).unwrap();
     let (code, _, err) = dead(&project, &["requeue", &good]);
     assert_eq!(code, Some(1));
-    assert!(err.contains(&format!("{good} was not changed: the key {STREAM} holds no stream")), "{err}");
+    assert!(err.contains(&format!("{good} was not changed: the key {STREAM} does not hold a stream")), "{err}");
     assert_eq!(redis.dead_letters().len(), 5);
 }
 
@@ -307,7 +307,7 @@ fn wrong_usage_is_reported() {
     let mut connection = redis.connect();
     let _: () = connection.set(DEAD, "text").unwrap();
     let (code, _, err) = dead(&project, &["list"]);
-    assert!(code == Some(1) && err.contains(&format!("the key {DEAD} holds no stream")), "{err}");
+    assert!(code == Some(1) && err.contains(&format!("the key {DEAD} does not hold a stream")), "{err}");
     redis.kill();
     let (code, _, err) = dead(&project, &["list"]);
     assert!(code == Some(1) && err.contains("redis at "), "{err}");

@@ -943,10 +943,10 @@ fn a_password_is_asked_for_and_can_be_set_right_on_the_server() {
     let mut missing = without.start(&["run"]);
     missing.wait_for_event_with(
         "redis_unavailable",
-        "the server wants a password: put it in the URL, or in TICKHOUND_STREAM__URL",
+        "the server requires a password: put it in stream.url, or in TICKHOUND_STREAM__URL",
     );
     let mut wrong = with_wrong.start(&["run"]);
-    wrong.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
+    wrong.wait_for_event_with("redis_unavailable", "the server rejects the user or password in stream.url");
     assert!(!wrong.log().contains("sesame"), "passwords stay out of logs");
     with_right.run(&["run", "--drain"]);
     let _: () = request("CONFIG SET requirepass sesame").query(&mut admin).unwrap();

@@ -161,7 +161,7 @@ fn a_server_that_asks_for_a_client_certificate_gets_it() {
 
     secured.configure(&secured.url(), CA);
     for said in secured.refusals() {
-        assert!(said.contains("the server wants a client certificate that it trusts"), "{said}");
+        assert!(said.contains("the server requires a client certificate that it trusts"), "{said}");
         assert!(said.contains("stream.tls_cert and stream.tls_key"), "{said}");
     }
     let (cert, key) = Authority::new("theirs").sign("tickhound");
@@ -172,7 +172,7 @@ fn a_server_that_asks_for_a_client_certificate_gets_it() {
     }
     fs::write(secured.project.path("certs/key.pem"), key).unwrap();
     for said in secured.refusals() {
-        assert!(said.contains("the server wants a client certificate that it trusts"), "{said}");
+        assert!(said.contains("the server requires a client certificate that it trusts"), "{said}");
     }
 }
 
@@ -225,11 +225,11 @@ fn the_wrong_kind_of_port_is_reported() {
     let secured = Secured::start(&Authority::new("ours"), "127.0.0.1", false);
     secured.configure(&format!("rediss://127.0.0.1:{}", secured.plain_port), CA);
     for said in secured.refusals() {
-        assert!(said.contains("if the server speaks no TLS at this port, write redis:// in stream.url"), "{said}");
+        assert!(said.contains("if the server does not use TLS on this port, write redis:// in stream.url"), "{said}");
     }
     secured.configure(&format!("redis://127.0.0.1:{}", secured.tls_port), "");
     for said in secured.refusals() {
-        assert!(said.contains("if it speaks TLS at this port, write rediss:// in stream.url"), "{said}");
+        assert!(said.contains("if it uses TLS on this port, write rediss:// in stream.url"), "{said}");
     }
     secured.configure(&format!("redis://127.0.0.1:{}", secured.plain_port), "");
     works(&secured);
@@ -245,9 +245,15 @@ fn files_that_can_not_be_used_are_named() {
     let cert = "tls_cert = \"certs/cert.pem\"";
     let cases = [
         ("tls_ca = \"certs/none.pem\"".to_owned(), "stream.tls_ca: can't read ./certs/none.pem"),
-        ("tls_ca = \"certs/empty.pem\"".to_owned(), "stream.tls_ca: ./certs/empty.pem holds no certificate (PEM)"),
+        (
+            "tls_ca = \"certs/empty.pem\"".to_owned(),
+            "stream.tls_ca: ./certs/empty.pem does not hold a certificate (PEM)",
+        ),
         (format!("{cert}\ntls_key = \"none\""), "stream.tls_key: can't read ./none"),
-        (format!("{cert}\ntls_key = \"certs/ca.pem\""), "stream.tls_key: ./certs/ca.pem holds no private key (PEM"),
+        (
+            format!("{cert}\ntls_key = \"certs/ca.pem\""),
+            "stream.tls_key: ./certs/ca.pem does not hold a private key (PEM",
+        ),
         (cert.to_owned(), "config/config.toml:4:1: stream.tls_cert requires stream.tls_key"),
         ("tls_key = \"certs/key.pem\"".to_owned(), "stream.tls_key requires stream.tls_cert"),
     ];
@@ -333,21 +339,21 @@ fn passwords_work_and_are_never_shown() {
         for output in outputs(&url.replace(PASSWORD, WRONG)) {
             assert!(!output.status.success());
             assert!(
-                said(&output).contains("the server refuses the user or password in stream.url"),
+                said(&output).contains("the server rejects the user or password in stream.url"),
                 "{}",
                 said(&output)
             );
         }
     }
     let output = without_files(&format!("{socket}?user=ticker&pass={WRONG}@{WRONG}"));
-    assert!(!output.status.success() && said(&output).contains("refuses the user or password"), "{}", said(&output));
+    assert!(!output.status.success() && said(&output).contains("rejects the user or password"), "{}", said(&output));
     for output in outputs(&tls("")) {
         assert!(!output.status.success());
-        assert!(said(&output).contains("the server wants a password"), "{}", said(&output));
+        assert!(said(&output).contains("the server requires a password"), "{}", said(&output));
     }
 
     let mut host = project.start_with(&["run", "--debug"], &[("TICKHOUND_STREAM__URL", &tls(&format!(":{WRONG}@")))]);
-    host.wait_for_event_with("redis_unavailable", "the server refuses the user or password in stream.url");
+    host.wait_for_event_with("redis_unavailable", "the server rejects the user or password in stream.url");
     host.kill();
     assert!(!host.log().contains(WRONG), "{}", host.log());
 

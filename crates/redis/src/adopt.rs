@@ -1,29 +1,33 @@
-//! Takes over what other consumers of the group left behind.
+//! The other consumers of the group: observes who is active, and adopts what dead ones left pending.
 //!
-//! A scanner that names itself after its process leaves its entries pending
-//! under a name that never comes back. Entries that have been idle long enough
-//! are claimed for our own name, where recovery finds them, in id order. The
-//! name is removed once nothing is pending under it; never before, since that
-//! would drop its entries silently.
+//! A consumer that is named after its process leaves its entries pending under a name that never returns. Entries that
+//! have been idle long enough are claimed for our own consumer, where recovery reads them in id order. What holds: a
+//! consumer's name is removed once nothing is pending under it, and never before, because that would drop its entries.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use redis::{RedisError, Script, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
-use super::{RedisStream, client, connect, explain, open, query, reply, unavailable};
+use crate::{
+    connection::{client, connect, query},
+    errors::{explain, unavailable},
+    keys::Keys,
+    partition_config::PartitionConfig,
+    reply,
+};
 use tickhound_core::{
     config::StreamConfig,
     event::EntryId,
     stream::{Adoption, Consumers, StreamError},
 };
 
-/// Entries claimed in one script: long enough to be quick, short enough to block nobody.
+/// Entries that one script claims: enough to be fast, and few enough not to block the server.
 const CLAIM_PAGE: usize = 100;
 
-/// KEYS stream, epoch, checkpoint; ARGV epoch, group, our consumer, the other one, least idle time
-/// (ms), page. Entries whose body was trimmed away drop out of the claim; they are counted here, in
-/// the same step. Returns how many were found, the ids that were lost, and whether the name was removed.
+/// Claims a page of entries. KEYS stream, epoch, checkpoint; ARGV epoch, group, our consumer, the dead consumer, least
+/// idle time (ms), page. `XCLAIM` leaves out entries that were trimmed; they are counted here, in the same step. Returns
+/// the number of pending entries (-1 when fenced), the ids of trimmed ones, and whether the consumer was removed.
 const ADOPT: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return {-1, {}, 0} end
 local page = redis.call('XPENDING', KEYS[1], ARGV[2], 'IDLE', ARGV[5], '-', '+', ARGV[6], ARGV[4])
@@ -47,8 +51,8 @@ elseif #redis.call('XPENDING', KEYS[1], ARGV[2], '-', '+', 1, ARGV[4]) == 0 then
 end
 return {#page, lost, removed}";
 
-/// KEYS stream; ARGV group, consumer, least idle time (ms). Looks and removes in one step: 1 = removed, 0 = it
-/// holds entries, was at work of late, or is not there.
+/// Removes a consumer that is idle and holds no entries, in one step. KEYS stream; ARGV group, consumer, least idle time
+/// (ms). Returns 1 if it was removed.
 const REMOVE_IF_EMPTY: &str = r"
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local consumer = {}
@@ -62,11 +66,11 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
 end
 return 0";
 
-/// Removes another consumer's name from the group, if nothing is pending under it and it has been idle as long
-/// as dead ones are; whether it did.
+/// Removes another consumer from the group, if nothing is pending under its name and it has been idle for
+/// `stream.claim_idle_ms`; returns whether it was removed.
 ///
 /// # Errors
-/// A sentence on why the server can't be asked.
+/// When Redis cannot be reached, or rejects the request.
 pub async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> anyhow::Result<bool> {
     let client = client(config)?;
     let remove = async {
@@ -78,68 +82,58 @@ pub async fn remove_if_empty(config: &StreamConfig, consumer: &str) -> anyhow::R
     remove.await.map_err(|error: RedisError| anyhow::anyhow!(explain(&error)))
 }
 
-/// What the consumers of the group hold.
-pub(super) struct Others {
-    /// Those beside our own that have been idle for long.
-    pub(super) dead: Vec<reply::Consumer>,
-    /// The same in brief, and our own.
+/// What is known of the other consumers of the group.
+#[derive(Default)]
+pub(super) struct OtherConsumers {
+    /// Whether no other consumer was active when they were last observed.
+    pub(super) alone: bool,
+    /// The active consumers that were reported in the log.
+    reported: HashSet<String>,
+}
+
+/// The consumers of the group at one moment.
+pub(super) struct Observation {
+    /// Other consumers that have been idle for `stream.claim_idle_ms`.
+    dead: Vec<reply::Consumer>,
+    /// A summary of the other consumers, and our own.
     pub(super) consumers: Consumers,
 }
 
-impl RedisStream {
-    pub(super) async fn adopt_all(&mut self) -> Result<Adoption, StreamError> {
-        let Others { dead, consumers } = self.see_others().await?;
-        let left = !dead.is_empty();
-        let session = open(&mut self.session)?;
-        let (config, keys, epoch) = (&self.config, &self.keys, session.owner.epoch);
-        let connection = &mut session.asks;
-        let mut adopted = Adoption { consumers, ..Adoption::default() };
-        for other in dead {
-            let mut entries = 0;
-            let removed = loop {
-                let (found, lost, removed) = claim_page(connection, |script| {
-                    script.key(&config.key).key(&keys.epoch).key(&keys.checkpoint).arg(epoch).arg(&config.group);
-                    script.arg(&config.consumer).arg(&other.name).arg(config.claim_idle_ms).arg(CLAIM_PAGE);
-                })
-                .await
-                .map_err(unavailable)?;
-                let Ok(found) = usize::try_from(found) else { return Err(StreamError::Fenced) };
-                entries += found - lost.len();
-                adopted.lost.extend(lost.iter().filter_map(|id| id.parse::<EntryId>().ok()));
-                if found == 0 {
-                    break removed;
-                }
-            };
-            adopted.entries += entries;
-            if entries > 0 || removed {
-                info!(
-                    event = "consumer_adopted",
-                    consumer = %other.name,
-                    entries,
-                    removed,
-                    "adopted the pending entries of a dead consumer"
-                );
-            }
+impl OtherConsumers {
+    /// Adopts the pending entries of all dead consumers.
+    pub(super) async fn adopt(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        config: &PartitionConfig,
+        epoch: u64,
+    ) -> Result<Adoption, StreamError> {
+        let Observation { dead, consumers } = self.observe(connection, &config.stream).await?;
+        let has_dead = !dead.is_empty();
+        let mut adoption = Adoption { consumers, ..Adoption::default() };
+        for consumer in dead {
+            adopt_from(connection, config, epoch, &consumer.name, &mut adoption).await?;
         }
-        if left {
-            adopted.consumers = self.see_others().await?.consumers;
+        if has_dead {
+            adoption.consumers = self.observe(connection, &config.stream).await?.consumers;
         }
-        Ok(adopted)
+        Ok(adoption)
     }
 
-    /// Looks whether other consumers of the group are at work, and tells of each once.
-    pub(super) async fn see_others(&mut self) -> Result<Others, StreamError> {
-        let connection = &mut open(&mut self.session)?.asks;
-        let config = &self.config;
+    /// Observes the consumers of the group, and reports each active one once in the log.
+    pub(super) async fn observe(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        config: &StreamConfig,
+    ) -> Result<Observation, StreamError> {
         let consumers: Value =
             query(connection, cmd("XINFO").arg("CONSUMERS").arg(&config.key).arg(&config.group)).await?;
         let (own, others): (Vec<_>, Vec<_>) =
             reply::consumers(&consumers).partition(|consumer| consumer.name == config.consumer);
-        let (dead, at_work): (Vec<_>, Vec<_>) =
+        let (dead, active): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|other| other.idle_ms >= config.claim_idle_ms);
-        self.alone = at_work.is_empty();
-        for other in at_work {
-            if other.pending > 0 && self.left_alone.insert(other.name.clone()) {
+        self.alone = active.is_empty();
+        for other in active {
+            if other.pending > 0 && self.reported.insert(other.name.clone()) {
                 warn!(
                     event = "foreign_consumer_active",
                     consumer = %other.name,
@@ -151,16 +145,71 @@ impl RedisStream {
             }
         }
         let alone = self.alone && dead.iter().all(|dead| dead.pending == 0);
-        Ok(Others { dead, consumers: Consumers { alone, own_pending: own.first().map_or(0, |own| own.pending) } })
+        let own_pending = own.first().map_or(0, |own| own.pending);
+        Ok(Observation { dead, consumers: Consumers { alone, own_pending } })
     }
+}
+
+/// Claims the entries of one dead consumer, page by page, and adds them to `adoption`.
+async fn adopt_from(
+    connection: &mut MultiplexedConnection,
+    config: &PartitionConfig,
+    epoch: u64,
+    consumer: &str,
+    adoption: &mut Adoption,
+) -> Result<(), StreamError> {
+    let mut entries = 0;
+    let removed = loop {
+        let page = claim_page(connection, config, epoch, consumer).await?;
+        entries += page.pending - page.lost.len();
+        adoption.lost.extend(page.lost);
+        if page.pending == 0 {
+            break page.removed;
+        }
+    };
+    adoption.entries += entries;
+    if entries > 0 || removed {
+        info!(
+            event = "consumer_adopted",
+            %consumer,
+            entries,
+            removed,
+            "adopted the pending entries of a dead consumer"
+        );
+    }
+    Ok(())
+}
+
+/// One page of a dead consumer's entries.
+struct ClaimedPage {
+    /// The number of pending entries, including lost ones.
+    pending: usize,
+    /// Entries that were trimmed from the stream.
+    lost: Vec<EntryId>,
+    /// Whether nothing was pending, so that the consumer was removed.
+    removed: bool,
 }
 
 async fn claim_page(
     connection: &mut MultiplexedConnection,
-    fill: impl FnOnce(&mut redis::ScriptInvocation<'_>),
-) -> Result<(i64, Vec<String>, bool), RedisError> {
+    config: &PartitionConfig,
+    epoch: u64,
+    consumer: &str,
+) -> Result<ClaimedPage, StreamError> {
+    let PartitionConfig { stream: StreamConfig { key, group, consumer: ours, claim_idle_ms, .. }, keys, .. } = config;
+    let Keys { epoch: epoch_key, checkpoint, .. } = keys;
     let script = Script::new(ADOPT);
-    let mut call = script.prepare_invoke();
-    fill(&mut call);
-    call.invoke_async(connection).await
+    let mut call = script.key(key);
+    call.key(epoch_key)
+        .key(checkpoint)
+        .arg(epoch)
+        .arg(group)
+        .arg(ours)
+        .arg(consumer)
+        .arg(claim_idle_ms)
+        .arg(CLAIM_PAGE);
+    let (pending, lost, removed): (i64, Vec<String>, bool) =
+        call.invoke_async(connection).await.map_err(unavailable)?;
+    let Ok(pending) = usize::try_from(pending) else { return Err(StreamError::Fenced) };
+    Ok(ClaimedPage { pending, lost: lost.iter().filter_map(|id| id.parse().ok()).collect(), removed })
 }

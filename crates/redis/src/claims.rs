@@ -1,56 +1,72 @@
-//! Whose alerts streams and keys these are: a marker beside each names the stream and the group that write there.
+//! Markers that name the partition to which alerts streams and keys belong.
 //!
-//! What holds: a marker is written once, by the first host that needs it; a host whose partition it does not name does
-//! not start. The id of an alert is unique within a partition only, so two of them in one alerts stream would mislead
-//! whoever drops repeats by id. And two partitions may have the same names of keys, where one name ends with what the
-//! other begins with ([`Keys`]).
+//! What holds: a marker is written once, by the first host that needs it. A host of another partition does not start.
+//! Alert ids are unique within a partition only, so alerts of two partitions in one stream would mislead consumers that
+//! drop duplicates by id. And two partitions may need keys of the same names ([`Keys::new`]).
 
 use redis::{Cmd, aio::MultiplexedConnection, cmd};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{Keys, RedisStream, keys::source_key, unavailable};
+use crate::{
+    errors::unavailable,
+    keys::{Keys, source_key},
+    partition_config::PartitionConfig,
+};
 use tickhound_core::{
     config::{AlertsConfig, StreamConfig},
     stream::StreamError,
 };
 
-/// Field of the checkpoint with the partition that it belongs to.
+/// The field of the checkpoint that names its partition.
 const PARTITION: &str = "partition";
 
-/// What a marker says.
+/// Names a partition. This is the content of a marker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partition {
+pub struct PartitionName {
+    /// The key of the stream of ticks.
     pub stream: String,
+    /// The name of the consumer group.
     pub group: String,
 }
 
-impl Partition {
+impl PartitionName {
+    /// The partition of a configuration.
     pub fn of(config: &StreamConfig) -> Self {
         Self { stream: config.key.clone(), group: config.group.clone() }
     }
 
     fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("two texts are always written")
+        serde_json::to_string(self).expect("a struct of two texts can be serialized")
     }
 }
 
-/// What a partition has for itself.
+/// Something that belongs to one partition only.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The stream that a setting names, and the key of its marker.
-    Alerts { setting: &'static str, stream: String, marker: String },
-    /// All keys beside the ticks; the marker is a field of this one.
-    Keys { checkpoint: String },
+    /// A stream of alerts.
+    Alerts {
+        /// The setting that names the stream.
+        setting: &'static str,
+        /// The key of the stream.
+        stream: String,
+        /// The key of the marker.
+        marker: String,
+    },
+    /// The keys beside the stream of ticks.
+    Keys {
+        /// The key of the checkpoint. The marker is one of its fields.
+        checkpoint: String,
+    },
 }
 
 impl Claim {
-    /// The keys of a partition, and its alerts stream.
+    /// Claims that every partition makes: its keys, and its alerts stream.
     pub fn all(alerts: &AlertsConfig, keys: &Keys) -> Vec<Self> {
         vec![Self::Keys { checkpoint: keys.checkpoint.clone() }, Self::alerts("alerts.stream", &alerts.stream)]
     }
 
-    /// The stream for alerts of shadows.
+    /// The claim on the stream for alerts of shadows.
     pub fn shadows(alerts: &AlertsConfig) -> Self {
         Self::alerts("alerts.shadow_stream", &alerts.shadow_stream)
     }
@@ -59,7 +75,7 @@ impl Claim {
         Self::Alerts { setting, stream: stream.to_owned(), marker: source_key(stream) }
     }
 
-    /// Asks what the marker says.
+    /// The command that reads the marker.
     pub fn read(&self) -> Cmd {
         match self {
             Self::Alerts { marker, .. } => cmd("GET").arg(marker).to_owned(),
@@ -67,25 +83,25 @@ impl Claim {
         }
     }
 
-    /// Writes the marker unless there is one.
-    fn write(&self, ours: &Partition) -> Cmd {
+    /// The command that writes the marker, unless it exists.
+    fn write(&self, ours: &PartitionName) -> Cmd {
         match self {
             Self::Alerts { marker, .. } => cmd("SET").arg(marker).arg(ours.to_text()).arg("NX").to_owned(),
             Self::Keys { checkpoint } => cmd("HSETNX").arg(checkpoint).arg(PARTITION).arg(ours.to_text()).to_owned(),
         }
     }
 
-    /// What is wrong, and what to do, if this marker names another partition than ours.
-    pub fn conflict(&self, marker: &str, ours: &Partition) -> Option<Conflict> {
-        let theirs = serde_json::from_str::<Partition>(marker);
+    /// Describes the conflict if this marker names another partition than ours.
+    pub fn conflict(&self, marker: &str, ours: &PartitionName) -> Option<Conflict> {
+        let theirs = serde_json::from_str::<PartitionName>(marker);
         if theirs.as_ref().is_ok_and(|theirs| theirs == ours) {
             return None;
         }
         let whose = theirs.map_or_else(
             |_| format!("somebody else (`{}`)", marker.chars().take(100).collect::<String>()),
-            |Partition { stream, group }| format!("group {group} on stream {stream}"),
+            |PartitionName { stream, group }| format!("group {group} on stream {stream}"),
         );
-        let Partition { stream, group } = ours;
+        let PartitionName { stream, group } = ours;
         Some(match self {
             Self::Alerts { setting, stream: alerts, marker } => Conflict {
                 problem: format!(
@@ -110,10 +126,12 @@ impl Claim {
     }
 }
 
-/// Two partitions want the same.
+/// Two partitions need the same stream or keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
+    /// What belongs to another partition.
     pub problem: String,
+    /// What the user can do about it.
     pub cure: String,
 }
 
@@ -123,54 +141,57 @@ impl From<Conflict> for StreamError {
     }
 }
 
-impl RedisStream {
-    /// What has no marker yet of all that the partition needs. Changes nothing.
-    ///
-    /// # Errors
-    /// When another partition has some of it.
-    pub(super) async fn unclaimed(&self, connection: &mut MultiplexedConnection) -> Result<Vec<Claim>, StreamError> {
-        let mut claims = Claim::all(&self.alerts, &self.keys);
-        claims.extend(self.has_shadows.then(|| Claim::shadows(&self.alerts)));
-        let (ours, mut unclaimed) = (Partition::of(&self.config), Vec::new());
-        for claim in claims {
-            let marker = ask::<Option<String>>(connection, &claim.read()).await?.flatten();
-            match marker.map(|marker| claim.conflict(&marker, &ours)) {
-                Some(Some(conflict)) => return Err(conflict.into()),
-                Some(None) => {}
-                None => unclaimed.push(claim),
-            }
+/// Returns the claims of a partition that have no marker yet. Changes nothing.
+///
+/// # Errors
+/// When something belongs to another partition.
+pub(crate) async fn unmarked_claims(
+    connection: &mut MultiplexedConnection,
+    config: &PartitionConfig,
+) -> Result<Vec<Claim>, StreamError> {
+    let mut claims = Claim::all(&config.alerts, &config.keys);
+    claims.extend(config.has_shadows.then(|| Claim::shadows(&config.alerts)));
+    let (ours, mut unmarked) = (PartitionName::of(&config.stream), Vec::new());
+    for claim in claims {
+        let Some(marker) = query_if_permitted::<Option<String>>(connection, &claim.read()).await?.flatten() else {
+            unmarked.push(claim);
+            continue;
+        };
+        if let Some(conflict) = claim.conflict(&marker, &ours) {
+            return Err(conflict.into());
         }
-        Ok(unclaimed)
     }
-
-    /// Writes the markers that are missing.
-    ///
-    /// # Errors
-    /// When another partition was quicker.
-    pub(super) async fn claim(
-        &self,
-        connection: &mut MultiplexedConnection,
-        unclaimed: &[Claim],
-    ) -> Result<(), StreamError> {
-        for claim in unclaimed {
-            if ask::<redis::Value>(connection, &claim.write(&Partition::of(&self.config))).await?.is_none() {
-                warn!(
-                    event = "claim_not_permitted",
-                    "the Redis user may not mark which group owns the alerts streams and keys, so nothing keeps \
-                     another group from using them by mistake; `tickhound doctor` names the missing rights"
-                );
-            }
-        }
-        if !unclaimed.is_empty() {
-            self.unclaimed(connection).await?;
-        }
-        Ok(())
-    }
+    Ok(unmarked)
 }
 
-/// The answer; `None` if this user may not ask or write that. Rights that were enough for an older release must not keep
-/// a host from its work: it goes on without a marker, as hosts did before there were any.
-async fn ask<T: redis::FromRedisValue>(
+/// Writes the markers of these claims.
+///
+/// # Errors
+/// When another partition has written one of them meanwhile.
+pub(crate) async fn write_markers(
+    connection: &mut MultiplexedConnection,
+    config: &PartitionConfig,
+    unmarked: &[Claim],
+) -> Result<(), StreamError> {
+    let ours = PartitionName::of(&config.stream);
+    for claim in unmarked {
+        if query_if_permitted::<redis::Value>(connection, &claim.write(&ours)).await?.is_none() {
+            warn!(
+                event = "claim_not_permitted",
+                "the Redis user may not mark which group owns the alerts streams and keys, so nothing keeps another \
+                 group from using them by mistake; `tickhound doctor` names the missing rights"
+            );
+        }
+    }
+    if !unmarked.is_empty() {
+        unmarked_claims(connection, config).await?;
+    }
+    Ok(())
+}
+
+/// Sends a command; returns `None` if the Redis user lacks the right to it. A user with the rights that an older release
+/// needed can still run a host, which then works without markers.
+async fn query_if_permitted<T: redis::FromRedisValue>(
     connection: &mut MultiplexedConnection,
     command: &Cmd,
 ) -> Result<Option<T>, StreamError> {
@@ -186,8 +207,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_of_another_partition_is_told_with_what_to_do() {
-        let ours = Partition { stream: "ticks".into(), group: "trial".into() };
+    fn a_marker_of_another_partition_is_a_conflict_with_a_cure() {
+        let ours = PartitionName { stream: "ticks".into(), group: "trial".into() };
         let alerts = AlertsConfig::default();
         let [keys, stream] = &Claim::all(&alerts, &Keys::new("ticks", "trial"))[..] else { panic!("two claims") };
         assert_eq!(stream.conflict(r#"{"stream":"ticks","group":"trial"}"#, &ours), None);

@@ -1,29 +1,33 @@
-//! Dead letters as they lie in their stream, and the steps that take them out of it.
+//! Reads dead letters, requeues their entries, and removes them.
 //!
-//! What holds: a letter is taken out in the same step that adds its entry to the ticks again, and
-//! only if it is still there. However often that is asked for, and wherever it is cut off, the entry
-//! comes back once.
+//! What holds: a letter is removed in the same step that adds its entry to the ticks again, and only if it still exists.
+//! So an entry is requeued once, however often that is requested, and wherever a request is interrupted.
 
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
 
-use super::{Keys, client, connect, explain, reply};
+use crate::{
+    connection::{client, connect},
+    errors::explain,
+    keys::Keys,
+    reply,
+};
 use tickhound_core::{
     config::StreamConfig,
     event::EntryId,
     publish::{Fields, raw_fields},
 };
 
-/// Least time for an answer: a page of letters may be large, and nothing waits behind it.
+/// The least time allowed for a reply: a page of letters may be large, and no other request waits for it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The server's Lua passes at most 8000 values to a command.
 const FIELDS_MAX: usize = 3900;
 
-/// KEYS dead letters, ticks; ARGV letter, then the names and values of the entry. The letter goes
-/// last: if the entry can't be added, the script ends there and the letter stays.
+/// Requeues an entry. KEYS dead letters, ticks; ARGV letter, then the names and values of the entry. The letter is
+/// removed last: if the entry can't be added, the script ends and the letter stays.
 const REQUEUE: &str = r"
 if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return false end
 local id = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2))
@@ -33,22 +37,22 @@ return id";
 /// A dead letter.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// Its id, whose first part is when it was set aside.
+    /// The id of the letter. Its first part is the time at which the entry was dead-lettered.
     pub id: EntryId,
-    /// Names and values as they are in the stream.
+    /// The names and values in the stream of dead letters.
     pub fields: Vec<(String, String)>,
 }
 
-/// What became of a letter.
+/// The outcome of a request to move or remove a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// Its entry is among the ticks again, under this id.
+    /// The entry was added to the ticks again, under this id.
     Requeued(EntryId),
-    /// It is removed.
+    /// The letter was removed.
     Dropped,
-    /// There was no such letter.
+    /// The letter does not exist.
     Gone,
-    /// It stays where it is, for this reason.
+    /// The letter stays, for this reason.
     Refused(String),
 }
 
@@ -61,17 +65,17 @@ pub struct DeadLetters {
 }
 
 impl Letter {
-    /// The value of a field.
+    /// The value of a field; `None` if the letter does not have it.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Size of its values, bytes.
+    /// The size of all values, bytes.
     pub fn size(&self) -> usize {
         self.fields.iter().map(|(_, value)| value.len()).sum()
     }
 
-    /// The fields of the entry.
+    /// Parses the fields of the entry.
     fn entry_fields(&self) -> Result<Fields, String> {
         let raw = self.field("raw").ok_or("it has no field `raw`")?;
         let fields = raw_fields(raw).map_err(|error| format!("its field `raw` can't be read: {error}"))?;
@@ -87,7 +91,7 @@ impl DeadLetters {
     /// Connects.
     ///
     /// # Errors
-    /// A sentence on why the server can't be asked; so with all that follow.
+    /// When Redis cannot be reached.
     pub async fn open(config: &StreamConfig) -> Result<Self> {
         let client = client(config)?;
         let timeout = Duration::from_millis(config.timeout_ms).max(ANSWER_TIMEOUT);
@@ -98,47 +102,47 @@ impl DeadLetters {
         Ok(Self { connection, key, stream: config.key.clone(), address })
     }
 
-    /// Key of the stream of dead letters.
+    /// The key of the stream of dead letters.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Key of the stream of ticks, to which they go back.
+    /// The key of the stream of ticks, to which requeued entries are added.
     pub fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// How many there are.
+    /// Counts the letters.
     ///
     /// # Errors
-    /// The server can't be asked.
+    /// When Redis cannot be reached, or rejects the request.
     pub async fn count(&mut self) -> Result<u64> {
         self.query(cmd("XLEN").arg(self.key.clone())).await
     }
 
-    /// At most `count` letters before `before`, or the newest ones; newest first.
+    /// Returns at most `count` letters before `before`, or the newest ones; newest first.
     ///
     /// # Errors
-    /// The server can't be asked.
+    /// When Redis cannot be reached, or rejects the request.
     pub async fn newest(&mut self, before: Option<EntryId>, count: usize) -> Result<Vec<Letter>> {
         let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
         let key = self.key.clone();
         self.letters(cmd("XREVRANGE").arg(key).arg(end).arg("-").arg("COUNT").arg(count)).await
     }
 
-    /// At most `count` letters after `after` and up to `through`; oldest first.
+    /// Returns at most `count` letters after `after` and up to `through`; oldest first.
     ///
     /// # Errors
-    /// The server can't be asked.
+    /// When Redis cannot be reached, or rejects the request.
     pub async fn oldest(&mut self, after: EntryId, through: EntryId, count: usize) -> Result<Vec<Letter>> {
         let (key, begin, end) = (self.key.clone(), format!("({after}"), through.to_string());
         self.letters(cmd("XRANGE").arg(key).arg(begin).arg(end).arg("COUNT").arg(count)).await
     }
 
-    /// The letter of this id.
+    /// Returns the letter of this id.
     ///
     /// # Errors
-    /// The server can't be asked.
+    /// When Redis cannot be reached, or rejects the request.
     pub async fn get(&mut self, id: EntryId) -> Result<Option<Letter>> {
         let (key, id) = (self.key.clone(), id.to_string());
         Ok(self.letters(cmd("XRANGE").arg(key).arg(&id).arg(&id)).await?.pop())
@@ -147,7 +151,7 @@ impl DeadLetters {
     /// Adds the entries of letters to the ticks again, each in one step with the removal of its letter.
     ///
     /// # Errors
-    /// The server can't be asked; some of the letters may have been moved.
+    /// When Redis cannot be reached. Some letters may have been moved.
     pub async fn requeue(&mut self, letters: &[Letter]) -> Result<Vec<Moved>> {
         let entries: Vec<Result<Fields, String>> = letters.iter().map(Letter::entry_fields).collect();
         let mut pipe = redis::pipe();
@@ -169,7 +173,7 @@ impl DeadLetters {
     /// Removes letters.
     ///
     /// # Errors
-    /// The server can't be asked; some of the letters may have been removed.
+    /// When Redis cannot be reached. Some letters may have been removed.
     pub async fn remove(&mut self, ids: &[EntryId]) -> Result<Vec<Moved>> {
         let mut pipe = redis::pipe();
         for id in ids {
@@ -217,7 +221,7 @@ impl DeadLetters {
 
     fn reason(&self, error: &RedisError, key: &str) -> String {
         match error.to_string() {
-            text if text.contains("WRONGTYPE") => format!("the key {key} holds no stream"),
+            text if text.contains("WRONGTYPE") => format!("the key {key} does not hold a stream"),
             _ => explain(error),
         }
     }

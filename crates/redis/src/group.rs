@@ -1,28 +1,18 @@
-//! The consumer group: where it begins, and where it stands.
+//! The consumer group: creates it, and moves it forward if it was set back.
 //!
-//! What holds: a group never hands out again what was processed. One that vanished is created at the last commit; one
-//! that somebody set back is moved forward again; and where the stream itself was deleted and begins anew, the group
-//! begins with it.
-
-use std::time::Duration;
+//! What holds: a group does not deliver processed entries again. A group that vanished is created at the last commit. A
+//! group that was set back is moved forward again. If the stream was deleted and created again, the group begins at its
+//! start.
 
 use redis::{RedisResult, Script, Value, aio::MultiplexedConnection, cmd};
 use tracing::{info, warn};
 
-use super::{
-    RedisStream, connect, open, query,
-    reply::{self, Checkpoint},
-    unavailable,
-};
-use tickhound_core::{
-    config::{Start, StreamConfig},
-    event::EntryId,
-    stream::StreamError,
-};
+use crate::{checkpoint::Checkpoint, connection::query, errors::unavailable, partition_config::PartitionConfig, reply};
+use tickhound_core::{config::Start, event::EntryId, stream::StreamError};
 
-/// KEYS stream, epoch; ARGV epoch, group, where the group was seen to stand, where it belongs. It is moved only from
-/// where it was seen: in a group that moves, another consumer is given entries, which must not be handed out twice.
-/// Returns -1 when fenced.
+/// Moves the group. KEYS stream, epoch; ARGV epoch, group, observed position, new position. It moves the group only from
+/// the observed position: if the group has moved since, another consumer was given entries, which must not be delivered
+/// twice. Returns -1 when fenced.
 const MOVE_GROUP: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -35,86 +25,93 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 return 0";
 
-/// The group as an acquisition finds or makes it.
-pub(super) struct Group {
-    /// Where it begins, if it was created just now.
+/// The state of the group after an acquisition.
+pub(super) struct GroupState {
+    /// The start of the group, if it was created just now.
     pub(super) created: Option<Start>,
-    /// The stream begins anew: no entry of it was ever processed.
+    /// Whether the stream was deleted and created again, so that no entry of it is processed.
     pub(super) began_anew: bool,
-    /// The newest entry that it was given.
+    /// The newest entry that the group has delivered.
     pub(super) last_delivered: EntryId,
 }
 
-impl RedisStream {
-    /// Creates the group if there is none, and moves it forward if it was set back.
-    pub(super) async fn find_group(
-        &self,
-        connection: &mut MultiplexedConnection,
+/// The consumer group of a partition, on a connection.
+pub(super) struct ConsumerGroup<'a> {
+    connection: &'a mut MultiplexedConnection,
+    config: &'a PartitionConfig,
+}
+
+impl<'a> ConsumerGroup<'a> {
+    pub(super) fn new(connection: &'a mut MultiplexedConnection, config: &'a PartitionConfig) -> Self {
+        Self { connection, config }
+    }
+
+    /// Creates the group if it does not exist, and moves it forward if it was set back. `owned_before`: this process has
+    /// owned the partition before.
+    pub(super) async fn prepare(
+        &mut self,
         checkpoint: &Checkpoint,
         epoch: u64,
-    ) -> Result<Group, StreamError> {
-        let began_anew = self.stream_began_anew(connection, checkpoint).await?;
-        let created = self.create_group(connection, checkpoint, began_anew).await?;
-        let mut last_delivered = self.last_delivered(connection).await?;
-        // Before the first commit whoever made the group decides where it begins.
+        owned_before: bool,
+    ) -> Result<GroupState, StreamError> {
+        let began_anew = self.stream_began_anew(checkpoint).await?;
+        let created = self.create(self.start(checkpoint, began_anew, owned_before)).await?;
+        let mut last_delivered = self.last_delivered().await?;
+        // Before the first commit the position is the choice of whoever created the group.
         let processed = checkpoint.last.filter(|_| !began_anew);
         if let Some(last) = processed {
-            let least = self.newest_given(connection, last).await;
-            if self.move_group(connection, epoch, last_delivered, least).await? {
+            let least = self.newest_delivered(last).await;
+            if self.move_forward(epoch, last_delivered, least).await? {
                 last_delivered = least;
             }
         }
-        Ok(Group { created, began_anew, last_delivered })
+        Ok(GroupState { created: created.map(|start| start.at), began_anew, last_delivered })
     }
 
-    /// Makes the group, if there is none, where a host would; says where it begins.
-    ///
-    /// # Errors
-    /// What is wrong, and what to do.
-    pub async fn make_group(&self) -> Result<Option<Start>, StreamError> {
-        let mut connection =
-            connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await.map_err(unavailable)?;
-        let checkpoint = self.read_checkpoint(&mut connection).await?;
-        let began_anew = self.stream_began_anew(&mut connection, &checkpoint).await?;
-        self.create_group(&mut connection, &checkpoint, began_anew).await
+    /// Creates the group where a host would, if it does not exist; returns its start if it was created.
+    pub(super) async fn ensure_exists(
+        &mut self,
+        checkpoint: &Checkpoint,
+        owned_before: bool,
+    ) -> Result<Option<Start>, StreamError> {
+        let began_anew = self.stream_began_anew(checkpoint).await?;
+        let created = self.create(self.start(checkpoint, began_anew, owned_before)).await?;
+        Ok(created.map(|start| start.at))
     }
 
-    /// Moves the group forward to what is committed, up to `committed`, or pending, if it stands before that.
-    pub(super) async fn set_forward(&mut self, committed: EntryId) -> Result<(), StreamError> {
-        let session = open(&mut self.session)?;
-        let (epoch, mut connection) = (session.owner.epoch, session.asks.clone());
-        let seen = self.last_delivered(&mut connection).await?;
-        let least = self.newest_given(&mut connection, committed).await;
-        self.move_group(&mut connection, epoch, seen, least).await.map(drop)
+    /// Moves the group forward to the newest entry that is pending or committed, which is at least `committed`, unless
+    /// it is there already.
+    pub(super) async fn restore_position(&mut self, committed: EntryId, epoch: u64) -> Result<(), StreamError> {
+        let observed = self.last_delivered().await?;
+        let least = self.newest_delivered(committed).await;
+        self.move_forward(epoch, observed, least).await.map(drop)
     }
 
-    /// The newest entry that need not be handed out again: one that is committed, or is known to be pending. A server
-    /// that does not tell what is pending leaves the last commit to go by.
-    async fn newest_given(&self, connection: &mut MultiplexedConnection, committed: EntryId) -> EntryId {
+    /// The newest entry that must not be delivered again: one that is committed, or pending. If the server does not
+    /// report what is pending, the last commit decides.
+    async fn newest_delivered(&mut self, committed: EntryId) -> EntryId {
+        let stream = &self.config.stream;
         let pending: RedisResult<Value> =
-            cmd("XPENDING").arg(&self.config.key).arg(&self.config.group).query_async(connection).await;
+            cmd("XPENDING").arg(&stream.key).arg(&stream.group).query_async(self.connection).await;
         let newest_pending = pending.ok().as_ref().and_then(reply::newest_pending);
         newest_pending.map_or(committed, |pending| pending.max(committed))
     }
 
-    /// Whether the stream has given out no id as high as the newest that was processed: then it was deleted.
-    async fn stream_began_anew(
-        &self,
-        connection: &mut MultiplexedConnection,
-        checkpoint: &Checkpoint,
-    ) -> Result<bool, StreamError> {
+    /// Whether the stream was deleted and created again: then its newest id is below the newest processed one.
+    async fn stream_began_anew(&mut self, checkpoint: &Checkpoint) -> Result<bool, StreamError> {
+        let key = &self.config.stream.key;
         let Some(processed) = checkpoint.last else { return Ok(false) };
-        let exists: bool = query(connection, cmd("EXISTS").arg(&self.config.key)).await?;
+        let exists: bool = query(self.connection, cmd("EXISTS").arg(key)).await?;
         if !exists {
             return Ok(checkpoint.is_of_another_stream(EntryId::ZERO));
         }
-        let stream: Value = query(connection, cmd("XINFO").arg("STREAM").arg(&self.config.key)).await?;
+        let stream: Value = query(self.connection, cmd("XINFO").arg("STREAM").arg(key)).await?;
         let newest = reply::newest(&stream).unwrap_or(processed);
         let began_anew = checkpoint.is_of_another_stream(newest);
         if began_anew {
             warn!(
                 event = "stream_recreated",
-                stream = %self.config.key,
+                stream = %key,
                 %newest,
                 %processed,
                 "the stream was deleted and created again below the last processed entry; processing it from its start"
@@ -123,78 +120,74 @@ impl RedisStream {
         Ok(began_anew)
     }
 
-    /// Makes sure that there is a group; where it begins if it is new.
-    async fn create_group(
-        &self,
-        connection: &mut MultiplexedConnection,
-        checkpoint: &Checkpoint,
-        began_anew: bool,
-    ) -> Result<Option<Start>, StreamError> {
-        // A group that vanished is created where its last commit was: earlier would repeat, later would
-        // skip. If the server has lost everything, what it has now came after that.
-        let known = checkpoint.last.filter(|_| !began_anew);
-        let begin = match known {
-            Some(last) => Start::After(last),
-            None if self.owned_before || began_anew => Start::Earliest,
-            None => self.config.start,
+    /// Where to create the group, and why there. At a place before the last commit it would deliver entries again, and at
+    /// a later place it would skip some. If the server has lost everything, what it holds now was added after that.
+    fn start(&self, checkpoint: &Checkpoint, began_anew: bool, owned_before: bool) -> GroupStart {
+        let (at, reason) = match checkpoint.last {
+            Some(last) if !began_anew => (Start::After(last), StartReason::LastCommit),
+            _ if began_anew => (Start::Earliest, StartReason::NewStream),
+            _ if owned_before => (Start::Earliest, StartReason::NewGroup),
+            _ => (self.config.stream.start, StartReason::NewGroup),
         };
-        let start = match begin {
+        GroupStart { at, reason }
+    }
+
+    /// Creates the group, if it does not exist; returns the start if it was created.
+    async fn create(&mut self, start: GroupStart) -> Result<Option<GroupStart>, StreamError> {
+        let (key, group) = (&self.config.stream.key, &self.config.stream.group);
+        let at = match start.at {
             Start::Earliest => "0".to_owned(),
             Start::Latest => "$".to_owned(),
             Start::After(id) => id.to_string(),
         };
         let mut create = cmd("XGROUP");
-        create.arg("CREATE").arg(&self.config.key).arg(&self.config.group).arg(&start).arg("MKSTREAM");
-        let StreamConfig { key, group, .. } = &self.config;
-        match create.query_async::<()>(connection).await {
-            Ok(()) if known.is_some() => {
-                warn!(
-                    event = "group_recreated",
-                    %group,
-                    at = %start,
-                    "the consumer group was missing; created it again at the last commit"
-                );
-            }
-            Ok(()) if began_anew => {
-                warn!(
-                    event = "group_recreated",
-                    %group,
-                    at = %start,
-                    "the stream had been deleted; created the consumer group again at its start"
-                );
-            }
-            Ok(()) => info!(event = "group_created", %group, stream = %key, at = %start, "created the consumer group"),
+        create.arg("CREATE").arg(key).arg(group).arg(&at).arg("MKSTREAM");
+        match create.query_async::<()>(self.connection).await {
+            Ok(()) => {}
             Err(error) if error.code() == Some("BUSYGROUP") => return Ok(None),
             Err(error) => return Err(unavailable(error)),
         }
-        Ok(Some(begin))
+        match start.reason {
+            StartReason::LastCommit => warn!(
+                event = "group_recreated",
+                %group,
+                %at,
+                "the consumer group was missing; created it again at the last commit"
+            ),
+            StartReason::NewStream => warn!(
+                event = "group_recreated",
+                %group,
+                %at,
+                "the stream had been deleted; created the consumer group again at its start"
+            ),
+            StartReason::NewGroup => {
+                info!(event = "group_created", %group, stream = %key, %at, "created the consumer group");
+            }
+        }
+        Ok(Some(start))
     }
 
-    async fn last_delivered(&self, connection: &mut MultiplexedConnection) -> Result<EntryId, StreamError> {
-        let groups: Value = query(connection, cmd("XINFO").arg("GROUPS").arg(&self.config.key)).await?;
-        Ok(reply::last_delivered(&groups, &self.config.group).unwrap_or_default())
+    async fn last_delivered(&mut self) -> Result<EntryId, StreamError> {
+        let stream = &self.config.stream;
+        let groups: Value = query(self.connection, cmd("XINFO").arg("GROUPS").arg(&stream.key)).await?;
+        Ok(reply::last_delivered(&groups, &stream.group).unwrap_or_default())
     }
 
-    /// Moves the group from where it was seen to `to`, if that lies further on; whether it did.
-    async fn move_group(
-        &self,
-        connection: &mut MultiplexedConnection,
-        epoch: u64,
-        seen: EntryId,
-        to: EntryId,
-    ) -> Result<bool, StreamError> {
-        if seen >= to {
+    /// Moves the group from its observed position to `to`, if that is further on; returns whether it was moved.
+    async fn move_forward(&mut self, epoch: u64, observed: EntryId, to: EntryId) -> Result<bool, StreamError> {
+        if observed >= to {
             return Ok(false);
         }
+        let PartitionConfig { stream, keys, .. } = self.config;
         let script = Script::new(MOVE_GROUP);
-        let mut call = script.key(&self.config.key);
-        call.key(&self.keys.epoch).arg(epoch).arg(&self.config.group).arg(seen.to_string()).arg(to.to_string());
-        match call.invoke_async::<i64>(connection).await.map_err(unavailable)? {
+        let mut call = script.key(&stream.key);
+        call.key(&keys.epoch).arg(epoch).arg(&stream.group).arg(observed.to_string()).arg(to.to_string());
+        match call.invoke_async::<i64>(self.connection).await.map_err(unavailable)? {
             1 => {
                 warn!(
                     event = "group_set_back",
-                    group = %self.config.group,
-                    from = %seen,
+                    group = %stream.group,
+                    from = %observed,
                     %to,
                     "the consumer group was set back to processed entries; moved it forward again. To process them \
                      once more, use another group."
@@ -205,4 +198,22 @@ impl RedisStream {
             _ => Ok(false),
         }
     }
+}
+
+/// Where a new group begins.
+#[derive(Clone, Copy)]
+struct GroupStart {
+    at: Start,
+    reason: StartReason,
+}
+
+/// Why a new group begins where it does.
+#[derive(Clone, Copy)]
+enum StartReason {
+    /// The group of a known partition was missing.
+    LastCommit,
+    /// The stream was deleted and created again.
+    NewStream,
+    /// No commit is known.
+    NewGroup,
 }

@@ -1,6 +1,6 @@
-//! What the stream holds, read beside the host's own work, on a connection of its own.
+//! Reads entries that the stream holds, without an effect on the group.
 
-use super::{
+use crate::{
     reply,
     resp::Commands,
     wire::{Address, Wire},
@@ -10,7 +10,7 @@ use tickhound_core::{
     stream::{History, StreamError},
 };
 
-/// Connects when it is first asked.
+/// Reads a stream beside its owner, on a connection of its own that it opens with the first read.
 pub struct RedisHistory {
     address: Address,
     key: String,
@@ -37,7 +37,7 @@ impl History for RedisHistory {
     }
 }
 
-/// Entries after one id and up to another.
+/// Reads entries after one id and up to another.
 pub(super) async fn range(
     connection: &mut Wire,
     key: &str,
@@ -46,7 +46,7 @@ pub(super) async fn range(
     count: usize,
 ) -> Result<Entries, StreamError> {
     if after >= through {
-        // There may be no id after this one, and then the server takes it for no place to begin at.
+        // The server rejects a range that begins after the highest possible id.
         return Ok(Entries::default());
     }
     let mut range = Commands::default();

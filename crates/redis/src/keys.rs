@@ -1,27 +1,27 @@
-//! Names of the keys that Tickhound keeps beside a stream, in the stream's cluster slot.
+//! The names of the keys that Tickhound keeps beside a stream, in the stream's cluster slot.
 
-/// Keys of one group on one stream.
+/// The keys of one group on one stream.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// Who may read, for how long.
+    /// The lease, which expires unless its owner renews it.
     pub lease: String,
-    /// Raised whenever the lease changes hands.
+    /// The epoch, which is raised whenever the lease is acquired or released.
     pub epoch: String,
-    /// What was committed last, and the totals.
+    /// The checkpoint: the last commit, and the totals.
     pub checkpoint: String,
-    /// What detectors know, as of entries of the recent past.
+    /// The saved states of detectors.
     pub state: String,
-    /// Dead letters.
+    /// The stream of dead letters.
     pub dead: String,
-    /// How the host is doing, as it says itself.
+    /// The receipt that the owner writes about itself.
     pub host: String,
-    /// How far each `[[notify]]` sink has been told.
+    /// The position of each notification channel.
     pub notify: String,
 }
 
 impl Keys {
     /// Names the keys of `group` on `stream`. Two partitions may have the same names, such as group `c` on stream
-    /// `{p}a:b` and group `b:c` on `{p}a`; names must not change, so `claims` tells them apart.
+    /// `{p}a:b` and group `b:c` on `{p}a`. Released names must not change, so `claims` detects the conflict.
     pub fn new(stream: &str, group: &str) -> Self {
         let prefix = prefix(stream);
         let key = |name: &str| format!("{prefix}:{group}:{name}");
@@ -37,12 +37,12 @@ impl Keys {
     }
 }
 
-/// Names the key beside an alerts stream that tells which partition's alerts it has.
+/// Names the marker beside an alerts stream, which holds the partition of its alerts.
 pub(super) fn source_key(alerts: &str) -> String {
     format!("{}:source", prefix(alerts))
 }
 
-/// What keys beside a stream begin with, so that they are in its slot: a cluster hashes what stands in the first pair of
+/// The prefix of keys beside a stream, which puts them into its slot: a cluster hashes the text in the first pair of
 /// braces, or else the whole name.
 fn prefix(stream: &str) -> String {
     match hash_tag(stream) {

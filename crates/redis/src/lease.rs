@@ -1,11 +1,11 @@
-//! The right to read a partition, renewed on a connection and a timer of its own.
+//! The lease on a partition, renewed by a task with its own connection and timer.
 //!
-//! The lease only keeps two hosts from fighting. That a host which lost it can
-//! do no harm is the epoch's work, in the step.
+//! The lease only keeps two hosts from competing. The epoch, which every step checks, makes sure that a host which lost
+//! the lease does no harm.
 //!
-//! The lease is renewed only while the engine's loop comes round: a host that is stuck must not keep a
-//! standby from taking over. A stall shorter than the lease's life goes unnoticed; one of twice that
-//! length gives the lease away.
+//! The lease is renewed only while the engine makes progress: a host that is stuck must not keep a standby from
+//! acquiring it. A stall that is shorter than the lease's time to live has no effect; one that is twice as long loses the
+//! lease.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use redis::{Client, RedisResult, Script, aio::MultiplexedConnection};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-use super::{Keys, connect};
+use crate::{connection::connect, keys::Keys};
 use tickhound_core::{config::StreamConfig, pulse::Pulse, stream::owner::Owner};
 
-/// KEYS lease, epoch; ARGV owner, ttl, a holder that is known to be gone.
+/// Acquires the lease. KEYS lease, epoch; ARGV owner, ttl, an owner whose process is known to be dead.
 const ACQUIRE: &str = r"
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then
@@ -25,36 +25,41 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {redis.call('INCR', KEYS[2]), '', 0}";
 
-/// KEYS lease, epoch; ARGV owner, ttl, epoch. An expired lease that nobody took is ours still. One that another host
-/// holds is not, whatever the epoch: a replica that was promoted before it had heard of our acquisition gave our
-/// epoch to the other one as well.
+/// Renews the lease. KEYS lease, epoch; ARGV owner, ttl, epoch. An expired lease that nobody acquired is still ours. One
+/// that another host holds is not, even under our epoch: a replica that was promoted before it received our acquisition
+/// gave the same epoch to the other host.
 const RENEW: &str = r"
 local holder = redis.call('GET', KEYS[1])
 if redis.call('GET', KEYS[2]) ~= ARGV[3] or (holder and holder ~= ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
-/// KEYS lease, epoch; ARGV owner, epoch. A renewal that is still on its way finds another epoch, and does nothing.
+/// Releases the lease. KEYS lease, epoch; ARGV owner, epoch. It raises the epoch, so that a renewal which arrives later
+/// does nothing.
 const RELEASE: &str = r"
 local holder = redis.call('GET', KEYS[1])
 if redis.call('GET', KEYS[2]) ~= ARGV[2] or (holder and holder ~= ARGV[1]) then return 0 end
 redis.call('INCR', KEYS[2])
 return redis.call('DEL', KEYS[1])";
 
-pub(super) enum LeaseAnswer {
-    Ours(u64),
+/// How an attempt to acquire the lease ended.
+pub(super) enum LeaseReply {
+    /// The lease is ours, under this epoch.
+    Acquired(u64),
+    /// Another host holds the lease.
     Held { by: String, retry_in: Duration },
 }
 
+/// The lease of one partition, as this host sees it.
 pub(super) struct Lease {
     client: Client,
     keys: Keys,
     ttl: Duration,
     timeout: Duration,
     owner: String,
-    /// The engine's; `None` if nothing drives the lease but itself.
+    /// The pulse of the engine; without one the lease is always renewed.
     pulse: Option<Pulse>,
-    renewing: Option<JoinHandle<()>>,
+    renewal: Option<JoinHandle<()>>,
 }
 
 impl Lease {
@@ -66,61 +71,63 @@ impl Lease {
             timeout: Duration::from_millis(config.timeout_ms),
             owner: Owner::current().to_text(),
             pulse: None,
-            renewing: None,
+            renewal: None,
         }
     }
 
-    /// Renews only while this pulse goes.
+    /// Renews the lease only while this pulse beats.
     pub(super) fn follow(&mut self, pulse: Pulse) {
         self.pulse = Some(pulse);
     }
 
-    pub(super) async fn acquire(&self, connection: &mut MultiplexedConnection) -> RedisResult<LeaseAnswer> {
-        let mut gone = String::new();
+    /// Tries to acquire the lease. An owner that ran on this machine and is dead does not hold it any longer.
+    pub(super) async fn acquire(&self, connection: &mut MultiplexedConnection) -> RedisResult<LeaseReply> {
+        let mut dead = String::new();
         loop {
             let (epoch, holder, ttl): (u64, String, i64) = Script::new(ACQUIRE)
                 .key(&self.keys.lease)
                 .key(&self.keys.epoch)
                 .arg(&self.owner)
                 .arg(self.ttl.as_millis() as u64)
-                .arg(&gone)
+                .arg(&dead)
                 .invoke_async(connection)
                 .await?;
             if epoch > 0 {
-                return Ok(LeaseAnswer::Ours(epoch));
+                return Ok(LeaseReply::Acquired(epoch));
             }
             match Owner::parse(&holder) {
-                Some(owner) if owner.is_gone() && holder != gone => {
+                Some(owner) if owner.is_gone() && holder != dead => {
                     info!(
                         event = "lease_owner_dead",
                         %owner,
                         "the process that held the lease was killed; acquiring the lease"
                     );
-                    gone = holder;
+                    dead = holder;
                 }
-                Some(owner) => return Ok(LeaseAnswer::Held { by: owner.to_string(), retry_in: self.retry_in(ttl) }),
-                None => return Ok(LeaseAnswer::Held { by: holder, retry_in: self.retry_in(ttl) }),
+                Some(owner) => return Ok(LeaseReply::Held { by: owner.to_string(), retry_in: self.retry_in(ttl) }),
+                None => return Ok(LeaseReply::Held { by: holder, retry_in: self.retry_in(ttl) }),
             }
         }
     }
 
-    /// A quarter of the lease's life, and never past its end: a take-over comes soon after it ran out.
+    /// Waits a quarter of the lease's time to live, but not past its end, so that a standby acquires it soon after that.
     fn retry_in(&self, ttl_ms: i64) -> Duration {
         let left = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0) + 1);
         left.min(self.ttl / 4).max(Duration::from_millis(20))
     }
 
-    pub(super) fn keep_renewing(&mut self, epoch: u64) {
+    /// Starts the task that renews the lease under this epoch.
+    pub(super) fn start_renewing(&mut self, epoch: u64) {
         let (client, keys, owner) = (self.client.clone(), self.keys.clone(), self.owner.clone());
         let (ttl, timeout) = (self.ttl, self.timeout.min(self.ttl / 3));
-        let mut vouched = Vouched { pulse: self.pulse.clone(), longest: ttl, stalled: false };
-        self.renewing = Some(tokio::spawn(async move {
+        let mut progress = EngineProgress { pulse: self.pulse.clone(), longest_stall: ttl, stalled: false };
+        self.renewal = Some(tokio::spawn(async move {
             let script = Script::new(RENEW);
             let mut connection = None;
             let mut timer = tokio::time::interval(ttl / 3);
             loop {
                 timer.tick().await;
-                if !vouched.is_turning() {
+                if !progress.check() {
                     continue;
                 }
                 if connection.is_none() {
@@ -144,13 +151,14 @@ impl Lease {
         }));
     }
 
+    /// Ends the task that renews the lease.
     pub(super) fn stop_renewing(&mut self) {
-        if let Some(task) = self.renewing.take() {
+        if let Some(task) = self.renewal.take() {
             task.abort();
         }
     }
 
-    /// Lets a stand-by begin at once. A failure only makes it wait for the lease to run out.
+    /// Releases the lease, so that a standby can acquire it at once. After a failure the standby waits until it expires.
     pub(super) async fn release(&self, connection: &mut MultiplexedConnection, epoch: u64) {
         let script = Script::new(RELEASE);
         let mut release = script.key(&self.keys.lease);
@@ -162,19 +170,20 @@ impl Lease {
     }
 }
 
-/// Whether the engine vouches for a renewal, with a log line when that changes.
-struct Vouched {
+/// Watches whether the engine makes progress, and logs when that changes.
+struct EngineProgress {
     pulse: Option<Pulse>,
-    /// How long the engine may stand still.
-    longest: Duration,
+    /// The engine may make no progress for so long.
+    longest_stall: Duration,
     stalled: bool,
 }
 
-impl Vouched {
-    fn is_turning(&mut self) -> bool {
+impl EngineProgress {
+    /// Whether the engine makes progress.
+    fn check(&mut self) -> bool {
         let Some(pulse) = &self.pulse else { return true };
         let still = pulse.still_for();
-        let stalled = still > self.longest;
+        let stalled = still > self.longest_stall;
         if stalled && !self.stalled {
             warn!(
                 event = "lease_renewal_paused",

@@ -1,64 +1,66 @@
-//! RESP2, the server's protocol, as far as a step needs it: commands out, replies in.
+//! RESP2, the server's protocol, as far as a step needs it: packs commands and parses replies.
 //!
-//! Pure, and without a copy: a reply is read where it was received. What holds: whatever bytes come,
-//! and however they are cut, nothing panics; what is no RESP2 is an error, after which the connection
-//! is of no use any more.
+//! Parsing does no I/O and copies nothing: a reply is parsed in the buffer that received it. What holds: nothing panics,
+//! whatever bytes arrive and however they are split; bytes that are not RESP2 are an error, after which the connection
+//! can't be used.
 
 use std::{fmt::Display, ops::Deref};
 
 use tickhound_core::event::{Entries, EntryId};
 
-/// Longest line: a length, a number, or an error's text.
+/// Limits a line, which holds a length, a number, or the text of an error.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Of a buffer no more than this is kept from one message to the next.
-pub(super) const KEPT_BYTES: usize = 8 * 1024 * 1024;
+/// Limits the capacity that a buffer keeps from one message to the next.
+pub(super) const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
-/// The bytes are no RESP2, or not the reply that was expected.
+/// The bytes are not RESP2, or not the reply that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unexpected answer: {0}")]
-pub struct Unexpected(pub &'static str);
+pub struct UnexpectedReply(pub &'static str);
 
-/// Commands, packed one behind the other.
+/// Commands, packed one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     bytes: Vec<u8>,
-    /// Arguments of the command that is being written.
+    /// The arguments of the unfinished command.
     args: Vec<u8>,
+    /// The number of arguments in `args`.
     count: usize,
-    /// Where each finished command ends.
+    /// The end of each finished command in `bytes`.
     ends: Vec<usize>,
+    /// A buffer for arguments that have to be formatted.
     text: String,
 }
 
 impl Commands {
-    /// Makes room for others.
+    /// Removes all commands.
     pub(super) fn clear(&mut self) {
         for buffer in [&mut self.bytes, &mut self.args] {
             buffer.clear();
-            buffer.shrink_to(KEPT_BYTES);
+            buffer.shrink_to(BUFFER_BYTES);
         }
         self.ends.clear();
         self.count = 0;
     }
 
-    /// Number of finished commands.
+    /// The number of finished commands.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// All finished commands, as they are sent.
+    /// All finished commands as they are sent.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A finished command, as it is sent.
+    /// One finished command as it is sent.
     pub(super) fn get(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.bytes[start..self.ends[index]]
     }
 
-    /// Adds an argument to the command that is being written; the first one is its name.
+    /// Adds an argument to the unfinished command. The first argument is the name.
     pub(super) fn arg(&mut self, arg: impl AsRef<[u8]>) -> &mut Self {
         let arg = arg.as_ref();
         push_line(&mut self.args, b'$', arg.len() as u64);
@@ -68,19 +70,19 @@ impl Commands {
         self
     }
 
-    /// As [`Commands::arg`], of what has a text form.
+    /// Formats an argument and adds it to the unfinished command.
     pub(super) fn show(&mut self, arg: impl Display) -> &mut Self {
         use std::fmt::Write;
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        // A `String` takes everything.
+        // Writing to a `String` can't fail.
         let _ = write!(text, "{arg}");
         self.arg(&text);
         self.text = text;
         self
     }
 
-    /// As [`Commands::show`], without the formatter: every entry is acknowledged by its id.
+    /// Adds an id to the unfinished command. It avoids the formatter, because every entry is acknowledged by its id.
     pub(super) fn id(&mut self, id: EntryId) -> &mut Self {
         let (millis, seq) = (Digits::of(id.millis), Digits::of(id.seq));
         push_line(&mut self.args, b'$', (millis.len() + 1 + seq.len()) as u64);
@@ -92,7 +94,7 @@ impl Commands {
         self
     }
 
-    /// Finishes the command.
+    /// Finishes the unfinished command.
     pub(super) fn end(&mut self) {
         debug_assert!(self.count > 0, "a command has a name");
         push_line(&mut self.bytes, b'*', self.count as u64);
@@ -103,12 +105,12 @@ impl Commands {
 
     /// Adds a command that was packed before.
     pub(super) fn push_packed(&mut self, command: &[u8]) {
-        debug_assert!(self.count == 0, "commands are not written into each other");
+        debug_assert!(self.count == 0, "the command before is finished");
         self.bytes.extend_from_slice(command);
         self.ends.push(self.bytes.len());
     }
 
-    /// Adds a command of words.
+    /// Adds a command that consists of these words.
     pub(super) fn words(&mut self, words: &[&str]) {
         words.iter().for_each(|word| {
             self.arg(word);
@@ -123,9 +125,10 @@ fn push_line(bytes: &mut Vec<u8>, kind: u8, number: u64) {
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// A number as text.
+/// The decimal digits of a number, without an allocation.
 struct Digits {
     digits: [u8; 20],
+    /// The index of the first digit.
     from: usize,
 }
 
@@ -152,25 +155,26 @@ impl Deref for Digits {
     }
 }
 
-/// Tells when a number of replies have come whole, without looking at any byte twice.
+/// Detects when a number of replies have arrived completely, without scanning any byte twice.
 #[derive(Debug)]
 pub struct Scanner {
     at: usize,
-    /// Values that are still to come, those inside of arrays too.
+    /// The number of values that are missing, including those inside arrays.
     open: usize,
 }
 
 impl Scanner {
-    /// Waits for `replies` replies.
+    /// Creates a scanner that expects this number of replies.
     pub fn new(replies: usize) -> Self {
         Self { at: 0, open: replies }
     }
 
-    /// Looks at what has come so far, all of it from the first reply on. Where the last one ends, once it is whole.
+    /// Scans what has arrived so far, which begins with the first reply. Returns the end of the last reply once it is
+    /// complete.
     ///
     /// # Errors
-    /// When it is no RESP2.
-    pub fn scan(&mut self, received: &[u8]) -> Result<Option<usize>, Unexpected> {
+    /// When the bytes are not RESP2.
+    pub fn scan(&mut self, received: &[u8]) -> Result<Option<usize>, UnexpectedReply> {
         while self.open > 0 {
             let Some((kind, line, next)) = line(received, self.at)? else { return Ok(None) };
             let (inside, next) = match kind {
@@ -181,24 +185,24 @@ impl Scanner {
                     None => (0, next),
                     Some(length) => {
                         let Some(end) = next.checked_add(length).and_then(|end| end.checked_add(2)) else {
-                            return Err(Unexpected("a length that can't be"));
+                            return Err(UnexpectedReply("an invalid length"));
                         };
                         match received.get(end - 2..end) {
                             None => return Ok(None),
                             Some(b"\r\n") => (0, end),
-                            Some(_) => return Err(Unexpected("a text longer than announced")),
+                            Some(_) => return Err(UnexpectedReply("a text longer than announced")),
                         }
                     }
                 },
             };
-            self.open = (self.open - 1).checked_add(inside).ok_or(Unexpected("a length that can't be"))?;
+            self.open = (self.open - 1).checked_add(inside).ok_or(UnexpectedReply("an invalid length"))?;
             self.at = next;
         }
         Ok(Some(self.at))
     }
 }
 
-/// Reads replies that have come whole.
+/// Reads replies that have arrived completely.
 #[derive(Clone, Debug)]
 pub struct Replies<'a> {
     bytes: &'a [u8],
@@ -208,32 +212,32 @@ pub struct Replies<'a> {
 /// A value, or the beginning of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
-    /// So many values follow.
+    /// An array of this length; its values follow.
     Array(usize),
-    /// Any bytes.
+    /// A text of any bytes.
     Bulk(&'a [u8]),
-    /// A short line.
+    /// A text of one line.
     Simple(&'a [u8]),
-    /// A number.
+    /// An integer.
     Int(i64),
-    /// Why the server did not do it.
+    /// The reason why the server did not execute the command.
     Error(&'a [u8]),
-    /// There is nothing.
+    /// No value.
     Nil,
 }
 
 impl<'a> Replies<'a> {
-    /// Begins with the first one.
+    /// Starts with the first reply.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// The next value.
+    /// Reads the next value.
     ///
     /// # Errors
-    /// When there is none, or it is no RESP2.
-    pub fn item(&mut self) -> Result<Item<'a>, Unexpected> {
-        const SHORT: Unexpected = Unexpected("it ends too soon");
+    /// When there is no value, or it is not RESP2.
+    pub fn item(&mut self) -> Result<Item<'a>, UnexpectedReply> {
+        const SHORT: UnexpectedReply = UnexpectedReply("it ends too soon");
         let (kind, text, next) = line(self.bytes, self.at)?.ok_or(SHORT)?;
         self.at = next;
         Ok(match kind {
@@ -253,46 +257,47 @@ impl<'a> Replies<'a> {
         })
     }
 
-    /// The length of the next value, which is an array; nil counts as an empty one.
+    /// Reads the length of the next value, which is an array; nil counts as an empty array.
     ///
     /// # Errors
-    /// When it is something else.
-    pub fn array(&mut self) -> Result<usize, Unexpected> {
+    /// When the value is not an array.
+    pub fn array(&mut self) -> Result<usize, UnexpectedReply> {
         match self.item()? {
             Item::Array(length) => Ok(length),
             Item::Nil => Ok(0),
-            _ => Err(Unexpected("expected a list")),
+            _ => Err(UnexpectedReply("expected a list")),
         }
     }
 
-    /// The next value, which is a text of any bytes.
+    /// Reads the next value, which is a text.
     ///
     /// # Errors
-    /// When it is something else.
-    pub fn bulk(&mut self) -> Result<&'a [u8], Unexpected> {
+    /// When the value is not a text.
+    pub fn bulk(&mut self) -> Result<&'a [u8], UnexpectedReply> {
         match self.item()? {
             Item::Bulk(bytes) | Item::Simple(bytes) => Ok(bytes),
-            _ => Err(Unexpected("expected a text")),
+            _ => Err(UnexpectedReply("expected a text")),
         }
     }
 
-    /// The next value, which is a list of entries as `XRANGE` and `XREADGROUP` answer it, or nil; adds them to `entries`.
+    /// Reads the next value, which is a list of entries in the form of `XRANGE` and `XREADGROUP`, or nil, and adds them to
+    /// `entries`.
     ///
     /// # Errors
-    /// When it is something else.
-    pub fn entries(&mut self, entries: &mut Entries) -> Result<(), Unexpected> {
-        const UNEXPECTED: Unexpected = Unexpected("no entry");
+    /// When the value is not a list of entries.
+    pub fn entries(&mut self, entries: &mut Entries) -> Result<(), UnexpectedReply> {
+        const UNEXPECTED: UnexpectedReply = UnexpectedReply("expected an entry");
         let count = self.array()?;
         for entry in 0..count {
             if self.array()? != 2 {
                 return Err(UNEXPECTED);
             }
             let id = std::str::from_utf8(self.bulk()?).ok().and_then(|id| id.parse().ok()).ok_or(UNEXPECTED)?;
-            // A body that was trimmed away comes as nil: an entry without fields.
+            // An entry that was trimmed after its delivery has nil for its fields.
             let fields = self.array()? / 2;
             if entry == 0 {
-                // The server waits for the next step meanwhile, so nothing is to be moved about. Entries are much
-                // alike; and the shortest field takes 12 bytes.
+                // Reserve once, because the server waits for the next step meanwhile. Entries have mostly the same
+                // fields, and the shortest field takes 12 bytes.
                 let bytes = self.bytes.len() - self.at;
                 let fields = fields.saturating_mul(count).min(bytes / 12);
                 entries.reserve(count.min(bytes / 12), fields, bytes);
@@ -306,11 +311,11 @@ impl<'a> Replies<'a> {
         Ok(())
     }
 
-    /// Passes over the next value; the error that it is, if it is one itself.
+    /// Skips the next value; returns the text of the error if the value is one.
     ///
     /// # Errors
-    /// When there is none, or it is no RESP2.
-    pub fn skip(&mut self) -> Result<Option<&'a [u8]>, Unexpected> {
+    /// When there is no value, or it is not RESP2.
+    pub fn skip(&mut self) -> Result<Option<&'a [u8]>, UnexpectedReply> {
         let mut inside = match self.item()? {
             Item::Error(error) => return Ok(Some(error)),
             Item::Array(length) => length,
@@ -319,48 +324,48 @@ impl<'a> Replies<'a> {
         while inside > 0 {
             inside -= 1;
             if let Item::Array(length) = self.item()? {
-                inside = inside.checked_add(length).ok_or(Unexpected("a length that can't be"))?;
+                inside = inside.checked_add(length).ok_or(UnexpectedReply("an invalid length"))?;
             }
         }
         Ok(None)
     }
 }
 
-/// Its kind, its text, and where the next one begins.
+/// The first byte of a line, the rest of its text, and the start of the next line.
 type Line<'a> = (u8, &'a [u8], usize);
 
-/// The line that begins at `at`, if it has come whole.
-fn line(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unexpected> {
+/// Reads the line that begins at `at`, if it has arrived completely.
+fn line(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, UnexpectedReply> {
     let Some((kind, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
     if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*') {
-        return Err(Unexpected("no RESP2"));
+        return Err(UnexpectedReply("not RESP2"));
     }
-    // Lengths and numbers are short: looking at byte after byte is quickest.
+    // Lengths and numbers are short, so a search byte by byte is the fastest.
     let window = &rest[..rest.len().min(LINE_MAX)];
     match window.iter().position(|byte| *byte == b'\r') {
         Some(end) => match rest.get(end + 1) {
             Some(b'\n') => Ok(Some((*kind, &rest[..end], at + end + 3))),
-            Some(_) => Err(Unexpected("a line that does not end")),
+            Some(_) => Err(UnexpectedReply("a line that does not end")),
             None => Ok(None),
         },
-        None if window.len() == LINE_MAX => Err(Unexpected("a line that does not end")),
+        None if window.len() == LINE_MAX => Err(UnexpectedReply("a line that does not end")),
         None => Ok(None),
     }
 }
 
-fn number(text: &[u8]) -> Result<i64, Unexpected> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Unexpected("a number that is none"))
+fn number(text: &[u8]) -> Result<i64, UnexpectedReply> {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(UnexpectedReply("not a number"))
 }
 
-/// `None` stands for nil.
-fn length(text: &[u8]) -> Result<Option<usize>, Unexpected> {
-    const NONE: Unexpected = Unexpected("a length that can't be");
+/// Parses a length; `None` stands for nil.
+fn length(text: &[u8]) -> Result<Option<usize>, UnexpectedReply> {
+    const INVALID: UnexpectedReply = UnexpectedReply("an invalid length");
     if text == b"-1" {
         return Ok(None);
     }
-    // No server sends more than 512 MB in one; ten digits can't overflow.
+    // A text is at most 512 MB long, and ten digits can't overflow.
     if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
-        return Err(NONE);
+        return Err(INVALID);
     }
     Ok(Some(text.iter().fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))))
 }
@@ -406,11 +411,11 @@ mod tests {
         assert_eq!(replies.array(), Ok(0));
         assert_eq!(replies.skip(), Ok(Some(&b"ERR no"[..])));
         assert_eq!((replies.item(), replies.item()), (Ok(Item::Int(-7)), Ok(Item::Nil)));
-        assert_eq!(replies.item(), Err(Unexpected("it ends too soon")));
+        assert_eq!(replies.item(), Err(UnexpectedReply("it ends too soon")));
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error() {
+    fn bytes_that_are_not_a_reply_are_an_error() {
         let cases: [&[u8]; 8] = [
             b"hello\r\n",
             b"%1\r\n",

@@ -1,30 +1,30 @@
 //! The form and the checksum of what is saved as text: boundaries, marks of poisonous entries, fields of the checkpoint.
 //!
-//! What holds: a text that this release wrote is read back as it was, or is known to be damaged; a text of a later
-//! release is known as such, so that a host can leave it alone. Texts of before there were seals have neither form nor sum
-//! and are taken as they are.
+//! What holds: a text that this release wrote is read back unchanged, or is recognized as damaged. A text of a later
+//! release is recognized as such, so that a host can leave it alone. Texts of releases without seals have neither form
+//! nor checksum, and are accepted as they are.
 
 use std::fmt::{self, Display, Write};
 
 use tickhound_core::checkpoint;
 
-/// The form of all that this release writes, the same as that of packed states: so an earlier release knows from the
-/// checkpoint alone that it must not go on.
+/// The form of everything that this release writes. It is the form of packed states, so that an earlier release
+/// recognizes from the checkpoint alone that it must not continue.
 pub(super) const FORM: u32 = checkpoint::FORM as u32;
 
-/// A sum over names and values: FNV-1a of 64 bits, which is the same everywhere, costs little for short texts, and differs
-/// whenever one byte does. It guards against damage, not against forgers.
+/// A checksum over names and values: FNV-1a of 64 bits. It is the same on every machine, is cheap for short texts, and
+/// differs whenever one byte does. It protects against damage, not against forgery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sum(u64);
 
-/// What a saved text turned out to be.
+/// The result of checking a saved text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsealed<'a> {
-    /// It is what was written.
-    Whole(&'a str),
-    /// It is not what was written.
+    /// The text as it was written, without its seal.
+    Intact(&'a str),
+    /// The text is not what was written.
     Damaged,
-    /// It was written by a later release, in this form.
+    /// A later release wrote the text, in this form.
     Newer(u32),
 }
 
@@ -35,9 +35,9 @@ impl Default for Sum {
 }
 
 impl Sum {
-    /// Adds a named value. Names and values are kept apart, so that nothing can move from one to the next.
+    /// Adds a named value. Zeros separate names and values, so that no byte can move from one to the next unnoticed.
     pub(super) fn add(&mut self, name: &str, value: impl Display) {
-        // A sum takes whatever is written.
+        // Writing to a sum can't fail.
         let _ = write!(self, "{name}\0{value}\0");
     }
 }
@@ -57,19 +57,19 @@ impl Display for Sum {
     }
 }
 
-/// A text with its form and a sum over it and the name of its field.
+/// Adds the form to a text, and a checksum over the text and the name of its field.
 pub(super) fn seal(field: &str, text: &str) -> String {
     format!("v{FORM} {} {text}", sum(field, text))
 }
 
-/// What [`seal`] was given, or what was written before there were seals.
+/// Checks and removes the seal that [`seal`] added. A text without a seal is of a release that had none.
 pub(super) fn unseal<'a>(field: &str, sealed: &'a str) -> Unsealed<'a> {
-    let Some(rest) = sealed.strip_prefix('v') else { return Unsealed::Whole(sealed) };
+    let Some(rest) = sealed.strip_prefix('v') else { return Unsealed::Intact(sealed) };
     let (form, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     match form.parse::<u32>() {
         Ok(form) if form > FORM => Unsealed::Newer(form),
         Ok(FORM) => match rest.split_once(' ') {
-            Some((known, text)) if known == sum(field, text).to_string() => Unsealed::Whole(text),
+            Some((saved, text)) if saved == sum(field, text).to_string() => Unsealed::Intact(text),
             _ => Unsealed::Damaged,
         },
         _ => Unsealed::Damaged,
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_sealed_text_is_read_as_it_was_and_any_other_byte_is_noticed() {
         let sealed = seal("c:7", "7-1 2 3 - 4 6");
-        assert_eq!(unseal("c:7", &sealed), Unsealed::Whole("7-1 2 3 - 4 6"));
+        assert_eq!(unseal("c:7", &sealed), Unsealed::Intact("7-1 2 3 - 4 6"));
         assert_eq!(unseal("c:8", &sealed), Unsealed::Damaged, "it belongs to another field");
         // The first bytes say whether there is a seal, and of what form.
         for at in 2..sealed.len() {
@@ -104,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_told_from_this_one() {
-        assert_eq!(unseal("c:7", "7-1 2 3 - 4 6"), Unsealed::Whole("7-1 2 3 - 4 6"), "of before there were seals");
+    fn other_forms_are_recognized() {
+        assert_eq!(unseal("c:7", "7-1 2 3 - 4 6"), Unsealed::Intact("7-1 2 3 - 4 6"), "of a release without seals");
         assert_eq!(unseal("c:7", "v3 whatever"), Unsealed::Newer(3));
         assert_eq!(unseal("c:7", "v1 whatever"), Unsealed::Damaged, "there never was such a form");
     }

@@ -1,37 +1,31 @@
-//! Saved states in a hash beside the stream.
+//! The saved states, in a hash beside the stream.
 //!
-//! Fields: `c:<chunk>` has the boundary of a chunk, `s:<symbol>` a packed state, `p:<entry>` stands
-//! for an entry that must not be worked again. They are written inside a step, so that they are as
-//! of its commit, and only by the owner. All of them have a form and a checksum; what a later release
-//! wrote is never written over.
+//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, and `p:<entry>` marks an entry that
+//! must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
+//! owner writes them. Each has a form and a checksum. What a later release wrote is never overwritten.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use redis::{aio::MultiplexedConnection, cmd};
 use tracing::warn;
 
-use super::{
-    RedisStream,
-    history::range,
-    open, query,
-    reply::{Checkpoint, Integrity},
+use crate::{
+    checkpoint::{Checkpoint, Integrity},
+    connection::query,
+    keys::Keys,
     resp::Commands,
     seal::{Unsealed, seal, unseal},
-    unavailable,
 };
 use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, is_of_a_newer_form},
-    event::{Clock, Entries, EntryId},
+    event::{Clock, EntryId},
     stream::{Commit, StreamError},
 };
 
-/// Fields looked at in one go, about: some megabytes of states.
+/// About so many fields are read in one request, which are some megabytes of states.
 const SCAN_PAGE: usize = 1000;
 
-/// Pending entries listed in one go.
-const PENDING_PAGE: usize = 1000;
-
-/// Adds what a commit has to say of states.
+/// Adds the commands that save the states of a commit's visit.
 pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: u64) {
     let Some(visit) = &commit.visit else { return };
     let boundary = Boundary {
@@ -50,13 +44,14 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
         commands.show(format_args!("s:{symbol}")).arg(packed);
     }
     commands.end();
-    // A symbol that was forgotten and has come back before this visit has a new state, which was written just now.
-    let back: HashSet<&str> = if visit.forgotten.is_empty() {
+    // A symbol that was forgotten and traded again before this visit has a new state, which is written above.
+    let traded_again: HashSet<&str> = if visit.forgotten.is_empty() {
         HashSet::new()
     } else {
         visit.symbols.iter().map(|(symbol, _)| &**symbol).collect()
     };
-    let forgotten: Vec<&String> = visit.forgotten.iter().filter(|symbol| !back.contains(symbol.as_str())).collect();
+    let forgotten: Vec<&String> =
+        visit.forgotten.iter().filter(|symbol| !traded_again.contains(symbol.as_str())).collect();
     if !forgotten.is_empty() || !visit.passed.is_empty() {
         commands.arg("HDEL").arg(key);
         for symbol in forgotten {
@@ -69,7 +64,7 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     }
 }
 
-/// Marks entries that must not be worked again.
+/// Adds the commands that mark entries which must not be processed again.
 pub(super) fn write_poison(commands: &mut Commands, key: &str, poison: &[EntryId]) {
     for id in poison {
         let field = format!("p:{id}");
@@ -78,116 +73,112 @@ pub(super) fn write_poison(commands: &mut Commands, key: &str, poison: &[EntryId
     }
 }
 
-impl RedisStream {
-    /// What was committed last, if it can be relied on.
-    ///
-    /// # Errors
-    /// Also when it is damaged, or of a later release: to go on from anything else would work the stream from its
-    /// beginning, or write over what another release needs.
-    pub(super) async fn read_checkpoint(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<Checkpoint, StreamError> {
-        let checkpoint: Checkpoint = query(connection, cmd("HGETALL").arg(&self.keys.checkpoint)).await?;
-        match &checkpoint.integrity {
-            Integrity::Sound => Ok(checkpoint),
-            Integrity::Newer(form) => Err(self.newer(&self.keys.checkpoint, *form)),
-            Integrity::Damaged(what) => Err(StreamError::Misconfigured(format!(
-                "the key {key} is damaged: {what}. It says where the last commit was, so nothing is processed: restore it \
-                 from a backup, or begin anew behind what the group was given, with detectors that know nothing: DEL {key} {state}",
-                key = self.keys.checkpoint,
-                state = self.keys.state,
-            ))),
+/// Reads the checkpoint.
+///
+/// # Errors
+/// Also when the checkpoint is damaged, or was written by a later release: to continue from anything else would process
+/// the stream from its beginning, or overwrite what another release needs.
+pub(super) async fn read_checkpoint(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<Checkpoint, StreamError> {
+    let checkpoint: Checkpoint = query(connection, cmd("HGETALL").arg(&keys.checkpoint)).await?;
+    match &checkpoint.integrity {
+        Integrity::Intact => Ok(checkpoint),
+        Integrity::Newer(form) => Err(newer_release(&keys.checkpoint, *form)),
+        Integrity::Damaged(what) => Err(StreamError::Misconfigured(format!(
+            "the key {key} is damaged: {what}. It records the last commit, so nothing is processed. Restore it from a \
+             backup, or continue after the last entry that the group was given, with detectors that start cold: \
+             DEL {key} {state}",
+            key = keys.checkpoint,
+            state = keys.state,
+        ))),
+    }
+}
+
+/// Reads all saved states.
+///
+/// # Errors
+/// Also when a later release wrote one of them.
+pub(super) async fn read_saved(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<SavedStates, StreamError> {
+    let mut fields = SavedFields::default();
+    let mut cursor = 0u64;
+    loop {
+        let mut scan = cmd("HSCAN");
+        scan.arg(&keys.state).arg(cursor).arg("COUNT").arg(SCAN_PAGE);
+        let (next, page): (u64, Vec<(String, Vec<u8>)>) = query(connection, &scan).await?;
+        page.into_iter().for_each(|(field, value)| fields.add(&field, value));
+        cursor = next;
+        if cursor == 0 {
+            break;
         }
     }
+    fields.newer.map_or(Ok(fields.into_states()), |form| Err(newer_release(&keys.state, form)))
+}
 
-    fn newer(&self, key: &str, form: u32) -> StreamError {
-        StreamError::Misconfigured(format!(
-            "the key {key} was written by a later release of tickhound, in form {form}, which this release cannot read; \
-             it is left as it is: run the later release"
-        ))
-    }
+/// The fields of the state hash that were read so far. A scan may return a field twice.
+#[derive(Default)]
+struct SavedFields {
+    visits: HashMap<u16, LastVisit>,
+    symbols: HashMap<String, Vec<u8>>,
+    poison: BTreeSet<EntryId>,
+    /// The form of a field that a later release wrote.
+    newer: Option<u32>,
+}
 
-    pub(super) async fn read_saved(&mut self) -> Result<SavedStates, StreamError> {
-        let session = open(&mut self.session)?;
-        let mut saved = SavedStates { visits: vec![LastVisit::Never; usize::from(CHUNKS)], ..SavedStates::default() };
-        let mut symbols: HashMap<String, Vec<u8>> = HashMap::new();
-        let mut poison: BTreeSet<EntryId> = BTreeSet::new();
-        let (mut cursor, mut newer) = (0u64, None);
-        loop {
-            let mut scan = cmd("HSCAN");
-            scan.arg(&self.keys.state).arg(cursor).arg("COUNT").arg(SCAN_PAGE);
-            let (next, fields): (u64, Vec<(String, Vec<u8>)>) =
-                scan.query_async(&mut session.asks).await.map_err(unavailable)?;
-            for (field, value) in fields {
-                match field.split_at_checked(2) {
-                    // A scan may show a field twice.
-                    Some(("s:", symbol)) => {
-                        newer = newer.or(is_of_a_newer_form(&value));
-                        symbols.insert(symbol.to_owned(), value);
-                    }
-                    Some(("c:", chunk)) => {
-                        let place = chunk.parse().ok().and_then(|chunk: usize| saved.visits.get_mut(chunk));
-                        let (visit, form) = last_visit(&field, &value);
-                        newer = newer.or(form);
-                        place.into_iter().for_each(|place| *place = visit);
-                    }
-                    Some(("p:", id)) => {
-                        let mark = String::from_utf8_lossy(&value);
-                        match unseal(&field, &mark) {
-                            Unsealed::Whole(_) => {}
-                            // The field has the id: what it holds does not matter.
-                            Unsealed::Damaged => {
-                                warn!(
-                                    event = "poison_mark_damaged",
-                                    %field,
-                                    "the mark of an entry that must not be processed is damaged; the entry stays \
-                                     excluded"
-                                );
-                            }
-                            Unsealed::Newer(form) => newer = newer.or(Some(form)),
-                        }
-                        poison.extend(id.parse::<EntryId>().ok());
-                    }
-                    _ => {}
-                }
+impl SavedFields {
+    fn add(&mut self, field: &str, value: Vec<u8>) {
+        match field.split_at_checked(2) {
+            Some(("s:", symbol)) => {
+                self.newer = self.newer.or(is_of_a_newer_form(&value));
+                self.symbols.insert(symbol.to_owned(), value);
             }
-            cursor = next;
-            if cursor == 0 {
-                break;
+            Some(("c:", chunk)) => {
+                let (visit, form) = last_visit(field, &value);
+                self.newer = self.newer.or(form);
+                self.visits.extend(chunk.parse().ok().map(|chunk: u16| (chunk, visit)));
             }
-        }
-        saved.symbols = symbols.into_iter().collect();
-        saved.poison = poison.into_iter().collect();
-        newer.map_or(Ok(saved), |form| Err(self.newer(&self.keys.state, form)))
-    }
-
-    pub(super) async fn read_history(
-        &mut self,
-        after: EntryId,
-        through: EntryId,
-        count: usize,
-    ) -> Result<Entries, StreamError> {
-        let session = open(&mut self.session)?;
-        range(&mut session.steps, &self.config.key, after, through, count).await
-    }
-
-    pub(super) async fn read_pending(
-        &mut self,
-        first: EntryId,
-        last: EntryId,
-    ) -> Result<BTreeSet<EntryId>, StreamError> {
-        let session = open(&mut self.session)?;
-        let (mut pending, mut from) = (BTreeSet::new(), first.to_string());
-        loop {
-            let mut list = cmd("XPENDING");
-            list.arg(&self.config.key).arg(&self.config.group).arg(&from).arg(last.to_string()).arg(PENDING_PAGE);
-            let page: Vec<(String, String, u64, u64)> = query(&mut session.asks, &list).await?;
-            let Some((end, ..)) = page.last() else { return Ok(pending) };
-            from = format!("({end}");
-            pending.extend(page.iter().filter_map(|(id, ..)| id.parse::<EntryId>().ok()));
+            Some(("p:", id)) => {
+                self.check_poison_mark(field, &value);
+                self.poison.extend(id.parse::<EntryId>().ok());
+            }
+            _ => {}
         }
     }
+
+    /// A damaged mark still excludes its entry, because the id is in the name of the field.
+    fn check_poison_mark(&mut self, field: &str, value: &[u8]) {
+        match unseal(field, &String::from_utf8_lossy(value)) {
+            Unsealed::Intact(_) => {}
+            Unsealed::Damaged => {
+                warn!(
+                    event = "poison_mark_damaged",
+                    %field,
+                    "the mark of an entry that must not be processed is damaged; the entry stays excluded"
+                );
+            }
+            Unsealed::Newer(form) => self.newer = self.newer.or(Some(form)),
+        }
+    }
+
+    fn into_states(self) -> SavedStates {
+        let visit = |chunk| self.visits.get(&chunk).copied().unwrap_or(LastVisit::Never);
+        SavedStates {
+            visits: (0..CHUNKS).map(visit).collect(),
+            symbols: self.symbols.into_iter().collect(),
+            poison: self.poison.into_iter().collect(),
+        }
+    }
+}
+
+fn newer_release(key: &str, form: u32) -> StreamError {
+    StreamError::Misconfigured(format!(
+        "the key {key} was written by a later release of tickhound, in form {form}, which this release cannot read; \
+         nothing was changed: run the later release"
+    ))
 }
 
 fn to_text(boundary: &Boundary) -> String {
@@ -196,17 +187,17 @@ fn to_text(boundary: &Boundary) -> String {
     format!("{newest} {worked} {time} {delay_ms} {unstamped} {at_ms}")
 }
 
-/// The boundary in a field of the state; the form, if it is one of a later release.
+/// Parses the boundary in a field of the state hash; also returns its form, if a later release wrote it.
 pub(super) fn last_visit(field: &str, value: &[u8]) -> (LastVisit, Option<u32>) {
     let text = String::from_utf8_lossy(value);
     match unseal(field, &text) {
-        Unsealed::Whole(text) => (from_text(text).map_or(LastVisit::Damaged, LastVisit::At), None),
+        Unsealed::Intact(text) => (from_text(text).map_or(LastVisit::Damaged, LastVisit::At), None),
         Unsealed::Damaged => (LastVisit::Damaged, None),
         Unsealed::Newer(form) => (LastVisit::Damaged, Some(form)),
     }
 }
 
-/// `None` for what [`to_text`] has not written.
+/// Parses a boundary; `None` if [`to_text`] did not write it.
 fn from_text(text: &str) -> Option<Boundary> {
     let mut words = text.split(' ');
     let mut word = || words.next();

@@ -1,4 +1,4 @@
-//! The state of a partition as an onlooker sees it; changes nothing.
+//! The state of a partition as an observer sees it. Changes nothing.
 
 use std::time::Duration;
 
@@ -12,9 +12,12 @@ use redis::{
     },
 };
 
-use super::{
-    Keys, client, connect, explain,
-    reply::{self, Checkpoint},
+use crate::{
+    checkpoint::Checkpoint,
+    connection::{client, connect},
+    errors::explain,
+    keys::Keys,
+    reply,
     state::last_visit,
 };
 use tickhound_core::{
@@ -25,57 +28,58 @@ use tickhound_core::{
     stream::{Totals, owner::Owner},
 };
 
-/// An id below this (2001) was given by somebody who counts, and tells no age.
+/// An id whose first part is below this (the year 2001) is a counter and not a time, so the entry has no age.
 const FIRST_TIME_MS: u64 = 1_000_000_000_000;
 
 /// What the server knows of a partition.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Survey {
-    /// Entries in the stream.
+    /// The number of entries in the stream.
     pub length: u64,
     /// Whether the consumer group exists.
     pub group_exists: bool,
-    /// Entries delivered and not acknowledged, of all consumers.
+    /// The number of entries that are delivered to any consumer and not acknowledged.
     pub pending: u64,
-    /// Entries not delivered, by the server's own count, which trimming and deleting make wrong.
+    /// The number of entries that are not delivered, by the server's own count, which trimming and deleting make wrong.
     pub lag: Option<u64>,
-    /// Entries ever added to the stream; servers before 7.0 don't tell.
+    /// The number of entries ever added to the stream; servers before 7.0 don't report it.
     pub added: Option<u64>,
-    /// Entries that are not worked yet, pending ones included: by place in the stream where that is known,
-    /// which trimming does not make wrong.
+    /// The number of entries that are not processed, pending ones included. It is counted by position in the stream where
+    /// that is known, so that trimming does not make it wrong.
     pub waiting: Option<u64>,
     /// Every consumer of the group.
     pub consumers: Vec<ConsumerStatus>,
-    /// Who holds the lease.
+    /// The host that holds the lease.
     pub owner: Option<String>,
-    /// How often ownership has changed.
+    /// The epoch: the number of times that the lease was acquired or released.
     pub epoch: u64,
-    /// Time since the last commit, ms.
+    /// The time since the last commit, ms.
     pub committed_ms_ago: Option<u64>,
-    /// How long work has waited without a commit, ms; `None` when there is none to do. What other consumers hold is
-    /// not counted.
+    /// The time for which entries have waited without a commit, ms; `None` if no entry waits. Entries that other consumers
+    /// hold are not counted.
     pub waiting_ms: Option<u64>,
-    /// Age of the oldest entry that is not acknowledged, ms; 0 if its id is no time, `None` when there is no such entry.
+    /// The age of the oldest entry that is not acknowledged, ms; 0 if its id is not a time, `None` if there is no such
+    /// entry.
     pub behind_ms: Option<u64>,
-    /// Whether the stream was deleted and filled again with ids below those that were processed: nothing in it is
-    /// processed until a host takes it up.
+    /// Whether the stream was deleted and filled again with ids below those that were processed. A host has to acquire the
+    /// partition again before these are processed.
     pub began_anew: bool,
-    /// The oldest entry that is pending under our name though later ones were processed: a recovery that is under way,
-    /// or somebody else who reads under our name.
+    /// The oldest entry that is pending under our name though later ones were processed: a recovery is running, or another
+    /// program reads under our name.
     pub left_behind: Option<String>,
-    /// Totals as of the last commit.
+    /// The totals as of the last commit.
     pub totals: Totals,
-    /// What detectors know, as it is saved; `None` before the first time.
+    /// The saved states of detectors; `None` before the first visit.
     pub state: Option<SavedState>,
-    /// What the host says of itself.
+    /// The receipt that the owner wrote last.
     pub receipt: Option<Receipt>,
-    /// Key of the alerts stream.
+    /// The key of the alerts stream.
     pub alerts_key: String,
-    /// Entries in the alerts stream.
+    /// The number of entries in the alerts stream.
     pub alerts_length: u64,
-    /// Key of the dead-letter stream.
+    /// The key of the stream of dead letters.
     pub dead_key: String,
-    /// Dead letters kept.
+    /// The number of dead letters.
     pub dead_length: u64,
 }
 
@@ -96,28 +100,28 @@ impl serde::Serialize for ConsumerStatus {
     }
 }
 
-/// The saved state of a partition.
+/// The size and age of a partition's saved states.
 #[derive(Debug, serde::Serialize)]
 pub struct SavedState {
-    /// Symbols that it has.
+    /// The number of symbols that have a saved state.
     pub symbols: u64,
-    /// Memory that it takes in the server; `None` if the server does not tell.
+    /// The memory that the states take in the server; `None` if the server does not report it.
     pub bytes: Option<u64>,
-    /// Time since the oldest part of it was saved, ms.
+    /// The time since the oldest chunk was saved, ms.
     pub age_ms: u64,
-    /// Entries that a host would re-read if it had to start now.
+    /// The number of entries that a host would replay if it started now.
     pub behind: u64,
 }
 
-/// Looks at a partition.
+/// Surveys a partition once.
 ///
 /// # Errors
-/// A sentence on why the server can't be asked.
+/// When Redis cannot be reached, or rejects a request.
 pub async fn survey(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Survey> {
     Surveyor::new(config, alerts)?.look().await
 }
 
-/// Looks at a partition again and again, over one connection for as long as that holds.
+/// Surveys a partition repeatedly, over one connection while that works.
 pub struct Surveyor {
     client: Client,
     config: StreamConfig,
@@ -129,31 +133,31 @@ impl Surveyor {
     /// Prepares, without connecting.
     ///
     /// # Errors
-    /// When the URL is none that can be used.
+    /// When the URL can't be used.
     pub fn new(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Self> {
         let client = client(config)?;
         Ok(Self { client, config: config.clone(), alerts: alerts.clone(), connection: None })
     }
 
-    /// Looks now.
+    /// Surveys the partition.
     ///
     /// # Errors
-    /// A sentence on why the server can't be asked.
+    /// When Redis cannot be reached, or rejects a request.
     pub async fn look(&mut self) -> anyhow::Result<Survey> {
         if let Some(mut connection) = self.connection.take() {
-            match look(&mut connection, &self.config, &self.alerts).await {
+            match read_survey(&mut connection, &self.config, &self.alerts).await {
                 Ok(survey) => {
                     self.connection = Some(connection);
                     return Ok(survey);
                 }
-                // A server that hangs would keep us waiting once more; one that was restarted is there again.
+                // A server that hangs would hang again, but a server that was restarted can be reached.
                 Err(error) if error.is_timeout() => return Err(anyhow::anyhow!(explain(&error))),
                 Err(_) => {}
             }
         }
         let first = async {
             let mut connection = connect(&self.client, Duration::from_millis(self.config.timeout_ms)).await?;
-            let survey = look(&mut connection, &self.config, &self.alerts).await?;
+            let survey = read_survey(&mut connection, &self.config, &self.alerts).await?;
             RedisResult::Ok((connection, survey))
         };
         let (connection, survey) = first.await.map_err(|error| anyhow::anyhow!(explain(&error)))?;
@@ -162,21 +166,45 @@ impl Surveyor {
     }
 }
 
-async fn look(
+/// What the requests that depend on nothing else have returned.
+struct FirstReplies {
+    /// The server's clock, ms since the Unix epoch.
+    now_ms: u64,
+    checkpoint: Checkpoint,
+    stream_exists: bool,
+}
+
+/// Runs the requests of a survey on one connection.
+async fn read_survey(
     connection: &mut MultiplexedConnection,
     config: &StreamConfig,
     alerts: &AlertsConfig,
 ) -> RedisResult<Survey> {
     let keys = Keys::new(&config.key, &config.group);
-    // The server may be far away: what does not depend on each other is asked in one go.
-    let mut asked = pipe();
-    asked.cmd("TIME").hgetall(&keys.checkpoint).get(&keys.lease).get(&keys.host).get(&keys.epoch);
-    asked.xlen(&config.key).xlen(&alerts.stream).xlen(&keys.dead).exists(&config.key);
-    type Answers = ((u64, u64), Checkpoint, Option<String>, Option<String>, Option<u64>, u64, u64, u64, bool);
-    let answers: Answers = asked.query_async(connection).await?;
-    let ((seconds, micros), checkpoint, owner, receipt, epoch, length, alerts_length, dead_length, exists) = answers;
+    let (mut survey, first) = read_keys(connection, config, alerts, &keys).await?;
+    survey.state = saved_state(connection, &keys.state, &first.checkpoint, first.now_ms).await?;
+    if first.stream_exists {
+        read_group(connection, config, &first, &mut survey).await?;
+    }
+    Ok(survey)
+}
+
+/// Reads the keys beside the stream. The server may be far away, so this is one round trip.
+async fn read_keys(
+    connection: &mut MultiplexedConnection,
+    config: &StreamConfig,
+    alerts: &AlertsConfig,
+    keys: &Keys,
+) -> RedisResult<(Survey, FirstReplies)> {
+    let mut requests = pipe();
+    requests.cmd("TIME").hgetall(&keys.checkpoint).get(&keys.lease).get(&keys.host).get(&keys.epoch);
+    requests.xlen(&config.key).xlen(&alerts.stream).xlen(&keys.dead).exists(&config.key);
+    type Replies = ((u64, u64), Checkpoint, Option<String>, Option<String>, Option<u64>, u64, u64, u64, bool);
+    let replies: Replies = requests.query_async(connection).await?;
+    let ((seconds, micros), checkpoint, owner, receipt, epoch, length, alerts_length, dead_length, stream_exists) =
+        replies;
     let now_ms = seconds * 1000 + micros / 1000;
-    let mut survey = Survey {
+    let survey = Survey {
         receipt: receipt.and_then(|text| serde_json::from_str(&text).ok()),
         length,
         owner: owner.map(|text| Owner::parse(&text).map_or(text, |owner| owner.to_string())),
@@ -189,15 +217,22 @@ async fn look(
         dead_key: keys.dead.clone(),
         ..Survey::default()
     };
-    survey.state = saved_state(connection, &keys.state, &checkpoint, now_ms).await?;
-    if !exists {
-        return Ok(survey);
-    }
+    Ok((survey, FirstReplies { now_ms, checkpoint, stream_exists }))
+}
+
+/// Reads the stream and its group, and derives what waits to be processed.
+async fn read_group(
+    connection: &mut MultiplexedConnection,
+    config: &StreamConfig,
+    first: &FirstReplies,
+    survey: &mut Survey,
+) -> RedisResult<()> {
+    let FirstReplies { now_ms, checkpoint, .. } = first;
     let info: Value = cmd("XINFO").arg("STREAM").arg(&config.key).query_async(connection).await?;
     survey.added = reply::extent(&info, true).map(|extent| extent.added);
     let stream: StreamInfoStreamReply = redis::from_redis_value(info)?;
     let groups: StreamInfoGroupsReply = connection.xinfo_groups(&config.key).await?;
-    let Some(group) = groups.groups.iter().find(|group| group.name == config.group) else { return Ok(survey) };
+    let Some(group) = groups.groups.iter().find(|group| group.name == config.group) else { return Ok(()) };
     survey.group_exists = true;
     survey.pending = group.pending as u64;
     survey.lag = group.lag.map(|lag| lag as u64);
@@ -205,43 +240,44 @@ async fn look(
     let status =
         |c: StreamInfoConsumer| ConsumerStatus { name: c.name, pending: c.pending as u64, idle_ms: c.idle as u64 };
     survey.consumers = consumers.consumers.into_iter().map(status).collect();
-    let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
-    survey.began_anew = length > 0 && checkpoint.is_of_another_stream(added);
+    let newest: EntryId = stream.last_generated_id.parse().unwrap_or_default();
+    survey.began_anew = survey.length > 0 && checkpoint.is_of_another_stream(newest);
     let mut delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
-    if survey.began_anew && delivered >= added {
+    if survey.began_anew && delivered >= newest {
         delivered = EntryId::ZERO;
     }
-    let held: Option<EntryId> = match connection.xpending(&config.key, &config.group).await? {
+    let oldest_pending: Option<EntryId> = match connection.xpending(&config.key, &config.group).await? {
         StreamPendingReply::Data(pending) => pending.start_id.parse().ok(),
         _ => None,
     };
-    // What others hold is not ours to work until it has been left alone for long.
-    let mut ours = held;
+    // Entries that other consumers hold are not ours to process until these have been idle for long.
+    let mut oldest_ours = oldest_pending;
     if survey.consumers.iter().any(|consumer| consumer.name != config.consumer && consumer.pending > 0) {
-        let first: StreamPendingCountReply =
+        let own: StreamPendingCountReply =
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
-        ours = first.ids.first().and_then(|entry| entry.id.parse().ok());
+        oldest_ours = own.ids.first().and_then(|entry| entry.id.parse().ok());
     }
-    survey.left_behind = ours.filter(|ours| Some(*ours) <= checkpoint.last).map(|ours| ours.to_string());
-    if ours.is_none() && added > delivered {
+    survey.left_behind = oldest_ours.filter(|ours| Some(*ours) <= checkpoint.last).map(|ours| ours.to_string());
+    if oldest_ours.is_none() && newest > delivered {
         let after = format!("({delivered}");
         let next: Value =
             cmd("XRANGE").arg(&config.key).arg(after).arg("+").arg("COUNT").arg(1).query_async(connection).await?;
-        ours = reply::first_id(&next);
+        oldest_ours = reply::first_id(&next);
     }
     survey.waiting = match (survey.added, checkpoint.index) {
-        (Some(added), Some(worked)) => Some(added.saturating_sub(worked).min(survey.length).max(survey.pending)),
+        (Some(added), Some(processed)) => Some(added.saturating_sub(processed).min(survey.length).max(survey.pending)),
         _ => survey.lag.map(|lag| lag + survey.pending),
     };
-    // Work waits since it arrived, or since the last commit showed that it was being got at.
-    survey.behind_ms = held.or(ours).map(|oldest| match oldest.millis {
+    survey.behind_ms = oldest_pending.or(oldest_ours).map(|oldest| match oldest.millis {
         FIRST_TIME_MS.. => now_ms.saturating_sub(oldest.millis),
         _ => 0,
     });
-    survey.waiting_ms = ours.map(|ours| now_ms.saturating_sub(ours.millis.max(checkpoint.at_ms)));
-    Ok(survey)
+    // An entry has waited since it arrived, or since the last commit, which shows that the host processes entries.
+    survey.waiting_ms = oldest_ours.map(|ours| now_ms.saturating_sub(ours.millis.max(checkpoint.at_ms)));
+    Ok(())
 }
 
+/// Reads how many symbols are saved and how old that is; `None` before the first visit.
 async fn saved_state(
     connection: &mut MultiplexedConnection,
     key: &str,

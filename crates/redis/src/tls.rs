@@ -1,6 +1,6 @@
-//! TLS to the server: whom we trust, who we are, and what a failed handshake means.
+//! TLS to the server: trusted authorities, our own certificate, and what a failed handshake means.
 //!
-//! There is no way to switch the verification off: who needs none needs no TLS.
+//! What holds: the server's certificate is always verified.
 
 use std::{error::Error, fs, io, path::Path, sync::Arc};
 
@@ -14,7 +14,7 @@ use rustls::{
 
 use tickhound_core::config::StreamConfig;
 
-/// A client that speaks TLS if the URL says so, with the files of the configuration.
+/// Prepares a client that uses TLS if the URL says so, with the files of the configuration.
 pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Client> {
     let StreamConfig { tls_ca, tls_cert, tls_key, .. } = config;
     let files = [("stream.tls_ca", tls_ca), ("stream.tls_cert", tls_cert), ("stream.tls_key", tls_key)];
@@ -26,7 +26,7 @@ pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Clie
         return Client::open(info).context("stream.url");
     };
     ensure!(!insecure, "stream.url: #insecure is not supported: name the server's authority in stream.tls_ca instead");
-    // Another crate may bring a second provider one day; then there would be no default.
+    // With a second provider among the dependencies rustls would have no default.
     let _ = ring::default_provider().install_default();
     if named.is_none() {
         return Client::open(info).context("stream.url");
@@ -37,7 +37,7 @@ pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Clie
         .with_context(|| format!("stream.tls_ca: {} holds a certificate that can't be used", tls_ca.display()))
 }
 
-/// The same for connections of our own; `None` if the URL asks for no TLS.
+/// Prepares TLS for [`crate::wire`]; `None` if the URL does not ask for TLS.
 pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Option<Arc<rustls::ClientConfig>>> {
     if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         return Ok(None);
@@ -52,7 +52,7 @@ pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Opt
             })?;
         }
     } else {
-        // One that can't be used does not matter as long as the server's own authority is among the others.
+        // Unusable certificates are skipped; only the one of the server's authority has to be usable.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     let provider = Arc::new(ring::default_provider());
@@ -78,14 +78,14 @@ fn identity(cert: &Path, key: &Path) -> Result<ClientTlsConfig> {
     let client_cert = certificates("stream.tls_cert", cert)?;
     let client_key = read("stream.tls_key", key)?;
     let usable = PrivateKeyDer::from_pem_slice(&client_key).is_ok();
-    ensure!(usable, "stream.tls_key: {} holds no private key (PEM, not encrypted)", key.display());
+    ensure!(usable, "stream.tls_key: {} does not hold a private key (PEM, not encrypted)", key.display());
     Ok(ClientTlsConfig { client_cert, client_key })
 }
 
 fn certificates(name: &str, file: &Path) -> Result<Vec<u8>> {
     let pem = read(name, file)?;
     let usable = matches!(CertificateDer::pem_slice_iter(&pem).next(), Some(Ok(_)));
-    ensure!(usable, "{name}: {} holds no certificate (PEM)", file.display());
+    ensure!(usable, "{name}: {} does not hold a certificate (PEM)", file.display());
     Ok(pem)
 }
 
@@ -93,12 +93,12 @@ fn read(name: &str, file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{name}: can't read {}", file.display()))
 }
 
-/// What a failed attempt to connect means, if the reason is TLS, or that there is none.
+/// Explains a failed attempt to connect, if TLS or its absence is the cause.
 pub(super) fn explain(error: RedisError, address: &ConnectionAddr) -> RedisError {
     let sentence = match address {
         ConnectionAddr::TcpTls { host, tls_params, .. } => handshake(&error, host, tls_params.is_some()),
         ConnectionAddr::Tcp(..) if error.kind() == ErrorKind::Parse || error.is_connection_dropped() => {
-            let hint = "the server hung up at once; if it speaks TLS at this port, write rediss:// in stream.url";
+            let hint = "the server hung up at once; if it uses TLS on this port, write rediss:// in stream.url";
             (!error.is_connection_refusal()).then(|| hint.to_owned())
         }
         _ => None,
@@ -107,15 +107,18 @@ pub(super) fn explain(error: RedisError, address: &ConnectionAddr) -> RedisError
 }
 
 fn handshake(error: &RedisError, host: &str, has_files: bool) -> Option<String> {
-    const NO_TLS: &str = "if the server speaks no TLS at this port, write redis:// in stream.url, or its other port";
-    const WHO_ARE_YOU: &str =
-        "the server wants a client certificate that it trusts: name it in stream.tls_cert and stream.tls_key";
+    const NO_TLS: &str =
+        "if the server does not use TLS on this port, write redis:// in stream.url, or use its TLS port";
+    const NO_CLIENT_CERTIFICATE: &str =
+        "the server requires a client certificate that it trusts: name it in stream.tls_cert and stream.tls_key";
     let Some(reason) = rustls_error(error) else {
         return match error.kind() {
             _ if error.is_timeout() => Some(format!("no answer to the TLS handshake; {NO_TLS}")),
-            // Since TLS 1.3 a server looks at the client's certificate after the handshake, and hangs up.
+            // Since TLS 1.3 a server verifies the client's certificate after the handshake, and hangs up.
             _ if error.is_connection_refusal() => None,
-            _ if error.is_connection_dropped() => Some(format!("the server hung up; {NO_TLS}; or {WHO_ARE_YOU}")),
+            _ if error.is_connection_dropped() => {
+                Some(format!("the server hung up; {NO_TLS}; or {NO_CLIENT_CERTIFICATE}"))
+            }
             ErrorKind::InvalidClientConfig => {
                 Some(format!("stream.tls_cert and stream.tls_key can't be used together: {error}"))
             }
@@ -141,26 +144,26 @@ fn handshake(error: &RedisError, host: &str, has_files: bool) -> Option<String> 
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYetContext { .. },
         ) => format!("the server's certificate is not valid today: renew it, or set this machine's clock ({reason})"),
-        rustls::Error::InvalidCertificate(cause) => format!("the server's certificate is refused: {cause}"),
-        rustls::Error::InvalidMessage(_) => format!("the server does not answer in TLS; {NO_TLS}"),
+        rustls::Error::InvalidCertificate(cause) => format!("the server's certificate is rejected: {cause}"),
+        rustls::Error::InvalidMessage(_) => format!("the server does not reply in TLS; {NO_TLS}"),
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::HandshakeFailure,
-        ) => format!("{WHO_ARE_YOU} ({reason})"),
+        ) => format!("{NO_CLIENT_CERTIFICATE} ({reason})"),
         other => format!("the TLS handshake failed: {other}"),
     })
 }
 
-/// `DnsName("redis.example")` as people write it.
+/// The bare name in `DnsName("redis.example")`.
 fn bare(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, name)| name.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"')
 }
 
-/// The client wraps it in an I/O error, and that in an `Arc`.
+/// The TLS error behind an error of the client crate, which wraps it in an I/O error, and that in an `Arc`.
 fn rustls_error(error: &RedisError) -> Option<&rustls::Error> {
     let inner = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
     match inner.downcast_ref::<io::Error>() {

@@ -1,7 +1,7 @@
-//! A connection that reads entries without a copy of each: for steps, and for what the stream holds.
+//! A connection that parses entries in place: for steps, and for reading what the stream holds.
 //!
-//! The client crate builds a tree of small values for each reply. With hundreds of entries in a reply
-//! that takes longer than the server needs to find them. What is rare stays with the crate.
+//! The client crate builds a tree of small values for each reply. With hundreds of entries in a reply that takes longer
+//! than the server needs to collect them. Rare requests use the crate.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -14,25 +14,25 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    client::{NO_ANSWER, explain_code},
-    resp::{Commands, KEPT_BYTES, Replies, Scanner, Unexpected},
+use crate::{
+    errors::{NO_REPLY, error_reply},
+    resp::{BUFFER_BYTES, Commands, Replies, Scanner},
 };
 use tickhound_core::stream::StreamError;
 
-/// Least room for what is received next: small enough for a quiet market, and it grows with the replies.
+/// The least room to receive into: small enough for a quiet market, and it grows with the replies.
 const ROOM: usize = 64 * 1024;
 
-/// Whom to connect to, and how.
+/// The address of a server, and how to connect to it.
 #[derive(Clone)]
 pub(super) struct Address {
     info: ConnectionInfo,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// Longest silence while an answer is waited for.
+    /// Limits the time between two parts of a reply.
     timeout: Duration,
 }
 
-/// A connection, used by one task alone.
+/// A connection that one task uses.
 pub(super) struct Wire {
     io: Box<dyn Io>,
     received: Vec<u8>,
@@ -48,12 +48,12 @@ impl Address {
         Self { info, tls, timeout }
     }
 
-    /// Connects, and says who we are.
+    /// Connects, authenticates and selects the database.
     ///
     /// # Errors
-    /// A sentence on why that can't be done.
+    /// When the server cannot be reached, or rejects the user.
     pub(super) async fn connect(&self) -> Result<Wire, StreamError> {
-        let opened = timeout(self.timeout, self.open()).await.map_err(|_| unavailable(NO_ANSWER))?;
+        let opened = timeout(self.timeout, self.open()).await.map_err(|_| unavailable(NO_REPLY))?;
         let io = opened.map_err(|error| unavailable(error.to_string()))?;
         let mut wire = Wire { io, received: Vec::new(), timeout: self.timeout };
         let settings = self.info.redis_settings();
@@ -74,7 +74,7 @@ impl Address {
         let mut replies_left = if replies > 0 { wire.ask(&greeting).await? } else { Replies::new(b"") };
         for _ in 0..replies {
             if let Some(error) = replies_left.skip()? {
-                return Err(refused(error));
+                return Err(error_reply(error));
             }
         }
         Ok(wire)
@@ -89,12 +89,12 @@ impl Address {
                 Ok(Box::new(TlsConnector::from(config).connect(name, tcp(host, *port).await?).await?))
             }
             ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(Path::new(path)).await?)),
-            _ => Err(io::Error::other("an address of a kind that is not known")),
+            _ => Err(io::Error::other("an unknown kind of address")),
         }
     }
 }
 
-/// With Nagle's algorithm off: every request is one small write that must not wait.
+/// Connects with Nagle's algorithm off: every request is one small write that must not wait.
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
@@ -102,7 +102,7 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 impl Wire {
-    /// Sends commands; their replies are to be received before others are sent.
+    /// Sends commands. Their replies must be received before other commands are sent.
     pub(super) async fn send(&mut self, commands: &Commands) -> Result<(), StreamError> {
         let mut left = commands.bytes();
         while !left.is_empty() {
@@ -115,24 +115,25 @@ impl Wire {
         within(self.timeout, self.io.flush()).await
     }
 
-    /// The replies to so many commands.
+    /// Receives the replies to this number of commands.
     pub(super) async fn receive(&mut self, replies: usize) -> Result<Replies<'_>, StreamError> {
         let Self { io, received, timeout } = self;
         received.clear();
-        // The states that a start restores are far more than a step brings.
-        received.shrink_to(KEPT_BYTES);
+        // The history that a start reads is far larger than the reply to a step.
+        received.shrink_to(BUFFER_BYTES);
         let mut scanner = Scanner::new(replies);
         loop {
             if received.capacity() - received.len() < ROOM / 4 {
                 received.reserve(ROOM.max(received.len()));
             }
-            // A limit for all of it would be too short for large entries on a slow line, each time anew.
+            // The limit is for each part: large entries on a slow line would exceed a limit for the whole reply at every
+            // attempt.
             if within(*timeout, io.read_buf(received)).await? == 0 {
                 return Err(unavailable("the server hung up"));
             }
             match scanner.scan(received)? {
                 Some(end) if end == received.len() => return Ok(Replies::new(&self.received)),
-                Some(_) => return Err(unavailable("more answers than questions")),
+                Some(_) => return Err(unavailable("the server sent more replies than there were commands")),
                 None => {}
             }
         }
@@ -146,23 +147,10 @@ impl Wire {
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, StreamError> {
-    let done = timeout(limit, work).await.map_err(|_| unavailable(NO_ANSWER))?;
+    let done = timeout(limit, work).await.map_err(|_| unavailable(NO_REPLY))?;
     done.map_err(|error| unavailable(error.to_string()))
 }
 
 fn unavailable(what: impl Into<String>) -> StreamError {
     StreamError::Unavailable(what.into())
-}
-
-/// The server answered with an error.
-pub(super) fn refused(error: &[u8]) -> StreamError {
-    let text = String::from_utf8_lossy(error);
-    let code = text.split(' ').next().unwrap_or_default();
-    StreamError::Unavailable(explain_code(code).map_or_else(|| text.to_string(), str::to_owned))
-}
-
-impl From<Unexpected> for StreamError {
-    fn from(error: Unexpected) -> Self {
-        Self::Unavailable(error.to_string())
-    }
 }

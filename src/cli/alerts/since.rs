@@ -8,7 +8,7 @@ use jiff::{
 };
 
 use tickhound_core::event::EntryId;
-use tickhound_redis::Kept;
+use tickhound_redis::StoredAlert;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Since {
@@ -48,7 +48,7 @@ impl Since {
         EntryId { millis, seq: 0 }.before()
     }
 
-    pub(super) fn covers(&self, alert: &Kept) -> bool {
+    pub(super) fn covers(&self, alert: &StoredAlert) -> bool {
         match self {
             Self::Published(millis) => alert.at.millis >= *millis,
             Self::Entry(first) => alert.number::<EntryId>("entry").is_some_and(|entry| entry >= *first),

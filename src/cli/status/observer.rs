@@ -12,7 +12,7 @@ use crate::{
     observe::health::{Pace, Report, Watch},
 };
 use tickhound_core::config::Config;
-use tickhound_redis::{AlertsReader, Kept};
+use tickhound_redis::{AlertsReader, StoredAlert};
 
 /// How many of the newest alerts are shown.
 const ALERTS_SHOWN: usize = 5;
@@ -27,7 +27,7 @@ pub(super) struct Observation {
     pub(super) pace: Option<Pace>,
     /// The newest alerts, newest first.
     #[serde(skip)]
-    pub(super) alerts: Vec<Kept>,
+    pub(super) alerts: Vec<StoredAlert>,
 }
 
 /// Observes the partition over connections that stay open.

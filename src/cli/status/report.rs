@@ -9,14 +9,14 @@ use crate::{
     observe::health::{ConsumerReport, Pace, Report, Verdict, Work},
 };
 use tickhound_core::{receipt::Receipt, wall::now_ms};
-use tickhound_redis::{Kept, SavedState, Survey};
+use tickhound_redis::{StoredAlert, SavedState, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
 pub(super) fn write_report(
     out: &mut String,
     report: &Report,
     pace: Option<&Pace>,
-    alerts: &[Kept],
+    alerts: &[StoredAlert],
     zone: &TimeZone,
 ) -> fmt::Result {
     let mark = match report.verdict {

@@ -14,7 +14,7 @@ use super::{
     state::State,
 };
 use crate::cli::text::{detected, event_time, fit, grouped, printable, span};
-use tickhound_redis::Kept;
+use tickhound_redis::StoredAlert;
 
 /// Width of the evidence beside the alerts, in columns.
 const EVIDENCE_WIDTH: u16 = 42;
@@ -86,7 +86,7 @@ fn title(state: &State, shown: usize, selected: Option<usize>) -> String {
     title
 }
 
-fn line(alert: &Kept, state: &State, width: usize, selected: bool) -> Line<'static> {
+fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Line<'static> {
     let arrow = match alert.field("direction") {
         "up" => " ↑",
         "down" => " ↓",
@@ -114,7 +114,7 @@ fn draw_evidence(frame: &mut Frame, area: Rect, state: &State, lines: Vec<Line<'
 }
 
 /// The lines about the selected alert.
-fn evidence(alert: &Kept, state: &State) -> Vec<Line<'static>> {
+fn evidence(alert: &StoredAlert, state: &State) -> Vec<Line<'static>> {
     let field = |name: &str| printable(alert.field(name));
     let bold = |text: String| Span::styled(text, state.paint.bold());
     let numbers: BTreeMap<String, serde_json::Value> =

@@ -262,7 +262,7 @@ mod tests {
         event::EntryId,
         receipt::{DetectorReceipt, Receipt},
     };
-    use tickhound_redis::{Kept, News, Survey};
+    use tickhound_redis::{News, StoredAlert, Survey};
 
     fn report(consumers: usize, detectors: usize, number: u64, name: &str) -> Report {
         let detector = |at: usize| DetectorReceipt {
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    fn alert(at: u64, symbol: &str) -> Kept {
+    fn alert(at: u64, symbol: &str) -> StoredAlert {
         let fields = [
             ("id", format!("{at}-0/breakout/0")),
             ("detector", "breakout".into()),
@@ -312,7 +312,7 @@ mod tests {
             ("evidence", r#"{"level":100.0,"atr":0.35123456}"#.into()),
         ];
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Kept { at: EntryId { millis: at, seq: 0 }, fields }
+        StoredAlert { at: EntryId { millis: at, seq: 0 }, fields }
     }
 
     fn state(report: Report, alerts: u64, symbol: &str) -> State {

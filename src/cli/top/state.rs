@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 use super::overview::Overview;
 use crate::{cli::text, observe::health::Verdict};
 use tickhound_core::{config::Config, event::EntryId};
-use tickhound_redis::{Kept, News};
+use tickhound_redis::{News, StoredAlert};
 
 /// How many alerts the list holds.
 const ALERTS_MAX: usize = 5000;
@@ -59,7 +59,7 @@ pub(super) struct State {
     pub(super) paint: Paint,
     pub(super) overview: Overview,
     /// Newest first.
-    alerts: VecDeque<Kept>,
+    alerts: VecDeque<StoredAlert>,
     /// Alerts that were trimmed before they could be shown.
     pub(super) missed: u64,
     /// The alert whose evidence is shown, by its id in the alerts stream, since new alerts change its row.
@@ -116,7 +116,7 @@ impl State {
     }
 
     /// The alerts that match the filter, newest first.
-    pub(super) fn shown(&self) -> Vec<&Kept> {
+    pub(super) fn shown(&self) -> Vec<&StoredAlert> {
         let filter = self.filter.trim().to_lowercase();
         if filter.is_empty() {
             return self.alerts.iter().collect();
@@ -127,12 +127,12 @@ impl State {
             let text = text.to_lowercase();
             pattern.as_ref().map_or_else(|| text.contains(&filter), |pattern| pattern.matches(&text))
         };
-        let named = |alert: &Kept| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
+        let named = |alert: &StoredAlert| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
         self.alerts.iter().filter(|alert| named(alert)).collect()
     }
 
     /// The index of the selected alert among those that are shown.
-    pub(super) fn position(&self, shown: &[&Kept]) -> Option<usize> {
+    pub(super) fn position(&self, shown: &[&StoredAlert]) -> Option<usize> {
         shown.iter().position(|alert| Some(alert.at) == self.selected)
     }
 

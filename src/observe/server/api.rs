@@ -18,7 +18,6 @@ use super::{
     error::{ApiError, Nothing, Params},
     guard::{self, Trusted},
     live,
-    redis::Asker,
 };
 use crate::observe::health::{Report, Verdict, Watch};
 use tickhound_core::{
@@ -32,6 +31,7 @@ use tickhound_engine::{
     monitor::{DetectorView, Monitor, Role, Samples},
     stats::Stats,
 };
+use tickhound_redis::StreamQueries;
 
 /// A survey takes many round trips; all requests within this time share one.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) stats: Arc<Stats>,
     pub(super) decoder: Decoder,
-    pub(super) redis: Asker,
+    pub(super) queries: StreamQueries,
     /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
     /// Whether only this machine can reach the server.
@@ -90,7 +90,7 @@ impl App {
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
         let look = Mutex::new((Watch::new(&all), None));
         Ok(Self {
-            redis: Asker::new(&all.stream)?,
+            queries: StreamQueries::new(&all.stream, &all.alerts)?,
             config: all,
             stats,
             decoder,

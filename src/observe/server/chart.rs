@@ -3,22 +3,18 @@
 //! What holds: the entries that are read and the points that are returned are bounded. Entries nearest to the alert are
 //! read first, so that only distant ones are left out.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use axum::{Json, extract::State};
-use redis::{Value, cmd};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    alerts::{Alert, Stored, entry_id},
+    alerts::{AlertJson, entry_id},
     api::App,
     error::{ApiError, Params},
 };
-use tickhound_core::{
-    decode::Decoder,
-    event::{Entries, EntryId},
-};
-use tickhound_redis::entries_of;
+use tickhound_core::{decode::Decoder, event::EntryId};
+use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
 /// The entries that are read from Redis at once.
 const PAGE: usize = 1000;
@@ -53,7 +49,7 @@ pub(super) struct Chart {
     symbol: String,
     /// Event time, ms since the Unix epoch, and price; in the order of the stream.
     points: Vec<(u64, f64)>,
-    alerts: Vec<Alert>,
+    alerts: Vec<AlertJson>,
     /// There is more in the span than was read.
     truncated: bool,
 }
@@ -97,25 +93,30 @@ struct Found {
 }
 
 async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId) -> Result<Found, ApiError> {
-    let (mut from, mut to) = match side {
-        Side::Before => (first.to_string(), last.to_string()),
-        Side::After => (format!("({first}"), last.to_string()),
+    // Both sides are read from the alert outwards.
+    let mut page = match side {
+        Side::Before => PageRequest {
+            order: ReadOrder::NewestFirst,
+            first: Bound::Included(last),
+            last: Bound::Included(first),
+            count: PAGE,
+        },
+        Side::After => PageRequest {
+            order: ReadOrder::OldestFirst,
+            first: Bound::Excluded(first),
+            last: Bound::Included(last),
+            count: PAGE,
+        },
     };
     let end = if side == Side::Before { first } else { last };
     let mut found = Found { points: Vec::new(), reached: end, truncated: false };
     let mut read = 0;
     loop {
-        let mut page = cmd(if side == Side::Before { "XREVRANGE" } else { "XRANGE" });
-        match side {
-            Side::Before => page.arg(app.config.stream.key.as_str()).arg(&to).arg(&from),
-            Side::After => page.arg(app.config.stream.key.as_str()).arg(&from).arg(&to),
-        };
-        let page: Value = app.redis.ask(page.arg("COUNT").arg(PAGE)).await?;
+        let entries = app.queries.ticks(&page).await?;
         let (decoder, symbol) = (app.decoder.clone(), symbol.to_owned());
-        let decoded = tokio::task::spawn_blocking(move || decode(decoder, page, &symbol, side)).await;
-        let (points, entries, furthest) = decoded
-            .map_err(|_| ApiError::unavailable("the entries could not be decoded"))?
-            .map_err(ApiError::unavailable)?;
+        let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
+        let (points, entries, furthest) =
+            decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
         found.points.extend(points);
         read += entries;
         let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok(found) };
@@ -124,18 +125,15 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
             (found.reached, found.truncated) = (furthest, true);
             return Ok(found);
         }
-        match side {
-            Side::Before => to = format!("({furthest}"),
-            Side::After => from = format!("({furthest}"),
-        }
+        page.first = Bound::Excluded(furthest);
     }
 }
 
 type DecodedTicks = (Vec<(u64, f64)>, usize, Option<EntryId>);
 
 /// The symbol's points, the nearest to the alert first; the number of entries, and the last one.
-fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result<DecodedTicks, String> {
-    let entries: Entries = entries_of(page)?;
+fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedTicks> {
+    let entries = page.parse()?;
     let mut points = Vec::new();
     for entry in entries.iter() {
         let start = points.len();
@@ -154,21 +152,21 @@ fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result
 }
 
 /// Alerts of the symbol about entries in the span, and whether those are all.
-async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Result<(Vec<Alert>, bool), ApiError> {
+async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Result<(Vec<AlertJson>, bool), ApiError> {
+    let filter = AlertFilter { symbols: vec![NamePattern::Exact(symbol.to_owned())], ..AlertFilter::default() };
+    let is_caused_there = |alert: &&StoredAlert| {
+        filter.matches(alert) && alert.number::<EntryId>("entry").is_some_and(|entry| first <= entry && entry <= last)
+    };
     // An alert is published after its entry has arrived; much later, if the host was away.
-    let (mut from, mut alerts, mut looked_at) = (format!("{}-0", first.millis), Vec::new(), 0);
+    let mut from = Bound::Included(EntryId { millis: first.millis, seq: 0 });
+    let (mut alerts, mut looked_at) = (Vec::new(), 0);
     while looked_at < ALERTS_MAX {
-        let mut page = cmd("XRANGE");
-        page.arg(&app.config.alerts.stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
-        let page: Vec<Stored> = app.redis.ask(&page).await?;
-        let (entries, furthest) = (page.len(), page.last().map(|(id, _)| id.clone()));
-        looked_at += entries;
-        let about = |alert: &Alert| {
-            alert.symbol == symbol && alert.entry.parse::<EntryId>().is_ok_and(|entry| first <= entry && entry <= last)
-        };
-        alerts.extend(page.into_iter().map(Alert::new).filter(about));
-        let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok((alerts, true)) };
-        from = format!("({furthest}");
+        let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count: PAGE };
+        let page = app.queries.alerts(&page).await?;
+        looked_at += page.len();
+        alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
+        let Some(furthest) = page.last().filter(|_| page.len() == PAGE) else { return Ok((alerts, true)) };
+        from = Bound::Excluded(furthest.at);
     }
     Ok((alerts, false))
 }

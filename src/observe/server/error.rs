@@ -33,6 +33,13 @@ impl ApiError {
     }
 }
 
+impl From<anyhow::Error> for ApiError {
+    /// Redis could not answer.
+    fn from(error: anyhow::Error) -> Self {
+        Self::unavailable(format!("{error:#}"))
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Json(json!({ "error": self.error }))).into_response()

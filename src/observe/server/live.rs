@@ -15,28 +15,19 @@ use axum::{
     },
 };
 use futures_util::stream::{self, Stream};
-use redis::{aio::MultiplexedConnection, cmd};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
-    alerts::{Alert, Filter, Stored, entry_id},
+    alerts::{AlertJson, entry_id, filter},
     api::App,
     error::{ApiError, Params},
 };
 use tickhound_core::event::EntryId;
+use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
 
 /// The most concurrent listeners; each holds a connection to Redis.
 pub(super) const LISTENERS_MAX: usize = 16;
-
-/// Alerts read in one go.
-const PAGE: usize = 100;
-
-/// How long a read waits for the next alert.
-const BLOCK: Duration = Duration::from_secs(5);
-
-/// Longer than a read waits.
-const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Without Redis, between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
@@ -59,7 +50,7 @@ pub(super) async fn live(
     Params(query): Params<Query>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let Query { detector, symbol, min_confidence, stale } = query;
-    let filter = Filter::new(detector, symbol, min_confidence, stale)?;
+    let filter = filter(detector, symbol, min_confidence, stale)?;
     let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
     let resumed = resumed.transpose()?;
     let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
@@ -69,11 +60,11 @@ pub(super) async fn live(
     };
     let place = match resumed {
         Some(id) => id,
-        None => newest(&app).await?,
+        None => app.queries.newest_alert().await?,
     };
     let stopped = app.stopped.clone();
-    let listener =
-        Listener { app, filter, place, connection: None, page: Vec::new().into_iter(), stopped, _permit: permit };
+    let alerts = app.queries.live_alerts();
+    let listener = Listener { alerts, filter, place, page: Vec::new().into_iter(), stopped, _permit: permit };
     // Tells at once that the stream is open, how soon to come back when it breaks, and from where, should it break
     // before the first alert.
     let opening =
@@ -87,21 +78,12 @@ pub(super) async fn live(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// The end of the stream as it is now.
-async fn newest(app: &App) -> Result<EntryId, ApiError> {
-    let mut last = cmd("XREVRANGE");
-    last.arg(&app.config.alerts.stream).arg("+").arg("-").arg("COUNT").arg(1);
-    let last: Vec<Stored> = app.redis.ask(&last).await?;
-    Ok(last.first().and_then(|(id, _)| id.parse().ok()).unwrap_or(EntryId::ZERO))
-}
-
 struct Listener {
-    app: Arc<App>,
-    filter: Filter,
+    alerts: LiveAlerts,
+    filter: AlertFilter,
     /// The last alert that was looked at.
     place: EntryId,
-    connection: Option<MultiplexedConnection>,
-    page: std::vec::IntoIter<Stored>,
+    page: std::vec::IntoIter<StoredAlert>,
     stopped: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -119,38 +101,19 @@ impl Listener {
 
     async fn find(&mut self) -> Event {
         loop {
-            for stored in self.page.by_ref() {
-                if let Ok(id) = stored.0.parse() {
-                    self.place = id;
-                }
-                let alert = Alert::new(stored);
-                if self.filter.fits(&alert) {
-                    let event = Event::default().event("alert").id(&alert.stream_id);
-                    if let Ok(event) = event.json_data(&alert) {
+            for alert in self.page.by_ref() {
+                self.place = alert.at;
+                if self.filter.matches(&alert) {
+                    let event = Event::default().event("alert").id(alert.at.to_string());
+                    if let Ok(event) = event.json_data(AlertJson::new(&alert)) {
                         return event;
                     }
                 }
             }
-            match self.read().await {
+            match self.alerts.after(self.place).await {
                 Ok(page) => self.page = page.into_iter(),
-                Err(_) => {
-                    self.connection = None;
-                    tokio::time::sleep(RETRY).await;
-                }
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
-    }
-
-    async fn read(&mut self) -> Result<Vec<Stored>, ApiError> {
-        let connection = match &mut self.connection {
-            Some(open) => open,
-            none => none.insert(self.app.redis.connect(TIMEOUT).await?),
-        };
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(PAGE).arg("BLOCK").arg(BLOCK.as_millis() as u64);
-        read.arg("STREAMS").arg(&self.app.config.alerts.stream).arg(self.place.to_string());
-        let streams: Option<Vec<(String, Vec<Stored>)>> =
-            read.query_async(connection).await.map_err(|error| self.app.redis.failed(&error))?;
-        Ok(streams.into_iter().flatten().flat_map(|(_, page)| page).collect())
     }
 }

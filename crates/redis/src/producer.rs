@@ -1,26 +1,33 @@
-//! Publishes entries to the stream, many in one round trip.
+//! Publishes entries to the stream of ticks, many in one round trip.
+//!
+//! What holds: an entry counts as published once the server has confirmed it.
 
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use redis::{Cmd, Connection, RedisError, Value};
 
+use crate::{
+    connection::{client, connect_blocking},
+    errors::explain,
+};
 use tickhound_core::config::StreamConfig;
-use tickhound_recorded::record::Record;
-use tickhound_redis as server;
 
-/// Entries in one write. With a few hundred, the round trip no longer matters.
+/// Entries in one write. From a few hundred on, the round trip no longer limits the rate.
 const BATCH: usize = 500;
 
-/// The longest wait for a connection and for any answer.
+/// Limits the wait for a connection, and for any reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The entries that Redis has confirmed.
 #[derive(Debug, Default)]
-pub(super) struct Published {
-    pub(super) count: u64,
-    pub(super) first_id: String,
-    pub(super) last_id: String,
+pub struct Published {
+    /// The number of confirmed entries.
+    pub count: u64,
+    /// The id of the first entry; empty if there is none.
+    pub first_id: String,
+    /// The id of the last entry; empty if there is none.
+    pub last_id: String,
 }
 
 impl Published {
@@ -31,37 +38,37 @@ impl Published {
         self.count += 1;
         self.last_id = id;
     }
-
-    /// Entries per second.
-    pub(super) fn rate(&self, elapsed: Duration) -> f64 {
-        self.count as f64 / elapsed.as_secs_f64().max(1e-9)
-    }
 }
 
-/// A connection to the stream.
-pub(super) struct Publisher {
+/// Adds entries to a stream.
+pub struct Producer {
     connection: Connection,
     key: String,
     maxlen: Option<u64>,
     command: Cmd,
-    /// Commands that are not written yet.
+    /// The commands that are not sent yet.
     buffer: Vec<u8>,
+    /// The number of commands in `buffer`.
     unsent: usize,
-    /// Commands that are written and not answered yet.
-    unanswered: usize,
+    /// The number of commands that are sent and not confirmed.
+    unconfirmed: usize,
     published: Published,
 }
 
-impl Publisher {
-    pub(super) fn connect(config: &StreamConfig, maxlen: Option<u64>) -> Result<Self> {
-        let client = server::client(config)?;
+impl Producer {
+    /// Connects. With `maxlen` the server trims the stream to about that many entries.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub fn connect(config: &StreamConfig, maxlen: Option<u64>) -> Result<Self> {
+        let client = client(config)?;
         let address = config.address();
-        let connection = server::connect_blocking(&client, TIMEOUT).map_err(|error| {
+        let connection = connect_blocking(&client, TIMEOUT).map_err(|error| {
             if error.is_connection_refusal() {
                 let cure = "start one with `redis-server`, or set stream.url in the configuration";
                 anyhow!("no Redis at {address} ({error}): {cure}")
             } else {
-                anyhow!("can't use Redis at {address}: {}", server::explain(&error))
+                anyhow!("can't use Redis at {address}: {}", explain(&error))
             }
         })?;
         connection.set_read_timeout(Some(TIMEOUT)).context("failed to set the connection's time-out")?;
@@ -73,30 +80,34 @@ impl Publisher {
             command: Cmd::new(),
             buffer: Vec::new(),
             unsent: 0,
-            unanswered: 0,
+            unconfirmed: 0,
             published: Published::default(),
         })
     }
 
     /// The entries that Redis has confirmed so far.
-    pub(super) fn published(&self) -> &Published {
+    pub fn published(&self) -> &Published {
         &self.published
     }
 
-    /// How many entries were sent without an answer; 0 unless the connection failed.
-    pub(super) fn unknown(&self) -> usize {
-        self.unanswered
+    /// The number of entries that were sent and may or may not have been added; 0 unless the connection failed.
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed
     }
 
-    /// Adds an entry; returns true if this completed a batch and the previous batch is confirmed.
-    pub(super) fn add(&mut self, record: &Record) -> Result<bool> {
+    /// Adds an entry of these names and values; returns true when this completed a batch and the batch before is
+    /// confirmed.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects an entry of the batch before.
+    pub fn add<'a>(&mut self, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<bool> {
         self.command.clear();
         self.command.arg("XADD").arg(&self.key);
         if let Some(maxlen) = self.maxlen {
             self.command.arg("MAXLEN").arg("~").arg(maxlen);
         }
         self.command.arg("*");
-        for (name, value) in record.fields() {
+        for (name, value) in fields {
             self.command.arg(name).arg(value);
         }
         self.command.write_packed_command(&mut self.buffer);
@@ -104,35 +115,38 @@ impl Publisher {
         if self.unsent < BATCH {
             return Ok(false);
         }
-        // Redis processes this batch while the previous answers are read and the next batch is built.
+        // Redis processes this batch while the replies to the one before are read and the next one is filled.
         self.send()?;
-        self.confirm(self.unanswered - BATCH)?;
+        self.confirm(self.unconfirmed - BATCH)?;
         Ok(true)
     }
 
-    /// Sends the added entries and waits until all are confirmed.
-    pub(super) fn flush(&mut self) -> Result<()> {
+    /// Sends what was added, and waits until all of it is confirmed.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects an entry.
+    pub fn flush(&mut self) -> Result<()> {
         self.send()?;
-        self.confirm(self.unanswered)
+        self.confirm(self.unconfirmed)
     }
 
     fn send(&mut self) -> Result<()> {
         if self.unsent > 0 {
-            // Counted before the write: one that fails may have reached Redis in part.
-            self.unanswered += std::mem::take(&mut self.unsent);
+            // Counted before the write, because a write that fails may have reached Redis in part.
+            self.unconfirmed += std::mem::take(&mut self.unsent);
             self.connection.send_packed_command(&self.buffer).map_err(|error| self.explain(error))?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Reads `count` answers. After an error it reads the rest, to count the entries that Redis accepted.
+    /// Reads `count` replies. After an error the rest is read too, so that accepted entries are counted.
     fn confirm(&mut self, count: usize) -> Result<()> {
-        let mut rejection = None;
+        let mut rejected = None;
         let mut left = count;
         while left > 0 {
             let answer = self.connection.recv_response().map_err(|error| self.explain(error))?;
-            self.unanswered -= 1;
+            self.unconfirmed -= 1;
             left -= 1;
             match answer.extract_error() {
                 Ok(Value::BulkString(id)) => {
@@ -140,25 +154,27 @@ impl Publisher {
                 }
                 Ok(other) => bail!("Redis answered XADD with {other:?}, expected an entry id"),
                 Err(error) => {
-                    rejection.get_or_insert(error);
-                    left = self.unanswered;
+                    rejected.get_or_insert(error);
+                    left = self.unconfirmed;
                 }
             }
         }
-        rejection.map_or(Ok(()), |error| Err(self.explain(error)))
+        rejected.map_or(Ok(()), |error| Err(self.explain(error)))
     }
 
     fn explain(&self, error: RedisError) -> Error {
         let key = &self.key;
         let meaning = match error.code() {
             Some("WRONGTYPE") => {
-                format!("the key {key} is not a stream (see `redis-cli TYPE {key}`); set another stream.key")
+                format!(
+                    "the key {key} does not hold a stream (see `redis-cli TYPE {key}`): set another one as stream.key"
+                )
             }
             Some("OOM") => "Redis has reached its maxmemory; raise it, or limit the stream with --maxlen".to_owned(),
             Some("READONLY") => "this Redis is a replica; set stream.url to its master".to_owned(),
             Some("NOPERM") => format!("the Redis user may not XADD to {key}"),
             _ if error.is_timeout() => format!("Redis did not answer within {} s", TIMEOUT.as_secs()),
-            Some("NOAUTH") => server::explain(&error),
+            Some("NOAUTH") => explain(&error),
             _ => format!("failed to publish to {key}"),
         };
         // As text: a RedisError is also its own source, so it would be printed twice.

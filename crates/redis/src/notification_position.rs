@@ -1,11 +1,11 @@
-//! How far a sink has been told, kept beside the stream in Redis.
+//! The position of a notification channel in its alerts stream, which is stored beside the stream in Redis.
 //!
 //! What holds:
-//! - A state is only replaced by whoever has read it: the script compares before it writes. So of two hosts
-//!   that overlap for a moment one begins a message and the other finds that it has begun.
-//! - Only the owner of the partition begins one.
-//! - `sending` is written before a request is made, and taken away when its outcome is known. If it is
-//!   found by another process, the message may have arrived, or not: nobody can know.
+//! - A state is replaced only by a process that has read it: the script compares before it writes. So if two hosts
+//!   overlap, one begins a message, and the other reads that it was begun.
+//! - Only the owner of the partition begins a message.
+//! - `sending` is written before a request is sent, and removed when its outcome is known. If another process reads it,
+//!   the message may or may not have arrived.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,20 +13,26 @@ use anyhow::{Result, anyhow};
 use redis::{Client, Connection, Script, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::{Keys, client, connect_blocking, explain};
+use crate::{
+    alert::{StoredAlert, parse_alerts},
+    connection::{client, connect_blocking},
+    errors::explain,
+    keys::Keys,
+};
 use tickhound_core::{config::StreamConfig, event::EntryId, stream::owner::Owner};
 
-/// Alerts in one round trip.
+/// Alerts that are read in one request.
 const PAGE: usize = 1000;
 
-/// Round trips for one message; what is left goes into the next one.
+/// Limits the requests for one message; the remaining alerts go into the next one.
 const PAGES_MAX: usize = 100;
 
-/// How long to wait for an alert before looking whether there is something else to do.
+/// Limits how long [`Position::wait`] blocks, ms, so that the channel may do something else in between.
 const BLOCK_MS: u64 = 1000;
 
-/// KEYS lease, states; ARGV sink, state as it was read, next state, owner if it must be that one, whether
-/// it was the owner before: a lease that ran out and that nobody took is its own still.
+/// Replaces a state. KEYS lease, states; ARGV channel, the state as it was read, the next state, the owner that the lease
+/// must have (empty for any), and whether that owner held it before: an expired lease that nobody acquired is still its
+/// own.
 const WRITE: &str = r"
 if ARGV[4] ~= '' then
   local holder = redis.call('GET', KEYS[1])
@@ -36,7 +42,8 @@ if (redis.call('HGET', KEYS[2], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1";
 
-/// KEYS lease, states; ARGV owner, sinks that are configured. -1: it is another's partition.
+/// Removes the states of other channels. KEYS lease, states; ARGV owner, configured channels. Returns the number of
+/// removed states, or -1 if another host owns the partition.
 const TIDY: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local known, dropped = {}, 0
@@ -46,29 +53,30 @@ for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
 end
 return dropped";
 
-/// Of one sink.
+/// The state of one notification channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// Key of the stream of alerts.
+    /// The key of the alerts stream.
     pub stream: String,
-    /// The last alert, by its id in that stream, that needs no more telling.
+    /// The position: the id in the stream of the last alert that was handled.
     pub at: String,
-    /// Alerts ever added to the stream, up to and with that one.
+    /// The number of alerts ever added to the stream, up to the position.
     pub index: u64,
-    /// A message whose outcome is not known.
+    /// The message whose outcome is not known yet.
     pub sending: Option<Sending>,
-    /// What the next message has to say beside its alerts.
+    /// What the next message must report beside its alerts.
+    #[serde(rename = "owed")]
     pub owed: Owed,
-    /// Attempts within the last minute, ms since the Unix epoch.
+    /// The times of attempts within the last minute, ms since the Unix epoch.
     pub sent_ms: Vec<u64>,
-    /// The last message that arrived, ms since the Unix epoch.
+    /// The time of the last message that arrived, ms since the Unix epoch.
     pub last_ok_ms: Option<u64>,
-    /// The last attempt that failed, ms since the Unix epoch.
+    /// The time of the last attempt that failed, ms since the Unix epoch.
     pub last_error_ms: Option<u64>,
-    /// Why it did.
+    /// The reason why that attempt failed.
     pub last_error: Option<String>,
-    /// Totals since the sink exists.
+    /// The totals since the channel exists.
     pub totals: Totals,
 }
 
@@ -79,107 +87,110 @@ impl State {
     }
 }
 
-/// A message under way.
+/// A message that is being sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sending {
-    /// Whose it is: drawn anew for each message.
+    /// A random number that identifies the message.
     pub token: u64,
-    /// `at` and `index` once it has arrived.
+    /// The position after the message.
     pub to: String,
-    /// See `to`.
+    /// The number of alerts ever added to the stream, up to the position after the message.
     pub index: u64,
-    /// Alerts in it, counted ones too.
+    /// The number of alerts in the message, including those that are only counted.
     pub alerts: u64,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u64,
 }
 
-/// Alerts that were not told, and of which the next message says so.
+/// The alerts that were not sent, which the next message must report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Owed {
-    /// Came too late to be news.
+    /// The number of alerts that were too old to be sent.
     pub older: u64,
-    /// When the newest of them came, ms since the Unix epoch.
+    /// The time of the newest alert among `older`, ms since the Unix epoch.
     pub newest_older_ms: u64,
-    /// Were in a message of which nobody knows whether it arrived.
+    /// The number of alerts in messages that may or may not have arrived.
     pub in_doubt: u64,
-    /// Where these begin (after) and end (with), by id in the stream.
+    /// The position before the first alert in doubt.
     pub doubt_after: String,
-    /// See `doubt_after`.
+    /// The position of the last alert in doubt.
     pub doubt_to: String,
-    /// Were in a message that the receiver refused.
+    /// The number of alerts in messages that the receiver rejected.
     pub refused: u64,
-    /// Were trimmed away before they were told, at least.
+    /// At least so many alerts were trimmed before they were sent.
     pub missed: u64,
 }
 
 impl Owed {
-    /// Whether there is nothing to say.
+    /// Whether there is nothing to report.
     pub fn is_empty(&self) -> bool {
         self.older + self.in_doubt + self.refused + self.missed == 0
     }
 }
 
-/// Counted since the sink exists, over all hosts.
+/// Counts since the channel exists, over all hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
-    /// Messages that arrived.
+    /// The number of messages that arrived.
     pub messages: u64,
-    /// Alerts in them.
+    /// The number of alerts in messages that arrived.
     pub alerts: u64,
-    /// Alerts that were only counted, because they came late.
+    /// The number of alerts that were only counted, because they were too old.
     pub older: u64,
-    /// Attempts that failed.
+    /// The number of attempts that failed.
     pub failures: u64,
-    /// Alerts in messages that were refused.
+    /// The number of alerts in messages that the receiver rejected.
     pub refused: u64,
-    /// Alerts in messages of which nobody knows whether they arrived.
+    /// The number of alerts in messages that may or may not have arrived.
     pub in_doubt: u64,
-    /// Alerts that were trimmed away before they were told, at least.
+    /// At least so many alerts were trimmed before they were sent.
     pub missed: u64,
 }
 
-/// What is there.
+/// What Redis holds about a channel.
 pub struct Look {
+    /// The state of the channel; `None` if it is new.
     pub state: Option<State>,
     /// Whether the partition is ours.
     pub ours: bool,
-    /// By the server's clock.
+    /// The server's clock, ms since the Unix epoch.
     pub now_ms: u64,
 }
 
-/// How a stream of alerts stands.
+/// How much an alerts stream has held.
 #[derive(Default)]
 pub struct Extent {
-    /// Alerts ever added.
+    /// The number of alerts ever added.
     pub added: u64,
-    /// Of these those that are gone.
+    /// The number of alerts that were trimmed or deleted.
     pub removed: u64,
+    /// The newest id that the stream has given out.
     pub last: String,
 }
 
-/// The way to the states, on a connection of its own.
+/// Reads and writes the state of one channel, on a connection of its own.
 pub struct Position {
     client: Client,
     timeout: Duration,
     keys: Keys,
     owner: String,
-    /// Whether the partition is, or was last, ours.
+    /// Whether the partition is ours, or was when somebody last held the lease.
     pub owned: bool,
     connection: Option<Connection>,
-    sink: String,
-    /// The state as it was last read or written.
+    channel: String,
+    /// The state as it was last read or written, as JSON.
     known: String,
 }
 
-/// Of an entry, as they are: names and values.
-type Fields = Vec<(Vec<u8>, Vec<u8>)>;
-
 impl Position {
-    pub fn new(config: &StreamConfig, sink: &str) -> Result<Self> {
+    /// Prepares, without connecting.
+    ///
+    /// # Errors
+    /// When the URL can't be used.
+    pub fn new(config: &StreamConfig, channel: &str) -> Result<Self> {
         Ok(Self {
             client: client(config)?,
             timeout: Duration::from_millis(config.timeout_ms),
@@ -187,19 +198,22 @@ impl Position {
             owner: Owner::current().to_text(),
             owned: false,
             connection: None,
-            sink: sink.to_owned(),
+            channel: channel.to_owned(),
             known: String::new(),
         })
     }
 
-    /// Reads the state anew.
+    /// Reads the state, and whether the partition is ours.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
     pub fn look(&mut self) -> Result<Look> {
-        let mut look = redis::pipe();
-        look.cmd("GET").arg(&self.keys.lease);
-        look.cmd("HGET").arg(&self.keys.notify).arg(&self.sink);
-        look.cmd("TIME");
+        let mut read = redis::pipe();
+        read.cmd("GET").arg(&self.keys.lease);
+        read.cmd("HGET").arg(&self.keys.notify).arg(&self.channel);
+        read.cmd("TIME");
         let (holder, known, (seconds, micros)): (Option<String>, Option<String>, (u64, u64)) =
-            self.ask(|connection| look.query(connection))?;
+            self.ask(|connection| read.query(connection))?;
         if let Some(holder) = holder {
             self.owned = holder == self.owner;
         }
@@ -208,13 +222,16 @@ impl Position {
         Ok(Look { state, ours: self.owned, now_ms: seconds * 1000 + micros / 1000 })
     }
 
-    /// Replaces the state that was read; `Ok(false)` if it has changed since, or if `fenced` and the
-    /// partition is not ours.
+    /// Replaces the state that was read; returns false if it has changed since, or if `fenced` and the partition is not
+    /// ours.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
     pub fn write(&mut self, next: &State, fenced: bool) -> Result<bool> {
         let next = serde_json::to_string(next)?;
         let script = Script::new(WRITE);
         let mut write = script.key(&self.keys.lease);
-        write.key(&self.keys.notify).arg(&self.sink).arg(&self.known).arg(&next);
+        write.key(&self.keys.notify).arg(&self.channel).arg(&self.known).arg(&next);
         write.arg(if fenced { self.owner.as_str() } else { "" }).arg(u8::from(self.owned));
         let written: u64 = self.ask(|connection| write.invoke(connection))?;
         if written == 1 {
@@ -223,7 +240,10 @@ impl Position {
         Ok(written == 1)
     }
 
-    /// Waits a moment for an alert after `at`.
+    /// Returns whether there is an alert after `at`; with `block` it waits up to a second for one.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
     pub fn wait(&mut self, stream: &str, at: &str, block: bool) -> Result<bool> {
         let mut wait = redis::cmd("XREAD");
         wait.arg("COUNT").arg(1);
@@ -231,11 +251,14 @@ impl Position {
             wait.arg("BLOCK").arg(BLOCK_MS);
         }
         wait.arg("STREAMS").arg(stream).arg(at);
-        let found: Value = self.ask(|connection| wait.query(connection))?;
-        Ok(found != Value::Nil)
+        let alerts: Value = self.ask(|connection| wait.query(connection))?;
+        Ok(alerts != Value::Nil)
     }
 
-    /// How a stream stands; empty if there is none.
+    /// Reads how much a stream has held; nothing if it does not exist.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
     pub fn extent(&mut self, stream: &str) -> Result<Extent> {
         let exists: bool = self.ask(|connection| redis::cmd("EXISTS").arg(stream).query(connection))?;
         if !exists {
@@ -248,43 +271,49 @@ impl Position {
             _ => 0,
         };
         let last = info.get("last-generated-id").and_then(|id| redis::from_redis_value(id.clone()).ok());
-        // Servers before 7.0 do not count what was ever added: then nothing seems to be missing.
+        // Servers before 7.0 do not count what was ever added; then no alert counts as trimmed.
         let (added, length) = (number("entries-added").max(number("length")), number("length"));
         Ok(Extent { added, removed: added - length, last: last.unwrap_or_default() })
     }
 
-    /// Hands over alerts after `at`, one after the other.
-    pub fn read(&mut self, stream: &str, at: &str, mut take: impl FnMut(Told)) -> Result<()> {
+    /// Reads the alerts after `at`, oldest first, and passes each one to `handle`.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
+    pub fn read(&mut self, stream: &str, at: &str, mut handle: impl FnMut(StoredAlert)) -> Result<()> {
         let mut from = format!("({at}");
         for _ in 0..PAGES_MAX {
             let mut range = redis::cmd("XRANGE");
             range.arg(stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
-            let page: Vec<(String, Fields)> = self.ask(|connection| range.query(connection))?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from = format!("({last}");
-            let full = page.len() == PAGE;
-            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-            for (at, fields) in page {
-                let fields = fields.into_iter().map(|(name, value)| (text(name), text(value))).collect();
-                take(Told { at: at.parse().unwrap_or_default(), fields });
-            }
-            if !full {
+            let page = parse_alerts(self.ask(|connection| range.query(connection))?)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            from = format!("({}", last.at);
+            let is_full = page.len() == PAGE;
+            page.into_iter().for_each(&mut handle);
+            if !is_full {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Drops the states of all sinks but these; `None`: another host works the partition, or none.
-    pub fn tidy(&mut self, sinks: &[String]) -> Result<Option<u64>> {
+    /// Removes the states of all channels but these, and returns their number; `None` if this host does not own the
+    /// partition.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
+    pub fn tidy(&mut self, channels: &[String]) -> Result<Option<u64>> {
         let script = Script::new(TIDY);
         let mut tidy = script.key(&self.keys.lease);
-        tidy.key(&self.keys.notify).arg(&self.owner).arg(sinks);
+        tidy.key(&self.keys.notify).arg(&self.owner).arg(channels);
         let dropped: i64 = self.ask(|connection| tidy.invoke(connection))?;
         Ok(u64::try_from(dropped).ok())
     }
 
-    /// Every state that there is, by sink.
+    /// Reads the states of all channels, by name.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
     pub fn all(&mut self) -> Result<Vec<(String, State)>> {
         let key = self.keys.notify.clone();
         let all: Vec<(String, String)> = self.ask(|connection| redis::cmd("HGETALL").arg(&key).query(connection))?;
@@ -292,8 +321,9 @@ impl Position {
         Ok(all.into_iter().filter_map(read).collect())
     }
 
+    /// Sends a request on the open connection, or on a new one.
     fn ask<T>(&mut self, ask: impl FnOnce(&mut Connection) -> redis::RedisResult<T>) -> Result<T> {
-        let asked = match &mut self.connection {
+        let answer = match &mut self.connection {
             Some(open) => ask(open),
             none => connect_blocking(&self.client, self.timeout).and_then(|open| {
                 let longest = Some(self.timeout + Duration::from_millis(BLOCK_MS));
@@ -302,8 +332,8 @@ impl Position {
                 ask(none.insert(open))
             }),
         };
-        asked.map_err(|error| {
-            // An answer may still be on its way; nobody must take it for another one's.
+        answer.map_err(|error| {
+            // The reply may still arrive, and must not be read as the reply to the next request.
             self.connection = None;
             anyhow!("redis: {}", explain(&error))
         })
@@ -313,28 +343,4 @@ impl Position {
 /// Whether one id in a stream comes before another.
 pub fn is_before(one: &str, other: &str) -> bool {
     one.parse::<EntryId>().unwrap_or_default() < other.parse().unwrap_or_default()
-}
-
-/// An alert as its stream has it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
-    /// Its place in the stream.
-    pub at: EntryId,
-    /// Names and values.
-    pub fields: Vec<(String, String)>,
-}
-
-impl Told {
-    pub fn field(&self, name: &str) -> &str {
-        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
-    }
-
-    pub fn confidence(&self) -> f64 {
-        self.field("confidence").parse().unwrap_or(0.0)
-    }
-
-    /// Time since its entry arrived, ms.
-    pub fn age_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.at.millis).saturating_add(self.field("lag_ms").parse().unwrap_or(0))
-    }
 }
