@@ -49,5 +49,5 @@ pub use self::{
     recent_ids::RecentIds,
     server_check::may_evict_any_key,
     stream::RedisStream,
-    survey::{SavedState, Survey, Surveyor, survey},
+    survey::{ConsumerStatus, SavedState, Survey, Surveyor, survey},
 };

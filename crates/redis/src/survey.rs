@@ -7,8 +7,8 @@ use redis::{
     aio::MultiplexedConnection,
     cmd, pipe,
     streams::{
-        StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingCountReply,
-        StreamPendingReply,
+        StreamInfoConsumer, StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply,
+        StreamPendingCountReply, StreamPendingReply,
     },
 };
 
@@ -47,8 +47,8 @@ pub struct Survey {
     /// The number of entries that are not processed, pending ones included. It is counted by position in the stream where
     /// that is known, so that trimming does not make it wrong.
     pub waiting: Option<u64>,
-    /// The name, number of pending entries and idle time (ms) of each consumer of the group.
-    pub consumers: Vec<(String, u64, u64)>,
+    /// The consumers of the group.
+    pub consumers: Vec<ConsumerStatus>,
     /// The host that holds the lease.
     pub owner: Option<String>,
     /// The epoch: the number of times that the lease was acquired or released.
@@ -81,6 +81,23 @@ pub struct Survey {
     pub dead_key: String,
     /// The number of dead letters.
     pub dead_length: u64,
+}
+
+/// A consumer of the group; serialized as an array of name, pending entries and idle time.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerStatus {
+    /// The name of the consumer.
+    pub name: String,
+    /// Entries delivered to the consumer and not acknowledged.
+    pub pending: u64,
+    /// The time since the consumer last read, ms.
+    pub idle_ms: u64,
+}
+
+impl serde::Serialize for ConsumerStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.name, self.pending, self.idle_ms).serialize(serializer)
+    }
 }
 
 /// The size and age of a partition's saved states.
@@ -220,7 +237,9 @@ async fn read_group(
     survey.pending = group.pending as u64;
     survey.lag = group.lag.map(|lag| lag as u64);
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
-    survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
+    let status =
+        |c: StreamInfoConsumer| ConsumerStatus { name: c.name, pending: c.pending as u64, idle_ms: c.idle as u64 };
+    survey.consumers = consumers.consumers.into_iter().map(status).collect();
     let newest: EntryId = stream.last_generated_id.parse().unwrap_or_default();
     survey.began_anew = survey.length > 0 && checkpoint.is_of_another_stream(newest);
     let mut delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
@@ -233,7 +252,7 @@ async fn read_group(
     };
     // Entries that other consumers hold are not ours to process until these have been idle for long.
     let mut oldest_ours = oldest_pending;
-    if survey.consumers.iter().any(|(name, pending, _)| *name != config.consumer && *pending > 0) {
+    if survey.consumers.iter().any(|consumer| consumer.name != config.consumer && consumer.pending > 0) {
         let own: StreamPendingCountReply =
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
         oldest_ours = own.ids.first().and_then(|entry| entry.id.parse().ok());
