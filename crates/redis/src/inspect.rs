@@ -15,7 +15,9 @@ use redis::{ConnectionAddr, RedisError, cmd};
 use self::inspector::Inspector;
 pub use self::{
     inspector::{Asked, Settings},
-    partition::{ConsumerLook, GroupLook, NeededBy, OwnerLook, PartitionLook, PendingLook, StreamLook},
+    partition::{
+        ConsumerLook, GroupLook, NeededBy, OwnerLook, PartitionLook, PendingLook, StreamCounts, StreamLook, WrongType,
+    },
     probe::Refused,
 };
 use crate::{

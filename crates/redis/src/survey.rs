@@ -47,7 +47,7 @@ pub struct Survey {
     /// The number of entries that are not processed, pending ones included. It is counted by position in the stream where
     /// that is known, so that trimming does not make it wrong.
     pub waiting: Option<u64>,
-    /// Every consumer of the group.
+    /// The consumers of the group.
     pub consumers: Vec<ConsumerStatus>,
     /// The host that holds the lease.
     pub owner: Option<String>,

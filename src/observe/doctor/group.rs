@@ -5,7 +5,7 @@ use tickhound_core::{
     config::{Config, Start},
     event::EntryId,
 };
-use tickhound_redis::look::{ConsumerLook, GroupLook, PartitionLook};
+use tickhound_redis::look::{ConsumerLook, GroupLook, PartitionLook, StreamCounts};
 
 /// An entry that was delivered this often was in flight at more than one crash.
 const DELIVERIES_SUSPICIOUS: u64 = 3;
@@ -19,7 +19,7 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
     let Some(group_state) = &stream.group else {
         return vec![missing(partition, key, group, config.stream.start)];
     };
-    let (length, _, newest) = stream.later;
+    let StreamCounts { length, newest, .. } = stream.later;
     let mut findings = vec![Finding::ok(
         "group.exists",
         format!(

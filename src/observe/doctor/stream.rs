@@ -13,7 +13,7 @@ use tickhound_core::{
 };
 use tickhound_redis::{
     claims::Conflict,
-    look::{NeededBy, PartitionLook, StreamLook},
+    look::{NeededBy, PartitionLook, StreamCounts, StreamLook, WrongType},
 };
 
 /// Ids of entries from here on (2001-09-09) are times; a producer chose smaller ones as plain numbers.
@@ -66,7 +66,7 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn of(stream: &StreamLook) -> Self {
-        let (length, added, newest) = stream.later;
+        let StreamCounts { length, added, newest } = stream.later;
         let arrived = match (stream.added, added) {
             (Some(before), Some(after)) => after.saturating_sub(before),
             _ => length.saturating_sub(stream.length),
@@ -126,7 +126,7 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Fin
     let entry_bytes =
         partition.sizes.iter().find(|(known, _)| known == key).map_or(0, |(_, bytes)| bytes / stream.length.max(1));
     let retention = Retention {
-        length: stream.later.0,
+        length: stream.later.length,
         entry_bytes,
         saved_every_ms: config.engine.checkpoint_every_ms.max(config.stream.lease_ms),
         rewarm_ms: config.plugins.rewarm_s * 1000,
@@ -139,7 +139,7 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Fin
 /// Judges whether each key holds the type that Tickhound expects, and whether another group claims it.
 fn judge_keys(partition: &PartitionLook) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (key, expected, actual) in &partition.wrong_types {
+    for WrongType { key, expected, actual } in &partition.wrong_types {
         findings.push(
             Finding::problem(
                 "stream.types",
@@ -238,7 +238,7 @@ fn judge_retention(flow: &Flow, retention: &Retention) -> Finding {
 }
 
 fn judge_ids(stream: &StreamLook, flow: &Flow) -> Option<Finding> {
-    let newest = stream.later.2;
+    let newest = stream.later.newest;
     if stream.length == 0 {
         return None;
     }
@@ -373,6 +373,10 @@ mod tests {
         EntryId { millis, seq: 0 }
     }
 
+    fn counts(length: u64, added: u64, newest: u64) -> StreamCounts {
+        StreamCounts { length, added: Some(added), newest: id(newest) }
+    }
+
     /// A stream of `length` entries over `span` seconds, to which `arrived` more come within a second.
     fn stream(length: u64, added: u64, arrived: u64, span: u64) -> StreamLook {
         StreamLook {
@@ -380,7 +384,7 @@ mod tests {
             added: Some(added),
             oldest: Some(id(NOW - span * 1000)),
             newest: id(NOW - 1000),
-            later: (length, Some(added + arrived), id(NOW)),
+            later: counts(length, added + arrived, NOW),
             between: Duration::from_secs(1),
             now_ms: NOW,
             ..StreamLook::default()
@@ -393,9 +397,9 @@ mod tests {
         assert_eq!((flow.rate_now, flow.rate_overall, flow.retention_ms), (100.0, 30.0, Some(90_000)));
         let quiet = Flow::of(&stream(9_000, 50_000, 0, 300));
         assert_eq!((quiet.rate(), quiet.retention_ms), (30.0, Some(300_000)));
-        let untrimmed = Flow { ..Flow::of(&StreamLook { later: (100, Some(100), id(NOW)), ..stream(90, 90, 10, 60) }) };
+        let untrimmed = Flow { ..Flow::of(&StreamLook { later: counts(100, 100, NOW), ..stream(90, 90, 10, 60) }) };
         // Some were deleted by hand once; now three hundred arrive and none is removed.
-        let once = StreamLook { later: (9_300, Some(50_300), id(NOW)), ..stream(9_000, 50_000, 0, 300) };
+        let once = StreamLook { later: counts(9_300, 50_300, NOW), ..stream(9_000, 50_000, 0, 300) };
         assert_eq!((Flow::of(&once).trimmed, Flow::of(&once).retention_ms), (false, None));
         assert_eq!((untrimmed.rate_now, untrimmed.trimmed, untrimmed.retention_ms), (10.0, false, None));
     }
@@ -432,7 +436,7 @@ mod tests {
     #[test]
     fn ids_are_compared_with_the_servers_clock() {
         let level = |newest: u64, arrived: u64| {
-            let stream = StreamLook { later: (10, Some(10 + arrived), id(newest)), ..stream(10, 10, 0, 60) };
+            let stream = StreamLook { later: counts(10, 10 + arrived, newest), ..stream(10, 10, 0, 60) };
             judge_ids(&stream, &Flow::of(&stream)).unwrap().level
         };
         assert_eq!(level(NOW, 5), Level::Ok);

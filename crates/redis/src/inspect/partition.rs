@@ -35,8 +35,8 @@ const SCANS: usize = 10;
 /// A partition at the time of the inspection.
 #[derive(Debug, Default)]
 pub struct PartitionLook {
-    /// The keys whose value has the wrong type: the key, the expected type, and the actual type.
-    pub wrong_types: Vec<(String, &'static str, String)>,
+    /// The keys whose value has the wrong type.
+    pub wrong_types: Vec<WrongType>,
     /// The streams and keys that belong to another partition, and which detectors need them.
     pub conflicts: Vec<(Conflict, NeededBy)>,
     /// The reason why the type of some keys is not known.
@@ -63,6 +63,17 @@ pub struct PartitionLook {
     pub dead: Option<(u64, String)>,
 }
 
+/// A key whose value has another type than Tickhound expects.
+#[derive(Clone, Debug)]
+pub struct WrongType {
+    /// The name of the key.
+    pub key: String,
+    /// The type that Tickhound expects.
+    pub expected: &'static str,
+    /// The type of the value.
+    pub actual: String,
+}
+
 /// The detectors that need a stream or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeededBy {
@@ -84,7 +95,7 @@ pub struct StreamLook {
     /// The newest id that the stream has given out.
     pub newest: EntryId,
     /// The values of `length`, `added` and `newest` at the second inspection.
-    pub later: (u64, Option<u64>, EntryId),
+    pub later: StreamCounts,
     /// The time between both inspections.
     pub between: Duration,
     /// The server's time at the second inspection, ms since the Unix epoch.
@@ -95,6 +106,17 @@ pub struct StreamLook {
     pub group: Option<GroupLook>,
     /// The reason why it is not known whether the group exists.
     pub group_untold: Option<String>,
+}
+
+/// How much a stream holds and has held.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamCounts {
+    /// The number of entries.
+    pub length: u64,
+    /// The number of entries ever added; servers before 7.0 don't report it.
+    pub added: Option<u64>,
+    /// The newest id that the stream has given out.
+    pub newest: EntryId,
 }
 
 /// A consumer group at the time of the inspection.
@@ -160,7 +182,7 @@ pub(super) async fn inspect(
     look.dead = newest_dead_letter(inspector, keys).await?;
     let before = counters(inspector, keys).await?;
     let size = look.sizes.iter().find(|(key, _)| *key == config.key).map(|(_, size)| *size);
-    if look.wrong_types.iter().any(|(key, ..)| *key == config.key) {
+    if look.wrong_types.iter().any(|wrong| wrong.key == config.key) {
         look.unseen = Some("the key holds a value of another type".into());
     } else {
         match inspect_stream(inspector, config, size).await? {
@@ -195,7 +217,7 @@ async fn inspect_key(
         return Ok(());
     }
     if actual != expected {
-        look.wrong_types.push((key.to_owned(), expected, actual));
+        look.wrong_types.push(WrongType { key: key.to_owned(), expected, actual });
         return Ok(());
     }
     if let Ok(Some(bytes)) = inspector.ask(cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(5)).await? {
@@ -261,7 +283,7 @@ async fn inspect_stream(
     };
     let started = Instant::now();
     let mut look = StreamLook { oldest: reply::oldest(&first), ..StreamLook::default() };
-    (look.length, look.added, look.newest) = extent(&first);
+    StreamCounts { length: look.length, added: look.added, newest: look.newest } = counts(&first);
     match inspect_group(inspector, config).await? {
         Ok(group) => look.group = group,
         Err(rejection) => look.group_untold = Some(rejection),
@@ -273,17 +295,22 @@ async fn inspect_stream(
     tokio::time::sleep(BETWEEN.saturating_sub(started.elapsed())).await;
     let second = inspector.ask::<Value>(cmd("XINFO").arg("STREAM").arg(key)).await?;
     look.between = started.elapsed();
-    look.later = second.map_or((look.length, look.added, look.newest), |info| extent(&info));
+    look.later = second.map_or_else(|_| counts(&first), |info| counts(&info));
     let time = inspector.ask::<(u64, u64)>(&cmd("TIME")).await?;
     look.now_ms =
         time.map_or_else(|_| tickhound_core::wall::now_ms(), |(seconds, micros)| seconds * 1000 + micros / 1000);
     Ok(Ok(Some(look)))
 }
 
-fn extent(info: &Value) -> (u64, Option<u64>, EntryId) {
+/// Parses the counts in the reply to `XINFO STREAM`.
+fn counts(info: &Value) -> StreamCounts {
     let number = |name| reply::field(info, name).and_then(reply::number);
     let newest = reply::field(info, "last-generated-id").and_then(reply::text).and_then(|id| id.parse().ok());
-    (number("length").unwrap_or(0), number("entries-added"), newest.unwrap_or_default())
+    StreamCounts {
+        length: number("length").unwrap_or(0),
+        added: number("entries-added"),
+        newest: newest.unwrap_or_default(),
+    }
 }
 
 async fn inspect_group(
