@@ -259,16 +259,16 @@ mod tests {
         assert_eq!(arrived_ms(&packed), Some(100 * day));
         assert!(!is_forgotten(&packed, 130 * day));
         assert!(is_forgotten(&packed, 130 * day + 1));
-        assert!(!is_forgotten(&packed, 5), "a server that has gone back");
+        assert!(!is_forgotten(&packed, 5), "a server that fell back to an earlier state");
         assert!(is_forgotten(&packed, u64::MAX) && !is_forgotten(&packer.pack(u64::MAX, &state()).unwrap(), u64::MAX));
-        // A damaged time is no reason to forget: that the state can't be read is said when it is restored.
+        // A state with a damaged time is not forgotten: restoring it reports the damage.
         let mut damaged = packed;
         damaged[3] ^= 1;
         assert!(!is_forgotten(&damaged, u64::MAX) && !is_forgotten(&[0xff; 17], u64::MAX));
     }
 
     #[test]
-    fn what_an_older_release_packed_is_read_and_not_forgotten() {
+    fn a_state_of_an_older_release_is_read_and_not_forgotten() {
         let mut packer = Packer::new().unwrap();
         let packed = packer.pack(5, &state()).unwrap();
         // Form 1: event time where the arrival is now, and no checksum of the header.

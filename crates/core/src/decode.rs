@@ -211,7 +211,7 @@ impl Decoder {
         let mut assembler = Assembler::new(&self.rules, &mut self.buffers, arrival_ms, emit);
         for (column, value) in cells {
             match value {
-                Scalar::Text(text) => assembler.flat_text(column, 0, text),
+                Scalar::Text(text) => document::add_text(&mut assembler, column, 0, text),
                 value => assembler.offer(column, 0, value),
             }
         }
@@ -234,7 +234,7 @@ impl Decoder {
         // Flat fields come first: what precedes a list of ticks applies to each of them.
         for (name, value) in entry.fields() {
             if document.is_none_or(|document| document.field != name) {
-                assembler.flat_field(name, value, document.is_some());
+                document::add_field(&mut assembler, name, value, document.is_some());
             }
         }
         let Some(Document { field, value, format }) = document else {
@@ -247,8 +247,10 @@ impl Decoder {
                 // Some values of the declined document are already in the assembler, so a new one begins.
                 None => return self.read(entry, content, JsonReader::General, emit),
             },
-            Format::Json => ("JSON", assembler.json(value).map_err(|cause| cause.to_string())),
-            Format::Msgpack => ("MessagePack", assembler.msgpack(value).map_err(|cause| cause.to_string())),
+            Format::Json => ("JSON", document::add_json(&mut assembler, value).map_err(|cause| cause.to_string())),
+            Format::Msgpack => {
+                ("MessagePack", document::add_msgpack(&mut assembler, value).map_err(|cause| cause.to_string()))
+            }
         };
         match result {
             Ok(()) => assembler.outcome(),

@@ -107,7 +107,7 @@ mod tests {
         s * 1_000_000_000
     }
 
-    /// Of so many alerts at these times, s, those that may be raised.
+    /// The number of alerts at these times, s, that may be raised.
     fn raised(times: impl IntoIterator<Item = u64>, most: u64) -> usize {
         let mut rates = Rates::default();
         times.into_iter().filter(|s| rates.may_alert("a", seconds(*s), most)).count()
@@ -123,8 +123,8 @@ mod tests {
         assert_eq!("".parse(), Ok(Rates::default()));
     }
 
-    /// The highest minute ever seen was the only one that counted: after one alert of today a whole old day was
-    /// limited to what one minute may have.
+    /// Once, only the highest minute ever seen counted: after one alert of today, a whole old day had the limit of a single
+    /// minute.
     #[test]
     fn one_tick_of_another_day_silences_nothing() {
         let old_day: Vec<u64> = (0..375).map(|minute| 100 * DAY_S + minute * 60).collect();
@@ -134,7 +134,7 @@ mod tests {
         let (morning, afternoon) = old_day.split_at(180);
         let in_the_midst = morning.iter().chain([&(190 * DAY_S)]).chain(afternoon).copied();
         assert_eq!(raised(in_the_midst, 1), 376);
-        // Of one whose time is far in the past, likewise.
+        // The same holds for one alert whose time is far in the past.
         assert_eq!(raised(std::iter::once(7).chain(old_day.iter().copied()), 1), 376);
     }
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(rates.to_string(), "a=29/2,b=3/1", "as a release without timelines wrote it");
         assert!(!rates.may_alert("a", seconds(29 * 60), 2));
         assert!(rates.may_alert("a", seconds(500 * 60), 2));
-        // A release without timelines takes the last one of a name.
+        // A release without timelines uses the last one of a name.
         assert_eq!(rates.to_string(), "a=29/2,a=500/1,b=3/1");
         assert_eq!(rates.to_string().parse(), Ok(rates));
         assert_eq!("a=1,=,a=x/2,a=3/4/5".parse(), Ok(Rates::default()));

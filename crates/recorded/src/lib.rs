@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    /// Zipped or not, with a row that is stamped with the epoch: each file keeps its own order.
+    /// Each file keeps its own order, compressed or not, even with a row whose time is the epoch.
     #[test]
     fn files_of_one_day_are_merged_by_time() {
         let folder = tempfile::tempdir().unwrap();
