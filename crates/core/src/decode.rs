@@ -3,9 +3,9 @@
 //! What holds: decoding is pure, so that the same entry gives the same ticks. What spans entries (order of time, volume
 //! repair, carried prices) belongs to `normalize`.
 //!
-//! The layout is detected for each entry. One visitor reads JSON and MessagePack along one compiled mapping; what no path
-//! leads to is skipped unread. If an entry has both a document and flat fields, the document wins and the flat fields fill
-//! what it leaves out. Of fields that repeat, the first wins.
+//! The layout is detected for each entry. One visitor reads JSON and MessagePack along one compiled mapping; what no
+//! path leads to is skipped unread. If an entry has both a document and flat fields, the document wins and the flat
+//! fields fill what it leaves out. Of fields that repeat, the first wins.
 
 mod assemble;
 mod document;
@@ -198,7 +198,8 @@ impl Decoder {
         self.rules.mapping.key(ROOT, name.as_bytes())
     }
 
-    /// Decodes a row of a table, from its values and the [ids](Self::column_id) of their columns, like [`Self::decode`].
+    /// Decodes a row of a table, from its values and the [ids](Self::column_id) of their columns, like
+    /// [`Self::decode`].
     ///
     /// # Errors
     /// When the row is not a tick: the reason.

@@ -7,23 +7,24 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
-/// The maximum distance between two alerts of one timeline, minutes: more than the ticks of one feed are ever out of order.
+/// The maximum distance between two alerts of one timeline, minutes: more than the ticks of one feed are ever out of
+/// order.
 const REACH: u64 = 5;
 
-/// The maximum number of timelines of a detector: two would be enough for an old day and today at once, and a few more cost
-/// nothing.
+/// The maximum number of timelines of a detector: two would be enough for an old day and today at once, and a few more
+/// cost nothing.
 const TIMELINES: usize = 8;
 
 /// The recent alerts of each detector that has a limit, by event time.
 ///
-/// Event time is not one line: a feed may deliver one tick of today and then an old day, or ticks of both in turn. If only
-/// the newest minute counted, that one tick would use up the limit for the whole old day. If counting restarted whenever
-/// time goes back, ticks of two days in turn would bypass the limit. So a detector has several *timelines*. An alert belongs
-/// to a timeline that is at most five minutes away: a late one counts for the timeline's current minute; one of a later
-/// minute moves the timeline there, and counts from zero. An alert that is far from every timeline begins a new one, which
-/// replaces the least recently used. So each timeline has the limit of a detector that sees nothing else, and no tick
-/// silences another day. Ticks of several days in turn can raise the limit of alerts in each of these days, for up to eight
-/// of them.
+/// Event time is not one line: a feed may deliver one tick of today and then an old day, or ticks of both in turn. If
+/// only the newest minute counted, that one tick would use up the limit for the whole old day. If counting restarted
+/// whenever time goes back, ticks of two days in turn would bypass the limit. So a detector has several *timelines*. An
+/// alert belongs to a timeline that is at most five minutes away: a late one counts for the timeline's current minute;
+/// one of a later minute moves the timeline there, and counts from zero. An alert that is far from every timeline
+/// begins a new one, which replaces the least recently used. So each timeline has the limit of a detector that sees
+/// nothing else, and no tick silences another day. Ticks of several days in turn can raise the limit of alerts in each
+/// of these days, for up to eight of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates(BTreeMap<String, Vec<Timeline>>);
 
@@ -35,8 +36,8 @@ struct Timeline {
 }
 
 impl Rates {
-    /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may, the
-    /// alert is counted.
+    /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may,
+    /// the alert is counted.
     pub fn may_alert(&mut self, detector: &str, time: u64, most: u64) -> bool {
         if most == 0 {
             return true;
@@ -49,8 +50,8 @@ impl Rates {
     }
 }
 
-/// Removes the timeline that an alert of this minute belongs to, and returns it, moved to that minute if it is later. The
-/// list is in the order of use, the most recent last.
+/// Removes the timeline that an alert of this minute belongs to, and returns it, moved to that minute if it is later.
+/// The list is in the order of use, the most recent last.
 fn take_timeline(timelines: &mut Vec<Timeline>, minute: u64) -> Timeline {
     let near = |timeline: &&Timeline| timeline.minute.abs_diff(minute) <= REACH;
     // An alert that may be late on one timeline, or a step forward on another, counts as late.
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!("".parse(), Ok(Rates::default()));
     }
 
-    /// Once, only the highest minute ever seen counted: after one alert of today, a whole old day had the limit of a single
-    /// minute.
+    /// Once, only the highest minute ever seen counted: after one alert of today, a whole old day had the limit of a
+    /// single minute.
     #[test]
     fn one_tick_of_another_day_silences_nothing() {
         let old_day: Vec<u64> = (0..375).map(|minute| 100 * DAY_S + minute * 60).collect();

@@ -1,7 +1,7 @@
 //! Files of recorded ticks: their format is detected from their content, and several files are merged by time.
 //!
-//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet. Each
-//! tick becomes the fields that a producer would have put into a stream entry.
+//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet.
+//! Each tick becomes the fields that a producer would have put into a stream entry.
 
 mod lines;
 pub mod pace;

@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(rows, [(Some(NOON_US * 1000), expected.into())]);
     }
 
-    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every unit.
+    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every
+    /// unit.
     fn odd() -> Vec<(&'static str, ArrayRef)> {
         let symbols = ["NSE:SBIN", "256265", "nan", "tcs", "X"].map(Some);
         let times = ["2024-08-08 12:00:00.25", "1723118400", "soon", "1723118400000000001", "2024-08-08T12:00:00Z"];

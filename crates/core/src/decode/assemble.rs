@@ -1,7 +1,7 @@
 //! Assembles an entry's values into ticks: it decides which values are usable, and which of several is the best.
 //!
-//! What holds: of a target's names, the first in the mapping that has a usable value wins, wherever that value is in the
-//! entry. Of values under the same name, the first wins.
+//! What holds: of a target's names, the first in the mapping that has a usable value wins, wherever that value is in
+//! the entry. Of values under the same name, the first wins.
 
 use std::{io::Write, mem};
 
@@ -156,8 +156,8 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// Moves the values of an event to the targets that its code assigns. Returns whether the tick is an event; an event
-    /// of an unknown code is skipped.
+    /// Moves the values of an event to the targets that its code assigns. Returns whether the tick is an event; an
+    /// event of an unknown code is skipped.
     fn apply_event(&mut self) -> bool {
         let Some(code) = self.event.take() else { return false };
         let Some(event) = self.rules.mapping.events.iter().find(|event| event.code == code) else {
@@ -266,8 +266,8 @@ impl<'a> Assembler<'a> {
     }
 }
 
-/// The scaled number for a column, if it is usable: prices and cumulative volume must be positive (publishers write zero
-/// for "none"), quantities must not be negative. Only extra columns accept booleans.
+/// The scaled number for a column, if it is usable: prices and cumulative volume must be positive (publishers write
+/// zero for "none"), quantities must not be negative. Only extra columns accept booleans.
 pub(super) fn usable(value: Scalar<'_>, position: usize, price_scale: f64) -> Option<f64> {
     let standard = position < column::NAMES.len();
     let number = match value {

@@ -13,8 +13,8 @@ use super::{
 /// Added to the ranks of flat fields beside a document, so that they rank behind everything in it.
 const BEHIND_DOCUMENT: u16 = 1 << 12;
 
-/// The nesting at which a MessagePack document is rejected, so that it can't overflow the stack. The JSON parser has the
-/// same limit built in.
+/// The nesting at which a MessagePack document is rejected, so that it can't overflow the stack. The JSON parser has
+/// the same limit built in.
 const NESTING_MAX: usize = 128;
 
 /// Adds the values of a JSON document, and finishes its ticks.

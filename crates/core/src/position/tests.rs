@@ -1,10 +1,10 @@
 //! The commit protocol against a model of the server: two hosts, in random orders of events.
 //!
 //! The model's server does what Redis and our scripts do, and nothing more. It counts epochs as `INCR` does, so that a
-//! replica which is promoted too early assigns an epoch twice. A step happens if the epoch's key was not written since the
-//! step was armed, as with `WATCH`. The hosts have the real [`Position`]. Their state of a symbol is a hash of all entries
-//! processed so far, which the alert of each entry carries. So the alerts show each entry that is lost, processed twice, or
-//! processed with the wrong state or by a version of the detector that is not in force.
+//! replica which is promoted too early assigns an epoch twice. A step happens if the epoch's key was not written since
+//! the step was armed, as with `WATCH`. The hosts have the real [`Position`]. Their state of a symbol is a hash of all
+//! entries processed so far, which the alert of each entry carries. So the alerts show each entry that is lost,
+//! processed twice, or processed with the wrong state or by a version of the detector that is not in force.
 //!
 //! `TICKHOUND_MODEL_CASES=1000000 cargo test --release --lib position` runs a million cases.
 
@@ -306,8 +306,8 @@ impl Server {
         }
     }
 
-    /// Sets the group back, unless another consumer holds unprocessed entries: afterwards they could not be distinguished
-    /// from processed ones.
+    /// Sets the group back, unless another consumer holds unprocessed entries: afterwards they could not be
+    /// distinguished from processed ones.
     fn set_group_back(&mut self, to: u64, hosts: &[Host; 2]) {
         let under_way = hosts.iter().any(|host| host.transit.is_some());
         if self.only_hosts_hold_entries() && !under_way && self.last_commit.is_some() {
@@ -315,8 +315,8 @@ impl Server {
         }
     }
 
-    /// Delivers entries to another reader. A group that was set back is moved forward first, as the hosts can't prevent that
-    /// others process its old entries again.
+    /// Delivers entries to another reader. A group that was set back is moved forward first, as the hosts can't prevent
+    /// that others process its old entries again.
     fn deliver(&mut self, count: usize) -> Vec<u64> {
         self.find_group();
         let mut entries = Vec::new();
@@ -489,8 +489,8 @@ impl Host {
         }
     }
 
-    /// The request of a step reaches the server, whether or not its host still waits. Returns whether there may be more to
-    /// do.
+    /// The request of a step reaches the server, whether or not its host still waits. Returns whether there may be more
+    /// to do.
     fn arrive(&mut self, server: &mut Server) -> bool {
         let Some(Transit { commit, read, armed, given_up }) = self.transit.take() else { return true };
         let owner = (self.position.epoch(), self.position.token);
@@ -632,8 +632,9 @@ impl Host {
 
 /// The event as it may happen now, if it may.
 ///
-/// A group that was set back delivers processed entries once more, in one read. If a host dies or loses the answer between
-/// that read and its next step, these entries stay pending like unprocessed ones, and are processed a second time.
+/// A group that was set back delivers processed entries once more, in one read. If a host dies or loses the answer
+/// between that read and its next step, these entries stay pending like unprocessed ones, and are processed a second
+/// time.
 fn possible(event: Event, server: &Server) -> Option<Event> {
     let alerted = |entry: &u64| server.alerts.iter().any(|(alerted, _)| alerted == entry);
     if !server.set_back && !server.pending.iter().any(alerted) {
@@ -721,8 +722,8 @@ fn cases() -> u32 {
     cases.map_or(CASES, |cases| cases.parse().expect("TICKHOUND_MODEL_CASES is a number"))
 }
 
-/// Checks that each alert was raised with exactly the state that the alerts before it give, and that the versions of the
-/// detector never go back.
+/// Checks that each alert was raised with exactly the state that the alerts before it give, and that the versions of
+/// the detector never go back.
 fn assert_known(server: &Server) -> Result<(), TestCaseError> {
     let mut known: BTreeMap<usize, u64> = BTreeMap::new();
     let mut version = 0;

@@ -97,8 +97,8 @@ fn a_rendered_tick_says_what_the_tick_says() {
     assert_eq!(stamp.as_nanosecond(), i128::from(tick.time));
 }
 
-/// The simplest form of what the shipped breakout detector detects: a new five-minute high or low, beyond the jitter of a
-/// calm market, while trading is at least one and a half times the usual.
+/// The simplest form of what the shipped breakout detector detects: a new five-minute high or low, beyond the jitter of
+/// a calm market, while trading is at least one and a half times the usual.
 #[test]
 fn each_symbol_breaks_out_a_handful_of_times_an_hour() {
     const HOURS: u64 = 5;
