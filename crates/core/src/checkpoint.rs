@@ -1,9 +1,9 @@
 //! The form of saved states: the state of each symbol, as of an entry of the stream.
 //!
 //! Symbols are divided into [`CHUNKS`] by their names. Between two batches, a *visit* saves the changed symbols of some
-//! chunks. Successive visits cover all chunks, so that no visit takes long, however much state there is. Each chunk has a
-//! [`Boundary`]: the entry that its states are as of. A host that recovers replays the stream from the oldest boundary on,
-//! and restores each chunk when the replay reaches the boundary of that chunk.
+//! chunks. Successive visits cover all chunks, so that no visit takes long, however much state there is. Each chunk has
+//! a [`Boundary`]: the entry that its states are as of. A host that recovers replays the stream from the oldest
+//! boundary on, and restores each chunk when the replay reaches the boundary of that chunk.
 //!
 //! What holds: the state of a symbol changes only with its ticks, so chunks may be of different ages. No saved state
 //! depends on shards, so a host with another number of workers can restore it.
@@ -20,8 +20,8 @@ use zstd::{
 
 use crate::event::{Clock, EntryId};
 
-/// The number of chunks: enough that saving one chunk of 10,000 symbols takes about a millisecond, and few enough to list
-/// all boundaries.
+/// The number of chunks: enough that saving one chunk of 10,000 symbols takes about a millisecond, and few enough to
+/// list all boundaries.
 pub const CHUNKS: u16 = 256;
 
 /// The fastest level of compression: states are mostly floats, which slower levels hardly compress better.
@@ -34,15 +34,15 @@ const EVENT_TIME_HEADER: usize = 1 + 8 + 4;
 
 /// The form of everything that this release saves.
 pub const FORM: u8 = 2;
-/// The length of the header of a packed state: form, arrival of the last tick, length of the unpacked state, and a checksum
-/// of these.
+/// The length of the header of a packed state: form, arrival of the last tick, length of the unpacked state, and a
+/// checksum of these.
 const HEADER: usize = 1 + 8 + 4 + 4;
 
 /// The position of the header's checksum.
 const CHECKED: usize = HEADER - 4;
 
-/// The maximum length of an unpacked state, bytes. It is far above that of any real state, and protects against a damaged
-/// length.
+/// The maximum length of an unpacked state, bytes. It is far above that of any real state, and protects against a
+/// damaged length.
 const UNPACKED_MAX: usize = 256 << 20;
 
 /// The time without a tick after which a symbol is not restored, ms: options expire, and the saved states must not grow
@@ -187,22 +187,22 @@ impl Packer {
     }
 }
 
-/// The form of a packed state, if a later release packed it. Forms are numbered one by one, so that a large number is not a
-/// form but damage.
+/// The form of a packed state, if a later release packed it. Forms are numbered one by one, so that a large number is
+/// not a form but damage.
 pub fn is_of_a_newer_form(packed: &[u8]) -> Option<u32> {
     packed.first().filter(|form| (FORM + 1..FORM + 16).contains(form)).map(|form| u32::from(*form))
 }
 
-/// When the last tick of a packed state arrived, in ms of an entry's id; `None` if the header is damaged, or of an older
-/// release that did not store it.
+/// When the last tick of a packed state arrived, in ms of an entry's id; `None` if the header is damaged, or of an
+/// older release that did not store it.
 pub fn arrived_ms(packed: &[u8]) -> Option<u64> {
     let header = packed.get(..HEADER).filter(|header| header[0] == FORM && is_intact(header))?;
     Some(u64::from_le_bytes(header[1..9].try_into().ok()?))
 }
 
-/// Whether the last tick of a packed state arrived so long before `newest_ms`, the arrival of the newest entry, that the
-/// state is deleted. The arrival decides and not the event time: if a feed replays an old day after a tick of today, each
-/// symbol of that day would otherwise be deleted at once.
+/// Whether the last tick of a packed state arrived so long before `newest_ms`, the arrival of the newest entry, that
+/// the state is deleted. The arrival decides and not the event time: if a feed replays an old day after a tick of
+/// today, each symbol of that day would otherwise be deleted at once.
 pub fn is_forgotten(packed: &[u8], newest_ms: u64) -> bool {
     // A sum could overflow if the bytes are hostile; this difference can't.
     arrived_ms(packed).is_some_and(|arrived| newest_ms.saturating_sub(arrived) > FORGET_AFTER_MS)
@@ -259,16 +259,16 @@ mod tests {
         assert_eq!(arrived_ms(&packed), Some(100 * day));
         assert!(!is_forgotten(&packed, 130 * day));
         assert!(is_forgotten(&packed, 130 * day + 1));
-        assert!(!is_forgotten(&packed, 5), "a server that has gone back");
+        assert!(!is_forgotten(&packed, 5), "a server that fell back to an earlier state");
         assert!(is_forgotten(&packed, u64::MAX) && !is_forgotten(&packer.pack(u64::MAX, &state()).unwrap(), u64::MAX));
-        // A damaged time is no reason to forget: that the state can't be read is said when it is restored.
+        // A state with a damaged time is not forgotten: restoring it reports the damage.
         let mut damaged = packed;
         damaged[3] ^= 1;
         assert!(!is_forgotten(&damaged, u64::MAX) && !is_forgotten(&[0xff; 17], u64::MAX));
     }
 
     #[test]
-    fn what_an_older_release_packed_is_read_and_not_forgotten() {
+    fn a_state_of_an_older_release_is_read_and_not_forgotten() {
         let mut packer = Packer::new().unwrap();
         let packed = packer.pack(5, &state()).unwrap();
         // Form 1: event time where the arrival is now, and no checksum of the header.

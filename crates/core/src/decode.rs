@@ -3,9 +3,9 @@
 //! What holds: decoding is pure, so that the same entry gives the same ticks. What spans entries (order of time, volume
 //! repair, carried prices) belongs to `normalize`.
 //!
-//! The layout is detected for each entry. One visitor reads JSON and MessagePack along one compiled mapping; what no path
-//! leads to is skipped unread. If an entry has both a document and flat fields, the document wins and the flat fields fill
-//! what it leaves out. Of fields that repeat, the first wins.
+//! The layout is detected for each entry. One visitor reads JSON and MessagePack along one compiled mapping; what no
+//! path leads to is skipped unread. If an entry has both a document and flat fields, the document wins and the flat
+//! fields fill what it leaves out. Of fields that repeat, the first wins.
 
 mod assemble;
 mod document;
@@ -198,7 +198,8 @@ impl Decoder {
         self.rules.mapping.key(ROOT, name.as_bytes())
     }
 
-    /// Decodes a row of a table, from its values and the [ids](Self::column_id) of their columns, like [`Self::decode`].
+    /// Decodes a row of a table, from its values and the [ids](Self::column_id) of their columns, like
+    /// [`Self::decode`].
     ///
     /// # Errors
     /// When the row is not a tick: the reason.
@@ -211,7 +212,7 @@ impl Decoder {
         let mut assembler = Assembler::new(&self.rules, &mut self.buffers, arrival_ms, emit);
         for (column, value) in cells {
             match value {
-                Scalar::Text(text) => assembler.flat_text(column, 0, text),
+                Scalar::Text(text) => document::add_text(&mut assembler, column, 0, text),
                 value => assembler.offer(column, 0, value),
             }
         }
@@ -234,7 +235,7 @@ impl Decoder {
         // Flat fields come first: what precedes a list of ticks applies to each of them.
         for (name, value) in entry.fields() {
             if document.is_none_or(|document| document.field != name) {
-                assembler.flat_field(name, value, document.is_some());
+                document::add_field(&mut assembler, name, value, document.is_some());
             }
         }
         let Some(Document { field, value, format }) = document else {
@@ -247,8 +248,10 @@ impl Decoder {
                 // Some values of the declined document are already in the assembler, so a new one begins.
                 None => return self.read(entry, content, JsonReader::General, emit),
             },
-            Format::Json => ("JSON", assembler.json(value).map_err(|cause| cause.to_string())),
-            Format::Msgpack => ("MessagePack", assembler.msgpack(value).map_err(|cause| cause.to_string())),
+            Format::Json => ("JSON", document::add_json(&mut assembler, value).map_err(|cause| cause.to_string())),
+            Format::Msgpack => {
+                ("MessagePack", document::add_msgpack(&mut assembler, value).map_err(|cause| cause.to_string()))
+            }
         };
         match result {
             Ok(()) => assembler.outcome(),

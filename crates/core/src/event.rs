@@ -198,7 +198,8 @@ pub const CLOCK: u32 = u32::MAX;
 pub mod column {
     /// The quantity traded since the symbol's previous tick, >= 0, in the venue's units.
     pub const QUANTITY: usize = 0;
-    /// The quantity traded in the session so far. It falls only where counting starts again, with a session or within it.
+    /// The quantity traded in the session so far. It falls only where counting starts again, with a session or within
+    /// it.
     pub const CUM_VOLUME: usize = 1;
     /// The best bid, quote currency, > 0.
     pub const BID: usize = 2;

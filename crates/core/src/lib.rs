@@ -1,4 +1,5 @@
-//! The data that flows through Tickhound, the forms it is stored in, and the rules that need neither a server nor a clock.
+//! The data that flows through Tickhound, the forms it is stored in, and the rules that need neither a server nor a
+//! clock.
 //!
 //! What holds: nothing here is asynchronous, starts a thread, or does any I/O except on files.
 

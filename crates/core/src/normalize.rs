@@ -1,7 +1,7 @@
 //! Normalizes what spans the ticks of a symbol: the order of time, the carried price, and the volume.
 //!
-//! What holds for normalized rows: time never falls within a symbol, the price is finite and positive, `quantity` is never
-//! negative, `cum_volume` falls only where counting starts again, and `flags` says what was changed.
+//! What holds for normalized rows: time never falls within a symbol, the price is finite and positive, `quantity` is
+//! never negative, `cum_volume` falls only where counting starts again, and `flags` says what was changed.
 //!
 //! Quotes and open interest stay as the tick published them, and NaN where it did not. A detector that needs the latest
 //! value can remember it; one that needs to know whether a value is new could not find out otherwise.

@@ -16,8 +16,8 @@ use crate::{
 pub enum Resume {
     /// No other host has committed since: the entries in flight are still valid.
     Undisturbed,
-    /// The server has lost the entries that were read, and no other host has committed since. Only this host knows them,
-    /// so those in flight are still valid. All states must be saved again, because ids may restart.
+    /// The server has lost the entries that were read, and no other host has committed since. Only this host knows
+    /// them, so those in flight are still valid. All states must be saved again, because ids may restart.
     Emptied,
     /// Another host has committed, or this is the first acquisition: the host starts from the saved states.
     Afresh,
@@ -53,8 +53,8 @@ pub struct Position {
     last_read: EntryId,
     /// The newest entry that was processed, or is about to be.
     newest: EntryId,
-    /// The number of entries ever added to the stream up to `newest`, if it is known. If entries are trimmed unread, this
-    /// falls behind the server's count.
+    /// The number of entries ever added to the stream up to `newest`, if it is known. If entries are trimmed unread,
+    /// this falls behind the server's count.
     index: Option<u64>,
 }
 
@@ -131,8 +131,8 @@ impl Position {
     /// Continues after an acquisition, once the unknown commit is reconciled with it. `forgotten` says that the server
     /// does not know all entries in flight any more; those that another host has acknowledged do not count.
     ///
-    /// The next read begins at the first pending entry, even if no other host has committed: a lost answer leaves entries
-    /// pending, and so does a standby that dies after an adoption. The caller leaves out the entries in flight.
+    /// The next read begins at the first pending entry, even if no other host has committed: a lost answer leaves
+    /// entries pending, and so does a standby that dies after an adoption. The caller leaves out the entries in flight.
     pub fn resume(&mut self, acquired: &Acquisition, forgotten: bool) -> Resume {
         let last = acquired.last_commit;
         let is_ours = self.is_restored && last == self.last_commit;
@@ -153,8 +153,8 @@ impl Position {
             (self.last_read, self.newest, self.index) = (EntryId::ZERO, EntryId::ZERO, None);
             return Resume::Emptied;
         }
-        // From here on the server decides: what this host has in flight, another host has processed or will be delivered
-        // again.
+        // From here on the server decides: what this host has in flight, another host has processed or will be
+        // delivered again.
         self.unknown_commit = None;
         self.is_restored = false;
         self.last_read = acquired.last_delivered;
@@ -208,8 +208,8 @@ impl Position {
         Progress { caught_up, skipped, repeated }
     }
 
-    /// The number of leading entries that are not newer than those processed. A group delivers each new entry once and in
-    /// order, so it must have been set back.
+    /// The number of leading entries that are not newer than those processed. A group delivers each new entry once and
+    /// in order, so it must have been set back.
     fn repeated(&self, from: ReadFrom, delivered: &Delivery) -> usize {
         if from != ReadFrom::New || delivered.newest.is_none() {
             return 0;
@@ -222,20 +222,21 @@ impl Position {
         delivered.newest.is_some_and(|newest| newest < self.last_read)
     }
 
-    /// Whether a read of at most `count` entries shows that entries are missing. Another consumer may have received them.
+    /// Whether a read of at most `count` entries shows that entries are missing. Another consumer may have received
+    /// them.
     pub fn misses(&self, delivered: &Delivery, count: usize) -> bool {
         let caught_up = self.from == ReadFrom::New && delivered.entries.len() < count;
         self.count_along(delivered, self.repeated(self.from, delivered), caught_up).1 > 0
     }
 
-    /// Compares the server's counts with the entries that were read. Returns the number of entries up to this read, if it
-    /// is known, and how many of them were trimmed before the group received them.
+    /// Compares the server's counts with the entries that were read. Returns the number of entries up to this read, if
+    /// it is known, and how many of them were trimmed before the group received them.
     fn count_along(&self, delivered: &Delivery, repeated: usize, caught_up: bool) -> (Option<u64>, u64) {
         let Some(extent) = delivered.extent else { return (self.index, 0) };
         let before = self.index;
         let read = (delivered.entries.len() - repeated) as u64;
-        // The server also counts entries that another consumer received. They may still be adopted, and are then counted
-        // here, so the server's count is only taken over if this host has received the newest entry.
+        // The server also counts entries that another consumer received. They may still be adopted, and are then
+        // counted here, so the server's count is only taken over if this host has received the newest entry.
         let at_the_end = extent.alone
             || delivered
                 .newest
@@ -259,8 +260,8 @@ impl Position {
         self.from = ReadFrom::Pending(EntryId::ZERO);
     }
 
-    /// Forgets the number of entries up to the newest, until the next read to the end of the stream: other consumers hold
-    /// or held entries, perhaps some between those that were read.
+    /// Forgets the number of entries up to the newest, until the next read to the end of the stream: other consumers
+    /// hold or held entries, perhaps some between those that were read.
     pub fn count_anew(&mut self) {
         self.index = None;
     }

@@ -70,8 +70,8 @@ impl DeadLetter {
     }
 }
 
-/// Writes the fields of an entry of the alerts stream as one JSON object, with numbers as numbers and the evidence as an
-/// object.
+/// Writes the fields of an entry of the alerts stream as one JSON object, with numbers as numbers and the evidence as
+/// an object.
 pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let member = |(name, value): (&str, &str)| match name {
         "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {

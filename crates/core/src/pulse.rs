@@ -1,7 +1,7 @@
 //! The pulse of a host: whether its engine loop still runs, for health checks.
 //!
-//! What holds: the pulse stops when the host is stuck, and only then. Waits that end by themselves (for ticks, for the next
-//! attempt to connect, for the last notifications and the alerts file at the host's end) keep it going.
+//! What holds: the pulse stops when the host is stuck, and only then. Waits that end by themselves (for ticks, for the
+//! next attempt to connect, for the last notifications and the alerts file at the host's end) keep it going.
 
 use std::{
     sync::{

@@ -7,23 +7,24 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
-/// The maximum distance between two alerts of one timeline, minutes: more than the ticks of one feed are ever out of order.
+/// The maximum distance between two alerts of one timeline, minutes: more than the ticks of one feed are ever out of
+/// order.
 const REACH: u64 = 5;
 
-/// The maximum number of timelines of a detector: two would be enough for an old day and today at once, and a few more cost
-/// nothing.
+/// The maximum number of timelines of a detector: two would be enough for an old day and today at once, and a few more
+/// cost nothing.
 const TIMELINES: usize = 8;
 
 /// The recent alerts of each detector that has a limit, by event time.
 ///
-/// Event time is not one line: a feed may deliver one tick of today and then an old day, or ticks of both in turn. If only
-/// the newest minute counted, that one tick would use up the limit for the whole old day. If counting restarted whenever
-/// time goes back, ticks of two days in turn would bypass the limit. So a detector has several *timelines*. An alert belongs
-/// to a timeline that is at most five minutes away: a late one counts for the timeline's current minute; one of a later
-/// minute moves the timeline there, and counts from zero. An alert that is far from every timeline begins a new one, which
-/// replaces the least recently used. So each timeline has the limit of a detector that sees nothing else, and no tick
-/// silences another day. Ticks of several days in turn can raise the limit of alerts in each of these days, for up to eight
-/// of them.
+/// Event time is not one line: a feed may deliver one tick of today and then an old day, or ticks of both in turn. If
+/// only the newest minute counted, that one tick would use up the limit for the whole old day. If counting restarted
+/// whenever time goes back, ticks of two days in turn would bypass the limit. So a detector has several *timelines*. An
+/// alert belongs to a timeline that is at most five minutes away: a late one counts for the timeline's current minute;
+/// one of a later minute moves the timeline there, and counts from zero. An alert that is far from every timeline
+/// begins a new one, which replaces the least recently used. So each timeline has the limit of a detector that sees
+/// nothing else, and no tick silences another day. Ticks of several days in turn can raise the limit of alerts in each
+/// of these days, for up to eight of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates(BTreeMap<String, Vec<Timeline>>);
 
@@ -35,8 +36,8 @@ struct Timeline {
 }
 
 impl Rates {
-    /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may, the
-    /// alert is counted.
+    /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may,
+    /// the alert is counted.
     pub fn may_alert(&mut self, detector: &str, time: u64, most: u64) -> bool {
         if most == 0 {
             return true;
@@ -49,8 +50,8 @@ impl Rates {
     }
 }
 
-/// Removes the timeline that an alert of this minute belongs to, and returns it, moved to that minute if it is later. The
-/// list is in the order of use, the most recent last.
+/// Removes the timeline that an alert of this minute belongs to, and returns it, moved to that minute if it is later.
+/// The list is in the order of use, the most recent last.
 fn take_timeline(timelines: &mut Vec<Timeline>, minute: u64) -> Timeline {
     let near = |timeline: &&Timeline| timeline.minute.abs_diff(minute) <= REACH;
     // An alert that may be late on one timeline, or a step forward on another, counts as late.
@@ -107,7 +108,7 @@ mod tests {
         s * 1_000_000_000
     }
 
-    /// Of so many alerts at these times, s, those that may be raised.
+    /// The number of alerts at these times, s, that may be raised.
     fn raised(times: impl IntoIterator<Item = u64>, most: u64) -> usize {
         let mut rates = Rates::default();
         times.into_iter().filter(|s| rates.may_alert("a", seconds(*s), most)).count()
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!("".parse(), Ok(Rates::default()));
     }
 
-    /// The highest minute ever seen was the only one that counted: after one alert of today a whole old day was
-    /// limited to what one minute may have.
+    /// Once, only the highest minute ever seen counted: after one alert of today, a whole old day had the limit of a
+    /// single minute.
     #[test]
     fn one_tick_of_another_day_silences_nothing() {
         let old_day: Vec<u64> = (0..375).map(|minute| 100 * DAY_S + minute * 60).collect();
@@ -134,7 +135,7 @@ mod tests {
         let (morning, afternoon) = old_day.split_at(180);
         let in_the_midst = morning.iter().chain([&(190 * DAY_S)]).chain(afternoon).copied();
         assert_eq!(raised(in_the_midst, 1), 376);
-        // Of one whose time is far in the past, likewise.
+        // The same holds for one alert whose time is far in the past.
         assert_eq!(raised(std::iter::once(7).chain(old_day.iter().copied()), 1), 376);
     }
 
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(rates.to_string(), "a=29/2,b=3/1", "as a release without timelines wrote it");
         assert!(!rates.may_alert("a", seconds(29 * 60), 2));
         assert!(rates.may_alert("a", seconds(500 * 60), 2));
-        // A release without timelines takes the last one of a name.
+        // A release without timelines uses the last one of a name.
         assert_eq!(rates.to_string(), "a=29/2,a=500/1,b=3/1");
         assert_eq!(rates.to_string().parse(), Ok(rates));
         assert_eq!("a=1,=,a=x/2,a=3/4/5".parse(), Ok(Rates::default()));

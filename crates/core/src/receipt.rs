@@ -47,8 +47,8 @@ pub struct DetectorReceipt {
     pub generation: u64,
     /// When they came into force, ms since the Unix epoch.
     pub since_ms: u64,
-    /// The origin of its state: `carried` over from its predecessor, `restored` at the host's start, `rewarmed` from the
-    /// stream's history, or `cold`.
+    /// The origin of its state: `carried` over from its predecessor, `restored` at the host's start, `rewarmed` from
+    /// the stream's history, or `cold`.
     pub state: String,
     /// The time that a tick takes, ns; `None` before it is measured.
     pub ns_per_tick: Option<u64>,

@@ -1,10 +1,11 @@
 //! A simulated market: endless ticks of NIFTY options, futures, stocks and indices.
 //!
 //! It serves the demo, `feed --simulate`, tests and benches. What holds:
-//! - The same configuration gives the same ticks and the same rendered bytes on any machine: there is one ChaCha stream, and
-//!   no float operation beyond `+ - * /` and `sqrt`, which IEEE 754 defines to the last bit.
+//! - The same configuration gives the same ticks and the same rendered bytes on any machine: there is one ChaCha
+//!   stream, and no float operation beyond `+ - * /` and `sqrt`, which IEEE 754 defines to the last bit.
 //! - Ticks are in the order of their event time, in whole milliseconds.
-//! - Dirt changes what a producer would write, never the market itself: the other ticks are those of a run without dirt.
+//! - Dirt changes what a producer would write, never the market itself: the other ticks are those of a run without
+//!   dirt.
 //!
 //! Exchange holidays, the expiry of contracts and the auction before the open are not simulated.
 

@@ -1,7 +1,7 @@
 //! What the engine needs of a partition: to own it, read from it, and commit to it.
 //!
-//! Reading and committing are one call because they are one atomic step: a host that has lost its lease can then neither
-//! publish nor acknowledge, nor take an entry away from its successor.
+//! Reading and committing are one call because they are one atomic step: a host that has lost its lease can then
+//! neither publish nor acknowledge, nor take an entry away from its successor.
 
 mod attempt;
 pub mod owner;
@@ -107,8 +107,8 @@ pub enum ReadFrom {
 
 /// Identifies a commit among those of all hosts, even across failovers of the server.
 ///
-/// Number and epoch are not enough, neither alone nor together: two hosts may count alike, and a replica that is promoted
-/// before it has replicated an acquisition assigns that acquisition's epoch once more.
+/// Number and epoch are not enough, neither alone nor together: two hosts may count alike, and a replica that is
+/// promoted before it has replicated an acquisition assigns that acquisition's epoch once more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitId {
     /// The number of the commit; 0 if there was none.
@@ -135,10 +135,11 @@ pub struct ReadRequest {
 pub struct Delivery {
     /// The entries in stream order.
     pub entries: Entries,
-    /// The extent of the stream just before; `None` if the read was not of new entries, or the server does not report it.
+    /// The extent of the stream just before; `None` if the read was not of new entries, or the server does not report
+    /// it.
     pub extent: Option<Extent>,
-    /// The newest id that the stream has assigned; `None` if the read was not of new entries, or no other process adds to
-    /// the stream.
+    /// The newest id that the stream has assigned; `None` if the read was not of new entries, or no other process adds
+    /// to the stream.
     pub newest: Option<EntryId>,
 }
 
@@ -175,13 +176,13 @@ pub struct Acquisition {
     pub oldest: Option<EntryId>,
     /// The newest entry that was delivered to the group.
     pub last_delivered: EntryId,
-    /// Whether the stream was deleted and filled again, with ids below those that were processed: none of its entries was
-    /// processed.
+    /// Whether the stream was deleted and filled again, with ids below those that were processed: none of its entries
+    /// was processed.
     pub began_anew: bool,
     /// The mark of a recovery that was interrupted.
     pub attempt: Option<Attempt>,
-    /// The detectors whose states are all saved, with the hash that must be equal to read them; `None` if no state was ever
-    /// saved.
+    /// The detectors whose states are all saved, with the hash that must be equal to read them; `None` if no state was
+    /// ever saved.
     pub complete: Option<BTreeMap<String, u64>>,
     /// The fingerprint of each detector that its states were made by; empty if an older release saved them.
     pub made_by: BTreeMap<String, u64>,
@@ -257,8 +258,8 @@ pub trait History: Send + 'static {
 
 /// A partition: one stream, read by one owner at a time.
 ///
-/// After an error of any call but [`Self::acquire`], the caller must acquire the partition again. The same applies if the
-/// future of a call is dropped before it completes, except for [`Self::wait`]: no other call is cancel-safe.
+/// After an error of any call but [`Self::acquire`], the caller must acquire the partition again. The same applies if
+/// the future of a call is dropped before it completes, except for [`Self::wait`]: no other call is cancel-safe.
 pub trait Stream: Send {
     /// A reader of the same stream on a connection of its own.
     type History: History;
@@ -272,8 +273,8 @@ pub trait Stream: Send {
     /// Tries to become the owner. A success fences all previous owners: none of their later steps happens.
     fn acquire(&mut self) -> impl Future<Output = Result<AcquireOutcome, StreamError>> + Send;
 
-    /// Sends one atomic step: either all of `commit` happens and then the read, or nothing. The caller may do other work
-    /// until it calls [`Self::finish`]. No other call may come in between.
+    /// Sends one atomic step: either all of `commit` happens and then the read, or nothing. The caller may do other
+    /// work until it calls [`Self::finish`]. No other call may come in between.
     fn begin(&mut self, commit: &Commit, read: ReadRequest) -> impl Future<Output = Result<(), StreamError>> + Send;
 
     /// Waits for the outcome of the step that was begun. A success means that all of the commit has happened, and that
@@ -284,7 +285,8 @@ pub trait Stream: Send {
     /// Reads the states that visits have saved, as of the last commit.
     fn saved(&mut self) -> impl Future<Output = Result<SavedStates, StreamError>> + Send;
 
-    /// Reads at most `count` entries after one id and up to another, in stream order. It has no effect on the partition.
+    /// Reads at most `count` entries after one id and up to another, in stream order. It has no effect on the
+    /// partition.
     fn history(
         &mut self,
         after: EntryId,
@@ -292,8 +294,8 @@ pub trait Stream: Send {
         count: usize,
     ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
 
-    /// Lists the entries from `first` to `last` that were delivered to any consumer of the group and not acknowledged. It
-    /// has no effect on the partition.
+    /// Lists the entries from `first` to `last` that were delivered to any consumer of the group and not acknowledged.
+    /// It has no effect on the partition.
     fn pending(
         &mut self,
         first: EntryId,

@@ -1,7 +1,7 @@
 //! Files of recorded ticks: their format is detected from their content, and several files are merged by time.
 //!
-//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet. Each
-//! tick becomes the fields that a producer would have put into a stream entry.
+//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet.
+//! Each tick becomes the fields that a producer would have put into a stream entry.
 
 mod lines;
 pub mod pace;
@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    /// Zipped or not, with a row that is stamped with the epoch: each file keeps its own order.
+    /// Each file keeps its own order, compressed or not, even with a row whose time is the epoch.
     #[test]
     fn files_of_one_day_are_merged_by_time() {
         let folder = tempfile::tempdir().unwrap();

@@ -56,8 +56,8 @@ impl Pacer {
         Self { pace, ticks: 0, last: None, passed: 0 }
     }
 
-    /// How long after the first tick the next one, whose recorded time is `time`, is due. Rates apply to the whole run, so
-    /// that a tick which is published late does not delay the others.
+    /// How long after the first tick the next one, whose recorded time is `time`, is due. Rates apply to the whole run,
+    /// so that a tick which is published late does not delay the others.
     pub fn due(&mut self, time: Option<i64>) -> Duration {
         let index = self.ticks;
         self.ticks += 1;

@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(rows, [(Some(NOON_US * 1000), expected.into())]);
     }
 
-    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every unit.
+    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every
+    /// unit.
     fn odd() -> Vec<(&'static str, ArrayRef)> {
         let symbols = ["NSE:SBIN", "256265", "nan", "tcs", "X"].map(Some);
         let times = ["2024-08-08 12:00:00.25", "1723118400", "soon", "1723118400000000001", "2024-08-08T12:00:00Z"];
@@ -367,7 +368,7 @@ mod tests {
     /// A row of numbers: symbol, stamp, price in two columns, volume, bid.
     type Row = (Option<&'static str>, Option<i64>, [Option<f64>; 2], Option<i64>, Option<f64>);
 
-    /// Numbers where numbers belong.
+    /// A table in which the columns have their expected types.
     fn plain(rows: &[Row]) -> Vec<(&'static str, ArrayRef)> {
         let floats = |of: fn(&Row) -> Option<f64>| Arc::new(rows.iter().map(of).collect::<Float64Array>());
         vec![
@@ -382,7 +383,7 @@ mod tests {
 
     const NAMES: [Option<&str>; 8] =
         [Some("sbin"), Some("NSE:M&M"), Some("TCS"), Some("nan"), Some("{}"), Some("256265.0"), Some(""), None];
-    /// What says "none" among them, and years that nobody means.
+    /// Times, with values that mean "none" and implausible years among them.
     const STAMPS: [Option<i64>; 10] = [
         Some(NOON_US / 1000),
         Some(NOON_US / 1000 + 1),
@@ -403,7 +404,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
-        /// Whatever the rows, the names that the decoder knows, and what columns are called.
+        /// This holds for any rows, any preset, and any names of columns.
         #[test]
         fn the_fast_path_gives_the_ticks_of_the_fields(
             rows in vec(
@@ -426,7 +427,7 @@ mod tests {
         }
     }
 
-    /// The same as [`odd`] in CSV, where a cell is text.
+    /// Rows like those of [`odd`] in CSV, where each cell is text.
     fn odd_csv() -> &'static str {
         "symbol,timestamp,last_price,last_traded_quantity,volume_traded,open_interest\n\
          NSE:SBIN,2024-08-08 12:00:00.25,0.30000000000000004,7,nan,7\n256265,1723118400,-1,-7,1.0,\n\
@@ -466,7 +467,7 @@ mod tests {
         }
     }
 
-    /// Each row's ticks, or why it has none; and how many rows were decoded at once.
+    /// The outcome and the ticks of each row, and how many rows the fast path has decoded.
     fn decoded(file: &Path, map: &[&str], cells_for: Option<Decoder>, mut decoder: Decoder) -> (Vec<String>, usize) {
         let mapping = Mapping::parse(&map.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).unwrap();
         let options = Options { mapping, decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
@@ -497,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_file_is_refused() {
+    fn a_damaged_file_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("SBIN.parquet");
         std::fs::write(&file, b"PAR1 and then nothing").unwrap();

@@ -1,6 +1,7 @@
 //! One recorded tick: the fields of an entry, the cells of a table's row, or a decoded tick.
 //!
-//! What holds: a record is reused from tick to tick, so that reading allocates nothing once its buffers are large enough.
+//! What holds: a record is reused from tick to tick, so that reading allocates nothing once its buffers are large
+//! enough.
 
 use tickhound_core::{
     decode::{PlainTick, Scalar},

@@ -49,8 +49,8 @@ impl TimeReader {
         self.instant(naive)
     }
 
-    /// The instant of a local time. After clocks are put forward or back, the result is an hour off until the end of the
-    /// day, which is good enough for an order.
+    /// The instant of a local time. After clocks are put forward or back, the result is an hour off until the end of
+    /// the day, which is good enough for an order.
     fn instant(&mut self, naive: jiff::civil::DateTime) -> Option<i64> {
         let date = naive.date();
         let start = match self.day {

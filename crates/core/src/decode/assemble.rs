@@ -1,28 +1,19 @@
 //! Assembles an entry's values into ticks: it decides which values are usable, and which of several is the best.
 //!
-//! What holds: of a target's names, the first in the mapping that has a usable value wins, wherever that value is in the
-//! entry. Of values under the same name, the first wins.
+//! What holds: of a target's names, the first in the mapping that has a usable value wins, wherever that value is in
+//! the entry. Of values under the same name, the first wins.
 
 use std::{io::Write, mem};
 
 use rustc_hash::FxHashMap;
-use serde::de::DeserializeSeed;
 
 use super::{
     DecodeError, Outcome, RawTick,
-    document::ValueVisitor,
     iso::Zone,
-    mapping::{Mapping, ROOT, Target},
+    mapping::{Mapping, Target},
     time,
 };
 use crate::event::column;
-
-/// Added to the ranks of flat fields beside a document, so that they rank behind everything in it.
-const BEHIND_DOCUMENT: u16 = 1 << 12;
-
-/// The nesting at which a MessagePack document is rejected, so that it can't overflow the stack. The JSON parser has the
-/// same limit built in.
-const NESTING_MAX: usize = 128;
 
 /// The exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
@@ -130,39 +121,6 @@ impl<'a> Assembler<'a> {
         self.spare.push(shared);
     }
 
-    /// Adds a field of the entry itself.
-    pub(super) fn flat_field(&mut self, name: &[u8], value: &[u8], beside_document: bool) {
-        let penalty = if beside_document { BEHIND_DOCUMENT } else { 0 };
-        let Some(node) = self.rules.mapping.key(ROOT, name).filter(|node| self.wants(*node, penalty)) else { return };
-        let Ok(text) = std::str::from_utf8(value) else { return };
-        self.flat_text(node, penalty, text);
-    }
-
-    /// Adds a text that is the whole value of a field or cell.
-    pub(super) fn flat_text(&mut self, node: usize, penalty: u16, text: &str) {
-        if text.starts_with(['{', '[']) {
-            // A structure in a flat field is JSON text. If it is not, the field has no usable value, which is not an error.
-            let mut json = serde_json::Deserializer::from_str(text);
-            let _ = ValueVisitor::inner(self, node, penalty).deserialize(&mut json);
-        } else {
-            self.offer(node, penalty, Scalar::Text(text));
-        }
-    }
-
-    /// Adds the values of a JSON document, and finishes its ticks.
-    pub(super) fn json(&mut self, bytes: &[u8]) -> Result<(), serde_json::Error> {
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        ValueVisitor::document(self).deserialize(&mut json)?;
-        json.end()
-    }
-
-    /// Adds the values of a MessagePack document, and finishes its ticks.
-    pub(super) fn msgpack(&mut self, bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
-        let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
-        msgpack.set_max_depth(NESTING_MAX);
-        ValueVisitor::document(self).deserialize(&mut msgpack)
-    }
-
     /// Emits the values so far as one tick, or records why they are not a tick.
     pub(super) fn finish_tick(&mut self) {
         let is_event = self.apply_event();
@@ -198,8 +156,8 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// Moves the values of an event to the targets that its code assigns. Returns whether the tick is an event; an event
-    /// of an unknown code is skipped.
+    /// Moves the values of an event to the targets that its code assigns. Returns whether the tick is an event; an
+    /// event of an unknown code is skipped.
     fn apply_event(&mut self) -> bool {
         let Some(code) = self.event.take() else { return false };
         let Some(event) = self.rules.mapping.events.iter().find(|event| event.code == code) else {
@@ -308,8 +266,8 @@ impl<'a> Assembler<'a> {
     }
 }
 
-/// The scaled number for a column, if it is usable: prices and cumulative volume must be positive (publishers write zero
-/// for "none"), quantities must not be negative. Only extra columns accept booleans.
+/// The scaled number for a column, if it is usable: prices and cumulative volume must be positive (publishers write
+/// zero for "none"), quantities must not be negative. Only extra columns accept booleans.
 pub(super) fn usable(value: Scalar<'_>, position: usize, price_scale: f64) -> Option<f64> {
     let standard = position < column::NAMES.len();
     let number = match value {

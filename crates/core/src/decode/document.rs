@@ -10,8 +10,49 @@ use super::{
     mapping::{Mapping, ROOT},
 };
 
+/// Added to the ranks of flat fields beside a document, so that they rank behind everything in it.
+const BEHIND_DOCUMENT: u16 = 1 << 12;
+
+/// The nesting at which a MessagePack document is rejected, so that it can't overflow the stack. The JSON parser has
+/// the same limit built in.
+const NESTING_MAX: usize = 128;
+
+/// Adds the values of a JSON document, and finishes its ticks.
+pub(super) fn add_json(assembler: &mut Assembler<'_>, bytes: &[u8]) -> Result<(), serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    ValueVisitor::document(assembler).deserialize(&mut json)?;
+    json.end()
+}
+
+/// Adds the values of a MessagePack document, and finishes its ticks.
+pub(super) fn add_msgpack(assembler: &mut Assembler<'_>, bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
+    let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
+    msgpack.set_max_depth(NESTING_MAX);
+    ValueVisitor::document(assembler).deserialize(&mut msgpack)
+}
+
+/// Adds a field of the entry itself.
+pub(super) fn add_field(assembler: &mut Assembler<'_>, name: &[u8], value: &[u8], beside_document: bool) {
+    let penalty = if beside_document { BEHIND_DOCUMENT } else { 0 };
+    let node = assembler.rules.mapping.key(ROOT, name);
+    let Some(node) = node.filter(|node| assembler.wants(*node, penalty)) else { return };
+    let Ok(text) = std::str::from_utf8(value) else { return };
+    add_text(assembler, node, penalty, text);
+}
+
+/// Adds a text that is the whole value of a field or cell.
+pub(super) fn add_text(assembler: &mut Assembler<'_>, node: usize, penalty: u16, text: &str) {
+    if text.starts_with(['{', '[']) {
+        // A structure in a flat field is JSON text. If it is not, the field has no usable value, which is not an error.
+        let mut json = serde_json::Deserializer::from_str(text);
+        let _ = ValueVisitor::inner(assembler, node, penalty).deserialize(&mut json);
+    } else {
+        assembler.offer(node, penalty, Scalar::Text(text));
+    }
+}
+
 /// Visits the value at a node of the mapping, and everything below it.
-pub(super) struct ValueVisitor<'s, 'a> {
+struct ValueVisitor<'s, 'a> {
     assembler: &'s mut Assembler<'a>,
     node: usize,
     /// Added to the ranks of all names below.
@@ -30,12 +71,12 @@ enum Level {
 
 impl<'s, 'a> ValueVisitor<'s, 'a> {
     /// A visitor of a whole document.
-    pub(super) fn document(assembler: &'s mut Assembler<'a>) -> Self {
+    fn document(assembler: &'s mut Assembler<'a>) -> Self {
         Self { assembler, node: ROOT, penalty: 0, level: Level::Document }
     }
 
     /// A visitor of a part of a tick.
-    pub(super) fn inner(assembler: &'s mut Assembler<'a>, node: usize, penalty: u16) -> Self {
+    fn inner(assembler: &'s mut Assembler<'a>, node: usize, penalty: u16) -> Self {
         Self { assembler, node, penalty, level: Level::Inner }
     }
 

@@ -3,8 +3,8 @@
 //! Most of a tick is of no interest, so UTF-8 is checked and numbers are parsed only in the values that are used.
 //! Python's `NaN` counts as an absent value.
 //!
-//! What holds: for a document that is read here, the general reader ([`super::document`]) gives the same ticks. All other
-//! documents are declined before a tick is emitted, and left to the general reader.
+//! What holds: for a document that is read here, the general reader ([`super::document`]) gives the same ticks. All
+//! other documents are declined before a tick is emitted, and left to the general reader.
 
 use super::{
     assemble::{Assembler, Scalar},
@@ -260,8 +260,8 @@ fn parse_number(text: &[u8]) -> Option<Scalar<'static>> {
     }
 }
 
-/// The number of leading bytes that are ASCII and neither quotes, backslashes nor control characters, counted eight at a
-/// time.
+/// The number of leading bytes that are ASCII and neither quotes, backslashes nor control characters, counted eight at
+/// a time.
 fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;

@@ -1,5 +1,5 @@
-//! A fast path for times such as `2025-11-24T10:15:30.250+05:30`, which nearly every publisher writes. It takes a tenth of
-//! the time of a parser for all of ISO 8601, and avoids that parser's errors, which allocate.
+//! A fast path for times such as `2025-11-24T10:15:30.250+05:30`, which nearly every publisher writes. It takes a tenth
+//! of the time of a parser for all of ISO 8601, and avoids that parser's errors, which allocate.
 //!
 //! What holds: where a time is read here, the general reader ([`super::time`]) gives the same one. All other texts are
 //! declined and left to it.

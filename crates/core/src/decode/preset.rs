@@ -227,7 +227,8 @@ static PRESETS: [Preset; 10] = [
         tick_map: None,
         events: None,
     },
-    // Interactive Brokers: an event is one value, its tick type tells of what. Codes from 66 on are delayed data.
+    // Interactive Brokers publishes each value as an event, whose tick type says what it is. Codes from 66 on are
+    // delayed data.
     Preset {
         name: "ib",
         aliases: &[

@@ -3,8 +3,8 @@
 //! Most recordings have one column of symbols, one of times, and some of prices and volumes. Which column a value comes
 //! from is then the same in every row, and is decided once for the table.
 //!
-//! What holds: for a row that is read here, [`Decoder::decode_cells`] gives the same tick. Rows that need a closer check,
-//! and rows that are not ticks, are declined and left to that function.
+//! What holds: for a row that is read here, [`Decoder::decode_cells`] gives the same tick. Rows that need a closer
+//! check, and rows that are not ticks, are declined and left to that function.
 
 use rustc_hash::FxHashMap;
 
@@ -68,9 +68,9 @@ struct SymbolTexts {
 }
 
 impl Decoder {
-    /// Plans how to read a table whose columns have these [ids](Self::column_id) and types. `time` is the column that the
-    /// rows are ordered by; `symbol` is the id and the text of the symbol of all rows, if it is not in a column. Returns
-    /// `None` if the fast path can't read this table.
+    /// Plans how to read a table whose columns have these [ids](Self::column_id) and types. `time` is the column that
+    /// the rows are ordered by; `symbol` is the id and the text of the symbol of all rows, if it is not in a column.
+    /// Returns `None` if the fast path can't read this table.
     pub fn plan_table(
         &self,
         columns: &[Option<(usize, ColumnKind)>],
@@ -129,8 +129,8 @@ impl Decoder {
 }
 
 impl TablePlan {
-    /// Reads a row into `tick`; `value` gives the value in a column. Returns false if the row is declined; `tick` is then
-    /// undefined.
+    /// Reads a row into `tick`; `value` gives the value in a column. Returns false if the row is declined; `tick` is
+    /// then undefined.
     pub fn read<'c>(&mut self, value: impl Fn(usize) -> Option<Scalar<'c>>, tick: &mut PlainTick) -> bool {
         let symbol = match &mut self.symbol {
             SymbolSource::Same(symbol) => Some(*symbol),
@@ -141,8 +141,8 @@ impl TablePlan {
         };
         let Some(symbol) = symbol else { return false };
         let Some(Scalar::Integer(stamp)) = value(self.time) else { return false };
-        // A recorded row counts as having arrived when it is stamped, so only an early stamp is implausible, or one that
-        // does not fit into the signed time of a recording.
+        // A recorded row counts as having arrived when it is stamped, so only an early stamp is implausible, or one
+        // that does not fit into the signed time of a recording.
         let stamp = time::from_integer(i128::from(stamp));
         let Some(time) = time::not_too_early(stamp).filter(|time| i64::try_from(*time).is_ok()) else { return false };
         (tick.symbol, tick.time) = (symbol, time);

@@ -1,4 +1,4 @@
-//! Every layout and preset on payloads as their vendors write them; dirt; garbage.
+//! Every layout and preset, on payloads as the vendors write them, with faults of publishers, and on garbage.
 
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn one(preset: &str, text: &str) -> RawTick {
 }
 
 /// Symbol, time (ns), price, and the columns that have a value.
-fn told(tick: &RawTick) -> (&str, Option<u64>, f64, Vec<(&'static str, f64)>) {
+fn values_of(tick: &RawTick) -> (&str, Option<u64>, f64, Vec<(&'static str, f64)>) {
     let columns = column::NAMES.into_iter().zip(tick.columns.iter().copied());
     let columns = columns.filter(|(name, value)| !value.is_nan() && *name != "flags").collect();
     (&tick.symbol, tick.time, tick.price, columns)
@@ -64,7 +64,7 @@ fn kite_as_a_scanner_republishes_it() {
         ("oi", 500_000.0),
         ("volume", 75.0),
     ];
-    assert_eq!(told(&tick), ("NIFTY25NOV25750PE", Some(1_763_959_530_250_000_000), 101.05, expected));
+    assert_eq!(values_of(&tick), ("NIFTY25NOV25750PE", Some(1_763_959_530_250_000_000), 101.05, expected));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn the_three_layouts_say_the_same() {
     for (name, value) in [("data", text.as_bytes()), ("payload", text.as_bytes()), ("json", &packed), ("tick", &packed)]
     {
         let ticks = decode(&mut kite, &[(name, value)]).unwrap();
-        assert_eq!(told(&ticks[0]), told(&flat[0]), "{name}");
+        assert_eq!(values_of(&ticks[0]), values_of(&flat[0]), "{name}");
     }
     assert_eq!(flat[0].columns[column::BID], 1370.45);
 }
@@ -99,7 +99,7 @@ fn flat_fields_fill_what_the_document_leaves_out() {
     let fields: [(&str, &[u8]); 3] =
         [("symbol", b"FLAT"), ("timestamp", b"1763959530"), ("data", br#"{"ltp":5,"timestamp":1763959529}"#)];
     let ticks = decode(&mut decoder("kite"), &fields).unwrap();
-    assert_eq!(told(&ticks[0]), ("FLAT", Some(1_763_959_529_000_000_000), 5.0, vec![]));
+    assert_eq!(values_of(&ticks[0]), ("FLAT", Some(1_763_959_529_000_000_000), 5.0, vec![]));
 }
 
 #[test]
@@ -112,25 +112,25 @@ fn each_preset_reads_its_vendor() {
             "NSE_INDEX|Nifty 50":{"ltpc":{"ltp":25910.05,"ltt":"1763959530000"}}}}"#,
     );
     assert_eq!(upstox.len(), 2);
-    assert_eq!(told(&upstox[0]).0, "NSE_FO|40084");
-    assert_eq!(told(&upstox[0]).1, Some(1_763_959_530_236_000_000));
+    assert_eq!(values_of(&upstox[0]).0, "NSE_FO|40084");
+    assert_eq!(values_of(&upstox[0]).1, Some(1_763_959_530_236_000_000));
     assert_eq!(
         (upstox[0].price, upstox[0].columns[column::CUM_VOLUME], upstox[0].columns[column::ASK]),
         (219.3, 5155.0, 219.35)
     );
-    assert_eq!((told(&upstox[1]).0, upstox[1].price), ("NSE_INDEX|NIFTY 50", 25910.05));
+    assert_eq!((values_of(&upstox[1]).0, upstox[1].price), ("NSE_INDEX|NIFTY 50", 25910.05));
 
     let angel = one(
         "angel",
         r#"{"token":"3045","exchange_timestamp":1763959530000,"last_traded_price":81005,
             "best_5_buy_data":[{"price":81000,"quantity":5}],"volume_trade_for_the_day":100}"#,
     );
-    assert_eq!(told(&angel).0, "3045");
+    assert_eq!(values_of(&angel).0, "3045");
     assert!((angel.price - 810.05).abs() < 1e-9 && (angel.columns[column::BID] - 810.0).abs() < 1e-9);
 
     let dhan = one("dhan", r#"{"security_id":1333,"LTP":"123.45","LTT":"10:15:30","LTQ":5,"volume":900}"#);
     let expected = vec![("quantity", 5.0), ("cum_volume", 900.0)];
-    assert_eq!(told(&dhan), ("1333", Some(1_763_959_530_000_000_000), 123.45, expected));
+    assert_eq!(values_of(&dhan), ("1333", Some(1_763_959_530_000_000_000), 123.45, expected));
 
     let alpaca = json(
         "alpaca",
@@ -138,23 +138,23 @@ fn each_preset_reads_its_vendor() {
             {"T":"t","S":"AAPL","p":200.1,"s":10,"t":"2025-11-24T04:45:30.000000123Z"},
             {"T":"q","S":"AAPL","bp":200.0,"ap":200.2,"bs":1,"as":2,"t":"2025-11-24T04:45:30.5Z"}]"#,
     );
-    assert_eq!(told(&alpaca[0]), ("AAPL", Some(1_763_959_530_000_000_123), 200.1, vec![("quantity", 10.0)]));
+    assert_eq!(values_of(&alpaca[0]), ("AAPL", Some(1_763_959_530_000_000_123), 200.1, vec![("quantity", 10.0)]));
     assert!(alpaca[1].price.is_nan() && alpaca[1].columns[column::ASK] == 200.2);
 
     let polygon = one("polygon", r#"[{"ev":"T","sym":"MSFT","p":500.5,"s":3,"t":1763959530123}]"#);
-    assert_eq!(told(&polygon), ("MSFT", Some(1_763_959_530_123_000_000), 500.5, vec![("quantity", 3.0)]));
+    assert_eq!(values_of(&polygon), ("MSFT", Some(1_763_959_530_123_000_000), 500.5, vec![("quantity", 3.0)]));
 
     let crypto = one("cryptofeed", r#"{"symbol":"BTC-USD","price":"9.5","amount":"0.1","timestamp":1763959530.5}"#);
-    assert_eq!(told(&crypto), ("BTC-USD", Some(1_763_959_530_500_000_000), 9.5, vec![("quantity", 0.1)]));
+    assert_eq!(values_of(&crypto), ("BTC-USD", Some(1_763_959_530_500_000_000), 9.5, vec![("quantity", 0.1)]));
 }
 
 #[test]
-fn binance_bare_and_combined_trades_quotes_and_what_is_no_tick() {
+fn binance_sends_trades_quotes_and_other_messages_bare_or_combined() {
     let trade =
         r#"{"e":"trade","E":1763959530101,"s":"ETHUSDT","t":1,"p":"2343.01","q":"0.5","T":1763959530100,"m":true}"#;
     let expected = ("ETHUSDT", Some(1_763_959_530_100_000_000), 2343.01, vec![("quantity", 0.5)]);
-    assert_eq!(told(&one("binance", trade)), expected);
-    assert_eq!(told(&one("binance", &format!(r#"{{"stream":"ethusdt@trade","data":{trade}}}"#))), expected);
+    assert_eq!(values_of(&one("binance", trade)), expected);
+    assert_eq!(values_of(&one("binance", &format!(r#"{{"stream":"ethusdt@trade","data":{trade}}}"#))), expected);
     let quote = one("binance", r#"{"u":1,"s":"ETHUSDT","b":"2343.0","B":"3","a":"2343.1","A":"4"}"#);
     assert!(quote.price.is_nan() && quote.time.is_none() && quote.columns[column::ASK] == 2343.1);
     for skipped in [r#"{"e":"depthUpdate","E":1,"s":"ETHUSDT","b":[],"a":[]}"#, r#"{"result":null,"id":1}"#] {
@@ -178,9 +178,9 @@ fn ib_events_are_what_their_tick_type_says() {
         (event(67, 10.5, 1.0), f64::NAN, vec![("ask", 10.5), ("ask_quantity", 1.0)]),
     ];
     for (ticks, price, columns) in cases {
-        let (symbol, time, found, told) = told(&ticks[0]);
-        assert_eq!((symbol, time, told), ("ES", Some(1_763_959_530_000_001_000), columns));
-        assert!(found == price || found.is_nan() && price.is_nan(), "{found}");
+        let (symbol, time, tick_price, values) = values_of(&ticks[0]);
+        assert_eq!((symbol, time, values), ("ES", Some(1_763_959_530_000_001_000), columns));
+        assert!(tick_price == price || tick_price.is_nan() && price.is_nan(), "{tick_price}");
     }
     assert!(event(9, 9.0, 0.0).is_empty(), "yesterday's close is not a tick");
 }
@@ -188,7 +188,7 @@ fn ib_events_are_what_their_tick_type_says() {
 #[test]
 fn numbers_that_python_writes_and_json_does_not_know_are_absent() {
     let tick = one("kite", r#"{"symbol":"A","last_price":5,"iv":NaN,"best_bid_price":-Infinity,"bid":4.5}"#);
-    assert_eq!(told(&tick), ("A", None, 5.0, vec![("bid", 4.5)]));
+    assert_eq!(values_of(&tick), ("A", None, 5.0, vec![("bid", 4.5)]));
     let ticks = json("alpaca", r#"[{"T":"t","S":"A","p":1},{"T":"t","S":"B","p":2,"s":NaN},{"T":"t","S":"C","p":3}]"#);
     assert_eq!(ticks.iter().map(|tick| tick.symbol.as_str()).collect::<Vec<_>>(), ["A", "B", "C"]);
     assert!(decode(&mut decoder("kite"), &[("data", br#"{"symbol":"A","last_price":5,"iv":NaN"#)]).is_err());
@@ -224,7 +224,7 @@ fn tokens_become_names() {
 }
 
 #[test]
-fn nesting_without_end_is_refused() {
+fn endless_nesting_is_rejected() {
     for nested in [vec![b'['; 100_000], vec![0x91; 100_000], br#"{"depth":"#.repeat(10_000)] {
         assert!(decode(&mut decoder("kite"), &[("data", &nested)]).is_err());
         let _ = decode(&mut decoder("kite"), &[("symbol", b"A"), ("depth", &nested)]);
@@ -232,7 +232,7 @@ fn nesting_without_end_is_refused() {
 }
 
 #[test]
-fn what_is_no_value_is_absent_and_the_next_name_counts() {
+fn an_unusable_value_is_absent_and_the_next_name_counts() {
     for absent in [r#""""#, "null", "true", r#""True""#, "{}", "[1]", r#""None""#, r#""nan""#, "0", "-3", r#""abc""#] {
         let text = format!(r#"{{"symbol":"A","last_price":{absent},"ltp":"7.5"}}"#);
         assert_eq!(one("kite", &text).price, 7.5, "{absent}");
@@ -242,11 +242,11 @@ fn what_is_no_value_is_absent_and_the_next_name_counts() {
         r#"{"symbol":"","tradingsymbol":"B","last_price":1,"timestamp":0,"bid":0,"ask":-1,
         "zerodha_cumulative_volume":0,"volume_traded":""}"#,
     );
-    assert_eq!(told(&tick), ("B", None, 1.0, vec![]));
+    assert_eq!(values_of(&tick), ("B", None, 1.0, vec![]));
 }
 
 #[test]
-fn what_is_no_tick_is_refused_with_a_sentence() {
+fn an_entry_that_is_not_a_tick_is_rejected_with_a_reason() {
     let cases: [(TestFields<'_>, &str); 9] = [
         (&[("data", br#"{"symbol":"A","#)], "field `data` is not JSON: "),
         (&[("data", br#"{"symbol":"A","last_price":1} x"#)], "field `data` is not JSON: trailing characters"),
@@ -262,13 +262,13 @@ fn what_is_no_tick_is_refused_with_a_sentence() {
         ),
     ];
     for (fields, expected) in cases {
-        let said = decode(&mut decoder("kite"), fields).unwrap_err().to_string();
-        assert!(said.starts_with(expected), "{said}");
+        let message = decode(&mut decoder("kite"), fields).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
     }
 }
 
 #[test]
-fn a_wrong_mapping_is_refused_with_the_nearest_right_one() {
+fn a_wrong_mapping_is_rejected_with_the_nearest_valid_name() {
     let cases = [
         ("preset = \"kit\"", "did you mean `kite`?"),
         ("timezone = \"Asia/Calcuta\"", "`Asia/Calcuta` is not a time zone"),
@@ -280,11 +280,11 @@ fn a_wrong_mapping_is_refused_with_the_nearest_right_one() {
     ];
     for (text, expected) in cases {
         let config: InputConfig = toml::from_str(text).unwrap();
-        let said = match Decoder::new(&config, Path::new(".")) {
+        let message = match Decoder::new(&config, Path::new(".")) {
             Ok(_) => panic!("{text} is accepted"),
             Err(error) => format!("{error:#}"),
         };
-        assert!(said.contains(expected), "{said}");
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -314,7 +314,7 @@ const KITE_NAMES: [&str; 10] = [
     "oi",
 ];
 
-/// A value as text, most of them as JSON has them.
+/// A value as text, mostly in the form of JSON.
 fn json_text() -> impl Strategy<Value = String> {
     let number = "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?";
     let leaf = prop_oneof![
@@ -372,7 +372,7 @@ proptest! {
         prop_assert_eq!(&read(decode(&mut kite, &[("data", &packed)])), &expected);
     }
 
-    /// Documents, whole and with bytes that were changed, by both readers.
+    /// Both readers read whole documents, and documents with changed bytes.
     #[test]
     fn the_fast_reader_gives_the_ticks_of_the_general_one(
         members in prop::collection::vec((prop_oneof![
@@ -436,6 +436,6 @@ proptest! {
         ];
         let text = format!("{{{}}}", order.iter().map(|i| members[*i]).collect::<Vec<_>>().join(","));
         let tick = one("kite", &text);
-        prop_assert_eq!(told(&tick), ("A", Some(1_763_959_530_000_000_000), 1.5, vec![]));
+        prop_assert_eq!(values_of(&tick), ("A", Some(1_763_959_530_000_000_000), 1.5, vec![]));
     }
 }

@@ -15,8 +15,8 @@ const EARLIEST_NS: i128 = 946_684_800_000_000_000; // 2000-01-01
 /// How far a producer's clock may be ahead of the server's, ns.
 const AHEAD_NS: i128 = 5 * 60 * 1_000_000_000;
 
-/// Converts a number of unknown unit to ns since the Unix epoch. Its size distinguishes seconds, ms, us and ns for every
-/// time from 1973 on.
+/// Converts a number of unknown unit to ns since the Unix epoch. Its size distinguishes seconds, ms, us and ns for
+/// every time from 1973 on.
 pub(super) fn from_number(number: f64) -> i128 {
     let factor = match number {
         n if n < 1e11 => 1e9,
@@ -40,8 +40,8 @@ pub(super) fn from_integer(number: i128) -> i128 {
     number * factor
 }
 
-/// Reads a text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day. A time of day is the
-/// latest one that an entry which arrived at `arrival_ms` can mean. Times without an offset are in `zone`.
+/// Reads a text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day. A time of day is
+/// the latest one that an entry which arrived at `arrival_ms` can mean. Times without an offset are in `zone`.
 pub(super) fn from_text(text: &str, zone: &mut Zone, arrival_ms: u64) -> Option<i128> {
     if let Some(ns) = iso::read(text, zone) {
         return Some(i128::from(ns));

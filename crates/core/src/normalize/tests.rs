@@ -126,7 +126,7 @@ fn a_quote_carries_the_last_price_and_none_is_invented() {
     feed.row(0, f64::NAN, &quote[..1]).row(1, f64::NAN, &quote[1..]).row(2, f64::NAN, &[(column::OI, 5.0)]);
     assert_eq!(feed.apply().unpriced, 1, "one side has no middle");
     assert_eq!(feed.batch.price, [10.0, 10.0]);
-    assert_eq!(feed.column(column::BID), ["NaN", "NaN"], "only what the tick itself said");
+    assert_eq!(feed.column(column::BID), ["NaN", "NaN"], "only what the tick itself published");
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn a_count_that_is_missing_or_zero_makes_no_quantity() {
     assert_eq!(feed.column(column::CUM_VOLUME), ["NaN", "100", "NaN", "NaN", "130", "NaN", "7"]);
 }
 
-/// A garbled count, or yesterday's told before the open, would else silence the volume for the day.
+/// A damaged volume, or yesterday's published before the open, would otherwise suppress the volume for the whole day.
 #[test]
-fn a_count_that_stays_below_is_believed_in_the_end() {
+fn a_volume_that_stays_below_is_accepted_in_the_end() {
     let counts: Vec<(u64, f64)> = (1..202u32).map(|tick| (tick.into(), f64::from(tick * 10))).collect();
     let feed = cumulative(&[&[(0, 9e9)], &counts[..]].concat());
     let quantities = feed.column(column::QUANTITY);
@@ -182,7 +182,7 @@ fn volume_without_a_price_is_a_trade() {
 }
 
 #[test]
-fn bytes_that_are_no_state_change_nothing() {
+fn bytes_that_are_not_a_state_change_nothing() {
     let mut feed = Feed::new(&InputConfig::default());
     feed.row(0, 5.0, &[]).apply();
     let saved = feed.normalizer.save(0).unwrap();

@@ -1,8 +1,8 @@
 //! Normalizes the traded volume of feeds that publish it per tick, per session, or without saying which.
 //!
-//! What holds: a quantity is the growth of the cumulative volume since the symbol's previous tick with one, and never that
-//! volume itself; a fall gives no quantity. If a feed publishes cumulative volume, a published quantity is only used for
-//! the first tick of a session: between two snapshots there may be more trades than the last one.
+//! What holds: a quantity is the growth of the cumulative volume since the symbol's previous tick with one, and never
+//! that volume itself; a fall gives no quantity. If a feed publishes cumulative volume, a published quantity is only
+//! used for the first tick of a session: between two snapshots there may be more trades than the last one.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,16 +14,16 @@ const RESET_PAUSE_NS: u64 = 30 * 60 * 1_000_000_000;
 /// The share of the previous cumulative volume below which it is low.
 const RESET_SHARE: f64 = 0.1;
 
-/// The number of successive ticks below the highest volume after which the highest is considered wrong: yesterday's, or a
-/// damaged number. In recorded feeds, a meaningless fall lasts a single tick.
+/// The number of successive ticks below the highest volume after which the highest is considered wrong: yesterday's, or
+/// a damaged number. In recorded feeds, a meaningless fall lasts a single tick.
 const FALL_TICKS: u8 = 100;
 
-/// The number of changes of a symbol's `volume` after which its kind is decided. A value that does not change says nothing
-/// about it.
+/// The number of changes of a symbol's `volume` after which its kind is decided. A value that does not change says
+/// nothing about it.
 const SAMPLE_CHANGES: u8 = 50;
 
-/// The maximum number of falls among them for a cumulative volume: in real feeds about one change in a hundred is a fall,
-/// while a per-tick volume falls at about every other change.
+/// The maximum number of falls among them for a cumulative volume: in real feeds about one change in a hundred is a
+/// fall, while a per-tick volume falls at about every other change.
 const SAMPLE_FALLS: u8 = 10;
 
 /// The volumes of a row; NaN where absent.
@@ -73,7 +73,8 @@ impl Volume {
             (self.highest, self.below) = (None, 0);
         }
         let published = row.cum_volume;
-        // Publishers write zero for "unknown" and for an index. The volume after it would count as one trade of that size.
+        // Publishers write zero for "unknown" and for an index. The volume after it would count as one trade of that
+        // size.
         if published.is_nan() || published == 0.0 {
             row.cum_volume = f64::NAN;
             if self.highest.is_some() {

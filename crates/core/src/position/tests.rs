@@ -1,11 +1,10 @@
-//! The commit protocol against a model of the server: two hosts, every order of events.
+//! The commit protocol against a model of the server: two hosts, in random orders of events.
 //!
-//! The model's server does what Redis and our scripts do, and nothing more: it counts epochs as `INCR` does, so that a
-//! replica which is promoted too early hands out an epoch twice; and a step happens if the epoch's key was not touched
-//! since the step was armed, as with `WATCH`. Its hosts have the real [`Position`]; what they know of a symbol is a hash
-//! of all entries processed so far, which the alert of each entry carries. So an entry that is lost, processed twice, or
-//! processed by a host that has forgotten or remembers too much, or by another version of the detector than should be
-//! in force, shows in the alerts.
+//! The model's server does what Redis and our scripts do, and nothing more. It counts epochs as `INCR` does, so that a
+//! replica which is promoted too early assigns an epoch twice. A step happens if the epoch's key was not written since
+//! the step was armed, as with `WATCH`. The hosts have the real [`Position`]. Their state of a symbol is a hash of all
+//! entries processed so far, which the alert of each entry carries. So the alerts show each entry that is lost,
+//! processed twice, or processed with the wrong state or by a version of the detector that is not in force.
 //!
 //! `TICKHOUND_MODEL_CASES=1000000 cargo test --release --lib position` runs a million cases.
 
@@ -25,10 +24,10 @@ use crate::{
 
 const SYMBOLS: usize = 3;
 
-/// Cases of a normal test run; a hundred thousand take half a minute in release.
+/// The number of cases in a normal test run. A hundred thousand take half a minute in release.
 const CASES: u32 = 20_000;
 
-/// As of which entry, and what was known.
+/// The saved state of a symbol: as of which entry, and the state.
 type Chunk = (EntryId, u64);
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +35,7 @@ enum Answer {
     Comes,
     /// The request never reached the server.
     LostBefore,
-    /// The server did it, and the host does not know.
+    /// The server processed the request, and its answer was lost.
     LostAfter,
     /// The host, or its link, is paused: the request reaches the server after whatever happens meanwhile.
     Late,
@@ -45,58 +44,59 @@ enum Answer {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Add(u64),
-    /// Another consumer of the group takes entries, and dies.
+    /// Another consumer of the group receives entries, and dies.
     Foreign(usize),
-    /// Another client takes entries under our consumer's name, and does nothing with them.
+    /// Another client receives entries under our consumer's name, and does nothing with them.
     ReadAsUs(usize),
-    /// The lease has run out, or so the host thinks.
+    /// The lease has expired, or the host believes that it has.
     Acquire(usize, Answer),
     Release(usize),
     Step(usize, usize, Answer),
-    /// A request that was late reaches the server.
+    /// A late request reaches the server.
     Arrive(usize),
     /// The first unfinished batch is processed.
     Work(usize),
     Visit(usize, u16),
-    /// A plugin is exchanged for one that behaves otherwise.
+    /// A plugin is replaced by one that behaves differently.
     Swap(usize),
     Adopt(usize, Answer),
     Crash(usize),
-    /// A replica has taken the server's place; it knows what the server knew a while ago.
+    /// What a replica knows: the state of the server now, which `GoBack` returns to.
     Remember,
     GoBack,
-    /// Somebody destroys the group.
+    /// A user destroys the group.
     Destroy,
-    /// Somebody sets the group back, to this part of where it is.
+    /// A user sets the group back to this entry.
     SetBack(u64),
 }
 
 #[derive(Clone, Default)]
 struct Server {
     added: u64,
-    /// Entries that were added, and that it does not know any more.
+    /// Entries that were added, and that the server has lost.
     forgotten: BTreeSet<u64>,
-    /// A host has gone on with what only it knew: alerts that the server has forgotten, too.
+    /// Whether a host continued with entries that only it knew, so that alerts are lost as well.
     outlived: bool,
-    /// Somebody has destroyed the group, and nobody has created it again.
+    /// Whether the group is destroyed.
     destroyed: bool,
-    /// Somebody has set the group back, and nobody has moved it forward again.
+    /// Whether the group is set back.
     set_back: bool,
     delivered: u64,
-    /// Given to our consumer and not acknowledged; to another one.
+    /// Entries that were delivered to our consumer and not acknowledged.
     pending: BTreeSet<u64>,
+    /// Entries that were delivered to another consumer and not acknowledged.
     foreign: BTreeSet<u64>,
-    /// Given to somebody who reads under our consumer's name.
+    /// Pending entries that were delivered to another client under our consumer's name.
     read_as_us: BTreeSet<u64>,
     epoch: u64,
-    /// Times that the epoch's key was written; each one fails the steps that were armed before.
+    /// How often the epoch's key was written. Each time fails the steps that were armed before.
     touched: u64,
     last_commit: Option<CommitId>,
     index: Option<u64>,
     chunks: [Chunk; SYMBOLS],
-    /// The version of the detector that made what is saved.
+    /// The version of the detector that made the saved states.
     version: u64,
-    /// Entry and what was known of its symbol, in the order of publishing.
+    /// Each alert's entry and the state of its symbol, in the order of publishing.
     alerts: Vec<(u64, u64)>,
 }
 
@@ -125,7 +125,7 @@ struct Host {
     position: Position,
     /// Whether a session is open; an error closes it.
     open: bool,
-    /// What the server had written to the epoch's key when the next step was armed.
+    /// The server's `touched` when the next step was armed.
     armed: u64,
     transit: Option<Transit>,
     known: [u64; SYMBOLS],
@@ -133,10 +133,10 @@ struct Host {
     flights: VecDeque<Flight>,
     repeated: BTreeSet<u64>,
     commits: u64,
-    /// Whether the group was seen to have no other consumer.
+    /// Whether the group had no other consumer when the host last asked.
     alone: bool,
-    /// Whether it has looked, since it acquired, what others hold.
-    looked: bool,
+    /// Whether the host has asked for the entries of others since it acquired the partition.
+    has_adopted: bool,
 }
 
 /// Draws tokens.
@@ -151,7 +151,7 @@ fn symbol(entry: u64) -> usize {
     (entry % SYMBOLS as u64) as usize
 }
 
-/// What a version of the detector knows after an entry, from what was known before.
+/// The state that a version of the detector has after an entry, from the state before it.
 fn learn(version: u64, known: u64, entry: u64) -> u64 {
     (known ^ entry ^ (version << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)
 }
@@ -195,7 +195,7 @@ fn copy(commit: &Commit) -> Commit {
 }
 
 impl Server {
-    /// The first entry after the last one that was given to anybody.
+    /// The first entry that was not delivered yet.
     fn next(&self) -> Option<u64> {
         (self.delivered + 1..=self.added).find(|entry| !self.forgotten.contains(entry))
     }
@@ -205,7 +205,7 @@ impl Server {
         self.touched += 1;
     }
 
-    /// One transaction; `None`: fenced, or the read failed, which takes nothing back.
+    /// One transaction. `None`: it was fenced, or the read failed, which does not undo the commit.
     fn step(
         &mut self,
         owner: (u64, u64),
@@ -260,7 +260,7 @@ impl Server {
         Some(delivered)
     }
 
-    /// As `find_group`: a group that vanished is created again, and one that was set back is moved forward.
+    /// Does what `find_group` does: creates a destroyed group again, and moves one that was set back forward.
     fn find_group(&mut self) {
         if std::mem::take(&mut self.destroyed) {
             self.delivered = self.last_commit.map_or(0, |commit| commit.newest.millis);
@@ -271,16 +271,66 @@ impl Server {
         }
     }
 
-    /// As `set_forward`: to what is committed or pending.
+    /// Does what `set_forward` does: moves the group past what is committed or pending.
     fn move_group(&mut self, committed: u64) {
         let pending = self.pending.iter().chain(&self.foreign).max();
         self.delivered = self.delivered.max(committed).max(pending.copied().unwrap_or(0));
         self.set_back = false;
     }
+
+    /// A replica that knows what the server knew at an earlier time takes its place.
+    fn go_back(&mut self, remembered: &Self) {
+        // Ids are never assigned twice, since they contain the time; epochs are.
+        let (added, touched, outlived) = (self.added, self.touched + 1, self.outlived);
+        *self = Self { touched, outlived, ..remembered.clone() };
+        self.forgotten.extend(self.added + 1..=added);
+        self.added = added;
+    }
+
+    /// Whether only the two hosts have unprocessed entries.
+    fn only_hosts_hold_entries(&self) -> bool {
+        self.foreign.is_empty() && self.pending.is_disjoint(&self.read_as_us)
+    }
+
+    /// Destroys the group, unless that must lose entries: pending ones that are older than the last commit, or than the
+    /// next one.
+    fn destroy_group(&mut self, hosts: &[Host; 2]) {
+        let newest = self.last_commit.map_or(u64::MAX, |commit| commit.newest.millis);
+        let passed_by = |host: &Host| {
+            let held = host.held();
+            !held.is_empty() && !self.pending.is_subset(&held)
+        };
+        let none_passed_by = self.only_hosts_hold_entries() && !hosts.iter().any(passed_by);
+        if none_passed_by && self.pending.iter().all(|entry| *entry > newest) {
+            (self.destroyed, self.pending) = (true, BTreeSet::new());
+        }
+    }
+
+    /// Sets the group back, unless another consumer holds unprocessed entries: afterwards they could not be
+    /// distinguished from processed ones.
+    fn set_group_back(&mut self, to: u64, hosts: &[Host; 2]) {
+        let under_way = hosts.iter().any(|host| host.transit.is_some());
+        if self.only_hosts_hold_entries() && !under_way && self.last_commit.is_some() {
+            (self.delivered, self.set_back) = (self.delivered.min(to), true);
+        }
+    }
+
+    /// Delivers entries to another reader. A group that was set back is moved forward first, as the hosts can't prevent
+    /// that others process its old entries again.
+    fn deliver(&mut self, count: usize) -> Vec<u64> {
+        self.find_group();
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            let Some(next) = self.next() else { break };
+            self.delivered = next;
+            entries.push(next);
+        }
+        entries
+    }
 }
 
 impl Host {
-    /// As the engine's `resume` and `restore`.
+    /// Does what the engine's `resume` and `restore` do.
     fn acquire(&mut self, server: &mut Server, dice: &mut Dice, answer: Answer) {
         self.give_up();
         if matches!(answer, Answer::LostBefore) {
@@ -300,7 +350,7 @@ impl Host {
             totals: Totals { commits: last_commit.number, ..Totals::default() },
             last_commit,
             newest,
-            // Before the first commit it is known for a group that was created just now.
+            // Before the first commit, the index is only known for a group that was just created.
             index: if newest.is_some() { server.index } else { (server.delivered == 0).then_some(0) },
             oldest: (1..=server.added).find(|entry| !server.forgotten.contains(entry)).map(id),
             last_delivered: id(server.delivered),
@@ -309,7 +359,7 @@ impl Host {
         if let Some(commit) = self.position.settle(&acquired) {
             self.commits = commit.totals.commits;
         }
-        (self.open, self.looked, self.armed) = (true, false, server.touched);
+        (self.open, self.has_adopted, self.armed) = (true, false, server.touched);
         let unknown = |entry: &u64| {
             let known = [&server.pending, &server.foreign].iter().any(|set| set.contains(entry));
             !known && server.forgotten.contains(entry)
@@ -317,7 +367,7 @@ impl Host {
         let forgotten = self.held().iter().any(unknown);
         match self.position.resume(&acquired, forgotten) {
             Resume::Undisturbed => {}
-            // The server has gone back to its beginning, and has kept its stream.
+            // The server has lost all commits, and not its stream.
             Resume::Emptied => {
                 server.outlived = true;
                 self.repeated.clear();
@@ -347,7 +397,7 @@ impl Host {
         open.chain(on_their_way).chain(self.flights.iter().flat_map(|flight| flight.entries.iter().copied())).collect()
     }
 
-    /// An error, or the end of patience: whether what is on its way happens is not known.
+    /// Closes the session after an error or a timeout: whether the request in transit happens is unknown.
     fn give_up(&mut self) {
         self.open = false;
         if let Some(transit) = self.transit.as_mut().filter(|transit| !transit.given_up) {
@@ -384,7 +434,7 @@ impl Host {
         self.flights.push_back(Flight { entries, alerts, newest, index, out_of_order, ready, visit });
     }
 
-    /// As the engine's `next_commit`.
+    /// Does what the engine's `next_commit` does.
     fn next_commit(&mut self) -> Commit {
         if let Some(commit) = self.position.take_unsettled() {
             return commit;
@@ -411,16 +461,16 @@ impl Host {
         commit
     }
 
-    /// As one turn of the engine's `work`. Whether there may be more to do.
+    /// Does one turn of the engine's loop. Returns whether there may be more to do.
     fn step(&mut self, server: &mut Server, count: usize, answer: Answer) -> bool {
         if !self.open || self.transit.is_some() {
             return true;
         }
-        if !self.looked {
+        if !self.has_adopted {
             self.adopt(server, Answer::Comes);
         }
         let commit = self.next_commit();
-        let count = if self.looked { count } else { 0 };
+        let count = if self.has_adopted { count } else { 0 };
         let read = (self.position.from(), count);
         let transit = Transit { commit, read, armed: self.armed, given_up: false };
         self.transit = Some(transit);
@@ -439,7 +489,8 @@ impl Host {
         }
     }
 
-    /// The request of a step reaches the server, whether or not its host still waits. Whether there may be more to do.
+    /// The request of a step reaches the server, whether or not its host still waits. Returns whether there may be more
+    /// to do.
     fn arrive(&mut self, server: &mut Server) -> bool {
         let Some(Transit { commit, read, armed, given_up }) = self.transit.take() else { return true };
         let owner = (self.position.epoch(), self.position.token);
@@ -458,10 +509,10 @@ impl Host {
             self.repeated.remove(&id.millis);
         });
         let caught_up = read.1 > 0 && self.take_delivered(server, delivered, read.1);
-        !self.looked || !caught_up || !self.flights.is_empty() || !commit.is_empty()
+        !self.has_adopted || !caught_up || !self.flights.is_empty() || !commit.is_empty()
     }
 
-    /// As the engine's. Whether there is nothing more to read for now.
+    /// Does what the engine does with a delivery. Returns whether there is nothing more to read for now.
     fn take_delivered(&mut self, server: &mut Server, mut delivered: Delivery, count: usize) -> bool {
         let in_flight: BTreeSet<u64> = self.flights.iter().flat_map(|flight| flight.entries.iter().copied()).collect();
         let (from, newest) = (self.position.from(), self.position.newest());
@@ -521,11 +572,19 @@ impl Host {
         }
     }
 
-    /// As the engine's `swap`: what is saved with it is as of the change.
+    /// Does what the engine's `swap` does: all states are saved as of the change.
     fn swap(&mut self) {
         if self.open && self.transit.is_none() {
             self.version += 1;
             self.visit(0..SYMBOLS as u16);
+        }
+    }
+
+    fn release(&mut self, server: &mut Server) {
+        let idle = self.flights.is_empty() && !self.position.has_unsettled() && self.transit.is_none();
+        if self.open && idle && self.position.epoch() == server.epoch {
+            server.raise_epoch();
+            self.open = false;
         }
     }
 
@@ -545,13 +604,13 @@ impl Host {
         }
         self.open = matches!(answer, Answer::Comes) && ours;
         self.alone = server.foreign.is_empty();
-        self.looked = true;
+        self.has_adopted = true;
         if self.open && !server.pending.is_empty() {
             self.position.reread_pending();
         }
     }
 
-    /// Goes on until nothing is left, as a host that nothing disturbs any more.
+    /// Runs until nothing is left, undisturbed.
     fn finish(&mut self, server: &mut Server, dice: &mut Dice) {
         for _ in 0..3 {
             let mut turns = 0;
@@ -564,85 +623,58 @@ impl Host {
                 }
                 self.work();
                 turns += 1;
-                assert!(turns < 1000, "a host that nothing disturbs comes to no end");
+                assert!(turns < 1000, "an undisturbed host never finishes");
             }
             self.adopt(server, Answer::Comes);
         }
     }
 }
 
-fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &mut [Host; 2], dice: &mut Dice) {
-    // A group that is set back hands out processed entries once more, in one read. Who dies or loses the answer between
-    // that read and the next step leaves them pending like entries that were not processed: they are, a second time.
+/// The event as it may happen now, if it may.
+///
+/// A group that was set back delivers processed entries once more, in one read. If a host dies or loses the answer
+/// between that read and its next step, these entries stay pending like unprocessed ones, and are processed a second
+/// time.
+fn possible(event: Event, server: &Server) -> Option<Event> {
     let alerted = |entry: &u64| server.alerts.iter().any(|(alerted, _)| alerted == entry);
-    let set_back = server.set_back || server.pending.iter().any(alerted);
-    let event = match event {
-        Event::Step(host, count, _) if set_back => Event::Step(host, count, Answer::Comes),
-        Event::Adopt(host, _) if set_back => Event::Adopt(host, Answer::Comes),
-        Event::Acquire(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack if set_back => {
-            return;
-        }
-        event => event,
-    };
+    if !server.set_back && !server.pending.iter().any(alerted) {
+        return Some(event);
+    }
+    match event {
+        Event::Step(host, count, _) => Some(Event::Step(host, count, Answer::Comes)),
+        Event::Adopt(host, _) => Some(Event::Adopt(host, Answer::Comes)),
+        Event::Acquire(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack => None,
+        event => Some(event),
+    }
+}
+
+fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &mut [Host; 2], dice: &mut Dice) {
+    let Some(event) = possible(event, server) else { return };
     match event {
         Event::Remember => *remembered = server.clone(),
         Event::GoBack => {
-            // Ids never come twice, since they are made of the time; epochs do.
-            let (added, touched, outlived) = (server.added, server.touched + 1, server.outlived);
-            *server = Server { touched, outlived, ..remembered.clone() };
-            server.forgotten.extend(server.added + 1..=added);
-            server.added = added;
-            // What was on its way is gone with its connection.
+            server.go_back(remembered);
+            // Requests that are on their way are lost with their connections.
             for host in hosts {
                 host.give_up();
                 host.transit = None;
             }
         }
-        Event::Destroy => {
-            // What is pending and older than the last commit, or than what is committed next, would be lost; nobody can
-            // help that.
-            let newest = server.last_commit.map_or(u64::MAX, |commit| commit.newest.millis);
-            let passed_by = |host: &Host| {
-                let held = host.held();
-                !held.is_empty() && !server.pending.is_subset(&held)
-            };
-            let held_by_none = server.foreign.is_empty() && server.pending.is_disjoint(&server.read_as_us);
-            let held_by_none = held_by_none && !hosts.iter().any(passed_by);
-            if held_by_none && server.pending.iter().all(|entry| *entry > newest) {
-                (server.destroyed, server.pending) = (true, BTreeSet::new());
-            }
-        }
-        Event::SetBack(to) => {
-            // Which entries were held unprocessed by somebody else, nobody can tell afterwards.
-            let held_by_none = server.foreign.is_empty() && server.pending.is_disjoint(&server.read_as_us);
-            let under_way = hosts.iter().any(|host| host.transit.is_some());
-            if held_by_none && !under_way && server.last_commit.is_some() {
-                (server.delivered, server.set_back) = (server.delivered.min(to), true);
-            }
-        }
+        Event::Destroy => server.destroy_group(hosts),
+        Event::SetBack(to) => server.set_group_back(to, hosts),
         Event::Add(entries) => server.added += entries,
         Event::Foreign(_) | Event::ReadAsUs(_) if server.destroyed => {}
-        Event::Foreign(count) | Event::ReadAsUs(count) => {
-            // Somebody who reads after the group was set back is given what was processed; nobody can help that.
-            server.find_group();
-            for _ in 0..count {
-                let Some(next) = server.next() else { break };
-                server.delivered = next;
-                match event {
-                    Event::Foreign(_) => server.foreign.insert(next),
-                    _ => server.pending.insert(next) & server.read_as_us.insert(next),
-                };
-            }
+        Event::Foreign(count) => {
+            let entries = server.deliver(count);
+            server.foreign.extend(entries);
+        }
+        Event::ReadAsUs(count) => {
+            let entries = server.deliver(count);
+            server.pending.extend(&entries);
+            server.read_as_us.extend(entries);
         }
         Event::Acquire(host, answer) => hosts[host].acquire(server, dice, answer),
-        Event::Release(host) => {
-            let host = &mut hosts[host];
-            let idle = host.flights.is_empty() && !host.position.has_unsettled() && host.transit.is_none();
-            if host.open && idle && host.position.epoch() == server.epoch {
-                server.raise_epoch();
-                host.open = false;
-            }
-        }
+        Event::Release(host) => hosts[host].release(server),
         Event::Step(host, count, answer) => drop(hosts[host].step(server, count, answer)),
         Event::Arrive(host) => drop(hosts[host].arrive(server)),
         Event::Work(host) => hosts[host].work(),
@@ -651,7 +683,7 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
         Event::Swap(host) => hosts[host].swap(),
         Event::Adopt(host, answer) => hosts[host].adopt(server, answer),
         Event::Crash(host) => {
-            // Its last request may still be on its way, under what was watched for it.
+            // Its last request may still be on its way, armed as before the crash.
             let before = std::mem::take(&mut hosts[host]);
             if let Some(transit) = before.transit {
                 let owner = (before.position.epoch(), before.position.token);
@@ -690,16 +722,16 @@ fn cases() -> u32 {
     cases.map_or(CASES, |cases| cases.parse().expect("TICKHOUND_MODEL_CASES is a number"))
 }
 
-/// Each alert was raised by a host that knew exactly what the alerts before it tell, and versions of the detector follow
-/// each other: none comes back.
+/// Checks that each alert was raised with exactly the state that the alerts before it give, and that the versions of
+/// the detector never go back.
 fn assert_known(server: &Server) -> Result<(), TestCaseError> {
     let mut known: BTreeMap<usize, u64> = BTreeMap::new();
     let mut version = 0;
-    for (entry, told) in &server.alerts {
+    for (entry, carried) in &server.alerts {
         let knows = known.entry(symbol(*entry)).or_default();
-        let made_by = (version..version + 100).find(|version| learn(*version, *knows, *entry) == *told);
-        prop_assert!(made_by.is_some(), "entry {} was processed by a host that knew something else", entry);
-        (version, *knows) = (made_by.unwrap(), *told);
+        let made_by = (version..version + 100).find(|version| learn(*version, *knows, *entry) == *carried);
+        prop_assert!(made_by.is_some(), "entry {} was processed with another state", entry);
+        (version, *knows) = (made_by.unwrap(), *carried);
     }
     Ok(())
 }
@@ -707,7 +739,7 @@ fn assert_known(server: &Server) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each entry is processed once, by a host that knew exactly what had been committed before it.
+    /// Each entry is processed once, by a host with exactly the state of the commits before it.
     #[test]
     fn whatever_happens_each_entry_is_processed_once_and_nothing_is_forgotten(
         events in proptest::collection::vec(event(), 1..120),
@@ -720,12 +752,12 @@ proptest! {
         for event in events {
             happens(event, &mut server, &mut remembered, &mut hosts, &mut dice);
         }
-        // What was handed out again is acknowledged before anybody dies of it.
+        // Entries that were delivered again are acknowledged before a host dies.
         for turn in 0..60 {
             let step = Event::Step(turn % 2, 3, Answer::Comes);
             happens(step, &mut server, &mut remembered, &mut hosts, &mut dice);
         }
-        // One host is left, and has time; what the other one sent last may still arrive.
+        // One host is left and has time. The last request of the other one may still arrive.
         happens(Event::Crash(1), &mut server, &mut remembered, &mut hosts, &mut dice);
         hosts[0].arrive(&mut server);
         hosts[0].finish(&mut server, &mut dice);
@@ -734,7 +766,7 @@ proptest! {
         let order: Vec<u64> = server.alerts.iter().map(|(entry, _)| *entry).collect();
         let mut sorted = order.clone();
         sorted.sort_unstable();
-        // What the server has forgotten may have been in the hands of a host: once, or not at all.
+        // Entries that the server has lost may have been in flight: they are processed once or not at all.
         let is_new = |entry: &u64| !server.forgotten.contains(entry);
         prop_assert!(sorted.is_sorted_by(|a, b| a < b), "twice: {:?}", sorted);
         let known: Vec<u64> = sorted.iter().copied().filter(is_new).collect();
@@ -746,7 +778,7 @@ proptest! {
     }
 }
 
-/// What a server counts shows which entries vanished before the group was given them.
+/// The server's counts show how many entries were trimmed before they were delivered.
 #[test]
 fn entries_that_vanish_unread_are_counted() {
     let delivered = |from: u64, to: u64, added: u64, removed: u64, alone: bool| {
@@ -769,11 +801,11 @@ fn entries_that_vanish_unread_are_counted() {
     let mut position = start();
     assert_eq!(read(&mut position, delivered(1, 10, 100, 0, true)), (0, Some(10)));
     assert_eq!(read(&mut position, delivered(11, 20, 100, 10, true)), (0, Some(20)));
-    // In front of it: 21 to 50 are gone.
+    // Trimmed in front of the reader: 21 to 50 are lost.
     assert_eq!(read(&mut position, delivered(51, 60, 100, 50, true)), (30, Some(60)));
-    // Deleted from the middle: noticed when all is read.
+    // Deleted from the middle: noticed at the end of the stream.
     assert_eq!(read(&mut position, delivered(95, 100, 100, 84, true)), (34, Some(100)));
-    // Another consumer took some of them: nothing can be said until all is read.
+    // Another consumer received some of them: losses are unknown until the end of the stream.
     let mut position = start();
     assert_eq!(read(&mut position, delivered(1, 10, 100, 0, false)), (0, None));
     assert_eq!(read(&mut position, delivered(51, 60, 100, 45, true)), (0, None));

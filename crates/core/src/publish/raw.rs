@@ -1,7 +1,8 @@
 //! Converts the fields of an entry to one JSON object and back, with the same bytes in the same order.
 //!
 //! Text is written as text. A value that is not text becomes `{"base64": "…"}`. A name that is not text becomes
-//! `base64:…`, and so does a text with this prefix, so that no two names have the same form. Repeated names are repeated.
+//! `base64:…`, and so does a text with this prefix, so that no two names have the same form. Repeated names are
+//! repeated.
 
 use std::fmt;
 

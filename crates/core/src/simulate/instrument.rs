@@ -48,8 +48,8 @@ impl Instrument {
 
     /// The fair price when the underlying is at `spot`, > 0.
     ///
-    /// Options follow a hyperbola between 0 and their intrinsic value. It has the right shape (delta from 0 to 1, most time
-    /// value at the strike, put-call parity) and needs only a square root.
+    /// Options follow a hyperbola between 0 and their intrinsic value. It has the right shape (delta from 0 to 1, most
+    /// time value at the strike, put-call parity) and needs only a square root.
     pub(super) fn fair_price(&self, spot: f64) -> f64 {
         let time = (f64::from(self.months) + 1.0).sqrt();
         let option = |moneyness: f64| {

@@ -1,7 +1,7 @@
 //! The three layouts in which producers put a tick into a stream entry.
 //!
-//! What holds: the same fields decode to the same tick in any layout. Numbers are written so that they parse to exactly the
-//! same f64.
+//! What holds: the same fields decode to the same tick in any layout. Numbers are written so that they parse to exactly
+//! the same f64.
 
 use std::{io::Write, str::FromStr};
 
@@ -47,8 +47,8 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The number that `text` spells, or else the text itself. A text that is not a number in JSON (`007`, `+1`, `nan`), or
-    /// that has more digits than a u64 holds, stays a text.
+    /// The number that `text` spells, or else the text itself. A text that is not a number in JSON (`007`, `+1`,
+    /// `nan`), or that has more digits than a u64 holds, stays a text.
     pub fn guess(text: &'a str) -> Self {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let mut bytes = digits.bytes();

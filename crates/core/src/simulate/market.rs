@@ -6,7 +6,8 @@ use super::{calendar::NS_PER_S, uniform};
 
 /// One hundredth of a percent.
 const BP: f64 = 1e-4;
-/// The time without a tick after which the market was closed, s. It exceeds the pauses within a session at useful rates.
+/// The time without a tick after which the market was closed, s. It exceeds the pauses within a session at useful
+/// rates.
 const CLOSED: f64 = 3600.0;
 
 /// An underlying, and its current mood.
@@ -114,8 +115,8 @@ fn between(least: f64, most: f64, rng: &mut ChaCha8Rng) -> u64 {
     ((least + (most - least) * uniform(rng)) * NS_PER_S as f64) as u64
 }
 
-/// A random number that is about normal, with mean 0 and variance 1: a sum of six uniform numbers of 10 bits each, at times
-/// doubled, since returns have fat tails.
+/// A random number that is about normal, with mean 0 and variance 1: a sum of six uniform numbers of 10 bits each, at
+/// times doubled, since returns have fat tails.
 fn gauss(rng: &mut ChaCha8Rng) -> f64 {
     let bits = rng.next_u64();
     let sum: u64 = (0..6).map(|i| bits >> (10 * i) & 1023).sum();

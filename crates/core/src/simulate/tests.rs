@@ -1,4 +1,4 @@
-//! The simulated market: its bytes, its order, and the patterns that detectors look for.
+//! The simulated market: its bytes, its order, and the patterns that detectors detect.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -24,7 +24,7 @@ fn digest(config: &SimConfig, ticks: usize, layout: Layout) -> u64 {
     hash
 }
 
-/// The figures were written down once; another machine, toolchain or release must arrive at them too.
+/// These digests are constants: every machine, toolchain and release must reproduce them.
 #[test]
 fn the_same_seed_gives_the_same_bytes_everywhere() {
     let config = SimConfig { symbols: 50, dirt: 0.1, ..SimConfig::default() };
@@ -56,7 +56,7 @@ fn ticks_are_in_order_within_sessions_and_sane() {
             _ => assert!(on_grid(tick.bid) && on_grid(tick.ask) && tick.bid < tick.ask, "{tick:?}"),
         }
         assert_eq!(tick.oi > 0, instrument.has_oi());
-        // Strikes stay of use: the index is never far from where it began.
+        // The index stays near its initial price, so that the strikes stay useful.
         if instrument.symbol == "NIFTY" {
             assert!((tick.price / 25_750.0 - 1.0).abs() < 0.1, "{}", tick.price);
         }
@@ -97,8 +97,8 @@ fn a_rendered_tick_says_what_the_tick_says() {
     assert_eq!(stamp.as_nanosecond(), i128::from(tick.time));
 }
 
-/// What the shipped breakout detector looks for, in its plainest form: a new five-minute high or low
-/// beyond the calm market's jitter while trading is at least one and a half times the usual.
+/// The simplest form of what the shipped breakout detector detects: a new five-minute high or low, beyond the jitter of
+/// a calm market, while trading is at least one and a half times the usual.
 #[test]
 fn each_symbol_breaks_out_a_handful_of_times_an_hour() {
     const HOURS: u64 = 5;

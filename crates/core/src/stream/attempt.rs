@@ -1,14 +1,14 @@
 //! The mark of a recovery: the pending entry that is processed alone, and how often hosts ended during that.
 //!
-//! What holds: once a worker has processed the entry, its counts are what they were before. So they count only the ends of
-//! hosts between the mark and the worker's answer, which is as short as the processing of one entry.
+//! What holds: once a worker has processed the entry, its counts are what they were before. So they count only the ends
+//! of hosts between the mark and the worker's answer, which is as short as the processing of one entry.
 
 use std::{fmt, str::FromStr};
 
 use crate::event::EntryId;
 
-/// The number of sudden ends that count as much as one end of a stuck host. A kill that has nothing to do with the entry
-/// may hit the moment of its processing by chance, so more of them are needed to blame the entry.
+/// The number of sudden ends that count as much as one end of a stuck host. A kill that has nothing to do with the
+/// entry may hit the moment of its processing by chance, so more of them are needed to blame the entry.
 const SUDDEN_PER_STUCK: u64 = 3;
 
 /// The pending entry that was last processed alone, and its attempts.
@@ -46,8 +46,8 @@ impl Attempt {
         self.sudden + self.stuck
     }
 
-    /// Whether the entry must not be tried again, if an entry may be delivered `max_deliveries` times; 0: without limit.
-    /// The delivery before the first recovery counts, but at least one attempt alone is always allowed.
+    /// Whether the entry must not be tried again, if an entry may be delivered `max_deliveries` times; 0: without
+    /// limit. The delivery before the first recovery counts, but at least one attempt alone is always allowed.
     pub fn is_given_up(self, max_deliveries: u64) -> bool {
         let tries = max_deliveries.saturating_sub(1).max(1);
         max_deliveries > 0 && self.stuck * SUDDEN_PER_STUCK + self.sudden >= tries * SUDDEN_PER_STUCK
