@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast Tickhound is, beside what it could be at most and what others are.
 //!
 //! What holds: a figure and its baseline are taken in turns in one run, on the same ticks, so that what the machine
-//! does beside it meets both. Medians of several, with least and most. A missed target is told as such, not an error.
+//! does beside it meets both. Medians of several, with least and most. A missed target is reported as such, and is not an error.
 
 mod bare;
 mod checkpoint;

@@ -37,7 +37,7 @@ pub(crate) struct Server {
     _dir: TempDir,
 }
 
-/// How a stream was worked off.
+/// How a stream was processed off.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drained {
     /// From the first delivery to the last acknowledgement.

@@ -2,28 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Open, high, low, close and quantity of a stretch of time.
+/// The open, high, low, close and quantity of a span of time.
+///
+/// ```
+/// use tickhound_sdk::bars::Bar;
+/// let bar = Bar { start: 0, open: 100.0, high: 102.0, low: 99.0, close: 101.0, quantity: 6.0 };
+/// assert_eq!(bar.high - bar.low, 3.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// Where it begins, ns since the Unix epoch; a whole multiple of its length.
+    /// The start, ns since the Unix epoch, which is a multiple of the bar's length.
     pub start: u64,
-    /// First price.
+    /// The first price.
     pub open: f64,
-    /// Highest price.
+    /// The highest price.
     pub high: f64,
-    /// Lowest price.
+    /// The lowest price.
     pub low: f64,
-    /// Last price.
+    /// The last price.
     pub close: f64,
-    /// Traded in it; ticks of unknown quantity (NaN) add nothing.
+    /// The quantity traded. Ticks with an unknown quantity (NaN) add nothing.
     pub quantity: f64,
 }
 
-/// Builds bars that begin at whole multiples of their length since the Unix epoch.
+/// Builds bars that start at multiples of their length since the Unix epoch.
 ///
-/// A bar ends with the first tick of a later one. Stretches without a tick have
-/// no bar: flat ones in their place would make every measure of range collapse
-/// in thinly traded symbols.
+/// A bar ends with the first tick of a later one. A span without a tick has no bar: with flat bars instead, all measures of
+/// range would collapse in thinly traded symbols.
 ///
 /// ```
 /// use tickhound_sdk::bars::MicroBars;
@@ -40,7 +45,7 @@ pub struct MicroBars {
 }
 
 impl MicroBars {
-    /// Adds a tick; `length` and `time` in ns, times must not fall. Returns the bar that it ended.
+    /// Adds a tick, and returns the bar that it ends, if any. `length` and `time` are in ns. Times must not decrease.
     pub fn push(&mut self, length: u64, time: u64, price: f64, quantity: f64) -> Option<Bar> {
         let start = time - time % length.max(1);
         let quantity = if quantity.is_nan() { 0.0 } else { quantity };
@@ -56,12 +61,12 @@ impl MicroBars {
         }
     }
 
-    /// The bar that is being built.
+    /// Returns the unfinished bar.
     pub fn current(&self) -> Option<&Bar> {
         self.current.as_ref()
     }
 
-    /// Drops the bar that is being built.
+    /// Drops the unfinished bar.
     pub fn clear(&mut self) {
         self.current = None;
     }

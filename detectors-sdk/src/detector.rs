@@ -1,4 +1,4 @@
-//! The author's side: the trait, what it is given and what it gives back.
+//! The trait that authors implement, with its arguments and results.
 
 use std::time::Duration;
 
@@ -6,50 +6,77 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Manifest, contract};
 
-/// A detector: parameters in, ticks in, detections out.
+/// A detector: a function of parameters and ticks that returns detections.
 ///
-/// It must be a function of its parameters, its state and the ticks it is given:
-/// the same ticks give the same detections, live or replayed. So it keeps all it
-/// remembers in [`State`](Self::State) and uses nothing that differs between two
-/// runs, such as the order of a `HashMap`.
+/// The same ticks must give the same detections, live or replayed. So a detector keeps everything that it needs to know
+/// about a symbol in [`State`](Self::State), and uses nothing that differs between two runs, such as the order of a
+/// `HashMap`.
+///
+/// ```
+/// use tickhound_sdk::{Detection, Detector, Manifest, Tick, harness::{Harness, tick}};
+///
+/// /// Reports each new high.
+/// struct High;
+///
+/// impl Detector for High {
+///     type Params = ();
+///     type State = Option<f64>; // the highest price so far
+///
+///     fn manifest() -> Manifest {
+///         Manifest::new("high", "1.0.0", "Reports each new high of a symbol.")
+///     }
+///
+///     fn new((): ()) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+///
+///     fn on_tick(&self, high: &mut Option<f64>, tick: &Tick<'_>) -> Option<Detection> {
+///         let before = high.replace(high.map_or(tick.price, |high| high.max(tick.price)))?;
+///         (tick.price > before).then(|| Detection::up(0.5).with("before", before))
+///     }
+/// }
+///
+/// let found = Harness::<High>::new().check([tick("A", 0.0, 10.0), tick("A", 1.0, 11.0), tick("A", 2.0, 9.0)]);
+/// assert_eq!(found.len(), 1);
+/// ```
 pub trait Detector: Sized + 'static {
-    /// The parameters: a struct with a field for each [`Param`](crate::Param) of the manifest; `()` for none.
+    /// The parameters: a struct with a field for each [`Param`](crate::Param) of the manifest, or `()` if there are none.
     type Params: DeserializeOwned;
 
-    /// All that is remembered of one symbol, from `Default` at its first tick on. The
-    /// SDK keeps one for each symbol, and saves and restores it across restarts.
+    /// Everything that the detector knows about one symbol. It is `Default` at the symbol's first tick. The SDK holds one
+    /// state for each symbol, and saves and restores it across restarts.
     type State: Default + Serialize + DeserializeOwned + 'static;
 
-    /// Raise it whenever states saved before can't be read any more: a field was
-    /// added, removed, moved or has another meaning. The host then warms up afresh.
+    /// The version of [`State`](Self::State). Increase it when older states can't be read any more, because a field was
+    /// added, removed, moved or has another meaning. The host then warms up the detector again.
     const STATE_VERSION: u32 = 1;
 
-    /// Whether a saved state stays meaningful when only parameters change.
+    /// Whether a saved state stays meaningful when only parameters change. Otherwise it is dropped.
     const STATE_OUTLIVES_PARAMS: bool = false;
 
     /// Whether [`on_clock`](Self::on_clock) is called.
     const WANTS_CLOCK: bool = false;
 
-    /// What the detector is, reads and takes. The same at every call.
+    /// Returns the detector's name, columns and parameters. Each call must return the same.
     fn manifest() -> Manifest;
 
-    /// A detector with these parameters, each within its limits; what spans several is checked here.
+    /// Returns a detector with these parameters. Each is within its limits. Conditions between several parameters are
+    /// checked here.
     ///
     /// # Errors
-    /// A sentence for the person who wrote the configuration.
+    /// Returns a sentence for the author of the configuration.
     fn new(params: Self::Params) -> Result<Self, String>;
 
-    /// Event time that must pass for a symbol before its first detection.
+    /// Returns the event time that must pass for a symbol before its first detection.
     fn warm_up(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Takes the next tick of a symbol, whose state it may change.
+    /// Processes the next tick of a symbol, and may change the symbol's state.
     fn on_tick(&self, state: &mut Self::State, tick: &Tick<'_>) -> Option<Detection>;
 
-    /// Called for each symbol that has a state whenever event time has reached a
-    /// whole second, if [`WANTS_CLOCK`](Self::WANTS_CLOCK) says so. Seconds in
-    /// which no symbol has a tick are passed over.
+    /// Called for each symbol that has a state when event time reaches a whole second, if
+    /// [`WANTS_CLOCK`](Self::WANTS_CLOCK) is true. Seconds in which no symbol has a tick are skipped.
     fn on_clock(&self, state: &mut Self::State, clock: &Clock<'_>) -> Option<Detection> {
         let _ = (state, clock);
         None
@@ -57,11 +84,22 @@ pub trait Detector: Sized + 'static {
 }
 
 /// One market update of one symbol.
+///
+/// ```
+/// use tickhound_sdk::Tick;
+///
+/// const BID: usize = 0; // the position of the column `bid` in the manifest
+///
+/// fn distance_to_bid(tick: &Tick<'_>) -> Option<f64> {
+///     let distance = tick.price - tick.column(BID);
+///     distance.is_finite().then_some(distance)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Tick<'a> {
-    /// Event time, ns since the Unix epoch, UTC. Never falls within one symbol.
+    /// The event time, ns since the Unix epoch, UTC. It never decreases within one symbol.
     pub time: u64,
-    /// Last traded price in quote currency; finite and > 0.
+    /// The last traded price in quote currency, finite and greater than 0.
     pub price: f64,
     pub(crate) symbol: &'a str,
     pub(crate) columns: &'a [Vec<f64>],
@@ -69,16 +107,16 @@ pub struct Tick<'a> {
 }
 
 impl<'a> Tick<'a> {
-    /// The symbol's name, e.g. `NIFTY25NOV25750PE`.
+    /// Returns the name of the symbol, such as `NIFTY25NOV25750PE`.
     #[must_use]
     pub fn symbol(&self) -> &'a str {
         self.symbol
     }
 
-    /// The value of a column, by its position in the manifest; NaN where absent.
+    /// Returns the value of a column, given its position in the manifest. An absent value is NaN.
     ///
     /// # Panics
-    /// When the manifest has no such position.
+    /// Panics if the manifest has no such position.
     #[inline]
     #[must_use]
     #[track_caller]
@@ -86,19 +124,19 @@ impl<'a> Tick<'a> {
         self.columns[position][self.row]
     }
 
-    /// The value of the column `flags`, by its position in the manifest: a set of the bits in [`flag`].
+    /// Returns the value of the column `flags`, given its position in the manifest. It is a set of the bits in [`flag`].
     ///
     /// # Panics
-    /// When the manifest has no such position.
+    /// Panics if the manifest has no such position.
     #[inline]
     #[must_use]
     #[track_caller]
     pub fn flags(&self, position: usize) -> u32 {
-        // A whole number from 0 by contract; NaN would give 0.
+        // The contract guarantees a whole number of at least 0. NaN would give 0.
         self.column(position) as u32
     }
 
-    /// Event time in seconds since the Unix epoch, exact to a microsecond.
+    /// Returns the event time in seconds since the Unix epoch, exact to a microsecond.
     #[inline]
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -106,54 +144,80 @@ impl<'a> Tick<'a> {
     }
 }
 
-/// Event time has reached a whole second.
+/// A whole second that event time has reached.
+///
+/// ```
+/// use tickhound_sdk::{Clock, Detection};
+///
+/// const MINUTE: u64 = 60_000_000_000;
+///
+/// fn on_clock(last_tick: &mut u64, clock: &Clock<'_>) -> Option<Detection> {
+///     (clock.time >= *last_tick + MINUTE).then(|| Detection::neutral(1.0))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock<'a> {
-    /// That second, in ns since the Unix epoch, UTC.
+    /// The second, in ns since the Unix epoch, UTC.
     pub time: u64,
     pub(crate) symbol: &'a str,
 }
 
 impl<'a> Clock<'a> {
-    /// Name of the symbol whose state is at hand.
+    /// Returns the name of the symbol whose state is passed along.
     #[must_use]
     pub fn symbol(&self) -> &'a str {
         self.symbol
     }
 
-    /// That second, in seconds since the Unix epoch.
+    /// Returns the second, in seconds since the Unix epoch.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         seconds(self.time)
     }
 }
 
-/// Bits of the column `flags`; see [`Tick::flags`].
+/// The bits of the column `flags`.
+///
+/// ```
+/// use tickhound_sdk::{Tick, flag};
+///
+/// const FLAGS: usize = 0; // the position of the column `flags` in the manifest
+///
+/// fn is_trade(tick: &Tick<'_>) -> bool {
+///     tick.flags(FLAGS) & flag::QUOTE_ONLY == 0
+/// }
+/// ```
 pub mod flag {
-    /// The producer's time was missing or absurd; estimated from the arrival.
+    /// The producer's time was missing or absurd, and was estimated from the arrival.
     pub const TIME_ESTIMATED: u32 = 1;
-    /// The producer's time was before the symbol's previous tick; raised to that.
+    /// The producer's time was before the symbol's previous tick, and was set to the time of that tick.
     pub const OUT_OF_ORDER: u32 = 2;
-    /// Cumulative volume fell without a new session; the fall was not believed.
+    /// The cumulative volume decreased without a new session, and was repaired.
     pub const VOLUME_REPAIRED: u32 = 4;
-    /// No trade: only quotes or open interest changed; the price is the last one.
+    /// The tick is not a trade: only quotes or open interest changed. The price is the last one.
     pub const QUOTE_ONLY: u32 = 8;
-    /// First tick of the symbol in a new session day.
+    /// The tick is the first one of the symbol in a new session day.
     pub const SESSION_START: u32 = 16;
 }
 
-/// Which way the price is seen or expected to move.
+/// The direction in which the price moves, or is expected to move.
+///
+/// ```
+/// use tickhound_sdk::{Detection, Direction};
+///
+/// assert_eq!(Detection::down(0.9).direction, Direction::Down);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Upwards.
     Up,
     /// Downwards.
     Down,
-    /// Not a matter of direction.
+    /// The detection has no direction.
     None,
 }
 
-/// Something was detected.
+/// A detected event.
 ///
 /// ```
 /// use tickhound_sdk::Detection;
@@ -164,37 +228,37 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Detection {
-    /// How rare this is, finite and in 0..=1; the detector's documentation defines it.
+    /// How rare the event is, in 0..=1. The detector's documentation defines the scale.
     pub confidence: f64,
-    /// Up, down or none.
+    /// The direction: up, down or none.
     pub direction: Direction,
-    /// Named numbers that let a person check the detection; finite.
+    /// Named finite numbers with which a person can check the detection.
     pub evidence: Vec<(String, f64)>,
 }
 
 impl Detection {
-    /// A detection that points upwards. `confidence` is finite and in 0..=1; the host refuses others.
+    /// Returns an upward detection. `confidence` must be in 0..=1, or the host rejects the detection.
     pub fn up(confidence: f64) -> Self {
         Self::new(Direction::Up, confidence)
     }
 
-    /// A detection that points downwards.
+    /// Returns a downward detection.
     pub fn down(confidence: f64) -> Self {
         Self::new(Direction::Down, confidence)
     }
 
-    /// A detection without a direction.
+    /// Returns a detection without a direction.
     pub fn neutral(confidence: f64) -> Self {
         Self::new(Direction::None, confidence)
     }
 
-    /// A detection of a direction found by calculation.
+    /// Returns a detection with a computed direction.
     pub fn new(direction: Direction, confidence: f64) -> Self {
         Self { confidence, direction, evidence: Vec::new() }
     }
 
-    /// Adds a number that lets a person check the detection. One that isn't finite,
-    /// such as the value of an absent column, is left out.
+    /// Adds a number with which a person can check the detection. A number that isn't finite, such as the value of an
+    /// absent column, is left out.
     pub fn with(mut self, name: &str, value: f64) -> Self {
         if value.is_finite() {
             self.evidence.push((name.into(), value));
@@ -202,7 +266,7 @@ impl Detection {
         self
     }
 
-    /// The evidence of that name.
+    /// Returns the evidence of this name.
     #[must_use]
     pub fn evidence(&self, name: &str) -> Option<f64> {
         self.evidence.iter().find(|(n, _)| n == name).map(|(_, value)| *value)

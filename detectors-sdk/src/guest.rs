@@ -1,4 +1,4 @@
-//! Joins an [`Instance`] to the functions that a WebAssembly build exports.
+//! Implements the functions that a WebAssembly build exports with an [`Instance`].
 
 use crate::{
     __private::bindings::Guest,
@@ -7,12 +7,12 @@ use crate::{
     instance::Instance,
 };
 
-/// Where [`detector!`](crate::detector) keeps the one instance of its module.
+/// The owner of a module's one instance; [`detector!`](crate::detector) implements it.
 pub trait Plugin {
     /// The author's detector.
     type Detector: Detector;
 
-    /// Hands out the instance.
+    /// Calls `call` with the instance.
     fn with<R>(call: impl FnOnce(&mut Instance<Self::Detector>) -> R) -> R;
 }
 

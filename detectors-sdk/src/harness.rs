@@ -1,8 +1,7 @@
 //! Runs a detector natively, for `cargo test`: ticks in, detections out.
 //!
-//! It runs the code that runs inside the WebAssembly module, and plays the
-//! host's part around it: checks the manifest and the parameters, names symbols,
-//! adds clock rows. Whatever the host would refuse is a panic here.
+//! The harness runs the same code as a WebAssembly module, and does what the host does around it: it checks the manifest and
+//! the parameters, introduces symbols, and adds clock rows. It panics wherever the host would reject the detector.
 //!
 //! ```
 //! # use tickhound_sdk::{Detection, Detector, Manifest, Tick};
@@ -10,7 +9,7 @@
 //! # impl Detector for Rise {
 //! #     type Params = ();
 //! #     type State = Option<f64>;
-//! #     fn manifest() -> Manifest { Manifest::new("rise", "1.0.0", "Tells when the price rises.") }
+//! #     fn manifest() -> Manifest { Manifest::new("rise", "1.0.0", "Reports each rise of the price.") }
 //! #     fn new((): ()) -> Result<Self, String> { Ok(Self) }
 //! #     fn on_tick(&self, last: &mut Option<f64>, tick: &Tick<'_>) -> Option<Detection> {
 //! #         let before = last.replace(tick.price)?;
@@ -32,18 +31,33 @@ use crate::{
     instance::{CLOCK, Instance},
 };
 
-/// How often [`Harness::check`] reloads: often enough to hit each phase, and no burden for a day of ticks.
+/// The number of reloads in [`Harness::check`]: enough for each phase of a detector, and few enough for a day of ticks.
 const RELOADS: usize = 100;
 
-/// Nanoseconds in a second.
+/// The number of nanoseconds in a second.
 const NANOS: u64 = 1_000_000_000;
 
-/// A symbol's tick to feed, `seconds` after the Unix epoch; [`Row::with`] adds columns.
+/// Returns a tick of a symbol, `seconds` after the Unix epoch. [`Row::with`] adds columns.
+///
+/// ```
+/// use tickhound_sdk::harness::tick;
+/// let row = tick("NIFTY", 1.5, 100.0).with("quantity", 75.0);
+/// ```
 pub fn tick(symbol: &str, seconds: f64, price: f64) -> Row {
     Row { symbol: symbol.into(), time: (seconds * 1e9).round() as u64, price, columns: Vec::new() }
 }
 
-/// A tick to feed; made by [`tick`].
+/// A tick for the harness, made by [`tick`].
+///
+/// ```
+/// use tickhound_sdk::harness::{Row, tick};
+///
+/// fn quote(bid: f64, ask: f64) -> Row {
+///     tick("NIFTY", 0.0, 100.0).with("bid", bid).with("ask", ask).at_nanos(1_500_000_001)
+/// }
+///
+/// let row = quote(99.95, 100.05);
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Row {
@@ -54,14 +68,14 @@ pub struct Row {
 }
 
 impl Row {
-    /// Gives a column its value; unless given, `flags` is 0 and any other is NaN. Columns
-    /// that the detector doesn't ask for do no harm.
+    /// Sets the value of a column. By default `flags` is 0, and every other column is NaN. Columns that the detector doesn't
+    /// ask for are ignored.
     pub fn with(mut self, column: &str, value: f64) -> Self {
         self.columns.push((column.into(), value));
         self
     }
 
-    /// Event time in ns since the Unix epoch, where seconds are too coarse.
+    /// Sets the event time in ns since the Unix epoch, if seconds are not precise enough.
     pub fn at_nanos(mut self, time: u64) -> Self {
         self.time = time;
         self
@@ -73,18 +87,47 @@ impl Row {
     }
 }
 
-/// A detection, and what it is about.
+/// A detection with its symbol and time.
+///
+/// ```
+/// use tickhound_sdk::harness::Found;
+///
+/// fn symbols(found: &[Found]) -> Vec<&str> {
+///     found.iter().map(|found| found.symbol.as_str()).collect()
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The symbol.
     pub symbol: String,
-    /// Event time of the tick or clock row that raised it, ns since the Unix epoch.
+    /// The event time of the tick or clock row, ns since the Unix epoch.
     pub time: u64,
-    /// What the detector returned.
+    /// The detection that the detector returned.
     pub detection: Detection,
 }
 
-/// A detector about to be made: give it the parameters that differ from their defaults.
+/// A detector's parameters, from which [`Harness::build`] makes the detector.
+///
+/// ```
+/// # use tickhound_sdk::{Detection, Detector, Manifest, Param, Tick};
+/// # #[derive(serde::Deserialize)]
+/// # struct Above { price: f64 }
+/// # impl Detector for Above {
+/// #     type Params = Self;
+/// #     type State = ();
+/// #     fn manifest() -> Manifest {
+/// #         Manifest::new("above", "1.0.0", "Reports prices above a limit.").param(Param::number("price", 100.0))
+/// #     }
+/// #     fn new(params: Self) -> Result<Self, String> { Ok(params) }
+/// #     fn on_tick(&self, (): &mut (), tick: &Tick<'_>) -> Option<Detection> {
+/// #         (tick.price > self.price).then(|| Detection::up(0.5))
+/// #     }
+/// # }
+/// use tickhound_sdk::harness::{Harness, tick};
+///
+/// let found = Harness::<Above>::new().param("price", 101.5).check([tick("A", 0.0, 101.0), tick("A", 1.0, 102.0)]);
+/// assert_eq!(found.len(), 1);
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Harness<D> {
@@ -93,10 +136,10 @@ pub struct Harness<D> {
 }
 
 impl<D: Detector> Harness<D> {
-    /// Every parameter at its default.
+    /// Returns a harness with the defaults of all parameters.
     ///
     /// # Panics
-    /// When the manifest contradicts itself.
+    /// Panics if the manifest contradicts itself.
     #[expect(clippy::new_without_default, reason = "a harness is made on purpose")]
     pub fn new() -> Self {
         let manifest = D::manifest();
@@ -105,10 +148,10 @@ impl<D: Detector> Harness<D> {
         Self { params, detector: PhantomData }
     }
 
-    /// Sets a parameter as `config.toml` would.
+    /// Sets a parameter like `config.toml` does.
     ///
     /// # Panics
-    /// When the manifest has no such parameter, or it is of another type or out of its limits.
+    /// Panics if the manifest has no such parameter, or the value has another type or is outside its limits.
     pub fn param(mut self, name: &str, value: impl Into<Value>) -> Self {
         let value = D::manifest().accept(name, value.into());
         if let Some((_, current)) = self.params.iter_mut().find(|(n, _)| n == name) {
@@ -117,19 +160,19 @@ impl<D: Detector> Harness<D> {
         self
     }
 
-    /// The detector, ready for ticks.
+    /// Makes the detector.
     ///
     /// # Panics
-    /// When the detector refuses its parameters, or its `Params` doesn't fit the manifest.
+    /// Panics if the detector rejects its parameters, or its `Params` doesn't match the manifest.
     #[must_use]
     pub fn build(self) -> Running<D> {
-        self.try_build().unwrap_or_else(|error| panic!("the detector refused its parameters: {error}"))
+        self.try_build().unwrap_or_else(|error| panic!("the detector rejected its parameters: {error}"))
     }
 
-    /// As [`build`](Self::build), to test what the detector refuses.
+    /// Makes the detector, to test which parameters it rejects.
     ///
     /// # Errors
-    /// What [`Detector::new`] returned, or what in `Params` doesn't fit the manifest.
+    /// Returns the error of [`Detector::new`], or how `Params` doesn't match the manifest.
     pub fn try_build(self) -> Result<Running<D>, String> {
         let mut instance = Instance::new();
         let warm_up_seconds = instance.configure(&self.params)?.warm_up_seconds;
@@ -137,12 +180,11 @@ impl<D: Detector> Harness<D> {
         Ok(Running { params: self.params, instance, warm_up, symbols: Vec::new(), times: Vec::new(), reached: None })
     }
 
-    /// Feeds all ticks and returns what was detected: once in one batch, once tick
-    /// by tick with reloads in between.
+    /// Feeds all ticks twice, once in one batch and once tick by tick with reloads in between, and returns the detections.
     ///
     /// # Panics
-    /// When the two differ: then the detector remembers something outside its
-    /// state, or its state doesn't survive being saved and restored.
+    /// Panics if the detections differ. In that case the detector keeps something outside its state, or its state is not
+    /// restored as it was saved.
     #[must_use]
     pub fn check(self, ticks: impl IntoIterator<Item = Row>) -> Vec<Found> {
         let ticks: Vec<Row> = ticks.into_iter().collect();
@@ -162,48 +204,69 @@ impl<D: Detector> Harness<D> {
     }
 }
 
-/// A detector at work.
+/// A detector that is ready for ticks.
+///
+/// ```
+/// # use tickhound_sdk::{Detection, Detector, Manifest, Tick};
+/// # struct Rise;
+/// # impl Detector for Rise {
+/// #     type Params = ();
+/// #     type State = Option<f64>;
+/// #     fn manifest() -> Manifest { Manifest::new("rise", "1.0.0", "Reports each rise of the price.") }
+/// #     fn new((): ()) -> Result<Self, String> { Ok(Self) }
+/// #     fn on_tick(&self, last: &mut Option<f64>, tick: &Tick<'_>) -> Option<Detection> {
+/// #         let before = last.replace(tick.price)?;
+/// #         (tick.price > before).then(|| Detection::up(0.5))
+/// #     }
+/// # }
+/// use tickhound_sdk::harness::{Harness, tick};
+///
+/// let mut rise = Harness::<Rise>::new().build();
+/// assert!(rise.feed([tick("A", 0.0, 100.0)]).is_empty());
+/// rise.reload(); // as at a restart
+/// assert_eq!(rise.feed([tick("A", 1.0, 101.0)]).len(), 1);
+/// ```
 pub struct Running<D: Detector> {
     params: Vec<(String, contract::Value)>,
     instance: Instance<D>,
     warm_up: Duration,
-    /// Names by id.
+    /// The names of symbols, by id.
     symbols: Vec<String>,
-    /// Time of the last tick, ns, by id.
+    /// The time of the last tick, ns, by id.
     times: Vec<u64>,
     /// The whole second that event time has reached.
     reached: Option<u64>,
 }
 
 impl<D: Detector> Running<D> {
-    /// Feeds ticks as one batch and returns what was detected, in order.
+    /// Feeds ticks as one batch, and returns the detections in order.
     ///
     /// # Panics
-    /// When a tick is not as the contract has it (its price is not > 0, its time falls
-    /// within the symbol), or a detection is not (confidence outside 0..=1, evidence not finite).
+    /// Panics if a tick breaks the contract (the price is not greater than 0, or the time decreases within the symbol), or a
+    /// detection does (the confidence is outside 0..=1, or evidence is not finite).
     pub fn feed(&mut self, ticks: impl IntoIterator<Item = Row>) -> Vec<Found> {
         let batch = self.batch(ticks);
         let detections = self.instance.detect(&batch);
         detections.into_iter().map(|detection| self.found(detection, &batch)).collect()
     }
 
-    /// What [`Detector::warm_up`] said.
+    /// Returns the result of [`Detector::warm_up`].
     #[must_use]
     pub fn warm_up(&self) -> Duration {
         self.warm_up
     }
 
-    /// Size of a symbol's saved state in bytes; `None` before its first tick.
+    /// Returns the size of a symbol's saved state in bytes, or `None` before its first tick.
     #[must_use]
     pub fn state_size(&self, symbol: &str) -> Option<usize> {
         let id = self.symbols.iter().position(|name| name == symbol)?;
         self.instance.save(&[id as u32]).first().map(|saved| saved.state.len())
     }
 
-    /// Saves all states, makes the detector anew and restores them, as a restart does.
+    /// Saves all states, makes the detector again, and restores the states, like a restart does.
     ///
     /// # Panics
-    /// When a state can't be restored, or is not the same when saved again.
+    /// Panics if a state can't be restored, or differs when it is saved again.
     pub fn reload(&mut self) {
         let ids: Vec<u32> = (0..self.symbols.len() as u32).collect();
         let saved = self.instance.save(&ids);
@@ -211,9 +274,9 @@ impl<D: Detector> Running<D> {
         fresh.configure(&self.params).expect("the same parameters were accepted before");
         fresh.introduce(ids.iter().map(|&id| Symbol { id, name: self.symbols[id as usize].clone() }).collect());
         if let Err(error) = fresh.restore(D::STATE_VERSION, &saved) {
-            panic!("what was saved can't be restored: {error}");
+            panic!("the saved states can't be restored: {error}");
         }
-        assert!(fresh.save(&ids) == saved, "a state changed by being saved and restored");
+        assert!(fresh.save(&ids) == saved, "a state differs after it was saved and restored");
         self.instance = fresh;
     }
 
@@ -251,7 +314,7 @@ impl<D: Detector> Running<D> {
         batch
     }
 
-    /// The symbol's id; introduces it when it is new.
+    /// Returns the id of a symbol, and introduces the symbol if it is new.
     fn id(&mut self, symbol: &str) -> u32 {
         if let Some(id) = self.symbols.iter().position(|name| name == symbol) {
             return id as u32;

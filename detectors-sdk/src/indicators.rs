@@ -1,17 +1,26 @@
 //! Standard indicators whose state can be saved.
 //!
-//! Own code for one hard reason: everything that a detector remembers is saved
-//! and restored with it, and the crates that have these indicators
-//! (`quantedge-ta` is the best of them) keep their state private and without
-//! serde. Each is checked against TA-Lib's own values, see `tests/oracle.rs`.
+//! They are not taken from another crate, because the state of a detector is saved and restored with serde. Crates with
+//! these indicators, such as `quantedge-ta`, have a private state without serde. `tests/oracle.rs` checks each indicator
+//! against the values of TA-Lib.
 //!
-//! Lengths are arguments, not fields: a detector's state is made by `Default`,
-//! and knows nothing of parameters.
+//! Lengths are arguments, not fields, since a detector's state is made by `Default`, without access to parameters.
 
 use serde::{Deserialize, Serialize};
 
-/// Exponential moving average: seeded with the mean of the first `length` values, then
-/// `ema += (value - ema) * 2 / (length + 1)` (the classic form, as in TA-Lib).
+/// An exponential moving average in its classic form, as in TA-Lib. It starts with the mean of the first `length` values.
+/// Then each value changes it: `ema += (value - ema) * 2 / (length + 1)`.
+///
+/// ```
+/// use tickhound_sdk::indicators::Ema;
+/// let mut ema = Ema::default();
+/// ema.push(2, 10.0);
+/// assert_eq!((ema.get(2), ema.estimate(2)), (None, Some(10.0)));
+/// ema.push(2, 12.0);
+/// assert_eq!(ema.get(2), Some(11.0));
+/// ema.push(2, 14.0);
+/// assert_eq!(ema.get(2), Some(13.0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ema {
     average: Seeded,
@@ -23,23 +32,32 @@ impl Ema {
         self.average.push(length, value, 2.0 / (f64::from(length) + 1.0));
     }
 
-    /// The average; `None` before `length` values.
+    /// Returns the average, or `None` before `length` values.
     pub fn get(&self, length: u32) -> Option<f64> {
         self.average.get(length)
     }
 
-    /// The average, or the mean of the values so far where there are fewer than `length`; `None`
-    /// before the first.
+    /// Returns the average, or the mean of the values so far if there are fewer than `length`. Returns `None` before the
+    /// first value.
     pub fn estimate(&self, length: u32) -> Option<f64> {
         let Seeded { count, value } = self.average;
         if count >= length.max(1) { Some(value) } else { (count > 0).then(|| value / f64::from(count)) }
     }
 }
 
-/// Average true range (Wilder 1978): true range = highest of high - low, |high - previous close|
-/// and |low - previous close|; the first bar, which has no previous close, only begins the series
-/// (as in TA-Lib). Seeded with the mean of the first `length` ranges, then
-/// `atr += (range - atr) / length`.
+/// The average true range (Wilder 1978). The true range of a bar is the highest of high - low, |high - previous close| and
+/// |low - previous close|. The first bar only starts the series, since it has no previous close (as in TA-Lib). The average
+/// starts with the mean of the first `length` ranges. Then each range changes it: `atr += (range - atr) / length`.
+///
+/// ```
+/// use tickhound_sdk::indicators::Atr;
+/// let mut atr = Atr::default();
+/// atr.push(2, 11.0, 9.0, 10.0);
+/// atr.push(2, 12.0, 10.0, 11.0);
+/// assert_eq!(atr.get(2), None);
+/// atr.push(2, 15.0, 11.0, 14.0);
+/// assert_eq!(atr.get(2), Some(3.0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Atr {
     average: Seeded,
@@ -56,19 +74,28 @@ impl Atr {
         self.close = Some(close);
     }
 
-    /// The average, >= 0; `None` before `length` ranges.
+    /// Returns the average, >= 0, or `None` before `length` ranges.
     pub fn get(&self, length: u32) -> Option<f64> {
         self.average.get(length)
     }
 
-    /// Lets the next bar begin a new series without a range across the pause; the average stays.
+    /// Starts a new series with the next bar, so that there is no range across a pause. The average stays.
     pub fn pause(&mut self) {
         self.close = None;
     }
 }
 
-/// Relative strength index (Wilder 1978), 0..=100: 100 times the average gain's share of average
-/// gain + average loss, both smoothed as [`Atr`] is. 50 where nothing has moved.
+/// The relative strength index (Wilder 1978), in 0..=100: 100 times the average gain, divided by the sum of average gain and
+/// average loss. Both averages are smoothed like those of [`Atr`]. The index is 50 if the price did not move.
+///
+/// ```
+/// use tickhound_sdk::indicators::Rsi;
+/// let mut rsi = Rsi::default();
+/// for close in [10.0, 13.0, 12.0] {
+///     rsi.push(2, close);
+/// }
+/// assert_eq!(rsi.get(2), Some(75.0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rsi {
     gain: Seeded,
@@ -87,23 +114,23 @@ impl Rsi {
         self.last = Some(close);
     }
 
-    /// The index; `None` before `length` changes.
+    /// Returns the index, or `None` before `length` changes.
     pub fn get(&self, length: u32) -> Option<f64> {
         let (gain, loss) = (self.gain.get(length)?, self.loss.get(length)?);
         Some(if gain + loss > 0.0 { 100.0 * gain / (gain + loss) } else { 50.0 })
     }
 
-    /// Lets the next close begin a new series without a change across the pause; the averages stay.
+    /// Starts a new series with the next close, so that there is no change across a pause. The averages stay.
     pub fn pause(&mut self) {
         self.last = None;
     }
 }
 
-/// An average that begins as a plain mean and then moves towards each new value.
+/// An average that starts as a mean, and then moves towards each new value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Seeded {
     count: u32,
-    /// The sum until `length` values are there, the average from then on.
+    /// The sum of the first `length` values, and the average from then on.
     value: f64,
 }
 

@@ -1,7 +1,7 @@
 //! A configured detector and the state of each of its symbols.
 //!
-//! The same code serves the WebAssembly build and the native harness. Nothing
-//! here differs between two runs: symbols are visited in the order of their ids.
+//! The WebAssembly build and the native harness use the same code. Nothing here
+//! differs between two runs: symbols are visited in the order of their ids.
 
 use crate::{
     Clock, Detector, Tick,
@@ -9,10 +9,10 @@ use crate::{
     params,
 };
 
-/// Stands for no symbol: event time has reached a whole second.
+/// The id that marks a clock row: event time has reached a whole second.
 pub(crate) const CLOCK: u32 = u32::MAX;
 
-/// What stands behind the contract's functions.
+/// The implementation of the contract's functions.
 pub struct Instance<D: Detector> {
     detector: Option<D>,
     /// By symbol id; `None` for an id that belongs to another shard.
@@ -26,7 +26,7 @@ struct Slot<S> {
 }
 
 impl<D: Detector> Instance<D> {
-    /// Not configured, knows no symbol.
+    /// Returns an instance without a configuration and symbols.
     #[expect(clippy::new_without_default, reason = "made in a constant, where `default` can't be called")]
     pub const fn new() -> Self {
         Self { detector: None, slots: Vec::new() }
@@ -115,7 +115,7 @@ impl<D: Detector> Instance<D> {
     }
 }
 
-/// Tells every symbol that has a state that event time has reached a whole second.
+/// Calls `on_clock` for every symbol that has a state.
 fn strike<D: Detector>(
     detector: &D,
     slots: &mut [Option<Slot<D::State>>],

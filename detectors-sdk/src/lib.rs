@@ -21,16 +21,44 @@ pub use crate::{
 
 use __private::bindings::tickhound::detector::types as contract;
 
-/// The version of the contract that detectors built with this SDK speak.
+/// The version of the contract that detectors built with this SDK implement.
 ///
-/// Every detector carries it in its custom section `tickhound:contract`, so
-/// that a host can refuse a file before it compiles it.
+/// Each detector has it in its custom section `tickhound:contract`, so that a host can reject a file before compiling it.
+///
+/// ```
+/// assert_eq!(tickhound_sdk::CONTRACT_VERSION.split('.').count(), 3);
+/// ```
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-/// Makes the crate a detector: `detector!(Jump);` once, at its top level.
+/// Makes the crate a detector. Call it once, at the top level of the crate.
 ///
-/// It exports the contract's functions from a WebAssembly build. Elsewhere it
-/// only checks that the type is a [`Detector`], so tests build and link as usual.
+/// In a WebAssembly build it exports the functions of the contract. In other builds it only checks that the type is a
+/// [`Detector`], so that tests build and link as usual.
+///
+/// ```
+/// use tickhound_sdk::{Detection, Detector, Manifest, Tick, detector};
+///
+/// struct Round;
+///
+/// impl Detector for Round {
+///     type Params = ();
+///     type State = ();
+///
+///     fn manifest() -> Manifest {
+///         Manifest::new("round", "1.0.0", "Reports a price that is a multiple of 100.")
+///     }
+///
+///     fn new((): ()) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+///
+///     fn on_tick(&self, (): &mut (), tick: &Tick<'_>) -> Option<Detection> {
+///         (tick.price % 100.0 == 0.0).then(|| Detection::neutral(0.5))
+///     }
+/// }
+///
+/// detector!(Round);
+/// ```
 #[macro_export]
 macro_rules! detector {
     ($detector:ty) => {
@@ -65,7 +93,7 @@ macro_rules! detector {
     };
 }
 
-/// What [`detector!`] expands to needs these; nothing here is for authors.
+/// Used by the expansion of [`detector!`], not by authors.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::{guest::Plugin, instance::Instance};

@@ -1,8 +1,8 @@
-//! Where a panic's message is left for the host: a detector imports nothing, so it can't log.
+//! Writes a panic's message into memory, where the host reads it after a trap: a detector imports nothing, so it can't log.
 //!
-//! The module's memory holds, once: the 16 bytes `TICKHOUND-PANIC\0`, a u32
+//! The module's memory contains, once: the 16 bytes `TICKHOUND-PANIC\0`, a u32
 //! (little-endian) length, and that many bytes of UTF-8, at most 1024. The
-//! length is 0 until a panic. The host finds it after a trap.
+//! length is 0 until a panic.
 
 use std::{
     fmt::{self, Write},
@@ -20,12 +20,12 @@ struct Report {
     text: [AtomicU8; TEXT_MAX],
 }
 
-// Only the host reads it, so the compiler would drop it.
+// Only the host reads it, so the compiler would remove it as unused.
 #[used]
 static REPORT: Report =
     Report { magic: *b"TICKHOUND-PANIC\0", len: AtomicU32::new(0), text: [const { AtomicU8::new(0) }; TEXT_MAX] };
 
-/// Has every panic from now on leave its place and message in [`REPORT`].
+/// Installs a panic hook that writes the location and the message to [`REPORT`].
 #[cfg(target_family = "wasm")]
 pub(crate) fn install() {
     static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
@@ -42,12 +42,12 @@ pub(crate) fn install() {
 
 fn leave(message: fmt::Arguments<'_>) {
     let mut text = Text { len: 0 };
-    // An error means that it was cut short.
+    // An error means that the message was cut off.
     let _ = text.write_fmt(message);
     REPORT.len.store((text.len as u32).to_le(), Relaxed);
 }
 
-/// Writes into [`REPORT`] without allocating: memory may be what has run out.
+/// Writes to [`REPORT`] without an allocation, since memory may be exhausted.
 struct Text {
     len: usize,
 }

@@ -1,7 +1,6 @@
-//! From the contract's list of named values to the author's `Params`.
+//! Deserializes the contract's list of named values into the author's `Params`.
 //!
-//! Every value must find its field and every field its value; whatever does
-//! not is an error that names the parameter.
+//! Each value must have a field, and each field a value. Otherwise the error names the parameter.
 
 use std::fmt;
 
@@ -20,7 +19,7 @@ const NO_FIELD: &str = "`Params` has no such field";
 
 type Named = (String, Value);
 
-/// Fills `P` from the values, or tells in a sentence why it can't be.
+/// Deserializes the values into `P`, or returns the reason why that is not possible.
 pub(crate) fn from_values<P: DeserializeOwned>(values: &[Named]) -> Result<P, String> {
     P::deserialize(Params(values)).map_err(|error| error.to_string())
 }
@@ -34,7 +33,7 @@ impl<'de> Deserializer<'de> for Params<'_> {
         visitor.visit_map(Fields { rest: self.0.iter(), current: None })
     }
 
-    /// `type Params = ()` suits a detector that takes none.
+    /// A detector without parameters has `type Params = ()`.
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0.first() {
             Some((name, _)) => Err(Error::custom(format_args!("parameter `{name}`: {NO_FIELD}"))),
@@ -107,7 +106,7 @@ impl<'de> Deserializer<'de> for Field<'_> {
         }
     }
 
-    /// Reached when `Params` has no field of that name.
+    /// Called when `Params` has no field of that name.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
         Err(Error::custom(NO_FIELD))
     }
@@ -118,8 +117,7 @@ impl<'de> Deserializer<'de> for Field<'_> {
     }
 }
 
-/// A sentence. Its own type, because serde's also prints floats, and what that
-/// takes is a third of a small detector.
+/// An error message. It is not serde's own type, which also formats floats: that code is a third of a small detector.
 #[derive(Debug)]
 struct Error(String);
 

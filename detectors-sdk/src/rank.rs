@@ -1,30 +1,30 @@
-//! How rare is it? Ranks among recent values, and how to combine them.
+//! Ranks among recent values, which show how rare a value is, and their combination.
 //!
-//! A rank asks nothing of the distribution, so it holds for fat tails and
-//! coarse price grids where formulas of normal theory call everything rare.
-//! The same bits come out natively and in WebAssembly: bins are found by
-//! comparing, and the normal distribution comes from the crate `libm`.
+//! A rank assumes nothing about the distribution. So it is right for fat tails and
+//! coarse price grids, where formulas for a normal distribution call everything rare.
+//! The results are the same bits natively and in WebAssembly: values are compared
+//! with the limits of bins, and the normal distribution comes from the crate `libm`.
 
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-/// Bins to one doubling of the value: neighbours differ by 9 %.
+/// The number of bins per doubling of the value. Neighbouring bins differ by 9 %.
 const BINS_PER_OCTAVE: i32 = 8;
 
-/// Most bins that are kept, occupied ones only: together 32 doublings wide, wherever they lie.
+/// The maximum number of occupied bins. Together they are 32 doublings wide.
 const BINS: usize = 256;
 
-/// Weights are scaled down before they leave the precision of their type.
+/// Weights are scaled down beyond this, before they exceed the range of their type.
 const WEIGHT_MAX: f32 = 1e18;
 
-/// Ranks are kept this far from 0 and 1, where the normal quantile is infinite.
+/// The least distance of a rank from 0 and 1, where the normal quantile is infinite.
 const CLIP: f64 = 1e-4;
 
-/// Where recent positive values lie: a histogram over their logarithm whose past fades.
+/// A histogram of the logarithms of recent positive values, in which old values fade.
 ///
-/// A new value weighs `2^(1/half_life)` times the one before it, so that after
-/// `half_life` values an old one counts half; nothing has to be decayed in a pass.
+/// A new value weighs `2^(1/half_life)` times the previous one, so that a value counts
+/// half after `half_life` values. No pass over old values is needed for that.
 ///
 /// ```
 /// use tickhound_sdk::rank::RankSketch;
@@ -35,9 +35,9 @@ const CLIP: f64 = 1e-4;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RankSketch {
-    /// Number and weight of each occupied bin; numbers rise.
+    /// The number and weight of each occupied bin, in the order of numbers.
     bins: Vec<(i32, f32)>,
-    /// Weight of the next value.
+    /// The weight of the next value.
     next: f32,
 }
 
@@ -48,7 +48,7 @@ impl Default for RankSketch {
 }
 
 impl RankSketch {
-    /// Adds a value; `half_life` in values, >= 1. What is not finite and positive is left out.
+    /// Adds a value. `half_life` is in values, >= 1. A value that is not finite and positive is ignored.
     pub fn push(&mut self, value: f64, half_life: f64) {
         if !(value.is_finite() && value > 0.0) {
             return;
@@ -69,8 +69,8 @@ impl RankSketch {
         }
     }
 
-    /// Weighted share of the values below `value`, those of its own bin counted half: 0..=1.
-    /// `None` before the first value.
+    /// Returns the weighted share of values below `value`, in 0..=1. Values in the same bin count half.
+    /// Returns `None` before the first value.
     pub fn rank(&self, value: f64) -> Option<f64> {
         let total: f64 = self.bins.iter().map(|(_, weight)| f64::from(*weight)).sum();
         if total <= 0.0 {
@@ -88,7 +88,7 @@ impl RankSketch {
         Some((self.bins.iter().map(below).sum::<f64>() / total).clamp(0.0, 1.0))
     }
 
-    /// What weighs least changes the ranks least.
+    /// Drops the bin with the least weight, which changes the ranks least.
     fn drop_lightest(&mut self) {
         let lightest = self.bins.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
         if let Some((place, _)) = lightest {
@@ -97,7 +97,7 @@ impl RankSketch {
     }
 }
 
-/// `floor(BINS_PER_OCTAVE * log2(value))`, by comparing with the eighth roots of two.
+/// Returns `floor(BINS_PER_OCTAVE * log2(value))`, found by comparison with the eighth roots of two.
 fn bin(value: f64) -> i32 {
     const ROOTS: [f64; 7] = [
         1.090_507_732_665_257_7,
@@ -114,11 +114,11 @@ fn bin(value: f64) -> i32 {
     exponent * BINS_PER_OCTAVE + ROOTS.iter().filter(|root| mantissa >= **root).count() as i32
 }
 
-/// One rank out of several by Stouffer's weighted method (Stouffer 1949, with the variance of
-/// correlated scores): ranks become normal scores, and their weighted sum, divided by its own
-/// standard deviation where each two correlate by `correlation`, becomes a rank again.
+/// Combines several ranks into one by Stouffer's weighted method (Stouffer 1949, with the variance of
+/// correlated scores). The ranks become normal scores. Their weighted sum is divided by its standard
+/// deviation, for scores of which each two correlate by `correlation`, and becomes a rank again.
 ///
-/// Takes pairs of rank (0..=1, kept within 0.0001 of the ends) and weight (> 0).
+/// `ranks` are pairs of a rank (0..=1, limited to 0.0001..=0.9999) and its weight (> 0).
 ///
 /// ```
 /// use tickhound_sdk::rank::stouffer;
@@ -137,13 +137,25 @@ pub fn stouffer(ranks: &[(f64, f64)], correlation: f64) -> f64 {
     if variance > 0.0 { normal_cdf(score / variance.sqrt()) } else { 0.5 }
 }
 
-/// Share of a standard normal distribution below `z`.
+/// Returns the share of a standard normal distribution below `z`.
+///
+/// ```
+/// use tickhound_sdk::rank::normal_cdf;
+/// assert!((normal_cdf(0.0) - 0.5).abs() < 1e-12);
+/// assert!((normal_cdf(1.96) - 0.975).abs() < 1e-3);
+/// ```
 pub fn normal_cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
 }
 
-/// The `z` below which the share `p` (inside 0..1) of a standard normal distribution lies.
-/// Wichura's algorithm AS 241 (Applied Statistics 37, 1988), good to about 16 digits.
+/// Returns the `z` below which the share `p` of a standard normal distribution lies. `p` is greater than 0 and less than 1.
+///
+/// This is Wichura's algorithm AS 241 (Applied Statistics 37, 1988), which is exact to about 16 digits.
+///
+/// ```
+/// use tickhound_sdk::rank::normal_quantile;
+/// assert!((normal_quantile(0.975) - 1.96).abs() < 1e-3);
+/// ```
 pub fn normal_quantile(p: f64) -> f64 {
     let q = p - 0.5;
     if q.abs() <= 0.425 {
@@ -292,7 +304,7 @@ mod tests {
 
     #[test]
     fn an_odd_first_value_does_not_blur_those_that_follow() {
-        // A bin is 9 % wide, and so is what a rank may be off among evenly spread values.
+        // A bin is 9 % wide, so a rank among evenly spread values may be off by as much.
         for first in [1e-9, 1e12] {
             let mut sketch = RankSketch::default();
             sketch.push(first, 1000.0);

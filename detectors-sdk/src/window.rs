@@ -1,18 +1,22 @@
-//! Highest and lowest value over a span of time, O(1) amortised a value, bounded memory.
+//! The highest and lowest value over a span of time, in amortised O(1) per value and bounded memory.
 //!
-//! The span is cut into [`GRAINS`] grains. A value belongs to the grain that its
-//! time lies in, and counts while fewer than [`GRAINS`] grains have begun since:
-//! a span of 300 s is kept to within 0.6 s, and never takes more than
-//! [`GRAINS`] nodes, however many ticks come.
+//! The span is divided into [`GRAINS`] grains. A value belongs to the grain that contains its time, and expires when
+//! [`GRAINS`] grains have begun since. So a span of 300 s is exact to 0.6 s, and never needs more than [`GRAINS`] nodes,
+//! however many ticks come.
 //!
-//! The span is an argument, not a field: a detector's state is made by
-//! `Default`, and knows nothing of parameters.
+//! The span is an argument, not a field, since a detector's state is made by `Default`, without access to parameters.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Parts that a span is cut into; the most nodes that are kept.
+/// The number of grains in a span, which is also the maximum number of nodes.
+///
+/// ```
+/// use tickhound_sdk::window::GRAINS;
+/// let span_ns = 300_000_000_000_u64;
+/// assert!(span_ns / GRAINS < 600_000_000);
+/// ```
 pub const GRAINS: u64 = 512;
 
 /// The highest value of a span of time.
@@ -29,31 +33,31 @@ pub const GRAINS: u64 = 512;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TimeMax {
-    /// Grain and value; values fall from front to back.
+    /// The grain and the value of each node. Values decrease from front to back.
     nodes: VecDeque<(u64, f64)>,
 }
 
 impl TimeMax {
-    /// Adds a value at `time` (ns); times must not fall.
+    /// Adds a value at `time` (ns). Times must not decrease.
     pub fn push(&mut self, span: u64, time: u64, value: f64) {
         let grain = grain(span, time);
         self.expire(grain);
         while self.nodes.back().is_some_and(|(_, last)| *last <= value) {
             self.nodes.pop_back();
         }
-        // A higher value of the same grain lasts as long.
+        // A higher value of the same grain expires at the same time.
         if self.nodes.back().is_none_or(|(last, _)| *last < grain) {
             self.nodes.push_back((grain, value));
         }
     }
 
-    /// The highest value of the span that ends at `time` (ns).
+    /// Returns the highest value of the span that ends at `time` (ns).
     pub fn get(&mut self, span: u64, time: u64) -> Option<f64> {
         self.expire(grain(span, time));
         self.nodes.front().map(|(_, value)| *value)
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.nodes.clear();
     }
@@ -65,24 +69,34 @@ impl TimeMax {
     }
 }
 
-/// The lowest value of a span of time; otherwise as [`TimeMax`].
+/// The lowest value of a span of time.
+///
+/// ```
+/// use tickhound_sdk::window::TimeMin;
+/// let (second, span) = (1_000_000_000, 60 * 1_000_000_000);
+/// let mut low = TimeMin::default();
+/// low.push(span, 1 * second, 99.0);
+/// low.push(span, 30 * second, 100.0);
+/// assert_eq!(low.get(span, 31 * second), Some(99.0));
+/// assert_eq!(low.get(span, 70 * second), Some(100.0));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TimeMin {
     negated: TimeMax,
 }
 
 impl TimeMin {
-    /// Adds a value at `time` (ns); times must not fall.
+    /// Adds a value at `time` (ns). Times must not decrease.
     pub fn push(&mut self, span: u64, time: u64, value: f64) {
         self.negated.push(span, time, -value);
     }
 
-    /// The lowest value of the span that ends at `time` (ns).
+    /// Returns the lowest value of the span that ends at `time` (ns).
     pub fn get(&mut self, span: u64, time: u64) -> Option<f64> {
         self.negated.get(span, time).map(|value| -value)
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.negated.clear();
     }

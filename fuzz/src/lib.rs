@@ -1,8 +1,8 @@
-//! What must hold for whatever bytes come; each function here is a target of `cargo fuzz`.
+//! Properties that hold for any bytes. Each public function is a target of `cargo fuzz`.
 //!
-//! What reads the bytes of others is pure, so this depends neither on wasmtime nor on a server.
+//! The code that reads untrusted bytes is pure, so this crate depends neither on wasmtime nor on a server.
 
-// The one file of the Redis crate that reads bytes of others, without the server's client and TLS beside it.
+// The one file of the Redis crate that reads untrusted bytes, without that crate's client and TLS.
 #[path = "../../crates/redis/src/resp.rs"]
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod resp;
@@ -22,16 +22,17 @@ use tickhound_recorded::{Files, Options, record::Record};
 const PRESETS: [&str; 10] =
     ["kite", "upstox", "angel", "dhan", "alpaca", "polygon", "binance", "ib", "cryptofeed", "generic"];
 
-/// 2025-11-24 in India.
+/// The arrival of each entry: 2025-11-24 in India.
 const ARRIVAL_MS: u64 = 1_763_959_531_000;
 
-/// Between names and values; no byte of UTF-8.
+/// The byte between names and values, which never occurs in UTF-8.
 const SEPARATOR: u8 = 0xff;
 
-/// Rows read of one file.
+/// The maximum number of rows read from one file, which bounds the time of a run.
 const ROWS_MAX: usize = 1000;
 
-/// An entry of any fields is ticks or an error, and a document says the same as JSON and as MessagePack.
+/// Checks that an entry with any fields decodes to ticks or an error, and a document to the same ticks as JSON and as
+/// MessagePack.
 pub fn decode(bytes: &[u8]) {
     thread_local! {
         static DECODERS: RefCell<Vec<Decoder>> = RefCell::new(PRESETS.map(decoder).into());
@@ -48,9 +49,9 @@ pub fn decode(bytes: &[u8]) {
             fields.push((b"data", bytes));
         }
         let first = ticks(decoder, &fields);
-        // The decoder keeps buffers, and nothing else.
+        // The decoder reuses its buffers, and no other state may remain.
         assert_same(&first, &ticks(decoder, &fields), "again");
-        // A list of one message is walked another way.
+        // A list of one message takes another path through the decoder.
         if let [(name @ b"data", document), rest @ ..] = &fields[..]
             && document.trim_ascii_start().first() == Some(&b'{')
             && serde_json::from_slice::<serde::de::IgnoredAny>(document).is_ok()
@@ -92,7 +93,7 @@ fn ticks(decoder: &mut Decoder, fields: &[(&[u8], &[u8])]) -> Result<Vec<RawTick
 }
 
 fn assert_same(one: &Result<Vec<RawTick>, String>, other: &Result<Vec<RawTick>, String>, what: &str) {
-    // NaN is nothing's equal, but is written in one way.
+    // NaN does not equal itself, but its text does.
     match (one, other) {
         (Ok(one), Ok(other)) => assert_eq!(format!("{one:?}"), format!("{other:?}"), "{what}"),
         (Err(_), Err(_)) => {}
@@ -100,7 +101,7 @@ fn assert_same(one: &Result<Vec<RawTick>, String>, other: &Result<Vec<RawTick>, 
     }
 }
 
-/// Any text is a configuration or an error with its place; what is a configuration can be decoded by.
+/// Checks that any text parses to a configuration or an error, and that a configuration makes a decoder or an error.
 pub fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(loaded) = config::parse_text(Path::new("config/config.toml"), text) {
@@ -109,10 +110,10 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// A file of any bytes is ticks or an error, however they are to be published.
+/// Checks that a file with any bytes reads as ticks or an error, in each layout.
 pub fn recorded(bytes: &[u8]) {
     let file = std::env::temp_dir().join(format!("tickhound-fuzz-{}.csv", std::process::id()));
-    fs::write(&file, bytes).expect("there is room for a file");
+    fs::write(&file, bytes).expect("failed to write a temporary file");
     for options in [
         Options::default(),
         Options { layout: Layout::Msgpack, table_layout: Layout::Flat, symbol: Some("A".into()), ..Options::default() },
@@ -130,16 +131,17 @@ pub fn recorded(bytes: &[u8]) {
     let _ = fs::remove_file(file);
 }
 
-/// Any bytes are a state or an error; a state packs and unpacks to itself.
+/// Checks that any bytes unpack to a state or an error, and that a state packs and unpacks to itself.
 pub fn checkpoint(bytes: &[u8]) {
-    let mut packer = Packer::new().expect("there is memory");
+    let mut packer = Packer::new().expect("failed to start the compressor");
     checkpoint::is_forgotten(bytes, 0);
     let Ok(state) = packer.unpack(bytes) else { return };
-    let packed = packer.pack(1, &state).expect("what was unpacked can be packed");
+    let packed = packer.pack(1, &state).expect("an unpacked state can be packed");
     assert_eq!(packer.unpack(&packed).expect("it was just packed"), state);
 }
 
-/// Bytes from a server are whole at the same place however they are cut, and then can be read, or are an error.
+/// Checks that a server's replies end at the same position however they are cut into pieces, and that complete replies can
+/// be read.
 pub fn resp(bytes: &[u8]) {
     let Some(([count, cut], received)) = bytes.split_first_chunk() else { return };
     let replies = 1 + usize::from(*count % 4);
@@ -148,7 +150,7 @@ pub fn resp(bytes: &[u8]) {
     let in_pieces = loop {
         match scanner.scan(&received[..end]) {
             Ok(None) if end < received.len() => end = received.len().min(end + 1 + usize::from(*cut)),
-            told => break told,
+            result => break result,
         }
     };
     assert_eq!(in_pieces, whole);
@@ -158,7 +160,7 @@ pub fn resp(bytes: &[u8]) {
     }
     if let Ok(Some(end)) = whole {
         let mut read = Replies::new(&received[..end]);
-        (0..replies).for_each(|_| assert!(read.skip().is_ok(), "what is whole can be read"));
-        assert!(read.item().is_err(), "and there is no more of it");
+        (0..replies).for_each(|_| assert!(read.skip().is_ok(), "a complete reply can be read"));
+        assert!(read.item().is_err(), "nothing follows the last reply");
     }
 }

@@ -1,11 +1,11 @@
 //! Text that several commands print: spans of time, counts, alerts, and text without control characters.
 
-use std::{fmt::Write as _, io};
+use std::{fmt::Write as _, io, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use tickhound_core::{config::Config, publish::log_line};
+use tickhound_core::{config::Config, duration::human_duration, publish::log_line};
 use tickhound_redis::Kept;
 
 /// The time zone in which times are shown: the market's.
@@ -46,13 +46,7 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
 
 /// Formats a span of time as `4.2s`, `12m 05s`, `3h 40m` or `2d 5h`.
 pub(super) fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..100 => format!("{:.1}s", ms as f64 / 1000.0),
-        100..6000 => format!("{}m {:02}s", s / 60, s % 60),
-        6000..172_800 => format!("{}h {:02}m", s / 3600, s / 60 % 60),
-        _ => format!("{}d {}h", s / 86_400, s / 3600 % 24),
-    }
+    human_duration(Duration::from_millis(ms))
 }
 
 /// Formats a number as `1,234,567`.

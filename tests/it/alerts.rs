@@ -154,7 +154,7 @@ fn who_follows_has_each_alert_once_over_restarts_of_redis() {
 }
 
 #[test]
-fn what_was_trimmed_unseen_is_told_and_what_is_no_alert_left_out() {
+fn alerts_trimmed_before_they_were_shown_are_reported_and_other_entries_left_out() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     (1..=5).for_each(|at| publish(&redis, ALERTS, &format!("{at}-0/jump/0")));
@@ -217,7 +217,7 @@ fn it_ends_quietly_with_who_reads_it() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_at_once() {
+fn an_unreachable_server_is_reported_at_once() {
     let mut redis = Redis::start();
     let project = Project::new(&redis);
     redis.kill();

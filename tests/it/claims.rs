@@ -77,7 +77,7 @@ fn two_groups_do_not_publish_into_one_alerts_stream() {
     assert!(said.contains("belongs to group trial"), "{said}");
 }
 
-/// The stream for alerts of shadows is told apart in the same way, but only where there is a shadow: two groups that
+/// The stream for alerts of shadows is claimed in the same way, but only where there is a shadow: two groups that
 /// have none may name the same.
 #[test]
 fn two_groups_with_shadows_do_not_publish_into_one_stream_of_shadows() {
@@ -98,7 +98,7 @@ fn two_groups_with_shadows_do_not_publish_into_one_stream_of_shadows() {
 /// Group `c` on the stream `{p}a:b` and group `b:c` on `{p}a` have the same names of keys, and each took the other's
 /// checkpoint and states for its own.
 #[test]
-fn two_partitions_with_the_same_keys_are_told_apart() {
+fn two_partitions_with_the_same_keys_are_distinguished() {
     let redis = Redis::start();
     let project = project(&redis);
     let first = [("TICKHOUND_STREAM__KEY", "{p}a:b"), ("TICKHOUND_STREAM__GROUP", "c")];
@@ -119,7 +119,7 @@ fn two_partitions_with_the_same_keys_are_told_apart() {
     assert!(drain(&project, &first).status.success());
 }
 
-/// A server that has lost everything has lost the markers as well; the host that goes on writes them again. And rights
+/// A server that has lost everything has lost the markers as well; the host that continues writes them again. And rights
 /// that were enough for a release without markers still are.
 #[test]
 fn markers_come_back_and_are_no_new_right() {

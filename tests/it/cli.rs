@@ -1,4 +1,4 @@
-//! What people type, and what they are told when it is wrong.
+//! What people type, and the errors when it is wrong.
 
 use std::fs;
 

@@ -281,7 +281,7 @@ fn drop_removes_what_was_meant_and_asks_before_all() {
 }
 
 #[test]
-fn wrong_usage_is_told() {
+fn wrong_usage_is_reported() {
     let (mut redis, project, _connection) = with_each();
     let cases: [(&[&str], &str); 8] = [
         (&["show", "yesterday"], "not an entry id: expected <milliseconds>-<sequence>"),

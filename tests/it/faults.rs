@@ -1,7 +1,7 @@
 //! What goes wrong around a host: links, servers, other programs, other hosts, the feed.
 //!
 //! Each fault is brought about on purpose, at a known point, and then the same is asked: is every
-//! entry worked, once, and are the alerts those of a run that nothing has disturbed?
+//! entry processed, once, and are the alerts those of a run that nothing has disturbed?
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ const SYMBOLS: u32 = 4;
 const TICKS: u32 = 8_000;
 
 /// With the detectors that ship, and one that alerts on every tick: it tells of each entry whether
-/// it was worked, and how often.
+/// it was processed, and how often.
 fn project(url: String, stream: &str, more: &str) -> Project {
     let project = Project::at(url);
     project.add_plugin(misbehaving());
@@ -37,7 +37,7 @@ fn of_each(alerts: &[Alert]) -> Vec<Alert> {
     alerts.iter().filter(|alert| alert["detector"] == "each").cloned().collect()
 }
 
-/// Everything that the stream holds was worked, and the alerts are those of an undisturbed run.
+/// Everything that the stream holds was processed, and the alerts are those of an undisturbed run.
 fn assert_undisturbed(redis: &Redis, project: &Project) {
     assert_eq!(redis.pending(), 0);
     let (alerts, reference) = (redis.alerts(), project.reference(redis));
@@ -48,7 +48,7 @@ fn assert_undisturbed(redis: &Redis, project: &Project) {
     assert_eq!(difference(alerts, reference), none, "alerts of all detectors");
 }
 
-/// Each entry that the stream holds was worked once. Whether others were, which the server has
+/// Each entry that the stream holds was processed once. Whether others were, which the server has
 /// forgotten, is `other_alerts`' matter.
 fn assert_each_once(redis: &Redis, other_alerts: bool) {
     assert_eq!(redis.pending(), 0);
@@ -67,7 +67,7 @@ fn entries(redis: &Redis) -> Vec<String> {
     redis.stream_entries(STREAM).into_iter().map(|(id, _)| id).collect()
 }
 
-/// Waits until what was added last is worked.
+/// Waits until what was added last is processed.
 fn wait_alerted(redis: &Redis) {
     let last = entries(redis).pop().unwrap();
     wait_for("the last entry is worked", || {
@@ -89,10 +89,10 @@ fn healthy(project: &Project) {
 }
 
 /// As [`healthy`], when the host has ended.
-fn all_is_worked(project: &Project) {
+fn wait_until_all_is_processed(project: &Project) {
     let status = project.output(&["status"]);
     let said = text(&status.stdout);
-    assert!(said.contains("no host is running; everything that was added is worked"), "{said}");
+    assert!(said.contains("no host is running; every entry is processed"), "{said}");
     assert_eq!(status.status.code(), Some(1), "somebody may wait for alerts that nobody raises");
 }
 
@@ -104,7 +104,7 @@ fn calls(redis: &Redis, command: &str) -> u64 {
 }
 
 /// The host dies at each request of its protocol: before the server has it, and when the server has
-/// done it and the host does not know. Whatever it was about, its successor goes on as if nothing
+/// done it and the host does not know. Whatever it was about, its successor continues as if nothing
 /// had been.
 #[test]
 fn a_host_killed_at_any_request_costs_nothing() {
@@ -202,7 +202,7 @@ fn of_three_hosts_one_works() {
 }
 
 /// The request has reached the server or not, the reply comes by half or not at all: the host finds
-/// out what happened and goes on, with all that its detectors know.
+/// out what happened and continues, with the state of its detectors.
 #[test]
 fn a_reply_that_is_lost_costs_nothing() {
     let redis = Redis::start();
@@ -285,9 +285,9 @@ fn a_server_that_hangs_costs_nothing() {
 }
 
 /// A server that syncs its file once a second may forget the last second: alerts, acknowledgements
-/// and entries alike. What it still holds is worked, once; the host goes on without a restart.
+/// and entries alike. What it still holds is processed, once; the host continues without a restart.
 #[test]
-fn a_server_that_forgets_its_last_second_is_worked_on() {
+fn a_server_that_forgets_its_last_second_is_processed() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
@@ -303,7 +303,7 @@ fn a_server_that_forgets_its_last_second_is_worked_on() {
 }
 
 #[test]
-fn a_server_that_comes_back_empty_is_worked_on() {
+fn a_server_that_comes_back_empty_is_processed() {
     let mut redis = Redis::start();
     let project = project(redis.url(), "batch = 50", "[engine]\nbacklog = 200");
     let mut host = project.start(&["run"]);
@@ -322,8 +322,8 @@ fn a_server_that_comes_back_empty_is_worked_on() {
 /// What a host says when it creates its group once more.
 const AT_LAST_COMMIT: &str = "created it again at the last commit";
 
-/// While the host waits for ticks somebody does `commands`. It goes on with what comes after, and logs `event` and `said`.
-fn goes_on_after(commands: &[&str], event: &str, said: &str) {
+/// While the host waits for ticks somebody does `commands`. It continues with what comes after, and logs `event` and `said`.
+fn continues_after(commands: &[&str], event: &str, said: &str) {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
     let mut host = project.start(&["run"]);
@@ -356,33 +356,33 @@ fn goes_on_after(commands: &[&str], event: &str, said: &str) {
 }
 
 #[test]
-fn a_host_goes_on_after_flushall() {
-    goes_on_after(&["FLUSHALL"], "group_created", "created the consumer group");
+fn a_host_continues_after_flushall() {
+    continues_after(&["FLUSHALL"], "group_created", "created the consumer group");
 }
 
 #[test]
-fn a_host_goes_on_after_its_stream_was_deleted() {
-    goes_on_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
+fn a_host_continues_after_its_stream_was_deleted() {
+    continues_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
-fn a_host_goes_on_after_its_group_was_destroyed() {
-    goes_on_after(&[&format!("XGROUP DESTROY {STREAM} {GROUP}")], "group_recreated", AT_LAST_COMMIT);
+fn a_host_continues_after_its_group_was_destroyed() {
+    continues_after(&[&format!("XGROUP DESTROY {STREAM} {GROUP}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
-fn a_host_goes_on_after_its_stream_was_overwritten() {
-    goes_on_after(&[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
+fn a_host_continues_after_its_stream_was_overwritten() {
+    continues_after(&[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
-fn a_host_goes_on_after_its_stream_was_renamed() {
-    goes_on_after(&[&format!("RENAME {STREAM} other")], "group_recreated", AT_LAST_COMMIT);
+fn a_host_continues_after_its_stream_was_renamed() {
+    continues_after(&[&format!("RENAME {STREAM} other")], "group_recreated", AT_LAST_COMMIT);
 }
 
-/// All keys go while entries are being worked. What comes after that is worked, once.
+/// All keys go while entries are being processed. What comes after that is processed, once.
 #[test]
-fn a_host_goes_on_after_flushall_in_the_middle_of_its_work() {
+fn a_host_continues_after_flushall_in_the_middle_of_processing() {
     let redis = Redis::start();
     let project = project(redis.url(), "batch = 20", "[engine]\nbacklog = 100");
     let mut host = project.start(&["run"]);
@@ -427,7 +427,7 @@ fn a_demoted_server_is_left_alone_until_it_is_promoted() {
 
 /// The server dies; its replica, promoted, has the address from now on.
 #[test]
-fn a_failover_to_a_replica_goes_on_where_the_replica_is() {
+fn a_failover_to_a_replica_continues_where_the_replica_is() {
     let Replicas { mut first, second, proxy } = Replicas::start();
     let project = project(proxy.url(), "batch = 50", "[engine]\nbacklog = 200");
     project.feed(SYMBOLS, TICKS, &[]);
@@ -490,7 +490,7 @@ fn a_server_that_is_busy_is_waited_for() {
 }
 
 /// While `setting` has the value `bad` the server takes no writes: nothing is acknowledged, and
-/// when it has `good` again it goes on.
+/// when it has `good` again, it continues.
 fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
     let redis = Redis::start();
     // So small that work is still going on when the server is changed.
@@ -522,7 +522,7 @@ fn a_server_without_its_replicas_is_waited_for() {
     waits_while("min-replicas-to-write", "1", "0", "NOREPLICAS");
 }
 
-/// The server can't count what is left to read any more, and says so. That is no fault of ours.
+/// The server can't count what is left to read any more, and says so. That is not our fault.
 #[test]
 fn deleted_entries_are_no_sign_of_illness() {
     let redis = Redis::start();
@@ -566,7 +566,7 @@ fn a_large_backlog_does_not_make_a_large_host() {
     assert_eq!((redis.pending(), redis.processed()), (0, 200_000));
 }
 
-/// The most entries that were pending at a time, seen while waiting for `count` to be worked.
+/// The most entries that were pending at a time, seen while waiting for `count` to be processed.
 fn wait_all_watching_pending(redis: &Redis, count: u32) -> u64 {
     let mut most = 0;
     wait_for(&format!("{count} entries are worked"), || {
@@ -612,7 +612,7 @@ fn a_quiet_market_is_healthy() {
     project.feed(SYMBOLS, 100, &["--seed", "2"]);
     redis.wait_processed(200);
     host.stop();
-    all_is_worked(&project);
+    wait_until_all_is_processed(&project);
     assert_undisturbed(&redis, &project);
 }
 
@@ -641,7 +641,7 @@ fn what_another_consumer_was_given_keeps_nobody_awake_and_is_not_lost() {
 
 /// The server's clock was an hour ahead for a while: ids stay there until real time has caught up.
 #[test]
-fn entries_from_the_future_are_worked_like_others() {
+fn entries_from_the_future_are_processed_like_others() {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
     project.feed(SYMBOLS, TICKS, &[]);
@@ -691,7 +691,7 @@ fn ten_rolling_restarts_under_load_cost_nothing() {
     assert_undisturbed(&redis, &project);
 }
 
-/// Whatever a producer puts into an entry: if it is no tick, it is kept as it was.
+/// Whatever a producer puts into an entry: if it is not a tick, it is kept as it was.
 #[test]
 fn odd_entries_are_set_aside_as_they_were() {
     let redis = Redis::start();

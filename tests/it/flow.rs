@@ -100,7 +100,7 @@ fn the_same_ticks_in_three_layouts_give_the_same_alerts() {
 }
 
 #[test]
-fn new_ticks_are_worked_as_they_come() {
+fn new_ticks_are_processed_as_they_come() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut host = project.start_owner();
@@ -114,7 +114,7 @@ fn new_ticks_are_worked_as_they_come() {
     host.stop();
 }
 
-/// Every life has another number of workers, and goes on with what the one before knew: no entry is
+/// Every life has another number of workers, and continues with the state of the one before: no entry is
 /// lost, no alert comes twice, and each is the alert of a run that nobody disturbed.
 #[test]
 fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
@@ -162,7 +162,7 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
 }
 
 /// Three lives of a scanner that named itself after its process, each killed with entries in
-/// hand: all of them are worked, in order, and the names are gone.
+/// hand: all of them are processed, in order, and the names are gone.
 #[test]
 fn what_an_old_scanner_left_pending_is_taken_over() {
     let redis = Redis::start();
@@ -211,7 +211,7 @@ fn a_second_host_stands_by_and_takes_over() {
 }
 
 /// What was adopted is older than what was committed before it; a group that vanishes after that is
-/// created behind the newest commit all the same, and nothing is worked twice.
+/// created behind the newest commit all the same, and nothing is processed twice.
 #[test]
 fn a_group_that_vanishes_after_an_adoption_repeats_nothing() {
     let redis = Redis::start();
@@ -269,7 +269,7 @@ fn a_stopped_host_has_committed_all_that_it_read() {
 }
 
 #[test]
-fn an_entry_that_is_no_tick_is_set_aside_with_its_fields() {
+fn an_entry_that_is_not_a_tick_becomes_a_dead_letter_with_its_fields() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut connection = redis.connect();
@@ -311,7 +311,7 @@ fn pending_entries_come_first_and_trimmed_ones_are_counted() {
 }
 
 /// Whatever an answer was about when its connection was cut, a commit, a read of new or of pending
-/// entries: it is found out what happened, and each entry is worked once, with what was known before.
+/// entries: it is found out what happened, and each entry is processed once, with what was known before.
 #[test]
 fn connections_that_are_cut_all_the_time_cost_nothing() {
     let redis = Redis::start();

@@ -106,7 +106,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
 
 /// SIGTERM was not obeyed either: the engine never came to look whether it was to stop.
 #[test]
-fn a_host_whose_log_is_blocked_ends_when_told() {
+fn a_host_whose_log_is_blocked_ends_on_sigterm() {
     let redis = Redis::start();
     let project = alerting(&redis, "[alerts]\nlog_stale = true");
     let mut host = Piped::start(&redis, &project);
@@ -150,7 +150,7 @@ fn an_alerts_file_that_blocks_holds_up_nothing() {
     assert_eq!(redis.pending(), 0);
 }
 
-/// A disk that is full for good: the flow goes on, it is said once, and whoever drains into the file is told that it
+/// A disk that is full for good: processing continues, it is said once, and whoever drains into the file is told that it
 /// lacks alerts.
 #[test]
 fn a_disk_that_stays_full_holds_up_nothing() {
@@ -190,7 +190,7 @@ fn a_host_that_stands_still_gives_its_lease_away() {
 
 /// The way back: who moves again before anybody else has come renews its lease, and has lost nothing.
 #[test]
-fn a_host_that_moves_again_goes_on_where_it_was() {
+fn a_host_that_moves_again_continues_where_it_was() {
     let redis = Redis::start();
     let project = with_a_trap(&redis, "lease_ms = 500");
     let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
@@ -208,7 +208,7 @@ fn a_host_that_moves_again_goes_on_where_it_was() {
 
 /// `/healthz` said 200 of a host that had stood still for minutes, and SIGTERM waited for what never came.
 #[test]
-fn a_host_that_stands_still_says_so_and_ends_when_told() {
+fn a_host_that_is_stuck_says_so_and_ends_on_sigterm() {
     let redis = Redis::start();
     let project = with_a_trap(&redis, "lease_ms = 1000\ntimeout_ms = 1000");
     let mut serving = Serving::start(&project);
@@ -217,13 +217,13 @@ fn a_host_that_stands_still_says_so_and_ends_when_told() {
     spring(&redis);
     wait_for("it is not ready", || {
         let (status, body) = serving.get("/readyz");
-        (status == 503 && body.contains("the engine has not moved for")).then_some(())
+        (status == 503 && body.contains("the engine has made no progress for")).then_some(())
     });
     let body = wait_for("it is not well", || {
         let (status, body) = serving.get("/healthz");
         (status == 503).then_some(body)
     });
-    assert!(body.contains("the engine has not moved for"), "{body}");
+    assert!(body.contains("the engine has made no progress for"), "{body}");
     serving.host.signal("TERM");
     assert_eq!(serving.host.wait(), Some(1));
     let log = serving.host.log();
@@ -231,7 +231,7 @@ fn a_host_that_stands_still_says_so_and_ends_when_told() {
     assert_eq!(redis.pending(), 1, "nothing is lost by it");
 }
 
-/// The server accepted no commit any more, but gave the lease. A host that was told to stop then tried without any
+/// The server accepted no commit any more, but gave the lease. A host that got SIGTERM then tried without any
 /// pause: 898 acquisitions in five seconds, for ever.
 #[test]
 fn a_host_that_can_not_commit_stops_without_haste() {

@@ -1,4 +1,4 @@
-//! Alerts that are held back: the same ones, whoever works the ticks, and however often it dies.
+//! Alerts that are held back: the same ones, whichever host processes the ticks, and however often it dies.
 
 use std::collections::BTreeMap;
 

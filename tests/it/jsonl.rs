@@ -271,9 +271,9 @@ fn a_new_file_begins_with_what_is_new_and_misses_nothing_after_a_kill() {
     assert_same(&in_file(&project, FILE), &in_stream(&redis)[before..]);
 }
 
-/// The path was changed while ticks flowed: the new file goes on where the old one ends.
+/// The path was changed while ticks flowed: the new file starts where the old one ends.
 #[test]
-fn of_two_files_in_a_row_the_second_goes_on_where_the_first_ends() {
+fn of_two_files_in_a_row_the_second_starts_where_the_first_ends() {
     const COUNT: u32 = 6000;
     let redis = Redis::start();
     let project = alerting(&redis, "");

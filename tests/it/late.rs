@@ -44,7 +44,7 @@ fn run_in_group(redis: &Redis, project: &Project, group: &str) -> (String, Vec<b
 }
 
 /// Sums up the `N late alerts are in …` lines.
-fn told_late(log: &str) -> (usize, usize) {
+fn reported_late(log: &str) -> (usize, usize) {
     let lines = log.lines().filter_map(|line| line.split_once(" late alerts are in ").map(|(count, _)| count));
     let counts = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
     counts.fold((0, 0), |(lines, sum), count| (lines + 1, sum + count))
@@ -59,7 +59,7 @@ fn stale_alerts_are_marked_and_only_counted_in_the_log() {
     let expected: Vec<bool> = (0..LATE + FRESH).map(|number| number < LATE).collect();
     assert_eq!(stale, expected);
     assert_eq!(log.matches("DETECTED").count(), FRESH, "{log}");
-    let (lines, alerts) = told_late(&log);
+    let (lines, alerts) = reported_late(&log);
     assert_eq!(alerts, LATE, "none is silently gone: {log}");
     assert!(lines <= seconds + 2, "{lines} lines in {seconds} s");
     assert!(log.contains("alerts:intraday and ./alerts.jsonl only (alerts.log_stale)"), "{log}");
@@ -77,12 +77,12 @@ fn the_log_has_stale_alerts_if_asked_and_none_is_stale_without_a_limit() {
     configure(&project, "log_stale = true");
     let (log, stale) = run_in_group(&redis, &project, "one");
     assert_eq!(stale.iter().filter(|stale| **stale).count(), LATE);
-    assert_eq!((log.matches("DETECTED").count(), told_late(&log)), (LATE + FRESH, (0, 0)));
+    assert_eq!((log.matches("DETECTED").count(), reported_late(&log)), (LATE + FRESH, (0, 0)));
 
     configure(&project, "stale_after_ms = 0");
     let (log, stale) = run_in_group(&redis, &project, "two");
     assert!(!stale.contains(&true));
-    assert_eq!((log.matches("DETECTED").count(), told_late(&log)), (LATE + FRESH, (0, 0)));
+    assert_eq!((log.matches("DETECTED").count(), reported_late(&log)), (LATE + FRESH, (0, 0)));
 
     // Four hours are not over yet.
     configure(&project, "stale_after_ms = 14400000");
@@ -93,5 +93,5 @@ fn the_log_has_stale_alerts_if_asked_and_none_is_stale_without_a_limit() {
     configure(&project, "log = false");
     let (log, stale) = run_in_group(&redis, &project, "four");
     assert!(stale.contains(&true));
-    assert_eq!((log.matches("DETECTED").count(), told_late(&log)), (0, (0, 0)));
+    assert_eq!((log.matches("DETECTED").count(), reported_late(&log)), (0, (0, 0)));
 }

@@ -40,3 +40,4 @@ mod tidy;
 mod time;
 mod tls;
 mod top;
+mod walls;

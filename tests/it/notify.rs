@@ -1,4 +1,4 @@
-//! People are told of alerts: each once, whatever the receiver, the host or the server does; and the flow
+//! Notifications of alerts: each alert once, whatever the receiver, the host or the server does; and the flow
 //! does not notice.
 
 pub mod receiver;
@@ -107,7 +107,7 @@ fn ids<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Vec<String> {
     requests.into_iter().flat_map(Request::ids).collect()
 }
 
-/// No alert was told twice, and each was told, or lies where a message says that some may not have been.
+/// No alert was sent twice, and each was sent, or is where a message says that some may not have been.
 fn account(redis: &Redis, requests: &[Request]) {
     let told = ids(requests);
     let unique: HashSet<&String> = told.iter().collect();
@@ -124,7 +124,7 @@ pub fn untold(mut alerts: Vec<(EntryId, String)>, requests: &[Request]) -> Vec<(
 }
 
 /// Until the sink has nothing left to do.
-pub fn wait_until_told(redis: &Redis, sink: &str) {
+pub fn wait_until_notified(redis: &Redis, sink: &str) {
     wait_for("the sink is through", || {
         let (state, newest) = (state(redis, sink)?, redis.newest(ALERTS, 1));
         let owed = ["older", "in_doubt", "refused", "missed"].iter().all(|owed| state["owed"][*owed] == 0);
@@ -133,7 +133,8 @@ pub fn wait_until_told(redis: &Redis, sink: &str) {
 }
 
 #[test]
-fn each_receiver_is_told_in_its_own_way_and_secrets_are_never_seen() {
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
+fn each_receiver_is_notified_in_its_own_way_and_secrets_are_never_seen() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let address = receiver.address;
@@ -223,7 +224,7 @@ fn each_receiver_is_told_in_its_own_way_and_secrets_are_never_seen() {
 }
 
 #[test]
-fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() {
+fn a_receiver_that_fails_in_every_way_gets_each_alert_and_holds_up_nothing() {
     let redis = Redis::start();
     let (bad, good) = (Receiver::start(), Receiver::start());
     let project = project(&redis, &(sink("bad", &bad.url(), "") + &sink("good", &good.url(), "")));
@@ -248,7 +249,7 @@ fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() 
     let host = project.start_owner();
     let (mut bursts, mut added) = (Bursts::new(&redis, &bad), 0);
     wait_for("it has failed in every way", || {
-        // Each part is worked while the receiver does what it does.
+        // Each part is processed while the receiver does what it does.
         added += bursts.tick("A", 20) as u64;
         wait_for("alerts are committed all the same", || (redis.totals().get("alerts") == Some(&added)).then_some(()));
         bad.is_done().then_some(())
@@ -275,7 +276,7 @@ fn a_receiver_that_fails_in_every_way_is_told_each_alert_and_holds_up_nothing() 
 }
 
 #[test]
-fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
+fn an_unreachable_receiver_is_notified_later_and_a_rejection_is_reported() {
     let redis = Redis::start();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let project = project(&redis, &sink("desk", &format!("http://{address}/hook"), ""));
@@ -315,7 +316,7 @@ fn a_receiver_that_is_not_there_is_told_later_and_a_refusal_is_said() {
 }
 
 #[test]
-fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
+fn a_rejected_token_costs_no_alert_and_a_change_is_applied_live() {
     let redis = Redis::start();
     let (receiver, elsewhere) = (Receiver::start(), Receiver::start());
     let moved: &'static str = format!("Location: {}/SECRET\r\n", elsewhere.url()).leak();
@@ -349,7 +350,7 @@ fn a_closed_door_costs_no_alert_and_a_change_is_taken_up_live() {
 }
 
 #[test]
-fn a_wrong_certificate_is_no_receiver() {
+fn a_receiver_with_a_wrong_certificate_gets_nothing() {
     let redis = Redis::start();
     let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -422,7 +423,7 @@ fn a_killed_host_tells_no_alert_twice_and_hides_none() {
     let _host = project.start_owner();
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
-    wait_until_told(&redis, "desk");
+    wait_until_notified(&redis, "desk");
     account(&redis, &receiver.got());
     let doubts = receiver.got().iter().filter(|request| request.body["in_doubt"]["count"] != 0).count();
     println!("{} messages, {doubts} say that some may not have been told", receiver.got().len());
@@ -449,15 +450,15 @@ fn a_message_that_was_under_way_is_in_doubt_unless_it_is_to_be_repeated() {
     let said = note.body["text"].as_str().unwrap();
     assert!(said.contains("may not have been delivered: it is unknown whether a message arrived"), "{said}");
     assert!(host.has_event("notification_in_doubt"));
-    wait_until_told(&redis, "skips");
-    wait_until_told(&redis, "repeats");
+    wait_until_notified(&redis, "skips");
+    wait_until_notified(&redis, "repeats");
     account(&redis, &skips.got());
     let again = ids(repeats.got().iter().filter(|request| request.arrived()));
     assert_eq!(again.len(), 7, "all of them, those of the first message again");
 }
 
 #[test]
-fn a_stand_by_goes_on_where_the_owner_was_killed() {
+fn a_standby_continues_where_the_owner_was_killed() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let project = project(&redis, &sink("desk", &receiver.url(), "max_age_s = 86400"));
@@ -475,7 +476,7 @@ fn a_stand_by_goes_on_where_the_owner_was_killed() {
     }
     tick(&redis, "LAST", 1);
     receiver.wait_for("the last alert", |request| request.body.to_string().contains("LAST"));
-    wait_until_told(&redis, "desk");
+    wait_until_notified(&redis, "desk");
     account(&redis, &receiver.got());
 }
 
@@ -519,7 +520,7 @@ impl Lossy {
 /// A message showed two alerts of ten and counted the others. The server failed over to a replica without them, the host
 /// published them again under the same ids, and those that had been counted were told once more, as news.
 #[test]
-fn alerts_that_were_only_counted_are_not_told_again_after_a_failover() {
+fn alerts_that_were_only_counted_are_not_sent_again_after_a_failover() {
     let receiver = Receiver::start();
     let mut lossy = Lossy::start(&receiver, "max_per_message = 500", "max_per_message = 2");
     let count = || receiver.got().iter().filter_map(|request| request.body["count"].as_u64()).sum::<u64>();
@@ -527,7 +528,7 @@ fn alerts_that_were_only_counted_are_not_told_again_after_a_failover() {
     let redis = lossy.fail_over();
     tick(redis, "BANKNIFTY", 1);
     wait_for("the alert after them", || (alerts(redis).len() == 11).then_some(()));
-    wait_until_told(redis, "desk");
+    wait_until_notified(redis, "desk");
     assert_eq!(count(), 11);
 }
 
@@ -539,7 +540,7 @@ fn a_message_without_an_answer_keeps_its_key_over_a_failover() {
     receiver.will(&[How::Hang]);
     let mut lossy = Lossy::start(&receiver, "group_ms = 20", "group_ms = 500");
     wait_for("a message is under way", || receiver.got().first().map(|_| ()));
-    wait_until_told(lossy.fail_over(), "desk");
+    wait_until_notified(lossy.fail_over(), "desk");
     let mut keys: BTreeMap<String, HashSet<String>> = BTreeMap::new();
     for request in receiver.got() {
         for id in request.ids() {
@@ -570,7 +571,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
     let mut host = project.start_owner();
     tick(&redis, "NEW", 1);
     receiver.wait_for("the fresh one", |request| request.body.to_string().contains("NEW"));
-    wait_until_told(&redis, "desk");
+    wait_until_notified(&redis, "desk");
     assert_eq!((older(&receiver), ids(&receiver.got()).len()), (300, 1));
     assert!(receiver.got().len() <= 3, "{} messages", receiver.got().len());
     let said: String = receiver.got().iter().map(|request| request.body["text"].as_str().unwrap().to_owned()).collect();
@@ -592,7 +593,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
 }
 
 #[test]
-fn what_a_drain_finds_is_told_before_it_ends() {
+fn alerts_of_a_drain_are_sent_before_it_ends() {
     let redis = Redis::start();
     let receiver = Receiver::start();
     let shadows = "[detectors.shade]\nplugin = \"misbehaving\"\nshadow_of = \"each\"\n".to_owned();
@@ -624,7 +625,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
         (format!("{one}per_minute = 500"), "12:1", "per_minute is 500, expected 1 to 120"),
         (format!("{one}min_confidence = 50"), "12:1", "expected 0 to 1"),
         (format!("{one}directions = [\"sideways\"]"), "12:1", "has `sideways`, expected up, down, none"),
-        (format!("{one}symbols = []"), "12:1", "to switch the sink off write enabled = false"),
+        (format!("{one}symbols = []"), "12:1", "to switch the sink off, set enabled = false"),
         (format!("{one}text = \"{{symbl}}\""), "12:1", "did you mean {symbol}?"),
         (format!("{one}chat = \"1\""), "12:1", "it is Telegram's"),
         (format!("{one}kind = \"slack\"\ntoken_env = \"X\""), "13:1", "has 1 tokens, expected none"),

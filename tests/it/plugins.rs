@@ -88,7 +88,7 @@ fn a_detector_that_fails_in_its_trial_gets_no_tick() {
         ("hog", "wanted more memory than its 16 MiB (plugins.memory_max_mib)"),
         ("recurse", "call stack exhausted"),
         ("nan", "broke the contract: confidence NaN is not in 0..=1"),
-        ("unreadable", "refuses in its trial the state that it has just saved"),
+        ("unreadable", "rejected in its trial the state that it had just saved"),
     ];
     for (how, reason) in expected {
         let (_redis, project) = with_misbehaving(&format!("how = \"{how}\"\nat = 5"));
@@ -265,7 +265,7 @@ fn a_process_that_was_stopped_is_not_held_against_a_detector() {
 }
 
 #[test]
-fn a_panic_is_told_with_its_place() {
+fn a_panic_is_reported_with_its_file_and_line() {
     let (reasons, ..) = contained("panic");
     assert!(reasons[0].contains("src/lib.rs:"), "{}", reasons[0]);
 }
@@ -281,14 +281,14 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_file_that_is_no_detector_is_refused_with_a_sentence() {
+fn a_file_that_is_not_a_detector_is_rejected_with_a_sentence() {
     let breakout = fs::read(shipped("plugins/breakout.wasm")).unwrap();
     let component = |text: &str| wat::parse_str(text).unwrap();
     let cases: [(&[u8], &str); 8] = [
         (b"", "the file is empty"),
         (b"hello", "not a WebAssembly file"),
         (&breakout[..breakout.len() / 2], "damaged or cut off"),
-        (&component("(module)"), "a WebAssembly module, but no detector"),
+        (&component("(module)"), "a WebAssembly module, but not a detector"),
         (&component("(component)"), "not a detector of contract 0.1.0"),
         (
             &component(r#"(component (import "wasi:cli/stdout@0.2.0" (instance (export "get" (func)))))"#),
@@ -317,7 +317,7 @@ fn wrong_parameters_are_refused_where_they_stand() {
         ("how = \"lop\"", "expected one of \"not\", \"panic\""),
         ("at = 0", "parameter `at` is 0, expected a whole number from 1 to 1000000 ticks"),
         ("at = \"3\"", "expected a whole number from 1 to 1000000 ticks"),
-        ("at = 13", "refused its parameters: 13 is an unlucky tick"),
+        ("at = 13", "rejected its parameters: 13 is an unlucky tick"),
     ];
     for (params, expected) in cases {
         let (_redis, project) = with_misbehaving(params);

@@ -219,7 +219,7 @@ fn add_from(redis: &Redis, first: u64, count: u64) {
 /// A stream was deleted and filled again by a producer that gives ids of its own, as a replay of an older day does. None of its entries was read, since all lie
 /// before the last commit, and `status` said healthy.
 #[test]
-fn a_stream_that_begins_anew_below_the_last_commit_is_taken_up() {
+fn a_stream_that_begins_anew_below_the_last_commit_is_processed() {
     for lives in [true, false] {
         let redis = Redis::start();
         let project = project(redis.url());
@@ -234,7 +234,7 @@ fn a_stream_that_begins_anew_below_the_last_commit_is_taken_up() {
         add_from(&redis, BEGINS[1], 50);
         if !lives {
             let status = text(&project.output(&["status"]).stdout);
-            assert!(!status.contains("everything that was added is"), "{status}");
+            assert!(!status.contains("every entry is processed"), "{status}");
             host = project.start(&["run"]);
         }
         redis.wait_processed(350);

@@ -139,7 +139,7 @@ fn connect(state: &Arc<Mutex<State>>, host: &UnixStream, server: &UnixStream) {
     state.lock().unwrap().open.extend([copy(host), copy(server)]);
     let (shared, from, to, queue) = (state.clone(), copy(host), copy(server), expected.clone());
     thread::spawn(move || {
-        // A connection that ends is no news.
+        // A connection that ends is not news.
         let _ = requests(&shared, &from, &to, &queue);
         close(&shared, &from, &to, &queue);
     });

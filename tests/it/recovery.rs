@@ -63,10 +63,10 @@ fn state(redis: &Redis) -> BTreeMap<String, Vec<u8>> {
     redis.connect().hgetall(STATE).unwrap()
 }
 
-/// A stand-by that takes over knows what the owner knew: nobody sees from the alerts where the one
+/// A standby that takes over has the state of the owner: nobody sees from the alerts where the one
 /// ended and the other began.
 #[test]
-fn a_stand_by_goes_on_with_what_the_owner_knew() {
+fn a_standby_continues_with_the_state_of_the_owner() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure_with("batch = 50\nlease_ms = 500", "[engine]\nbacklog = 200\ncheckpoint_every_ms = 100");
@@ -76,7 +76,7 @@ fn a_stand_by_goes_on_with_what_the_owner_knew() {
     project.feed(SYMBOLS, TICKS, &[]);
     for part in 1..=4 {
         redis.wait_processed(TICKS * part / 6);
-        // Paused owners wake up as stand-bys, after the other one has begun.
+        // Paused owners wake up as standbys, after the other one has begun.
         let owner = usize::from(part % 2 == 0);
         hosts[owner].signal("STOP");
         redis.wait_progress(1);
@@ -143,15 +143,15 @@ fn entries_trimmed_before_they_were_read_are_counted() {
     let totals = redis.totals();
     assert_eq!((totals["entries"], totals["lost"], redis.pending()), (2000, 700, 0));
     assert_eq!(totals["state_gap"], 0);
-    // Trimmed after it was worked: nobody's loss.
+    // Trimmed after it was processed: nobody's loss.
     project.feed(5, 100, &[]);
     trim(&redis, 150);
     project.run(&["run", "--drain"]);
     assert_eq!(redis.totals()["lost"], 700);
 }
 
-/// An entry that ends the process whenever it is worked would end every process after it. It is found
-/// out, set aside, never worked again, and costs none of its neighbours.
+/// An entry that ends the process whenever it is processed would end every process after it. It is found
+/// out, dead-lettered, never processed again, and costs none of its neighbours.
 #[test]
 fn an_entry_that_ends_the_process_each_time_is_set_aside() {
     let redis = Redis::start();

@@ -83,7 +83,7 @@ fn breakout(tag: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_plugin_that_is_renamed_or_copied_into_place_is_taken_up() {
+fn a_plugin_that_is_renamed_or_copied_into_place_is_loaded() {
     let running = Running::start();
     running.drop_in("breakout", &breakout("two"));
     assert_eq!(running.wait_in_force(2), "breakout", "only what has changed");
@@ -96,7 +96,7 @@ fn a_plugin_that_is_renamed_or_copied_into_place_is_taken_up() {
 }
 
 #[test]
-fn the_same_content_again_is_no_change() {
+fn the_same_content_again_is_not_a_change() {
     let running = Running::start();
     let file = running.project.path("plugins/breakout.wasm");
     let bytes = fs::read(&file).unwrap();
@@ -143,14 +143,14 @@ fn a_damaged_plugin_is_refused_and_a_good_one_taken_after_it() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_with_a_sentence() {
+fn what_is_not_a_file_is_rejected_with_a_sentence() {
     let running = Running::start();
     let file = running.project.path("plugins/breakout.wasm");
     fs::remove_file(&file).unwrap();
     let line = running.wait_refused(1);
-    assert!(line.contains("what was loaded goes on, `enabled = false` stops it"), "{line}");
+    assert!(line.contains("keeping the loaded plugin. `enabled = false` stops its detector"), "{line}");
     fs::create_dir(&file).unwrap();
-    assert!(running.wait_refused(2).contains("is no file"));
+    assert!(running.wait_refused(2).contains("is not a file"));
     fs::remove_dir(&file).unwrap();
     let outside = running.project.path("outside.wasm");
     fs::write(&outside, breakout("two")).unwrap();
@@ -181,7 +181,7 @@ fn a_link_out_of_the_folder_is_followed_where_that_is_allowed() {
 }
 
 #[test]
-fn live_keys_are_taken_up_and_the_others_wait_for_a_restart() {
+fn live_keys_are_applied_and_the_others_wait_for_a_restart() {
     let running = Running::start();
     running.project.configure_with("lease_ms = 7000", "[alerts]\nlog = false\nmaxlen = 5");
     let sentence = "config/config.toml:4:1: stream.lease_ms needs a restart; until then it stays 5000";
@@ -263,7 +263,7 @@ fn variables_go_on_overriding_a_changed_file() {
 }
 
 #[test]
-fn a_plugin_that_no_detector_uses_is_told_what_to_add() {
+fn a_plugin_that_no_detector_uses_is_reported_with_what_to_add() {
     let running = Running::start();
     running.drop_in("lonely", &breakout("lonely"));
     let cure = "add [detectors.lonely] with plugin = \"lonely\"";
@@ -363,9 +363,10 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push((path.clone(), fs::read(&path).unwrap())),
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), fs::read(&path).unwrap()));
         }
     }
     found
@@ -424,7 +425,7 @@ fn compiled_plugins_without_a_checksum_are_compiled_again() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_used_is_told_once_and_done_without() {
+fn a_cache_that_cannot_be_used_is_reported_once_and_done_without() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     fs::write(project.path("plugins/.cache"), "in the way").unwrap();
@@ -434,7 +435,7 @@ fn a_cache_that_cannot_be_used_is_told_once_and_done_without() {
 }
 
 #[test]
-fn a_host_that_is_told_not_to_watch_does_not() {
+fn a_host_that_must_not_watch_does_not() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut host = project.start_with(&["run", "--drain"], &[("TICKHOUND_PLUGINS__WATCH", "off")]);
@@ -456,7 +457,7 @@ fn a_detector_that_is_switched_on_is_first_shown_what_the_stream_holds() {
     assert_eq!(running.redis.totals()["entries"], 20_000);
 }
 
-/// What other consumers hold is worked later, so a warm-up must not show it. If the server does not tell, it waits.
+/// What other consumers hold is processed later, so a warm-up must not show it. If the server does not tell, it waits.
 #[test]
 fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
     let running = Running::start();
@@ -478,7 +479,7 @@ fn a_warm_up_begins_when_the_server_tells_what_is_pending() {
 }
 
 #[test]
-fn a_detector_in_quarantine_is_told_of_and_a_new_file_is_tried_at_once() {
+fn a_quarantined_detector_is_reported_and_a_new_file_is_tried_at_once() {
     let running = Running::start();
     running.project.add_plugin(misbehaving());
     let odd = "[detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 100 }";

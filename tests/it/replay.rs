@@ -192,7 +192,7 @@ fn a_sweep_counts_what_single_replays_count() {
 
 /// Each shuffled run is counted, and the same seed shuffles in the same way.
 #[test]
-fn shuffled_ticks_are_worked_beside_the_real_ones() {
+fn shuffled_ticks_are_processed_beside_the_real_ones() {
     let project = project();
     let run = || summary(&project, &simulated(&["--surrogate", "2"]))["detectors"]["breakout"].clone();
     let first = run();

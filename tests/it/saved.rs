@@ -27,10 +27,10 @@ const PLUGINS: [&str; 3] = ["breakout", "momentum", "misbehaving"];
 /// A host that can't read what an earlier release saved would start from nothing or, worse, from something else.
 #[test]
 fn what_release_0_1_saved_is_gone_on_with() {
-    goes_on_with("0.1");
+    continues_with("0.1");
 }
 
-fn goes_on_with(version: &str) {
+fn continues_with(version: &str) {
     let redis = Redis::start();
     let plugins = PLUGINS.map(|name| folder(version).join(format!("{name}.wasm")));
     let project = project(&redis, &plugins, &config(&folder(version)));

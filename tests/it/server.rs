@@ -102,15 +102,15 @@ fn next_alert(stream: &mut BufReader<TcpStream>) -> (String, Value) {
     }
 }
 
-/// Ticks of 20 symbols, worked, with alerts.
-fn worked(redis: &Redis, project: &Project) {
+/// Ticks of 20 symbols, processed, with alerts.
+fn process_ticks(redis: &Redis, project: &Project) {
     project.feed(20, 20_000, &[]);
     project.run(&["run", "--drain"]);
     assert!(redis.alerts().len() > 20, "detectors have found something");
 }
 
 #[test]
-fn everything_is_told_and_agrees_with_what_redis_has() {
+fn everything_is_reported_and_agrees_with_redis() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let serving = Serving::start(&project);
@@ -170,7 +170,7 @@ fn everything_is_told_and_agrees_with_what_redis_has() {
 fn alerts_are_filtered_and_paged_without_missing_one() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    worked(&redis, &project);
+    process_ticks(&redis, &project);
     let serving = Serving::start(&project);
     let alerts = redis.alerts();
     let mut ids: Vec<String> = Vec::new();
@@ -208,7 +208,7 @@ fn alerts_are_filtered_and_paged_without_missing_one() {
 fn a_chart_has_the_prices_of_its_symbol_around_the_alert() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    worked(&redis, &project);
+    process_ticks(&redis, &project);
     let serving = Serving::start(&project);
     let alert = redis.alerts().pop().unwrap();
     let (entry, symbol) = (&alert["entry"], &alert["symbol"]);
@@ -264,7 +264,7 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
 }
 
 #[test]
-fn without_the_token_nothing_is_told_and_it_is_never_shown() {
+fn without_the_token_nothing_is_answered_and_it_is_never_shown() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     project.configure(&format!("[server]\ntoken = \"{TOKEN}\""));
@@ -318,7 +318,7 @@ fn an_address_that_others_reach_needs_a_token() {
 }
 
 #[test]
-fn a_listener_gets_each_alert_once_and_goes_on_where_it_was() {
+fn a_listener_gets_each_alert_once_and_resumes_where_it_was() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let serving = Serving::start(&project);
@@ -356,7 +356,7 @@ fn a_listener_gets_each_alert_once_and_goes_on_where_it_was() {
 fn listeners_that_do_not_listen_cost_no_memory_and_do_not_delay_the_end() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    worked(&redis, &project);
+    process_ticks(&redis, &project);
     let mut serving = Serving::start(&project);
     // More than any buffer on the way holds.
     let mut pipe = redis::pipe();
@@ -387,7 +387,7 @@ fn listeners_that_do_not_listen_cost_no_memory_and_do_not_delay_the_end() {
 }
 
 #[test]
-fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
+fn a_port_in_use_is_reported_once_and_taken_over_when_it_is_free() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut first = Serving::start(&project);
@@ -404,7 +404,7 @@ fn a_taken_port_is_told_once_and_taken_over_when_it_is_free() {
 }
 
 #[test]
-fn a_stand_by_tells_of_the_owner() {
+fn a_standby_reports_the_owner() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let owner = Serving::start(&project);
@@ -472,7 +472,7 @@ fn it_says_that_it_lives_however_many_wait_for_other_answers() {
     let waiting = wait_for("there are too many", || {
         let waiting: Vec<_> = (0..32).map(|_| serving.listen("/api/alerts", "")).collect();
         let (status, body) = serving.get("/api/status");
-        (status == 503 && body.contains("requests at once")).then_some(waiting)
+        (status == 503 && body.contains("concurrent requests")).then_some(waiting)
     });
     assert_eq!(serving.get("/healthz").0, 200);
     redis.signal("CONT");
@@ -509,7 +509,7 @@ fn a_reload_shows_in_metrics_and_counts_go_on() {
 }
 
 #[test]
-fn repairs_and_dead_letters_are_told_by_kind() {
+fn repairs_and_dead_letters_are_counted_by_kind() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let mut connection = redis.connect();
@@ -536,10 +536,11 @@ fn repairs_and_dead_letters_are_told_by_kind() {
 
 /// What `promtool check metrics` looks at, and that no label has as many values as there are symbols.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    worked(&redis, &project);
+    process_ticks(&redis, &project);
     let serving = Serving::start(&project);
     wait_for("the saved state is told", || serving.metrics().get("tickhound_checkpoint_age_seconds").copied());
     let (_, metrics) = serving.get("/metrics");
@@ -607,9 +608,9 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
 #[test]
 fn the_description_of_the_api_is_of_this_version_and_names_every_path() {
     let described: Value =
-        serde_json::from_str(&std::fs::read_to_string(shipped("src/server/openapi.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(shipped("src/observe/server/openapi.json")).unwrap()).unwrap();
     assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
-    let router = std::fs::read_to_string(shipped("src/server.rs")).unwrap();
+    let router = std::fs::read_to_string(shipped("src/observe/server.rs")).unwrap();
     let routes = router.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
     let mut routes: Vec<&str> = routes.collect();
     routes.sort_unstable();

@@ -40,7 +40,7 @@ impl Background {
     fn started() -> Self {
         let background = Self::new();
         let said = background.project.run(&["run", "--background", "--wait", WAIT]);
-        assert!(said.contains("✅ healthy: everything that was added is worked"), "{said}");
+        assert!(said.contains("✅ healthy: every entry is processed"), "{said}");
         background
     }
 
@@ -113,7 +113,7 @@ fn a_host_with_work_to_do_is_healthy_when_it_has_committed_some() {
 
 /// The old scanner has ended a moment ago: what it holds may not be claimed yet, and nobody fails for that.
 #[test]
-fn entries_that_may_not_be_claimed_yet_are_told_and_are_no_failure() {
+fn entries_that_may_not_be_claimed_yet_are_reported_and_are_not_a_failure() {
     let background = Background::new();
     background.project.feed(5, 50, &[]);
     read_as(&background.redis, "scanner", 50);
@@ -305,7 +305,7 @@ fn restarts_under_load_lose_nothing_and_alert_nothing_twice() {
 }
 
 #[test]
-fn what_could_not_start_is_refused_while_the_running_host_goes_on() {
+fn a_configuration_that_could_not_start_is_rejected_while_the_running_host_continues() {
     let background = Background::started();
     let pid = background.pid();
     fs::write(background.project.path("plugins/breakout.wasm"), "no plugin").unwrap();
@@ -414,7 +414,7 @@ impl Listener {
 }
 
 #[test]
-fn systemd_is_told_what_happens_and_that_the_engine_turns() {
+fn systemd_is_notified_of_what_happens_and_that_the_engine_moves() {
     let mut redis = Redis::start();
     let project = Project::new(&redis);
     // Longer than the watchdog waits: to wait for ticks is not to be stuck.
@@ -445,7 +445,7 @@ fn systemd_is_told_what_happens_and_that_the_engine_turns() {
     host.signal("TERM");
     listener.wait_for("STOPPING=1");
     assert_eq!(host.wait(), Some(0));
-    // A stand-by is ready as well.
+    // A standby is ready as well.
     other.wait_for_event("lease_acquired");
     let mut host = project.start_with(&["run"], &listener.variables());
     listener.wait_for("READY=1");

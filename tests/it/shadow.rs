@@ -86,7 +86,7 @@ fn a_table_is_compared_and_takes_the_place_of_the_one_it_follows() {
 }
 
 #[test]
-fn what_is_no_shadow_is_told() {
+fn a_detector_that_is_not_a_shadow_is_reported() {
     let redis = Redis::start();
     let project = Project::new(&redis);
     let fails = |args: &[&str]| {

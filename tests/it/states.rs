@@ -20,7 +20,7 @@ const DAY_MS: u64 = 86_400_000;
 
 const PROBE: &str = "[detectors.probe]\nplugin = \"probe\"\n";
 
-/// A market of a few ticks, and whoever looks at it.
+/// A market of a few ticks, and a client that observes it.
 struct Market {
     redis: Redis,
     project: Project,
@@ -202,7 +202,7 @@ fn a_detector_that_was_warmed_up_knows_the_same_after_a_kill() {
 
 /// A change while no host runs cannot be told from the states alone: the old code is gone. That is said.
 #[test]
-fn entries_that_another_detector_re_reads_are_told() {
+fn entries_that_another_detector_replays_are_reported() {
     let mut market = Market::new(PROBE);
     let mut host = market.project.start_owner();
     market.feed_live("A B", 5);
@@ -265,7 +265,7 @@ fn whoever_lacks_a_state_is_warmed_up_however_often_the_host_is_killed() {
     market.feed_and_drain("A B", 5);
     let field = "s:A";
     market.set(STATE, field, &market.state()[field][..20]);
-    // One that is told not to warm anything up, and is killed: what it lacks is not forgotten.
+    // One that must not warm anything up, and is killed: what it lacks is not forgotten.
     let cold = format!("[plugins]\nrewarm_s = 0\n{PROBE}");
     market.configure(&cold);
     let mut host = market.project.start_owner();

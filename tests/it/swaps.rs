@@ -1,5 +1,5 @@
 //! Detectors that are exchanged, or fail, in the middle of their work: no tick is missed, none is
-//! seen twice, and whoever takes over knows what the one before knew.
+//! seen twice, and a host that takes over has the state of the one before.
 
 use std::{
     collections::BTreeMap,
@@ -188,7 +188,7 @@ impl Worker {
     }
 }
 
-/// What was found, and which entries are set aside for which detector.
+/// What was found, and which entries are dead-lettered for which detector.
 type Account = (Vec<Sight>, Vec<(u64, u16)>);
 
 /// Works the market by a schedule.
@@ -262,7 +262,7 @@ proptest! {
 
     /// It misses the ticks that it fails on, and only these; it remembers all others; nobody else notices.
     #[test]
-    fn a_detector_that_fails_goes_on_with_the_next_tick(steps in schedule(), how in 0usize..4) {
+    fn a_detector_that_fails_continues_with_the_next_tick(steps in schedule(), how in 0usize..4) {
         let how = ["panic", "hog", "recurse", "nan"][how];
         let expected = without_some(by_schedule(&[], &with_failing("not")).0);
         prop_assert!((2..=3).contains(&expected.1.len()), "{:?}", expected.1);

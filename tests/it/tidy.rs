@@ -140,7 +140,7 @@ fn is_snake_case(name: &str) -> bool {
 }
 
 /// Every Rust file under these folders that exist, its path within the repository, with its text.
-fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
+pub fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     let mut open: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
     while let Some(folder) = open.pop() {

@@ -175,11 +175,11 @@ fn a_clock_row_of_today_mutes_no_symbol_of_an_old_day() {
     assert_eq!(of["TODAY"], 1);
 }
 
-/// An entry may have any id. Where a tick has no stamp of its own, its time is told from the id, and the product with the
+/// An entry may have any id. Where a tick has no stamp of its own, its time is taken from the id, and the product with the
 /// ns of a ms overflowed: the tick came with a time of long ago, as if nothing were wrong, and a host built to notice such
 /// things ended there, again at each start.
 #[test]
-fn a_tick_whose_id_is_no_time_is_left_out_and_counted() {
+fn a_tick_whose_id_is_not_a_time_is_left_out_and_counted() {
     let redis = Redis::start();
     let project = Project::with_probe(redis.url(), "", "");
     let mut connection = redis.connect();

@@ -80,14 +80,14 @@ fn a_small_terminal_shows_what_matters_and_keys_work() {
 }
 
 #[test]
-fn a_dead_host_and_a_dead_server_are_told_and_it_goes_on_by_itself() {
+fn a_dead_host_and_a_dead_server_are_shown_and_it_recovers_by_itself() {
     let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (project, mut host, _feed) = at_work(&redis);
     let mut top = Terminal::open(&project, "top", LARGE, &[]);
     top.shows_what("work goes on", |screen| rate(screen) > 0);
     top.shows("the oldest is");
     host.kill();
-    top.shows("no host is running, and work has waited for");
+    top.shows("no host is running, and entries have waited for");
     redis.kill();
     let screen = top.shows("❌ unreachable: redis at ");
     assert!(screen.contains("retrying every second; the data below is"), "{screen}");

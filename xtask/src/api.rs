@@ -75,7 +75,7 @@ pub(crate) fn check() -> Result<()> {
     let _host = Running(tickhound(&["run"]).stdout(fs::File::create(project.join("log"))?).spawn()?);
     wait("the server listens", || TcpStream::connect(&address).is_ok())?;
     let mut probe = Command::new(tools.join("st"));
-    probe.arg("run").arg(root().join("src/server/openapi.json")).arg("--url").arg(format!("http://{address}"));
+    probe.arg("run").arg(root().join("src/observe/server/openapi.json")).arg("--url").arg(format!("http://{address}"));
     probe.arg("--header").arg(format!("Authorization: Bearer {TOKEN}"));
     // A stream of events has no end; the tests listen to it.
     probe.args(["--checks", "all", "--exclude-path", "/api/alerts/live", "--phases", "examples,coverage,fuzzing"]);

@@ -20,26 +20,27 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 const HELP: &str = "\
-cargo xtask test              everything that must hold before a change is merged
-cargo xtask plugins           builds plugins/NAME.wasm from plugins/NAME/, each of them
-cargo xtask plugins --check   builds them and fails if a committed file has other bytes
-cargo xtask bench             how fast it is, beside baselines measured in the same run; writes docs/PERFORMANCE.md
+cargo xtask test              runs every check that a change must pass
+cargo xtask plugins           builds each plugins/NAME.wasm from plugins/NAME/
+cargo xtask plugins --check   builds them, and fails if a committed file differs
+cargo xtask bench             measures throughput and latency beside baselines in the same run; writes docs/PERFORMANCE.md
                               [--quick] [--only SUITE] [--json]
-cargo xtask languages         a detector in each language, from an empty folder: the same cases, the same alerts
-cargo xtask api               the server against its OpenAPI description, and its metrics; needs python3 with venv
-cargo xtask screenshots       the pictures of the dashboard in docs/images, from a real run; needs chromium and pngquant
-cargo xtask instructions      what a tick costs in instructions and allocations, beside what it did; fails if it is more
-                              [--accept]: what it costs now is what it shall cost
-cargo xtask chaos             does everything to hosts and server for a while, then compares every output with an
-                              undisturbed run; after `foreign` reads, which change the order of entries, it checks of
-                              alerts only that a probe missed no tick [--seconds 15] [--seed 1] [--hosts 2]
+cargo xtask languages         builds a detector in each language from an empty folder; all must raise the same alerts
+cargo xtask api               tests the server against its OpenAPI description, and its metrics; needs python3 with venv
+cargo xtask screenshots       takes the pictures in docs/images from a real run; needs chromium and pngquant
+cargo xtask instructions      counts the instructions and allocations of a tick; fails if they exceed the recorded ones
+                              [--accept]: records the new counts
+cargo xtask chaos             injects faults into hosts and server for a while, then compares every output with an
+                              undisturbed run; if `foreign` reads change the order of entries, it only checks that each
+                              alert of a probe exists once and that the probe missed no tick
+                              [--seconds 15] [--seed 1] [--hosts 2]
                               [--nemeses kills,pauses,stops,server,cuts,swaps,settings,clock,foreign,group|all]
                               [--server redis|valkey|redis-8|PATH]
 cargo xtask failover          kills the server and promotes a replica that lags, then compares every output with an
                               undisturbed run over what the replica has [--seeds 20] [--seed 1] [--server …]
-cargo xtask swaps             exchanges a plugin again and again while ticks flow; tells the pauses, compares the alerts
+cargo xtask swaps             replaces a plugin again and again while ticks flow; reports the pauses, compares the alerts
                               [--count 25] [--rate 20000] [--server …]
-cargo xtask servers           the host's tests on redis-server as installed, on Valkey and on Redis 8";
+cargo xtask servers           runs the tests on the installed redis-server, on Valkey and on Redis 8";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();

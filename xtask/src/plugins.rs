@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use wit_component::ComponentEncoder;
+use wit_component_of_plugins::ComponentEncoder;
 
 use crate::{
     cargo, output, root, run,

@@ -1,40 +1,44 @@
 //! Plugins: from a `.wasm` file to detections, under limits.
 //!
-//! `watch` notices that something has changed, `loader` makes a generation of what
-//! is there: `folder` reads a file, `runtime` compiles it and refuses what is no
-//! detector, `code` keeps what it compiled, `params` checks the configuration against the manifest, `trial` calls
-//! it for the first time, `registry` holds the result, and `reload` hands it over.
-//! `instance` is one detector at work in one shard, `guest` the store and the limits
-//! that it runs in, `deadline` how long a call may take, `fault` what can go wrong there, `health` how often it did.
+//! From a file to a generation: `watch` notices a change, and `loader` builds a generation. For that, `folder` reads the
+//! files, `runtime` compiles them and rejects what is not a detector, `code` caches compiled plugins, `params` checks the
+//! configuration against the manifest, `spec` joins plugin and settings, and `trial` calls the detector for the first time.
+//! `generation` is the result, and `reload` publishes it.
+//!
+//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `deadline` the time limit of a
+//! call, `fault` the reason why a call failed, and `health` the count of faults.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
 pub mod code;
 mod deadline;
+pub mod digest;
 mod fault;
 pub mod folder;
+mod generation;
 mod guest;
 mod health;
-pub mod instance;
+mod instance;
 pub mod loader;
 pub mod params;
-pub mod registry;
-pub mod reload;
+mod reload;
 pub mod runtime;
+mod spec;
 mod trial;
 pub mod watch;
 
 pub use self::{
-    deadline::OutOfTime,
+    deadline::Overrun,
     fault::Fault,
+    generation::{Flow, Generation},
     guest::Limits,
     health::Health,
     instance::Instance,
     loader::Loader,
-    registry::{DetectorSpec, Flow, Generation},
     reload::Reload,
     runtime::{Plugin, Runtime},
+    spec::DetectorSpec,
 };
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]

@@ -4,9 +4,9 @@
 //! order of the tasks, whatever the detectors do.
 
 mod cooldown;
+mod fault_replay;
 mod journal;
 mod memory;
-mod mend;
 mod slot;
 mod swap;
 
@@ -22,7 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 pub use self::swap::{Came, Warmed};
-use self::{cooldown::Cooldowns, journal::Journal, memory::Memory, slot::Slot};
+use self::{
+    cooldown::{Candidate, Cooldowns},
+    fault_replay::FailedCall,
+    journal::Journal,
+    memory::Memory,
+    slot::Slot,
+};
 use crate::{
     ingest::Job,
     plugin::{Fault, Generation, bindings, runtime::BACKGROUND_NICE},
@@ -304,15 +310,18 @@ impl Shard {
             slot.note_wanted(&job.symbols);
             let detections = match slot.detect(&job.batch, &job.symbols, &self.symbols) {
                 Ok(detections) => detections,
-                Err(fault) => self.mend(number, &job.batch, fault, counts, &mut worked),
+                Err(fault) => self
+                    .replay_after_fault(FailedCall { detector: number, batch: &job.batch, fault, counts }, &mut worked),
             };
             let slot = &self.slots[number];
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
                 let found = resolve(found, number as u16, &job.batch, &self.normalizer);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
-                match self.cooldowns.may_alert(name, found.symbol, found.direction, found.time, cooldown_s) {
-                    true => worked.found.push(found),
-                    false => worked.held_back += 1,
+                let Found { symbol, direction, time, .. } = found;
+                if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
+                    worked.found.push(found);
+                } else {
+                    worked.held_back += 1;
                 }
             }
         }

@@ -1,12 +1,12 @@
-//! What the host checks in a manifest and in a configuration, for the native harness.
+//! The host's checks of a manifest and a configuration, for the native harness.
 //!
-//! Panics where the host refuses.
+//! These checks panic where the host rejects the detector.
 
 use super::{Manifest, Value};
 use crate::contract::{Param, Value as Typed};
 
 impl Manifest {
-    /// Panics unless the manifest is free of contradictions.
+    /// Panics if the manifest contradicts itself.
     pub(crate) fn check(&self) {
         let manifest = &self.0;
         assert!(is_name(&manifest.name), "a detector's name is of lower-case letters, digits, `_` and `-`");
@@ -19,7 +19,7 @@ impl Manifest {
         }
     }
 
-    /// The value as the detector gets it when a configuration says `name = value`.
+    /// Returns the value that the detector gets for `name = value` in a configuration.
     pub(crate) fn accept(&self, name: &str, value: Value) -> Typed {
         let Some(param) = self.0.params.iter().find(|param| param.name == name) else {
             panic!("the manifest has no parameter `{name}`")

@@ -6,26 +6,26 @@
 //!
 //! 1. it is beyond the channel by more than `buffer_atr` average true ranges
 //!    (Wilder 1978) of `bar_s` bars,
-//! 2. the present bar's volume, scaled to a full bar, or the last full bar's, is
-//!    `volume_min_ratio` times the moving average of bars, where the symbol has
-//!    volume at all,
+//! 2. the current bar's volume, scaled to a full bar, or the last full bar's, is
+//!    `volume_min_ratio` times the moving average of bars, if the symbol has
+//!    volume,
 //! 3. the direction is armed: it fires once, and again only after the price has
-//!    come back by `rearm_atr` ranges or, where the channel moves on, a window
-//!    has passed, and not within `cooldown_s`.
+//!    come back by `rearm_atr` ranges or, if the channel moves on, after a window,
+//!    and not within `cooldown_s`.
 //!
-//! Confidence is how rare this is for this symbol: the rank of the distance
+//! The confidence shows how rare this is for this symbol: the rank of the distance
 //! beyond the channel among recent bar-to-bar moves, and the rank of the volume
 //! among recent bar volumes, combined by Stouffer's method (weights 1 and 0.7,
 //! correlation 0.5, since volume and moves go together: Karpoff 1987). 0.95 means
-//! "rarer than 95 % of what this symbol does"; it is not a chance to win.
+//! "rarer than 95 % of this symbol's moves". It is not a probability of profit.
 //!
-//! A new session forgets the channel, the bar at hand and what was armed;
-//! averages and ranks stay. An opening range needs the session's first tick: one
-//! that is joined later has none. After a pause of more than 5 bars the first tick
-//! detects nothing, since the level is stale, and volume of before it counts no
-//! more; after one of more than half a window the channel fills anew. Quotes that
-//! only carry the last price are no ticks here: as still bars they would make the
-//! range collapse, and a session's first one still has the price of the one before.
+//! A new session resets the channel, the current bar and the armed directions.
+//! Averages and ranks stay. An opening range needs the session's first tick: a
+//! session that is joined later has none. After a pause of more than 5 bars the first
+//! tick detects nothing, since the level is stale, and volume before the pause does
+//! not count. After a pause of more than half a window the channel fills again. Quotes
+//! that only carry the last price are ignored: as flat bars they would make the range
+//! collapse, and the first one of a session has the price of the previous session.
 
 #![forbid(unsafe_code)]
 
@@ -43,10 +43,10 @@ use tickhound_sdk::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Bars that ranks need before they say anything.
+/// The number of bars after which ranks are meaningful.
 const RANK_WARM_UP_BARS: u32 = 60;
 
-/// A pause longer than this makes the level stale.
+/// The level is stale after a pause longer than this.
 const STALE_BARS: u64 = 5;
 
 /// Bars of the squeeze's Bollinger band, and its widths (Carter's TTM squeeze): two standard
@@ -55,15 +55,15 @@ const SQUEEZE_BARS: usize = 20;
 const SQUEEZE_DEVIATIONS: f64 = 2.0;
 const SQUEEZE_RANGES: f64 = 1.5;
 
-/// Weight of the volume's rank beside the move's, and how the two correlate.
+/// The weight of the volume's rank relative to the move's, and their correlation.
 const VOLUME_WEIGHT: f64 = 0.7;
 const CORRELATION: f64 = 0.5;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     window_s: f64,
@@ -87,7 +87,7 @@ enum Mode {
     OpeningRange,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     high: TimeMax,
@@ -96,39 +96,39 @@ pub struct State {
     bars: MicroBars,
     /// The last closed bar of this session.
     last_bar: Option<Bar>,
-    /// Bars closed so far, in all sessions.
+    /// The number of bars closed so far, in all sessions.
     closed: u32,
-    /// Closes of the last bars, for the squeeze; empty unless it is asked for.
+    /// The closes of the last bars, for the squeeze; empty without `squeeze_only`.
     closes: Vec<f64>,
     atr: Atr,
     volume: Ema,
     moves: RankSketch,
     volumes: RankSketch,
-    /// Smallest price step seen: the least that a range can be.
+    /// The smallest price step so far, which is the minimum of a range.
     step: Option<f64>,
-    /// First tick of the session, or the first that was seen of it.
+    /// The time of the first known tick of the session.
     began: Option<u64>,
-    /// Whether that one began the session.
+    /// Whether that tick started the session.
     from_start: bool,
-    /// First tick of the channel: of the session, or after a long pause.
+    /// The time of the first tick of the channel: of the session, or after a long pause.
     since: u64,
     last_time: Option<u64>,
-    /// Price of the last tick, in whatever session.
+    /// The price of the last tick, also of an earlier session.
     price: Option<f64>,
     up: Arm,
     down: Arm,
 }
 
-/// Whether a direction may fire.
+/// The state that decides whether a direction may fire.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Arm {
-    /// When it fired last, and the level then; `None`: never in this session.
+    /// The time and level when it fired last; `None` if never in this session.
     fired: Option<(u64, f64)>,
-    /// Fired, and not come back yet.
+    /// Whether the price has not come back since it fired.
     spent: bool,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct Breakout {
     params: Params,
@@ -147,22 +147,22 @@ impl Detector for Breakout {
         Manifest::new("breakout", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
-            .param(number("window_s", 300.0, 10.0, 86_400.0, "s", "length of the channel"))
+            .param(number("window_s", 300.0, [10.0, 86_400.0], "s", "length of the channel"))
             .param(
                 Param::text("mode", "rolling")
                     .choices(&["rolling", "opening-range"])
                     .doc("channel of the last window_s, or of the session's first or_minutes"),
             )
-            .param(number("or_minutes", 15.0, 1.0, 120.0, "min", "length of the opening range"))
-            .param(number("bar_s", 5.0, 1.0, 300.0, "s", "length of the bars for range and volume"))
+            .param(number("or_minutes", 15.0, [1.0, 120.0], "min", "length of the opening range"))
+            .param(number("bar_s", 5.0, [1.0, 300.0], "s", "length of the bars for range and volume"))
             .param(bars("atr_len", 14, 2.0, 200.0, "bars of the average true range"))
-            .param(number("buffer_atr", 0.25, 0.0, 5.0, "ATR", "how far beyond the channel is more than noise"))
-            .param(number("volume_min_ratio", 1.5, 0.0, 20.0, "", "least volume against its average; 0 = any"))
+            .param(number("buffer_atr", 0.25, [0.0, 5.0], "ATR", "how far beyond the channel is more than noise"))
+            .param(number("volume_min_ratio", 1.5, [0.0, 20.0], "", "least volume against its average; 0 = any"))
             .param(bars("vol_len", 120, 10.0, 2000.0, "bars of the volume average"))
-            .param(number("rearm_atr", 1.0, 0.0, 10.0, "ATR", "how far back the price comes before the next"))
-            .param(number("cooldown_s", 60.0, 0.0, 3600.0, "s", "least time between two in one direction"))
+            .param(number("rearm_atr", 1.0, [0.0, 10.0], "ATR", "how far back the price comes before the next"))
+            .param(number("cooldown_s", 60.0, [0.0, 3600.0], "s", "least time between two in one direction"))
             .param(Param::flag("squeeze_only", false).doc("only out of a squeeze: Bollinger inside Keltner"))
-            .param(number("half_life", 720.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+            .param(number("half_life", 720.0, [10.0, 1e6], "bars", "after which a bar counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -248,18 +248,18 @@ impl Breakout {
         state.closed += 1;
     }
 
-    /// The detection at this tick, before it becomes part of the channel.
+    /// Returns the detection at this tick, before the tick becomes part of the channel.
     fn find(&self, state: &mut State, tick: &Tick<'_>, age: u64) -> Option<Detection> {
         let (high, low) = self.channel(state, tick.time, age)?;
         let range = state.atr.get(self.params.atr_len)?.max(state.step.unwrap_or(0.0));
         let price = tick.price;
         let outlived = match self.params.mode {
             Mode::Rolling => self.window,
-            // Its level stays where it is: a price that stays beyond it is nothing new.
+            // The level of an opening range does not move, so a price that stays beyond it is not news.
             Mode::OpeningRange => u64::MAX,
         };
-        state.up.rearm(tick.time, price, 1.0, range * self.params.rearm_atr, outlived);
-        state.down.rearm(tick.time, price, -1.0, range * self.params.rearm_atr, outlived);
+        state.up.rearm(tick, 1.0, range * self.params.rearm_atr, outlived);
+        state.down.rearm(tick, -1.0, range * self.params.rearm_atr, outlived);
         let (direction, sign, level) = match () {
             () if price > high => (Direction::Up, 1.0, high),
             () if price < low => (Direction::Down, -1.0, low),
@@ -283,7 +283,7 @@ impl Breakout {
                 let confidence = stouffer(&[(move_rank, 1.0), (rank, VOLUME_WEIGHT)], CORRELATION);
                 Detection::new(direction, confidence).with("volume_ratio", ratio).with("volume_rank", rank)
             }
-            // Nothing is traded in an index: its price is all the evidence there is.
+            // An index has no volume, so its price is the only evidence.
             None => Detection::new(direction, stouffer(&[(move_rank, 1.0)], CORRELATION)),
         };
         let arm = if sign > 0.0 { &mut state.up } else { &mut state.down };
@@ -291,7 +291,7 @@ impl Breakout {
         Some(found.with("level", level).with("excess", excess).with("atr", range).with("move_rank", move_rank))
     }
 
-    /// Highest and lowest price to break out of, once they mean something; `age` of the session, ns.
+    /// Returns the highest and lowest price of the channel, once it is filled. `age` is that of the session, ns.
     fn channel(&self, state: &mut State, time: u64, age: u64) -> Option<(f64, f64)> {
         match self.params.mode {
             Mode::Rolling if time - state.since < self.window / 2 => None,
@@ -301,17 +301,17 @@ impl Breakout {
         }
     }
 
-    /// Volume of now against its average, and its rank; `None` for a symbol without volume.
+    /// Returns the ratio of the current volume to its average, and its rank; `None` for a symbol without volume.
     fn volume(&self, state: &State, time: u64) -> Option<(f64, f64)> {
         let average = state.volume.estimate(self.params.vol_len)?;
         if average <= 0.0 {
             return None;
         }
         let current = state.bars.current()?;
-        // Less than a second of a bar, scaled up, would say anything.
+        // Less than a second of a bar, scaled to a full bar, is not meaningful.
         let elapsed = (time - current.start).max(SECOND).min(self.bar);
         let scaled = current.quantity * self.bar as f64 / elapsed as f64;
-        // Volume of before a pause is not behind the present price.
+        // Volume before a pause is not behind the current price.
         let fresh = |bar: &Bar| current.start - bar.start <= STALE_BARS * self.bar;
         let last = state.last_bar.filter(fresh).map_or(0.0, |bar| bar.quantity);
         let now = scaled.max(last);
@@ -328,10 +328,10 @@ impl State {
 }
 
 impl Arm {
-    /// Arms again once the price has come back from the level, or the level is `outlived` (ns).
-    fn rearm(&mut self, time: u64, price: f64, sign: f64, distance: f64, outlived: u64) {
+    /// Arms the direction again if the price has come back from the level, or the level is older than `outlived` (ns).
+    fn rearm(&mut self, tick: &Tick<'_>, sign: f64, distance: f64, outlived: u64) {
         if let Some((fired, level)) = self.fired
-            && (sign * (price - level) < -distance || time - fired >= outlived)
+            && (sign * (tick.price - level) < -distance || tick.time - fired >= outlived)
         {
             self.spent = false;
         }
@@ -342,7 +342,7 @@ impl Arm {
     }
 }
 
-/// Whether the closes vary less than their bars: the band lies inside the channel.
+/// Returns whether the closes vary less than their bars: the band lies inside the channel.
 fn squeezed(closes: &[f64], range: f64) -> bool {
     let count = closes.len() as f64;
     let mean = closes.iter().sum::<f64>() / count;
@@ -350,7 +350,7 @@ fn squeezed(closes: &[f64], range: f64) -> bool {
     closes.len() == SQUEEZE_BARS && SQUEEZE_DEVIATIONS * variance.sqrt() < SQUEEZE_RANGES * range
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

@@ -1,7 +1,7 @@
 //! Gap: a session opens far from where the last one closed.
 //!
 //! The gap is the logarithm of a session's first traded price over the last
-//! price of the session before. It is measured in what is usual for the symbol:
+//! price of the session before. It is compared with what is usual for the symbol:
 //!
 //! 1. by the root mean square of its past gaps (exponentially weighted, half as
 //!    much after `half_life` gaps), once there are five of them: a gap of at
@@ -10,15 +10,15 @@
 //!    (as Wilder 1978 averages true ranges, over 14): at least `k_range` of it;
 //! 3. before the first session has ended, not at all.
 //!
-//! Fires at the first trade of a session, and once. A first tick with quotes
-//! alone still has the old price: it is waited for a trade. Direction is the gap's.
+//! It fires once, at the first trade of a session. A first tick with only quotes
+//! still has the old price, so it does not count. The direction is the gap's.
 //!
-//! Confidence: with five gaps, the rank of the gap's size among them, which
-//! few gaps make a coarse one; before, the two-sided probability of a normal
-//! distribution with the scale above, 2 Φ(gap / scale) - 1. It is not a chance
+//! The confidence is the rank of the gap's size among past gaps, which is coarse
+//! with few gaps. With fewer than five it is the two-sided probability of a normal
+//! distribution with the scale above, 2 Φ(gap / scale) - 1. It is not a probability
 //! that the gap is closed.
 //!
-//! A split or a bonus issue looks like a gap: ticks don't tell them apart.
+//! A split or a bonus issue looks like a gap, since ticks don't show the difference.
 
 #![forbid(unsafe_code)]
 
@@ -28,16 +28,16 @@ use tickhound_sdk::{
     rank::{RankSketch, normal_cdf},
 };
 
-/// Gaps that make a scale of their own.
+/// The number of gaps from which their root mean square is the scale.
 const GAPS_MIN: u32 = 5;
 
-/// Sessions whose ranges are averaged.
+/// The number of sessions in the average of ranges.
 const RANGE_SESSIONS: f64 = 14.0;
 
-/// Position of the manifest's column.
+/// The position of the manifest's column.
 const FLAGS: usize = 0;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     k: f64,
@@ -45,29 +45,29 @@ pub struct Params {
     half_life: f64,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    /// The last price of all.
+    /// The last price.
     price: Option<f64>,
-    /// A session has begun, and nothing was traded in it yet.
+    /// Whether a session has started in which nothing was traded yet.
     waits: bool,
     high: f64,
     low: f64,
-    /// Average logarithm of high over low, and of how many sessions.
+    /// The average logarithm of high over low, and the number of sessions in it.
     range: f64,
     sessions: u32,
-    /// Mean square of gaps, and of how many.
+    /// The mean square of gaps, and the number of gaps in it.
     square: f64,
     gaps: u32,
     sizes: RankSketch,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct Gap {
     params: Params,
-    /// Weight of the newest gap.
+    /// The weight of the newest gap.
     alpha: f64,
 }
 
@@ -79,16 +79,16 @@ impl Detector for Gap {
         let text = "a session opens far from where the last one closed";
         Manifest::new("gap", env!("CARGO_PKG_VERSION"), text)
             .column(Column::required("flags"))
-            .param(number("k", 2.0, 0.1, 20.0, "sd", "least size, in root mean squares of past gaps"))
+            .param(number("k", 2.0, [0.1, 20.0], "sd", "least size, in root mean squares of past gaps"))
+            // Used until there are enough gaps for `k`.
             .param(number(
                 "k_range",
                 0.75,
-                0.05,
-                20.0,
+                [0.05, 20.0],
                 "ranges",
                 "least size while there are few gaps, in sessions' ranges",
             ))
-            .param(number("half_life", 60.0, 5.0, 1e5, "gaps", "after which a gap counts half"))
+            .param(number("half_life", 60.0, [5.0, 1e5], "gaps", "after which a gap counts half"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -119,12 +119,12 @@ impl Gap {
     fn judge(&self, state: &mut State, last: f64, price: f64) -> Option<Detection> {
         let size = libm::log(price / last);
         let few = state.gaps < GAPS_MIN;
-        let (scale, least) = match few {
-            true => (state.range, self.params.k_range),
-            false => (state.square.sqrt(), self.params.k),
-        };
+        // With few past gaps their root mean square says little, so the gap is compared
+        // with the usual range of a session.
+        let (scale, least) =
+            if few { (state.range, self.params.k_range) } else { (state.square.sqrt(), self.params.k) };
         let rank = state.sizes.rank(size.abs());
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         let weight = self.alpha.max(1.0 / f64::from(state.gaps + 1));
         state.square += (size * size - state.square) * weight;
         state.gaps = state.gaps.saturating_add(1);
@@ -160,7 +160,7 @@ impl State {
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

@@ -1,12 +1,12 @@
 //! Momentum: a move that is large for its symbol, straight, and with the trend.
 //!
-//! Looks at the close of each `bar_s` bar. The move is the logarithmic return
+//! It judges the close of each `bar_s` bar. The move is the logarithmic return
 //! over `n` bars; its straightness is Kaufman's efficiency ratio (1995), the move
 //! divided by the way that the closes went, 0 to 1. A bar has momentum when
 //!
 //! 1. the move's size ranks at `rank_min` or above among this symbol's recent ones
-//!    (0.6 by default: at 0.8 nearly every confidence is above 0.8, and
-//!    `min_confidence` would have nothing to choose from),
+//!    (0.6 by default: with 0.8 nearly every confidence is above 0.8, and
+//!    `min_confidence` would have no effect),
 //! 2. the efficiency ratio is at least `er_min`,
 //! 3. the fast average of closes is on the move's side of the slow one,
 //! 4. `rsi_guard`, if on, does not call the move overdone (Wilder's RSI, 14 bars,
@@ -15,17 +15,17 @@
 //!    direction has fallen below `rearm_z` standard deviations, and not within
 //!    `cooldown_s`.
 //!
-//! Confidence is how rare this is for this symbol: the ranks of the move's size
+//! The confidence shows how rare this is for this symbol: the ranks of the move's size
 //! and of its straightness combined by Stouffer's method (weights 1 and 0.7,
-//! correlation 0.5). It is not a chance to win.
+//! correlation 0.5). It is not a probability of profit.
 //!
-//! A bar ends with the first tick after it. If that comes late, by more than 5
-//! bars, the bar counts but does not fire: the price may be elsewhere by now. A
-//! new session, or a pause longer than the look-back, begins the look-back anew;
-//! averages and ranks stay. Moves overlap, so neighbours resemble each
-//! other: `half_life` is in bars, not in independent moves. Quotes that only
-//! carry the last price are no ticks here: they would fill a thin market with
-//! still bars, and a session's first one still has the price of the one before.
+//! A bar ends with the first tick after it. If that comes more than 5 bars late, the
+//! bar counts but does not fire, since the price may have moved on. A new session,
+//! or a pause longer than the look-back, restarts the look-back. Averages and ranks
+//! stay. Moves overlap, so neighbours are similar: `half_life` is in bars, not in
+//! independent moves. Quotes that only carry the last price are ignored: they would
+//! fill a thin market with flat bars, and the first one of a session has the price
+//! of the previous session.
 
 #![forbid(unsafe_code)]
 
@@ -42,27 +42,27 @@ use tickhound_sdk::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Bars that ranks need before they say anything.
+/// The number of bars after which ranks are meaningful.
 const RANK_WARM_UP_BARS: u32 = 120;
 
-/// Bars from the beginning of one to the tick that ends it, beyond which it is too late to tell.
+/// A bar does not fire if the tick that ends it comes more than this many bars after its start.
 const LATE_BARS: u64 = 5;
 
-/// Smoothing of the moves' mean square: that of an average over 240 bars.
+/// The smoothing of the moves' mean square, which is that of an average over 240 bars.
 const SQUARE_ALPHA: f64 = 2.0 / 241.0;
 
 const RSI_BARS: u32 = 14;
 const OVERBOUGHT: f64 = 80.0;
 const OVERSOLD: f64 = 20.0;
 
-/// Weight of the straightness' rank beside the move's, and how the two correlate.
+/// The weight of the straightness' rank relative to the move's, and their correlation.
 const STRAIGHT_WEIGHT: f64 = 0.7;
 const CORRELATION: f64 = 0.5;
 
-/// Position of the manifest's column.
+/// The position of the manifest's column.
 const FLAGS: usize = 0;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     bar_s: f64,
@@ -84,15 +84,15 @@ enum Guard {
     Overdone,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     bars: MicroBars,
-    /// Price of the last tick, in whatever session.
+    /// The price of the last tick, also of an earlier session.
     price: Option<f64>,
-    /// Logarithm of the last close in the look-back.
+    /// The logarithm of the last close in the look-back.
     last: Option<f64>,
-    /// Logarithmic returns of the last `n` bars.
+    /// The logarithmic returns of the last `n` bars.
     steps: VecDeque<f64>,
     fast: Ema,
     slow: Ema,
@@ -100,21 +100,21 @@ pub struct State {
     mean_square: f64,
     sizes: RankSketch,
     ratios: RankSketch,
-    /// Bars closed so far, in all sessions.
+    /// The number of bars closed so far, in all sessions.
     closed: u32,
     up: Arm,
     down: Arm,
 }
 
-/// Whether a direction may fire.
+/// The state that decides whether a direction may fire.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Arm {
     fired: Option<u64>,
-    /// Fired, and the move has not died down yet.
+    /// Whether the move has not died down since it fired.
     spent: bool,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct Momentum {
     params: Params,
@@ -130,20 +130,20 @@ impl Detector for Momentum {
         let text = "a move that is large for its symbol, straight, and with the trend";
         Manifest::new("momentum", env!("CARGO_PKG_VERSION"), text)
             .column(Column::required("flags"))
-            .param(number("bar_s", 5.0, 1.0, 300.0, "s", "length of the bars"))
+            .param(number("bar_s", 5.0, [1.0, 300.0], "s", "length of the bars"))
             .param(bars("n", 12, 3.0, 500.0, "bars that a move spans"))
-            .param(number("er_min", 0.4, 0.0, 1.0, "", "least efficiency ratio: 1 = a straight line"))
+            .param(number("er_min", 0.4, [0.0, 1.0], "", "least efficiency ratio: 1 = a straight line"))
             .param(bars("ema_fast", 12, 2.0, 500.0, "bars of the fast average"))
             .param(bars("ema_slow", 26, 3.0, 1000.0, "bars of the slow average"))
-            .param(number("rank_min", 0.6, 0.0, 1.0, "", "least rank of the move among recent ones"))
+            .param(number("rank_min", 0.6, [0.0, 1.0], "", "least rank of the move among recent ones"))
             .param(
                 Param::text("rsi_guard", "off")
                     .choices(&["off", "overdone"])
                     .doc("leave out moves that RSI(14) calls overbought (80) or oversold (20)"),
             )
-            .param(number("cooldown_s", 60.0, 0.0, 3600.0, "s", "least time between two in one direction"))
-            .param(number("rearm_z", 0.5, 0.0, 5.0, "sd", "how far the move dies down before the next"))
-            .param(number("half_life", 720.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+            .param(number("cooldown_s", 60.0, [0.0, 3600.0], "s", "least time between two in one direction"))
+            .param(number("rearm_z", 0.5, [0.0, 5.0], "sd", "how far the move dies down before the next"))
+            .param(number("half_life", 720.0, [10.0, 1e6], "bars", "after which a bar counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -198,13 +198,13 @@ impl Momentum {
         if state.steps.len() < n as usize {
             return None;
         }
-        // Once a bar over `n` numbers, 500 at most: summing anew is cheaper than guarding a running sum against drift.
+        // A new sum of at most 500 numbers per bar is cheaper than protecting a running sum against drift.
         let size: f64 = state.steps.iter().sum();
         let way: f64 = state.steps.iter().map(|step| step.abs()).sum();
         let ratio = if way > 0.0 { (size.abs() / way).min(1.0) } else { 0.0 };
         let deviation = state.mean_square.sqrt();
         let found = self.judge(state, Move { size, ratio, deviation, late }, time);
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         state.mean_square += (size * size - state.mean_square) * SQUARE_ALPHA;
         state.sizes.push(size.abs(), half_life);
         state.ratios.push(ratio, half_life);
@@ -217,10 +217,10 @@ impl Momentum {
         state.down.spent &= -z >= self.params.rearm_z;
         let fast = state.fast.get(self.params.ema_fast)?;
         let slow = state.slow.get(self.params.ema_slow)?;
-        let (direction, with_trend, arm) = match it.size > 0.0 {
-            true => (Direction::Up, fast > slow, state.up),
-            false => (Direction::Down, fast < slow, state.down),
-        };
+        // A move of size 0 counts as a fall here, and is rejected below.
+        let rises = it.size > 0.0;
+        let (direction, with_trend, arm) =
+            if rises { (Direction::Up, fast > slow, state.up) } else { (Direction::Down, fast < slow, state.down) };
         let size_rank = state.sizes.rank(it.size.abs())?;
         let ratio_rank = state.ratios.rank(it.ratio)?;
         let passes = state.closed > self.warm_up_bars()
@@ -265,13 +265,13 @@ impl Momentum {
 /// The move up to the bar that has just closed.
 #[derive(Clone, Copy)]
 struct Move {
-    /// Logarithmic return over `n` bars.
+    /// The logarithmic return over `n` bars.
     size: f64,
-    /// Efficiency ratio, 0..=1.
+    /// The efficiency ratio, 0..=1.
     ratio: f64,
-    /// Root mean square of the moves before.
+    /// The root mean square of the moves before.
     deviation: f64,
-    /// Its last bar was ended late.
+    /// Whether its last bar was ended late.
     late: bool,
 }
 
@@ -285,7 +285,7 @@ impl State {
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

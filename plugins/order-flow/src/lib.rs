@@ -7,9 +7,9 @@
 //! e = 1[b >= b'] B - 1[b <= b'] B' - 1[a <= a'] A + 1[a >= a'] A'
 //! ```
 //!
-//! with bid b, ask a and their quantities B, A, those of the quote before marked by '.
-//! A bid that rises or grows adds, one that falls or shrinks takes away; asks the
-//! other way round. Over short times prices move with the sum, nearly linearly.
+//! with bid b, ask a and their quantities B, A. A ' marks those of the previous quote.
+//! A bid that rises or grows adds, and one that falls or shrinks subtracts. For asks it
+//! is the reverse. Over short times prices move with the sum, nearly linearly.
 //!
 //! Contributions are added up in pieces of a tenth of `window_s`. Whenever a piece
 //! in which there was a quote has ended, the sum over the last ten pieces of time is
@@ -20,13 +20,13 @@
 //!    fallen below `rearm` of what it was then, and not within `cooldown_s`,
 //! 3. the piece was ended by a quote within 5 pieces of its beginning.
 //!
-//! Direction is the sum's sign: up where buyers press. Confidence is the rank, not a
-//! chance that the price follows.
+//! The direction is the sign of the sum: up if buyers press. The confidence is the
+//! rank, not a probability that the price follows.
 //!
-//! A tick without both quotes and both quantities says nothing. A quote that
-//! is crossed (bid above ask) says nothing either, and the next one has none to
-//! be compared with; so it is at the beginning of a session. A pause longer than the
-//! window empties it.
+//! A tick without both quotes and both quantities is ignored. So is a crossed quote
+//! (bid above ask), and the next quote then has none to be compared with. The same
+//! holds for the first quote of a session. A pause longer than the window empties
+//! the window.
 
 #![forbid(unsafe_code)]
 
@@ -37,23 +37,23 @@ use tickhound_sdk::{Column, Detection, Detector, Direction, Manifest, Param, Tic
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Pieces of the window.
+/// The number of pieces in the window.
 const PIECES: u64 = 10;
 
-/// Sums that ranks need before they say anything.
+/// The number of sums after which ranks are meaningful.
 const RANK_WARM_UP: u32 = 120;
 
-/// Pieces from the beginning of one to the quote that ends it, beyond which it is too late to tell.
+/// A piece does not fire if the quote that ends it comes more than this many pieces after its start.
 const LATE_PIECES: u64 = 5;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const BID: usize = 0;
 const ASK: usize = 1;
 const BID_QUANTITY: usize = 2;
 const ASK_QUANTITY: usize = 3;
 const FLAGS: usize = 4;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     window_s: f64,
@@ -63,13 +63,13 @@ pub struct Params {
     half_life: f64,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     quote: Option<Quote>,
-    /// Sums of the last pieces, each at its number modulo how many there are.
+    /// The sums of the last pieces. The index is the piece's number modulo their count.
     pieces: [f64; PIECES as usize],
-    /// Number of the newest piece; 0 before the first.
+    /// The number of the newest piece; 0 before the first.
     newest: u64,
     sizes: RankSketch,
     judged: u32,
@@ -85,15 +85,15 @@ struct Quote {
     ask_quantity: f64,
 }
 
-/// Whether a direction may fire.
+/// The state that decides whether a direction may fire.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Arm {
     fired: Option<u64>,
-    /// What the sum has to fall below first; 0: nothing.
+    /// The sum must fall below this before the direction fires again; 0 if it is armed.
     below: f64,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct OrderFlow {
     params: Params,
@@ -113,11 +113,11 @@ impl Detector for OrderFlow {
             .column(Column::required("bid_quantity"))
             .column(Column::required("ask_quantity"))
             .column(Column::required("flags"))
-            .param(number("window_s", 10.0, 0.1, 3600.0, "s", "time over which contributions are added up"))
-            .param(number("rank_min", 0.99, 0.0, 1.0, "", "least rank of the sum's size among recent ones"))
-            .param(number("rearm", 0.5, 0.0, 1.0, "", "share of its size below which the sum falls before the next"))
-            .param(number("cooldown_s", 60.0, 0.0, 86400.0, "s", "least time between two in one direction"))
-            .param(number("half_life", 3600.0, 10.0, 1e6, "sums", "after which a sum counts half in ranks"))
+            .param(number("window_s", 10.0, [0.1, 3600.0], "s", "time over which contributions are added up"))
+            .param(number("rank_min", 0.99, [0.0, 1.0], "", "least rank of the sum's size among recent ones"))
+            .param(number("rearm", 0.5, [0.0, 1.0], "", "share of its size below which the sum falls before the next"))
+            .param(number("cooldown_s", 60.0, [0.0, 86400.0], "s", "least time between two in one direction"))
+            .param(number("half_life", 3600.0, [10.0, 1e6], "sums", "after which a sum counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -156,7 +156,7 @@ impl Detector for OrderFlow {
 }
 
 impl OrderFlow {
-    /// Goes on to a piece; judges the one that has ended.
+    /// Advances to a piece, and judges the piece that has ended.
     fn turn(&self, state: &mut State, number: u64, time: u64) -> Option<Detection> {
         let passed = number.saturating_sub(state.newest);
         if state.newest == 0 || passed == 0 {
@@ -175,7 +175,7 @@ impl OrderFlow {
         let Params { rank_min, rearm, half_life, .. } = self.params;
         let sum: f64 = state.pieces.iter().sum();
         let rank = state.sizes.rank(sum.abs());
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         state.sizes.push(sum.abs(), half_life);
         state.judged = state.judged.saturating_add(1);
         if sum < state.up.below {
@@ -185,10 +185,10 @@ impl OrderFlow {
             state.down.below = 0.0;
         }
         let rank = rank?;
-        let (direction, arm) = match sum > 0.0 {
-            true => (Direction::Up, &mut state.up),
-            false => (Direction::Down, &mut state.down),
-        };
+        // Each direction has its own cool-down. A sum of 0 counts as downwards here, and
+        // is rejected below.
+        let (direction, arm) =
+            if sum > 0.0 { (Direction::Up, &mut state.up) } else { (Direction::Down, &mut state.down) };
         let rests = arm.below > 0.0 || arm.fired.is_some_and(|fired| time - fired < self.cooldown);
         if sum == 0.0 || rank < rank_min || state.judged <= RANK_WARM_UP || late || rests {
             return None;
@@ -232,7 +232,7 @@ impl State {
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

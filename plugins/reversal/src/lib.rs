@@ -1,25 +1,25 @@
 //! Reversal: a bar that engulfs the one before, at the end of a trend.
 //!
-//! Looks at `bar_s` bars built from ticks. With the words of Nison (1991) and the
+//! It judges `bar_s` bars built from ticks. In the terms of Nison (1991) and with the
 //! inequalities of TA-Lib's `CDLENGULFING`, a rise engulfs when
 //!
 //! 1. the bar before fell (close < open) and this one did not (close >= open),
 //! 2. its body covers the body before: close >= open before and open <= close
 //!    before, one of the two strictly,
 //! 3. its range is at least `range_atr` average true ranges (Wilder 1978, `atr_len`
-//!    bars): in a still market bodies engulf each other all the time,
+//!    bars): in a quiet market bodies engulf each other all the time,
 //! 4. the `trend_bars` closes up to the bar before fell, each below its predecessor.
 //!
-//! A fall engulfs the other way round. Direction is the engulfing bar's.
+//! For a fall it is the reverse. The direction is the engulfing bar's.
 //!
-//! Confidence is how rare such a bar is for the symbol: the rank of its body in
-//! average true ranges, and, where the symbol has volume, the rank of its quantity,
+//! The confidence shows how rare such a bar is for the symbol: the rank of its body in
+//! average true ranges and, if the symbol has volume, the rank of its quantity,
 //! combined by Stouffer's method (weights 1 and 0.7, correlation 0.5). It is not a
-//! chance that the trend has turned.
+//! probability that the trend has turned.
 //!
-//! A bar ends with the first tick after it; if that comes late, by more than 5
-//! bars, it does not fire. A new session, or a pause of more than `trend_bars` bars,
-//! begins the trend anew. Quotes that only carry the last price are no ticks here.
+//! A bar ends with the first tick after it. If that comes more than 5 bars late, the bar
+//! does not fire. A new session, or a pause of more than `trend_bars` bars, restarts
+//! the trend. Quotes that only carry the last price are ignored.
 
 #![forbid(unsafe_code)]
 
@@ -36,21 +36,21 @@ use tickhound_sdk::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Bars that ranks need before they say anything.
+/// The number of bars after which ranks are meaningful.
 const RANK_WARM_UP_BARS: u32 = 60;
 
-/// Bars from the beginning of one to the tick that ends it, beyond which it is too late to tell.
+/// A bar does not fire if the tick that ends it comes more than this many bars after its start.
 const LATE_BARS: u64 = 5;
 
-/// Weight of the quantity's rank beside the body's, and how the two correlate.
+/// The weight of the quantity's rank relative to the body's, and their correlation.
 const QUANTITY_WEIGHT: f64 = 0.7;
 const CORRELATION: f64 = 0.5;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     bar_s: f64,
@@ -60,13 +60,13 @@ pub struct Params {
     half_life: f64,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     bars: MicroBars,
     price: Option<f64>,
     before: Option<Bar>,
-    /// Closes in a row, up to the bar before, that rose (> 0) or fell (< 0).
+    /// The number of closes in a row, up to the bar before, that rose (> 0) or fell (< 0).
     run: i32,
     atr: Atr,
     bodies: RankSketch,
@@ -74,7 +74,7 @@ pub struct State {
     closed: u32,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct Reversal {
     params: Params,
@@ -90,11 +90,11 @@ impl Detector for Reversal {
         Manifest::new("reversal", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
-            .param(number("bar_s", 60.0, 1.0, 3600.0, "s", "length of the bars: 60, 180, 300 are usual"))
+            .param(number("bar_s", 60.0, [1.0, 3600.0], "s", "length of the bars: 60, 180, 300 are usual"))
             .param(bars("trend_bars", 3, 1.0, 100.0, "closes in a row that make a trend"))
-            .param(number("range_atr", 1.0, 0.0, 20.0, "ATR", "least range of the engulfing bar"))
+            .param(number("range_atr", 1.0, [0.0, 20.0], "ATR", "least range of the engulfing bar"))
             .param(bars("atr_len", 14, 2.0, 200.0, "bars of the average true range"))
-            .param(number("half_life", 500.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+            .param(number("half_life", 500.0, [10.0, 1e6], "bars", "after which a bar counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -135,7 +135,7 @@ impl Reversal {
         let atr = state.atr.get(atr_len).filter(|atr| *atr > 0.0);
         let body = atr.map(|atr| (bar.close - bar.open).abs() / atr);
         let found = if late { None } else { self.judge(state, bar) };
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         state.closed = state.closed.saturating_add(1);
         state.atr.push(atr_len, bar.high, bar.low, bar.close);
         state.bodies.push(body.unwrap_or(0.0), half_life);
@@ -178,7 +178,7 @@ impl Reversal {
     }
 }
 
-/// Which way a bar engulfs the one before, if it does.
+/// Returns the direction in which a bar engulfs the one before, if it does.
 fn engulfs(before: &Bar, bar: &Bar) -> Option<Direction> {
     let covers = |top: f64, bottom: f64, top_before: f64, bottom_before: f64| {
         top >= top_before && bottom <= bottom_before && (top > top_before || bottom < bottom_before)
@@ -199,7 +199,7 @@ impl State {
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

@@ -1,23 +1,23 @@
 //! Stale feed: a symbol has fallen silent, or its price is stuck while it is traded.
 //!
 //! - *silent*: no tick of the symbol for at least `silent_s`, and for longer than
-//!   `rank_min` of its own recent gaps between ticks: a quiet symbol is not held to a
-//!   busy one's pace. Told once; the next tick ends the silence.
+//!   `rank_min` of its own recent gaps between ticks, so that a quiet symbol is not
+//!   compared with a busy one. It fires once. The next tick ends the silence.
 //! - *stuck*: the price has not changed for `stuck_s`, though at least `stuck_k` times as
 //!   much was traded meanwhile as is usual in that time (exponential average over 20
-//!   such stretches). A price at a circuit limit looks the same. Told once, until the
-//!   price changes. `stuck_s = 0` leaves it out, and so do symbols without volume.
+//!   such spans). A price at a circuit limit looks the same. It fires once, until the
+//!   price changes. `stuck_s = 0` turns it off, and symbols without volume don't fire.
 //!
-//! Silence is noticed by the clock, which goes by the ticks of all symbols. When all are
-//! silent together, the clock stands still and then leaps; what it leaps is nobody's
-//! own silence and is not counted as one. So a feed that breaks down as a whole
-//! raises no alert here, neither one nor thousands: that event time stands still is
-//! for the host's status to tell, not for a detector, which sees ticks alone. Where some
-//! markets close before others, their symbols do fall silent once a day: give each market
-//! a `[detectors.NAME]` table with its `symbols`, and what is told after its close is that.
+//! The clock reveals silence, and it advances with the ticks of all symbols. If all
+//! symbols are silent together, the clock stops and then leaps. The leap does not count
+//! as silence of any symbol. So a feed that stops as a whole raises no alert here. The
+//! host's status shows that event time has stopped, since a detector sees only ticks.
+//! If some markets close before others, their symbols fall silent once a day. Give each
+//! market a `[detectors.NAME]` table with its `symbols`, so that the alerts after its
+//! close are easy to recognize.
 //!
-//! Direction is none. Confidence: of silence, the share of recent gaps that were
-//! shorter; of a stuck price, 1 - usual / traded.
+//! There is no direction. The confidence of silence is the share of recent gaps that
+//! were shorter; that of a stuck price is 1 - usual / traded.
 
 #![forbid(unsafe_code)]
 
@@ -29,17 +29,17 @@ use tickhound_sdk::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Gaps that ranks need before they say anything.
+/// The number of gaps after which ranks are meaningful.
 const GAPS_MIN: u32 = 200;
 
-/// Stretches over which the usual quantity is averaged.
+/// The number of spans over which the usual quantity is averaged.
 const USUAL_STRETCHES: u32 = 20;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     silent_s: f64,
@@ -49,29 +49,29 @@ pub struct Params {
     half_life: f64,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Time of the last tick, 0 before the first, and of the last clock row since.
+    /// The times of the last tick (0 before the first), and of the last clock row since.
     last: u64,
     clock: u64,
-    /// What the clock has leapt since the last tick, ns.
+    /// The time that the clock has leapt since the last tick, ns.
     leapt: u64,
-    /// The silence was told.
+    /// Whether the silence was reported.
     silent: bool,
     gaps: RankSketch,
     count: u32,
     price: f64,
-    /// Since when the price has been the same, and what was traded since.
+    /// When the price last changed, and the quantity traded since.
     since: u64,
     traded: f64,
-    /// That it is stuck was told.
+    /// Whether the stuck price was reported.
     stuck: bool,
     stretches: MicroBars,
     usual: Ema,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct StaleFeed {
     params: Params,
@@ -89,11 +89,11 @@ impl Detector for StaleFeed {
         Manifest::new("stale-feed", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
-            .param(number("silent_s", 10.0, 1.0, 86400.0, "s", "least silence that is told"))
-            .param(number("rank_min", 0.999, 0.0, 1.0, "", "least share of recent gaps that were shorter"))
-            .param(number("stuck_s", 60.0, 0.0, 86400.0, "s", "least time without a change of price; 0 = never mind"))
-            .param(number("stuck_k", 2.0, 0.1, 1000.0, "", "least multiple of the usual quantity meanwhile"))
-            .param(number("half_life", 5000.0, 100.0, 1e6, "gaps", "after which a gap counts half"))
+            .param(number("silent_s", 10.0, [1.0, 86400.0], "s", "least silence that is told"))
+            .param(number("rank_min", 0.999, [0.0, 1.0], "", "least share of recent gaps that were shorter"))
+            .param(number("stuck_s", 60.0, [0.0, 86400.0], "s", "least time without a change of price; 0 = never mind"))
+            .param(number("stuck_k", 2.0, [0.1, 1000.0], "", "least multiple of the usual quantity meanwhile"))
+            .param(number("half_life", 5000.0, [100.0, 1e6], "gaps", "after which a gap counts half"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -168,13 +168,13 @@ impl StaleFeed {
 }
 
 impl State {
-    /// Time since the last tick but for what the clock has leapt, ns.
+    /// Returns the time since the last tick without the clock's leaps, ns.
     fn own_silence(&self, time: u64) -> u64 {
         time.saturating_sub(self.last).saturating_sub(self.leapt)
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

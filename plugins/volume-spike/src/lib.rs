@@ -1,20 +1,20 @@
 //! Volume spike: far more is traded in a bar than is usual at that time of day.
 //!
-//! Looks at the quantity of each `bar_s` bar in which anything was traded. What is
-//! usual is, as soon as a session has shown it, the mean quantity of a bar in
+//! It judges the quantity of each `bar_s` bar in which anything was traded. The usual
+//! quantity is, once a session has shown it, the mean quantity of a bar in
 //! this part of the session (`slot_min` minutes, counted from the session's first
-//! tick; later sessions weigh 0.3, the ones before 0.7): volume is high at the
-//! open and at the close of every day, and that is no news. Until then it is
+//! tick; a new session weighs 0.3, the ones before 0.7): volume is high at the
+//! open and at the close of each day, which is not news. Until then it is
 //! the exponential average over `mean_bars` bars. A bar is a spike when
 //!
 //! 1. its quantity is at least `k` times the usual,
 //! 2. this multiple ranks at `rank_min` or above among the symbol's recent ones,
-//! 3. it was ended within 5 bars of its beginning (later the news is old), and no
-//!    spike was told within `cooldown_s`.
+//! 3. it was ended within 5 bars of its start (later it is old news), and no spike
+//!    was reported within `cooldown_s`.
 //!
-//! Direction is that of the price over the bar, none if it did not move.
-//! Confidence is the rank: 0.99 says that one bar in a hundred is as large for its
-//! time of day. It is not a chance that the price goes on.
+//! The direction is that of the price over the bar, or none if it did not move. The
+//! confidence is the rank: 0.99 means that one bar in a hundred is as large for its
+//! time of day. It is not a probability that the price goes on.
 
 #![forbid(unsafe_code)]
 
@@ -31,23 +31,23 @@ use tickhound_sdk::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Bars that ranks need before they say anything.
+/// The number of bars after which ranks are meaningful.
 const RANK_WARM_UP_BARS: u32 = 60;
 
-/// Bars from the beginning of one to the tick that ends it, beyond which it is too late to tell.
+/// A bar does not fire if the tick that ends it comes more than this many bars after its start.
 const LATE_BARS: u64 = 5;
 
-/// Weight of the newest session in the profile of the day.
+/// The weight of the newest session in the profile of the day.
 const SESSION_WEIGHT: f64 = 0.3;
 
-/// Slots of a session that are kept apart: the last one goes on to its end.
+/// The maximum number of slots in a session. The last one lasts to the session's end.
 const SLOTS_MAX: usize = 96;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     bar_s: f64,
@@ -59,24 +59,24 @@ pub struct Params {
     half_life: f64,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     bars: MicroBars,
-    /// Time of the session's first tick.
+    /// The time of the session's first tick.
     opened: u64,
     mean: Ema,
     ratios: RankSketch,
-    /// Bars in which anything was traded.
+    /// The number of bars in which anything was traded.
     closed: u32,
     told: Option<u64>,
-    /// Mean quantity of a bar in each part of the session; 0 where nothing is known.
+    /// The mean quantity of a bar in each slot of the session; 0 if it is unknown.
     profile: Vec<f64>,
-    /// The part of the session that is being added up: its number, quantity and bars.
+    /// The current slot of the session: its number, quantity and number of bars.
     slot: (u32, f64, u32),
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct VolumeSpike {
     params: Params,
@@ -94,18 +94,18 @@ impl Detector for VolumeSpike {
         Manifest::new("volume-spike", env!("CARGO_PKG_VERSION"), text)
             .column(Column::required("quantity"))
             .column(Column::required("flags"))
-            .param(number("bar_s", 60.0, 1.0, 3600.0, "s", "length of the bars"))
-            .param(number("k", 3.0, 1.0, 1000.0, "", "least multiple of the usual quantity"))
-            .param(number("rank_min", 0.99, 0.0, 1.0, "", "least rank of the multiple among recent ones"))
+            .param(number("bar_s", 60.0, [1.0, 3600.0], "s", "length of the bars"))
+            .param(number("k", 3.0, [1.0, 1000.0], "", "least multiple of the usual quantity"))
+            .param(number("rank_min", 0.99, [0.0, 1.0], "", "least rank of the multiple among recent ones"))
             .param(
                 Param::integer("mean_bars", 60)
                     .range(5.0, 5000.0)
                     .unit("bars")
                     .doc("bars of the average, until a session has shown what is usual"),
             )
-            .param(number("slot_min", 30.0, 1.0, 1440.0, "min", "parts of a session that have a usual quantity each"))
-            .param(number("cooldown_s", 300.0, 0.0, 86400.0, "s", "least time between two"))
-            .param(number("half_life", 1000.0, 10.0, 1e6, "bars", "after which a bar counts half in ranks"))
+            .param(number("slot_min", 30.0, [1.0, 1440.0], "min", "parts of a session that have a usual quantity each"))
+            .param(number("cooldown_s", 300.0, [0.0, 86400.0], "s", "least time between two"))
+            .param(number("half_life", 1000.0, [10.0, 1e6], "bars", "after which a bar counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -152,7 +152,7 @@ impl VolumeSpike {
         state.slot.2 += 1;
         let ratio = bar.quantity / usual?;
         let rank = state.ratios.rank(ratio);
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         state.ratios.push(ratio, half_life);
         let rank = rank?;
         let late = time - time % self.bar - bar.start > self.bar * LATE_BARS;
@@ -178,7 +178,7 @@ impl VolumeSpike {
 }
 
 impl State {
-    /// The part of the session that was added up becomes part of the profile.
+    /// Adds the current slot of the session to the profile.
     fn end_slot(&mut self, next: u32) {
         let (slot, quantity, bars) = std::mem::replace(&mut self.slot, (next, 0.0, 0));
         if bars == 0 {
@@ -194,7 +194,7 @@ impl State {
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

@@ -2,38 +2,38 @@
 //!
 //! The volume-weighted average price of a session is the sum of price times quantity
 //! over the sum of quantities (Berkowitz, Logue and Noser 1988), from the session's
-//! first trade on. How far a trade is from it is told in standard deviations: z is the
+//! first trade on. The distance of a trade from it is in standard deviations: z is the
 //! distance over the root mean square of past distances (exponentially weighted,
-//! half as much after `half_life` trades). An excursion is the way of the price from
-//! one side's `hysteresis` to the other's, its peak the largest |z| on it.
+//! half as much after `half_life` trades). An excursion is the path of the price from
+//! one side's `hysteresis` to the other's. Its peak is the largest |z| on it.
 //!
-//! - *cross*: z reaches `hysteresis` on the other side; direction is that of the
-//!   crossing. Within the hysteresis the price may come and go.
+//! - *cross*: z reaches `hysteresis` on the other side. The direction is that of the
+//!   cross. Moves within the hysteresis don't count.
 //! - *reversion*: on an excursion with a peak of at least `far`, z comes back
-//!   from its peak by `turn`; direction is towards the average. Once an excursion.
+//!   from its peak by `turn`. The direction is towards the average. It fires once per excursion.
 //!
-//! `mode` chooses one of them, or both. Nothing fires in the first `opening_ticks`
-//! trades of a session, when the average is young.
+//! `mode` selects one of them, or both. Nothing fires in the first `opening_ticks`
+//! trades of a session, when the average is not stable yet.
 //!
-//! Confidence is the rank of the excursion's peak among those of the symbol's past
-//! excursions: of the one that ends at a cross, of the one that turns. Rare is
-//! to come from afar. It is not a chance that the price goes on.
+//! The confidence is the rank of the excursion's peak among those of the symbol's past
+//! excursions: a cross or turn from far away is rare. It is not a probability that
+//! the price goes on.
 //!
-//! Symbols without volume, such as indices, have no such average: nothing is said.
+//! Symbols without volume, such as indices, have no such average and never fire.
 
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{Column, Detection, Detector, Direction, Manifest, Param, Tick, detector, flag, rank::RankSketch};
 
-/// Excursions that ranks need before they say anything.
+/// The number of excursions after which ranks are meaningful.
 const RANK_WARM_UP: u32 = 10;
 
-/// Positions of the manifest's columns.
+/// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
 
-/// `[detectors.NAME.params]`; see the manifest for units and ranges.
+/// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Params {
     mode: Mode,
@@ -53,30 +53,30 @@ enum Mode {
     Both,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Sums of price times quantity and of quantity, and how many trades, in this session.
+    /// The sums of price times quantity and of quantity, and the number of trades, in this session.
     turnover: f64,
     quantity: f64,
     trades: u32,
-    /// Mean square of the distance, as a share of the average price; sessions differ in level, not in this.
+    /// The mean square of the distance relative to the average price, which hardly differs between sessions.
     square: f64,
-    /// Side of the excursion: 1 above, -1 below, 0 before the first of a session.
+    /// The side of the excursion: 1 above, -1 below, 0 before the first of a session.
     side: i8,
-    /// Largest |z| on it.
+    /// The largest |z| of the excursion.
     peak: f64,
-    /// Its turn has been told, or was not worth it.
+    /// Whether the turn was reported or rejected.
     turned: bool,
     peaks: RankSketch,
     ended: u32,
 }
 
-/// The detector.
+/// The detector with its parameters.
 #[derive(Debug)]
 pub struct Vwap {
     params: Params,
-    /// Weight of the newest distance.
+    /// The weight of the newest distance.
     alpha: f64,
 }
 
@@ -90,17 +90,17 @@ impl Detector for Vwap {
             .column(Column::required("quantity"))
             .column(Column::required("flags"))
             .param(Param::text("mode", "both").choices(&["cross", "reversion", "both"]).doc("what fires"))
-            .param(number("hysteresis", 0.25, 0.0, 5.0, "sd", "how far beyond the average a cross is one"))
-            .param(number("far", 2.0, 0.5, 20.0, "sd", "least peak of an excursion that may turn"))
-            .param(number("turn", 0.5, 0.05, 20.0, "sd", "how far it comes back from its peak"))
+            .param(number("hysteresis", 0.25, [0.0, 5.0], "sd", "how far beyond the average a cross is one"))
+            .param(number("far", 2.0, [0.5, 20.0], "sd", "least peak of an excursion that may turn"))
+            .param(number("turn", 0.5, [0.05, 20.0], "sd", "how far it comes back from its peak"))
             .param(
                 Param::integer("opening_ticks", 100)
                     .range(1.0, 1e6)
                     .unit("trades")
                     .doc("trades of a session before anything fires"),
             )
-            .param(number("half_life", 2000.0, 10.0, 1e7, "trades", "after which a distance counts half"))
-            .param(number("excursions", 100.0, 5.0, 1e6, "excursions", "after which a peak counts half in ranks"))
+            .param(number("half_life", 2000.0, [10.0, 1e7], "trades", "after which a distance counts half"))
+            .param(number("excursions", 100.0, [5.0, 1e6], "excursions", "after which a peak counts half in ranks"))
     }
 
     fn new(params: Params) -> Result<Self, String> {
@@ -116,7 +116,7 @@ impl Detector for Vwap {
             state.begin();
         }
         let quantity = tick.column(QUANTITY);
-        // NaN, or no trade.
+        // The quantity is NaN, or the tick is not a trade.
         if !(quantity > 0.0 && quantity.is_finite()) {
             return None;
         }
@@ -126,7 +126,7 @@ impl Detector for Vwap {
         let average = state.turnover / state.quantity;
         let distance = tick.price / average - 1.0;
         let deviation = state.square.sqrt();
-        // What is judged is compared with what was before it.
+        // Added only now, since a value is compared with those before it.
         state.square += (distance * distance - state.square) * self.alpha;
         if deviation <= 0.0 || state.trades <= self.params.opening_ticks {
             return None;
@@ -174,13 +174,13 @@ impl State {
         (self.side, self.peak, self.turned) = (0, 0.0, false);
     }
 
-    /// Of the excursion's peak.
+    /// Returns the rank of the excursion's peak.
     fn rank(&self) -> Option<f64> {
         self.peaks.rank(self.peak).filter(|_| self.ended >= RANK_WARM_UP)
     }
 }
 
-fn number(name: &str, default: f64, least: f64, most: f64, unit: &str, doc: &str) -> Param {
+fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
     Param::number(name, default).range(least, most).unit(unit).doc(doc)
 }
 

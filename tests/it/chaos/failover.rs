@@ -20,7 +20,7 @@ use super::{
     setting, sink, wait_until_processed,
 };
 use crate::{
-    notify::{receiver::Receiver, wait_until_told},
+    notify::{receiver::Receiver, wait_until_notified},
     proxy::{Link, Proxy},
     replicas::Replicas,
     support::{ALERTS, Alert, EPOCH, Host, Project, Redis, SHADOW_ALERTS, STREAM, content, probe, signal, wait_for},
@@ -94,9 +94,9 @@ fn fail_over(seed: u64) {
     let (before, kept) = scene.promote(fate);
     scene.project.feed(12, TICKS[2], &["--seed", &(seed + 2000).to_string()]);
     wait_until_processed(&scene.replicas.second, &scene.project);
-    wait_until_told(&scene.replicas.second, "told");
+    wait_until_notified(&scene.replicas.second, "told");
     scene.hosts.iter_mut().for_each(Host::stop);
-    // Who begins begins where Redis says; who goes on knows what it has told.
+    // Who begins begins where Redis says; who continues knows what it has sent.
     let stays = count == 1 && fate == Fate::GoesOn;
     scene.judge(&before, &kept, stays, &format!("seed {seed}, {count} hosts, {fate:?}"));
 }

@@ -156,7 +156,7 @@ struct Slot {
 }
 
 impl Chaos {
-    /// `receiver`: the URL that is told of alerts; `clocks`: a folder for theirs.
+    /// `receiver`: the URL that gets notifications; `clocks`: a folder for theirs.
     pub fn begin(seed: u64, hosts: usize, nemeses: &BTreeSet<Nemesis>, receiver: String, clocks: &Path) -> Self {
         let fake = nemeses.contains(&Nemesis::Clock);
         let server_clock = fake.then(|| FakeClock::new(clocks.join("server")));

@@ -22,7 +22,7 @@ const REFERENCE_SHADOWS: &str = "alerts:reference:shadow";
 /// The file of JSON lines, in the project's folder.
 pub const LINES: &str = "alerts.jsonl";
 
-/// The detectors of which the receiver is told: they alert seldom enough for a message to show all.
+/// The detectors whose alerts the receiver gets: they alert seldom enough for a message to show all.
 pub const TOLD_OF: [&str; 2] = ["breakout", "momentum"];
 
 /// In what order entries were processed.

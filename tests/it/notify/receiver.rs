@@ -1,4 +1,4 @@
-//! A receiver of webhooks that answers as it is told to, or does not.
+//! A receiver of webhooks that answers as the test wants, or does not answer.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +29,7 @@ pub enum How {
     Close,
     /// Reads the request and resets the connection.
     Reset,
-    /// Answers what is no HTTP.
+    /// Answers with something that is not HTTP.
     Garbage,
     /// 200 and a body without an end.
     Endless,

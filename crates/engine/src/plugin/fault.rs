@@ -1,31 +1,32 @@
-//! Why a guest's call failed, in words for the author of the guest.
+//! The reason why a guest's call failed, in words for the author of the guest.
 
 use std::fmt;
 
 use wasmtime::{Store, Trap, WasmCoreDump};
 
 use super::{
-    deadline::OutOfTime,
+    deadline::Overrun,
     guest::{Guest, Limits},
 };
 
-/// The SDK's panic hook leaves the message behind these bytes in linear memory,
-/// its length in the four (little-endian) that follow.
+/// The mark in linear memory behind which the SDK's panic hook writes the message: a length of four bytes
+/// (little-endian), then the text.
 const PANIC_MARK: &[u8; 16] = b"TICKHOUND-PANIC\0";
 
-/// As much as the SDK keeps of a message.
+/// The longest message that the SDK's panic hook writes, bytes.
 const PANIC_TEXT_MAX: usize = 1024;
 
-/// Why a call did not end well.
+/// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// It panicked or did something WebAssembly forbids; the text is the guest's own where it left one.
+    /// The guest panicked or did something that WebAssembly forbids. The text is the guest's own panic message if there
+    /// is one.
     Trap(String),
-    /// A call was not done within what `plugins.call_deadline_ms` allows for so many rows.
-    Deadline(OutOfTime),
-    /// It did not start within what `plugins.start_deadline_ms` allows.
-    Start(OutOfTime),
-    /// It returned what the contract does not allow, or refused what it had accepted before.
+    /// The call took longer than `plugins.call_deadline_ms` allows for its number of rows.
+    Deadline(Overrun),
+    /// The start took longer than `plugins.start_deadline_ms` allows.
+    Start(Overrun),
+    /// The guest returned something that the contract does not allow, or rejected its parameters.
     Contract(String),
 }
 
@@ -33,27 +34,28 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trap(text) => f.write_str(text),
-            Self::Deadline(limit) => limit.describe(f, "ran", "plugins.call_deadline_ms"),
-            Self::Start(limit) => limit.describe(f, "its start took", "plugins.start_deadline_ms"),
+            Self::Deadline(overrun) => overrun.describe(f, "ran", "plugins.call_deadline_ms"),
+            Self::Start(overrun) => overrun.describe(f, "its start took", "plugins.start_deadline_ms"),
             Self::Contract(text) => write!(f, "broke the contract: {text}"),
         }
     }
 }
 
-/// Turns a failed call into its reason, with the guest's own panic text where there is one;
-/// `out_of_time` makes the reason if a limit has ended it.
+/// Returns the reason of a failed call, with the guest's own panic message if there is one. `on_overrun` makes the reason
+/// if the call was ended at a time limit.
 pub(super) fn describe_fault(
     error: &wasmtime::Error,
     store: &mut Store<Guest>,
     limits: Limits,
-    out_of_time: fn(OutOfTime) -> Fault,
+    on_overrun: fn(Overrun) -> Fault,
 ) -> Fault {
-    if let (Some(Trap::Interrupt), Some(limit)) = (error.downcast_ref::<Trap>(), store.data().out_of_time()) {
-        return out_of_time(limit);
+    if let (Some(Trap::Interrupt), Some(overrun)) = (error.downcast_ref::<Trap>(), store.data().overrun()) {
+        return on_overrun(overrun);
     }
     if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);
     }
+    // Wasmtime has no type for this error.
     let root = error.root_cause().to_string();
     if root.contains("growing memory") {
         let mib = limits.memory_max_bytes >> 20;

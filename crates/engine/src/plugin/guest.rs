@@ -1,32 +1,34 @@
-//! The store that a guest runs in, and what it may use there.
+//! The store that a guest runs in, and its limits there.
 
 use std::time::Duration;
 
 use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
-use super::deadline::{Deadline, OutOfTime, processor_time};
+use super::deadline::{Deadline, Overrun, processor_time};
 use tickhound_core::config::PluginsConfig;
 
-/// Rows, or symbols, that one call deadline is for.
+/// The number of rows or symbols that one call deadline allows for. Larger calls get proportionally more time.
 const ITEMS_PER_DEADLINE: usize = 1000;
 
-/// What one instance may use.
+/// The limits of one instance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Largest linear memory, bytes.
+    /// The maximum size of a linear memory, bytes.
     pub memory_max_bytes: usize,
-    /// Most processor time of a call for up to a thousand rows or symbols; twice that for two thousand, and so on.
+    /// The maximum processor time of a call with up to a thousand rows or symbols. Two thousand get twice that, and so on.
     pub call_deadline: Duration,
-    /// Most processor time of a start: until it has told what it is, and taken its parameters.
+    /// The maximum processor time of a start, which ends when the plugin has described itself and accepted its
+    /// parameters.
     pub start_deadline: Duration,
-    /// So many faults within the window are borne; one more brings quarantine.
+    /// The fault budget: the number of faults that are tolerated within the window. The next one quarantines the
+    /// detector.
     pub faults_max: usize,
-    /// See there.
+    /// The time after which a fault no longer counts towards the budget.
     pub fault_window: Duration,
 }
 
 impl Limits {
-    /// As `[plugins]` sets them.
+    /// Returns the limits in `[plugins]`.
     pub fn of(config: &PluginsConfig) -> Self {
         Self {
             memory_max_bytes: config.memory_max_mib << 20,
@@ -37,31 +39,32 @@ impl Limits {
         }
     }
 
-    /// Most processor time of a call for so many rows or symbols.
+    /// Returns the maximum processor time of a call with `items` rows or symbols.
     pub fn deadline(&self, items: usize) -> Duration {
         self.call_deadline * items.div_ceil(ITEMS_PER_DEADLINE).max(1) as u32
     }
 }
 
-/// Tables hold a guest's function pointers; a detector has some hundred.
+/// The maximum size of a table. Tables hold a guest's function pointers, of which a detector has a few hundred.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// Parts of one component: its core module and the adapters around it. Python's interpreter comes in some forty.
+/// The maximum number of core instances in one component: its modules and the adapters around them. A Python interpreter
+/// has about forty.
 const CORE_INSTANCES_MAX: usize = 256;
 
-/// What a store holds beside the guest.
+/// The data in a guest's store: its limits, and how much of them is used.
 pub(super) struct Guest {
     limits: StoreLimits,
-    /// What its linear memories take, bytes.
+    /// The size of all linear memories, bytes.
     memory_bytes: usize,
-    /// Of the call that runs, or ran last.
+    /// The deadline of the current or last call.
     deadline: Deadline,
-    /// The limit that ended a call; the instance is not called again then.
-    out_of_time: Option<OutOfTime>,
+    /// The time limit that ended a call. The instance is never called again after that.
+    overrun: Option<Overrun>,
 }
 
 impl Guest {
-    /// A store whose instance is about to start.
+    /// Returns a store for an instance that is about to start.
     pub(super) fn store(engine: &Engine, limits: Limits) -> Store<Self> {
         let store_limits = StoreLimitsBuilder::new()
             .memory_size(limits.memory_max_bytes)
@@ -70,15 +73,15 @@ impl Guest {
             .trap_on_grow_failure(true)
             .build();
         let deadline = Deadline::new(limits.start_deadline);
-        let guest = Self { limits: store_limits, memory_bytes: 0, deadline, out_of_time: None };
+        let guest = Self { limits: store_limits, memory_bytes: 0, deadline, overrun: None };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| guest);
         store.epoch_deadline_callback(|mut context| {
             let guest = context.data_mut();
-            Ok(match guest.deadline.look(processor_time()) {
+            Ok(match guest.deadline.check(processor_time()) {
                 Ok(epochs) => UpdateDeadline::Continue(epochs),
-                Err(limit) => {
-                    guest.out_of_time = Some(limit);
+                Err(overrun) => {
+                    guest.overrun = Some(overrun);
                     UpdateDeadline::Interrupt
                 }
             })
@@ -87,16 +90,16 @@ impl Guest {
         store
     }
 
-    /// Right before a call that may use so much processor time. The clock is not read here: most calls end before the
-    /// next epoch, and a look at the thread's clock is a call of the system.
+    /// Sets the deadline of the call that follows. The thread's clock is not read here, since that is a system call, and
+    /// most calls end before the next epoch.
     pub(super) fn begin(store: &mut Store<Self>, deadline: Duration) {
         store.data_mut().deadline = Deadline::new(deadline);
         store.set_epoch_deadline(1);
     }
 
-    /// The limit that ended the last call, if one did.
-    pub(super) fn out_of_time(&self) -> Option<OutOfTime> {
-        self.out_of_time
+    /// Returns the time limit that ended the last call, if one did.
+    pub(super) fn overrun(&self) -> Option<Overrun> {
+        self.overrun
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -104,7 +107,7 @@ impl Guest {
     }
 }
 
-/// The limits decide; what they allow is counted.
+/// Wasmtime's own limits decide. This counts the memory that they allow.
 impl ResourceLimiter for Guest {
     fn memory_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
         let allowed = self.limits.memory_growing(current, desired, most)?;

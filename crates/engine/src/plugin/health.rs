@@ -1,5 +1,4 @@
-//! How a detector is doing, in all shards together: what it costs, how often it failed, and whether
-//! it is given ticks at all.
+//! The health of a detector in all shards together: its cost, its faults, and whether it is in quarantine.
 
 use std::{
     sync::{
@@ -9,80 +8,81 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Of one detector, shared by its instances.
+/// The health of one detector, shared by its instances.
 #[derive(Debug, Default)]
 pub struct Health {
     quarantined: AtomicBool,
     ticks: AtomicU64,
     skipped: AtomicU64,
     spent_ns: AtomicU64,
-    faults: Mutex<Faults>,
+    faults: Mutex<FaultLog>,
 }
 
 #[derive(Debug, Default)]
-struct Faults {
-    lately: Vec<Instant>,
-    all: u64,
+struct FaultLog {
+    /// The faults within the fault window.
+    recent: Vec<Instant>,
+    total: u64,
     last: Option<String>,
 }
 
 impl Health {
-    /// Whether it is given no ticks.
+    /// Returns whether the detector is in quarantine, where it gets no ticks.
     pub fn is_quarantined(&self) -> bool {
         self.quarantined.load(Relaxed)
     }
 
-    /// Takes note of a fault. Whether the detector is in quarantine from now on: it was one too many, that
-    /// is more than `most` within `window`, in this shard or another.
-    pub fn failed(&self, fault: &str, most: usize, window: Duration) -> bool {
+    /// Records a fault, and returns whether the detector is in quarantine now. That is the case after more than
+    /// `tolerated` faults within `window`, in all shards together.
+    pub fn record_fault(&self, fault: &str, tolerated: usize, window: Duration) -> bool {
         let now = Instant::now();
         let mut faults = self.faults();
-        faults.lately.retain(|at| now.duration_since(*at) < window);
-        faults.lately.push(now);
-        faults.all += 1;
+        faults.recent.retain(|at| now.duration_since(*at) < window);
+        faults.recent.push(now);
+        faults.total += 1;
         faults.last = Some(fault.to_owned());
-        self.quarantined.fetch_or(faults.lately.len() > most, Relaxed);
+        self.quarantined.fetch_or(faults.recent.len() > tolerated, Relaxed);
         self.is_quarantined()
     }
 
-    /// Takes note of a call that went well.
-    pub fn worked(&self, ticks: usize, took: Duration) {
+    /// Records a successful call.
+    pub fn record_call(&self, ticks: usize, took: Duration) {
         self.ticks.fetch_add(ticks as u64, Relaxed);
         self.spent_ns.fetch_add(took.as_nanos() as u64, Relaxed);
     }
 
-    /// Takes note of ticks that it was not given, being in quarantine.
-    pub fn skipped(&self, ticks: usize) {
+    /// Records ticks that the detector did not get because it was in quarantine.
+    pub fn record_skipped(&self, ticks: usize) {
         self.skipped.fetch_add(ticks as u64, Relaxed);
     }
 
-    /// Ticks that it was not given.
+    /// Returns the number of ticks that the detector did not get.
     pub fn skipped_ticks(&self) -> u64 {
         self.skipped.load(Relaxed)
     }
 
-    /// Faults so far, and what the last one said.
+    /// Returns the number of faults so far, and the message of the last one.
     pub fn fault_count(&self) -> (u64, Option<String>) {
         let faults = self.faults();
-        (faults.all, faults.last.clone())
+        (faults.total, faults.last.clone())
     }
 
-    /// Rows that it has worked.
+    /// Returns the number of rows in successful calls.
     pub fn ticks(&self) -> u64 {
         self.ticks.load(Relaxed)
     }
 
-    /// Time that this took, ns, all workers together.
+    /// Returns the time spent in successful calls in all shards, ns.
     pub fn spent_ns(&self) -> u64 {
         self.spent_ns.load(Relaxed)
     }
 
-    /// What a tick costs, ns; `None` before the first.
+    /// Returns the mean cost of a tick, ns; `None` before the first.
     pub fn ns_per_tick(&self) -> Option<u64> {
         self.spent_ns.load(Relaxed).checked_div(self.ticks.load(Relaxed))
     }
 
-    fn faults(&self) -> MutexGuard<'_, Faults> {
+    fn faults(&self) -> MutexGuard<'_, FaultLog> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! One detector at work in one shard.
+//! An instance of a detector, which belongs to one shard.
 //!
 //! Invariant: after a [`Fault`] the instance is dropped, never called again.
 
@@ -15,34 +15,37 @@ use super::{
     },
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
-    params::Value,
-    registry::DetectorSpec,
+    params::{Params, Value},
+    runtime::Plugin,
 };
 use tickhound_core::event::{Batch, CLOCK};
 
-/// A running detector.
+/// An instance of a detector: a guest with its parameters, its symbols and their states.
 pub struct Instance {
     store: Store<Guest>,
     guest: Detector,
     limits: Limits,
-    /// Position in [`Batch::columns`] of each column that it asked for.
+    /// The position in [`Batch::columns`] of each column that the plugin asks for.
     columns: Arc<[Option<usize>]>,
-    /// A column of NaN for what is asked for, optional and not there.
+    /// A column of NaN, for optional columns that the input lacks.
     absent: Vec<f64>,
-    /// By symbol id, whether it was introduced.
+    /// Whether a symbol was introduced, by symbol id.
     introduced: Vec<bool>,
-    /// Event time that must pass before its first detection, seconds.
+    /// The event time that must pass before the first detection, seconds.
     pub warm_up_seconds: f64,
 }
 
 impl Instance {
-    /// Starts a detector with its parameters.
+    /// Starts an instance with its parameters.
     ///
     /// # Errors
-    /// A fault, or its own sentence on why it refuses the parameters.
-    pub fn new(spec: &DetectorSpec) -> Result<Self, Fault> {
-        let DetectorSpec { plugin, params, columns, limits, .. } = spec;
-        let (columns, limits) = (columns.clone(), *limits);
+    /// Returns a fault, also if the plugin rejects the parameters.
+    pub(super) fn start(
+        plugin: &Plugin,
+        params: &Params,
+        columns: Arc<[Option<usize>]>,
+        limits: Limits,
+    ) -> Result<Self, Fault> {
         let mut store = plugin.store(limits);
         let values: Vec<(&str, ValueParam<'_>)> =
             params.iter().map(|(name, value)| (name.as_str(), params_value(value))).collect();
@@ -60,25 +63,25 @@ impl Instance {
                 introduced: Vec::new(),
                 warm_up_seconds: readiness.warm_up_seconds,
             }),
-            Ok((_, Err(refusal))) => Err(Fault::Contract(format!("refused its parameters: {refusal}"))),
+            Ok((_, Err(rejection))) => Err(Fault::Contract(format!("rejected its parameters: {rejection}"))),
             Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start)),
         }
     }
 
-    /// What its memory takes, bytes; it never shrinks.
+    /// Returns the size of its linear memories, bytes. It never shrinks.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes()
     }
 
-    /// Whether it was told of a symbol.
+    /// Returns whether a symbol was introduced.
     pub fn knows(&self, symbol: u32) -> bool {
         self.introduced.get(symbol as usize) == Some(&true)
     }
 
-    /// Names symbols before their first tick.
+    /// Introduces symbols, which must come before their first tick.
     ///
     /// # Errors
-    /// A fault; the instance must be dropped.
+    /// Returns a fault, after which the instance must be dropped.
     pub fn introduce(&mut self, symbols: &[(u32, &str)]) -> Result<(), Fault> {
         for (id, _) in symbols {
             let id = *id as usize;
@@ -91,10 +94,10 @@ impl Instance {
         answer.map_err(|error| self.fault(&error))
     }
 
-    /// Works off one batch; detections come in the order of their rows and are within the contract.
+    /// Processes one batch. The detections are in the order of their rows and meet the contract.
     ///
     /// # Errors
-    /// A fault; the instance must be dropped.
+    /// Returns a fault, after which the instance must be dropped.
     pub fn detect(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
         if self.columns.contains(&None) {
             self.absent.resize(batch.len(), f64::NAN);
@@ -116,17 +119,17 @@ impl Instance {
         }
     }
 
-    /// What it remembers of those of `symbols` that it has seen: id and its own encoding.
+    /// Saves the states of `symbols`: the id and the plugin's own encoding of each that has one.
     ///
     /// # Errors
-    /// A fault; the instance must be dropped.
+    /// Returns a fault, after which the instance must be dropped.
     pub fn save(&mut self, symbols: &[u32]) -> Result<Vec<(u32, Vec<u8>)>, Fault> {
         self.begin(symbols.len());
         match self.guest.call_save(&mut self.store, symbols) {
             Ok(states) => {
-                let wrong = states.iter().find(|saved| !symbols.contains(&saved.symbol));
-                match wrong {
-                    Some(saved) => Err(Fault::Contract(format!("saved symbol {}, unasked", saved.symbol))),
+                let unasked = states.iter().find(|saved| !symbols.contains(&saved.symbol));
+                match unasked {
+                    Some(saved) => Err(Fault::Contract(format!("saved symbol {} without being asked", saved.symbol))),
                     None => Ok(states.into_iter().map(|SymbolStateResult { symbol, state }| (symbol, state)).collect()),
                 }
             }
@@ -134,11 +137,11 @@ impl Instance {
         }
     }
 
-    /// Goes on with symbols, introduced before, where [`Instance::save`] left them. The inner error
-    /// is the detector's own sentence on why it can't; then nothing has changed.
+    /// Restores states that [`Instance::save`] returned. Their symbols must have been introduced. The inner error is the
+    /// plugin's own reason for rejecting the states, after which nothing has changed.
     ///
     /// # Errors
-    /// A fault; the instance must be dropped.
+    /// Returns a fault, after which the instance must be dropped.
     pub fn restore(&mut self, state_version: u32, states: &[(u32, &[u8])]) -> Result<Result<(), String>, Fault> {
         let states: Vec<SymbolStateParam<'_>> =
             states.iter().map(|(symbol, state)| SymbolStateParam { symbol: *symbol, state }).collect();
@@ -147,7 +150,7 @@ impl Instance {
         answer.map_err(|error| self.fault(&error))
     }
 
-    /// Right before a call about so many rows or symbols.
+    /// Sets the deadline of the call that follows, for `items` rows or symbols.
     fn begin(&mut self, items: usize) {
         Guest::begin(&mut self.store, self.limits.deadline(items));
     }
@@ -166,31 +169,35 @@ fn params_value(value: &Value) -> ValueParam<'_> {
     }
 }
 
-/// Refuses what the contract does not allow, so that nothing behind has to look again.
+/// Checks detections against the contract, so that no later stage has to.
 fn check(detections: Vec<Detection>, batch: &Batch, introduced: &[bool]) -> Result<Vec<Detection>, Fault> {
-    let wrong = |what: String| Err(Fault::Contract(what));
+    let broken = |what: String| Err(Fault::Contract(what));
     let mut last_row = 0;
-    for found in &detections {
-        let Some(&symbol) = batch.symbol.get(found.row as usize) else {
-            return wrong(format!("a detection at row {} of a batch of {}", found.row, batch.len()));
+    for detection in &detections {
+        let Some(&symbol) = batch.symbol.get(detection.row as usize) else {
+            return broken(format!("a detection at row {} of a batch of {}", detection.row, batch.len()));
         };
-        if found.row < last_row {
-            return wrong(format!("a detection at row {} after one at row {last_row}", found.row));
+        if detection.row < last_row {
+            return broken(format!("a detection at row {} after one at row {last_row}", detection.row));
         }
-        last_row = found.row;
-        let about_it =
-            if symbol == CLOCK { introduced.get(found.symbol as usize) == Some(&true) } else { found.symbol == symbol };
-        if !about_it {
-            return wrong(format!(
+        last_row = detection.row;
+        // On a clock row a detector may report any symbol that it knows.
+        let is_about_its_symbol = if symbol == CLOCK {
+            introduced.get(detection.symbol as usize) == Some(&true)
+        } else {
+            detection.symbol == symbol
+        };
+        if !is_about_its_symbol {
+            return broken(format!(
                 "a detection at row {} about symbol {}, which is not the row's",
-                found.row, found.symbol
+                detection.row, detection.symbol
             ));
         }
-        if !(0.0..=1.0).contains(&found.confidence) {
-            return wrong(format!("confidence {} is not in 0..=1", found.confidence));
+        if !(0.0..=1.0).contains(&detection.confidence) {
+            return broken(format!("confidence {} is not in 0..=1", detection.confidence));
         }
-        if let Some((name, value)) = found.evidence.iter().find(|(_, value)| !value.is_finite()) {
-            return wrong(format!("evidence {name} is {value}"));
+        if let Some((name, value)) = detection.evidence.iter().find(|(_, value)| !value.is_finite()) {
+            return broken(format!("evidence {name} is {value}"));
         }
     }
     Ok(detections)

@@ -1,7 +1,7 @@
-//! From the configuration and the plugins folder to a generation, at the start and ever after.
+//! Builds generations from the configuration and the plugins folder, at the start and on each change.
 //!
-//! What holds: a generation is whole. If any part of what is there can't be used, nothing of it is,
-//! and the one before stays in force.
+//! What holds: a generation is complete. If any part of a change can't be used, the whole change is rejected, and the
+//! previous generation stays in force.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,16 +11,22 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
-use super::{Generation, Plugin, Runtime, folder::Folder, runtime::sha256};
+use super::{
+    digest::sha256,
+    folder::Folder,
+    generation::Generation,
+    runtime::{Plugin, Runtime},
+};
 use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
 
-/// What else must hold for a configuration to be used, beyond the plugins.
+/// Checks those parts of a configuration that the engine does not know, such as notification channels. The program hands
+/// it in, and each load calls it before it builds anything.
 pub type Validate = fn(&LoadedConfig) -> Result<()>;
 
-/// Makes generations, one after the other.
+/// Loads the first generation, and each later one on a change.
 pub struct Loader {
     runtime: Runtime,
-    /// As in force: keys that need a restart are those of the start.
+    /// The configuration in force. Keys that need a restart keep their values from the start.
     loaded: LoadedConfig,
     column_names: Vec<String>,
     newest: Arc<Generation>,
@@ -29,10 +35,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Loads what the configuration asks for.
+    /// Loads the first generation.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its place and what to do.
+    /// Names the first problem, with its position and what to do.
     pub fn start(loaded: &LoadedConfig, column_names: &[String], validate: Validate) -> Result<Self> {
         validate(loaded)?;
         let plugins = &loaded.config.plugins;
@@ -44,77 +50,82 @@ impl Loader {
         Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, validate, needs_restart: Vec::new() })
     }
 
-    /// The newest generation.
+    /// Returns the newest generation.
     pub fn newest(&self) -> &Arc<Generation> {
         &self.newest
     }
 
-    /// Keys that differ in the file from what is in force, and are read at the start only.
+    /// Returns the changed keys that are only read at the start, such as `stream.key`.
     pub fn needs_restart(&self) -> &[String] {
         &self.needs_restart
     }
 
-    /// The configuration's file.
+    /// Returns the configuration file.
     pub fn config_file(&self) -> &Path {
         self.loaded.source.file()
     }
 
-    /// The plugins folder.
+    /// Returns the plugins folder.
     pub fn plugins_dir(&self) -> PathBuf {
         self.loaded.resolve(&self.loaded.config.plugins.dir)
     }
 
-    /// Whether an enabled detector uses the plugin.
+    /// Returns whether an enabled detector uses the plugin.
     pub fn uses(&self, plugin: &str) -> bool {
         with_next(&self.loaded).config.detectors.values().any(|detector| detector.enabled && detector.plugin == plugin)
     }
 
-    /// Looks again. `Ok(true)`: there is a newer generation.
+    /// Loads configuration and plugins again, and returns whether that made a newer generation.
     ///
     /// # Errors
-    /// What can't be used; the newest generation is still that of before.
+    /// Names the first problem. The newest generation then stays the same.
     pub fn reload(&mut self) -> Result<bool> {
         let mut read = config::load(self.config_file(), std::env::vars())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
         (self.validate)(&read)?;
         let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
-        let mut needs_restart = Vec::new();
-        for ChangedKey { section, key, in_force } in differ {
+        self.needs_restart = self.report_needs_restart(differ, &read);
+        self.loaded = read;
+        let is_newer = !next.is(&self.newest);
+        if is_newer {
+            next.tell();
+            self.newest = Arc::new(next);
+        }
+        Ok(is_newer)
+    }
+
+    /// Logs each key that newly needs a restart, and returns the names of all that do.
+    fn report_needs_restart(&self, changed: Vec<ChangedKey>, read: &LoadedConfig) -> Vec<String> {
+        let mut names = Vec::new();
+        for ChangedKey { section, key, in_force } in changed {
             let name = format!("{section}.{key}");
             if !self.needs_restart.contains(&name) {
                 let at = read.source.at(&[&section, &key]);
                 let in_force = match name.as_str() {
-                    // It may have a password in it.
+                    // The URL may contain a password.
                     "stream.url" => self.loaded.config.stream.address(),
                     "server.token" => "as it was",
                     _ => &in_force,
                 };
                 warn!(event = "restart_required", "{at}: {name} needs a restart; until then it stays {in_force}");
             }
-            needs_restart.push(name);
+            names.push(name);
         }
-        self.needs_restart = needs_restart;
-        self.loaded = read;
-        let changed = !next.is(&self.newest);
-        if changed {
-            next.tell();
-            self.newest = Arc::new(next);
-        }
-        Ok(changed)
+        names
     }
 }
 
-/// What stands behind a plugin's name if it is the next version of another.
+/// The suffix of a plugin's name that makes it the next version of another plugin.
 const NEXT: &str = ".next";
 
-/// The plugin that one is the next version of, if it is.
+/// Returns the name of the plugin that `plugin` is the next version of, if it is one.
 pub fn next_of(plugin: &str) -> Option<&str> {
     plugin.strip_suffix(NEXT)
 }
 
-/// The configuration with a shadow `NAME-next` for each enabled detector beside whose plugin `X.wasm`
-/// there is an `X.next.wasm`; with its settings, and unless it has a table.
+/// Returns the configuration with a shadow `NAME-next` for each enabled detector whose plugin `X.wasm` has a next version
+/// `X.next.wasm` beside it. The shadow has the detector's settings. A `[detectors.NAME-next]` table takes precedence.
 pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
     let mut with = loaded.clone();
     let dir = loaded.resolve(&loaded.config.plugins.dir);
@@ -129,12 +140,12 @@ pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
     with
 }
 
-/// Where the bytes of a plugin come from.
+/// A source of plugins' bytes.
 pub trait Files {
-    /// The file of a plugin, and what it holds.
+    /// Reads the file of a plugin, and returns its path and its bytes.
     ///
     /// # Errors
-    /// Names the file, what is wrong with it and what to do.
+    /// Names the file, the problem and what to do.
     fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)>;
 }
 
@@ -144,10 +155,11 @@ impl Files for Folder {
     }
 }
 
-/// What the configuration asks for, from `files`.
+/// Builds the generation that the configuration asks for, with plugins from `files`. A plugin whose bytes are unchanged
+/// since `before` is not compiled again.
 ///
 /// # Errors
-/// As [`Loader::start`].
+/// Names the first problem, with its position and what to do.
 pub fn build(
     runtime: &Runtime,
     loaded: &LoadedConfig,
@@ -164,19 +176,22 @@ pub fn build(
         "no detector is enabled: add a [detectors.NAME] table to the configuration"
     );
     Generation::build(loaded, column_names, before, |name, limits| {
-        if let Some((_, plugin)) = read.iter().find(|(known, _)| known == name) {
+        if let Some((_, plugin)) = read.iter().find(|(read, _)| read == name) {
             return Ok(plugin.clone());
         }
-        let (file, bytes) = files.read(name).map_err(|error| match known.iter().any(|plugin| plugin.name == name) {
-            true => anyhow!("{error}; what was loaded goes on, `enabled = false` stops it"),
-            false => error,
+        let (file, bytes) = files.read(name).map_err(|error| {
+            if known.iter().any(|plugin| plugin.name == name) {
+                anyhow!("{error}; keeping the loaded plugin. `enabled = false` stops its detector")
+            } else {
+                error
+            }
         })?;
         let hash = sha256(&bytes);
         let plugin = match known.iter().find(|plugin| plugin.name == name && plugin.sha256 == hash) {
             Some(plugin) => plugin.clone(),
             None => {
                 let compiled = runtime.compile(name, &file, &bytes, limits);
-                compiled.with_context(|| format!("refused {}", file.display()))?
+                compiled.with_context(|| format!("rejected {}", file.display()))?
             }
         };
         known.push(plugin.clone());

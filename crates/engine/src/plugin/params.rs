@@ -1,14 +1,14 @@
-//! Parameters: what the manifest declares against what `config.toml` gives.
+//! Parameters: checks the values in `config.toml` against the declarations in a manifest.
 
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::bindings::tickhound::detector::types::{Manifest, Param, ValueResult as Declared};
+use super::bindings::tickhound::detector::types::{Manifest, Param, ValueResult as DeclaredValue};
 use tickhound_core::config::{Source, nearest};
 
-/// The value of a parameter, of the type that its default has.
+/// The value of a parameter. Its type is that of the default.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `true` or `false`.
@@ -22,30 +22,30 @@ pub enum Value {
 }
 
 impl fmt::Display for Value {
-    /// As TOML and JSON write it.
+    /// Writes the value like TOML and JSON do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         json_value(self).fmt(f)
     }
 }
 
-/// Every parameter of a manifest with its value, in the manifest's order.
+/// Every parameter of a manifest with its value, in the order of the manifest.
 pub type Params = Vec<(String, Value)>;
 
-/// Checks what a plugin declares.
+/// Checks the declarations of a plugin.
 ///
 /// # Errors
-/// Says which declaration contradicts itself.
+/// Names the declaration that is incomplete or contradicts itself.
 pub fn check_manifest(manifest: &Manifest) -> Result<()> {
-    ensure!(!manifest.name.is_empty(), "it has no name");
-    ensure!(!manifest.version.is_empty(), "it has no version");
+    ensure!(!manifest.name.is_empty(), "the manifest has no name");
+    ensure!(!manifest.version.is_empty(), "the manifest has no version");
     let mut seen = BTreeSet::new();
     for column in &manifest.columns {
-        ensure!(seen.insert(&column.name), "column `{}` is asked for twice", column.name);
+        ensure!(seen.insert(&column.name), "column `{}` is declared twice", column.name);
     }
     let mut seen = BTreeSet::new();
     for param in &manifest.params {
         ensure!(seen.insert(&param.name), "parameter `{}` is declared twice", param.name);
-        let default = owned(&param.default);
+        let default = default(param);
         if let Err(reason) = check_value(param, &default) {
             bail!("the default of parameter `{}` {reason}", param.name);
         }
@@ -53,10 +53,10 @@ pub fn check_manifest(manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// The parameters of `[detectors.NAME.params]`, checked, with the plugin's defaults for what it leaves out.
+/// Checks the parameters in `[detectors.NAME.params]`, and adds the plugin's defaults for those that are not given.
 ///
 /// # Errors
-/// Points at the line, says what was expected, and suggests the nearest name.
+/// Names the line and the expected value, and suggests the nearest name.
 pub fn resolve(manifest: &Manifest, detector: &str, given: &toml::Table, source: &Source) -> Result<Params> {
     for name in given.keys() {
         if manifest.params.iter().any(|param| param.name == *name) {
@@ -71,7 +71,7 @@ pub fn resolve(manifest: &Manifest, detector: &str, given: &toml::Table, source:
         }
     }
     let value_of = |param: &Param| {
-        let Some(value) = given.get(&param.name) else { return Ok(owned(&param.default)) };
+        let Some(value) = given.get(&param.name) else { return Ok(default(param)) };
         let at = source.at(&["detectors", detector, "params", &param.name]);
         let Some(value) = convert(value, &param.default) else {
             bail!("{at}: parameter `{}` is {value}, expected {}", param.name, expected(param));
@@ -84,12 +84,12 @@ pub fn resolve(manifest: &Manifest, detector: &str, given: &toml::Table, source:
     manifest.params.iter().map(|param| Ok((param.name.clone(), value_of(param)?))).collect()
 }
 
-/// Parameters as a JSON object.
+/// Returns the parameters as a JSON object.
 pub fn to_json(params: &Params) -> serde_json::Value {
     params.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 
-/// As JSON has it.
+/// Returns the value as JSON.
 pub fn json_value(value: &Value) -> serde_json::Value {
     match value {
         Value::Flag(v) => json!(v),
@@ -99,32 +99,48 @@ pub fn json_value(value: &Value) -> serde_json::Value {
     }
 }
 
-/// The default of a parameter.
+/// Returns the default of a parameter.
 pub fn default(param: &Param) -> Value {
-    owned(&param.default)
-}
-
-fn owned(value: &Declared) -> Value {
-    match value {
-        Declared::Flag(v) => Value::Flag(*v),
-        Declared::Integer(v) => Value::Integer(*v),
-        Declared::Number(v) => Value::Number(*v),
-        Declared::Text(v) => Value::Text(v.clone()),
+    match &param.default {
+        DeclaredValue::Flag(v) => Value::Flag(*v),
+        DeclaredValue::Integer(v) => Value::Integer(*v),
+        DeclaredValue::Number(v) => Value::Number(*v),
+        DeclaredValue::Text(v) => Value::Text(v.clone()),
     }
 }
 
-fn convert(value: &toml::Value, like: &Declared) -> Option<Value> {
+/// Returns the type, range and unit of a parameter, in words.
+pub fn expected(param: &Param) -> String {
+    let kind = match &param.default {
+        DeclaredValue::Flag(_) => "true or false",
+        DeclaredValue::Integer(_) => "a whole number",
+        DeclaredValue::Number(_) => "a number",
+        DeclaredValue::Text(_) if param.choices.is_empty() => "a text",
+        DeclaredValue::Text(_) => return format!("one of \"{}\"", param.choices.join("\", \"")),
+    };
+    let range = match (param.minimum, param.maximum) {
+        (Some(least), Some(most)) => format!(" from {least} to {most}"),
+        (Some(least), None) => format!(" of at least {least}"),
+        (None, Some(most)) => format!(" of at most {most}"),
+        (None, None) => String::new(),
+    };
+    let unit = if param.unit.is_empty() { String::new() } else { format!(" {}", param.unit) };
+    format!("{kind}{range}{unit}")
+}
+
+/// Converts a value to the type of a default, if it fits.
+fn convert(value: &toml::Value, like: &DeclaredValue) -> Option<Value> {
     Some(match (like, value) {
-        (Declared::Flag(_), toml::Value::Boolean(v)) => Value::Flag(*v),
-        (Declared::Integer(_), toml::Value::Integer(v)) => Value::Integer(*v),
-        (Declared::Number(_), toml::Value::Float(v)) => Value::Number(*v),
-        (Declared::Number(_), toml::Value::Integer(v)) => Value::Number(*v as f64),
-        (Declared::Text(_), toml::Value::String(v)) => Value::Text(v.clone()),
+        (DeclaredValue::Flag(_), toml::Value::Boolean(v)) => Value::Flag(*v),
+        (DeclaredValue::Integer(_), toml::Value::Integer(v)) => Value::Integer(*v),
+        (DeclaredValue::Number(_), toml::Value::Float(v)) => Value::Number(*v),
+        (DeclaredValue::Number(_), toml::Value::Integer(v)) => Value::Number(*v as f64),
+        (DeclaredValue::Text(_), toml::Value::String(v)) => Value::Text(v.clone()),
         _ => return None,
     })
 }
 
-/// The rest of a sentence that begins with the parameter's name, when the value is not allowed.
+/// Returns an error if the value is not allowed: the rest of a sentence that begins with the parameter's name.
 fn check_value(param: &Param, value: &Value) -> Result<(), String> {
     let number = match value {
         Value::Flag(_) => return Ok(()),
@@ -137,23 +153,4 @@ fn check_value(param: &Param, value: &Value) -> Result<(), String> {
         && param.minimum.is_none_or(|least| number >= least)
         && param.maximum.is_none_or(|most| number <= most);
     if inside { Ok(()) } else { Err(format!("is {number}, expected {}", expected(param))) }
-}
-
-/// Type, range and unit of a parameter, in words.
-pub fn expected(param: &Param) -> String {
-    let kind = match &param.default {
-        Declared::Flag(_) => "true or false",
-        Declared::Integer(_) => "a whole number",
-        Declared::Number(_) => "a number",
-        Declared::Text(_) if param.choices.is_empty() => "a text",
-        Declared::Text(_) => return format!("one of \"{}\"", param.choices.join("\", \"")),
-    };
-    let range = match (param.minimum, param.maximum) {
-        (Some(least), Some(most)) => format!(" from {least} to {most}"),
-        (Some(least), None) => format!(" of at least {least}"),
-        (None, Some(most)) => format!(" of at most {most}"),
-        (None, None) => String::new(),
-    };
-    let unit = if param.unit.is_empty() { String::new() } else { format!(" {}", param.unit) };
-    format!("{kind}{range}{unit}")
 }

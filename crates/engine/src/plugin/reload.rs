@@ -1,25 +1,25 @@
-//! What a look at the plugins folder and the configuration came to, for whoever takes it up.
+//! The outcome of the last reload, as the watcher publishes it to the engine, the alerts file and the notifications.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Generation;
+use super::generation::Generation;
 use tickhound_core::receipt::RejectedChange;
 
-/// The newest generation, and what was not taken up.
+/// The newest generation, and the changes that are not in it.
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// To be in force from the next batch on.
+    /// The generation to be in force from the next batch on.
     pub generation: Arc<Generation>,
-    /// The last change that was refused.
+    /// The last rejected change.
     pub refusal: Option<RejectedChange>,
-    /// Keys of the configuration that were changed and are read at the start only, e.g. `stream.key`.
+    /// The changed keys of the configuration that are only read at the start, such as `stream.key`.
     pub needs_restart: Vec<String>,
 }
 
 impl Reload {
-    /// A generation that nothing will follow.
+    /// Returns a channel with a generation that never changes.
     pub fn fixed(generation: Generation) -> watch::Receiver<Self> {
         let reload = Self { generation: Arc::new(generation), refusal: None, needs_restart: Vec::new() };
         watch::channel(reload).1

@@ -1,7 +1,7 @@
-//! Compiles plugin files and refuses, with a sentence, what is no detector.
+//! Compiles plugin files, and rejects with a reason what is not a detector.
 //!
-//! What holds for a [`Plugin`]: it was compiled for this engine, speaks this
-//! host's contract, imports no function, and its manifest makes sense.
+//! What holds: a [`Plugin`] was compiled for this engine, speaks this host's contract, imports no function, and has a
+//! valid manifest.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
@@ -23,61 +22,71 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    code::CodeCache,
+    code::{CodeCache, CodeOrigin},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     params,
 };
 
-/// The contract that this host speaks: version of the WIT package `tickhound:detector`.
+pub use super::digest::sha256;
+
+/// The version of the contract that this host speaks, which is that of the WIT package `tickhound:detector`.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-/// The contract itself.
+/// The contract's WIT package.
 pub const CONTRACT_WIT: &str = include_str!("../../../../detectors-sdk/wit/detector.wit");
 
-/// Custom section in which the SDK writes the contract version that a plugin was built for.
+/// The custom section in which the SDK writes the contract version that a plugin was built for.
 const CONTRACT_SECTION: &str = "tickhound:contract";
 
-/// The contract's package as it stands in a component's type imports.
+/// The prefix of a component's type imports that is followed by the contract version.
 const CONTRACT_TYPES: &str = "tickhound:detector/types@";
 
-/// Enough for any sane detector; a recursion without end hits it before the thread's own stack.
+/// The maximum stack of a guest. It is enough for any sane detector, and an endless recursion exceeds it before the
+/// thread's own stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
 
-/// How far what runs in the background gives way to the workers.
+/// The niceness of background threads, so that the workers' threads go first.
 pub const BACKGROUND_NICE: i32 = 10;
 
-/// The wasmtime engines and the thread that lets their calls run out of time.
+/// The wasmtime engines, and the thread that advances their epochs.
 pub struct Runtime {
     compiler: Compiler,
-    /// What was compiled before, and the compiler that looks there.
-    pub(super) cached: Option<(CodeCache, Compiler)>,
-    /// Where plugins are compiled, so that ticks go first.
+    /// The cache of compiled plugins, and the compiler that uses it.
+    cached: Option<(CodeCache, Compiler)>,
+    /// The threads that compile, which give way to the workers' threads.
     pool: ThreadPool,
     ticker: Arc<Ticker>,
 }
 
-/// An engine, and what it links plugins with.
-pub(super) struct Compiler {
+/// A wasmtime engine with its linker.
+struct Compiler {
     engine: Engine,
     linker: Linker<Guest>,
 }
 
-/// Lets calls run out of time, as long as there is anything to call: closed on drop, which ends the thread.
+/// Keeps the thread alive that advances the epochs, on which deadlines depend. Each plugin holds a reference.
 struct Ticker {
     _alive: mpsc::Sender<()>,
 }
 
-/// A compiled plugin file, ready to be instantiated in any shard.
+/// A compiler's result for one plugin.
+struct Compilation<'a> {
+    compiler: &'a Compiler,
+    component: wasmtime::Result<Component>,
+    origin: CodeOrigin,
+}
+
+/// A compiled plugin, ready to be instantiated in any shard.
 pub struct Plugin {
-    /// Name as `config.toml` writes it: the file's name without `.wasm`.
+    /// The name in `config.toml`, which is the file's name without `.wasm`.
     pub name: String,
-    /// The file it came from.
+    /// The path of the plugin's file.
     pub file: PathBuf,
-    /// SHA-256 of the file, hexadecimal.
+    /// The SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// What it says about itself.
+    /// The plugin's description of itself.
     pub manifest: Manifest,
     pre: DetectorPre<Guest>,
     engine: Engine,
@@ -91,10 +100,10 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Runtime {
-    /// An engine that keeps what it has compiled in the folder `cache`, if there is one.
+    /// Returns a runtime that caches compiled plugins in the folder `cache`, if one is given.
     ///
     /// # Errors
-    /// When wasmtime does not support this machine.
+    /// Fails when wasmtime does not support this machine.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
         let compiler = Compiler::new(None)?;
         let with_cache = |cache: CodeCache| anyhow::Ok((Compiler::new(Some(cache.wasmtime()))?, cache));
@@ -106,24 +115,23 @@ impl Runtime {
         Ok(Self { compiler, cached, pool: background_pool()?, ticker })
     }
 
-    /// Compiles the bytes of a plugin; `file` is only what messages call it. One that is a file is
-    /// compiled in the background, however long it takes, and ticks go first.
+    /// Compiles the bytes of a plugin in background threads, so that ticks go first. `file` only appears in messages.
     ///
     /// # Errors
-    /// Names the step that refused it, and what to do.
+    /// Names the reason why the plugin is rejected, and what to do.
     pub fn compile(&self, name: &str, file: &Path, bytes: &[u8], limits: Limits) -> Result<Arc<Plugin>> {
         check_contract_section(bytes)?;
         let encoded = component_bytes(bytes)?;
         let (started, sha256) = (Instant::now(), sha256(bytes));
-        let (compiler, component, cached) = self.component(&sha256, encoded.as_deref().unwrap_or(bytes));
+        let Compilation { compiler, component, origin } = self.component(&sha256, encoded.as_deref().unwrap_or(bytes));
         let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
         let took_ms = started.elapsed().as_millis() as u64;
         debug!(
             event = "plugin_compiled",
             plugin = name,
-            cached,
+            cached = origin == CodeOrigin::Cache,
             took_ms,
-            "compiled a plugin, or took it from the cache"
+            "compiled a plugin, or loaded it from the cache"
         );
         check_imports(&compiler.engine, &component)?;
         let pre = compiler
@@ -132,7 +140,7 @@ impl Runtime {
             .and_then(DetectorPre::new)
             .map_err(|error| anyhow!("not a detector of contract {CONTRACT_VERSION}: {}", first_line(&error)))?;
         let manifest = compiler.describe(&pre, limits)?;
-        params::check_manifest(&manifest).context("its manifest is not sound; tell its author")?;
+        params::check_manifest(&manifest).context("invalid manifest; please report this to the plugin's author")?;
         Ok(Arc::new(Plugin {
             name: name.to_owned(),
             file: file.to_path_buf(),
@@ -144,25 +152,29 @@ impl Runtime {
         }))
     }
 
-    /// What these bytes are compiled to, by which compiler, and whether that was known before.
-    fn component(&self, sha256: &str, bytes: &[u8]) -> (&Compiler, wasmtime::Result<Component>, bool) {
+    /// Compiles the bytes with the cache, or without it if it can't be used now.
+    fn component(&self, sha256: &str, bytes: &[u8]) -> Compilation<'_> {
         let compile = |compiler: &Compiler| self.pool.install(|| Component::new(&compiler.engine, bytes));
         let cached = self.cached.as_ref().and_then(|(cache, compiler)| {
             let key = format!("{sha256}-{:016x}", compiler.compatibility());
-            let (component, found) = cache.compile(&key, || compile(compiler))?;
-            Some((compiler, component, found))
+            let (component, origin) = cache.compile(&key, || compile(compiler))?;
+            Some(Compilation { compiler, component, origin })
         });
-        cached.unwrap_or_else(|| (&self.compiler, compile(&self.compiler), false))
+        cached.unwrap_or_else(|| Compilation {
+            compiler: &self.compiler,
+            component: compile(&self.compiler),
+            origin: CodeOrigin::Compiler,
+        })
     }
 }
 
 impl Compiler {
-    /// One that looks in `cache`, if there is one, before it compiles.
+    /// Returns a compiler that uses wasmtime's `cache`, if one is given.
     fn new(cache: Option<Cache>) -> Result<Self> {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
-            // NaN bits differ between processors; alerts must not.
+            // NaN bits differ between processors, but alerts must not.
             .cranelift_nan_canonicalization(true)
             .coredump_on_trap(true)
             .max_wasm_stack(WASM_STACK_BYTES)
@@ -172,7 +184,8 @@ impl Compiler {
         Ok(Self { engine, linker })
     }
 
-    /// Tells hosts apart whose compiled code is not each other's: another processor, or release of wasmtime.
+    /// Returns a hash that differs between hosts that can't share compiled code, because of another processor or release
+    /// of wasmtime.
     fn compatibility(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -184,7 +197,7 @@ impl Compiler {
         let answer = pre.instantiate(&mut store).and_then(|guest| guest.call_describe(&mut store));
         answer.map_err(|error| {
             let fault = describe_fault(&error, &mut store, limits, Fault::Start);
-            anyhow!("it failed while it was asked what it is: {fault}")
+            anyhow!("it failed while it described itself: {fault}")
         })
     }
 }
@@ -199,13 +212,13 @@ impl Plugin {
     }
 }
 
-/// Threads that give way to those that work ticks: they take what is left of every core.
+/// Starts the threads that compile. They give way to the workers' threads, and use what these leave of every core.
 fn background_pool() -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(thread::available_parallelism().map_or(1, usize::from))
         .thread_name(|number| format!("compile-{number}"))
         .start_handler(|_| {
-            // On Linux the niceness is the thread's own. Where it can't be had, compiling is only less polite.
+            // On Linux the niceness is per thread. If it can't be set, compiling only takes more time from the workers.
             let _ = rustix::process::nice(BACKGROUND_NICE);
         })
         .build()
@@ -225,7 +238,7 @@ fn open_cache(dir: &Path) -> Option<CodeCache> {
         .ok()
 }
 
-/// Raises the epochs at a steady pace until what it returns is dropped.
+/// Starts a thread that advances the epochs at a fixed rate until the returned ticker is dropped.
 fn start_ticker(engines: Vec<Engine>) -> Result<Arc<Ticker>> {
     let (alive, stopped) = mpsc::channel::<()>();
     thread::Builder::new()
@@ -239,10 +252,10 @@ fn start_ticker(engines: Vec<Engine>) -> Result<Arc<Ticker>> {
     Ok(Arc::new(Ticker { _alive: alive }))
 }
 
-/// The component that a core module is made into; `None` when the bytes are a component already.
+/// Returns the component made from a core module, or `None` if the bytes are a component already.
 ///
 /// # Errors
-/// When it is no detector's.
+/// Fails when the module is not a detector.
 pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     if Parser::is_component(bytes) {
         return Ok(None);
@@ -251,19 +264,20 @@ pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     if !custom_section_exists(bytes, |name| name.starts_with("component-type")) {
         ensure!(
             exports_function(bytes, "detect"),
-            "a WebAssembly module, but no detector: build it with tickhound-sdk and the `detector!` macro"
+            "a WebAssembly module, but not a detector: build it with tickhound-sdk and the `detector!` macro"
         );
         describe_exports(&mut module).context("can't be made a component")?;
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .map_err(|error| {
             let cause = format!("{error:#}");
-            match cause.contains("wasi") {
-                true => anyhow!("it imports WASI, which detectors don't have; {BUILD_HINT} ({cause})"),
-                false => anyhow!("can't be made a component: {cause}"),
+            if cause.contains("wasi") {
+                anyhow!("it imports WASI, which detectors don't have; {BUILD_HINT} ({cause})")
+            } else {
+                anyhow!("can't be made a component: {cause}")
             }
         })?;
     Ok(Some(encoded))
@@ -271,8 +285,8 @@ pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
 
 const BUILD_HINT: &str = "built for wasm32-wasip1 or wasm32-wasip2? build with --target wasm32-unknown-unknown";
 
-/// Refuses another contract version before anything is compiled. Also the first look at the
-/// bytes: what is not WebAssembly, or was cut off, ends here.
+/// Rejects another contract version before anything is compiled. This is also the first check of the bytes, which rejects
+/// what is not WebAssembly, or was cut off.
 fn check_contract_section(bytes: &[u8]) -> Result<()> {
     ensure!(!bytes.is_empty(), "the file is empty; was it still being copied?");
     ensure!(bytes.starts_with(b"\0asm"), "not a WebAssembly file");
@@ -288,7 +302,7 @@ fn check_contract_section(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The contract version that a part of a file tells.
+/// Returns the contract version that a file was built for, if `payload` is the part that names it.
 pub fn built_for(payload: &Payload<'_>) -> Option<String> {
     match payload {
         Payload::CustomSection(section) if section.name() == CONTRACT_SECTION => {
@@ -315,15 +329,15 @@ fn exports_function(bytes: &[u8], wanted: &str) -> bool {
     })
 }
 
-/// Writes into a core module what its exports are in the contract's terms: compilers of C can't.
+/// Adds a description of the exports in terms of the contract to a core module, since C compilers can't.
 fn describe_exports(module: &mut Vec<u8>) -> Result<()> {
     let mut contract = wit_parser::Resolve::default();
     let package = contract.push_source("detector.wit", CONTRACT_WIT)?;
     let world = contract.select_world(&[package], Some("detector"))?;
-    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8, false)
+    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8)
 }
 
-/// A detector is a function of its ticks: it may import types, but nothing that it could call.
+/// Rejects a component that could call anything. A detector is a function of its ticks, so it may import types only.
 fn check_imports(engine: &Engine, component: &Component) -> Result<()> {
     for (name, item) in component.component_type().imports(engine) {
         let callable = match item.ty {
@@ -345,7 +359,23 @@ fn first_line(error: &wasmtime::Error) -> String {
     format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
-/// SHA-256, hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use tickhound_core::config::PluginsConfig;
+
+    #[test]
+    fn a_plugin_is_compiled_without_the_cache_where_that_cannot_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new(Some(dir.path())).unwrap();
+        let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/breakout.wasm");
+        let (bytes, limits) = (fs::read(&wasm).unwrap(), Limits::of(&PluginsConfig::default()));
+        let cache = &runtime.cached.as_ref().unwrap().0;
+        fs::write(cache.exchange_dir(), "in the way").unwrap();
+        let plugin = runtime.compile("breakout", &wasm, &bytes, limits).unwrap();
+        fs::remove_file(cache.exchange_dir()).unwrap();
+        assert_eq!(plugin.manifest.name, "breakout");
+        assert_eq!(fs::read_dir(cache.checked_dir()).unwrap().count(), 0);
+    }
 }

@@ -1,49 +1,54 @@
-//! A detector's first call: on made-up ticks, before any real one depends on it.
+//! A trial of each new detector on made-up ticks, before it gets a real one.
 //!
-//! Some minutes of a market that nobody trades: prices that wander, volumes, quotes, clock rows. The
-//! same every time. What fails here is refused; what it costs is measured.
+//! The ticks are a few seconds of a made-up market: wandering prices, volumes, quotes, clock rows. They are the same in
+//! each trial. A detector that fails is rejected. The trial also measures the cost of a tick.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use super::{DetectorSpec, Fault, Instance};
-use tickhound_core::event::{Batch, column};
+use super::{fault::Fault, spec::DetectorSpec};
+use tickhound_core::event::{Batch, TickRow, column};
 
+/// The number of made-up symbols.
 const SYMBOLS: u32 = 16;
+
+/// Enough batches for a median of their costs, so that one interruption does not count.
 const BATCHES: u64 = 4;
+
+/// Ticks in a batch, so that it holds several of each symbol.
 const ROWS: u64 = 256;
 
-/// 2025-11-03 09:15 in India, ns.
+/// Event time of the first tick: 2025-11-03 09:15 in India, ns since the Unix epoch.
 const OPEN: u64 = 1_762_141_500_000_000_000;
 
-/// Between two ticks, ns: four a second and symbol.
+/// Time between two ticks, ns, which makes four ticks per second and symbol.
 const STEP: u64 = 15_625_000;
 
-/// Calls a detector as shards do. What a tick costs, ns, and how long it says that it warms up, s.
+/// Calls a detector like a shard does. Returns the median cost of a tick, ns, and its warm-up according to the plugin, s.
 ///
 /// # Errors
-/// What went wrong, and at which call.
+/// Names the failed call and its fault.
 pub(super) fn run(spec: &DetectorSpec, columns: usize) -> Result<(u32, f64)> {
     let mut instance = spec.start().map_err(|fault| anyhow::anyhow!("does not start: {fault}"))?;
     let names: Vec<String> = (0..SYMBOLS).map(|number| format!("TRIAL{number}")).collect();
     let symbols: Vec<(u32, &str)> = (0u32..).zip(names.iter().map(String::as_str)).collect();
-    check(instance.introduce(&symbols), "was told its symbols")?;
+    check(instance.introduce(&symbols), "was introduced to its symbols")?;
     let mut costs = Vec::new();
     for number in 0..BATCHES {
         let batch = batch(number, columns);
         let started = Instant::now();
-        check(instance.detect(&batch), "was shown made-up ticks")?;
+        check(instance.detect(&batch), "processed made-up ticks")?;
         costs.push(started.elapsed().as_nanos() / batch.len() as u128);
     }
     let ids: Vec<u32> = symbols.iter().map(|(id, _)| *id).collect();
     let saved = check(instance.save(&ids), "saved its state")?;
     let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
-    let mut successor = Instance::new(spec).map_err(|fault| anyhow::anyhow!("does not start again: {fault}"))?;
-    check(successor.introduce(&symbols), "was told its symbols again")?;
+    let mut successor = spec.start().map_err(|fault| anyhow::anyhow!("does not start again: {fault}"))?;
+    check(successor.introduce(&symbols), "was introduced to its symbols again")?;
     let restored = check(successor.restore(spec.plugin.manifest.state_version, &states), "restored its state")?;
-    if let Err(refusal) = restored {
-        bail!("refuses in its trial the state that it has just saved: {refusal}");
+    if let Err(rejection) = restored {
+        bail!("rejected in its trial the state that it had just saved: {rejection}");
     }
     costs.sort_unstable();
     let cost = costs[costs.len() / 2].try_into().unwrap_or(u32::MAX);
@@ -77,7 +82,7 @@ fn batch(number: u64, columns: usize) -> Batch {
         row[column::OI] = 10_000.0;
         row[column::FLAGS] = 0.0;
         row[column::VOLUME] = row[column::CUM_VOLUME];
-        batch.push(tick as u32, symbol, time, price, &row);
+        batch.push(TickRow { entry: tick as u32, symbol, time, price, columns: &row });
     }
     batch
 }

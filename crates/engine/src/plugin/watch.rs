@@ -1,14 +1,13 @@
-//! Notices what changes in the plugins folder and the configuration while the host runs.
+//! Reloads plugins and configuration when their files change while the host runs.
 //!
-//! Folders are watched, not files, so that a file which is replaced is still seen. The system's events
-//! make it quick; a look at sizes and times every second makes it certain: it sees what links lead to,
-//! what a network mount does not tell, a folder that was replaced, and what was lost when too many
-//! events came at once. (notify's own polling goes by whole seconds and only forwards: it misses an
-//! older file that is moved back.)
+//! Folders are watched, not files, so that a replaced file is still noticed. The system's events make a reload fast.
+//! A scan of sizes and times every second makes it certain: it notices a changed link target, a file on a network mount,
+//! a replaced folder, and events that the system dropped because there were too many. (notify's own polling compares whole
+//! seconds and only forwards: it misses an older file that is moved back.)
 //!
-//! A file that was closed after writing, or moved into its place, is looked at at once; one that is
-//! still being written when it comes to rest. What can be used is offered at once; a refusal is only
-//! told when nothing has changed for a while, since a copy may still be under way.
+//! A file that was closed after writing, or moved into its place, is loaded immediately. A file that is still being
+//! written is loaded once its writes stop. A valid change takes effect immediately. A rejection is reported only after a
+//! quiet period, since a copy may still be in progress.
 
 use std::{
     collections::BTreeMap,
@@ -35,127 +34,161 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Reload, folder::plugin_name, loader::Loader};
+use super::{folder::plugin_name, loader::Loader, reload::Reload};
 use tickhound_core::{config::Watch, receipt::RejectedChange, wall::now_ms};
 
-/// Between two looks at sizes and times.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two scans of sizes and times.
+const SCAN_EVERY: Duration = Duration::from_secs(1);
 
-/// Nothing has changed for so long: whoever was writing is done.
-const SETTLED: Duration = Duration::from_millis(200);
+/// A change that can't be loaded is rejected after this long without another change: a copy that was in progress has
+/// ended by then.
+const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
-/// So long without a write: a file that was never closed is looked at as it is. Also where no events
-/// tell, since writes are then only seen every second.
-const UNCLOSED: Duration = Duration::from_secs(2);
+/// A file that was never closed is loaded as it is after this long without a write. The same holds where the system
+/// reports no events, since writes are then only noticed every second.
+const UNCLOSED_QUIET_PERIOD: Duration = Duration::from_secs(2);
 
-/// Events that wait; beyond that the system's own queue holds them.
-const EVENTS_MAX: usize = 1024;
+/// Signals queued for the watcher's thread. Beyond that the system's own queue holds the events.
+const SIGNALS_MAX: usize = 1024;
 
-/// Where so many wait, it is tried so often whether there is room for another.
-const ROOM_EVERY: Duration = Duration::from_millis(5);
+/// Time between two attempts to put a signal into a full queue.
+const RETRY_SEND_EVERY: Duration = Duration::from_millis(5);
 
-/// What an event says of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
-    /// Nothing that matters.
-    Nothing,
-    /// It is being written.
-    Changing,
-    /// It is as it is meant to be, for all we know.
-    Done,
-}
-
-/// What differs when a file was changed or replaced: device, inode, size, time of writing.
-type Stamp = (u64, u64, u64, i64, i64);
-
-/// What wakes the watcher.
-enum Notice {
-    /// The system tells of a change.
-    Changed(notify::Result<Event>),
-    /// Somebody wants to be sure that nothing was missed; told when that was looked at.
-    Look(oneshot::Sender<()>),
-}
-
-/// Has everything looked at now. Without a watcher there is nothing to look at.
+/// A handle that can request an immediate scan. Its default has no watcher, and requests nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Looker(Option<mpsc::SyncSender<Notice>>);
+pub struct Looker(Option<mpsc::SyncSender<WatchSignal>>);
 
 impl Looker {
-    /// Returns when what was in the files at the time of the call is offered, or rejected, or still being written.
+    /// Waits until each change made before this call is loaded, rejected, or known to be still in progress.
     pub async fn look(&self) {
-        let Some(notices) = &self.0 else { return };
-        let (looked, is_looked) = oneshot::channel();
-        let mut notice = Notice::Look(looked);
-        while let Err(TrySendError::Full(unsent)) = notices.try_send(notice) {
-            notice = unsent;
-            sleep(ROOM_EVERY).await;
+        let Some(signals) = &self.0 else { return };
+        let (scanned, is_scanned) = oneshot::channel();
+        let mut signal = WatchSignal::Scan(scanned);
+        while let Err(TrySendError::Full(unsent)) = signals.try_send(signal) {
+            signal = unsent;
+            sleep(RETRY_SEND_EVERY).await;
         }
         // An error means that the watcher has ended.
-        let _ = is_looked.await;
+        let _ = is_scanned.await;
     }
 }
 
-/// Loads again whenever something changes, until whoever listens is gone.
+/// Starts a thread that reloads plugins and configuration on each change until every receiver is dropped.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// Fails when the system can't start a thread.
 pub fn watch(loader: Loader, how: Watch) -> Result<(watch::Receiver<Reload>, Looker)> {
     let reload = Reload { generation: loader.newest().clone(), refusal: None, needs_restart: Vec::new() };
-    let (offers, receiver) = watch::channel(reload);
-    let mut looker = Looker::default();
+    let (reloads, receiver) = watch::channel(reload);
+    let mut handle = Looker::default();
     if how != Watch::Off {
-        let watcher = Watching::start(loader, offers, how);
-        looker = Looker(Some(watcher.sender.clone()));
+        let watcher = FileWatcher::start(loader, reloads, how);
+        handle = Looker(Some(watcher.sender.clone()));
         thread::Builder::new()
             .name("loader".into())
             .spawn(move || watcher.run())
             .context("failed to start the thread that loads plugins")?;
     }
-    Ok((receiver, looker))
+    Ok((receiver, handle))
 }
 
-struct Watching {
+/// Checks whether the system can report changes in `dir`, as [`watch`] asks it to.
+///
+/// # Errors
+/// Fails with the system's reason, such as an exhausted limit of inotify.
+pub fn can_watch(dir: &Path) -> Result<()> {
+    notify::recommended_watcher(|_| {})?.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(())
+}
+
+/// A reason to scan the files.
+#[derive(Debug)]
+enum WatchSignal {
+    /// The system reported a change, or failed to.
+    Event(notify::Result<Event>),
+    /// A handle requested a scan; the sender reports its end.
+    Scan(oneshot::Sender<()>),
+}
+
+/// How far a write has come, according to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteProgress {
+    /// The event does not concern the content.
+    Irrelevant,
+    /// The file is being written.
+    Ongoing,
+    /// The file is complete, as far as the event shows.
+    Complete,
+}
+
+/// What to do with a change that can't be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// Try again after a quiet period: the file may be half written.
+    Tentative,
+    /// Reject the change: nothing was written during a quiet period.
+    Final,
+}
+
+/// What differs after a file or folder was changed or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    content: ContentStamp,
+}
+
+/// Size and time of the last write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ContentStamp {
+    bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+}
+
+struct FileWatcher {
     loader: Loader,
-    offers: watch::Sender<Reload>,
-    notices: mpsc::Receiver<Notice>,
-    sender: mpsc::SyncSender<Notice>,
-    /// `None` where the system does not tell.
+    reloads: watch::Sender<Reload>,
+    signals: mpsc::Receiver<WatchSignal>,
+    sender: mpsc::SyncSender<WatchSignal>,
+    /// `None` if the system can't report changes.
     native: Option<RecommendedWatcher>,
     stamps: BTreeMap<PathBuf, Stamp>,
-    stamped: Instant,
-    /// Whether everything was loaded again since the watch began: what was changed between the first load and the first
-    /// stamps differs from neither.
-    loaded_again: bool,
-    /// When to look again, and whether a refusal is final then.
-    look_at: Option<(Instant, bool)>,
-    /// The configuration is being written since then: half of it may well be valid, and mean something else.
-    half_written: Option<Instant>,
-    /// What was last refused, so that it is told once.
-    refused: Option<String>,
-    /// Plugins that no detector uses, and of which that was told.
-    unused: Vec<String>,
+    stamped_at: Instant,
+    /// Whether everything was reloaded since the watch began. The first scan can't notice a change made between the first
+    /// load and the first stamps.
+    reloaded_once: bool,
+    /// When to load a change that was not complete. That attempt is final.
+    retry_at: Option<Instant>,
+    /// When the last write to an unclosed configuration was reported. Half a configuration may be valid, and mean
+    /// something else.
+    config_written_at: Option<Instant>,
+    /// The last reported rejection, so that it is reported once.
+    reported_rejection: Option<String>,
+    /// The plugins reported as unused.
+    reported_unused: Vec<String>,
 }
 
-impl Watching {
-    fn start(loader: Loader, offers: watch::Sender<Reload>, how: Watch) -> Self {
-        let (sender, notices) = mpsc::sync_channel(EVENTS_MAX);
-        let mut watching = Self {
+impl FileWatcher {
+    fn start(loader: Loader, reloads: watch::Sender<Reload>, how: Watch) -> Self {
+        let (sender, signals) = mpsc::sync_channel(SIGNALS_MAX);
+        let mut watcher = Self {
             loader,
-            offers,
-            notices,
+            reloads,
+            signals,
             sender,
             native: None,
             stamps: BTreeMap::new(),
-            stamped: Instant::now(),
-            loaded_again: false,
-            look_at: None,
-            half_written: None,
-            refused: None,
-            unused: Vec::new(),
+            stamped_at: Instant::now(),
+            reloaded_once: false,
+            retry_at: None,
+            config_written_at: None,
+            reported_rejection: None,
+            reported_unused: Vec::new(),
         };
         if how == Watch::Auto {
-            match watching.watch_natively() {
-                Ok(native) => watching.native = Some(native),
+            match watcher.watch_natively() {
+                Ok(native) => watcher.native = Some(native),
                 Err(error) => warn!(
                     event = "file_watch_unavailable",
                     %error,
@@ -164,103 +197,99 @@ impl Watching {
                 ),
             }
         }
-        watching.stamps = watching.take_stamps();
+        watcher.stamps = watcher.take_stamps();
         info!(
             event = "file_watch_started",
-            how = if watching.native.is_some() { "auto" } else { "poll" },
+            how = if watcher.native.is_some() { "auto" } else { "poll" },
             "watching for changes"
         );
-        watching
-    }
-
-    fn folders(&self) -> [PathBuf; 2] {
-        let folder = self.loader.config_file().parent().filter(|dir| !dir.as_os_str().is_empty());
-        [folder.unwrap_or(Path::new(".")).to_path_buf(), self.loader.plugins_dir()]
-    }
-
-    fn watch_natively(&self) -> notify::Result<RecommendedWatcher> {
-        let sender = self.sender.clone();
-        let mut native = notify::recommended_watcher(move |event| {
-            // Waiting here fills the system's queue, which has an end of its own.
-            let _ = sender.send(Notice::Changed(event));
-        })?;
-        for folder in self.folders() {
-            native.watch(&folder, RecursiveMode::NonRecursive)?;
-        }
-        Ok(native)
-    }
-
-    /// Of the folders, the configuration, and every plugin.
-    fn take_stamps(&self) -> BTreeMap<PathBuf, Stamp> {
-        let plugins = fs::read_dir(self.loader.plugins_dir()).into_iter().flatten().flatten();
-        let plugins = plugins.map(|entry| entry.path()).filter(|path| plugin_name(path).is_some());
-        let folders = self.folders();
-        let files = plugins.chain([self.loader.config_file().to_path_buf()]);
-        let files = files.filter_map(|path| Some((stamp(&path)?, path)));
-        // Of a folder only which one it is: its size and time are those of all files in it.
-        let folders = folders.into_iter().filter_map(|path| Some((stamp(&path)?, path)));
-        let folders = folders.map(|((device, inode, ..), path)| ((device, inode, 0, 0, 0), path));
-        files.chain(folders).map(|(stamp, path)| (path, stamp)).collect()
+        watcher
     }
 
     fn run(mut self) {
-        while !self.offers.is_closed() {
-            let due = self.look_at.map_or(self.stamped + LOOK_EVERY, |(at, _)| at.min(self.stamped + LOOK_EVERY));
-            match self.notices.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Changed(Ok(event))) => self.take(&event),
-                Ok(Notice::Look(looked)) => {
-                    let changed = self.note_changes();
-                    // What was still being written may be whole by now.
-                    if changed.is_some() || self.look_at.is_some() || !self.loaded_again {
-                        self.look(false);
-                    }
-                    self.tell_unused(&changed.unwrap_or_default());
-                    // Whoever asked may have ended.
-                    let _ = looked.send(());
-                }
-                Ok(Notice::Changed(Err(error))) => {
+        while !self.reloads.is_closed() {
+            let next_scan = self.stamped_at + SCAN_EVERY;
+            let due = self.retry_at.map_or(next_scan, |at| at.min(next_scan));
+            match self.signals.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(WatchSignal::Event(Ok(event))) => self.handle_event(&event),
+                Ok(WatchSignal::Event(Err(error))) => {
                     warn!(
                         event = "file_changes_missed",
                         %error,
                         "changed files may have been missed; checking all of them"
                     );
-                    self.look(false);
+                    self.load(Attempt::Tentative);
                 }
-                Err(RecvTimeoutError::Timeout) => self.look_if_due(),
+                Ok(WatchSignal::Scan(scanned)) => {
+                    let changed = self.scan();
+                    // A file that was incomplete may be complete now.
+                    if changed.is_some() || self.retry_at.is_some() || !self.reloaded_once {
+                        self.load(Attempt::Tentative);
+                    }
+                    self.report_unused(&changed.unwrap_or_default());
+                    // The requester may have been dropped meanwhile.
+                    let _ = scanned.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => self.scan_or_load_if_due(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn look_if_due(&mut self) {
+    fn handle_event(&mut self, event: &Event) {
+        if !event.paths.iter().any(|path| self.matters(path)) {
+            return;
+        }
+        let config = self.loader.config_file().file_name();
+        let is_config = event.paths.iter().any(|path| path.file_name() == config);
+        match write_progress(event.kind) {
+            WriteProgress::Irrelevant => {}
+            WriteProgress::Ongoing => {
+                self.config_written_at = is_config.then(Instant::now).or(self.config_written_at);
+                self.retry_at = Some(Instant::now() + UNCLOSED_QUIET_PERIOD);
+            }
+            WriteProgress::Complete => {
+                self.config_written_at.take_if(|_| is_config);
+                // A rejection is reported for each change, even if the reason is the same as before.
+                self.reported_rejection = None;
+                // The stamps come before the load, so that a change during the load differs from them.
+                self.stamps = self.take_stamps();
+                self.load(Attempt::Tentative);
+                self.report_unused(&event.paths);
+            }
+        }
+    }
+
+    fn scan_or_load_if_due(&mut self) {
         let now = Instant::now();
-        if self.stamped + LOOK_EVERY <= now {
-            let changed = self.note_changes();
-            if changed.is_some() || !self.loaded_again {
-                // Where a file is known to be in the middle of being written, its end is waited for.
-                if self.look_at.is_none() || self.native.is_none() {
-                    self.look(false);
-                    self.tell_unused(&changed.unwrap_or_default());
+        if self.stamped_at + SCAN_EVERY <= now {
+            let changed = self.scan();
+            if changed.is_some() || !self.reloaded_once {
+                // With events, a load that is already scheduled waits for the end of a write. Without events, only a load
+                // shows whether the write has ended.
+                if self.retry_at.is_none() || self.native.is_none() {
+                    self.load(Attempt::Tentative);
+                    self.report_unused(&changed.unwrap_or_default());
                 }
                 return;
             }
         }
-        if let Some((_, last)) = self.look_at.filter(|(at, _)| *at <= now) {
-            self.look(last);
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.load(Attempt::Final);
         }
     }
 
-    /// Takes the stamps again, before anything is loaded: what changes after that differs from them. If any is not what it
-    /// was, tells which files are new or changed; a file that is gone is not among them.
-    fn note_changes(&mut self) -> Option<Vec<PathBuf>> {
+    /// Takes new stamps and returns the new and changed files, or `None` if nothing differs. Deleted files differ, but
+    /// are not returned. Called before a load, so that a change during the load differs from the stamps.
+    fn scan(&mut self) -> Option<Vec<PathBuf>> {
         let stamps = self.take_stamps();
-        self.stamped = Instant::now();
+        self.stamped_at = Instant::now();
         if stamps == self.stamps {
             return None;
         }
-        let moved = self.folders().iter().any(|folder| stamps.get(folder) != self.stamps.get(folder));
-        if moved && self.native.is_some() {
-            // Where that fails, looking goes on every second.
+        let is_moved = self.folders().iter().any(|folder| stamps.get(folder) != self.stamps.get(folder));
+        if is_moved && self.native.is_some() {
+            // If that fails, the scans continue.
             self.native = self.watch_natively().ok();
         }
         let changed = stamps.keys().filter(|path| stamps.get(*path) != self.stamps.get(*path));
@@ -269,28 +298,109 @@ impl Watching {
         Some(changed)
     }
 
-    fn take(&mut self, event: &Event) {
-        if !event.paths.iter().any(|path| self.matters(path)) {
+    fn load(&mut self, attempt: Attempt) {
+        let half_written_until = self.config_written_at.map(|at| at + UNCLOSED_QUIET_PERIOD);
+        if let Some(until) = half_written_until.filter(|until| *until > Instant::now()) {
+            self.retry_at = Some(until);
             return;
         }
-        let config = self.loader.config_file().file_name();
-        let is_config = event.paths.iter().any(|path| path.file_name() == config);
-        match says(event.kind) {
-            Says::Nothing => {}
-            Says::Changing => {
-                self.half_written = is_config.then(Instant::now).or(self.half_written);
-                self.look_at = Some((Instant::now() + UNCLOSED, true));
+        (self.retry_at, self.config_written_at, self.reloaded_once) = (None, None, true);
+        match (self.loader.reload(), attempt) {
+            (Ok(is_newer), _) => self.accept(is_newer),
+            (Err(_), Attempt::Tentative) => {
+                let quiet_period = if self.native.is_some() { QUIET_PERIOD } else { UNCLOSED_QUIET_PERIOD };
+                self.retry_at = Some(Instant::now() + quiet_period);
             }
-            Says::Done => {
-                self.half_written.take_if(|_| is_config);
-                // Whatever is wrong now is told, though it may be what was wrong before.
-                self.refused = None;
-                // Before anything is loaded: what changes after that differs from them.
-                self.stamps = self.take_stamps();
-                self.look(false);
-                self.tell_unused(&event.paths);
+            (Err(error), Attempt::Final) => self.reject(format!("{error:#}")),
+        }
+    }
+
+    fn accept(&mut self, is_newer: bool) {
+        if is_newer {
+            info!(
+                event = "change_accepted",
+                generation = self.loader.newest().number,
+                "accepted a change; it takes effect with the next batch"
+            );
+        }
+        self.reported_rejection = None;
+        let rejection = self.reloads.borrow().refusal.clone();
+        if rejection.as_ref().is_some_and(|rejection| rejection.standing) {
+            info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
+        }
+        self.publish(rejection.map(|rejection| RejectedChange { standing: false, ..rejection }));
+    }
+
+    fn reject(&mut self, reason: String) {
+        if self.reported_rejection.as_ref() == Some(&reason) {
+            return;
+        }
+        warn!(
+            event = "change_rejected",
+            generation = self.loader.newest().number,
+            "rejected a change; keeping the active generation: {reason}"
+        );
+        self.reported_rejection = Some(reason.clone());
+        self.publish(Some(RejectedChange { at_ms: now_ms(), reason, standing: true }));
+    }
+
+    /// Hands over the newest generation, and wakes the receivers only if something differs.
+    fn publish(&self, rejection: Option<RejectedChange>) {
+        let next = Reload {
+            generation: self.loader.newest().clone(),
+            refusal: rejection,
+            needs_restart: self.loader.needs_restart().to_vec(),
+        };
+        self.reloads.send_if_modified(|published| {
+            let is_same = Arc::ptr_eq(&published.generation, &next.generation)
+                && published.refusal == next.refusal
+                && published.needs_restart == next.needs_restart;
+            *published = next;
+            !is_same
+        });
+    }
+
+    fn report_unused(&mut self, paths: &[PathBuf]) {
+        for name in paths.iter().filter_map(|path| plugin_name(path)) {
+            let exists = self.loader.plugins_dir().join(format!("{name}.wasm")).exists();
+            if exists && !self.loader.uses(name) && !self.reported_unused.iter().any(|reported| reported == name) {
+                info!(
+                    event = "plugin_unused",
+                    "no detector uses plugins/{name}.wasm: add [detectors.{name}] with plugin = \"{name}\" to the \
+                     configuration"
+                );
+                self.reported_unused.push(name.to_owned());
             }
         }
+    }
+
+    fn watch_natively(&self) -> notify::Result<RecommendedWatcher> {
+        let sender = self.sender.clone();
+        let mut native = notify::recommended_watcher(move |event| {
+            // A full queue blocks here, which fills the system's own bounded queue.
+            let _ = sender.send(WatchSignal::Event(event));
+        })?;
+        for folder in self.folders() {
+            native.watch(&folder, RecursiveMode::NonRecursive)?;
+        }
+        Ok(native)
+    }
+
+    /// The stamps of the folders, the configuration, and every plugin.
+    fn take_stamps(&self) -> BTreeMap<PathBuf, Stamp> {
+        let plugins = fs::read_dir(self.loader.plugins_dir()).into_iter().flatten().flatten();
+        let plugins = plugins.map(|entry| entry.path()).filter(|path| plugin_name(path).is_some());
+        let files = plugins.chain([self.loader.config_file().to_path_buf()]);
+        let files = files.filter_map(|path| Some((stamp(&path)?, path)));
+        // Size and time of a folder change with each file in it, whether or not that file matters.
+        let folders = self.folders().into_iter().filter_map(|path| Some((stamp(&path)?, path)));
+        let folders = folders.map(|(stamp, path)| (Stamp { content: ContentStamp::default(), ..stamp }, path));
+        files.chain(folders).map(|(stamp, path)| (path, stamp)).collect()
+    }
+
+    fn folders(&self) -> [PathBuf; 2] {
+        let folder = self.loader.config_file().parent().filter(|dir| !dir.as_os_str().is_empty());
+        [folder.unwrap_or(Path::new(".")).to_path_buf(), self.loader.plugins_dir()]
     }
 
     fn matters(&self, path: &Path) -> bool {
@@ -299,113 +409,46 @@ impl Watching {
             || path.file_name() == self.loader.config_file().file_name()
             || path.file_name() == Some(OsStr::new("..data"))
     }
-
-    /// `last`: nothing has changed for so long that what is wrong now stays wrong.
-    fn look(&mut self, last: bool) {
-        if let Some(until) = self.half_written.map(|since| since + UNCLOSED).filter(|until| *until > Instant::now()) {
-            self.look_at = Some((until, true));
-            return;
-        }
-        (self.look_at, self.half_written, self.loaded_again) = (None, None, true);
-        let refusal = match self.loader.reload() {
-            Ok(changed) => {
-                if changed {
-                    info!(
-                        event = "change_accepted",
-                        generation = self.loader.newest().number,
-                        "accepted a change; it takes effect with the next batch"
-                    );
-                }
-                self.refused = None;
-                let before = self.offers.borrow().refusal.clone();
-                if before.as_ref().is_some_and(|refusal| refusal.standing) {
-                    info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
-                }
-                before.map(|refusal| RejectedChange { standing: false, ..refusal })
-            }
-            Err(_) if !last => {
-                let settled = if self.native.is_some() { SETTLED } else { UNCLOSED };
-                self.look_at = Some((Instant::now() + settled, true));
-                return;
-            }
-            Err(error) => {
-                let reason = format!("{error:#}");
-                if self.refused.as_ref() == Some(&reason) {
-                    return;
-                }
-                warn!(
-                    event = "change_rejected",
-                    generation = self.loader.newest().number,
-                    "rejected a change; keeping the active generation: {reason}"
-                );
-                self.refused = Some(reason.clone());
-                let at_ms = now_ms();
-                Some(RejectedChange { at_ms, reason, standing: true })
-            }
-        };
-        let generation = self.loader.newest().clone();
-        let needs_restart = self.loader.needs_restart().to_vec();
-        self.offers.send_if_modified(|offer| {
-            let next = Reload { generation, refusal, needs_restart };
-            let same = Arc::ptr_eq(&offer.generation, &next.generation)
-                && offer.refusal == next.refusal
-                && offer.needs_restart == next.needs_restart;
-            *offer = next;
-            !same
-        });
-    }
-
-    fn tell_unused(&mut self, paths: &[PathBuf]) {
-        for name in paths.iter().filter_map(|path| plugin_name(path)) {
-            let exists = self.loader.plugins_dir().join(format!("{name}.wasm")).exists();
-            if exists && !self.loader.uses(name) && !self.unused.iter().any(|known| known == name) {
-                info!(
-                    event = "plugin_unused",
-                    "no detector uses plugins/{name}.wasm: add [detectors.{name}] with plugin = \"{name}\" to the \
-                     configuration"
-                );
-                self.unused.push(name.to_owned());
-            }
-        }
-    }
 }
 
-fn says(kind: EventKind) -> Says {
+fn write_progress(kind: EventKind) -> WriteProgress {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Says::Done,
-        // Reading is no change, and we do it ourselves.
-        EventKind::Access(_) => Says::Nothing,
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => Says::Done,
-        _ => Says::Changing,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => WriteProgress::Complete,
+        // The host itself reads the files.
+        EventKind::Access(_) => WriteProgress::Irrelevant,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => WriteProgress::Complete,
+        _ => WriteProgress::Ongoing,
     }
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    let content =
+        ContentStamp { bytes: metadata.len(), modified_s: metadata.mtime(), modified_ns: metadata.mtime_nsec() };
+    Some(Stamp { device: metadata.dev(), inode: metadata.ino(), content })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Where a thousand events waited, nothing was looked at, and nothing said so: a new owner began with what was loaded
-    /// before.
+    /// While a thousand events waited, a requested scan was silently left out: a new owner began with the plugins that
+    /// were loaded before.
     #[test]
-    fn a_look_waits_for_room_among_the_events() {
-        let (sender, notices) = mpsc::sync_channel(1);
-        sender.send(Notice::Changed(Ok(Event::new(EventKind::Any)))).unwrap();
+    fn a_requested_scan_waits_for_room_among_the_events() {
+        let (sender, signals) = mpsc::sync_channel(1);
+        sender.send(WatchSignal::Event(Ok(Event::new(EventKind::Any)))).unwrap();
         let (begin, begun) = mpsc::channel::<()>();
         let watcher = thread::spawn(move || {
             begun.recv().unwrap();
-            assert!(matches!(notices.recv().unwrap(), Notice::Changed(_)));
-            let Notice::Look(looked) = notices.recv().unwrap() else { panic!("it is no look") };
-            looked.send(()).unwrap();
+            assert!(matches!(signals.recv().unwrap(), WatchSignal::Event(_)));
+            let WatchSignal::Scan(scanned) = signals.recv().unwrap() else { panic!("not a scan") };
+            scanned.send(()).unwrap();
         });
-        let looker = Looker(Some(sender));
+        let handle = Looker(Some(sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        // The look is polled first, and finds no room.
-        runtime.block_on(async { tokio::join!(looker.look(), async { begin.send(()).unwrap() }) });
+        // The request is polled first, when the queue is still full.
+        runtime.block_on(async { tokio::join!(handle.look(), async { begin.send(()).unwrap() }) });
         watcher.join().unwrap();
     }
 }

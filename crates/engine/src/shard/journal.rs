@@ -1,19 +1,18 @@
-//! The batches since states were last saved, so that a detector that failed can be brought back to
-//! where it was.
+//! The batches since states were last saved, from which a detector's state is rebuilt after a fault.
 //!
-//! What holds: from what is kept of a chunk's symbols, and the rows of these symbols in the journal
-//! from the chunk's mark on, comes what a detector knows of them now.
+//! What holds: the current state of a symbol follows from its saved state and from the symbol's rows in the journal since
+//! its chunk's mark.
 
 use std::collections::VecDeque;
 
 use tickhound_core::{checkpoint::CHUNKS, event::Batch};
 
 pub(super) struct Journal {
-    /// Normalised, all rows of the shard.
+    /// All rows of the shard, normalized.
     batches: VecDeque<Batch>,
-    /// Position of the first of them; positions count from the shard's start.
+    /// The position of the first batch. Positions count from the shard's start.
     first: u64,
-    /// By chunk: the position that what is kept of its symbols is as of.
+    /// The position at which a chunk was last saved, by chunk.
     marks: Vec<u64>,
 }
 
@@ -28,12 +27,12 @@ impl Journal {
         self.batches.push_back(batch);
     }
 
-    /// Position of the next batch.
+    /// Returns the position of the next batch.
     pub(super) fn end(&self) -> u64 {
         self.first + self.batches.len() as u64
     }
 
-    /// Position of the oldest batch.
+    /// Returns the position of the oldest batch.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
@@ -42,12 +41,12 @@ impl Journal {
         self.marks[usize::from(chunk)]
     }
 
-    /// What is kept of a chunk's symbols is as of now.
+    /// Marks a chunk as saved at the current position.
     pub(super) fn mark(&mut self, chunk: u16) {
         self.marks[usize::from(chunk)] = self.end();
     }
 
-    /// Drops what no chunk in use needs any more.
+    /// Drops the batches that no used chunk needs.
     pub(super) fn trim(&mut self, used: impl Fn(u16) -> bool) {
         let needed = (0..CHUNKS).filter(|chunk| used(*chunk)).map(|chunk| self.mark_of(chunk)).min();
         let needed = needed.unwrap_or_else(|| self.end());
@@ -56,7 +55,7 @@ impl Journal {
         }
     }
 
-    /// Every batch with its position.
+    /// Returns every batch with its position.
     pub(super) fn batches(&self) -> impl Iterator<Item = (u64, &Batch)> {
         (self.first..).zip(&self.batches)
     }
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_kept_as_long_as_a_chunk_in_use_needs_it() {
+    fn a_batch_stays_as_long_as_a_used_chunk_needs_it() {
         let mut journal = Journal::default();
         let positions = |journal: &Journal| journal.batches().map(|(position, _)| position).collect::<Vec<_>>();
         for _ in 0..3 {
@@ -76,7 +75,7 @@ mod tests {
         journal.mark(7);
         journal.push(Batch::default());
         journal.trim(|chunk| chunk == 7 || chunk == 8);
-        assert_eq!(positions(&journal), [0, 1, 2, 3], "chunk 8 is as of the beginning");
+        assert_eq!(positions(&journal), [0, 1, 2, 3], "chunk 8 was never saved");
         journal.trim(|chunk| chunk == 7);
         assert_eq!((positions(&journal), journal.end()), (vec![3], 4));
         journal.trim(|_| false);

@@ -1,4 +1,7 @@
-//! What a shard remembers of its symbols, out to be kept and back in again.
+//! Saves and restores the states of a shard's symbols.
+//!
+//! What holds: the packed state of a symbol stays in memory until its next save, so that a detector can be rebuilt from
+//! it after a fault.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -13,88 +16,101 @@ use tickhound_core::{
     event::CLOCK,
 };
 
-/// Symbols restored in one call, which has a deadline.
+/// The maximum number of symbols in one restore, since the call has a deadline.
 const RESTORED_AT_ONCE: usize = 256;
 
-/// Number, name, and what each detector remembers.
-type KnownSymbol = (u32, Arc<str>, Vec<DetectorState>);
+/// A symbol with its unpacked states.
+struct UnpackedSymbol {
+    id: u32,
+    name: Arc<str>,
+    detectors: Vec<DetectorState>,
+}
 
-/// Knows which symbols have changed since they were saved, and what was saved.
+/// The saved states of a shard's symbols, and which of them have changed since.
 pub(super) struct Memory {
     packer: Packer,
     /// The shard's symbols by chunk.
     chunks: Vec<Vec<(u32, Arc<str>)>>,
-    /// By symbol id.
+    /// The chunk of a symbol, by symbol id like the fields that follow.
     chunk_of: Vec<u16>,
+    /// Whether the symbol has changed since its last save.
     changed: Vec<bool>,
-    /// When the last read with a tick of the symbol ended, ms of an entry's id.
+    /// When the last tick of the symbol arrived, ms of an entry's id.
     arrived_ms: Vec<u64>,
-    /// What was saved last, as of the last visit to the symbol's chunk.
-    kept: Vec<Option<Arc<[u8]>>>,
-    /// Whether that is gone from where it was saved.
-    gone: Vec<bool>,
+    /// The packed state as of the last visit to the symbol's chunk.
+    packed: Vec<Option<Arc<[u8]>>>,
+    /// Whether the server has lost the saved state.
+    lost: Vec<bool>,
 }
 
 impl Memory {
     pub(super) fn new() -> Result<Self> {
         let packer = Packer::new().context("failed to start the compressor")?;
         let chunks = vec![Vec::new(); usize::from(CHUNKS)];
-        let (chunk_of, changed, kept, gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { packer, chunks, chunk_of, changed, arrived_ms: Vec::new(), kept, gone })
+        Ok(Self {
+            packer,
+            chunks,
+            chunk_of: Vec::new(),
+            changed: Vec::new(),
+            arrived_ms: Vec::new(),
+            packed: Vec::new(),
+            lost: Vec::new(),
+        })
     }
 
-    /// Takes note of the symbols that are about to change.
+    /// Marks the symbols of a job as changed.
     pub(super) fn note(&mut self, job: &Job) {
         for (id, name) in &job.symbols {
             self.add(*id, name);
         }
         for symbol in job.batch.symbol.iter().filter(|symbol| **symbol != CLOCK) {
             self.changed[*symbol as usize] = true;
-            // What is recovered may have arrived before what was processed already.
+            // A recovered entry may have arrived before entries that are processed already.
             let arrived_ms = &mut self.arrived_ms[*symbol as usize];
             *arrived_ms = job.arrived_ms.max(*arrived_ms);
         }
     }
 
-    /// Takes note of what was saved of a symbol, when the newest entry processed had arrived at `newest_ms`.
+    /// Records the saved state of a symbol. The newest processed entry had arrived at `newest_ms`.
     fn note_saved(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64) {
         let id = id as usize;
         let arrived_ms = arrived_ms(&packed);
-        // An older release did not save the arrival: as if there had been a tick just now, saved again with that time.
+        // An older release did not save the arrival. The symbol then counts as one that has just had a tick, and its state
+        // is saved again with that time.
         self.changed[id] |= arrived_ms.is_none();
         self.arrived_ms[id] = arrived_ms.unwrap_or(newest_ms);
-        self.kept[id] = Some(packed.into());
+        self.packed[id] = Some(packed.into());
     }
 
-    /// Every state is to be saved again.
+    /// Marks every state as changed, so that it is saved again.
     pub(super) fn all_changed(&mut self) {
         self.changed.fill(true);
     }
 
-    /// What was saved is gone from there: every state is to be saved again, though it be the same.
+    /// Marks every saved state as lost by the server, so that it is saved again even if it is unchanged.
     pub(super) fn all_gone(&mut self) {
         self.all_changed();
-        self.gone.fill(true);
+        self.lost.fill(true);
     }
 
-    /// The state of this symbol is to be saved again.
-    pub(super) fn has_changed(&mut self, symbol: u32) {
+    /// Marks the state of a symbol as changed, so that it is saved again.
+    pub(super) fn mark_changed(&mut self, symbol: u32) {
         self.changed[symbol as usize] = true;
     }
 
-    /// When the last tick of each symbol arrived, by its id.
+    /// Returns when the last tick of each symbol arrived, by symbol id.
     pub(super) fn into_arrivals(self) -> Vec<u64> {
         self.arrived_ms
     }
 
-    /// The last tick of the symbol was shown to a warm-up, and arrived then.
+    /// Records the arrival of a symbol's last tick, which a warm-up has processed.
     pub(super) fn note_arrival(&mut self, symbol: u32, arrived_ms: u64) {
         self.arrived_ms[symbol as usize] = arrived_ms;
     }
 
-    /// Whether there is a saved state of the symbol.
+    /// Returns whether the symbol has a saved state.
     pub(super) fn has_saved(&self, symbol: u32) -> bool {
-        self.kept[symbol as usize].is_some()
+        self.packed[symbol as usize].is_some()
     }
 
     pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
@@ -105,39 +121,40 @@ impl Memory {
         self.chunk_of[symbol as usize]
     }
 
-    /// Gives a detector what is kept of it.
-    pub(super) fn restore_kept(&mut self, chunk: u16, slot: &mut Slot) -> Result<(), Fault> {
+    /// Restores a detector's saved states of the symbols in a chunk.
+    pub(super) fn restore_chunk(&mut self, chunk: u16, slot: &mut Slot) -> Result<(), Fault> {
         let version = slot.spec.plugin.manifest.state_version;
         for part in self.chunks[usize::from(chunk)].chunks(RESTORED_AT_ONCE) {
             let mut states: Vec<(u32, Vec<u8>)> = Vec::new();
             let spec = slot.spec.clone();
             for (id, _) in part.iter().filter(|(_, name)| spec.wants(name)) {
-                let Some(kept) = &self.kept[*id as usize] else { continue };
-                let detectors = self.packer.unpack(kept).map(|state| state.detectors).unwrap_or_default();
+                let Some(packed) = &self.packed[*id as usize] else { continue };
+                let detectors = self.packer.unpack(packed).map(|state| state.detectors).unwrap_or_default();
                 let state = detectors.into_iter().find(|state| state.detector == slot.spec.name);
                 match state {
                     Some(state) if state.schema == slot.schema => states.push((*id, state.bytes)),
-                    Some(_) => slot.lack("it failed before its state was saved"),
-                    // It had not seen the symbol then: all are saved with each change of detectors.
+                    Some(_) => slot.mark_cold("it failed before its state was saved"),
+                    // The detector had not seen the symbol then, since all states are saved after each change of detectors.
                     None => {}
                 }
             }
             let states: Vec<(u32, &[u8])> = states.iter().map(|(id, bytes)| (*id, bytes.as_slice())).collect();
-            if let Some(refusal) = slot.restore(version, &states)? {
-                slot.lack(&format!("it refuses its own state: {refusal}"));
+            if let Some(rejection) = slot.restore(version, &states)? {
+                slot.mark_cold(&format!("it rejects its own state: {rejection}"));
             }
         }
         Ok(())
     }
 
+    /// Adds a symbol without a saved state.
     pub(super) fn add(&mut self, id: u32, name: &Arc<str>) {
         let chunk = chunk_of(name);
         self.chunks[usize::from(chunk)].push((id, name.clone()));
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
         self.arrived_ms.resize(length, 0);
-        self.kept.resize(length, None);
-        self.gone.resize(length, false);
+        self.packed.resize(length, None);
+        self.lost.resize(length, false);
         self.chunk_of.resize(length, 0);
         self.chunk_of[id as usize] = chunk;
     }
@@ -150,6 +167,7 @@ impl Shard {
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
         let memory = &self.memory;
         let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
+        // A clock row may have changed the state of every symbol.
         let due: Vec<(u32, Arc<str>)> =
             due.filter(|(id, _)| clocked || memory.changed[*id as usize]).cloned().collect();
         let mut states: FxHashMap<u32, Vec<DetectorState>> = FxHashMap::default();
@@ -168,8 +186,8 @@ impl Shard {
                 }
             };
             memory.changed[id as usize] = packed.is_none();
-            let before = std::mem::replace(&mut memory.kept[id as usize], packed.clone());
-            let gone = std::mem::take(&mut memory.gone[id as usize]);
+            let before = std::mem::replace(&mut memory.packed[id as usize], packed.clone());
+            let gone = std::mem::take(&mut memory.lost[id as usize]);
             let differs = |packed: &Arc<[u8]>| gone || before.as_ref() != Some(packed);
             worked.saved.extend(packed.filter(differs).map(|packed| (name, packed)));
         }
@@ -183,7 +201,7 @@ impl Shard {
         worked
     }
 
-    /// Adds what a detector remembers of the symbols.
+    /// Adds a detector's states of the symbols. A detector that fails is rebuilt, and tried once more.
     fn save_slot(
         &mut self,
         number: usize,
@@ -196,20 +214,20 @@ impl Shard {
         }
         let handing_over = self.slots[number].predecessor.is_some();
         let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
-        // Once more, since it may have been short of time.
+        // The detector may only have run out of time.
         let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
         let quarantined = again.is_err() && {
             let slot = &mut self.slots[number];
             slot.instance = None;
             let limits = slot.spec.limits;
-            slot.spec.health.failed(&fault.to_string(), limits.faults_max, limits.fault_window)
+            slot.spec.health.record_fault(&fault.to_string(), limits.faults_max, limits.fault_window)
         };
         if again.is_err() && !quarantined && self.rebuild(number).is_err() {
-            self.slots[number].lack("it failed while its state was saved");
+            self.slots[number].mark_cold("it failed while its state was saved");
         }
         if handing_over {
-            // What the journal holds was meant for the one before.
-            self.slots[number].lack("it failed while it took over its state");
+            // The saved states and the journal are those of the predecessor, and don't contain what was not handed over.
+            self.slots[number].mark_cold("it failed while it took over its state");
         }
         worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
     }
@@ -217,23 +235,23 @@ impl Shard {
     pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Worked {
         let mut worked = Worked::default();
         let mut symbols = Vec::with_capacity(saved.len());
-        let mut states: Vec<KnownSymbol> = Vec::with_capacity(saved.len());
+        let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
             self.memory.add(id, &name);
             self.journal.mark(chunk_of(&name));
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
-                    self.restore_silence(id, &name, &detectors);
+                    self.restore_cooldowns(id, &name, &detectors);
                     self.memory.note_saved(id, packed, newest_ms);
-                    states.push((id, name.clone(), detectors));
+                    states.push(UnpackedSymbol { id, name: name.clone(), detectors });
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
                     worked.damaged.push(name.clone());
                     let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
-                    wanting.for_each(|slot| slot.lack("the saved state of a symbol cannot be read"));
+                    wanting.for_each(|slot| slot.mark_cold("the saved state of a symbol can't be read"));
                 }
             }
             symbols.push((id, name));
@@ -247,21 +265,22 @@ impl Shard {
         worked
     }
 
-    /// Cool-downs go on, except where a detector does not want the symbol any more: then what is saved of it goes with
+    /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with
     /// the next visit.
-    fn restore_silence(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
+    fn restore_cooldowns(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
         for DetectorState { detector, alerted, alerted_apart, .. } in detectors {
             let slot = self.slots.iter().find(|slot| slot.spec.name == *detector);
-            match slot.is_none_or(|slot| slot.spec.wants(name)) {
-                true => self.cooldowns.restore(detector, id, [*alerted, *alerted_apart]),
-                false => self.memory.has_changed(id),
+            if slot.is_none_or(|slot| slot.spec.wants(name)) {
+                self.cooldowns.restore(detector, id, [*alerted, *alerted_apart]);
+            } else {
+                self.memory.mark_changed(id);
             }
         }
     }
 }
 
 impl Slot {
-    /// Adds what it remembers of the symbols.
+    /// Adds the detector's states of the symbols.
     fn save(
         &mut self,
         due: &[(u32, Arc<str>)],
@@ -269,7 +288,7 @@ impl Slot {
         states: &mut FxHashMap<u32, Vec<DetectorState>>,
     ) -> Result<(), Fault> {
         let ids: Vec<u32> = due.iter().filter(|(_, name)| self.spec.wants(name)).map(|(id, _)| *id).collect();
-        self.move_over(ids.iter().copied())?;
+        self.hand_over(ids.iter().copied())?;
         let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
         for (id, bytes) in instance.save(&ids)? {
             let (detector, [alerted, alerted_apart]) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
@@ -279,15 +298,16 @@ impl Slot {
         Ok(())
     }
 
-    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[KnownSymbol]) {
+    /// Restores the detector's states of the `new` ones of `symbols`.
+    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[UnpackedSymbol]) {
         let spec = self.spec.clone();
         let mut readable: Vec<(u32, &[u8])> = Vec::new();
-        for (id, _, detectors) in states.iter().filter(|(_, name, _)| spec.wants(name)) {
+        for UnpackedSymbol { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
             let Some(state) = detectors.iter().find(|state| state.detector == spec.name) else { continue };
             if state.schema == self.schema {
                 readable.push((*id, &state.bytes));
             } else {
-                self.lack("its plugin or parameters have changed since its state was saved");
+                self.mark_cold("its plugin or parameters have changed since its state was saved");
             }
         }
         let version = spec.plugin.manifest.state_version;
@@ -296,9 +316,9 @@ impl Slot {
             parts.collect::<Result<Vec<_>, _>>()
         });
         match restored {
-            Ok(refusals) => {
-                if let Some(refusal) = refusals.into_iter().flatten().next() {
-                    self.lack(&format!("it refuses its saved state: {refusal}"));
+            Ok(rejections) => {
+                if let Some(rejection) = rejections.into_iter().flatten().next() {
+                    self.mark_cold(&format!("it rejects its saved state: {rejection}"));
                 }
             }
             Err(fault) => {
@@ -309,7 +329,7 @@ impl Slot {
                     "a detector failed while its state was restored; starting it cold"
                 );
                 self.instance = None;
-                self.lack("it failed while its state was restored");
+                self.mark_cold("it failed while its state was restored");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A detector's place in the shard: which rows it sees, its instance, and the one that it succeeds.
+//! A detector's slot in a shard: its instance, the rows that it sees, and the predecessor whose states it takes over.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -8,37 +8,58 @@ use tracing::warn;
 use crate::plugin::{DetectorSpec, Fault, Instance, bindings::tickhound::detector::types::Detection};
 use tickhound_core::event::{Batch, CLOCK};
 
-/// States moved from an instance to its successor with each batch, beside those that the batch needs:
-/// so few that a batch hardly takes longer, so many that it is soon done.
-const MOVED_AT_ONCE: usize = 64;
+/// The number of states that an instance hands over to its successor with each batch, in addition to those that the batch
+/// needs: few enough that a batch hardly takes longer, many enough that the handover ends soon.
+const HANDED_OVER_PER_BATCH: usize = 64;
 
 pub(super) struct Slot {
     pub(super) spec: Arc<DetectorSpec>,
-    /// Hash of what must be the same for a saved state to be read.
+    /// The hash of everything that must be equal for a saved state to be restored.
     pub(super) schema: u64,
-    /// `None` before the first batch, and in quarantine.
+    /// The running instance; `None` before the first batch, and in quarantine.
     pub(super) instance: Option<Instance>,
     pub(super) predecessor: Option<Predecessor>,
-    /// Why it does not know what it should, once.
-    pub(super) lacks: Option<String>,
-    /// That it lacks something has been said.
-    told: bool,
-    /// Rows that it failed on and is not shown again: position in the journal, row.
+    /// Whether the detector lacks state, which is reported once.
+    pub(super) lacks: ColdReport,
+    /// The rows that the detector failed on, which it does not get again: position in the journal, and row.
     pub(super) failed_on: BTreeSet<(u64, u32)>,
-    /// By symbol id, whether the detector sees it. Only for those that don't see all.
+    /// Whether the detector sees a symbol, by symbol id. Unused by a detector that sees all.
     wanted: Vec<bool>,
-    /// The rows it sees, and where they stand in the shard's batch.
+    /// The rows that the detector sees.
     selected: Batch,
+    /// The index of each selected row in the shard's batch.
     selected_rows: Vec<u32>,
 }
 
-/// An instance that works no more. Its states move to its successor, each before it is needed there:
-/// all at once would hold up ticks.
+/// A report that a detector lacks state.
+#[derive(Debug, Default)]
+pub(super) enum ColdReport {
+    /// The detector lacks nothing.
+    #[default]
+    None,
+    /// The detector lacks state for this reason, which is not reported yet.
+    Due(String),
+    /// The report was taken. A slot makes only one.
+    Taken,
+}
+
+impl ColdReport {
+    /// Takes the reason if it is not reported yet.
+    pub(super) fn take(&mut self) -> Option<String> {
+        let Self::Due(reason) = self else { return None };
+        let reason = std::mem::take(reason);
+        *self = Self::Taken;
+        Some(reason)
+    }
+}
+
+/// An instance that gets no more batches. It hands over each state to its successor before the successor needs it. A
+/// handover of all states at once would delay ticks.
 pub(super) struct Predecessor {
     pub(super) instance: Instance,
     pub(super) state_version: u32,
-    /// Symbols that have not moved: our number of each, and its own.
-    pub(super) left: FxHashMap<u32, u32>,
+    /// The symbols whose states are not handed over yet: the predecessor's id by the successor's.
+    pub(super) pending: FxHashMap<u32, u32>,
 }
 
 impl Slot {
@@ -48,8 +69,7 @@ impl Slot {
             spec,
             instance: None,
             predecessor: None,
-            lacks: None,
-            told: false,
+            lacks: ColdReport::None,
             failed_on: BTreeSet::new(),
             wanted: Vec::new(),
             selected: Batch::default(),
@@ -57,8 +77,8 @@ impl Slot {
         }
     }
 
-    /// Detections with their rows counted in the shard's batch. `new` are those of `symbols` that come
-    /// with this batch.
+    /// Processes a batch. The rows of the detections are those of the shard's batch. `new` are the symbols that this batch
+    /// adds to `symbols`.
     pub(super) fn detect(
         &mut self,
         batch: &Batch,
@@ -67,12 +87,12 @@ impl Slot {
     ) -> Result<Vec<Detection>, Fault> {
         if self.spec.health.is_quarantined() {
             (self.instance, self.predecessor) = (None, None);
-            self.spec.health.skipped(batch.len());
+            self.spec.health.record_skipped(batch.len());
             return Ok(Vec::new());
         }
         self.make_ready(new, symbols)?;
         if self.predecessor.is_some() {
-            self.move_for(batch)?;
+            self.hand_over_for(batch)?;
         }
         if self.spec.wants_all() {
             return self.call(batch);
@@ -81,11 +101,11 @@ impl Slot {
         selected_rows.clear();
         selected_rows
             .extend((0u32..).zip(&batch.symbol).filter(|(_, symbol)| sees(wanted, **symbol)).map(|(row, _)| row));
-        pick(batch, selected_rows, selected);
+        copy_rows(batch, selected_rows, selected);
         self.call_selected()
     }
 
-    /// Detections at some rows of the batch alone, if the detector sees them.
+    /// Processes some rows of a batch, if the detector sees them.
     pub(super) fn detect_rows(
         &mut self,
         batch: &Batch,
@@ -95,7 +115,7 @@ impl Slot {
         let all = spec.wants_all();
         selected_rows.clear();
         selected_rows.extend(rows.filter(|row| all || sees(wanted, batch.symbol[*row as usize])));
-        pick(batch, selected_rows, selected);
+        copy_rows(batch, selected_rows, selected);
         self.call_selected()
     }
 
@@ -104,8 +124,8 @@ impl Slot {
         let answer = self.call(&selected);
         self.selected = selected;
         let mut detections = answer?;
-        for found in &mut detections {
-            found.row = self.selected_rows[found.row as usize];
+        for detection in &mut detections {
+            detection.row = self.selected_rows[detection.row as usize];
         }
         Ok(detections)
     }
@@ -114,16 +134,16 @@ impl Slot {
         let Some(instance) = self.instance.as_mut().filter(|_| !batch.is_empty()) else { return Ok(Vec::new()) };
         let started = Instant::now();
         let detections = instance.detect(batch)?;
-        self.spec.health.worked(batch.len(), started.elapsed());
+        self.spec.health.record_call(batch.len(), started.elapsed());
         Ok(detections)
     }
 
-    /// Sees to it that there is an instance, and that it knows the `new` ones of `symbols`.
+    /// Starts the instance if there is none, and introduces the `new` ones of `symbols`.
     pub(super) fn make_ready(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
         match &mut self.instance {
             Some(instance) => introduce(instance, &self.spec, new),
             None => {
-                self.instance = Some(started(&self.spec, symbols)?);
+                self.instance = Some(start_instance(&self.spec, symbols)?);
                 Ok(())
             }
         }
@@ -142,7 +162,7 @@ impl Slot {
         }
     }
 
-    /// Takes up other settings of the host for the same code.
+    /// Applies other settings of the host to the same plugin and parameters.
     pub(super) fn set_spec(&mut self, spec: Arc<DetectorSpec>, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
         self.spec = spec;
         self.wanted.clear();
@@ -150,51 +170,53 @@ impl Slot {
         self.introduce_all(symbols)
     }
 
-    /// Tells the instance, if there is one, of those of the shard's symbols that it was not told of.
+    /// Introduces those of the shard's symbols that the instance does not know, if there is an instance.
     pub(super) fn introduce_all(&mut self, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
         let new: Vec<(u32, Arc<str>)> = symbols.iter().filter(|(id, _)| !instance.knows(*id)).cloned().collect();
         introduce(instance, &self.spec, &new)
     }
 
-    /// It does not know what it should.
-    pub(super) fn lack(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.told, true) {
-            self.lacks = Some(reason.to_owned());
+    /// Reports that the detector lacks state, unless the slot has reported that before.
+    pub(super) fn mark_cold(&mut self, reason: &str) {
+        if matches!(self.lacks, ColdReport::None) {
+            self.lacks = ColdReport::Due(reason.to_owned());
         }
     }
 
-    /// Moves what this batch needs, and some more.
-    fn move_for(&mut self, batch: &Batch) -> Result<(), Fault> {
+    /// Hands over the states that this batch needs, and some more.
+    fn hand_over_for(&mut self, batch: &Batch) -> Result<(), Fault> {
         // A clock row may concern every symbol.
         if self.spec.plugin.manifest.wants_clock && batch.symbol.contains(&CLOCK) {
-            return self.move_all();
+            return self.hand_over_all();
         }
         let mut due: FxHashSet<u32> = batch.symbol.iter().copied().collect();
-        if let Some(Predecessor { left, .. }) = &self.predecessor {
-            due.extend(left.keys().take(MOVED_AT_ONCE));
+        if let Some(Predecessor { pending, .. }) = &self.predecessor {
+            due.extend(pending.keys().take(HANDED_OVER_PER_BATCH));
         }
-        self.move_over(due)
+        self.hand_over(due)
     }
 
-    pub(super) fn move_all(&mut self) -> Result<(), Fault> {
-        let Some(Predecessor { left, .. }) = &self.predecessor else { return Ok(()) };
-        let all: Vec<u32> = left.keys().copied().collect();
-        for part in all.chunks(MOVED_AT_ONCE) {
-            self.move_over(part.iter().copied())?;
+    pub(super) fn hand_over_all(&mut self) -> Result<(), Fault> {
+        let Some(Predecessor { pending, .. }) = &self.predecessor else { return Ok(()) };
+        let all: Vec<u32> = pending.keys().copied().collect();
+        for part in all.chunks(HANDED_OVER_PER_BATCH) {
+            self.hand_over(part.iter().copied())?;
         }
         Ok(())
     }
 
-    /// Moves the states of those of `due` that have not moved yet. The fault is the successor's.
-    pub(super) fn move_over(&mut self, due: impl IntoIterator<Item = u32>) -> Result<(), Fault> {
-        let Some(before) = &mut self.predecessor else { return Ok(()) };
+    /// Hands over those states of `due` that are pending. Returns a fault of the successor. A fault of the predecessor ends
+    /// the handover, and the successor continues without the pending states.
+    pub(super) fn hand_over(&mut self, due: impl IntoIterator<Item = u32>) -> Result<(), Fault> {
+        let Some(predecessor) = &mut self.predecessor else { return Ok(()) };
+        // The successor's ids by the predecessor's, since the states come back under the predecessor's ids.
         let ours: FxHashMap<u32, u32> =
-            due.into_iter().filter_map(|our| before.left.remove(&our).map(|its| (its, our))).collect();
-        let version = before.state_version;
+            due.into_iter().filter_map(|our| predecessor.pending.remove(&our).map(|its| (its, our))).collect();
+        let version = predecessor.state_version;
         let theirs: Vec<u32> = ours.keys().copied().collect();
-        let saved = if theirs.is_empty() { Ok(Vec::new()) } else { before.instance.save(&theirs) };
-        if saved.is_err() || before.left.is_empty() {
+        let saved = if theirs.is_empty() { Ok(Vec::new()) } else { predecessor.instance.save(&theirs) };
+        if saved.is_err() || predecessor.pending.is_empty() {
             self.predecessor = None;
         }
         let saved = match saved {
@@ -206,36 +228,38 @@ impl Slot {
                     %fault,
                     "a detector failed while it handed over its state to its successor"
                 );
-                self.lack("the version before failed while it handed over its state");
+                self.mark_cold("its predecessor failed while it handed over its state");
                 return Ok(());
             }
         };
         let states: Vec<(u32, &[u8])> = saved.iter().map(|(its, bytes)| (ours[its], bytes.as_slice())).collect();
-        if let Some(refusal) = self.restore(version, &states)? {
-            self.lack(&format!("it refuses the state of the version before: {refusal}"));
+        if let Some(rejection) = self.restore(version, &states)? {
+            self.mark_cold(&format!("it rejects the state of its predecessor: {rejection}"));
         }
         Ok(())
     }
 
-    /// Why it refuses one of the states, if it does; the others are restored all the same.
+    /// Restores states. If the detector rejects some of them, it restores the others, and returns the reason of one
+    /// rejection.
     pub(super) fn restore(&mut self, version: u32, states: &[(u32, &[u8])]) -> Result<Option<String>, Fault> {
         let Some(instance) = &mut self.instance else { return Ok(None) };
         if states.is_empty() || instance.restore(version, states)?.is_ok() {
             return Ok(None);
         }
-        let mut refused = None;
+        // A rejection applies to the whole call. One call per state finds those that can be restored.
+        let mut rejection = None;
         for state in states {
-            refused = instance.restore(version, std::slice::from_ref(state))?.err().or(refused);
+            rejection = instance.restore(version, std::slice::from_ref(state))?.err().or(rejection);
         }
-        Ok(refused)
+        Ok(rejection)
     }
 }
 
-/// A fresh instance that knows the names of all symbols it may see.
-pub(super) fn started(spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<Instance, Fault> {
-    let mut fresh = spec.start()?;
-    introduce(&mut fresh, spec, symbols)?;
-    Ok(fresh)
+/// Starts an instance, and introduces those of `symbols` that it sees.
+pub(super) fn start_instance(spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<Instance, Fault> {
+    let mut instance = spec.start()?;
+    introduce(&mut instance, spec, symbols)?;
+    Ok(instance)
 }
 
 fn introduce(instance: &mut Instance, spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
@@ -244,13 +268,13 @@ fn introduce(instance: &mut Instance, spec: &DetectorSpec, symbols: &[(u32, Arc<
     if wanted.is_empty() { Ok(()) } else { instance.introduce(&wanted) }
 }
 
-/// Clock rows alone keep silence observable, so they go along even where no tick does.
+/// Returns whether the detector sees a row. It sees every clock row, since only these show that a symbol has no ticks.
 fn sees(wanted: &[bool], symbol: u32) -> bool {
     symbol == CLOCK || wanted.get(symbol as usize) == Some(&true)
 }
 
-/// Copies some rows.
-fn pick(batch: &Batch, rows: &[u32], picked: &mut Batch) {
+/// Copies some rows of a batch, and reuses the buffers of `picked`.
+fn copy_rows(batch: &Batch, rows: &[u32], picked: &mut Batch) {
     fn copy<T: Copy>(from: &[T], rows: &[u32], to: &mut Vec<T>) {
         to.clear();
         to.extend(rows.iter().map(|row| from[*row as usize]));

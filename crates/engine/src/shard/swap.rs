@@ -1,58 +1,57 @@
-//! From one generation to the next, between two batches.
+//! Replaces the detectors of a shard with those of the next generation, between two batches.
 //!
-//! What holds: what a detector knows of a symbol that it does not want any more is gone, here and where it is saved. When
-//! the symbol is wanted again it begins anew, as it would after a restart.
+//! What holds: a detector's state of a symbol that it does not see any more is dropped, in the shard and where it is
+//! saved. If it sees the symbol again later, it starts cold with it, as it would after a restart.
 
 use std::{sync::Arc, time::Instant};
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
 use tracing::warn;
 
 use super::{
     Shard, Worked,
-    slot::{Predecessor, Slot, started},
+    slot::{Predecessor, Slot, start_instance},
 };
 use crate::plugin::{DetectorSpec, Fault, Generation};
 use tickhound_core::normalize::Normalizer;
 
-/// Where the state of a detector comes from in a new generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// The origin of a detector's state in a new generation. The order is that of the shards' results: the greatest one is the
+/// result for the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Came {
-    /// Nothing has changed for its instance.
+    /// The instance is unchanged.
     Kept,
-    /// From the version before, or from other parameters.
+    /// A predecessor with another version or other parameters hands over the state.
     Carried,
-    /// From the stream's own history.
+    /// A warm-up has built the state from the stream's history.
     Rewarmed,
-    /// There is none.
+    /// There is no state.
     Cold,
 }
 
-/// A detector of a shard, warmed up in another place, with its symbols.
+/// A detector that was warmed up in a background shard.
 pub struct Warmed {
     slot: Slot,
-    seen: Arc<Seen>,
+    shard: Arc<WarmShard>,
 }
 
-/// What a shard has seen beside its detectors.
-struct Seen {
+/// The symbols of a background shard, for all of its detectors.
+struct WarmShard {
     symbols: Vec<(u32, Arc<str>)>,
     normalizer: Normalizer,
-    /// When the last tick of each symbol arrived, by its id.
+    /// When the last tick of each symbol arrived, by symbol id.
     arrived_ms: Vec<u64>,
 }
 
 impl Warmed {
-    /// The symbols that its shard has seen.
+    /// Returns the symbols of its shard.
     pub fn symbols(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.seen.symbols.iter().map(|(_, name)| name)
+        self.shard.symbols.iter().map(|(_, name)| name)
     }
 }
 
 impl Shard {
-    /// `new` are symbols of those that were `warmed` up that this shard has never met.
+    /// Replaces the detectors. `new` are symbols that only the `warmed` detectors know.
     pub(super) fn swap(
         &mut self,
         read: u64,
@@ -65,7 +64,7 @@ impl Shard {
         self.symbols.extend(new);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
         if let Some(warmed) = warmed.first() {
-            self.take_normalized(&warmed.seen, &ours);
+            self.take_over_normalizer(&warmed.shard, &ours);
         }
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
@@ -75,7 +74,7 @@ impl Shard {
         for spec in &generation.detectors {
             let before = before.remove(&spec.name);
             if let Some(before) = &before {
-                self.forget_unwanted(&before.spec, spec);
+                self.forget_filtered(&before.spec, spec);
             }
             let (mut slot, came) = match warmed.remove(&spec.name) {
                 Some(warmed) => (self.succeed_warmed(spec, warmed, &ours), Came::Rewarmed),
@@ -93,13 +92,13 @@ impl Shard {
                     "a detector failed while its symbols were introduced"
                 );
                 slot.instance = None;
-                slot.lack("it failed while it was told its symbols");
+                slot.mark_cold("it failed while its symbols were introduced");
             }
             self.slots.push(slot);
             worked.came.push(came);
         }
         before.keys().for_each(|name| self.cooldowns.forget_all(name));
-        // Nothing of those that are gone may stay saved: whoever comes under their names begins anew.
+        // No state of a removed detector may stay saved, since a later detector of that name must start cold.
         if !before.is_empty() || worked.came.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
             self.memory.all_changed();
         }
@@ -108,13 +107,13 @@ impl Shard {
         worked
     }
 
-    /// Goes on with the normalized ticks of symbols of which nothing is known here: their saved states were damaged.
-    fn take_normalized(&mut self, seen: &Seen, ours: &FxHashMap<Arc<str>, u32>) {
-        for (its, name) in &seen.symbols {
+    /// Takes over the normalizer state of symbols that are unknown here because their saved states were damaged.
+    fn take_over_normalizer(&mut self, warm: &WarmShard, ours: &FxHashMap<Arc<str>, u32>) {
+        for (its, name) in &warm.symbols {
             let is_unknown = |our: u32| !self.memory.has_saved(our) && !self.normalizer.knows(our);
             let our = ours.get(name).filter(|our| is_unknown(**our));
-            let Some((our, saved)) = our.zip(seen.normalizer.save(*its)) else { continue };
-            self.memory.note_arrival(*our, seen.arrived_ms.get(*its as usize).copied().unwrap_or(0));
+            let Some((our, saved)) = our.zip(warm.normalizer.save(*its)) else { continue };
+            self.memory.note_arrival(*our, warm.arrived_ms.get(*its as usize).copied().unwrap_or(0));
             if let Err(error) = self.normalizer.restore(*our, &saved) {
                 warn!(
                     event = "normalizer_handover_failed",
@@ -126,25 +125,26 @@ impl Shard {
         }
     }
 
-    /// Wherever the one before wanted a symbol and this one does not, or the other way round, there is nothing to go on
-    /// with, and nothing of it may stay saved.
-    fn forget_unwanted(&mut self, before: &DetectorSpec, now: &DetectorSpec) {
+    /// Forgets the symbols that only one of both versions of a detector sees: there is no state to continue with, and none
+    /// may stay saved.
+    fn forget_filtered(&mut self, before: &DetectorSpec, now: &DetectorSpec) {
         if before.settings.symbols == now.settings.symbols {
             return;
         }
         for (id, _) in self.symbols.iter().filter(|(_, name)| before.wants(name) != now.wants(name)) {
             self.cooldowns.forget(&now.name, *id);
-            self.memory.has_changed(*id);
+            self.memory.mark_changed(*id);
         }
     }
 
-    /// Hands over every detector.
+    /// Ends the shard, and returns its detectors with its symbols.
     pub(super) fn leave(self) -> Vec<Warmed> {
         let Self { symbols, normalizer, slots, memory, .. } = self;
-        let seen = Arc::new(Seen { symbols, normalizer, arrived_ms: memory.into_arrivals() });
-        slots.into_iter().map(|slot| Warmed { slot, seen: seen.clone() }).collect()
+        let shard = Arc::new(WarmShard { symbols, normalizer, arrived_ms: memory.into_arrivals() });
+        slots.into_iter().map(|slot| Warmed { slot, shard: shard.clone() }).collect()
     }
 
+    /// Returns the slot of a detector in the new generation, given the slot `before`, and the origin of its state.
     fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, Came) {
         let Some(mut before) = before else { return (Slot::new(spec.clone()), Came::Cold) };
         let handed_over = if Arc::ptr_eq(&before.spec, spec) {
@@ -155,7 +155,7 @@ impl Shard {
         {
             before.set_spec(spec.clone(), &self.symbols).map(|()| (before, Came::Kept))
         } else if before.schema == spec.schema() && before.instance.is_some() {
-            before.move_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, Came::Carried))
+            before.hand_over_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, Came::Carried))
         } else {
             return (Slot::new(spec.clone()), Came::Cold);
         };
@@ -167,35 +167,38 @@ impl Shard {
                 "a detector failed while it took over the state of its predecessor; starting it cold"
             );
             let mut slot = Slot::new(spec.clone());
-            slot.lack("it failed while it took over its state");
+            slot.mark_cold("it failed while it took over its state");
             (slot, Came::Cold)
         })
     }
 
-    /// Whether there are symbols that the instance knows and that it is not to see any more.
+    /// Returns whether the instance knows symbols that the detector does not see any more.
     fn loses_symbols(&self, before: &Slot, spec: &DetectorSpec) -> bool {
         let knows = |id: u32| before.instance.as_ref().is_some_and(|instance| instance.knows(id));
         before.spec.settings.symbols != spec.settings.symbols
             && self.symbols.iter().any(|(id, name)| knows(*id) && !spec.wants(name))
     }
 
+    /// Returns a new instance to which the previous one hands over its states with the batches that follow.
     fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot) -> Result<Slot, Fault> {
         let mut slot = Slot::new(spec.clone());
-        slot.instance = Some(started(spec, &self.symbols)?);
+        slot.instance = Some(start_instance(spec, &self.symbols)?);
         slot.failed_on = before.failed_on;
         let Some(instance) = before.instance else { return Ok(slot) };
-        let goes_on = |(id, name): &&(u32, Arc<str>)| instance.knows(*id) && spec.wants(name);
-        let left = self.symbols.iter().filter(goes_on).map(|(id, _)| (*id, *id)).collect();
+        let continues = |(id, name): &&(u32, Arc<str>)| instance.knows(*id) && spec.wants(name);
+        // Both instances belong to this shard, so their ids are equal.
+        let pending = self.symbols.iter().filter(continues).map(|(id, _)| (*id, *id)).collect();
         let state_version = before.spec.plugin.manifest.state_version;
-        slot.predecessor = Some(Predecessor { instance, state_version, left });
+        slot.predecessor = Some(Predecessor { instance, state_version, pending });
         Ok(slot)
     }
 
+    /// Returns the slot of a detector whose states a warmed-up instance hands over.
     fn succeed_warmed(&mut self, spec: &Arc<DetectorSpec>, warmed: Warmed, ours: &FxHashMap<Arc<str>, u32>) -> Slot {
         let mut slot = Slot::new(spec.clone());
         let Some(instance) = warmed.slot.instance else { return slot };
-        match started(spec, &self.symbols) {
-            Ok(fresh) => slot.instance = Some(fresh),
+        match start_instance(spec, &self.symbols) {
+            Ok(started) => slot.instance = Some(started),
             Err(fault) => {
                 warn!(
                     event = "detector_start_failed",
@@ -206,12 +209,12 @@ impl Shard {
                 return slot;
             }
         }
-        let known = warmed.seen.symbols.iter().filter(|(its, _)| instance.knows(*its));
-        let left: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(name)?, *its))).collect();
-        // A cool-down is saved with a state: without one it would not outlive the process.
-        let without = self.symbols.iter().filter(|(id, _)| !left.contains_key(id));
-        without.for_each(|(id, _)| self.cooldowns.forget(&spec.name, *id));
-        slot.predecessor = Some(Predecessor { instance, state_version: spec.plugin.manifest.state_version, left });
+        let known = warmed.shard.symbols.iter().filter(|(its, _)| instance.knows(*its));
+        let pending: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(name)?, *its))).collect();
+        // A cool-down is saved with a state. Without a state it would end with the process, so it ends now.
+        let stateless = self.symbols.iter().filter(|(id, _)| !pending.contains_key(id));
+        stateless.for_each(|(id, _)| self.cooldowns.forget(&spec.name, *id));
+        slot.predecessor = Some(Predecessor { instance, state_version: spec.plugin.manifest.state_version, pending });
         slot
     }
 }

@@ -14,7 +14,7 @@ typedef struct detector_string_t {
   size_t len;
 } detector_string_t;
 
-// One column of the batch beside symbol, time and price.
+// A column of the batch in addition to symbol, time and price.
 // 
 // Standard names, all f64, NaN where the value is absent:
 // `quantity` (traded since the symbol's previous tick, >= 0, in the venue's units),
@@ -26,7 +26,7 @@ typedef struct detector_string_t {
 // Any other name is one that the user's `[input.extra]` defines.
 typedef struct tickhound_detector_types_column_t {
   detector_string_t   name;
-  // The host refuses to load the detector when the input has no such column.
+  // Whether the host rejects the detector if the input has no such column.
   bool   required;
 } tickhound_detector_types_column_t;
 
@@ -60,14 +60,14 @@ typedef struct {
 typedef struct tickhound_detector_types_param_t {
   detector_string_t   name;
   tickhound_detector_types_value_t   default_;
-  // Smallest and largest accepted value, both inclusive; numbers and integers only.
+  // The smallest and largest valid value, both inclusive; numbers and integers only.
   detector_option_f64_t   minimum;
   detector_option_f64_t   maximum;
-  // Accepted texts; empty: any text.
+  // The valid texts; empty: any text.
   detector_list_string_t   choices;
-  // E.g. `s`, `bars`, `ATR`; empty: a pure number.
+  // The unit, such as `s`, `bars` or `ATR`; empty: a pure number.
   detector_string_t   unit;
-  // One sentence for people.
+  // One sentence for users.
   detector_string_t   doc;
 } tickhound_detector_types_param_t;
 
@@ -81,34 +81,34 @@ typedef struct {
   size_t len;
 } tickhound_detector_types_list_param_t;
 
-// What a detector says about itself. Read once per load.
+// The detector's description of itself. Read once per load.
 typedef struct tickhound_detector_types_manifest_t {
-  // Short name in lower case, e.g. `breakout`.
+  // A short name in lower case, such as `breakout`.
   detector_string_t   name;
-  // The plugin's own version, semver, e.g. `1.2.0`. Copied into every alert.
+  // The plugin's semantic version, such as `1.2.0`. Copied into every alert.
   detector_string_t   version;
-  // One sentence for people.
+  // One sentence for users.
   detector_string_t   description;
-  // Columns it reads beside symbol, time and price; `batch.columns` holds just these, in this order.
+  // The columns that it reads in addition to symbol, time and price. `batch.columns` contains these, in this order.
   tickhound_detector_types_list_column_t   columns;
-  // Parameters it takes; `config.toml` is checked against them.
+  // The parameters. The host checks `config.toml` against them.
   tickhound_detector_types_list_param_t   params;
-  // Raised by the author whenever saved states of before can't be read any more.
+  // The version of saved states. The author increases it when older states can't be read any more.
   uint32_t   state_version;
-  // Whether saved state stays meaningful when only parameters change.
+  // Whether a saved state stays meaningful when only parameters change.
   bool   state_outlives_params;
-  // Whether clock rows matter to it. If not, what it remembers of a symbol changes with that
-  // symbol's own ticks alone, and the host saves only symbols that had one.
+  // Whether it uses clock rows. If not, the state of a symbol changes only with that symbol's
+  // own ticks, and the host saves only symbols that had one.
   bool   wants_clock;
 } tickhound_detector_types_manifest_t;
 
-// How a `configure` call ended well.
+// The result of a successful `configure` call.
 typedef struct tickhound_detector_types_readiness_t {
-  // Event time that must pass for a symbol before the first detection, in seconds, >= 0.
+  // The event time that must pass for a symbol before the first detection, in seconds, >= 0.
   double   warm_up_seconds;
 } tickhound_detector_types_readiness_t;
 
-// A symbol's name and the number that stands for it from now on in this instance.
+// A symbol's name, and its id in all later calls of this instance.
 typedef struct tickhound_detector_types_symbol_t {
   uint32_t   id;
   detector_string_t   name;
@@ -134,16 +134,16 @@ typedef struct {
   size_t len;
 } detector_list_list_f64_t;
 
-// Ticks by column; all lists of one length. Ticks of one symbol are in stream order.
+// Ticks by column. All lists have the same length. Ticks of one symbol are in stream order.
 // 
 // A row whose symbol is 4294967295 is a clock row: event time has just reached
-// a whole second (`times` says which); its price and columns are NaN.
+// the whole second in `times`. Its price and columns are NaN.
 typedef struct tickhound_detector_types_batch_t {
-  // Id from `introduce`, or 4294967295 for a clock row.
+  // The id from `introduce`, or 4294967295 for a clock row.
   detector_list_u32_t   symbols;
-  // Event time, ns since the Unix epoch, UTC. Never falls within one symbol.
+  // The event time, ns since the Unix epoch, UTC. It never decreases within one symbol.
   detector_list_u64_t   times;
-  // Last traded price in quote currency; finite and > 0 except on clock rows.
+  // The last traded price in quote currency; finite and > 0 except on clock rows.
   detector_list_f64_t   prices;
   // One list per column of the manifest, in the manifest's order.
   detector_list_list_f64_t   columns;
@@ -165,16 +165,16 @@ typedef struct {
   size_t len;
 } detector_list_tuple2_string_f64_t;
 
-// Something was detected at one row of the batch.
+// A detected event at one row of the batch.
 typedef struct tickhound_detector_types_detection_t {
-  // Index of the row; rows of successive detections never fall.
+  // The index of the row. Rows of successive detections never decrease.
   uint32_t   row;
-  // The symbol it is about: the row's own, or any introduced one on a clock row.
+  // The symbol of the event: that of the row, or any introduced symbol on a clock row.
   uint32_t   symbol;
-  // How rare this is, in 0..=1; the detector's documentation defines it.
+  // How rare the event is, in 0..=1. The detector's documentation defines the scale.
   double   confidence;
   tickhound_detector_types_direction_t   direction;
-  // Named numbers that let a person check the detection. Finite values only.
+  // Named finite numbers with which a person can check the detection.
   detector_list_tuple2_string_f64_t   evidence;
 } tickhound_detector_types_detection_t;
 
@@ -183,7 +183,7 @@ typedef struct {
   size_t len;
 } detector_list_u8_t;
 
-// Everything that the detector remembers of one symbol, in its own encoding.
+// The detector's state of one symbol, in its own encoding.
 typedef struct tickhound_detector_types_symbol_state_t {
   uint32_t   symbol;
   detector_list_u8_t   state;

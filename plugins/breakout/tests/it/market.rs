@@ -65,9 +65,10 @@ pub fn walk(seed: u64, count: usize, volume: bool) -> Vec<Raw> {
         };
         price = (price + (drift + (dice.roll() - 0.5) * 2.0) * 0.3 * lively).max(10.0);
         let price = (price * 20.0).round() / 20.0;
-        let quantity = match volume {
-            true => (dice.roll() * dice.roll() * 100.0 * lively * (1.0 + 8.0 * f64::abs(drift))).floor(),
-            false => f64::NAN,
+        let quantity = if volume {
+            (dice.roll() * dice.roll() * 100.0 * lively * (1.0 + 8.0 * f64::abs(drift))).floor()
+        } else {
+            f64::NAN
         };
         ticks.push(Raw { time, price, quantity, session_start });
     }

@@ -53,9 +53,40 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
     });
     let keyed: Vec<(usize, u64, Raw)> = keyed.collect();
     let groups: Vec<&[(usize, u64, Raw)]> = keyed.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-    let volume_of = |group: &[(usize, u64, Raw)]| {
-        group.iter().map(|(_, _, tick)| tick.quantity).filter(|quantity| !quantity.is_nan()).sum::<f64>()
-    };
+    let bars = closed_bars(&groups);
+    let mut ranges = Vec::new();
+    let mut moves = Vec::new();
+    for pair in bars.windows(2).filter(|pair| pair[0].session == pair[1].session) {
+        let (last, bar) = (pair[0], pair[1]);
+        ranges.push((bar.high - bar.low).max((bar.high - last.close).abs()).max((bar.low - last.close).abs()));
+        moves.push((bar.close - last.close).abs());
+    }
+    let step = ticks[begin..=index].windows(2).map(|pair| (pair[1].price - pair[0].price).abs());
+    let all_steps = ticks[..=index].windows(2).filter(|pair| !pair[1].session_start);
+    let all_steps = all_steps.map(|pair| (pair[1].price - pair[0].price).abs());
+    let least = step.chain(all_steps).filter(|step| *step > 0.0).fold(f64::INFINITY, f64::min);
+    let bar_volumes: Vec<f64> = bars.iter().map(|bar| bar.volume).collect();
+    let current = groups.last().unwrap();
+    let elapsed = (now.time - current[0].1 * BAR).clamp(SECOND, BAR);
+    let scaled = volume_of(current) * BAR as f64 / elapsed as f64;
+    let this_session = current[0].0;
+    let fresh = |bar: &&Bar| bar.session == this_session && current[0].1 - bar.number <= 5;
+    let last = bars.last().filter(fresh).map_or(0.0, |bar| bar.volume);
+    Oracle {
+        high: prices().reduce(f64::max).unwrap_or(f64::NAN),
+        low: prices().reduce(f64::min).unwrap_or(f64::NAN),
+        atr: average_range(&ranges).max(if least.is_finite() { least } else { 0.0 }),
+        closed: bars.len(),
+        channel_age: now.time - ticks[since].time,
+        volume: scaled.max(last),
+        average: average_volume(&bar_volumes),
+        moves: moves.into_iter().filter(|size| *size > 0.0).collect(),
+        volumes: bar_volumes.into_iter().filter(|volume| *volume > 0.0).collect(),
+    }
+}
+
+/// The bars that are closed by another bar of their session.
+fn closed_bars(groups: &[&[(usize, u64, Raw)]]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for pair in groups.windows(2) {
         let (group, next) = (pair[0], pair[1]);
@@ -71,50 +102,36 @@ fn oracle(ticks: &[Raw], index: usize) -> Oracle {
             });
         }
     }
-    let mut ranges = Vec::new();
-    let mut moves = Vec::new();
-    for pair in bars.windows(2).filter(|pair| pair[0].session == pair[1].session) {
-        let (last, bar) = (pair[0], pair[1]);
-        ranges.push((bar.high - bar.low).max((bar.high - last.close).abs()).max((bar.low - last.close).abs()));
-        moves.push((bar.close - last.close).abs());
-    }
-    let mut atr = f64::NAN;
+    bars
+}
+
+fn volume_of(group: &[(usize, u64, Raw)]) -> f64 {
+    group.iter().map(|(_, _, tick)| tick.quantity).filter(|quantity| !quantity.is_nan()).sum()
+}
+
+/// Wilder's average of true ranges, NaN before 14 of them.
+fn average_range(ranges: &[f64]) -> f64 {
+    let mut average = f64::NAN;
     for (count, range) in ranges.iter().enumerate() {
         match count {
             0..13 => {}
-            13 => atr = ranges[..14].iter().sum::<f64>() / 14.0,
-            _ => atr += (range - atr) / 14.0,
+            13 => average = ranges[..14].iter().sum::<f64>() / 14.0,
+            _ => average += (range - average) / 14.0,
         }
     }
-    let step = ticks[begin..=index].windows(2).map(|pair| (pair[1].price - pair[0].price).abs());
-    let all_steps = ticks[..=index].windows(2).filter(|pair| !pair[1].session_start);
-    let all_steps = all_steps.map(|pair| (pair[1].price - pair[0].price).abs());
-    let least = step.chain(all_steps).filter(|step| *step > 0.0).fold(f64::INFINITY, f64::min);
-    let bar_volumes: Vec<f64> = bars.iter().map(|bar| bar.volume).collect();
+    average
+}
+
+/// The exponential average of volumes, or their mean before 120 of them.
+fn average_volume(volumes: &[f64]) -> f64 {
     let mut average = f64::NAN;
-    for (count, volume) in bar_volumes.iter().enumerate() {
+    for (count, volume) in volumes.iter().enumerate() {
         match count {
-            0..120 => average = bar_volumes[..=count].iter().sum::<f64>() / (count + 1) as f64,
+            0..120 => average = volumes[..=count].iter().sum::<f64>() / (count + 1) as f64,
             _ => average += (volume - average) * 2.0 / 121.0,
         }
     }
-    let current = groups.last().unwrap();
-    let elapsed = (now.time - current[0].1 * BAR).clamp(SECOND, BAR);
-    let scaled = volume_of(current) * BAR as f64 / elapsed as f64;
-    let this_session = current[0].0;
-    let fresh = |bar: &&Bar| bar.session == this_session && current[0].1 - bar.number <= 5;
-    let last = bars.last().filter(fresh).map_or(0.0, |bar| bar.volume);
-    Oracle {
-        high: prices().reduce(f64::max).unwrap_or(f64::NAN),
-        low: prices().reduce(f64::min).unwrap_or(f64::NAN),
-        atr: atr.max(if least.is_finite() { least } else { 0.0 }),
-        closed: bars.len(),
-        channel_age: now.time - ticks[since].time,
-        volume: scaled.max(last),
-        average,
-        moves: moves.into_iter().filter(|size| *size > 0.0).collect(),
-        volumes: bar_volumes.into_iter().filter(|volume| *volume > 0.0).collect(),
-    }
+    average
 }
 
 /// Share of the values below, each half as heavy after 720 more; equal to within an eighth of an octave counts half.

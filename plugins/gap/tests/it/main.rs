@@ -57,10 +57,8 @@ fn expected(sessions: &[Session]) -> Vec<Option<(usize, Direction, f64)>> {
     let mut expected = Vec::new();
     for day in 1..sessions.len() {
         let past: Vec<f64> = (1..day).map(gap).collect();
-        let (scale, least) = match past.len() < 5 {
-            true => (range(&sessions[..day]), 0.75),
-            false => (mean_square(&past).sqrt(), 2.0),
-        };
+        let (scale, least) =
+            if past.len() < 5 { (range(&sessions[..day]), 0.75) } else { (mean_square(&past).sqrt(), 2.0) };
         let z = gap(day) / scale;
         if (z.abs() - least).abs() < 1e-9 {
             expected.push(None);
@@ -69,9 +67,10 @@ fn expected(sessions: &[Session]) -> Vec<Option<(usize, Direction, f64)>> {
         if z.abs() < least || scale == 0.0 {
             continue;
         }
-        let confidence = match past.len() < 5 {
-            true => 2.0 * rank::share_below(z.abs()) - 1.0,
-            false => rank::rank(&past.iter().map(|gap| gap.abs()).collect::<Vec<_>>(), gap(day).abs(), 60.0),
+        let confidence = if past.len() < 5 {
+            2.0 * rank::share_below(z.abs()) - 1.0
+        } else {
+            rank::rank(&past.iter().map(|gap| gap.abs()).collect::<Vec<_>>(), gap(day).abs(), 60.0)
         };
         expected.push(Some((day, if z > 0.0 { Direction::Up } else { Direction::Down }, confidence)));
     }

@@ -1,0 +1,8 @@
+//! The digest that identifies plugins and protects compiled ones.
+
+use sha2::{Digest, Sha256};
+
+/// Returns the SHA-256 of `bytes`, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

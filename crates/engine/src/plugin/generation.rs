@@ -1,0 +1,130 @@
+//! The detectors and settings in force: a [`Generation`], which never changes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result, anyhow};
+use tracing::info;
+
+use super::{
+    guest::Limits,
+    runtime::{Plugin, Runtime},
+    spec::DetectorSpec,
+    trial,
+};
+use tickhound_core::config::{AlertsConfig, LoadedConfig, NotifyConfig};
+
+/// The plugins and settings that are in force together.
+#[derive(Debug)]
+pub struct Generation {
+    /// The number of the generation: 1 at the start, one more with each change while the host runs.
+    pub number: u64,
+    /// Each enabled detector, in the order of their names, which is the order of alerts at one tick. An unchanged
+    /// detector is the same `Arc` as in the previous generation.
+    pub detectors: Vec<Arc<DetectorSpec>>,
+    /// The settings of alerts.
+    pub alerts: AlertsConfig,
+    /// The sizes of reads.
+    pub flow: Flow,
+    /// The channels that are notified of alerts.
+    pub notify: Vec<NotifyConfig>,
+}
+
+/// How many entries are read at once, and processed at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The maximum number of entries in one read.
+    pub batch: usize,
+    /// The maximum number of entries between read and commit.
+    pub backlog: usize,
+}
+
+impl Generation {
+    /// Builds what the configuration asks for, and tries each new detector. A detector that is unchanged since `before`
+    /// is taken from there.
+    ///
+    /// # Errors
+    /// Names the first problem with its position in the configuration.
+    pub fn build(
+        loaded: &LoadedConfig,
+        column_names: &[String],
+        before: Option<&Self>,
+        mut plugin: impl FnMut(&str, Limits) -> Result<Arc<Plugin>>,
+    ) -> Result<Self> {
+        let limits = Limits::of(&loaded.config.plugins);
+        let number = before.map_or(1, |before| before.number + 1);
+        let known = before.map_or(&[][..], |before| &before.detectors);
+        let mut detectors = Vec::new();
+        for (name, config) in loaded.config.detectors.iter().filter(|(_, config)| config.enabled) {
+            let plugin = plugin(&config.plugin, limits).with_context(|| {
+                format!("{}: plugin of detector {name}", loaded.source.at(&["detectors", name, "plugin"]))
+            })?;
+            let mut spec = DetectorSpec::resolve(name, config, plugin, column_names, loaded)?;
+            spec.generation = number;
+            if let Some(unchanged) = known.iter().find(|other| other.is(&spec)) {
+                detectors.push(unchanged.clone());
+                continue;
+            }
+            (spec.trial_ns_per_tick, spec.warm_up_seconds) = match known.iter().find(|other| other.runs_as(&spec)) {
+                Some(tried) => (tried.trial_ns_per_tick, tried.warm_up_seconds),
+                None => trial::run(&spec, column_names.len()).map_err(|error| {
+                    anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
+                })?,
+            };
+            detectors.push(Arc::new(spec));
+        }
+        let mut alerts = loaded.config.alerts.clone();
+        if !alerts.jsonl.as_os_str().is_empty() {
+            alerts.jsonl = loaded.resolve(&alerts.jsonl);
+        }
+        let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
+        Ok(Self { number, detectors, alerts, flow, notify: loaded.config.notify.clone() })
+    }
+
+    /// Builds a generation from plugins in memory. Each has its name, the name of its file in messages, and its bytes.
+    ///
+    /// # Errors
+    /// Fails like [`Generation::build`].
+    pub fn embedded(
+        runtime: &Runtime,
+        loaded: &LoadedConfig,
+        column_names: &[String],
+        plugins: &[(&str, PathBuf, &[u8])],
+    ) -> Result<Self> {
+        Self::build(loaded, column_names, None, |name, limits| {
+            let embedded = plugins.iter().find(|(embedded, ..)| *embedded == name);
+            let (_, file, bytes) = embedded.context("no such plugin is built in")?;
+            runtime.compile(name, file, bytes, limits)
+        })
+    }
+
+    /// Returns the same generation with other detectors.
+    pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
+        let (alerts, notify) = (self.alerts.clone(), self.notify.clone());
+        Self { number: self.number, detectors, alerts, flow: self.flow, notify }
+    }
+
+    /// Returns whether nothing but the number differs from `other`.
+    pub fn is(&self, other: &Self) -> bool {
+        self.alerts == other.alerts
+            && self.flow == other.flow
+            && self.notify == other.notify
+            && self.detectors.len() == other.detectors.len()
+            && self.detectors.iter().zip(&other.detectors).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// Logs each detector that is new in this generation.
+    pub fn tell(&self) {
+        for spec in self.detectors.iter().filter(|spec| spec.generation == self.number) {
+            info!(
+                event = "detector_loaded",
+                detector = %spec.name,
+                plugin = %spec.plugin.manifest.name,
+                version = %spec.plugin.manifest.version,
+                sha256 = &spec.plugin.sha256[..12],
+                warm_up_s = spec.warm_up_seconds,
+                ns_per_tick = spec.trial_ns_per_tick,
+                "detector loaded"
+            );
+        }
+    }
+}

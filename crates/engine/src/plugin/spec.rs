@@ -1,0 +1,185 @@
+//! A detector of the configuration, checked against its plugin: a [`DetectorSpec`], from which shards start instances.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use sha2::{Digest, Sha256};
+use wildmatch::WildMatch;
+
+use super::{
+    bindings::tickhound::detector::types::Manifest,
+    fault::Fault,
+    guest::Limits,
+    health::Health,
+    instance::Instance,
+    params::{self, Params},
+    runtime::Plugin,
+};
+use tickhound_core::{
+    config::{DetectorConfig, LoadedConfig, nearest},
+    wall::now_ms,
+};
+
+/// A plugin with its checked settings.
+#[derive(Debug)]
+pub struct DetectorSpec {
+    /// The name in `[detectors.NAME]`, which is also in every alert.
+    pub name: String,
+    /// The code.
+    pub plugin: Arc<Plugin>,
+    /// Every parameter of the plugin.
+    pub params: Params,
+    /// The settings in the configuration.
+    pub settings: DetectorConfig,
+    /// The minimum confidence, in 0..=1. Detections below it are dropped.
+    pub min_confidence: f64,
+    /// The limits of each instance.
+    pub limits: Limits,
+    /// The generation since which this detector has been unchanged.
+    pub generation: u64,
+    /// When that generation was built, ms since the Unix epoch.
+    pub since_ms: u64,
+    /// The cost of a tick in the trial, ns.
+    pub trial_ns_per_tick: u32,
+    /// The event time that must pass for a symbol before its first detection, according to the plugin.
+    pub warm_up_seconds: f64,
+    /// The health of all its instances together.
+    pub health: Health,
+    /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
+    /// lacks.
+    pub columns: Arc<[Option<usize>]>,
+    /// Patterns of the symbols it sees; `None` if it sees all.
+    symbols: Option<Vec<WildMatch>>,
+    schema: u64,
+    fingerprint: u64,
+}
+
+impl DetectorSpec {
+    /// Checks the settings of a detector against its plugin and the columns of the input.
+    pub(super) fn resolve(
+        name: &str,
+        config: &DetectorConfig,
+        plugin: Arc<Plugin>,
+        column_names: &[String],
+        loaded: &LoadedConfig,
+    ) -> Result<Self> {
+        let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
+        let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
+        Ok(Self {
+            name: name.to_owned(),
+            schema: schema(&plugin.manifest, &params),
+            fingerprint: fingerprint(&plugin, &params, config),
+            columns: positions(name, &plugin.manifest, column_names, loaded)?.into(),
+            plugin,
+            params,
+            settings: config.clone(),
+            min_confidence: config.min_confidence,
+            limits: Limits::of(&loaded.config.plugins),
+            generation: 1,
+            since_ms: now_ms(),
+            trial_ns_per_tick: 0,
+            warm_up_seconds: 0.0,
+            health: Health::default(),
+            symbols: (!sees_all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
+        })
+    }
+
+    /// Returns whether the detector sees the ticks of `symbol`.
+    pub fn wants(&self, symbol: &str) -> bool {
+        self.symbols.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(symbol)))
+    }
+
+    /// Returns whether the detector sees every symbol, so that batches need no filter.
+    pub fn wants_all(&self) -> bool {
+        self.symbols.is_none()
+    }
+
+    /// Returns the same detector without its faults, and thus out of quarantine.
+    pub fn healed(&self) -> Self {
+        let Self { name, plugin, params, settings, columns, symbols, .. } = self;
+        Self {
+            name: name.clone(),
+            plugin: plugin.clone(),
+            params: params.clone(),
+            settings: settings.clone(),
+            columns: columns.clone(),
+            symbols: symbols.clone(),
+            health: Health::default(),
+            ..*self
+        }
+    }
+
+    /// Returns the hash of everything that must be equal for a saved state to be restored: the plugin's name and state
+    /// version, and the parameters unless the plugin says that its states outlive them.
+    pub fn schema(&self) -> u64 {
+        self.schema
+    }
+
+    /// Returns the hash of everything that decides what the detector makes of the same ticks: the plugin's file, its
+    /// parameters, and the host's settings that affect its states.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Returns whether instances of `other` can continue as instances of this detector: only the host's own settings
+    /// may differ.
+    pub fn runs_as(&self, other: &Self) -> bool {
+        self.plugin.sha256 == other.plugin.sha256
+            && self.params == other.params
+            && self.columns == other.columns
+            && self.limits == other.limits
+    }
+
+    /// Starts a new instance.
+    ///
+    /// # Errors
+    /// Returns a fault, also if the plugin rejects its parameters.
+    pub fn start(&self) -> Result<Instance, Fault> {
+        Instance::start(&self.plugin, &self.params, self.columns.clone(), self.limits)
+    }
+
+    /// Returns whether nothing differs from `other`.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.settings == other.settings && self.runs_as(other)
+    }
+}
+
+fn positions(
+    detector: &str,
+    manifest: &Manifest,
+    column_names: &[String],
+    loaded: &LoadedConfig,
+) -> Result<Vec<Option<usize>>> {
+    let mut positions = Vec::new();
+    for column in &manifest.columns {
+        let position = column_names.iter().position(|name| *name == column.name);
+        if position.is_none() && column.required {
+            let near = nearest(&column.name, column_names.iter().map(String::as_str));
+            let near = near.map(|near| format!("; did its author mean `{near}`?")).unwrap_or_default();
+            bail!(
+                "{}: {} needs the column `{}`, which the input does not have: define it in [input.extra]{near}",
+                loaded.source.at(&["detectors", detector]),
+                manifest.name,
+                column.name
+            );
+        }
+        positions.push(position);
+    }
+    Ok(positions)
+}
+
+fn schema(manifest: &Manifest, params: &Params) -> u64 {
+    let params = if manifest.state_outlives_params { &[] } else { params.as_slice() };
+    hash(&format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version))
+}
+
+fn fingerprint(plugin: &Plugin, params: &Params, config: &DetectorConfig) -> u64 {
+    let DetectorConfig { symbols, cooldown_s, min_confidence, .. } = config;
+    hash(&format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}", plugin.sha256))
+}
+
+/// Hashes a text. The hash is saved, so it must be the same in every release.
+fn hash(text: &str) -> u64 {
+    let digest = Sha256::digest(text);
+    u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
+}

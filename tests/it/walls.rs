@@ -1,0 +1,211 @@
+//! The structure that Cargo can't keep: what each file says of itself, names, users of heavy crates, and import circles.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{support::shipped, tidy::sources};
+
+/// The folders of our crates, each with its sources. The program's own modules are a crate like the others.
+const CRATES: [&str; 5] = ["crates/core/src", "crates/engine/src", "crates/recorded/src", "crates/redis/src", "src"];
+
+/// Dependencies that only these packages may have, the program's tests aside.
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("arrow-array", &["benches", "crates/recorded", "."]),
+    ("clap", &[".", "benches", "xtask"]),
+    ("notify", &["crates/engine"]),
+    ("parquet", &["benches", "crates/recorded", "."]),
+    ("redis", &["benches", "crates/redis"]),
+    ("tokio-rustls", &["crates/redis"]),
+    ("wasmtime", &["crates/engine"]),
+    ("wit-component", &["crates/engine", "xtask"]),
+];
+
+/// Within a crate, only these files and folders may name a dependency.
+const PLACES: [(&str, &str, &[&str]); 3] = [
+    ("src", "clap::", &["src/cli", "src/cli.rs", "src/main.rs"]),
+    ("crates/engine/src", "notify::", &["crates/engine/src/plugin"]),
+    ("crates/engine/src", "wasmtime::", &["crates/engine/src/plugin", "crates/engine/src/plugin.rs"]),
+];
+
+#[test]
+fn every_file_opens_with_what_it_is() {
+    let folders = ["src", "crates", "tests/it", "xtask/src", "benches/src", "detectors-sdk/src", "fuzz/src"];
+    let silent: Vec<PathBuf> =
+        sources(&folders).into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(file, _)| file).collect();
+    assert!(silent.is_empty(), "begin each file with a `//!` sentence on what it is and what must hold: {silent:#?}");
+}
+
+#[test]
+fn a_type_has_a_name_of_its_own_within_its_crate() {
+    let mut twice = Vec::new();
+    for folder in CRATES {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (file, text) in code(folder) {
+            for (number, line) in text.lines().enumerate() {
+                if let Some(name) = declared_type(line) {
+                    names.entry(name.to_owned()).or_default().push(format!("{}:{}", file.display(), number + 1));
+                }
+            }
+        }
+        twice.extend(names.into_iter().filter(|(_, places)| places.len() > 1));
+    }
+    assert!(twice.is_empty(), "two types of one crate share a name; rename one of each: {twice:#?}");
+}
+
+#[test]
+fn heavy_dependencies_have_the_users_that_they_should() {
+    let mut wrong = Vec::new();
+    for package in packages() {
+        let manifest = package.join("Cargo.toml");
+        let text = fs::read_to_string(shipped(manifest.to_str().unwrap())).unwrap();
+        let Some(dependencies) = text.split("\n[").find_map(|part| part.strip_prefix("dependencies]")) else {
+            continue;
+        };
+        for (name, owners) in OWNERS {
+            let has = dependencies.lines().any(|line| line.split(['.', ' ']).next() == Some(name));
+            if has && !owners.iter().any(|owner| Path::new(owner) == package) {
+                wrong.push(format!("{} depends on {name}: only {owners:?} may", manifest.display()));
+            }
+        }
+    }
+    for (folder, name, places) in PLACES {
+        for (file, text) in code(folder) {
+            let used = text
+                .match_indices(name)
+                .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c)));
+            if used && !places.iter().any(|place| file.starts_with(place)) {
+                wrong.push(format!("{} uses {name}: only {places:?} may", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "move the code to the crate or folder that owns the dependency: {wrong:#?}");
+}
+
+/// Modules of one rank: those of a crate, and those within a folder. A parent and its children are one thing.
+#[test]
+fn modules_of_one_rank_import_each_other_in_one_direction() {
+    let mut circles = Vec::new();
+    for folder in CRATES {
+        let files = code(folder);
+        let folders: BTreeSet<PathBuf> = files.iter().map(|(file, _)| file.parent().unwrap().to_owned()).collect();
+        for rank in folders {
+            circles.extend(circle(&imports_among(&files, Path::new(folder), &rank)));
+        }
+    }
+    assert!(circles.is_empty(), "import circles; move what is shared into a module below both: {circles:#?}");
+}
+
+/// For each module of a folder, which other modules of the same folder it and its children import.
+fn imports_among(files: &[(PathBuf, String)], root: &Path, rank: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let module_of = |file: &Path| {
+        let below = file.strip_prefix(rank).ok()?.components().next()?.as_os_str().to_str()?.to_owned();
+        let name = below.trim_end_matches(".rs").to_owned();
+        (!["lib", "main"].contains(&name.as_str())).then_some(name)
+    };
+    let modules: BTreeSet<String> = files.iter().filter_map(|(file, _)| module_of(file)).collect();
+    // How paths from elsewhere in the crate name this folder: `crate::a::b::`.
+    let names: Vec<&str> = rank.strip_prefix(root).unwrap().iter().map(|name| name.to_str().unwrap()).collect();
+    let absolute = names.iter().fold("crate::".to_owned(), |path, name| format!("{path}{name}::"));
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in files {
+        let Some(module) = module_of(file) else { continue };
+        let depth = file.strip_prefix(rank).unwrap().components().count();
+        let relative = "super::".repeat(depth);
+        let mut imported = named_behind(text, &absolute);
+        imported.extend(named_behind(text, &relative));
+        imported.retain(|name| *name != module && modules.contains(name));
+        graph.entry(module).or_default().extend(imported);
+    }
+    graph
+}
+
+/// The names that stand right behind a path in imports and expressions, in braces or not.
+fn named_behind(text: &str, path: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in text.match_indices(path) {
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c)) {
+            continue;
+        }
+        let behind = &text[at + path.len()..];
+        let identifier =
+            |text: &str| text.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned);
+        let Some(group) = behind.strip_prefix('{') else {
+            names.extend(identifier(behind));
+            continue;
+        };
+        let (mut depth, mut begin) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                ',' if depth == 0 => {
+                    names.extend(identifier(&group[begin..at]));
+                    begin = at + 1;
+                }
+                '}' if depth == 0 => {
+                    names.extend(identifier(&group[begin..at]));
+                    break;
+                }
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// A circle among modules, as `a → b → a`, if there is one.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    fn walk<'a>(
+        graph: &'a BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<String> {
+        let last = *path.last()?;
+        for next in graph.get(last)? {
+            if let Some(at) = path.iter().position(|name| name == next) {
+                return Some([&path[at..], &[next.as_str()]].concat().join(" → "));
+            }
+            if done.insert(next) {
+                path.push(next);
+                if let Some(circle) = walk(graph, path, done) {
+                    return Some(circle);
+                }
+                path.pop();
+            }
+        }
+        None
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|start| walk(graph, &mut vec![start], &mut done))
+}
+
+/// The files of a folder, without comments and without their unit tests.
+fn code(folder: &str) -> Vec<(PathBuf, String)> {
+    let files = sources(&[folder]).into_iter().filter(|(file, _)| !file.ends_with("tests.rs"));
+    let without_tests = |text: String| {
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let line = |line: &str| if line.trim_start().starts_with("//") { String::new() } else { line.to_owned() };
+        code.lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    files.map(|(file, text)| (file, without_tests(text))).collect()
+}
+
+/// The type that a line at the outermost level declares.
+fn declared_type(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    let mut word = words.next().filter(|_| !line.starts_with(' '))?;
+    if word.starts_with("pub") {
+        word = words.next()?;
+    }
+    ["struct", "enum", "trait", "type", "union"].contains(&word).then_some(())?;
+    words.next()?.split(|c: char| !c.is_alphanumeric()).next()
+}
+
+/// The folders of our packages, those of detectors aside.
+fn packages() -> Vec<PathBuf> {
+    let crates = ["core", "engine", "recorded", "redis"].map(|name| Path::new("crates").join(name));
+    crates.into_iter().chain([".", "benches", "xtask"].map(PathBuf::from)).collect()
+}
