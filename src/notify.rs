@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::check::{ChannelSummary, check};
 use self::{
     channel::{Channel, ChannelStop, Settings},
-    message::{Notification, Purpose, Style},
+    message::{Notification, NotificationKind, Style},
     secret::Secrets,
     webhook::{AttemptOutcome, Request},
 };
@@ -235,7 +235,7 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
     let message =
-        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, purpose: Purpose::Test };
+        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, kind: NotificationKind::Test };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
     let zone = time_zone(&loaded.config.input.timezone)?;
     let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
