@@ -449,7 +449,7 @@ fn systemd_is_notified_of_what_happens_and_that_the_engine_moves() {
     other.wait_for_event("lease_acquired");
     let mut host = project.start_with(&["run"], &listener.variables());
     listener.wait_for("READY=1");
-    listener.wait_for("STATUS=standing by");
+    listener.wait_for("STATUS=standby");
     for _ in 0..5 {
         listener.wait_for("WATCHDOG=1");
     }
