@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::check::{ChannelSummary, check};
 use self::{
     channel::{Channel, ChannelStop, Settings},
-    message::{Notification, Purpose, Style},
+    message::{Notification, NotificationKind, Style},
     secret::Secrets,
     webhook::{AttemptOutcome, Request},
 };
@@ -219,7 +219,7 @@ impl Notifier {
 }
 
 /// The recorded state of a channel.
-pub(crate) struct ChannelState {
+pub(crate) struct ChannelStatus {
     pub(crate) name: String,
     pub(crate) state: State,
     /// Alerts behind its position.
@@ -235,7 +235,7 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
     let message =
-        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, purpose: Purpose::Test };
+        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, kind: NotificationKind::Test };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
     let zone = time_zone(&loaded.config.input.timezone)?;
     let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
@@ -252,7 +252,7 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
 ///
 /// # Errors
 /// A sentence on why the server can't be asked.
-pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<ChannelState>> {
+pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<ChannelStatus>> {
     let mut position = Position::new(&loaded.config.stream, "")?;
     let address = loaded.config.stream.address();
     let mut ask = || -> Result<_> {
@@ -260,7 +260,7 @@ pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<ChannelState>> {
         for (name, state) in position.all()? {
             let added = position.extent(&state.stream)?.added;
             let behind = added.saturating_sub(state.index);
-            states.push(ChannelState { name, state, behind });
+            states.push(ChannelStatus { name, state, behind });
         }
         Ok(states)
     };

@@ -133,7 +133,9 @@ async fn remove(selection: &Selection, dead: &mut DeadLetters, removal: Removal)
     let ended = remove_selected(selection, dead, removal, &mut tally).await;
     let Tally { moved, gone, rejected } = tally;
     if ended.is_ok() && selection.all && moved + gone == 0 && rejected == 0 && !selection.json {
-        writeln!(io::stdout(), "no matching dead letters in {}", dead.key())?;
+        let is_filtered = selection.detector.is_some() || selection.reason.is_some();
+        let none = if is_filtered { "no matching dead letters" } else { "no dead letters" };
+        writeln!(io::stdout(), "{none} in {}", dead.key())?;
         return Ok(ExitCode::SUCCESS);
     }
     let (done, verb) = match removal {

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::{
-    notify::{self, ChannelState},
+    notify::{self, ChannelStatus},
     observe::health::seconds,
 };
 use tickhound_core::{
@@ -65,7 +65,7 @@ fn test(name: &str, as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
 
 fn status(as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
     let states = notify::states(loaded)?.into_iter();
-    let states: BTreeMap<String, ChannelState> = states.map(|state| (state.name.clone(), state)).collect();
+    let states: BTreeMap<String, ChannelStatus> = states.map(|state| (state.name.clone(), state)).collect();
     let mut failing = false;
     let mut report = Vec::new();
     for channel in &loaded.config.notify {
@@ -95,8 +95,8 @@ fn status(as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
     Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(name: &str, mark: &str, recorded: Option<&ChannelState>) {
-    let Some(ChannelState { state, behind, .. }) = recorded else {
+fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
+    let Some(ChannelStatus { state, behind, .. }) = recorded else {
         return println!(
             "{name}: not used by any host yet; it begins with the first alert after `tickhound run` has started"
         );

@@ -16,7 +16,7 @@ use ureq::Agent;
 use super::{
     attempt::{Action, Composed, Wait, transition},
     filter::{Filter, Gathered, RECENT_MAX},
-    message::{Notification, Purpose, Style},
+    message::{Notification, NotificationKind, Style},
     pacing::{self, Backoff},
     secret::Secrets,
     webhook::{self, AttemptOutcome, Request},
@@ -359,7 +359,8 @@ impl Channel {
     fn compose(&self, state: &State, moved: &State, gathered: Gathered, now_ms: u64) -> Composed {
         let Gathered { fresh, shown, ids, older, .. } = gathered;
         let stream = self.settings.stream(&self.config).to_owned();
-        let message = Notification { shown, fresh, unreported: moved.owed.clone(), stream, purpose: Purpose::Alerts };
+        let message =
+            Notification { shown, fresh, unreported: moved.owed.clone(), stream, kind: NotificationKind::Alerts };
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
         let style = Style { kind: self.config.kind, template: &self.config.text, zone: &self.settings.zone };
         let body = webhook::body(&self.config, &message, &key, &style);

@@ -25,12 +25,12 @@ pub(super) struct Notification {
     pub(super) unreported: Owed,
     /// Key of the stream that has all alerts.
     pub(super) stream: String,
-    pub(super) purpose: Purpose,
+    pub(super) kind: NotificationKind,
 }
 
 /// What a message is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum NotificationKind {
     /// It reports alerts.
     Alerts,
     /// It shows that messages arrive, and says so.
@@ -66,7 +66,7 @@ impl Notification {
             _ => plain(text),
         };
         let mut lines = Vec::new();
-        if self.purpose == Purpose::Test {
+        if self.kind == NotificationKind::Test {
             lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
         }
         if self.fresh > 1 {
@@ -229,7 +229,7 @@ mod tests {
             shown,
             unreported: Owed::default(),
             stream: "alerts:intraday".into(),
-            purpose: Purpose::Alerts,
+            kind: NotificationKind::Alerts,
         }
     }
 

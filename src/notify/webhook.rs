@@ -16,7 +16,7 @@ use ureq::{
 };
 
 use super::{
-    message::{Notification, Purpose, Style},
+    message::{Notification, NotificationKind, Style},
     pacing,
     secret::{Secrets, address},
 };
@@ -115,10 +115,10 @@ pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, sty
 }
 
 fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str) -> String {
-    let Notification { shown, fresh, unreported, stream, purpose } = message;
-    let kind = match purpose {
-        Purpose::Alerts => "alerts",
-        Purpose::Test => "test",
+    let Notification { shown, fresh, unreported, stream, kind } = message;
+    let kind = match kind {
+        NotificationKind::Alerts => "alerts",
+        NotificationKind::Test => "test",
     };
     let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
@@ -291,7 +291,7 @@ mod tests {
             fresh: 5,
             unreported: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
             stream: "alerts:intraday".into(),
-            purpose: Purpose::Alerts,
+            kind: NotificationKind::Alerts,
         };
         message.shown[1].fields.iter_mut().filter(|(name, _)| name == "price").for_each(|(_, price)| price.clear());
         let body = |kind: NotifyKind| -> Value {

@@ -255,7 +255,7 @@ fn a_host_whose_redis_is_away_can_be_stopped() {
     background.redis.kill();
     wait_for("it notices", || has_event(&background.log(), "redis_unavailable").then_some(()));
     let said = background.project.run(&["stop"]);
-    assert!(said.contains("stopped process") && said.contains("can't be told: redis at"), "{said}");
+    assert!(said.contains("stopped process") && said.contains("the last commit is unknown: redis at"), "{said}");
     assert!(!runs(pid));
 }
 
@@ -310,7 +310,7 @@ fn a_configuration_that_could_not_start_is_rejected_while_the_running_host_conti
     let pid = background.pid();
     fs::write(background.project.path("plugins/breakout.wasm"), "no plugin").unwrap();
     let said = failed(&background.project.output(&["restart"]));
-    assert!(said.contains("not restarted, process") && said.contains("not a WebAssembly file"), "{said}");
+    assert!(said.contains("not restarted; process") && said.contains("not a WebAssembly file"), "{said}");
     assert_eq!(background.pid(), pid);
     background.project.feed(5, 100, &[]);
     background.redis.wait_processed(100);
@@ -449,7 +449,7 @@ fn systemd_is_notified_of_what_happens_and_that_the_engine_moves() {
     other.wait_for_event("lease_acquired");
     let mut host = project.start_with(&["run"], &listener.variables());
     listener.wait_for("READY=1");
-    listener.wait_for("STATUS=standing by");
+    listener.wait_for("STATUS=standby");
     for _ in 0..5 {
         listener.wait_for("WATCHDOG=1");
     }

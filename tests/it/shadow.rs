@@ -94,9 +94,9 @@ fn a_detector_that_is_not_a_shadow_is_reported() {
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         text(&output.stderr)
     };
-    assert!(fails(&["promote", "momentum"]).contains("momentum is no shadow"));
-    assert!(fails(&["promote", "nobody"]).contains("nobody is no shadow"));
-    assert!(fails(&["shadow", "momentum"]).contains("momentum is no shadow"));
+    assert!(fails(&["promote", "momentum"]).contains("momentum is not a shadow"));
+    assert!(fails(&["promote", "nobody"]).contains("nobody is not a shadow"));
+    assert!(fails(&["shadow", "momentum"]).contains("momentum is not a shadow"));
     project.configure("[detectors.third]\nplugin = \"breakout\"\nshadow_of = \"brekout\"");
     let said = fails(&["check"]);
     assert!(said.contains("shadow_of is `brekout`, expected the name of a detector") && said.contains("config.toml:"));

@@ -163,7 +163,7 @@ fn status_is_watched_in_place_and_ends_with_the_last_verdict() {
     let (project, _host, _feed) = at_work(&redis);
     let mut status = Terminal::open(&project, "status --watch 0.3", (120, 40), &[]);
     let screen = status.shows_what("the pace", |screen| {
-        let pace = screen.lines().find_map(|line| line.strip_prefix("pace: "));
+        let pace = screen.lines().find_map(|line| line.strip_prefix("throughput: "));
         pace.is_some_and(|pace| !pace.starts_with("0/s"))
     });
     let shown = ["tickhound status, every 300ms", "submitted: ", "newest alerts", "→ breakout: "];
