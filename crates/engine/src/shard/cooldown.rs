@@ -50,11 +50,13 @@ impl Cooldowns {
         true
     }
 
+    /// Returns the last alerts of a symbol, to be saved with its state.
     pub(super) fn of(&self, detector: &str, symbol: u32) -> LastAlerts {
         let of_symbol = self.last.get(detector).and_then(|last| last.get(symbol as usize));
         of_symbol.copied().unwrap_or_default()
     }
 
+    /// Restores the last alerts of a symbol.
     pub(super) fn restore(&mut self, detector: &str, symbol: u32, last: LastAlerts) {
         if last != LastAlerts::default() {
             *self.of_mut(detector, symbol) = last;

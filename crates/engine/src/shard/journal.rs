@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use tickhound_core::{checkpoint::CHUNKS, event::Batch};
 
+/// The batches of a shard, back to the oldest mark of a used chunk.
 pub(super) struct Journal {
     /// All rows of the shard, normalized.
     batches: VecDeque<Batch>,
@@ -23,6 +24,7 @@ impl Default for Journal {
 }
 
 impl Journal {
+    /// Appends a batch.
     pub(super) fn push(&mut self, batch: Batch) {
         self.batches.push_back(batch);
     }
@@ -37,6 +39,7 @@ impl Journal {
         self.first
     }
 
+    /// Returns the position at which a chunk was last saved.
     pub(super) fn mark_of(&self, chunk: u16) -> u64 {
         self.marks[usize::from(chunk)]
     }

@@ -113,10 +113,12 @@ impl Memory {
         self.packed[symbol as usize].is_some()
     }
 
+    /// Returns the symbols of a chunk.
     pub(super) fn symbols_of(&self, chunk: u16) -> &[(u32, Arc<str>)] {
         &self.chunks[usize::from(chunk)]
     }
 
+    /// Returns the chunk of a symbol.
     pub(super) fn chunk_of(&self, symbol: u32) -> u16 {
         self.chunk_of[symbol as usize]
     }

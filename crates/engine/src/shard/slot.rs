@@ -12,6 +12,7 @@ use tickhound_core::event::{Batch, CLOCK};
 /// needs: few enough that a batch hardly takes longer, many enough that the handover ends soon.
 const HANDED_OVER_PER_BATCH: usize = 64;
 
+/// A detector in a shard.
 pub(super) struct Slot {
     pub(super) spec: Arc<DetectorSpec>,
     /// The hash of everything that must be equal for a saved state to be restored.
@@ -119,25 +120,6 @@ impl Slot {
         self.call_selected()
     }
 
-    fn call_selected(&mut self) -> Result<Vec<Detection>, Fault> {
-        let selected = std::mem::take(&mut self.selected);
-        let answer = self.call(&selected);
-        self.selected = selected;
-        let mut detections = answer?;
-        for detection in &mut detections {
-            detection.row = self.selected_rows[detection.row as usize];
-        }
-        Ok(detections)
-    }
-
-    fn call(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
-        let Some(instance) = self.instance.as_mut().filter(|_| !batch.is_empty()) else { return Ok(Vec::new()) };
-        let started = Instant::now();
-        let detections = instance.detect(batch)?;
-        self.spec.health.record_call(batch.len(), started.elapsed());
-        Ok(detections)
-    }
-
     /// Starts the instance if there is none, and introduces the `new` ones of `symbols`.
     pub(super) fn make_ready(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
         match &mut self.instance {
@@ -149,6 +131,7 @@ impl Slot {
         }
     }
 
+    /// Records which of `symbols` the detector sees.
     pub(super) fn note_wanted(&mut self, symbols: &[(u32, Arc<str>)]) {
         if self.spec.wants_all() {
             return;
@@ -184,19 +167,7 @@ impl Slot {
         }
     }
 
-    /// Hands over the states that this batch needs, and some more.
-    fn hand_over_for(&mut self, batch: &Batch) -> Result<(), Fault> {
-        // A clock row may concern every symbol.
-        if self.spec.plugin.manifest.wants_clock && batch.symbol.contains(&CLOCK) {
-            return self.hand_over_all();
-        }
-        let mut due: FxHashSet<u32> = batch.symbol.iter().copied().collect();
-        if let Some(Predecessor { pending, .. }) = &self.predecessor {
-            due.extend(pending.keys().take(HANDED_OVER_PER_BATCH));
-        }
-        self.hand_over(due)
-    }
-
+    /// Hands over all pending states.
     pub(super) fn hand_over_all(&mut self) -> Result<(), Fault> {
         let Some(Predecessor { pending, .. }) = &self.predecessor else { return Ok(()) };
         let all: Vec<u32> = pending.keys().copied().collect();
@@ -252,6 +223,39 @@ impl Slot {
             rejection = instance.restore(version, std::slice::from_ref(state))?.err().or(rejection);
         }
         Ok(rejection)
+    }
+
+    /// Calls the detector with the selected rows, and converts the rows of detections to those of the shard's batch.
+    fn call_selected(&mut self) -> Result<Vec<Detection>, Fault> {
+        let selected = std::mem::take(&mut self.selected);
+        let answer = self.call(&selected);
+        self.selected = selected;
+        let mut detections = answer?;
+        for detection in &mut detections {
+            detection.row = self.selected_rows[detection.row as usize];
+        }
+        Ok(detections)
+    }
+
+    fn call(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
+        let Some(instance) = self.instance.as_mut().filter(|_| !batch.is_empty()) else { return Ok(Vec::new()) };
+        let started = Instant::now();
+        let detections = instance.detect(batch)?;
+        self.spec.health.record_call(batch.len(), started.elapsed());
+        Ok(detections)
+    }
+
+    /// Hands over the states that this batch needs, and some more.
+    fn hand_over_for(&mut self, batch: &Batch) -> Result<(), Fault> {
+        // A clock row may concern every symbol.
+        if self.spec.plugin.manifest.wants_clock && batch.symbol.contains(&CLOCK) {
+            return self.hand_over_all();
+        }
+        let mut due: FxHashSet<u32> = batch.symbol.iter().copied().collect();
+        if let Some(Predecessor { pending, .. }) = &self.predecessor {
+            due.extend(pending.keys().take(HANDED_OVER_PER_BATCH));
+        }
+        self.hand_over(due)
     }
 }
 
