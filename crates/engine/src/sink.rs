@@ -1,10 +1,9 @@
-//! What happens to alerts once they are committed: their lines in the log.
+//! Logs committed alerts.
 //!
-//! The log is for people, for whom an alert that comes long after its tick is no news: of stale ones
-//! it only tells how many there were.
+//! The log is for people, to whom an alert long after its tick is not news: stale alerts are only counted there.
 //!
-//! The alerts stream is not a sink: it is written by the commit itself. The JSON lines file and the
-//! notifications follow that stream (`jsonl`, `notify`); the engine does not know them.
+//! The alerts stream is not a sink, since the commit itself writes it. The JSON lines file and the notifications follow
+//! that stream (`jsonl`, `notify`); the engine does not know them.
 
 use std::time::{Duration, Instant};
 
@@ -12,39 +11,39 @@ use tracing::info;
 
 use tickhound_core::{config::AlertsConfig, event::Alert};
 
-/// How often at most the log tells how many alerts it left out.
-const TELL_LATE_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two lines about omitted alerts.
+const REPORT_LATE_EVERY: Duration = Duration::from_secs(1);
 
-/// The sinks that are switched on.
+/// The sinks of committed alerts that are enabled.
 #[derive(Debug, Default)]
 pub struct Sinks {
     log: bool,
-    /// Leaves stale alerts out of the log.
+    /// Stale alerts; `None` if the log has them too.
     late: Option<Late>,
 }
 
-/// Stale alerts that the log has not told of yet.
+/// Stale alerts that the log has omitted and not reported yet.
 #[derive(Debug)]
 struct Late {
     alerts: u64,
-    told: Option<Instant>,
-    /// Where they are instead.
+    reported: Option<Instant>,
+    /// Where these alerts are instead.
     places: String,
 }
 
 impl Sinks {
-    /// What `config` switches on.
+    /// Creates the sinks that `config` enables.
     pub fn new(config: &AlertsConfig) -> Self {
         let file = Some(&config.jsonl).filter(|file| !file.as_os_str().is_empty());
         let places = match file {
             Some(file) => format!("{} and {}", config.stream, file.display()),
             None => config.stream.clone(),
         };
-        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, told: None, places });
+        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, reported: None, places });
         Self { log: config.log, late }
     }
 
-    /// Tells of alerts that have just been committed.
+    /// Publishes alerts that have just been committed.
     pub fn publish(&mut self, alerts: &[Alert]) {
         if self.log {
             for alert in alerts {
@@ -54,27 +53,27 @@ impl Sinks {
                 }
             }
         }
-        self.tell_late();
+        self.report_late();
     }
 
-    /// Says how many alerts the log has left out, unless it said so a moment ago.
-    pub fn tell_late(&mut self) {
+    /// Logs how many alerts were omitted, unless that was logged a moment ago.
+    pub fn report_late(&mut self) {
         if let Some(late) = &mut self.late
-            && late.told.is_none_or(|told| told.elapsed() >= TELL_LATE_EVERY)
+            && late.reported.is_none_or(|reported| reported.elapsed() >= REPORT_LATE_EVERY)
         {
-            late.tell();
+            late.report();
         }
     }
 }
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        self.late.iter_mut().for_each(Late::tell);
+        self.late.iter_mut().for_each(Late::report);
     }
 }
 
 impl Late {
-    fn tell(&mut self) {
+    fn report(&mut self) {
         let Self { alerts, places, .. } = self;
         if *alerts > 0 {
             info!(
@@ -82,7 +81,7 @@ impl Late {
                 event = "late_alerts_omitted",
                 "{alerts} late alerts are in {places} only (alerts.log_stale)"
             );
-            (self.alerts, self.told) = (0, Some(Instant::now()));
+            (self.alerts, self.reported) = (0, Some(Instant::now()));
         }
     }
 }

@@ -3,14 +3,14 @@
 //! What holds: what a detector knows of a symbol that it does not want any more is gone, here and where it is saved. When
 //! the symbol is wanted again it begins anew, as it would after a restart.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tracing::warn;
 
 use super::{
-    Shard, Worked,
+    Answer, Shard, TaskOutcome, Worked,
     slot::{Predecessor, Slot, started},
 };
 use crate::plugin::{DetectorSpec, Fault, Generation};
@@ -59,8 +59,7 @@ impl Shard {
         generation: &Generation,
         new: Vec<(u32, Arc<str>)>,
         warmed: Vec<Warmed>,
-    ) -> Worked {
-        let started = Instant::now();
+    ) -> Answer {
         new.iter().for_each(|(id, name)| self.memory.add(*id, name));
         self.symbols.extend(new);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
@@ -71,7 +70,7 @@ impl Shard {
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
         let mut warmed: FxHashMap<String, Warmed> =
             warmed.into_iter().map(|warmed| (warmed.slot.spec.name.clone(), warmed)).collect();
-        let mut worked = Worked { read, ..Worked::default() };
+        let (mut worked, mut origins) = (Worked::default(), Vec::with_capacity(generation.detectors.len()));
         for spec in &generation.detectors {
             let before = before.remove(&spec.name);
             if let Some(before) = &before {
@@ -96,16 +95,15 @@ impl Shard {
                 slot.lack("it failed while it was told its symbols");
             }
             self.slots.push(slot);
-            worked.came.push(came);
+            origins.push(came);
         }
         before.keys().for_each(|name| self.cooldowns.forget_all(name));
         // Nothing of those that are gone may stay saved: whoever comes under their names begins anew.
-        if !before.is_empty() || worked.came.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
+        if !before.is_empty() || origins.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
             self.memory.all_changed();
         }
         self.tell_lacks(&mut worked);
-        worked.took = started.elapsed();
-        worked
+        Answer::new(read, worked, TaskOutcome::Swapped(origins))
     }
 
     /// Goes on with the normalized ticks of symbols of which nothing is known here: their saved states were damaged.
