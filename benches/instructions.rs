@@ -78,9 +78,10 @@ fn run_parts() -> Result<()> {
 }
 
 fn mark(part: &work::Part) {
-    match part.in_worker {
-        true => *work::IN_WORKER.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted_from_here),
-        false => counted_from_here(),
+    if part.in_worker {
+        *work::IN_WORKER.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted_from_here);
+    } else {
+        counted_from_here();
     }
 }
 

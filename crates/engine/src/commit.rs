@@ -24,11 +24,11 @@ pub struct Flight {
     /// Shards that have not answered yet.
     waiting: usize,
     took: Duration,
-    load: Load,
+    payload: Payload,
 }
 
 /// What a flight is.
-pub enum Load {
+pub enum Payload {
     /// Entries that were read.
     Read(Box<ReadFlight>),
     /// A visit: states of these chunks are saved. It ends its commit, since states are as of the end of a commit.
@@ -96,7 +96,7 @@ impl Flight {
             faulted: Vec::new(),
         };
         let waiting = routed.jobs.iter().flatten().count();
-        Self::new(number, frontier, waiting, Load::Read(Box::new(read)))
+        Self::new(number, frontier, waiting, Payload::Read(Box::new(read)))
     }
 
     /// An entry that becomes a dead letter for `reason` without being shown to a shard.
@@ -104,7 +104,7 @@ impl Flight {
         let poison = entries.first().into_iter().collect();
         let mut routed = Routed { undecodable: vec![(0, reason)], ..Routed::default() };
         let mut flight = Self::read(number, entries, Origin::Recovered, &mut routed, frontier);
-        if let Load::Read(read) = &mut flight.load {
+        if let Payload::Read(read) = &mut flight.payload {
             read.poison = poison;
         }
         flight
@@ -112,12 +112,12 @@ impl Flight {
 
     /// A visit of `shards` shards to `chunks`.
     pub fn visit(number: u64, chunks: Range<u16>, shards: usize, frontier: Frontier) -> Self {
-        Self::new(number, frontier, shards, Load::Visit(VisitFlight { chunks, saved: Vec::new() }))
+        Self::new(number, frontier, shards, Payload::Visit(VisitFlight { chunks, saved: Vec::new() }))
     }
 
     /// A change of `shards` shards to the generation of `frontier`.
     pub fn swap(number: u64, shards: usize, frontier: Frontier) -> Self {
-        Self::new(number, frontier, shards, Load::Swap(Vec::new()))
+        Self::new(number, frontier, shards, Payload::Swap(Vec::new()))
     }
 
     /// Marks a read as older than entries that were processed before it.
@@ -125,7 +125,7 @@ impl Flight {
     /// It is committed together with the visit behind it, whose states know of its entries: a recovery that replays the
     /// stream would meet them in another order.
     pub fn mark_out_of_order(&mut self) {
-        if let Load::Read(read) = &mut self.load {
+        if let Payload::Read(read) = &mut self.payload {
             read.out_of_order = true;
         }
     }
@@ -135,10 +135,12 @@ impl Flight {
         debug_assert!(self.waiting > 0, "a shard answers each job once");
         self.waiting -= 1;
         self.took = self.took.max(answer.took);
-        match (&mut self.load, answer.outcome) {
-            (Load::Read(read), TaskOutcome::Processed(processing)) => read.accept(processing, answer.incidents.faulted),
-            (Load::Visit(visit), TaskOutcome::Saved(mut saved)) => visit.saved.append(&mut saved),
-            (Load::Swap(origins), TaskOutcome::Swapped(of_shard)) => {
+        match (&mut self.payload, answer.outcome) {
+            (Payload::Read(read), TaskOutcome::Processed(processing)) => {
+                read.accept(processing, answer.incidents.faulted);
+            }
+            (Payload::Visit(visit), TaskOutcome::Saved(mut saved)) => visit.saved.append(&mut saved),
+            (Payload::Swap(origins), TaskOutcome::Swapped(of_shard)) => {
                 // The worst of all shards counts.
                 origins.resize(origins.len().max(of_shard.len()), Came::Kept);
                 origins.iter_mut().zip(of_shard).for_each(|(all, one)| *all = one.max(*all));
@@ -149,22 +151,22 @@ impl Flight {
 
     /// Adds a read or a visit to `commit`. `names` has the name of each symbol by its number.
     pub fn add_to(self, names: &[Arc<str>], now_ms: u64, commit: &mut Commit) {
-        let Self { frontier, load, .. } = self;
-        match load {
-            Load::Read(read) => read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit),
-            Load::Visit(VisitFlight { chunks, saved }) => {
+        let Self { frontier, payload, .. } = self;
+        match payload {
+            Payload::Read(read) => read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit),
+            Payload::Visit(VisitFlight { chunks, saved }) => {
                 commit.visit = Some(Visit { chunks, symbols: saved, ..Visit::default() });
             }
             // A swap is not written down: the states of the visit behind it are.
-            Load::Swap(_) => return,
+            Payload::Swap(_) => return,
         }
         commit.clock = frontier.clock;
         (commit.newest, commit.index) = (frontier.newest, frontier.index);
     }
 
     /// What the flight is.
-    pub fn load(&self) -> &Load {
-        &self.load
+    pub fn payload(&self) -> &Payload {
+        &self.payload
     }
 
     /// The number of the flight; reads, visits and swaps are counted together.
@@ -189,16 +191,16 @@ impl Flight {
 
     /// Whether the flight is committed together with the visit behind it.
     pub fn needs_visit(&self) -> bool {
-        match &self.load {
-            Load::Read(read) => read.out_of_order,
-            Load::Visit(_) => false,
-            Load::Swap(_) => true,
+        match &self.payload {
+            Payload::Read(read) => read.out_of_order,
+            Payload::Visit(_) => false,
+            Payload::Swap(_) => true,
         }
     }
 
     /// Whether its entries were delivered before.
     pub fn is_recovered(&self) -> bool {
-        matches!(&self.load, Load::Read(read) if read.origin == Origin::Recovered)
+        matches!(&self.payload, Payload::Read(read) if read.origin == Origin::Recovered)
     }
 
     /// The ids of its entries.
@@ -213,7 +215,7 @@ impl Flight {
 
     /// The number of its ticks that went to shards.
     pub fn ticks(&self) -> usize {
-        if let Load::Read(read) = &self.load { read.ticks } else { 0 }
+        if let Payload::Read(read) = &self.payload { read.ticks } else { 0 }
     }
 
     /// The size of its entries in bytes.
@@ -221,12 +223,12 @@ impl Flight {
         self.read_entries().map_or(0, Entries::bytes)
     }
 
-    fn new(number: u64, frontier: Frontier, waiting: usize, load: Load) -> Self {
-        Self { number, frontier, waiting, took: Duration::ZERO, load }
+    fn new(number: u64, frontier: Frontier, waiting: usize, payload: Payload) -> Self {
+        Self { number, frontier, waiting, took: Duration::ZERO, payload }
     }
 
     fn read_entries(&self) -> Option<&Entries> {
-        if let Load::Read(read) = &self.load { Some(&read.entries) } else { None }
+        if let Payload::Read(read) = &self.payload { Some(&read.entries) } else { None }
     }
 }
 

@@ -171,7 +171,9 @@ impl Ingest {
             }
             let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
             let outcome = decoder.decode(entry, &mut |tick| {
-                router.tick(index, entry.id, Name::Text(&tick.symbol), tick.time, tick.price, &tick.columns);
+                let symbol = Name::Text(&tick.symbol);
+                let (time, price, values) = (tick.time, tick.price, &tick.columns);
+                router.tick(index, entry.id, &RoutedTick { symbol, time, price, values });
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
@@ -201,7 +203,8 @@ impl Ingest {
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         for ((((entry, symbol), time), price), columns) in ticks.zip(decoded.columns.chunks_exact(*columns)) {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            router.tick(*entry, id, Name::Number(*symbol), *time, *price, columns);
+            let symbol = Name::Number(*symbol);
+            router.tick(*entry, id, &RoutedTick { symbol, time: *time, price: *price, values: columns });
         }
     }
 }
@@ -212,6 +215,14 @@ enum Name<'a> {
     Text(&'a str),
     /// An index into [`DecodedTicks::names`].
     Number(u32),
+}
+
+/// A tick on its way to its shard.
+struct RoutedTick<'a> {
+    symbol: Name<'a>,
+    time: Option<u64>,
+    price: f64,
+    values: &'a [f64],
 }
 
 /// Puts ticks into the jobs of their shards.
@@ -226,10 +237,10 @@ struct Router<'a> {
 }
 
 impl Router<'_> {
-    fn tick(&mut self, entry: u32, id: EntryId, symbol: Name<'_>, time: Option<u64>, price: f64, values: &[f64]) {
+    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) {
         let Self { read, columns, rows, symbols, clock, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
-        let Some((time, estimated)) = resolve_time(clock, id, time) else {
+        let Some((time, estimated)) = resolve_time(clock, id, tick.time) else {
             *untimed += 1;
             return;
         };
@@ -241,7 +252,7 @@ impl Router<'_> {
             }
         }
         clock.time = clock.time.max(time);
-        let (Route { id, shard }, new) = match symbol {
+        let (Route { id, shard }, new) = match tick.symbol {
             Name::Text(name) => symbols.intern(name, jobs.len()),
             Name::Number(number) => symbols.intern_numbered(number, jobs.len()),
         };
@@ -252,7 +263,7 @@ impl Router<'_> {
         if new {
             job.symbols.push((id, symbols.names[id as usize].clone()));
         }
-        job.batch.push(entry, id, time, price, values);
+        job.batch.push(entry, id, time, tick.price, tick.values);
         if estimated {
             let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
             *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);

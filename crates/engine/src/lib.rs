@@ -16,5 +16,5 @@ pub mod stats;
 
 /// The partition under the name that its users still import.
 pub mod engine {
-    pub use crate::partition::{Partition as Engine, Until};
+    pub use crate::partition::{Partition as Engine, Stages, Until};
 }

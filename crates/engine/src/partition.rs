@@ -30,17 +30,17 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
-    delivery::{Reading, Redelivery},
+    delivery::{ReadProgress, Redelivery},
     generations::{Activation, Generations, made_by},
     intake::Intake,
     leadership::Leadership,
     pipeline::Pipeline,
-    recovery::Resumed,
+    recovery::ResumeOutcome,
     trial::Trial,
     warm_up::WarmUpSetup,
 };
 use crate::{
-    commit::{Flight, Load, Origin},
+    commit::{Flight, Origin, Payload},
     plugin::{Reload, watch::Looker},
     shard::{Answer, Tape},
     sink::Sinks,
@@ -65,6 +65,18 @@ pub enum Until {
     Stopped,
     /// When all entries are processed, pending ones included.
     Drained,
+}
+
+/// What a partition is processed with.
+pub struct Stages {
+    /// The newest generation, and each one after it.
+    pub reloads: watch::Receiver<Reload>,
+    /// The decoder of its entries.
+    pub decoder: Decoder,
+    /// The sinks of its alerts.
+    pub sinks: Sinks,
+    /// The counters of the run.
+    pub stats: Arc<Stats>,
 }
 
 /// A partition and everything that processes it.
@@ -108,11 +120,18 @@ enum End {
 }
 
 /// The state of the loop beside the parts of the partition.
-struct Turns {
+struct TurnState {
     until: Until,
-    reading: Reading,
+    reading: ReadProgress,
     /// When dead consumers are checked next.
     adopt_at: Instant,
+}
+
+/// Whether reading pauses for an adoption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adopting {
+    NotDue,
+    WaitsForCommits,
 }
 
 /// What a turn of the loop may do.
@@ -126,14 +145,8 @@ struct Turn {
 
 impl<S: Stream> Partition<S> {
     /// Prepares a run; nothing is read and no thread is started yet.
-    pub fn new(
-        stream: S,
-        config: &Config,
-        reloads: watch::Receiver<Reload>,
-        decoder: Decoder,
-        sinks: Sinks,
-        stats: Arc<Stats>,
-    ) -> Self {
+    pub fn new(stream: S, config: &Config, stages: Stages) -> Self {
+        let Stages { reloads, decoder, sinks, stats } = stages;
         let generation = reloads.borrow().generation.clone();
         Self {
             stream,
@@ -215,8 +228,8 @@ impl<S: Stream> Partition<S> {
         leadership: &mut Leadership,
     ) -> Result<End, StreamError> {
         match self.resume(acquired, leadership.stop()).await? {
-            Resumed::Stopped => Ok(End::Early),
-            Resumed::Ready => {
+            ResumeOutcome::Stopped => Ok(End::Early),
+            ResumeOutcome::Ready => {
                 let end = self.process(until, leadership).await;
                 // Entries that were read are in flight from now on, whatever becomes of the lease.
                 self.submit_fresh().await;
@@ -228,16 +241,16 @@ impl<S: Stream> Partition<S> {
     /// The loop of an owner, turn by turn.
     async fn process(&mut self, until: Until, leadership: &mut Leadership) -> Result<End, StreamError> {
         self.stats.enter(Phase::Working);
-        let mut turns = Turns { until, reading: Reading::Behind, adopt_at: Instant::now() };
+        let mut turns = TurnState { until, reading: ReadProgress::Behind, adopt_at: Instant::now() };
         loop {
             self.stats.turn(self.pipeline.oldest_ms());
-            self.adopt_if_due(&mut turns).await?;
+            let adoption = self.adopt_if_due(&mut turns).await?;
             self.accept_answers();
             self.take_up_changes().await?;
             self.visit_if_due().await;
-            let turn = self.plan_turn(&turns, leadership.is_stopping());
+            let turn = self.plan_turn(&turns, adoption, leadership.is_stopping());
             let commit = self.next_commit();
-            if commit.is_empty() && (turn.count == 0 || turns.reading == Reading::CaughtUp) {
+            if commit.is_empty() && (turn.count == 0 || turns.reading == ReadProgress::CaughtUp) {
                 if let Some(end) = self.rest(&turn, &mut turns, leadership).await? {
                     return Ok(end);
                 }
@@ -254,12 +267,16 @@ impl<S: Stream> Partition<S> {
     }
 
     /// Adopts what dead consumers left, once nothing is in flight.
-    async fn adopt_if_due(&mut self, turns: &mut Turns) -> Result<(), StreamError> {
-        if turns.is_adoption_due() && self.pipeline.is_idle() && !self.pipeline.position.has_unsettled() {
-            self.adopt().await?;
-            turns.adopt_at = Instant::now() + ADOPT_EVERY;
+    async fn adopt_if_due(&mut self, turns: &mut TurnState) -> Result<Adopting, StreamError> {
+        if Instant::now() < turns.adopt_at {
+            return Ok(Adopting::NotDue);
         }
-        Ok(())
+        if !self.pipeline.is_idle() || self.pipeline.position.has_unsettled() {
+            return Ok(Adopting::WaitsForCommits);
+        }
+        self.adopt().await?;
+        turns.adopt_at = Instant::now() + ADOPT_EVERY;
+        Ok(Adopting::NotDue)
     }
 
     fn accept_answers(&mut self) {
@@ -271,9 +288,9 @@ impl<S: Stream> Partition<S> {
     fn accept(&mut self, answer: Answer) {
         self.stats.answered(&answer);
         // An answer to a flight that was dropped has no effect.
-        if let Some(generation) = self.pipeline.generation_of(&answer) {
-            self.generations.note_incidents(answer.read, &answer.incidents, &generation);
-            self.pipeline.accept(answer);
+        if let Some(flight) = self.pipeline.flight_mut(answer.read) {
+            self.generations.note_incidents(answer.read, &answer.incidents, flight.generation());
+            flight.accept(answer);
         }
     }
 
@@ -327,12 +344,12 @@ impl<S: Stream> Partition<S> {
         }
     }
 
-    fn plan_turn(&self, turns: &Turns, stopping: bool) -> Turn {
+    fn plan_turn(&self, turns: &TurnState, adoption: Adopting, stopping: bool) -> Turn {
         // A drain has every entry seen by every detector; otherwise entries do not wait for a warm-up.
         let warming_up = turns.until == Until::Drained && self.generations.is_warming_up();
         // What is adopted must be read apart from what is in flight, which is pending too: nothing is read until all is
         // committed.
-        let pauses = stopping || warming_up || turns.is_adoption_due();
+        let pauses = stopping || warming_up || adoption == Adopting::WaitsForCommits;
         Turn { stopping, warming_up, count: if pauses { 0 } else { self.wanted() } }
     }
 
@@ -354,7 +371,7 @@ impl<S: Stream> Partition<S> {
     async fn rest(
         &mut self,
         turn: &Turn,
-        turns: &mut Turns,
+        turns: &mut TurnState,
         leadership: &mut Leadership,
     ) -> Result<Option<End>, StreamError> {
         if self.pipeline.has_fresh() {
@@ -383,7 +400,7 @@ impl<S: Stream> Partition<S> {
                 () = leadership.stopped() => {}
                 () = self.generations.changed() => {}
             }
-            turns.reading = Reading::Behind;
+            turns.reading = ReadProgress::Behind;
         }
         Ok(None)
     }
@@ -451,10 +468,10 @@ impl<S: Stream> Partition<S> {
     }
 
     fn add_flight(&mut self, flight: Flight, now_ms: u64, commit: &mut Commit) {
-        match flight.load() {
-            Load::Read(_) => {}
-            Load::Visit(visit) => self.pipeline.pace.saved(flight.took(), visit.symbols()),
-            Load::Swap(origins) => {
+        match flight.payload() {
+            Payload::Read(_) => {}
+            Payload::Visit(visit) => self.pipeline.pace.saved(flight.took(), visit.symbols()),
+            Payload::Swap(origins) => {
                 // A worker pauses for the change and for the visit behind it.
                 let pause = flight.took() + self.pipeline.first_took();
                 self.generations.activated(&flight, origins, pause);
@@ -489,12 +506,6 @@ impl<S: Stream> Partition<S> {
         self.account = Account { totals: commit.totals, rates: commit.rates.clone() };
         self.stats.committed(commit);
         self.sinks.publish(&commit.alerts);
-    }
-}
-
-impl Turns {
-    fn is_adoption_due(&self) -> bool {
-        self.adopt_at <= Instant::now()
     }
 }
 

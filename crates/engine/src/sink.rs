@@ -28,18 +28,18 @@ struct Late {
     alerts: u64,
     reported: Option<Instant>,
     /// Where these alerts are instead.
-    places: String,
+    elsewhere: String,
 }
 
 impl Sinks {
     /// Creates the sinks that `config` enables.
     pub fn new(config: &AlertsConfig) -> Self {
         let file = Some(&config.jsonl).filter(|file| !file.as_os_str().is_empty());
-        let places = match file {
+        let elsewhere = match file {
             Some(file) => format!("{} and {}", config.stream, file.display()),
             None => config.stream.clone(),
         };
-        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, reported: None, places });
+        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, reported: None, elsewhere });
         Self { log: config.log, late }
     }
 
@@ -74,12 +74,12 @@ impl Drop for Sinks {
 
 impl Late {
     fn report(&mut self) {
-        let Self { alerts, places, .. } = self;
+        let Self { alerts, elsewhere, .. } = self;
         if *alerts > 0 {
             info!(
                 target: "alert",
                 event = "late_alerts_omitted",
-                "{alerts} late alerts are in {places} only (alerts.log_stale)"
+                "{alerts} late alerts are in {elsewhere} only (alerts.log_stale)"
             );
             (self.alerts, self.reported) = (0, Some(Instant::now()));
         }

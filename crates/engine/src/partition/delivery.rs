@@ -25,7 +25,7 @@ pub(super) struct Redelivery {
 
 /// Whether there is more to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ReadProgress {
     /// There may be more.
     Behind,
     /// Nothing is left to read for now.
@@ -66,7 +66,7 @@ impl<S: Stream> Partition<S> {
         &mut self,
         mut delivered: Delivery,
         read: ReadRequest,
-    ) -> Result<Reading, StreamError> {
+    ) -> Result<ReadProgress, StreamError> {
         if self.pipeline.position.began_anew(&delivered) {
             // The next acquisition finds the position of the group in the new stream.
             return Err(StreamError::Unavailable("the stream was deleted and created again".into()));
@@ -91,7 +91,7 @@ impl<S: Stream> Partition<S> {
         if unread {
             self.pipeline.position.reread_pending();
         }
-        Ok(if caught_up && !unread { Reading::CaughtUp } else { Reading::Behind })
+        Ok(if caught_up && !unread { ReadProgress::CaughtUp } else { ReadProgress::Behind })
     }
 
     /// Adopts what dead consumers left, and checks what else is pending under our name. Both are then read like pending

@@ -110,7 +110,7 @@ impl Leadership {
         let _ = self.stop.wait_for(|stop| *stop).await;
     }
 
-    /// The order to stop, for those who only look at it.
+    /// A receiver of the order to stop.
     pub(super) fn stop(&self) -> watch::Receiver<bool> {
         self.stop.clone()
     }

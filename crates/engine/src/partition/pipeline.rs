@@ -18,7 +18,7 @@ use crate::{
     ingest::Ingest,
     pace::Pace,
     plugin::Generation,
-    shard::{Answer, SavedSymbol, Task, Warmed},
+    shard::{SavedSymbol, Task, Warmed},
     stats::Stats,
 };
 use tickhound_core::{
@@ -192,17 +192,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The generation of the flight that an answer belongs to; `None` if the flight was dropped.
-    pub(super) fn generation_of(&self, answer: &Answer) -> Option<Arc<Generation>> {
-        let flight = self.flights.iter().find(|flight| flight.number() == answer.read)?;
-        Some(flight.generation().clone())
-    }
-
-    /// Gives the answer of a shard to its flight.
-    pub(super) fn accept(&mut self, answer: Answer) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.number() == answer.read) {
-            flight.accept(answer);
-        }
+    /// The flight of this number; `None` if it was dropped.
+    pub(super) fn flight_mut(&mut self, number: u64) -> Option<&mut Flight> {
+        self.flights.iter_mut().find(|flight| flight.number() == number)
     }
 
     /// Takes out the first flight if it can be committed: commits are in stream order.

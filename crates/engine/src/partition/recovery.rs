@@ -39,7 +39,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// How a recovery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resumed {
+pub(super) enum ResumeOutcome {
     /// The partition can be processed.
     Ready,
     /// The host is to stop.
@@ -95,7 +95,7 @@ impl Replay {
 
 impl<S: Stream> Recovery<'_, S> {
     /// Gives the shards the state of the last commit.
-    pub(super) async fn run(mut self) -> Result<Resumed, StreamError> {
+    pub(super) async fn run(mut self) -> Result<ResumeOutcome, StreamError> {
         let acquired = self.acquired;
         self.pipeline.ingest.reset(acquired.clock);
         let saved = self.stats.waiting(self.stream.saved()).await?;
@@ -104,19 +104,19 @@ impl<S: Stream> Recovery<'_, S> {
             self.retention.poison = saved.poison;
             self.retention.forgotten = saved.symbols.into_iter().map(|(name, _)| name).collect();
             self.pipeline.visit_all().await;
-            return Ok(Resumed::Ready);
+            return Ok(ResumeOutcome::Ready);
         };
         let processed = acquired.totals.entries - acquired.totals.lost;
         let end = Boundary { newest: last, worked: processed, clock: acquired.clock, at_ms: 0 };
         if acquired.began_anew {
             self.restore_without_history(saved, end).await;
-            return Ok(Resumed::Ready);
+            return Ok(ResumeOutcome::Ready);
         }
         self.restore_and_replay(saved, end).await
     }
 
     /// Restores each chunk at its boundary, and replays the stream up to the last commit, `end`.
-    async fn restore_and_replay(&mut self, saved: SavedStates, end: Boundary) -> Result<Resumed, StreamError> {
+    async fn restore_and_replay(&mut self, saved: SavedStates, end: Boundary) -> Result<ResumeOutcome, StreamError> {
         let (acquired, last) = (self.acquired, end.newest);
         // Entries that are pending for anyone are processed later.
         let mut left_out = self.stats.waiting(self.stream.pending(EntryId::ZERO, last)).await?;
@@ -137,8 +137,8 @@ impl<S: Stream> Recovery<'_, S> {
         let mut replay = Replay::new(end.worked.saturating_sub(start.worked), left_out);
         let mut cursor = start.newest;
         for (at, shares) in stops {
-            if self.replay(cursor, at, &mut replay).await? == Resumed::Stopped {
-                return Ok(Resumed::Stopped);
+            if self.replay(cursor, at, &mut replay).await? == ResumeOutcome::Stopped {
+                return Ok(ResumeOutcome::Stopped);
             }
             cursor = cursor.max(at);
             replay.waiting += self.pipeline.restore(shares).await;
@@ -154,7 +154,7 @@ impl<S: Stream> Recovery<'_, S> {
             // All states are saved again: by the present detectors, and without those that were dropped.
             self.pipeline.visit_all().await;
         }
-        Ok(Resumed::Ready)
+        Ok(ResumeOutcome::Ready)
     }
 
     /// Restores the states of a stream that was deleted. They are taken as they are, and saved again as of the beginning
@@ -184,11 +184,16 @@ impl<S: Stream> Recovery<'_, S> {
     }
 
     /// Replays the entries after one id and up to another.
-    async fn replay(&mut self, after: EntryId, through: EntryId, replay: &mut Replay) -> Result<Resumed, StreamError> {
+    async fn replay(
+        &mut self,
+        after: EntryId,
+        through: EntryId,
+        replay: &mut Replay,
+    ) -> Result<ResumeOutcome, StreamError> {
         let mut cursor = after;
         while cursor < through {
             if *self.stop.borrow() {
-                return Ok(Resumed::Stopped);
+                return Ok(ResumeOutcome::Stopped);
             }
             self.stats.turn(None);
             let mut entries = self.stream.history(cursor, through, self.pipeline.intake.page(PAGE)).await?;
@@ -209,7 +214,7 @@ impl<S: Stream> Recovery<'_, S> {
                 );
             }
         }
-        Ok(Resumed::Ready)
+        Ok(ResumeOutcome::Ready)
     }
 
     /// Takes answers until at most `left` have not come yet. Alerts in them are published already; what matters is which

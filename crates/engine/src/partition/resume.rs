@@ -5,7 +5,7 @@ use tracing::{error, warn};
 
 use super::{
     Account, Partition,
-    recovery::{Recovery, Resumed},
+    recovery::{Recovery, ResumeOutcome},
     trial::Trial,
 };
 use tickhound_core::{
@@ -22,7 +22,7 @@ impl<S: Stream> Partition<S> {
         &mut self,
         acquired: &Acquisition,
         stop: watch::Receiver<bool>,
-    ) -> Result<Resumed, StreamError> {
+    ) -> Result<ResumeOutcome, StreamError> {
         // First: whether the open commit has happened decides what is in flight.
         if let Some(commit) = self.pipeline.position.settle(acquired) {
             self.count_commit(&commit);
@@ -36,20 +36,24 @@ impl<S: Stream> Partition<S> {
                 totals.lost = totals.lost.max(acquired.totals.lost);
                 // A standby that died meanwhile may have marked an entry.
                 self.trial.resume(acquired.attempt);
-                Ok(Resumed::Ready)
+                Ok(ResumeOutcome::Ready)
             }
             Resume::Emptied => {
                 self.report_emptied(acquired);
                 self.redelivery.repeated.clear();
                 self.pipeline.save_anew().await;
-                Ok(Resumed::Ready)
+                Ok(ResumeOutcome::Ready)
             }
             Resume::Afresh => self.recover(acquired, stop).await,
         }
     }
 
     /// Drops what is in flight, and recovers from the checkpoint.
-    async fn recover(&mut self, acquired: &Acquisition, stop: watch::Receiver<bool>) -> Result<Resumed, StreamError> {
+    async fn recover(
+        &mut self,
+        acquired: &Acquisition,
+        stop: watch::Receiver<bool>,
+    ) -> Result<ResumeOutcome, StreamError> {
         if self.account.totals.commits > acquired.totals.commits {
             error!(
                 event = "redis_rolled_back",
@@ -77,7 +81,7 @@ impl<S: Stream> Partition<S> {
             stop,
         };
         let resumed = recovery.run().await?;
-        if resumed == Resumed::Ready {
+        if resumed == ResumeOutcome::Ready {
             self.pipeline.position.restored();
         }
         Ok(resumed)

@@ -54,7 +54,7 @@ pub(super) struct WarmUp {
     close: watch::Receiver<bool>,
     /// Ends the warm-up.
     finish: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<Shown>>,
+    task: JoinHandle<Result<WarmUpResult>>,
 }
 
 /// What a warm-up reads.
@@ -82,7 +82,7 @@ pub(super) enum WarmUpEnd {
 }
 
 /// What the detectors of a warm-up were shown.
-struct Shown {
+struct WarmUpResult {
     entries: usize,
     /// The detectors of each shard.
     warmed: Vec<Vec<Warmed>>,
@@ -179,8 +179,8 @@ impl WarmUp {
             let _ = finish.send(());
         }
         match stats.waiting(&mut self.task).await.map_err(Error::from).and_then(|shown| shown) {
-            Ok(Shown { entries: 0, .. }) => WarmUpEnd::NoEntries,
-            Ok(Shown { warmed, .. }) => WarmUpEnd::Warmed(warmed),
+            Ok(WarmUpResult { entries: 0, .. }) => WarmUpEnd::NoEntries,
+            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::Warmed(warmed),
             Err(error) if error.is::<StreamError>() => WarmUpEnd::Interrupted(error),
             Err(error) => WarmUpEnd::Failed(error),
         }
@@ -194,7 +194,11 @@ impl Drop for WarmUp {
 }
 
 impl<H: History> WarmUpTask<H> {
-    async fn run(mut self, closing: &watch::Sender<bool>, mut finishing: oneshot::Receiver<()>) -> Result<Shown> {
+    async fn run(
+        mut self,
+        closing: &watch::Sender<bool>,
+        mut finishing: oneshot::Receiver<()>,
+    ) -> Result<WarmUpResult> {
         let started = Instant::now();
         self.show_until_finishing(closing, &mut finishing).await?;
         // What was processed meanwhile, up to the position at which the detectors become active.
@@ -214,7 +218,7 @@ impl<H: History> WarmUpTask<H> {
         }
         let took_ms = started.elapsed().as_millis() as u64;
         info!(event = "warm_up_finished", entries = self.shown, took_ms, "warmed up on the entries in the stream");
-        Ok(Shown { entries: self.shown, warmed })
+        Ok(WarmUpResult { entries: self.shown, warmed })
     }
 
     /// Shows what was processed, page by page, until the partition finishes the warm-up.
