@@ -17,15 +17,23 @@ const REPORT_LATE_EVERY: Duration = Duration::from_secs(1);
 /// The sinks of committed alerts that are enabled.
 #[derive(Debug, Default)]
 pub struct Sinks {
-    log: bool,
-    /// Stale alerts; `None` if the log has them too.
-    late: Option<Late>,
+    log: AlertLog,
+}
+
+/// Which alerts the log has.
+#[derive(Debug, Default)]
+enum AlertLog {
+    #[default]
+    Nothing,
+    Everything,
+    /// Stale alerts are only counted.
+    Fresh(StaleAlerts),
 }
 
 /// Stale alerts that the log has omitted and not reported yet.
 #[derive(Debug)]
-struct Late {
-    alerts: u64,
+struct StaleAlerts {
+    count: u64,
     reported: Option<Instant>,
     /// Where these alerts are instead.
     elsewhere: String,
@@ -34,22 +42,24 @@ struct Late {
 impl Sinks {
     /// Creates the sinks that `config` enables.
     pub fn new(config: &AlertsConfig) -> Self {
-        let file = Some(&config.jsonl).filter(|file| !file.as_os_str().is_empty());
-        let elsewhere = match file {
-            Some(file) => format!("{} and {}", config.stream, file.display()),
-            None => config.stream.clone(),
+        let log = if !config.log {
+            AlertLog::Nothing
+        } else if config.log_stale {
+            AlertLog::Everything
+        } else {
+            AlertLog::Fresh(StaleAlerts::new(config))
         };
-        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, reported: None, elsewhere });
-        Self { log: config.log, late }
+        Self { log }
     }
 
     /// Publishes alerts that have just been committed.
     pub fn publish(&mut self, alerts: &[Alert]) {
-        if self.log {
-            for alert in alerts {
-                match &mut self.late {
-                    Some(late) if alert.stale => late.alerts += 1,
-                    _ => info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line()),
+        for alert in alerts {
+            match &mut self.log {
+                AlertLog::Nothing => break,
+                AlertLog::Fresh(stale) if alert.stale => stale.count += 1,
+                AlertLog::Everything | AlertLog::Fresh(_) => {
+                    info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line());
                 }
             }
         }
@@ -58,30 +68,41 @@ impl Sinks {
 
     /// Logs how many alerts were omitted, unless that was logged a moment ago.
     pub fn report_late(&mut self) {
-        if let Some(late) = &mut self.late
-            && late.reported.is_none_or(|reported| reported.elapsed() >= REPORT_LATE_EVERY)
+        if let AlertLog::Fresh(stale) = &mut self.log
+            && stale.reported.is_none_or(|reported| reported.elapsed() >= REPORT_LATE_EVERY)
         {
-            late.report();
+            stale.report();
         }
     }
 }
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        self.late.iter_mut().for_each(Late::report);
+        if let AlertLog::Fresh(stale) = &mut self.log {
+            stale.report();
+        }
     }
 }
 
-impl Late {
+impl StaleAlerts {
+    fn new(config: &AlertsConfig) -> Self {
+        let elsewhere = if config.jsonl.as_os_str().is_empty() {
+            config.stream.clone()
+        } else {
+            format!("{} and {}", config.stream, config.jsonl.display())
+        };
+        Self { count: 0, reported: None, elsewhere }
+    }
+
     fn report(&mut self) {
-        let Self { alerts, elsewhere, .. } = self;
-        if *alerts > 0 {
+        let Self { count, elsewhere, .. } = self;
+        if *count > 0 {
             info!(
                 target: "alert",
                 event = "late_alerts_omitted",
-                "{alerts} late alerts are in {elsewhere} only (alerts.log_stale)"
+                "{count} late alerts are in {elsewhere} only (alerts.log_stale)"
             );
-            (self.alerts, self.reported) = (0, Some(Instant::now()));
+            (self.count, self.reported) = (0, Some(Instant::now()));
         }
     }
 }
