@@ -21,10 +21,10 @@ use tickhound_core::{
     stream::Commit,
 };
 use tickhound_engine::{
-    commit::{Flight, Place},
+    commit::{Flight, Frontier, Origin},
     ingest::{Ingest, Job, Routed},
     plugin::{DetectorSpec, Fault, Generation, Instance, Loader},
-    shard::{Found, ShardHandle, Tape, Task, Worked},
+    shard::{Answer, Found, Priority, Processing, ShardHandle, ShardSetup, Tape, Task, TaskOutcome, Worked},
 };
 use tickhound_redis::resp::{Replies, Scanner};
 use tokio::{runtime, sync::mpsc};
@@ -316,7 +316,8 @@ impl Market {
         let mut richest = (Vec::new(), 0);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let found = worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() }).found;
+            let job = Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() };
+            let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else { continue };
             if found.len() > richest.0.len() {
                 richest = (found, number);
             }
@@ -328,10 +329,11 @@ impl Market {
         let generation = self.generation.clone();
         let flight = move || {
             let newest = entries.last().unwrap_or_default();
-            let place = Place { generation: generation.clone(), newest, index: None, clock: Clock::default() };
+            let frontier = Frontier { generation: generation.clone(), newest, index: None, clock: Clock::default() };
             let mut routed = Routed { jobs: vec![Some(job())], ticks: PASS, ..Routed::default() };
-            let mut flight = Flight::new(1, copied(&entries), false, &mut routed, place);
-            flight.accept(Worked { read: 1, found: found.iter().map(again).collect(), ..Worked::default() });
+            let mut flight = Flight::read(1, copied(&entries), Origin::New, &mut routed, frontier);
+            let processing = Processing { found: found.iter().map(again).collect(), ..Processing::default() };
+            flight.accept(Answer::new(1, Worked::default(), TaskOutcome::Processed(processing)));
             flight
         };
         // Made beforehand where they can be.
@@ -339,7 +341,7 @@ impl Market {
         Ok(part("commit".to_owned(), alerts, move || {
             let flight = ahead.pop().unwrap_or_else(&flight);
             let mut commit = Commit::default();
-            flight.settle(&ingest, 0, &mut commit);
+            flight.add_to(ingest.symbol_names(), 0, &mut commit);
             assert_eq!(commit.alerts.len(), alerts);
             assert!(commit.alerts.iter().all(|alert| alert.fields().len() > 10));
         }))
@@ -390,19 +392,27 @@ impl Market {
 struct Worker {
     runtime: runtime::Runtime,
     shard: Option<ShardHandle>,
-    answers: mpsc::Receiver<Worked>,
+    answers: mpsc::Receiver<Answer>,
 }
 
 impl Worker {
     fn start(generation: &Arc<Generation>, input: &config::InputConfig) -> Result<Self> {
         let (outbox, answers) = mpsc::channel(4);
         let normalizer = Normalizer::new(input)?;
-        let shard = ShardHandle::start(0, generation.clone(), normalizer, 4, outbox, false, Some(Arc::new(Caller)))?;
+        let setup = ShardSetup {
+            number: 0,
+            generation: generation.clone(),
+            normalizer,
+            queue: 4,
+            priority: Priority::Live,
+            tape: Some(Arc::new(Caller)),
+        };
+        let shard = ShardHandle::start(setup, outbox)?;
         let runtime = runtime::Builder::new_current_thread().build()?;
         Ok(Self { runtime, shard: Some(shard), answers })
     }
 
-    fn work(&mut self, job: Job) -> Worked {
+    fn work(&mut self, job: Job) -> Answer {
         let Self { runtime, shard, answers } = self;
         let shard = shard.as_ref().expect("it ends with the worker");
         runtime.block_on(shard.submit(Task::Work(job)));

@@ -20,7 +20,7 @@ use tickhound_engine::{
     ingest::Ingest,
     pace::Pace,
     plugin::Generation,
-    shard::{ShardHandle, Task, Worked},
+    shard::{Answer, Priority, ShardHandle, ShardSetup, Task, TaskOutcome},
 };
 use tokio::sync::mpsc;
 
@@ -60,7 +60,15 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
     let mut shards = Vec::new();
     for number in 0..SHARDS {
         let normalizer = Normalizer::new(&input)?;
-        shards.push(ShardHandle::start(number, detectors.clone(), normalizer, 4, outbox.clone(), false, None)?);
+        let setup = ShardSetup {
+            number,
+            generation: detectors.clone(),
+            normalizer,
+            queue: 4,
+            priority: Priority::Live,
+            tape: None,
+        };
+        shards.push(ShardHandle::start(setup, outbox.clone())?);
     }
     let mut ingest = Ingest::new(Decoder::new(&input, ".".as_ref())?, SHARDS, Clock::default());
     let mut pace = Pace::new(Duration::from_millis(engine.checkpoint_every_ms));
@@ -84,7 +92,7 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
                 asked += 1;
             }
         }
-        pace.worked(entries.len());
+        pace.processed(entries.len());
         answers(&mut outcomes, asked).await?;
         let Some(chunks) = pace.due(Instant::now(), ingest.chunk_sizes()) else { continue };
         read += 1;
@@ -93,8 +101,8 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
             shard.submit(Task::Save { read, chunks: chunks.clone() }).await;
         }
         let saved = answers(&mut outcomes, SHARDS).await?;
-        let took = saved.iter().map(|worked| worked.took).max().unwrap_or_default();
-        pace.saved(took, saved.iter().map(|worked| worked.saved.len()).sum());
+        let took = saved.iter().map(|answer| answer.took).max().unwrap_or_default();
+        pace.saved(took, saved.iter().map(symbols).sum());
         if done > ticks / 2 {
             pauses.push(took.as_secs_f64() * 1e3);
         }
@@ -103,7 +111,12 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
     Ok(pauses)
 }
 
-async fn answers(outcomes: &mut mpsc::Receiver<Worked>, count: usize) -> Result<Vec<Worked>> {
+/// The number of symbols that a shard has saved.
+fn symbols(answer: &Answer) -> usize {
+    if let TaskOutcome::Saved(saved) = &answer.outcome { saved.len() } else { 0 }
+}
+
+async fn answers(outcomes: &mut mpsc::Receiver<Answer>, count: usize) -> Result<Vec<Answer>> {
     let mut answers = Vec::new();
     for _ in 0..count {
         answers.push(outcomes.recv().await.context("a shard has ended")?);

@@ -36,7 +36,7 @@ use tickhound_core::{
     stream::{Commit, Totals},
 };
 use tickhound_engine::{
-    engine::{Engine, Until},
+    engine::{Engine, Stages, Until},
     plugin::{DetectorSpec, Flow, Generation, Reload},
     sink::Sinks,
     stats::Stats,
@@ -113,7 +113,8 @@ pub(crate) async fn replay(
     let counts = Arc::<Mutex<ReplayCounts>>::default();
     let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), stop);
     let stats = Arc::<Stats>::default();
-    let mut engine = Engine::new(stream, config, Reload::fixed(generation), decoder, sinks, stats.clone());
+    let stages = Stages { reloads: Reload::fixed(generation), decoder, sinks, stats: stats.clone() };
+    let mut engine = Engine::new(stream, config, stages);
     if let Some(tape) = tape {
         engine = engine.with_tape(tape);
     }

@@ -18,7 +18,7 @@ use tickhound_core::{
     simulate::SimConfig,
 };
 use tickhound_engine::{
-    engine::{Engine, Until},
+    engine::{Engine, Stages, Until},
     plugin::{Generation, Reload, Runtime},
     simulated::{Committed, SimulatedStream},
     sink::Sinks,
@@ -60,7 +60,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
-    let engine = Engine::new(stream, config, Reload::fixed(generation), decoder, Sinks::new(&alerts), stats.clone());
+    let stages =
+        Stages { reloads: Reload::fixed(generation), decoder, sinks: Sinks::new(&alerts), stats: stats.clone() };
+    let engine = Engine::new(stream, config, stages);
     info!(
         event = "demo_started",
         symbols = args.symbols,

@@ -24,7 +24,7 @@ use crate::{
 };
 use tickhound_core::{config::LoadedConfig, pulse::Pulse, stream::Totals};
 use tickhound_engine::{
-    engine::{Engine, Until},
+    engine::{Engine, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,
     stats::{self, Stats},
@@ -114,8 +114,8 @@ fn run_supervised(
     let alerts_file = AlertsFile::start(&config.stream, &newest.alerts)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
-    let engine =
-        Engine::new(stream, config, reloads, decoder, Sinks::new(&newest.alerts), stats.clone()).with_looker(looker);
+    let stages = Stages { reloads, decoder, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
+    let engine = Engine::new(stream, config, stages).with_looker(looker);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {

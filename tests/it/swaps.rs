@@ -22,7 +22,7 @@ use tickhound_core::{
 use tickhound_engine::{
     ingest::Ingest,
     plugin::{DetectorSpec, Generation, Runtime},
-    shard::{Found, ShardHandle, Task, Worked},
+    shard::{Answer, Found, Priority, ShardHandle, ShardSetup, Task, TaskOutcome},
 };
 use tokio::sync::mpsc;
 
@@ -41,7 +41,7 @@ const TICKS: usize = 12_000;
 struct Worker {
     ingest: Ingest,
     shard: ShardHandle,
-    outcomes: mpsc::Receiver<Worked>,
+    outcomes: mpsc::Receiver<Answer>,
     read: u64,
     found: Vec<Sight>,
     letters: Vec<(u64, u16)>,
@@ -153,12 +153,20 @@ impl Worker {
         let decoder = Decoder::new(&config.input, ".".as_ref()).unwrap();
         let (outbox, outcomes) = mpsc::channel(4);
         let normalizer = Normalizer::new(&config.input).unwrap();
-        let shard = ShardHandle::start(0, generation.clone(), normalizer, 4, outbox, false, None).unwrap();
+        let setup = ShardSetup {
+            number: 0,
+            generation: generation.clone(),
+            normalizer,
+            queue: 4,
+            priority: Priority::Live,
+            tape: None,
+        };
+        let shard = ShardHandle::start(setup, outbox).unwrap();
         let ingest = Ingest::new(decoder, 1, Clock::default());
         Self { ingest, shard, outcomes, read: 0, found: Vec::new(), letters: Vec::new(), quarantined: false }
     }
 
-    async fn ask(&mut self, task: Task) -> Worked {
+    async fn ask(&mut self, task: Task) -> Answer {
         self.shard.submit(task).await;
         self.outcomes.recv().await.unwrap()
     }
@@ -166,12 +174,13 @@ impl Worker {
     async fn work(&mut self, entries: &Entries, at: u64) {
         self.read += 1;
         let job = self.ingest.route(self.read, entries).jobs.remove(0).unwrap();
-        let worked = self.ask(Task::Work(job)).await;
-        self.found.extend(worked.found.into_iter().map(|found| {
+        let Answer { incidents, outcome, .. } = self.ask(Task::Work(job)).await;
+        let TaskOutcome::Processed(processing) = outcome else { panic!("{outcome:?} for a job") };
+        self.found.extend(processing.found.into_iter().map(|found| {
             let Found { entry, detector, symbol, price, confidence, evidence, .. } = found;
             Sight { entry: at + u64::from(entry), detector, symbol, price, confidence, evidence }
         }));
-        for faulted in worked.faulted {
+        for faulted in incidents.faulted {
             self.quarantined |= faulted.quarantined;
             self.letters.extend(faulted.entry.map(|entry| (at + u64::from(entry), faulted.detector)));
         }

@@ -1,15 +1,14 @@
-//! From what the shards made of a read to one commit, in one order whatever the worker count.
+//! Turns the answers of the shards into commits, with one order of alerts whatever the number of workers.
 //!
-//! Order of alerts: by entry; at one entry by detector name; at one entry and
-//! detector, those of the clock before those of the tick, then by symbol. The
-//! ordinal in an alert's id counts in this order.
+//! Alerts are ordered by entry, then by detector name. Within one entry and detector, alerts of clock rows come before
+//! those of ticks, and then the symbol decides. The ordinal in an alert's id counts in this order.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
-    ingest::{Ingest, Routed},
+    ingest::Routed,
     plugin::{Generation, params},
-    shard::{Came, Faulted, Found, Worked},
+    shard::{Answer, Came, Faulted, Found, Processing, TaskOutcome},
 };
 use tickhound_core::{
     checkpoint::Visit,
@@ -18,139 +17,171 @@ use tickhound_core::{
     stream::Commit,
 };
 
-/// A read on its way from the stream to its commit; or a visit, which has no entries.
+/// A read, a visit or a swap on its way through the shards to its commit.
 pub struct Flight {
-    read: u64,
-    entries: Entries,
-    /// Ticks that went to shards.
-    pub ticks: usize,
-    recovered: bool,
-    clock: Clock,
-    newest: EntryId,
-    index: Option<u64>,
-    /// Committed together with the visit behind it, which knows of these entries: they are older than
-    /// some before them, and a recovery that re-reads the stream would meet them in another order.
-    pub out_of_order: bool,
-    /// The chunks of the saved state that are visited.
-    visit: Option<Range<u16>>,
-    saved: Vec<(Arc<str>, Arc<[u8]>)>,
-    /// Whether it is a change of the generation: no entries either.
-    swap: bool,
-    /// Where the state of each detector of the new generation comes from.
-    pub came: Vec<Came>,
-    /// What the slowest shard needed for a visit or a swap.
-    pub took: Duration,
-    /// In force for its entries.
-    pub generation: Arc<Generation>,
+    number: u64,
+    frontier: Frontier,
     /// Shards that have not answered yet.
     waiting: usize,
+    took: Duration,
+    payload: Payload,
+}
+
+/// What a flight is.
+pub enum Payload {
+    /// Entries that were read.
+    Read(Box<ReadFlight>),
+    /// A visit: states of these chunks are saved. It ends its commit, since states are as of the end of a commit.
+    Visit(VisitFlight),
+    /// A change of the generation, with where the state of each of its detectors comes from.
+    Swap(Vec<Came>),
+}
+
+/// Entries on their way to their commit.
+pub struct ReadFlight {
+    entries: Entries,
+    ticks: usize,
+    origin: Origin,
+    out_of_order: bool,
     undecodable: Vec<(u32, String)>,
     lost: Vec<EntryId>,
-    /// Entries that must never be worked again.
+    /// Entries that must never be processed again.
     poison: Vec<EntryId>,
     found: Vec<Found>,
     held_back: u64,
     faulted: Vec<Faulted>,
 }
 
-/// How far the stream has been worked, and by what.
+/// Saved states on their way to their commit.
+pub struct VisitFlight {
+    chunks: Range<u16>,
+    saved: Vec<(Arc<str>, Arc<[u8]>)>,
+}
+
+/// How often entries were delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The entries were delivered for the first time.
+    New,
+    /// The entries were delivered before, to a host that ended or lost an answer.
+    Recovered,
+}
+
+/// How far the stream has been routed to the shards, and under which generation.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// In force from here on.
+pub struct Frontier {
+    /// The generation that is active from here on.
     pub generation: Arc<Generation>,
     /// The newest entry.
     pub newest: EntryId,
-    /// Entries ever added up to there, if known.
+    /// The number of entries ever added up to that one, if it is known.
     pub index: Option<u64>,
-    /// Event time there.
+    /// The event time there.
     pub clock: Clock,
 }
 
 impl Flight {
-    /// Takes note of a read that has been routed, and of the place that the stream has been worked up to.
-    pub fn new(read: u64, entries: Entries, recovered: bool, routed: &mut Routed, place: Place) -> Self {
-        Self {
-            read,
+    /// A read that has been routed up to `frontier`.
+    pub fn read(number: u64, entries: Entries, origin: Origin, routed: &mut Routed, frontier: Frontier) -> Self {
+        let read = ReadFlight {
             entries,
             ticks: routed.ticks,
-            recovered,
-            clock: place.clock,
-            newest: place.newest,
-            index: place.index,
+            origin,
             out_of_order: false,
-            visit: None,
-            saved: Vec::new(),
-            swap: false,
-            came: Vec::new(),
-            took: Duration::ZERO,
-            generation: place.generation,
-            waiting: routed.jobs.iter().flatten().count(),
             undecodable: std::mem::take(&mut routed.undecodable),
             lost: std::mem::take(&mut routed.lost),
             poison: Vec::new(),
             found: Vec::new(),
             held_back: 0,
             faulted: Vec::new(),
+        };
+        let waiting = routed.jobs.iter().flatten().count();
+        Self::new(number, frontier, waiting, Payload::Read(Box::new(read)))
+    }
+
+    /// An entry that becomes a dead letter for `reason` without being shown to a shard.
+    pub fn dead_letter(number: u64, entries: Entries, reason: String, frontier: Frontier) -> Self {
+        let poison = entries.first().into_iter().collect();
+        let mut routed = Routed { undecodable: vec![(0, reason)], ..Routed::default() };
+        let mut flight = Self::read(number, entries, Origin::Recovered, &mut routed, frontier);
+        if let Payload::Read(read) = &mut flight.payload {
+            read.poison = poison;
+        }
+        flight
+    }
+
+    /// A visit of `shards` shards to `chunks`.
+    pub fn visit(number: u64, chunks: Range<u16>, shards: usize, frontier: Frontier) -> Self {
+        Self::new(number, frontier, shards, Payload::Visit(VisitFlight { chunks, saved: Vec::new() }))
+    }
+
+    /// A change of `shards` shards to the generation of `frontier`.
+    pub fn swap(number: u64, shards: usize, frontier: Frontier) -> Self {
+        Self::new(number, frontier, shards, Payload::Swap(Vec::new()))
+    }
+
+    /// Marks a read as older than entries that were processed before it.
+    ///
+    /// It is committed together with the visit behind it, whose states know of its entries: a recovery that replays the
+    /// stream would meet them in another order.
+    pub fn mark_out_of_order(&mut self) {
+        if let Payload::Read(read) = &mut self.payload {
+            read.out_of_order = true;
         }
     }
 
-    /// An entry that no shard is to see.
-    pub fn set_aside(read: u64, entries: Entries, reason: String, place: Place) -> Self {
-        let poison = entries.first().into_iter().collect();
-        let mut routed = Routed { undecodable: vec![(0, reason)], ..Routed::default() };
-        Self { poison, ..Self::new(read, entries, true, &mut routed, place) }
+    /// Takes the answer of a shard.
+    pub fn accept(&mut self, answer: Answer) {
+        debug_assert!(self.waiting > 0, "a shard answers each job once");
+        self.waiting -= 1;
+        self.took = self.took.max(answer.took);
+        match (&mut self.payload, answer.outcome) {
+            (Payload::Read(read), TaskOutcome::Processed(processing)) => {
+                read.accept(processing, answer.incidents.faulted);
+            }
+            (Payload::Visit(visit), TaskOutcome::Saved(mut saved)) => visit.saved.append(&mut saved),
+            (Payload::Swap(origins), TaskOutcome::Swapped(of_shard)) => {
+                // The worst of all shards counts.
+                origins.resize(origins.len().max(of_shard.len()), Came::Kept);
+                origins.iter_mut().zip(of_shard).for_each(|(all, one)| *all = one.max(*all));
+            }
+            _ => debug_assert!(false, "an answer is of the kind of its task"),
+        }
     }
 
-    /// A visit to `chunks` by `shards` shards.
-    pub fn visit(read: u64, chunks: Range<u16>, shards: usize, place: Place) -> Self {
-        let flight = Self::new(read, Entries::default(), false, &mut Routed::default(), place);
-        Self { visit: Some(chunks), waiting: shards, ..flight }
+    /// Adds a read or a visit to `commit`. `names` has the name of each symbol by its number.
+    pub fn add_to(self, names: &[Arc<str>], now_ms: u64, commit: &mut Commit) {
+        let Self { frontier, payload, .. } = self;
+        match payload {
+            Payload::Read(read) => read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit),
+            Payload::Visit(VisitFlight { chunks, saved }) => {
+                commit.visit = Some(Visit { chunks, symbols: saved, ..Visit::default() });
+            }
+            // A swap is not written down: the states of the visit behind it are.
+            Payload::Swap(_) => return,
+        }
+        commit.clock = frontier.clock;
+        (commit.newest, commit.index) = (frontier.newest, frontier.index);
     }
 
-    /// A change to the generation of `place` in `shards` shards.
-    pub fn swap(read: u64, shards: usize, place: Place) -> Self {
-        let flight = Self::new(read, Entries::default(), false, &mut Routed::default(), place);
-        Self { swap: true, waiting: shards, ..flight }
+    /// What the flight is.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
     }
 
-    /// Whether it is a change of the generation.
-    pub fn is_swap(&self) -> bool {
-        self.swap
+    /// The number of the flight; reads, visits and swaps are counted together.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Whether its entries were read before, by a life that ended.
-    pub fn is_recovered(&self) -> bool {
-        self.recovered
+    /// The longest time that a shard took.
+    pub fn took(&self) -> Duration {
+        self.took
     }
 
-    /// Whether it ends its commit: states are as of the end of a commit.
-    pub fn is_visit(&self) -> bool {
-        self.visit.is_some()
-    }
-
-    /// Symbols whose states it brings.
-    pub fn saved_symbols(&self) -> usize {
-        self.saved.len()
-    }
-
-    /// Number of the read.
-    pub fn read(&self) -> u64 {
-        self.read
-    }
-
-    /// Ids of the entries of the read.
-    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
-        self.entries.iter().map(|entry| entry.id)
-    }
-
-    /// Number of entries of the read.
-    pub fn entries(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Bytes of the entries of the read.
-    pub fn bytes(&self) -> usize {
-        self.entries.bytes()
+    /// The generation that is active for its entries.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.frontier.generation
     }
 
     /// Whether every shard has answered.
@@ -158,26 +189,71 @@ impl Flight {
         self.waiting == 0
     }
 
-    /// Takes a shard's answer.
-    pub fn accept(&mut self, mut worked: Worked) {
-        debug_assert!(self.waiting > 0, "a shard answers each job once");
-        self.waiting -= 1;
-        self.found.append(&mut worked.found);
-        self.held_back += worked.held_back;
-        self.faulted.append(&mut worked.faulted);
-        self.saved.append(&mut worked.saved);
-        self.took = self.took.max(worked.took);
-        // What is worst in any shard goes for all.
-        self.came.resize(self.came.len().max(worked.came.len()), Came::Kept);
-        self.came.iter_mut().zip(worked.came).for_each(|(all, one)| *all = one.max(*all));
+    /// Whether the flight is committed together with the visit behind it.
+    pub fn needs_visit(&self) -> bool {
+        match &self.payload {
+            Payload::Read(read) => read.out_of_order,
+            Payload::Visit(_) => false,
+            Payload::Swap(_) => true,
+        }
+    }
+
+    /// Whether its entries were delivered before.
+    pub fn is_recovered(&self) -> bool {
+        matches!(&self.payload, Payload::Read(read) if read.origin == Origin::Recovered)
+    }
+
+    /// The ids of its entries.
+    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.read_entries().into_iter().flat_map(|entries| entries.iter().map(|entry| entry.id))
+    }
+
+    /// The number of its entries.
+    pub fn entries(&self) -> usize {
+        self.read_entries().map_or(0, Entries::len)
+    }
+
+    /// The number of its ticks that went to shards.
+    pub fn ticks(&self) -> usize {
+        if let Payload::Read(read) = &self.payload { read.ticks } else { 0 }
+    }
+
+    /// The size of its entries in bytes.
+    pub fn bytes(&self) -> usize {
+        self.read_entries().map_or(0, Entries::bytes)
+    }
+
+    fn new(number: u64, frontier: Frontier, waiting: usize, payload: Payload) -> Self {
+        Self { number, frontier, waiting, took: Duration::ZERO, payload }
+    }
+
+    fn read_entries(&self) -> Option<&Entries> {
+        if let Payload::Read(read) = &self.payload { Some(&read.entries) } else { None }
+    }
+}
+
+impl VisitFlight {
+    /// The number of symbols whose states were saved.
+    pub fn symbols(&self) -> usize {
+        self.saved.len()
+    }
+}
+
+impl ReadFlight {
+    fn accept(&mut self, mut processing: Processing, mut faulted: Vec<Faulted>) {
+        self.found.append(&mut processing.found);
+        self.held_back += processing.held_back;
+        self.faulted.append(&mut faulted);
     }
 
     /// Adds everything that the read caused to `commit`.
-    pub fn settle(mut self, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
+    fn add_to(mut self, context: &Context<'_>, commit: &mut Commit) {
+        let Context { generation, names, .. } = *context;
         let first_letter = commit.dead_letters.len();
-        self.write_letters(commit);
+        self.write_letters(generation, commit);
+        // Indexes of detectors in a generation are in the order of their names.
         self.found.sort_by(|a, b| {
-            let name = |found: &Found| ingest.symbol_name(found.symbol);
+            let name = |found: &Found| symbol_name(names, found.symbol);
             (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
         });
         let mut touched: Vec<EntryId> = commit.dead_letters[first_letter..].iter().map(|letter| letter.entry).collect();
@@ -186,16 +262,17 @@ impl Flight {
         let found = std::mem::take(&mut self.found);
         commit.totals.held_back += self.held_back;
         for found in found {
-            let spec = &self.generation.detectors[usize::from(found.detector)];
+            let spec = &generation.detectors[usize::from(found.detector)];
             if !commit.rates.may_alert(&spec.name, found.time, spec.settings.max_alerts_per_minute) {
                 commit.totals.held_back += 1;
                 continue;
             }
             let shadow_of = spec.settings.shadow_of.clone();
-            let place = (found.entry, found.detector);
-            ordinal = if last == Some(place) { ordinal + 1 } else { 0 };
-            last = Some(place);
-            let alert = self.alert(found, ordinal, ingest, now_ms);
+            // Ordinals count within one entry and detector.
+            let pair = (found.entry, found.detector);
+            ordinal = if last == Some(pair) { ordinal + 1 } else { 0 };
+            last = Some(pair);
+            let alert = self.alert(found, ordinal, context);
             if shadow_of.is_empty() {
                 commit.totals.alerts += 1;
                 touched.push(alert.entry);
@@ -207,33 +284,20 @@ impl Flight {
         }
         touched.sort_unstable();
         touched.dedup();
+        commit.ticks += self.ticks as u64;
         commit.totals.entries += self.entries.len() as u64;
         commit.totals.quiet += (self.entries.len() - touched.len()) as u64;
         commit.done.extend(self.entries.iter().map(|entry| entry.id));
-        commit.clock = self.clock;
-        (commit.newest, commit.index) = (self.newest, self.index);
         commit.poison.append(&mut self.poison);
-        commit.visit = self.visit.map(|chunks| Visit { chunks, symbols: self.saved, ..Visit::default() });
     }
 
-    fn write_letters(&self, commit: &mut Commit) {
+    fn write_letters(&self, generation: &Generation, commit: &mut Commit) {
         let undecodable = self.undecodable.iter().map(|(index, reason)| (*index, reason.clone(), None));
-        let faulted = self.faulted.iter().filter_map(|Faulted { detector, entry, fault, quarantined }| {
-            let spec = &self.generation.detectors[usize::from(*detector)];
-            let what_now = match quarantined {
-                true => "that was one fault too many (plugins.faults): it is given no ticks for a while",
-                false => "it went on with the next tick",
-            };
-            let manifest = &spec.plugin.manifest;
-            let reason = format!("{fault}; {} {} did not see this tick; {what_now}", manifest.name, manifest.version);
-            let blamed = DetectorFault {
-                detector: spec.name.clone(),
-                plugin: manifest.name.clone(),
-                version: manifest.version.clone(),
-                sha256: spec.plugin.sha256.clone(),
-                params: params::to_json(&spec.params).to_string(),
-            };
-            Some(((*entry)?, reason, Some(blamed)))
+        // A fault without an entry is only logged: there is no tick to dead-letter.
+        let faulted = self.faulted.iter().filter_map(|faulted| {
+            let entry = faulted.entry?;
+            let (reason, blamed) = blame(faulted, generation);
+            Some((entry, reason, Some(blamed)))
         });
         let letters = commit.dead_letters.len();
         for (index, reason, blamed) in undecodable.chain(faulted) {
@@ -244,9 +308,10 @@ impl Flight {
         commit.totals.dead += (commit.dead_letters.len() - letters) as u64;
     }
 
-    fn alert(&self, found: Found, ordinal: u32, ingest: &Ingest, now_ms: u64) -> Alert {
-        let stale_after_ms = self.generation.alerts.stale_after_ms;
-        let spec = &self.generation.detectors[found.detector as usize];
+    fn alert(&self, found: Found, ordinal: u32, context: &Context<'_>) -> Alert {
+        let Context { generation, names, now_ms } = *context;
+        let stale_after_ms = generation.alerts.stale_after_ms;
+        let spec = &generation.detectors[found.detector as usize];
         let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
         let lag_ms = now_ms.saturating_sub(entry.millis);
         Alert {
@@ -254,7 +319,7 @@ impl Flight {
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
-            symbol: ingest.symbol_name(found.symbol).to_owned(),
+            symbol: symbol_name(names, found.symbol).to_owned(),
             time: found.time,
             price: found.price,
             confidence: found.confidence,
@@ -262,8 +327,41 @@ impl Flight {
             evidence: found.evidence,
             entry,
             lag_ms,
-            recovered: self.recovered,
+            recovered: self.origin == Origin::Recovered,
             stale: stale_after_ms > 0 && lag_ms > stale_after_ms,
         }
     }
+}
+
+/// What alerts are made with.
+struct Context<'a> {
+    generation: &'a Generation,
+    /// The name of each symbol by its number.
+    names: &'a [Arc<str>],
+    now_ms: u64,
+}
+
+/// The reason in a dead letter of a failed call, and the detector that failed.
+fn blame(faulted: &Faulted, generation: &Generation) -> (String, DetectorFault) {
+    let Faulted { detector, fault, quarantined, .. } = faulted;
+    let spec = &generation.detectors[usize::from(*detector)];
+    let what_now = if *quarantined {
+        "the fault budget (plugins.faults) is exceeded: the detector is quarantined and receives no ticks for now"
+    } else {
+        "the detector continued with the next tick"
+    };
+    let manifest = &spec.plugin.manifest;
+    let reason = format!("{fault}; {} {} did not process this tick; {what_now}", manifest.name, manifest.version);
+    let blamed = DetectorFault {
+        detector: spec.name.clone(),
+        plugin: manifest.name.clone(),
+        version: manifest.version.clone(),
+        sha256: spec.plugin.sha256.clone(),
+        params: params::to_json(&spec.params).to_string(),
+    };
+    (reason, blamed)
+}
+
+fn symbol_name(names: &[Arc<str>], symbol: u32) -> &str {
+    names.get(symbol as usize).map_or("", |name| name)
 }

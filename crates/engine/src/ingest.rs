@@ -1,8 +1,7 @@
-//! Entries to ticks to shards: decode, intern, resolve time, route.
+//! Decodes entries to ticks, interns their symbols, resolves their times and routes them to shards.
 //!
-//! What holds: rows of one symbol go to one shard, in stream order. Event time
-//! and the places of clock rows depend on the entries alone, not on batches,
-//! shards or the wall clock.
+//! What holds: rows of one symbol go to one shard, in stream order. Event time and the positions of clock rows depend on
+//! the entries alone, not on batches, shards or the wall clock.
 
 use std::{hash::BuildHasher, sync::Arc};
 
@@ -17,39 +16,39 @@ use tickhound_core::{
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// A feed that has this many ticks without a time has none: in mixed feeds, such as trades with a
-/// time and quotes without, the first stamp comes within a few.
+/// After this many ticks without a time, a feed is taken to have none. In mixed feeds, such as trades with a time and
+/// quotes without, the first time comes within a few ticks.
 const UNSTAMPED_MAX: u64 = 1000;
 
-/// A shard's part of one read.
+/// The part of one read that belongs to a shard.
 #[derive(Debug)]
 pub struct Job {
-    /// Number of the read.
+    /// The number of the read.
     pub read: u64,
-    /// When the newest entry of the read arrived, ms of its id.
+    /// When the newest entry of the read arrived, in milliseconds of its id.
     pub arrived_ms: u64,
     /// Symbols that this shard sees for the first time.
     pub symbols: Vec<(u32, Arc<str>)>,
-    /// Its rows.
+    /// The rows.
     pub batch: Batch,
 }
 
-/// What became of one read.
+/// One read after decoding and routing.
 #[derive(Debug, Default)]
 pub struct Routed {
-    /// For each shard, its part; `None` when there is nothing for it.
+    /// The part of each shard; `None` if it has none.
     pub jobs: Vec<Option<Job>>,
-    /// Entries that are no tick, by index, with the reason.
+    /// Entries that can't be decoded, by index, with the reason.
     pub undecodable: Vec<(u32, String)>,
     /// Entries whose body was trimmed away.
     pub lost: Vec<EntryId>,
     /// Ticks in all jobs.
     pub ticks: usize,
-    /// Ticks left out: they have no time, and none can be estimated, or not yet.
+    /// Ticks that were skipped because they have no time and none can be estimated yet.
     pub untimed: u64,
 }
 
-/// Turns entries into jobs.
+/// Turns entries into jobs for shards.
 pub struct Ingest {
     decoder: Decoder,
     shards: usize,
@@ -58,85 +57,95 @@ pub struct Ingest {
     clock: Clock,
 }
 
-/// Id and shard of a symbol; `None` before its first tick.
-type Known = Option<(u32, usize)>;
+/// The number of a symbol in this run, and its shard.
+#[derive(Clone, Copy)]
+struct Route {
+    id: u32,
+    shard: usize,
+}
+
+/// A symbol by the number that it has in ticks that come decoded.
+struct NumberedSymbol {
+    name: Arc<str>,
+    /// `None` before its first tick.
+    route: Option<Route>,
+}
 
 struct Symbols {
-    /// Id and shard of each.
-    ids: FxHashMap<Arc<str>, (u32, usize)>,
+    routes: FxHashMap<Arc<str>, Route>,
+    /// The name of each symbol, by id.
     names: Vec<Arc<str>>,
-    /// Names by the numbers that they have in ticks that come decoded, and what is known of each.
-    numbered: Vec<Option<(Arc<str>, Known)>>,
-    /// By id: its saved state is of a later entry, and has yet to be restored.
+    numbered: Vec<Option<NumberedSymbol>>,
+    /// By id, whether the symbol's ticks are skipped: its saved state is as of a later entry, and not restored yet.
     awaited: Vec<bool>,
-    /// Symbols in each chunk of the saved state.
+    /// The number of symbols in each chunk of the saved state.
     chunk_sizes: Vec<u32>,
 }
 
 impl Default for Symbols {
     fn default() -> Self {
         let chunk_sizes = vec![0; usize::from(CHUNKS)];
-        Self { ids: FxHashMap::default(), names: Vec::new(), numbered: Vec::new(), awaited: Vec::new(), chunk_sizes }
+        Self { routes: FxHashMap::default(), names: Vec::new(), numbered: Vec::new(), awaited: Vec::new(), chunk_sizes }
     }
 }
 
 impl Ingest {
-    /// Routes to `shards` shards; `clock` as of the last commit.
+    /// Creates a router to `shards` shards. `clock` is the event time as of the last commit.
     pub fn new(decoder: Decoder, shards: usize, clock: Clock) -> Self {
         let columns = decoder.column_names().len();
         Self { decoder, shards, columns, symbols: Symbols::default(), clock }
     }
 
-    /// Another one that decodes and divides the same way, and knows no symbol yet.
+    /// Creates another one that decodes and routes the same way, and knows no symbol yet.
     pub fn beside(&self, clock: Clock) -> Self {
         Self { decoder: self.decoder.clone(), symbols: Symbols::default(), clock, ..*self }
     }
 
-    /// Forgets every symbol and goes on from `clock`: the shards have been started afresh.
+    /// Forgets every symbol and continues from `clock`, since the shards have been restarted.
     pub fn reset(&mut self, clock: Clock) {
         let mut numbered = std::mem::take(&mut self.symbols.numbered);
-        numbered.iter_mut().flatten().for_each(|(_, known)| *known = None);
+        numbered.iter_mut().flatten().for_each(|symbol| symbol.route = None);
         self.symbols = Symbols { numbered, ..Symbols::default() };
         self.clock = clock;
     }
 
-    /// Makes a symbol known whose saved state is restored later, by [`Ingest::restored`]; until then its
-    /// ticks are left out. Returns its number and its shard.
+    /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped.
+    /// Returns its number and its shard.
     pub fn await_state(&mut self, symbol: &str) -> (u32, usize) {
-        let (id, shard, _) = self.symbols.intern(symbol, self.shards);
+        let (Route { id, shard }, _) = self.symbols.intern(symbol, self.shards);
         self.symbols.awaited[id as usize] = true;
         (id, shard)
     }
 
-    /// Makes a symbol known before its first tick; its number, if it was not known.
+    /// Interns a symbol before its first tick. Returns its number if it is new.
     pub fn meet(&mut self, symbol: &str) -> Option<u32> {
-        let (id, _, new) = self.symbols.intern(symbol, self.shards);
+        let (Route { id, .. }, new) = self.symbols.intern(symbol, self.shards);
         new.then_some(id)
     }
 
-    /// From now on the ticks of this symbol count.
+    /// Stops skipping the ticks of this symbol, whose state has been restored.
     pub fn restored(&mut self, symbol: u32) {
         self.symbols.awaited[symbol as usize] = false;
     }
 
-    /// How many symbols each chunk of the saved state has.
+    /// The number of symbols in each chunk of the saved state.
     pub fn chunk_sizes(&self) -> &[u32] {
         &self.symbols.chunk_sizes
     }
 
-    /// Goes on from another event time.
+    /// Continues from another event time.
     pub fn reset_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
 
-    /// Event time as of the last routed entry.
+    /// The event time as of the last routed entry.
     pub fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Name of an interned symbol.
-    pub fn symbol_name(&self, id: u32) -> &str {
-        self.symbols.names.get(id as usize).map_or("", |name| name)
+    /// The name of each symbol by its number.
+    pub fn symbol_names(&self) -> &[Arc<str>] {
+        &self.symbols.names
     }
 
     /// Decodes and routes one read.
@@ -160,16 +169,18 @@ impl Ingest {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut place = Place { read, columns: *columns, rows, symbols, clock, routed };
+            let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
             let outcome = decoder.decode(entry, &mut |tick| {
-                place.tick(index, entry.id, Name::Text(&tick.symbol), tick.time, tick.price, &tick.columns);
+                let symbol = Name::Text(&tick.symbol);
+                let (time, price, values) = (tick.time, tick.price, &tick.columns);
+                router.tick(index, entry.id, &RoutedTick { symbol, time, price, values });
             });
             match outcome {
                 Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
-                // The good ones of a list are worked; the letter holds the whole list.
+                // The valid ticks of a list are processed; the dead letter holds the whole list.
                 Ok(Outcome::Partly(_, error)) => routed.undecodable.push((index, error.to_string())),
                 Err(error) => {
-                    // A document that breaks off may have given ticks first: all of it is set aside.
+                    // A truncated document may have given ticks before the error: they are taken back.
                     routed.ticks -=
                         routed.jobs.iter_mut().flatten().map(|job| job.batch.take_back(index)).sum::<usize>();
                     routed.undecodable.push((index, error.to_string()));
@@ -178,7 +189,7 @@ impl Ingest {
         }
     }
 
-    /// Rows that each shard gets of so many ticks, if it gets its share of them; clock rows come on top.
+    /// The capacity for rows of a shard that gets its share of so many ticks, clock rows included.
     fn room(&self, ticks: usize) -> usize {
         ticks / self.shards + ticks / self.shards / 4 + 2
     }
@@ -188,11 +199,12 @@ impl Ingest {
         let Self { columns, symbols, clock, .. } = self;
         routed.undecodable.clone_from(&decoded.refused);
         symbols.learn(&decoded.names);
-        let mut place = Place { read, columns: *columns, rows, symbols, clock, routed };
+        let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         for ((((entry, symbol), time), price), columns) in ticks.zip(decoded.columns.chunks_exact(*columns)) {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            place.tick(*entry, id, Name::Number(*symbol), *time, *price, columns);
+            let symbol = Name::Number(*symbol);
+            router.tick(*entry, id, &RoutedTick { symbol, time: *time, price: *price, values: columns });
         }
     }
 }
@@ -201,29 +213,38 @@ impl Ingest {
 #[derive(Clone, Copy)]
 enum Name<'a> {
     Text(&'a str),
-    /// See [`DecodedTicks::names`].
+    /// An index into [`DecodedTicks::names`].
     Number(u32),
 }
 
+/// A tick on its way to its shard.
+struct RoutedTick<'a> {
+    symbol: Name<'a>,
+    time: Option<u64>,
+    price: f64,
+    values: &'a [f64],
+}
+
 /// Puts ticks into the jobs of their shards.
-struct Place<'a> {
+struct Router<'a> {
     read: u64,
     columns: usize,
-    /// Likely in each job.
+    /// The likely number of rows of a job.
     rows: usize,
     symbols: &'a mut Symbols,
     clock: &'a mut Clock,
     routed: &'a mut Routed,
 }
 
-impl Place<'_> {
-    fn tick(&mut self, entry: u32, id: EntryId, symbol: Name<'_>, time: Option<u64>, price: f64, values: &[f64]) {
+impl Router<'_> {
+    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) {
         let Self { read, columns, rows, symbols, clock, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
-        let Some((time, estimated)) = resolve_time(clock, id, time) else {
+        let Some((time, estimated)) = resolve_time(clock, id, tick.time) else {
             *untimed += 1;
             return;
         };
+        // Every shard gets a clock row before the first tick of a second of event time, whichever shard that tick goes to.
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
             let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
             for slot in jobs.iter_mut() {
@@ -231,7 +252,7 @@ impl Place<'_> {
             }
         }
         clock.time = clock.time.max(time);
-        let (id, shard, new) = match symbol {
+        let (Route { id, shard }, new) = match tick.symbol {
             Name::Text(name) => symbols.intern(name, jobs.len()),
             Name::Number(number) => symbols.intern_numbered(number, jobs.len()),
         };
@@ -242,7 +263,7 @@ impl Place<'_> {
         if new {
             job.symbols.push((id, symbols.names[id as usize].clone()));
         }
-        job.batch.push(TickRow { entry, symbol: id, time, price, columns: values });
+        job.batch.push(TickRow { entry, symbol: id, time, price: tick.price, columns: tick.values });
         if estimated {
             let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
             *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);
@@ -256,16 +277,17 @@ fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut 
     slot.get_or_insert_with(|| Job { read, arrived_ms: 0, symbols: Vec::new(), batch: batch() })
 }
 
-/// The tick's own time, or else its arrival less the delay of the latest stamped tick, and whether it
-/// is such an estimate: in a feed of old ticks an arrival time would be years ahead of its neighbours.
-/// Before the first stamped tick there is nothing to go by, until so many have come without that
-/// the feed has no stamps at all, and arrival is the time.
+/// The time of a tick, and whether it is estimated. Without a time of its own, a tick gets its arrival less the delay of
+/// the latest tick that had one: in a feed of old ticks an arrival time would be years ahead of its neighbors. Before the
+/// first tick with a time there is nothing to estimate from, until so many ticks have come without one that the feed is
+/// taken to have none; then the arrival is the time.
 ///
-/// An id may be any number, so an estimate may be no time in ns. Such a tick is left out like one that has no time yet:
-/// a dead letter would blame the tick, which is sound, and after an id near the end of all ids no entry can follow.
+/// An id may be any number, so an estimate may be out of the range of nanoseconds. Such a tick is skipped like one without
+/// a time: a dead letter would blame the tick, which is valid, and after an id near the end of all ids no entry can
+/// follow.
 fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<(u64, bool)> {
     if let Some(time) = stamped {
-        // A time in ns is far from the end of an i64 in ms, so this difference can't overflow.
+        // A time in nanoseconds is far from the end of an i64 in milliseconds, so this difference can't overflow.
         let arrived_ms = i64::try_from(id.millis).unwrap_or(i64::MAX);
         clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
         return Some((time, false));
@@ -281,40 +303,43 @@ fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<
 }
 
 impl Symbols {
-    /// Takes up names by number.
+    /// Learns the names of numbers.
     fn learn(&mut self, names: &[(u32, Arc<str>)]) {
         for (number, name) in names {
             let at = *number as usize;
-            self.numbered.resize(self.numbered.len().max(at + 1), None);
-            self.numbered[at] = Some((name.clone(), None));
+            if at >= self.numbered.len() {
+                self.numbered.resize_with(at + 1, || None);
+            }
+            self.numbered[at] = Some(NumberedSymbol { name: name.clone(), route: None });
         }
     }
 
-    /// As [`Self::intern`], by the number of a name that was learned.
-    fn intern_numbered(&mut self, number: u32, shards: usize) -> (u32, usize, bool) {
-        let (name, known) = self.numbered[number as usize].as_ref().expect("a name comes no later than its number");
-        if let Some((id, shard)) = known {
-            return (*id, *shard, false);
+    /// Interns a symbol by the number of a name that was learned, like [`Self::intern`].
+    fn intern_numbered(&mut self, number: u32, shards: usize) -> (Route, bool) {
+        let symbol = self.numbered[number as usize].as_ref().expect("a name comes no later than its number");
+        if let Some(route) = symbol.route {
+            return (route, false);
         }
-        let name = name.clone();
-        let (id, shard, new) = self.intern(&name, shards);
-        self.numbered[number as usize] = Some((name, Some((id, shard))));
-        (id, shard, new)
+        let name = symbol.name.clone();
+        let (route, new) = self.intern(&name, shards);
+        self.numbered[number as usize] = Some(NumberedSymbol { name, route: Some(route) });
+        (route, new)
     }
 
-    /// Id and shard of a symbol, and whether it is new.
-    fn intern(&mut self, name: &str, shards: usize) -> (u32, usize, bool) {
-        if let Some((id, shard)) = self.ids.get(name) {
-            return (*id, *shard, false);
+    /// Returns the route of a symbol, and whether the symbol is new.
+    fn intern(&mut self, name: &str, shards: usize) -> (Route, bool) {
+        if let Some(route) = self.routes.get(name) {
+            return (*route, false);
         }
         let shard = (FxBuildHasher.hash_one(name) >> 32) as usize % shards;
         let id = u32::try_from(self.names.len()).expect("fewer symbols than ids");
+        let route = Route { id, shard };
         let name: Arc<str> = name.into();
         self.names.push(name.clone());
         self.awaited.push(false);
         self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
-        self.ids.insert(name, (id, shard));
-        (id, shard, true)
+        self.routes.insert(name, route);
+        (route, true)
     }
 }
 
@@ -348,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_time_is_told_from_the_delay_of_its_neighbours() {
+    fn a_missing_time_is_estimated_from_the_delay_of_its_neighbors() {
         let stamped = format!("symbol=A ltp=1 timestamp={THEN}");
         let read = entries(&[
             (NOW, "symbol=A ltp=1"),
@@ -375,23 +400,23 @@ mod tests {
         assert_eq!(routed.jobs[0].as_ref().unwrap().batch.time[1], NOW * NANOS_PER_MILLI);
     }
 
-    /// An id may be any pair of numbers. Its product with the ns of a ms overflowed: ticks came with times of
-    /// long ago, and a build that looks at overflows ended there.
+    /// An id may be any pair of numbers. Its conversion to nanoseconds overflowed: ticks got times of long ago, and a build
+    /// with overflow checks panicked.
     #[test]
-    fn a_tick_whose_arrival_is_no_time_is_left_out_and_counted() {
+    fn a_tick_whose_arrival_is_out_of_range_is_skipped_and_counted() {
         let stamped = format!("symbol=A ltp=1 timestamp={THEN}");
         for (before, hostile) in [(NOW, u64::MAX), (NOW, i64::MAX as u64 + 1), (5, u64::MAX), (0, 1 << 62)] {
             let mut ingest = ingest(1);
             let routed = ingest.route(1, &entries(&[(before, &stamped), (hostile, "symbol=A ltp=1")]));
             let times = routed.jobs[0].as_ref().map_or(0, |job| job.batch.time.len() - 1);
-            // Before its arrival, a stamp is not believed.
+            // A time after the arrival is not believed.
             assert_eq!(
                 (times, routed.untimed),
                 (usize::from(before == NOW), 1 + u64::from(before != NOW)),
                 "{hostile}"
             );
         }
-        // One that has a time of its own has it, and what follows is as far from it in arrival.
+        // A tick with a time of its own is not affected, and the next one is estimated from it.
         let mut ingest = ingest(1);
         let routed = ingest.route(1, &entries(&[(u64::MAX, &stamped), (u64::MAX, "symbol=A ltp=1")]));
         assert_eq!((routed.ticks, routed.untimed), (1, 1));
@@ -411,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_rows_stand_where_event_time_reaches_a_second_whatever_the_batches() {
+    fn clock_rows_come_where_event_time_reaches_a_second_whatever_the_batches() {
         let texts: Vec<String> = [0, 400, 900, 1100, 1050, 3000]
             .iter()
             .enumerate()
@@ -440,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_breaks_off_gives_no_tick() {
+    fn a_truncated_document_gives_no_tick() {
         let mut ingest = ingest(1);
         let text = format!("data=[{{\"symbol\":\"A\",\"ltp\":1,\"timestamp\":{THEN}}},{{\"symbol\":");
         let good = format!("symbol=B ltp=2 timestamp={}", THEN + 1);

@@ -1,15 +1,20 @@
-//! The engine: it reads a partition, calls every detector on every tick, and commits what they find.
+//! The engine: it reads a partition, calls every detector on every tick, and commits their alerts.
 //!
-//! What holds: the engine knows nothing of Redis. What it reads and commits through is a `tickhound_core::stream::Stream`.
+//! What holds: the engine knows nothing of Redis. It reads and commits through a `tickhound_core::stream::Stream`.
 
 pub mod commit;
-pub mod engine;
 pub mod ingest;
 pub mod monitor;
 pub mod pace;
+pub mod partition;
 pub mod plugin;
 pub mod retry;
 pub mod shard;
 pub mod simulated;
 pub mod sink;
 pub mod stats;
+
+/// The partition under the name that its users still import.
+pub mod engine {
+    pub use crate::partition::{Partition as Engine, Stages, Until};
+}

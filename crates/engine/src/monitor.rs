@@ -1,7 +1,7 @@
-//! What a run is doing, in more detail than its counters: filled by the engine, read by onlookers.
+//! What a run is doing, in more detail than its counters: filled by the engine, read by status reports and metrics.
 //!
-//! What holds: nothing here is touched for a tick. Atomics are touched once for a batch or a step, the
-//! one lock that the engine takes is taken once for a commit and is never held for long.
+//! What holds: nothing here is touched for each tick. Atomics are touched once for a batch or a step. The engine takes
+//! one lock once for a commit, and nobody holds that lock for long.
 
 mod history;
 mod latency;
@@ -10,100 +10,127 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{
-            AtomicU8, AtomicU64,
-            Ordering::{self, Relaxed},
-        },
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use self::{history::History, latency::Recent};
 pub use self::{
     history::{DetectorLoad, Load, Quantiles, Samples},
     latency::{BOUNDS_US, Buckets},
 };
+use self::{
+    history::{History, Reading},
+    latency::Recent,
+};
 use crate::{
     plugin::{DetectorSpec, Generation},
-    shard::Worked,
-    stats::Stats,
+    shard::{Answer, TaskOutcome},
 };
 use tickhound_core::{
     normalize::NormalizeCounts,
     receipt::Receipt,
     stream::{Commit, Totals},
-    wall::{now_ms, since_epoch},
+    wall::now_ms,
 };
 
-/// What a host is to its partition.
+/// The phase of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Loading plugins.
+    #[default]
+    Starting,
+    /// Trying to reach the server.
+    Reaching,
+    /// Waiting for the lease, which another host holds.
+    StandingBy,
+    /// Restoring the checkpoint; the host holds the lease.
+    Restoring,
+    /// Reading, detecting and committing.
+    Working,
+}
+
+/// The role of a host in its partition, which follows from its phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It has no connection, or has just begun.
+    /// It has no connection, or has just started.
     Connecting,
-    /// Another host works the partition.
+    /// Another host holds the lease.
     Standby,
-    /// It works the partition.
+    /// It holds the lease.
     Owner,
 }
 
-/// Of one worker.
+/// The load of one worker.
 #[derive(Debug, Default)]
 pub struct ShardLoad {
-    /// Ticks handed to it and not worked yet.
+    /// Ticks handed to it and not processed yet.
     pub queued: AtomicU64,
-    /// Ticks worked.
+    /// Ticks processed.
     pub ticks: AtomicU64,
-    /// Time that it was at work, ns.
+    /// Time spent on tasks in nanoseconds.
     pub busy_ns: AtomicU64,
 }
 
-/// Of one run; see the module.
+/// Counters of the flow at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowCounts {
+    /// Ticks handed to workers.
+    pub submitted: u64,
+    /// Ticks committed.
+    pub completed: u64,
+    /// Alerts committed.
+    pub alerts: u64,
+}
+
+/// The state of one run.
 #[derive(Debug)]
 pub struct Monitor {
-    /// When the run began, ms since the Unix epoch.
+    /// When the run began, in milliseconds since the Unix epoch.
     pub started_at_ms: u64,
-    role: AtomicU8,
-    /// Arrival of the oldest entry in flight, ms since the Unix epoch; 0 = none is.
+    phase: AtomicU8,
+    /// Arrival of the oldest entry in flight, in milliseconds since the Unix epoch; 0 if nothing is in flight.
     oldest_ms: AtomicU64,
-    /// Times that the partition became ours.
+    /// Times that the host acquired the lease.
     pub acquired: AtomicU64,
-    /// Times that another host took over while we worked.
+    /// Times that the host was fenced: another host had acquired the lease.
     pub fenced: AtomicU64,
-    /// Times that the connection was lost, or the server could not go on.
+    /// Times that the connection was lost or the server failed.
     pub disconnects: AtomicU64,
-    /// Saved states that were damaged, and dropped.
+    /// Saved states that were damaged and dropped.
     pub damaged_states: AtomicU64,
-    /// Entries set aside because they are no tick.
+    /// Entries that were dead-lettered because they can't be decoded.
     pub undecodable: AtomicU64,
-    /// Ticks set aside because a detector failed on them.
+    /// Ticks that were dead-lettered because a detector failed on them.
     pub faulted: AtomicU64,
     /// Ticks whose time was raised to that of the tick before.
     pub out_of_order: AtomicU64,
-    /// Ticks whose volume was not believed.
+    /// Ticks whose volume was repaired.
     pub volume: AtomicU64,
-    /// Ticks whose time was told from their arrival.
+    /// Ticks whose time was estimated from their arrival.
     pub time_estimated: AtomicU64,
-    /// Ticks left out before any price of their symbol was known.
+    /// Ticks skipped before any price of their symbol was known.
     pub unpriced: AtomicU64,
-    /// Ticks left out before any time could be told.
+    /// Ticks skipped before any time could be estimated.
     pub untimed: AtomicU64,
-    /// Generations taken up.
+    /// Generations activated.
     pub swaps: AtomicU64,
-    /// Changes refused.
+    /// Changes rejected.
     pub refusals: AtomicU64,
-    /// From the arrival of an entry to its commit, every entry.
+    /// Time from the arrival of each entry to its commit.
     pub entry_latency: Buckets,
-    /// The same, for entries that caused an alert: once for each alert.
+    /// Time from the arrival of an entry to the commit of its alert, once for each alert.
     pub alert_latency: Buckets,
-    /// One step: commit and read in one round trip.
+    /// Duration of each step, which commits and reads in one round trip.
     pub steps: Buckets,
     shards: OnceLock<Box<[ShardLoad]>>,
     ledger: Mutex<Ledger>,
     history: Mutex<History>,
 }
 
-/// What one lock keeps together.
+/// What changes with commits and receipts, under one lock.
 #[derive(Debug, Default)]
 struct Ledger {
     recent: Recent,
@@ -111,7 +138,7 @@ struct Ledger {
     alerts_by: BTreeMap<String, u64>,
     receipt: Option<Arc<Receipt>>,
     generation: Option<Arc<Generation>>,
-    refused_at_ms: u64,
+    rejected_at_ms: u64,
     detectors: BTreeMap<String, Counted>,
 }
 
@@ -119,31 +146,31 @@ struct Ledger {
 #[derive(Debug)]
 struct Counted {
     spec: Arc<DetectorSpec>,
-    /// Of the versions before.
+    /// The counts of the versions before.
     before: DetectorCounts,
 }
 
-/// What a detector has done in this run, all its versions together.
+/// The counts of a detector in this run, all its versions together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DetectorCounts {
-    /// Rows it was given, those of the clock too.
+    /// Rows that it received, clock rows included.
     pub ticks: u64,
-    /// Time spent in it, all workers together, ns.
+    /// Time spent in it by all workers in nanoseconds.
     pub spent_ns: u64,
-    /// Calls that did not end well.
+    /// Calls that failed.
     pub faults: u64,
-    /// Ticks that it was not given, being in quarantine.
+    /// Ticks that it missed in quarantine.
     pub skipped: u64,
     /// Alerts committed.
     pub alerts: u64,
 }
 
-/// One detector in force.
+/// An active detector.
 #[derive(Clone, Debug)]
 pub struct DetectorView {
     /// The detector.
     pub spec: Arc<DetectorSpec>,
-    /// What it has done.
+    /// Its counts.
     pub counts: DetectorCounts,
 }
 
@@ -152,7 +179,7 @@ impl Default for Monitor {
         let zero = AtomicU64::default;
         Self {
             started_at_ms: now_ms(),
-            role: AtomicU8::new(Role::Connecting as u8),
+            phase: AtomicU8::new(Phase::Starting as u8),
             oldest_ms: zero(),
             acquired: zero(),
             fenced: zero(),
@@ -177,37 +204,52 @@ impl Default for Monitor {
     }
 }
 
-/// What the engine tells.
+/// The engine's side.
 impl Monitor {
-    /// The engine's loop has come round; `oldest_ms` as in the field.
-    pub fn turned(&self, oldest_ms: Option<u64>) {
+    /// Notes when the oldest entry in flight arrived.
+    pub(crate) fn set_oldest(&self, oldest_ms: Option<u64>) {
         self.oldest_ms.store(oldest_ms.unwrap_or(0), Relaxed);
     }
 
-    /// The host is this from now on.
-    pub fn is_now(&self, role: Role) {
-        let before = self.role.swap(role as u8, Ordering::Relaxed);
-        if role == Role::Owner && before != role as u8 {
+    /// Enters another phase.
+    pub(crate) fn enter(&self, phase: Phase) {
+        let before = Phase::from_byte(self.phase.swap(phase as u8, Relaxed));
+        if phase.role() == Role::Owner && before.role() != Role::Owner {
             self.acquired.fetch_add(1, Relaxed);
         }
     }
 
-    /// The workers have been started, with nothing to do.
-    pub fn started(&self, workers: usize) {
+    /// Notes that the workers have been started, with empty queues.
+    pub(crate) fn started(&self, workers: usize) {
         let shards = self.shards.get_or_init(|| (0..workers).map(|_| ShardLoad::default()).collect());
         shards.iter().for_each(|shard| shard.queued.store(0, Relaxed));
     }
 
-    /// A worker was given so many ticks.
-    pub fn queued(&self, shard: usize, ticks: usize) {
+    /// Notes ticks that were handed to a worker.
+    pub(crate) fn queued(&self, shard: usize, ticks: usize) {
         if let Some(load) = self.shards().get(shard) {
             load.queued.fetch_add(ticks as u64, Relaxed);
         }
     }
 
-    /// A worker has answered.
-    pub fn worked(&self, worked: &Worked) {
-        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated } = worked.repaired;
+    /// Notes the answer of a worker.
+    pub(crate) fn answered(&self, answer: &Answer) {
+        let ticks = if let TaskOutcome::Processed(processing) = &answer.outcome {
+            self.repaired(&processing.repaired);
+            processing.rows as u64
+        } else {
+            0
+        };
+        if let Some(load) = self.shards().get(answer.shard) {
+            // Only the engine's task changes it, so no update is lost between load and store.
+            load.queued.store(load.queued.load(Relaxed).saturating_sub(ticks), Relaxed);
+            load.ticks.fetch_add(ticks, Relaxed);
+            load.busy_ns.fetch_add(answer.took.as_nanos() as u64, Relaxed);
+        }
+    }
+
+    fn repaired(&self, counts: &NormalizeCounts) {
+        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated } = *counts;
         let counts = [
             (&self.unpriced, unpriced),
             (&self.out_of_order, out_of_order),
@@ -217,28 +259,22 @@ impl Monitor {
         for (counter, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             counter.fetch_add(count, Relaxed);
         }
-        if let Some(load) = self.shards().get(worked.shard) {
-            let ticks = worked.rows as u64;
-            // Only the engine's task changes it.
-            load.queued.store(load.queued.load(Relaxed).saturating_sub(ticks), Relaxed);
-            load.ticks.fetch_add(ticks, Relaxed);
-            load.busy_ns.fetch_add(worked.took.as_nanos() as u64, Relaxed);
-        }
     }
 
-    /// A step took so long.
-    pub fn stepped(&self, took: Duration) {
+    /// Notes how long a step took.
+    pub(crate) fn stepped(&self, took: Duration) {
         self.steps.add(took.as_micros() as u64, 1);
     }
 
-    /// A commit is known to have happened.
-    pub fn committed(&self, commit: &Commit) {
-        let now_us = since_epoch().as_micros() as u64;
+    /// Notes a commit that is known to have happened; `now` counts from the Unix epoch.
+    pub(crate) fn committed(&self, commit: &Commit, now: Duration) {
+        let now_us = now.as_micros() as u64;
         let age_us = |millis: u64| now_us.saturating_sub(millis.saturating_mul(1000));
         let undecodable = commit.dead_letters.iter().filter(|letter| letter.blamed.is_none()).count();
         self.undecodable.fetch_add(undecodable as u64, Relaxed);
         self.faulted.fetch_add((commit.dead_letters.len() - undecodable) as u64, Relaxed);
         let mut ledger = self.ledger();
+        // Entries of one millisecond have one latency, so they are counted with one addition.
         for run in commit.done.chunk_by(|a, b| a.millis == b.millis) {
             let age_us = age_us(run[0].millis);
             self.entry_latency.add(age_us, run.len() as u64);
@@ -257,12 +293,12 @@ impl Monitor {
         ledger.totals = commit.totals;
     }
 
-    /// A receipt was written, of this generation.
-    pub fn told(&self, receipt: Receipt, generation: &Arc<Generation>) {
+    /// Notes a receipt of this generation.
+    pub(crate) fn receipt_written(&self, receipt: Receipt, generation: &Arc<Generation>) {
         let mut ledger = self.ledger();
-        let refused_at_ms = receipt.refusal.as_ref().map_or(0, |refusal| refusal.at_ms);
-        if refused_at_ms > ledger.refused_at_ms {
-            ledger.refused_at_ms = refused_at_ms;
+        let rejected_at_ms = receipt.refusal.as_ref().map_or(0, |rejected| rejected.at_ms);
+        if rejected_at_ms > ledger.rejected_at_ms {
+            ledger.rejected_at_ms = rejected_at_ms;
             self.refusals.fetch_add(1, Relaxed);
         }
         for spec in &generation.detectors {
@@ -270,6 +306,7 @@ impl Monitor {
                 .detectors
                 .entry(spec.name.clone())
                 .or_insert_with(|| Counted { spec: spec.clone(), before: DetectorCounts::default() });
+            // Another version has counters of its own: those of the version before are added up.
             if !Arc::ptr_eq(&counted.spec, spec) {
                 counted.before = counted.counts();
                 counted.spec = spec.clone();
@@ -280,18 +317,19 @@ impl Monitor {
     }
 }
 
-/// What onlookers ask.
+/// The observers' side.
 impl Monitor {
-    /// What the host is now.
-    pub fn role(&self) -> Role {
-        match self.role.load(Relaxed) {
-            role if role == Role::Owner as u8 => Role::Owner,
-            role if role == Role::Standby as u8 => Role::Standby,
-            _ => Role::Connecting,
-        }
+    /// The phase of the host.
+    pub fn phase(&self) -> Phase {
+        Phase::from_byte(self.phase.load(Relaxed))
     }
 
-    /// Age of the oldest entry in flight, ms; 0 if none is.
+    /// The role of the host.
+    pub fn role(&self) -> Role {
+        self.phase().role()
+    }
+
+    /// The age of the oldest entry in flight in milliseconds; 0 if nothing is in flight.
     pub fn behind_ms(&self) -> u64 {
         match self.oldest_ms.load(Relaxed) {
             0 => 0,
@@ -299,22 +337,22 @@ impl Monitor {
         }
     }
 
-    /// Each worker; none before they are started.
+    /// The load of each worker; empty before they are started.
     pub fn shards(&self) -> &[ShardLoad] {
         self.shards.get().map_or(&[], |shards| shards)
     }
 
-    /// Totals of the group, as of the last commit of this host.
+    /// The totals of the group as of the last commit of this host.
     pub fn totals(&self) -> Totals {
         self.ledger().totals
     }
 
-    /// The newest receipt of this host; `None` before it has worked.
+    /// The newest receipt of this host; `None` before it has owned the partition.
     pub fn receipt(&self) -> Option<Arc<Receipt>> {
         self.ledger().receipt.clone()
     }
 
-    /// Each detector in force, in the order of their names.
+    /// The active detectors, in the order of their names.
     pub fn detectors(&self) -> Vec<DetectorView> {
         let ledger = self.ledger();
         let Some(generation) = &ledger.generation else { return Vec::new() };
@@ -327,12 +365,13 @@ impl Monitor {
         generation.detectors.iter().map(view).collect()
     }
 
-    /// Takes the next sample; called once a second.
-    pub fn sample(&self, stats: &Stats, behind_ms: Option<u64>) {
+    /// Takes the next sample.
+    pub(crate) fn sample(&self, counts: FlowCounts, behind_ms: Option<u64>) {
         let recent = std::mem::take(&mut self.ledger().recent);
         let detectors = self.detectors();
         let shards = self.shards().iter().map(|shard| shard.busy_ns.load(Relaxed)).collect();
-        self.history().push(stats, behind_ms, recent, shards, &detectors);
+        let spent_ns = detectors.iter().map(|view| (view.spec.name.clone(), view.counts.spent_ns)).collect();
+        self.history().push(Reading::new(counts, shards, spent_ns), behind_ms, recent);
     }
 
     /// The samples of the last minutes, oldest first.
@@ -340,7 +379,7 @@ impl Monitor {
         self.history().samples()
     }
 
-    /// Rates and shares of the last seconds.
+    /// The rates and shares of the last seconds.
     pub fn load(&self) -> Load {
         self.history().load()
     }
@@ -351,6 +390,21 @@ impl Monitor {
 
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Phase {
+    fn from_byte(byte: u8) -> Self {
+        let phases = [Self::Starting, Self::Reaching, Self::StandingBy, Self::Restoring, Self::Working];
+        phases.into_iter().find(|phase| *phase as u8 == byte).unwrap_or_default()
+    }
+
+    fn role(self) -> Role {
+        match self {
+            Self::Starting | Self::Reaching => Role::Connecting,
+            Self::StandingBy => Role::Standby,
+            Self::Restoring | Self::Working => Role::Owner,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! When to try again, and what to say of it.
+//! The back-off between attempts to reach the server, and what is logged about it.
 
 use std::time::Duration;
 
@@ -6,37 +6,40 @@ use tracing::{info, warn};
 
 use tickhound_core::stream::StreamError;
 
-/// First and longest wait between two attempts to reach the server.
+/// The first wait between two attempts to reach the server.
 const RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// The longest wait between two attempts: a server that is back is noticed soon, and one that is away is not flooded.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Back-off between attempts, and a log line only when something changes.
+/// A back-off that logs only what changes.
 #[derive(Debug, Default)]
 pub struct Retry {
     attempts: u32,
-    told: Option<String>,
+    /// The last error in the log, until the server is reached.
+    logged: Option<String>,
 }
 
 impl Retry {
-    /// Takes note of a failure.
+    /// Notes a failure.
     pub fn after(&mut self, error: &StreamError) {
         self.attempts += 1;
         let text = error.to_string();
-        if self.told.as_ref() != Some(&text) {
+        if self.logged.as_ref() != Some(&text) {
             warn!(event = "redis_unavailable", error = %text, "Redis is unavailable; retrying until it can be used");
-            self.told = Some(text);
+            self.logged = Some(text);
         }
     }
 
-    /// Takes note of a success.
+    /// Notes that the server was reached.
     pub fn reached(&mut self) {
-        if self.told.take().is_some() {
+        if self.logged.take().is_some() {
             info!(event = "redis_reconnected", attempts = self.attempts, "reconnected to Redis");
         }
         self.attempts = 0;
     }
 
-    /// How long to wait now. Full jitter: hosts that lost one server at once do not come back at once.
+    /// How long to wait now. Full jitter keeps hosts that lost their server together from returning together.
     pub fn pause(&self) -> Duration {
         let longest = RETRY_MIN.saturating_mul(1 << self.attempts.min(10)).min(RETRY_MAX);
         RETRY_MIN + longest.mul_f64(rand::random::<f64>())

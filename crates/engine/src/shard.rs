@@ -1,7 +1,7 @@
-//! One worker thread: the symbols hashed to it, and its own instance of each detector.
+//! A worker thread with the symbols hashed to it and its own instance of each detector.
 //!
-//! Invariant: for each task that is to be answered, one [`Worked`] goes out, in the
-//! order of the tasks, whatever the detectors do.
+//! What holds: for each task that is answered, one [`Answer`] is sent, in the order of the tasks, whatever the detectors
+//! do.
 
 mod cooldown;
 mod fault_replay;
@@ -38,125 +38,145 @@ use tickhound_core::{
     normalize::{NormalizeCounts, Normalizer},
 };
 
-/// What a shard is asked to do.
+/// A task for a shard.
 pub enum Task {
-    /// Work these rows; answered.
+    /// Process these rows; answered.
     Work(Job),
-    /// As [`Task::Work`], for what was worked before: what detectors find is known, and their faults
-    /// are not held against them again.
+    /// Process rows that were processed before the last commit; answered. Their alerts are published already, and their
+    /// faults do not count against a detector again.
     Rework(Job),
-    /// Save the states of its symbols in these chunks; answered.
+    /// Save the states of the symbols in these chunks; answered.
     Save {
-        /// Number of the visit, counted with the reads.
+        /// The number of the visit, counted with the reads.
         read: u64,
-        /// Chunks of the visit.
+        /// The chunks of the visit.
         chunks: Range<u16>,
     },
-    /// Go on with these symbols where they were saved; answered.
+    /// Restore these symbols from their saved states; answered.
     Restore(Vec<SavedSymbol>),
-    /// What was saved is gone from where it was: save all of it with the next visits; not answered.
+    /// Save every state with the next visits, since the server has lost what was saved; not answered.
     SaveAnew,
-    /// Go on with another generation; answered.
+    /// Continue with another generation; answered.
     Swap {
-        /// Number of the swap, counted with the reads.
+        /// The number of the swap, counted with the reads.
         read: u64,
-        /// What is in force from here on.
+        /// The generation that is active from here on.
         generation: Arc<Generation>,
-        /// Symbols of those that were warmed up that this shard has never met.
+        /// Symbols that the `warmed` detectors know and this shard does not.
         symbols: Vec<(u32, Arc<str>)>,
-        /// Detectors that were warmed up elsewhere.
+        /// Detectors that were warmed up in another shard.
         warmed: Vec<Warmed>,
     },
-    /// Start every detector that has not started; answered on the channel that comes with it, after all that was asked
-    /// before.
+    /// Start every detector that has not started. Answered on the channel that comes with it, after all tasks before it.
     Start(oneshot::Sender<()>),
     /// Hand over every detector and end; answered on the channel that comes with it.
     Leave(oneshot::Sender<Vec<Warmed>>),
 }
 
-/// Looks on: sees every row as detectors see it, those of one symbol in order.
+/// An observer that sees every row as detectors see it, those of one symbol in order.
 pub trait Tape: Send + Sync {
-    /// The rows of one read that belong to a shard, and the symbols that are new in it.
+    /// Notes the rows of one read that belong to a shard, and the symbols that are new in it.
     fn note(&self, shard: usize, symbols: &[(u32, Arc<str>)], rows: &Batch);
 }
 
 /// A symbol with its packed state.
 #[derive(Debug)]
 pub struct SavedSymbol {
-    /// Its number in this run.
+    /// The number of the symbol in this run.
     pub id: u32,
-    /// Its name.
+    /// The name of the symbol.
     pub name: Arc<str>,
-    /// As [`tickhound_core::checkpoint::Packer`] packs it.
+    /// The state as [`tickhound_core::checkpoint::Packer`] packs it.
     pub packed: Vec<u8>,
-    /// When the newest entry that was processed arrived, ms of its id: for a state that does not tell when its symbol's
-    /// last tick did.
+    /// The arrival of the newest entry that was processed, in milliseconds of its id. It stands in for the arrival of the
+    /// symbol's last tick where a state does not have that.
     pub newest_ms: u64,
 }
 
-/// What a shard made of a task.
-#[derive(Debug, Default)]
-pub struct Worked {
-    /// Number of the read.
+/// The answer of a shard to a task.
+#[derive(Debug)]
+pub struct Answer {
+    /// The number of the read, visit or swap; 0 for restored states, which have none.
     pub read: u64,
-    /// Number of the shard.
+    /// The number of the shard.
     pub shard: usize,
-    /// Rows that it was given.
+    /// How long the task took.
+    pub took: Duration,
+    /// What went wrong meanwhile.
+    pub incidents: Worked,
+    /// What the task was for.
+    pub outcome: TaskOutcome,
+}
+
+/// The result of a task, by its kind.
+#[derive(Debug)]
+pub enum TaskOutcome {
+    /// Rows were processed.
+    Processed(Processing),
+    /// States were saved: symbols that have changed since their last visit, with their packed states.
+    Saved(Vec<(Arc<str>, Arc<[u8]>)>),
+    /// States were restored, except those of these symbols, which can't be read.
+    Restored(Vec<Arc<str>>),
+    /// A generation was activated; where the state of each of its detectors comes from.
+    Swapped(Vec<Came>),
+}
+
+/// The result of processing the rows of one read.
+#[derive(Debug, Default)]
+pub struct Processing {
+    /// The number of rows.
     pub rows: usize,
     /// Detections at or above each detector's minimum confidence.
     pub found: Vec<Found>,
-    /// Detections that came too soon after an alert of their symbol and direction.
+    /// Detections within the cool-down of an alert of their symbol and direction.
     pub held_back: u64,
-    /// Calls that did not end well.
-    pub faulted: Vec<Faulted>,
-    /// Detectors that lack a state that they should have, by index, with the reason.
-    pub cold: Vec<(u16, String)>,
-    /// Symbols whose saved states can't be read.
-    pub damaged: Vec<Arc<str>>,
-    /// Where the state of each detector of a new generation comes from.
-    pub came: Vec<Came>,
     /// What was repaired.
     pub repaired: NormalizeCounts,
-    /// Symbols that have changed since they were last saved, with their packed states.
-    pub saved: Vec<(Arc<str>, Arc<[u8]>)>,
-    /// How long it took.
-    pub took: Duration,
 }
 
-/// A detection, its numbers resolved.
+/// What went wrong in a shard during a task.
+#[derive(Debug, Default)]
+pub struct Worked {
+    /// Calls that failed.
+    pub faulted: Vec<Faulted>,
+    /// Detectors whose state is missing, by index, with the reason.
+    pub cold: Vec<(u16, String)>,
+}
+
+/// A detection whose numbers are resolved.
 #[derive(Debug)]
 pub struct Found {
-    /// Index of its entry in the read.
+    /// The index of its entry in the read.
     pub entry: u32,
-    /// Index of its detector in the generation.
+    /// The index of its detector in the generation.
     pub detector: u16,
     /// Whether it was made on a clock row.
     pub on_clock: bool,
     /// The symbol it is about.
     pub symbol: u32,
-    /// Event time, ns.
+    /// The event time in nanoseconds.
     pub time: u64,
-    /// Price then; NaN when none is known.
+    /// The price at that time; NaN if none is known.
     pub price: f64,
-    /// 0..=1.
+    /// The confidence, from 0 to 1.
     pub confidence: f64,
-    /// Up, down or none.
+    /// The direction: up, down or none.
     pub direction: Direction,
     /// Named numbers.
     pub evidence: Vec<(String, f64)>,
 }
 
-/// A call that did not end well.
+/// A failed call of a detector.
 #[derive(Debug)]
 pub struct Faulted {
-    /// Index of the detector in the generation.
+    /// The index of the detector in the generation.
     pub detector: u16,
-    /// Index of the entry whose tick it failed on; `None` if no single one is to blame: it went well
-    /// when it was tried again, or it failed at something else.
+    /// The index of the entry whose tick the detector failed on. `None` if no single tick is to blame: the detector
+    /// succeeded when it was tried again, or it failed at something else.
     pub entry: Option<u32>,
-    /// What happened.
+    /// The fault.
     pub fault: Fault,
-    /// Whether that was one fault too many: it is given no ticks for a while.
+    /// Whether the fault exceeded the detector's fault budget.
     pub quarantined: bool,
 }
 
@@ -166,91 +186,85 @@ pub struct ShardHandle {
     thread: thread::JoinHandle<()>,
 }
 
+/// What a shard is started with.
+pub struct ShardSetup {
+    /// The number of the shard.
+    pub number: usize,
+    /// The generation that it begins with.
+    pub generation: Arc<Generation>,
+    /// The normalizer of its ticks.
+    pub normalizer: Normalizer,
+    /// The number of tasks that may wait for it.
+    pub queue: usize,
+    /// The priority of its thread.
+    pub priority: Priority,
+    /// An observer of its rows, if there is one.
+    pub tape: Option<Arc<dyn Tape>>,
+}
+
+/// The priority of a worker thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// The thread processes the stream.
+    Live,
+    /// The thread warms up detectors and gives way to those that process the stream.
+    Background,
+}
+
+impl Answer {
+    /// An answer without the number of its shard and its duration, which the shard's thread adds.
+    pub fn new(read: u64, incidents: Worked, outcome: TaskOutcome) -> Self {
+        Self { read, shard: 0, took: Duration::ZERO, incidents, outcome }
+    }
+}
+
 impl ShardHandle {
-    /// Starts a worker thread, one that gives way to others if it is in the `background`; `tape` looks on.
-    /// `outbox` has room for every answer that can be waiting: a worker never waits for the engine, so
-    /// the engine may wait for a worker.
+    /// Starts a worker thread. `outbox` must have room for every answer that can be waiting: a worker never waits for
+    /// the engine, so the engine may wait for a worker.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(
-        number: usize,
-        generation: Arc<Generation>,
-        normalizer: Normalizer,
-        queue: usize,
-        outbox: mpsc::Sender<Worked>,
-        background: bool,
-        tape: Option<Arc<dyn Tape>>,
-    ) -> Result<Self> {
+    /// Fails if the system can't start a thread.
+    pub fn start(setup: ShardSetup, outbox: mpsc::Sender<Answer>) -> Result<Self> {
+        let ShardSetup { number, generation, normalizer, queue, priority, tape } = setup;
         let memory = Memory::new()?;
-        let (tasks, mut inbox) = mpsc::channel::<Task>(queue);
+        let (tasks, inbox) = mpsc::channel::<Task>(queue);
         let thread = thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || {
-                let _ends = EndsProcess;
-                if background {
-                    // On Linux the niceness is the thread's own. Where it can't be had, it is only slower.
+                let _abort = AbortOnPanic;
+                if priority == Priority::Background {
+                    // On Linux each thread has its own niceness. If it can't be raised, the warm-up only disturbs more.
                     let _ = rustix::process::nice(BACKGROUND_NICE);
                 }
                 let mut shard = Shard::new(&generation, normalizer, memory);
                 shard.tape = tape.map(|tape| (number, tape));
-                while let Some(task) = inbox.blocking_recv() {
-                    let started = Instant::now();
-                    let mut answer = match task {
-                        Task::Work(job) => shard.work(job, true),
-                        Task::Rework(job) => shard.work(job, false),
-                        Task::Save { read, chunks } => shard.save(read, chunks),
-                        Task::Restore(states) => shard.restore(states),
-                        Task::SaveAnew => {
-                            shard.memory.all_gone();
-                            continue;
-                        }
-                        Task::Start(to) => {
-                            shard.start();
-                            // Whoever asked may have been fenced meanwhile.
-                            let _ = to.send(());
-                            continue;
-                        }
-                        Task::Swap { read, generation, symbols, warmed } => {
-                            shard.swap(read, &generation, symbols, warmed)
-                        }
-                        Task::Leave(to) => {
-                            // Whoever asked may not want them any more.
-                            let _ = to.send(shard.leave());
-                            break;
-                        }
-                    };
-                    (answer.shard, answer.took) = (number, started.elapsed());
-                    if outbox.blocking_send(answer).is_err() {
-                        break;
-                    }
-                }
+                shard.run(number, inbox, &outbox);
             })
             .context("failed to start a worker thread")?;
         Ok(Self { tasks, thread })
     }
 
-    /// Hands over a task; waits while the queue is full.
+    /// Submits a task; waits while the queue is full.
     pub async fn submit(&self, task: Task) {
         if self.tasks.send(task).await.is_err() {
             warn!(event = "worker_ended", "a worker ended unexpectedly");
         }
     }
 
-    /// Lets the worker finish what it has, and end.
+    /// Lets the worker finish its tasks and end.
     pub fn join(self) {
         let Self { tasks, thread } = self;
         drop(tasks);
-        // A worker that panicked has ended the process.
+        // A worker that panicked has aborted the process, so there is no error to report.
         let _ = thread.join();
     }
 }
 
-/// A worker that panicked would leave the engine waiting for its answer for ever, with the lease in
-/// hand. A process that ends loses nothing: the next one goes on where the last commit was.
-struct EndsProcess;
+/// Aborts the process if its thread panics: the engine would wait for the worker's answer forever while it holds the
+/// lease. A process that ends loses nothing, since the next one continues from the last commit.
+struct AbortOnPanic;
 
-impl Drop for EndsProcess {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             error!(
@@ -286,17 +300,49 @@ impl Shard {
         }
     }
 
-    /// Starts what has not started, as its first tick would.
+    /// Runs tasks until the engine drops its end or asks for the detectors.
+    fn run(mut self, number: usize, mut inbox: mpsc::Receiver<Task>, outbox: &mpsc::Sender<Answer>) {
+        while let Some(task) = inbox.blocking_recv() {
+            let started = Instant::now();
+            let mut answer = match task {
+                Task::Work(job) => self.process(job, FaultBudget::Charged),
+                Task::Rework(job) => self.process(job, FaultBudget::Untouched),
+                Task::Save { read, chunks } => self.save(read, chunks),
+                Task::Restore(states) => self.restore(states),
+                Task::SaveAnew => {
+                    self.memory.all_gone();
+                    continue;
+                }
+                Task::Start(to) => {
+                    self.start();
+                    // The engine may have been fenced meanwhile, and may not wait for this any more.
+                    let _ = to.send(());
+                    continue;
+                }
+                Task::Swap { read, generation, symbols, warmed } => self.swap(read, &generation, symbols, warmed),
+                Task::Leave(to) => {
+                    // The warm-up may have been dropped meanwhile.
+                    let _ = to.send(self.leave());
+                    break;
+                }
+            };
+            (answer.shard, answer.took) = (number, started.elapsed());
+            if outbox.blocking_send(answer).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Starts every detector that has not started, as its first tick would.
     fn start(&mut self) {
         let Self { slots, symbols, .. } = self;
         for slot in slots.iter_mut().filter(|slot| slot.instance.is_none() && !slot.spec.health.is_quarantined()) {
-            // What fails here fails again at the first tick, and is reported with it.
+            // What fails here fails again at the first tick, and is reported then.
             let _ = slot.make_ready(&[], symbols);
         }
     }
 
-    /// `counts`: faults are counted, and too many of them bring a detector into quarantine.
-    fn work(&mut self, mut job: Job, counts: bool) -> Worked {
+    fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
         let rows = job.batch.len();
@@ -304,14 +350,22 @@ impl Shard {
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
         }
-        let mut worked = Worked { read: job.read, rows, repaired, ..Worked::default() };
+        let mut incidents = Worked::default();
+        let mut processing = Processing { rows, repaired, ..Processing::default() };
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             slot.note_wanted(&job.symbols);
             let detections = match slot.detect(&job.batch, &job.symbols, &self.symbols) {
                 Ok(detections) => detections,
-                Err(fault) => self
-                    .replay_after_fault(FailedCall { detector: number, batch: &job.batch, fault, counts }, &mut worked),
+                Err(fault) => {
+                    let call = FailedCall {
+                        detector: number,
+                        batch: &job.batch,
+                        fault,
+                        counts: budget == FaultBudget::Charged,
+                    };
+                    self.replay_after_fault(call, &mut incidents)
+                }
             };
             let slot = &self.slots[number];
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
@@ -319,22 +373,31 @@ impl Shard {
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
                 let Found { symbol, direction, time, .. } = found;
                 if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
-                    worked.found.push(found);
+                    processing.found.push(found);
                 } else {
-                    worked.held_back += 1;
+                    processing.held_back += 1;
                 }
             }
         }
+        // Only now: to recover from a fault, a detector is rebuilt as of the end of the journal, which is before this
+        // batch.
         self.journal.push(job.batch);
-        self.tell_lacks(&mut worked);
-        worked
+        self.tell_lacks(&mut incidents);
+        Answer::new(job.read, incidents, TaskOutcome::Processed(processing))
     }
 
-    /// Adds what detectors have found that they lack, since this was last asked.
-    fn tell_lacks(&mut self, worked: &mut Worked) {
+    /// Adds the detectors whose state was found to be missing since this was last called.
+    fn tell_lacks(&mut self, incidents: &mut Worked) {
         let lacks = (0u16..).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.lacks.take()?)));
-        worked.cold.extend(lacks);
+        incidents.cold.extend(lacks);
     }
+}
+
+/// Whether the faults of a detector count against its fault budget.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FaultBudget {
+    Charged,
+    Untouched,
 }
 
 fn resolve(
@@ -364,8 +427,8 @@ fn resolve(
     }
 }
 
-/// The price of a symbol when a clock row came: that of its last row before, or else the one before this batch. How
-/// ticks are cut into batches must not show in an alert.
+/// The price of a symbol at a clock row: the price of its last row before that one, or else the last price before this
+/// batch. An alert must not depend on how ticks are divided into batches.
 fn price_at(symbol: u32, clock_row: usize, batch: &Batch, normalizer: &Normalizer) -> f64 {
     let before = batch.symbol[..clock_row].iter().rposition(|other| *other == symbol);
     before.map_or_else(|| normalizer.price_before(symbol), |row| batch.price[row])

@@ -1,7 +1,6 @@
-//! A partition without Redis: a simulated market that is read at a given pace.
+//! A partition without Redis: a simulated market that is read at a given speed.
 //!
-//! There is one owner, and nothing is kept: it serves `tickhound demo`, where
-//! the rest of the engine is the real one.
+//! It has one owner and stores nothing. `tickhound demo` runs the real engine on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +19,16 @@ use tickhound_core::{
     wall::now_ms,
 };
 
-/// What was committed: totals, and alerts by detector.
+/// The commits of a run: totals, and alerts by detector.
 #[derive(Debug, Default)]
-pub struct Committed {
-    /// Totals of the run.
+pub struct CommitSummary {
+    /// The totals of the run.
     pub totals: Totals,
-    /// Number of alerts of each detector.
+    /// The number of alerts of each detector.
     pub by_detector: BTreeMap<String, u64>,
     /// The alert with the highest confidence of each detector.
     pub clearest: BTreeMap<String, Alert>,
-    /// Event time covered.
+    /// The event time that the commits cover.
     pub covered: Duration,
 }
 
@@ -43,17 +42,17 @@ pub struct SimulatedStream {
     speed: f64,
     started: Option<Instant>,
     last: EntryId,
-    /// By the step that was begun.
+    /// The entries of the step that was begun.
     read: Entries,
-    committed: Arc<Mutex<Committed>>,
+    committed: Arc<Mutex<CommitSummary>>,
 }
 
 impl SimulatedStream {
-    /// A market that begins with the first read. What is committed shows in the returned value.
-    pub fn new(config: &SimConfig, speed: f64) -> (Self, Arc<Mutex<Committed>>) {
+    /// Creates a market that begins with the first read. Commits are counted in the returned value.
+    pub fn new(config: &SimConfig, speed: f64) -> (Self, Arc<Mutex<CommitSummary>>) {
         let mut simulator = Simulator::new(config);
         let next = simulator.next().expect("the market never ends");
-        let committed = Arc::<Mutex<Committed>>::default();
+        let committed = Arc::<Mutex<CommitSummary>>::default();
         let stream = Self {
             simulator,
             renderer: Renderer::new(Layout::Json),
@@ -68,7 +67,7 @@ impl SimulatedStream {
         (stream, committed)
     }
 
-    /// Event time that has passed for an onlooker.
+    /// The event time that has passed since the first read.
     fn elapsed(&mut self) -> Duration {
         self.started.get_or_insert_with(Instant::now).elapsed().mul_f64(self.speed)
     }
@@ -78,7 +77,7 @@ impl SimulatedStream {
     }
 }
 
-/// Nothing of a simulated market is kept.
+/// The empty history of a simulated market.
 pub struct NoHistory;
 
 impl History for NoHistory {

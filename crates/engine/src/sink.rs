@@ -1,10 +1,9 @@
-//! What happens to alerts once they are committed: their lines in the log.
+//! Logs committed alerts.
 //!
-//! The log is for people, for whom an alert that comes long after its tick is no news: of stale ones
-//! it only tells how many there were.
+//! The log is for people, to whom an alert long after its tick is not news: stale alerts are only counted there.
 //!
-//! The alerts stream is not a sink: it is written by the commit itself. The JSON lines file and the
-//! notifications follow that stream (`jsonl`, `notify`); the engine does not know them.
+//! The alerts stream is not a sink, since the commit itself writes it. The JSON lines file and the notifications follow
+//! that stream (`jsonl`, `notify`); the engine does not know them.
 
 use std::time::{Duration, Instant};
 
@@ -12,77 +11,98 @@ use tracing::info;
 
 use tickhound_core::{config::AlertsConfig, event::Alert};
 
-/// How often at most the log tells how many alerts it left out.
-const TELL_LATE_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two lines about omitted alerts.
+const REPORT_LATE_EVERY: Duration = Duration::from_secs(1);
 
-/// The sinks that are switched on.
+/// The sinks of committed alerts that are enabled.
 #[derive(Debug, Default)]
 pub struct Sinks {
-    log: bool,
-    /// Leaves stale alerts out of the log.
-    late: Option<Late>,
+    log: AlertLog,
 }
 
-/// Stale alerts that the log has not told of yet.
+/// Which alerts the log has.
+#[derive(Debug, Default)]
+enum AlertLog {
+    #[default]
+    Nothing,
+    Everything,
+    /// Stale alerts are only counted.
+    Fresh(StaleAlerts),
+}
+
+/// Stale alerts that the log has omitted and not reported yet.
 #[derive(Debug)]
-struct Late {
-    alerts: u64,
-    told: Option<Instant>,
-    /// Where they are instead.
-    places: String,
+struct StaleAlerts {
+    count: u64,
+    reported: Option<Instant>,
+    /// Where these alerts are instead.
+    elsewhere: String,
 }
 
 impl Sinks {
-    /// What `config` switches on.
+    /// Creates the sinks that `config` enables.
     pub fn new(config: &AlertsConfig) -> Self {
-        let file = Some(&config.jsonl).filter(|file| !file.as_os_str().is_empty());
-        let places = match file {
-            Some(file) => format!("{} and {}", config.stream, file.display()),
-            None => config.stream.clone(),
+        let log = if !config.log {
+            AlertLog::Nothing
+        } else if config.log_stale {
+            AlertLog::Everything
+        } else {
+            AlertLog::Fresh(StaleAlerts::new(config))
         };
-        let late = (config.log && !config.log_stale).then_some(Late { alerts: 0, told: None, places });
-        Self { log: config.log, late }
+        Self { log }
     }
 
-    /// Tells of alerts that have just been committed.
+    /// Publishes alerts that have just been committed.
     pub fn publish(&mut self, alerts: &[Alert]) {
-        if self.log {
-            for alert in alerts {
-                match &mut self.late {
-                    Some(late) if alert.stale => late.alerts += 1,
-                    _ => info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line()),
+        for alert in alerts {
+            match &mut self.log {
+                AlertLog::Nothing => break,
+                AlertLog::Fresh(stale) if alert.stale => stale.count += 1,
+                AlertLog::Everything | AlertLog::Fresh(_) => {
+                    info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line());
                 }
             }
         }
-        self.tell_late();
+        self.report_late();
     }
 
-    /// Says how many alerts the log has left out, unless it said so a moment ago.
-    pub fn tell_late(&mut self) {
-        if let Some(late) = &mut self.late
-            && late.told.is_none_or(|told| told.elapsed() >= TELL_LATE_EVERY)
+    /// Logs how many alerts were omitted, unless that was logged a moment ago.
+    pub fn report_late(&mut self) {
+        if let AlertLog::Fresh(stale) = &mut self.log
+            && stale.reported.is_none_or(|reported| reported.elapsed() >= REPORT_LATE_EVERY)
         {
-            late.tell();
+            stale.report();
         }
     }
 }
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        self.late.iter_mut().for_each(Late::tell);
+        if let AlertLog::Fresh(stale) = &mut self.log {
+            stale.report();
+        }
     }
 }
 
-impl Late {
-    fn tell(&mut self) {
-        let Self { alerts, places, .. } = self;
-        if *alerts > 0 {
+impl StaleAlerts {
+    fn new(config: &AlertsConfig) -> Self {
+        let elsewhere = if config.jsonl.as_os_str().is_empty() {
+            config.stream.clone()
+        } else {
+            format!("{} and {}", config.stream, config.jsonl.display())
+        };
+        Self { count: 0, reported: None, elsewhere }
+    }
+
+    fn report(&mut self) {
+        let Self { count, elsewhere, .. } = self;
+        if *count > 0 {
             info!(
                 target: "alert",
                 event = "late_alerts_omitted",
-                "{alerts} late alerts are in {places} only (alerts.log_stale)"
+                "{count} late alerts are in {elsewhere} only (alerts.log_stale)"
             );
-            (self.alerts, self.told) = (0, Some(Instant::now()));
+            (self.count, self.reported) = (0, Some(Instant::now()));
         }
     }
 }

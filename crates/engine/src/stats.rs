@@ -1,93 +1,135 @@
-//! Counters of this run, what it is at, and the line that tells them every few seconds.
+//! Counters of one run and the line that logs them every few seconds.
+//!
+//! What holds: all that is counted here is in ticks, except alerts and dead letters. So is the backlog that the log, the
+//! metrics and the API show; `engine.backlog` limits the same backlog in entries.
 
 use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use tracing::info;
 
-use crate::monitor::Monitor;
-use tickhound_core::pulse::Pulse;
+pub use crate::monitor::Phase;
+use crate::{
+    monitor::{FlowCounts, Monitor},
+    shard::{Answer, TaskOutcome},
+};
+use tickhound_core::{pulse::Pulse, stream::Commit, wall::since_epoch};
 
-/// How often a wait that ends by itself shows that the loop behind it lives.
+/// How often a wait that ends by itself shows that the engine is not stuck.
 const TURN_EVERY: Duration = Duration::from_secs(1);
 
-/// What the engine is at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Loading plugins.
-    #[default]
-    Starting,
-    /// Trying to reach the server.
-    Reaching,
-    /// Another host works the stream.
-    StandingBy,
-    /// The lease is held; getting back to what was known.
-    Restoring,
-    /// Reading, detecting, committing.
-    Working,
-}
-
-/// Counted by the engine, read by whoever reports.
+/// Counters that the engine fills and status reports read.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Ticks handed to workers.
     pub submitted: AtomicU64,
-    /// Ticks worked and committed.
+    /// Ticks processed and committed.
     pub completed: AtomicU64,
     /// Alerts committed.
     pub alerts: AtomicU64,
-    /// Alerts among them that are stale.
+    /// Stale alerts among them.
     pub late: AtomicU64,
     /// Dead letters committed.
     pub dead: AtomicU64,
     /// Ticks whose time or volume was repaired.
     pub repaired: AtomicU64,
-    /// Ticks that no detector saw: no price or no time was known yet.
+    /// Ticks that no detector saw, because no price or no time was known yet.
     pub unseen: AtomicU64,
-    /// Time from arrival to commit of the newest committed entry, ms.
+    /// The time from arrival to commit of the newest committed entry in milliseconds.
     pub lag_ms: AtomicU64,
-    /// The rest, for onlookers.
+    /// More detail for status reports and metrics.
     pub monitor: Monitor,
-    /// Whether the engine's loop comes round.
+    /// Whether the engine's loop is alive.
     pub pulse: Pulse,
-    phase: AtomicU8,
 }
 
 impl Stats {
-    /// What the engine is at.
+    /// The phase of the host.
     pub fn phase(&self) -> Phase {
-        let phase = self.phase.load(Relaxed);
-        let phases = [Phase::Starting, Phase::Reaching, Phase::StandingBy, Phase::Restoring, Phase::Working];
-        phases.into_iter().find(|known| *known as u8 == phase).unwrap_or_default()
+        self.monitor.phase()
     }
 
-    /// The engine is at something else now.
+    /// Enters another phase.
     pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
-        self.turn();
-    }
-
-    /// The engine's loop has come round.
-    pub fn turn(&self) {
+        self.monitor.enter(phase);
         self.pulse.turn();
     }
 
-    /// Waits for what ends by itself, such as an answer with a time-out. To wait is not to be stuck.
+    /// Notes a turn of the engine's loop. `oldest_ms` is when the oldest entry in flight arrived, in milliseconds since the
+    /// Unix epoch.
+    pub fn turn(&self, oldest_ms: Option<u64>) {
+        self.monitor.set_oldest(oldest_ms);
+        self.pulse.turn();
+    }
+
+    /// Waits for something that ends by itself, such as an answer with a timeout: the engine is not stuck meanwhile.
+    /// It is as cancel-safe as `what`.
     pub async fn waiting<T>(&self, what: impl Future<Output = T>) -> T {
         tokio::pin!(what);
         loop {
             tokio::select! {
+                // `what` is only borrowed, so a turn does not cancel it. A timer is cancel-safe.
                 done = &mut what => return done,
-                () = tokio::time::sleep(TURN_EVERY) => self.turn(),
+                () = tokio::time::sleep(TURN_EVERY) => self.pulse.turn(),
             }
         }
+    }
+
+    /// Counts ticks that were handed to workers.
+    pub(crate) fn submitted(&self, ticks: usize) {
+        self.submitted.fetch_add(ticks as u64, Relaxed);
+    }
+
+    /// Counts ticks without a time.
+    pub(crate) fn untimed(&self, ticks: u64) {
+        self.unseen.fetch_add(ticks, Relaxed);
+        self.monitor.untimed.fetch_add(ticks, Relaxed);
+    }
+
+    /// Forgets ticks that will not be committed: another host has taken over what was in flight.
+    pub(crate) fn drop_backlog(&self) {
+        self.submitted.store(self.completed.load(Relaxed), Relaxed);
+    }
+
+    /// Counts the answer of a shard.
+    pub(crate) fn answered(&self, answer: &Answer) {
+        if let TaskOutcome::Processed(processing) = &answer.outcome {
+            let repaired = &processing.repaired;
+            self.repaired.fetch_add(repaired.out_of_order + repaired.volume_repaired, Relaxed);
+            self.unseen.fetch_add(repaired.unpriced, Relaxed);
+        }
+        self.monitor.answered(answer);
+    }
+
+    /// Counts a commit that is known to have happened.
+    pub(crate) fn committed(&self, commit: &Commit) {
+        // One reading of the clock, so that the latencies of a commit agree.
+        let now = since_epoch();
+        let Self { completed, alerts, late, dead, lag_ms, .. } = self;
+        completed.fetch_add(commit.ticks, Relaxed);
+        alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
+        late.fetch_add(commit.alerts.iter().filter(|alert| alert.stale).count() as u64, Relaxed);
+        dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
+        if let Some(last) = commit.done.last() {
+            lag_ms.store((now.as_millis() as u64).saturating_sub(last.millis), Relaxed);
+        }
+        self.monitor.committed(commit, now);
+    }
+
+    /// Takes the next sample for charts and rates; called once a second.
+    pub fn sample(&self, behind_ms: Option<u64>) {
+        let counts = FlowCounts {
+            submitted: self.submitted.load(Relaxed),
+            completed: self.completed.load(Relaxed),
+            alerts: self.alerts.load(Relaxed),
+        };
+        self.monitor.sample(counts, behind_ms);
     }
 
     /// Logs the counters once, without a rate.
@@ -95,11 +137,13 @@ impl Stats {
         info!(event = "progress_reported", "{}, {}", self.workers(), self.results());
     }
 
+    /// The counters of ticks as text.
     pub fn workers(&self) -> String {
         let (submitted, completed) = (self.submitted.load(Relaxed), self.completed.load(Relaxed));
         format!("submitted: {submitted}, completed: {completed}, backlog: {}", submitted.saturating_sub(completed))
     }
 
+    /// The counters of results as text.
     pub fn results(&self) -> String {
         let Self { alerts, late, dead, repaired, unseen, lag_ms, .. } = self;
         let counts = [("alerts", alerts), ("late", late), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];

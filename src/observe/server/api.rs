@@ -171,7 +171,7 @@ pub(super) async fn sample(app: Arc<App>) {
             }
             Err(_) => None,
         };
-        app.monitor().sample(&app.stats, app.behind_ms(report.as_deref()));
+        app.stats.sample(app.behind_ms(report.as_deref()));
     }
 }
 

@@ -1,30 +1,29 @@
-//! A sample every second, kept for a quarter of an hour; rates and shares of the last seconds from it.
+//! A sample every second of the last quarter of an hour, and the rates and shares of the last seconds.
 
 use std::{
     collections::VecDeque,
-    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{DetectorView, latency::Recent, since_epoch};
-use crate::stats::Stats;
+use super::{FlowCounts, latency::Recent};
+use tickhound_core::wall::now_ms;
 
-/// Samples that are kept: 15 minutes.
-const KEPT: usize = 900;
+/// The number of samples: 15 minutes.
+const SAMPLES_MAX: usize = 900;
 
-/// Seconds over which percentiles are told.
+/// The window of percentiles in seconds.
 const WINDOW_S: usize = 60;
 
-/// Seconds over which rates and shares are told: so many that they don't flicker, so few that they are of now.
+/// The window of rates and shares in seconds: long enough not to flicker, short enough to be current.
 const RATE_S: usize = 5;
 
 /// Columns of samples, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Samples {
-    /// When each was taken, ms since the Unix epoch.
+    /// When each was taken, in milliseconds since the Unix epoch.
     pub at_ms: VecDeque<u64>,
     /// Ticks committed in a second.
     pub ticks_per_s: VecDeque<f64>,
@@ -32,52 +31,52 @@ pub struct Samples {
     pub alerts_per_s: VecDeque<f64>,
     /// Ticks between read and commit.
     pub backlog: VecDeque<u64>,
-    /// Age of the oldest uncommitted entry, ms; null when it was not known.
+    /// The age of the oldest uncommitted entry in milliseconds; null when it was not known.
     pub behind_ms: VecDeque<Option<u64>>,
-    /// Latency of the second's entries, arrival to commit, ms; null when there were none.
+    /// The median time from arrival to commit of the second's entries in milliseconds; null when there were none.
     pub p50_ms: VecDeque<Option<f64>>,
-    /// As `p50_ms`.
+    /// The 99th percentile of the same.
     pub p99_ms: VecDeque<Option<f64>>,
-    /// As `p50_ms`.
+    /// The 99.9th percentile of the same.
     pub p999_ms: VecDeque<Option<f64>>,
 }
 
-/// Latency of entries, arrival to commit, ms; null when there were none.
+/// Time from arrival to commit of entries in milliseconds; null when there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Quantiles {
-    /// Half of them took no longer.
+    /// The median.
     pub p50: Option<f64>,
-    /// 99 in a hundred.
+    /// The 99th percentile.
     pub p99: Option<f64>,
-    /// 999 in a thousand.
+    /// The 99.9th percentile.
     pub p999: Option<f64>,
     /// The longest.
     pub max: Option<f64>,
-    /// Seconds that this is about.
+    /// The window in seconds.
     pub window_s: u64,
 }
 
-/// How much is going on.
+/// Rates and shares of the last seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
     /// Ticks committed per second.
     pub ticks_per_s: f64,
     /// Alerts committed in the last minute.
     pub alerts_per_min: f64,
-    /// Latency over the last minute.
+    /// The latency over the last minute.
     pub latency: Quantiles,
-    /// Share of the time that each worker was at work, 0..=1.
+    /// The share of the time that each worker was busy, from 0 to 1.
     pub busy_share: Vec<f64>,
-    /// Each detector in force.
+    /// The load of each active detector.
     pub detectors: Vec<DetectorLoad>,
 }
 
-/// How much of the machine a detector takes.
+/// The load of a detector.
 #[derive(Clone, Debug)]
 pub struct DetectorLoad {
     /// Its name.
     pub name: String,
-    /// Share of one core, all workers together.
+    /// Its share of one core, all workers together.
     pub core_share: f64,
 }
 
@@ -91,45 +90,39 @@ pub(super) struct History {
 
 /// Counters at one moment.
 #[derive(Debug)]
-struct Reading {
+pub(super) struct Reading {
     at: Instant,
-    completed: u64,
-    alerts: u64,
+    counts: FlowCounts,
+    /// Time that each worker was busy.
     busy_ns: Vec<u64>,
+    /// Time spent in each detector.
     spent_ns: Vec<(String, u64)>,
 }
 
+impl Reading {
+    pub(super) fn new(counts: FlowCounts, busy_ns: Vec<u64>, spent_ns: Vec<(String, u64)>) -> Self {
+        Self { at: Instant::now(), counts, busy_ns, spent_ns }
+    }
+}
+
 impl History {
-    pub(super) fn push(
-        &mut self,
-        stats: &Stats,
-        behind_ms: Option<u64>,
-        recent: Recent,
-        busy_ns: Vec<u64>,
-        detectors: &[DetectorView],
-    ) {
-        let reading = Reading {
-            at: Instant::now(),
-            completed: stats.completed.load(Relaxed),
-            alerts: stats.alerts.load(Relaxed),
-            busy_ns,
-            spent_ns: detectors.iter().map(|view| (view.spec.name.clone(), view.counts.spent_ns)).collect(),
-        };
+    /// Adds a sample; `recent` has the latencies of its second.
+    pub(super) fn push(&mut self, reading: Reading, behind_ms: Option<u64>, recent: Recent) {
         let before = self.readings.back();
-        let rate = |count: fn(&Reading) -> u64| before.map_or(0.0, |before| per_second(before, &reading, count));
+        let rate = |count: fn(&FlowCounts) -> u64| before.map_or(0.0, |before| per_second(before, &reading, count));
         let Samples { at_ms, ticks_per_s, alerts_per_s, backlog, behind_ms: behind, p50_ms, p99_ms, p999_ms } =
             &mut self.samples;
-        keep(at_ms, KEPT, since_epoch().as_millis() as u64);
-        keep(ticks_per_s, KEPT, rate(|reading| reading.completed));
-        keep(alerts_per_s, KEPT, rate(|reading| reading.alerts));
-        keep(backlog, KEPT, stats.submitted.load(Relaxed).saturating_sub(reading.completed));
-        keep(behind, KEPT, behind_ms);
+        push(at_ms, SAMPLES_MAX, now_ms());
+        push(ticks_per_s, SAMPLES_MAX, rate(|counts| counts.completed));
+        push(alerts_per_s, SAMPLES_MAX, rate(|counts| counts.alerts));
+        push(backlog, SAMPLES_MAX, reading.counts.submitted.saturating_sub(reading.counts.completed));
+        push(behind, SAMPLES_MAX, behind_ms);
         let latency = quantiles(recent.histogram());
-        keep(p50_ms, KEPT, latency.p50);
-        keep(p99_ms, KEPT, latency.p99);
-        keep(p999_ms, KEPT, latency.p999);
-        keep(&mut self.seconds, WINDOW_S, recent);
-        keep(&mut self.readings, WINDOW_S + 1, reading);
+        push(p50_ms, SAMPLES_MAX, latency.p50);
+        push(p99_ms, SAMPLES_MAX, latency.p99);
+        push(p999_ms, SAMPLES_MAX, latency.p999);
+        push(&mut self.seconds, WINDOW_S, recent);
+        push(&mut self.readings, WINDOW_S + 1, reading);
     }
 
     pub(super) fn samples(&self) -> Samples {
@@ -140,7 +133,7 @@ impl History {
         let mut all: Option<Histogram<u32>> = None;
         for second in self.seconds.iter().filter_map(Recent::histogram) {
             match &mut all {
-                // Both have the same bounds, so one fits into the other.
+                // Both have the same bounds, so adding one to the other can't fail.
                 Some(all) => drop(all.add(second)),
                 None => all = Some(second.clone()),
             }
@@ -154,12 +147,13 @@ impl History {
         let busy = now.busy_ns.iter().enumerate();
         let busy = busy.map(|(shard, ns)| share(ns - before.busy_ns.get(shard).unwrap_or(ns)).min(1.0));
         let detectors = now.spent_ns.iter().map(|(name, ns)| {
+            // A detector that is new since then has no rate yet.
             let earlier = before.spent_ns.iter().find(|(known, _)| known == name).map_or(*ns, |(_, ns)| *ns);
             DetectorLoad { name: name.clone(), core_share: share(ns.saturating_sub(earlier)) }
         });
         Load {
-            ticks_per_s: per_second(before, now, |reading| reading.completed),
-            alerts_per_min: (now.alerts - minute.alerts) as f64,
+            ticks_per_s: per_second(before, now, |counts| counts.completed),
+            alerts_per_min: (now.counts.alerts - minute.counts.alerts) as f64,
             latency,
             busy_share: busy.collect(),
             detectors: detectors.collect(),
@@ -167,16 +161,18 @@ impl History {
     }
 }
 
-fn keep<T>(values: &mut VecDeque<T>, most: usize, value: T) {
+/// Appends a value and drops the oldest one if there are more than `most`.
+fn push<T>(values: &mut VecDeque<T>, most: usize, value: T) {
     if values.len() == most {
         values.pop_front();
     }
     values.push_back(value);
 }
 
-fn per_second(before: &Reading, now: &Reading, count: fn(&Reading) -> u64) -> f64 {
+fn per_second(before: &Reading, now: &Reading, count: fn(&FlowCounts) -> u64) -> f64 {
     let passed = now.at.duration_since(before.at);
-    if passed == Duration::ZERO { 0.0 } else { (count(now) - count(before)) as f64 / passed.as_secs_f64() }
+    let counted = count(&now.counts) - count(&before.counts);
+    if passed == Duration::ZERO { 0.0 } else { counted as f64 / passed.as_secs_f64() }
 }
 
 fn quantiles(histogram: Option<&Histogram<u32>>) -> Quantiles {

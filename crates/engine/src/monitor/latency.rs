@@ -1,16 +1,16 @@
-//! How long things took: buckets that only grow, for Prometheus, and a fine histogram of late, for people.
+//! Latencies: buckets that only grow, for Prometheus, and a fine histogram of the last second, for people.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hdrhistogram::Histogram;
 
-/// Upper bounds of the buckets, us: from a step on a socket of the same machine to a minute.
+/// The upper bounds of the buckets in microseconds: from a step on a socket of the same machine to a minute.
 pub const BOUNDS_US: [u64; 18] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// Counts by [`BOUNDS_US`], and beyond.
+/// Counts of durations by [`BOUNDS_US`], with one more bucket for longer ones.
 #[derive(Debug, Default)]
 pub struct Buckets {
     counts: [AtomicU64; BOUNDS_US.len() + 1],
@@ -18,26 +18,26 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Something took so long, so many times.
+    /// Counts a duration `times` times.
     pub fn add(&self, us: u64, times: u64) {
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
         self.counts[bucket].fetch_add(times, Relaxed);
         self.sum_us.fetch_add(us.saturating_mul(times), Relaxed);
     }
 
-    /// The sum of all, us, and the count in each bucket, the one beyond the last bound at the end.
+    /// The sum of all durations in microseconds, and the count of each bucket. The last bucket has no bound.
     pub fn read(&self) -> (u64, [u64; BOUNDS_US.len() + 1]) {
         (self.sum_us.load(Relaxed), std::array::from_fn(|bucket| self.counts[bucket].load(Relaxed)))
     }
 }
 
-/// Longest that is told apart, us: a day.
+/// The longest duration that is distinguished, in microseconds: a day.
 const LONGEST_US: u64 = 86_400_000_000;
 
-/// Two significant digits: a percentile is right to 1 %.
+/// The number of significant digits: percentiles are accurate to 1 %.
 const DIGITS: u8 = 2;
 
-/// Latencies since it was last taken, us. Allocates when the first comes.
+/// Latencies since the last sample in microseconds. It allocates with the first one.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Option<Histogram<u32>>);
 
@@ -53,7 +53,7 @@ impl Recent {
         histogram.saturating_record_n(us.max(1), u32::try_from(times).unwrap_or(u32::MAX));
     }
 
-    /// `None` when nothing came.
+    /// The histogram; `None` if there were no latencies.
     pub(super) fn histogram(&self) -> Option<&Histogram<u32>> {
         self.0.as_ref()
     }

@@ -3,13 +3,13 @@
 //! What holds: the packed state of a symbol stays in memory until its next save, so that a detector can be rebuilt from
 //! it after a fault.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
 use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
 use tracing::{error, warn};
 
-use super::{Cooldowns, Faulted, SavedSymbol, Shard, Slot, Worked};
+use super::{Answer, Cooldowns, Faulted, SavedSymbol, Shard, Slot, TaskOutcome, Worked};
 use crate::{ingest::Job, plugin::Fault};
 use tickhound_core::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
@@ -163,9 +163,8 @@ impl Memory {
 }
 
 impl Shard {
-    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Worked {
-        let started = Instant::now();
-        let mut worked = Worked { read, ..Worked::default() };
+    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Answer {
+        let (mut worked, mut saved) = (Worked::default(), Vec::new());
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
         let memory = &self.memory;
         let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
@@ -191,7 +190,7 @@ impl Shard {
             let before = std::mem::replace(&mut memory.packed[id as usize], packed.clone());
             let gone = std::mem::take(&mut memory.lost[id as usize]);
             let differs = |packed: &Arc<[u8]>| gone || before.as_ref() != Some(packed);
-            worked.saved.extend(packed.filter(differs).map(|packed| (name, packed)));
+            saved.extend(packed.filter(differs).map(|packed| (name, packed)));
         }
         chunks.for_each(|chunk| journal.mark(chunk));
         journal.trim(|chunk| !memory.symbols_of(chunk).is_empty());
@@ -199,8 +198,7 @@ impl Shard {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
         self.tell_lacks(&mut worked);
-        worked.took = started.elapsed();
-        worked
+        Answer::new(read, worked, TaskOutcome::Saved(saved))
     }
 
     /// Adds a detector's states of the symbols. A detector that fails is rebuilt, and tried once more.
@@ -234,8 +232,8 @@ impl Shard {
         worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
     }
 
-    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Worked {
-        let mut worked = Worked::default();
+    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Answer {
+        let (mut worked, mut damaged) = (Worked::default(), Vec::new());
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
@@ -251,7 +249,7 @@ impl Shard {
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
-                    worked.damaged.push(name.clone());
+                    damaged.push(name.clone());
                     let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
                     wanting.for_each(|slot| slot.mark_cold("the saved state of a symbol can't be read"));
                 }
@@ -264,7 +262,7 @@ impl Shard {
             slot.restore_saved(&symbols, &self.symbols, &states);
         }
         self.tell_lacks(&mut worked);
-        worked
+        Answer::new(0, worked, TaskOutcome::Restored(damaged))
     }
 
     /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with

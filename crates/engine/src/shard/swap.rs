@@ -3,13 +3,13 @@
 //! What holds: a detector's state of a symbol that it does not see any more is dropped, in the shard and where it is
 //! saved. If it sees the symbol again later, it starts cold with it, as it would after a restart.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tracing::warn;
 
 use super::{
-    Shard, Worked,
+    Answer, Shard, TaskOutcome, Worked,
     slot::{Predecessor, Slot, start_instance},
 };
 use crate::plugin::{DetectorSpec, Fault, Generation};
@@ -58,8 +58,7 @@ impl Shard {
         generation: &Generation,
         new: Vec<(u32, Arc<str>)>,
         warmed: Vec<Warmed>,
-    ) -> Worked {
-        let started = Instant::now();
+    ) -> Answer {
         new.iter().for_each(|(id, name)| self.memory.add(*id, name));
         self.symbols.extend(new);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
@@ -70,7 +69,7 @@ impl Shard {
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
         let mut warmed: FxHashMap<String, Warmed> =
             warmed.into_iter().map(|warmed| (warmed.slot.spec.name.clone(), warmed)).collect();
-        let mut worked = Worked { read, ..Worked::default() };
+        let (mut worked, mut origins) = (Worked::default(), Vec::with_capacity(generation.detectors.len()));
         for spec in &generation.detectors {
             let before = before.remove(&spec.name);
             if let Some(before) = &before {
@@ -95,16 +94,15 @@ impl Shard {
                 slot.mark_cold("it failed while its symbols were introduced");
             }
             self.slots.push(slot);
-            worked.came.push(came);
+            origins.push(came);
         }
         before.keys().for_each(|name| self.cooldowns.forget_all(name));
         // No state of a removed detector may stay saved, since a later detector of that name must start cold.
-        if !before.is_empty() || worked.came.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
+        if !before.is_empty() || origins.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
             self.memory.all_changed();
         }
         self.tell_lacks(&mut worked);
-        worked.took = started.elapsed();
-        worked
+        Answer::new(read, worked, TaskOutcome::Swapped(origins))
     }
 
     /// Takes over the normalizer state of symbols that are unknown here because their saved states were damaged.

@@ -1,29 +1,32 @@
-//! How many entries to read at once, so that what is between read and commit has an end in bytes as well.
+//! Sizes reads, so that what is between read and commit is limited in bytes as well as in entries.
 //!
-//! The server counts entries, and does not tell how large they are. So reads are sized by what entries were of late, and
-//! begin small. What holds: entries of a size that is known never exceed the limits by more than one entry; those that
-//! are suddenly larger exceed them with the one read that shows it.
+//! The server counts entries and does not report their sizes. So reads are sized by the sizes of recent entries, and begin
+//! small.
+//!
+//! What holds: entries of a known size exceed the limits by at most one entry. Entries that are suddenly larger exceed
+//! them only with the read that shows it.
 
 use tickhound_core::event::Entries;
 
-/// Most bytes of entries between read and commit: far more than the default backlog of ticks (2,000 entries of some
-/// hundred bytes), and little beside what a host needs anyway.
+/// The most bytes of entries between read and commit: far more than the default backlog of 2,000 entries with some
+/// hundred bytes, and little beside what a host needs anyway.
 const IN_FLIGHT_BYTES: usize = 64 << 20;
 
-/// Most bytes of entries in one read, and in one commit. A read is held three times for a moment: as it was received, as
-/// entries, and in dead letters if it can't be decoded.
+/// The most bytes of entries in one read, and in one commit. For a moment a read is in memory three times: as it was
+/// received, as entries, and as dead letters if it can't be decoded.
 const STEP_BYTES: usize = 16 << 20;
 
-/// An entry is taken to be as large as this before one was seen: the first read is one of eight entries.
+/// The assumed size of an entry before the first one: the first read has eight entries.
 const FIRST_ENTRY_BYTES: usize = STEP_BYTES / 8;
 
-/// How much smaller than the read before a read may make entries look. Three reads get from the first guess to ticks.
-const SHRINKS: usize = 16;
+/// The largest factor by which a read may reduce the size that is assumed of an entry. Three reads get from the first
+/// assumption to the size of ticks.
+const SHRINK_MAX: usize = 16;
 
-/// Sizes reads.
+/// The sizes of reads.
 #[derive(Debug)]
 pub(super) struct Intake {
-    /// Bytes of an entry, as far as is known.
+    /// The assumed size of an entry in bytes.
     entry_bytes: usize,
 }
 
@@ -34,26 +37,26 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Most entries to read when so many bytes are in flight. At least one if there are none, however large it is.
+    /// The most entries to read while so many bytes are in flight: at least one if there are none, however large it is.
     pub(super) fn room(&self, in_flight_bytes: usize) -> usize {
         let free = IN_FLIGHT_BYTES.saturating_sub(in_flight_bytes).min(STEP_BYTES);
         (free / self.entry_bytes).max(usize::from(in_flight_bytes == 0))
     }
 
-    /// Most entries to read of what was processed before, which is not kept.
+    /// The most entries to read at once in a replay or a warm-up, up to `most`.
     pub(super) fn page(&self, most: usize) -> usize {
         self.room(0).min(most)
     }
 
-    /// Takes note of how large entries are.
+    /// Notes the sizes of entries.
     pub(super) fn note(&mut self, entries: &Entries) {
         if !entries.is_empty() {
             let average = entries.bytes() / entries.len();
-            self.entry_bytes = average.max(self.entry_bytes / SHRINKS).max(1);
+            self.entry_bytes = average.max(self.entry_bytes / SHRINK_MAX).max(1);
         }
     }
 
-    /// Whether a commit of so many bytes of entries is not to have more.
+    /// Whether a commit with so many bytes of entries is full.
     pub(super) fn is_full(commit_bytes: usize) -> bool {
         commit_bytes >= STEP_BYTES
     }
@@ -94,7 +97,7 @@ mod tests {
             in_flight += count * LARGE;
             reads.push(count);
         }
-        assert_eq!(reads, [8], "what was read first was unexpected");
+        assert_eq!(reads, [8], "the size of the first read was not expected");
         assert_eq!([0, LARGE, 4 * LARGE, 6 * LARGE].map(|bytes| intake.room(bytes)), [1, 1, 1, 0]);
     }
 
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_read_tells_nothing() {
+    fn an_empty_read_changes_nothing() {
         let mut intake = Intake::default();
         intake.note(&Entries::default());
         assert_eq!(intake.room(0), 8);

@@ -1,0 +1,322 @@
+//! The pipeline from entries that were read to flights that are ready for their commit.
+//!
+//! What holds: flights are in stream order, with visits and swaps at their positions among the reads, and they are taken
+//! out in that order.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::error;
+
+use super::{intake::Intake, workers::Workers};
+use crate::{
+    commit::{Flight, Frontier, Origin},
+    ingest::Ingest,
+    pace::Pace,
+    plugin::Generation,
+    shard::{SavedSymbol, Task, Warmed},
+    stats::Stats,
+};
+use tickhound_core::{
+    checkpoint::CHUNKS,
+    config::Config,
+    decode::Decoder,
+    event::{Clock, Entries, EntryId},
+    position::Position,
+    stream::Commit,
+};
+
+/// Everything between read and commit.
+pub(super) struct Pipeline {
+    pub(super) ingest: Ingest,
+    pub(super) workers: Workers,
+    pub(super) position: Position,
+    pub(super) intake: Intake,
+    pub(super) pace: Pace,
+    /// The generation that is active from the next batch on.
+    generation: Arc<Generation>,
+    /// Entries of the last read: they are decoded and routed while the server works on the next step.
+    fresh: Entries,
+    flights: VecDeque<Flight>,
+    /// The number of entries in `flights` and in a commit whose outcome is unknown.
+    entries: usize,
+    /// The number of the last read, visit or swap; replayed reads count too.
+    number: u64,
+    stats: Arc<Stats>,
+}
+
+impl Pipeline {
+    pub(super) fn new(config: &Config, decoder: Decoder, generation: Arc<Generation>, stats: Arc<Stats>) -> Self {
+        Self {
+            ingest: Ingest::new(decoder, config.engine.worker_count(), Clock::default()),
+            workers: Workers::new(config),
+            position: Position::default(),
+            intake: Intake::default(),
+            pace: Pace::new(Duration::from_millis(config.engine.checkpoint_every_ms)),
+            generation,
+            fresh: Entries::default(),
+            flights: VecDeque::new(),
+            entries: 0,
+            number: 0,
+            stats,
+        }
+    }
+
+    /// Routes entries to the workers.
+    pub(super) async fn submit(&mut self, entries: Entries, origin: Origin) {
+        self.number += 1;
+        let mut routed = self.ingest.route(self.number, &entries);
+        report_trimmed(&routed.lost);
+        self.stats.untimed(routed.untimed);
+        let out_of_order = self.position.works(&entries);
+        let flight = Flight::read(self.number, entries, origin, &mut routed, self.frontier());
+        self.launch(flight, out_of_order);
+        for (number, (shard, job)) in self.workers.shards().iter().zip(routed.jobs).enumerate() {
+            if let Some(job) = job {
+                self.stats.monitor.queued(number, job.batch.len());
+                shard.submit(Task::Work(job)).await;
+            }
+        }
+        if out_of_order {
+            self.visit_all().await;
+        }
+    }
+
+    /// Turns an entry into a dead letter without showing it to a worker.
+    pub(super) async fn dead_letter(&mut self, entries: Entries, reason: String) {
+        self.number += 1;
+        let out_of_order = self.position.works(&entries);
+        self.launch(Flight::dead_letter(self.number, entries, reason, self.frontier()), out_of_order);
+        if out_of_order {
+            self.visit_all().await;
+        }
+    }
+
+    /// Has the states of these chunks saved as of all that was routed so far.
+    pub(super) async fn visit(&mut self, chunks: Range<u16>) {
+        self.number += 1;
+        self.pace.started(&chunks);
+        let shards = self.workers.shards();
+        self.flights.push_back(Flight::visit(self.number, chunks.clone(), shards.len(), self.frontier()));
+        for shard in shards {
+            shard.submit(Task::Save { read: self.number, chunks: chunks.clone() }).await;
+        }
+    }
+
+    /// Has all states saved as of all that was routed so far.
+    pub(super) async fn visit_all(&mut self) {
+        self.visit(0..CHUNKS).await;
+    }
+
+    /// Activates a generation between two batches: at the same position of the stream in every shard. `warmed` has the
+    /// detectors of each shard that were warmed up.
+    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<Warmed>>) {
+        self.generation = generation;
+        self.number += 1;
+        let Self { workers, ingest, generation, number, .. } = self;
+        let mut warmed = warmed.into_iter();
+        let mut tasks = Vec::with_capacity(workers.shards().len());
+        for _ in workers.shards() {
+            let warmed = warmed.next().unwrap_or_default();
+            // The warm-up may have seen symbols that have no tick here yet.
+            let seen = warmed.first().into_iter().flat_map(Warmed::symbols);
+            let symbols = seen.filter_map(|name| Some((ingest.meet(name)?, name.clone()))).collect();
+            tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
+        }
+        self.flights.push_back(Flight::swap(self.number, tasks.len(), self.frontier()));
+        for (shard, task) in self.workers.shards().iter().zip(tasks) {
+            shard.submit(task).await;
+        }
+        // All states are saved right behind the change, and committed with it: what was processed before it is never
+        // replayed by what came with it.
+        self.visit_all().await;
+    }
+
+    /// Has the workers process entries that were committed before. Returns how many answers to expect.
+    pub(super) async fn replay(&mut self, entries: &Entries) -> usize {
+        self.number += 1;
+        let routed = self.ingest.route(self.number, entries);
+        let mut answers = 0;
+        for (shard, job) in self.workers.shards().iter().zip(routed.jobs) {
+            if let Some(job) = job {
+                shard.submit(Task::Rework(job)).await;
+                answers += 1;
+            }
+        }
+        answers
+    }
+
+    /// Interns symbols with saved states and divides them by shard. Their ticks are skipped until they are restored. The
+    /// newest entry that was processed arrived at `newest_ms`.
+    pub(super) fn divide(&mut self, symbols: Vec<(String, Vec<u8>)>, newest_ms: u64) -> Vec<Vec<SavedSymbol>> {
+        let mut shares: Vec<Vec<SavedSymbol>> = self.workers.shards().iter().map(|_| Vec::new()).collect();
+        for (name, packed) in symbols {
+            let (id, shard) = self.ingest.await_state(&name);
+            shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed, newest_ms });
+        }
+        shares
+    }
+
+    /// Has each worker restore its share. Returns how many answers to expect.
+    pub(super) async fn restore(&mut self, shares: Vec<Vec<SavedSymbol>>) -> usize {
+        let mut answers = 0;
+        for (shard, share) in self.workers.shards().iter().zip(shares) {
+            share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
+            shard.submit(Task::Restore(share)).await;
+            answers += 1;
+        }
+        answers
+    }
+
+    /// Has every state saved again with the next visits, since the server has lost what was saved.
+    pub(super) async fn save_anew(&mut self) {
+        self.pace.restart();
+        for shard in self.workers.shards() {
+            shard.submit(Task::SaveAnew).await;
+        }
+        self.visit_all().await;
+    }
+
+    /// Restarts the workers without any state, with this generation, and drops what is in flight.
+    pub(super) fn restart(&mut self, generation: Arc<Generation>) -> anyhow::Result<()> {
+        self.flights.clear();
+        self.entries = 0;
+        self.pace.restart();
+        self.generation = generation;
+        self.workers.restart(&self.generation)?;
+        self.stats.monitor.started(self.workers.shards().len());
+        Ok(())
+    }
+
+    /// The flight of this number; `None` if it was dropped.
+    pub(super) fn flight_mut(&mut self, number: u64) -> Option<&mut Flight> {
+        self.flights.iter_mut().find(|flight| flight.number() == number)
+    }
+
+    /// Takes out the first flight if it can be committed: commits are in stream order.
+    pub(super) fn pop_ready(&mut self) -> Option<Flight> {
+        let is_ready = |at: usize| self.flights.get(at).is_some_and(Flight::is_ready);
+        if !is_ready(0) || (self.flights[0].needs_visit() && !is_ready(1)) {
+            return None;
+        }
+        self.flights.pop_front()
+    }
+
+    /// How long the slowest shard took for the first flight.
+    pub(super) fn first_took(&self) -> Duration {
+        self.flights.front().map_or(Duration::ZERO, Flight::took)
+    }
+
+    /// Notes a commit that is known to have happened.
+    pub(super) fn committed(&mut self, commit: &Commit) {
+        self.position.committed(commit);
+        self.entries -= commit.done.len();
+    }
+
+    /// Keeps entries that were read until the server works on the next step.
+    pub(super) fn set_fresh(&mut self, entries: Entries) {
+        self.fresh = entries;
+    }
+
+    /// Takes the entries of the last read.
+    pub(super) fn take_fresh(&mut self) -> Entries {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Whether entries were read and not routed yet.
+    pub(super) fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Whether flights wait for workers or for their commit.
+    pub(super) fn has_flights(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
+    /// Whether nothing is between read and commit.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Whether workers have not answered yet for all of this read.
+    pub(super) fn is_with_workers(&self, number: u64) -> bool {
+        self.flights.iter().any(|flight| flight.number() == number && !flight.is_ready())
+    }
+
+    /// Whether entries that were delivered before are in flight.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.flights.iter().any(Flight::is_recovered)
+    }
+
+    /// The generation that is active from the next batch on.
+    pub(super) fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// The number that the next read gets.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number + 1
+    }
+
+    /// The number of entries that were routed and are not committed.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// The number of entries by which the backlog is below its limit.
+    pub(super) fn free(&self) -> usize {
+        self.generation.flow.backlog.saturating_sub(self.entries + self.fresh.len())
+    }
+
+    /// The size of the entries between read and commit in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.fresh.bytes() + self.flights.iter().map(Flight::bytes).sum::<usize>()
+    }
+
+    /// The ids of the routed entries that are not committed, those of a commit whose outcome is unknown included.
+    pub(super) fn ids(&self) -> BTreeSet<EntryId> {
+        let open = self.position.open_entries().iter().copied();
+        self.flights.iter().flat_map(Flight::ids).chain(open).collect()
+    }
+
+    /// When the oldest entry in flight arrived, in milliseconds since the Unix epoch.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        self.flights.iter().find_map(|flight| flight.ids().next()).map(|id| id.millis)
+    }
+
+    fn frontier(&self) -> Frontier {
+        Frontier {
+            generation: self.generation.clone(),
+            newest: self.position.newest(),
+            index: self.position.index(),
+            clock: self.ingest.clock(),
+        }
+    }
+
+    fn launch(&mut self, mut flight: Flight, out_of_order: bool) {
+        if out_of_order {
+            flight.mark_out_of_order();
+        }
+        self.stats.submitted(flight.ticks());
+        self.entries += flight.entries();
+        self.pace.processed(flight.entries());
+        self.flights.push_back(flight);
+    }
+}
+
+/// Logs entries whose body was trimmed before they were processed.
+pub(super) fn report_trimmed(lost: &[EntryId]) {
+    if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
+        error!(
+            event = "pending_entries_trimmed",
+            entries = lost.len(),
+            %first,
+            %last,
+            "entries were trimmed from the stream before they were processed"
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Warms up detectors without a state: shows them what the stream holds, in the background and without alerts.
+//!
+//! They run in shards of their own, which give way to the others, up to where the stream has been processed. Then they
+//! become active between two batches.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Error, Result, bail};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tracing::{debug, info};
+
+use super::intake::Intake;
+use crate::{
+    ingest::Ingest,
+    plugin::Generation,
+    shard::{Answer, Priority, ShardHandle, ShardSetup, Task, Warmed},
+    stats::Stats,
+};
+use tickhound_core::{
+    config::Config,
+    event::EntryId,
+    normalize::Normalizer,
+    stream::{History, StreamError},
+};
+
+/// Entries that are read at once.
+const PAGE: usize = 1000;
+
+/// Pages that may wait in the shards.
+const AHEAD: usize = 2;
+
+/// How long to wait for new entries after all that was processed is shown.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The pause between two attempts to reach the server.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How often the progress of a long warm-up is logged.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// A running warm-up.
+pub(super) struct WarmUp {
+    names: Vec<String>,
+    /// How far the stream has been processed; nothing after that is shown.
+    through: watch::Sender<EntryId>,
+    /// Whether that was nearly reached.
+    close: watch::Receiver<bool>,
+    /// Ends the warm-up.
+    finish: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<WarmUpResult>>,
+}
+
+/// What a warm-up reads.
+pub(super) struct WarmUpSetup<H> {
+    /// A reader of the stream.
+    pub(super) history: H,
+    /// An ingest stage of its own.
+    pub(super) ingest: Ingest,
+    /// Entries that are processed later, or never.
+    pub(super) left_out: BTreeSet<EntryId>,
+    /// How far the stream has been processed.
+    pub(super) newest: EntryId,
+}
+
+/// How a warm-up ended.
+pub(super) enum WarmUpEnd {
+    /// The detectors of each shard have warmed up.
+    Warmed(Vec<Vec<Warmed>>),
+    /// The stream holds no entries to warm up on.
+    NoEntries,
+    /// The server failed at the end, so that everything has to be shown once more.
+    Interrupted(Error),
+    /// A detector failed too often.
+    Failed(Error),
+}
+
+/// What the detectors of a warm-up were shown.
+struct WarmUpResult {
+    entries: usize,
+    /// The detectors of each shard.
+    warmed: Vec<Vec<Warmed>>,
+}
+
+/// The task of a warm-up.
+struct WarmUpTask<H> {
+    history: H,
+    ingest: Ingest,
+    shards: Vec<ShardHandle>,
+    answers: mpsc::Receiver<Answer>,
+    /// Answers that have not come yet.
+    waiting: usize,
+    /// The number of the last page.
+    read: u64,
+    cursor: EntryId,
+    /// The number of entries that were shown.
+    shown: usize,
+    intake: Intake,
+    left_out: BTreeSet<EntryId>,
+    through: watch::Receiver<EntryId>,
+}
+
+/// What a read of the stream does when the server can't be reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnFailure {
+    Retry,
+    Fail,
+}
+
+impl WarmUp {
+    /// Starts to warm up the detectors of `generation`, called `names`.
+    pub(super) fn start<H: History>(
+        names: Vec<String>,
+        generation: Arc<Generation>,
+        setup: WarmUpSetup<H>,
+        config: &Config,
+    ) -> Self {
+        let WarmUpSetup { history, ingest, left_out, newest } = setup;
+        let (through, processed_through) = watch::channel(newest);
+        let (closing, close) = watch::channel(false);
+        let (finish, finishing) = oneshot::channel();
+        // The window ends at the newest entry and not at this host's clock: the market may have been closed for days, and
+        // the clock may be wrong. If ids only count, all of them are in the window, and the whole stream is shown.
+        let window_ms = config.plugins.rewarm_s.saturating_mul(1000);
+        let cursor = EntryId { millis: newest.millis.saturating_sub(window_ms), seq: 0 };
+        let shards = background_shards(&generation, config);
+        let task = tokio::spawn(async move {
+            let (shards, answers) = shards?;
+            let task = WarmUpTask {
+                history,
+                ingest,
+                shards,
+                answers,
+                waiting: 0,
+                read: 0,
+                cursor,
+                shown: 0,
+                intake: Intake::default(),
+                left_out,
+                through: processed_through,
+            };
+            task.run(&closing, finishing).await
+        });
+        Self { names, through, close, finish: Some(finish), task }
+    }
+
+    /// The names of the detectors.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether the rest is a matter of moments, or the warm-up has failed.
+    pub(super) fn is_close(&self) -> bool {
+        *self.close.borrow() || self.task.is_finished()
+    }
+
+    /// Returns when [`WarmUp::is_close`] may have changed; cancel-safe.
+    pub(super) async fn changed(&mut self) {
+        // An error means that the task has ended.
+        let _ = self.close.changed().await;
+    }
+
+    /// Notes that the stream has been processed up to `newest`.
+    pub(super) fn note(&self, newest: EntryId) {
+        self.through.send_replace(newest);
+    }
+
+    /// Shows the rest, up to `newest`, and ends. Reading waits for that; it takes milliseconds.
+    pub(super) async fn finish(mut self, newest: EntryId, stats: &Stats) -> WarmUpEnd {
+        self.note(newest);
+        if let Some(finish) = self.finish.take() {
+            // A task that has ended does not wait for this.
+            let _ = finish.send(());
+        }
+        match stats.waiting(&mut self.task).await.map_err(Error::from).and_then(|shown| shown) {
+            Ok(WarmUpResult { entries: 0, .. }) => WarmUpEnd::NoEntries,
+            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::Warmed(warmed),
+            Err(error) if error.is::<StreamError>() => WarmUpEnd::Interrupted(error),
+            Err(error) => WarmUpEnd::Failed(error),
+        }
+    }
+}
+
+impl Drop for WarmUp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<H: History> WarmUpTask<H> {
+    async fn run(
+        mut self,
+        closing: &watch::Sender<bool>,
+        mut finishing: oneshot::Receiver<()>,
+    ) -> Result<WarmUpResult> {
+        let started = Instant::now();
+        self.show_until_finishing(closing, &mut finishing).await?;
+        // What was processed meanwhile, up to the position at which the detectors become active.
+        let through = *self.through.borrow_and_update();
+        while self.cursor < through {
+            // The partition waits for this, and must not wait for a server that may be away for long.
+            if self.show_page(through, OnFailure::Fail).await? == 0 {
+                break;
+            }
+        }
+        self.take_answers(0).await?;
+        let mut warmed = Vec::new();
+        for shard in self.shards {
+            let (leave, left) = oneshot::channel();
+            shard.submit(Task::Leave(leave)).await;
+            warmed.push(left.await.context("a worker has ended early")?);
+        }
+        let took_ms = started.elapsed().as_millis() as u64;
+        info!(event = "warm_up_finished", entries = self.shown, took_ms, "warmed up on the entries in the stream");
+        Ok(WarmUpResult { entries: self.shown, warmed })
+    }
+
+    /// Shows what was processed, page by page, until the partition finishes the warm-up.
+    async fn show_until_finishing(
+        &mut self,
+        closing: &watch::Sender<bool>,
+        finishing: &mut oneshot::Receiver<()>,
+    ) -> Result<()> {
+        let mut reported = Instant::now();
+        loop {
+            let through = *self.through.borrow_and_update();
+            let page = self.intake.page(PAGE);
+            if self.show_page(through, OnFailure::Retry).await? < page {
+                closing.send_replace(true);
+                tokio::select! {
+                    // Both are cancel-safe.
+                    _ = &mut *finishing => return Ok(()),
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+            if reported.elapsed() > REPORT_EVERY {
+                reported = Instant::now();
+                info!(
+                    event = "warm_up_progressed",
+                    entries = self.shown,
+                    at = %self.cursor,
+                    "warming up on the entries in the stream"
+                );
+            }
+        }
+    }
+
+    /// Shows the next page, and returns its number of entries.
+    async fn show_page(&mut self, through: EntryId, on_failure: OnFailure) -> Result<usize> {
+        if self.cursor >= through {
+            return Ok(0);
+        }
+        let mut page = loop {
+            match self.history.read(self.cursor, through, self.intake.page(PAGE)).await {
+                Ok(page) => break page,
+                Err(error) if on_failure == OnFailure::Fail => return Err(error.into()),
+                Err(error) => {
+                    debug!(
+                        event = "warm_up_read_failed",
+                        %error,
+                        "failed to read the stream for the warm-up; retrying"
+                    );
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        self.intake.note(&page);
+        let entries = page.len();
+        let Some(last) = page.last() else { return Ok(0) };
+        self.cursor = last;
+        page.retain(|id| !self.left_out.contains(&id));
+        self.shown += page.len();
+        self.read += 1;
+        for (shard, job) in self.shards.iter().zip(self.ingest.route(self.read, &page).jobs) {
+            if let Some(job) = job {
+                shard.submit(Task::Work(job)).await;
+                self.waiting += 1;
+            }
+        }
+        self.take_answers(AHEAD * self.shards.len()).await?;
+        Ok(entries)
+    }
+
+    /// Takes answers until at most `left` have not come yet.
+    async fn take_answers(&mut self, left: usize) -> Result<()> {
+        while self.waiting > left {
+            let answer = self.answers.recv().await.context("a worker has ended early")?;
+            self.waiting -= 1;
+            if let Some(faulted) = answer.incidents.faulted.iter().find(|faulted| faulted.quarantined) {
+                bail!("it failed too often on what the stream holds: {}", faulted.fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts shards for a warm-up, and the channel on which they answer.
+fn background_shards(
+    generation: &Arc<Generation>,
+    config: &Config,
+) -> Result<(Vec<ShardHandle>, mpsc::Receiver<Answer>)> {
+    let workers = config.engine.worker_count();
+    let (outbox, answers) = mpsc::channel((AHEAD + 2) * workers);
+    let shards = (0..workers).map(|number| {
+        let setup = ShardSetup {
+            number,
+            generation: generation.clone(),
+            normalizer: Normalizer::new(&config.input)?,
+            queue: AHEAD + 2,
+            priority: Priority::Background,
+            tape: None,
+        };
+        ShardHandle::start(setup, outbox.clone())
+    });
+    Ok((shards.collect::<Result<_>>()?, answers))
+}
