@@ -24,7 +24,9 @@ use tickhound_engine::{
     commit::{Flight, Frontier, Origin},
     ingest::{Ingest, Job, Routed},
     plugin::{DetectorSpec, Fault, Generation, Instance, Loader},
-    shard::{Answer, Found, Priority, Processing, ShardHandle, ShardSetup, Tape, Task, TaskOutcome, Worked},
+    shard::{
+        Answer, Incidents, Priority, Processing, ResolvedDetection, ShardHandle, ShardSetup, Tape, Task, TaskOutcome,
+    },
 };
 use tickhound_redis::resp::{Replies, Scanner};
 use tokio::{runtime, sync::mpsc};
@@ -333,7 +335,7 @@ impl Market {
             let mut routed = Routed { jobs: vec![Some(job())], ticks: PASS, ..Routed::default() };
             let mut flight = Flight::read(1, copied(&entries), Origin::New, &mut routed, frontier);
             let processing = Processing { found: found.iter().map(again).collect(), ..Processing::default() };
-            flight.accept(Answer::new(1, Worked::default(), TaskOutcome::Processed(processing)));
+            flight.accept(Answer::new(1, Incidents::default(), TaskOutcome::Processed(processing)));
             flight
         };
         // Made beforehand where they can be.
@@ -415,7 +417,7 @@ impl Worker {
     fn work(&mut self, job: Job) -> Answer {
         let Self { runtime, shard, answers } = self;
         let shard = shard.as_ref().expect("it ends with the worker");
-        runtime.block_on(shard.submit(Task::Work(job)));
+        runtime.block_on(shard.submit(Task::Process(job)));
         answers.blocking_recv().expect("a worker answers each job")
     }
 }
@@ -499,6 +501,6 @@ fn job() -> Job {
     Job { read: 1, arrived_ms: 0, symbols: Vec::new(), batch: Batch::new(0) }
 }
 
-fn again(found: &Found) -> Found {
-    Found { evidence: found.evidence.clone(), ..*found }
+fn again(found: &ResolvedDetection) -> ResolvedDetection {
+    ResolvedDetection { evidence: found.evidence.clone(), ..*found }
 }

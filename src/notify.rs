@@ -42,7 +42,7 @@ use tickhound_core::{
     decode::time_zone,
 };
 use tickhound_engine::plugin::Reload;
-use tickhound_redis::notified::{Owed, Position, State};
+use tickhound_redis::notification_position::{ChannelPosition, ChannelState, Omissions};
 
 /// The longest wait at the start until new channels know where they begin, so that they miss none of its alerts.
 const READY_MAX: Duration = Duration::from_secs(1);
@@ -162,7 +162,7 @@ impl Notifier {
     /// Starts the thread that deletes the positions of channels that are not configured, once `ending` have ended.
     fn start_cleanup(&self, configured: &[NotifyConfig], ending: Vec<JoinHandle<()>>) -> Result<StoppableThread> {
         let (stop, stopped) = mpsc::channel();
-        let mut position = Position::new(&self.settings.redis, "")?;
+        let mut position = ChannelPosition::new(&self.settings.redis, "")?;
         let names: Vec<String> = configured.iter().map(|channel| channel.name.clone()).collect();
         let handle = spawn("notify-tidy", move || {
             ending.into_iter().for_each(|handle| drop(handle.join()));
@@ -221,7 +221,7 @@ impl Notifier {
 /// The recorded state of a channel.
 pub(crate) struct ChannelStatus {
     pub(crate) name: String,
-    pub(crate) state: State,
+    pub(crate) state: ChannelState,
     /// Alerts behind its position.
     pub(crate) behind: u64,
 }
@@ -234,8 +234,13 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let agent = webhook::agent(config)?;
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
-    let message =
-        Notification { shown: Vec::new(), fresh: 0, unreported: Owed::default(), stream, kind: NotificationKind::Test };
+    let message = Notification {
+        shown: Vec::new(),
+        fresh: 0,
+        unreported: Omissions::default(),
+        stream,
+        kind: NotificationKind::Test,
+    };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
     let zone = time_zone(&loaded.config.input.timezone)?;
     let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
@@ -253,7 +258,7 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
 /// # Errors
 /// A sentence on why the server can't be asked.
 pub(crate) fn states(loaded: &LoadedConfig) -> Result<Vec<ChannelStatus>> {
-    let mut position = Position::new(&loaded.config.stream, "")?;
+    let mut position = ChannelPosition::new(&loaded.config.stream, "")?;
     let address = loaded.config.stream.address();
     let mut ask = || -> Result<_> {
         let mut states = Vec::new();

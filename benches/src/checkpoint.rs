@@ -88,7 +88,7 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
         let mut asked = 0;
         for (shard, job) in shards.iter().zip(ingest.route(read, &entries).jobs) {
             if let Some(job) = job {
-                shard.submit(Task::Work(job)).await;
+                shard.submit(Task::Process(job)).await;
                 asked += 1;
             }
         }

@@ -14,11 +14,9 @@ use anyhow::Result;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
-use super::{
-    lines_file::{LinesFile, Lock},
-};
+use super::lines_file::{LinesFile, Lock};
 use tickhound_core::{config::StreamConfig, event::EntryId};
-use tickhound_redis::{AlertsReader, ReadTo, RecentIds, StoredAlert};
+use tickhound_redis::{AlertsReader, ReadPosition, RecentIds, StoredAlert};
 
 /// How often to check whether the process that writes the file has ended.
 const LOCK_EVERY: Duration = Duration::from_millis(200);
@@ -36,7 +34,7 @@ pub(super) enum Begin {
     /// With the alerts that are published from now on.
     Now,
     /// Where the previous file ends.
-    After(ReadTo),
+    After(ReadPosition),
 }
 
 /// How a follower is to end.
@@ -69,7 +67,7 @@ pub(crate) enum Completion {
 pub(super) struct FollowerResult {
     pub(super) completion: Completion,
     /// The position up to which the file has the stream; `None` if it is unknown.
-    pub(super) through: Option<ReadTo>,
+    pub(super) through: Option<ReadPosition>,
 }
 
 pub(super) struct Follower {
@@ -82,7 +80,7 @@ pub(super) struct Follower {
     /// Dropped once it is known where the file begins: behind its own alerts, or at the current end of the stream. Also
     /// dropped when another process writes the file.
     ready: Option<mpsc::Sender<()>>,
-    through: Option<ReadTo>,
+    through: Option<ReadPosition>,
     catch_up: CatchUp,
     write_failures: Failures,
     redis_failures: Failures,
@@ -248,22 +246,22 @@ impl Follower {
         let known = &self.known;
         match begin {
             _ if !known.is_empty() => {
-                let found = self.reader.go_on_after_newest(|alert| known.contains(alert.field("id"))).await?;
+                let found = self.reader.continue_after_newest(|alert| known.contains(alert.field("id"))).await?;
                 let file_end = if found { FileEnd::Known } else { FileEnd::Lost };
                 self.catch_up = CatchUp::Active { added: 0, file_end };
                 if file_end == FileEnd::Lost {
-                    self.reader.go_on_from_start();
+                    self.reader.continue_from_start();
                     return Ok(());
                 }
             }
-            Begin::After(read_to) => self.reader.go_on_at(read_to),
+            Begin::After(read_to) => self.reader.continue_at(read_to),
             // An empty file begins at the time of its creation, so that nothing is missing after a kill before the
             // first line; but, where clocks differ, not behind the end of the stream.
             Begin::Now => {
                 let since = EntryId { millis: since_ms.saturating_sub(1), seq: u64::MAX };
-                if !self.reader.go_on_after_newest(|alert| alert.at <= since).await? {
+                if !self.reader.continue_after_newest(|alert| alert.at <= since).await? {
                     let end = self.reader.end().await?;
-                    self.reader.go_on_after(since.min(end));
+                    self.reader.continue_after(since.min(end));
                 }
             }
         }

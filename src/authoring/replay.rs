@@ -36,7 +36,7 @@ use tickhound_core::{
     stream::{Commit, Totals},
 };
 use tickhound_engine::{
-    engine::{Engine, Stages, Until},
+    partition::{Partition, Stages, Until},
     plugin::{DetectorSpec, Flow, Generation, Reload},
     sink::Sinks,
     stats::Stats,
@@ -50,7 +50,7 @@ const BATCH: usize = 2000;
 const READS_AHEAD: usize = 8;
 
 /// The parameters of a replay.
-pub(crate) struct Setup<'a> {
+pub(crate) struct ReplaySetup<'a> {
     /// The configuration.
     pub(crate) config: &'a Config,
     /// The folder that paths in the configuration are relative to.
@@ -96,12 +96,12 @@ pub(crate) struct Summary {
 /// When the recording can't be read to its end, a detector fails too often, or the sink returns an error.
 pub(crate) async fn replay(
     source: Source,
-    setup: Setup<'_>,
+    setup: ReplaySetup<'_>,
     sink: impl FnMut(&Commit) -> Result<()> + Send + 'static,
     progress: Arc<Progress>,
     stop: watch::Sender<bool>,
 ) -> Result<Summary> {
-    let Setup { config, root, mut generation, batch, pace, tape } = setup;
+    let ReplaySetup { config, root, mut generation, batch, pace, tape } = setup;
     let batch = batch.unwrap_or(BATCH);
     generation.flow = Flow { batch, backlog: batch * READS_AHEAD };
     let decoder = Decoder::new(&config.input, root)?;
@@ -114,7 +114,7 @@ pub(crate) async fn replay(
     let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), stop);
     let stats = Arc::<Stats>::default();
     let stages = Stages { reloads: Reload::fixed(generation), decoder, sinks, stats: stats.clone() };
-    let mut engine = Engine::new(stream, config, stages);
+    let mut engine = Partition::new(stream, config, stages);
     if let Some(tape) = tape {
         engine = engine.with_tape(tape);
     }

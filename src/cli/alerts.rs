@@ -148,7 +148,7 @@ impl Viewer<'_> {
             self.print(newest.iter())?;
             return Ok(newest.len());
         };
-        self.reader.go_on_after(since.before());
+        self.reader.continue_after(since.before());
         let (mut shown, mut newest) = (0, VecDeque::new());
         loop {
             let news = self.reader.read().await?;

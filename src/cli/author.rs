@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::authoring::kit::project::{self, Built};
+use crate::authoring::kit::project::{self, BuiltPlugin};
 use tickhound_core::config::{DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::{folder::Folder, loader};
 
@@ -41,7 +41,7 @@ impl Subject {
     /// that ship.
     pub(super) fn find(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
         if given.is_dir() {
-            let Built { file, bytes } = project::build(given)?;
+            let BuiltPlugin { file, bytes } = project::build(given)?;
             // The plugin is called after its folder; the compiler may name its file differently.
             let dir = given.canonicalize().with_context(|| format!("can't read {}", given.display()))?;
             return Ok(Self {

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    observe::health::{Report, Verdict, seconds},
+    observe::health::{HealthReport, Verdict, seconds},
     service::{FAILED, Holder, LogFile, PidFile},
 };
 use tickhound_core::{
@@ -172,10 +172,10 @@ impl WaitReport {
 }
 
 /// The state of the partition after a pause.
-fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = Report> + '_>> {
+fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = HealthReport> + '_>> {
     Box::pin(async move {
         tokio::time::sleep(pause).await;
-        Report::ask(config).await
+        HealthReport::ask(config).await
     })
 }
 
@@ -234,7 +234,7 @@ impl StartingHost {
     }
 
     /// A summary if the host runs; else what is missing.
-    fn judge(&mut self, start: &StartOptions<'_>, report: &Report) -> Result<String, String> {
+    fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<String, String> {
         let Some(survey) = &report.survey else { return Err(report.reason.clone()) };
         let processed_before = *self.processed_before.get_or_insert(survey.totals.entries);
         let mark = if report.verdict == Verdict::Healthy { "✅" } else { "⚠️ " };

@@ -32,7 +32,7 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    let project::Built { file, bytes } = project::build(&args.dir)?;
+    let project::BuiltPlugin { file, bytes } = project::build(&args.dir)?;
     let name = "plugin".to_owned();
     let mut alone = loaded.clone();
     author::only(&mut alone, &name, &[])?;

@@ -17,7 +17,7 @@ use self::{
     show::{ListArgs, ShowArgs},
 };
 use tickhound_core::{config::LoadedConfig, event::EntryId};
-use tickhound_redis::{DeadLetters, Letter, Moved};
+use tickhound_redis::{DeadLetters, Letter, LetterOutcome};
 
 /// How many reasons for rejected letters are printed.
 const REJECTIONS_SHOWN: usize = 5;
@@ -166,7 +166,7 @@ async fn remove_selected(
         for id in ids {
             match dead.get(*id).await? {
                 Some(letter) => letters.push(letter),
-                None => record(*id, &Moved::Gone, selection, tally)?,
+                None => record(*id, &LetterOutcome::Gone, selection, tally)?,
             }
         }
         remove_page(&letters, selection, dead, removal, tally).await?;
@@ -205,28 +205,30 @@ async fn remove_page(
 }
 
 /// Counts the result for one letter, and prints it.
-fn record(id: EntryId, moved: &Moved, selection: &Selection, tally: &mut Tally) -> Result<()> {
+fn record(id: EntryId, moved: &LetterOutcome, selection: &Selection, tally: &mut Tally) -> Result<()> {
     match moved {
-        Moved::Requeued(_) | Moved::Dropped => tally.moved += 1,
-        Moved::Gone => tally.gone += 1,
-        Moved::Refused(_) => tally.rejected += 1,
+        LetterOutcome::Requeued(_) | LetterOutcome::Dropped => tally.moved += 1,
+        LetterOutcome::Gone => tally.gone += 1,
+        LetterOutcome::Rejected(_) => tally.rejected += 1,
     }
     if selection.json {
         let id = id.to_string();
         let line = match moved {
-            Moved::Requeued(entry) => json!({ "id": id, "requeued_as": entry.to_string() }),
-            Moved::Dropped => json!({ "id": id, "dropped": true }),
-            Moved::Gone => json!({ "id": id, "error": "there is no such letter" }),
-            Moved::Refused(reason) => json!({ "id": id, "error": reason }),
+            LetterOutcome::Requeued(entry) => json!({ "id": id, "requeued_as": entry.to_string() }),
+            LetterOutcome::Dropped => json!({ "id": id, "dropped": true }),
+            LetterOutcome::Gone => json!({ "id": id, "error": "there is no such letter" }),
+            LetterOutcome::Rejected(reason) => json!({ "id": id, "error": reason }),
         };
         writeln!(io::stdout(), "{line}")?;
     }
     match moved {
-        Moved::Requeued(entry) if !selection.all && !selection.json => writeln!(io::stdout(), "{id} is now {entry}")?,
-        Moved::Gone if !selection.all => {
+        LetterOutcome::Requeued(entry) if !selection.all && !selection.json => {
+            writeln!(io::stdout(), "{id} is now {entry}")?
+        }
+        LetterOutcome::Gone if !selection.all => {
             eprintln!("error: {id}: there is no such letter; it may have been removed already");
         }
-        Moved::Refused(reason) if tally.rejected <= REJECTIONS_SHOWN => {
+        LetterOutcome::Rejected(reason) if tally.rejected <= REJECTIONS_SHOWN => {
             eprintln!("error: {id} was not changed: {reason}");
         }
         _ => {}

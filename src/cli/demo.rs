@@ -18,7 +18,7 @@ use tickhound_core::{
     simulate::SimConfig,
 };
 use tickhound_engine::{
-    engine::{Engine, Stages, Until},
+    partition::{Partition, Stages, Until},
     plugin::{Generation, Reload, Runtime},
     simulated::{Committed, SimulatedStream},
     sink::Sinks,
@@ -62,7 +62,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
     let stages =
         Stages { reloads: Reload::fixed(generation), decoder, sinks: Sinks::new(&alerts), stats: stats.clone() };
-    let engine = Engine::new(stream, config, stages);
+    let engine = Partition::new(stream, config, stages);
     info!(
         event = "demo_started",
         symbols = args.symbols,

@@ -13,7 +13,7 @@ use tickhound_core::{
     config::{LoadedConfig, nearest},
     wall::now_ms,
 };
-use tickhound_redis::notified::{Owed, Totals};
+use tickhound_redis::notification_position::{NotificationTotals, Omissions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound notify\n  tickhound notify test desk\n\n\
@@ -105,7 +105,7 @@ fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     let ago = |at_ms: u64| format!("{} ago", seconds(now_ms.saturating_sub(at_ms)));
     let ok = state.last_ok_ms.map_or_else(|| "no message yet".to_owned(), |at| format!("last message {}", ago(at)));
     println!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
-    let Totals { messages, alerts, older, failures, refused, in_doubt, missed } = state.totals;
+    let NotificationTotals { messages, alerts, older, failures, refused, in_doubt, missed } = state.totals;
     println!(
         "  {alerts} alerts in {messages} messages, {older} too old, {refused} rejected, {in_doubt} in doubt, {missed} trimmed; \
          {failures} attempts failed"
@@ -116,7 +116,7 @@ fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     if let Some(sending) = &state.sending {
         println!("  a message with {} alerts is being sent", sending.alerts);
     }
-    let Owed { older, in_doubt, refused, missed, .. } = &state.owed;
+    let Omissions { older, in_doubt, refused, missed, .. } = &state.owed;
     if !state.owed.is_empty() {
         println!(
             "  the next message reports: {older} too old, {in_doubt} in doubt, {refused} rejected, {missed} trimmed"

@@ -18,11 +18,11 @@ use tokio::sync::watch;
 use self::sweep::Sweep;
 use super::author::{self, Catalogue, Subject};
 use crate::authoring::replay::{
-    Progress, Setup, Source, Summary,
+    Progress, ReplaySetup, Source, Summary,
     outcome::{Judge, Outcomes, Rule},
     output::Output,
     replay, report,
-    surrogate::{self, Shuffled},
+    surrogate::{self, ShuffledTicks},
     tape::Tape,
 };
 use tickhound_core::{
@@ -232,11 +232,11 @@ impl Replayer<'_> {
             let input = &loaded.config.input;
             let decoder = Decoder::new(input, &loaded.root)?;
             let ticks = self.open(loaded, Tables::AsFields)?;
-            let source = Shuffled::new(ticks, input, decoder, self.args.seed.wrapping_add(run));
+            let source = ShuffledTicks::new(ticks, input, decoder, self.args.seed.wrapping_add(run));
             let mut other = loaded.clone();
             other.config.input = surrogate::input(input);
             let label = format!("shuffled, {} of {runs}", run + 1);
-            let pass = self.pass(Source::Shuffled(Box::new(source)), &other, Vec::new(), &label)?;
+            let pass = self.pass(Source::ShuffledTicks(Box::new(source)), &other, Vec::new(), &label)?;
             if pass.summary.stopped {
                 break;
             }
@@ -301,7 +301,7 @@ impl Replayer<'_> {
             }
         };
         let (batch, pace) = (self.args.batch.map(|batch| batch as usize), self.args.speed);
-        let setup = Setup { config, root: &loaded.root, generation, batch, pace, tape: Some(tape.clone()) };
+        let setup = ReplaySetup { config, root: &loaded.root, generation, batch, pace, tape: Some(tape.clone()) };
         // Each pass has its own: the end of one must not stop the next.
         let own_stop = watch::Sender::new(false);
         let forward = tokio::spawn(forward_stop(self.stop.subscribe(), own_stop.clone()));

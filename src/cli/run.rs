@@ -19,12 +19,12 @@ use super::{
 use crate::{
     alerts_file::{AlertsFile, Completion},
     notify::Notifier,
-    observe::server::{Served, Server},
+    observe::server::{Server, ServerContext},
     service::{LogQueue, PidFile, Supervisor},
 };
 use tickhound_core::{config::LoadedConfig, pulse::Pulse, stream::Totals};
 use tickhound_engine::{
-    engine::{Engine, Stages, Until},
+    partition::{Partition, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,
     stats::{self, Stats},
@@ -106,8 +106,12 @@ fn run_supervised(
         detectors = newest.detectors.len(),
         "starting"
     );
-    let served =
-        Served { config: config.clone(), stats: stats.clone(), decoder: decoder.clone(), stopping: stop.subscribe() };
+    let served = ServerContext {
+        config: config.clone(),
+        stats: stats.clone(),
+        decoder: decoder.clone(),
+        stopping: stop.subscribe(),
+    };
     let _server = Server::start(&config.server, served)?;
     let (reloads, looker) = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded)?;
@@ -115,7 +119,7 @@ fn run_supervised(
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let stages = Stages { reloads, decoder, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
-    let engine = Engine::new(stream, config, stages).with_looker(looker);
+    let engine = Partition::new(stream, config, stages).with_watcher(looker);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::webhook::{AttemptOutcome, Request};
-use tickhound_redis::notified::{Owed, Sending, State};
+use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions};
 
 /// A message, and the state that it leads to.
 pub(super) struct Composed {
@@ -19,7 +19,7 @@ pub(super) struct Composed {
     pub(super) fresh: u64,
     pub(super) older: u64,
     /// What it reports beside its alerts; the next message reports it again if this one is rejected.
-    pub(super) unreported: Owed,
+    pub(super) unreported: Omissions,
     /// The last of its alerts, and how many the stream ever had up to that one.
     pub(super) to: String,
     pub(super) index: u64,
@@ -30,9 +30,9 @@ pub(super) struct Composed {
 
 impl Composed {
     /// How Redis records that this message is being sent.
-    pub(super) fn sending(&self) -> Sending {
+    pub(super) fn sending(&self) -> MessageInFlight {
         let Self { token, to, index, alerts, attempts, .. } = self;
-        Sending { token: *token, to: to.clone(), index: *index, alerts: *alerts, attempts: *attempts }
+        MessageInFlight { token: *token, to: to.clone(), index: *index, alerts: *alerts, attempts: *attempts }
     }
 }
 
@@ -63,7 +63,12 @@ pub(super) enum Wait {
 }
 
 /// The state and the action after an attempt that `begun` records.
-pub(super) fn transition(begun: State, message: &Composed, outcome: AttemptOutcome, now_ms: u64) -> (State, Action) {
+pub(super) fn transition(
+    begun: ChannelState,
+    message: &Composed,
+    outcome: AttemptOutcome,
+    now_ms: u64,
+) -> (ChannelState, Action) {
     let mut next = begun;
     if let AttemptOutcome::Later(reason, _)
     | AttemptOutcome::Unknown(reason)
@@ -79,7 +84,7 @@ pub(super) fn transition(begun: State, message: &Composed, outcome: AttemptOutco
             next.totals.messages += 1;
             next.totals.alerts += message.fresh;
             advance(&mut next, message);
-            next.owed = Owed::default();
+            next.owed = Omissions::default();
             return (next, Action::Continue);
         }
         AttemptOutcome::Rejected(reason) => {
@@ -104,7 +109,7 @@ pub(super) fn transition(begun: State, message: &Composed, outcome: AttemptOutco
 }
 
 /// Moves behind the message.
-fn advance(state: &mut State, message: &Composed) {
+fn advance(state: &mut ChannelState, message: &Composed) {
     state.sending = None;
     state.at.clone_from(&message.to);
     state.index = message.index;
@@ -126,7 +131,7 @@ mod tests {
             alerts: 3,
             fresh: 2,
             older: 1,
-            unreported: Owed { older: 1, missed: 5, ..Owed::default() },
+            unreported: Omissions { older: 1, missed: 5, ..Omissions::default() },
             to: "4-0".into(),
             index: 4,
             composed_ms: 1,
@@ -134,9 +139,10 @@ mod tests {
         }
     }
 
-    fn after(attempts: u64, outcome: AttemptOutcome) -> (State, Action) {
+    fn after(attempts: u64, outcome: AttemptOutcome) -> (ChannelState, Action) {
         let message = message(attempts);
-        let begun = State { at: "1-0".into(), index: 1, sending: Some(message.sending()), ..State::default() };
+        let begun =
+            ChannelState { at: "1-0".into(), index: 1, sending: Some(message.sending()), ..ChannelState::default() };
         transition(begun, &message, outcome, NOW_MS)
     }
 

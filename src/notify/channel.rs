@@ -22,7 +22,9 @@ use super::{
     webhook::{self, AttemptOutcome, Request},
 };
 use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
-use tickhound_redis::notified::{Extent, Look, Position, Sending, State, is_before};
+use tickhound_redis::notification_position::{
+    AlertsExtent, ChannelPosition, ChannelReading, ChannelState, MessageInFlight, is_before,
+};
 
 /// How often a standby checks whether it has become the owner.
 const STANDBY_EVERY: Duration = Duration::from_millis(500);
@@ -70,7 +72,7 @@ enum LastMessage {
     /// It may have arrived. It is sent again as it is, so that the receiver can recognise it.
     MayHaveArrived(Box<Composed>),
     /// The state after the message with this token is known. Redis may not have recorded it.
-    Known { token: u64, after: Box<State> },
+    Known { token: u64, after: Box<ChannelState> },
 }
 
 pub(super) struct Channel {
@@ -78,10 +80,10 @@ pub(super) struct Channel {
     settings: Arc<Settings>,
     filter: Filter,
     agent: Agent,
-    position: Position,
+    position: ChannelPosition,
     stop: mpsc::Receiver<ChannelStop>,
     /// The furthest state known: a server may come back with an older one.
-    newest: Option<State>,
+    newest: Option<ChannelState>,
     /// Ids of alerts in messages that arrived, shown or counted.
     recent: RecentIds,
     last_message: LastMessage,
@@ -101,7 +103,7 @@ impl Channel {
         Ok(Self {
             filter: Filter::new(config),
             agent: webhook::agent(config).context("notify.tls_ca")?,
-            position: Position::new(&settings.redis, &config.name)?,
+            position: ChannelPosition::new(&settings.redis, &config.name)?,
             config: config.clone(),
             settings: settings.clone(),
             stop,
@@ -195,7 +197,7 @@ impl Channel {
     }
 
     /// Sends the alerts behind the state's position, if any of them are news.
-    fn send_new(&mut self, state: State, now_ms: u64) -> Result<()> {
+    fn send_new(&mut self, state: ChannelState, now_ms: u64) -> Result<()> {
         let Some(state) = self.count_missed(state)? else { return Ok(()) };
         let (mut moved, gathered) = self.gather(&state, now_ms)?;
         if gathered.fresh == 0 && !is_due(&moved, now_ms) {
@@ -211,7 +213,7 @@ impl Channel {
 
     /// The state to continue from: what Redis has, reconciled with what this process knows. `None` if another host
     /// sends.
-    fn reconcile(&mut self, look: &Look) -> Result<Option<State>> {
+    fn reconcile(&mut self, look: &ChannelReading) -> Result<Option<ChannelState>> {
         let stream = self.settings.stream(&self.config);
         let Some(stored) = look.state.as_ref().filter(|state| state.stream == stream) else {
             return self.begin(look);
@@ -228,8 +230,8 @@ impl Channel {
             );
             // A message that may have arrived is sent again as it is, under its key, and not composed anew.
             let sending = newest.sending.clone().filter(|sending| self.is_unconfirmed(sending));
-            let Extent { added, .. } = self.position.extent(self.settings.stream(&self.config))?;
-            state = State { sending, index: newest.index.min(added), ..newest };
+            let AlertsExtent { added, .. } = self.position.extent(self.settings.stream(&self.config))?;
+            state = ChannelState { sending, index: newest.index.min(added), ..newest };
         }
         match &state.sending {
             Some(sending) if self.is_unconfirmed(sending) => {}
@@ -250,15 +252,15 @@ impl Channel {
     }
 
     /// The first state of a channel, or of one whose state the server has lost. `None` if another host sends.
-    fn begin(&mut self, look: &Look) -> Result<Option<State>> {
+    fn begin(&mut self, look: &ChannelReading) -> Result<Option<ChannelState>> {
         let state = match self.newest.clone() {
             // The server has lost everything.
-            Some(newest) => State { sending: None, ..newest },
+            Some(newest) => ChannelState { sending: None, ..newest },
             // The channel is new, and begins with the alerts to come.
             None => {
                 let stream = self.settings.stream(&self.config);
-                let Extent { added, last, .. } = self.position.extent(stream)?;
-                State { stream: stream.to_owned(), at: last, index: added, ..State::default() }
+                let AlertsExtent { added, last, .. } = self.position.extent(stream)?;
+                ChannelState { stream: stream.to_owned(), at: last, index: added, ..ChannelState::default() }
             }
         };
         // A standby whose configuration names another stream must not replace the owner's state.
@@ -268,18 +270,18 @@ impl Channel {
     }
 
     /// Whether the server has lost what this channel wrote: its position, or the message that may have arrived.
-    fn has_gone_back(&self, stored: &State, newest: &State) -> bool {
+    fn has_gone_back(&self, stored: &ChannelState, newest: &ChannelState) -> bool {
         let unconfirmed = || newest.sending.as_ref().is_some_and(|sending| self.is_unconfirmed(sending));
         is_before(&stored.at, &newest.at) || (stored.at == newest.at && stored.sending.is_none() && unconfirmed())
     }
 
     /// Whether this is the message that may have arrived, and that is sent again.
-    fn is_unconfirmed(&self, sending: &Sending) -> bool {
+    fn is_unconfirmed(&self, sending: &MessageInFlight) -> bool {
         matches!(&self.last_message, LastMessage::MayHaveArrived(message) if message.token == sending.token)
     }
 
     /// The state after this message, if this process knows it.
-    fn known_after(&self, sending: &Sending) -> Option<State> {
+    fn known_after(&self, sending: &MessageInFlight) -> Option<ChannelState> {
         match &self.last_message {
             LastMessage::Known { token, after } if *token == sending.token => Some((**after).clone()),
             _ => None,
@@ -297,9 +299,9 @@ impl Channel {
     }
 
     /// Gives up a message of which it can't be known whether it arrived.
-    fn mark_in_doubt(&mut self, mut state: State, why: &str) -> Result<Option<State>> {
+    fn mark_in_doubt(&mut self, mut state: ChannelState, why: &str) -> Result<Option<ChannelState>> {
         let Some(sending) = state.sending.take() else { return Ok(Some(state)) };
-        let Sending { to, index, alerts, .. } = sending;
+        let MessageInFlight { to, index, alerts, .. } = sending;
         warn!(
             event = "notification_in_doubt",
             sink = %self.config.name,
@@ -319,8 +321,8 @@ impl Channel {
     }
 
     /// Counts the alerts that were trimmed before they were sent, each of them once.
-    fn count_missed(&mut self, mut state: State) -> Result<Option<State>> {
-        let Extent { removed, .. } = self.position.extent(self.settings.stream(&self.config))?;
+    fn count_missed(&mut self, mut state: ChannelState) -> Result<Option<ChannelState>> {
+        let AlertsExtent { removed, .. } = self.position.extent(self.settings.stream(&self.config))?;
         let missed = removed.saturating_sub(state.index);
         if missed == 0 {
             return Ok(Some(state));
@@ -339,7 +341,7 @@ impl Channel {
     }
 
     /// Reads the alerts behind the state's position; returns the state behind them too.
-    fn gather(&mut self, state: &State, now_ms: u64) -> Result<(State, Gathered)> {
+    fn gather(&mut self, state: &ChannelState, now_ms: u64) -> Result<(ChannelState, Gathered)> {
         let (mut moved, mut gathered) = (state.clone(), Gathered::default());
         let (filter, recent, most) = (&self.filter, &self.recent, self.config.max_per_message);
         self.position.read(self.settings.stream(&self.config), &state.at, |alert| {
@@ -356,7 +358,7 @@ impl Channel {
         Ok((moved, gathered))
     }
 
-    fn compose(&self, state: &State, moved: &State, gathered: Gathered, now_ms: u64) -> Composed {
+    fn compose(&self, state: &ChannelState, moved: &ChannelState, gathered: Gathered, now_ms: u64) -> Composed {
         let Gathered { fresh, shown, ids, older, .. } = gathered;
         let stream = self.settings.stream(&self.config).to_owned();
         let message =
@@ -380,9 +382,9 @@ impl Channel {
     }
 
     /// Sends the message. Redis records before the request that one is made, and after it what its outcome was.
-    fn attempt(&mut self, state: &State, mut message: Box<Composed>, now_ms: u64) -> Result<()> {
+    fn attempt(&mut self, state: &ChannelState, mut message: Box<Composed>, now_ms: u64) -> Result<()> {
         message.attempts += 1;
-        let mut begun = State { sending: Some(message.sending()), ..state.clone() };
+        let mut begun = ChannelState { sending: Some(message.sending()), ..state.clone() };
         pacing::note_sent(&mut begun.sent_ms, now_ms);
         // If the answer to this write is lost, the message of a first attempt was certainly not sent.
         self.last_message = match message.attempts {
@@ -471,7 +473,7 @@ impl Channel {
         is_new
     }
 
-    fn write(&mut self, next: &State, fenced: bool) -> Result<bool> {
+    fn write(&mut self, next: &ChannelState, fenced: bool) -> Result<bool> {
         let written = self.position.write(next, fenced)?;
         if written {
             self.newest = Some(next.clone());
@@ -481,6 +483,6 @@ impl Channel {
 }
 
 /// Whether unreported alerts are reported now, without waiting for a new alert.
-fn is_due(state: &State, now_ms: u64) -> bool {
+fn is_due(state: &ChannelState, now_ms: u64) -> bool {
     !state.owed.is_empty() && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= REPORT_AFTER_MS)
 }

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::filter::drop_least;
 use tickhound_core::config::NotifyKind;
-use tickhound_redis::{StoredAlert, notified::Owed};
+use tickhound_redis::{StoredAlert, notification_position::Omissions};
 
 /// The line of an alert, unless the configuration has another one.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
@@ -22,7 +22,7 @@ pub(super) struct Notification {
     /// How many alerts it is about; those that are not shown are counted.
     pub(super) fresh: u64,
     /// What it reports beside them.
-    pub(super) unreported: Owed,
+    pub(super) unreported: Omissions,
     /// Key of the stream that has all alerts.
     pub(super) stream: String,
     pub(super) kind: NotificationKind,
@@ -82,7 +82,7 @@ impl Notification {
                 format!("… and {rest} more: see {stream}")
             }));
         }
-        let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
+        let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
         let notes = [
             (
                 *older,
@@ -227,7 +227,7 @@ mod tests {
         Notification {
             fresh: shown.len() as u64,
             shown,
-            unreported: Owed::default(),
+            unreported: Omissions::default(),
             stream: "alerts:intraday".into(),
             kind: NotificationKind::Alerts,
         }
@@ -275,7 +275,7 @@ mod tests {
     fn alerts_that_are_not_shown_or_not_delivered_are_counted() {
         let mut many = message((0..3).map(|n| alert(TIME + n, "A", 0.5)).collect());
         many.fresh = 40;
-        many.unreported = Owed {
+        many.unreported = Omissions {
             older: 37,
             newest_older_ms: TIME,
             in_doubt: 2,
@@ -316,7 +316,7 @@ mod tests {
             let [more, older, in_doubt, refused, missed] = counts.map(u64::from);
             any.fresh += more;
             any.stream = stream.repeat(50);
-            any.unreported = Owed { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Owed::default() };
+            any.unreported = Omissions { older, newest_older_ms: u64::MAX, in_doubt, refused, missed, ..Omissions::default() };
             for kind in KINDS {
                 for template in ["", &format!("{template}{{symbol}}")] {
                     let sent = text(&any, kind, template);

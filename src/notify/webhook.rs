@@ -24,7 +24,7 @@ use tickhound_core::{
     config::{NotifyConfig, NotifyKind},
     publish::json_line,
 };
-use tickhound_redis::notified::Owed;
+use tickhound_redis::notification_position::Omissions;
 
 /// The longest time to resolve a name and to connect, within the time that a message may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
         NotificationKind::Alerts => "alerts",
         NotificationKind::Test => "test",
     };
-    let Owed { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
+    let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
         .iter()
         .map(|alert| json_line(alert.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
@@ -289,7 +289,12 @@ mod tests {
         let mut message = Notification {
             shown: vec![alert(1000, "M&M", 0.9), alert(2000, "B", 0.8)],
             fresh: 5,
-            unreported: Owed { in_doubt: 2, doubt_after: "1-0".into(), doubt_to: "3-0".into(), ..Owed::default() },
+            unreported: Omissions {
+                in_doubt: 2,
+                doubt_after: "1-0".into(),
+                doubt_to: "3-0".into(),
+                ..Omissions::default()
+            },
             stream: "alerts:intraday".into(),
             kind: NotificationKind::Alerts,
         };

@@ -23,12 +23,12 @@ use std::time::Duration;
 
 pub(crate) use self::finding::{Finding, Level};
 use self::{plugins::PartitionFacts, stream::Flow};
-use crate::observe::health::Report;
+use crate::observe::health::HealthReport;
 use tickhound_core::{
     config::{Config, LoadedConfig},
     decode::Decoder,
 };
-use tickhound_redis::look::{self, Look};
+use tickhound_redis::inspect::{self, Inspection};
 
 /// The longest time that all requests to the server may take together: a server that hangs must not block the doctor.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,10 +70,10 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
     apply_remedies(findings, &loaded, fix).await
 }
 
-async fn inspect_server(config: &Config) -> anyhow::Result<(Look, Report)> {
+async fn inspect_server(config: &Config) -> anyhow::Result<(Inspection, HealthReport)> {
     let inspection = async {
         let inspection = look::look(&config.stream, &config.alerts).await?;
-        anyhow::Ok((inspection, Report::ask(config).await))
+        anyhow::Ok((inspection, HealthReport::observe(config).await))
     };
     let timed = tokio::time::timeout(SERVER_TIMEOUT, inspection).await;
     timed.unwrap_or_else(|_| Err(anyhow::anyhow!("the server did not answer within {} s", SERVER_TIMEOUT.as_secs())))
@@ -81,12 +81,12 @@ async fn inspect_server(config: &Config) -> anyhow::Result<(Look, Report)> {
 
 /// Judges the server and the partition, and returns what the checks of the plugins need to know of them.
 fn judge_server(
-    inspection: &Look,
-    report: &Report,
+    inspection: &Inspection,
+    report: &HealthReport,
     decoder: Option<&mut Decoder>,
     loaded: &LoadedConfig,
 ) -> (Vec<Finding>, PartitionFacts) {
-    let Look { server, partition } = inspection;
+    let Inspection { server, partition } = inspection;
     let config = &loaded.config;
     let survey = report.survey.as_ref().filter(|survey| survey.owner.is_some());
     let receipt = survey.and_then(|survey| survey.receipt.clone());

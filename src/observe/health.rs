@@ -39,7 +39,7 @@ pub(crate) enum Verdict {
 
 /// A verdict, its reason, and the data that it is based on.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct HealthReport {
     /// The verdict, in a word.
     pub verdict: Verdict,
     /// The reason for the verdict, in a sentence.
@@ -55,12 +55,12 @@ pub(crate) struct Report {
     pub consumers: Vec<ConsumerReport>,
     /// The entries read and completed; `None` if the server does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<EntryCounts>,
 }
 
 /// Entries over the life of the group, under the names that the counters of workers have in the log.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Work {
+pub(crate) struct EntryCounts {
     /// Entries read and handed to workers.
     pub submitted: u64,
     /// Entries processed and committed.
@@ -82,10 +82,10 @@ pub(crate) struct ConsumerReport {
     pub verdict: &'static str,
 }
 
-impl Report {
+impl HealthReport {
     /// Asks the server once.
     pub(crate) async fn ask(config: &Config) -> Self {
-        Watch::new(config).look().await.0
+        HealthObserver::new(config).look().await.0
     }
 
     /// Reports that the server does not answer, for this reason.
@@ -110,14 +110,14 @@ impl Report {
             (verdict, reason) = (Verdict::Degraded, worse);
         }
         let (stream, group) = (config.stream.key.clone(), config.stream.group.clone());
-        let work = Some(Work::of(&survey, &config.stream.consumer));
+        let work = Some(EntryCounts::of(&survey, &config.stream.consumer));
         Self { verdict, reason, stream, group, survey: Some(survey), consumers, work }
     }
 }
 
 /// The throughput between two observations.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Pace {
+pub(crate) struct Throughput {
     /// The time between the two observations.
     pub seconds: f64,
     /// Entries processed and committed in a second.
@@ -129,7 +129,7 @@ pub(crate) struct Pace {
 }
 
 /// Observes a partition again and again, over one connection for as long as it holds, and measures the throughput.
-pub(crate) struct Watch {
+pub(crate) struct HealthObserver {
     config: Config,
     surveyor: Option<Surveyor>,
     /// The counts of the last observation that reached the server.
@@ -147,17 +147,17 @@ struct Counts {
     alerts: u64,
 }
 
-impl Watch {
+impl HealthObserver {
     /// Prepares to observe, without connecting.
     pub(crate) fn new(config: &Config) -> Self {
         Self { config: config.clone(), surveyor: None, last: None }
     }
 
     /// Observes the partition now; the throughput is known from the second observation on.
-    pub(crate) async fn look(&mut self) -> (Report, Option<Pace>) {
+    pub(crate) async fn look(&mut self) -> (HealthReport, Option<Throughput>) {
         let address = self.config.stream.address();
         let unreachable =
-            |error: anyhow::Error| Report::unreachable(&self.config, format!("redis at {address}: {error}"));
+            |error: anyhow::Error| HealthReport::unreachable(&self.config, format!("redis at {address}: {error}"));
         let surveyor = match &mut self.surveyor {
             Some(surveyor) => surveyor,
             none => match Surveyor::new(&self.config.stream, &self.config.alerts) {
@@ -175,12 +175,12 @@ impl Watch {
             added: survey.added,
             alerts: survey.totals.alerts,
         };
-        let pace = self.last.replace(counts).and_then(|last| Pace::between(last, counts));
-        (Report::judge(&self.config, survey), pace)
+        let pace = self.last.replace(counts).and_then(|last| Throughput::between(last, counts));
+        (HealthReport::judge(&self.config, survey), pace)
     }
 }
 
-impl Pace {
+impl Throughput {
     /// Computes the throughput. It is `None` if a count has fallen: the server has lost data, or the group was created
     /// again.
     fn between(before: Counts, after: Counts) -> Option<Self> {
@@ -195,7 +195,7 @@ impl Pace {
     }
 }
 
-impl Work {
+impl EntryCounts {
     fn of(survey: &Survey, ours: &str) -> Self {
         let completed = survey.totals.entries.saturating_sub(survey.totals.lost);
         let consumer = survey.consumers.iter().find(|consumer| consumer.name == ours);
@@ -295,11 +295,11 @@ fn stuck(waited: String, has_owner: bool) -> String {
 
 /// Says what is wrong with the detectors, if the host has reported anything.
 fn judge_detectors(receipt: &Receipt) -> Option<String> {
-    let refusal = receipt.refusal.as_ref().filter(|refusal| refusal.standing);
-    if let Some(refusal) = refusal {
+    let rejection = receipt.rejection.as_ref().filter(|rejection| rejection.standing);
+    if let Some(rejection) = rejection {
         return Some(format!(
             "the last change was rejected, and the previous state stays in force: {}",
-            refusal.reason
+            rejection.reason
         ));
     }
     let quarantined = receipt.detectors.iter().find(|detector| detector.quarantined_until_ms.is_some())?;
@@ -313,7 +313,7 @@ mod tests {
 
     fn judged(survey: Survey) -> (Verdict, String) {
         let config = Config::default();
-        let report = Report::judge(&config, Survey { group_exists: true, ..survey });
+        let report = HealthReport::judge(&config, Survey { group_exists: true, ..survey });
         (report.verdict, report.reason)
     }
 

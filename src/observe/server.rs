@@ -55,7 +55,7 @@ const BIND_EVERY: Duration = Duration::from_secs(5);
 /// How long open requests may take when the run has ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
-pub(crate) use self::api::Served;
+pub(crate) use self::api::ServerContext;
 
 /// A running server. It ends when it is dropped, and so do open streams.
 pub(crate) struct Server {
@@ -68,7 +68,7 @@ impl Server {
     ///
     /// # Errors
     /// When the system can't start another thread.
-    pub(crate) fn start(config: &ServerConfig, served: Served) -> Result<Option<Self>> {
+    pub(crate) fn start(config: &ServerConfig, served: ServerContext) -> Result<Option<Self>> {
         let Some(address) = config.address() else { return Ok(None) };
         let (stop, stopped) = watch::channel(false);
         let (ends, ended) = std::sync::mpsc::channel();

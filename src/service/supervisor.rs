@@ -101,7 +101,7 @@ impl Supervisor {
                 }
             }
             let phase = stats.phase();
-            if !ready && matches!(phase, Phase::StandingBy | Phase::Restoring | Phase::Working) {
+            if !ready && matches!(phase, Phase::Standby | Phase::Restoring | Phase::Processing) {
                 ready = true;
                 self.notify(&[NotifyState::Ready]);
             }
@@ -126,9 +126,9 @@ fn status(stats: &Stats, stopping: bool) -> String {
     match stats.phase() {
         _ if stopping => "stopping: finishing the entries in flight".into(),
         Phase::Starting => "loading plugins".into(),
-        Phase::Reaching => "waiting for redis".into(),
-        Phase::StandingBy => "standby: another host owns this stream".into(),
+        Phase::Connecting => "waiting for redis".into(),
+        Phase::Standby => "standby: another host owns this stream".into(),
         Phase::Restoring => "restoring the state of the last commit".into(),
-        Phase::Working => format!("{}, {}", stats.workers(), stats.results()),
+        Phase::Processing => format!("{}, {}", stats.workers(), stats.results()),
     }
 }

@@ -271,7 +271,7 @@ fn a_panic_is_reported_with_its_file_and_line() {
 }
 
 /// What `tickhound check` says of a plugin folder with `bytes` in `breakout.wasm`.
-fn refusal(bytes: &[u8]) -> String {
+fn rejection(bytes: &[u8]) -> String {
     let redis = Redis::start();
     let project = Project::new(&redis);
     fs::write(project.path("plugins/breakout.wasm"), bytes).unwrap();
@@ -304,7 +304,7 @@ fn a_file_that_is_not_a_detector_is_rejected_with_a_sentence() {
         ),
     ];
     for (bytes, expected) in cases {
-        let said = refusal(bytes);
+        let said = rejection(bytes);
         assert!(said.contains(expected), "expected {expected:?} in {said}");
         assert!(said.contains("config.toml:") && said.contains("breakout.wasm"), "{said}");
     }

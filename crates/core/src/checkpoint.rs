@@ -189,7 +189,7 @@ impl Packer {
 
 /// The form of a packed state, if a later release packed it. Forms are numbered one by one, so that a large number is
 /// not a form but damage.
-pub fn is_of_a_newer_form(packed: &[u8]) -> Option<u32> {
+pub fn newer_form(packed: &[u8]) -> Option<u32> {
     packed.first().filter(|form| (FORM + 1..FORM + 16).contains(form)).map(|form| u32::from(*form))
 }
 

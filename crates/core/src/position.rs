@@ -106,12 +106,12 @@ impl Position {
     }
 
     /// Whether there is an unknown commit. It must be tried again before any other commit.
-    pub fn has_unsettled(&self) -> bool {
+    pub fn has_unknown_commit(&self) -> bool {
         self.unknown_commit.is_some()
     }
 
     /// Reconciles the unknown commit with an acquisition: returns it if the acquisition shows that it happened.
-    pub fn settle(&mut self, acquired: &Acquisition) -> Option<Commit> {
+    pub fn reconcile(&mut self, acquired: &Acquisition) -> Option<Commit> {
         let happened = self.unknown_commit.take_if(|commit| {
             // Compared under the epoch of the commit: the epoch of this acquisition says nothing, since an acquisition
             // whose answer was lost has raised it, too.
@@ -119,12 +119,12 @@ impl Position {
             let Self { epoch, token, .. } = *self;
             commit_id(commit, epoch, token) == acquired.last_commit
         })?;
-        self.committed(&happened);
+        self.confirm(&happened);
         Some(happened)
     }
 
     /// The entries of the unknown commit.
-    pub fn open_entries(&self) -> &[EntryId] {
+    pub fn unknown_entries(&self) -> &[EntryId] {
         self.unknown_commit.as_ref().map_or(&[], |commit| &commit.done)
     }
 
@@ -167,30 +167,30 @@ impl Position {
     }
 
     /// Notes that the detectors' states include every entry up to the last commit.
-    pub fn restored(&mut self) {
+    pub fn mark_restored(&mut self) {
         self.is_restored = true;
     }
 
     /// Takes the unknown commit, to try it again.
-    pub fn take_unsettled(&mut self) -> Option<Commit> {
+    pub fn take_unknown_commit(&mut self) -> Option<Commit> {
         self.unknown_commit.take()
     }
 
     /// Notes that the step of a commit failed, so that it is not known whether the commit happened.
-    pub fn unsettled(&mut self, commit: Commit) {
+    pub fn set_unknown_commit(&mut self, commit: Commit) {
         // A commit that is not counted processes no entries and saves no states, so it need not be tried again.
         self.unknown_commit = commit.is_counted().then_some(commit);
     }
 
     /// Notes that a commit has happened.
-    pub fn committed(&mut self, commit: &Commit) {
+    pub fn confirm(&mut self, commit: &Commit) {
         if commit.is_counted() {
             self.last_commit = commit_id(commit, self.epoch, self.token);
         }
     }
 
     /// Notes a read of at most `count` entries.
-    pub fn read(&mut self, delivered: &Delivery, count: usize) -> Progress {
+    pub fn record_read(&mut self, delivered: &Delivery, count: usize) -> Progress {
         let entries = &delivered.entries;
         let last = entries.last();
         let from = self.from;
@@ -262,13 +262,13 @@ impl Position {
 
     /// Forgets the number of entries up to the newest, until the next read to the end of the stream: other consumers
     /// hold or held entries, perhaps some between those that were read.
-    pub fn count_anew(&mut self) {
+    pub fn forget_index(&mut self) {
         self.index = None;
     }
 
     /// Notes that these entries are about to be processed. Returns whether they are out of order, that is older than
     /// entries that were processed before.
-    pub fn works(&mut self, entries: &Entries) -> bool {
+    pub fn begin_processing(&mut self, entries: &Entries) -> bool {
         let out_of_order = entries.first().is_some_and(|first| first <= self.newest);
         // Older entries were pending for other consumers while the newest was read, and may not have been counted then.
         self.index = self.index.filter(|_| !out_of_order).map(|index| index + entries.len() as u64);

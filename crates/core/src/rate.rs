@@ -26,7 +26,7 @@ const TIMELINES: usize = 8;
 /// nothing else, and no tick silences another day. Ticks of several days in turn can raise the limit of alerts in each
 /// of these days, for up to eight of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rates(BTreeMap<String, Vec<Timeline>>);
+pub struct AlertRates(BTreeMap<String, Vec<Timeline>>);
 
 /// One timeline: its current minute, and the number of alerts that count for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ struct Timeline {
     count: u64,
 }
 
-impl Rates {
+impl AlertRates {
     /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may,
     /// the alert is counted.
     pub fn may_alert(&mut self, detector: &str, time: u64, most: u64) -> bool {
@@ -70,7 +70,7 @@ fn take_timeline(timelines: &mut Vec<Timeline>, minute: u64) -> Timeline {
     if newest >= minute { Timeline { minute: newest, count } } else { Timeline { minute, count: 0 } }
 }
 
-impl fmt::Display for Rates {
+impl fmt::Display for AlertRates {
     /// Writes the form that [`FromStr`] reads. A release without timelines uses the last one of each detector.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = self.0.iter().flat_map(|(name, timelines)| timelines.iter().map(move |timeline| (name, timeline)));
@@ -80,7 +80,7 @@ impl fmt::Display for Rates {
     }
 }
 
-impl FromStr for Rates {
+impl FromStr for AlertRates {
     type Err = std::convert::Infallible;
 
     /// Reads the rates. A part that is not a rate is left out, so that its counting starts at zero.
@@ -110,18 +110,18 @@ mod tests {
 
     /// The number of alerts at these times, s, that may be raised.
     fn raised(times: impl IntoIterator<Item = u64>, most: u64) -> usize {
-        let mut rates = Rates::default();
+        let mut rates = AlertRates::default();
         times.into_iter().filter(|s| rates.may_alert("a", seconds(*s), most)).count()
     }
 
     #[test]
     fn so_many_alerts_a_minute_and_no_more() {
-        let mut rates = Rates::default();
+        let mut rates = AlertRates::default();
         let mut may = |s: u64| rates.may_alert("a", seconds(s), 2);
         assert_eq!([61, 62, 119, 120, 90, 121].map(&mut may), [true, true, false, true, true, false]);
         assert_eq!(rates.to_string().parse(), Ok(rates.clone()));
         assert!(rates.may_alert("b", 1, 0));
-        assert_eq!("".parse(), Ok(Rates::default()));
+        assert_eq!("".parse(), Ok(AlertRates::default()));
     }
 
     /// Once, only the highest minute ever seen counted: after one alert of today, a whole old day had the limit of a
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_timeline_that_was_not_used_for_long_makes_room() {
-        let mut rates = Rates::default();
+        let mut rates = AlertRates::default();
         for day in 0..100 {
             assert!(rates.may_alert("a", seconds(day * DAY_S), 1));
             assert!(!rates.may_alert("a", seconds(day * DAY_S), 1));
@@ -161,19 +161,19 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_read_whoever_wrote_it() {
-        let mut rates: Rates = "a=29/2,b=3/1".parse().unwrap();
+        let mut rates: AlertRates = "a=29/2,b=3/1".parse().unwrap();
         assert_eq!(rates.to_string(), "a=29/2,b=3/1", "as a release without timelines wrote it");
         assert!(!rates.may_alert("a", seconds(29 * 60), 2));
         assert!(rates.may_alert("a", seconds(500 * 60), 2));
         // A release without timelines uses the last one of a name.
         assert_eq!(rates.to_string(), "a=29/2,a=500/1,b=3/1");
         assert_eq!(rates.to_string().parse(), Ok(rates));
-        assert_eq!("a=1,=,a=x/2,a=3/4/5".parse(), Ok(Rates::default()));
+        assert_eq!("a=1,=,a=x/2,a=3/4/5".parse(), Ok(AlertRates::default()));
     }
 
     #[test]
     fn no_minute_overflows() {
-        let mut rates: Rates = format!("a={0}/{0},a=0/0", u64::MAX).parse().unwrap();
+        let mut rates: AlertRates = format!("a={0}/{0},a=0/0", u64::MAX).parse().unwrap();
         assert!(rates.may_alert("a", u64::MAX, 1) && rates.may_alert("a", 0, 1));
     }
 }

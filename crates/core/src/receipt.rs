@@ -22,7 +22,7 @@ pub struct Receipt {
     pub warming: Vec<String>,
     /// The last change that was rejected.
     #[serde(rename = "refusal")]
-    pub refusal: Option<RejectedChange>,
+    pub rejection: Option<RejectedChange>,
     /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
 }

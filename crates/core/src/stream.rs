@@ -17,7 +17,7 @@ pub use self::attempt::Attempt;
 use crate::{
     checkpoint::{SavedStates, Visit},
     event::{Alert, Clock, DeadLetter, Entries, EntryId},
-    rate::Rates,
+    rate::AlertRates,
 };
 
 /// The totals over the life of the partition's group, stored with each commit.
@@ -75,7 +75,7 @@ pub struct Commit {
     /// The new mark of a recovery, if it changes.
     pub attempt: Option<Attempt>,
     /// The recent alert rates, this commit included.
-    pub rates: Rates,
+    pub rates: AlertRates,
     /// The host's status for observers, as JSON.
     pub receipt: Option<Arc<str>>,
 }
@@ -187,7 +187,7 @@ pub struct Acquisition {
     /// The fingerprint of each detector that its states were made by; empty if an older release saved them.
     pub made_by: BTreeMap<String, u64>,
     /// The recent alert rates as of the last commit.
-    pub rates: Rates,
+    pub rates: AlertRates,
 }
 
 /// The result of taking over entries from other consumers of the group.

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use crate::{
     ingest::Routed,
     plugin::{Generation, params},
-    shard::{Answer, Came, Faulted, Found, Processing, TaskOutcome},
+    shard::{Answer, FaultReport, Processing, ResolvedDetection, StateOrigin, TaskOutcome},
 };
 use tickhound_core::{
     checkpoint::Visit,
@@ -34,7 +34,7 @@ pub enum Payload {
     /// A visit: states of these chunks are saved. It ends its commit, since states are as of the end of a commit.
     Visit(VisitFlight),
     /// A change of the generation, with where the state of each of its detectors comes from.
-    Swap(Vec<Came>),
+    Swap(Vec<StateOrigin>),
 }
 
 /// Entries on their way to their commit.
@@ -47,9 +47,9 @@ pub struct ReadFlight {
     lost: Vec<EntryId>,
     /// Entries that must never be processed again.
     poison: Vec<EntryId>,
-    found: Vec<Found>,
+    found: Vec<ResolvedDetection>,
     held_back: u64,
-    faulted: Vec<Faulted>,
+    faulted: Vec<FaultReport>,
 }
 
 /// Saved states on their way to their commit.
@@ -142,7 +142,7 @@ impl Flight {
             (Payload::Visit(visit), TaskOutcome::Saved(mut saved)) => visit.saved.append(&mut saved),
             (Payload::Swap(origins), TaskOutcome::Swapped(of_shard)) => {
                 // The worst of all shards counts.
-                origins.resize(origins.len().max(of_shard.len()), Came::Kept);
+                origins.resize(origins.len().max(of_shard.len()), StateOrigin::Unchanged);
                 origins.iter_mut().zip(of_shard).for_each(|(all, one)| *all = one.max(*all));
             }
             _ => debug_assert!(false, "an answer is of the kind of its task"),
@@ -240,7 +240,7 @@ impl VisitFlight {
 }
 
 impl ReadFlight {
-    fn accept(&mut self, mut processing: Processing, mut faulted: Vec<Faulted>) {
+    fn accept(&mut self, mut processing: Processing, mut faulted: Vec<FaultReport>) {
         self.found.append(&mut processing.found);
         self.held_back += processing.held_back;
         self.faulted.append(&mut faulted);
@@ -253,7 +253,7 @@ impl ReadFlight {
         self.write_letters(generation, commit);
         // Indexes of detectors in a generation are in the order of their names.
         self.found.sort_by(|a, b| {
-            let name = |found: &Found| symbol_name(names, found.symbol);
+            let name = |found: &ResolvedDetection| symbol_name(names, found.symbol);
             (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
         });
         let mut touched: Vec<EntryId> = commit.dead_letters[first_letter..].iter().map(|letter| letter.entry).collect();
@@ -308,7 +308,7 @@ impl ReadFlight {
         commit.totals.dead += (commit.dead_letters.len() - letters) as u64;
     }
 
-    fn alert(&self, found: Found, ordinal: u32, context: &Context<'_>) -> Alert {
+    fn alert(&self, found: ResolvedDetection, ordinal: u32, context: &Context<'_>) -> Alert {
         let Context { generation, names, now_ms } = *context;
         let stale_after_ms = generation.alerts.stale_after_ms;
         let spec = &generation.detectors[found.detector as usize];
@@ -342,8 +342,8 @@ struct Context<'a> {
 }
 
 /// The reason in a dead letter of a failed call, and the detector that failed.
-fn blame(faulted: &Faulted, generation: &Generation) -> (String, DetectorFault) {
-    let Faulted { detector, fault, quarantined, .. } = faulted;
+fn blame(faulted: &FaultReport, generation: &Generation) -> (String, DetectorFault) {
+    let FaultReport { detector, fault, quarantined, .. } = faulted;
     let spec = &generation.detectors[usize::from(*detector)];
     let what_now = if *quarantined {
         "the fault budget (plugins.faults) is exceeded: the detector is quarantined and receives no ticks for now"

@@ -13,8 +13,3 @@ pub mod shard;
 pub mod simulated;
 pub mod sink;
 pub mod stats;
-
-/// The partition under the name that its users still import.
-pub mod engine {
-    pub use crate::partition::{Partition as Engine, Stages, Until};
-}

@@ -42,13 +42,13 @@ pub enum Phase {
     #[default]
     Starting,
     /// Trying to reach the server.
-    Reaching,
+    Connecting,
     /// Waiting for the lease, which another host holds.
-    StandingBy,
+    Standby,
     /// Restoring the checkpoint; the host holds the lease.
     Restoring,
     /// Reading, detecting and committing.
-    Working,
+    Processing,
 }
 
 /// The role of a host in its partition, which follows from its phase.
@@ -296,7 +296,7 @@ impl Monitor {
     /// Notes a receipt of this generation.
     pub(crate) fn receipt_written(&self, receipt: Receipt, generation: &Arc<Generation>) {
         let mut ledger = self.ledger();
-        let rejected_at_ms = receipt.refusal.as_ref().map_or(0, |rejected| rejected.at_ms);
+        let rejected_at_ms = receipt.rejection.as_ref().map_or(0, |rejected| rejected.at_ms);
         if rejected_at_ms > ledger.rejected_at_ms {
             ledger.rejected_at_ms = rejected_at_ms;
             self.refusals.fetch_add(1, Relaxed);

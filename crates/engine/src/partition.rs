@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     commit::{Flight, Origin, Payload},
-    plugin::{Reload, watch::Looker},
+    plugin::{Reload, watch::WatcherHandle},
     shard::{Answer, Tape},
     sink::Sinks,
     stats::{Phase, Stats},
@@ -50,7 +50,7 @@ use tickhound_core::{
     config::Config,
     decode::Decoder,
     event::{Clock, Entries, EntryId},
-    rate::Rates,
+    rate::AlertRates,
     stream::{Acquisition, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError, Totals},
     wall::now_ms,
 };
@@ -97,7 +97,7 @@ pub struct Partition<S> {
 #[derive(Debug, Default)]
 struct Account {
     totals: Totals,
-    rates: Rates,
+    rates: AlertRates,
 }
 
 /// What is saved beside states, or is deleted with the next visit.
@@ -163,7 +163,7 @@ impl<S: Stream> Partition<S> {
     }
 
     /// Has `looker` check the files whenever the host becomes owner.
-    pub fn with_looker(mut self, looker: Looker) -> Self {
+    pub fn with_watcher(mut self, looker: WatcherHandle) -> Self {
         self.generations.set_looker(looker);
         self
     }
@@ -240,7 +240,7 @@ impl<S: Stream> Partition<S> {
 
     /// The loop of an owner, turn by turn.
     async fn process(&mut self, until: Until, leadership: &mut Leadership) -> Result<End, StreamError> {
-        self.stats.enter(Phase::Working);
+        self.stats.enter(Phase::Processing);
         let mut turns = TurnState { until, reading: ReadProgress::Behind, adopt_at: Instant::now() };
         loop {
             self.stats.turn(self.pipeline.oldest_ms());
@@ -271,7 +271,7 @@ impl<S: Stream> Partition<S> {
         if Instant::now() < turns.adopt_at {
             return Ok(Adopting::NotDue);
         }
-        if !self.pipeline.is_idle() || self.pipeline.position.has_unsettled() {
+        if !self.pipeline.is_idle() || self.pipeline.position.has_unknown_commit() {
             return Ok(Adopting::WaitsForCommits);
         }
         self.adopt().await?;
@@ -422,7 +422,7 @@ impl<S: Stream> Partition<S> {
             }
             Err(error) => {
                 // It may have happened nevertheless: the next acquisition shows that.
-                self.pipeline.position.unsettled(commit);
+                self.pipeline.position.set_unknown_commit(commit);
                 Err(error)
             }
         }
@@ -442,7 +442,7 @@ impl<S: Stream> Partition<S> {
 
     /// Collects what is ready for a commit: whole flights, in stream order.
     fn next_commit(&mut self) -> Commit {
-        if let Some(commit) = self.pipeline.position.take_unsettled() {
+        if let Some(commit) = self.pipeline.position.take_unknown_commit() {
             // Repeated as it was: it may have happened, and must not happen in another form.
             return commit;
         }

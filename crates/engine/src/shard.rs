@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-pub use self::swap::{Came, Warmed};
+pub use self::swap::{StateOrigin, WarmDetector};
 use self::{
     cooldown::{Candidate, Cooldowns},
     fault_replay::FailedCall,
@@ -41,10 +41,10 @@ use tickhound_core::{
 /// A task for a shard.
 pub enum Task {
     /// Process these rows; answered.
-    Work(Job),
+    Process(Job),
     /// Process rows that were processed before the last commit; answered. Their alerts are published already, and their
     /// faults do not count against a detector again.
-    Rework(Job),
+    Replay(Job),
     /// Save the states of the symbols in these chunks; answered.
     Save {
         /// The number of the visit, counted with the reads.
@@ -65,12 +65,12 @@ pub enum Task {
         /// Symbols that the `warmed` detectors know and this shard does not.
         symbols: Vec<(u32, Arc<str>)>,
         /// Detectors that were warmed up in another shard.
-        warmed: Vec<Warmed>,
+        warmed: Vec<WarmDetector>,
     },
     /// Start every detector that has not started. Answered on the channel that comes with it, after all tasks before it.
     Start(oneshot::Sender<()>),
     /// Hand over every detector and end; answered on the channel that comes with it.
-    Leave(oneshot::Sender<Vec<Warmed>>),
+    Leave(oneshot::Sender<Vec<WarmDetector>>),
 }
 
 /// An observer that sees every row as detectors see it, those of one symbol in order.
@@ -103,7 +103,7 @@ pub struct Answer {
     /// How long the task took.
     pub took: Duration,
     /// What went wrong meanwhile.
-    pub incidents: Worked,
+    pub incidents: Incidents,
     /// What the task was for.
     pub outcome: TaskOutcome,
 }
@@ -118,7 +118,7 @@ pub enum TaskOutcome {
     /// States were restored, except those of these symbols, which can't be read.
     Restored(Vec<Arc<str>>),
     /// A generation was activated; where the state of each of its detectors comes from.
-    Swapped(Vec<Came>),
+    Swapped(Vec<StateOrigin>),
 }
 
 /// The result of processing the rows of one read.
@@ -127,7 +127,7 @@ pub struct Processing {
     /// The number of rows.
     pub rows: usize,
     /// Detections at or above each detector's minimum confidence.
-    pub found: Vec<Found>,
+    pub found: Vec<ResolvedDetection>,
     /// Detections within the cool-down of an alert of their symbol and direction.
     pub held_back: u64,
     /// What was repaired.
@@ -136,16 +136,16 @@ pub struct Processing {
 
 /// What went wrong in a shard during a task.
 #[derive(Debug, Default)]
-pub struct Worked {
+pub struct Incidents {
     /// Calls that failed.
-    pub faulted: Vec<Faulted>,
+    pub faulted: Vec<FaultReport>,
     /// Detectors whose state is missing, by index, with the reason.
     pub cold: Vec<(u16, String)>,
 }
 
 /// A detection whose numbers are resolved.
 #[derive(Debug)]
-pub struct Found {
+pub struct ResolvedDetection {
     /// The index of its entry in the read.
     pub entry: u32,
     /// The index of its detector in the generation.
@@ -168,7 +168,7 @@ pub struct Found {
 
 /// A failed call of a detector.
 #[derive(Debug)]
-pub struct Faulted {
+pub struct FaultReport {
     /// The index of the detector in the generation.
     pub detector: u16,
     /// The index of the entry whose tick the detector failed on. `None` if no single tick is to blame: the detector
@@ -213,7 +213,7 @@ pub enum Priority {
 
 impl Answer {
     /// An answer without the number of its shard and its duration, which the shard's thread adds.
-    pub fn new(read: u64, incidents: Worked, outcome: TaskOutcome) -> Self {
+    pub fn new(read: u64, incidents: Incidents, outcome: TaskOutcome) -> Self {
         Self { read, shard: 0, took: Duration::ZERO, incidents, outcome }
     }
 }
@@ -305,12 +305,12 @@ impl Shard {
         while let Some(task) = inbox.blocking_recv() {
             let started = Instant::now();
             let mut answer = match task {
-                Task::Work(job) => self.process(job, FaultBudget::Charged),
-                Task::Rework(job) => self.process(job, FaultBudget::Untouched),
+                Task::Process(job) => self.process(job, FaultBudget::Charged),
+                Task::Replay(job) => self.process(job, FaultBudget::Untouched),
                 Task::Save { read, chunks } => self.save(read, chunks),
                 Task::Restore(states) => self.restore(states),
                 Task::SaveAnew => {
-                    self.memory.all_gone();
+                    self.memory.mark_all_lost();
                     continue;
                 }
                 Task::Start(to) => {
@@ -350,7 +350,7 @@ impl Shard {
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
         }
-        let mut incidents = Worked::default();
+        let mut incidents = Incidents::default();
         let mut processing = Processing { rows, repaired, ..Processing::default() };
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
@@ -371,7 +371,7 @@ impl Shard {
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
                 let found = resolve(found, number as u16, &job.batch, &self.normalizer);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
-                let Found { symbol, direction, time, .. } = found;
+                let ResolvedDetection { symbol, direction, time, .. } = found;
                 if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
                     processing.found.push(found);
                 } else {
@@ -382,12 +382,12 @@ impl Shard {
         // Only now: to recover from a fault, a detector is rebuilt as of the end of the journal, which is before this
         // batch.
         self.journal.push(job.batch);
-        self.tell_lacks(&mut incidents);
+        self.report_missing_states(&mut incidents);
         Answer::new(job.read, incidents, TaskOutcome::Processed(processing))
     }
 
     /// Adds the detectors whose state was found to be missing since this was last called.
-    fn tell_lacks(&mut self, incidents: &mut Worked) {
+    fn report_missing_states(&mut self, incidents: &mut Incidents) {
         let lacks = (0u16..).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.lacks.take()?)));
         incidents.cold.extend(lacks);
     }
@@ -405,12 +405,12 @@ fn resolve(
     detector: u16,
     batch: &Batch,
     normalizer: &Normalizer,
-) -> Found {
+) -> ResolvedDetection {
     use bindings::tickhound::detector::types::Direction as Guest;
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
     let price = if on_clock { price_at(found.symbol, row, batch, normalizer) } else { batch.price[row] };
-    Found {
+    ResolvedDetection {
         entry: batch.entry[row],
         detector,
         on_clock,

@@ -64,7 +64,7 @@ pub struct News {
 
 /// How far an alerts stream has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadTo {
+pub struct ReadPosition {
     /// The id of the last entry that was read.
     pub last: EntryId,
     /// The number of entries ever added to the stream up to `last`. While it is not known, trimmed entries are not
@@ -77,7 +77,7 @@ struct BackwardSearch {
     /// The wanted alerts, newest first.
     alerts: Vec<StoredAlert>,
     /// The position of the newest entry of the stream.
-    newest: ReadTo,
+    newest: ReadPosition,
     /// The number of entries that are newer than the last wanted alert; all entries, if there is no such alert.
     passed: u64,
 }
@@ -89,7 +89,7 @@ pub struct AlertsReader {
     address: String,
     stream: String,
     connection: Option<MultiplexedConnection>,
-    read_to: ReadTo,
+    read_to: ReadPosition,
     seen: SeenAlerts,
 }
 
@@ -105,7 +105,7 @@ impl AlertsReader {
             address: config.address().to_owned(),
             stream: stream.to_owned(),
             connection: None,
-            read_to: ReadTo::default(),
+            read_to: ReadPosition::default(),
             seen: SeenAlerts::new(),
         })
     }
@@ -116,24 +116,24 @@ impl AlertsReader {
     }
 
     /// The position up to which the stream has been read.
-    pub fn read_to(&self) -> ReadTo {
+    pub fn read_to(&self) -> ReadPosition {
         self.read_to
     }
 
     /// Continues after the entry `last` of the alerts stream. Trimmed entries are counted as missed only after the reader
     /// has reached the end once.
-    pub fn go_on_after(&mut self, last: EntryId) {
-        self.read_to = ReadTo { last, index: None };
+    pub fn continue_after(&mut self, last: EntryId) {
+        self.read_to = ReadPosition { last, index: None };
     }
 
     /// Continues where another reader of the same stream stopped.
-    pub fn go_on_at(&mut self, read_to: ReadTo) {
+    pub fn continue_at(&mut self, read_to: ReadPosition) {
         self.read_to = read_to;
     }
 
     /// Continues with everything that the stream holds; entries that were trimmed count as missed.
-    pub fn go_on_from_start(&mut self) {
-        self.read_to = ReadTo { last: EntryId::ZERO, index: Some(0) };
+    pub fn continue_from_start(&mut self) {
+        self.read_to = ReadPosition { last: EntryId::ZERO, index: Some(0) };
     }
 
     /// Returns the newest `count` alerts that are wanted, oldest first, and continues after the newest entry.
@@ -153,11 +153,11 @@ impl AlertsReader {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub async fn go_on_after_newest(&mut self, is_wanted: impl Fn(&StoredAlert) -> bool) -> Result<bool> {
+    pub async fn continue_after_newest(&mut self, is_wanted: impl Fn(&StoredAlert) -> bool) -> Result<bool> {
         let BackwardSearch { alerts, newest, passed } = self.search_back(1, is_wanted).await?;
         let Some(alert) = alerts.first() else { return Ok(false) };
         let index = newest.index.map(|added| added.saturating_sub(passed));
-        self.read_to = ReadTo { last: alert.at, index };
+        self.read_to = ReadPosition { last: alert.at, index };
         Ok(true)
     }
 
@@ -168,7 +168,7 @@ impl AlertsReader {
         command.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(size);
         let (extent, mut page) = self.read_with_extent(&command).await?;
         let newest = page.first().map_or(EntryId::ZERO, |newest| newest.at);
-        let newest = ReadTo { last: newest, index: extent.map(|extent| extent.added) };
+        let newest = ReadPosition { last: newest, index: extent.map(|extent| extent.added) };
         let mut search = BackwardSearch { alerts: Vec::new(), newest, passed: 0 };
         loop {
             let (is_last, oldest) = (page.len() < size, page.last().map(|oldest| oldest.at));
@@ -214,7 +214,7 @@ impl AlertsReader {
                     // The server may give new alerts ids that are below the position: read again from the oldest alert
                     // that is remembered, and return only those that are not.
                     let oldest = self.seen.oldest().unwrap_or(self.read_to.last);
-                    self.go_on_after(oldest.min(self.read_to.last));
+                    self.continue_after(oldest.min(self.read_to.last));
                     news.went_back = true;
                     continue;
                 }

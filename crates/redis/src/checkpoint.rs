@@ -14,7 +14,7 @@ use crate::{
 };
 use tickhound_core::{
     event::{Clock, EntryId},
-    rate::Rates,
+    rate::AlertRates,
     stream::{Attempt, Commit, CommitId, Totals},
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Checkpoint {
     /// The hash of the detector that made each detector's states; empty if it was not recorded.
     pub(super) made_by: BTreeMap<String, u64>,
     /// The numbers of recent alerts, for rate limits.
-    pub(super) rates: Rates,
+    pub(super) rates: AlertRates,
     /// The time of the commit by the owner's clock, ms since the Unix epoch.
     pub(super) at_ms: u64,
     /// Whether the checkpoint is intact.

@@ -45,7 +45,7 @@ pub struct Letter {
 
 /// The outcome of a request to move or remove a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Moved {
+pub enum LetterOutcome {
     /// The entry was added to the ticks again, under this id.
     Requeued(EntryId),
     /// The letter was removed.
@@ -53,7 +53,7 @@ pub enum Moved {
     /// The letter does not exist.
     Gone,
     /// The letter stays, for this reason.
-    Refused(String),
+    Rejected(String),
 }
 
 /// The dead letters of one group.
@@ -152,7 +152,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When Redis cannot be reached. Some letters may have been moved.
-    pub async fn requeue(&mut self, letters: &[Letter]) -> Result<Vec<Moved>> {
+    pub async fn requeue(&mut self, letters: &[Letter]) -> Result<Vec<LetterOutcome>> {
         let entries: Vec<Result<Fields, String>> = letters.iter().map(Letter::entry_fields).collect();
         let mut pipe = redis::pipe();
         for (letter, fields) in letters.iter().zip(&entries) {
@@ -165,7 +165,7 @@ impl DeadLetters {
         let mut answers = self.send(&pipe).await?.into_iter();
         let moved = |entry: Result<Fields, String>| match entry {
             Ok(_) => self.moved(answers.next()),
-            Err(reason) => Moved::Refused(reason),
+            Err(reason) => LetterOutcome::Rejected(reason),
         };
         Ok(entries.into_iter().map(moved).collect())
     }
@@ -174,7 +174,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When Redis cannot be reached. Some letters may have been removed.
-    pub async fn remove(&mut self, ids: &[EntryId]) -> Result<Vec<Moved>> {
+    pub async fn remove(&mut self, ids: &[EntryId]) -> Result<Vec<LetterOutcome>> {
         let mut pipe = redis::pipe();
         for id in ids {
             pipe.cmd("XDEL").arg(&self.key).arg(id.to_string());
@@ -183,16 +183,16 @@ impl DeadLetters {
         Ok(answers.into_iter().map(|answer| self.moved(Some(answer))).collect())
     }
 
-    fn moved(&self, answer: Option<Value>) -> Moved {
+    fn moved(&self, answer: Option<Value>) -> LetterOutcome {
         match answer {
-            Some(Value::Nil | Value::Int(0)) => Moved::Gone,
-            Some(Value::Int(_)) => Moved::Dropped,
-            Some(Value::ServerError(error)) => Moved::Refused(self.reason(&error.into(), &self.stream)),
+            Some(Value::Nil | Value::Int(0)) => LetterOutcome::Gone,
+            Some(Value::Int(_)) => LetterOutcome::Dropped,
+            Some(Value::ServerError(error)) => LetterOutcome::Rejected(self.reason(&error.into(), &self.stream)),
             Some(other) => match reply::text(&other).and_then(|id| id.parse().ok()) {
-                Some(id) => Moved::Requeued(id),
-                None => Moved::Refused(format!("unexpected answer: {other:?}")),
+                Some(id) => LetterOutcome::Requeued(id),
+                None => LetterOutcome::Rejected(format!("unexpected answer: {other:?}")),
             },
-            None => Moved::Refused("no answer".into()),
+            None => LetterOutcome::Rejected("no answer".into()),
         }
     }
 

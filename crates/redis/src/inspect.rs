@@ -14,11 +14,12 @@ use redis::{ConnectionAddr, RedisError, cmd};
 
 use self::inspector::Inspector;
 pub use self::{
-    inspector::{Asked, Settings},
+    inspector::{Answer, Settings},
     partition::{
-        ConsumerLook, GroupLook, NeededBy, OwnerLook, PartitionLook, PendingLook, StreamCounts, StreamLook, WrongType,
+        ConsumerInspection, GroupInspection, LeaseOwner, NeededBy, PartitionInspection, PendingEntry, StreamCounts,
+        StreamInspection, WrongType,
     },
-    probe::Refused,
+    probe::RejectedCommand,
 };
 use crate::{
     connection::{client, connect},
@@ -28,35 +29,35 @@ use crate::{
 use tickhound_core::config::{AlertsConfig, StreamConfig};
 
 /// The result of an inspection.
-pub struct Look {
+pub struct Inspection {
     /// The server.
-    pub server: ServerLook,
+    pub server: ServerInspection,
     /// The partition on it.
-    pub partition: PartitionLook,
+    pub partition: PartitionInspection,
 }
 
 /// The server at the time of the inspection.
 #[derive(Clone, Debug)]
-pub struct ServerLook {
+pub struct ServerInspection {
     /// Where the server runs.
-    pub place: Place,
+    pub place: ServerLocation,
     /// Whether the connection used a password or a client certificate.
     pub authenticated: bool,
     /// The durations of some round trips, shortest first.
     pub round_trips: Vec<Duration>,
     /// How far the server's clock is ahead of ours, ms, and the largest error of that.
-    pub ahead_ms: Asked<(f64, f64)>,
+    pub ahead_ms: Answer<(f64, f64)>,
     /// The values of `INFO`.
-    pub info: Asked<Settings>,
+    pub info: Answer<Settings>,
     /// The values of `CONFIG GET` that `INFO` leaves out.
-    pub settings: Asked<Settings>,
+    pub settings: Answer<Settings>,
     /// The commands that the server would reject.
-    pub refused: Asked<Vec<Refused>>,
+    pub refused: Answer<Vec<RejectedCommand>>,
 }
 
 /// Where a server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ServerLocation {
     /// The server is on this machine, by its address.
     Here,
     /// The server is on another machine.
@@ -66,7 +67,7 @@ pub enum Place {
     },
 }
 
-impl ServerLook {
+impl ServerInspection {
     /// A value of `INFO`.
     pub fn info(&self, name: &str) -> Option<&str> {
         self.info.as_ref().ok()?.get(name).map(String::as_str)
@@ -87,14 +88,14 @@ impl ServerLook {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn look(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Look> {
+pub async fn look(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Inspection> {
     let client = client(config)?;
     let info = client.get_connection_info();
     let place = match info.addr() {
-        ConnectionAddr::Unix(_) => Place::Here,
-        ConnectionAddr::TcpTls { host, .. } if !is_here(host) => Place::Elsewhere { tls: true },
-        ConnectionAddr::Tcp(host, _) if !is_here(host) => Place::Elsewhere { tls: false },
-        _ => Place::Here,
+        ConnectionAddr::Unix(_) => ServerLocation::Here,
+        ConnectionAddr::TcpTls { host, .. } if !is_here(host) => ServerLocation::Elsewhere { tls: true },
+        ConnectionAddr::Tcp(host, _) if !is_here(host) => ServerLocation::Elsewhere { tls: false },
+        _ => ServerLocation::Here,
     };
     let authenticated = info.redis_settings().password().is_some() || !config.tls_cert.as_os_str().is_empty();
     let inspection = async {
@@ -107,8 +108,8 @@ pub async fn look(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Resul
         let partition = partition::inspect(&mut inspector, config, alerts, &keys).await?;
         // The probe comes last, because each right that the user lacks adds an entry to `ACL LOG`.
         let refused = probe::probe(&mut inspector, config, alerts, &keys).await?;
-        let server = ServerLook { place, authenticated, round_trips, ahead_ms, info, settings, refused };
-        Ok(Look { server, partition })
+        let server = ServerInspection { place, authenticated, round_trips, ahead_ms, info, settings, refused };
+        Ok(Inspection { server, partition })
     };
     inspection.await.map_err(|error: RedisError| anyhow::anyhow!(explain(&error)))
 }

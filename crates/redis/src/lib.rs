@@ -40,8 +40,8 @@ pub use self::{inspect as look, notification_position as notified};
 pub use self::{
     adopt::remove_if_empty,
     alert::{AlertFilter, NamePattern, StoredAlert},
-    alerts_reader::{AlertsReader, News, ReadTo, all_alerts},
-    dead::{DeadLetters, Letter, Moved},
+    alerts_reader::{AlertsReader, News, ReadPosition, all_alerts},
+    dead::{DeadLetters, Letter, LetterOutcome},
     history::RedisHistory,
     keys::Keys,
     producer::{Producer, Published},

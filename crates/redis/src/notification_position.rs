@@ -27,7 +27,7 @@ const PAGE: usize = 1000;
 /// Limits the requests for one message; the remaining alerts go into the next one.
 const PAGES_MAX: usize = 100;
 
-/// Limits how long [`Position::wait`] blocks, ms, so that the channel may do something else in between.
+/// Limits how long [`ChannelPosition::wait`] blocks, ms, so that the channel may do something else in between.
 const BLOCK_MS: u64 = 1000;
 
 /// Replaces a state. KEYS lease, states; ARGV channel, the state as it was read, the next state, the owner that the lease
@@ -56,7 +56,7 @@ return dropped";
 /// The state of one notification channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct State {
+pub struct ChannelState {
     /// The key of the alerts stream.
     pub stream: String,
     /// The position: the id in the stream of the last alert that was handled.
@@ -64,10 +64,10 @@ pub struct State {
     /// The number of alerts ever added to the stream, up to the position.
     pub index: u64,
     /// The message whose outcome is not known yet.
-    pub sending: Option<Sending>,
+    pub sending: Option<MessageInFlight>,
     /// What the next message must report beside its alerts.
     #[serde(rename = "owed")]
-    pub owed: Owed,
+    pub owed: Omissions,
     /// The times of attempts within the last minute, ms since the Unix epoch.
     pub sent_ms: Vec<u64>,
     /// The time of the last message that arrived, ms since the Unix epoch.
@@ -77,10 +77,10 @@ pub struct State {
     /// The reason why that attempt failed.
     pub last_error: Option<String>,
     /// The totals since the channel exists.
-    pub totals: Totals,
+    pub totals: NotificationTotals,
 }
 
-impl State {
+impl ChannelState {
     /// Whether the last attempt failed.
     pub fn is_failing(&self) -> bool {
         self.last_error_ms > self.last_ok_ms
@@ -90,7 +90,7 @@ impl State {
 /// A message that is being sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Sending {
+pub struct MessageInFlight {
     /// A random number that identifies the message.
     pub token: u64,
     /// The position after the message.
@@ -106,7 +106,7 @@ pub struct Sending {
 /// The alerts that were not sent, which the next message must report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Owed {
+pub struct Omissions {
     /// The number of alerts that were too old to be sent.
     pub older: u64,
     /// The time of the newest alert among `older`, ms since the Unix epoch.
@@ -123,7 +123,7 @@ pub struct Owed {
     pub missed: u64,
 }
 
-impl Owed {
+impl Omissions {
     /// Whether there is nothing to report.
     pub fn is_empty(&self) -> bool {
         self.older + self.in_doubt + self.refused + self.missed == 0
@@ -133,7 +133,7 @@ impl Owed {
 /// Counts since the channel exists, over all hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Totals {
+pub struct NotificationTotals {
     /// The number of messages that arrived.
     pub messages: u64,
     /// The number of alerts in messages that arrived.
@@ -151,9 +151,9 @@ pub struct Totals {
 }
 
 /// What Redis holds about a channel.
-pub struct Look {
+pub struct ChannelReading {
     /// The state of the channel; `None` if it is new.
-    pub state: Option<State>,
+    pub state: Option<ChannelState>,
     /// Whether the partition is ours.
     pub ours: bool,
     /// The server's clock, ms since the Unix epoch.
@@ -162,7 +162,7 @@ pub struct Look {
 
 /// How much an alerts stream has held.
 #[derive(Default)]
-pub struct Extent {
+pub struct AlertsExtent {
     /// The number of alerts ever added.
     pub added: u64,
     /// The number of alerts that were trimmed or deleted.
@@ -172,7 +172,7 @@ pub struct Extent {
 }
 
 /// Reads and writes the state of one channel, on a connection of its own.
-pub struct Position {
+pub struct ChannelPosition {
     client: Client,
     timeout: Duration,
     keys: Keys,
@@ -185,7 +185,7 @@ pub struct Position {
     known: String,
 }
 
-impl Position {
+impl ChannelPosition {
     /// Prepares, without connecting.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Position {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn look(&mut self) -> Result<Look> {
+    pub fn look(&mut self) -> Result<ChannelReading> {
         let mut read = redis::pipe();
         read.cmd("GET").arg(&self.keys.lease);
         read.cmd("HGET").arg(&self.keys.notify).arg(&self.channel);
@@ -219,7 +219,7 @@ impl Position {
         }
         self.known = known.unwrap_or_default();
         let state = serde_json::from_str(&self.known).ok();
-        Ok(Look { state, ours: self.owned, now_ms: seconds * 1000 + micros / 1000 })
+        Ok(ChannelReading { state, ours: self.owned, now_ms: seconds * 1000 + micros / 1000 })
     }
 
     /// Replaces the state that was read; returns false if it has changed since, or if `fenced` and the partition is not
@@ -227,7 +227,7 @@ impl Position {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn write(&mut self, next: &State, fenced: bool) -> Result<bool> {
+    pub fn write(&mut self, next: &ChannelState, fenced: bool) -> Result<bool> {
         let next = serde_json::to_string(next)?;
         let script = Script::new(WRITE);
         let mut write = script.key(&self.keys.lease);
@@ -259,10 +259,10 @@ impl Position {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn extent(&mut self, stream: &str) -> Result<Extent> {
+    pub fn extent(&mut self, stream: &str) -> Result<AlertsExtent> {
         let exists: bool = self.ask(|connection| redis::cmd("EXISTS").arg(stream).query(connection))?;
         if !exists {
-            return Ok(Extent { last: EntryId::ZERO.to_string(), ..Extent::default() });
+            return Ok(AlertsExtent { last: EntryId::ZERO.to_string(), ..AlertsExtent::default() });
         }
         let info: HashMap<String, Value> =
             self.ask(|connection| redis::cmd("XINFO").arg("STREAM").arg(stream).query(connection))?;
@@ -273,7 +273,7 @@ impl Position {
         let last = info.get("last-generated-id").and_then(|id| redis::from_redis_value(id.clone()).ok());
         // Servers before 7.0 do not count what was ever added; then no alert counts as trimmed.
         let (added, length) = (number("entries-added").max(number("length")), number("length"));
-        Ok(Extent { added, removed: added - length, last: last.unwrap_or_default() })
+        Ok(AlertsExtent { added, removed: added - length, last: last.unwrap_or_default() })
     }
 
     /// Reads the alerts after `at`, oldest first, and passes each one to `handle`.
@@ -314,7 +314,7 @@ impl Position {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn all(&mut self) -> Result<Vec<(String, State)>> {
+    pub fn all(&mut self) -> Result<Vec<(String, ChannelState)>> {
         let key = self.keys.notify.clone();
         let all: Vec<(String, String)> = self.ask(|connection| redis::cmd("HGETALL").arg(&key).query(connection))?;
         let read = |(name, text): (String, String)| Some((name, serde_json::from_str(&text).ok()?));

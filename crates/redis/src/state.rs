@@ -17,7 +17,7 @@ use crate::{
     seal::{Unsealed, seal, unseal},
 };
 use tickhound_core::{
-    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, is_of_a_newer_form},
+    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
     event::{Clock, EntryId},
     stream::{Commit, StreamError},
 };
@@ -133,7 +133,7 @@ impl SavedFields {
     fn add(&mut self, field: &str, value: Vec<u8>) {
         match field.split_at_checked(2) {
             Some(("s:", symbol)) => {
-                self.newer = self.newer.or(is_of_a_newer_form(&value));
+                self.newer = self.newer.or(newer_form(&value));
                 self.symbols.insert(symbol.to_owned(), value);
             }
             Some(("c:", chunk)) => {

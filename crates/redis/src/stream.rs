@@ -129,7 +129,7 @@ impl RedisStream {
     ///
     /// # Errors
     /// When the server cannot be reached, or rejects the request.
-    pub async fn make_group(&self) -> Result<Option<Start>, StreamError> {
+    pub async fn create_group(&self) -> Result<Option<Start>, StreamError> {
         let mut connection = self.connect().await?;
         let checkpoint = state::read_checkpoint(&mut connection, &self.config.keys).await?;
         ConsumerGroup::new(&mut connection, &self.config).ensure_exists(&checkpoint, self.owned_before).await

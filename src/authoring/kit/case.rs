@@ -35,7 +35,7 @@ use tokio::sync::watch;
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table};
 
 use super::rows::Rows;
-use crate::authoring::replay::{Setup, Source, Summary, replay};
+use crate::authoring::replay::{ReplaySetup, Source, Summary, replay};
 use tickhound_core::{
     config::{self, DetectorConfig, InputConfig, LoadedConfig},
     decode::Decoder,
@@ -255,7 +255,7 @@ impl Case {
             }
         };
         let (config, root) = (&case_config.config, case_config.root.as_path());
-        let setup = Setup { config, root, generation, batch: Some(batch), pace: Pace::Max, tape: None };
+        let setup = ReplaySetup { config, root, generation, batch: Some(batch), pace: Pace::Max, tape: None };
         let source = Source::given(self.entries.clone());
         let summary = replay(source, setup, sink, Arc::default(), watch::Sender::new(false)).await?;
         let alerts = std::mem::take(&mut *raised.lock().expect("no thread panics while it holds the lock"));
@@ -355,8 +355,8 @@ impl Case {
             let mut instance = rows.start(spec).map_err(failed)?;
             let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
             let restored = instance.restore(spec.plugin.manifest.state_version, &states).map_err(failed)?;
-            if let Err(refusal) = restored {
-                return Ok(Some(format!("the detector rejects the state that it has saved: {refusal}")));
+            if let Err(rejection) = restored {
+                return Ok(Some(format!("the detector rejects the state that it has saved: {rejection}")));
             }
             let before = number * size;
             // Rows are counted from the beginning of a batch.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::rows::Rows;
-use crate::authoring::replay::{Ids, Setup, Source, replay};
+use crate::authoring::replay::{Ids, ReplaySetup, Source, replay};
 use tickhound_core::{
     config::LoadedConfig,
     event::{Batch, Entries},
@@ -156,7 +156,7 @@ pub(crate) async fn measure(
     progress("running the engine");
     let started = Instant::now();
     let (config, root) = (&loaded.config, loaded.root.as_path());
-    let setup = Setup { config, root, generation, batch: None, pace: Pace::Max, tape: None };
+    let setup = ReplaySetup { config, root, generation, batch: None, pace: Pace::Max, tape: None };
     replay(Source::given(entries.clone()), setup, |_| Ok(()), Arc::default(), watch::Sender::new(false)).await?;
     let engine_ticks_per_second = entries.len() as f64 / started.elapsed().as_secs_f64();
 

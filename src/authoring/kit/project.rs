@@ -40,7 +40,7 @@ impl Recipe {
 
 /// The result of a build.
 #[derive(Debug)]
-pub(crate) struct Built {
+pub(crate) struct BuiltPlugin {
     /// The output file of the compiler.
     pub(crate) file: PathBuf,
     /// The component, which is converted if the compiler has made a module.
@@ -51,7 +51,7 @@ pub(crate) struct Built {
 ///
 /// # Errors
 /// When the folder is not a project, the build fails, or its output is not a component.
-pub(crate) fn build(dir: &Path) -> Result<Built> {
+pub(crate) fn build(dir: &Path) -> Result<BuiltPlugin> {
     let file = if dir.join(RECIPE).exists() {
         build_by_recipe(dir)?
     } else if dir.join("Cargo.toml").exists() {
@@ -68,7 +68,7 @@ pub(crate) fn build(dir: &Path) -> Result<Built> {
         Some(component) => component,
         None => bytes,
     };
-    Ok(Built { file, bytes })
+    Ok(BuiltPlugin { file, bytes })
 }
 
 /// Installs a plugin into a folder atomically, so that a host that watches the folder never reads half a file.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::surrogate::{RecordSource, Shuffled};
+use super::surrogate::{RecordSource, ShuffledTicks};
 use tickhound_core::{
     decode::{Decoder, Names, RawTick},
     event::{Entries, EntryId},
@@ -35,7 +35,7 @@ pub(crate) enum Source {
     /// Ticks of a simulated market.
     Simulated(Box<SimulatedMarket>),
     /// Ticks of another source with their moves shuffled.
-    Shuffled(Box<Shuffled<Source>>),
+    ShuffledTicks(Box<ShuffledTicks<Source>>),
 }
 
 /// Entries in memory, and the position of the next one.
@@ -120,7 +120,7 @@ impl Source {
                 Ok(true)
             }
             Self::Stream(pages) => pages.next(record),
-            Self::Shuffled(shuffled) => shuffled.next(record),
+            Self::ShuffledTicks(shuffled) => shuffled.next(record),
             Self::Simulated(simulated) => {
                 let SimulatedMarket { simulator, renderer, left, .. } = &mut **simulated;
                 if *left == 0 {
@@ -156,7 +156,7 @@ impl Source {
                 (pages.after.millis.saturating_sub(first.millis), end.saturating_sub(first.millis).max(1))
             }
             Self::Simulated(simulated) => (simulated.count - simulated.left, simulated.count),
-            Self::Shuffled(shuffled) => shuffled.inner().progress(),
+            Self::ShuffledTicks(shuffled) => shuffled.inner().progress(),
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) trait RecordSource {
 }
 
 /// Ticks whose moves are shuffled.
-pub(crate) struct Shuffled<S> {
+pub(crate) struct ShuffledTicks<S> {
     inner: S,
     decoder: Decoder,
     quotes: Quotes,
@@ -105,7 +105,7 @@ pub(crate) fn input(config: &InputConfig) -> InputConfig {
     }
 }
 
-impl<S: RecordSource> Shuffled<S> {
+impl<S: RecordSource> ShuffledTicks<S> {
     /// Shuffles the ticks of `inner`; `config` and `decoder` are those of the recording.
     pub(crate) fn new(inner: S, config: &InputConfig, decoder: Decoder, seed: u64) -> Self {
         Self {
@@ -384,7 +384,7 @@ mod tests {
     fn shuffled(seed: u64) -> Vec<RawTick> {
         let config = InputConfig::default();
         let decoder = Decoder::new(&config, Path::new(".")).unwrap();
-        let mut shuffled = Shuffled::new(real(), &config, decoder, seed);
+        let mut shuffled = ShuffledTicks::new(real(), &config, decoder, seed);
         ticks(&mut |record| shuffled.next(record).unwrap(), &input(&config))
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::report::write_report;
 use crate::{
     cli::text,
-    observe::health::{Pace, Report, Watch},
+    observe::health::{HealthObserver, HealthReport, Throughput},
 };
 use tickhound_core::config::Config;
 use tickhound_redis::{AlertsReader, StoredAlert};
@@ -21,10 +21,10 @@ const ALERTS_SHOWN: usize = 5;
 #[derive(Serialize)]
 pub(super) struct Observation {
     #[serde(flatten)]
-    pub(super) report: Report,
+    pub(super) report: HealthReport,
     /// The throughput since the previous observation; `None` for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) pace: Option<Pace>,
+    pub(super) pace: Option<Throughput>,
     /// The newest alerts, newest first.
     #[serde(skip)]
     pub(super) alerts: Vec<StoredAlert>,
@@ -32,7 +32,7 @@ pub(super) struct Observation {
 
 /// Observes the partition over connections that stay open.
 pub(super) struct Observer {
-    watch: Watch,
+    watch: HealthObserver,
     alerts: AlertsReader,
     pub(super) json: bool,
     zone: TimeZone,
@@ -45,7 +45,7 @@ impl Observer {
     /// When the URL can't be used.
     pub(super) fn new(config: &Config, json: bool) -> Result<Self> {
         Ok(Self {
-            watch: Watch::new(config),
+            watch: HealthObserver::new(config),
             alerts: AlertsReader::new(&config.stream, &config.alerts.stream)?,
             json,
             zone: text::zone(config),

@@ -6,16 +6,16 @@ use jiff::tz::TimeZone;
 
 use crate::{
     cli::text::{self, grouped, span},
-    observe::health::{ConsumerReport, Pace, Report, Verdict, Work},
+    observe::health::{ConsumerReport, EntryCounts, HealthReport, Throughput, Verdict},
 };
 use tickhound_core::{receipt::Receipt, wall::now_ms};
-use tickhound_redis::{StoredAlert, SavedState, Survey};
+use tickhound_redis::{SavedState, StoredAlert, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
 pub(super) fn write_report(
     out: &mut String,
-    report: &Report,
-    pace: Option<&Pace>,
+    report: &HealthReport,
+    pace: Option<&Throughput>,
     alerts: &[StoredAlert],
     zone: &TimeZone,
 ) -> fmt::Result {
@@ -46,7 +46,7 @@ pub(super) fn write_report(
 }
 
 /// The stream, its consumer group and the work in flight.
-fn write_stream(out: &mut String, report: &Report, survey: &Survey) -> fmt::Result {
+fn write_stream(out: &mut String, report: &HealthReport, survey: &Survey) -> fmt::Result {
     let lag = survey.lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
     writeln!(out, "{}: {} entries, {lag} not yet read", report.stream, survey.length)?;
     writeln!(out, "{}: {} pending, {} consumers", report.group, survey.pending, report.consumers.len())?;
@@ -60,7 +60,7 @@ fn write_stream(out: &mut String, report: &Report, survey: &Survey) -> fmt::Resu
         writeln!(out, "  → {name}: {pending} pending, idle {} {mark} {verdict}", span(*idle_ms))?;
     }
     if let Some(work) = &report.work {
-        let Work { submitted, completed, backlog } = work;
+        let EntryCounts { submitted, completed, backlog } = work;
         writeln!(out, "workers: submitted: {submitted}, completed: {completed}, backlog: {backlog} (entries)")?;
     }
     Ok(())
@@ -104,9 +104,9 @@ fn write_totals(out: &mut String, survey: &Survey) -> fmt::Result {
     )
 }
 
-fn throughput_line(pace: &Pace) -> String {
+fn throughput_line(pace: &Throughput) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "unknown".to_owned(), |rate| grouped(rate.round() as u64));
-    let Pace { seconds, entries_per_s, added_per_s, alerts_per_s } = pace;
+    let Throughput { seconds, entries_per_s, added_per_s, alerts_per_s } = pace;
     format!(
         "{}/s processed, {}/s added, {alerts_per_s:.1} alerts/s in the last {seconds:.1}s",
         grouped(entries_per_s.round() as u64),
@@ -117,7 +117,7 @@ fn throughput_line(pace: &Pace) -> String {
 fn write_receipt(out: &mut String, receipt: &Receipt) -> fmt::Result {
     let now_ms = now_ms();
     let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
-    let Receipt { generation, since_ms, detectors, warming, refusal, needs_restart, .. } = receipt;
+    let Receipt { generation, since_ms, detectors, warming, rejection, needs_restart, .. } = receipt;
     writeln!(out, "generation {generation}, in force for {}:", ago(*since_ms))?;
     for detector in detectors {
         let cost = detector.ns_per_tick.map_or_else(String::new, |ns| format!(", {ns} ns/tick"));
@@ -148,9 +148,9 @@ fn write_receipt(out: &mut String, receipt: &Receipt) -> fmt::Result {
     if !warming.is_empty() {
         writeln!(out, "  … warming up on the stream before taking over: {}", warming.join(", "))?;
     }
-    if let Some(refusal) = refusal {
-        let (mark, fixed) = if refusal.standing { ("❌ ", "") } else { ("", ", fixed since") };
-        writeln!(out, "  {mark}change rejected {} ago{fixed}: {}", ago(refusal.at_ms), refusal.reason)?;
+    if let Some(rejection) = rejection {
+        let (mark, fixed) = if rejection.standing { ("❌ ", "") } else { ("", ", fixed since") };
+        writeln!(out, "  {mark}change rejected {} ago{fixed}: {}", ago(rejection.at_ms), rejection.reason)?;
     }
     if !needs_restart.is_empty() {
         writeln!(out, "  ⚠️  needs a restart: {}", needs_restart.join(", "))?;

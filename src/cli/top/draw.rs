@@ -18,7 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, printable, span},
-    observe::health::{Report, Verdict},
+    observe::health::{HealthReport, Verdict},
 };
 use tickhound_core::wall::now_ms;
 
@@ -144,7 +144,7 @@ fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'stati
 }
 
 /// Notices that are neither a verdict nor a number.
-fn notices(report: &Report, state: &State) -> Vec<Line<'static>> {
+fn notices(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
     let mut notices = Vec::new();
     let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
     if let Some(receipt) = receipt {
@@ -161,7 +161,7 @@ fn notices(report: &Report, state: &State) -> Vec<Line<'static>> {
     notices.iter().map(|notice| Line::styled(printable(notice), state.paint.warn())).collect()
 }
 
-fn numbers(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
+fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'static>> {
     let Some(survey) = &report.survey else { return Vec::new() };
     let owner = survey.owner.as_ref().map_or_else(|| "no host".to_owned(), |owner| format!("host {owner}"));
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
@@ -264,7 +264,7 @@ mod tests {
     };
     use tickhound_redis::{News, StoredAlert, Survey};
 
-    fn report(consumers: usize, detectors: usize, number: u64, name: &str) -> Report {
+    fn report(consumers: usize, detectors: usize, number: u64, name: &str) -> HealthReport {
         let detector = |at: usize| DetectorReceipt {
             name: format!("{name}{at}"),
             ns_per_tick: Some(number.saturating_sub(at as u64)),
@@ -289,7 +289,7 @@ mod tests {
             idle_ms: number,
             verdict: if at == 0 { "active" } else { "stuck" },
         };
-        Report {
+        HealthReport {
             verdict: Verdict::Degraded,
             reason: format!("{name} is not what it was {}", name.repeat(20)),
             stream: name.to_owned(),
@@ -315,7 +315,7 @@ mod tests {
         StoredAlert { at: EntryId { millis: at, seq: 0 }, fields }
     }
 
-    fn state(report: Report, alerts: u64, symbol: &str) -> State {
+    fn state(report: HealthReport, alerts: u64, symbol: &str) -> State {
         let mut state = State::new(&Config::default(), true);
         (0..500).for_each(|_| state.overview.add(self::report(0, 0, u64::MAX, ""), None));
         state.overview.add(report, None);

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use crate::observe::health::{Pace, Report};
+use crate::observe::health::{HealthReport, Throughput};
 
 /// Points of a curve: as many as a very wide terminal has columns.
 const POINTS_MAX: usize = 400;
@@ -11,11 +11,11 @@ const POINTS_MAX: usize = 400;
 #[derive(Clone, Default)]
 pub(super) struct Overview {
     /// The newest report with an answer of the server, and when it was made.
-    pub(super) newest: Option<(Arc<Report>, Instant)>,
+    pub(super) newest: Option<(Arc<HealthReport>, Instant)>,
     /// Why the server can't be asked, and since when.
     pub(super) problem: Option<(String, Instant)>,
     /// The throughput between the last two observations.
-    pub(super) pace: Option<Pace>,
+    pub(super) pace: Option<Throughput>,
     /// One for each observation, oldest first.
     pub(super) points: VecDeque<CurvePoint>,
 }
@@ -32,7 +32,7 @@ pub(super) struct CurvePoint {
 }
 
 impl Overview {
-    pub(super) fn add(&mut self, report: Report, pace: Option<Pace>) {
+    pub(super) fn add(&mut self, report: HealthReport, pace: Option<Throughput>) {
         let mut point = CurvePoint::default();
         self.pace = pace;
         match &report.survey {

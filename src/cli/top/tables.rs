@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cli::text::{fit, grouped, printable, span},
-    observe::health::{ConsumerReport, Report},
+    observe::health::{ConsumerReport, HealthReport},
 };
 use tickhound_core::{receipt::DetectorReceipt, wall::now_ms};
 
@@ -26,12 +26,12 @@ const NAME: usize = 22;
 const CONSUMERS_MIN: u16 = 2;
 
 /// Rows of both tables if there is enough room.
-pub(super) fn rows(report: &Report) -> u16 {
+pub(super) fn rows(report: &HealthReport) -> u16 {
     let rows = |items: usize| 1 + u16::try_from(items.max(1)).unwrap_or(u16::MAX - 1);
     rows(report.consumers.len()).saturating_add(rows(detectors(report).len()))
 }
 
-pub(super) fn draw(frame: &mut Frame, area: Rect, report: &Report, state: &State) {
+pub(super) fn draw(frame: &mut Frame, area: Rect, report: &HealthReport, state: &State) {
     let consumers = report.consumers.len().max(1) as u16 + 1;
     let detectors = detectors(report).len().max(1) as u16 + 1;
     // On a small screen detectors get the room first: a group usually has one consumer.
@@ -46,7 +46,7 @@ fn consumer_head() -> String {
     format!("{}{:>10}{:>10}  ", fit("CONSUMERS", NAME + 2), "pending", "idle")
 }
 
-fn consumer_lines(report: &Report, state: &State) -> Vec<Line<'static>> {
+fn consumer_lines(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
     if report.consumers.is_empty() {
         return vec![Line::styled("  none yet", state.paint.dim())];
     }
@@ -66,7 +66,7 @@ fn consumer_lines(report: &Report, state: &State) -> Vec<Line<'static>> {
     consumers.iter().map(line).collect()
 }
 
-fn detectors(report: &Report) -> &[DetectorReceipt] {
+fn detectors(report: &HealthReport) -> &[DetectorReceipt] {
     let survey = report.survey.as_ref().filter(|survey| survey.owner.is_some());
     survey.and_then(|survey| survey.receipt.as_ref()).map_or(&[], |receipt| &receipt.detectors)
 }
@@ -81,7 +81,7 @@ fn detector_head(width: usize, state: &State) -> String {
     format!("{}{}{:>10}{:>10}  state", fit(&name, NAME + 2), fit("plugin", plugin_width(width)), "ns/tick", "faults")
 }
 
-fn detector_lines(report: &Report, state: &State, width: usize) -> Vec<Line<'static>> {
+fn detector_lines(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'static>> {
     let mut detectors: Vec<&DetectorReceipt> = detectors(report).iter().collect();
     if detectors.is_empty() {
         return vec![Line::styled("  none: no host is running", state.paint.dim())];

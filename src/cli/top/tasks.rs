@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{overview::Overview, state::State};
-use crate::observe::health::Watch;
+use crate::observe::health::HealthObserver;
 use tickhound_core::config::Config;
 use tickhound_redis::{AlertsReader, News};
 
@@ -39,7 +39,8 @@ impl Tasks {
         let reader = AlertsReader::new(&config.stream, &config.alerts.stream)?;
         let (overview, overviews) = watch::channel(Overview::default());
         let (news, alerts) = mpsc::channel(2);
-        let running = [tokio::spawn(observe(Watch::new(config), overview)), tokio::spawn(follow(reader, news))];
+        let running =
+            [tokio::spawn(observe(HealthObserver::new(config), overview)), tokio::spawn(follow(reader, news))];
         Ok(Self { overviews, alerts, running })
     }
 
@@ -67,7 +68,7 @@ impl Tasks {
     }
 }
 
-async fn observe(mut watch: Watch, overview: watch::Sender<Overview>) {
+async fn observe(mut watch: HealthObserver, overview: watch::Sender<Overview>) {
     let mut timer = interval(OBSERVE_EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

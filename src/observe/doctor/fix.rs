@@ -64,7 +64,7 @@ impl Remedy {
             }
             Self::Group => {
                 let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
-                let begins = match stream.make_group().await? {
+                let begins = match stream.create_group().await? {
                     None => return Ok("another program has created the group by now".to_owned()),
                     Some(Start::Earliest) => "with the oldest entry".to_owned(),
                     Some(Start::Latest) => "with the next entry".to_owned(),

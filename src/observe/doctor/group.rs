@@ -5,16 +5,16 @@ use tickhound_core::{
     config::{Config, Start},
     event::EntryId,
 };
-use tickhound_redis::look::{ConsumerLook, GroupLook, PartitionLook, StreamCounts};
+use tickhound_redis::inspect::{ConsumerInspection, GroupInspection, PartitionInspection, StreamCounts};
 
 /// An entry that was delivered this often was in flight at more than one crash.
 const DELIVERIES_SUSPICIOUS: u64 = 3;
 
-pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> {
+pub(super) fn judge(partition: &PartitionInspection, config: &Config) -> Vec<Finding> {
     let Some(stream) = &partition.stream else { return Vec::new() };
     let (key, group) = (&config.stream.key, &config.stream.group);
-    if let Some(refusal) = &stream.group_untold {
-        return vec![Finding::note("group.exists", format!("the groups of {key} can't be inspected: {refusal}"))];
+    if let Some(rejection) = &stream.group_error {
+        return vec![Finding::note("group.exists", format!("the groups of {key} can't be inspected: {rejection}"))];
     }
     let Some(group_state) = &stream.group else {
         return vec![missing(partition, key, group, config.stream.start)];
@@ -33,7 +33,7 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
     findings
 }
 
-fn missing(partition: &PartitionLook, key: &str, group: &str, start: Start) -> Finding {
+fn missing(partition: &PartitionInspection, key: &str, group: &str, start: Start) -> Finding {
     let begins = match (partition.committed, start) {
         (true, _) => "at the last known commit".to_owned(),
         (_, Start::Earliest) => "with the oldest entry of the stream".to_owned(),
@@ -52,10 +52,10 @@ fn missing(partition: &PartitionLook, key: &str, group: &str, start: Start) -> F
     finding.cure(cure).remedy(Remedy::Group)
 }
 
-fn consumers(all: &[ConsumerLook], ours: &str, dead_after_ms: u64) -> Vec<Finding> {
+fn consumers(all: &[ConsumerInspection], ours: &str, dead_after_ms: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     for other in all.iter().filter(|consumer| consumer.name != ours) {
-        let ConsumerLook { name, pending, idle_ms } = other;
+        let ConsumerInspection { name, pending, idle_ms } = other;
         let state = format!("{name}: {pending} pending, idle for {}", duration(*idle_ms));
         let id = "group.consumers";
         findings.push(if *idle_ms < dead_after_ms {
@@ -81,7 +81,7 @@ fn consumers(all: &[ConsumerLook], ours: &str, dead_after_ms: u64) -> Vec<Findin
     findings
 }
 
-fn pending(group_state: &GroupLook, oldest: Option<EntryId>, now_ms: u64, max_deliveries: u64) -> Finding {
+fn pending(group_state: &GroupInspection, oldest: Option<EntryId>, now_ms: u64, max_deliveries: u64) -> Finding {
     let total: u64 = group_state.consumers.iter().map(|consumer| consumer.pending).sum();
     let Some(first) = group_state.pending.first() else {
         return Finding::ok("group.pending", "no entries are pending");
@@ -122,10 +122,10 @@ fn pending(group_state: &GroupLook, oldest: Option<EntryId>, now_ms: u64, max_de
 mod tests {
     use super::*;
     use crate::observe::doctor::Level;
-    use tickhound_redis::look::PendingLook;
+    use tickhound_redis::inspect::PendingEntry;
 
-    fn consumer(name: &str, pending: u64, idle_ms: u64) -> ConsumerLook {
-        ConsumerLook { name: name.into(), pending, idle_ms }
+    fn consumer(name: &str, pending: u64, idle_ms: u64) -> ConsumerInspection {
+        ConsumerInspection { name: name.into(), pending, idle_ms }
     }
 
     #[test]
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn pending_entries_are_judged_by_whether_they_exist_and_how_often_they_were_delivered() {
         let id = |millis| EntryId { millis, seq: 0 };
-        let group_state = |entries: &[(u64, u64)]| GroupLook {
+        let group_state = |entries: &[(u64, u64)]| GroupInspection {
             pending: entries
                 .iter()
-                .map(|(at, deliveries)| PendingLook { id: id(*at), deliveries: *deliveries })
+                .map(|(at, deliveries)| PendingEntry { id: id(*at), deliveries: *deliveries })
                 .collect(),
-            ..GroupLook::default()
+            ..GroupInspection::default()
         };
         let level = |entries: &[(u64, u64)], oldest| pending(&group_state(entries), oldest, 100, 5).level;
         assert_eq!(level(&[], Some(id(5))), Level::Ok);
@@ -163,10 +163,10 @@ mod tests {
 
     #[test]
     fn a_group_is_created_unless_a_running_host_will_create_it() {
-        use tickhound_redis::look::OwnerLook;
+        use tickhound_redis::inspect::LeaseOwner;
         let with = |owner: Option<bool>| {
-            let owner = owner.map(|gone| OwnerLook { name: "process 1 on here".into(), gone });
-            missing(&PartitionLook { owner, ..PartitionLook::default() }, "ticks", "g", Start::Latest)
+            let owner = owner.map(|gone| LeaseOwner { name: "process 1 on here".into(), gone });
+            missing(&PartitionInspection { owner, ..PartitionInspection::default() }, "ticks", "g", Start::Latest)
         };
         assert!(with(None).remedy.is_some() && with(Some(true)).remedy.is_some());
         assert!(with(Some(false)).remedy.is_none());

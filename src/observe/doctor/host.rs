@@ -5,16 +5,16 @@ use super::{
     stream::Flow,
     text::duration,
 };
-use crate::observe::health::{Report, Verdict};
+use crate::observe::health::{HealthReport, Verdict};
 use tickhound_redis::{
     SavedState, Survey,
-    look::{OwnerLook, PartitionLook},
+    look::{LeaseOwner, PartitionInspection},
 };
 
 /// A dead letter that is younger than this is a warning.
 const RECENT_MS: u64 = 86_400_000;
 
-pub(super) fn judge(partition: &PartitionLook, report: &Report) -> Vec<Finding> {
+pub(super) fn judge(partition: &PartitionInspection, report: &HealthReport) -> Vec<Finding> {
     let mut findings = vec![owner(partition.owner.as_ref(), partition.epochs)];
     if partition.stream.as_ref().is_some_and(|stream| stream.group.is_some()) {
         findings.push(progress(report));
@@ -36,7 +36,7 @@ pub(super) fn judge(partition: &PartitionLook, report: &Report) -> Vec<Finding> 
     findings
 }
 
-fn owner(owner: Option<&OwnerLook>, epochs: (u64, u64)) -> Finding {
+fn owner(owner: Option<&LeaseOwner>, epochs: (u64, u64)) -> Finding {
     let (before, after) = epochs;
     match owner {
         // A release raises the epoch as well as an acquisition, so one change of owner raises it by two.
@@ -46,17 +46,17 @@ fn owner(owner: Option<&OwnerLook>, epochs: (u64, u64)) -> Finding {
             .cure("run `tickhound doctor` again; if no host was started or stopped just now, read the hosts' logs"),
         None => Finding::note("host.owner", format!("no host is running (epoch {after})"))
             .cure("start one with `tickhound run`"),
-        Some(OwnerLook { name, gone: true }) => Finding::note(
+        Some(LeaseOwner { name, gone: true }) => Finding::note(
             "host.owner",
             format!("{name} held the lease and was killed; the next host takes over at once"),
         )
         .cure("start a host with `tickhound run`"),
-        Some(OwnerLook { name, .. }) => Finding::ok("host.owner", format!("{name} holds the lease (epoch {after})")),
+        Some(LeaseOwner { name, .. }) => Finding::ok("host.owner", format!("{name} holds the lease (epoch {after})")),
     }
 }
 
 /// Turns the verdict of `tickhound status` into a finding.
-fn progress(report: &Report) -> Finding {
+fn progress(report: &HealthReport) -> Finding {
     let reason = &report.reason;
     // `host.owner` says already that no host is running, and the doctor is also run before the first start.
     let nothing_to_do = |survey: &Survey| {
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_owner_is_judged_by_whether_it_runs_and_keeps_the_lease() {
-        let one = |gone| OwnerLook { name: "process 1 on here".into(), gone };
+        let one = |gone| LeaseOwner { name: "process 1 on here".into(), gone };
         assert_eq!(owner(Some(&one(false)), (3, 3)).level, Level::Ok);
         assert_eq!(owner(Some(&one(true)), (3, 3)).level, Level::Note);
         assert_eq!(owner(None, (0, 0)).level, Level::Note);

@@ -18,7 +18,7 @@ use super::{
 };
 use tickhound_core::config::{Config, LoadedConfig, Watch};
 use tickhound_engine::plugin::watch::can_watch;
-use tickhound_redis::look::{Place, ServerLook};
+use tickhound_redis::inspect::{ServerInspection, ServerLocation};
 
 /// The most files that a host has open: connections, watches, plugins, the JSON lines file, with room to spare.
 const OPEN_FILES_MIN: u64 = 256;
@@ -293,8 +293,8 @@ fn judge_permissions(permissions: &Permissions) -> Finding {
 }
 
 /// Judges the kernel settings that Redis warns of in its log at each start.
-pub(super) fn judge_kernel_for_redis(server: &ServerLook) -> Vec<Finding> {
-    if server.place != Place::Here || server.info.is_err() {
+pub(super) fn judge_kernel_for_redis(server: &ServerInspection) -> Vec<Finding> {
+    if server.place != ServerLocation::Here || server.info.is_err() {
         return Vec::new();
     }
     let huge = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();

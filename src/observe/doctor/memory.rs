@@ -6,7 +6,7 @@ use super::{
     text::{duration, size},
 };
 use tickhound_redis::{
-    look::{PartitionLook, ServerLook},
+    look::{PartitionInspection, ServerInspection},
     may_evict_any_key,
 };
 
@@ -22,7 +22,7 @@ const NEARLY_FULL: f64 = 0.85;
 /// Above this share of `maxmemory`, memory counts as full.
 const FULL: f64 = 0.97;
 
-pub(super) fn judge(server: &ServerLook, partition: &PartitionLook, key: &str) -> Vec<Finding> {
+pub(super) fn judge(server: &ServerInspection, partition: &PartitionInspection, key: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let flow = partition.stream.as_ref().map(Flow::of);
     let bytes = partition.sizes.iter().find(|(known, _)| known == key).map(|(_, bytes)| *bytes);
@@ -54,7 +54,7 @@ pub(super) fn judge(server: &ServerLook, partition: &PartitionLook, key: &str) -
 }
 
 /// Returns a value of `INFO`, or of `CONFIG GET`, which spells it with dashes: the user may be allowed only one of them.
-fn value(server: &ServerLook, name: &str) -> Option<String> {
+fn value(server: &ServerInspection, name: &str) -> Option<String> {
     server.info(name).or_else(|| server.setting(&name.replace('_', "-"))).map(str::to_owned)
 }
 

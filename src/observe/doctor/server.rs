@@ -7,7 +7,7 @@ use super::{
     text::duration,
 };
 use tickhound_core::config::StreamConfig;
-use tickhound_redis::look::{Asked, Place, Refused, ServerLook};
+use tickhound_redis::inspect::{Answer, RejectedCommand, ServerInspection, ServerLocation};
 
 /// Above this, the round trip limits the throughput of a host.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(20);
@@ -18,7 +18,7 @@ const SKEW_WARNING_MS: f64 = 500.0;
 /// Clocks that differ by more than this can't be compared at all.
 const SKEW_PROBLEM_MS: f64 = 5_000.0;
 
-pub(super) fn judge(server: &ServerLook, config: &StreamConfig) -> Vec<Finding> {
+pub(super) fn judge(server: &ServerInspection, config: &StreamConfig) -> Vec<Finding> {
     let mut findings = vec![reach(&server.round_trips, config), access(server)];
     match &server.info {
         Ok(_) => {
@@ -28,8 +28,8 @@ pub(super) fn judge(server: &ServerLook, config: &StreamConfig) -> Vec<Finding> 
             findings.push(persistence(server));
             findings.extend(written(server));
         }
-        Err(refusal) => findings.push(
-            Finding::note("server.info", format!("version, persistence and memory can't be inspected: {refusal}"))
+        Err(rejection) => findings.push(
+            Finding::note("server.info", format!("version, persistence and memory can't be inspected: {rejection}"))
                 .cure("grant INFO, which only reads, with ACL SETUSER <user> +info"),
         ),
     }
@@ -63,20 +63,20 @@ fn reach(round_trips: &[Duration], config: &StreamConfig) -> Finding {
     Finding::ok("server.reach", observed)
 }
 
-fn access(server: &ServerLook) -> Finding {
+fn access(server: &ServerInspection) -> Finding {
     match (server.place, server.authenticated) {
-        (Place::Here, _) => Finding::ok("server.access", "the server is on this machine"),
-        (Place::Elsewhere { tls: false }, true) => Finding::warning(
+        (ServerLocation::Here, _) => Finding::ok("server.access", "the server is on this machine"),
+        (ServerLocation::Elsewhere { tls: false }, true) => Finding::warning(
             "server.access",
             "the connection crosses the network without TLS: the password, ticks and alerts can be read and changed on the way",
         )
         .cure("use rediss://… in stream.url and tls-port in redis.conf, or a tunnel. TLS costs some processor time on both sides"),
-        (Place::Elsewhere { .. }, false) => Finding::warning(
+        (ServerLocation::Elsewhere { .. }, false) => Finding::warning(
             "server.access",
             "the server is reached over the network without a password: anyone who reaches its port can delete ticks or write alerts",
         )
         .cure("set requirepass or an ACL user in redis.conf, and redis://user:password@… in TICKHOUND_STREAM__URL; every client then needs a password"),
-        (Place::Elsewhere { tls: true }, true) => {
+        (ServerLocation::Elsewhere { tls: true }, true) => {
             Finding::ok("server.access", "the connection uses TLS, and the server authenticates its clients")
         }
     }
@@ -85,7 +85,7 @@ fn access(server: &ServerLook) -> Finding {
 /// The major, minor and patch number of a version.
 type Version = (u64, u64, u64);
 
-fn version(server: &ServerLook) -> Finding {
+fn version(server: &ServerInspection) -> Finding {
     let redis = server.info("redis_version").unwrap_or("unknown");
     let (name, text) = match server.info("valkey_version") {
         Some(valkey) => ("Valkey", valkey),
@@ -138,7 +138,7 @@ fn judge_version(name: &str, text: &str) -> Finding {
     Finding::ok("server.version", running)
 }
 
-fn role(server: &ServerLook) -> Finding {
+fn role(server: &ServerInspection) -> Finding {
     let role = server.info("role").unwrap_or("unknown");
     let replicas = server.count("connected_slaves").unwrap_or(0);
     if server.info("cluster_enabled") == Some("1") || server.info("redis_mode") == Some("cluster") {
@@ -167,7 +167,7 @@ fn role(server: &ServerLook) -> Finding {
     }
 }
 
-fn clients(server: &ServerLook) -> Option<Finding> {
+fn clients(server: &ServerInspection) -> Option<Finding> {
     let (connected, most) = (server.count("connected_clients")?, server.count("maxclients")?);
     let refused = server.count("rejected_connections").unwrap_or(0);
     let observed = format!(
@@ -180,7 +180,7 @@ fn clients(server: &ServerLook) -> Option<Finding> {
     Some(Finding::warning("server.clients", observed).cure(cure))
 }
 
-fn persistence(server: &ServerLook) -> Finding {
+fn persistence(server: &ServerInspection) -> Finding {
     let appends = server.info("aof_enabled") == Some("1");
     let fsync = server.setting("appendfsync");
     let saves = server.setting("save").map(|save| !save.is_empty());
@@ -217,7 +217,7 @@ fn persistence(server: &ServerLook) -> Finding {
 }
 
 /// Judges whether the last writes to disk succeeded.
-fn written(server: &ServerLook) -> Vec<Finding> {
+fn written(server: &ServerInspection) -> Vec<Finding> {
     let mut findings = Vec::new();
     if server.info("loading") == Some("1") {
         findings.push(Finding::problem(
@@ -251,7 +251,7 @@ fn written(server: &ServerLook) -> Vec<Finding> {
 }
 
 /// Judges whether the server accepts all commands, and whether the user's rights or the server's state is in the way.
-fn rights(refused: &Asked<Vec<Refused>>) -> Vec<Finding> {
+fn rights(refused: &Answer<Vec<RejectedCommand>>) -> Vec<Finding> {
     let refused = match refused {
         Ok(refused) => refused,
         Err(reason) => {
@@ -259,7 +259,7 @@ fn rights(refused: &Asked<Vec<Refused>>) -> Vec<Finding> {
             return vec![Finding::note("server.rights", observed)];
         }
     };
-    let (forbidden, failing): (Vec<&Refused>, Vec<&Refused>) =
+    let (forbidden, failing): (Vec<&RejectedCommand>, Vec<&RejectedCommand>) =
         refused.iter().partition(|one| one.reason.starts_with("NOPERM"));
     let mut findings = vec![judge_forbidden(&forbidden)];
     findings.extend(judge_failing(&failing));
@@ -267,7 +267,7 @@ fn rights(refused: &Asked<Vec<Refused>>) -> Vec<Finding> {
 }
 
 /// Judges the commands that the server's ACL does not allow this user.
-fn judge_forbidden(forbidden: &[&Refused]) -> Finding {
+fn judge_forbidden(forbidden: &[&RejectedCommand]) -> Finding {
     let Some(first) = forbidden.first() else {
         return Finding::ok("server.rights", "this user may run every command that Tickhound uses");
     };
@@ -286,7 +286,7 @@ fn judge_forbidden(forbidden: &[&Refused]) -> Finding {
 }
 
 /// Judges the commands that the server would reject in its present state, whoever sends them.
-fn judge_failing(failing: &[&Refused]) -> Option<Finding> {
+fn judge_failing(failing: &[&RejectedCommand]) -> Option<Finding> {
     let first = failing.first()?;
     let names: Vec<&str> = failing.iter().map(|one| one.command.as_str()).collect();
     let observed = format!("the server would now reject {}: {}", names.join(", "), first.reason);
@@ -308,11 +308,11 @@ fn judge_failing(failing: &[&Refused]) -> Option<Finding> {
 }
 
 /// Judges how far the server's clock is from ours.
-pub(super) fn judge_clock(ahead_ms: &Asked<(f64, f64)>, stale_after_ms: u64) -> Option<Finding> {
+pub(super) fn judge_clock(ahead_ms: &Answer<(f64, f64)>, stale_after_ms: u64) -> Option<Finding> {
     let (ahead, wrong_by) = match ahead_ms {
         Ok(measured) => *measured,
-        Err(refusal) => {
-            let observed = format!("the server's clock can't be read: {refusal}");
+        Err(rejection) => {
+            let observed = format!("the server's clock can't be read: {rejection}");
             return Some(Finding::note("clock.server", observed));
         }
     };
@@ -339,10 +339,10 @@ pub(super) fn judge_clock(ahead_ms: &Asked<(f64, f64)>, stale_after_ms: u64) -> 
 mod tests {
     use super::*;
 
-    fn server(info: &[(&str, &str)], settings: &[(&str, &str)]) -> ServerLook {
+    fn server(info: &[(&str, &str)], settings: &[(&str, &str)]) -> ServerInspection {
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        ServerLook {
-            place: Place::Here,
+        ServerInspection {
+            place: ServerLocation::Here,
             authenticated: false,
             round_trips: vec![Duration::from_micros(100)],
             ahead_ms: Ok((0.0, 0.1)),
@@ -424,8 +424,11 @@ mod tests {
     #[test]
     fn a_rejected_command_is_due_to_the_user_or_the_server() {
         let refused = |needed_by, reason: &str| {
-            let judged =
-                rights(&Ok(vec![Refused { command: "XGROUP CREATE".into(), needed_by, reason: reason.into() }]));
+            let judged = rights(&Ok(vec![RejectedCommand {
+                command: "XGROUP CREATE".into(),
+                needed_by,
+                reason: reason.into(),
+            }]));
             judged
                 .into_iter()
                 .map(|finding| (finding.id, finding.level, finding.cure.unwrap_or_default()))
@@ -447,10 +450,10 @@ mod tests {
 
     #[test]
     fn connections_without_tls_or_password_are_reported() {
-        let level = |place, authenticated| access(&ServerLook { place, authenticated, ..server(&[], &[]) }).level;
-        assert_eq!(level(Place::Here, false), Level::Ok);
-        assert_eq!(level(Place::Elsewhere { tls: true }, true), Level::Ok);
-        assert_eq!(level(Place::Elsewhere { tls: true }, false), Level::Warning);
-        assert_eq!(level(Place::Elsewhere { tls: false }, true), Level::Warning);
+        let level = |place, authenticated| access(&ServerInspection { place, authenticated, ..server(&[], &[]) }).level;
+        assert_eq!(level(ServerLocation::Here, false), Level::Ok);
+        assert_eq!(level(ServerLocation::Elsewhere { tls: true }, true), Level::Ok);
+        assert_eq!(level(ServerLocation::Elsewhere { tls: true }, false), Level::Warning);
+        assert_eq!(level(ServerLocation::Elsewhere { tls: false }, true), Level::Warning);
     }
 }

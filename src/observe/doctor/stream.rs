@@ -13,7 +13,7 @@ use tickhound_core::{
 };
 use tickhound_redis::{
     claims::Conflict,
-    look::{NeededBy, PartitionLook, StreamCounts, StreamLook, WrongType},
+    look::{NeededBy, PartitionInspection, StreamCounts, StreamInspection, WrongType},
 };
 
 /// Ids of entries from here on (2001-09-09) are times; a producer chose smaller ones as plain numbers.
@@ -65,7 +65,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn of(stream: &StreamLook) -> Self {
+    pub(super) fn of(stream: &StreamInspection) -> Self {
         let StreamCounts { length, added, newest } = stream.later;
         let arrived = match (stream.added, added) {
             (Some(before), Some(after)) => after.saturating_sub(before),
@@ -88,7 +88,7 @@ impl Flow {
         };
         // The oldest unprocessed entry was read at the beginning of the inspection, so its age is as of then.
         let first_ms = stream.now_ms.saturating_sub(stream.between.as_millis() as u64);
-        let undone = stream.group.as_ref().and_then(|group| group.oldest_undone);
+        let undone = stream.group.as_ref().and_then(|group| group.oldest_unprocessed);
         let behind_ms =
             undone.filter(|id| id.millis >= TIMES_FROM_MS).map_or(0, |id| first_ms.saturating_sub(id.millis));
         Self { rate_now, rate_overall, trimmed, removed: after, retention_ms, oldest_ms, behind_ms }
@@ -100,12 +100,12 @@ impl Flow {
     }
 }
 
-pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Finding> {
+pub(super) fn judge(partition: &PartitionInspection, loaded: &LoadedConfig) -> Vec<Finding> {
     let config = &loaded.config;
     let key = &config.stream.key;
     let mut findings = judge_keys(partition);
-    if let Some(refusal) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
-        findings.push(Finding::note("stream.exists", format!("the stream {key} can't be inspected: {refusal}")));
+    if let Some(rejection) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
+        findings.push(Finding::note("stream.exists", format!("the stream {key} can't be inspected: {rejection}")));
     }
     let Some(stream) = &partition.stream else {
         if partition.unseen.is_none() {
@@ -137,7 +137,7 @@ pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Fin
 }
 
 /// Judges whether each key holds the type that Tickhound expects, and whether another group claims it.
-fn judge_keys(partition: &PartitionLook) -> Vec<Finding> {
+fn judge_keys(partition: &PartitionInspection) -> Vec<Finding> {
     let mut findings = Vec::new();
     for WrongType { key, expected, actual } in &partition.wrong_types {
         findings.push(
@@ -151,9 +151,9 @@ fn judge_keys(partition: &PartitionLook) -> Vec<Finding> {
         );
     }
     findings.extend(partition.conflicts.iter().map(|(conflict, needed_by)| judge_conflict(conflict, *needed_by)));
-    match &partition.untold {
-        Some(refusal) => {
-            findings.push(Finding::note("stream.types", format!("the types of keys can't be inspected: {refusal}")));
+    match &partition.types_error {
+        Some(rejection) => {
+            findings.push(Finding::note("stream.types", format!("the types of keys can't be inspected: {rejection}")));
         }
         None if partition.wrong_types.is_empty() => {
             findings.push(Finding::ok("stream.types", "every key has the expected type, or does not exist yet"));
@@ -163,7 +163,7 @@ fn judge_keys(partition: &PartitionLook) -> Vec<Finding> {
     findings
 }
 
-fn judge_missing(partition: &PartitionLook, loaded: &LoadedConfig) -> Finding {
+fn judge_missing(partition: &PartitionInspection, loaded: &LoadedConfig) -> Finding {
     let key = &loaded.config.stream.key;
     let others = match partition.others.as_slice() {
         [] => "the server has no stream at all".to_owned(),
@@ -237,7 +237,7 @@ fn judge_retention(flow: &Flow, retention: &Retention) -> Finding {
     }
 }
 
-fn judge_ids(stream: &StreamLook, flow: &Flow) -> Option<Finding> {
+fn judge_ids(stream: &StreamInspection, flow: &Flow) -> Option<Finding> {
     let newest = stream.later.newest;
     if stream.length == 0 {
         return None;
@@ -378,8 +378,8 @@ mod tests {
     }
 
     /// A stream of `length` entries over `span` seconds, to which `arrived` more come within a second.
-    fn stream(length: u64, added: u64, arrived: u64, span: u64) -> StreamLook {
-        StreamLook {
+    fn stream(length: u64, added: u64, arrived: u64, span: u64) -> StreamInspection {
+        StreamInspection {
             length,
             added: Some(added),
             oldest: Some(id(NOW - span * 1000)),
@@ -387,7 +387,7 @@ mod tests {
             later: counts(length, added + arrived, NOW),
             between: Duration::from_secs(1),
             now_ms: NOW,
-            ..StreamLook::default()
+            ..StreamInspection::default()
         }
     }
 
@@ -397,9 +397,10 @@ mod tests {
         assert_eq!((flow.rate_now, flow.rate_overall, flow.retention_ms), (100.0, 30.0, Some(90_000)));
         let quiet = Flow::of(&stream(9_000, 50_000, 0, 300));
         assert_eq!((quiet.rate(), quiet.retention_ms), (30.0, Some(300_000)));
-        let untrimmed = Flow { ..Flow::of(&StreamLook { later: counts(100, 100, NOW), ..stream(90, 90, 10, 60) }) };
+        let untrimmed =
+            Flow { ..Flow::of(&StreamInspection { later: counts(100, 100, NOW), ..stream(90, 90, 10, 60) }) };
         // Some were deleted by hand once; now three hundred arrive and none is removed.
-        let once = StreamLook { later: counts(9_300, 50_300, NOW), ..stream(9_000, 50_000, 0, 300) };
+        let once = StreamInspection { later: counts(9_300, 50_300, NOW), ..stream(9_000, 50_000, 0, 300) };
         assert_eq!((Flow::of(&once).trimmed, Flow::of(&once).retention_ms), (false, None));
         assert_eq!((untrimmed.rate_now, untrimmed.trimmed, untrimmed.retention_ms), (10.0, false, None));
     }
@@ -436,7 +437,7 @@ mod tests {
     #[test]
     fn ids_are_compared_with_the_servers_clock() {
         let level = |newest: u64, arrived: u64| {
-            let stream = StreamLook { later: counts(10, 10 + arrived, newest), ..stream(10, 10, 0, 60) };
+            let stream = StreamInspection { later: counts(10, 10 + arrived, newest), ..stream(10, 10, 0, 60) };
             judge_ids(&stream, &Flow::of(&stream)).unwrap().level
         };
         assert_eq!(level(NOW, 5), Level::Ok);

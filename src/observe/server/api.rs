@@ -19,7 +19,7 @@ use super::{
     guard::{self, Trusted},
     live,
 };
-use crate::observe::health::{Report, Verdict, Watch};
+use crate::observe::health::{HealthObserver, HealthReport, Verdict};
 use tickhound_core::{
     config::{Config, ServerConfig, StreamConfig},
     decode::Decoder,
@@ -43,7 +43,7 @@ const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
 const TIMEOUT_MAX_MS: u64 = 3000;
 
 /// What a run gives to its server.
-pub(crate) struct Served {
+pub(crate) struct ServerContext {
     /// The configuration at the start; the server uses no key that may change while the host runs.
     pub(crate) config: Config,
     /// The counters of the run.
@@ -55,7 +55,7 @@ pub(crate) struct Served {
 }
 
 /// A report with the time at which it was made.
-type Seen = (Instant, Arc<Report>);
+type Seen = (Instant, Arc<HealthReport>);
 
 pub(super) struct App {
     pub(super) config: Config,
@@ -78,17 +78,21 @@ pub(super) struct App {
     /// An engine may make no progress for this long: the lifetime of its lease and the timeouts of its requests.
     still_max: Duration,
     host: String,
-    look: Mutex<(Watch, Option<Seen>)>,
+    look: Mutex<(HealthObserver, Option<Seen>)>,
 }
 
 impl App {
-    pub(super) fn new(config: &ServerConfig, served: Served, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
-        let Served { config: mut all, stats, decoder, stopping } = served;
+    pub(super) fn new(
+        config: &ServerConfig,
+        served: ServerContext,
+        stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
+        let ServerContext { config: mut all, stats, decoder, stopping } = served;
         let StreamConfig { lease_ms, timeout_ms, .. } = all.stream;
         let lease = Duration::from_millis(lease_ms);
         let still_max = lease + Duration::from_millis(3 * timeout_ms);
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
-        let look = Mutex::new((Watch::new(&all), None));
+        let look = Mutex::new((HealthObserver::new(&all), None));
         Ok(Self {
             queries: StreamQueries::new(&all.stream, &all.alerts)?,
             config: all,
@@ -113,7 +117,7 @@ impl App {
     }
 
     /// Returns a report on the partition that is at most a moment old.
-    pub(super) async fn report(&self) -> Arc<Report> {
+    pub(super) async fn report(&self) -> Arc<HealthReport> {
         // The lock is held during the request to Redis, so that other requests wait for the same report.
         let (watch, known) = &mut *self.look.lock().await;
         if let Some((at, report)) = known
@@ -128,9 +132,9 @@ impl App {
     }
 
     /// Makes the report for a server that does not answer.
-    fn silent(&self) -> Report {
+    fn silent(&self) -> HealthReport {
         let stream = &self.config.stream;
-        Report {
+        HealthReport {
             verdict: Verdict::Unreachable,
             reason: format!("redis at {} does not answer", stream.address()),
             stream: stream.key.clone(),
@@ -142,13 +146,13 @@ impl App {
     }
 
     /// Returns what is in force: on the owner from memory, on other hosts from what the owner has written to Redis.
-    pub(super) fn receipt(&self, report: &Report) -> Option<Arc<Receipt>> {
+    pub(super) fn receipt(&self, report: &HealthReport) -> Option<Arc<Receipt>> {
         let own = self.monitor().receipt().filter(|_| self.monitor().role() == Role::Owner);
         own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
     }
 
     /// Returns the age of the oldest uncommitted entry, ms; 0 if there is none, `None` if it is unknown.
-    pub(super) fn behind_ms(&self, report: Option<&Report>) -> Option<u64> {
+    pub(super) fn behind_ms(&self, report: Option<&HealthReport>) -> Option<u64> {
         let in_flight = self.monitor().behind_ms();
         match report.and_then(|report| report.survey.as_ref()) {
             Some(survey) => Some(survey.behind_ms.unwrap_or(0).max(in_flight)),
@@ -297,7 +301,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
     Ok(Json(json!({
         "detectors": receipt.detectors.iter().map(show).collect::<Vec<_>>(),
         "warming": receipt.warming,
-        "refusal": receipt.refusal,
+        "refusal": receipt.rejection,
         "needs_restart": receipt.needs_restart,
     })))
 }

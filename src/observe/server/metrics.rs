@@ -22,7 +22,7 @@ use super::{
     api::App,
     error::{ApiError, Nothing, Params},
 };
-use crate::observe::health::{Report, Verdict};
+use crate::observe::health::{HealthReport, Verdict};
 use tickhound_core::{receipt::Receipt, stream::Totals};
 use tickhound_engine::{
     monitor::{DetectorView, Monitor, Role},
@@ -59,13 +59,13 @@ pub(super) async fn metrics(
 }
 
 /// Returns the totals of the group: those of this host, or those that Redis has, whichever are newer.
-fn totals(app: &App, report: &Report) -> Totals {
+fn totals(app: &App, report: &HealthReport) -> Totals {
     let (ours, written) = (app.monitor().totals(), report.survey.as_ref().map(|survey| survey.totals));
     written.into_iter().chain([ours]).max_by_key(|totals| totals.commits).unwrap_or_default()
 }
 
 /// The role of the host, and its connection to Redis.
-fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &Report) {
+fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &HealthReport) {
     let mut roles = gauge("tickhound_role", "1 for the role of the host (owner, standby or connecting), otherwise 0");
     for (name, role) in [("owner", Role::Owner), ("standby", Role::Standby), ("connecting", Role::Connecting)] {
         roles = roles.with(&[("role", name)], f64::from(monitor.role() == role));
@@ -202,7 +202,7 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
 
 /// Whether changes of plugins and settings are in force.
 fn reloads(families: &mut Vec<Family>, monitor: &Monitor, receipt: Option<&Receipt>) {
-    let refused = receipt.and_then(|receipt| receipt.refusal.as_ref()).is_some_and(|refusal| refusal.standing);
+    let refused = receipt.and_then(|receipt| receipt.rejection.as_ref()).is_some_and(|rejection| rejection.standing);
     let needs_restart = receipt.map_or(0, |receipt| receipt.needs_restart.len());
     families.extend([
         counter("tickhound_reloads", "Changes of plugins and settings, by result")
@@ -224,7 +224,7 @@ fn reloads(families: &mut Vec<Family>, monitor: &Monitor, receipt: Option<&Recei
 
 /// What Redis knows of the partition. While Redis does not answer, only `tickhound_redis_up` has a value, so that
 /// nothing old is taken for current.
-fn server(families: &mut Vec<Family>, report: &Report) {
+fn server(families: &mut Vec<Family>, report: &HealthReport) {
     let survey = report.survey.as_ref();
     let figure = |name, help, value: &dyn Fn(&Survey) -> Option<f64>| match survey.and_then(value) {
         Some(value) => gauge(name, help).one(value),

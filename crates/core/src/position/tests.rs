@@ -356,7 +356,7 @@ impl Host {
             last_delivered: id(server.delivered),
             ..Acquisition::default()
         };
-        if let Some(commit) = self.position.settle(&acquired) {
+        if let Some(commit) = self.position.reconcile(&acquired) {
             self.commits = commit.totals.commits;
         }
         (self.open, self.has_adopted, self.armed) = (true, false, server.touched);
@@ -385,14 +385,14 @@ impl Host {
                     }
                     Some(last) => self.restore(server, last),
                 }
-                self.position.restored();
+                self.position.mark_restored();
             }
         }
     }
 
     /// Entries between read and commit.
     fn held(&self) -> BTreeSet<u64> {
-        let open = self.position.open_entries().iter().map(|id| id.millis);
+        let open = self.position.unknown_entries().iter().map(|id| id.millis);
         let on_their_way = self.transit.iter().flat_map(|transit| transit.commit.done.iter().map(|id| id.millis));
         open.chain(on_their_way).chain(self.flights.iter().flat_map(|flight| flight.entries.iter().copied())).collect()
     }
@@ -402,7 +402,7 @@ impl Host {
         self.open = false;
         if let Some(transit) = self.transit.as_mut().filter(|transit| !transit.given_up) {
             transit.given_up = true;
-            self.position.unsettled(copy(&transit.commit));
+            self.position.set_unknown_commit(copy(&transit.commit));
         }
     }
 
@@ -436,7 +436,7 @@ impl Host {
 
     /// Does what the engine's `next_commit` does.
     fn next_commit(&mut self) -> Commit {
-        if let Some(commit) = self.position.take_unsettled() {
+        if let Some(commit) = self.position.take_unknown_commit() {
             return commit;
         }
         let mut commit = Commit { totals: Totals { commits: self.commits, ..Totals::default() }, ..Commit::default() };
@@ -499,11 +499,11 @@ impl Host {
             return true;
         }
         let Some(delivered) = delivered else {
-            self.position.unsettled(commit);
+            self.position.set_unknown_commit(commit);
             self.open = false;
             return true;
         };
-        self.position.committed(&commit);
+        self.position.confirm(&commit);
         self.commits = commit.totals.commits;
         commit.repeated.iter().for_each(|id| {
             self.repeated.remove(&id.millis);
@@ -526,7 +526,7 @@ impl Host {
             unread = server.pending.len() > in_flight.len() + self.repeated.len() + delivered.entries.len();
             set_alone(&mut delivered, self.alone && !unread);
         }
-        let Progress { caught_up, skipped, repeated } = self.position.read(&delivered, count);
+        let Progress { caught_up, skipped, repeated } = self.position.record_read(&delivered, count);
         assert_eq!(skipped, 0, "nothing was trimmed");
         let mut entries = delivered.entries;
         if from == ReadFrom::New {
@@ -552,7 +552,7 @@ impl Host {
         if entries.is_empty() {
             return;
         }
-        let out_of_order = self.position.works(entries);
+        let out_of_order = self.position.begin_processing(entries);
         let entries: Vec<u64> = entries.iter().map(|entry| entry.id.millis).collect();
         let mut alerts = Vec::new();
         for entry in &entries {
@@ -581,7 +581,7 @@ impl Host {
     }
 
     fn release(&mut self, server: &mut Server) {
-        let idle = self.flights.is_empty() && !self.position.has_unsettled() && self.transit.is_none();
+        let idle = self.flights.is_empty() && !self.position.has_unknown_commit() && self.transit.is_none();
         if self.open && idle && self.position.epoch() == server.epoch {
             server.raise_epoch();
             self.open = false;
@@ -589,7 +589,7 @@ impl Host {
     }
 
     fn adopt(&mut self, server: &mut Server, answer: Answer) {
-        let idle = self.flights.is_empty() && !self.position.has_unsettled() && self.transit.is_none();
+        let idle = self.flights.is_empty() && !self.position.has_unknown_commit() && self.transit.is_none();
         if !self.open || !idle {
             return;
         }
@@ -598,7 +598,7 @@ impl Host {
         if ours && !matches!(answer, Answer::LostBefore) {
             let foreign = std::mem::take(&mut server.foreign);
             if !foreign.is_empty() {
-                self.position.count_anew();
+                self.position.forget_index();
             }
             server.pending.extend(foreign);
         }
@@ -793,8 +793,8 @@ fn entries_that_vanish_unread_are_counted() {
         position
     };
     let read = |position: &mut Position, delivered: Delivery| {
-        let progress = position.read(&delivered, 10);
-        position.works(&delivered.entries);
+        let progress = position.record_read(&delivered, 10);
+        position.begin_processing(&delivered.entries);
         (progress.skipped, position.index())
     };
     // Trimmed behind the reader: nothing is lost.

@@ -110,7 +110,7 @@ impl<S: Stream> Partition<S> {
             position.reread_pending();
         }
         if !alone || adopted.entries > 0 {
-            position.count_anew();
+            position.forget_index();
         }
         let newest = position.newest();
         self.redelivery.held_elsewhere = if alone {
@@ -123,7 +123,7 @@ impl<S: Stream> Partition<S> {
 
     fn note_read(&mut self, delivered: &Delivery, count: usize) -> Progress {
         let after = self.pipeline.position.last_read();
-        let progress = self.pipeline.position.read(delivered, count);
+        let progress = self.pipeline.position.record_read(delivered, count);
         if progress.skipped > 0 {
             let before = delivered.entries.first().map_or_else(|| "the end".to_owned(), |id| id.to_string());
             error!(

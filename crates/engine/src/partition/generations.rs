@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     commit::Flight,
-    plugin::{DetectorSpec, Generation, Reload, watch::Looker},
-    shard::{Came, Faulted, Warmed, Worked},
+    plugin::{DetectorSpec, Generation, Reload, watch::WatcherHandle},
+    shard::{FaultReport, Incidents, StateOrigin, WarmDetector},
     stats::Stats,
 };
 use tickhound_core::{
@@ -51,7 +51,7 @@ pub(super) struct Generations {
     quarantines: Quarantines,
     receipts: Receipts,
     reloads: watch::Receiver<Reload>,
-    looker: Looker,
+    looker: WatcherHandle,
     /// Whether detectors warm up (`plugins.rewarm_s`).
     warms_up: bool,
     stats: Arc<Stats>,
@@ -60,7 +60,7 @@ pub(super) struct Generations {
 /// A generation to activate, with the detectors of each shard that were warmed up.
 pub(super) struct Activation {
     pub(super) generation: Arc<Generation>,
-    pub(super) warmed: Vec<Vec<Warmed>>,
+    pub(super) warmed: Vec<Vec<WarmDetector>>,
 }
 
 /// Detectors of the target without a state, and how far their warm-up is.
@@ -95,14 +95,14 @@ impl Generations {
             quarantines: Quarantines::default(),
             receipts: Receipts::default(),
             reloads,
-            looker: Looker::default(),
+            looker: WatcherHandle::default(),
             warms_up: config.plugins.rewarm_s > 0,
             stats,
         }
     }
 
     /// Has `looker` check the files whenever the host becomes owner.
-    pub(super) fn set_looker(&mut self, looker: Looker) {
+    pub(super) fn set_looker(&mut self, looker: WatcherHandle) {
         self.looker = looker;
     }
 
@@ -174,7 +174,7 @@ impl Generations {
         };
         let names = warm_up.names().to_vec();
         match warm_up.finish(newest, &self.stats).await {
-            WarmUpEnd::Warmed(warmed) => Some(self.activation(warmed)),
+            WarmUpEnd::WarmDetector(warmed) => Some(self.activation(warmed)),
             WarmUpEnd::NoEntries => {
                 warn!(
                     event = "warm_up_empty",
@@ -288,13 +288,13 @@ impl Generations {
 
     /// Notes that every shard has activated the generation of a swap, and saved its states; that took `pause`. `origins`
     /// has where the state of each of its detectors comes from.
-    pub(super) fn activated(&mut self, swap: &Flight, origins: &[Came], pause: Duration) {
+    pub(super) fn activated(&mut self, swap: &Flight, origins: &[StateOrigin], pause: Duration) {
         let generation = swap.generation();
         let is_active = |name: &str| generation.detectors.iter().any(|spec| spec.name == name);
         self.states.origins.retain(|name, _| is_active(name));
         self.states.incomplete.retain(|name, _| is_active(name));
         for (spec, origin) in generation.detectors.iter().zip(origins) {
-            if *origin != Came::Kept {
+            if *origin != StateOrigin::Unchanged {
                 self.states.replaced(&spec.name, *origin, swap.number(), self.warms_up);
                 self.quarantines.replaced_by(spec);
             }
@@ -324,8 +324,8 @@ impl Generations {
     }
 
     /// Notes what went wrong in a shard at a read: faults, quarantines, and missing states.
-    pub(super) fn note_incidents(&mut self, read: u64, incidents: &Worked, generation: &Generation) {
-        for Faulted { detector, entry, fault, quarantined } in &incidents.faulted {
+    pub(super) fn note_incidents(&mut self, read: u64, incidents: &Incidents, generation: &Generation) {
+        for FaultReport { detector, entry, fault, quarantined } in &incidents.faulted {
             let spec = &generation.detectors[usize::from(*detector)];
             self.receipts.changed();
             match entry {
@@ -399,7 +399,7 @@ impl Generations {
         }
     }
 
-    fn activation(&self, warmed: Vec<Vec<Warmed>>) -> Activation {
+    fn activation(&self, warmed: Vec<Vec<WarmDetector>>) -> Activation {
         Activation { generation: self.target.clone(), warmed }
     }
 
@@ -418,7 +418,7 @@ impl Generations {
     }
 
     fn write_receipt(&self, active: &Arc<Generation>) -> Arc<str> {
-        let Reload { refusal, needs_restart, .. } = self.reloads.borrow().clone();
+        let Reload { rejection, needs_restart, .. } = self.reloads.borrow().clone();
         let detectors = active.detectors.iter();
         let warming = match &self.warm_up {
             WarmUpPhase::Running(warm_up) => warm_up.names().to_vec(),
@@ -433,7 +433,7 @@ impl Generations {
                 .map(|spec| receipts::of_detector(spec, &self.states.origins, &self.quarantines))
                 .collect(),
             warming,
-            refusal: self.receipts.rejected.clone().or(refusal),
+            rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,
         };
         let text = serde_json::to_string(&receipt).unwrap_or_default().into();
@@ -455,16 +455,16 @@ impl DetectorStates {
     }
 
     /// Notes that a detector was replaced in the swap of this number.
-    fn replaced(&mut self, name: &str, origin: Came, swap: u64, warms_up: bool) {
+    fn replaced(&mut self, name: &str, origin: StateOrigin, swap: u64, warms_up: bool) {
         let text = match origin {
-            Came::Kept => return,
-            Came::Carried => "carried",
-            Came::Rewarmed => "rewarmed",
-            Came::Cold => "cold",
+            StateOrigin::Unchanged => return,
+            StateOrigin::Predecessor => "carried",
+            StateOrigin::WarmUp => "rewarmed",
+            StateOrigin::Cold => "cold",
         };
         // A carried state lacks what the one before lacked. Otherwise only what was seen since the swap is missing.
         match self.incomplete.get(name) {
-            Some(seen) if origin == Came::Carried || *seen >= swap => {
+            Some(seen) if origin == StateOrigin::Predecessor || *seen >= swap => {
                 if warms_up && !self.lacking.iter().any(|lacking| lacking == name) {
                     self.lacking.push(name.to_owned());
                 }

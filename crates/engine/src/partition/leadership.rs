@@ -45,7 +45,7 @@ impl Leadership {
         oldest_ms: Option<u64>,
     ) -> Result<Option<Acquisition>> {
         let mut owner = None;
-        self.stats.enter(Phase::Reaching);
+        self.stats.enter(Phase::Connecting);
         loop {
             self.stats.turn(oldest_ms);
             let pause = match stream.acquire().await {
@@ -56,7 +56,7 @@ impl Leadership {
                 }
                 Ok(AcquireOutcome::Held { by, retry_in }) => {
                     self.retry.reached();
-                    self.stats.enter(Phase::StandingBy);
+                    self.stats.enter(Phase::Standby);
                     if owner.as_ref() != Some(&by) {
                         info!(event = "standby_started", owner = %by, "another host holds the lease; standing by");
                         owner = Some(by);
@@ -65,7 +65,7 @@ impl Leadership {
                 }
                 Err(StreamError::Misconfigured(what)) if !was_owner => bail!(what),
                 Err(error) => {
-                    self.stats.enter(Phase::Reaching);
+                    self.stats.enter(Phase::Connecting);
                     self.retry.after(&error);
                     self.retry.pause()
                 }
@@ -83,7 +83,7 @@ impl Leadership {
     /// # Errors
     /// Fails if the host is to stop and has failed for too long since.
     pub(super) async fn failed(&mut self, error: &StreamError) -> Result<()> {
-        self.stats.enter(Phase::Reaching);
+        self.stats.enter(Phase::Connecting);
         self.retry.after(error);
         if self.is_stopping() && self.failing_since.get_or_insert_with(Instant::now).elapsed() >= STOP_TIMEOUT {
             bail!(

@@ -18,7 +18,7 @@ use crate::{
     ingest::Ingest,
     pace::Pace,
     plugin::Generation,
-    shard::{SavedSymbol, Task, Warmed},
+    shard::{SavedSymbol, Task, WarmDetector},
     stats::Stats,
 };
 use tickhound_core::{
@@ -72,13 +72,13 @@ impl Pipeline {
         let mut routed = self.ingest.route(self.number, &entries);
         report_trimmed(&routed.lost);
         self.stats.untimed(routed.untimed);
-        let out_of_order = self.position.works(&entries);
+        let out_of_order = self.position.begin_processing(&entries);
         let flight = Flight::read(self.number, entries, origin, &mut routed, self.frontier());
         self.launch(flight, out_of_order);
         for (number, (shard, job)) in self.workers.shards().iter().zip(routed.jobs).enumerate() {
             if let Some(job) = job {
                 self.stats.monitor.queued(number, job.batch.len());
-                shard.submit(Task::Work(job)).await;
+                shard.submit(Task::Process(job)).await;
             }
         }
         if out_of_order {
@@ -89,7 +89,7 @@ impl Pipeline {
     /// Turns an entry into a dead letter without showing it to a worker.
     pub(super) async fn dead_letter(&mut self, entries: Entries, reason: String) {
         self.number += 1;
-        let out_of_order = self.position.works(&entries);
+        let out_of_order = self.position.begin_processing(&entries);
         self.launch(Flight::dead_letter(self.number, entries, reason, self.frontier()), out_of_order);
         if out_of_order {
             self.visit_all().await;
@@ -114,7 +114,7 @@ impl Pipeline {
 
     /// Activates a generation between two batches: at the same position of the stream in every shard. `warmed` has the
     /// detectors of each shard that were warmed up.
-    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<Warmed>>) {
+    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<WarmDetector>>) {
         self.generation = generation;
         self.number += 1;
         let Self { workers, ingest, generation, number, .. } = self;
@@ -123,7 +123,7 @@ impl Pipeline {
         for _ in workers.shards() {
             let warmed = warmed.next().unwrap_or_default();
             // The warm-up may have seen symbols that have no tick here yet.
-            let seen = warmed.first().into_iter().flat_map(Warmed::symbols);
+            let seen = warmed.first().into_iter().flat_map(WarmDetector::symbols);
             let symbols = seen.filter_map(|name| Some((ingest.meet(name)?, name.clone()))).collect();
             tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
         }
@@ -143,7 +143,7 @@ impl Pipeline {
         let mut answers = 0;
         for (shard, job) in self.workers.shards().iter().zip(routed.jobs) {
             if let Some(job) = job {
-                shard.submit(Task::Rework(job)).await;
+                shard.submit(Task::Replay(job)).await;
                 answers += 1;
             }
         }
@@ -213,7 +213,7 @@ impl Pipeline {
 
     /// Notes a commit that is known to have happened.
     pub(super) fn committed(&mut self, commit: &Commit) {
-        self.position.committed(commit);
+        self.position.confirm(commit);
         self.entries -= commit.done.len();
     }
 
@@ -279,7 +279,7 @@ impl Pipeline {
 
     /// The ids of the routed entries that are not committed, those of a commit whose outcome is unknown included.
     pub(super) fn ids(&self) -> BTreeSet<EntryId> {
-        let open = self.position.open_entries().iter().copied();
+        let open = self.position.unknown_entries().iter().copied();
         self.flights.iter().flat_map(Flight::ids).chain(open).collect()
     }
 

@@ -24,7 +24,7 @@ impl<S: Stream> Partition<S> {
         stop: watch::Receiver<bool>,
     ) -> Result<ResumeOutcome, StreamError> {
         // First: whether the open commit has happened decides what is in flight.
-        if let Some(commit) = self.pipeline.position.settle(acquired) {
+        if let Some(commit) = self.pipeline.position.reconcile(acquired) {
             self.count_commit(&commit);
         }
         let forgotten = self.server_has_forgotten().await?;
@@ -82,7 +82,7 @@ impl<S: Stream> Partition<S> {
         };
         let resumed = recovery.run().await?;
         if resumed == ResumeOutcome::Ready {
-            self.pipeline.position.restored();
+            self.pipeline.position.mark_restored();
         }
         Ok(resumed)
     }

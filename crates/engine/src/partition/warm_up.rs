@@ -20,7 +20,7 @@ use super::intake::Intake;
 use crate::{
     ingest::Ingest,
     plugin::Generation,
-    shard::{Answer, Priority, ShardHandle, ShardSetup, Task, Warmed},
+    shard::{Answer, Priority, ShardHandle, ShardSetup, Task, WarmDetector},
     stats::Stats,
 };
 use tickhound_core::{
@@ -72,7 +72,7 @@ pub(super) struct WarmUpSetup<H> {
 /// How a warm-up ended.
 pub(super) enum WarmUpEnd {
     /// The detectors of each shard have warmed up.
-    Warmed(Vec<Vec<Warmed>>),
+    WarmDetector(Vec<Vec<WarmDetector>>),
     /// The stream holds no entries to warm up on.
     NoEntries,
     /// The server failed at the end, so that everything has to be shown once more.
@@ -85,7 +85,7 @@ pub(super) enum WarmUpEnd {
 struct WarmUpResult {
     entries: usize,
     /// The detectors of each shard.
-    warmed: Vec<Vec<Warmed>>,
+    warmed: Vec<Vec<WarmDetector>>,
 }
 
 /// The task of a warm-up.
@@ -180,7 +180,7 @@ impl WarmUp {
         }
         match stats.waiting(&mut self.task).await.map_err(Error::from).and_then(|shown| shown) {
             Ok(WarmUpResult { entries: 0, .. }) => WarmUpEnd::NoEntries,
-            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::Warmed(warmed),
+            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::WarmDetector(warmed),
             Err(error) if error.is::<StreamError>() => WarmUpEnd::Interrupted(error),
             Err(error) => WarmUpEnd::Failed(error),
         }
@@ -279,7 +279,7 @@ impl<H: History> WarmUpTask<H> {
         self.read += 1;
         for (shard, job) in self.shards.iter().zip(self.ingest.route(self.read, &page).jobs) {
             if let Some(job) = job {
-                shard.submit(Task::Work(job)).await;
+                shard.submit(Task::Process(job)).await;
                 self.waiting += 1;
             }
         }

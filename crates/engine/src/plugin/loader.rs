@@ -141,7 +141,7 @@ pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
 }
 
 /// A source of plugins' bytes.
-pub trait Files {
+pub trait PluginFiles {
     /// Reads the file of a plugin, and returns its path and its bytes.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ pub trait Files {
     fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)>;
 }
 
-impl Files for Folder {
+impl PluginFiles for Folder {
     fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
         Ok((self.file(name), Self::read(self, name)?))
     }
@@ -165,7 +165,7 @@ pub fn build(
     loaded: &LoadedConfig,
     column_names: &[String],
     before: Option<&Generation>,
-    files: &impl Files,
+    files: &impl PluginFiles,
 ) -> Result<Generation> {
     let loaded = &with_next(loaded);
     let mut known: Vec<Arc<Plugin>> =

@@ -13,7 +13,7 @@ pub struct Reload {
     /// The generation to be in force from the next batch on.
     pub generation: Arc<Generation>,
     /// The last rejected change.
-    pub refusal: Option<RejectedChange>,
+    pub rejection: Option<RejectedChange>,
     /// The changed keys of the configuration that are only read at the start, such as `stream.key`.
     pub needs_restart: Vec<String>,
 }
@@ -21,7 +21,7 @@ pub struct Reload {
 impl Reload {
     /// Returns a channel with a generation that never changes.
     pub fn fixed(generation: Generation) -> watch::Receiver<Self> {
-        let reload = Self { generation: Arc::new(generation), refusal: None, needs_restart: Vec::new() };
+        let reload = Self { generation: Arc::new(generation), rejection: None, needs_restart: Vec::new() };
         watch::channel(reload).1
     }
 }

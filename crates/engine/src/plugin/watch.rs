@@ -56,9 +56,9 @@ const RETRY_SEND_EVERY: Duration = Duration::from_millis(5);
 
 /// A handle that can request an immediate scan. Its default has no watcher, and requests nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Looker(Option<mpsc::SyncSender<WatchSignal>>);
+pub struct WatcherHandle(Option<mpsc::SyncSender<WatchSignal>>);
 
-impl Looker {
+impl WatcherHandle {
     /// Waits until each change made before this call is loaded, rejected, or known to be still in progress.
     pub async fn look(&self) {
         let Some(signals) = &self.0 else { return };
@@ -77,13 +77,13 @@ impl Looker {
 ///
 /// # Errors
 /// Fails when the system can't start a thread.
-pub fn watch(loader: Loader, how: Watch) -> Result<(watch::Receiver<Reload>, Looker)> {
-    let reload = Reload { generation: loader.newest().clone(), refusal: None, needs_restart: Vec::new() };
+pub fn watch(loader: Loader, how: Watch) -> Result<(watch::Receiver<Reload>, WatcherHandle)> {
+    let reload = Reload { generation: loader.newest().clone(), rejection: None, needs_restart: Vec::new() };
     let (reloads, receiver) = watch::channel(reload);
-    let mut handle = Looker::default();
+    let mut handle = WatcherHandle::default();
     if how != Watch::Off {
         let watcher = FileWatcher::start(loader, reloads, how);
-        handle = Looker(Some(watcher.sender.clone()));
+        handle = WatcherHandle(Some(watcher.sender.clone()));
         thread::Builder::new()
             .name("loader".into())
             .spawn(move || watcher.run())
@@ -324,7 +324,7 @@ impl FileWatcher {
             );
         }
         self.reported_rejection = None;
-        let rejection = self.reloads.borrow().refusal.clone();
+        let rejection = self.reloads.borrow().rejection.clone();
         if rejection.as_ref().is_some_and(|rejection| rejection.standing) {
             info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
         }
@@ -348,12 +348,12 @@ impl FileWatcher {
     fn publish(&self, rejection: Option<RejectedChange>) {
         let next = Reload {
             generation: self.loader.newest().clone(),
-            refusal: rejection,
+            rejection: rejection,
             needs_restart: self.loader.needs_restart().to_vec(),
         };
         self.reloads.send_if_modified(|published| {
             let is_same = Arc::ptr_eq(&published.generation, &next.generation)
-                && published.refusal == next.refusal
+                && published.rejection == next.rejection
                 && published.needs_restart == next.needs_restart;
             *published = next;
             !is_same
@@ -445,7 +445,7 @@ mod tests {
             let WatchSignal::Scan(scanned) = signals.recv().unwrap() else { panic!("not a scan") };
             scanned.send(()).unwrap();
         });
-        let handle = Looker(Some(sender));
+        let handle = WatcherHandle(Some(sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         // The request is polled first, when the queue is still full.
         runtime.block_on(async { tokio::join!(handle.look(), async { begin.send(()).unwrap() }) });

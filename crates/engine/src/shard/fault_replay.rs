@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Faulted, Shard, Worked, slot::start_instance};
+use super::{FaultReport, Incidents, Shard, slot::start_instance};
 use crate::plugin::{Fault, bindings::tickhound::detector::types::Detection};
 use tickhound_core::{
     checkpoint::CHUNKS,
@@ -43,7 +43,7 @@ struct Replay {
 
 impl Shard {
     /// Replays the batch of a failed call, and returns the detections in the rows that the detector can process.
-    pub(super) fn replay_after_fault(&mut self, call: FailedCall<'_>, worked: &mut Worked) -> Vec<Detection> {
+    pub(super) fn replay_after_fault(&mut self, call: FailedCall<'_>, worked: &mut Incidents) -> Vec<Detection> {
         let FailedCall { detector, batch, fault, counts } = call;
         let position = self.journal.end();
         let (mut replay, mut unexplained, mut rebuilds) = (Replay::default(), Some(fault), 0);
@@ -62,7 +62,7 @@ impl Shard {
                 }
             };
             let quarantined = counts && self.charge(detector, &fault);
-            worked.faulted.push(Faulted { detector: detector as u16, entry, fault, quarantined });
+            worked.faulted.push(FaultReport { detector: detector as u16, entry, fault, quarantined });
             if quarantined {
                 self.slots[detector].spec.health.record_skipped(batch.len() - replay.done);
                 return replay.detections;
@@ -76,7 +76,7 @@ impl Shard {
         }
         if let Some(fault) = unexplained {
             let quarantined = counts && self.charge(detector, &fault);
-            worked.faulted.push(Faulted { detector: detector as u16, entry: None, fault, quarantined });
+            worked.faulted.push(FaultReport { detector: detector as u16, entry: None, fault, quarantined });
         }
         replay.detections
     }

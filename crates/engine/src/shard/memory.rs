@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
 use tracing::{error, warn};
 
-use super::{Answer, Cooldowns, Faulted, SavedSymbol, Shard, Slot, TaskOutcome, Worked};
+use super::{Answer, Cooldowns, FaultReport, Incidents, SavedSymbol, Shard, Slot, TaskOutcome};
 use crate::{ingest::Job, plugin::Fault};
 use tickhound_core::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
@@ -83,13 +83,13 @@ impl Memory {
     }
 
     /// Marks every state as changed, so that it is saved again.
-    pub(super) fn all_changed(&mut self) {
+    pub(super) fn mark_all_changed(&mut self) {
         self.changed.fill(true);
     }
 
     /// Marks every saved state as lost by the server, so that it is saved again even if it is unchanged.
-    pub(super) fn all_gone(&mut self) {
-        self.all_changed();
+    pub(super) fn mark_all_lost(&mut self) {
+        self.mark_all_changed();
         self.lost.fill(true);
     }
 
@@ -164,7 +164,7 @@ impl Memory {
 
 impl Shard {
     pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Answer {
-        let (mut worked, mut saved) = (Worked::default(), Vec::new());
+        let (mut worked, mut saved) = (Incidents::default(), Vec::new());
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
         let memory = &self.memory;
         let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
@@ -197,7 +197,7 @@ impl Shard {
         for slot in slots {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
-        self.tell_lacks(&mut worked);
+        self.report_missing_states(&mut worked);
         Answer::new(read, worked, TaskOutcome::Saved(saved))
     }
 
@@ -207,7 +207,7 @@ impl Shard {
         number: usize,
         due: &[(u32, Arc<str>)],
         states: &mut FxHashMap<u32, Vec<DetectorState>>,
-        worked: &mut Worked,
+        worked: &mut Incidents,
     ) {
         if self.slots[number].instance.is_none() {
             return;
@@ -229,11 +229,11 @@ impl Shard {
             // The saved states and the journal are those of the predecessor, and don't contain what was not handed over.
             self.slots[number].mark_cold("it failed while it took over its state");
         }
-        worked.faulted.push(Faulted { detector: number as u16, entry: None, fault, quarantined });
+        worked.faulted.push(FaultReport { detector: number as u16, entry: None, fault, quarantined });
     }
 
     pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Answer {
-        let (mut worked, mut damaged) = (Worked::default(), Vec::new());
+        let (mut worked, mut damaged) = (Incidents::default(), Vec::new());
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
@@ -261,7 +261,7 @@ impl Shard {
             slot.note_wanted(&symbols);
             slot.restore_saved(&symbols, &self.symbols, &states);
         }
-        self.tell_lacks(&mut worked);
+        self.report_missing_states(&mut worked);
         Answer::new(0, worked, TaskOutcome::Restored(damaged))
     }
 

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use tracing::warn;
 
 use super::{
-    Answer, Shard, TaskOutcome, Worked,
+    Answer, Incidents, Shard, TaskOutcome,
     slot::{Predecessor, Slot, start_instance},
 };
 use crate::plugin::{DetectorSpec, Fault, Generation};
@@ -18,19 +18,19 @@ use tickhound_core::normalize::Normalizer;
 /// The origin of a detector's state in a new generation. The order is that of the shards' results: the greatest one is the
 /// result for the detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Came {
+pub enum StateOrigin {
     /// The instance is unchanged.
-    Kept,
+    Unchanged,
     /// A predecessor with another version or other parameters hands over the state.
-    Carried,
+    Predecessor,
     /// A warm-up has built the state from the stream's history.
-    Rewarmed,
+    WarmUp,
     /// There is no state.
     Cold,
 }
 
 /// A detector that was warmed up in a background shard.
-pub struct Warmed {
+pub struct WarmDetector {
     slot: Slot,
     shard: Arc<WarmShard>,
 }
@@ -43,7 +43,7 @@ struct WarmShard {
     arrived_ms: Vec<u64>,
 }
 
-impl Warmed {
+impl WarmDetector {
     /// Returns the symbols of its shard.
     pub fn symbols(&self) -> impl Iterator<Item = &Arc<str>> {
         self.shard.symbols.iter().map(|(_, name)| name)
@@ -57,7 +57,7 @@ impl Shard {
         read: u64,
         generation: &Generation,
         new: Vec<(u32, Arc<str>)>,
-        warmed: Vec<Warmed>,
+        warmed: Vec<WarmDetector>,
     ) -> Answer {
         new.iter().for_each(|(id, name)| self.memory.add(*id, name));
         self.symbols.extend(new);
@@ -67,19 +67,19 @@ impl Shard {
         }
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
-        let mut warmed: FxHashMap<String, Warmed> =
+        let mut warmed: FxHashMap<String, WarmDetector> =
             warmed.into_iter().map(|warmed| (warmed.slot.spec.name.clone(), warmed)).collect();
-        let (mut worked, mut origins) = (Worked::default(), Vec::with_capacity(generation.detectors.len()));
+        let (mut worked, mut origins) = (Incidents::default(), Vec::with_capacity(generation.detectors.len()));
         for spec in &generation.detectors {
             let before = before.remove(&spec.name);
             if let Some(before) = &before {
                 self.forget_filtered(&before.spec, spec);
             }
             let (mut slot, came) = match warmed.remove(&spec.name) {
-                Some(warmed) => (self.succeed_warmed(spec, warmed, &ours), Came::Rewarmed),
+                Some(warmed) => (self.succeed_warmed(spec, warmed, &ours), StateOrigin::WarmUp),
                 None => self.succeed(spec, before),
             };
-            if came == Came::Cold {
+            if came == StateOrigin::Cold {
                 self.cooldowns.forget_all(&spec.name);
             }
             slot.note_wanted(&self.symbols);
@@ -98,10 +98,10 @@ impl Shard {
         }
         before.keys().for_each(|name| self.cooldowns.forget_all(name));
         // No state of a removed detector may stay saved, since a later detector of that name must start cold.
-        if !before.is_empty() || origins.iter().any(|came| matches!(came, Came::Rewarmed | Came::Cold)) {
-            self.memory.all_changed();
+        if !before.is_empty() || origins.iter().any(|came| matches!(came, StateOrigin::WarmUp | StateOrigin::Cold)) {
+            self.memory.mark_all_changed();
         }
-        self.tell_lacks(&mut worked);
+        self.report_missing_states(&mut worked);
         Answer::new(read, worked, TaskOutcome::Swapped(origins))
     }
 
@@ -136,26 +136,26 @@ impl Shard {
     }
 
     /// Ends the shard, and returns its detectors with its symbols.
-    pub(super) fn leave(self) -> Vec<Warmed> {
+    pub(super) fn leave(self) -> Vec<WarmDetector> {
         let Self { symbols, normalizer, slots, memory, .. } = self;
         let shard = Arc::new(WarmShard { symbols, normalizer, arrived_ms: memory.into_arrivals() });
-        slots.into_iter().map(|slot| Warmed { slot, shard: shard.clone() }).collect()
+        slots.into_iter().map(|slot| WarmDetector { slot, shard: shard.clone() }).collect()
     }
 
     /// Returns the slot of a detector in the new generation, given the slot `before`, and the origin of its state.
-    fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, Came) {
-        let Some(mut before) = before else { return (Slot::new(spec.clone()), Came::Cold) };
+    fn succeed(&self, spec: &Arc<DetectorSpec>, before: Option<Slot>) -> (Slot, StateOrigin) {
+        let Some(mut before) = before else { return (Slot::new(spec.clone()), StateOrigin::Cold) };
         let handed_over = if Arc::ptr_eq(&before.spec, spec) {
-            return (before, Came::Kept);
+            return (before, StateOrigin::Unchanged);
         } else if before.spec.runs_as(spec)
             && !before.spec.health.is_quarantined()
             && !self.loses_symbols(&before, spec)
         {
-            before.set_spec(spec.clone(), &self.symbols).map(|()| (before, Came::Kept))
+            before.set_spec(spec.clone(), &self.symbols).map(|()| (before, StateOrigin::Unchanged))
         } else if before.schema == spec.schema() && before.instance.is_some() {
-            before.hand_over_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, Came::Carried))
+            before.hand_over_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, StateOrigin::Predecessor))
         } else {
-            return (Slot::new(spec.clone()), Came::Cold);
+            return (Slot::new(spec.clone()), StateOrigin::Cold);
         };
         handed_over.unwrap_or_else(|fault| {
             warn!(
@@ -166,7 +166,7 @@ impl Shard {
             );
             let mut slot = Slot::new(spec.clone());
             slot.mark_cold("it failed while it took over its state");
-            (slot, Came::Cold)
+            (slot, StateOrigin::Cold)
         })
     }
 
@@ -192,7 +192,12 @@ impl Shard {
     }
 
     /// Returns the slot of a detector whose states a warmed-up instance hands over.
-    fn succeed_warmed(&mut self, spec: &Arc<DetectorSpec>, warmed: Warmed, ours: &FxHashMap<Arc<str>, u32>) -> Slot {
+    fn succeed_warmed(
+        &mut self,
+        spec: &Arc<DetectorSpec>,
+        warmed: WarmDetector,
+        ours: &FxHashMap<Arc<str>, u32>,
+    ) -> Slot {
         let mut slot = Slot::new(spec.clone());
         let Some(instance) = warmed.slot.instance else { return slot };
         match start_instance(spec, &self.symbols) {

@@ -14,7 +14,7 @@ use tickhound_core::wall::since_epoch;
 const ROUND_TRIPS: usize = 9;
 
 /// A value, or the server's words for why it rejected the request.
-pub type Asked<T> = Result<T, String>;
+pub type Answer<T> = Result<T, String>;
 
 /// Names and values.
 pub type Settings = BTreeMap<String, String>;
@@ -30,7 +30,7 @@ impl Inspector {
     }
 
     /// Sends a command.
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Asked<T>, RedisError> {
+    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Answer<T>, RedisError> {
         match command.query_async::<T>(&mut self.connection).await {
             Ok(answer) => Ok(Ok(answer)),
             Err(error) if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Err(error),
@@ -41,7 +41,7 @@ impl Inspector {
     }
 
     /// Measures some round trips, and how far the server's clock is ahead, by the fastest of them.
-    pub(super) async fn clock(&mut self) -> Result<(Vec<Duration>, Asked<(f64, f64)>), RedisError> {
+    pub(super) async fn clock(&mut self) -> Result<(Vec<Duration>, Answer<(f64, f64)>), RedisError> {
         let (mut round_trips, mut best) = (Vec::new(), Err("the server was not asked".to_owned()));
         for _ in 0..ROUND_TRIPS {
             let (started, before) = (Instant::now(), since_epoch());
@@ -65,7 +65,7 @@ impl Inspector {
     }
 
     /// Reads the settings that matter to a host.
-    pub(super) async fn settings(&mut self) -> Result<Asked<Settings>, RedisError> {
+    pub(super) async fn settings(&mut self) -> Result<Answer<Settings>, RedisError> {
         let mut settings = Settings::new();
         // Servers before 7.0 accept one name in a request.
         for name in ["append*", "save", "maxmemory*"] {

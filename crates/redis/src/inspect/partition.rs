@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisError, Value, cmd};
 
-use super::inspector::{Asked, Inspector};
+use super::inspector::{Answer, Inspector};
 use crate::{
     claims::{Claim, Conflict, PartitionName},
     keys::Keys,
@@ -34,25 +34,25 @@ const SCANS: usize = 10;
 
 /// A partition at the time of the inspection.
 #[derive(Debug, Default)]
-pub struct PartitionLook {
+pub struct PartitionInspection {
     /// The keys whose value has the wrong type.
     pub wrong_types: Vec<WrongType>,
     /// The streams and keys that belong to another partition, and which detectors need them.
     pub conflicts: Vec<(Conflict, NeededBy)>,
     /// The reason why the type of some keys is not known.
-    pub untold: Option<String>,
+    pub types_error: Option<String>,
     /// The keys that will expire, and in how many ms.
     pub expiring: Vec<(String, u64)>,
     /// The memory of each key, bytes. Keys that do not exist, or whose memory the server does not report, are left out.
     pub sizes: Vec<(String, u64)>,
     /// The stream of ticks; `None` if it does not exist.
-    pub stream: Option<StreamLook>,
+    pub stream: Option<StreamInspection>,
     /// The reason why the stream can't be inspected.
     pub unseen: Option<String>,
     /// Some other streams on the server, if ours does not exist.
     pub others: Vec<String>,
     /// The owner of the lease; `None` if nobody holds it.
-    pub owner: Option<OwnerLook>,
+    pub owner: Option<LeaseOwner>,
     /// The epoch at both inspections.
     pub epochs: (u64, u64),
     /// The number of entries lost to trimming so far, at both inspections.
@@ -85,7 +85,7 @@ pub enum NeededBy {
 
 /// A stream of ticks at the time of the inspection.
 #[derive(Debug, Default)]
-pub struct StreamLook {
+pub struct StreamInspection {
     /// The number of entries.
     pub length: u64,
     /// The number of entries ever added; servers before 7.0 don't report it.
@@ -103,9 +103,9 @@ pub struct StreamLook {
     /// The newest entries, newest first.
     pub sample: Entries,
     /// The consumer group; `None` if it does not exist.
-    pub group: Option<GroupLook>,
+    pub group: Option<GroupInspection>,
     /// The reason why it is not known whether the group exists.
-    pub group_untold: Option<String>,
+    pub group_error: Option<String>,
 }
 
 /// How much a stream holds and has held.
@@ -121,20 +121,20 @@ pub struct StreamCounts {
 
 /// A consumer group at the time of the inspection.
 #[derive(Clone, Debug, Default)]
-pub struct GroupLook {
+pub struct GroupInspection {
     /// The newest entry that the group has delivered.
     pub last_delivered: EntryId,
     /// The consumers of the group.
-    pub consumers: Vec<ConsumerLook>,
+    pub consumers: Vec<ConsumerInspection>,
     /// The oldest entry that is not processed: pending, or else not delivered.
-    pub oldest_undone: Option<EntryId>,
+    pub oldest_unprocessed: Option<EntryId>,
     /// The oldest pending entries.
-    pub pending: Vec<PendingLook>,
+    pub pending: Vec<PendingEntry>,
 }
 
 /// A consumer of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerLook {
+pub struct ConsumerInspection {
     /// The name of the consumer.
     pub name: String,
     /// The number of entries that are delivered to it and not acknowledged.
@@ -145,7 +145,7 @@ pub struct ConsumerLook {
 
 /// An entry that was delivered and not acknowledged.
 #[derive(Clone, Debug)]
-pub struct PendingLook {
+pub struct PendingEntry {
     /// The id of the entry.
     pub id: EntryId,
     /// The number of its deliveries.
@@ -154,7 +154,7 @@ pub struct PendingLook {
 
 /// The owner of the lease.
 #[derive(Clone, Debug)]
-pub struct OwnerLook {
+pub struct LeaseOwner {
     /// The host and process.
     pub name: String,
     /// Whether the process ran on this machine and has ended.
@@ -167,8 +167,8 @@ pub(super) async fn inspect(
     config: &StreamConfig,
     alerts: &AlertsConfig,
     keys: &Keys,
-) -> Result<PartitionLook, RedisError> {
-    let mut look = PartitionLook::default();
+) -> Result<PartitionInspection, RedisError> {
+    let mut look = PartitionInspection::default();
     for (key, expected) in key_types(config, alerts, keys) {
         inspect_key(inspector, key, expected, keys, &mut look).await?;
     }
@@ -176,7 +176,7 @@ pub(super) async fn inspect(
     if let Ok(Some(owner)) = inspector.ask::<Option<String>>(cmd("GET").arg(&keys.lease)).await? {
         let parsed = Owner::parse(&owner);
         let gone = parsed.as_ref().is_some_and(Owner::is_gone);
-        look.owner = Some(OwnerLook { name: parsed.map_or(owner, |owner| owner.to_string()), gone });
+        look.owner = Some(LeaseOwner { name: parsed.map_or(owner, |owner| owner.to_string()), gone });
     }
     look.committed = inspector.ask(cmd("HEXISTS").arg(&keys.checkpoint).arg("last")).await?.unwrap_or(false);
     look.dead = newest_dead_letter(inspector, keys).await?;
@@ -204,12 +204,12 @@ async fn inspect_key(
     key: &str,
     expected: &'static str,
     keys: &Keys,
-    look: &mut PartitionLook,
+    look: &mut PartitionInspection,
 ) -> Result<(), RedisError> {
     let actual = match inspector.ask::<String>(cmd("TYPE").arg(key)).await? {
         Ok(actual) => actual,
         Err(rejection) => {
-            look.untold.get_or_insert(rejection);
+            look.types_error.get_or_insert(rejection);
             return Ok(());
         }
     };
@@ -271,7 +271,7 @@ async fn inspect_stream(
     inspector: &mut Inspector,
     config: &StreamConfig,
     bytes: Option<u64>,
-) -> Result<Asked<Option<StreamLook>>, RedisError> {
+) -> Result<Answer<Option<StreamInspection>>, RedisError> {
     let key = &config.key;
     if let Ok(false) = inspector.ask::<bool>(cmd("EXISTS").arg(key)).await? {
         return Ok(Ok(None));
@@ -282,11 +282,11 @@ async fn inspect_stream(
         Err(rejection) => return Ok(Err(rejection)),
     };
     let started = Instant::now();
-    let mut look = StreamLook { oldest: reply::oldest(&first), ..StreamLook::default() };
+    let mut look = StreamInspection { oldest: reply::oldest(&first), ..StreamInspection::default() };
     StreamCounts { length: look.length, added: look.added, newest: look.newest } = counts(&first);
     match inspect_group(inspector, config).await? {
         Ok(group) => look.group = group,
-        Err(rejection) => look.group_untold = Some(rejection),
+        Err(rejection) => look.group_error = Some(rejection),
     }
     let average = bytes.unwrap_or(0) / look.length.max(1);
     let count = SAMPLE_BYTES.checked_div(average).map_or(PAGE, |count| (count as usize).clamp(1, PAGE));
@@ -316,7 +316,7 @@ fn counts(info: &Value) -> StreamCounts {
 async fn inspect_group(
     inspector: &mut Inspector,
     config: &StreamConfig,
-) -> Result<Asked<Option<GroupLook>>, RedisError> {
+) -> Result<Answer<Option<GroupInspection>>, RedisError> {
     let (key, name) = (&config.key, &config.group);
     let groups = match inspector.ask::<Value>(cmd("XINFO").arg("GROUPS").arg(key)).await? {
         Ok(groups) => groups,
@@ -326,22 +326,22 @@ async fn inspect_group(
     let consumers =
         inspector.ask::<Value>(cmd("XINFO").arg("CONSUMERS").arg(key).arg(name)).await?.unwrap_or(Value::Nil);
     let consumers = reply::consumers(&consumers)
-        .map(|reply::Consumer { name, pending, idle_ms }| ConsumerLook { name, pending, idle_ms })
+        .map(|reply::Consumer { name, pending, idle_ms }| ConsumerInspection { name, pending, idle_ms })
         .collect();
     let mut list = cmd("XPENDING");
     list.arg(key).arg(name).arg("-").arg("+").arg(PAGE);
     let list = inspector.ask::<Vec<(String, String, u64, u64)>>(&list).await?.unwrap_or_default();
-    let pending: Vec<PendingLook> = list
+    let pending: Vec<PendingEntry> = list
         .into_iter()
-        .filter_map(|(id, _, _, deliveries)| Some(PendingLook { id: id.parse().ok()?, deliveries }))
+        .filter_map(|(id, _, _, deliveries)| Some(PendingEntry { id: id.parse().ok()?, deliveries }))
         .collect();
-    let mut oldest_undone = pending.first().map(|entry| entry.id);
-    if oldest_undone.is_none() {
+    let mut oldest_unprocessed = pending.first().map(|entry| entry.id);
+    if oldest_unprocessed.is_none() {
         let after = format!("({last_delivered}");
         let next = inspector.ask::<Value>(cmd("XRANGE").arg(key).arg(after).arg("+").arg("COUNT").arg(1)).await?;
-        oldest_undone = next.ok().and_then(|next| reply::first_id(&next));
+        oldest_unprocessed = next.ok().and_then(|next| reply::first_id(&next));
     }
-    Ok(Ok(Some(GroupLook { last_delivered, consumers, oldest_undone, pending })))
+    Ok(Ok(Some(GroupInspection { last_delivered, consumers, oldest_unprocessed, pending })))
 }
 
 /// Searches for other streams, but not through all keys: a server may hold millions of them.

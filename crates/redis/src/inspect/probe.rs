@@ -10,13 +10,13 @@
 
 use redis::{Cmd, RedisError, Value, cmd};
 
-use super::inspector::{Asked, Inspector, rejection};
+use super::inspector::{Answer, Inspector, rejection};
 use crate::keys::{Keys, source_key};
 use tickhound_core::config::{AlertsConfig, StreamConfig};
 
 /// A command that the server would reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedCommand {
     /// The name of the command, such as `XGROUP CREATE`.
     pub command: String,
     /// The subcommand of Tickhound that needs it.
@@ -34,22 +34,22 @@ pub(super) async fn probe(
     config: &StreamConfig,
     alerts: &AlertsConfig,
     keys: &Keys,
-) -> Result<Asked<Vec<Refused>>, RedisError> {
+) -> Result<Answer<Vec<RejectedCommand>>, RedisError> {
     let mut rejected = Vec::new();
     // `WATCH` is not allowed in a transaction, and has no effect without one.
     for plain in [cmd("WATCH").arg(&keys.epoch), &mut cmd("UNWATCH")] {
         if let Err(reason) = inspector.ask::<Value>(plain).await? {
-            rejected.push(Refused { command: name(plain), needed_by: "run", reason });
+            rejected.push(RejectedCommand { command: name(plain), needed_by: "run", reason });
         }
     }
     if let Err(reason) = inspector.ask::<Value>(&cmd("MULTI")).await? {
-        rejected.push(Refused { command: "MULTI".into(), needed_by: "run", reason });
+        rejected.push(RejectedCommand { command: "MULTI".into(), needed_by: "run", reason });
         return Ok(Ok(rejected));
     }
     match check_queueing(inspector, keys).await? {
         Queueing::Confirmed => {}
         Queueing::Rejected(reason) => {
-            rejected.push(Refused { command: "any transaction".into(), needed_by: "run", reason });
+            rejected.push(RejectedCommand { command: "any transaction".into(), needed_by: "run", reason });
             return Ok(Ok(rejected));
         }
         // The connection ends after this, and the transaction with it.
@@ -64,13 +64,13 @@ pub(super) async fn probe(
     let replies = inspector.send(&pipe).await?;
     rejected.extend(needed.iter().zip(&replies).filter_map(|((needed_by, command), reply)| match reply {
         Value::ServerError(error) => {
-            Some(Refused { command: name(command), needed_by, reason: rejection(&error.clone().into()) })
+            Some(RejectedCommand { command: name(command), needed_by, reason: rejection(&error.clone().into()) })
         }
         _ => None,
     }));
     if let Some(Value::ServerError(error)) = replies.last() {
         let reason = rejection(&error.clone().into());
-        rejected.push(Refused { command: "DISCARD".into(), needed_by: "run", reason });
+        rejected.push(RejectedCommand { command: "DISCARD".into(), needed_by: "run", reason });
     }
     Ok(Ok(rejected))
 }
