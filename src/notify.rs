@@ -168,7 +168,7 @@ impl Notifier {
             ending.into_iter().for_each(|handle| drop(handle.join()));
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(CLEANUP_EVERY) {
                 // `None`: another host owns the partition, or Redis can't be reached.
-                if let Ok(Some(dropped)) = position.tidy(&names) {
+                if let Ok(Some(dropped)) = position.remove_other_states(&names) {
                     if dropped > 0 {
                         info!(
                             event = "notification_positions_removed",

@@ -167,7 +167,7 @@ fn native<P: Plugin>(rows: &Rows, batch: usize) -> Result<Measured> {
     let columns: Vec<usize> = manifest.columns.iter().map(|asked| column(&asked.name)).collect::<Result<_>>()?;
     P::with(|instance| *instance = Instance::new());
     let params: Vec<_> = manifest.params.into_iter().map(|param| (param.name, param.default)).collect();
-    P::configure(params).map_err(|rejection| anyhow!("{refusal}"))?;
+    P::configure(params).map_err(|rejection| anyhow!("{rejection}"))?;
     P::introduce(rows.symbols.iter().map(|(id, name)| Symbol { id: *id, name: name.to_string() }).collect());
     let chunks: Vec<NativeBatch> = rows
         .chunks(batch)

@@ -14,7 +14,7 @@ use anyhow::Result;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
-use super::lines_file::{LinesFile, Lock};
+use super::lines_file::{LinesFile, Lock, known_ids};
 use tickhound_core::{config::StreamConfig, event::EntryId};
 use tickhound_redis::{AlertsReader, ReadPosition, RecentIds, StoredAlert};
 

@@ -89,7 +89,7 @@ enum DirectionArg {
 }
 
 /// Which alerts are shown.
-struct Selection {
+struct AlertSelection {
     alerts: AlertFilter,
     since: Option<Since>,
 }
@@ -100,8 +100,8 @@ pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     let since = args.since.as_deref().map(|text| Since::parse(text, &zone, Timestamp::now())).transpose()?;
     let stream = if args.shadow { &config.alerts.shadow_stream } else { &config.alerts.stream };
     let reader = AlertsReader::new(&config.stream, stream)?;
-    let filter = AlertFilter::new(args, since);
-    let viewer = Viewer { args, filter, zone, reader, problem: None, foreign: 0 };
+    let selection = AlertSelection::new(args, since);
+    let viewer = Viewer { args, selection, zone, reader, problem: None, foreign: 0 };
     let ended = super::process::runtime()?.block_on(async {
         let stop_requested = stop_requested()?;
         tokio::select! {
@@ -120,7 +120,7 @@ pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
 
 struct Viewer<'a> {
     args: &'a AlertsArgs,
-    filter: AlertFilter,
+    selection: AlertSelection,
     zone: TimeZone,
     reader: AlertsReader,
     /// The reported reason why the server can't be reached.
@@ -134,7 +134,7 @@ impl Viewer<'_> {
         let shown = self.show_stored().await?;
         let stream = self.reader.stream();
         if shown == 0 && !self.args.json && !self.args.follow {
-            let none = if self.filter.is_open() { "no alerts" } else { "no matching alerts" };
+            let none = if self.selection.is_open() { "no alerts" } else { "no matching alerts" };
             writeln!(io::stdout(), "{none} in {stream}")?;
         }
         if self.args.follow { self.follow().await } else { Ok(()) }
@@ -142,9 +142,9 @@ impl Viewer<'_> {
 
     /// Shows the alerts that the stream holds; returns how many.
     async fn show_stored(&mut self) -> Result<usize> {
-        let Some(since) = &self.filter.since else {
+        let Some(since) = &self.selection.since else {
             let count = self.args.last.unwrap_or(LAST);
-            let newest = self.reader.newest(count, |alert| self.filter.wants(alert)).await?;
+            let newest = self.reader.newest(count, |alert| self.selection.wants(alert)).await?;
             self.print(newest.iter())?;
             return Ok(newest.len());
         };
@@ -152,7 +152,7 @@ impl Viewer<'_> {
         let (mut shown, mut newest) = (0, VecDeque::new());
         loop {
             let news = self.reader.read().await?;
-            let wanted = news.alerts.iter().filter(|alert| self.filter.wants(alert));
+            let wanted = news.alerts.iter().filter(|alert| self.selection.wants(alert));
             match self.args.last {
                 None => {
                     shown += wanted.clone().count();
@@ -176,7 +176,7 @@ impl Viewer<'_> {
             match self.reader.read().await {
                 Ok(news) => {
                     self.report(&news);
-                    self.print(news.alerts.iter().filter(|alert| self.filter.wants(alert)))?;
+                    self.print(news.alerts.iter().filter(|alert| self.selection.wants(alert)))?;
                     if !news.at_end {
                         continue;
                     }
@@ -232,13 +232,13 @@ impl Viewer<'_> {
     }
 }
 
-impl AlertFilter {
+impl AlertSelection {
     fn new(args: &AlertsArgs, since: Option<Since>) -> Self {
         let patterns = |texts: &[String]| texts.iter().map(|text| NamePattern::wildcard(text)).collect();
         let direction = args.direction.map(|direction| match direction {
-            Direction::Up => "up",
-            Direction::Down => "down",
-            Direction::None => "none",
+            DirectionArg::Up => "up",
+            DirectionArg::Down => "down",
+            DirectionArg::None => "none",
         });
         let alerts = AlertFilter {
             detectors: patterns(&args.detector),

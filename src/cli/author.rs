@@ -57,7 +57,7 @@ impl Subject {
             return Ok(Self { name: plugin_name(given)?, file: given.to_path_buf(), bytes, cases });
         }
         let name = given.display().to_string();
-        let (file, bytes) = loader::Files::read(&Catalogue::of(loaded), &name)
+        let (file, bytes) = loader::PluginFiles::read(&Catalogue::of(loaded), &name)
             .with_context(|| format!("{name} is not a .wasm file, a project folder or a plugin"))?;
         let cases = file.with_file_name("cases");
         Ok(Self { name, file, bytes, cases })
@@ -88,7 +88,7 @@ impl Catalogue {
     }
 }
 
-impl loader::Files for Catalogue {
+impl loader::PluginFiles for Catalogue {
     fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
         if let Some(named) = self.named.iter().find(|named| named.name == name) {
             return Ok((named.file.clone(), named.bytes.clone()));
@@ -96,7 +96,7 @@ impl loader::Files for Catalogue {
         let file = self.folder.file(name);
         match SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             Some((_, bytes)) if !file.exists() => Ok((file, bytes.to_vec())),
-            _ => loader::Files::read(&self.folder, name),
+            _ => loader::PluginFiles::read(&self.folder, name),
         }
     }
 }

@@ -175,7 +175,7 @@ impl WaitReport {
 fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = HealthReport> + '_>> {
     Box::pin(async move {
         tokio::time::sleep(pause).await;
-        HealthReport::ask(config).await
+        HealthReport::observe(config).await
     })
 }
 

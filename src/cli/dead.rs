@@ -58,7 +58,7 @@ Exit codes: 0 done, 1 failed, or a letter does not exist or could not be moved, 
 #[command(after_help = REQUEUE_HELP)]
 struct RequeueArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: LetterSelection,
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ struct RequeueArgs {
 )]
 struct DropArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: LetterSelection,
     /// Confirm that --all deletes letters permanently.
     #[arg(long)]
     yes: bool,
@@ -76,7 +76,7 @@ struct DropArgs {
 
 /// Which letters to move.
 #[derive(Debug, clap::Args)]
-struct Selection {
+struct LetterSelection {
     /// Ids of letters, as shown by `tickhound dead list`.
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<EntryId>,
@@ -95,7 +95,7 @@ struct Selection {
 }
 
 pub(super) fn run(args: &DeadArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    if let DeadCommand::Drop(DropArgs { selection: Selection { all: true, .. }, yes: false }) = &args.command {
+    if let DeadCommand::Drop(DropArgs { selection: LetterSelection { all: true, .. }, yes: false }) = &args.command {
         eprintln!("error: --all deletes letters permanently; check them with `tickhound dead list`, then add --yes");
         return Ok(ExitCode::from(2));
     }
@@ -128,7 +128,7 @@ struct Tally {
     rejected: usize,
 }
 
-async fn remove(selection: &Selection, dead: &mut DeadLetters, removal: Removal) -> Result<ExitCode> {
+async fn remove(selection: &LetterSelection, dead: &mut DeadLetters, removal: Removal) -> Result<ExitCode> {
     let mut tally = Tally::default();
     let ended = remove_selected(selection, dead, removal, &mut tally).await;
     let Tally { moved, gone, rejected } = tally;
@@ -156,7 +156,7 @@ async fn remove(selection: &Selection, dead: &mut DeadLetters, removal: Removal)
 }
 
 async fn remove_selected(
-    selection: &Selection,
+    selection: &LetterSelection,
     dead: &mut DeadLetters,
     removal: Removal,
     tally: &mut Tally,
@@ -192,7 +192,7 @@ async fn remove_selected(
 
 async fn remove_page(
     letters: &[Letter],
-    selection: &Selection,
+    selection: &LetterSelection,
     dead: &mut DeadLetters,
     removal: Removal,
     tally: &mut Tally,
@@ -205,7 +205,7 @@ async fn remove_page(
 }
 
 /// Counts the result for one letter, and prints it.
-fn record(id: EntryId, moved: &LetterOutcome, selection: &Selection, tally: &mut Tally) -> Result<()> {
+fn record(id: EntryId, moved: &LetterOutcome, selection: &LetterSelection, tally: &mut Tally) -> Result<()> {
     match moved {
         LetterOutcome::Requeued(_) | LetterOutcome::Dropped => tally.moved += 1,
         LetterOutcome::Gone => tally.gone += 1,

@@ -20,7 +20,7 @@ use tickhound_core::{
 use tickhound_engine::{
     partition::{Partition, Stages, Until},
     plugin::{Generation, Reload, Runtime},
-    simulated::{Committed, SimulatedStream},
+    simulated::{CommitSummary, SimulatedStream},
     sink::Sinks,
     stats::{self, Stats},
 };
@@ -55,7 +55,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let runtime = Runtime::new(None)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
     let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
-    generation.tell();
+    generation.log_loaded();
     let sim = SimConfig { symbols: args.symbols, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
@@ -79,7 +79,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             stop.send_replace(true);
         });
-        tokio::spawn(stats::report(stats.clone(), Duration::from_secs(5)));
+        tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(5)));
         engine.run(Until::Stopped, stopped).await
     })?;
     let seconds = started.elapsed().as_secs_f64();
@@ -87,7 +87,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(args: &DemoArgs, committed: &Committed, seconds: f64) {
+fn print(args: &DemoArgs, committed: &CommitSummary, seconds: f64) {
     let totals = committed.totals;
     if args.json {
         let by_detector = &committed.by_detector;

@@ -263,7 +263,7 @@ impl FeedSummary<'_> {
         let id = |id: &String| if id.is_empty() { None } else { Some(id.clone()) };
         let summary = json!({
             "stream": key, "published": published.count, "skipped": skipped, "seconds": elapsed.as_secs_f64(),
-            "rate": published.rate(*elapsed), "first_id": id(&published.first_id), "last_id": id(&published.last_id),
+            "rate": rate(published, *elapsed), "first_id": id(&published.first_id), "last_id": id(&published.last_id),
             "stopped": *end == End::Signal,
         });
         println!("{summary}");
@@ -272,7 +272,7 @@ impl FeedSummary<'_> {
     fn print(&self) {
         let Self { key, published, skipped, elapsed, end } = self;
         let Published { count, first_id, last_id } = published;
-        let (seconds, rate) = (elapsed.as_secs_f64(), published.rate(*elapsed));
+        let (seconds, rate) = (elapsed.as_secs_f64(), rate(published, *elapsed));
         let stopped = if *end == End::Signal { "stopped: " } else { "" };
         println!("{stopped}published {count} ticks to {key} in {seconds:.2} s ({rate:.0}/s)");
         if *count > 0 {

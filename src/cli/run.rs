@@ -113,20 +113,20 @@ fn run_supervised(
         stopping: stop.subscribe(),
     };
     let _server = Server::start(&config.server, served)?;
-    let (reloads, looker) = watch(loader, config.plugins.watch)?;
+    let (reloads, watcher) = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded)?;
     let alerts_file = AlertsFile::start(&config.stream, &newest.alerts)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let stages = Stages { reloads, decoder, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
-    let engine = Partition::new(stream, config, stages).with_watcher(looker);
+    let engine = Partition::new(stream, config, stages).with_watcher(watcher);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         if supervisor != Supervisor::Nobody {
             tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
         }
         if config.engine.report_every > 0 {
-            tokio::spawn(stats::report(stats.clone(), Duration::from_secs(config.engine.report_every)));
+            tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
         engine.run(until, stop.subscribe()).await
     });
@@ -170,7 +170,7 @@ fn finish(alerts_file: &AlertsFile, notifier: &Notifier, owned: bool, pulse: &Pu
 }
 
 fn log_totals(stats: &Stats, totals: Option<Totals>) {
-    stats.tell();
+    stats.log();
     if let Some(totals) = totals {
         info!(
             event = "group_totals_reported",

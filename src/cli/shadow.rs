@@ -104,8 +104,8 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
 
 /// The alerts of all detectors that Redis stores, oldest first.
 struct StoredAlerts<'a> {
-    live: &'a [Reported],
-    shadow: &'a [Reported],
+    live: &'a [AlertSummary],
+    shadow: &'a [AlertSummary],
 }
 
 /// Every shadow that is configured or running, with its live detector.

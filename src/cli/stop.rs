@@ -182,7 +182,7 @@ fn variables_of(owner: &Owner) -> Vec<(String, String)> {
 }
 
 async fn print_last_commit(loaded: &LoadedConfig) {
-    let report = HealthReport::ask(&loaded.config).await;
+    let report = HealthReport::observe(&loaded.config).await;
     let Some(survey) = &report.survey else {
         println!("the last commit is unknown: {}", report.reason);
         return;
@@ -197,7 +197,7 @@ async fn print_last_commit(loaded: &LoadedConfig) {
 }
 
 async fn print_owner(loaded: &LoadedConfig) {
-    let survey = HealthReport::ask(&loaded.config).await.survey;
+    let survey = HealthReport::observe(&loaded.config).await.survey;
     if let Some(owner) = survey.and_then(|survey| survey.owner) {
         println!("{owner} owns this stream; stop it where it was started");
     }

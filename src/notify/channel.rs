@@ -22,6 +22,7 @@ use super::{
     webhook::{self, AttemptOutcome, Request},
 };
 use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
+use tickhound_redis::RecentIds;
 use tickhound_redis::notification_position::{
     AlertsExtent, ChannelPosition, ChannelReading, ChannelState, MessageInFlight, is_before,
 };
@@ -161,7 +162,7 @@ impl Channel {
 
     /// Does what is due, and returns how long nothing else will be.
     fn turn(&mut self, turn: Turn) -> Result<Duration> {
-        let look = self.position.look()?;
+        let look = self.position.read_state()?;
         let Some(state) = self.reconcile(&look)? else {
             self.take_unconfirmed();
             return Ok(STANDBY_EVERY);
@@ -344,7 +345,7 @@ impl Channel {
     fn gather(&mut self, state: &ChannelState, now_ms: u64) -> Result<(ChannelState, Gathered)> {
         let (mut moved, mut gathered) = (state.clone(), Gathered::default());
         let (filter, recent, most) = (&self.filter, &self.recent, self.config.max_per_message);
-        self.position.read(self.settings.stream(&self.config), &state.at, |alert| {
+        self.position.read_alerts(self.settings.stream(&self.config), &state.at, |alert| {
             moved.at = alert.at.to_string();
             moved.index += 1;
             if !recent.contains(alert.field("id")) {

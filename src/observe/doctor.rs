@@ -72,7 +72,7 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
 
 async fn inspect_server(config: &Config) -> anyhow::Result<(Inspection, HealthReport)> {
     let inspection = async {
-        let inspection = look::look(&config.stream, &config.alerts).await?;
+        let inspection = inspect::inspect(&config.stream, &config.alerts).await?;
         anyhow::Ok((inspection, HealthReport::observe(config).await))
     };
     let timed = tokio::time::timeout(SERVER_TIMEOUT, inspection).await;

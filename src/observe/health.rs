@@ -84,8 +84,8 @@ pub(crate) struct ConsumerReport {
 
 impl HealthReport {
     /// Asks the server once.
-    pub(crate) async fn ask(config: &Config) -> Self {
-        HealthObserver::new(config).look().await.0
+    pub(crate) async fn observe(config: &Config) -> Self {
+        HealthObserver::new(config).observe().await.0
     }
 
     /// Reports that the server does not answer, for this reason.
@@ -154,7 +154,7 @@ impl HealthObserver {
     }
 
     /// Observes the partition now; the throughput is known from the second observation on.
-    pub(crate) async fn look(&mut self) -> (HealthReport, Option<Throughput>) {
+    pub(crate) async fn observe(&mut self) -> (HealthReport, Option<Throughput>) {
         let address = self.config.stream.address();
         let unreachable =
             |error: anyhow::Error| HealthReport::unreachable(&self.config, format!("redis at {address}: {error}"));
@@ -165,7 +165,7 @@ impl HealthObserver {
                 Err(error) => return (unreachable(error), None),
             },
         };
-        let survey = match surveyor.look().await {
+        let survey = match surveyor.survey().await {
             Ok(survey) => survey,
             Err(error) => return (unreachable(error), None),
         };
@@ -295,7 +295,7 @@ fn stuck(waited: String, has_owner: bool) -> String {
 
 /// Says what is wrong with the detectors, if the host has reported anything.
 fn judge_detectors(receipt: &Receipt) -> Option<String> {
-    let rejection = receipt.rejection.as_ref().filter(|rejection| rejection.standing);
+    let rejection = receipt.rejection.as_ref().filter(|rejection| rejection.is_current);
     if let Some(rejection) = rejection {
         return Some(format!(
             "the last change was rejected, and the previous state stays in force: {}",

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod api;
+mod app;
 mod chart;
 mod error;
 mod guard;
@@ -35,7 +36,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use self::{api::App, error::ApiError};
+use self::{app::App, error::ApiError};
 use tickhound_core::config::ServerConfig;
 use tickhound_engine::plugin::runtime::BACKGROUND_NICE;
 
@@ -55,7 +56,7 @@ const BIND_EVERY: Duration = Duration::from_secs(5);
 /// How long open requests may take when the run has ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
-pub(crate) use self::api::ServerContext;
+pub(crate) use self::app::ServerContext;
 
 /// A running server. It ends when it is dropped, and so do open streams.
 pub(crate) struct Server {
@@ -115,7 +116,7 @@ fn router(app: Arc<App>) -> Router {
 }
 
 async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
-    let sampler = tokio::spawn(api::sample(app.clone()));
+    let sampler = tokio::spawn(app::sample(app.clone()));
     tokio::select! {
         // Cancelling it closes the listener; each open connection has a task of its own.
         () = accept(address, app) => {}

@@ -17,7 +17,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::debug;
 
-use tickhound_engine::stats::{Phase, Stats};
+use tickhound_engine::{monitor::Phase, stats::Stats};
 
 /// How often to check whether there is anything to report.
 const POLL_EVERY: Duration = Duration::from_millis(500);

@@ -22,7 +22,7 @@ use tickhound_core::{
 use tickhound_engine::{
     ingest::Ingest,
     plugin::{DetectorSpec, Generation, Runtime},
-    shard::{Answer, Found, Priority, ShardHandle, ShardSetup, Task, TaskOutcome},
+    shard::{Answer, Priority, ResolvedDetection, ShardHandle, ShardSetup, Task, TaskOutcome},
 };
 use tokio::sync::mpsc;
 
@@ -91,7 +91,7 @@ fn generation(detectors: &str) -> Arc<Generation> {
 /// The same code under another limit: the instances are others, what they do is the same.
 fn other(generation: &Generation, number: usize) -> Arc<Generation> {
     let other = |spec: &Arc<DetectorSpec>| {
-        let mut spec = spec.healed();
+        let mut spec = spec.without_faults();
         spec.limits.memory_max_bytes += number << 16;
         Arc::new(spec)
     };
@@ -174,10 +174,10 @@ impl Worker {
     async fn work(&mut self, entries: &Entries, at: u64) {
         self.read += 1;
         let job = self.ingest.route(self.read, entries).jobs.remove(0).unwrap();
-        let Answer { incidents, outcome, .. } = self.ask(Task::Work(job)).await;
+        let Answer { incidents, outcome, .. } = self.ask(Task::Process(job)).await;
         let TaskOutcome::Processed(processing) = outcome else { panic!("{outcome:?} for a job") };
         self.found.extend(processing.found.into_iter().map(|found| {
-            let Found { entry, detector, symbol, price, confidence, evidence, .. } = found;
+            let ResolvedDetection { entry, detector, symbol, price, confidence, evidence, .. } = found;
             Sight { entry: at + u64::from(entry), detector, symbol, price, confidence, evidence }
         }));
         for faulted in incidents.faulted {

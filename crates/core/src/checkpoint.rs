@@ -60,7 +60,7 @@ pub struct Boundary {
     /// The newest entry that the states include.
     pub newest: EntryId,
     /// The number of entries processed up to there, without those that were trimmed.
-    pub worked: u64,
+    pub processed: u64,
     /// The event time there.
     pub clock: Clock,
     /// When the states were saved, ms since the Unix epoch, by the owner's clock.

@@ -35,7 +35,7 @@ use self::{
     mapping::{Mapping, ROOT},
 };
 use crate::{
-    config::{InputConfig, input::Layout, nearest},
+    config::{InputConfig, input::InputLayout, nearest},
     event::{Entry, column},
 };
 
@@ -123,7 +123,7 @@ pub enum DecodeError {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     rules: Rules,
-    layout: Layout,
+    layout: InputLayout,
     column_names: Vec<String>,
     buffers: Buffers,
     json_reader: JsonReader,
@@ -169,7 +169,7 @@ impl Decoder {
     /// When the entry is not a tick: the reason.
     pub fn decode(&mut self, entry: Entry<'_>, emit: &mut impl FnMut(&RawTick)) -> Result<Outcome, DecodeError> {
         let content = match self.layout {
-            Layout::Flat => Content::Fields,
+            InputLayout::Flat => Content::Fields,
             layout => content_of(&entry, layout)?,
         };
         let mut emitted = 0;
@@ -283,16 +283,16 @@ enum Format {
 }
 
 /// Finds the first field that holds a document.
-fn content_of<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Content<'a>, DecodeError> {
+fn content_of<'a>(entry: &Entry<'a>, layout: InputLayout) -> Result<Content<'a>, DecodeError> {
     let (mut binary, mut unreadable) = (None, None);
     for (field, value) in entry.fields() {
         if !DOCUMENT_FIELDS.iter().any(|name| name.as_bytes() == field) {
             continue;
         }
         let format = match (layout, value.trim_ascii_start().first()) {
-            (Layout::Json | Layout::Auto, Some(b'{' | b'[')) => Format::Json,
+            (InputLayout::Json | InputLayout::Auto, Some(b'{' | b'[')) => Format::Json,
             // The first bytes of MessagePack's maps and arrays; no text begins with them.
-            (Layout::Msgpack | Layout::Auto, Some(0x80..=0x9f | 0xdc..=0xdf)) => Format::Msgpack,
+            (InputLayout::Msgpack | InputLayout::Auto, Some(0x80..=0x9f | 0xdc..=0xdf)) => Format::Msgpack,
             _ if std::str::from_utf8(value).is_err() => {
                 binary = Some(field);
                 continue;
@@ -305,8 +305,8 @@ fn content_of<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Content<'a>, Deco
         return Ok(Content::Document(Document { field, value, format }));
     }
     match (layout, binary, unreadable) {
-        (Layout::Json, ..) => Err(DecodeError::NoDocument("JSON")),
-        (Layout::Msgpack, ..) => Err(DecodeError::NoDocument("MessagePack")),
+        (InputLayout::Json, ..) => Err(DecodeError::NoDocument("JSON")),
+        (InputLayout::Msgpack, ..) => Err(DecodeError::NoDocument("MessagePack")),
         (_, Some(field), _) => Err(DecodeError::Binary(lossy(field))),
         (_, None, Some(field)) => Ok(Content::Unreadable(field)),
         (_, None, None) => Ok(Content::Fields),

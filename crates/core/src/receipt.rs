@@ -71,5 +71,5 @@ pub struct RejectedChange {
     pub reason: String,
     /// Whether no later change has come into force.
     #[serde(rename = "standing")]
-    pub standing: bool,
+    pub is_current: bool,
 }

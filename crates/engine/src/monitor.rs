@@ -118,7 +118,7 @@ pub struct Monitor {
     /// Generations activated.
     pub swaps: AtomicU64,
     /// Changes rejected.
-    pub refusals: AtomicU64,
+    pub rejections: AtomicU64,
     /// Time from the arrival of each entry to its commit.
     pub entry_latency: Buckets,
     /// Time from the arrival of an entry to the commit of its alert, once for each alert.
@@ -193,7 +193,7 @@ impl Default for Monitor {
             unpriced: zero(),
             untimed: zero(),
             swaps: zero(),
-            refusals: zero(),
+            rejections: zero(),
             entry_latency: Buckets::default(),
             alert_latency: Buckets::default(),
             steps: Buckets::default(),
@@ -299,7 +299,7 @@ impl Monitor {
         let rejected_at_ms = receipt.rejection.as_ref().map_or(0, |rejected| rejected.at_ms);
         if rejected_at_ms > ledger.rejected_at_ms {
             ledger.rejected_at_ms = rejected_at_ms;
-            self.refusals.fetch_add(1, Relaxed);
+            self.rejections.fetch_add(1, Relaxed);
         }
         for spec in &generation.detectors {
             let counted = ledger
@@ -395,15 +395,15 @@ impl Monitor {
 
 impl Phase {
     fn from_byte(byte: u8) -> Self {
-        let phases = [Self::Starting, Self::Reaching, Self::StandingBy, Self::Restoring, Self::Working];
+        let phases = [Self::Starting, Self::Connecting, Self::Standby, Self::Restoring, Self::Processing];
         phases.into_iter().find(|phase| *phase as u8 == byte).unwrap_or_default()
     }
 
     fn role(self) -> Role {
         match self {
-            Self::Starting | Self::Reaching => Role::Connecting,
-            Self::StandingBy => Role::Standby,
-            Self::Restoring | Self::Working => Role::Owner,
+            Self::Starting | Self::Connecting => Role::Connecting,
+            Self::Standby => Role::Standby,
+            Self::Restoring | Self::Processing => Role::Owner,
         }
     }
 }

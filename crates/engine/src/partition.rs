@@ -41,10 +41,11 @@ use self::{
 };
 use crate::{
     commit::{Flight, Origin, Payload},
+    monitor::Phase,
     plugin::{Reload, watch::WatcherHandle},
     shard::{Answer, Tape},
     sink::Sinks,
-    stats::{Phase, Stats},
+    stats::Stats,
 };
 use tickhound_core::{
     config::Config,
@@ -162,9 +163,9 @@ impl<S: Stream> Partition<S> {
         }
     }
 
-    /// Has `looker` check the files whenever the host becomes owner.
-    pub fn with_watcher(mut self, looker: WatcherHandle) -> Self {
-        self.generations.set_looker(looker);
+    /// Has `watcher` check the files whenever the host becomes owner.
+    pub fn with_watcher(mut self, watcher: WatcherHandle) -> Self {
+        self.generations.set_watcher(watcher);
         self
     }
 

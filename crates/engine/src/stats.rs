@@ -14,7 +14,7 @@ use std::{
 
 use tracing::info;
 
-pub use crate::monitor::Phase;
+use crate::monitor::Phase;
 use crate::{
     monitor::{FlowCounts, Monitor},
     shard::{Answer, TaskOutcome},
@@ -133,7 +133,7 @@ impl Stats {
     }
 
     /// Logs the counters once, without a rate.
-    pub fn tell(&self) {
+    pub fn log(&self) {
         info!(event = "progress_reported", "{}, {}", self.workers(), self.results());
     }
 
@@ -154,7 +154,7 @@ impl Stats {
 }
 
 /// Logs the counters every `period` until the task is aborted.
-pub async fn report(stats: Arc<Stats>, period: Duration) {
+pub async fn log_progress(stats: Arc<Stats>, period: Duration) {
     let mut timer = tokio::time::interval(period);
     let (mut since, mut before) = (Instant::now(), 0);
     timer.tick().await;

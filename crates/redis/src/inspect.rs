@@ -88,7 +88,7 @@ impl ServerInspection {
 ///
 /// # Errors
 /// When Redis cannot be reached.
-pub async fn look(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Inspection> {
+pub async fn inspect(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Inspection> {
     let client = client(config)?;
     let info = client.get_connection_info();
     let place = match info.addr() {

@@ -35,7 +35,6 @@ mod tls;
 mod wire;
 
 // The names that other crates still use; to be replaced with those above.
-pub use self::{inspect as look, notification_position as notified};
 
 pub use self::{
     adopt::remove_if_empty,

@@ -207,7 +207,7 @@ impl ChannelPosition {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn look(&mut self) -> Result<ChannelReading> {
+    pub fn read_state(&mut self) -> Result<ChannelReading> {
         let mut read = redis::pipe();
         read.cmd("GET").arg(&self.keys.lease);
         read.cmd("HGET").arg(&self.keys.notify).arg(&self.channel);
@@ -280,7 +280,7 @@ impl ChannelPosition {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn read(&mut self, stream: &str, at: &str, mut handle: impl FnMut(StoredAlert)) -> Result<()> {
+    pub fn read_alerts(&mut self, stream: &str, at: &str, mut handle: impl FnMut(StoredAlert)) -> Result<()> {
         let mut from = format!("({at}");
         for _ in 0..PAGES_MAX {
             let mut range = redis::cmd("XRANGE");
@@ -302,7 +302,7 @@ impl ChannelPosition {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
-    pub fn tidy(&mut self, channels: &[String]) -> Result<Option<u64>> {
+    pub fn remove_other_states(&mut self, channels: &[String]) -> Result<Option<u64>> {
         let script = Script::new(TIDY);
         let mut tidy = script.key(&self.keys.lease);
         tidy.key(&self.keys.notify).arg(&self.owner).arg(channels);

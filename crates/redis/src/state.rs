@@ -30,7 +30,7 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     let Some(visit) = &commit.visit else { return };
     let boundary = Boundary {
         newest: commit.newest,
-        worked: commit.totals.entries - commit.totals.lost,
+        processed: commit.totals.entries - commit.totals.lost,
         clock: commit.clock,
         at_ms,
     };
@@ -182,9 +182,9 @@ fn newer_release(key: &str, form: u32) -> StreamError {
 }
 
 fn to_text(boundary: &Boundary) -> String {
-    let Boundary { newest, worked, clock: Clock { time, delay_ms, unstamped }, at_ms } = boundary;
+    let Boundary { newest, processed, clock: Clock { time, delay_ms, unstamped }, at_ms } = boundary;
     let delay_ms = delay_ms.map_or_else(|| "-".to_owned(), |delay| delay.to_string());
-    format!("{newest} {worked} {time} {delay_ms} {unstamped} {at_ms}")
+    format!("{newest} {processed} {time} {delay_ms} {unstamped} {at_ms}")
 }
 
 /// Parses the boundary in a field of the state hash; also returns its form, if a later release wrote it.
@@ -201,11 +201,11 @@ pub(super) fn last_visit(field: &str, value: &[u8]) -> (LastVisit, Option<u32>) 
 fn from_text(text: &str) -> Option<Boundary> {
     let mut words = text.split(' ');
     let mut word = || words.next();
-    let (newest, worked, time, delay_ms) = (word()?, word()?, word()?, word()?);
+    let (newest, processed, time, delay_ms) = (word()?, word()?, word()?, word()?);
     let delay_ms = if delay_ms == "-" { None } else { Some(delay_ms.parse().ok()?) };
     let boundary = Boundary {
         newest: newest.parse().ok()?,
-        worked: worked.parse().ok()?,
+        processed: processed.parse().ok()?,
         clock: Clock { time: time.parse().ok()?, delay_ms, unstamped: word()?.parse().ok()? },
         at_ms: word()?.parse().ok()?,
     };
@@ -222,7 +222,7 @@ mod tests {
         for delay_ms in [None, Some(-5)] {
             let boundary = Boundary {
                 newest: EntryId { millis: 7, seq: 1 },
-                worked: 2,
+                processed: 2,
                 clock: Clock { time: 3, delay_ms, unstamped: 4 },
                 at_ms: 6,
             };

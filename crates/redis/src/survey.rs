@@ -118,7 +118,7 @@ pub struct SavedState {
 /// # Errors
 /// When Redis cannot be reached, or rejects a request.
 pub async fn survey(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Survey> {
-    Surveyor::new(config, alerts)?.look().await
+    Surveyor::new(config, alerts)?.survey().await
 }
 
 /// Surveys a partition repeatedly, over one connection while that works.
@@ -143,7 +143,7 @@ impl Surveyor {
     ///
     /// # Errors
     /// When Redis cannot be reached, or rejects a request.
-    pub async fn look(&mut self) -> anyhow::Result<Survey> {
+    pub async fn survey(&mut self) -> anyhow::Result<Survey> {
         if let Some(mut connection) = self.connection.take() {
             match read_survey(&mut connection, &self.config, &self.alerts).await {
                 Ok(survey) => {
@@ -295,14 +295,14 @@ async fn saved_state(
         LastVisit::Never | LastVisit::Damaged => None,
     };
     let boundaries: Vec<Boundary> = (0..CHUNKS).zip(boundaries).filter_map(boundary).collect();
-    let Some(oldest) = boundaries.iter().min_by_key(|boundary| boundary.worked) else { return Ok(None) };
+    let Some(oldest) = boundaries.iter().min_by_key(|boundary| boundary.processed) else { return Ok(None) };
     let fields: u64 = connection.hlen(key).await?;
     let bytes = cmd("MEMORY").arg("USAGE").arg(key).query_async(connection).await.unwrap_or(None);
-    let worked = checkpoint.totals.entries.saturating_sub(checkpoint.totals.lost);
+    let processed = checkpoint.totals.entries.saturating_sub(checkpoint.totals.lost);
     Ok(Some(SavedState {
         symbols: fields.saturating_sub(boundaries.len() as u64),
         bytes,
         age_ms: now_ms.saturating_sub(boundaries.iter().map(|boundary| boundary.at_ms).min().unwrap_or(now_ms)),
-        behind: worked.saturating_sub(oldest.worked),
+        behind: processed.saturating_sub(oldest.processed),
     }))
 }

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tickhound_core::{
     config::{
         InputConfig,
-        input::{Layout, Quotes, TokensConfig, VolumeKind},
+        input::{InputLayout, Quotes, TokensConfig, VolumeKind},
     },
     decode::{Decoder, RawTick},
     event::{Entries, EntryId, column},
@@ -95,7 +95,7 @@ struct Row {
 /// Returns the configuration that shuffled ticks are decoded with: they have our field names, not the producer's.
 pub(crate) fn input(config: &InputConfig) -> InputConfig {
     InputConfig {
-        layout: Layout::Flat,
+        layout: InputLayout::Flat,
         preset: "generic".into(),
         price_scale: 1.0,
         map: Default::default(),

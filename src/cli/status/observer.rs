@@ -32,7 +32,7 @@ pub(super) struct Observation {
 
 /// Observes the partition over connections that stay open.
 pub(super) struct Observer {
-    watch: HealthObserver,
+    health: HealthObserver,
     alerts: AlertsReader,
     pub(super) json: bool,
     zone: TimeZone,
@@ -45,7 +45,7 @@ impl Observer {
     /// When the URL can't be used.
     pub(super) fn new(config: &Config, json: bool) -> Result<Self> {
         Ok(Self {
-            watch: HealthObserver::new(config),
+            health: HealthObserver::new(config),
             alerts: AlertsReader::new(&config.stream, &config.alerts.stream)?,
             json,
             zone: text::zone(config),
@@ -53,7 +53,7 @@ impl Observer {
     }
 
     pub(super) async fn observe(&mut self) -> Observation {
-        let (report, pace) = self.watch.look().await;
+        let (report, pace) = self.health.observe().await;
         let mut alerts = Vec::new();
         if report.survey.is_some() && !self.json {
             // The report is worth printing even if the newest alerts can't be read.

@@ -149,7 +149,7 @@ fn write_receipt(out: &mut String, receipt: &Receipt) -> fmt::Result {
         writeln!(out, "  … warming up on the stream before taking over: {}", warming.join(", "))?;
     }
     if let Some(rejection) = rejection {
-        let (mark, fixed) = if rejection.standing { ("❌ ", "") } else { ("", ", fixed since") };
+        let (mark, fixed) = if rejection.is_current { ("❌ ", "") } else { ("", ", fixed since") };
         writeln!(out, "  {mark}change rejected {} ago{fixed}: {}", ago(rejection.at_ms), rejection.reason)?;
     }
     if !needs_restart.is_empty() {

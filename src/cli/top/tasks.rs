@@ -68,12 +68,12 @@ impl Tasks {
     }
 }
 
-async fn observe(mut watch: HealthObserver, overview: watch::Sender<Overview>) {
+async fn observe(mut observer: HealthObserver, overview: watch::Sender<Overview>) {
     let mut timer = interval(OBSERVE_EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let (report, pace) = watch.look().await;
+        let (report, pace) = observer.observe().await;
         overview.send_modify(|overview| overview.add(report, pace));
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use tickhound_core::config::{LoadedConfig, Start};
-use tickhound_engine::plugin::code::FOLDER as COMPILED;
+use tickhound_engine::plugin::code::COMPILED_FOLDER as COMPILED;
 use tickhound_redis::{RedisStream, remove_if_empty};
 
 /// A change that `--fix` makes without asking.

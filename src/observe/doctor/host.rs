@@ -8,7 +8,7 @@ use super::{
 use crate::observe::health::{HealthReport, Verdict};
 use tickhound_redis::{
     SavedState, Survey,
-    look::{LeaseOwner, PartitionInspection},
+    inspect::{LeaseOwner, PartitionInspection},
 };
 
 /// A dead letter that is younger than this is a warning.

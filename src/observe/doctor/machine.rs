@@ -141,13 +141,6 @@ fn available_memory() -> Option<u64> {
     Some(group.map_or(machine, |(most, now)| machine.min(most.saturating_sub(now))))
 }
 
-/// Watches the folder as a host does.
-fn try_watch(dir: &Path) -> Result<(), String> {
-    let watching =
-        notify::recommended_watcher(|_| {}).and_then(|mut watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
-    watching.map_err(|error| error.to_string())
-}
-
 pub(super) fn judge(machine: &Machine, config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         cores(machine.cores, config.engine.worker_count()),

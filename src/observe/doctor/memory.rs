@@ -6,7 +6,7 @@ use super::{
     text::{duration, size},
 };
 use tickhound_redis::{
-    look::{PartitionInspection, ServerInspection},
+    inspect::{PartitionInspection, ServerInspection},
     may_evict_any_key,
 };
 

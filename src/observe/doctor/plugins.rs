@@ -24,7 +24,7 @@ use tickhound_core::{
 };
 use tickhound_engine::plugin::{
     DetectorSpec, Generation, Plugin, Runtime,
-    code::FOLDER as COMPILED,
+    code::COMPILED_FOLDER as COMPILED,
     folder::{Folder, plugin_name},
     loader::with_next,
     runtime::CONTRACT_VERSION,

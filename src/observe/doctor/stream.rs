@@ -13,7 +13,7 @@ use tickhound_core::{
 };
 use tickhound_redis::{
     claims::Conflict,
-    look::{NeededBy, PartitionInspection, StreamCounts, StreamInspection, WrongType},
+    inspect::{NeededBy, PartitionInspection, StreamCounts, StreamInspection, WrongType},
 };
 
 /// Ids of entries from here on (2001-09-09) are times; a producer chose smaller ones as plain numbers.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    api::App,
+    app::App,
     error::{ApiError, Params},
 };
 use tickhound_core::event::EntryId;
@@ -42,7 +42,7 @@ pub(super) fn filter(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct AlertsQuery {
     detector: Option<String>,
     symbol: Option<String>,
     min_confidence: Option<f64>,
@@ -104,8 +104,11 @@ pub(super) struct Answer {
     next: Option<String>,
 }
 
-pub(super) async fn list(State(app): State<Arc<App>>, Params(query): Params<Query>) -> Result<Json<Answer>, ApiError> {
-    let Query { detector, symbol, min_confidence, stale, limit, before } = query;
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Params(query): Params<AlertsQuery>,
+) -> Result<Json<Answer>, ApiError> {
+    let AlertsQuery { detector, symbol, min_confidence, stale, limit, before } = query;
     let filter = filter(detector, symbol, min_confidence, stale)?;
     let limit = limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alerts::{AlertJson, entry_id},
-    api::App,
+    app::App,
     error::{ApiError, Params},
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
@@ -37,7 +37,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct ChartQuery {
     entry: String,
     symbol: String,
     before_s: Option<u64>,
@@ -54,8 +54,11 @@ pub(super) struct Chart {
     truncated: bool,
 }
 
-pub(super) async fn chart(State(app): State<Arc<App>>, Params(query): Params<Query>) -> Result<Json<Chart>, ApiError> {
-    let Query { entry, symbol, before_s, after_s } = query;
+pub(super) async fn chart(
+    State(app): State<Arc<App>>,
+    Params(query): Params<ChartQuery>,
+) -> Result<Json<Chart>, ApiError> {
+    let ChartQuery { entry, symbol, before_s, after_s } = query;
     let entry = entry_id("entry", &entry)?;
     let span = |name, seconds: Option<u64>| match seconds.unwrap_or(SPAN_DEFAULT_S) {
         wrong if wrong > SPAN_MAX_S => {
@@ -157,7 +160,7 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     let is_caused_there = |alert: &&StoredAlert| {
         filter.matches(alert) && alert.number::<EntryId>("entry").is_some_and(|entry| first <= entry && entry <= last)
     };
-    // An alert is published after its entry has arrived; much later, if the host was away.
+    // An alert is published after its entry has arrived, and much later if no host was running.
     let mut from = Bound::Included(EntryId { millis: first.millis, seq: 0 });
     let (mut alerts, mut looked_at) = (Vec::new(), 0);
     while looked_at < ALERTS_MAX {

@@ -9,13 +9,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{api::App, error::ApiError, page};
-
-/// The most concurrent requests, without open streams. More would only make each slower, since there is one thread.
-pub(super) const REQUESTS_MAX: usize = 16;
+use super::{
+    app::{App, REQUESTS_MAX, digest},
+    error::ApiError,
+    page,
+};
 
 /// The longest time that a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,11 +40,6 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 /// Whether the request has sent the token, or none is configured.
 #[derive(Clone, Copy)]
 pub(super) struct Trusted(pub(super) bool);
-
-/// Returns the digest of a token. All digests have the same length, so the time of a comparison reveals nothing.
-pub(super) fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token).into()
-}
 
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = match admit(&app, request, next).await {

@@ -20,16 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
     alerts::{AlertJson, entry_id, filter},
-    api::App,
+    app::{App, LISTENERS_MAX},
     error::{ApiError, Params},
 };
 use tickhound_core::event::EntryId;
 use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
 
-/// The most concurrent listeners; each holds a connection to Redis.
-pub(super) const LISTENERS_MAX: usize = 16;
-
-/// Without Redis, between two attempts.
+/// The pause between two attempts while Redis does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A comment is sent this often, so that the client knows that the connection is alive.
@@ -37,7 +34,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct LiveQuery {
     detector: Option<String>,
     symbol: Option<String>,
     min_confidence: Option<f64>,
@@ -47,9 +44,9 @@ pub(super) struct Query {
 pub(super) async fn live(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Params(query): Params<Query>,
+    Params(query): Params<LiveQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
-    let Query { detector, symbol, min_confidence, stale } = query;
+    let LiveQuery { detector, symbol, min_confidence, stale } = query;
     let filter = filter(detector, symbol, min_confidence, stale)?;
     let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
     let resumed = resumed.transpose()?;
@@ -65,8 +62,8 @@ pub(super) async fn live(
     let stopped = app.stopped.clone();
     let alerts = app.queries.live_alerts();
     let listener = Listener { alerts, filter, place, page: Vec::new().into_iter(), stopped, _permit: permit };
-    // Tells at once that the stream is open, how soon to come back when it breaks, and from where, should it break
-    // before the first alert.
+    // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
+    // connection fails before the first alert.
     let opening =
         Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.place.to_string());
     let opening = stream::once(async { Ok(opening) });
@@ -81,7 +78,7 @@ pub(super) async fn live(
 struct Listener {
     alerts: LiveAlerts,
     filter: AlertFilter,
-    /// The last alert that was looked at.
+    /// The id of the last alert that was compared with the filter.
     place: EntryId,
     page: std::vec::IntoIter<StoredAlert>,
     stopped: watch::Receiver<bool>,

@@ -19,7 +19,7 @@ use axum::{
 
 use self::family::{Family, bytes, counter, gauge, histogram, seconds};
 use super::{
-    api::App,
+    app::App,
     error::{ApiError, Nothing, Params},
 };
 use crate::observe::health::{HealthReport, Verdict};
@@ -202,12 +202,12 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
 
 /// Whether changes of plugins and settings are in force.
 fn reloads(families: &mut Vec<Family>, monitor: &Monitor, receipt: Option<&Receipt>) {
-    let refused = receipt.and_then(|receipt| receipt.rejection.as_ref()).is_some_and(|rejection| rejection.standing);
+    let refused = receipt.and_then(|receipt| receipt.rejection.as_ref()).is_some_and(|rejection| rejection.is_current);
     let needs_restart = receipt.map_or(0, |receipt| receipt.needs_restart.len());
     families.extend([
         counter("tickhound_reloads", "Changes of plugins and settings, by result")
             .with(&[("result", "in_force")], monitor.swaps.load(Relaxed))
-            .with(&[("result", "refused")], monitor.refusals.load(Relaxed)),
+            .with(&[("result", "refused")], monitor.rejections.load(Relaxed)),
         gauge("tickhound_reload_refused", "1 while the last change is rejected").one(f64::from(refused)),
         gauge("tickhound_generation", "Number of the generation in force")
             .one(receipt.map_or(0, |receipt| receipt.generation) as f64),

@@ -17,7 +17,7 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
 
-use super::api::App;
+use super::app::App;
 
 /// Every file of the dashboard. Scripts and styles are separate files, since the page's content security policy does
 /// not allow them inline.

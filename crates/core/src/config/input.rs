@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct InputConfig {
     /// How ticks are written into entries. `auto` detects it for each entry.
-    pub layout: Layout,
+    pub layout: InputLayout,
     /// The vendor whose field names to expect. `generic` has common names of no particular vendor.
     pub preset: String,
     /// The IANA time zone of times that name none, and of session days.
@@ -31,7 +31,7 @@ pub struct InputConfig {
 impl Default for InputConfig {
     fn default() -> Self {
         Self {
-            layout: Layout::Auto,
+            layout: InputLayout::Auto,
             preset: "kite".into(),
             timezone: "Asia/Kolkata".into(),
             price_scale: 1.0,
@@ -47,7 +47,7 @@ impl Default for InputConfig {
 /// How a tick is written into an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Layout {
+pub enum InputLayout {
     /// Any of the others, detected for each entry.
     Auto,
     /// JSON text in the field `data`, `payload`, `tick` or `json`.

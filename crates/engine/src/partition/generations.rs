@@ -51,7 +51,7 @@ pub(super) struct Generations {
     quarantines: Quarantines,
     receipts: Receipts,
     reloads: watch::Receiver<Reload>,
-    looker: WatcherHandle,
+    watcher: WatcherHandle,
     /// Whether detectors warm up (`plugins.rewarm_s`).
     warms_up: bool,
     stats: Arc<Stats>,
@@ -95,15 +95,15 @@ impl Generations {
             quarantines: Quarantines::default(),
             receipts: Receipts::default(),
             reloads,
-            looker: WatcherHandle::default(),
+            watcher: WatcherHandle::default(),
             warms_up: config.plugins.rewarm_s > 0,
             stats,
         }
     }
 
-    /// Has `looker` check the files whenever the host becomes owner.
-    pub(super) fn set_looker(&mut self, looker: WatcherHandle) {
-        self.looker = looker;
+    /// Has `watcher` check the files whenever the host becomes owner.
+    pub(super) fn set_watcher(&mut self, watcher: WatcherHandle) {
+        self.watcher = watcher;
     }
 
     /// Begins with the newest generation, and returns the one to start with: detectors without a saved state follow when
@@ -390,7 +390,7 @@ impl Generations {
     /// Loads files that have changed. Otherwise a change that the last owner has taken up, and this host has not noticed
     /// yet, would be taken back for a moment.
     async fn load_changed_files(&self) {
-        let load = tokio::time::timeout(RELOAD_TIMEOUT, self.looker.look());
+        let load = tokio::time::timeout(RELOAD_TIMEOUT, self.watcher.scan_now());
         if self.stats.waiting(load).await.is_err() {
             warn!(
                 event = "reload_slow",
@@ -412,7 +412,7 @@ impl Generations {
             "the warm-up failed; the active detectors stay as they are"
         );
         let reason = format!("{} could not be warmed up: {reason}", names.join(", "));
-        self.receipts.rejected = Some(RejectedChange { at_ms: now_ms(), reason, standing: true });
+        self.receipts.rejected = Some(RejectedChange { at_ms: now_ms(), reason, is_current: true });
         self.quarantines.prolong(names);
         self.receipts.changed();
     }

@@ -9,10 +9,7 @@ use anyhow::{Result, bail};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::{
-    retry::Retry,
-    stats::{Phase, Stats},
-};
+use crate::{monitor::Phase, retry::Retry, stats::Stats};
 use tickhound_core::stream::{AcquireOutcome, Acquisition, Stream, StreamError};
 
 /// How long a host that is stopped tries to commit what it has read.

@@ -80,7 +80,7 @@ impl Quarantines {
             return None;
         };
         info!(event = "quarantine_ended", detector = %name, "the quarantine is over; trying the detector again");
-        *detector = Arc::new(detector.healed());
+        *detector = Arc::new(detector.without_faults());
         quarantine.spec = detector.clone();
         Some(detector.clone())
     }

@@ -107,7 +107,7 @@ impl<S: Stream> Recovery<'_, S> {
             return Ok(ResumeOutcome::Ready);
         };
         let processed = acquired.totals.entries - acquired.totals.lost;
-        let end = Boundary { newest: last, worked: processed, clock: acquired.clock, at_ms: 0 };
+        let end = Boundary { newest: last, processed: processed, clock: acquired.clock, at_ms: 0 };
         if acquired.began_anew {
             self.restore_without_history(saved, end).await;
             return Ok(ResumeOutcome::Ready);
@@ -134,7 +134,7 @@ impl<S: Stream> Recovery<'_, S> {
             stops.into_iter().map(|(at, symbols)| (at, self.pipeline.divide(symbols, last.millis))).collect();
         stops.push((last, Vec::new()));
         self.pipeline.ingest.reset_clock(start.clock);
-        let mut replay = Replay::new(end.worked.saturating_sub(start.worked), left_out);
+        let mut replay = Replay::new(end.processed.saturating_sub(start.processed), left_out);
         let mut cursor = start.newest;
         for (at, shares) in stops {
             if self.replay(cursor, at, &mut replay).await? == ResumeOutcome::Stopped {
@@ -170,7 +170,7 @@ impl<S: Stream> Recovery<'_, S> {
         self.take_answers(0, &mut replay).await;
         self.drop_misplaced(misplaced, damaged);
         self.forget_damaged(replay.dropped);
-        let gap = end.worked.saturating_sub(start.worked);
+        let gap = end.processed.saturating_sub(start.processed);
         self.totals.state_gap += gap;
         if gap > 0 {
             error!(
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Boundary {
-        Boundary { newest: EntryId { millis, seq: 0 }, worked: millis, ..Boundary::default() }
+        Boundary { newest: EntryId { millis, seq: 0 }, processed: millis, ..Boundary::default() }
     }
 
     /// Saved states of `A` and `B`, which are in different chunks.

@@ -28,9 +28,9 @@ use super::digest::sha256;
 const FORMAT: &[u8] = b"tickhound compiled plugin 1\n";
 
 /// The one folder within the cache's folder, which contains everything else.
-pub const FOLDER: &str = "modules";
+pub const COMPILED_FOLDER: &str = "modules";
 
-/// The folder of compiled plugins within [`FOLDER`]. The folders beside it are exchanges, and wasmtime's own of older
+/// The folder of compiled plugins within [`COMPILED_FOLDER`]. The folders beside it are exchanges, and wasmtime's own of older
 /// hosts.
 const CHECKED: &str = "checked";
 
@@ -112,7 +112,7 @@ impl CodeCache {
         ensure!(is_trusted(dir.symlink_metadata()?), "{} is a link that another user has made", dir.display());
         // Wasmtime requires an absolute path.
         let dir = dir.canonicalize()?;
-        let modules = dir.join(FOLDER);
+        let modules = dir.join(COMPILED_FOLDER);
         let checked = modules.join(CHECKED);
         for dir in [&dir, &modules, &checked] {
             close_to_others(dir)?;
@@ -497,7 +497,7 @@ mod tests {
         fs::create_dir(&target).unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         CodeCache::open(&link).unwrap();
-        assert!(target.join(FOLDER).is_dir());
+        assert!(target.join(COMPILED_FOLDER).is_dir());
         // Only root can give it away.
         if std::os::unix::fs::lchown(&link, Some(65_534), None).is_ok() {
             let error = CodeCache::open(&link).err().unwrap().to_string();
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn a_cache_of_another_user_or_behind_a_link_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/tmp", dir.path().join(FOLDER)).unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.path().join(COMPILED_FOLDER)).unwrap();
         let error = CodeCache::open(dir.path()).err().unwrap().to_string();
         assert!(error.contains("a link"), "{error}");
         // Only root can give a folder away. To other users, /proc belongs to another user.

@@ -113,7 +113,7 @@ impl Generation {
     }
 
     /// Logs each detector that is new in this generation.
-    pub fn tell(&self) {
+    pub fn log_loaded(&self) {
         for spec in self.detectors.iter().filter(|spec| spec.generation == self.number) {
             info!(
                 event = "detector_loaded",

@@ -45,7 +45,7 @@ impl Loader {
         let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
         let runtime = Runtime::new(cache.as_deref())?;
         let newest = Arc::new(build(&runtime, loaded, column_names, None, &Folder::of(loaded))?);
-        newest.tell();
+        newest.log_loaded();
         let column_names = column_names.to_vec();
         Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, validate, needs_restart: Vec::new() })
     }
@@ -89,7 +89,7 @@ impl Loader {
         self.loaded = read;
         let is_newer = !next.is(&self.newest);
         if is_newer {
-            next.tell();
+            next.log_loaded();
             self.newest = Arc::new(next);
         }
         Ok(is_newer)

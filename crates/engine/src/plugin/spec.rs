@@ -95,7 +95,7 @@ impl DetectorSpec {
     }
 
     /// Returns the same detector without its faults, and thus out of quarantine.
-    pub fn healed(&self) -> Self {
+    pub fn without_faults(&self) -> Self {
         let Self { name, plugin, params, settings, columns, symbols, .. } = self;
         Self {
             name: name.clone(),

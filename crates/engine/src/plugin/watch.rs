@@ -60,7 +60,7 @@ pub struct WatcherHandle(Option<mpsc::SyncSender<WatchSignal>>);
 
 impl WatcherHandle {
     /// Waits until each change made before this call is loaded, rejected, or known to be still in progress.
-    pub async fn look(&self) {
+    pub async fn scan_now(&self) {
         let Some(signals) = &self.0 else { return };
         let (scanned, is_scanned) = oneshot::channel();
         let mut signal = WatchSignal::Scan(scanned);
@@ -325,10 +325,10 @@ impl FileWatcher {
         }
         self.reported_rejection = None;
         let rejection = self.reloads.borrow().rejection.clone();
-        if rejection.as_ref().is_some_and(|rejection| rejection.standing) {
+        if rejection.as_ref().is_some_and(|rejection| rejection.is_current) {
             info!(event = "rejection_resolved", "the rejected change is corrected or withdrawn");
         }
-        self.publish(rejection.map(|rejection| RejectedChange { standing: false, ..rejection }));
+        self.publish(rejection.map(|rejection| RejectedChange { is_current: false, ..rejection }));
     }
 
     fn reject(&mut self, reason: String) {
@@ -341,7 +341,7 @@ impl FileWatcher {
             "rejected a change; keeping the active generation: {reason}"
         );
         self.reported_rejection = Some(reason.clone());
-        self.publish(Some(RejectedChange { at_ms: now_ms(), reason, standing: true }));
+        self.publish(Some(RejectedChange { at_ms: now_ms(), reason, is_current: true }));
     }
 
     /// Hands over the newest generation, and wakes the receivers only if something differs.
@@ -448,7 +448,7 @@ mod tests {
         let handle = WatcherHandle(Some(sender));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         // The request is polled first, when the queue is still full.
-        runtime.block_on(async { tokio::join!(handle.look(), async { begin.send(()).unwrap() }) });
+        runtime.block_on(async { tokio::join!(handle.scan_now(), async { begin.send(()).unwrap() }) });
         watcher.join().unwrap();
     }
 }

@@ -35,7 +35,7 @@ enum ReplayFailure {
 
 /// The progress of a replay.
 #[derive(Default)]
-struct Replay {
+struct BatchReplay {
     /// The number of rows that the detector has processed, or failed on.
     done: usize,
     detections: Vec<Detection>,
@@ -43,10 +43,10 @@ struct Replay {
 
 impl Shard {
     /// Replays the batch of a failed call, and returns the detections in the rows that the detector can process.
-    pub(super) fn replay_after_fault(&mut self, call: FailedCall<'_>, worked: &mut Incidents) -> Vec<Detection> {
+    pub(super) fn replay_after_fault(&mut self, call: FailedCall<'_>, incidents: &mut Incidents) -> Vec<Detection> {
         let FailedCall { detector, batch, fault, counts } = call;
         let position = self.journal.end();
-        let (mut replay, mut unexplained, mut rebuilds) = (Replay::default(), Some(fault), 0);
+        let (mut replay, mut unexplained, mut rebuilds) = (BatchReplay::default(), Some(fault), 0);
         while let Err(failure) = self.replay(detector, batch, &mut replay) {
             // The first fault is one of these failures, so it is reported only if no failure follows.
             unexplained = None;
@@ -62,7 +62,7 @@ impl Shard {
                 }
             };
             let quarantined = counts && self.charge(detector, &fault);
-            worked.faulted.push(FaultReport { detector: detector as u16, entry, fault, quarantined });
+            incidents.faulted.push(FaultReport { detector: detector as u16, entry, fault, quarantined });
             if quarantined {
                 self.slots[detector].spec.health.record_skipped(batch.len() - replay.done);
                 return replay.detections;
@@ -76,7 +76,7 @@ impl Shard {
         }
         if let Some(fault) = unexplained {
             let quarantined = counts && self.charge(detector, &fault);
-            worked.faulted.push(FaultReport { detector: detector as u16, entry: None, fault, quarantined });
+            incidents.faulted.push(FaultReport { detector: detector as u16, entry: None, fault, quarantined });
         }
         replay.detections
     }
@@ -94,7 +94,7 @@ impl Shard {
     }
 
     /// Rebuilds the detector as of the last row that is done, and then processes the other rows one by one.
-    fn replay(&mut self, detector: usize, batch: &Batch, replay: &mut Replay) -> Result<(), ReplayFailure> {
+    fn replay(&mut self, detector: usize, batch: &Batch, replay: &mut BatchReplay) -> Result<(), ReplayFailure> {
         self.rebuild(detector).map_err(ReplayFailure::Rebuild)?;
         let position = self.journal.end();
         let slot = &mut self.slots[detector];

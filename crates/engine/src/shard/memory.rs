@@ -164,7 +164,7 @@ impl Memory {
 
 impl Shard {
     pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Answer {
-        let (mut worked, mut saved) = (Incidents::default(), Vec::new());
+        let (mut incidents, mut saved) = (Incidents::default(), Vec::new());
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
         let memory = &self.memory;
         let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
@@ -173,7 +173,7 @@ impl Shard {
             due.filter(|(id, _)| clocked || memory.changed[*id as usize]).cloned().collect();
         let mut states: FxHashMap<u32, Vec<DetectorState>> = FxHashMap::default();
         for number in 0..self.slots.len() {
-            self.save_slot(number, &due, &mut states, &mut worked);
+            self.save_slot(number, &due, &mut states, &mut incidents);
         }
         let Self { normalizer, memory, journal, slots, .. } = self;
         for (id, name) in due {
@@ -197,8 +197,8 @@ impl Shard {
         for slot in slots {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
-        self.report_missing_states(&mut worked);
-        Answer::new(read, worked, TaskOutcome::Saved(saved))
+        self.report_missing_states(&mut incidents);
+        Answer::new(read, incidents, TaskOutcome::Saved(saved))
     }
 
     /// Adds a detector's states of the symbols. A detector that fails is rebuilt, and tried once more.
@@ -207,7 +207,7 @@ impl Shard {
         number: usize,
         due: &[(u32, Arc<str>)],
         states: &mut FxHashMap<u32, Vec<DetectorState>>,
-        worked: &mut Incidents,
+        incidents: &mut Incidents,
     ) {
         if self.slots[number].instance.is_none() {
             return;
@@ -229,11 +229,11 @@ impl Shard {
             // The saved states and the journal are those of the predecessor, and don't contain what was not handed over.
             self.slots[number].mark_cold("it failed while it took over its state");
         }
-        worked.faulted.push(FaultReport { detector: number as u16, entry: None, fault, quarantined });
+        incidents.faulted.push(FaultReport { detector: number as u16, entry: None, fault, quarantined });
     }
 
     pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Answer {
-        let (mut worked, mut damaged) = (Incidents::default(), Vec::new());
+        let (mut incidents, mut damaged) = (Incidents::default(), Vec::new());
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
@@ -261,8 +261,8 @@ impl Shard {
             slot.note_wanted(&symbols);
             slot.restore_saved(&symbols, &self.symbols, &states);
         }
-        self.report_missing_states(&mut worked);
-        Answer::new(0, worked, TaskOutcome::Restored(damaged))
+        self.report_missing_states(&mut incidents);
+        Answer::new(0, incidents, TaskOutcome::Restored(damaged))
     }
 
     /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with

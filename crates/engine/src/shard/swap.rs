@@ -69,7 +69,7 @@ impl Shard {
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
         let mut warmed: FxHashMap<String, WarmDetector> =
             warmed.into_iter().map(|warmed| (warmed.slot.spec.name.clone(), warmed)).collect();
-        let (mut worked, mut origins) = (Incidents::default(), Vec::with_capacity(generation.detectors.len()));
+        let (mut incidents, mut origins) = (Incidents::default(), Vec::with_capacity(generation.detectors.len()));
         for spec in &generation.detectors {
             let before = before.remove(&spec.name);
             if let Some(before) = &before {
@@ -101,8 +101,8 @@ impl Shard {
         if !before.is_empty() || origins.iter().any(|came| matches!(came, StateOrigin::WarmUp | StateOrigin::Cold)) {
             self.memory.mark_all_changed();
         }
-        self.report_missing_states(&mut worked);
-        Answer::new(read, worked, TaskOutcome::Swapped(origins))
+        self.report_missing_states(&mut incidents);
+        Answer::new(read, incidents, TaskOutcome::Swapped(origins))
     }
 
     /// Takes over the normalizer state of symbols that are unknown here because their saved states were damaged.

@@ -1,0 +1,179 @@
+//! The state that all requests share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, Semaphore, watch};
+
+use crate::observe::health::{HealthObserver, HealthReport, Verdict};
+use tickhound_core::{
+    config::{Config, ServerConfig, StreamConfig},
+    decode::Decoder,
+    receipt::Receipt,
+    stream::owner::Owner,
+};
+use tickhound_engine::{
+    monitor::{Monitor, Role},
+    stats::Stats,
+};
+use tickhound_redis::StreamQueries;
+
+/// A survey takes many round trips; all requests within this time share one.
+const SURVEY_EVERY: Duration = Duration::from_secs(1);
+
+/// A server that takes longer counts as unreachable: a viewer of the page must not wait for a server that hangs.
+const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The longest wait for an answer of Redis, ms, even if the engine may wait longer: the client is waiting as well.
+const TIMEOUT_MAX_MS: u64 = 3000;
+
+/// The most concurrent requests, without open streams. More would only make each slower, since there is one thread.
+pub(super) const REQUESTS_MAX: usize = 16;
+
+/// The most concurrent listeners; each holds a connection to Redis.
+pub(super) const LISTENERS_MAX: usize = 16;
+
+/// What a run gives to its server.
+pub(crate) struct ServerContext {
+    /// The configuration at the start; the server uses no key that may change while the host runs.
+    pub(crate) config: Config,
+    /// The counters of the run.
+    pub(crate) stats: Arc<Stats>,
+    /// A decoder like the engine's.
+    pub(crate) decoder: Decoder,
+    /// True when the run is about to end.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// A report with the time at which it was made.
+type RecentReport = (Instant, Arc<HealthReport>);
+
+pub(super) struct App {
+    pub(super) config: Config,
+    pub(super) stats: Arc<Stats>,
+    pub(super) decoder: Decoder,
+    pub(super) queries: StreamQueries,
+    /// The digest of the token; `None` if no token is configured.
+    pub(super) token: Option<[u8; 32]>,
+    /// Whether only this machine can reach the server.
+    pub(super) loopback: bool,
+    pub(super) free: Semaphore,
+    pub(super) listeners: Arc<Semaphore>,
+    /// Allows one chart at a time, since it is the only expensive request.
+    pub(super) charts: Semaphore,
+    /// True when the server is about to end.
+    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<bool>,
+    /// The lease of an engine that makes no progress for longer is not renewed.
+    pub(super) lease: Duration,
+    /// An engine may make no progress for this long: the lifetime of its lease and the timeouts of its requests.
+    pub(super) still_max: Duration,
+    pub(super) host: String,
+    observer: Mutex<(HealthObserver, Option<RecentReport>)>,
+}
+
+impl App {
+    pub(super) fn new(
+        config: &ServerConfig,
+        served: ServerContext,
+        stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
+        let ServerContext { config: mut all, stats, decoder, stopping } = served;
+        let StreamConfig { lease_ms, timeout_ms, .. } = all.stream;
+        let lease = Duration::from_millis(lease_ms);
+        let still_max = lease + Duration::from_millis(3 * timeout_ms);
+        all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
+        let observer = Mutex::new((HealthObserver::new(&all), None));
+        Ok(Self {
+            queries: StreamQueries::new(&all.stream, &all.alerts)?,
+            config: all,
+            stats,
+            decoder,
+            stopping,
+            token: config.token.secret().map(digest),
+            loopback: config.address().is_some_and(|address| address.ip().is_loopback()),
+            free: Semaphore::new(REQUESTS_MAX),
+            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            charts: Semaphore::new(1),
+            stopped,
+            lease,
+            still_max,
+            host: Owner::current().to_string(),
+            observer,
+        })
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.stats.monitor
+    }
+
+    /// Returns a report on the partition that is at most a moment old.
+    pub(super) async fn report(&self) -> Arc<HealthReport> {
+        // The lock is held during the request to Redis, so that other requests wait for the same report.
+        let (observer, known) = &mut *self.observer.lock().await;
+        if let Some((at, report)) = known
+            && at.elapsed() < SURVEY_EVERY
+        {
+            return report.clone();
+        }
+        let asked = tokio::time::timeout(SURVEY_PATIENCE, observer.observe()).await;
+        let report = Arc::new(asked.map_or_else(|_| self.silent(), |(report, _)| report));
+        *known = Some((Instant::now(), report.clone()));
+        report
+    }
+
+    /// Makes the report for a server that does not answer.
+    fn silent(&self) -> HealthReport {
+        let stream = &self.config.stream;
+        HealthReport {
+            verdict: Verdict::Unreachable,
+            reason: format!("redis at {} does not answer", stream.address()),
+            stream: stream.key.clone(),
+            group: stream.group.clone(),
+            survey: None,
+            consumers: Vec::new(),
+            work: None,
+        }
+    }
+
+    /// Returns what is in force: on the owner from memory, on other hosts from what the owner has written to Redis.
+    pub(super) fn receipt(&self, report: &HealthReport) -> Option<Arc<Receipt>> {
+        let own = self.monitor().receipt().filter(|_| self.monitor().role() == Role::Owner);
+        own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
+    }
+
+    /// Returns the age of the oldest uncommitted entry, ms; 0 if there is none, `None` if it is unknown.
+    pub(super) fn behind_ms(&self, report: Option<&HealthReport>) -> Option<u64> {
+        let in_flight = self.monitor().behind_ms();
+        match report.and_then(|report| report.survey.as_ref()) {
+            Some(survey) => Some(survey.behind_ms.unwrap_or(0).max(in_flight)),
+            // The owner reads all the time, so its oldest entry in flight is the oldest one.
+            None if self.monitor().role() == Role::Owner => Some(in_flight),
+            None => Some(in_flight).filter(|behind| *behind > 0),
+        }
+    }
+}
+
+/// Takes a sample every second.
+pub(super) async fn sample(app: Arc<App>) {
+    let mut timer = tokio::time::interval(Duration::from_secs(1));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        timer.tick().await;
+        let report = match app.observer.try_lock() {
+            Ok(observer) => {
+                observer.1.as_ref().filter(|(at, _)| at.elapsed() < 2 * SURVEY_EVERY).map(|(_, report)| report.clone())
+            }
+            Err(_) => None,
+        };
+        app.stats.sample(app.behind_ms(report.as_deref()));
+    }
+}
+
+/// Returns the digest of a token. All digests have the same length, so the time of a comparison reveals nothing.
+pub(super) fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
