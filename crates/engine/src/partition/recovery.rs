@@ -107,7 +107,7 @@ impl<S: Stream> Recovery<'_, S> {
             return Ok(ResumeOutcome::Ready);
         };
         let processed = acquired.totals.entries - acquired.totals.lost;
-        let end = Boundary { newest: last, processed: processed, clock: acquired.clock, at_ms: 0 };
+        let end = Boundary { newest: last, processed, clock: acquired.clock, at_ms: 0 };
         if acquired.began_anew {
             self.restore_without_history(saved, end).await;
             return Ok(ResumeOutcome::Ready);

@@ -348,7 +348,7 @@ impl FileWatcher {
     fn publish(&self, rejection: Option<RejectedChange>) {
         let next = Reload {
             generation: self.loader.newest().clone(),
-            rejection: rejection,
+            rejection,
             needs_restart: self.loader.needs_restart().to_vec(),
         };
         self.reloads.send_if_modified(|published| {
