@@ -223,7 +223,7 @@ fn record(id: EntryId, moved: &LetterOutcome, selection: &LetterSelection, tally
     }
     match moved {
         LetterOutcome::Requeued(entry) if !selection.all && !selection.json => {
-            writeln!(io::stdout(), "{id} is now {entry}")?
+            writeln!(io::stdout(), "{id} is now {entry}")?;
         }
         LetterOutcome::Gone if !selection.all => {
             eprintln!("error: {id}: there is no such letter; it may have been removed already");

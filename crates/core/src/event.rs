@@ -75,7 +75,7 @@ pub struct DecodedTicks {
     /// All columns of the first tick, then of the second, and so on; NaN where absent.
     pub columns: Vec<f64>,
     /// The entries that are not ticks, by index, with the reason.
-    pub refused: Vec<(u32, String)>,
+    pub rejected: Vec<(u32, String)>,
 }
 
 impl DecodedTicks {

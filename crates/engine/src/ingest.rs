@@ -197,7 +197,7 @@ impl Ingest {
     fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &DecodedTicks, routed: &mut Routed) {
         let rows = self.room(decoded.entry.len());
         let Self { columns, symbols, clock, .. } = self;
-        routed.undecodable.clone_from(&decoded.refused);
+        routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names);
         let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);

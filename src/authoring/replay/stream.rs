@@ -181,7 +181,7 @@ impl Table {
             decoded.push(TickRow { entry: index, symbol, time: tick.time, price: tick.price, columns: &tick.columns });
         });
         if let Err(error) = outcome {
-            decoded.refused.push((index, error.to_string()));
+            decoded.rejected.push((index, error.to_string()));
         }
     }
 }
