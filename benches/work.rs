@@ -15,7 +15,7 @@ use tickhound_core::{
     checkpoint::{DetectorState, Packer, SymbolState},
     config::{self, LoadedConfig},
     decode::{Decoder, Outcome},
-    event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId},
+    event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId, TickRow},
     normalize::Normalizer,
     simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
     stream::Commit,
@@ -218,7 +218,9 @@ impl Market {
             let mut decoded = DecodedTicks { names: names.clone(), ..DecodedTicks::default() };
             for (index, entry) in (0..).zip(entries.iter()) {
                 let outcome = decoder.decode(entry, &mut |tick| {
-                    decoded.push(index, number(&tick.symbol), tick.time, tick.price, &tick.columns);
+                    let symbol = number(&tick.symbol);
+                    let (time, price, columns) = (tick.time, tick.price, &tick.columns[..]);
+                    decoded.push(TickRow { entry: index, symbol, time, price, columns });
                 });
                 outcome?;
             }

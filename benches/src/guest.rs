@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tickhound_core::{
     config,
     decode::Decoder,
-    event::{Batch, CLOCK, Clock, Entries, EntryId, column},
+    event::{Batch, CLOCK, Clock, Entries, EntryId, TickRow, column},
     normalize::Normalizer,
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
@@ -124,7 +124,8 @@ impl Rows {
         let mut ticks_only = Batch::new(batch.columns.len());
         for row in (0..batch.len()).filter(|row| batch.symbol[*row] != CLOCK) {
             let columns: Vec<f64> = batch.columns.iter().map(|column| column[row]).collect();
-            ticks_only.push(0, batch.symbol[row], batch.time[row], batch.price[row], &columns);
+            let (symbol, time, price) = (batch.symbol[row], batch.time[row], batch.price[row]);
+            ticks_only.push(TickRow { entry: 0, symbol, time, price, columns: &columns });
         }
         Ok(Self { symbols: job.symbols, batch: ticks_only })
     }

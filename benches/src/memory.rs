@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use tickhound_core::{
-    event::{Batch, column, flag},
+    event::{Batch, TickRow, column, flag},
     simulate::{Layout, SimConfig, Simulator},
 };
 use tickhound_engine::plugin::DetectorSpec;
@@ -84,7 +84,7 @@ fn of_symbol(spec: &DetectorSpec, symbols: usize, course: Course) -> Result<f64>
                 columns[column::QUANTITY] = 1.02_f64.powi(*fallen);
                 columns[column::FLAGS] = 0.0;
             }
-            batch.push(0, tick.instrument, tick.time, price, &columns);
+            batch.push(TickRow { entry: 0, symbol: tick.instrument, time: tick.time, price, columns: &columns });
         }
         left -= batch.len();
         instance.detect(&batch).map_err(failed)?;

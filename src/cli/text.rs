@@ -1,11 +1,11 @@
 //! What several commands print alike: spans of time, counts, alerts, and text that leaves the terminal alone.
 
-use std::{fmt::Write as _, io};
+use std::{fmt::Write as _, io, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use tickhound_core::{config::Config, publish::log_line};
+use tickhound_core::{config::Config, duration::human_duration, publish::log_line};
 use tickhound_redis::Kept;
 
 /// Times are shown as the market has them.
@@ -45,13 +45,7 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
 
 /// `4.2s`, `12m 05s`, `3h 40m`, `2d 5h`: as exact as a person wants it.
 pub(super) fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..100 => format!("{:.1}s", ms as f64 / 1000.0),
-        100..6000 => format!("{}m {:02}s", s / 60, s % 60),
-        6000..172_800 => format!("{}h {:02}m", s / 3600, s / 60 % 60),
-        _ => format!("{}d {}h", s / 86_400, s / 3600 % 24),
-    }
+    human_duration(Duration::from_millis(ms))
 }
 
 /// `1,234,567`.

@@ -248,8 +248,8 @@ fn files_that_can_not_be_used_are_named() {
         ("tls_ca = \"certs/empty.pem\"".to_owned(), "stream.tls_ca: ./certs/empty.pem holds no certificate (PEM)"),
         (format!("{cert}\ntls_key = \"none\""), "stream.tls_key: can't read ./none"),
         (format!("{cert}\ntls_key = \"certs/ca.pem\""), "stream.tls_key: ./certs/ca.pem holds no private key (PEM"),
-        (cert.to_owned(), "config/config.toml:4:1: stream.tls_cert is of no use without stream.tls_key"),
-        ("tls_key = \"certs/key.pem\"".to_owned(), "stream.tls_key is of no use without stream.tls_cert"),
+        (cert.to_owned(), "config/config.toml:4:1: stream.tls_cert requires stream.tls_key"),
+        ("tls_key = \"certs/key.pem\"".to_owned(), "stream.tls_key requires stream.tls_cert"),
     ];
     for (keys, expected) in cases {
         secured.configure(&secured.url(), &keys);

@@ -1,13 +1,12 @@
-//! What is remembered, in and out: the state of each symbol, as of an entry of the stream.
+//! The form of saved states: the state of each symbol, as of an entry of the stream.
 //!
-//! Symbols fall into [`CHUNKS`] by their names. A *visit* saves the symbols of some chunks, those
-//! that changed, between two batches; visit by visit all chunks have their turn, so that no visit is
-//! long, however much there is to remember. Each chunk has a [`Boundary`]: its states are as of that
-//! entry. To go on, a host restores each chunk when it has come to its boundary, and re-reads what
-//! lies after the oldest one.
+//! Symbols are divided into [`CHUNKS`] by their names. Between two batches, a *visit* saves the changed symbols of some
+//! chunks. Successive visits cover all chunks, so that no visit takes long, however much state there is. Each chunk has a
+//! [`Boundary`]: the entry that its states are as of. A host that recovers replays the stream from the oldest boundary on,
+//! and restores each chunk when the replay reaches the boundary of that chunk.
 //!
-//! What holds: the states of a symbol change only with ticks, so chunks may be of different ages;
-//! nothing in a saved state depends on shards, so another worker count can restore it.
+//! What holds: the state of a symbol changes only with its ticks, so chunks may be of different ages. No saved state
+//! depends on shards, so a host with another number of workers can restore it.
 
 use std::io;
 
@@ -21,138 +20,142 @@ use zstd::{
 
 use crate::event::{Clock, EntryId};
 
-/// Enough that a chunk of 10,000 symbols is a matter of a millisecond, few enough to be listed.
+/// The number of chunks: enough that saving one chunk of 10,000 symbols takes about a millisecond, and few enough to list
+/// all boundaries.
 pub const CHUNKS: u16 = 256;
 
-/// The fastest level: states are mostly floats, which slower ones hardly make smaller.
+/// The fastest level of compression: states are mostly floats, which slower levels hardly compress better.
 const COMPRESSION: i32 = 1;
 
-/// The form of a packed state before its header told the arrival: form, event time of the last tick, length when
-/// unpacked. It is read, and never written.
+/// The older form of a packed state, which is read and never written.
 const EVENT_TIME_FORM: u8 = 1;
+/// The length of its header: form, event time of the last tick, length of the unpacked state.
 const EVENT_TIME_HEADER: usize = 1 + 8 + 4;
 
-/// The form of all that this release saves. Of a packed state: form, arrival of the last tick, length when unpacked, and a
-/// checksum of all these.
+/// The form of everything that this release saves.
 pub const FORM: u8 = 2;
+/// The length of the header of a packed state: form, arrival of the last tick, length of the unpacked state, and a checksum
+/// of these.
 const HEADER: usize = 1 + 8 + 4 + 4;
 
-/// Where the header's checksum begins.
+/// The position of the header's checksum.
 const CHECKED: usize = HEADER - 4;
 
-/// More than any sane state of a symbol; guards against a length that is garbage.
+/// The maximum length of an unpacked state, bytes. It is far above that of any real state, and protects against a damaged
+/// length.
 const UNPACKED_MAX: usize = 256 << 20;
 
-/// Symbols without a tick for this long are not restored: options expire, and nothing may grow for ever.
+/// The time without a tick after which a symbol is not restored, ms: options expire, and the saved states must not grow
+/// forever.
 const FORGET_AFTER_MS: u64 = 30 * 86_400 * 1000;
 
-/// The chunk of a symbol: the same in every release, on every machine.
+/// The chunk of a symbol, which is the same in every release and on every machine.
 pub fn chunk_of(symbol: &str) -> u16 {
     u16::from(Sha256::digest(symbol)[0])
 }
 
-/// As of when a chunk's states are.
+/// The position in the stream that the states of a chunk are as of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Boundary {
-    /// The newest entry that they know of.
+    /// The newest entry that the states include.
     pub newest: EntryId,
-    /// Entries worked up to there, those without a body left out.
+    /// The number of entries processed up to there, without those that were trimmed.
     pub worked: u64,
-    /// Event time there.
+    /// The event time there.
     pub clock: Clock,
-    /// When they were saved, ms since the Unix epoch, by the owner's clock.
+    /// When the states were saved, ms since the Unix epoch, by the owner's clock.
     pub at_ms: u64,
 }
 
-/// How the last visit to a chunk shows in what is saved.
+/// The last visit to a chunk, as read from the saved states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastVisit {
-    /// There was none.
+    /// There was no visit.
     Never,
     /// The states of the chunk are as of this boundary.
     At(Boundary),
-    /// There was one, and nobody knows any more where: the states of the chunk have no place in the stream.
+    /// The boundary is damaged, so the chunk's states have no known position in the stream.
     Damaged,
 }
 
-/// Everything that is kept of a partition's symbols.
+/// All saved states of a partition.
 #[derive(Debug, Default)]
 pub struct SavedStates {
     /// The last visit to each chunk.
     pub visits: Vec<LastVisit>,
-    /// Name and packed state.
+    /// The name and the packed state of each symbol.
     pub symbols: Vec<(String, Vec<u8>)>,
-    /// Entries that must not be worked again.
+    /// Entries that a replay must skip.
     pub poison: Vec<EntryId>,
 }
 
-/// What a visit saves.
+/// The states that a visit saves.
 #[derive(Debug, Default)]
 pub struct Visit {
-    /// Its chunks.
+    /// The chunks that are visited.
     pub chunks: std::ops::Range<u16>,
-    /// Name and packed state of each symbol that has changed.
+    /// The name and the packed state of each symbol that has changed.
     pub symbols: Vec<(std::sync::Arc<str>, std::sync::Arc<[u8]>)>,
-    /// Symbols that are kept no more.
+    /// Symbols whose saved states are deleted.
     pub forgotten: Vec<String>,
-    /// Poisonous entries that nobody can read again.
+    /// Poisonous entries that no replay will reach any more.
     pub passed: Vec<EntryId>,
-    /// Detectors whose states are all saved, with what must be the same to read them.
+    /// The detectors whose states are all saved, with the hash that must be equal to read them.
     pub complete: Vec<(String, u64)>,
-    /// What each detector is, that its states were made by: [`tickhound_engine::plugin::DetectorSpec::fingerprint`].
+    /// The fingerprint of each detector that its states were made by: `DetectorSpec::fingerprint` of the engine.
     pub made_by: Vec<(String, u64)>,
 }
 
-/// All that is remembered of one symbol.
+/// The state of one symbol.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct SymbolState {
-    /// The normalizer's part.
+    /// The state of the normalizer.
     #[serde(with = "serde_bytes")]
     pub normalizer: Vec<u8>,
-    /// What each detector remembers.
+    /// The state of each detector.
     pub detectors: Vec<DetectorState>,
 }
 
-/// What one detector remembers of a symbol.
+/// The state of one detector for a symbol.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct DetectorState {
-    /// Name of the detector.
+    /// The name of the detector.
     pub detector: String,
-    /// Hash of what must be the same to read it: plugin, state version, parameters.
+    /// The hash that must be equal to read the state: of plugin, state version and parameters.
     pub schema: u64,
-    /// In the plugin's own encoding.
+    /// The state in the plugin's own encoding.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
-    /// Event time of the last alert in each direction, ns; 0 when there was none. The host's own.
+    /// The event time of the last alert in each direction, ns; 0 if there was none. The host maintains it.
     #[serde(default)]
     pub alerted: [u64; 3],
-    /// The same of another alert, where event time has gone back.
+    /// The event time of another alert in each direction, if event time went back.
     #[serde(default)]
     pub alerted_apart: [u64; 3],
 }
 
-/// Packs and unpacks states; keeps the compressor's tables.
+/// Packs and unpacks states. It reuses the tables of the compressor.
 pub struct Packer {
     compressor: Compressor<'static>,
     decompressor: Decompressor<'static>,
 }
 
 impl Packer {
-    /// With the fastest compression.
+    /// A packer with the fastest compression.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When there is not enough memory.
     pub fn new() -> io::Result<Self> {
         let mut compressor = Compressor::new(COMPRESSION)?;
-        // Garbage must not pass for a state.
+        // Damaged bytes must not unpack to another state.
         compressor.set_parameter(CParameter::ChecksumFlag(true))?;
         Ok(Self { compressor, decompressor: Decompressor::new()? })
     }
 
-    /// Packs the state of a symbol whose last tick arrived at `arrived_ms`, ms of an entry's id.
+    /// Packs the state of a symbol whose last tick arrived at `arrived_ms`, in ms of an entry's id.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When there is not enough memory.
     pub fn pack(&mut self, arrived_ms: u64, state: &SymbolState) -> Result<Vec<u8>> {
         let plain = rmp_serde::to_vec(state)?;
         let mut packed = vec![FORM];
@@ -163,10 +166,10 @@ impl Packer {
         Ok(packed)
     }
 
-    /// What [`Packer::pack`] was given.
+    /// Unpacks a state.
     ///
     /// # Errors
-    /// When these bytes are not what it, or an older release, returned.
+    /// When the bytes are not what [`Packer::pack`] of this or an older release returned.
     pub fn unpack(&mut self, packed: &[u8]) -> Result<SymbolState> {
         let form = *packed.first().context("it is empty")?;
         let header = match form {
@@ -175,37 +178,38 @@ impl Packer {
             newer => bail!("it is of form {newer}, this release reads up to {FORM}"),
         };
         let (header, compressed) = packed.split_at_checked(header).context("it is cut off")?;
-        ensure!(form == EVENT_TIME_FORM || is_sound(header), "its header is damaged");
+        ensure!(form == EVENT_TIME_FORM || is_intact(header), "its header is damaged");
         let length = u32::from_le_bytes([header[9], header[10], header[11], header[12]]) as usize;
         ensure!(length <= UNPACKED_MAX, "it claims a length of {length} bytes");
         let plain = self.decompressor.decompress(compressed, length).context("it is damaged")?;
         ensure!(plain.len() == length, "it is damaged: {} bytes instead of {length}", plain.len());
-        rmp_serde::from_slice(&plain).context("it is no state of a symbol")
+        rmp_serde::from_slice(&plain).context("it is not the state of a symbol")
     }
 }
 
-/// The form of a packed state, if a later release packed it. Forms are counted by ones, so that a large number is no
+/// The form of a packed state, if a later release packed it. Forms are numbered one by one, so that a large number is not a
 /// form but damage.
 pub fn is_of_a_newer_form(packed: &[u8]) -> Option<u32> {
     packed.first().filter(|form| (FORM + 1..FORM + 16).contains(form)).map(|form| u32::from(*form))
 }
 
-/// When the last tick of a packed state arrived, ms of an entry's id; `None` if an older release packed it, which
-/// did not say so, or if its header can't be believed.
+/// When the last tick of a packed state arrived, in ms of an entry's id; `None` if the header is damaged, or of an older
+/// release that did not store it.
 pub fn arrived_ms(packed: &[u8]) -> Option<u64> {
-    let header = packed.get(..HEADER).filter(|header| header[0] == FORM && is_sound(header))?;
+    let header = packed.get(..HEADER).filter(|header| header[0] == FORM && is_intact(header))?;
     Some(u64::from_le_bytes(header[1..9].try_into().ok()?))
 }
 
-/// Whether the last tick of a packed state arrived so long before `newest_ms`, when the newest entry did, that it is
-/// not worth keeping. Arrival and not event time decides: a feed may bring an old day after a tick of today, and
-/// each symbol of that day would be forgotten at once.
+/// Whether the last tick of a packed state arrived so long before `newest_ms`, the arrival of the newest entry, that the
+/// state is deleted. The arrival decides and not the event time: if a feed replays an old day after a tick of today, each
+/// symbol of that day would otherwise be deleted at once.
 pub fn is_forgotten(packed: &[u8], newest_ms: u64) -> bool {
-    // A sum could overflow if bytes are hostile; a difference can't.
+    // A sum could overflow if the bytes are hostile; this difference can't.
     arrived_ms(packed).is_some_and(|arrived| newest_ms.saturating_sub(arrived) > FORGET_AFTER_MS)
 }
 
-fn is_sound(header: &[u8]) -> bool {
+/// Whether the header's checksum is right.
+fn is_intact(header: &[u8]) -> bool {
     header[CHECKED..] == checksum(&header[..CHECKED])
 }
 
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_damaged_is_refused() {
+    fn damaged_bytes_are_rejected() {
         let mut packer = Packer::new().unwrap();
         let packed = packer.pack(5, &state()).unwrap();
         for length in 0..packed.len() {

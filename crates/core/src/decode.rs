@@ -1,23 +1,22 @@
-//! From an entry to ticks: three layouts, many vendors' field names, times of every kind.
+//! Decodes an entry to ticks: three layouts, the field names of many vendors, times of many forms.
 //!
-//! Pure: the same entry gives the same ticks. What spans entries (clamping of
-//! time, volume repair, carried prices) is `normalize`'s work.
+//! What holds: decoding is pure, so that the same entry gives the same ticks. What spans entries (order of time, volume
+//! repair, carried prices) belongs to `normalize`.
 //!
-//! Layouts are found out per entry. JSON and MessagePack are walked by one
-//! visitor along one compiled mapping; what no path leads to is skipped unread.
-//! Where an entry has both a document and flat fields, the document wins and
-//! the flat fields fill what it leaves out. Of fields that repeat, the first counts.
+//! The layout is detected for each entry. One visitor reads JSON and MessagePack along one compiled mapping; what no path
+//! leads to is skipped unread. If an entry has both a document and flat fields, the document wins and the flat fields fill
+//! what it leaves out. Of fields that repeat, the first wins.
 
+mod assemble;
+mod document;
+mod fast_json;
 mod iso;
 mod mapping;
 mod names;
 mod nan;
-mod plain;
 mod preset;
-mod quick;
-mod scan;
+mod table;
 mod time;
-mod walk;
 
 use std::{fs, path::Path};
 
@@ -25,34 +24,34 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
+pub use self::{
+    assemble::Scalar,
+    names::Names,
+    table::{ColumnKind, PlainTick, TablePlan},
+};
 use self::{
+    assemble::{Assembler, Buffers, Rules},
     iso::Zone,
     mapping::{Mapping, ROOT},
-    scan::{Scan, Work},
-};
-pub use self::{
-    names::Names,
-    plain::{Kind, PlainTick, Plan},
-    scan::Scalar,
 };
 use crate::{
     config::{InputConfig, input::Layout, nearest},
     event::{Entry, column},
 };
 
-/// Fields that may hold a whole tick.
+/// The fields that may hold a whole tick.
 const DOCUMENT_FIELDS: [&str; 4] = ["data", "payload", "tick", "json"];
 
-/// One tick as the producer wrote it; absent numbers are NaN.
+/// One tick as the producer wrote it. Absent numbers are NaN.
 #[derive(Debug, Default, PartialEq)]
 pub struct RawTick {
-    /// Name, upper case, without exchange prefix.
+    /// The symbol in upper case, without the prefix of an exchange.
     pub symbol: String,
-    /// Event time, ns since the Unix epoch; `None` when missing, unreadable or absurd.
+    /// The event time, ns since the Unix epoch; `None` if it is missing, unreadable or implausible.
     pub time: Option<u64>,
-    /// Last traded price, quote currency.
+    /// The last traded price, quote currency.
     pub price: f64,
-    /// By position: the standard columns, then those of `[input.extra]`. `flags` is 0.
+    /// The columns by position: the standard ones, then those of `[input.extra]`. `flags` is 0.
     pub columns: Vec<f64>,
 }
 
@@ -61,7 +60,7 @@ impl Clone for RawTick {
         Self { symbol: self.symbol.clone(), columns: self.columns.clone(), ..*self }
     }
 
-    /// Into the buffers that are there.
+    /// Reuses the buffers of `self`.
     fn clone_from(&mut self, other: &Self) {
         self.symbol.clone_from(&other.symbol);
         self.columns.clone_from(&other.columns);
@@ -69,53 +68,53 @@ impl Clone for RawTick {
     }
 }
 
-/// What an entry held.
+/// What an entry contained.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// This many ticks.
+    /// This number of ticks.
     Ticks(usize),
-    /// A list with this many ticks in it, and with something that is none, for this reason.
+    /// A list with this number of ticks, and with an element that is not a tick, for this reason.
     Partly(usize, DecodeError),
-    /// A message of a kind that is known and is no tick, e.g. a confirmation.
+    /// A message of a known kind that is not a tick, such as a confirmation.
     Skipped,
 }
 
-/// Why an entry is no tick. Each reads as the reason of a dead letter.
+/// Why an entry is not a tick. The text is the reason of a dead letter.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// The document can't be read.
     #[error("field `{field}` is not {format}: {cause}")]
     Document {
-        /// Its field.
+        /// The field that holds the document.
         field: String,
         /// JSON or MessagePack.
         format: &'static str,
-        /// The parser's own words.
+        /// The parser's message.
         cause: String,
     },
-    /// The layout asks for a document and there is none.
+    /// The layout requires a document, and the entry has none.
     #[error("no field data, payload, tick or json holds a {0} document")]
     NoDocument(&'static str),
-    /// Bytes that are neither text nor MessagePack.
+    /// The document is neither text nor MessagePack.
     #[error(
-        "field `{0}` holds binary data that is no MessagePack; binary vendor packets are not supported, publish decoded ticks"
+        "field `{0}` holds binary data that is not MessagePack; binary vendor packets are not supported, publish decoded ticks"
     )]
     Binary(String),
-    /// Text that is neither, e.g. a packet in base64, and no flat fields that would make a tick.
+    /// The document is text of another form, such as a packet in base64, and the flat fields do not make a tick.
     #[error("field `{0}` is neither JSON nor MessagePack, and the other fields name no symbol")]
     NotADocument(String),
-    /// A list of bare values.
-    #[error("the document holds no object")]
+    /// The document is a bare value, or a list of bare values.
+    #[error("the document contains no object")]
     NoObject,
-    /// No name.
+    /// The entry has no symbol.
     #[error("no symbol: none of {0} has a value")]
     NoSymbol(String),
-    /// A name, and nothing to say of it.
+    /// The entry has a symbol, and no value that makes a tick.
     #[error("neither price nor quote: {symbol} has no usable value in any of {names}")]
     Empty {
         /// The symbol.
         symbol: String,
-        /// Where a price was looked for.
+        /// The names of a price.
         names: String,
     },
 }
@@ -123,141 +122,152 @@ pub enum DecodeError {
 /// Decodes entries by a compiled mapping.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    mapping: Mapping,
+    rules: Rules,
     layout: Layout,
-    zone: Zone,
-    tokens: FxHashMap<String, String>,
     column_names: Vec<String>,
-    /// Kept for its buffers.
-    work: Work,
-    /// Whether JSON is tried the quick way first; only a test that compares both does without.
-    is_quick: bool,
+    buffers: Buffers,
+    json_reader: JsonReader,
+}
+
+/// Which reader JSON documents are given to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum JsonReader {
+    /// The fast reader, and the general one for documents that it declines.
+    Fast,
+    /// The general reader alone, as for text that the fast one has already declined.
+    General,
 }
 
 impl Decoder {
-    /// Compiles the mapping; `root` is what the token file's path is relative to.
+    /// Compiles the mapping. The path of the token file is relative to `root`.
     ///
     /// # Errors
-    /// Unknown preset, target, zone; a path that makes no sense; an unreadable token file.
+    /// When a preset, a target or a time zone is unknown, a path is invalid, or the token file is unreadable.
     pub fn new(config: &InputConfig, root: &Path) -> Result<Self> {
         let mapping = Mapping::compile(config)?;
         let zone = Zone::new(time_zone(&config.timezone)?);
-        let tokens = match config.tokens.file.as_os_str().is_empty() {
-            true => FxHashMap::default(),
-            false => read_tokens(&root.join(&config.tokens.file))?,
-        };
+        let file = &config.tokens.file;
+        let tokens = if file.as_os_str().is_empty() { FxHashMap::default() } else { read_tokens(&root.join(file))? };
         let mut column_names: Vec<String> = column::NAMES.map(str::to_owned).to_vec();
         for name in config.extra.keys() {
-            ensure!(!column_names.contains(name), "input.extra.{name}: this column exists already; use [input.map]");
+            ensure!(!column_names.contains(name), "input.extra.{name}: this column already exists; use [input.map]");
             column_names.push(name.clone());
         }
-        let work = Work::new(column_names.len(), mapping.targets());
-        Ok(Self { mapping, layout: config.layout, zone, tokens, column_names, work, is_quick: true })
+        let buffers = Buffers::new(zone, column_names.len(), mapping.targets());
+        let rules = Rules { mapping, tokens };
+        Ok(Self { rules, layout: config.layout, column_names, buffers, json_reader: JsonReader::Fast })
     }
 
-    /// Names of the columns by position: the standard ones, then those of `[input.extra]` by name.
+    /// The names of the columns by position: the standard ones, then those of `[input.extra]` in alphabetical order.
     pub fn column_names(&self) -> &[String] {
         &self.column_names
     }
 
-    /// Hands each tick in `entry` to `emit`, also those before an error.
+    /// Passes each tick in `entry` to `emit`, including those before an error.
     ///
     /// # Errors
-    /// Why the entry is no tick.
+    /// When the entry is not a tick: the reason.
     pub fn decode(&mut self, entry: Entry<'_>, emit: &mut impl FnMut(&RawTick)) -> Result<Outcome, DecodeError> {
-        let found = match self.layout {
-            Layout::Flat => Found::Nothing,
-            layout => find(&entry, layout)?,
+        let content = match self.layout {
+            Layout::Flat => Content::Fields,
+            layout => content_of(&entry, layout)?,
         };
         let mut emitted = 0;
-        let outcome = self.read(&entry, &found, self.is_quick, &mut |tick| {
+        let outcome = self.read(&entry, &content, self.json_reader, &mut |tick| {
             emitted += 1;
             emit(tick);
         });
-        match (&outcome, found) {
-            (Err(DecodeError::Document { .. }), Found::Document(Document { field, value, format: Format::Json })) => {
+        match (&outcome, content) {
+            // Python's NaN is not JSON, so a document that can't be read may only contain some of these.
+            (Err(DecodeError::Document { .. }), Content::Document(Document { field, value, format: Format::Json })) => {
                 let Some(value) = nan::to_null(value) else { return outcome };
-                let plain = Found::Document(Document { field, value: &value, format: Format::Json });
-                // The ticks before the first NaN come again.
-                self.read(&entry, &plain, false, &mut |tick| match emitted {
+                let repaired = Content::Document(Document { field, value: &value, format: Format::Json });
+                // The ticks before the first NaN are already emitted, and are read once more.
+                self.read(&entry, &repaired, JsonReader::General, &mut |tick| match emitted {
                     0 => emit(tick),
                     _ => emitted -= 1,
                 })
             }
-            (Err(DecodeError::NoSymbol(_)), Found::Unreadable(field)) => Err(DecodeError::NotADocument(lossy(field))),
+            (Err(DecodeError::NoSymbol(_)), Content::Unreadable(field)) => Err(DecodeError::NotADocument(lossy(field))),
             _ => outcome,
         }
     }
 
-    /// The place of a table's column of this name, for [`Self::decode_cells`]; `None`: no value is looked for there.
-    pub fn place(&self, name: &str) -> Option<usize> {
-        self.mapping.key(ROOT, name.as_bytes())
+    /// The id of a table's column, for [`Self::decode_cells`]; `None` if the column's values are not used.
+    pub fn column_id(&self, name: &str) -> Option<usize> {
+        self.rules.mapping.key(ROOT, name.as_bytes())
     }
 
-    /// As [`Self::decode`], for the cells of a table's row, each with its column's place.
+    /// Decodes a row of a table, from its values and the [ids](Self::column_id) of their columns, like [`Self::decode`].
+    ///
+    /// # Errors
+    /// When the row is not a tick: the reason.
     pub fn decode_cells<'c>(
         &mut self,
         arrival_ms: u64,
         cells: impl Iterator<Item = (usize, Scalar<'c>)>,
         emit: &mut dyn FnMut(&RawTick),
     ) -> Result<Outcome, DecodeError> {
-        let Self { mapping, zone, tokens, work, .. } = self;
-        let mut scan = Scan::new(mapping, zone, tokens, arrival_ms, work, emit);
-        for (place, value) in cells {
+        let mut assembler = Assembler::new(&self.rules, &mut self.buffers, arrival_ms, emit);
+        for (column, value) in cells {
             match value {
-                Scalar::Text(text) => scan.flat_text(place, 0, text),
-                value => scan.offer(place, 0, value),
+                Scalar::Text(text) => assembler.flat_text(column, 0, text),
+                value => assembler.offer(column, 0, value),
             }
         }
-        scan.finish_tick();
-        scan.outcome()
+        assembler.finish_tick();
+        assembler.outcome()
     }
 
     fn read(
         &mut self,
         entry: &Entry<'_>,
-        found: &Found<'_>,
-        quickly: bool,
+        content: &Content<'_>,
+        reader: JsonReader,
         emit: &mut dyn FnMut(&RawTick),
     ) -> Result<Outcome, DecodeError> {
-        let Self { mapping, zone, tokens, work, .. } = self;
-        let mut scan = Scan::new(mapping, zone, tokens, entry.id.millis, work, &mut *emit);
-        let document = match found {
-            Found::Document(document) => Some(document),
+        let mut assembler = Assembler::new(&self.rules, &mut self.buffers, entry.id.millis, &mut *emit);
+        let document = match content {
+            Content::Document(document) => Some(document),
             _ => None,
         };
+        // Flat fields come first: what precedes a list of ticks applies to each of them.
         for (name, value) in entry.fields() {
-            if document.is_none_or(|found| found.field != name) {
-                scan.flat_field(name, value, document.is_some());
+            if document.is_none_or(|document| document.field != name) {
+                assembler.flat_field(name, value, document.is_some());
             }
         }
         let Some(Document { field, value, format }) = document else {
-            scan.finish_tick();
-            return scan.outcome();
+            assembler.finish_tick();
+            return assembler.outcome();
         };
-        let (format, walked) = match format {
-            Format::Json if quickly => match quick::read(value, &mut scan) {
-                Some(()) => return scan.outcome(),
-                None => return self.read(entry, found, false, emit),
+        let (format, result) = match format {
+            Format::Json if reader == JsonReader::Fast => match fast_json::read(value, &mut assembler) {
+                Some(()) => return assembler.outcome(),
+                // Some values of the declined document are already in the assembler, so a new one begins.
+                None => return self.read(entry, content, JsonReader::General, emit),
             },
-            Format::Json => ("JSON", scan.json(value).map_err(|cause| cause.to_string())),
-            Format::Msgpack => ("MessagePack", scan.msgpack(value).map_err(|cause| cause.to_string())),
+            Format::Json => ("JSON", assembler.json(value).map_err(|cause| cause.to_string())),
+            Format::Msgpack => ("MessagePack", assembler.msgpack(value).map_err(|cause| cause.to_string())),
         };
-        match walked {
-            Ok(()) => scan.outcome(),
+        match result {
+            Ok(()) => assembler.outcome(),
             Err(cause) => Err(DecodeError::Document { field: lossy(field), format, cause }),
         }
     }
 }
 
-/// What the fields that may hold a document do hold.
-enum Found<'a> {
+/// Where the values of an entry are.
+enum Content<'a> {
+    /// In a document, and in the flat fields beside it.
     Document(Document<'a>),
-    /// Text that is no document, in this field.
+    /// In flat fields; this field should hold a document and holds other text.
     Unreadable(&'a [u8]),
-    Nothing,
+    /// In flat fields.
+    Fields,
 }
 
+/// A field that holds a document.
 struct Document<'a> {
     field: &'a [u8],
     value: &'a [u8],
@@ -269,8 +279,8 @@ enum Format {
     Msgpack,
 }
 
-/// The first field that holds a whole tick.
-fn find<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Found<'a>, DecodeError> {
+/// Finds the first field that holds a document.
+fn content_of<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Content<'a>, DecodeError> {
     let (mut binary, mut unreadable) = (None, None);
     for (field, value) in entry.fields() {
         if !DOCUMENT_FIELDS.iter().any(|name| name.as_bytes() == field) {
@@ -278,7 +288,7 @@ fn find<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Found<'a>, DecodeError>
         }
         let format = match (layout, value.trim_ascii_start().first()) {
             (Layout::Json | Layout::Auto, Some(b'{' | b'[')) => Format::Json,
-            // Maps and arrays of MessagePack; no text begins with these bytes.
+            // The first bytes of MessagePack's maps and arrays; no text begins with them.
             (Layout::Msgpack | Layout::Auto, Some(0x80..=0x9f | 0xdc..=0xdf)) => Format::Msgpack,
             _ if std::str::from_utf8(value).is_err() => {
                 binary = Some(field);
@@ -289,14 +299,14 @@ fn find<'a>(entry: &Entry<'a>, layout: Layout) -> Result<Found<'a>, DecodeError>
                 continue;
             }
         };
-        return Ok(Found::Document(Document { field, value, format }));
+        return Ok(Content::Document(Document { field, value, format }));
     }
     match (layout, binary, unreadable) {
         (Layout::Json, ..) => Err(DecodeError::NoDocument("JSON")),
         (Layout::Msgpack, ..) => Err(DecodeError::NoDocument("MessagePack")),
         (_, Some(field), _) => Err(DecodeError::Binary(lossy(field))),
-        (_, None, Some(field)) => Ok(Found::Unreadable(field)),
-        (_, None, None) => Ok(Found::Nothing),
+        (_, None, Some(field)) => Ok(Content::Unreadable(field)),
+        (_, None, None) => Ok(Content::Fields),
     }
 }
 
@@ -304,22 +314,24 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The zone by its IANA name.
+/// The time zone with this IANA name.
 ///
 /// # Errors
-/// When there is none of that name.
+/// When no zone has this name.
 pub fn time_zone(name: &str) -> Result<TimeZone> {
     TimeZone::get(name).map_err(|_| {
         let usual = ["Asia/Kolkata", "UTC", "America/New_York", "America/Chicago", "Europe/London", "Asia/Tokyo"];
         let hint = nearest(name, usual.into_iter()).unwrap_or("Asia/Kolkata");
-        anyhow::anyhow!("input.timezone: there is no time zone `{name}`; expected an IANA name such as {hint}")
+        anyhow::anyhow!("input.timezone: `{name}` is not a time zone, expected an IANA name such as {hint}")
     })
 }
 
+/// Reads the symbols of instrument numbers from a CSV file.
 fn read_tokens(file: &Path) -> Result<FxHashMap<String, String>> {
     let text = fs::read_to_string(file).with_context(|| format!("input.tokens.file: can't read {}", file.display()))?;
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).has_headers(false).from_reader(text.as_bytes());
     let mut records = reader.records().peekable();
+    // A first line whose first field is not a number is a header.
     let header = match records.peek() {
         Some(Ok(first)) if first.get(0).is_some_and(|field| field.parse::<u64>().is_err()) => records.next(),
         _ => None,

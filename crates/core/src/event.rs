@@ -1,23 +1,23 @@
-//! The data that flows: entries in, batches of ticks, detections, alerts out.
+//! The data that flows between stages: entries, batches of ticks, alerts, dead letters.
 //!
-//! Pure data, no I/O, imports no sibling. Stages meet here and nowhere else.
+//! What holds: this is pure data. The module imports no other module of this crate, so that every stage can use it.
 
 use std::{fmt, ops::Range, str::FromStr, sync::Arc};
 
-/// Id of a Redis Stream entry: arrival time at the server and a sequence within it.
+/// The id of a Redis Stream entry: its arrival time at the server, and its number within that millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
     /// Milliseconds since the Unix epoch, by the server's clock.
     pub millis: u64,
-    /// Position among the entries of that millisecond.
+    /// The number among the entries of that millisecond.
     pub seq: u64,
 }
 
 impl EntryId {
-    /// Sorts before every entry.
+    /// The id that sorts before every entry.
     pub const ZERO: Self = Self { millis: 0, seq: 0 };
 
-    /// The id right before this one; zero has none and stays.
+    /// The id right before this one. Zero has none, and returns itself.
     pub fn before(self) -> Self {
         match self.seq.checked_sub(1) {
             Some(seq) => Self { seq, ..self },
@@ -32,7 +32,7 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// The text is not `<milliseconds>-<sequence>`.
+/// An error: the text is not of the form `<milliseconds>-<sequence>`.
 #[derive(Debug, thiserror::Error)]
 #[error("not an entry id: expected <milliseconds>-<sequence>")]
 pub struct NotAnEntryId;
@@ -40,73 +40,74 @@ pub struct NotAnEntryId;
 impl FromStr for EntryId {
     type Err = NotAnEntryId;
 
-    /// A missing sequence reads as 0, as in Redis' own commands.
+    /// Parses an id. A missing sequence counts as 0, as in the commands of Redis.
     fn from_str(text: &str) -> Result<Self, NotAnEntryId> {
         let (millis, seq) = text.split_once('-').unwrap_or((text, "0"));
         Ok(Self { millis: millis.parse().map_err(|_| NotAnEntryId)?, seq: seq.parse().map_err(|_| NotAnEntryId)? })
     }
 }
 
-/// Undecoded entries of one read, their bytes in one buffer.
+/// The undecoded entries of one read, with their bytes in one buffer.
 #[derive(Debug, Default)]
 pub struct Entries {
     bytes: Vec<u8>,
     /// Name and value of each field, as ranges of `bytes`.
     fields: Vec<(Range<usize>, Range<usize>)>,
-    /// Id, and the entry's range of `fields`.
+    /// The id of each entry, and its range of `fields`.
     entries: Vec<(EntryId, Range<usize>)>,
-    /// Their ticks, if they were decoded where they were read; then they have no fields.
+    /// The ticks of the entries, if their reader has decoded them. They then have no fields.
     pub decoded: Option<Box<DecodedTicks>>,
 }
 
-/// Ticks of entries that were decoded where they were read, as rows of a table are: there never was a text of them.
+/// The ticks of entries that their reader has decoded, as it does with rows of a table.
 #[derive(Debug, Default)]
 pub struct DecodedTicks {
-    /// Which entry, by index.
+    /// The index of the tick's entry in the read.
     pub entry: Vec<u32>,
-    /// Names that no read before had, each with its number.
+    /// The names that no earlier read contained, each with its number.
     pub names: Vec<(u32, Arc<str>)>,
-    /// Number of the symbol's name.
+    /// The number of the symbol's name.
     pub symbol: Vec<u32>,
-    /// Event time, ns since the Unix epoch, if it is known.
+    /// The event time, ns since the Unix epoch, if it is known.
     pub time: Vec<Option<u64>>,
-    /// Last traded price, quote currency; NaN where absent.
+    /// The last traded price, quote currency; NaN where absent.
     pub price: Vec<f64>,
     /// All columns of the first tick, then of the second, and so on; NaN where absent.
     pub columns: Vec<f64>,
-    /// Entries that are no tick, by index, with the reason.
+    /// The entries that are not ticks, by index, with the reason.
     pub refused: Vec<(u32, String)>,
 }
 
 impl DecodedTicks {
-    /// Adds a tick of the entry at this index; `columns` has a value for each column.
-    pub fn push(&mut self, entry: u32, symbol: u32, time: Option<u64>, price: f64, columns: &[f64]) {
-        self.entry.push(entry);
-        self.symbol.push(symbol);
-        self.time.push(time);
-        self.price.push(price);
-        self.columns.extend_from_slice(columns);
+    /// Adds a tick.
+    #[inline]
+    pub fn push(&mut self, row: TickRow<'_, Option<u64>>) {
+        self.entry.push(row.entry);
+        self.symbol.push(row.symbol);
+        self.time.push(row.time);
+        self.price.push(row.price);
+        self.columns.extend_from_slice(row.columns);
     }
 }
 
 impl Entries {
-    /// Makes room for so many more entries, fields, and bytes of all names and values.
+    /// Reserves room for this number of further entries, fields, and bytes of all names and values.
     pub fn reserve(&mut self, entries: usize, fields: usize, bytes: usize) {
         self.entries.reserve(entries);
         self.fields.reserve(fields);
         self.bytes.reserve(bytes);
     }
 
-    /// Starts the next entry; the fields that follow belong to it.
+    /// Starts the next entry, which the fields that follow belong to.
     pub fn push_entry(&mut self, id: EntryId) {
         let at = self.fields.len();
         self.entries.push((id, at..at));
     }
 
-    /// Adds a field to the entry begun last.
+    /// Adds a field to the last entry.
     ///
     /// # Panics
-    /// When no entry was begun.
+    /// When there is no entry.
     pub fn push_field(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
@@ -117,37 +118,37 @@ impl Entries {
         fields.end = self.fields.len();
     }
 
-    /// Number of entries.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Bytes of all names and values.
+    /// The number of bytes of all names and values.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether the read brought nothing.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Id of the first entry.
+    /// The id of the first entry.
     pub fn first(&self) -> Option<EntryId> {
         self.entries.first().map(|(id, _)| *id)
     }
 
-    /// Id of the last entry.
+    /// The id of the last entry.
     pub fn last(&self) -> Option<EntryId> {
         self.entries.last().map(|(id, _)| *id)
     }
 
-    /// Id of the entry at `index`.
+    /// The id of the entry at `index`.
     pub fn id(&self, index: usize) -> Option<EntryId> {
         self.entries.get(index).map(|(id, _)| *id)
     }
 
-    /// Leaves out the entries of other ids.
+    /// Keeps only the entries whose ids `keep` accepts.
     pub fn retain(&mut self, keep: impl Fn(EntryId) -> bool) {
         self.entries.retain(|(id, _)| keep(*id));
     }
@@ -158,7 +159,7 @@ impl Entries {
         Some(Entry { id: *id, bytes: &self.bytes, fields: &self.fields[fields.clone()] })
     }
 
-    /// All entries in stream order.
+    /// The entries in stream order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
         self.entries.iter().map(|(id, fields)| Entry {
             id: *id,
@@ -168,7 +169,7 @@ impl Entries {
     }
 }
 
-/// One undecoded entry: its id and its fields as the producer wrote them.
+/// One undecoded entry: its id, and its fields as the producer wrote them.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// The entry's id.
@@ -178,7 +179,7 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Name and value of each field in the producer's order; names may repeat.
+    /// The name and the value of each field in the producer's order. Names may repeat.
     pub fn fields(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let bytes = self.bytes;
         self.fields.iter().map(move |(name, value)| (&bytes[name.clone()], &bytes[value.clone()]))
@@ -190,60 +191,75 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Stands for no symbol: such a row tells that event time has reached a whole second.
+/// The symbol of a clock row, which says that event time has reached a whole second.
 pub const CLOCK: u32 = u32::MAX;
 
-/// Position of each standard column in [`Batch::columns`]; those of `[input.extra]` follow.
+/// The positions of the standard columns in [`Batch::columns`], which those of `[input.extra]` follow.
 pub mod column {
-    /// Traded since the symbol's previous tick, >= 0, venue's units.
+    /// The quantity traded since the symbol's previous tick, >= 0, in the venue's units.
     pub const QUANTITY: usize = 0;
-    /// Traded in the session so far; falls only where a count began again, with a session or within it.
+    /// The quantity traded in the session so far. It falls only where counting starts again, with a session or within it.
     pub const CUM_VOLUME: usize = 1;
-    /// Best bid, quote currency, > 0.
+    /// The best bid, quote currency, > 0.
     pub const BID: usize = 2;
-    /// Best ask, quote currency, > 0.
+    /// The best ask, quote currency, > 0.
     pub const ASK: usize = 3;
-    /// Quantity resting at the best bid, >= 0.
+    /// The quantity at the best bid, >= 0.
     pub const BID_QUANTITY: usize = 4;
-    /// Quantity resting at the best ask, >= 0.
+    /// The quantity at the best ask, >= 0.
     pub const ASK_QUANTITY: usize = 5;
-    /// Open interest as published, >= 0.
+    /// The open interest as published, >= 0.
     pub const OI: usize = 6;
-    /// Bit set of [`super::flag`], a whole number, never NaN.
+    /// A bit set of [`super::flag`]: an integer, never NaN.
     pub const FLAGS: usize = 7;
-    /// `volume` as published, where its name does not tell whether it is per tick or cumulative, >= 0.
+    /// A published `volume` that may be per tick or cumulative, >= 0.
     pub const VOLUME: usize = 8;
-    /// Names by position, as manifests and `config.toml` write them.
+    /// The names by position, as in manifests and `config.toml`.
     pub const NAMES: [&str; 9] =
         ["quantity", "cum_volume", "bid", "ask", "bid_quantity", "ask_quantity", "oi", "flags", "volume"];
 }
 
-/// Bits of the `flags` column.
+/// The bits of the `flags` column.
 pub mod flag {
-    /// The producer's time was missing or absurd; estimated from the entry's arrival.
+    /// The producer's time was missing or implausible, and was estimated from the entry's arrival.
     pub const TIME_ESTIMATED: u32 = 1;
-    /// The producer's time was before the symbol's previous tick; raised to that.
+    /// The producer's time was before that of the symbol's previous tick, and was raised to it.
     pub const OUT_OF_ORDER: u32 = 2;
-    /// Cumulative volume fell without a new session; the fall was not believed.
+    /// The cumulative volume fell without a new session, and the fall was ignored.
     pub const VOLUME_REPAIRED: u32 = 4;
-    /// No trade: only quotes or open interest changed; the price is the last one.
+    /// There was no trade, only a change of quotes or open interest; the price is the last one.
     pub const QUOTE_ONLY: u32 = 8;
-    /// First tick of the symbol in a new session day.
+    /// The tick is the symbol's first one in a new session day.
     pub const SESSION_START: u32 = 16;
 }
 
-/// Rows of ticks by column: what one shard gets of one read, and what a guest call is made of.
+/// One tick, to be added to a batch. `Time` is optional where ticks may have none.
+#[derive(Clone, Copy, Debug)]
+pub struct TickRow<'a, Time> {
+    /// The index of the tick's entry in the read.
+    pub entry: u32,
+    /// The number of the symbol.
+    pub symbol: u32,
+    /// The event time, ns since the Unix epoch, UTC.
+    pub time: Time,
+    /// The last traded price, quote currency; NaN where absent.
+    pub price: f64,
+    /// The value of each column.
+    pub columns: &'a [f64],
+}
+
+/// Rows of ticks by column: what one shard receives of one read, and what a guest call is made of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Which entry of the read the row comes from, by index.
+    /// The index of the row's entry in the read.
     pub entry: Vec<u32>,
-    /// Interned symbol, or [`CLOCK`].
+    /// The interned symbol, or [`CLOCK`].
     pub symbol: Vec<u32>,
-    /// Event time, ns since the Unix epoch, UTC.
+    /// The event time, ns since the Unix epoch, UTC.
     pub time: Vec<u64>,
-    /// Last traded price, quote currency; NaN on clock rows, and before normalising where absent.
+    /// The last traded price, quote currency; NaN on clock rows, and before normalization where absent.
     pub price: Vec<f64>,
-    /// Standard columns, then extra ones; NaN where absent.
+    /// The standard columns, then the extra ones; NaN where absent.
     pub columns: Vec<Vec<f64>>,
 }
 
@@ -253,7 +269,7 @@ impl Batch {
         Self::with_capacity(columns, 0)
     }
 
-    /// As [`Self::new`], with room for so many rows.
+    /// An empty batch of `columns` columns, with room for `rows` rows.
     pub fn with_capacity(columns: usize, rows: usize) -> Self {
         Self {
             entry: Vec::with_capacity(rows),
@@ -264,29 +280,30 @@ impl Batch {
         }
     }
 
-    /// Number of rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.symbol.len()
     }
 
-    /// Whether it has no rows.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.symbol.is_empty()
     }
 
-    /// Adds a row; `columns` has a value for each column.
-    pub fn push(&mut self, entry: u32, symbol: u32, time: u64, price: f64, columns: &[f64]) {
-        debug_assert_eq!(columns.len(), self.columns.len(), "a row fills every column");
-        self.entry.push(entry);
-        self.symbol.push(symbol);
-        self.time.push(time);
-        self.price.push(price);
-        for (column, value) in self.columns.iter_mut().zip(columns) {
+    /// Adds a row.
+    #[inline]
+    pub fn push(&mut self, row: TickRow<'_, u64>) {
+        debug_assert_eq!(row.columns.len(), self.columns.len(), "a row fills every column");
+        self.entry.push(row.entry);
+        self.symbol.push(row.symbol);
+        self.time.push(row.time);
+        self.price.push(row.price);
+        for (column, value) in self.columns.iter_mut().zip(row.columns) {
             column.push(*value);
         }
     }
 
-    /// Some of its rows.
+    /// Copies a range of rows.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         Self {
             entry: self.entry[rows.clone()].to_vec(),
@@ -297,7 +314,7 @@ impl Batch {
         }
     }
 
-    /// Takes out the ticks of `entry`, which must be the last ones; clock rows stay. Returns how many.
+    /// Removes the ticks of `entry`, which must be the last ones, and returns their number. Clock rows stay.
     pub fn take_back(&mut self, entry: u32) -> usize {
         let Some(first) = self.entry.iter().position(|from| *from == entry) else { return 0 };
         let clocks: Vec<u64> =
@@ -312,7 +329,7 @@ impl Batch {
         taken
     }
 
-    /// Adds a clock row: event time has reached `time` just before `entry`.
+    /// Adds a clock row: event time reached `time` just before `entry`.
     pub fn push_clock(&mut self, entry: u32, time: u64) {
         self.entry.push(entry);
         self.symbol.push(CLOCK);
@@ -324,20 +341,20 @@ impl Batch {
     }
 }
 
-/// Which way a detector expects, or saw, the price move.
+/// The direction in which a detector saw the price move, or expects it to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Upwards.
+    /// Up.
     Up,
-    /// Downwards.
+    /// Down.
     Down,
-    /// Not a matter of direction.
+    /// The detection has no direction.
     None,
 }
 
 impl Direction {
-    /// As alerts write it.
+    /// The name of the direction in alerts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -350,71 +367,71 @@ impl Direction {
 /// A detection that is, or is about to be, committed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
-    /// `<entry id>/<detector>/<ordinal>`; never changes, however often the entry is worked.
+    /// `<entry id>/<detector>/<ordinal>`: the same each time the entry is processed.
     pub id: String,
-    /// Name of the detector.
+    /// The name of the detector.
     pub detector: String,
-    /// Name of its plugin.
+    /// The name of its plugin.
     pub plugin: String,
-    /// Version of its plugin.
+    /// The version of its plugin.
     pub version: String,
-    /// Name of the symbol.
+    /// The symbol.
     pub symbol: String,
-    /// Event time, ns since the Unix epoch, UTC.
+    /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
-    /// Price at that time, quote currency; NaN when no price is known.
+    /// The price at that time, quote currency; NaN if no price is known.
     pub price: f64,
-    /// Rarity in 0..=1, as the detector defines it.
+    /// The confidence from 0 to 1, as the detector defines it.
     pub confidence: f64,
-    /// Up, down or none.
+    /// The direction of the move.
     pub direction: Direction,
-    /// Numbers that let a person check it.
+    /// The numbers that let a person check the alert, with their names.
     pub evidence: Vec<(String, f64)>,
-    /// The entry that caused it.
+    /// The entry that caused the alert.
     pub entry: EntryId,
-    /// Time from the entry's arrival to its commit, ms; 0 when the clocks disagree.
+    /// The time from the entry's arrival to its commit, ms; 0 if the clocks disagree.
     pub lag_ms: u64,
-    /// Whether the entry was read again after a crash or take-over.
+    /// Whether the entry was read again after a crash or a takeover.
     pub recovered: bool,
-    /// Whether `lag_ms` is above `alerts.stale_after_ms`: old news.
+    /// Whether `lag_ms` exceeds `alerts.stale_after_ms`.
     pub stale: bool,
 }
 
-/// An entry, or one detector's part of it, set aside.
+/// An entry that could not be processed, or on which one detector failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// A sentence.
+    /// Why it could not be processed, as a sentence.
     pub reason: String,
     /// The entry.
     pub entry: EntryId,
-    /// The detector to blame, if one is.
+    /// The detector that failed, if one did.
     pub blamed: Option<DetectorFault>,
-    /// The entry's fields as a JSON object, from which the entry can be made again.
+    /// The entry's fields as a JSON object, from which the entry can be restored.
     pub raw: String,
 }
 
-/// A detector as it was when it failed.
+/// A detector that failed, as it was then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectorFault {
-    /// Its name.
+    /// The name of the detector.
     pub detector: String,
-    /// Name of its plugin, as the plugin has it.
+    /// The name of its plugin, as the plugin's manifest has it.
     pub plugin: String,
-    /// Version of its plugin.
+    /// The version of its plugin.
     pub version: String,
-    /// SHA-256 of the plugin's file, hexadecimal.
+    /// The SHA-256 of the plugin's file, hexadecimal.
     pub sha256: String,
-    /// Each parameter with its value, as a JSON object.
+    /// The values of all parameters, as a JSON object.
     pub params: String,
 }
 
-/// Event time of the partition, as of a commit.
+/// The event time of a partition, as of a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Latest event time seen, ns since the Unix epoch; 0 before the first tick.
+    /// The latest event time, ns since the Unix epoch; 0 before the first tick.
     pub time: u64,
-    /// How far behind its entry's arrival the latest stamped tick was, ms; `None` before the first.
+    /// The time from the latest tick with a time to its entry's arrival, ms; `None` before the first such tick.
     pub delay_ms: Option<i64>,
-    /// Ticks without a stamp before the first that had one.
+    /// The number of ticks without a time before the first one with a time.
     pub unstamped: u64,
 }

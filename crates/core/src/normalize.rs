@@ -1,12 +1,10 @@
-//! What spans ticks of a symbol: order of time, carried price, volume that makes sense.
+//! Normalizes what spans the ticks of a symbol: the order of time, the carried price, and the volume.
 //!
-//! What holds for the rows that come out: time never falls within a symbol, the
-//! price is finite and positive, `quantity` is never negative, `cum_volume` falls
-//! only where a count began again, `flags` says what was changed.
+//! What holds for normalized rows: time never falls within a symbol, the price is finite and positive, `quantity` is never
+//! negative, `cum_volume` falls only where counting starts again, and `flags` says what was changed.
 //!
-//! Quotes and open interest stay as this tick published them, NaN where it did
-//! not: a detector that wants the latest keeps it, one that wants to know
-//! whether it is fresh could not find out otherwise.
+//! Quotes and open interest stay as the tick published them, and NaN where it did not. A detector that needs the latest
+//! value can remember it; one that needs to know whether a value is new could not find out otherwise.
 
 mod days;
 mod volume;
@@ -27,99 +25,100 @@ use crate::{
     event::{Batch, CLOCK, column, flag},
 };
 
-/// What was done to a batch.
+/// What was changed in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NormalizeCounts {
-    /// Rows taken out: no price of the symbol is known yet.
+    /// Rows that were removed, because no price of their symbol is known yet.
     pub unpriced: u64,
     /// Rows whose time was raised.
     pub out_of_order: u64,
-    /// Rows whose volume was not believed.
+    /// Rows whose volume was repaired.
     pub volume_repaired: u64,
-    /// Rows whose time was told from their entry's arrival.
+    /// Rows whose time was estimated from their entry's arrival.
     pub time_estimated: u64,
 }
 
-/// Normalises the rows of one shard's symbols.
+/// Normalizes the rows of one shard's symbols.
 #[derive(Debug)]
 pub struct Normalizer {
     quotes: Quotes,
     volume: VolumeKind,
     days: Days,
-    /// By symbol id.
-    known: Vec<Known>,
-    /// Number of the batch that was normalised last.
+    /// The symbols by their ids.
+    symbols: Vec<SymbolEntry>,
+    /// The number of the last batch.
     batch: u64,
 }
 
-/// A symbol, and what it was like before the last batch that had a row of it.
+/// The state of a symbol, and its price before the last batch with one of its rows.
 #[derive(Debug, Default)]
-struct Known {
-    state: SymbolState,
-    /// Number of that batch, and the price before it.
+struct SymbolEntry {
+    state: NormalizerState,
+    /// The number of that batch.
     batch: u64,
+    /// The price before that batch.
     price_before: Option<f64>,
 }
 
-/// What is remembered of a symbol.
+/// The state of a symbol. Its fields are stored by position, in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct SymbolState {
+struct NormalizerState {
+    /// The time of the last tick, ns.
     time: u64,
-    /// As last shown to detectors.
+    /// The price that detectors saw last.
     price: Option<f64>,
     bid: Option<f64>,
     ask: Option<f64>,
-    /// Number of the last tick's day.
+    /// The number of the last tick's day.
     day: Option<i32>,
     volume: Volume,
 }
 
 impl Normalizer {
-    /// Knows no symbol yet.
+    /// A normalizer without any symbol.
     ///
     /// # Errors
     /// When the time zone does not exist.
     pub fn new(config: &InputConfig) -> Result<Self> {
         let days = Days::new(time_zone(&config.timezone)?);
-        Ok(Self { quotes: config.quotes, volume: config.volume, days, known: Vec::new(), batch: 0 })
+        Ok(Self { quotes: config.quotes, volume: config.volume, days, symbols: Vec::new(), batch: 0 })
     }
 
-    /// Price of a symbol as shown to detectors before the batch that was normalised last, NaN when there was none.
+    /// The price of a symbol that detectors saw before the last batch, NaN if there was none.
     pub fn price_before(&self, symbol: u32) -> f64 {
-        let price = self.known.get(symbol as usize).and_then(|known| match known.batch == self.batch {
-            true => known.price_before,
-            false => known.state.price,
-        });
+        let Some(entry) = self.symbols.get(symbol as usize) else { return f64::NAN };
+        // Without a row in the last batch, the state has not changed since.
+        let price = if entry.batch == self.batch { entry.price_before } else { entry.state.price };
         price.unwrap_or(f64::NAN)
     }
 
-    /// What is remembered of a symbol, for [`Self::restore`]; `None` when it had no tick.
+    /// The state of a symbol, for [`Self::restore`]; `None` if it had no tick.
     pub fn save(&self, symbol: u32) -> Option<Vec<u8>> {
         self.state(symbol).map(|state| rmp_serde::to_vec(state).expect("plain numbers are always written"))
     }
 
-    /// Whether anything is remembered of a symbol.
+    /// Whether a symbol has a state.
     pub fn knows(&self, symbol: u32) -> bool {
         self.state(symbol).is_some()
     }
 
-    /// Goes on with a symbol where [`Self::save`] left it.
+    /// Restores the state of a symbol from the bytes that [`Self::save`] returned.
     ///
     /// # Errors
-    /// When these bytes are no saved symbol; then nothing has changed.
+    /// When the bytes are not a saved state. The symbol's state is then unchanged.
     pub fn restore(&mut self, symbol: u32, saved: &[u8]) -> Result<()> {
-        let state = rmp_serde::from_slice(saved).context("this is no saved state of a symbol")?;
-        self.known(symbol).state = state;
+        let state = rmp_serde::from_slice(saved).context("not a saved state of a symbol")?;
+        self.entry(symbol).state = state;
         Ok(())
     }
 
-    /// Normalises every row in place, and takes out those without a price.
+    /// Normalizes every row in place, and removes those without a price.
     pub fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
         let mut counts = NormalizeCounts::default();
         self.batch += 1;
         for row in 0..batch.len() {
             if batch.symbol[row] != CLOCK {
-                let flags = self.settle(batch, row);
+                let flags = self.normalize_row(batch, row);
                 batch.columns[column::FLAGS][row] = f64::from(flags);
                 counts.unpriced += u64::from(batch.price[row].is_nan());
                 counts.out_of_order += u64::from(flags & flag::OUT_OF_ORDER != 0);
@@ -133,19 +132,19 @@ impl Normalizer {
         counts
     }
 
-    /// Normalises one row and returns its flags; its price stays NaN if none is known.
-    fn settle(&mut self, batch: &mut Batch, row: usize) -> u32 {
+    /// Normalizes one row and returns its flags. Its price stays NaN if none is known.
+    fn normalize_row(&mut self, batch: &mut Batch, row: usize) -> u32 {
         let (quotes, kind) = (self.quotes, self.volume);
         let symbol = batch.symbol[row];
         let this_batch = self.batch;
-        let known = self.known(symbol);
-        if known.batch != this_batch {
-            (known.batch, known.price_before) = (this_batch, known.state.price);
+        let entry = self.entry(symbol);
+        if entry.batch != this_batch {
+            (entry.batch, entry.price_before) = (this_batch, entry.state.price);
         }
-        let before = known.state.time;
+        let before = entry.state.time;
         let time = batch.time[row].max(before);
         let day = self.days.number(time);
-        let state = &mut self.known(symbol).state;
+        let state = &mut self.entry(symbol).state;
         let Batch { price, columns, .. } = batch;
         let mut flags = columns[column::FLAGS][row] as u32;
         if time > batch.time[row] {
@@ -160,7 +159,7 @@ impl Normalizer {
             cum_volume: columns[column::CUM_VOLUME][row],
             unclear: columns[column::VOLUME][row],
         };
-        if state.volume.settle(kind, &mut volume, new_session, time - before) {
+        if state.volume.normalize(kind, &mut volume, new_session, time - before) {
             flags |= flag::VOLUME_REPAIRED;
         }
         columns[column::QUANTITY][row] = volume.quantity;
@@ -168,7 +167,7 @@ impl Normalizer {
         state.bid = number(columns[column::BID][row]).or(state.bid);
         state.ask = number(columns[column::ASK][row]).or(state.ask);
         if price[row].is_nan() {
-            // Volume without a price is a trade at the price last told.
+            // Volume without a price is a trade at the last price.
             if volume.quantity.is_nan() || volume.quantity == 0.0 {
                 flags |= flag::QUOTE_ONLY;
             }
@@ -182,23 +181,26 @@ impl Normalizer {
         state.time = time;
         if let Some(price) = number(price[row]) {
             state.price = Some(price);
-            // Counted from the first tick that a detector sees, so that it sees the session's start.
+            // Rows without a price are removed, so only a row with one may use up the session's start.
             state.day = Some(day);
         }
         flags
     }
 
-    fn state(&self, symbol: u32) -> Option<&SymbolState> {
-        // Its time does not tell: where ids count, and no tick has a stamp, it may be 0.
-        self.known.get(symbol as usize).map(|known| &known.state).filter(|state| **state != SymbolState::default())
+    fn state(&self, symbol: u32) -> Option<&NormalizerState> {
+        // The time alone does not show whether there was a tick: it may be 0 if entry ids are counters and not times.
+        self.symbols
+            .get(symbol as usize)
+            .map(|entry| &entry.state)
+            .filter(|state| **state != NormalizerState::default())
     }
 
-    fn known(&mut self, symbol: u32) -> &mut Known {
+    fn entry(&mut self, symbol: u32) -> &mut SymbolEntry {
         let symbol = symbol as usize;
-        if self.known.len() <= symbol {
-            self.known.resize_with(symbol + 1, Known::default);
+        if self.symbols.len() <= symbol {
+            self.symbols.resize_with(symbol + 1, SymbolEntry::default);
         }
-        &mut self.known[symbol]
+        &mut self.symbols[symbol]
     }
 }
 
@@ -209,8 +211,8 @@ fn number(value: f64) -> Option<f64> {
 fn remove_unpriced(batch: &mut Batch) {
     let keep: Vec<bool> = batch.symbol.iter().zip(&batch.price).map(|(s, p)| *s == CLOCK || !p.is_nan()).collect();
     fn retain<T>(values: &mut Vec<T>, keep: &[bool]) {
-        let mut kept = keep.iter();
-        values.retain(|_| *kept.next().unwrap_or(&true));
+        let mut keep = keep.iter();
+        values.retain(|_| *keep.next().unwrap_or(&true));
     }
     retain(&mut batch.entry, &keep);
     retain(&mut batch.symbol, &keep);

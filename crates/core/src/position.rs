@@ -1,55 +1,60 @@
-//! Where a host stands in its partition: what it knows to be committed, and where it reads on.
+//! The position of a host in its partition: what it knows to be committed, and where it continues to read.
 //!
-//! The decisions of the commit protocol, without any I/O: `tests` has two hosts with positions of
-//! their own at one model of a server, in every order of reads, commits, lost answers, crashes and
-//! take-overs that chance comes up with.
+//! These are the decisions of the commit protocol, without any I/O. The tests run two hosts, each with its position,
+//! against a model of the server, in random orders of reads, commits, lost answers, crashes and takeovers.
+//!
+//! What holds: a commit whose answer was lost is *unknown* until an acquisition shows whether it happened. It is then
+//! confirmed or tried again, and never dropped while its entries are in flight.
 
 use crate::{
     event::{Entries, EntryId},
     stream::{Acquisition, Commit, CommitId, Delivery, ReadFrom},
 };
 
-/// What an acquisition means for what the host has in hand.
+/// What an acquisition means for the entries that the host has in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// Nobody else has committed meanwhile: what is in flight goes on.
+    /// No other host has committed since: the entries in flight are still valid.
     Undisturbed,
-    /// The entries that were read are gone from the server, and nobody has committed since: only this host knows
-    /// them, so what is in flight goes on. The states have to be saved again, since ids may begin again.
+    /// The server has lost the entries that were read, and no other host has committed since. Only this host knows them,
+    /// so those in flight are still valid. All states must be saved again, because ids may restart.
     Emptied,
-    /// Another host has committed, or this is the first time: everything from what is saved.
+    /// Another host has committed, or this is the first acquisition: the host starts from the saved states.
     Afresh,
 }
 
 /// What a read has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// There is nothing more to read for now.
+    /// Whether there is nothing more to read for now.
     pub caught_up: bool,
-    /// Entries that were trimmed away unread.
+    /// The number of entries that were trimmed before they were read.
     pub skipped: u64,
-    /// So many of the first entries had been processed before: the group was set back.
+    /// The number of leading entries that had been processed before, because the group was set back.
     pub repeated: usize,
 }
 
-/// Of one host in one partition.
+/// The position of one host in one partition.
 #[derive(Debug)]
 pub struct Position {
-    /// Under which the partition is ours; 0 before the first time.
+    /// The epoch of the last acquisition; 0 before the first.
     epoch: u64,
-    /// Of the acquisition under which the partition is ours.
+    /// The token of the last acquisition.
     token: u64,
     /// The last commit that is known to have happened.
     last_commit: CommitId,
-    /// A commit whose step failed: it may have happened.
-    unsettled: Option<Commit>,
-    /// Everything up to `newest` is known to the detectors, or set aside.
-    ready: bool,
+    /// A commit whose step failed, so that it is not known whether it happened.
+    unknown_commit: Option<Commit>,
+    /// Whether the detectors' states include every entry up to `newest`.
+    is_restored: bool,
+    /// Where the next read begins.
     from: ReadFrom,
+    /// The newest entry that was read.
     last_read: EntryId,
+    /// The newest entry that was processed, or is about to be.
     newest: EntryId,
-    /// Entries ever added to the stream up to `newest`, if that is known: where entries vanish unread,
-    /// it falls behind what the server counts.
+    /// The number of entries ever added to the stream up to `newest`, if it is known. If entries are trimmed unread, this
+    /// falls behind the server's count.
     index: Option<u64>,
 }
 
@@ -59,8 +64,8 @@ impl Default for Position {
             epoch: 0,
             token: 0,
             last_commit: CommitId::default(),
-            unsettled: None,
-            ready: false,
+            unknown_commit: None,
+            is_restored: false,
             from: ReadFrom::Pending(EntryId::ZERO),
             last_read: EntryId::ZERO,
             newest: EntryId::ZERO,
@@ -70,7 +75,7 @@ impl Default for Position {
 }
 
 impl Position {
-    /// Epoch of the last acquisition; 0 before the first.
+    /// The epoch of the last acquisition; 0 before the first.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -80,12 +85,12 @@ impl Position {
         self.from
     }
 
-    /// The newest entry that was read, for waiting behind it.
+    /// The newest entry that was read.
     pub fn last_read(&self) -> EntryId {
         self.last_read
     }
 
-    /// The newest entry that the detectors know of, or are about to.
+    /// The newest entry that was processed, or is about to be.
     pub fn newest(&self) -> EntryId {
         self.newest
     }
@@ -95,21 +100,22 @@ impl Position {
         self.last_commit.newest
     }
 
-    /// Entries ever added to the stream up to the newest, if that is known.
+    /// The number of entries ever added to the stream up to the newest, if it is known.
     pub fn index(&self) -> Option<u64> {
         self.index
     }
 
-    /// A commit that may have happened is open: it is tried again before anything else.
+    /// Whether there is an unknown commit. It must be tried again before any other commit.
     pub fn has_unsettled(&self) -> bool {
-        self.unsettled.is_some()
+        self.unknown_commit.is_some()
     }
 
-    /// The open commit, if this acquisition shows that it happened.
-    ///
-    /// The epoch of this acquisition tells nothing: an acquisition whose answer was lost has raised it too.
+    /// Reconciles the unknown commit with an acquisition: returns it if the acquisition shows that it happened.
     pub fn settle(&mut self, acquired: &Acquisition) -> Option<Commit> {
-        let happened = self.unsettled.take_if(|commit| {
+        let happened = self.unknown_commit.take_if(|commit| {
+            // Compared under the epoch of the commit: the epoch of this acquisition says nothing, since an acquisition
+            // whose answer was lost has raised it, too.
+
             let Self { epoch, token, .. } = *self;
             commit_id(commit, epoch, token) == acquired.last_commit
         })?;
@@ -117,37 +123,40 @@ impl Position {
         Some(happened)
     }
 
-    /// Entries of the open commit.
+    /// The entries of the unknown commit.
     pub fn open_entries(&self) -> &[EntryId] {
-        self.unsettled.as_ref().map_or(&[], |commit| &commit.done)
+        self.unknown_commit.as_ref().map_or(&[], |commit| &commit.done)
     }
 
-    /// The partition is ours (again), and what was open is settled. `forgotten`: the server does not know all of what is
-    /// in flight any more. Entries in flight that somebody else has acknowledged are not forgotten.
+    /// Continues after an acquisition, once the unknown commit is reconciled with it. `forgotten` says that the server
+    /// does not know all entries in flight any more; those that another host has acknowledged do not count.
     ///
-    /// Pending entries are read from the first on, also when nobody has committed meanwhile: an answer that was lost
-    /// leaves entries pending, and so does a standby that dies after it has adopted some. Whoever reads leaves out
-    /// what is in flight.
+    /// The next read begins at the first pending entry, even if no other host has committed: a lost answer leaves entries
+    /// pending, and so does a standby that dies after an adoption. The caller leaves out the entries in flight.
     pub fn resume(&mut self, acquired: &Acquisition, forgotten: bool) -> Resume {
         let last = acquired.last_commit;
-        let ours = self.ready && last == self.last_commit;
-        // The group hands out again what is in flight here: it was made anew, or the server has gone back.
-        let gone_back = forgotten || acquired.last_delivered < self.last_read;
-        let gone = acquired.began_anew || acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
-        let emptied = self.ready && (ours || last == CommitId::default()) && gone;
+        let is_ours = self.is_restored && last == self.last_commit;
+        // The group was created again, or the server fell back to an earlier state: entries that are in flight will be
+        // delivered a second time.
+        let went_back = forgotten || acquired.last_delivered < self.last_read;
+        let entries_gone = acquired.began_anew || acquired.oldest.is_none_or(|oldest| oldest > self.last_read);
+        // A server without any commit has lost everything. That is no other host's commit.
+        let emptied = self.is_restored && (is_ours || last == CommitId::default()) && entries_gone;
         (self.epoch, self.token) = (acquired.epoch, acquired.token);
         self.from = ReadFrom::Pending(EntryId::ZERO);
-        if ours && !gone_back && !acquired.began_anew {
+        if is_ours && !went_back && !acquired.began_anew {
             return Resume::Undisturbed;
         }
         self.last_commit = last;
         if emptied {
-            // Ids may begin again.
+            // New entries may have lower ids than those that were processed.
             (self.last_read, self.newest, self.index) = (EntryId::ZERO, EntryId::ZERO, None);
             return Resume::Emptied;
         }
-        self.unsettled = None;
-        self.ready = false;
+        // From here on the server decides: what this host has in flight, another host has processed or will be delivered
+        // again.
+        self.unknown_commit = None;
+        self.is_restored = false;
         self.last_read = acquired.last_delivered;
         self.newest = acquired.newest.unwrap_or(acquired.last_delivered);
         if acquired.began_anew {
@@ -157,48 +166,50 @@ impl Position {
         Resume::Afresh
     }
 
-    /// Detectors know everything up to the newest commit.
+    /// Notes that the detectors' states include every entry up to the last commit.
     pub fn restored(&mut self) {
-        self.ready = true;
+        self.is_restored = true;
     }
 
-    /// The open commit, to be tried again.
+    /// Takes the unknown commit, to try it again.
     pub fn take_unsettled(&mut self) -> Option<Commit> {
-        self.unsettled.take()
+        self.unknown_commit.take()
     }
 
-    /// This commit's step failed; whether it happened is not known.
+    /// Notes that the step of a commit failed, so that it is not known whether the commit happened.
     pub fn unsettled(&mut self, commit: Commit) {
-        self.unsettled = commit.is_counted().then_some(commit);
+        // A commit that is not counted processes no entries and saves no states, so it need not be tried again.
+        self.unknown_commit = commit.is_counted().then_some(commit);
     }
 
-    /// This commit has happened.
+    /// Notes that a commit has happened.
     pub fn committed(&mut self, commit: &Commit) {
         if commit.is_counted() {
             self.last_commit = commit_id(commit, self.epoch, self.token);
         }
     }
 
-    /// Takes note of a read of at most `count` entries.
+    /// Notes a read of at most `count` entries.
     pub fn read(&mut self, delivered: &Delivery, count: usize) -> Progress {
         let entries = &delivered.entries;
         let last = entries.last();
-        let was_at = self.from;
+        let from = self.from;
         if let Some(last) = last {
             self.last_read = self.last_read.max(last);
         }
-        if let ReadFrom::Pending(_) = self.from {
+        // Pending entries are read page by page. An empty page ends them, and new entries follow.
+        if let ReadFrom::Pending(_) = from {
             self.from = last.map_or(ReadFrom::New, ReadFrom::Pending);
         }
-        let caught_up = was_at == ReadFrom::New && entries.len() < count;
-        let repeated = self.repeated(was_at, delivered);
+        let caught_up = from == ReadFrom::New && entries.len() < count;
+        let repeated = self.repeated(from, delivered);
         let (index, skipped) = self.count_along(delivered, repeated, caught_up);
         self.index = index;
         Progress { caught_up, skipped, repeated }
     }
 
-    /// How many of the first entries lie before what was processed: the group gives each entry once, in order, so it
-    /// was set back.
+    /// The number of leading entries that are not newer than those processed. A group delivers each new entry once and in
+    /// order, so it must have been set back.
     fn repeated(&self, from: ReadFrom, delivered: &Delivery) -> usize {
         if from != ReadFrom::New || delivered.newest.is_none() {
             return 0;
@@ -206,64 +217,66 @@ impl Position {
         delivered.entries.iter().take_while(|entry| entry.id <= self.newest).count()
     }
 
-    /// Whether the stream was deleted and filled again: it has given out no id as high as that of an entry that was
-    /// read from it.
+    /// Whether the stream was deleted and filled again: its newest id is below that of an entry that was read from it.
     pub fn began_anew(&self, delivered: &Delivery) -> bool {
         delivered.newest.is_some_and(|newest| newest < self.last_read)
     }
 
-    /// Whether this read of at most `count` entries would show that some vanished. It may be that somebody else was
-    /// given them.
+    /// Whether a read of at most `count` entries shows that entries are missing. Another consumer may have received them.
     pub fn misses(&self, delivered: &Delivery, count: usize) -> bool {
         let caught_up = self.from == ReadFrom::New && delivered.entries.len() < count;
         self.count_along(delivered, self.repeated(self.from, delivered), caught_up).1 > 0
     }
 
-    /// Compares what the server has counted with what came: how many entries there were up to this read, if that is
-    /// known, and how many of them vanished before the group was given them.
+    /// Compares the server's counts with the entries that were read. Returns the number of entries up to this read, if it
+    /// is known, and how many of them were trimmed before the group received them.
     fn count_along(&self, delivered: &Delivery, repeated: usize, caught_up: bool) -> (Option<u64>, u64) {
         let Some(extent) = delivered.extent else { return (self.index, 0) };
         let before = self.index;
         let read = (delivered.entries.len() - repeated) as u64;
-        // What somebody else was given is counted by the server, and may yet be adopted and counted here.
-        let to_the_end = extent.alone
+        // The server also counts entries that another consumer received. They may still be adopted, and are then counted
+        // here, so the server's count is only taken over if this host has received the newest entry.
+        let at_the_end = extent.alone
             || delivered
                 .newest
                 .is_none_or(|newest| delivered.entries.last().unwrap_or(self.newest).max(self.newest) >= newest);
-        // What was removed was removed from the front. It is behind us, or it was never read.
+        // Trimming removes the oldest entries, so those removed beyond `index` were never read.
         let mut index = before.map(|index| index.max(extent.removed));
-        if caught_up && to_the_end {
+        if caught_up && at_the_end {
             index = Some(extent.added.saturating_sub(read));
         } else if !extent.alone {
             index = None;
         }
+        // With other consumers, a missing entry may be one of theirs.
         match (before, index) {
             (Some(before), Some(now)) if extent.alone => (index, now.saturating_sub(before)),
             _ => (index, 0),
         }
     }
 
-    /// Pending entries are to be read from the start: others have been added to them.
+    /// Makes the next read begin at the first pending entry, because entries were added to the pending ones.
     pub fn reread_pending(&mut self) {
         self.from = ReadFrom::Pending(EntryId::ZERO);
     }
 
-    /// Others hold entries, or did until now, perhaps some that lie between those that were read: how many there were up
-    /// to the newest is known once all is read.
+    /// Forgets the number of entries up to the newest, until the next read to the end of the stream: other consumers hold
+    /// or held entries, perhaps some between those that were read.
     pub fn count_anew(&mut self) {
         self.index = None;
     }
 
-    /// These entries are about to be worked. Whether they are out of order: older than what was worked before.
+    /// Notes that these entries are about to be processed. Returns whether they are out of order, that is older than
+    /// entries that were processed before.
     pub fn works(&mut self, entries: &Entries) -> bool {
         let out_of_order = entries.first().is_some_and(|first| first <= self.newest);
-        // Older ones lay in other hands while the newest was read, and may not have been counted then.
+        // Older entries were pending for other consumers while the newest was read, and may not have been counted then.
         self.index = self.index.filter(|_| !out_of_order).map(|index| index + entries.len() as u64);
         self.newest = entries.last().map_or(self.newest, |last| last.max(self.newest));
         out_of_order
     }
 }
 
+/// The id of a commit made under an acquisition.
 fn commit_id(commit: &Commit, epoch: u64, token: u64) -> CommitId {
     CommitId { number: commit.totals.commits, epoch, token, newest: commit.newest }
 }

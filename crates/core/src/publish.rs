@@ -1,4 +1,4 @@
-//! How alerts and dead letters are written: stream fields, JSON, log line.
+//! The forms in which alerts and dead letters are written: stream fields, JSON, log line.
 
 mod raw;
 
@@ -10,7 +10,7 @@ pub use self::raw::{Fields, raw_fields, raw_json};
 use crate::event::{Alert, DeadLetter, DetectorFault};
 
 impl Alert {
-    /// Names and values as the alerts stream has them.
+    /// The names and values of the fields in the alerts stream.
     pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 14] {
         [
             ("id", self.id.as_str().into()),
@@ -30,24 +30,24 @@ impl Alert {
         ]
     }
 
-    /// One JSON object with the keys of the stream's fields; see [`json_line`].
+    /// One JSON object with the keys of the stream's fields, as [`json_line`] writes it.
     pub fn to_json(&self) -> String {
         let fields = self.fields();
         json_line(fields.iter().map(|(name, value)| (*name, &**value)))
     }
 
-    /// What a person greps the log for.
+    /// The log line, which is what people grep for.
     pub fn to_log_line(&self) -> String {
         log_line(&self.detector, &self.symbol, self.confidence)
     }
 }
 
-/// As [`Alert::to_log_line`], of an alert that is not at hand as a whole.
+/// The log line of an alert of which only these values are at hand, the same as [`Alert::to_log_line`].
 pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
     format!("✅ [{}] {symbol} - DETECTED: {confidence:.2} confidence", detector.to_uppercase())
 }
 
-/// Of the fields of an alert those that it has however it is delivered: all but `lag_ms`, `recovered`, `stale`.
+/// The fields of an alert that are the same however it is delivered: all but `lag_ms`, `recovered` and `stale`.
 pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 11] {
     let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] =
         alert.fields();
@@ -55,7 +55,7 @@ pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 11] {
 }
 
 impl DeadLetter {
-    /// Names and values as the dead-letter stream has them.
+    /// The names and values of the fields in the dead-letter stream.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let mut fields = vec![("reason", self.reason.as_str().into()), ("entry", self.entry.to_string().into())];
         if let Some(DetectorFault { detector, plugin, version, sha256, params }) = &self.blamed {
@@ -70,7 +70,8 @@ impl DeadLetter {
     }
 }
 
-/// Fields of an alerts stream entry as one JSON object: numbers as numbers, evidence as an object.
+/// Writes the fields of an entry of the alerts stream as one JSON object, with numbers as numbers and the evidence as an
+/// object.
 pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let member = |(name, value): (&str, &str)| match name {
         "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {
@@ -88,6 +89,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("maps of texts and numbers have a JSON form")
 }
 
+/// The evidence of an alert, which is serialized as an object in the detector's order.
 struct Evidence<'a>(&'a [(String, f64)]);
 
 impl Serialize for Evidence<'_> {

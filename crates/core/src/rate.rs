@@ -1,77 +1,80 @@
-//! How many alerts a detector may raise in a minute of event time, over all symbols.
+//! Limits the number of alerts that a detector may raise in a minute of event time, over all symbols.
 //!
-//! Counted where alerts are put in order, and kept with each commit: so the same entries give the same
-//! alerts, however many workers there are and however often a host was killed in between.
+//! What holds: alerts are counted after they are put in order, and the counts are stored with each commit. So the same
+//! entries give the same alerts, however many workers there are and however often a host is killed.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
-/// Minutes between two alerts of one strand, at most: more than ticks of one feed are ever out of order.
+/// The maximum distance between two alerts of one timeline, minutes: more than the ticks of one feed are ever out of order.
 const REACH: u64 = 5;
 
-/// Strands of a detector: two would do for an old day and today at once, a few more cost nothing.
-const STRANDS: usize = 8;
+/// The maximum number of timelines of a detector: two would be enough for an old day and today at once, and a few more cost
+/// nothing.
+const TIMELINES: usize = 8;
 
-/// By detector: where in event time it alerted of late. Those without a limit are not there.
+/// The recent alerts of each detector that has a limit, by event time.
 ///
-/// Event time is not one line: a feed may bring one tick of today and then an old day, or ticks of both in turn. If only
-/// the newest minute of all counted, that one tick would use up the limit for the whole old day; and if counting began
-/// anew whenever time goes back, ticks of two days in turn would lift it. So there are *strands*. An alert belongs to a
-/// strand that is at most five minutes away: one that is late counts for the strand's present minute, one of a later
-/// minute moves the strand there and counts from zero. An alert that is away from every strand begins a new one, in place
-/// of that which was used longest ago. Each strand thus has the limit of a detector that sees nothing else, so no tick
-/// silences another day; and what ticks of several days in turn can raise is the limit in each of these days, for up to
-/// eight of them.
+/// Event time is not one line: a feed may deliver one tick of today and then an old day, or ticks of both in turn. If only
+/// the newest minute counted, that one tick would use up the limit for the whole old day. If counting restarted whenever
+/// time goes back, ticks of two days in turn would bypass the limit. So a detector has several *timelines*. An alert belongs
+/// to a timeline that is at most five minutes away: a late one counts for the timeline's current minute; one of a later
+/// minute moves the timeline there, and counts from zero. An alert that is far from every timeline begins a new one, which
+/// replaces the least recently used. So each timeline has the limit of a detector that sees nothing else, and no tick
+/// silences another day. Ticks of several days in turn can raise the limit of alerts in each of these days, for up to eight
+/// of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rates(BTreeMap<String, Vec<Strand>>);
+pub struct Rates(BTreeMap<String, Vec<Timeline>>);
 
-/// The newest minute of a strand, and how many alerts count for it.
+/// One timeline: its current minute, and the number of alerts that count for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Strand {
+struct Timeline {
     minute: u64,
     count: u64,
 }
 
 impl Rates {
-    /// Whether a detector may alert at `time`, ns; then it has.
+    /// Whether a detector may raise an alert at `time`, ns, given a limit of `most` per minute (0: none). If it may, the
+    /// alert is counted.
     pub fn may_alert(&mut self, detector: &str, time: u64, most: u64) -> bool {
         if most == 0 {
             return true;
         }
-        let strands = self.0.entry(detector.to_owned()).or_default();
-        let strand = take_strand(strands, time / MINUTE_NS);
-        let may = strand.count < most;
-        strands.push(Strand { count: strand.count + u64::from(may), ..strand });
-        may
+        let timelines = self.0.entry(detector.to_owned()).or_default();
+        let timeline = take_timeline(timelines, time / MINUTE_NS);
+        let may_alert = timeline.count < most;
+        timelines.push(Timeline { count: timeline.count + u64::from(may_alert), ..timeline });
+        may_alert
     }
 }
 
-/// Takes out the strand that an alert of this minute belongs to, moved to where it is with that alert; the one used
-/// last is at the end.
-fn take_strand(strands: &mut Vec<Strand>, minute: u64) -> Strand {
-    let near = |strand: &&Strand| strand.minute.abs_diff(minute) <= REACH;
-    // If an alert may be late in one strand or a step forward in another, it is late.
-    let late = strands.iter().filter(near).filter(|strand| strand.minute >= minute).min_by_key(|strand| strand.minute);
-    let step = || strands.iter().filter(near).max_by_key(|strand| strand.minute);
-    let Some(Strand { minute: newest, count }) = late.or_else(step).copied() else {
-        let longest_unused = strands.len().saturating_sub(STRANDS - 1);
-        strands.drain(..longest_unused);
-        return Strand { minute, count: 0 };
+/// Removes the timeline that an alert of this minute belongs to, and returns it, moved to that minute if it is later. The
+/// list is in the order of use, the most recent last.
+fn take_timeline(timelines: &mut Vec<Timeline>, minute: u64) -> Timeline {
+    let near = |timeline: &&Timeline| timeline.minute.abs_diff(minute) <= REACH;
+    // An alert that may be late on one timeline, or a step forward on another, counts as late.
+    let late = timelines
+        .iter()
+        .filter(near)
+        .filter(|timeline| timeline.minute >= minute)
+        .min_by_key(|timeline| timeline.minute);
+    let forward = || timelines.iter().filter(near).max_by_key(|timeline| timeline.minute);
+    let Some(Timeline { minute: newest, count }) = late.or_else(forward).copied() else {
+        let surplus = timelines.len().saturating_sub(TIMELINES - 1);
+        timelines.drain(..surplus);
+        return Timeline { minute, count: 0 };
     };
-    strands.retain(|strand| strand.minute != newest);
-    match newest >= minute {
-        true => Strand { minute: newest, count },
-        false => Strand { minute, count: 0 },
-    }
+    timelines.retain(|timeline| timeline.minute != newest);
+    if newest >= minute { Timeline { minute: newest, count } } else { Timeline { minute, count: 0 } }
 }
 
 impl fmt::Display for Rates {
-    /// As [`FromStr`] reads it. An older release, which has no strands, reads the one used last.
+    /// Writes the form that [`FromStr`] reads. A release without timelines uses the last one of each detector.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = self.0.iter().flat_map(|(name, strands)| strands.iter().map(move |strand| (name, strand)));
+        let each = self.0.iter().flat_map(|(name, timelines)| timelines.iter().map(move |timeline| (name, timeline)));
         let parts: Vec<String> =
-            each.map(|(name, Strand { minute, count })| format!("{name}={minute}/{count}")).collect();
+            each.map(|(name, Timeline { minute, count })| format!("{name}={minute}/{count}")).collect();
         f.write_str(&parts.join(","))
     }
 }
@@ -79,16 +82,16 @@ impl fmt::Display for Rates {
 impl FromStr for Rates {
     type Err = std::convert::Infallible;
 
-    /// What is no rate is left out: counting then begins anew.
+    /// Reads the rates. A part that is not a rate is left out, so that its counting starts at zero.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let one = |part: &str| {
+        let timeline = |part: &str| {
             let (name, rest) = part.split_once('=')?;
             let (minute, count) = rest.split_once('/')?;
-            Some((name.to_owned(), Strand { minute: minute.parse().ok()?, count: count.parse().ok()? }))
+            Some((name.to_owned(), Timeline { minute: minute.parse().ok()?, count: count.parse().ok()? }))
         };
         let mut rates = Self::default();
-        for (name, strand) in text.split(',').filter_map(one) {
-            rates.0.entry(name).or_default().push(strand);
+        for (name, timeline) in text.split(',').filter_map(timeline) {
+            rates.0.entry(name).or_default().push(timeline);
         }
         Ok(rates)
     }
@@ -145,23 +148,23 @@ mod tests {
     }
 
     #[test]
-    fn a_strand_that_was_not_used_for_long_makes_room() {
+    fn a_timeline_that_was_not_used_for_long_makes_room() {
         let mut rates = Rates::default();
         for day in 0..100 {
             assert!(rates.may_alert("a", seconds(day * DAY_S), 1));
             assert!(!rates.may_alert("a", seconds(day * DAY_S), 1));
             assert!(!rates.may_alert("a", seconds(0), 1), "day {day} and the first one in turn");
         }
-        assert_eq!(rates.0["a"].len(), STRANDS);
+        assert_eq!(rates.0["a"].len(), TIMELINES);
     }
 
     #[test]
     fn what_was_kept_is_read_whoever_wrote_it() {
         let mut rates: Rates = "a=29/2,b=3/1".parse().unwrap();
-        assert_eq!(rates.to_string(), "a=29/2,b=3/1", "as a release without strands wrote it");
+        assert_eq!(rates.to_string(), "a=29/2,b=3/1", "as a release without timelines wrote it");
         assert!(!rates.may_alert("a", seconds(29 * 60), 2));
         assert!(rates.may_alert("a", seconds(500 * 60), 2));
-        // A release without strands takes the last one of a name.
+        // A release without timelines takes the last one of a name.
         assert_eq!(rates.to_string(), "a=29/2,a=500/1,b=3/1");
         assert_eq!(rates.to_string().parse(), Ok(rates));
         assert_eq!("a=1,=,a=x/2,a=3/4/5".parse(), Ok(Rates::default()));

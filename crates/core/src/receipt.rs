@@ -1,73 +1,75 @@
-//! What runs now, and since when: the answer to "did my reload work?".
+//! The receipt of a host: which plugins and settings are in force, and since when.
 //!
-//! The host writes it beside the stream whenever something changes; `tickhound status` reads it.
+//! The host writes it beside the stream whenever something changes, and `tickhound status` reads it.
 
 use serde::{Deserialize, Serialize};
 
-/// Of one host.
+/// What one host runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Receipt {
-    /// When it was written, ms since the Unix epoch.
+    /// When the receipt was written, ms since the Unix epoch.
     pub at_ms: u64,
-    /// Number of the set of plugins and settings in force; counts from the host's start.
+    /// The number of the generation, which is a set of plugins and settings, in force. It counts from the host's start.
     pub generation: u64,
-    /// Since when it is in force, ms since the Unix epoch.
+    /// When that generation came into force, ms since the Unix epoch.
     pub since_ms: u64,
-    /// Longest that a worker paused to take it up, us.
+    /// The longest pause of a worker when the generation came into force, us.
     pub pause_us: u64,
-    /// Each enabled detector.
+    /// The enabled detectors.
     pub detectors: Vec<DetectorReceipt>,
-    /// Detectors that are being shown what the stream holds before they take over.
+    /// The names of detectors that are warming up before they come into force.
     pub warming: Vec<String>,
-    /// The last change that was refused.
+    /// The last change that was rejected.
+    #[serde(rename = "refusal")]
     pub refusal: Option<RejectedChange>,
-    /// Keys of the configuration that were changed and are read at the start only.
+    /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
 }
 
-/// Of one detector.
+/// What one detector runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DetectorReceipt {
-    /// As in `[detectors.NAME]`.
+    /// The name of the detector, as in `[detectors.NAME]`.
     pub name: String,
-    /// The detector that it is a shadow of; empty if it is live.
+    /// The detector that this one shadows; empty if this one is live.
     pub shadow_of: String,
-    /// Name of its plugin, as the plugin has it.
+    /// The name of its plugin, as the plugin's manifest has it.
     pub plugin: String,
-    /// Version of the plugin.
+    /// The version of the plugin.
     pub version: String,
-    /// The plugin's file.
+    /// The file of the plugin.
     pub file: String,
-    /// SHA-256 of that file, hexadecimal.
+    /// The SHA-256 of that file, hexadecimal.
     pub sha256: String,
-    /// Generation that it came with as it is.
+    /// The generation in which this plugin and these settings came into force.
     pub generation: u64,
-    /// Since when it is as it is, ms since the Unix epoch.
+    /// When they came into force, ms since the Unix epoch.
     pub since_ms: u64,
-    /// Where its state came from then: `carried` from the one before, `restored` at the host's start,
-    /// `rewarmed` from the stream's history, or `cold`.
+    /// The origin of its state: `carried` over from its predecessor, `restored` at the host's start, `rewarmed` from the
+    /// stream's history, or `cold`.
     pub state: String,
-    /// What a tick costs, ns.
+    /// The time that a tick takes, ns; `None` before it is measured.
     pub ns_per_tick: Option<u64>,
-    /// Calls that did not end well.
+    /// The number of calls that failed.
     pub faults: u64,
-    /// What the last of them said.
+    /// The message of the last failure.
     pub last_fault: Option<String>,
-    /// When it is tried again, ms since the Unix epoch; `None` if it is not in quarantine.
+    /// When its quarantine ends, ms since the Unix epoch; `None` if it is not quarantined.
     pub quarantined_until_ms: Option<u64>,
-    /// Ticks that it was not given meanwhile.
+    /// The number of ticks that it did not see while quarantined.
     pub skipped: u64,
 }
 
-/// A change that was not taken up: the generation before stays in force, whole.
+/// A change that was rejected, so that the previous generation as a whole stays in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RejectedChange {
-    /// When, ms since the Unix epoch.
+    /// When the change was rejected, ms since the Unix epoch.
     pub at_ms: u64,
-    /// What was wrong, with its place, and what to do.
+    /// What is wrong, where, and what to do.
     pub reason: String,
-    /// Whether it still is: no later change was taken up.
+    /// Whether no later change has come into force.
+    #[serde(rename = "standing")]
     pub standing: bool,
 }

@@ -1,14 +1,12 @@
 //! A simulated market: endless ticks of NIFTY options, futures, stocks and indices.
 //!
-//! Serves the demo, `feed --simulate`, tests and benches. What holds:
-//! - The same configuration gives the same ticks and the same rendered bytes on
-//!   any machine: one ChaCha stream, and no float function beyond `+ - * /` and
-//!   `sqrt`, which IEEE 754 pins to the last bit.
-//! - Ticks come in the order of their event time, whole milliseconds apart.
-//! - Dirt changes what a producer would write, never the market below it: the
-//!   other ticks are those of a run without dirt.
+//! It serves the demo, `feed --simulate`, tests and benches. What holds:
+//! - The same configuration gives the same ticks and the same rendered bytes on any machine: there is one ChaCha stream, and
+//!   no float operation beyond `+ - * /` and `sqrt`, which IEEE 754 defines to the last bit.
+//! - Ticks are in the order of their event time, in whole milliseconds.
+//! - Dirt changes what a producer would write, never the market itself: the other ticks are those of a run without dirt.
 //!
-//! Not modelled: exchange holidays, expiry of contracts, the auction before the open.
+//! Exchange holidays, the expiry of contracts and the auction before the open are not simulated.
 
 mod calendar;
 mod instrument;
@@ -28,7 +26,7 @@ use self::{
     market::Underlying,
 };
 pub use self::{
-    instrument::{Instrument, Kind},
+    instrument::{Instrument, InstrumentKind},
     layout::Layout,
     render::Renderer,
 };
@@ -36,70 +34,70 @@ pub use self::{
 /// What to simulate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimConfig {
-    /// Number of instruments, >= 1. The first `n` of a larger simulation are the same instruments.
+    /// The number of instruments, >= 1. The first `n` instruments of a larger simulation are the same.
     pub symbols: usize,
-    /// Chooses the course of the market.
+    /// The seed that determines the course of the market.
     pub seed: u64,
-    /// Event time to begin at, ns since the Unix epoch; outside of a session, the next one's open.
+    /// The event time at the beginning, ns since the Unix epoch. Outside of a session, the next one's open is used.
     pub start: u64,
-    /// Ticks a second of event time for each symbol, about; 0.001 to 500.
+    /// The approximate number of ticks per second of event time for each symbol, from 0.001 to 500.
     pub rate: f64,
-    /// Share of ticks that a careless producer spoils, 0..=1; see [`Dirt`].
+    /// The share of ticks with a fault of the producer, from 0 to 1; [`Dirt`] lists the faults.
     pub dirt: f64,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
-        // Monday, 2025-11-03, 09:15 in India: the November contracts are the near ones.
+        // Monday, 2025-11-03, 09:15 in India: the near contracts expire in November.
         Self { symbols: 100, seed: 1, start: 1_762_141_500 * NS_PER_S, rate: 1.5, dirt: 0.0 }
     }
 }
 
-/// One market update, as the venue means it.
+/// One market update, without the faults of its published form.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tick {
-    /// Index of the instrument in [`Simulator::instruments`].
+    /// The index of the instrument in [`Simulator::instruments`].
     pub instrument: u32,
-    /// Event time, ns since the Unix epoch, a whole number of milliseconds.
+    /// The event time, ns since the Unix epoch, a whole number of milliseconds.
     pub time: u64,
-    /// Last traded price, a multiple of 0.05, > 0.
+    /// The last traded price, a multiple of 0.05, > 0.
     pub price: f64,
-    /// Quantity of the last trade.
+    /// The quantity of the last trade.
     pub last_quantity: u64,
-    /// Traded in the session so far; 0 throughout for an index.
+    /// The quantity traded in the session so far; always 0 for an index.
     pub cum_volume: u64,
-    /// Best bid, 0.05 at least; 0 for an index.
+    /// The best bid, at least 0.05; 0 for an index.
     pub bid: f64,
-    /// Best ask, above the bid; 0 for an index.
+    /// The best ask, above the bid; 0 for an index.
     pub ask: f64,
-    /// Quantity at the best bid.
+    /// The quantity at the best bid.
     pub bid_quantity: u64,
-    /// Quantity at the best ask.
+    /// The quantity at the best ask.
     pub ask_quantity: u64,
-    /// Open interest; 0 unless the instrument is a future or an option.
+    /// The open interest; 0 unless the instrument is a future or an option.
     pub oi: u64,
-    /// What is wrong with the published form.
+    /// The fault of the published form, if it has one.
     pub dirt: Option<Dirt>,
 }
 
-/// Faults seen in real feeds, one of which a spoiled tick has.
+/// A fault of a published tick, as seen in real feeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dirt {
-    /// Stamped with the Unix epoch.
+    /// The time is the Unix epoch.
     EpochStamp,
-    /// Stamped 1 to 30 s too early.
+    /// The time is 1 to 30 s too early.
     BackwardStamp,
-    /// Cumulative volume an eighth too low.
+    /// The cumulative volume is an eighth too low.
     VolumeFall,
     /// Volume, quantity and open interest are empty strings.
     EmptyText,
-    /// Neither quotes nor the last quantity.
+    /// Quotes and the last quantity are missing.
     MissingFields,
-    /// Last quantity and bid are not numbers.
+    /// The last quantity and the bid are not numbers.
     NanText,
-    /// Bid and ask are 0, which means "none".
+    /// The bid and the ask are 0, which means "none".
     ZeroQuote,
-    /// Can't be decoded: half a JSON text, bytes that are no msgpack, fields without a tick.
+    /// The tick can't be decoded: half a JSON text, bytes that are not MessagePack, or fields without a tick.
     Garbled,
 }
 
@@ -116,22 +114,22 @@ impl Dirt {
     ];
 }
 
-/// The market. An iterator that never ends.
+/// The market, as an endless iterator of ticks.
 #[derive(Debug)]
 pub struct Simulator {
     instruments: Vec<Instrument>,
     underlyings: Vec<Underlying>,
     books: Vec<Book>,
-    /// When each instrument ticks next.
+    /// The time of each instrument's next tick, and its index.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     rng: ChaCha8Rng,
     dirt_rng: ChaCha8Rng,
-    /// Mean time between two ticks of an instrument, ms.
+    /// The mean time between two ticks of an instrument, ms.
     gap_ms: f64,
     dirt: f64,
 }
 
-/// What an instrument's next tick depends on.
+/// The state that an instrument's next tick depends on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Book {
     day: u64,
@@ -142,7 +140,7 @@ struct Book {
 }
 
 impl Simulator {
-    /// A market at `config.start`. Values out of range are taken as the nearest in range.
+    /// A market at `config.start`. A value out of range counts as the nearest one in range.
     pub fn new(config: &SimConfig) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let mut dirt_rng = rng.clone();
@@ -159,7 +157,7 @@ impl Simulator {
         Self { instruments, underlyings, books, due, rng, dirt_rng, gap_ms, dirt: config.dirt.clamp(0.0, 1.0) }
     }
 
-    /// What is traded, by [`Tick::instrument`].
+    /// The instruments, by [`Tick::instrument`].
     pub fn instruments(&self) -> &[Instrument] {
         &self.instruments
     }
@@ -196,13 +194,13 @@ impl Simulator {
             // The low bits choose the fault, the high ones whether there is one.
             dirt: (share(dirt) < self.dirt).then(|| Dirt::ALL[(dirt % 8) as usize]),
         };
-        if instrument.kind == Kind::Index {
+        if instrument.kind == InstrumentKind::Index {
             return bare;
         }
         let (bid, ask) = quotes(fair, fair * instrument.spread_share());
         let activity = underlying.activity();
         let dice = rng.next_u64();
-        // Snapshots come whether or not there was a trade: in a calm market about every other has one.
+        // A tick is a snapshot, with or without a trade: in a calm market about every other has one.
         if share(dice) < 1.0 - 0.5 / activity || book.price == 0.0 {
             let lots = 1 + (instrument.depth * activity * 0.4 / (uniform(rng) + 0.1)) as u64;
             book.price = if dice & 1 == 0 { bid } else { ask };
@@ -226,10 +224,10 @@ impl Simulator {
         }
     }
 
-    /// The instrument that ticks next, and when; it is due again about a gap later.
+    /// The time and the index of the instrument that ticks next. Its following tick is scheduled about a gap later.
     fn next_due(&mut self) -> (u64, u32) {
         let gap_ms = ((0.5 + uniform(&mut self.rng)) * self.gap_ms) as u64;
-        let mut next = self.due.peek_mut().expect("there is at least one instrument, and none is ever taken out");
+        let mut next = self.due.peek_mut().expect("there is at least one instrument, and none is ever removed");
         let Reverse((time, index)) = *next;
         *next = Reverse((calendar::in_session(time + gap_ms.max(1) * NS_PER_MS), index));
         (time, index)
@@ -244,32 +242,34 @@ impl Iterator for Simulator {
     }
 }
 
+/// The open interest at the beginning.
 fn first_oi(instrument: &Instrument, rng: &mut ChaCha8Rng) -> u64 {
     let lots = 2000 + rng.next_u64() % 20_000;
     if instrument.has_oi() { lots * instrument.lot } else { 0 }
 }
 
-/// Bid and ask on the price grid, one step apart at least, around `fair`.
+/// Bid and ask on the price grid around `fair`, at least one step apart.
 fn quotes(fair: f64, spread: f64) -> (f64, f64) {
     let bid = ((fair - spread / 2.0) * STEPS).floor().max(1.0);
     let ask = ((fair + spread / 2.0) * STEPS).ceil().max(bid + 1.0);
     (bid * 5.0 / 100.0, ask * 5.0 / 100.0)
 }
 
-/// Price steps in one rupee: all of these instruments trade in 0.05.
+/// The price steps in one rupee: all of these instruments trade in steps of 0.05.
 const STEPS: f64 = 20.0;
 
 fn nearest_step(price: f64) -> f64 {
-    // Divided, not multiplied by 0.05: that gives the very f64 that "548.85" parses to.
+    // Dividing, not multiplying by 0.05, gives exactly the f64 that "548.85" parses to.
     (price * STEPS + 0.5).floor().max(1.0) * 5.0 / 100.0
 }
 
-/// In 0..1, from the high bits.
+/// A number in 0..1 from the high bits.
 fn share(bits: u64) -> f64 {
     const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
     (bits >> 11) as f64 * UNIT
 }
 
+/// A random number in 0..1.
 fn uniform(rng: &mut ChaCha8Rng) -> f64 {
     share(rng.next_u64())
 }

@@ -1,8 +1,7 @@
-//! What the engine asks of a partition: own it, read from it, commit to it.
+//! What the engine needs of a partition: to own it, read from it, and commit to it.
 //!
-//! Reading and committing are one call because they are one atomic step: a
-//! host that has lost its lease can then neither publish nor acknowledge nor
-//! take an entry away from its successor.
+//! Reading and committing are one call because they are one atomic step: a host that has lost its lease can then neither
+//! publish nor acknowledge, nor take an entry away from its successor.
 
 mod attempt;
 pub mod owner;
@@ -21,67 +20,68 @@ use crate::{
     rate::Rates,
 };
 
-/// Totals over the life of the partition's group, kept with each commit.
+/// The totals over the life of the partition's group, stored with each commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
-    /// Commits made.
+    /// The number of commits.
     pub commits: u64,
-    /// Entries acknowledged, or lost.
+    /// Entries that were acknowledged or lost.
     pub entries: u64,
-    /// Alerts published.
+    /// Alerts that were published.
     pub alerts: u64,
-    /// Entries without any alert or dead letter.
+    /// Entries that caused neither an alert nor a dead letter.
     pub quiet: u64,
-    /// Alerts of shadows.
+    /// Alerts of shadows that were published.
     pub shadow_alerts: u64,
-    /// Detections that were held back: too soon after an alert of their symbol, or too many in a minute.
+    /// Detections that were held back: too soon after an alert of their symbol, or beyond the limit per minute.
     pub held_back: u64,
-    /// Dead letters: entries that are no tick, and ticks on which a detector failed.
+    /// Dead letters: entries that are not ticks, and entries on which a detector failed.
     pub dead: u64,
-    /// Entries that were trimmed away before they were worked.
+    /// Entries that were trimmed before they were processed.
     pub lost: u64,
-    /// Entries that were worked, and trimmed away before a recovery could read them again: what
-    /// detectors knew of them is lost.
+    /// Entries that were processed, and trimmed before a recovery could replay them: they are missing in the detectors'
+    /// states.
     pub state_gap: u64,
 }
 
-/// Everything that one or more batches caused.
+/// Everything that one or more batches caused, to be written in one transaction.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// In entry order, then in the order of the detectors' names.
+    /// Alerts in entry order, then in the order of the detectors' names.
     pub alerts: Vec<Alert>,
-    /// Alerts of shadows, and whom each follows; they go elsewhere.
+    /// Alerts of shadows, which go to a stream of their own, each with the name of the shadowed detector.
     pub shadow_alerts: Vec<(String, Alert)>,
-    /// Entries and ticks set aside.
+    /// Dead letters.
     pub dead_letters: Vec<DeadLetter>,
-    /// Entries to acknowledge, in stream order.
+    /// Entries that were processed and are to be acknowledged, in stream order.
     pub done: Vec<EntryId>,
-    /// Entries that had been processed before a group that was set back handed them out again: only acknowledged.
+    /// Entries that had been processed before, and were delivered again by a group that was set back. They are only
+    /// acknowledged.
     pub repeated: Vec<EntryId>,
-    /// Ticks in these entries.
+    /// The number of ticks in the processed entries.
     pub ticks: u64,
-    /// Totals including this commit.
+    /// The totals, this commit included.
     pub totals: Totals,
-    /// What the router must know to go on as if it had never stopped.
+    /// The event time, from which a restarted router continues.
     pub clock: Clock,
-    /// The newest entry worked so far; adopted ones, worked later, may be older.
+    /// The newest entry that was processed so far. Adopted entries are processed later and may be older.
     pub newest: EntryId,
-    /// Entries ever added to the stream up to `newest`; `None` if that is not known.
+    /// The number of entries ever added to the stream up to `newest`; `None` if it is not known.
     pub index: Option<u64>,
-    /// Entries among the dead letters that must not be worked when the stream is re-read.
+    /// Entries among the dead letters that a replay must skip.
     pub poison: Vec<EntryId>,
-    /// States as of the end of this commit.
+    /// The states to save, as of the end of this commit.
     pub visit: Option<Visit>,
-    /// The mark of a recovery, if it is to change.
+    /// The new mark of a recovery, if it changes.
     pub attempt: Option<Attempt>,
-    /// What has been raised of late, this commit included.
+    /// The recent alert rates, this commit included.
     pub rates: Rates,
-    /// How the host is doing, for onlookers, as JSON.
+    /// The host's status for observers, as JSON.
     pub receipt: Option<Arc<str>>,
 }
 
 impl Commit {
-    /// Whether there is nothing to be written.
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.done.is_empty()
             && self.repeated.is_empty()
@@ -90,7 +90,7 @@ impl Commit {
             && self.receipt.is_none()
     }
 
-    /// Whether it counts among [`Totals::commits`].
+    /// Whether the commit counts in [`Totals::commits`].
     pub fn is_counted(&self) -> bool {
         !self.done.is_empty() || self.visit.is_some()
     }
@@ -99,23 +99,23 @@ impl Commit {
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// Entries that were delivered under this consumer's name and not acknowledged, after this id.
+    /// At the entries after this id that were delivered to this consumer and not acknowledged.
     Pending(EntryId),
-    /// Entries never delivered to the group.
+    /// At the entries that were never delivered to the group.
     New,
 }
 
-/// What tells one commit from every other, whoever made it and whatever a failover made of the server.
+/// Identifies a commit among those of all hosts, even across failovers of the server.
 ///
-/// Neither the number nor the epoch would do alone or together: two hosts may count alike, and a replica that is
-/// promoted before it has heard of an acquisition hands out that acquisition's epoch once more.
+/// Number and epoch are not enough, neither alone nor together: two hosts may count alike, and a replica that is promoted
+/// before it has replicated an acquisition assigns that acquisition's epoch once more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitId {
-    /// Number of the commit; 0 when there was none.
+    /// The number of the commit; 0 if there was none.
     pub number: u64,
-    /// The epoch it was made under.
+    /// The epoch under which it was made.
     pub epoch: u64,
-    /// The token of the acquisition that it was made under; 0 for a commit of a release without tokens.
+    /// The token of the acquisition under which it was made; 0 for a commit of a release without tokens.
     pub token: u64,
     /// The newest entry that had been processed.
     pub newest: EntryId,
@@ -126,127 +126,127 @@ pub struct CommitId {
 pub struct ReadRequest {
     /// Where to begin.
     pub from: ReadFrom,
-    /// How many at most; 0 = none, only commit.
+    /// The maximum number of entries; 0: the step only commits.
     pub count: usize,
 }
 
-/// What a step has read.
+/// The entries that a step has read.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// In stream order.
+    /// The entries in stream order.
     pub entries: Entries,
-    /// How the stream stood just before; `None` if the read was not of new entries, or the server does
-    /// not tell.
+    /// The extent of the stream just before; `None` if the read was not of new entries, or the server does not report it.
     pub extent: Option<Extent>,
-    /// The newest id that the stream has given out; `None` if the read was not of new entries, or nobody else
-    /// adds to what is read.
+    /// The newest id that the stream has assigned; `None` if the read was not of new entries, or no other process adds to
+    /// the stream.
     pub newest: Option<EntryId>,
 }
 
-/// How much a stream has held.
+/// How many entries a stream has had.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
-    /// Entries ever added.
+    /// Entries that were ever added.
     pub added: u64,
-    /// Entries trimmed or deleted.
+    /// Entries that were trimmed or deleted.
     pub removed: u64,
-    /// Whether no other consumer of the group takes entries.
+    /// Whether no other consumer of the group receives entries.
     pub alone: bool,
 }
 
-/// A partition that is now ours.
+/// A partition as its new owner acquires it.
 #[derive(Clone, Debug, Default)]
 pub struct Acquisition {
-    /// Raised at each acquisition and release; checked in every step.
+    /// The epoch, which each acquisition and release raises and every step checks.
     pub epoch: u64,
-    /// A number drawn at random for this acquisition, which no other one has.
+    /// A random number that identifies this acquisition.
     pub token: u64,
-    /// As of the last commit, whoever made it.
+    /// The totals as of the last commit of any host.
     pub totals: Totals,
-    /// The last commit, whoever made it.
+    /// The last commit of any host.
     pub last_commit: CommitId,
-    /// As of the last commit.
+    /// The event time as of the last commit.
     pub clock: Clock,
-    /// The newest entry that was worked; `None` when there was no commit.
+    /// The newest entry that was processed; `None` if there was no commit.
     pub newest: Option<EntryId>,
-    /// Entries ever added to the stream up to that one, or to where the group begins; `None` if that is
-    /// not known.
+    /// The number of entries ever added to the stream up to that one, or up to the position at which the group begins;
+    /// `None` if it is not known.
     pub index: Option<u64>,
-    /// The oldest entry that the stream holds.
+    /// The oldest entry in the stream; `None` if the stream is empty.
     pub oldest: Option<EntryId>,
-    /// The newest entry that the group was given.
+    /// The newest entry that was delivered to the group.
     pub last_delivered: EntryId,
-    /// The stream was deleted and begins anew, with ids below those that were processed: nothing that was processed
-    /// is in it, and nothing that is in it was processed.
+    /// Whether the stream was deleted and filled again, with ids below those that were processed: none of its entries was
+    /// processed.
     pub began_anew: bool,
-    /// The mark of a recovery that has not come to its end.
+    /// The mark of a recovery that was interrupted.
     pub attempt: Option<Attempt>,
-    /// Detectors whose states are all saved, with what must be the same to read them; `None` if no visit was ever made.
+    /// The detectors whose states are all saved, with the hash that must be equal to read them; `None` if no state was ever
+    /// saved.
     pub complete: Option<BTreeMap<String, u64>>,
-    /// What each detector was, that its states were made by; empty if that was not written down.
+    /// The fingerprint of each detector that its states were made by; empty if an older release saved them.
     pub made_by: BTreeMap<String, u64>,
-    /// As of the last commit.
+    /// The recent alert rates as of the last commit.
     pub rates: Rates,
 }
 
-/// What was taken over from other consumers of the group, and what is there to be processed afterwards.
+/// The result of taking over entries from other consumers of the group.
 #[derive(Debug, Default)]
 pub struct Adoption {
-    /// Entries that were taken over.
+    /// The number of entries that were taken over.
     pub entries: usize,
-    /// Who takes and holds entries now.
+    /// The consumers of the group, as of now.
     pub consumers: Consumers,
-    /// Entries whose body was trimmed away; already counted in the kept totals.
+    /// Entries that were trimmed while they were pending. The stored totals already include them.
     pub lost: Vec<EntryId>,
 }
 
 /// The consumers of the group.
 #[derive(Clone, Copy, Debug)]
 pub struct Consumers {
-    /// No consumer beside our own takes or holds entries.
+    /// Whether no other consumer receives entries or has pending ones.
     pub alone: bool,
-    /// Entries that are pending under our own name, however they came there.
+    /// The number of entries that are pending for this consumer.
     pub own_pending: u64,
 }
 
 impl Default for Consumers {
-    /// Nobody else, and nothing pending.
+    /// No other consumer, and no pending entries.
     fn default() -> Self {
         Self { alone: true, own_pending: 0 }
     }
 }
 
-/// How an attempt to own a partition ended.
+/// The outcome of an attempt to acquire a partition.
 #[derive(Debug)]
 pub enum AcquireOutcome {
-    /// It is ours.
+    /// This host owns the partition.
     Owned(Box<Acquisition>),
-    /// Another host owns it; its name, and when to look again.
+    /// Another host owns the partition.
     Held {
-        /// Host and process.
+        /// The process and the host that own it.
         by: String,
-        /// Until then it can't change hands.
+        /// The time until its lease may expire.
         retry_in: Duration,
     },
 }
 
-/// Why a step did not happen, or is not known to have happened.
+/// Why a call failed. A step may have happened nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// Another host has taken over, before this step or right after it.
+    /// Another host has taken over, before the step or right after it.
     #[error("another host has taken over")]
     Fenced,
-    /// The server is away, or answered with an error; the step may or may not have happened.
+    /// The server can't be reached, or answered with an error. The step may or may not have happened.
     #[error("{0}")]
     Unavailable(String),
-    /// The server can't be used as it is, and waiting won't change that.
+    /// The server can't be used as it is configured. Trying again does not help.
     #[error("{0}")]
     Misconfigured(String),
 }
 
-/// What a stream holds, read beside whoever works it, and without any effect.
+/// Reads the entries of a stream, beside its owner and without any effect.
 pub trait History: Send + 'static {
-    /// Entries after one id and up to another, in stream order, at most `count`.
+    /// Reads at most `count` entries after one id and up to another, in stream order.
     fn read(
         &mut self,
         after: EntryId,
@@ -256,30 +256,35 @@ pub trait History: Send + 'static {
 }
 
 /// A partition: one stream, read by one owner at a time.
+///
+/// After an error of any call but [`Self::acquire`], the caller must acquire the partition again. The same applies if the
+/// future of a call is dropped before it completes, except for [`Self::wait`]: no other call is cancel-safe.
 pub trait Stream: Send {
-    /// Reads the same stream on a connection of its own.
+    /// A reader of the same stream on a connection of its own.
     type History: History;
 
-    /// Whether entries are in memory before they are read: then it is only counted how many are in flight.
+    /// Whether entries are in memory before they are read: their bytes then do not count against the limit in flight.
     const IN_MEMORY: bool = false;
 
-    /// A reader beside this one.
+    /// Creates a reader that works beside this stream.
     fn reader(&self) -> Self::History;
 
-    /// Tries to become the owner. After an error of any call, this is how to go on.
+    /// Tries to become the owner. A success fences all previous owners: none of their later steps happens.
     fn acquire(&mut self) -> impl Future<Output = Result<AcquireOutcome, StreamError>> + Send;
 
-    /// Begins one atomic step: all of `commit` happens or nothing, and then the read. Between this and
-    /// [`Stream::finish`] the host may work, while the server does.
+    /// Sends one atomic step: either all of `commit` happens and then the read, or nothing. The caller may do other work
+    /// until it calls [`Self::finish`]. No other call may come in between.
     fn begin(&mut self, commit: &Commit, read: ReadRequest) -> impl Future<Output = Result<(), StreamError>> + Send;
 
-    /// How the step that was begun has ended.
+    /// Waits for the outcome of the step that was begun. A success means that all of the commit has happened, and that
+    /// the delivered entries are pending for this consumer. After an error, whether it happened is only known from the
+    /// next acquisition.
     fn finish(&mut self) -> impl Future<Output = Result<Delivery, StreamError>> + Send;
 
-    /// The states that visits have saved.
+    /// Reads the states that visits have saved, as of the last commit.
     fn saved(&mut self) -> impl Future<Output = Result<SavedStates, StreamError>> + Send;
 
-    /// Entries after one id and up to another, in stream order, at most `count`. Has no effect.
+    /// Reads at most `count` entries after one id and up to another, in stream order. It has no effect on the partition.
     fn history(
         &mut self,
         after: EntryId,
@@ -287,33 +292,35 @@ pub trait Stream: Send {
         count: usize,
     ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
 
-    /// Entries from `first` to `last` that were given to a consumer of the group, ours or any, and not
-    /// acknowledged.
+    /// Lists the entries from `first` to `last` that were delivered to any consumer of the group and not acknowledged. It
+    /// has no effect on the partition.
     fn pending(
         &mut self,
         first: EntryId,
         last: EntryId,
     ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
 
-    /// Takes over what dead consumers of the group left pending.
+    /// Takes over the entries that dead consumers of the group left pending. They become pending for this consumer, and
+    /// the next read of pending entries delivers them. Those that were trimmed are acknowledged and counted as lost.
     fn adopt(&mut self) -> impl Future<Output = Result<Adoption, StreamError>> + Send;
 
-    /// Who else takes entries of the group, as of now.
+    /// Reports which consumers of the group receive entries, as of now. It has no effect on the partition.
     fn consumers(&mut self) -> impl Future<Output = Result<Consumers, StreamError>> + Send {
         async { Ok(Consumers::default()) }
     }
 
-    /// Moves a group that was set back forward again: to what is pending, and at least to `last`, the newest entry that
-    /// is committed; unless it has moved meanwhile.
+    /// Moves a group that was set back forward again: past every pending entry, and past `last`, the newest committed
+    /// entry. A group that has moved since is left alone.
     fn restore_group(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send {
         let _ = last;
         async { Ok(()) }
     }
 
-    /// Returns when there may be entries after `last`, or after a while. Has no effect on the
-    /// partition, so it may be dropped at any time.
+    /// Returns once there may be entries after `last`, or after a while. It is cancel-safe: it has no effect on the
+    /// partition.
     fn wait(&mut self, last: EntryId) -> impl Future<Output = Result<(), StreamError>> + Send;
 
-    /// Gives up ownership so that a stand-by need not wait. Best effort.
+    /// Gives up ownership, so that a standby need not wait for the lease to expire. Errors are ignored, as the lease
+    /// expires anyway.
     fn release(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -11,7 +11,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use tickhound_core::{
     checkpoint::{CHUNKS, chunk_of},
     decode::{Decoder, Outcome},
-    event::{Batch, Clock, DecodedTicks, Entries, EntryId, column, flag},
+    event::{Batch, Clock, DecodedTicks, Entries, EntryId, TickRow, column, flag},
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -242,7 +242,7 @@ impl Place<'_> {
         if new {
             job.symbols.push((id, symbols.names[id as usize].clone()));
         }
-        job.batch.push(entry, id, time, price, values);
+        job.batch.push(TickRow { entry, symbol: id, time, price, columns: values });
         if estimated {
             let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
             *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);

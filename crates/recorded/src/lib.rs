@@ -1,6 +1,6 @@
-//! Files of recorded ticks: what they hold is found out by looking, and several are merged by time.
+//! Files of recorded ticks: their format is detected from their content, and several files are merged by time.
 //!
-//! CSV, JSON lines, recorded `<ns> <json>` lines, plain or packed by gzip or zstd, and Parquet. Each
+//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet. Each
 //! tick becomes the fields that a producer would have put into a stream entry.
 
 mod lines;
@@ -25,7 +25,7 @@ use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
 pub use self::table::Mapping;
-use self::{lines::Lines, parquet::Columns, record::Record, table::Table};
+use self::{lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
 use tickhound_core::{
     decode::{Decoder, Names},
     simulate::Layout,
@@ -34,18 +34,22 @@ use tickhound_core::{
 /// How files are read and published.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The names under which columns of a table are published.
     pub mapping: Mapping,
+    /// The symbol of all ticks. `None`: the files name it.
     pub symbol: Option<String>,
+    /// The layout in which JSON lines are published.
     pub layout: Layout,
-    /// As `layout`, for rows of a table.
+    /// The layout in which the rows of a table are published.
     pub table_layout: Layout,
-    /// Whether order or pace asks for the time of a tick.
+    /// Whether the order or the pace of the ticks depends on their times.
     pub needs_time: bool,
-    /// Zone of times that name none.
+    /// The zone of times that name none.
     pub zone: TimeZone,
-    /// Who decodes: then rows of tables stay cells. Else they become the fields that a producer would publish.
+    /// The decoder of the rows of tables, which then stay cells. `None`: rows become the fields that a producer would
+    /// publish.
     pub decoder: Option<Decoder>,
-    /// Symbols of what it decodes.
+    /// The symbols of decoded ticks.
     pub names: Names,
 }
 
@@ -65,15 +69,18 @@ impl Default for Options {
 }
 
 impl Options {
-    fn clock(&self) -> time::Reader {
-        time::Reader::new(self.zone.clone())
+    fn time_reader(&self) -> TimeReader {
+        TimeReader::new(self.zone.clone())
     }
 }
 
-/// Endings of files that a folder stands for, packed ones apart.
+/// The endings of files that hold ticks, without the ending of a compressed file.
 const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
 
-/// The files that `paths` stand for: a folder stands for those in it that hold ticks by their names.
+/// Replaces each folder in `paths` by the files in it that hold ticks, judging by their names.
+///
+/// # Errors
+/// When a folder can't be read or has no such file.
 pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -86,7 +93,7 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         for entry in path.read_dir().with_context(explain)? {
             let file = entry.with_context(explain)?.path();
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if file.is_file() && ENDINGS.iter().any(|ending| unpacked(name).ends_with(ending)) {
+            if file.is_file() && ENDINGS.iter().any(|ending| without_compression(name).ends_with(ending)) {
                 inside.push(file);
             }
         }
@@ -97,22 +104,28 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Without the ending of a packed file.
-fn unpacked(name: &str) -> &str {
+/// A file name without the ending of a compressed file.
+fn without_compression(name: &str) -> &str {
     [".gz", ".zst"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }
 
-/// All files, as one sequence of ticks.
+/// The ticks of all files, as one sequence.
 pub struct Files {
     sources: Vec<Source>,
     names: Names,
+    /// Whether all files have times, so that they can be merged by them.
     is_merged: bool,
-    /// Bytes read from disk so far, and there are.
+    /// Bytes read from disk so far.
     read: Arc<AtomicU64>,
+    /// Bytes of all files.
     size: u64,
 }
 
 impl Files {
+    /// Opens the files, and reads the first tick of each.
+    ///
+    /// # Errors
+    /// When a file can't be read, has no tick, or does not fit the options.
     pub fn open(paths: &[PathBuf], options: &Options) -> Result<Self> {
         let read = Arc::new(AtomicU64::new(0));
         let mut sources = Vec::with_capacity(paths.len());
@@ -123,44 +136,45 @@ impl Files {
             sources.push(source);
             size += bytes;
         }
-        // Reversed: those that are published first, or done, are then at the end.
-        sources.reverse();
         let is_merged = sources.iter().all(|source| source.head.time.is_some());
         Ok(Self { sources, names: options.names.clone(), is_merged, read, size })
     }
 
-    /// Size of all files on disk, bytes.
+    /// The size of all files on disk, bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// How much of that has been read, bytes.
+    /// The part of that size that has been read, bytes.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Lines that could not be published in the layout asked for.
+    /// The number of lines that could not be published in the requested layout.
     pub fn skipped(&self) -> u64 {
         self.sources.iter().map(|source| source.rows.skipped()).sum()
     }
 
-    /// Name of a file whose ticks have no time.
+    /// The name of a file whose ticks have no time, if there is one.
     pub fn without_time(&self) -> Option<&str> {
         self.sources.iter().find(|source| source.head.time.is_none()).map(|source| source.name.as_str())
     }
 
-    /// Names of symbols in decoded ticks.
+    /// The names of symbols in decoded ticks.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
     /// Moves the next tick into `record`; false at the end of all files.
+    ///
+    /// # Errors
+    /// When a file can't be read on.
     pub fn next(&mut self, record: &mut Record) -> Result<bool> {
         if let [only] = &mut self.sources[..] {
             return only.next(record);
         }
-        let mut left = self.sources.iter_mut().rev().filter(|source| !source.is_done);
-        let next = if self.is_merged { left.min_by_key(|source| source.head.time) } else { left.next() };
+        let mut remaining = self.sources.iter_mut().filter(|source| !source.is_done);
+        let next = if self.is_merged { remaining.min_by_key(|source| source.head.time) } else { remaining.next() };
         match next {
             Some(source) => {
                 std::mem::swap(record, &mut source.head);
@@ -171,10 +185,11 @@ impl Files {
     }
 }
 
+/// The ticks of one file, by its format.
 enum Rows {
     Table(Table),
     Lines(Lines),
-    Columns(Box<Columns>),
+    Parquet(Box<ParquetFile>),
 }
 
 impl Rows {
@@ -182,32 +197,32 @@ impl Rows {
         match self {
             Self::Table(table) => table.next(record),
             Self::Lines(lines) => lines.next(record),
-            Self::Columns(columns) => columns.next(record),
+            Self::Parquet(file) => file.next(record),
         }
     }
 
     fn skipped(&self) -> u64 {
         match self {
-            Self::Table(_) | Self::Columns(_) => 0,
+            Self::Table(_) | Self::Parquet(_) => 0,
             Self::Lines(lines) => lines.skipped(),
         }
     }
 }
 
-/// One file and the tick that comes next.
+/// One file, and its next tick.
 struct Source {
     name: String,
     rows: Rows,
     head: Record,
-    /// Latest time that any of its ticks had.
+    /// The latest time of its ticks so far.
     latest: Option<i64>,
     is_done: bool,
-    /// Whether it is the only file, and its first tick has been taken: then there is no need to look ahead.
+    /// Whether the file is the only one, and its first tick was taken: `head` is not used any more.
     is_begun: bool,
 }
 
 impl Source {
-    /// The file, and its size on disk.
+    /// Opens a file, and returns its size on disk as well.
     fn open(path: &Path, options: &Options, read: &Arc<AtomicU64>) -> Result<(Self, u64)> {
         let name = path.display().to_string();
         let is_stdin = path == Path::new("-");
@@ -215,16 +230,16 @@ impl Source {
             (Box::new(io::stdin()), 0)
         } else {
             let file = File::open(path).context("can't open the file")?;
-            let metadata = file.metadata().context("can't look at the file")?;
+            let metadata = file.metadata().context("can't read the file's metadata")?;
             if metadata.is_file() && parquet::is_parquet(&file) {
                 let symbol = file_symbol(path);
-                let columns = Columns::open(file, symbol, options, metadata.len(), read.clone())?;
-                let rows = Rows::Columns(Box::new(columns));
+                let file = ParquetFile::open(file, symbol, options, metadata.len(), read.clone())?;
+                let rows = Rows::Parquet(Box::new(file));
                 return Ok((Self::begin(name, rows)?, metadata.len()));
             }
             (Box::new(file), metadata.len())
         };
-        let mut text = plain_text(Counted { file, read: read.clone() })?;
+        let mut text = plain_text(CountingReader { file, read: read.clone() })?;
         let start = text.fill_buf()?;
         let rows = match Format::of(start)? {
             Format::Lines => {
@@ -249,7 +264,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The tick that comes next, where there is only this file.
+    /// Moves the next tick into `record`, if this is the only file: there is no need to read ahead.
     fn next(&mut self, record: &mut Record) -> Result<bool> {
         if !std::mem::replace(&mut self.is_begun, true) {
             std::mem::swap(record, &mut self.head);
@@ -258,7 +273,7 @@ impl Source {
         self.read(record)
     }
 
-    /// Reads the tick that comes next into its place.
+    /// Reads the next tick into `head`.
     fn advance(&mut self) -> Result<()> {
         let mut head = std::mem::take(&mut self.head);
         self.is_done = !self.read(&mut head)?;
@@ -266,23 +281,23 @@ impl Source {
         Ok(())
     }
 
-    /// Reads a tick; false at the end. A stamp that is missing or goes back counts as the one before it: merging takes
-    /// each file in its own order.
+    /// Reads a tick; false at the end. A time that is missing or goes back counts as the one before it, so that merging
+    /// keeps the order of each file.
     fn read(&mut self, record: &mut Record) -> Result<bool> {
-        let more = self.rows.next(record).with_context(|| format!("failed to read {}", self.name))?;
+        let has_tick = self.rows.next(record).with_context(|| format!("failed to read {}", self.name))?;
         self.latest = self.latest.max(record.time);
         record.time = self.latest;
-        Ok(more)
+        Ok(has_tick)
     }
 }
 
-/// Counts what is read from disk, for the progress bar.
-struct Counted {
+/// Counts the bytes that are read from disk, for the progress bar.
+struct CountingReader {
     file: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl Read for CountingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.file.read(buffer)?;
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -290,8 +305,8 @@ impl Read for Counted {
     }
 }
 
-/// Unpacks gzip and zstd, and drops a byte order mark.
-fn plain_text(file: Counted) -> Result<Box<dyn BufRead + Send>> {
+/// Decompresses gzip and zstd, and drops a byte order mark.
+fn plain_text(file: CountingReader) -> Result<Box<dyn BufRead + Send>> {
     const BUFFER: usize = 1 << 16;
     const GZIP: &[u8] = b"\x1f\x8b";
     const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
@@ -301,7 +316,7 @@ fn plain_text(file: Counted) -> Result<Box<dyn BufRead + Send>> {
     let mut text: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
         Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))
     } else if start.starts_with(ZSTD) {
-        let unpacked = zstd::Decoder::with_buffer(raw).context("is packed by zstd, and damaged")?;
+        let unpacked = zstd::Decoder::with_buffer(raw).context("is compressed by zstd, and damaged")?;
         Box::new(BufReader::with_capacity(BUFFER, unpacked))
     } else {
         Box::new(raw)
@@ -312,7 +327,7 @@ fn plain_text(file: Counted) -> Result<Box<dyn BufRead + Send>> {
     Ok(text)
 }
 
-/// What the text of a file is.
+/// The format of a file's text.
 #[derive(Debug, PartialEq)]
 enum Format {
     Lines,
@@ -320,13 +335,13 @@ enum Format {
 }
 
 impl Format {
-    /// Judges by the first bytes.
+    /// Detects the format from the first bytes.
     fn of(start: &[u8]) -> Result<Self> {
         let text = start.trim_ascii_start();
         ensure!(!text.is_empty(), "is empty");
         ensure!(
             !text.contains(&0),
-            "holds neither CSV nor lines of JSON nor Parquet; of packed files gzip and zstd are understood"
+            "contains neither CSV nor lines of JSON nor Parquet; supported compressions are gzip and zstd"
         );
         if text.starts_with(b"[") {
             bail!("begins with [, expected one JSON object a line: convert it with `jq -c '.[]'`");
@@ -336,16 +351,16 @@ impl Format {
             return Ok(Self::Lines);
         }
         let count = |separator: u8| line.iter().filter(|b| **b == separator).count();
-        // Of equals the last one wins: a comma, when there is no separator at all.
+        // Of equal counts the last separator wins: a comma, if the line has none.
         let separator = [b'|', b'\t', b';', b','].into_iter().max_by_key(|b| count(*b)).unwrap_or(b',');
         Ok(Self::Csv { separator })
     }
 }
 
-/// `data/ICICIBANK.csv.gz` is about ICICIBANK.
+/// The symbol that a file name stands for: ICICIBANK for `data/ICICIBANK.csv.gz`.
 fn file_symbol(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = unpacked(name);
+    let name = without_compression(name);
     ENDINGS.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
@@ -360,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_found_out_by_content() {
+    fn the_format_is_detected_from_the_content() {
         assert_eq!(format("{\"a\":1}\n"), Format::Lines);
         assert_eq!(format("\n 1723161254024619568 {\"u\":1}"), Format::Lines);
         assert_eq!(format("20200101 170000065,1.1,1.2"), Format::Csv { separator: b',' });

@@ -1,4 +1,4 @@
-//! Lines of JSON, one object each, perhaps after the time at which it was recorded.
+//! Reads lines of JSON, one object each, perhaps after the time at which it was recorded.
 
 use std::io::BufRead;
 
@@ -6,36 +6,42 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use super::{Options, record::Record, time};
+use super::{
+    Options,
+    record::Record,
+    time::{self, TimeReader},
+};
 use tickhound_core::simulate::{Layout, layout::Encoder};
 
 /// The lines of one file.
-pub struct Lines {
+pub(crate) struct Lines {
     text: Box<dyn BufRead + Send>,
     name: String,
     layout: Layout,
     symbol: Option<String>,
     needs_time: bool,
-    clock: time::Reader,
+    times: TimeReader,
     line: Vec<u8>,
+    /// The number of the current line, from 1.
     number: u64,
     skipped: u64,
 }
 
 impl Lines {
-    pub fn new(text: Box<dyn BufRead + Send>, name: String, options: &Options) -> Self {
+    /// The lines of `text`; `name` is the file's, for messages.
+    pub(crate) fn new(text: Box<dyn BufRead + Send>, name: String, options: &Options) -> Self {
         let Options { layout, symbol, needs_time, .. } = options.clone();
-        let clock = options.clock();
-        Self { text, name, layout, symbol, needs_time, clock, line: Vec::new(), number: 0, skipped: 0 }
+        let times = options.time_reader();
+        Self { text, name, layout, symbol, needs_time, times, line: Vec::new(), number: 0, skipped: 0 }
     }
 
-    /// Lines that were no JSON object where one was needed.
-    pub fn skipped(&self) -> u64 {
+    /// The number of lines that are not a JSON object where the layout needs one.
+    pub(crate) fn skipped(&self) -> u64 {
         self.skipped
     }
 
     /// Reads the next line into `record`; false at the end.
-    pub fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         loop {
             self.line.clear();
             self.number += 1;
@@ -49,17 +55,17 @@ impl Lines {
             record.clear();
             let (recorded, json) = split_recorded(line);
             record.time = recorded;
-            // As recorded, not parsed and written anew: what the producer sent is what the host shall see.
+            // The text is not parsed and written again: the host must see what the producer sent.
             if self.layout == Layout::Json && self.symbol.is_none() {
                 if self.needs_time && recorded.is_none() {
-                    record.time = object(json).ok().and_then(|object| time_of(&mut self.clock, &object));
+                    record.time = object(json).ok().and_then(|object| time_of(&mut self.times, &object));
                 }
                 Encoder::payload(json, |name, value| record.put(name, value));
                 return Ok(true);
             }
             match object(json) {
                 Ok(mut object) => {
-                    record.time = recorded.or_else(|| time_of(&mut self.clock, &object));
+                    record.time = recorded.or_else(|| time_of(&mut self.times, &object));
                     if let Some(symbol) = &self.symbol {
                         object.insert("symbol".into(), symbol.as_str().into());
                     }
@@ -84,8 +90,8 @@ impl Lines {
     }
 }
 
-/// Splits `<ns> <json>`.
-pub fn split_recorded(line: &[u8]) -> (Option<i64>, &[u8]) {
+/// Splits `<ns> <json>` into the time, if there is one, and the JSON text.
+pub(crate) fn split_recorded(line: &[u8]) -> (Option<i64>, &[u8]) {
     let digits = line.iter().take_while(|b| b.is_ascii_digit()).count();
     let json = line[digits..].trim_ascii_start();
     if digits == 0 || !json.starts_with(b"{") {
@@ -99,10 +105,10 @@ fn object(json: &[u8]) -> serde_json::Result<Map<String, Value>> {
     serde_json::from_slice(json)
 }
 
-fn time_of(clock: &mut time::Reader, object: &Map<String, Value>) -> Option<i64> {
+fn time_of(times: &mut TimeReader, object: &Map<String, Value>) -> Option<i64> {
     time::NAMES.iter().find_map(|name| match object.get(*name)? {
-        Value::String(text) => clock.read(text),
-        Value::Number(number) => clock.read(&number.to_string()),
+        Value::String(text) => times.read(text),
+        Value::Number(number) => times.read(&number.to_string()),
         _ => None,
     })
 }
@@ -121,7 +127,7 @@ fn put(layout: Layout, object: Map<String, Value>, record: &mut Record) -> Resul
             for (name, value) in object {
                 match value {
                     Value::String(text) => record.put(name.as_bytes(), text.as_bytes()),
-                    // As Python publishers do: none is an empty text, what is nested becomes JSON.
+                    // Python publishers write none as an empty text, and nested values as JSON.
                     Value::Null => record.put(name.as_bytes(), b""),
                     other => record.put(name.as_bytes(), other.to_string().as_bytes()),
                 }

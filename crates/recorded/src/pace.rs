@@ -1,22 +1,25 @@
-//! When a tick is due.
+//! When each tick of a recording is due.
 
 use std::time::Duration;
 
-/// Market time that passes without a tick is cut to nothing beyond this: nights, weekends, halts.
+/// The longest time between two ticks that is waited for, ns: nights, weekends and halts are skipped.
 const PAUSE_MAX_NS: i64 = 30 * 60 * 1_000_000_000;
 
-/// How fast to publish.
+/// How fast ticks are published.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As fast as Redis takes it.
+    /// As fast as the receiver accepts them.
     Max,
-    /// Ticks a second.
+    /// At this number of ticks per second.
     Rate(f64),
-    /// Times as fast as it was recorded.
+    /// At this multiple of the recorded speed.
     Speed(f64),
 }
 
-/// Reads `--speed`: a number, also with an `x` at its end, or `max`.
+/// Parses a `--speed`: a number, with or without a final `x`, or `max`.
+///
+/// # Errors
+/// What was expected.
 pub fn speed(text: &str) -> Result<Pace, String> {
     if text == "max" {
         return Ok(Pace::Max);
@@ -25,7 +28,10 @@ pub fn speed(text: &str) -> Result<Pace, String> {
     positive(number).map(Pace::Speed).map_err(|_| "expected a number above 0, such as 10, or max".into())
 }
 
-/// Reads a number above 0.
+/// Parses a number above 0.
+///
+/// # Errors
+/// What was expected.
 pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
@@ -33,24 +39,25 @@ pub fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Tells for each tick in turn how long after the first it is due.
+/// Computes for each tick in turn how long after the first it is due.
 #[derive(Debug)]
 pub struct Pacer {
     pace: Pace,
     ticks: u64,
-    /// Time of the latest tick that had one, ns.
+    /// The time of the latest tick that had one, ns.
     last: Option<i64>,
-    /// Market time that has passed since the first tick, ns, pauses left out.
+    /// The market time that has passed since the first tick, without long pauses, ns.
     passed: i64,
 }
 
 impl Pacer {
+    /// A pacer before the first tick.
     pub fn new(pace: Pace) -> Self {
         Self { pace, ticks: 0, last: None, passed: 0 }
     }
 
-    /// When the next tick, which happened at `time`, is due. Never before the tick before it:
-    /// rates are kept over the whole run, so a late tick makes no other late.
+    /// How long after the first tick the next one, whose recorded time is `time`, is due. Rates apply to the whole run, so
+    /// that a tick which is published late does not delay the others.
     pub fn due(&mut self, time: Option<i64>) -> Duration {
         let index = self.ticks;
         self.ticks += 1;
@@ -63,7 +70,7 @@ impl Pacer {
                     if (0..=PAUSE_MAX_NS).contains(&step) {
                         self.passed += step;
                     }
-                    // A stamp that went back does not make the next step a long one.
+                    // After a time that goes back, the next step is counted from the latest time.
                     self.last = Some(if step < 0 { time - step } else { time });
                 }
                 saturating_seconds(self.passed as f64 / 1e9 / speed)

@@ -1,4 +1,4 @@
-//! Parquet: read by column, a few thousand rows at a time.
+//! Reads Parquet by column, a few thousand rows at a time.
 
 use std::{
     fs::File,
@@ -22,55 +22,59 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::{
     Options,
     record::Record,
-    table::{Header, Places, is_symbol},
-    time,
+    table::{ColumnIds, Header, is_symbol},
+    time::{self, TimeReader},
 };
 use tickhound_core::{
-    decode::{Decoder, Kind, Names, Plan, Scalar},
+    decode::{ColumnKind, Decoder, Names, Scalar, TablePlan},
     simulate::layout::{Encoder, Value},
 };
 
-/// What such a file begins with.
+/// The first bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
 
-/// Rows decoded at once: the columns of so many fit the processor's caches.
+/// The number of rows that are decoded at once: their columns fit into the processor's caches.
 const ROWS: usize = 4096;
 
-/// Whether `file` is one, by its first bytes.
+/// Whether `file` is a Parquet file, judging by its first bytes.
 pub(super) fn is_parquet(mut file: &File) -> bool {
     let mut start = [0; MAGIC.len()];
-    let is = file.read_exact(&mut start).is_ok() && start == MAGIC;
-    file.seek(SeekFrom::Start(0)).is_ok() && is
+    let has_magic = file.read_exact(&mut start).is_ok() && start == MAGIC;
+    file.seek(SeekFrom::Start(0)).is_ok() && has_magic
 }
 
 /// The rows of one file.
-pub struct Columns {
+pub(crate) struct ParquetFile {
     reader: ParquetRecordBatchReader,
     encoder: Encoder,
     header: Header,
-    /// Who decodes, until it is known how.
+    /// The decoder, until the first rows show how it can read them.
     decoder: Option<(Decoder, Names)>,
-    /// How to decode a row at once, where that can be done.
-    plan: Option<Plan>,
-    clock: time::Reader,
-    /// The columns in hand, by position in the file; `None` for what is nested.
+    /// The plan of the fast path, if the columns fit it.
+    plan: Option<TablePlan>,
+    times: TimeReader,
+    /// The columns of the current rows, by position in the file; `None` for a nested column.
     cells: Vec<Option<Cells>>,
+    /// The number of current rows.
     rows: usize,
+    /// The index of the next one.
     next: usize,
-    /// For the progress bar: bytes a row stands for, and how many have been counted.
+    /// Bytes of the file per row, for the progress bar.
     row_bytes: f64,
     rows_read: u64,
-    counted: u64,
+    /// Bytes that the progress bar has counted.
+    bytes_counted: u64,
     read: Arc<AtomicU64>,
 }
 
+/// The cells of a column.
 enum Cells {
     Text(StringArray),
     Whole(Int64Array),
     Float(Float64Array),
 }
 
-impl Columns {
+impl ParquetFile {
     /// Reads the schema.
     pub(super) fn open(
         file: File,
@@ -79,7 +83,7 @@ impl Columns {
         size: u64,
         read: Arc<AtomicU64>,
     ) -> Result<Self> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("is no Parquet that can be read")?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("is not a readable Parquet file")?;
         let rows = builder.metadata().file_metadata().num_rows();
         let schema = builder.schema().clone();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -89,20 +93,20 @@ impl Columns {
         }) {
             bail!("the column {name} is nested, expected the name of the symbol");
         }
-        let reader = builder.with_batch_size(ROWS).build().context("is no Parquet that can be read")?;
+        let reader = builder.with_batch_size(ROWS).build().context("is not a readable Parquet file")?;
         Ok(Self {
             reader,
             encoder: Encoder::new(options.table_layout),
             header,
             decoder: options.decoder.clone().map(|decoder| (decoder, options.names.clone())),
             plan: None,
-            clock: options.clock(),
+            times: options.time_reader(),
             cells: Vec::new(),
             rows: 0,
             next: 0,
             row_bytes: size as f64 / rows.max(1) as f64,
             rows_read: 0,
-            counted: 0,
+            bytes_counted: 0,
             read,
         })
     }
@@ -111,63 +115,63 @@ impl Columns {
     pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
         while self.next >= self.rows {
             match self.reader.next() {
-                Some(batch) => self.take(&batch.context("a damaged part of the file")?)?,
+                Some(batch) => self.take_batch(&batch.context("a part of the file is damaged")?)?,
                 None => return Ok(false),
             }
         }
         let row = self.next;
         self.next += 1;
         if !self.put_tick(row, record) {
-            match &self.header.places {
-                Some(places) => self.put_cells(row, places, record),
+            match &self.header.column_ids {
+                Some(ids) => self.put_cells(row, ids, record),
                 None => self.put_fields(row, record),
             }
         }
         let cells = self.header.time.and_then(|position| self.cells.get(position)?.as_ref());
         record.time = cells.and_then(|cells| match cells.value(row)? {
-            Value::Text(text) => self.clock.read(text),
+            Value::Text(text) => self.times.read(text),
             Value::Whole(number) => time::from_whole(i64::try_from(number).ok()?),
-            Value::Float(number) => self.clock.read(&number.to_string()),
+            Value::Float(number) => self.times.read(&number.to_string()),
         });
         Ok(true)
     }
 
-    /// Whether it could be decoded at once.
+    /// Decodes a row on the fast path; false if that declines it.
     fn put_tick(&mut self, row: usize, record: &mut Record) -> bool {
         let Self { plan: Some(plan), cells, .. } = self else { return false };
         plan.read(|position| cells[position].as_ref()?.scalar(row), record.begin_tick())
     }
 
-    /// How rows can be decoded at once, judged by the columns in hand, which have the same types all through the file.
-    fn plan(&self, decoder: &Decoder, names: &Names) -> Option<Plan> {
-        let Header { columns, time, symbol, places } = &self.header;
-        let places = places.as_ref()?;
+    /// Plans the fast path from the current columns, whose types are the same in the whole file.
+    fn plan(&self, decoder: &Decoder, names: &Names) -> Option<TablePlan> {
+        let Header { columns, time, symbol, column_ids } = &self.header;
+        let ids = column_ids.as_ref()?;
         let (mut kinds, mut seen) = (vec![None; self.cells.len()], vec![false; self.cells.len()]);
-        for ((_, position), place) in columns.iter().zip(&places.columns) {
+        for ((_, position), id) in columns.iter().zip(&ids.columns) {
             if std::mem::replace(&mut seen[*position], true) {
-                // By --map it is two things.
+                // --map publishes this column under two names.
                 return None;
             }
             let kind = self.cells[*position].as_ref().map(Cells::kind);
-            kinds[*position] = place.zip(kind);
+            kinds[*position] = id.zip(kind);
         }
         let symbol = match symbol {
-            Some(symbol) => Some((places.symbol?, symbol.as_str())),
+            Some(symbol) => Some((ids.symbol?, symbol.as_str())),
             None => None,
         };
-        decoder.plan(&kinds, (*time)?, symbol, names)
+        decoder.plan_table(&kinds, (*time)?, symbol, names)
     }
 
-    fn put_cells(&self, row: usize, places: &Places, record: &mut Record) {
+    fn put_cells(&self, row: usize, ids: &ColumnIds, record: &mut Record) {
         record.clear_row();
-        if let (Some(symbol), Some(place)) = (&self.header.symbol, places.symbol) {
-            record.put_cell(place, Scalar::Text(symbol));
+        if let (Some(symbol), Some(id)) = (&self.header.symbol, ids.symbol) {
+            record.put_cell(id, Scalar::Text(symbol));
         }
-        for ((_, position), place) in self.header.columns.iter().zip(&places.columns) {
-            let Some(place) = place else { continue };
+        for ((_, position), id) in self.header.columns.iter().zip(&ids.columns) {
+            let Some(id) = id else { continue };
             let cells = self.cells.get(*position).and_then(Option::as_ref);
             if let Some(scalar) = cells.and_then(|cells| cells.scalar(row)) {
-                record.put_cell(*place, scalar);
+                record.put_cell(*id, scalar);
             }
         }
     }
@@ -178,7 +182,7 @@ impl Columns {
         let cells = columns
             .iter()
             .filter_map(|(name, position)| Some((name.as_str(), self.cells.get(*position)?.as_ref()?.value(row)?)));
-        // A symbol of digits is still a name.
+        // A symbol that consists of digits stays a text.
         let mut digits = String::new();
         let mut tick: Vec<(&str, Value<'_>)> = symbol.into_iter().chain(cells).collect();
         if let Some((_, value @ Value::Whole(_))) = tick.iter_mut().find(|(name, _)| is_symbol(name)) {
@@ -191,7 +195,8 @@ impl Columns {
         self.encoder.encode(&tick, |name, value| record.put(name, value));
     }
 
-    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Makes a batch the current rows.
+    fn take_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         self.cells = batch.columns().iter().map(Cells::of).collect::<Result<_>>()?;
         (self.rows, self.next) = (batch.num_rows(), 0);
         if let Some((decoder, names)) = self.decoder.take() {
@@ -199,14 +204,14 @@ impl Columns {
         }
         self.rows_read += batch.num_rows() as u64;
         let bytes = (self.rows_read as f64 * self.row_bytes) as u64;
-        self.read.fetch_add(bytes - self.counted, Ordering::Relaxed);
-        self.counted = bytes;
+        self.read.fetch_add(bytes - self.bytes_counted, Ordering::Relaxed);
+        self.bytes_counted = bytes;
         Ok(())
     }
 }
 
 impl Cells {
-    /// `None` for what no field of a tick can hold.
+    /// Converts a column; `None` if its type can't be a field of a tick.
     fn of(column: &ArrayRef) -> Result<Option<Self>> {
         let to = |kind: DataType| cast(column, &kind).with_context(|| format!("a column of {}", column.data_type()));
         Ok(Some(match column.data_type() {
@@ -219,7 +224,7 @@ impl Cells {
                 let nanos = nanos.as_primitive::<TimestampNanosecondType>();
                 match zone {
                     Some(_) => Self::Whole(nanos.iter().collect()),
-                    // On the clock of a place that the file does not name.
+                    // The file does not say in which zone this local time is, so it stays a text.
                     None => Self::Text(nanos.iter().map(|nanos| nanos.and_then(civil)).collect()),
                 }
             }
@@ -229,15 +234,15 @@ impl Cells {
         }))
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ColumnKind {
         match self {
-            Self::Text(_) => Kind::Text,
-            Self::Whole(_) => Kind::Whole,
-            Self::Float(_) => Kind::Float,
+            Self::Text(_) => ColumnKind::Text,
+            Self::Whole(_) => ColumnKind::Whole,
+            Self::Float(_) => ColumnKind::Float,
         }
     }
 
-    /// A value as decoders take it.
+    /// A value in the form that the decoder takes.
     fn scalar(&self, row: usize) -> Option<Scalar<'_>> {
         Some(match self.value(row)? {
             Value::Text(text) => Scalar::Text(text),
@@ -253,14 +258,14 @@ impl Cells {
                 Ok(number) => Value::Whole(number),
                 Err(_) => Value::Float(numbers.value(row) as f64),
             }),
-            // What is not finite is as good as absent.
+            // A number that is not finite counts as absent.
             Self::Float(numbers) => Some(Value::Float(numbers.value(row)))
                 .filter(|_| numbers.is_valid(row) && numbers.value(row).is_finite()),
         }
     }
 }
 
-/// A time without a zone, as text.
+/// Formats a local time.
 fn civil(nanos: i64) -> Option<String> {
     let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
     Some(jiff::tz::Offset::UTC.to_datetime(instant).to_string())
@@ -400,7 +405,7 @@ mod tests {
 
         /// Whatever the rows, the names that the decoder knows, and what columns are called.
         #[test]
-        fn what_is_told_at_once_is_what_is_told_by_field(
+        fn the_fast_path_gives_the_ticks_of_the_fields(
             rows in vec(
                 (select(&NAMES[..]), select(&STAMPS[..]), [select(&NUMBERS[..]), select(&NUMBERS[..])], select(&WHOLES[..]),
                  select(&NUMBERS[..])),
@@ -497,6 +502,6 @@ mod tests {
         let file = folder.path().join("SBIN.parquet");
         std::fs::write(&file, b"PAR1 and then nothing").unwrap();
         let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
-        assert!(error.contains("is no Parquet that can be read"), "{error}");
+        assert!(error.contains("is not a readable Parquet file"), "{error}");
     }
 }

@@ -1,78 +1,84 @@
-//! One entry on its way to the stream, or out of a recording.
+//! One recorded tick: the fields of an entry, the cells of a table's row, or a decoded tick.
+//!
+//! What holds: a record is reused from tick to tick, so that reading allocates nothing once its buffers are large enough.
 
 use tickhound_core::{
     decode::{PlainTick, Scalar},
     event::{Entry, EntryId},
 };
 
-/// Fields of an entry, their bytes in one buffer that is kept from tick to tick.
+/// One recorded tick, and the buffers of the others.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// When it happened, ns since the Unix epoch in whatever zone the file is in: for order and pace alone.
+    /// The time of the tick, ns since the Unix epoch in the zone of the file. It serves order and pace only.
     pub time: Option<i64>,
-    /// Its id, if it comes from a stream.
+    /// The id of the entry, if the tick comes from a stream.
     pub id: Option<EntryId>,
-    /// What it is made of; the rest is empty, or kept for its room.
-    kind: Kind,
+    /// Which of the buffers below are in use.
+    form: Form,
     bytes: Vec<u8>,
-    /// Where the name and the value of each field end.
+    /// Where the name and the value of each field end in `bytes`.
     ends: Vec<(usize, usize)>,
-    /// The cells of a table's row, each with the place that the decoder has for its column.
+    /// The cells of a table's row, each with the id that the decoder has for its column.
     cells: Vec<(usize, Cell)>,
     tick: PlainTick,
 }
 
+/// What a record contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Kind {
-    /// What a producer would publish.
+enum Form {
+    /// The fields that a producer would publish.
     #[default]
     Fields,
-    /// A table's row.
+    /// The cells of a table's row.
     Row,
-    /// A table's row, decoded.
+    /// The decoded tick of a table's row.
     Tick,
 }
 
+/// The value of a cell.
 #[derive(Clone, Copy, Debug)]
 enum Cell {
     Whole(i64),
     Number(f64),
-    /// Where it begins and ends in `bytes`.
+    /// Where the text begins and ends in `bytes`.
     Text(usize, usize),
 }
 
 impl Record {
+    /// Turns the record into an entry without fields.
     pub fn clear(&mut self) {
-        (self.time, self.id, self.kind) = (None, None, Kind::Fields);
+        (self.time, self.id, self.form) = (None, None, Form::Fields);
         self.bytes.clear();
         self.ends.clear();
     }
 
-    /// Becomes a row without cells.
+    /// Turns the record into a row without cells.
     pub fn clear_row(&mut self) {
         self.clear();
         self.cells.clear();
-        self.kind = Kind::Row;
+        self.form = Form::Row;
     }
 
-    /// Becomes the tick that is written to what it returns.
+    /// Turns the record into a decoded tick, which the caller fills in.
     pub fn begin_tick(&mut self) -> &mut PlainTick {
         self.clear();
-        self.kind = Kind::Tick;
+        self.form = Form::Tick;
         &mut self.tick
     }
 
-    /// Whether it is a table's row, decoded or not.
+    /// Whether the record is a row of a table, decoded or not.
     pub fn is_row(&self) -> bool {
-        self.kind != Kind::Fields
+        self.form != Form::Fields
     }
 
-    /// The tick, if it is decoded.
+    /// The tick, if the record is decoded.
     pub fn tick(&self) -> Option<&PlainTick> {
-        (self.kind == Kind::Tick).then_some(&self.tick)
+        (self.form == Form::Tick).then_some(&self.tick)
     }
 
-    pub fn put_cell(&mut self, place: usize, value: Scalar<'_>) {
+    /// Adds a cell under the decoder's id for its column.
+    pub fn put_cell(&mut self, column: usize, value: Scalar<'_>) {
         let cell = match value {
             Scalar::Integer(number) => Cell::Whole(number),
             Scalar::Number(number) => Cell::Number(number),
@@ -83,23 +89,23 @@ impl Record {
             }
             Scalar::Flag(_) => return,
         };
-        self.cells.push((place, cell));
+        self.cells.push((column, cell));
     }
 
-    /// The cells, if it is a table's row that is not decoded.
+    /// The cells, if the record is a row that is not decoded, each with the decoder's id for its column.
     pub fn cells(&self) -> Option<impl Iterator<Item = (usize, Scalar<'_>)>> {
-        let cells = (self.kind == Kind::Row).then_some(&self.cells)?;
-        Some(cells.iter().map(|(place, cell)| match cell {
-            Cell::Whole(number) => (*place, Scalar::Integer(*number)),
-            Cell::Number(number) => (*place, Scalar::Number(*number)),
-            // What went in was text.
+        let cells = (self.form == Form::Row).then_some(&self.cells)?;
+        Some(cells.iter().map(|(column, cell)| match cell {
+            Cell::Whole(number) => (*column, Scalar::Integer(*number)),
+            Cell::Number(number) => (*column, Scalar::Number(*number)),
+            // `put_cell` wrote these bytes from a text.
             Cell::Text(start, end) => {
-                (*place, Scalar::Text(std::str::from_utf8(&self.bytes[*start..*end]).unwrap_or_default()))
+                (*column, Scalar::Text(std::str::from_utf8(&self.bytes[*start..*end]).unwrap_or_default()))
             }
         }))
     }
 
-    /// Becomes the entry.
+    /// Turns the record into a copy of an entry.
     pub fn copy(&mut self, entry: &Entry<'_>) {
         self.clear();
         self.id = Some(entry.id);
@@ -107,6 +113,7 @@ impl Record {
         entry.fields().for_each(|(name, value)| self.put(name, value));
     }
 
+    /// Adds a field.
     pub fn put(&mut self, name: &[u8], value: &[u8]) {
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len();
@@ -114,6 +121,7 @@ impl Record {
         self.ends.push((middle, self.bytes.len()));
     }
 
+    /// Name and value of each field.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;
         self.ends.iter().map(move |(middle, end)| {

@@ -1,18 +1,22 @@
-//! CSV: which column is published under which name.
+//! Reads CSV, and decides which column is published under which name.
 
 use std::{collections::HashSet, io::Read};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ReaderBuilder, StringRecord};
 
-use super::{Options, record::Record, time};
+use super::{
+    Options,
+    record::Record,
+    time::{self, TimeReader},
+};
 use tickhound_core::{
     config::nearest,
     decode::Scalar,
     simulate::layout::{Encoder, Value},
 };
 
-/// Short names for `--map`, and the keys that the `kite` preset reads.
+/// The short names for `--map`, and the keys of the `kite` preset that they stand for.
 const SHORT_NAMES: [(&str, &str); 9] = [
     ("time", "exchange_timestamp"),
     ("price", "last_price"),
@@ -25,15 +29,18 @@ const SHORT_NAMES: [(&str, &str); 9] = [
     ("oi", "open_interest"),
 ];
 
-/// Columns that name the instrument.
+/// The columns that name the instrument.
 const SYMBOL_NAMES: [&str; 5] = ["symbol", "tradingsymbol", "trading_symbol", "instrument_key", "instrument_token"];
 
-/// What `--map` says: published name and source column.
+/// The published names of columns, as given by `--map`: name and source column.
 #[derive(Clone, Debug, Default)]
 pub struct Mapping(Vec<(String, String)>);
 
 impl Mapping {
-    /// Reads `NAME=COLUMN` arguments.
+    /// Parses `NAME=COLUMN` arguments.
+    ///
+    /// # Errors
+    /// When an argument has another form, or a name occurs twice.
     pub fn parse(args: &[String]) -> Result<Self> {
         let mut names = HashSet::new();
         let mut pairs = Vec::new();
@@ -49,33 +56,35 @@ impl Mapping {
         Ok(Self(pairs))
     }
 
+    /// Whether no name is given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What is published of a row.
+/// Which values of a row are published, and under which names.
 pub(super) struct Header {
     /// Published name and position of each column.
     pub(super) columns: Vec<(String, usize)>,
-    /// Position of the time, when it is needed.
+    /// Position of the time, if it is needed.
     pub(super) time: Option<usize>,
-    /// Symbol of all rows, when no column has it.
+    /// The symbol of all rows, if no column has it.
     pub(super) symbol: Option<String>,
-    /// Where the decoder wants cells, if rows stay cells.
-    pub(super) places: Option<Places>,
+    /// The decoder's ids for the columns, if rows stay cells.
+    pub(super) column_ids: Option<ColumnIds>,
 }
 
-/// A decoder's places for what a row holds.
-pub(super) struct Places {
-    /// Of each column; `None`: it is not looked at.
+/// A decoder's ids for the values of a row.
+pub(super) struct ColumnIds {
+    /// The id of each column; `None`: its values are not used.
     pub(super) columns: Vec<Option<usize>>,
-    /// Of the symbol of all rows.
+    /// The id of the symbol of all rows.
     pub(super) symbol: Option<usize>,
 }
 
 impl Header {
-    /// `names` is empty when there are none; `file_symbol` is the symbol when neither an option nor a column says it.
+    /// Decides what to publish. `names` is empty if there is no header line; `file_symbol` is the symbol if neither an
+    /// option nor a column names it.
     pub(super) fn resolve(names: &[&str], width: usize, file_symbol: &str, options: &Options) -> Result<Self> {
         let mut columns = resolve(names, width, &options.mapping)?;
         let has_symbol = columns.iter().any(|(name, _)| is_symbol(name));
@@ -90,79 +99,84 @@ impl Header {
         }
         let mut times = time::NAMES.iter().filter_map(|time| columns.iter().find(|(name, _)| name == time));
         let time = times.next().filter(|_| options.needs_time).map(|(_, position)| *position);
-        let places = options.decoder.as_ref().map(|decoder| Places {
-            columns: columns.iter().map(|(name, _)| decoder.place(name)).collect(),
-            symbol: decoder.place("symbol"),
+        let column_ids = options.decoder.as_ref().map(|decoder| ColumnIds {
+            columns: columns.iter().map(|(name, _)| decoder.column_id(name)).collect(),
+            symbol: decoder.column_id("symbol"),
         });
-        Ok(Self { columns, time, symbol, places })
+        Ok(Self { columns, time, symbol, column_ids })
     }
 }
 
-/// Whether a column of this name holds the instrument.
+/// Whether a column of this name holds the symbol.
 pub(super) fn is_symbol(name: &str) -> bool {
     SYMBOL_NAMES.contains(&name)
 }
 
 /// The rows of one CSV file.
-pub struct Table {
+pub(crate) struct Table {
     reader: csv::Reader<Box<dyn Read + Send>>,
     encoder: Encoder,
     header: Header,
     row: StringRecord,
-    /// Whether `row` is already read, because there is no header.
+    /// Whether `row` holds the first row, which was read in search of a header.
     is_first_pending: bool,
-    clock: time::Reader,
+    times: TimeReader,
 }
 
 impl Table {
     /// Reads the first line.
-    pub fn open(text: Box<dyn Read + Send>, separator: u8, file_symbol: &str, options: &Options) -> Result<Self> {
+    pub(crate) fn open(
+        text: Box<dyn Read + Send>,
+        separator: u8,
+        file_symbol: &str,
+        options: &Options,
+    ) -> Result<Self> {
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(text);
         let mut row = StringRecord::new();
         reader.read_record(&mut row)?;
         let is_header = !row.iter().map(str::trim).any(starts_like_a_number);
         let names: Vec<&str> = if is_header { row.iter().map(str::trim).collect() } else { Vec::new() };
         let header = Header::resolve(&names, row.len(), file_symbol, options)?;
-        let (encoder, clock) = (Encoder::new(options.table_layout), options.clock());
-        Ok(Self { reader, encoder, header, row, is_first_pending: !is_header, clock })
+        let (encoder, times) = (Encoder::new(options.table_layout), options.time_reader());
+        Ok(Self { reader, encoder, header, row, is_first_pending: !is_header, times })
     }
 
     /// Reads the next row into `record`; false at the end.
-    pub fn next(&mut self, record: &mut Record) -> Result<bool> {
+    pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         if !std::mem::take(&mut self.is_first_pending) && !self.reader.read_record(&mut self.row)? {
             return Ok(false);
         }
-        let Header { columns, time, symbol, places } = &self.header;
-        // The crate would trim into a new record each time.
+        let Header { columns, time, symbol, column_ids } = &self.header;
+        // The csv crate would trim into a new record for each row.
         let cell = |position: usize| self.row.get(position).map(str::trim);
-        if let Some(places) = places {
+        if let Some(ids) = column_ids {
             record.clear_row();
-            if let (Some(symbol), Some(place)) = (symbol, places.symbol) {
-                record.put_cell(place, Scalar::Text(symbol));
+            if let (Some(symbol), Some(id)) = (symbol, ids.symbol) {
+                record.put_cell(id, Scalar::Text(symbol));
             }
-            for ((_, position), place) in columns.iter().zip(&places.columns) {
-                if let (Some(place), Some(cell)) = (place, cell(*position)) {
-                    record.put_cell(*place, Scalar::Text(cell));
+            for ((_, position), id) in columns.iter().zip(&ids.columns) {
+                if let (Some(id), Some(cell)) = (id, cell(*position)) {
+                    record.put_cell(*id, Scalar::Text(cell));
                 }
             }
-            record.time = time.and_then(|position| self.clock.read(cell(position)?));
+            record.time = time.and_then(|position| self.times.read(cell(position)?));
             return Ok(true);
         }
         let symbol = symbol.as_deref().map(|symbol| ("symbol", Value::Text(symbol)));
         let cells = columns.iter().filter_map(|(name, position)| {
             let cell = cell(*position)?;
-            // A symbol of digits is still a name.
+            // A symbol that consists of digits stays a text.
             Some((name.as_str(), if is_symbol(name) { Value::Text(cell) } else { Value::guess(cell) }))
         });
         let tick: Vec<_> = symbol.into_iter().chain(cells).collect();
         record.clear();
-        record.time = time.and_then(|position| self.clock.read(cell(position)?));
+        record.time = time.and_then(|position| self.times.read(cell(position)?));
         self.encoder.encode(&tick, |name, value| record.put(name, value));
         Ok(true)
     }
 }
 
-/// Published name and position of each column; `names` is empty when the file has no header.
+/// The published name and the position of each column. `names` is empty if the file has no header.
 fn resolve(names: &[&str], width: usize, mapping: &Mapping) -> Result<Vec<(String, usize)>> {
     if names.is_empty() && mapping.is_empty() {
         bail!("no header line: name the columns by number, for example --map time=1 --map price=2 (there are {width})");
@@ -170,7 +184,7 @@ fn resolve(names: &[&str], width: usize, mapping: &Mapping) -> Result<Vec<(Strin
     let mut columns = Vec::new();
     for (key, source) in &mapping.0 {
         let position = match source.parse::<usize>() {
-            // A column may be called 1; else it is a number.
+            // `1` is the name of a column if there is one, otherwise the number of a column.
             _ if names.contains(&source.as_str()) => names.iter().position(|name| name == source),
             Ok(number) => Some(number.wrapping_sub(1)).filter(|position| *position < width),
             Err(_) => None,
@@ -189,14 +203,14 @@ fn resolve(names: &[&str], width: usize, mapping: &Mapping) -> Result<Vec<(Strin
 
 fn no_such_column(names: &[&str], width: usize, source: &str) -> anyhow::Error {
     if names.is_empty() {
-        return anyhow!("--map: no column {source}: there is no header line, and {width} columns by number");
+        return anyhow!("--map: no column {source}: the file has {width} columns and no header line");
     }
     let guess = nearest(source, names.iter().copied());
     let guess = guess.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-    anyhow!("--map: no column {source}: there are {}{guess}", names.join(", "))
+    anyhow!("--map: no column {source}: the file has {}{guess}", names.join(", "))
 }
 
-/// A header holds names; a line with a number or a date in it is a row.
+/// Whether a cell begins like a number or a date: a line with such a cell is a row and not a header.
 fn starts_like_a_number(cell: &str) -> bool {
     cell.trim_start_matches(['-', '+', '.']).starts_with(|c: char| c.is_ascii_digit())
 }
@@ -264,7 +278,7 @@ mod tests {
     #[test]
     fn a_wrong_column_is_answered_with_those_there_are() {
         let error = rows("timestamp,ltp\n1,2\n", &["price=lpt"], None).unwrap_err().to_string();
-        assert_eq!(error, "--map: no column lpt: there are timestamp, ltp; did you mean ltp?");
+        assert_eq!(error, "--map: no column lpt: the file has timestamp, ltp; did you mean ltp?");
         assert!(Mapping::parse(&["price".into()]).is_err());
         assert!(Mapping::parse(&["price=a".into(), "last_price=b".into()]).is_err());
     }

@@ -1,10 +1,10 @@
-//! Times of recorded ticks, just well enough to put them in order and to keep their pace.
+//! Reads the times of recorded ticks, just well enough for their order and their pace.
 //!
-//! What a tick holds is the text as recorded; what that means is the decoder's to decide.
+//! A tick carries its time as recorded, and only the decoder decides what that means.
 
 use jiff::tz::TimeZone;
 
-/// Columns and keys that hold a tick's time, best first.
+/// The columns and keys that hold a tick's time, the preferred one first.
 pub const NAMES: [&str; 11] = [
     "exchange_timestamp_ms",
     "exchange_timestamp",
@@ -19,20 +19,21 @@ pub const NAMES: [&str; 11] = [
     "E",
 ];
 
-/// Reads times; those that name no zone are of its own.
+/// Reads times. Those without an offset are in the reader's zone.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct TimeReader {
     zone: TimeZone,
-    /// The day that was read last, and when it began there: days are long, and zones are slow.
+    /// The day of the last time, and when that day began in the zone: this avoids most of the slow zone lookups.
     day: Option<(jiff::civil::Date, i64)>,
 }
 
-impl Reader {
+impl TimeReader {
+    /// A reader for times in this zone.
     pub fn new(zone: TimeZone) -> Self {
         Self { zone, day: None }
     }
 
-    /// Nanoseconds since the Unix epoch; none when it is no time.
+    /// Reads a time, ns since the Unix epoch; `None` if the text is not a time.
     pub fn read(&mut self, text: &str) -> Option<i64> {
         let text = text.trim();
         if let Ok(number) = text.parse::<i64>() {
@@ -48,8 +49,8 @@ impl Reader {
         self.instant(naive)
     }
 
-    /// The instant of a time in the zone. Clocks that are put forward or back within a day are an hour off until
-    /// its end, which is good enough for an order.
+    /// The instant of a local time. After clocks are put forward or back, the result is an hour off until the end of the
+    /// day, which is good enough for an order.
     fn instant(&mut self, naive: jiff::civil::DateTime) -> Option<i64> {
         let date = naive.date();
         let start = match self.day {
@@ -70,7 +71,7 @@ impl Reader {
     }
 }
 
-/// As [`from_number`], of a whole number that never was text.
+/// Converts an integer of unknown unit like [`from_number`].
 pub(super) fn from_whole(number: i64) -> Option<i64> {
     let scale = match number {
         _ if number < 0 => return None,
@@ -82,7 +83,7 @@ pub(super) fn from_whole(number: i64) -> Option<i64> {
     number.checked_mul(scale)
 }
 
-/// Seconds, milliseconds, microseconds or nanoseconds, told apart by size.
+/// Converts a number of unknown unit to ns since the Unix epoch: its size distinguishes seconds, ms, us and ns.
 pub(super) fn from_number(text: &str, number: f64) -> Option<i64> {
     let scale = match number {
         _ if !(0.0..1e19).contains(&number) => return None,
@@ -97,7 +98,7 @@ pub(super) fn from_number(text: &str, number: f64) -> Option<i64> {
     }
 }
 
-/// `20200101 170000065`: date, then time to the millisecond, without separators.
+/// Reads a form such as `20200101 170000065`: a date and a time to the millisecond, without separators.
 fn compact(text: &str) -> Option<jiff::civil::DateTime> {
     let (date, time) = text.split_once([' ', 'T'])?;
     if date.len() != 8 || !matches!(time.len(), 6 | 9) || !text.is_ascii() {
@@ -113,12 +114,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Option<i64> {
-        Reader::new(TimeZone::UTC).read(text)
+        TimeReader::new(TimeZone::UTC).read(text)
     }
 
     #[test]
     fn a_time_without_a_zone_is_of_the_zone_asked_for() {
-        let mut kolkata = Reader::new(TimeZone::get("Asia/Kolkata").unwrap());
+        let mut kolkata = TimeReader::new(TimeZone::get("Asia/Kolkata").unwrap());
         let utc = parse("2024-08-08 12:00:00").unwrap();
         assert_eq!(kolkata.read("2024-08-08 17:30:00"), Some(utc));
         assert_eq!(kolkata.read("2024-08-08 17:30:01.5"), Some(utc + 1_500_000_000));

@@ -17,7 +17,7 @@ use super::source::{Ids, Source, wait_until};
 use tickhound_core::{
     checkpoint::SavedStates,
     decode::{Decoder, Names, PlainTick, Scalar},
-    event::{Entries, EntryId},
+    event::{Entries, EntryId, TickRow},
     stream::{AcquireOutcome, Acquisition, Adoption, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError},
 };
 use tickhound_engine::simulated::NoHistory;
@@ -146,7 +146,8 @@ fn pump(
 fn put_tick(entries: &mut Entries, tick: &PlainTick) {
     let index = (entries.len() - 1) as u32;
     let decoded = entries.decoded.get_or_insert_default();
-    decoded.push(index, tick.symbol, Some(tick.time), tick.price, &tick.columns);
+    let PlainTick { symbol, time, price, columns } = tick;
+    decoded.push(TickRow { entry: index, symbol: *symbol, time: Some(*time), price: *price, columns });
 }
 
 /// Decodes rows of tables here, in the reader's thread.
@@ -162,7 +163,8 @@ impl Table {
         let index = (entries.len() - 1) as u32;
         let decoded = entries.decoded.get_or_insert_default();
         let outcome = decoder.decode_cells(id.millis, cells, &mut |tick| {
-            decoded.push(index, names.number(&tick.symbol), tick.time, tick.price, &tick.columns);
+            let symbol = names.number(&tick.symbol);
+            decoded.push(TickRow { entry: index, symbol, time: tick.time, price: tick.price, columns: &tick.columns });
         });
         if let Err(error) = outcome {
             decoded.refused.push((index, error.to_string()));

@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InputConfig {
-    /// How ticks are written into entries; `auto` looks at each entry.
+    /// How ticks are written into entries. `auto` detects it for each entry.
     pub layout: Layout,
-    /// Whose field names to expect; `generic` knows the usual ones of no vendor in particular.
+    /// The vendor whose field names to expect. `generic` has common names of no particular vendor.
     pub preset: String,
-    /// IANA zone of times that name none, and of session days.
+    /// The IANA time zone of times that name none, and of session days.
     pub timezone: String,
-    /// Prices as published times this are prices in quote currency; on top of what the preset knows.
+    /// The factor from published prices to prices in quote currency, in addition to that of the preset.
     pub price_scale: f64,
-    /// Price of a tick that only brings quotes.
+    /// The price of a tick that has only quotes.
     pub quotes: Quotes,
-    /// What a field called just `volume` holds.
+    /// What a field called `volume` holds.
     pub volume: VolumeKind,
-    /// Field names, or paths such as `depth.buy[0].price`, that go before the preset's, by target.
+    /// Field names, or paths such as `depth.buy[0].price`, by target. They are tried before those of the preset.
     pub map: BTreeMap<String, Vec<String>>,
-    /// Further columns for detectors that ask for them: names or paths, by column.
+    /// Further columns for detectors that request them: field names or paths, by column.
     pub extra: BTreeMap<String, Vec<String>>,
-    /// Names for ticks that carry a number instead of a symbol.
+    /// The symbols of ticks that carry a number instead.
     pub tokens: TokensConfig,
 }
 
@@ -48,11 +48,11 @@ impl Default for InputConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// Any of the others, found out for each entry.
+    /// Any of the others, detected for each entry.
     Auto,
     /// JSON text in the field `data`, `payload`, `tick` or `json`.
     Json,
-    /// Each value in a field of its own.
+    /// Each value is a field of its own.
     Flat,
     /// MessagePack in the field `data`, `payload`, `tick` or `json`.
     Msgpack,
@@ -62,29 +62,29 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quotes {
-    /// The last one known; before the first the tick is not shown to detectors.
+    /// The symbol's last price. Ticks before its first price are not shown to detectors.
     Carry,
-    /// The middle of the latest bid and ask: for feeds that hold no trades at all.
+    /// The middle of the latest bid and ask, for feeds without trades.
     Mid,
 }
 
-/// What `volume` means.
+/// What a field called `volume` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeKind {
-    /// Found out per symbol from the first 50 changes of its value; unknown until then.
+    /// Detected for each symbol from the first 50 changes of its value; unknown until then.
     Auto,
-    /// Traded in the session so far.
+    /// The volume traded in the session so far.
     Cumulative,
-    /// Traded in this tick.
+    /// The volume traded since the previous tick.
     PerTick,
 }
 
-/// `[input.tokens]`: from instrument numbers to names.
+/// `[input.tokens]`: the symbols of instrument numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokensConfig {
-    /// CSV file with the columns `instrument_token` and `tradingsymbol`, or without a header and in that order;
-    /// relative to the project root; empty = none.
+    /// A CSV file with the columns `instrument_token` and `tradingsymbol`, or with these two and no header, relative to
+    /// the project root. Empty: no file.
     pub file: PathBuf,
 }

@@ -1,12 +1,12 @@
-//! Which keys take effect while the host runs, and which are read at the start only.
+//! Which keys take effect while the host runs, and which need a restart.
 
 use anyhow::Result;
 use toml::Table;
 
 use super::Config;
 
-/// What may change while the host runs, beside everything under `[detectors]` and `[[notify]]`. Any
-/// other key is one that needs a restart, a new one too until somebody has thought about it.
+/// The keys that may change while the host runs, beside everything under `[detectors]` and `[[notify]]`. All other
+/// keys need a restart, so that a new key is safe until it is listed here.
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
@@ -17,28 +17,28 @@ const LIVE: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// A key that needs a restart, and differs in the file from what is in force.
+/// A key that needs a restart, and whose value in the file differs from the one in force.
 pub struct ChangedKey {
-    /// Its section.
+    /// The section of the key.
     pub section: String,
-    /// Its name there.
+    /// The key's name in its section.
     pub key: String,
     /// The value in force.
     pub in_force: String,
 }
 
-/// The configuration that was read, with the keys that need a restart as they are in force; and those
-/// of them that differ.
+/// Merges a configuration that was read into the one in force: the keys that need a restart stay as they are. Returns
+/// the merged configuration, and those keys whose values differ.
 ///
 /// # Errors
-/// None that a configuration which could be read can cause.
+/// A configuration that was loaded causes none.
 pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<ChangedKey>)> {
     let (old, new) = (Table::try_from(in_force)?, Table::try_from(read)?);
     let mut merged = new.clone();
     let mut differ = Vec::new();
     for (section, old) in old.iter().filter(|(section, _)| *section != "detectors") {
         let (Some(old), Some(new)) = (old.as_table(), new.get(section).and_then(toml::Value::as_table)) else {
-            // `[[notify]]`: taken as it was read.
+            // `[[notify]]` is a list, and takes effect as it was read.
             continue;
         };
         let live = LIVE.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, keys)| keys);

@@ -1,16 +1,19 @@
-//! `[[notify]]`: people and programs that are told of alerts, one table each.
+//! `[[notify]]`: notification sinks, which send alerts to people and programs, one table each.
 //!
-//! Where secrets are, but not whether they are there: that is looked at where sinks are used, so that
-//! `status` works in a shell that does not have them.
+//! The configuration says where secrets are. Whether they exist is checked where sinks run, so that `status` works in a
+//! shell that does not have them.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Source, nearest};
+use super::{
+    Source, nearest,
+    section::{Section, is_name, is_unset},
+};
 
-/// What the template of a line may name.
+/// The placeholders that the template of a line may contain.
 pub const PLACEHOLDERS: [&str; 13] = [
     "arrow",
     "symbol",
@@ -27,56 +30,63 @@ pub const PLACEHOLDERS: [&str; 13] = [
     "evidence",
 ];
 
-/// Longest template of a line.
+/// The maximum length of a template, characters.
 const TEXT_MAX: usize = 500;
 
-/// One sink.
+/// The values of `notify.directions`.
+const DIRECTIONS: [&str; 3] = ["up", "down", "none"];
+
+/// One notification sink.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NotifyConfig {
-    /// Its position in the alerts stream is kept under this name.
+    /// The name of the sink, under which its position in the alerts stream is stored.
     pub name: String,
     /// What the receiver understands.
     pub kind: NotifyKind,
-    /// Whether it is told anything.
+    /// Whether messages are sent.
     pub enabled: bool,
-    /// Where messages go. One that is a secret is better off in one of the next two.
+    /// The URL that messages go to. A URL that is a secret belongs into one of the next two keys.
     pub url: String,
-    /// Environment variable that holds the URL.
+    /// The environment variable that holds the URL.
     pub url_env: String,
-    /// File that holds the URL, relative to the project root.
+    /// The file that holds the URL, relative to the project root.
     pub url_file: PathBuf,
-    /// Environment variable that holds the bot's token (Telegram), or a bearer token (webhook).
+    /// The environment variable that holds the bot's token (Telegram), or a bearer token (webhook).
     pub token_env: String,
-    /// File that holds it.
+    /// The file that holds that token, relative to the project root.
     pub token_file: PathBuf,
-    /// Telegram: id of the chat, or `@name` of the channel.
+    /// Telegram: the id of the chat, or `@name` of the channel.
     pub chat: String,
-    /// PEM file of the authority that signs the receiver's certificate; empty = those this machine trusts.
+    /// A PEM file with the authority that signs the receiver's certificate. Empty: the authorities this machine trusts.
     pub tls_ca: PathBuf,
-    /// The line of an alert, with placeholders; empty = the usual one.
+    /// The template of an alert's line. Empty: the default template.
     pub text: String,
-    /// Names of detectors; `*` stands for any text, `?` for one character. So with symbols.
+    /// The detectors whose alerts are sent: `*` matches any text, `?` one character.
     pub detectors: Vec<String>,
-    /// Symbols.
+    /// The symbols whose alerts are sent: `*` matches any text, `?` one character.
     pub symbols: Vec<String>,
-    /// `up`, `down`, `none`.
+    /// The directions of alerts that are sent: `up`, `down`, `none`.
     pub directions: Vec<String>,
-    /// Alerts below are left out; 0..=1.
+    /// The confidence, from 0 to 1, below which alerts are left out.
     pub min_confidence: f64,
-    /// Tells of alerts of shadows, and of these only.
+    /// Whether the alerts of shadows are sent, and only these.
     pub shadows: bool,
-    /// Older alerts, and stale ones, are only counted, seconds.
+    /// The age above which alerts are only counted, as stale ones are, seconds. After five minutes an intraday alert is
+    /// old news.
     pub max_age_s: u64,
-    /// What comes within this time of the first alert goes into the same message, ms.
+    /// The time after the first alert of a message in which further alerts join it, ms. Two seconds are long enough for
+    /// the burst of one move, and short enough to still be news.
     pub group_ms: u64,
-    /// Most alerts that a message shows, those with the highest confidence; the others are counted.
+    /// The maximum number of alerts that a message shows, those with the highest confidence; the others are counted.
+    /// Ten are what a person reads at a glance.
     pub max_per_message: usize,
-    /// Most messages in any minute; what comes meanwhile goes into the next one.
+    /// The maximum number of messages in any minute; further alerts go into the next message. The default is what
+    /// Telegram allows a bot in a group; Slack and Discord allow more.
     pub per_minute: usize,
-    /// Longest time that sending a message may take, ms.
+    /// The longest time that sending a message may take, ms.
     pub timeout_ms: u64,
-    /// What to do about a message that was under way when the host died.
+    /// What to do with a message that was in flight when the host died.
     pub on_doubt: OnDoubt,
 }
 
@@ -97,15 +107,12 @@ impl Default for NotifyConfig {
             text: String::new(),
             detectors: any(),
             symbols: any(),
-            directions: ["up", "down", "none"].map(str::to_owned).to_vec(),
+            directions: DIRECTIONS.map(str::to_owned).to_vec(),
             min_confidence: 0.0,
             shadows: false,
             max_age_s: 300,
-            // Long enough for the burst of one move, short enough to still be news.
             group_ms: 2000,
-            // What a person reads at a glance.
             max_per_message: 10,
-            // What Telegram allows a bot in a group; Slack and Discord allow more.
             per_minute: 20,
             timeout_ms: 10_000,
             on_doubt: OnDoubt::Skip,
@@ -117,9 +124,9 @@ impl Default for NotifyConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotifyKind {
-    /// JSON as docs/notify.md has it.
+    /// A program that takes JSON in the form of docs/notify.md.
     Webhook,
-    /// A Slack incoming webhook, or what takes the same.
+    /// A Slack incoming webhook, or a receiver that takes the same form.
     Slack,
     /// A Discord webhook.
     Discord,
@@ -127,91 +134,93 @@ pub enum NotifyKind {
     Telegram,
 }
 
-/// What to do about a message of which nobody knows whether it arrived.
+/// What to do with a message that may or may not have arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnDoubt {
-    /// Not sent again; the next message says how many alerts are concerned, and which.
+    /// The message is not sent again; the next one says how many alerts were in it, and which.
     Skip,
-    /// Sent again, perhaps for the second time.
+    /// The message is sent again, so that it may arrive twice.
     Repeat,
 }
 
 pub(super) fn validate(sinks: &[NotifyConfig], source: &Source) -> Result<()> {
     for (index, sink) in sinks.iter().enumerate() {
-        let NotifyConfig { name, kind, .. } = sink;
         let number = index.to_string();
-        let at = |key| source.at(&["notify", &number, key]);
+        let section = Section::named(source, &["notify", &number], "notify");
+        let name = &sink.name;
         ensure!(
-            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'),
-            "{}: notify.name is `{name}`, expected letters, digits, - and _: its position is kept under it",
-            at("name")
+            is_name(name),
+            "{}: notify.name is `{name}`, expected letters, digits, - and _: the sink's position is stored under it",
+            section.at("name")
         );
-        let first = sinks[..index].iter().all(|other| other.name != *name);
-        ensure!(first, "{}: there is another [[notify]] with the name `{name}`", at("name"));
-        let given = |text: &str| usize::from(!text.is_empty());
-        let urls = given(&sink.url) + given(&sink.url_env) + usize::from(!sink.url_file.as_os_str().is_empty());
-        let tokens = given(&sink.token_env) + usize::from(!sink.token_file.as_os_str().is_empty());
-        let telegram = *kind == NotifyKind::Telegram;
-        let one_url = urls == 1 || (telegram && urls == 0);
-        ensure!(one_url, "{}: notify `{name}` has {urls} URLs, expected one of url, url_env, url_file", at("url"));
-        let (place, few, many) = match kind {
-            NotifyKind::Telegram => ("expected one of token_env, token_file", 1, 1),
-            NotifyKind::Webhook => ("expected at most one of token_env, token_file", 0, 1),
-            NotifyKind::Slack | NotifyKind::Discord => ("expected none: the secret is in the URL", 0, 0),
-        };
-        let token_key = if sink.token_env.is_empty() { "token_file" } else { "token_env" };
-        ensure!((few..=many).contains(&tokens), "{}: notify `{name}` has {tokens} tokens, {place}", at(token_key));
-        ensure!(
-            telegram != sink.chat.is_empty(),
-            "{}: notify.chat is `{}`, expected {}",
-            at("chat"),
-            sink.chat,
-            if telegram { "the id of a chat, or @name of a channel" } else { "nothing: it is Telegram's" }
-        );
-        let confidence = sink.min_confidence;
-        let at_key = at("min_confidence");
-        ensure!((0.0..=1.0).contains(&confidence), "{at_key}: notify.min_confidence is {confidence}, expected 0 to 1");
-        for (key, list) in
-            [("detectors", &sink.detectors), ("symbols", &sink.symbols), ("directions", &sink.directions)]
-        {
-            ensure!(
-                !list.is_empty(),
-                "{}: notify.{key} is empty; to switch the sink off write enabled = false",
-                at(key)
-            );
-        }
-        let wrong = sink.directions.iter().find(|direction| !["up", "down", "none"].contains(&direction.as_str()));
-        ensure!(
-            wrong.is_none(),
-            "{}: notify.directions has `{}`, expected up, down, none",
-            at("directions"),
-            wrong.map_or("", String::as_str)
-        );
-        let ranges = [
-            ("max_age_s", sink.max_age_s, 1, 86_400),
-            ("group_ms", sink.group_ms, 0, 600_000),
-            ("max_per_message", sink.max_per_message as u64, 1, 500),
-            ("per_minute", sink.per_minute as u64, 1, 120),
-            ("timeout_ms", sink.timeout_ms, 100, 60_000),
-        ];
-        for (key, value, least, most) in ranges {
-            let within = (least..=most).contains(&value);
-            ensure!(within, "{}: notify.{key} is {value}, expected {least} to {most}", at(key));
-        }
-        let length = sink.text.chars().count();
-        ensure!(length <= TEXT_MAX, "{}: notify.text has {length} characters, expected at most {TEXT_MAX}", at("text"));
-        if let Some(wrong) = placeholders(&sink.text).find(|name| !PLACEHOLDERS.contains(name)) {
-            let near = nearest(wrong, PLACEHOLDERS.into_iter());
-            let near = near.map(|near| format!("; did you mean {{{near}}}?")).unwrap_or_default();
-            anyhow::bail!(
-                "{}: notify.text has {{{wrong}}}, expected {}{near}",
-                at("text"),
-                PLACEHOLDERS.map(|name| format!("{{{name}}}")).join(" ")
-            );
-        }
+        let is_unique = sinks[..index].iter().all(|other| other.name != *name);
+        ensure!(is_unique, "{}: another [[notify]] has the name `{name}`", section.at("name"));
+        sink.validate_receiver(&section)?;
+        sink.validate_filter(&section)?;
+        section.check_range("max_age_s", sink.max_age_s, 1..=86_400)?;
+        section.check_range("group_ms", sink.group_ms, 0..=600_000)?;
+        section.check_range("max_per_message", sink.max_per_message, 1..=500)?;
+        section.check_range("per_minute", sink.per_minute, 1..=120)?;
+        section.check_range("timeout_ms", sink.timeout_ms, 100..=60_000)?;
+        sink.validate_text(&section)?;
     }
     Ok(())
+}
+
+impl NotifyConfig {
+    /// Checks that exactly one URL is given, and the credentials that this kind of receiver needs.
+    fn validate_receiver(&self, section: &Section<'_>) -> Result<()> {
+        let Self { name, url, url_env, url_file, token_env, token_file, chat, .. } = self;
+        let count = |given: &[bool]| given.iter().filter(|given| **given).count();
+        let urls = count(&[!url.is_empty(), !url_env.is_empty(), !is_unset(url_file)]);
+        let tokens = count(&[!token_env.is_empty(), !is_unset(token_file)]);
+        let telegram = self.kind == NotifyKind::Telegram;
+        // Telegram's URL is known; another one is for a server of one's own.
+        let one_url = urls == 1 || (telegram && urls == 0);
+        let at = section.at("url");
+        ensure!(one_url, "{at}: notify `{name}` has {urls} URLs, expected one of url, url_env, url_file");
+        let (allowed, expected) = match self.kind {
+            NotifyKind::Telegram => (1..=1, "expected one of token_env, token_file"),
+            NotifyKind::Webhook => (0..=1, "expected at most one of token_env, token_file"),
+            NotifyKind::Slack | NotifyKind::Discord => (0..=0, "expected none: the URL contains the secret"),
+        };
+        let at = section.at(if token_env.is_empty() { "token_file" } else { "token_env" });
+        ensure!(allowed.contains(&tokens), "{at}: notify `{name}` has {tokens} tokens, {expected}");
+        let expected =
+            if telegram { "the id of a chat, or @name of a channel" } else { "nothing: only Telegram has chats" };
+        ensure!(telegram != chat.is_empty(), "{}: notify.chat is `{chat}`, expected {expected}", section.at("chat"));
+        Ok(())
+    }
+
+    fn validate_filter(&self, section: &Section<'_>) -> Result<()> {
+        let Self { detectors, symbols, directions, .. } = self;
+        section.check_range("min_confidence", self.min_confidence, 0.0..=1.0)?;
+        for (key, list) in [("detectors", detectors), ("symbols", symbols), ("directions", directions)] {
+            ensure!(
+                !list.is_empty(),
+                "{}: notify.{key} is empty; to switch the sink off, set enabled = false",
+                section.at(key)
+            );
+        }
+        if let Some(wrong) = directions.iter().find(|direction| !DIRECTIONS.contains(&direction.as_str())) {
+            bail!("{}: notify.directions has `{wrong}`, expected {}", section.at("directions"), DIRECTIONS.join(", "));
+        }
+        Ok(())
+    }
+
+    fn validate_text(&self, section: &Section<'_>) -> Result<()> {
+        let at = section.at("text");
+        let length = self.text.chars().count();
+        ensure!(length <= TEXT_MAX, "{at}: notify.text has {length} characters, expected at most {TEXT_MAX}");
+        if let Some(wrong) = placeholders(&self.text).find(|name| !PLACEHOLDERS.contains(name)) {
+            let near = nearest(wrong, PLACEHOLDERS.into_iter());
+            let near = near.map(|near| format!("; did you mean {{{near}}}?")).unwrap_or_default();
+            let all = PLACEHOLDERS.map(|name| format!("{{{name}}}")).join(" ");
+            bail!("{at}: notify.text has {{{wrong}}}, expected {all}{near}");
+        }
+        Ok(())
+    }
 }
 
 /// The names of placeholders in a template.

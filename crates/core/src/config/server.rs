@@ -1,22 +1,24 @@
-//! `[server]`: where the page, the API and the metrics are served, and to whom.
+//! `[server]`: where the page, the API and the metrics are served, and who may read them.
 
 use std::{fmt, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Source, section::Section};
 
-/// A token that can be guessed protects nothing.
+/// The minimum length of a token, characters: a token that can be guessed protects nothing.
 const TOKEN_LEAST: usize = 16;
 
 /// `[server]`: page, API and metrics over HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port; empty = no server. Only this machine can reach a loopback address.
+    /// The address and port to listen on. Empty: no server. Only this machine can reach a loopback address, so the
+    /// default needs no token.
     pub listen: String,
-    /// What requests must bring as `Authorization: Bearer …`; empty = nothing, which only a loopback address may do.
+    /// The token that requests must carry as `Authorization: Bearer …`. Empty: none, which is allowed on a loopback
+    /// address only.
     pub token: Token,
 }
 
@@ -27,13 +29,13 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Where to listen; `None`: not at all.
+    /// The address to listen on; `None` if there is no server.
     pub fn address(&self) -> Option<SocketAddr> {
         self.listen.parse().ok()
     }
 
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
-        let at = |key| source.at(&["server", key]);
+        let section = Section::new(source, &["server"]);
         let Self { listen, token: Token(token) } = self;
         if listen.is_empty() {
             return Ok(());
@@ -42,31 +44,31 @@ impl ServerConfig {
         ensure!(
             address.is_some(),
             "{}: server.listen is `{listen}`, expected address:port such as 127.0.0.1:9464, or \"\" for no server",
-            at("listen")
+            section.at("listen")
         );
         ensure!(
             address.is_some_and(|address| address.ip().is_loopback()) || !token.is_empty(),
             "{}: server.listen is `{listen}`, which others can reach: set server.token (best by \
              TICKHOUND_SERVER__TOKEN), or listen on 127.0.0.1",
-            at("listen")
+            section.at("listen")
         );
         let usable = token.len() >= TOKEN_LEAST && token.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(
             token.is_empty() || usable,
             "{}: server.token can't be used, expected at least {TOKEN_LEAST} letters, digits and signs without spaces",
-            at("token")
+            section.at("token")
         );
         Ok(())
     }
 }
 
-/// A secret; what is printed of it tells nothing.
+/// A secret, which its debug output does not reveal.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
 
 impl Token {
-    /// The secret; `None` if there is none.
+    /// The secret; `None` if it is empty.
     pub fn secret(&self) -> Option<&str> {
         Some(self.0.as_str()).filter(|token| !token.is_empty())
     }

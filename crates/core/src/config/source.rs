@@ -1,4 +1,4 @@
-//! The text of `config.toml`: finds the line of a key, names the nearest valid one.
+//! The text of `config.toml`: it locates keys, applies environment variables, and suggests the nearest valid name.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use toml::{
 
 use super::Config;
 
-/// Variables that begin with this and hold `__` override a key of the file.
+/// The prefix of environment variables that override a key of the file; they also contain `__`.
 const ENVIRONMENT_PREFIX: &str = "TICKHOUND_";
 
-/// Beyond this a suggestion is noise.
+/// The edit distance beyond which a suggestion is noise.
 const NEAREST_MAX_DISTANCE: usize = 3;
 
-/// The file as it was read.
+/// The text of a configuration file.
 #[derive(Clone, Debug)]
 pub struct Source {
     file: PathBuf,
@@ -25,7 +25,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Takes the text of `file`, which must be TOML.
+    /// Takes the text of `file`, which must be valid TOML.
     pub(super) fn parse(file: &Path, text: String) -> Result<Self> {
         let source = Self { file: file.to_path_buf(), text };
         match DeTable::parse(&source.text) {
@@ -34,13 +34,13 @@ impl Source {
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Where the key at `path` stands, as `file:line:column`; the nearest table above it when it stands nowhere.
-    /// Tables of a list, `[[name]]`, go by their number, from 0.
+    /// The position of the key at `path`, as `file:line:column`, or of the nearest table above a key that is not in the
+    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0.
     pub fn at(&self, path: &[&str]) -> String {
         match self.span(path) {
             Some(offset) => self.position(offset),
@@ -52,7 +52,7 @@ impl Source {
         let root = DeTable::parse(&self.text).ok()?;
         let mut table: &DeTable<'_> = root.get_ref();
         let mut list: Option<&[Spanned<DeValue<'_>>]> = None;
-        let mut found = None;
+        let mut offset = None;
         for name in path {
             let (start, value) = match list.take() {
                 Some(list) => {
@@ -64,14 +64,14 @@ impl Source {
                     (Spanned::span(key).start, value.get_ref())
                 }
             };
-            found = Some(start);
+            offset = Some(start);
             match value {
                 DeValue::Table(inner) => table = inner,
                 DeValue::Array(inner) => list = Some(inner),
                 _ => break,
             }
         }
-        found
+        offset
     }
 
     fn position(&self, offset: usize) -> String {
@@ -81,17 +81,17 @@ impl Source {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// The configuration with the environment's overrides in it.
+    /// The configuration, with the overrides of environment variables applied.
     pub(super) fn config(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
         let mut config: Config = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
         let mut merged: Table = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
         for (name, text) in environment {
             let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|path| path.contains("__")) else { continue };
             let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-            // `7` may be meant as a number or as a text: whichever the key takes.
+            // `7` may be a number or a text, so both are tried: the key's type decides.
             let typed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
             let candidates = typed.into_iter().chain([Value::String(text)]);
-            let mut refused = None;
+            let mut rejected = None;
             for candidate in candidates {
                 let mut attempt = merged.clone();
                 if !set(&mut attempt, &path, candidate) {
@@ -99,13 +99,13 @@ impl Source {
                 }
                 match Config::deserialize(Value::Table(attempt.clone())) {
                     Ok(accepted) => {
-                        (config, merged, refused) = (accepted, attempt, None);
+                        (config, merged, rejected) = (accepted, attempt, None);
                         break;
                     }
-                    Err(error) => refused = Some(refused.unwrap_or(error)),
+                    Err(error) => rejected = Some(rejected.unwrap_or(error)),
                 }
             }
-            if let Some(error) = refused {
+            if let Some(error) = rejected {
                 bail!("environment variable {name}: {}", with_suggestion(error.message()));
             }
         }
@@ -118,6 +118,7 @@ impl Source {
     }
 }
 
+/// Sets the key at `path`; false if a part of the path is not a section.
 fn set(table: &mut Table, path: &[String], value: Value) -> bool {
     match path {
         [] => false,
@@ -145,7 +146,7 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
-/// The candidate that `wrong` was probably meant to be.
+/// The candidate that `wrong` was probably meant to be, if one is similar enough.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))

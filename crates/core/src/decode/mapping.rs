@@ -1,14 +1,14 @@
-//! Field names compiled into a trie of paths, so that one walk over a document finds every value.
+//! Compiles field names into a trie of paths, so that one pass over a document reaches every value.
 
 use anyhow::{Result, bail};
 
-use super::preset::{self, Preset};
+use super::preset::{self, EventCode, Preset};
 use crate::{
     config::{InputConfig, nearest},
     event::column,
 };
 
-/// What a value is for. Columns keep their position in the batch.
+/// What a value is for. A column has its position in the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Symbol,
@@ -17,7 +17,7 @@ pub(super) enum Target {
     Column(usize),
 }
 
-/// Targets that `[input.map]` may name, with their aliases' place in a preset.
+/// The targets that `[input.map]` and the aliases of presets may name.
 pub(super) const NAMED: [(&str, Target); 11] = [
     ("symbol", Target::Symbol),
     ("time", Target::Time),
@@ -32,11 +32,11 @@ pub(super) const NAMED: [(&str, Target); 11] = [
     ("volume", Target::Column(column::VOLUME)),
 ];
 
-/// Targets that are no column.
+/// The number of targets that are not columns.
 const BEFORE_COLUMNS: usize = 3;
 
 impl Target {
-    /// Position in a table of all targets.
+    /// The position in a list of all targets.
     pub(super) fn index(self) -> usize {
         match self {
             Self::Symbol => 0,
@@ -47,35 +47,37 @@ impl Target {
     }
 }
 
-/// A place in documents: what its value is for, and what lies below.
+/// A position in documents: what its value is for, and which names lead on from it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     keys: Keys,
+    /// Index in a list, and node, of each element that a path leads to.
     positions: Vec<(usize, usize)>,
-    /// Targets that its value serves, each with the rank of this alias among the target's.
-    pub(super) serves: Vec<(Target, u16)>,
-    /// Values that make the whole message one to skip; `Some(&[])`: whatever is there.
+    /// The targets that the value is for, each with the rank of this alias among the target's.
+    pub(super) targets: Vec<(Target, u16)>,
+    /// The values that mark a message as one to skip; `Some(&[])`: any value.
     pub(super) skips: Option<&'static [&'static str]>,
-    /// Each member of the object here is a tick of its own, its key the symbol.
-    pub(super) each: bool,
-    /// Its value tells what the tick's price and quantity are of.
-    pub(super) kind: bool,
+    /// Whether each member of the object here is a tick, under its symbol.
+    pub(super) is_tick_map: bool,
+    /// Whether the value is the code of an event.
+    pub(super) is_event_code: bool,
 }
 
-/// What names lead to. Most names of a document lead nowhere, which their length and first byte tell.
+/// The nodes that names lead to. Most names of a document lead nowhere, and are excluded by length and first byte.
 #[derive(Clone, Debug, Default)]
 struct Keys {
-    /// By length.
+    /// Name and node, sorted by the length of the name.
     names: Vec<(Box<[u8]>, usize)>,
-    /// Where the names of each length begin.
+    /// For each length, the index of the first name of at least this length.
     lengths: Vec<usize>,
 }
 
 impl Keys {
     fn get(&self, name: &[u8]) -> Option<usize> {
         let [from, until] = *self.lengths.get(name.len()..)?.first_chunk()?;
-        let is_it = |known: &[u8]| known.first() == name.first() && known == name;
-        self.names[from..until].iter().find(|(known, _)| is_it(known)).map(|(_, node)| *node)
+        // The first byte is compared before the rest, as that is cheaper than a call to compare slices.
+        let matches = |known: &[u8]| known.first() == name.first() && known == name;
+        self.names[from..until].iter().find(|(known, _)| matches(known)).map(|(_, node)| *node)
     }
 
     fn insert(&mut self, name: &str, node: usize) {
@@ -88,34 +90,36 @@ impl Keys {
 }
 
 impl Node {
-    /// Whether paths lead through it.
+    /// Whether paths lead through this node.
     pub(super) fn is_inner(&self) -> bool {
         !self.keys.names.is_empty() || !self.positions.is_empty()
     }
 }
 
+/// One step of a path.
 #[derive(Clone, Debug)]
 enum Step {
     Key(Box<str>),
     Index(usize),
 }
 
-/// What price and quantity are of in ticks of one kind, where a tick is one event.
+/// The targets of the price and the quantity in events of one code, of vendors that publish events.
 #[derive(Clone, Debug)]
-pub(super) struct Kind {
+pub(super) struct EventTargets {
     pub(super) code: i64,
     pub(super) price: Option<Target>,
     pub(super) quantity: Option<Target>,
 }
 
+/// The compiled mapping of field names to targets.
 #[derive(Clone, Debug)]
 pub(super) struct Mapping {
     nodes: Vec<Node>,
     targets: usize,
     pub(super) price_scale: f64,
-    has_each: bool,
-    /// Empty where every tick tells by its names what its values are.
-    pub(super) kinds: Vec<Kind>,
+    has_tick_map: bool,
+    /// Empty unless the vendor publishes events.
+    pub(super) events: Vec<EventTargets>,
     symbol_names: String,
     price_names: String,
 }
@@ -124,12 +128,13 @@ pub(super) struct Mapping {
 pub(super) const ROOT: usize = 0;
 
 impl Mapping {
+    /// Compiles the preset and the paths of the configuration.
     pub(super) fn compile(config: &InputConfig) -> Result<Self> {
         let Some(preset) = preset::find(&config.preset) else {
             let names: Vec<&str> = preset::names().collect();
             let near = nearest(&config.preset, names.iter().copied());
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            bail!("input.preset: there is no preset `{}`: expected one of {}{near}", config.preset, names.join(", "));
+            bail!("input.preset: `{}` is not a preset, expected one of {}{near}", config.preset, names.join(", "));
         };
         if let Some(wrong) = config.map.keys().find(|name| NAMED.iter().all(|(known, _)| known != name)) {
             let near = nearest(wrong, NAMED.iter().map(|(name, _)| *name));
@@ -141,8 +146,8 @@ impl Mapping {
             nodes: vec![Node::default()],
             targets: BEFORE_COLUMNS + column::NAMES.len() + config.extra.len(),
             price_scale: preset.price_scale * config.price_scale,
-            has_each: false,
-            kinds: Vec::new(),
+            has_tick_map: false,
+            events: Vec::new(),
             symbol_names: String::new(),
             price_names: String::new(),
         };
@@ -167,7 +172,7 @@ impl Mapping {
     fn add(&mut self, target: Target, aliases: &[&str], key: &str) -> Result<()> {
         for (rank, alias) in aliases.iter().enumerate() {
             let node = self.node(alias, key)?;
-            self.nodes[node].serves.push((target, rank as u16));
+            self.nodes[node].targets.push((target, rank as u16));
         }
         Ok(())
     }
@@ -177,28 +182,28 @@ impl Mapping {
             let node = self.node(path, "preset")?;
             self.nodes[node].skips = Some(values);
         }
-        if let Some(path) = preset.each {
+        if let Some(path) = preset.tick_map {
             let node = self.node(path, "preset")?;
-            self.nodes[node].each = true;
-            self.has_each = true;
+            self.nodes[node].is_tick_map = true;
+            self.has_tick_map = true;
         }
-        if let Some((path, kinds)) = preset.kinds {
+        if let Some((path, events)) = preset.events {
             let node = self.node(path, "preset")?;
-            self.nodes[node].kind = true;
-            let kind = |(code, price, quantity): &(i64, &str, &str)| Kind {
-                code: *code,
-                price: named(price),
-                quantity: named(quantity),
+            self.nodes[node].is_event_code = true;
+            let targets = |event: &EventCode| EventTargets {
+                code: event.code,
+                price: named(event.price),
+                quantity: named(event.quantity),
             };
-            self.kinds = kinds.iter().map(kind).collect();
+            self.events = events.iter().map(targets).collect();
         }
         Ok(())
     }
 
-    /// The node at `path`, made if it is new.
+    /// The node at `path`, which is created if it is new.
     fn node(&mut self, path: &str, key: &str) -> Result<usize> {
         let Some(steps) = parse(path) else {
-            bail!("{key}: `{path}` is no path; expected names and positions such as depth.buy[0].price");
+            bail!("{key}: `{path}` is not a path, expected names and positions such as depth.buy[0].price");
         };
         let mut node = ROOT;
         for step in steps {
@@ -228,28 +233,32 @@ impl Mapping {
         &self.nodes[node]
     }
 
-    /// Number of targets, columns included.
+    /// The number of targets, columns included.
     pub(super) fn targets(&self) -> usize {
         self.targets
     }
 
+    /// The names of the symbol, for messages.
     pub(super) fn symbol_names(&self) -> &str {
         &self.symbol_names
     }
 
+    /// The names of the price, for messages.
     pub(super) fn price_names(&self) -> &str {
         &self.price_names
     }
 
-    /// Whether members of an object may be ticks of their own.
-    pub(super) fn has_each(&self) -> bool {
-        self.has_each
+    /// Whether a document may contain an object of ticks by symbol.
+    pub(super) fn has_tick_map(&self) -> bool {
+        self.has_tick_map
     }
 
+    /// The node that a key of an object leads to.
     pub(super) fn key(&self, node: usize, key: &[u8]) -> Option<usize> {
         self.nodes[node].keys.get(key)
     }
 
+    /// The node that an index in a list leads to.
     pub(super) fn index(&self, node: usize, index: usize) -> Option<usize> {
         self.nodes[node].positions.iter().find(|(known, _)| *known == index).map(|(_, child)| *child)
     }
@@ -259,7 +268,7 @@ fn named(name: &str) -> Option<Target> {
     NAMED.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
 
-/// `depth.buy[0].price` as steps.
+/// Parses a path such as `depth.buy[0].price`.
 fn parse(path: &str) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     for part in path.split('.') {

@@ -1,16 +1,16 @@
-//! JSON as Python's `json.dumps` writes numbers that are none: `NaN`, `Infinity`, `-Infinity`.
+//! The tokens that Python's `json.dumps` writes for numbers without a JSON form: `NaN`, `Infinity`, `-Infinity`.
 
-/// The tokens that JSON does not know.
+/// The tokens, of which none is valid JSON.
 const TOKENS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
-/// The text with each of them as `null`, or `None` if it has none of them outside strings.
+/// Replaces each of these tokens by `null`. Returns `None` if the text has none outside strings.
 pub(super) fn to_null(text: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(text.len());
-    let (mut found, mut in_string) = (false, false);
+    let (mut replaced, mut in_string) = (false, false);
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
         if !in_string && let Some(token) = TOKENS.iter().find(|token| rest.starts_with(token)) {
-            found = true;
+            replaced = true;
             plain.extend_from_slice(b"null");
             rest = &rest[token.len()..];
             continue;
@@ -19,6 +19,7 @@ pub(super) fn to_null(text: &[u8]) -> Option<Vec<u8>> {
         rest = after;
         match first {
             b'"' => in_string = !in_string,
+            // The escaped byte is copied with its backslash, as it may be a quote.
             b'\\' => {
                 if let Some((escaped, after)) = rest.split_first() {
                     plain.push(*escaped);
@@ -28,7 +29,7 @@ pub(super) fn to_null(text: &[u8]) -> Option<Vec<u8>> {
             _ => {}
         }
     }
-    found.then_some(plain)
+    replaced.then_some(plain)
 }
 
 #[cfg(test)]

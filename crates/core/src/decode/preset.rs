@@ -1,31 +1,41 @@
-//! What vendors call things. Data only; order within a list is preference.
+//! The field names of each vendor: data only. Within a list, the preferred name comes first.
 
-/// A vendor's names.
+/// The field names of a vendor.
 #[derive(Debug)]
 pub(super) struct Preset {
     name: &'static str,
     aliases: &'static [(&'static str, &'static [&'static str])],
-    /// Published prices times this are prices in quote currency.
+    /// The factor from published prices to prices in quote currency.
     pub(super) price_scale: f64,
-    /// Paths whose value, if among these, marks a message that is no tick; an empty list means any value.
+    /// The paths whose values mark a message that is not a tick; an empty list means any value.
     pub(super) skips: &'static [(&'static str, &'static [&'static str])],
-    /// Path of an object of which each member is a tick, its key the symbol.
-    pub(super) each: Option<&'static str>,
-    /// For vendors that send one value an event: the path of the event's code, and per code what its
-    /// price and its quantity are of. Events of other codes are no ticks.
-    pub(super) kinds: Option<(&'static str, &'static [Kind])>,
+    /// The path of an object in which each member is a tick, under its symbol.
+    pub(super) tick_map: Option<&'static str>,
+    /// For vendors that publish each value as an event: the path of the event's code, and the targets for each code.
+    /// Events of other codes are not ticks.
+    pub(super) events: Option<(&'static str, &'static [EventCode])>,
 }
 
-/// Code of an event, target of its price, target of its quantity; `""`: that value says nothing.
-type Kind = (i64, &'static str, &'static str);
+/// The targets of the price and the quantity in events of one code; `""`: that value is not used.
+#[derive(Debug)]
+pub(super) struct EventCode {
+    pub(super) code: i64,
+    pub(super) price: &'static str,
+    pub(super) quantity: &'static str,
+}
+
+const fn event(code: i64, price: &'static str, quantity: &'static str) -> EventCode {
+    EventCode { code, price, quantity }
+}
 
 impl Preset {
-    /// Where to look for a target, best first.
+    /// The names of a target, the preferred one first.
     pub(super) fn aliases(&self, target: &str) -> &'static [&'static str] {
         self.aliases.iter().find(|(name, _)| *name == target).map_or(&[], |(_, aliases)| aliases)
     }
 }
 
+/// The preset of this name.
 pub(super) fn find(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == name)
 }
@@ -65,8 +75,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     // Upstox market data v3, decoded to JSON: one message holds many instruments.
     Preset {
@@ -116,8 +126,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[("type", &["market_info"])],
-        each: Some("feeds"),
-        kinds: None,
+        tick_map: Some("feeds"),
+        events: None,
     },
     // Angel One SmartAPI: prices in paise.
     Preset {
@@ -136,8 +146,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 0.01,
         skips: &[],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     Preset {
         name: "dhan",
@@ -155,8 +165,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[("type", &["Previous Close", "Market Status"])],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     // Trades and quotes are messages of their own, many in one array.
     Preset {
@@ -173,8 +183,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[("T", &["success", "subscription", "error", "b", "d", "u", "s", "l", "x", "c", "i", "n"])],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     Preset {
         name: "polygon",
@@ -190,8 +200,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[("ev", &["status", "A", "AM", "LULD", "NOI", "FMV"])],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     // Bare messages, and those of combined streams, which lie in `data`. Spot quotes carry no time.
     Preset {
@@ -214,8 +224,8 @@ static PRESETS: [Preset; 10] = [
             ("data.lastUpdateId", &[]),
             ("result", &[]),
         ],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     // Interactive Brokers: an event is one value, its tick type tells of what. Codes from 66 on are delayed data.
     Preset {
@@ -231,24 +241,24 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[],
-        each: None,
-        kinds: Some((
+        tick_map: None,
+        events: Some((
             "tickType",
             &[
-                (0, "bid", "bid_quantity"),
-                (1, "bid", "bid_quantity"),
-                (2, "ask", "ask_quantity"),
-                (3, "ask", "ask_quantity"),
-                (4, "price", "quantity"),
-                (5, "price", "quantity"),
-                (8, "", "cum_volume"),
-                (66, "bid", "bid_quantity"),
-                (67, "ask", "ask_quantity"),
-                (68, "price", "quantity"),
-                (69, "bid", "bid_quantity"),
-                (70, "ask", "ask_quantity"),
-                (71, "price", "quantity"),
-                (74, "", "cum_volume"),
+                event(0, "bid", "bid_quantity"),
+                event(1, "bid", "bid_quantity"),
+                event(2, "ask", "ask_quantity"),
+                event(3, "ask", "ask_quantity"),
+                event(4, "price", "quantity"),
+                event(5, "price", "quantity"),
+                event(8, "", "cum_volume"),
+                event(66, "bid", "bid_quantity"),
+                event(67, "ask", "ask_quantity"),
+                event(68, "price", "quantity"),
+                event(69, "bid", "bid_quantity"),
+                event(70, "ask", "ask_quantity"),
+                event(71, "price", "quantity"),
+                event(74, "", "cum_volume"),
             ],
         )),
     },
@@ -268,8 +278,8 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
     Preset {
         name: "generic",
@@ -288,7 +298,7 @@ static PRESETS: [Preset; 10] = [
         ],
         price_scale: 1.0,
         skips: &[],
-        each: None,
-        kinds: None,
+        tick_map: None,
+        events: None,
     },
 ];

@@ -12,9 +12,9 @@ fn decoder(preset: &str) -> Decoder {
     Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new(".")).unwrap()
 }
 
-type Fields<'a> = &'a [(&'a str, &'a [u8])];
+type TestFields<'a> = &'a [(&'a str, &'a [u8])];
 
-fn decode(decoder: &mut Decoder, fields: Fields<'_>) -> Result<Vec<RawTick>, DecodeError> {
+fn decode(decoder: &mut Decoder, fields: TestFields<'_>) -> Result<Vec<RawTick>, DecodeError> {
     let mut entries = Entries::default();
     entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
     for (name, value) in fields {
@@ -182,7 +182,7 @@ fn ib_events_are_what_their_tick_type_says() {
         assert_eq!((symbol, time, told), ("ES", Some(1_763_959_530_000_001_000), columns));
         assert!(found == price || found.is_nan() && price.is_nan(), "{found}");
     }
-    assert!(event(9, 9.0, 0.0).is_empty(), "yesterday's close is no tick");
+    assert!(event(9, 9.0, 0.0).is_empty(), "yesterday's close is not a tick");
 }
 
 #[test]
@@ -247,14 +247,14 @@ fn what_is_no_value_is_absent_and_the_next_name_counts() {
 
 #[test]
 fn what_is_no_tick_is_refused_with_a_sentence() {
-    let cases: [(Fields<'_>, &str); 9] = [
+    let cases: [(TestFields<'_>, &str); 9] = [
         (&[("data", br#"{"symbol":"A","#)], "field `data` is not JSON: "),
         (&[("data", br#"{"symbol":"A","last_price":1} x"#)], "field `data` is not JSON: trailing characters"),
         (&[("data", &[0x82, 0xa1])], "field `data` is not MessagePack: "),
         (&[("data", &[0x10, 0xff, 0xfe])], "field `data` holds binary data"),
         (&[("data", br#"{"last_price":1}"#)], "no symbol: none of symbol, tradingsymbol"),
         (&[("data", b"AAEAAQA=")], "field `data` is neither JSON nor MessagePack"),
-        (&[("data", b"[1, 2]")], "the document holds no object"),
+        (&[("data", b"[1, 2]")], "the document contains no object"),
         (&[("hello", b"world")], "no symbol: none of symbol"),
         (
             &[("symbol", b"A"), ("last_price", b"x")],
@@ -271,11 +271,11 @@ fn what_is_no_tick_is_refused_with_a_sentence() {
 fn a_wrong_mapping_is_refused_with_the_nearest_right_one() {
     let cases = [
         ("preset = \"kit\"", "did you mean `kite`?"),
-        ("timezone = \"Asia/Calcuta\"", "no time zone `Asia/Calcuta`"),
+        ("timezone = \"Asia/Calcuta\"", "`Asia/Calcuta` is not a time zone"),
         ("[map]\nprise = [\"p\"]", "did you mean `price`?"),
-        ("[map]\nprice = [\"a..b\"]", "`a..b` is no path"),
-        ("[map]\nprice = [\"a[x]\"]", "`a[x]` is no path"),
-        ("[extra]\nbid = [\"b\"]", "this column exists already"),
+        ("[map]\nprice = [\"a..b\"]", "`a..b` is not a path"),
+        ("[map]\nprice = [\"a[x]\"]", "`a[x]` is not a path"),
+        ("[extra]\nbid = [\"b\"]", "this column already exists"),
         ("[tokens]\nfile = \"nowhere.csv\"", "can't read"),
     ];
     for (text, expected) in cases {
@@ -372,9 +372,9 @@ proptest! {
         prop_assert_eq!(&read(decode(&mut kite, &[("data", &packed)])), &expected);
     }
 
-    /// Documents, whole and with bytes that were changed, by both walks.
+    /// Documents, whole and with bytes that were changed, by both readers.
     #[test]
-    fn the_quick_walk_gathers_what_the_general_one_does(
+    fn the_fast_reader_gives_the_ticks_of_the_general_one(
         members in prop::collection::vec((prop_oneof![
             prop::sample::select(&KITE_NAMES[..]).prop_map(str::to_owned),
             prop::sample::select(vec!["symbol", "instrument_token", "e", "lastUpdateId", "s", "p", "T", "data", "tickType", "price"])
@@ -393,11 +393,11 @@ proptest! {
             text[at] = byte;
         }
         for preset in ["kite", "binance", "ib", "upstox"] {
-            let mut quick = decoder(preset);
+            let mut fast = decoder(preset);
             let mut general = decoder(preset);
-            general.is_quick = false;
-            let fields: Fields<'_> = &[("symbol", b"FLAT"), ("data", &text)];
-            let outcomes = [&mut quick, &mut general].map(|decoder| {
+            general.json_reader = JsonReader::General;
+            let fields: TestFields<'_> = &[("symbol", b"FLAT"), ("data", &text)];
+            let outcomes = [&mut fast, &mut general].map(|decoder| {
                 let mut entries = Entries::default();
                 entries.push_entry(EntryId { millis: ARRIVAL_MS, seq: 0 });
                 fields.iter().for_each(|(name, value)| entries.push_field(name.as_bytes(), value));

@@ -1,4 +1,4 @@
-//! Times as vendors write them.
+//! The times that vendors write: numbers of any unit, ISO 8601, and other forms.
 
 use jiff::{
     Timestamp,
@@ -9,14 +9,14 @@ use jiff::{
 
 use super::iso::{self, Zone};
 
-/// Before this nobody recorded ticks: zero and near-zero stamps are a missing value.
+/// The earliest plausible time, ns: zero and small stamps mean a missing value.
 const EARLIEST_NS: i128 = 946_684_800_000_000_000; // 2000-01-01
 
-/// A producer's clock may be this far ahead of the server's.
+/// How far a producer's clock may be ahead of the server's, ns.
 const AHEAD_NS: i128 = 5 * 60 * 1_000_000_000;
 
-/// A number of unknown unit, as ns since the Unix epoch: the size tells seconds, ms, us and ns apart
-/// for every time from 1973 on.
+/// Converts a number of unknown unit to ns since the Unix epoch. Its size distinguishes seconds, ms, us and ns for every
+/// time from 1973 on.
 pub(super) fn from_number(number: f64) -> i128 {
     let factor = match number {
         n if n < 1e11 => 1e9,
@@ -24,12 +24,12 @@ pub(super) fn from_number(number: f64) -> i128 {
         n if n < 1e17 => 1e3,
         _ => 1.0,
     };
-    // Whole seconds and fraction apart: a product in one go would lose the last digits.
+    // Whole units and fraction are scaled separately, as one product would lose the last digits.
     let whole = number.trunc();
     (whole as i128).saturating_mul(factor as i128).saturating_add(((number - whole) * factor).round() as i128)
 }
 
-/// As [`from_number`], without rounding.
+/// Converts an integer of unknown unit like [`from_number`], and exactly.
 pub(super) fn from_integer(number: i128) -> i128 {
     let factor = match number {
         n if n < 100_000_000_000 => 1_000_000_000,
@@ -40,8 +40,8 @@ pub(super) fn from_integer(number: i128) -> i128 {
     number * factor
 }
 
-/// A text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day: the
-/// latest one that an entry of `arrival_ms` can mean. What names no zone is in `zone`.
+/// Reads a text: a number, ISO 8601 with or without offset, `YYYYMMDD HHMMSSmmm`, or a time of day. A time of day is the
+/// latest one that an entry which arrived at `arrival_ms` can mean. Times without an offset are in `zone`.
 pub(super) fn from_text(text: &str, zone: &mut Zone, arrival_ms: u64) -> Option<i128> {
     if let Some(ns) = iso::read(text, zone) {
         return Some(i128::from(ns));
@@ -63,16 +63,16 @@ pub(super) fn from_text(text: &str, zone: &mut Zone, arrival_ms: u64) -> Option<
     let time: Time = text.parse().ok()?;
     let today = day_of(arrival_ms, zone)?;
     let ns = instant(today.to_datetime(time))?;
-    // Just after midnight, 23:59:59 was yesterday.
+    // An entry that arrives just after midnight may carry 23:59:59 of yesterday.
     if ns > latest(arrival_ms) { instant(today.yesterday().ok()?.to_datetime(time)) } else { Some(ns) }
 }
 
-/// The time if it can be true for an entry that arrived at `arrival_ms`.
+/// The time, if it is plausible for an entry that arrived at `arrival_ms`.
 pub(super) fn plausible(ns: i128, arrival_ms: u64) -> Option<u64> {
     not_too_early(ns).filter(|_| ns <= latest(arrival_ms))
 }
 
-/// The time if it can be true for an entry that arrived no earlier.
+/// The time, if it is plausible for an entry that arrived then or later.
 pub(super) fn not_too_early(ns: i128) -> Option<u64> {
     u64::try_from(ns).ok().filter(|_| ns >= EARLIEST_NS)
 }

@@ -1,28 +1,43 @@
-//! Session days: the days of the configured time zone.
+//! Session days, which are the days of the configured time zone.
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-/// Numbers days in the session's time zone; asks the zone once a day, not once a tick.
+/// Numbers the days of a time zone. It caches the last day, as zone lookups are too slow for each tick.
 #[derive(Debug)]
 pub(super) struct Days {
     zone: TimeZone,
-    /// Begin, end (ns) and number of the day asked for last.
-    known: Option<(u64, u64, i32)>,
+    last: Option<Day>,
+}
+
+/// One day of the zone.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    /// The first instant, ns.
+    begin: u64,
+    /// The first instant after the day, ns.
+    end: u64,
+    /// The number of the day since 1970-01-01.
+    number: i32,
 }
 
 impl Days {
     pub(super) fn new(zone: TimeZone) -> Self {
-        Self { zone, known: None }
+        Self { zone, last: None }
     }
 
+    /// The number of the day that contains a time.
     pub(super) fn number(&mut self, time: u64) -> i32 {
-        match self.known {
-            Some((begin, end, number)) if (begin..end).contains(&time) => number,
-            _ => self.look_up(time),
+        match self.last {
+            Some(day) if (day.begin..day.end).contains(&time) => day.number,
+            _ => {
+                let day = self.day_of(time);
+                self.last = Some(day);
+                day.number
+            }
         }
     }
 
-    fn look_up(&mut self, time: u64) -> i32 {
+    fn day_of(&self, time: u64) -> Day {
         let instant = Timestamp::from_nanosecond(i128::from(time)).unwrap_or(Timestamp::UNIX_EPOCH);
         let date = self.zone.to_datetime(instant).date();
         let midnight = |date: Date| {
@@ -31,9 +46,7 @@ impl Days {
         };
         let end = date.tomorrow().map_or(u64::MAX, midnight);
         let number = date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24;
-        let number = i32::try_from(number).unwrap_or(0);
-        self.known = Some((midnight(date), end, number));
-        number
+        Day { begin: midnight(date), end, number: i32::try_from(number).unwrap_or(0) }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Dirt that real feeds have, and what comes out.
+//! The faults of real feeds, and how the normalizer treats them.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::TickRow;
 
 const SECOND: u64 = 1_000_000_000;
 /// 2025-11-24 10:00 in Kolkata.
@@ -25,7 +26,8 @@ impl Feed {
         for (position, value) in values {
             columns[*position] = *value;
         }
-        self.batch.push(0, 0, START + seconds * SECOND, price, &columns);
+        let time = START + seconds * SECOND;
+        self.batch.push(TickRow { entry: 0, symbol: 0, time, price, columns: &columns });
         self
     }
 
@@ -97,7 +99,7 @@ fn a_symbol_whose_only_time_is_zero_is_saved() {
     let mut feed = Feed::new(&InputConfig::default());
     assert_eq!(feed.normalizer.save(0), None);
     let columns = [f64::NAN; column::NAMES.len()];
-    feed.batch.push(0, 0, 0, 10.0, &columns);
+    feed.batch.push(TickRow { entry: 0, symbol: 0, time: 0, price: 10.0, columns: &columns });
     feed.apply();
     assert!(feed.normalizer.save(0).is_some());
 }
@@ -209,7 +211,8 @@ fn rows() -> impl Strategy<Value = Vec<(u64, u32, f64, Vec<f64>)>> {
 fn batch(rows: &[(u64, u32, f64, Vec<f64>)]) -> Batch {
     let mut batch = Batch::new(column::NAMES.len());
     for (number, (seconds, symbol, price, columns)) in rows.iter().enumerate() {
-        batch.push(number as u32, *symbol, START + seconds * SECOND, *price, columns);
+        let time = START + seconds * SECOND;
+        batch.push(TickRow { entry: number as u32, symbol: *symbol, time, price: *price, columns });
         batch.push_clock(number as u32, START + seconds * SECOND);
     }
     batch

@@ -1,51 +1,50 @@
-//! Traded volume that makes sense, of feeds that publish it per tick, per session, or without saying which.
+//! Normalizes the traded volume of feeds that publish it per tick, per session, or without saying which.
 //!
-//! What holds: a quantity is what the count grew by since the symbol's previous
-//! tick with a count, never the count itself; a fall of the count makes no
-//! quantity. Of a feed that counts, a published quantity is used for a session's
-//! first tick only: between two snapshots there may be more trades than the last one.
+//! What holds: a quantity is the growth of the cumulative volume since the symbol's previous tick with one, and never that
+//! volume itself; a fall gives no quantity. If a feed publishes cumulative volume, a published quantity is only used for
+//! the first tick of a session: between two snapshots there may be more trades than the last one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::input::VolumeKind;
 
-/// After a pause this long, a count that begins again low is a new one.
+/// The pause after which a low cumulative volume counts as a restart, ns.
 const RESET_PAUSE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-/// ... low being this share of the count before.
+/// The share of the previous cumulative volume below which it is low.
 const RESET_SHARE: f64 = 0.1;
 
-/// So many ticks on end below the highest count, and the highest was the wrong one: yesterday's, or a
-/// garbled number. In recorded feeds, falls that mean nothing last a single tick.
+/// The number of successive ticks below the highest volume after which the highest is considered wrong: yesterday's, or a
+/// damaged number. In recorded feeds, a meaningless fall lasts a single tick.
 const FALL_TICKS: u8 = 100;
 
-/// Changes of a symbol's `volume` after which it is known to be a count or not. Not ticks: a value that
-/// stays the same tells nothing.
+/// The number of changes of a symbol's `volume` after which its kind is decided. A value that does not change says nothing
+/// about it.
 const SAMPLE_CHANGES: u8 = 50;
 
-/// Falls among them that a count may show: real feeds have about one in a hundred, while per-tick
-/// volumes fall about every other time.
+/// The maximum number of falls among them for a cumulative volume: in real feeds about one change in a hundred is a fall,
+/// while a per-tick volume falls at about every other change.
 const SAMPLE_FALLS: u8 = 10;
 
-/// A row's volumes; NaN where absent.
+/// The volumes of a row; NaN where absent.
 pub(super) struct VolumeRow {
     pub(super) quantity: f64,
     pub(super) cum_volume: f64,
-    /// Either of the two, by its name alone.
+    /// A volume whose name does not say which of the two it is.
     pub(super) unclear: f64,
 }
 
-/// What is remembered of a symbol's volume.
+/// The state of a symbol's volume. Its fields are stored by position, in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Volume {
-    /// Highest count of the session.
+    /// The highest cumulative volume of the session.
     highest: Option<f64>,
-    /// Ticks on end that were below it.
+    /// The number of successive ticks below the highest volume.
     below: u8,
     sample: Sample,
 }
 
-/// How the unclear volume has behaved.
+/// How the values of an unclear volume have changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Sample {
     changes: u8,
@@ -54,8 +53,9 @@ struct Sample {
 }
 
 impl Volume {
-    /// Fills in quantity and count from whichever of them the feed has; whether a fall was not believed.
-    pub(super) fn settle(
+    /// Fills in the quantity and the cumulative volume, from whichever the feed publishes. Returns whether a fall was
+    /// ignored.
+    pub(super) fn normalize(
         &mut self,
         kind: VolumeKind,
         row: &mut VolumeRow,
@@ -73,12 +73,11 @@ impl Volume {
             (self.highest, self.below) = (None, 0);
         }
         let published = row.cum_volume;
-        // Zero is what publishers write for "unknown" and for an index: the count after it would be
-        // taken for one trade of that size.
+        // Publishers write zero for "unknown" and for an index. The volume after it would count as one trade of that size.
         if published.is_nan() || published == 0.0 {
             row.cum_volume = f64::NAN;
             if self.highest.is_some() {
-                // Its trades are in the next count.
+                // The next cumulative volume includes the trades of this tick.
                 row.quantity = f64::NAN;
             }
             return false;
@@ -106,7 +105,7 @@ impl Volume {
 }
 
 impl Sample {
-    /// What the unclear volume is; `None` while that is not known.
+    /// The kind of an unclear volume; `None` while it is not decided.
     fn judge(&mut self, kind: VolumeKind, volume: f64) -> Option<VolumeKind> {
         if kind != VolumeKind::Auto {
             return Some(kind);

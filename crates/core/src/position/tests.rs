@@ -50,7 +50,7 @@ enum Event {
     /// Another client takes entries under our consumer's name, and does nothing with them.
     ReadAsUs(usize),
     /// The lease has run out, or so the host thinks.
-    AcquireOutcome(usize, Answer),
+    Acquire(usize, Answer),
     Release(usize),
     Step(usize, usize, Answer),
     /// A request that was late reaches the server.
@@ -579,9 +579,7 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
     let event = match event {
         Event::Step(host, count, _) if set_back => Event::Step(host, count, Answer::Comes),
         Event::Adopt(host, _) if set_back => Event::Adopt(host, Answer::Comes),
-        Event::AcquireOutcome(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack
-            if set_back =>
-        {
+        Event::Acquire(..) | Event::Release(_) | Event::Crash(_) | Event::Remember | Event::GoBack if set_back => {
             return;
         }
         event => event,
@@ -636,7 +634,7 @@ fn happens(event: Event, server: &mut Server, remembered: &mut Server, hosts: &m
                 };
             }
         }
-        Event::AcquireOutcome(host, answer) => hosts[host].acquire(server, dice, answer),
+        Event::Acquire(host, answer) => hosts[host].acquire(server, dice, answer),
         Event::Release(host) => {
             let host = &mut hosts[host];
             let idle = host.flights.is_empty() && !host.position.has_unsettled() && host.transit.is_none();
@@ -671,7 +669,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (1..6u64).prop_map(Event::Add),
         1 => (1..4usize).prop_map(Event::Foreign),
         1 => (1..4usize).prop_map(Event::ReadAsUs),
-        3 => (host(), answer()).prop_map(|(host, answer)| Event::AcquireOutcome(host, answer)),
+        3 => (host(), answer()).prop_map(|(host, answer)| Event::Acquire(host, answer)),
         1 => host().prop_map(Event::Release),
         14 => (host(), 0..5usize, step()).prop_map(|(host, count, answer)| Event::Step(host, count, answer)),
         2 => host().prop_map(Event::Arrive),

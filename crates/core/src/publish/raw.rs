@@ -1,8 +1,7 @@
-//! The fields of an entry as one JSON object, and back: the same bytes in the same order.
+//! Converts the fields of an entry to one JSON object and back, with the same bytes in the same order.
 //!
-//! Text stands as text. A value that is no text is `{"base64": "…"}`. A name that is no text is
-//! `base64:…`; so is one that is text and begins like that, so that no two names are written alike.
-//! Names that repeat, repeat.
+//! Text is written as text. A value that is not text becomes `{"base64": "…"}`. A name that is not text becomes
+//! `base64:…`, and so does a text with this prefix, so that no two names have the same form. Repeated names are repeated.
 
 use std::fmt;
 
@@ -15,36 +14,37 @@ use serde::{
 
 use crate::event::Entry;
 
-/// What the name of a field that is no text begins with.
+/// The prefix of a name in base64.
 const BASE64_NAME: &str = "base64:";
 
-/// Name and value of each field, in the order of the entry.
+/// The name and the value of each field, in the order of the entry.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The fields of an entry as a JSON object.
+/// Writes the fields of an entry as a JSON object.
 pub fn raw_json(entry: &Entry<'_>) -> String {
     write(entry.fields())
 }
 
-/// The fields that [`raw_json`] has written.
+/// Reads the fields from a JSON object that [`raw_json`] has written.
 ///
 /// # Errors
-/// When the text is not what [`raw_json`] writes.
+/// When the text has another form.
 pub fn raw_fields(raw: &str) -> serde_json::Result<Fields> {
-    serde_json::from_str::<Read>(raw).map(|Read(fields)| fields)
+    serde_json::from_str::<FieldList>(raw).map(|FieldList(fields)| fields)
 }
 
 fn write<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> String {
-    let names_and_values = fields.map(|(name, value)| (Name(name), Value(value)));
+    let names_and_values = fields.map(|(name, value)| (FieldName(name), FieldValue(value)));
     let mut json = Vec::new();
     let written = serde_json::Serializer::new(&mut json).collect_map(names_and_values);
     written.expect("a map of texts has a JSON form");
     String::from_utf8(json).expect("JSON is text")
 }
 
-struct Name<'a>(&'a [u8]);
+/// A name as text, or in base64 if it has to be.
+struct FieldName<'a>(&'a [u8]);
 
-impl Serialize for Name<'_> {
+impl Serialize for FieldName<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match str::from_utf8(self.0) {
             Ok(text) if !text.starts_with(BASE64_NAME) => serializer.serialize_str(text),
@@ -53,9 +53,10 @@ impl Serialize for Name<'_> {
     }
 }
 
-struct Value<'a>(&'a [u8]);
+/// A value as text, or in base64 if it is not text.
+struct FieldValue<'a>(&'a [u8]);
 
-impl Serialize for Value<'_> {
+impl Serialize for FieldValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match str::from_utf8(self.0) {
             Ok(text) => serializer.serialize_str(text),
@@ -64,9 +65,10 @@ impl Serialize for Value<'_> {
     }
 }
 
+/// A value as it is written.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum RawValue {
     Text(String),
     Bytes(Base64),
 }
@@ -77,18 +79,19 @@ struct Base64 {
     base64: String,
 }
 
-struct Read(Fields);
+/// Fields that are deserialized in their order.
+struct FieldList(Fields);
 
-impl<'de> Deserialize<'de> for Read {
+impl<'de> Deserialize<'de> for FieldList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(InOrder).map(Self)
+        deserializer.deserialize_map(FieldVisitor).map(Self)
     }
 }
 
-/// A map type would keep one of the names that repeat, and no order.
-struct InOrder;
+/// Collects the members of an object into a list: a map type would drop repeated names and the order.
+struct FieldVisitor;
 
-impl<'de> Visitor<'de> for InOrder {
+impl<'de> Visitor<'de> for FieldVisitor {
     type Value = Fields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,14 +100,14 @@ impl<'de> Visitor<'de> for InOrder {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::new();
-        while let Some((name, value)) = map.next_entry::<String, Written>()? {
+        while let Some((name, value)) = map.next_entry::<String, RawValue>()? {
             let name = match name.strip_prefix(BASE64_NAME) {
                 Some(encoded) => decode(encoded)?,
                 None => name.into_bytes(),
             };
             let value = match value {
-                Written::Text(text) => text.into_bytes(),
-                Written::Bytes(Base64 { base64 }) => decode(&base64)?,
+                RawValue::Text(text) => text.into_bytes(),
+                RawValue::Bytes(Base64 { base64 }) => decode(&base64)?,
             };
             fields.push((name, value));
         }
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_entry_was_written_as_is_refused() {
+    fn other_forms_are_rejected() {
         for text in ["", "[]", "\"a\"", r#"{"a":1}"#, r#"{"a":{"base65":""}}"#, r#"{"a":{"base64":"?"}}"#, "{} {}"] {
             assert!(raw_fields(text).is_err(), "{text}");
         }

@@ -1,21 +1,21 @@
-//! Trading hours of the Indian market: Monday to Friday, 09:15 to 15:30, UTC+05:30.
+//! The trading hours of the Indian market: Monday to Friday, 09:15 to 15:30, UTC+05:30.
 
 pub(super) const NS_PER_MS: u64 = 1_000_000;
 pub(super) const NS_PER_S: u64 = 1_000_000_000;
 
 const MINUTE: u64 = 60 * NS_PER_S;
 const DAY: u64 = 24 * 60 * MINUTE;
-/// India has had one offset, without summer time, since 1945.
+/// The offset of India from UTC, which has been constant, without summer time, since 1945.
 pub(super) const OFFSET: u64 = 330 * MINUTE;
 const OPEN: u64 = (9 * 60 + 15) * MINUTE;
 const CLOSE: u64 = (15 * 60 + 30) * MINUTE;
 
-/// Number of the day in India, since 1970-01-01.
+/// The number of the day in India, since 1970-01-01.
 pub(super) fn day(time: u64) -> u64 {
     (time + OFFSET) / DAY
 }
 
-/// `time` itself within a session, else the open of the next.
+/// Returns `time` if it is within a session, and the open of the next session otherwise.
 pub(super) fn in_session(time: u64) -> u64 {
     let local = time + OFFSET;
     let (mut day, within) = (local / DAY, local % DAY);

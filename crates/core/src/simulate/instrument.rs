@@ -1,56 +1,55 @@
-//! What is traded: names as NSE writes them, and how each follows its underlying.
+//! The instruments: their names as NSE writes them, and how their prices follow the underlying.
 
 /// One instrument.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instrument {
-    /// Trading symbol, `NIFTY25NOV25750PE`.
+    /// The trading symbol, such as `NIFTY25NOV25750PE`.
     pub symbol: String,
-    /// Number that a broker's feed knows it by.
+    /// The instrument number of a broker's feed.
     pub token: u32,
-    /// What it is.
-    pub kind: Kind,
-    /// Units in one lot.
+    /// The kind of instrument.
+    pub kind: InstrumentKind,
+    /// The number of units in one lot.
     pub lot: u64,
-    /// Typical lots between two snapshots.
+    /// The typical number of lots between two snapshots.
     pub(super) depth: f64,
-    /// Index in [`UNDERLYINGS`].
+    /// The index in [`UNDERLYINGS`].
     pub(super) underlying: usize,
-    /// Months to expiry, counted from the near contract; 0 for stocks.
+    /// The months to expiry, counted from the near contract; 0 for stocks.
     months: u32,
 }
 
-/// Kinds of instruments.
+/// A kind of instrument.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// Calculated, not traded: price alone.
+pub enum InstrumentKind {
+    /// An index, which is calculated and not traded. It has only a price.
     Index,
-    /// Quotes and volume.
+    /// A stock, with quotes and volume.
     Stock,
-    /// Quotes, volume and open interest.
+    /// A future, with quotes, volume and open interest.
     Future,
-    /// A right to buy at the strike.
+    /// An option to buy at the strike.
     Call {
-        /// In the underlying's currency.
+        /// The strike in the underlying's currency.
         strike: f64,
     },
-    /// A right to sell at the strike.
+    /// An option to sell at the strike.
     Put {
-        /// In the underlying's currency.
+        /// The strike in the underlying's currency.
         strike: f64,
     },
 }
 
 impl Instrument {
-    /// Whether open interest is published for it.
+    /// Whether the instrument has open interest.
     pub fn has_oi(&self) -> bool {
-        !matches!(self.kind, Kind::Index | Kind::Stock)
+        !matches!(self.kind, InstrumentKind::Index | InstrumentKind::Stock)
     }
 
-    /// Its worth when the underlying stands at `spot`, > 0.
+    /// The fair price when the underlying is at `spot`, > 0.
     ///
-    /// Options follow a hyperbola between 0 and intrinsic value: it has their
-    /// shape (delta from 0 to 1, most time value at the strike, put-call parity)
-    /// and needs only a square root.
+    /// Options follow a hyperbola between 0 and their intrinsic value. It has the right shape (delta from 0 to 1, most time
+    /// value at the strike, put-call parity) and needs only a square root.
     pub(super) fn fair_price(&self, spot: f64) -> f64 {
         let time = (f64::from(self.months) + 1.0).sqrt();
         let option = |moneyness: f64| {
@@ -58,30 +57,31 @@ impl Instrument {
             (moneyness + (moneyness * moneyness + width * width).sqrt()) / 2.0
         };
         match self.kind {
-            Kind::Index | Kind::Stock => spot,
-            Kind::Future => spot * (1.0 + 0.005 * (f64::from(self.months) + 1.0)),
-            Kind::Call { strike } => option(spot - strike),
-            Kind::Put { strike } => option(strike - spot),
+            InstrumentKind::Index | InstrumentKind::Stock => spot,
+            InstrumentKind::Future => spot * (1.0 + 0.005 * (f64::from(self.months) + 1.0)),
+            InstrumentKind::Call { strike } => option(spot - strike),
+            InstrumentKind::Put { strike } => option(strike - spot),
         }
         .max(0.05)
     }
 
-    /// Usual distance between bid and ask, as a share of the price.
+    /// The usual distance between bid and ask, as a share of the price.
     pub(super) fn spread_share(&self) -> f64 {
         match self.kind {
-            Kind::Index | Kind::Stock | Kind::Future => 0.0001,
-            Kind::Call { .. } | Kind::Put { .. } => 0.002,
+            InstrumentKind::Index | InstrumentKind::Stock | InstrumentKind::Future => 0.0001,
+            InstrumentKind::Call { .. } | InstrumentKind::Put { .. } => 0.002,
         }
     }
 }
 
+/// An underlying, and how its instruments are traded.
 pub(super) struct Listing {
     name: &'static str,
     pub(super) price: f64,
     lot: u64,
-    /// Between neighbouring strikes.
+    /// The distance between neighbouring strikes.
     strike_step: f64,
-    /// Twice the worth of a near option at the money, as a share of the price.
+    /// Twice the fair price of a near option at the money, as a share of the price.
     swing: f64,
     is_index: bool,
 }
@@ -94,7 +94,7 @@ const fn index(name: &'static str, price: f64, lot: u64, strike_step: f64) -> Li
     Listing { name, price, lot, strike_step, swing: 0.02, is_index: true }
 }
 
-/// Prices near those of November 2025; the course from there on is made up.
+/// The underlyings, with prices near those of November 2025.
 pub(super) const UNDERLYINGS: [Listing; 32] = [
     index("NIFTY", 25_750.0, 75, 50.0),
     stock("ICICIBANK", 1_345.0, 700, 10.0),
@@ -132,15 +132,15 @@ pub(super) const UNDERLYINGS: [Listing; 32] = [
 
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 
-/// The first `count` instruments: a few of each kind from the start, then ever more options.
+/// The first `count` instruments: some of each kind, then only options.
 pub(super) fn universe(count: usize) -> Vec<Instrument> {
     let mut list = Vec::with_capacity(count);
-    // An option, a future, a stock or index, and so on: small universes are mixed too.
+    // An option, a future, a stock or index for each underlying, so that a small universe has every kind.
     let mut options = options();
     for (underlying, listing) in UNDERLYINGS.iter().enumerate() {
         list.extend(options.next());
         list.push(future(underlying, 0));
-        let kind = if listing.is_index { Kind::Index } else { Kind::Stock };
+        let kind = if listing.is_index { InstrumentKind::Index } else { InstrumentKind::Stock };
         list.push(Instrument {
             symbol: listing.name.to_owned(),
             token: 0,
@@ -162,10 +162,10 @@ pub(super) fn universe(count: usize) -> Vec<Instrument> {
 fn future(underlying: usize, months: u32) -> Instrument {
     let listing = &UNDERLYINGS[underlying];
     let symbol = format!("{}{}FUT", listing.name, expiry(months));
-    Instrument { symbol, token: 0, kind: Kind::Future, lot: listing.lot, depth: 2.0, underlying, months }
+    Instrument { symbol, token: 0, kind: InstrumentKind::Future, lot: listing.lot, depth: 2.0, underlying, months }
 }
 
-/// Options without end: month by month, from the strikes at the money outwards.
+/// An endless list of options: month by month, from the strikes at the money outwards.
 fn options() -> impl Iterator<Item = Instrument> {
     (0..).flat_map(|months| {
         (0..40).flat_map(move |rung: i32| {
@@ -182,12 +182,13 @@ fn option(underlying: usize, months: u32, distance: i32, is_call: bool) -> Optio
     let listing = &UNDERLYINGS[underlying];
     let middle = (listing.price / listing.strike_step + 0.5).floor();
     let strike = (middle + f64::from(distance)) * listing.strike_step;
-    let (kind, suffix) = if is_call { (Kind::Call { strike }, "CE") } else { (Kind::Put { strike }, "PE") };
+    let (kind, suffix) =
+        if is_call { (InstrumentKind::Call { strike }, "CE") } else { (InstrumentKind::Put { strike }, "PE") };
     let symbol = format!("{}{}{strike}{suffix}", listing.name, expiry(months));
     (strike > 0.0).then_some(Instrument { symbol, token: 0, kind, lot: listing.lot, depth: 4.0, underlying, months })
 }
 
-/// `25NOV` is the near contract.
+/// The expiry in a symbol; `25NOV` is that of the near contract.
 fn expiry(months: u32) -> String {
     let month = 10 + months;
     format!("{}{}", 25 + month / 12, MONTHS[(month % 12) as usize])

@@ -1,16 +1,16 @@
-//! The three forms in which producers put a tick into a stream entry.
+//! The three layouts in which producers put a tick into a stream entry.
 //!
-//! What holds: the same fields in any layout decode to the same tick. Numbers
-//! are written so that they parse back to the very same f64.
+//! What holds: the same fields decode to the same tick in any layout. Numbers are written so that they parse to exactly the
+//! same f64.
 
 use std::{io::Write, str::FromStr};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-/// Name of the one field of an entry in the layouts `json` and `msgpack`.
+/// The name of the single field in the layouts `json` and `msgpack`.
 const PAYLOAD: &[u8] = b"data";
 
-/// How a tick becomes the fields of an entry.
+/// How a tick is written into the fields of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
     /// One field `data` with a JSON object.
@@ -18,7 +18,7 @@ pub enum Layout {
     Json,
     /// A field for each value, as text.
     Flat,
-    /// One field `data` with a msgpack map.
+    /// One field `data` with a MessagePack map.
     Msgpack,
 }
 
@@ -35,20 +35,20 @@ impl FromStr for Layout {
     }
 }
 
-/// A value of a tick.
+/// A value in a tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Text, a number written as text included.
+    /// A text, perhaps of a number.
     Text(&'a str),
-    /// A count.
+    /// A non-negative integer.
     Whole(u64),
-    /// Any other number, finite.
+    /// Any other finite number.
     Float(f64),
 }
 
 impl<'a> Value<'a> {
-    /// The number that `text` spells, else the text itself: what spells no JSON
-    /// number (`007`, `+1`, `nan`) or more digits than a u64 holds stays text.
+    /// The number that `text` spells, or else the text itself. A text that is not a number in JSON (`007`, `+1`, `nan`), or
+    /// that has more digits than a u64 holds, stays a text.
     pub fn guess(text: &'a str) -> Self {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let mut bytes = digits.bytes();
@@ -79,7 +79,7 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// Writes ticks in one layout; keeps its buffer from tick to tick.
+/// Writes ticks in one layout. Its buffer is reused from tick to tick.
 #[derive(Debug)]
 pub struct Encoder {
     layout: Layout,
@@ -87,24 +87,24 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Writes in `layout`.
+    /// An encoder for `layout`.
     pub fn new(layout: Layout) -> Self {
         Self { layout, buffer: Vec::new() }
     }
 
-    /// The layout it was made for.
+    /// The layout of the encoder.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Gives each field of the entry that holds `tick` to `put`.
+    /// Passes each field of the entry with this tick to `put`.
     pub fn encode(&mut self, tick: &[(&str, Value<'_>)], mut put: impl FnMut(&[u8], &[u8])) {
         const INTO_MEMORY: &str = "text, whole and finite numbers can always be written to memory";
         let buffer = &mut self.buffer;
         buffer.clear();
         match self.layout {
-            Layout::Json => serde_json::to_writer(&mut *buffer, &Map(tick)).expect(INTO_MEMORY),
-            Layout::Msgpack => rmp_serde::encode::write(buffer, &Map(tick)).expect(INTO_MEMORY),
+            Layout::Json => serde_json::to_writer(&mut *buffer, &Payload(tick)).expect(INTO_MEMORY),
+            Layout::Msgpack => rmp_serde::encode::write(buffer, &Payload(tick)).expect(INTO_MEMORY),
             Layout::Flat => {
                 for (name, value) in tick {
                     buffer.clear();
@@ -121,16 +121,16 @@ impl Encoder {
         put(PAYLOAD, buffer);
     }
 
-    /// Gives `bytes`, which are already a payload, to `put` as the entry's one field.
+    /// Passes `bytes`, which are already a payload, to `put` as the entry's single field.
     pub fn payload(bytes: &[u8], mut put: impl FnMut(&[u8], &[u8])) {
         put(PAYLOAD, bytes);
     }
 }
 
-/// Fields in the order given; names are the caller's to keep unique.
-struct Map<'a>(&'a [(&'a str, Value<'a>)]);
+/// The fields of a payload in their order. The caller ensures that names are unique.
+struct Payload<'a>(&'a [(&'a str, Value<'a>)]);
 
-impl Serialize for Map<'_> {
+impl Serialize for Payload<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in self.0 {

@@ -1,4 +1,4 @@
-//! The course of one underlying: calm for minutes, then a trend, a breakout or a spike.
+//! The course of one underlying: calm for some minutes, then a trend, a breakout or a spike.
 
 use rand_chacha::{ChaCha8Rng, rand_core::Rng};
 
@@ -6,13 +6,13 @@ use super::{calendar::NS_PER_S, uniform};
 
 /// One hundredth of a percent.
 const BP: f64 = 1e-4;
-/// Longer than any pause within a session at the lowest rate that is of use: the night, a weekend.
+/// The time without a tick after which the market was closed, s. It exceeds the pauses within a session at useful rates.
 const CLOSED: f64 = 3600.0;
 
-/// An underlying and the mood that it is in.
+/// An underlying, and its current mood.
 #[derive(Debug)]
 pub(super) struct Underlying {
-    /// Where it began; it is drawn back there when it strays, so that strikes stay near the money.
+    /// The initial price, to which the price reverts, so that strikes stay near the money.
     base: f64,
     price: f64,
     time: u64,
@@ -24,39 +24,41 @@ pub(super) struct Underlying {
 /// How the price moves for a while.
 #[derive(Clone, Copy, Debug)]
 struct Mood {
-    /// Standard deviation, per square root of a second.
+    /// The standard deviation, per square root of a second.
     noise: f64,
-    /// Per second.
+    /// The drift per second, as a share of the price.
     drift: f64,
-    /// Trading, as a multiple of a calm market's.
+    /// The trading activity, as a multiple of that in a calm market.
     activity: f64,
-    /// Taken back when the mood ends.
+    /// The share of the price that is taken back when the mood ends.
     overshoot: f64,
     is_calm: bool,
 }
 
 impl Underlying {
+    /// An underlying at its initial price.
     pub(super) fn new(price: f64, time: u64) -> Self {
         // The first mood is drawn at the first tick.
         let mood = Mood { noise: 0.0, drift: 0.0, activity: 1.0, overshoot: 0.0, is_calm: false };
         Self { base: price, price, time, mood, until: time }
     }
 
+    /// The current price.
     pub(super) fn price(&self) -> f64 {
         self.price
     }
 
-    /// Trading, as a multiple of a calm market's, >= 1.
+    /// The trading activity, as a multiple of that in a calm market, >= 1.
     pub(super) fn activity(&self) -> f64 {
         self.mood.activity
     }
 
-    /// Lets it move until `time`, which is never before that of the last call.
+    /// Moves the price until `time`, which must not be before that of the last call.
     pub(super) fn advance(&mut self, time: u64, rng: &mut ChaCha8Rng) {
         let seconds = (time - self.time) as f64 / NS_PER_S as f64;
         self.time = time;
         if seconds > CLOSED {
-            // News of the night: the open is elsewhere, and calm at first.
+            // The price gaps at the open, and the market is calm at first.
             self.price *= 1.0 + 40.0 * BP * gauss(rng);
             self.calm(time, rng);
             return;
@@ -70,33 +72,33 @@ impl Underlying {
     }
 
     fn calm(&mut self, time: u64, rng: &mut ChaCha8Rng) {
-        // Back to the base within hours.
+        // The price reverts to the base within hours.
         let drift = (1.0 - self.price / self.base) / 7200.0;
         self.mood = Mood { noise: 0.4 * BP, drift, activity: 1.0, overshoot: 0.0, is_calm: true };
         self.until = time + between(180.0, 480.0, rng);
     }
 
     fn stir(&mut self, time: u64, rng: &mut ChaCha8Rng) {
-        // As likely up as down, but for far from the base.
+        // Up is as likely as down, except far from the base.
         let outward = self.price / self.base - 1.0;
         let up = if uniform(rng) < 0.5 - 20.0 * outward { 1.0 } else { -1.0 };
         let strength = uniform(rng);
         let kind = uniform(rng);
         let (mood, seconds, jump);
         if kind < 0.45 {
-            // Breakout: out of the range at once, on volume, and on from there.
+            // Breakout: a jump out of the range on high volume, and a drift in the same direction.
             jump = up * (4.0 + 6.0 * strength) * BP;
             let drift = up * (0.5 + strength) * BP;
             mood = Mood { noise: 0.8 * BP, drift, activity: 4.0 + 3.0 * strength, overshoot: 0.0, is_calm: false };
             seconds = between(20.0, 60.0, rng);
         } else if kind < 0.8 {
-            // Trend: no jump, more trading, the same direction for minutes.
+            // Trend: no jump, more trading, and the same direction for minutes.
             jump = 0.0;
             let drift = up * (0.15 + 0.25 * strength) * BP;
             mood = Mood { noise: 0.5 * BP, drift, activity: 1.6, overshoot: 0.0, is_calm: false };
             seconds = between(120.0, 300.0, rng);
         } else {
-            // Spike: gone within seconds, nearly all of it taken back.
+            // Spike: a jump that is nearly all taken back within seconds.
             jump = up * (10.0 + 20.0 * strength) * BP;
             mood = Mood { noise: 0.8 * BP, drift: 0.0, activity: 2.5, overshoot: 0.9 * jump, is_calm: false };
             seconds = between(2.0, 8.0, rng);
@@ -107,13 +109,13 @@ impl Underlying {
     }
 }
 
-/// A duration in ns, evenly between `least` and `most` seconds.
+/// A random duration in ns, uniform between `least` and `most` seconds.
 fn between(least: f64, most: f64, rng: &mut ChaCha8Rng) -> u64 {
     ((least + (most - least) * uniform(rng)) * NS_PER_S as f64) as u64
 }
 
-/// About normal, mean 0, variance 1: six uniform numbers of 10 bits each, and now and then a
-/// wilder one, since returns have fat tails.
+/// A random number that is about normal, with mean 0 and variance 1: a sum of six uniform numbers of 10 bits each, at times
+/// doubled, since returns have fat tails.
 fn gauss(rng: &mut ChaCha8Rng) -> f64 {
     let bits = rng.next_u64();
     let sum: u64 = (0..6).map(|i| bits >> (10 * i) & 1023).sum();

@@ -1,19 +1,19 @@
-//! A simulated tick as a scanner of Zerodha's Kite feed publishes it, faults included.
+//! Renders a simulated tick as a scanner of Zerodha's Kite feed publishes it, faults included.
 
 use std::fmt::Write;
 
 use jiff::{Timestamp, tz::Offset};
 
 use super::{
-    Dirt, Instrument, Kind, Layout, Tick,
+    Dirt, Instrument, InstrumentKind, Layout, Tick,
     calendar::{NS_PER_MS, NS_PER_S, OFFSET},
     layout::{Encoder, Value},
 };
 
-/// Most keys that a tick has.
+/// The maximum number of keys of a tick.
 const KEYS: usize = 13;
 
-/// Writes ticks in one layout; keeps its buffers from tick to tick.
+/// Writes ticks in one layout. Its buffers are reused from tick to tick.
 #[derive(Debug)]
 pub struct Renderer {
     encoder: Encoder,
@@ -21,18 +21,18 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// Writes in `layout`.
+    /// A renderer for `layout`.
     pub fn new(layout: Layout) -> Self {
         Self { encoder: Encoder::new(layout), stamp: String::new() }
     }
 
-    /// Gives each field of the entry that holds `tick`, a tick of `instrument`, to `put`.
+    /// Passes each field of the entry with this tick of `instrument` to `put`.
     pub fn render(&mut self, instrument: &Instrument, tick: &Tick, mut put: impl FnMut(&[u8], &[u8])) {
         let time = stamp(tick);
         self.stamp.clear();
         let second = i64::try_from(time / NS_PER_S).expect("a u64 of nanoseconds is 584 years of seconds");
         let instant = Timestamp::from_second(second).expect("584 years after 1970 are within jiff's range");
-        // Naive, in Indian time: that is how the Python client hands it on.
+        // The Python client publishes Indian time without an offset.
         let offset = Offset::from_seconds((OFFSET / NS_PER_S) as i32).expect("5.5 hours are an offset");
         let millis = time / NS_PER_MS % 1000;
         write!(self.stamp, "{}.{millis:03}", offset.to_datetime(instant)).expect("writing to a string can't fail");
@@ -46,13 +46,13 @@ impl Renderer {
             ("exchange_timestamp", Value::Text(&self.stamp)),
             ("exchange_timestamp_ms", Value::Whole(time / NS_PER_MS)),
         ]);
-        if instrument.kind != Kind::Index {
+        if instrument.kind != InstrumentKind::Index {
             traded_fields(instrument, tick, &mut fields);
         }
         if tick.dirt == Some(Dirt::Garbled) {
             match self.encoder.layout() {
                 Layout::Json => self.encoder.encode(&fields, |name, json| put(name, &json[..json.len() / 2])),
-                // 0xc1 is the one byte that msgpack never uses.
+                // 0xc1 is the only byte that MessagePack never uses.
                 Layout::Msgpack => Encoder::payload(&[0xc1; 16], put),
                 Layout::Flat => put(b"event", b"heartbeat"),
             }
@@ -71,6 +71,7 @@ fn stamp(tick: &Tick) -> u64 {
     }
 }
 
+/// Adds the fields of an instrument that is traded.
 fn traded_fields(instrument: &Instrument, tick: &Tick, fields: &mut Vec<(&str, Value<'_>)>) {
     let volume = match tick.dirt {
         Some(Dirt::VolumeFall) => (tick.cum_volume - tick.cum_volume / 8).saturating_sub(1),

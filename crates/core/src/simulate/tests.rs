@@ -1,3 +1,5 @@
+//! The simulated market: its bytes, its order, and the patterns that detectors look for.
+
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
@@ -50,7 +52,7 @@ fn ticks_are_in_order_within_sessions_and_sane() {
         assert!(on_grid(tick.price), "{tick:?}");
         let instrument = &simulator.instruments()[tick.instrument as usize];
         match instrument.kind {
-            Kind::Index => assert_eq!((tick.bid, tick.cum_volume, tick.oi), (0.0, 0, 0)),
+            InstrumentKind::Index => assert_eq!((tick.bid, tick.cum_volume, tick.oi), (0.0, 0, 0)),
             _ => assert!(on_grid(tick.bid) && on_grid(tick.ask) && tick.bid < tick.ask, "{tick:?}"),
         }
         assert_eq!(tick.oi > 0, instrument.has_oi());
@@ -103,24 +105,24 @@ fn each_symbol_breaks_out_a_handful_of_times_an_hour() {
     let simulator = market(12, 0.0);
     let end = SimConfig::default().start + HOURS * 3600 * NS_PER_S;
     let kinds: Vec<_> = simulator.instruments().iter().map(|i| i.kind).collect();
-    let mut watched: Vec<_> = kinds.iter().map(|_| Watch::default()).collect();
+    let mut watched: Vec<_> = kinds.iter().map(|_| TrendWatch::default()).collect();
     for tick in simulator.take_while(|tick| tick.time < end) {
         watched[tick.instrument as usize].push(&tick);
     }
-    for (kind, watch) in kinds.iter().zip(&watched).filter(|(kind, _)| **kind != Kind::Index) {
+    for (kind, watch) in kinds.iter().zip(&watched).filter(|(kind, _)| **kind != InstrumentKind::Index) {
         let an_hour = watch.breakouts as f64 / HOURS as f64;
         assert!((1.0..20.0).contains(&an_hour), "{kind:?}: {an_hour} an hour");
     }
 }
 
 #[derive(Default)]
-struct Watch {
+struct TrendWatch {
     window: VecDeque<(u64, f64, u64)>,
     last_breakout: u64,
     breakouts: u64,
 }
 
-impl Watch {
+impl TrendWatch {
     fn push(&mut self, tick: &Tick) {
         const WINDOW: u64 = 300 * NS_PER_S;
         while self.window.front().is_some_and(|(time, ..)| *time + WINDOW < tick.time) {

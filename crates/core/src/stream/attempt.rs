@@ -1,60 +1,60 @@
-//! The mark of a recovery: the pending entry that was tried alone, and how hosts ended while a worker had it.
+//! The mark of a recovery: the pending entry that is processed alone, and how often hosts ended during that.
 //!
-//! What holds: an entry that a worker has answered for has no more on its account than before it was tried. So what is
-//! on an account are ends of hosts between the mark and the answer, a time as short as that one entry takes.
+//! What holds: once a worker has processed the entry, its counts are what they were before. So they count only the ends of
+//! hosts between the mark and the worker's answer, which is as short as the processing of one entry.
 
 use std::{fmt, str::FromStr};
 
 use crate::event::EntryId;
 
-/// So many sudden ends weigh as much as one of a host that was stuck. A kill that has nothing to do with the entry hits
-/// the moment that it is tried only by chance, so it takes more of them to believe that the entry is to blame.
+/// The number of sudden ends that count as much as one end of a stuck host. A kill that has nothing to do with the entry
+/// may hit the moment of its processing by chance, so more of them are needed to blame the entry.
 const SUDDEN_PER_STUCK: u64 = 3;
 
-/// What is known of the pending entry that was tried last.
+/// The pending entry that was last processed alone, and its attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// The entry.
     pub entry: EntryId,
-    /// Hosts that ended right after they had begun with it, and left no word of why. The last of them may be at work.
+    /// Hosts that ended soon after they began to process the entry. The last of them may still be processing it.
     pub sudden: u64,
-    /// Hosts that ended after a worker had had it for long without an answer.
+    /// Hosts that ended after a worker had processed the entry for long without an answer.
     pub stuck: u64,
 }
 
 impl Attempt {
-    /// The mark of a recovery that has come to its end.
+    /// The mark of a recovery that is finished.
     pub const NONE: Self = Self { entry: EntryId::ZERO, sudden: 0, stuck: 0 };
 
-    /// An entry that no host has ended on.
+    /// The mark of an entry on which no host has ended.
     pub fn first(entry: EntryId) -> Self {
         Self { entry, ..Self::NONE }
     }
 
-    /// It is about to be tried once more.
+    /// The mark for one more attempt, to be written before the attempt begins.
     pub fn begun(self) -> Self {
         Self { sudden: self.sudden + 1, ..self }
     }
 
-    /// A worker has had it for long, counted from the mark of before it was tried.
+    /// The mark when a worker is stuck on the entry, made from the mark before the attempt.
     pub fn got_stuck(self) -> Self {
         Self { stuck: self.stuck + 1, ..self }
     }
 
-    /// Hosts that ended while a worker had it.
+    /// The number of hosts that ended while a worker processed the entry.
     pub fn ends(self) -> u64 {
         self.sudden + self.stuck
     }
 
-    /// Whether it is not to be tried again, when an entry may be delivered `max_deliveries` times; 0 = as often as it
-    /// takes. It was delivered once before its first recovery. However few are allowed, it is tried once alone.
+    /// Whether the entry must not be tried again, if an entry may be delivered `max_deliveries` times; 0: without limit.
+    /// The delivery before the first recovery counts, but at least one attempt alone is always allowed.
     pub fn is_given_up(self, max_deliveries: u64) -> bool {
         let tries = max_deliveries.saturating_sub(1).max(1);
         max_deliveries > 0 && self.stuck * SUDDEN_PER_STUCK + self.sudden >= tries * SUDDEN_PER_STUCK
     }
 }
 
-/// As the checkpoint has it, under a seal; the form before was an entry and one number.
+/// Writes the form of the checkpoint, where it is sealed. Older releases wrote an entry and one number.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entry, sudden, stuck } = self;
@@ -62,7 +62,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// The text is no mark, or one of a form that this host does not know.
+/// An error: the text is not a mark, or of a form that this release does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("not the mark of a recovery")]
 pub struct NotAnAttempt;
@@ -75,7 +75,7 @@ impl FromStr for Attempt {
         let entry = |text: &str| text.parse::<EntryId>().map_err(|_| NotAnAttempt);
         match text.split(' ').collect::<Vec<_>>()[..] {
             [id, sudden, stuck] => Ok(Self { entry: entry(id)?, sudden: number(sudden)?, stuck: number(stuck)? }),
-            // Of an older host: all that is known is that so many ended before that recovery did.
+            // An older release wrote one number, of hosts that ended in any way.
             [id, times] => Ok(Self { sudden: number(times)?, ..Self::first(entry(id)?) }),
             _ => Err(NotAnAttempt),
         }

@@ -1,19 +1,18 @@
-//! Who holds a lease, and whether that process still lives.
+//! The process that holds a lease, and whether it is still running.
 //!
-//! A killed host can't give its lease back. A new one on the same machine can
-//! see that the process is gone and need not wait for the lease to run out.
-//! Being wrong here costs nothing but a take-over: the epoch keeps it safe.
+//! A killed host can't release its lease. A new host on the same machine can see that the process is gone, and need not
+//! wait for the lease to expire. An error here only causes a takeover, which the epoch makes safe.
 
 use std::fs;
 
-/// Identity of a process, unique across machines, boots and containers.
+/// The identity of a process, unique across machines, boots and containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     host: String,
     pid: u32,
-    /// Clock ticks from boot to the process' start; tells apart processes of one pid.
+    /// The start time of the process, in clock ticks since boot. It distinguishes processes with the same pid.
     started: String,
-    /// One running kernel and process namespace: only there does a pid mean the same.
+    /// The boot and the process namespace. Only within both is a pid unique.
     machine: String,
 }
 
@@ -23,34 +22,34 @@ impl Owner {
         Self::of(std::process::id())
     }
 
-    /// A process of this machine.
+    /// A process on this machine.
     pub fn of(pid: u32) -> Self {
         Self { host: host_name(), pid, started: started(pid).unwrap_or_default(), machine: machine() }
     }
 
-    /// Its number, which means something on its own machine only.
+    /// The pid, which is only meaningful on the process' own machine.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Whether it is, or was, a process of this machine, boot and process namespace.
+    /// Whether the process is, or was, on this machine, in this boot and this process namespace.
     pub fn is_here(&self) -> bool {
         !self.machine.is_empty() && self.machine == machine()
     }
 
-    /// As kept in the lease.
+    /// The form that is stored in the lease.
     pub fn to_text(&self) -> String {
         format!("{}/{}/{}/{}", self.host, self.pid, self.started, self.machine)
     }
 
-    /// Reads what [`Owner::to_text`] wrote; `None` for anything else.
+    /// Parses the form of [`Owner::to_text`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, '/');
         let mut next = || parts.next().map(str::to_owned);
         Some(Self { host: next()?, pid: next()?.parse().ok()?, started: next()?, machine: next()? })
     }
 
-    /// Whether it certainly runs no more: same machine, and the process is gone.
+    /// Whether the process has certainly ended: it was on this machine, and is gone.
     pub fn is_gone(&self) -> bool {
         self.is_here() && started(self.pid).as_ref() != Some(&self.started)
     }
@@ -68,12 +67,12 @@ fn host_name() -> String {
     if name.is_empty() { "unknown host".into() } else { name }
 }
 
-/// Field 22 of `/proc/PID/stat`; the name in field 2 may hold spaces and parentheses.
+/// The start time of a process, field 22 of `/proc/PID/stat`. The name in field 2 may contain spaces and parentheses.
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(") ")?;
     let mut fields = after_name.split(' ');
-    // A zombie holds no lease: it will never renew one.
+    // A zombie counts as gone: it will never renew a lease.
     let state = fields.next()?;
     if state == "Z" || state == "X" {
         return None;
@@ -81,6 +80,7 @@ fn started(pid: u32) -> Option<String> {
     fields.nth(18).map(str::to_owned)
 }
 
+/// The boot and the process namespace of this process; empty if the system does not report them.
 fn machine() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::{DetectorSpec, Fault, Instance};
-use tickhound_core::event::{Batch, column};
+use tickhound_core::event::{Batch, TickRow, column};
 
 const SYMBOLS: u32 = 16;
 const BATCHES: u64 = 4;
@@ -77,7 +77,7 @@ fn batch(number: u64, columns: usize) -> Batch {
         row[column::OI] = 10_000.0;
         row[column::FLAGS] = 0.0;
         row[column::VOLUME] = row[column::CUM_VOLUME];
-        batch.push(tick as u32, symbol, time, price, &row);
+        batch.push(TickRow { entry: tick as u32, symbol, time, price, columns: &row });
     }
     batch
 }

@@ -1,58 +1,58 @@
-//! JSON as publishers write it, walked by hand in a fraction of the time.
+//! A fast path for JSON as publishers write it: an object of plain names, numbers and short texts.
 //!
-//! A tick is an object of plain names, numbers and short texts, and most of it is of no interest. Such a document needs
-//! no UTF-8 checked but in the texts that are used, and no number parsed but those. Python's `NaN` is absent here.
+//! Most of a tick is of no interest, so UTF-8 is checked and numbers are parsed only in the values that are used.
+//! Python's `NaN` counts as an absent value.
 //!
-//! What holds: where this reads a document, the general walk ([`super::walk`]) gathers the same; it declines what is not
-//! of this kind or not JSON before a tick was emitted, and the general walk has the last word.
+//! What holds: for a document that is read here, the general reader ([`super::document`]) gives the same ticks. All other
+//! documents are declined before a tick is emitted, and left to the general reader.
 
 use super::{
+    assemble::{Assembler, Scalar},
     mapping::ROOT,
-    scan::{Scalar, Scan},
 };
 
-/// Deeper documents are the general walk's.
+/// The nesting beyond which a document is left to the general reader.
 const DEPTH_MAX: usize = 32;
 
-/// Powers of ten that a double holds exactly, as a quotient by one is rounded once.
+/// The powers of ten that a double holds exactly. A quotient of two exact numbers is rounded once, as a parser rounds.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
 ];
 
-/// Whole numbers that a double holds exactly.
+/// The largest integer up to which a double holds every integer exactly.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// So many digits fit into 64 bits with a sign.
+/// The number of digits that always fit into 64 bits with a sign.
 const DIGITS_MAX: usize = 18;
 
-/// A document on its way, and what is gathered from it.
-struct Quick<'q, 'a> {
+/// A document that is being read.
+struct FastReader<'q, 'a> {
     text: &'q [u8],
     at: usize,
-    scan: &'q mut Scan<'a>,
+    assembler: &'q mut Assembler<'a>,
 }
 
-/// Gathers a tick from an object; `None`: what was gathered so far means nothing, and the general walk is to begin anew.
-pub(super) fn read(text: &[u8], scan: &mut Scan<'_>) -> Option<()> {
-    if scan.mapping.has_each() {
+/// Reads an object as a tick. `None`: the document is declined, and the values that were read so far must be discarded.
+pub(super) fn read(text: &[u8], assembler: &mut Assembler<'_>) -> Option<()> {
+    if assembler.rules.mapping.has_tick_map() {
         return None;
     }
-    let mut quick = Quick { text, at: 0, scan };
-    quick.space();
-    quick.expect(b'{')?;
-    quick.scan.visit(ROOT);
-    quick.object(Some(ROOT), 0)?;
-    quick.space();
-    if quick.at < text.len() {
+    let mut reader = FastReader { text, at: 0, assembler };
+    reader.space();
+    reader.expect(b'{')?;
+    reader.assembler.visit(ROOT);
+    reader.object(Some(ROOT), 0)?;
+    reader.space();
+    if reader.at < text.len() {
         return None;
     }
-    scan.finish_tick();
+    assembler.finish_tick();
     Some(())
 }
 
-impl<'q> Quick<'q, '_> {
-    /// Behind its brace. `None` for a node: all of it is skipped.
+impl<'q> FastReader<'q, '_> {
+    /// Reads an object whose brace is already read. Without a node, its members are skipped.
     fn object(&mut self, node: Option<usize>, depth: usize) -> Option<()> {
         self.space();
         if self.peek() == Some(b'}') {
@@ -65,8 +65,8 @@ impl<'q> Quick<'q, '_> {
             self.space();
             self.expect(b':')?;
             self.space();
-            let child = node.and_then(|node| self.scan.mapping.key(node, key));
-            self.value(child.filter(|child| self.scan.wants(*child, 0)), depth)?;
+            let child = node.and_then(|node| self.assembler.rules.mapping.key(node, key));
+            self.value(child.filter(|child| self.assembler.wants(*child, 0)), depth)?;
             self.space();
             match self.next()? {
                 b',' => self.space(),
@@ -76,7 +76,7 @@ impl<'q> Quick<'q, '_> {
         }
     }
 
-    /// Behind its bracket.
+    /// Reads a list whose bracket is already read.
     fn array(&mut self, node: Option<usize>, depth: usize) -> Option<()> {
         self.space();
         if self.peek() == Some(b']') {
@@ -85,7 +85,7 @@ impl<'q> Quick<'q, '_> {
         }
         let mut position = 0;
         loop {
-            let child = node.and_then(|node| self.scan.mapping.index(node, position));
+            let child = node.and_then(|node| self.assembler.rules.mapping.index(node, position));
             self.value(child, depth)?;
             position += 1;
             self.space();
@@ -99,7 +99,7 @@ impl<'q> Quick<'q, '_> {
 
     fn value(&mut self, node: Option<usize>, depth: usize) -> Option<()> {
         if let Some(node) = node {
-            self.scan.visit(node);
+            self.assembler.visit(node);
         }
         let value = match self.next()? {
             b'"' if node.is_none() => return self.skip_string(),
@@ -119,16 +119,16 @@ impl<'q> Quick<'q, '_> {
             _ => return None,
         };
         if let Some(node) = node {
-            self.scan.offer(node, 0, value);
+            self.assembler.offer(node, 0, value);
         }
         Some(())
     }
 
-    /// Behind its first byte. The inner `None`: it is of no interest.
+    /// Reads a number whose first byte is already read. The inner `None`: the number is not wanted.
     fn number(&mut self, first: u8, wanted: bool) -> Option<Option<Scalar<'q>>> {
         let start = self.at - 1;
         let is_negative = first == b'-';
-        // The first digit is one of them.
+        // Without a sign, the first byte is a digit and is read again.
         self.at -= usize::from(!is_negative);
         let whole = self.digits();
         if whole.count == 0 || whole.count > 1 && self.text[self.at - whole.count] == b'0' {
@@ -168,7 +168,7 @@ impl<'q> Quick<'q, '_> {
                 let number = mantissa as f64 / POWERS[places];
                 Scalar::Number(if is_negative { -number } else { number })
             }
-            _ => general(&self.text[start..self.at])?,
+            _ => parse_number(&self.text[start..self.at])?,
         };
         Some(Some(number))
     }
@@ -187,7 +187,7 @@ impl<'q> Quick<'q, '_> {
         Digits { number, count: self.at - start }
     }
 
-    /// A text of ASCII without escapes, behind its quote.
+    /// Reads a text whose quote is already read; it must be ASCII without escapes.
     fn plain_string(&mut self) -> Option<&'q [u8]> {
         let text: &'q [u8] = self.text;
         let start = self.at;
@@ -195,7 +195,7 @@ impl<'q> Quick<'q, '_> {
         (self.next()? == b'"').then(|| &text[start..self.at - 1])
     }
 
-    /// Behind its quote. What is skipped need not be UTF-8, as in the general walk.
+    /// Skips a text whose quote is already read. It need not be UTF-8, as in the general reader.
     fn skip_string(&mut self) -> Option<()> {
         loop {
             self.at += plain_length(&self.text[self.at..]);
@@ -244,30 +244,31 @@ impl<'q> Quick<'q, '_> {
 }
 
 struct Digits {
-    /// Means something up to 19 of them.
+    /// The number, unless it overflowed: it is valid for up to 19 digits.
     number: u64,
     count: usize,
 }
 
-/// A number that takes more than a glance, as the general walk has it.
-fn general(text: &[u8]) -> Option<Scalar<'static>> {
+/// Parses a number as the general reader does, for those that the fast path can't compute exactly.
+fn parse_number(text: &[u8]) -> Option<Scalar<'static>> {
     let text = std::str::from_utf8(text).ok()?;
     let is_whole = !text.contains(['.', 'e', 'E']);
     match text.parse::<i64>() {
-        // There is a negative zero, and it is no whole number.
+        // A negative zero exists, but not as an integer.
         Ok(number) if is_whole && text != "-0" => Some(Scalar::Integer(number)),
         _ => text.parse().ok().filter(|number: &f64| number.is_finite()).map(Scalar::Number),
     }
 }
 
-/// How many bytes from the start on are ASCII, and neither quotes, backslashes nor control characters: eight at a time.
+/// The number of leading bytes that are ASCII and neither quotes, backslashes nor control characters, counted eight at a
+/// time.
 fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     let (chunks, rest) = text.as_chunks::<8>();
     for (number, chunk) in chunks.iter().enumerate() {
         let bytes = u64::from_le_bytes(*chunk);
-        // A borrow goes upwards, so that the lowest hit is always a true one.
+        // The subtraction borrows upwards, so only hits above the lowest one can be false.
         let below = |bytes: u64, least: u64| bytes.wrapping_sub(ONES * least) & !bytes;
         let is = |byte: u8| below(bytes ^ (ONES * u64::from(byte)), 1);
         let hits = (below(bytes, 0x20) | is(b'"') | is(b'\\') | bytes) & HIGHS;

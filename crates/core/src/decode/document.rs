@@ -1,4 +1,4 @@
-//! One walk over a JSON or MessagePack document, along the mapping. What no path leads to is skipped unread.
+//! Visits the values of a JSON or MessagePack document along the mapping. What no path leads to is skipped unread.
 
 use std::fmt;
 
@@ -6,39 +6,57 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::{
     DecodeError,
+    assemble::{Assembler, Scalar},
     mapping::{Mapping, ROOT},
-    scan::{Scalar, Scan},
 };
 
-/// The value at `node` and all below.
-pub(super) struct Walk<'s, 'a> {
-    pub(super) scan: &'s mut Scan<'a>,
-    pub(super) node: usize,
+/// Visits the value at a node of the mapping, and everything below it.
+pub(super) struct ValueVisitor<'s, 'a> {
+    assembler: &'s mut Assembler<'a>,
+    node: usize,
     /// Added to the ranks of all names below.
-    pub(super) penalty: u16,
-    /// Whether it is the document itself: an object is a tick, a list is many.
-    pub(super) top: bool,
+    penalty: u16,
+    level: Level,
 }
 
-impl Walk<'_, '_> {
+/// What an object or a list is at a node.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    /// The document itself, or an element of it: an object is a tick, a list is a list of ticks.
+    Document,
+    /// A part of a tick.
+    Inner,
+}
+
+impl<'s, 'a> ValueVisitor<'s, 'a> {
+    /// A visitor of a whole document.
+    pub(super) fn document(assembler: &'s mut Assembler<'a>) -> Self {
+        Self { assembler, node: ROOT, penalty: 0, level: Level::Document }
+    }
+
+    /// A visitor of a part of a tick.
+    pub(super) fn inner(assembler: &'s mut Assembler<'a>, node: usize, penalty: u16) -> Self {
+        Self { assembler, node, penalty, level: Level::Inner }
+    }
+
     fn scalar(self, value: Scalar<'_>) {
-        match self.top {
-            true => self.scan.error = Some(DecodeError::NoObject),
-            false => self.scan.offer(self.node, self.penalty, value),
+        match self.level {
+            Level::Document => self.assembler.error = Some(DecodeError::NoObject),
+            Level::Inner => self.assembler.offer(self.node, self.penalty, value),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
+impl<'de> DeserializeSeed<'de> for ValueVisitor<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.scan.visit(self.node);
+        self.assembler.visit(self.node);
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_, '_> {
+impl<'de> Visitor<'de> for ValueVisitor<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,21 +109,22 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Self { scan, node, penalty, top } = self;
-        let mut position = 0;
-        if top {
-            // Each element is a message; what flat fields said holds for all.
-            let gathered = scan.begin_list();
-            while items.next_element_seed(Walk { scan: &mut *scan, node, penalty, top: true })?.is_some() {
-                scan.begin_element(&gathered);
-                scan.skipped = false;
+        let Self { assembler, node, penalty, level } = self;
+        if level == Level::Document {
+            // Each element is a message of its own, to which the values of flat fields apply as well.
+            let shared = assembler.begin_list();
+            while items.next_element_seed(ValueVisitor { assembler: &mut *assembler, node, penalty, level })?.is_some()
+            {
+                assembler.begin_element(&shared);
+                assembler.skipped = false;
             }
-            scan.end_list(gathered);
+            assembler.end_list(shared);
             return Ok(());
         }
+        let mut position = 0;
         loop {
-            let more = match scan.mapping.index(node, position) {
-                Some(child) => items.next_element_seed(Walk { scan: &mut *scan, node: child, penalty, top: false })?,
+            let more = match assembler.rules.mapping.index(node, position) {
+                Some(child) => items.next_element_seed(ValueVisitor::inner(assembler, child, penalty))?,
                 None => items.next_element::<IgnoredAny>()?.map(|_| ()),
             };
             if more.is_none() {
@@ -116,34 +135,35 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { scan, node, penalty, top } = self;
-        let mut many = false;
-        while let Some(child) = members.next_key_seed(Key { mapping: scan.mapping, node })? {
+        let Self { assembler, node, penalty, level } = self;
+        let mapping = &assembler.rules.mapping;
+        let mut has_ticks_inside = false;
+        while let Some(child) = members.next_key_seed(KeyLookup { mapping, node })? {
             match child {
-                Some(child) if scan.mapping.get(child).each => {
-                    many = true;
-                    members.next_value_seed(Each { scan: &mut *scan })?;
+                Some(child) if mapping.get(child).is_tick_map => {
+                    has_ticks_inside = true;
+                    members.next_value_seed(TicksBySymbol { assembler: &mut *assembler })?;
                 }
-                Some(child) if scan.wants(child, penalty) => {
-                    members.next_value_seed(Walk { scan: &mut *scan, node: child, penalty, top: false })?;
+                Some(child) if assembler.wants(child, penalty) => {
+                    members.next_value_seed(ValueVisitor::inner(assembler, child, penalty))?;
                 }
                 _ => members.next_value::<IgnoredAny>().map(|_| ())?,
             }
         }
-        if top && !many {
-            scan.finish_tick();
+        if level == Level::Document && !has_ticks_inside {
+            assembler.finish_tick();
         }
         Ok(())
     }
 }
 
-/// A key of an object: the node that it leads to, if any.
-struct Key<'a> {
+/// Looks up the node that an object's key leads to, if any.
+struct KeyLookup<'a> {
     mapping: &'a Mapping,
     node: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for KeyLookup<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
@@ -151,7 +171,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeyLookup<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,12 +195,12 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// An object of which each member is a tick, its key the symbol.
-struct Each<'s, 'a> {
-    scan: &'s mut Scan<'a>,
+/// Visits an object in which each member is a tick under its symbol.
+struct TicksBySymbol<'s, 'a> {
+    assembler: &'s mut Assembler<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for Each<'_, '_> {
+impl<'de> DeserializeSeed<'de> for TicksBySymbol<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -188,7 +208,7 @@ impl<'de> DeserializeSeed<'de> for Each<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Each<'_, '_> {
+impl<'de> Visitor<'de> for TicksBySymbol<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,23 +216,23 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { scan } = self;
-        let gathered = scan.begin_list();
-        while members.next_key_seed(Name { scan: &mut *scan })?.is_some() {
-            members.next_value_seed(Walk { scan: &mut *scan, node: ROOT, penalty: 0, top: true })?;
-            scan.begin_element(&gathered);
+        let Self { assembler } = self;
+        let shared = assembler.begin_list();
+        while members.next_key_seed(SymbolKey { assembler: &mut *assembler })?.is_some() {
+            members.next_value_seed(ValueVisitor::document(assembler))?;
+            assembler.begin_element(&shared);
         }
-        scan.end_list(gathered);
+        assembler.end_list(shared);
         Ok(())
     }
 }
 
-/// A key that is a symbol.
-struct Name<'s, 'a> {
-    scan: &'s mut Scan<'a>,
+/// Takes an object's key as a symbol.
+struct SymbolKey<'s, 'a> {
+    assembler: &'s mut Assembler<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
+impl<'de> DeserializeSeed<'de> for SymbolKey<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -220,7 +240,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
     }
 }
 
-impl Visitor<'_> for Name<'_, '_> {
+impl Visitor<'_> for SymbolKey<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -228,7 +248,7 @@ impl Visitor<'_> for Name<'_, '_> {
     }
 
     fn visit_str<E>(self, symbol: &str) -> Result<(), E> {
-        self.scan.name(symbol);
+        self.assembler.set_symbol(symbol);
         Ok(())
     }
 

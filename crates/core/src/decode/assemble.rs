@@ -1,7 +1,7 @@
-//! Gathers an entry's values into ticks: which values are usable, and which of several is the best.
+//! Assembles an entry's values into ticks: it decides which values are usable, and which of several is the best.
 //!
-//! What holds: of a target's names, the one first in the mapping that has a usable value wins,
-//! wherever it stands in the entry; of equal names, the first one met.
+//! What holds: of a target's names, the first in the mapping that has a usable value wins, wherever that value is in the
+//! entry. Of values under the same name, the first wins.
 
 use std::{io::Write, mem};
 
@@ -10,149 +10,176 @@ use serde::de::DeserializeSeed;
 
 use super::{
     DecodeError, Outcome, RawTick,
+    document::ValueVisitor,
     iso::Zone,
     mapping::{Mapping, ROOT, Target},
     time,
-    walk::Walk,
 };
 use crate::event::column;
 
-/// Flat fields beside a document rank behind everything in it.
+/// Added to the ranks of flat fields beside a document, so that they rank behind everything in it.
 const BEHIND_DOCUMENT: u16 = 1 << 12;
 
-/// Deeper documents are refused, lest they overflow the stack; the JSON parser has the same limit of its own.
+/// The nesting at which a MessagePack document is rejected, so that it can't overflow the stack. The JSON parser has the
+/// same limit built in.
 const NESTING_MAX: usize = 128;
 
-/// Exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
+/// The exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
 
-/// Of a 64-bit number, with its sign.
+/// The maximum length of a 64-bit number as text, with its sign.
 const DIGITS_MAX: usize = 20;
 
-/// Texts that say "no value".
+/// The texts that mean "no value".
 const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
 
-/// Buffers that are kept from entry to entry: decoding allocates nothing once they are large enough.
+/// A value as the layout contains it.
+#[derive(Clone, Copy)]
+pub enum Scalar<'a> {
+    /// A boolean.
+    Flag(bool),
+    /// An integer that fits into 64 bits.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
+    /// A text, perhaps of a number.
+    Text(&'a str),
+}
+
+/// What values are interpreted by.
 #[derive(Clone, Debug)]
-pub(super) struct Work {
-    tick: RawTick,
-    ranks: Vec<u16>,
-    /// Not in use.
-    spare: Vec<Gathered>,
+pub(super) struct Rules {
+    pub(super) mapping: Mapping,
+    /// The symbols of instrument numbers.
+    pub(super) tokens: FxHashMap<String, String>,
 }
 
-/// What was gathered before a list: each of its elements begins with that.
+/// The buffers of an assembler, reused from entry to entry: decoding allocates nothing once they are large enough.
+#[derive(Clone, Debug)]
+pub(super) struct Buffers {
+    /// The zone of times that name none; it caches its last offset.
+    zone: Zone,
+    tick: RawTick,
+    ranks: Vec<u16>,
+    /// Buffers for [`SharedValues`] that are not in use.
+    spare: Vec<SharedValues>,
+}
+
+/// The values that precede a list of ticks: each of its ticks begins with them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct SharedValues {
     tick: RawTick,
     ranks: Vec<u16>,
 }
 
-impl Work {
-    pub(super) fn new(columns: usize, targets: usize) -> Self {
+impl Buffers {
+    pub(super) fn new(zone: Zone, columns: usize, targets: usize) -> Self {
         let tick = RawTick { columns: vec![f64::NAN; columns], ..RawTick::default() };
-        Self { tick, ranks: vec![u16::MAX; targets], spare: Vec::new() }
+        Self { zone, tick, ranks: vec![u16::MAX; targets], spare: Vec::new() }
     }
 }
 
-/// The entry being decoded.
-pub(super) struct Scan<'a> {
-    pub(super) mapping: &'a Mapping,
+/// Assembles the ticks of one entry.
+pub(super) struct Assembler<'a> {
+    pub(super) rules: &'a Rules,
     zone: &'a mut Zone,
-    tokens: &'a FxHashMap<String, String>,
     arrival_ms: u64,
     tick: &'a mut RawTick,
-    /// For each target, the rank of the name that gave its value.
+    /// For each target, the rank of the name that its value came from; lower is better.
     ranks: &'a mut Vec<u16>,
-    spare: &'a mut Vec<Gathered>,
+    spare: &'a mut Vec<SharedValues>,
     emit: &'a mut dyn FnMut(&RawTick),
     emitted: usize,
-    /// Whether the message at hand is of a kind that is no tick.
+    /// Whether the current message is of a kind that is not a tick.
     pub(super) skipped: bool,
-    /// Code of the event, where ticks are events.
-    pub(super) kind: Option<i64>,
+    /// The code of the current event, of vendors that publish events.
+    pub(super) event: Option<i64>,
     pub(super) error: Option<DecodeError>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> Assembler<'a> {
+    /// An assembler for an entry that arrived at `arrival_ms`; it passes each tick to `emit`.
     pub(super) fn new(
-        mapping: &'a Mapping,
-        zone: &'a mut Zone,
-        tokens: &'a FxHashMap<String, String>,
+        rules: &'a Rules,
+        buffers: &'a mut Buffers,
         arrival_ms: u64,
-        work: &'a mut Work,
         emit: &'a mut dyn FnMut(&RawTick),
     ) -> Self {
-        let Work { tick, ranks, spare } = work;
+        let Buffers { zone, tick, ranks, spare } = buffers;
         clear(tick, ranks);
-        let (emitted, skipped, kind, error) = (0, false, None, None);
-        Self { mapping, zone, tokens, arrival_ms, tick, ranks, spare, emit, emitted, skipped, kind, error }
+        let (emitted, skipped, event, error) = (0, false, None, None);
+        Self { rules, zone, arrival_ms, tick, ranks, spare, emit, emitted, skipped, event, error }
     }
 
-    /// What has been gathered so far, for [`Self::begin_element`].
-    pub(super) fn begin_list(&mut self) -> Gathered {
-        let mut gathered = self.spare.pop().unwrap_or_default();
-        gathered.tick.clone_from(self.tick);
-        gathered.ranks.clone_from(self.ranks);
-        gathered
+    /// Copies the values so far, for [`Self::begin_element`].
+    pub(super) fn begin_list(&mut self) -> SharedValues {
+        let mut shared = self.spare.pop().unwrap_or_default();
+        shared.tick.clone_from(self.tick);
+        shared.ranks.clone_from(self.ranks);
+        shared
     }
 
-    /// Begins with what was gathered before the list.
-    pub(super) fn begin_element(&mut self, gathered: &Gathered) {
-        self.tick.clone_from(&gathered.tick);
-        self.ranks.clone_from(&gathered.ranks);
+    /// Begins the tick of a list's element with the values that precede the list.
+    pub(super) fn begin_element(&mut self, shared: &SharedValues) {
+        self.tick.clone_from(&shared.tick);
+        self.ranks.clone_from(&shared.ranks);
     }
 
-    pub(super) fn end_list(&mut self, gathered: Gathered) {
-        self.spare.push(gathered);
+    /// Returns the buffers of a list.
+    pub(super) fn end_list(&mut self, shared: SharedValues) {
+        self.spare.push(shared);
     }
 
-    /// Takes a field of the entry itself.
+    /// Adds a field of the entry itself.
     pub(super) fn flat_field(&mut self, name: &[u8], value: &[u8], beside_document: bool) {
         let penalty = if beside_document { BEHIND_DOCUMENT } else { 0 };
-        let Some(node) = self.mapping.key(ROOT, name).filter(|node| self.wants(*node, penalty)) else { return };
+        let Some(node) = self.rules.mapping.key(ROOT, name).filter(|node| self.wants(*node, penalty)) else { return };
         let Ok(text) = std::str::from_utf8(value) else { return };
         self.flat_text(node, penalty, text);
     }
 
-    /// A text that is the whole value of a field or cell.
+    /// Adds a text that is the whole value of a field or cell.
     pub(super) fn flat_text(&mut self, node: usize, penalty: u16, text: &str) {
         if text.starts_with(['{', '[']) {
-            // A structure in a flat field is JSON text; one that is not has no values for us.
+            // A structure in a flat field is JSON text. If it is not, the field has no usable value, which is not an error.
             let mut json = serde_json::Deserializer::from_str(text);
-            let _ = Walk { scan: self, node, penalty, top: false }.deserialize(&mut json);
+            let _ = ValueVisitor::inner(self, node, penalty).deserialize(&mut json);
         } else {
             self.offer(node, penalty, Scalar::Text(text));
         }
     }
 
+    /// Adds the values of a JSON document, and finishes its ticks.
     pub(super) fn json(&mut self, bytes: &[u8]) -> Result<(), serde_json::Error> {
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        Walk { scan: self, node: ROOT, penalty: 0, top: true }.deserialize(&mut json)?;
+        ValueVisitor::document(self).deserialize(&mut json)?;
         json.end()
     }
 
+    /// Adds the values of a MessagePack document, and finishes its ticks.
     pub(super) fn msgpack(&mut self, bytes: &[u8]) -> Result<(), rmp_serde::decode::Error> {
         let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
         msgpack.set_max_depth(NESTING_MAX);
-        Walk { scan: self, node: ROOT, penalty: 0, top: true }.deserialize(&mut msgpack)
+        ValueVisitor::document(self).deserialize(&mut msgpack)
     }
 
-    /// The values gathered so far are one tick.
+    /// Emits the values so far as one tick, or records why they are not a tick.
     pub(super) fn finish_tick(&mut self) {
-        let event = self.settle_kind();
+        let is_event = self.apply_event();
         if self.skipped {
             return;
         }
         let tick = &mut *self.tick;
-        let quoted = match event {
-            true => (0..column::NAMES.len()).any(|position| !tick.columns[position].is_nan()),
-            false => is_quoted(&tick.columns),
+        // An event has one value, whichever it is; any other tick without a price needs a quote.
+        let has_value = if is_event {
+            (0..column::NAMES.len()).any(|position| !tick.columns[position].is_nan())
+        } else {
+            is_quoted(&tick.columns)
         };
         if tick.symbol.is_empty() {
-            self.error = Some(DecodeError::NoSymbol(self.mapping.symbol_names().to_owned()));
-        } else if tick.price.is_nan() && !quoted {
-            let names = self.mapping.price_names().to_owned();
+            self.error = Some(DecodeError::NoSymbol(self.rules.mapping.symbol_names().to_owned()));
+        } else if tick.price.is_nan() && !has_value {
+            let names = self.rules.mapping.price_names().to_owned();
             self.error = Some(DecodeError::Empty { symbol: tick.symbol.clone(), names });
         } else {
             tick.columns[column::FLAGS] = 0.0;
@@ -161,6 +188,7 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// What the entry contained.
     pub(super) fn outcome(self) -> Result<Outcome, DecodeError> {
         match (self.emitted, self.error) {
             (0, Some(error)) => Err(error),
@@ -170,16 +198,17 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Where the tick is an event of a known kind, moves its values to what they are of.
-    fn settle_kind(&mut self) -> bool {
-        let Some(code) = self.kind.take() else { return false };
-        let Some(kind) = self.mapping.kinds.iter().find(|kind| kind.code == code) else {
+    /// Moves the values of an event to the targets that its code assigns. Returns whether the tick is an event; an event
+    /// of an unknown code is skipped.
+    fn apply_event(&mut self) -> bool {
+        let Some(code) = self.event.take() else { return false };
+        let Some(event) = self.rules.mapping.events.iter().find(|event| event.code == code) else {
             self.skipped = true;
             return false;
         };
         let RawTick { price, columns, .. } = &mut *self.tick;
         let values = [mem::replace(price, f64::NAN), mem::replace(&mut columns[column::QUANTITY], f64::NAN)];
-        for (target, value) in [kind.price, kind.quantity].into_iter().zip(values) {
+        for (target, value) in [event.price, event.quantity].into_iter().zip(values) {
             match target {
                 Some(Target::Price) => *price = value,
                 Some(Target::Column(position)) => columns[position] = value,
@@ -189,32 +218,33 @@ impl<'a> Scan<'a> {
         true
     }
 
-    /// Something is at `node`, whatever it is.
+    /// Notes that the entry has something at `node`, whatever it is.
     pub(super) fn visit(&mut self, node: usize) {
-        self.skipped |= self.mapping.get(node).skips.is_some_and(<[_]>::is_empty);
+        self.skipped |= self.rules.mapping.get(node).skips.is_some_and(<[_]>::is_empty);
     }
 
     /// Whether a value at `node` could still matter.
     pub(super) fn wants(&self, node: usize, penalty: u16) -> bool {
-        let node = self.mapping.get(node);
+        let node = self.rules.mapping.get(node);
         let better = |(target, rank): &(Target, u16)| rank + penalty < self.ranks[target.index()];
-        node.is_inner() || node.kind || node.skips.is_some() || node.serves.iter().any(better)
+        node.is_inner() || node.is_event_code || node.skips.is_some() || node.targets.iter().any(better)
     }
 
-    /// A value at `node`: taken where it is usable and no better one is known.
+    /// Adds a value at `node`, unless it is unusable or a better one is known.
     pub(super) fn offer(&mut self, node: usize, penalty: u16, value: Scalar<'_>) {
-        let node = self.mapping.get(node);
+        let mapping = &self.rules.mapping;
+        let node = mapping.get(node);
         if let Some(values) = node.skips {
             self.skipped |= values.is_empty() || matches!(value, Scalar::Text(text) if values.contains(&text));
         }
-        if node.kind {
-            self.kind = match value {
+        if node.is_event_code {
+            self.event = match value {
                 Scalar::Integer(code) => Some(code),
                 Scalar::Text(text) => text.trim().parse().ok(),
                 _ => None,
             };
         }
-        for (target, rank) in &node.serves {
+        for (target, rank) in &node.targets {
             let rank = rank + penalty;
             if rank >= self.ranks[target.index()] {
                 continue;
@@ -223,12 +253,12 @@ impl<'a> Scan<'a> {
                 Target::Symbol => self.take_symbol(value),
                 Target::Time => self.take_time(value),
                 Target::Price => {
-                    let price = usable(value, column::BID, self.mapping.price_scale);
+                    let price = usable(value, column::BID, mapping.price_scale);
                     self.tick.price = price.unwrap_or(self.tick.price);
                     price.is_some()
                 }
                 Target::Column(position) => {
-                    let number = usable(value, *position, self.mapping.price_scale);
+                    let number = usable(value, *position, mapping.price_scale);
                     self.tick.columns[*position] = number.unwrap_or(self.tick.columns[*position]);
                     number.is_some()
                 }
@@ -239,30 +269,31 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The name of the tick that follows, whatever is in it.
-    pub(super) fn name(&mut self, symbol: &str) {
+    /// Sets the symbol of the tick that follows, before any symbol that it contains.
+    pub(super) fn set_symbol(&mut self, symbol: &str) {
         if self.take_symbol(Scalar::Text(symbol)) {
             self.ranks[Target::Symbol.index()] = 0;
         }
     }
 
+    /// Not inlined, for the reason of [`Self::take_time`].
     #[inline(never)]
     fn take_symbol(&mut self, value: Scalar<'_>) -> bool {
         let mut digits = [0; DIGITS_MAX];
         let number;
         let text = match value {
             Scalar::Text(text) => text,
-            Scalar::Integer(token) => whole(token, &mut digits),
+            Scalar::Integer(token) => integer_text(token, &mut digits),
             Scalar::Number(token) if token.fract() == 0.0 => {
                 number = token.to_string();
                 number.as_str()
             }
             _ => return false,
         };
-        read_symbol(text, self.tokens, &mut self.tick.symbol)
+        read_symbol(text, &self.rules.tokens, &mut self.tick.symbol)
     }
 
-    /// Apart, or else the compiler has every value tried as a time, which is dear.
+    /// Not inlined: otherwise the compiled code tries every value as a time, which is expensive.
     #[inline(never)]
     fn take_time(&mut self, value: Scalar<'_>) -> bool {
         let ns = match value {
@@ -277,8 +308,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The number for a column, scaled, if it says something: prices and cumulative volume are positive
-/// (zero is what publishers write for "none"), quantities not negative. Only extra columns take yes and no.
+/// The scaled number for a column, if it is usable: prices and cumulative volume must be positive (publishers write zero
+/// for "none"), quantities must not be negative. Only extra columns accept booleans.
 pub(super) fn usable(value: Scalar<'_>, position: usize, price_scale: f64) -> Option<f64> {
     let standard = position < column::NAMES.len();
     let number = match value {
@@ -296,22 +327,22 @@ pub(super) fn usable(value: Scalar<'_>, position: usize, price_scale: f64) -> Op
         column::BID | column::ASK => number * price_scale,
         _ => number,
     };
-    let says = match position {
+    let in_range = match position {
         column::BID | column::ASK | column::CUM_VOLUME => number > 0.0,
         _ => number >= 0.0 || !standard,
     };
-    (number.is_finite() && says).then_some(number)
+    (number.is_finite() && in_range).then_some(number)
 }
 
-/// Whether there is something to say without a price.
+/// Whether the columns make a tick without a price.
 pub(super) fn is_quoted(columns: &[f64]) -> bool {
     [column::BID, column::ASK, column::OI].iter().any(|position| !columns[*position].is_nan())
 }
 
-/// Writes the symbol that this text names, if it names one.
+/// Writes the symbol that a text names into `symbol`; false if the text names none.
 pub(super) fn read_symbol(text: &str, tokens: &FxHashMap<String, String>, symbol: &mut String) -> bool {
     let text = text.trim();
-    // A column of whole numbers with gaps leaves pandas as floats.
+    // pandas writes a column of integers as floats if some of them are missing.
     let text = match text.strip_suffix(".0") {
         Some(token) if token.bytes().all(|byte| byte.is_ascii_digit()) => token,
         _ => text,
@@ -334,8 +365,8 @@ pub(super) fn read_symbol(text: &str, tokens: &FxHashMap<String, String>, symbol
     true
 }
 
-/// A number as text.
-fn whole(number: i64, digits: &mut [u8; DIGITS_MAX]) -> &str {
+/// Formats a number without allocating.
+fn integer_text(number: i64, digits: &mut [u8; DIGITS_MAX]) -> &str {
     let mut rest = &mut digits[..];
     let written = write!(rest, "{number}").map(|()| DIGITS_MAX - rest.len());
     written.ok().and_then(|length| std::str::from_utf8(&digits[..length]).ok()).unwrap_or_default()
@@ -347,13 +378,4 @@ fn clear(tick: &mut RawTick, ranks: &mut [u16]) {
     tick.price = f64::NAN;
     tick.columns.fill(f64::NAN);
     ranks.fill(u16::MAX);
-}
-
-/// A value as the layout has it.
-#[derive(Clone, Copy)]
-pub enum Scalar<'a> {
-    Flag(bool),
-    Integer(i64),
-    Number(f64),
-    Text(&'a str),
 }

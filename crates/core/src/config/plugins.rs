@@ -1,0 +1,78 @@
+//! `[plugins]`: the folder of `.wasm` files, and the limits of each instance.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{Source, section::Section};
+
+/// `[plugins]`: the folder of `.wasm` files and the limits each instance gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginsConfig {
+    /// The plugins folder, relative to the project root.
+    pub dir: PathBuf,
+    /// How the host notices changes of that folder and of the configuration.
+    pub watch: Watch,
+    /// Whether a `.wasm` file may be a link that leads out of the folder.
+    pub follow_links: bool,
+    /// The folder for compiled plugins, relative to `dir`. Empty: plugins are compiled at each start.
+    pub cache: PathBuf,
+    /// The maximum memory of one instance, which is one detector in one worker, MiB.
+    pub memory_max_mib: usize,
+    /// The maximum processor time of one call for each thousand rows begun, ms. A batch takes about a millisecond, so
+    /// that 100 stop an endless loop before anyone notices a delay.
+    pub call_deadline_ms: u64,
+    /// The maximum processor time that a detector may use to start, ms. Interpreters that are compiled into a
+    /// component take seconds.
+    pub start_deadline_ms: u64,
+    /// The number of faults within `fault_window_s` that a detector may have; the next one quarantines it.
+    pub faults: usize,
+    /// The length of the window in which faults are counted, seconds.
+    pub fault_window_s: u64,
+    /// How much of the stream's end a detector without a saved state replays, without alerts, before it sees new
+    /// ticks, seconds. 0: it starts cold. The default of a day covers what intraday detectors remember.
+    pub rewarm_s: u64,
+}
+
+/// How the host notices changes of plugins and configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watch {
+    /// The operating system reports changes at once; a check every second catches those it does not report.
+    Auto,
+    /// Only the check every second.
+    Poll,
+    /// Changes are not noticed.
+    Off,
+}
+
+impl Default for PluginsConfig {
+    fn default() -> Self {
+        Self {
+            dir: "plugins".into(),
+            watch: Watch::Auto,
+            follow_links: false,
+            cache: ".cache".into(),
+            memory_max_mib: 64,
+            call_deadline_ms: 100,
+            start_deadline_ms: 10_000,
+            faults: 3,
+            fault_window_s: 60,
+            rewarm_s: 86_400,
+        }
+    }
+}
+
+impl PluginsConfig {
+    pub(super) fn validate(&self, source: &Source) -> Result<()> {
+        let section = Section::new(source, &["plugins"]);
+        section.check_range("call_deadline_ms", self.call_deadline_ms, 1..=600_000)?;
+        section.check_range("start_deadline_ms", self.start_deadline_ms, 1..=600_000)?;
+        section.check_range("faults", self.faults, 0..=1_000_000)?;
+        section.check_range("fault_window_s", self.fault_window_s, 1..=86_400)?;
+        section.check_range("rewarm_s", self.rewarm_s, 0..=31_536_000)?;
+        section.check_range("memory_max_mib", self.memory_max_mib, 1..=4096)
+    }
+}
