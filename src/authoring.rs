@@ -1,4 +1,4 @@
-//! For the authors of detectors: the kit, and replay.
+//! What authors of detectors use: the kit, and replay.
 
 pub(crate) mod kit;
 pub(crate) mod replay;

@@ -1,7 +1,7 @@
-//! For authors of detectors: a project to begin with, its build, what a file is, whether its cases hold, what it costs.
+//! Tools for authors of detectors: templates, builds, the inspection of files, cases, and benchmarks.
 //!
-//! What is built, tested and measured here is loaded by the code that loads it live, and its ticks come through the
-//! decoder and the normaliser of a live host.
+//! What holds: a plugin is loaded here by the same code as in a live host, and its ticks pass through the same decoder
+//! and normalizer.
 
 pub(crate) mod anatomy;
 pub(crate) mod case;

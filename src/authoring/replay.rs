@@ -1,8 +1,8 @@
-//! The engine on recorded ticks: without Redis, as fast as it goes, and with the alerts that a live host raises.
+//! The engine on recorded ticks: without Redis, at full speed, and with the same alerts as in a live host.
 //!
-//! Everything between the stream and the sinks is what `run` runs: decoder, shards, plugins, order of alerts.
-//! Ids and event time come from the recording, never from the clock of the wall, so that what comes out depends
-//! neither on the number of workers nor on the speed.
+//! What holds: everything between the stream and the sinks is the code of `tickhound run`: the decoder, the shards, the
+//! plugins, and the order of alerts. Ids and event times come from the recording and never from the wall clock, so the
+//! alerts depend neither on the number of workers nor on the speed.
 
 pub(crate) mod outcome;
 pub(crate) mod output;
@@ -15,7 +15,7 @@ pub(crate) mod tape;
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
@@ -27,7 +27,7 @@ pub(crate) use self::{
     stream::Progress,
 };
 use self::{
-    stream::{Collected, Reader, ReplayStream},
+    stream::{Reader, ReplayCounts, ReplayStream},
     tape::Tape,
 };
 use tickhound_core::{
@@ -37,63 +37,63 @@ use tickhound_core::{
 };
 use tickhound_engine::{
     engine::{Engine, Until},
-    plugin::{Flow, Generation, Reload},
+    plugin::{DetectorSpec, Flow, Generation, Reload},
     sink::Sinks,
     stats::Stats,
 };
 use tickhound_recorded::pace::Pace;
 
-/// Entries in one read: so many that what a batch costs beside its ticks no longer shows.
+/// Entries in one read: enough to make the cost of a batch negligible next to that of its ticks.
 const BATCH: usize = 2000;
 
-/// Reads between reading and committing.
+/// Reads that may be in flight.
 const READS_AHEAD: usize = 8;
 
-/// What replays run with.
+/// The parameters of a replay.
 pub(crate) struct Setup<'a> {
-    /// As `config.toml` has it, or changed.
+    /// The configuration.
     pub(crate) config: &'a Config,
-    /// Paths in it are relative to this.
+    /// The folder that paths in the configuration are relative to.
     pub(crate) root: &'a Path,
     /// The detectors.
     pub(crate) generation: Generation,
-    /// Entries in one read; `None` = as many as are best. Makes no difference to what comes out.
+    /// The entries in one read; `None` for the fastest number. The alerts do not depend on it.
     pub(crate) batch: Option<usize>,
-    /// How fast, in the time of the recording.
+    /// The speed, relative to the recording.
     pub(crate) pace: Pace,
-    /// Looks on.
+    /// The tape that prices and data quality are recorded on.
     pub(crate) tape: Option<Arc<Tape>>,
 }
 
-/// How a replay went.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub(crate) struct Summary {
-    /// Whether it was stopped before the end.
+    /// Whether the replay was stopped before the end.
     pub(crate) stopped: bool,
-    /// What it took.
+    /// The duration of the replay.
     pub(crate) seconds: f64,
-    /// Entries, alerts, what was set aside.
+    /// Entries, alerts and dead letters.
     pub(crate) totals: Totals,
     /// Ticks that detectors saw.
     pub(crate) ticks: u64,
-    /// Alerts of each detector.
+    /// The number of alerts of each detector.
     pub(crate) alerts: BTreeMap<String, u64>,
-    /// What a tick costs in each detector, ns.
+    /// The time that each detector takes for a tick, ns.
     pub(crate) ns_per_tick: BTreeMap<String, u64>,
-    /// Ticks on which each detector failed, and how the last one did.
+    /// The number of ticks on which each detector failed, and the last fault.
     pub(crate) faults: BTreeMap<String, (u64, String)>,
-    /// Entries that are no tick, by reason.
+    /// Entries that are not ticks, by reason.
     pub(crate) undecodable: BTreeMap<String, u64>,
-    /// Lines of files that are no JSON object.
+    /// Lines of files that are not JSON objects.
     pub(crate) skipped_lines: u64,
-    /// Ticks that no detector saw: no time, or no price, was known yet.
+    /// Ticks that no detector saw, because their time or price was unknown.
     pub(crate) unseen: u64,
 }
 
-/// Runs the recording through the engine, and gives every commit to `sink`.
+/// Runs a recording through the engine, and passes every commit to `sink`.
 ///
 /// # Errors
-/// When the recording can't be read to its end, a detector fails all the time, or the sink refuses.
+/// When the recording can't be read to its end, a detector fails too often, or the sink returns an error.
 pub(crate) async fn replay(
     source: Source,
     setup: Setup<'_>,
@@ -110,37 +110,37 @@ pub(crate) async fn replay(
     let sinks = Sinks::new(&silent);
     let (started, stopped) = (Instant::now(), stop.subscribe());
     let reader = Reader::start(source, pace, batch, progress, stop.subscribe())?;
-    let collected = Arc::<std::sync::Mutex<Collected>>::default();
-    let stream = ReplayStream::new(reader, Box::new(sink), collected.clone(), stop);
+    let counts = Arc::<Mutex<ReplayCounts>>::default();
+    let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), stop);
     let stats = Arc::<Stats>::default();
     let mut engine = Engine::new(stream, config, Reload::fixed(generation), decoder, sinks, stats.clone());
     if let Some(tape) = tape {
         engine = engine.with_tape(tape);
     }
     let totals = engine.run(Until::Stopped, stopped).await?.context("the replay was stopped before it began")?;
-    let mut collected = collected.lock().expect("nobody panics while holding it");
-    if let Some(error) = collected.error.take() {
+    let mut counts = counts.lock().expect("no thread panics while it holds the lock");
+    if let Some(error) = counts.error.take() {
         return Err(error.context(format!("stopped after {} entries", totals.entries)));
     }
-    let of = |name: &dyn Fn(&tickhound_engine::plugin::DetectorSpec) -> Option<u64>| {
-        detectors.iter().filter_map(|spec| Some((spec.name.clone(), name(spec)?))).collect()
-    };
-    let faults = detectors.iter().filter_map(|spec| match spec.health.fault_count() {
+    let ns_per_tick = |spec: &Arc<DetectorSpec>| Some((spec.name.clone(), spec.health.ns_per_tick()?));
+    let faults = |spec: &Arc<DetectorSpec>| match spec.health.fault_count() {
         (0, _) => None,
         (count, last) => Some((spec.name.clone(), (count, last.unwrap_or_default()))),
-    });
+    };
+    // A detector without alerts is part of the result as well.
     let mut alerts: BTreeMap<String, u64> = detectors.iter().map(|spec| (spec.name.clone(), 0)).collect();
-    alerts.extend(std::mem::take(&mut collected.alerts));
+    alerts.extend(std::mem::take(&mut counts.alerts));
+    let (completed, unseen) = (stats.completed.load(Relaxed), stats.unseen.load(Relaxed));
     Ok(Summary {
-        stopped: collected.stopped,
+        stopped: counts.stopped,
         seconds: started.elapsed().as_secs_f64(),
         totals,
-        ticks: stats.completed.load(Relaxed) - stats.unseen.load(Relaxed).min(stats.completed.load(Relaxed)),
+        ticks: completed.saturating_sub(unseen),
         alerts,
-        ns_per_tick: of(&|spec| spec.health.ns_per_tick()),
-        faults: faults.collect(),
-        undecodable: std::mem::take(&mut collected.undecodable),
-        skipped_lines: collected.skipped_lines,
-        unseen: stats.unseen.load(Relaxed) + collected.untimed,
+        ns_per_tick: detectors.iter().filter_map(ns_per_tick).collect(),
+        faults: detectors.iter().filter_map(faults).collect(),
+        undecodable: std::mem::take(&mut counts.undecodable),
+        skipped_lines: counts.skipped_lines,
+        unseen: unseen + counts.untimed,
     })
 }

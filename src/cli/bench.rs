@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::author::{self, SHIPPED, Subject};
-use crate::authoring::kit::cost::{self, Cost, Plan};
+use crate::authoring::kit::cost::{self, Candidate, Cost, Plan};
 use tickhound_core::{config::LoadedConfig, decode::Decoder};
 use tickhound_engine::plugin::{Generation, Limits, Runtime};
 
@@ -47,7 +47,8 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let limits = Limits::of(&loaded.config.plugins);
     let measured = cost::compile(&name, &file, &bytes, limits, &cache);
     let _ = std::fs::remove_dir_all(&cache);
-    let (plugin, compile, load) = measured?;
+    let compiled = measured?;
+    let plugin = compiled.plugin.clone();
     // What it is shown is what the simulated market publishes.
     loaded.config.input = tickhound_core::config::InputConfig::default();
     author::only(&mut loaded, &name, &args.params)?;
@@ -61,11 +62,11 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     author::only(&mut other, yardstick, &[])?;
     let runtime = Runtime::new(None)?;
     let other = generation(&other, runtime.compile(yardstick, &PathBuf::from(yardstick), shipped, limits)?)?;
+    let candidate = Candidate { generation: own, compiled };
     let plan = Plan { symbols: args.symbols, ticks: args.ticks };
-    let measured = super::runtime()?.block_on(cost::measure(own, &other.detectors[0], &loaded, &plan, &told));
+    let measured = super::runtime()?.block_on(cost::measure(candidate, &other.detectors[0], &loaded, &plan, &told));
     bar.finish_and_clear();
-    let mut cost = measured?;
-    (cost.compile_ms, cost.load_ms) = (compile.as_secs_f64() * 1e3, load.as_secs_f64() * 1e3);
+    let cost = measured?;
     let manifest = &plugin.manifest;
     if args.json {
         println!(
@@ -89,7 +90,7 @@ fn tempfile_dir() -> Result<PathBuf> {
 fn print(cost: &Cost) {
     println!("rows a call    ns a tick   (least to most)       breakout   ratio   longest call");
     for row in &cost.per_tick {
-        let ratio = row.ns.median / row.yardstick_ns.median;
+        let ratio = row.ns.median / row.baseline_ns.median;
         println!(
             "{:>11} {:>12.0}   ({:.0} to {:.0}){:pad$} {:>9.0} {ratio:>7.2} {:>11.2} ms",
             row.batch,
@@ -97,7 +98,7 @@ fn print(cost: &Cost) {
             row.ns.least,
             row.ns.most,
             "",
-            row.yardstick_ns.median,
+            row.baseline_ns.median,
             row.longest_call_ms,
             pad = 18usize.saturating_sub(format!("({:.0} to {:.0})", row.ns.least, row.ns.most).len()),
         );

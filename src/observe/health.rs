@@ -1,97 +1,98 @@
-//! Is it well? A verdict with one sentence, from what the server knows of a partition.
+//! The health of a partition: a verdict with a sentence, from what the server knows.
 //!
-//! The verdict comes from work and progress: entries that wait, and how long
-//! ago the last commit was. `idle`, `pending` and `lag` as Redis reports them
-//! are told, but not judged by: a quiet market makes every one of them look bad.
+//! The verdict comes from waiting entries and progress: how many wait, and how long ago the last commit was. `idle`,
+//! `pending` and `lag` as Redis reports them are part of the report, but not of the verdict: all of them look bad in
+//! a quiet market.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
 use tickhound_core::{config::Config, receipt::Receipt};
-use tickhound_redis::{Survey, Surveyor};
+use tickhound_redis::{ConsumerStatus, Survey, Surveyor};
 
-/// With work waiting and no commit for this long, something is stuck.
+/// A partition is stuck when entries wait and nothing was committed for this long.
 const STUCK_AFTER_MS: u64 = 10_000;
 
-/// Work may wait this long without anyone needing to know.
+/// Entries may wait this long before the verdict mentions it.
 const BEHIND_AFTER_MS: u64 = 2_000;
 
-/// A consumer that is not ours, holds nothing and did nothing for this long is a left-over.
+/// A consumer of another program that has no pending entries and was idle for this long is a leftover.
 const STALE_AFTER_MS: u64 = 300_000;
 
-/// Entries that another consumer holds for this long will not be worked by it.
+/// Another program will not process an entry that has been pending under its consumer for this long.
 const HELD_AFTER_MS: u64 = 60_000;
 
 /// How a partition is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// All work is done, or is being done in time.
+    /// Every entry is processed, or is being processed in time.
     Healthy,
-    /// Work goes on, but somebody should look.
+    /// Entries are processed, but an operator should take a look.
     Degraded,
-    /// There is work, and nobody does it.
+    /// Entries wait, and no host processes them.
     Stuck,
-    /// The server can't be asked.
+    /// The server does not answer.
     Unreachable,
 }
 
-/// The verdict with its reason, and what it was judged by.
+/// A verdict, its reason, and the data that it is based on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// In a word.
+    /// The verdict, in a word.
     pub verdict: Verdict,
-    /// In a sentence.
+    /// The reason for the verdict, in a sentence.
     pub reason: String,
-    /// Key of the stream.
+    /// The key of the stream.
     pub stream: String,
-    /// Its consumer group.
+    /// The name of the consumer group.
     pub group: String,
-    /// What the server knows; `None` if it can't be asked.
+    /// What the server knows; `None` if it does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub survey: Option<Survey>,
     /// Every consumer of the group.
     pub consumers: Vec<ConsumerReport>,
-    /// What has been read, and what of it is done; `None` if the server can't be asked.
+    /// The entries read and completed; `None` if the server does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
 }
 
-/// Entries over the life of the group, by the names that worker counters have in the log.
+/// Entries over the life of the group, under the names that the counters of workers have in the log.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Work {
-    /// Read, and given to workers.
+    /// Entries read and handed to workers.
     pub submitted: u64,
-    /// Worked and committed.
+    /// Entries processed and committed.
     pub completed: u64,
-    /// Between the two: what our consumer has read and not acknowledged.
+    /// The difference: entries that our consumer has read and not acknowledged.
     pub backlog: u64,
 }
 
-/// A consumer of the group.
+/// The state of one consumer of the group.
 #[derive(Debug, Serialize)]
 pub(crate) struct ConsumerReport {
-    /// Its name.
+    /// The name of the consumer.
     pub name: String,
-    /// Entries delivered to it and not acknowledged.
+    /// Entries delivered to the consumer and not acknowledged.
     pub pending: u64,
-    /// Since it last asked for entries, ms.
+    /// The time since the consumer last read, ms.
     pub idle_ms: u64,
-    /// `active`, `idle` (nothing to do), `stale` (a left-over), or `stuck`.
+    /// `active`, `idle` (there are no entries to process), `stale` (a leftover), or `stuck`.
     pub verdict: &'static str,
 }
 
 impl Report {
-    /// Asks the server.
+    /// Asks the server once.
     pub(crate) async fn ask(config: &Config) -> Self {
         Watch::new(config).look().await.0
     }
 
-    fn unreachable(config: &Config, error: &anyhow::Error) -> Self {
+    /// Reports that the server does not answer, for this reason.
+    fn unreachable(config: &Config, reason: String) -> Self {
         Self {
             verdict: Verdict::Unreachable,
-            reason: format!("redis at {}: {error}", config.stream.address()),
+            reason,
             stream: config.stream.key.clone(),
             group: config.stream.group.clone(),
             survey: None,
@@ -103,7 +104,7 @@ impl Report {
     fn judge(config: &Config, survey: Survey) -> Self {
         let consumers = judge_consumers(&survey, &config.stream.consumer);
         let (mut verdict, mut reason) = judge(&survey, &consumers, &config.stream.consumer);
-        // What a host of the past said is of no interest any more.
+        // A receipt without an owner is from a host that has ended.
         let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
         if let (Verdict::Healthy, Some(worse)) = (verdict, receipt.and_then(judge_detectors)) {
             (verdict, reason) = (Verdict::Degraded, worse);
@@ -114,63 +115,82 @@ impl Report {
     }
 }
 
-/// How fast it went between two looks.
+/// The throughput between two observations.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Pace {
-    /// Time between the two.
+    /// The time between the two observations.
     pub seconds: f64,
-    /// Entries worked and committed.
+    /// Entries processed and committed in a second.
     pub entries_per_s: f64,
-    /// Entries that came in; `None` if the server does not tell.
+    /// Entries added to the stream in a second; `None` if the server does not count them.
     pub added_per_s: Option<f64>,
-    /// Alerts published.
+    /// Alerts published in a second.
     pub alerts_per_s: f64,
 }
 
-/// Looks again and again: over one connection for as long as it holds, and with the pace in between.
+/// Observes a partition again and again, over one connection for as long as it holds, and measures the throughput.
 pub(crate) struct Watch {
     config: Config,
     surveyor: Option<Surveyor>,
-    /// When the last look that found something was, and what had been worked, added and raised by then.
-    before: Option<(Instant, u64, Option<u64>, u64)>,
+    /// The counts of the last observation that reached the server.
+    last: Option<Counts>,
+}
+
+/// What the server had counted at a moment.
+#[derive(Clone, Copy)]
+struct Counts {
+    at: Instant,
+    /// Entries processed.
+    entries: u64,
+    /// Entries added to the stream; `None` if the server does not count them.
+    added: Option<u64>,
+    alerts: u64,
 }
 
 impl Watch {
-    /// Prepares, without connecting.
+    /// Prepares to observe, without connecting.
     pub(crate) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), surveyor: None, before: None }
+        Self { config: config.clone(), surveyor: None, last: None }
     }
 
-    /// Looks now; the pace is known from the second look on.
+    /// Observes the partition now; the throughput is known from the second observation on.
     pub(crate) async fn look(&mut self) -> (Report, Option<Pace>) {
+        let address = self.config.stream.address();
+        let unreachable =
+            |error: anyhow::Error| Report::unreachable(&self.config, format!("redis at {address}: {error}"));
         let surveyor = match &mut self.surveyor {
             Some(surveyor) => surveyor,
             none => match Surveyor::new(&self.config.stream, &self.config.alerts) {
                 Ok(surveyor) => none.insert(surveyor),
-                Err(error) => return (Report::unreachable(&self.config, &error), None),
+                Err(error) => return (unreachable(error), None),
             },
         };
-        let report = match surveyor.look().await {
-            Ok(survey) => Report::judge(&self.config, survey),
-            Err(error) => Report::unreachable(&self.config, &error),
+        let survey = match surveyor.look().await {
+            Ok(survey) => survey,
+            Err(error) => return (unreachable(error), None),
         };
-        let Some(survey) = &report.survey else { return (report, None) };
-        let now = (Instant::now(), survey.totals.entries, survey.added, survey.totals.alerts);
-        let pace = self.before.replace(now).and_then(|before| Pace::between(before, now));
-        (report, pace)
+        let counts = Counts {
+            at: Instant::now(),
+            entries: survey.totals.entries,
+            added: survey.added,
+            alerts: survey.totals.alerts,
+        };
+        let pace = self.last.replace(counts).and_then(|last| Pace::between(last, counts));
+        (Report::judge(&self.config, survey), pace)
     }
 }
 
 impl Pace {
-    /// `None` if there were more before: the server has gone back, or the group was made anew.
-    fn between(before: (Instant, u64, Option<u64>, u64), now: (Instant, u64, Option<u64>, u64)) -> Option<Self> {
-        let seconds = now.0.duration_since(before.0).as_secs_f64();
-        let rate = |before: u64, now: u64| Some(now.checked_sub(before)? as f64 / seconds);
+    /// Computes the throughput. It is `None` if a count has fallen: the server has lost data, or the group was created
+    /// again.
+    fn between(before: Counts, after: Counts) -> Option<Self> {
+        let seconds = after.at.duration_since(before.at).as_secs_f64();
+        let rate = |before: u64, after: u64| Some(after.checked_sub(before)? as f64 / seconds);
         Some(Self {
             seconds,
-            entries_per_s: rate(before.1, now.1)?,
-            added_per_s: before.2.zip(now.2).and_then(|(before, now)| rate(before, now)),
-            alerts_per_s: rate(before.3, now.3)?,
+            entries_per_s: rate(before.entries, after.entries)?,
+            added_per_s: before.added.zip(after.added).and_then(|(before, after)| rate(before, after)),
+            alerts_per_s: rate(before.alerts, after.alerts)?,
         })
     }
 }
@@ -178,98 +198,113 @@ impl Pace {
 impl Work {
     fn of(survey: &Survey, ours: &str) -> Self {
         let completed = survey.totals.entries.saturating_sub(survey.totals.lost);
-        let backlog = survey.consumers.iter().find(|(name, ..)| name == ours).map_or(0, |(_, pending, _)| *pending);
+        let consumer = survey.consumers.iter().find(|consumer| consumer.name == ours);
+        let backlog = consumer.map_or(0, |consumer| consumer.pending);
         Self { submitted: completed + backlog, completed, backlog }
     }
 }
 
+/// A span of time as people read it.
+pub(crate) fn seconds(ms: u64) -> String {
+    format!("{:.1}s", ms as f64 / 1000.0)
+}
+
 fn judge_consumers(survey: &Survey, ours: &str) -> Vec<ConsumerReport> {
-    let verdict = |name: &str, pending: u64, idle_ms: u64| {
-        if name == ours {
+    let verdict = |consumer: &ConsumerStatus| {
+        if consumer.name == ours {
             match survey.waiting_ms {
                 Some(waited) if waited > STUCK_AFTER_MS => "stuck",
                 Some(_) if survey.owner.is_none() => "stale",
                 None if survey.owner.is_none() => "idle",
                 _ => "active",
             }
-        } else if pending > 0 && idle_ms > HELD_AFTER_MS {
+        } else if consumer.pending > 0 && consumer.idle_ms > HELD_AFTER_MS {
             "stuck"
-        } else if idle_ms > STALE_AFTER_MS {
+        } else if consumer.idle_ms > STALE_AFTER_MS {
             "stale"
         } else {
             "active"
         }
     };
-    let consumers = survey.consumers.iter();
-    consumers
-        .map(|(name, pending, idle_ms)| ConsumerReport {
-            name: name.clone(),
-            pending: *pending,
-            idle_ms: *idle_ms,
-            verdict: verdict(name, *pending, *idle_ms),
-        })
-        .collect()
+    let report = |consumer: &ConsumerStatus| ConsumerReport {
+        name: consumer.name.clone(),
+        pending: consumer.pending,
+        idle_ms: consumer.idle_ms,
+        verdict: verdict(consumer),
+    };
+    survey.consumers.iter().map(report).collect()
 }
 
+/// The verdict with its reason. Of several reasons, the first one counts.
 fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict, String) {
+    let degraded = |reason: String| (Verdict::Degraded, reason);
+    if !survey.group_exists {
+        return degraded("the group does not exist yet; `tickhound run` creates it".into());
+    }
+    let has_owner = survey.owner.is_some();
+    let waited = survey.waiting_ms;
+    if let Some(waited) = waited.filter(|waited| *waited > STUCK_AFTER_MS) {
+        return (Verdict::Stuck, stuck(seconds(waited), has_owner));
+    }
     let foreign: Vec<&ConsumerReport> = consumers.iter().filter(|c| c.name != ours && c.pending > 0).collect();
-    match (survey.waiting_ms, &survey.owner) {
-        _ if !survey.group_exists => {
-            (Verdict::Degraded, "the group does not exist yet; `tickhound run` creates it".into())
-        }
-        (Some(waited), None) if waited > STUCK_AFTER_MS => {
-            (Verdict::Stuck, format!("no host is running, and work has waited for {}", seconds(waited)))
-        }
-        (Some(waited), Some(_)) if waited > STUCK_AFTER_MS => {
-            (Verdict::Stuck, format!("nothing was committed for {} though there is work", seconds(waited)))
-        }
-        _ if !foreign.is_empty() => {
-            let names: Vec<&str> = foreign.iter().map(|c| c.name.as_str()).collect();
-            let pending: u64 = foreign.iter().map(|c| c.pending).sum();
-            (Verdict::Degraded, format!("{pending} entries are pending under other consumers: {}", names.join(", ")))
-        }
-        (Some(waited), None) => {
-            (Verdict::Degraded, format!("no host is running, and work has waited for {}", seconds(waited)))
-        }
-        _ if survey.began_anew => (
-            Verdict::Degraded,
-            "the stream was deleted and begins anew; the host takes it up from its beginning, or at its next start"
+    if !foreign.is_empty() {
+        let names: Vec<&str> = foreign.iter().map(|consumer| consumer.name.as_str()).collect();
+        let pending: u64 = foreign.iter().map(|consumer| consumer.pending).sum();
+        return degraded(format!("{pending} entries are pending under other consumers: {}", names.join(", ")));
+    }
+    if let Some(waited) = waited.filter(|_| !has_owner) {
+        return degraded(stuck(seconds(waited), has_owner));
+    }
+    if survey.began_anew {
+        return degraded(
+            "the stream was deleted and begins anew; the host processes it from its beginning, at the latest after a restart"
                 .into(),
-        ),
-        (_, Some(_)) if survey.left_behind.is_some() => {
-            let entry = survey.left_behind.as_deref().unwrap_or_default();
-            let cure = "they are being recovered; if this stays, another client reads under this name";
-            (Verdict::Degraded, format!("entries from {entry} on are pending under {ours} behind later ones: {cure}"))
-        }
-        // Nothing is lost by it yet; but whoever asks in the morning must hear of it before the market opens.
-        (None, None) => (Verdict::Degraded, "no host is running; everything that was added is worked".into()),
-        (Some(_), Some(_)) if survey.behind_ms.is_some_and(|behind| behind > BEHIND_AFTER_MS) => {
-            let behind = seconds(survey.behind_ms.unwrap_or(0));
-            (Verdict::Degraded, format!("behind: the oldest waiting entry is {behind} old, work goes on"))
-        }
-        // Ids that are no times tell no age; then a host that commits nothing tells it.
-        (Some(waited), Some(_)) if waited > BEHIND_AFTER_MS => {
-            (Verdict::Degraded, format!("there is work, and nothing was committed for {}", seconds(waited)))
-        }
-        (Some(_), Some(_)) => (Verdict::Healthy, "working".into()),
-        (None, Some(_)) => (Verdict::Healthy, "everything that was added is worked".into()),
+        );
+    }
+    if !has_owner {
+        // No entry is lost by it yet, but an operator who checks in the morning must know it before the market opens.
+        return degraded("no host is running; every entry is processed".into());
+    }
+    if let Some(entry) = &survey.left_behind {
+        return degraded(format!(
+            "entries from {entry} on are pending under {ours} although later ones are processed; the host is recovering \
+             them. If this persists, another client reads under the same consumer name"
+        ));
+    }
+    let Some(waited) = waited else { return (Verdict::Healthy, "every entry is processed".into()) };
+    if let Some(behind) = survey.behind_ms.filter(|behind| *behind > BEHIND_AFTER_MS) {
+        return degraded(format!(
+            "lagging: the oldest waiting entry is {} old; the host is processing entries",
+            seconds(behind)
+        ));
+    }
+    // The age of an entry is unknown if its id is not a time. Then the time without a commit counts.
+    if waited > BEHIND_AFTER_MS {
+        return degraded(format!("entries are waiting, and nothing was committed for {}", seconds(waited)));
+    }
+    (Verdict::Healthy, "processing entries".into())
+}
+
+fn stuck(waited: String, has_owner: bool) -> String {
+    if has_owner {
+        format!("nothing was committed for {waited} although entries are waiting")
+    } else {
+        format!("no host is running, and entries have waited for {waited}")
     }
 }
 
-/// What the host says of its detectors, if that is worse.
+/// Says what is wrong with the detectors, if the host has reported anything.
 fn judge_detectors(receipt: &Receipt) -> Option<String> {
     let refusal = receipt.refusal.as_ref().filter(|refusal| refusal.standing);
     if let Some(refusal) = refusal {
-        return Some(format!("the last change was refused, what was before goes on: {}", refusal.reason));
+        return Some(format!(
+            "the last change was rejected, and the previous state stays in force: {}",
+            refusal.reason
+        ));
     }
     let quarantined = receipt.detectors.iter().find(|detector| detector.quarantined_until_ms.is_some())?;
     let fault = quarantined.last_fault.as_deref().unwrap_or("it failed too often");
     Some(format!("detector {} is in quarantine: {fault}", quarantined.name))
-}
-
-/// A span of time as people read it.
-pub(crate) fn seconds(ms: u64) -> String {
-    format!("{:.1}s", ms as f64 / 1000.0)
 }
 
 #[cfg(test)]
@@ -287,17 +322,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_late_is_behind_however_often_it_commits() {
+    fn a_late_host_is_lagging_however_often_it_commits() {
         let late =
             |behind_ms| Survey { owner: host(), waiting_ms: Some(3), behind_ms: Some(behind_ms), ..Survey::default() };
-        assert_eq!(judged(late(100)), (Verdict::Healthy, "working".into()));
+        assert_eq!(judged(late(100)), (Verdict::Healthy, "processing entries".into()));
         let (verdict, reason) = judged(late(1_800_000));
         assert_eq!(verdict, Verdict::Degraded);
-        assert_eq!(reason, "behind: the oldest waiting entry is 1800.0s old, work goes on");
+        assert_eq!(reason, "lagging: the oldest waiting entry is 1800.0s old; the host is processing entries");
     }
 
     #[test]
-    fn without_a_host_nothing_is_well() {
+    fn a_partition_without_a_host_is_never_healthy() {
         assert_eq!(judged(Survey::default()).0, Verdict::Degraded);
         let waiting = |ms| Survey { waiting_ms: Some(ms), ..Survey::default() };
         assert_eq!(judged(waiting(5000)).0, Verdict::Degraded);
@@ -305,29 +340,37 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_not_healthy() {
+    fn entries_that_nobody_reads_are_not_healthy() {
         let anew = Survey { owner: host(), began_anew: true, ..Survey::default() };
         let (verdict, reason) = judged(anew);
         assert_eq!(verdict, Verdict::Degraded);
         assert!(reason.contains("begins anew"), "{reason}");
-        // Later ones are committed all the time, so nothing waits.
+        // Later entries are committed all the time, so nothing seems to wait.
         let behind =
             Survey { owner: host(), left_behind: Some("7-1".into()), waiting_ms: Some(3), ..Survey::default() };
         let (verdict, reason) = judged(behind);
         assert_eq!(verdict, Verdict::Degraded);
         assert!(reason.contains("entries from 7-1 on are pending under tickhound"), "{reason}");
-        // Ids that are no times tell no age.
+        // The age of an entry is unknown if its id is not a time.
         let idle =
             Survey { owner: host(), waiting_ms: Some(BEHIND_AFTER_MS + 1), behind_ms: Some(0), ..Survey::default() };
         assert_eq!(judged(idle).0, Verdict::Degraded);
     }
 
     #[test]
-    fn what_others_hold_makes_nobody_stuck() {
-        let consumers = vec![("scanner".to_owned(), 50, 10_000)];
+    fn entries_that_other_consumers_hold_do_not_make_a_host_stuck() {
+        let consumers = vec![ConsumerStatus { name: "scanner".into(), pending: 50, idle_ms: 10_000 }];
         let (verdict, reason) =
             judged(Survey { owner: host(), consumers, behind_ms: Some(3_600_000), ..Survey::default() });
         assert_eq!(verdict, Verdict::Degraded);
         assert_eq!(reason, "50 entries are pending under other consumers: scanner");
+    }
+
+    #[test]
+    fn consumers_stay_arrays_in_json() {
+        let consumer = ConsumerStatus { name: "scanner".into(), pending: 5, idle_ms: 60_000 };
+        let survey = Survey { consumers: vec![consumer], ..Survey::default() };
+        let json = serde_json::to_value(&survey).unwrap();
+        assert_eq!(json["consumers"].to_string(), r#"[["scanner",5,60000]]"#);
     }
 }

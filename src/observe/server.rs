@@ -1,8 +1,8 @@
-//! What a running host shows over HTTP: the page, the API, the metrics.
+//! The HTTP server of a running host: the dashboard, the API, and the metrics.
 //!
-//! What holds: it never disturbs the flow. It has a thread and a runtime of its own, which give way to
-//! the workers; connections, requests at once, and the time of each are bounded; nothing it does takes
-//! a lock that the engine holds for long. A run goes on without it if its port is taken.
+//! What holds: the server never slows the engine down. It has a thread and a runtime of its own with a lower priority
+//! than the workers. Connections, concurrent requests, and the time of each request are bounded, and the server takes
+//! no lock that the engine needs for long. A host runs without it while the port is in use by another program.
 
 mod alerts;
 mod api;
@@ -40,35 +40,35 @@ use self::{api::App, error::ApiError};
 use tickhound_core::config::ServerConfig;
 use tickhound_engine::plugin::runtime::BACKGROUND_NICE;
 
-/// Connections at once. A browser opens six.
+/// The most concurrent connections. A browser opens six.
 const CONNECTIONS_MAX: usize = 64;
 
-/// A client that needs longer for the head of a request, or sends none, is cut off.
+/// A client that takes longer to send the head of a request is disconnected.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A client that takes nothing of an answer for so long is cut off, asleep or malicious.
+/// A client that acknowledges nothing of a response for this long is disconnected: it is asleep, or malicious.
 #[cfg(target_os = "linux")]
-const DEAF_TIMEOUT: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two attempts to get a port that is taken.
+/// The pause between two attempts to bind a port that is in use.
 const BIND_EVERY: Duration = Duration::from_secs(5);
 
-/// How long open requests may go on when the run has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(300);
+/// How long open requests may take when the run has ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub(crate) use self::api::Served;
 
-/// A server at work; ends when it is dropped, open streams as well.
+/// A running server. It ends when it is dropped, and so do open streams.
 pub(crate) struct Server {
     stop: watch::Sender<bool>,
     ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Server {
-    /// Serves in the background; `None` if the configuration wants no server.
+    /// Starts a server in the background. Returns `None` if the configuration disables it.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start another thread.
     pub(crate) fn start(config: &ServerConfig, served: Served) -> Result<Option<Self>> {
         let Some(address) = config.address() else { return Ok(None) };
         let (stop, stopped) = watch::channel(false);
@@ -79,7 +79,7 @@ impl Server {
         thread::Builder::new()
             .name("server".into())
             .spawn(move || {
-                // On Linux the niceness is the thread's own, and of those that it starts.
+                // On Linux, the niceness is that of this thread and of the threads that it starts.
                 let _ = rustix::process::nice(BACKGROUND_NICE);
                 runtime.block_on(serve(address, app, stopped));
                 runtime.shutdown_background();
@@ -93,7 +93,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        let _ = self.ended.recv_timeout(2 * LAST_ANSWERS);
+        let _ = self.ended.recv_timeout(2 * SHUTDOWN_TIMEOUT);
     }
 }
 
@@ -117,44 +117,47 @@ fn router(app: Arc<App>) -> Router {
 
 async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
     let sampler = tokio::spawn(api::sample(app.clone()));
-    let work = async {
-        let listener = bind(address).await;
-        let router = router(app);
-        let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let Ok(permit) = free.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let router = router.clone();
-                    tokio::spawn(async move {
-                        converse(stream, router).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: nothing is gained by trying at once.
-                    debug!(event = "http_accept_failed", %error, "failed to accept a connection");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            }
-        }
-    };
     tokio::select! {
-        () = work => {}
+        // Cancelling it closes the listener; each open connection has a task of its own.
+        () = accept(address, app) => {}
+        // Cancel-safe: it only waits for a value.
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     sampler.abort();
-    // Streams end by themselves now, and other requests are short.
-    let ends = Instant::now() + LAST_ANSWERS;
-    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 && Instant::now() < ends {
+    // Streams end now since they see the stop themselves, and other requests are short.
+    let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-async fn converse(stream: TcpStream, router: Router) {
+async fn accept(address: SocketAddr, app: Arc<App>) {
+    let listener = bind(address).await;
+    let router = router(app);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, router).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Most likely there are too many open files, and an immediate attempt would fail as well.
+                debug!(event = "http_accept_failed", %error, "failed to accept a connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(DEAF_TIMEOUT));
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let service = TowerToHyperService::new(router);
@@ -163,9 +166,9 @@ async fn converse(stream: TcpStream, router: Router) {
     }
 }
 
-/// Listens, as soon as the port is free.
+/// Binds the address, as soon as it is free.
 async fn bind(address: SocketAddr) -> TcpListener {
-    let mut told = false;
+    let mut logged = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
@@ -173,12 +176,11 @@ async fn bind(address: SocketAddr) -> TcpListener {
                 return listener;
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    let taken = error.kind() == std::io::ErrorKind::AddrInUse;
-                    let why = if taken {
+                if !std::mem::replace(&mut logged, true) {
+                    let why = if error.kind() == std::io::ErrorKind::AddrInUse {
                         "another program uses this port, perhaps another host on this machine"
                     } else {
-                        "the system does not let it listen on this address"
+                        "the system does not allow listening on this address"
                     };
                     warn!(
                         event = "http_address_unavailable",

@@ -221,7 +221,7 @@ fn a_host_that_wants_a_token_is_given_it_once() {
     desk.browser.click("#token button");
     desk.browser.wait_until(
         "a wrong one is said to be wrong",
-        &format!("{is_asked} && document.getElementById('token-why').textContent.includes('not the right one')"),
+        &format!("{is_asked} && document.getElementById('token-why').textContent.includes('The token is wrong')"),
     );
     desk.browser.write("#token input", TOKEN);
     desk.browser.click("#token button");

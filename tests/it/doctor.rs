@@ -101,7 +101,7 @@ fn a_sound_whole_has_no_warning_and_nothing_is_changed() {
     report.expect("stream.decode", "ok", "the newest 100 entries are 100 ticks of 3 symbols");
     report.expect("server.persistence", "ok", "loses nothing");
     report.expect("server.rights", "ok", "every command");
-    report.expect("stream.kept", "ok", "nothing was trimmed");
+    report.expect("stream.kept", "ok", "nothing has been trimmed");
     report.expect("group.exists", "ok", GROUP);
     report.expect("clock.events", "ok", "event times");
     report.expect("plugins.breakout", "ok", "ns a tick");
@@ -167,8 +167,8 @@ fn a_user_with_few_permissions_learns_which_are_missing_and_loses_nothing_by_the
     let rights = report.find("server.rights").unwrap();
     assert!(rights["found"].as_str().unwrap().contains("XGROUP CREATE (for run)"), "{rights:#}");
     assert!(rights["cure"].as_str().unwrap().contains("+xgroup|create"), "{rights:#}");
-    report.expect("stream.exists", "ok", "1 entries");
-    report.expect("server.persistence", "note", "can't be looked at");
+    report.expect("stream.exists", "ok", "holds 1 entries");
+    report.expect("server.persistence", "note", "can't be inspected");
     assert_eq!(contents(&redis), before);
 
     // Without MULTI there is no asking; then none of the commands is sent.
@@ -213,7 +213,7 @@ fn left_over_consumers_are_removed_only_when_they_hold_nothing_and_are_idle() {
     let empty =
         report.findings.iter().find(|finding| finding["found"].as_str().unwrap().contains("scanner_empty")).unwrap();
     assert!(
-        empty["cure"].as_str().unwrap().contains("`tickhound doctor --fix` removes the name scanner_empty"),
+        empty["cure"].as_str().unwrap().contains("`tickhound doctor --fix` removes the consumer scanner_empty"),
         "{empty:#}"
     );
     assert!(empty["fixed"].is_null());
@@ -222,7 +222,7 @@ fn left_over_consumers_are_removed_only_when_they_hold_nothing_and_are_idle() {
     let report = Report::of(&project, &["--fix"]);
     let empty =
         report.findings.iter().find(|finding| finding["found"].as_str().unwrap().contains("scanner_empty")).unwrap();
-    assert_eq!(empty["fixed"], "removed the name scanner_empty from the group", "{empty:#}");
+    assert_eq!(empty["fixed"], "removed the consumer scanner_empty from the group", "{empty:#}");
     assert_eq!(names(&mut connection), ["scanner_holds"]);
     assert_eq!(redis.pending(), 5);
     let kept: Vec<String> = contents(&redis).into_keys().collect();
@@ -231,7 +231,7 @@ fn left_over_consumers_are_removed_only_when_they_hold_nothing_and_are_idle() {
     // At work of late: left alone.
     project.configure_with("claim_idle_ms = 600000", "");
     let report = Report::of(&project, &["--fix"]);
-    report.expect("group.consumers", "warning", "another program is at work");
+    report.expect("group.consumers", "warning", "another program reads in this group");
     assert_eq!(names(&mut connection), ["scanner_holds"]);
 }
 
@@ -249,7 +249,7 @@ fn a_missing_group_is_made_where_the_configuration_says_and_only_then() {
         assert!(groups.is_empty());
         let report = Report::of(&project, &["--fix"]);
         let fixed = report.find("group.exists").unwrap();
-        assert!(fixed["fixed"].as_str().unwrap().contains("made the group"), "{fixed:#}");
+        assert!(fixed["fixed"].as_str().unwrap().contains("created the group"), "{fixed:#}");
         let read: redis::Value = redis::cmd("XREADGROUP")
             .arg(&["GROUP", GROUP, "c", "STREAMS", STREAM, ">"])
             .query(&mut connection)
@@ -310,7 +310,7 @@ fn wrong_types_unreadable_ticks_and_ids_from_the_future_are_reported() {
     report.expect(
         "stream.decode",
         "problem",
-        "8 of the newest 9 entries can't be read (preset kite), the newest because: neither price nor quote",
+        "8 of the newest 9 entries can't be decoded (preset kite), the newest because: neither price nor quote",
     );
     report.expect("clock.ids", "problem", "ahead of the server's clock");
     report.expect("clock.events", "warning", "input.timezone");
@@ -335,7 +335,7 @@ fn entries_lost_while_pending_and_dead_letters_are_reported() {
     let before = contents(&redis);
     let report = Report::of(&project, &["--fix"]);
     report.expect("group.pending", "problem", "10 pending");
-    report.expect("group.pending", "problem", "6 of them were trimmed away");
+    report.expect("group.pending", "problem", "6 of them were trimmed");
     report.expect("host.dead_letters", "warning", "1 dead letters");
     assert_eq!(contents(&redis), before);
     assert_eq!(redis.dead_letters().len(), 1, "{DEAD}");

@@ -217,13 +217,13 @@ fn a_host_that_is_stuck_says_so_and_ends_on_sigterm() {
     spring(&redis);
     wait_for("it is not ready", || {
         let (status, body) = serving.get("/readyz");
-        (status == 503 && body.contains("the engine has not moved for")).then_some(())
+        (status == 503 && body.contains("the engine has made no progress for")).then_some(())
     });
     let body = wait_for("it is not well", || {
         let (status, body) = serving.get("/healthz");
         (status == 503).then_some(body)
     });
-    assert!(body.contains("the engine has not moved for"), "{body}");
+    assert!(body.contains("the engine has made no progress for"), "{body}");
     serving.host.signal("TERM");
     assert_eq!(serving.host.wait(), Some(1));
     let log = serving.host.log();

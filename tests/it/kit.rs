@@ -29,7 +29,7 @@ fn a_new_detector_holds_its_cases_and_goes_live() {
     let told = run(&project, &["new", "opening-drive"]);
     assert!(told.contains("tickhound test opening-drive"), "{told}");
     let again = output(&project, &["new", "opening-drive"]);
-    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("exists already"), "{}", text(&again.stderr));
 
     let told = run(&project, &["test", "opening-drive"]);
     assert!(told.contains("opening-drive 0.1.0: 4 of 4 cases hold"), "{told}");
@@ -72,7 +72,7 @@ fn a_case_that_does_not_hold_says_what_is_different() {
             "more.toml",
             "alerts = [{ symbol = \"A\", time = 0 }, { symbol = \"A\", time = 1, evidence = { seen = 2.001 } }, \
              { symbol = \"B\", time = 2 }, { symbol = \"C\", time = 2 }]\n",
-            "alert 4: expected of C at 2 s, there is none",
+            "alert 4: expected one of C at 2 s, but none was raised",
         ),
         ("text.toml", "[params]\nat = 13\n", "13 is an unlucky tick"),
         ("typo.toml", "alert = []\n", "unknown field `alert`"),
@@ -132,7 +132,7 @@ fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
         text(&output.stderr)
     };
     let told = refused("short.wasm", &bytes[..bytes.len() / 2]);
-    assert!(told.contains("not WebAssembly, or cut off"), "{told}");
+    assert!(told.contains("not a WebAssembly file, or incomplete"), "{told}");
     let told = refused("other.wasm", &wat::parse_str("(module (func (export \"run\")))").unwrap());
     assert!(told.contains("a WebAssembly module, but no detector"), "{told}");
     let told = text(&output(&project, &["inspect", "brakout"]).stderr);

@@ -234,7 +234,7 @@ fn a_stream_that_begins_anew_below_the_last_commit_is_processed() {
         add_from(&redis, BEGINS[1], 50);
         if !lives {
             let status = text(&project.output(&["status"]).stdout);
-            assert!(!status.contains("everything that was added is"), "{status}");
+            assert!(!status.contains("every entry is processed"), "{status}");
             host = project.start(&["run"]);
         }
         redis.wait_processed(350);

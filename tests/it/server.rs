@@ -472,7 +472,7 @@ fn it_says_that_it_lives_however_many_wait_for_other_answers() {
     let waiting = wait_for("there are too many", || {
         let waiting: Vec<_> = (0..32).map(|_| serving.listen("/api/alerts", "")).collect();
         let (status, body) = serving.get("/api/status");
-        (status == 503 && body.contains("requests at once")).then_some(waiting)
+        (status == 503 && body.contains("concurrent requests")).then_some(waiting)
     });
     assert_eq!(serving.get("/healthz").0, 200);
     redis.signal("CONT");
@@ -608,9 +608,9 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
 #[test]
 fn the_description_of_the_api_is_of_this_version_and_names_every_path() {
     let described: Value =
-        serde_json::from_str(&std::fs::read_to_string(shipped("src/server/openapi.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(shipped("src/observe/server/openapi.json")).unwrap()).unwrap();
     assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
-    let router = std::fs::read_to_string(shipped("src/server.rs")).unwrap();
+    let router = std::fs::read_to_string(shipped("src/observe/server.rs")).unwrap();
     let routes = router.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
     let mut routes: Vec<&str> = routes.collect();
     routes.sort_unstable();

@@ -40,7 +40,7 @@ impl Background {
     fn started() -> Self {
         let background = Self::new();
         let said = background.project.run(&["run", "--background", "--wait", WAIT]);
-        assert!(said.contains("✅ healthy: everything that was added is worked"), "{said}");
+        assert!(said.contains("✅ healthy: every entry is processed"), "{said}");
         background
     }
 

@@ -87,7 +87,7 @@ fn a_dead_host_and_a_dead_server_are_shown_and_it_recovers_by_itself() {
     top.shows_what("work goes on", |screen| rate(screen) > 0);
     top.shows("the oldest is");
     host.kill();
-    top.shows("no host is running, and work has waited for");
+    top.shows("no host is running, and entries have waited for");
     redis.kill();
     let screen = top.shows("❌ unreachable: redis at ");
     assert!(screen.contains("trying again every second; what follows is"), "{screen}");

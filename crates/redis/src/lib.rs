@@ -62,7 +62,7 @@ pub use self::{
     history::RedisHistory,
     keys::Keys,
     reported::{AlertsReader, Kept, News, ReadTo, Reported, alerts_of},
-    survey::{SavedState, Survey, Surveyor, survey},
+    survey::{ConsumerStatus, SavedState, Survey, Surveyor, survey},
 };
 use tickhound_core::stream::{
     AcquireOutcome, Adoption, Commit, Consumers, Delivery, ReadFrom, ReadRequest, Stream, StreamError,

@@ -7,8 +7,8 @@ use redis::{
     aio::MultiplexedConnection,
     cmd, pipe,
     streams::{
-        StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply, StreamPendingCountReply,
-        StreamPendingReply,
+        StreamInfoConsumer, StreamInfoConsumersReply, StreamInfoGroupsReply, StreamInfoStreamReply,
+        StreamPendingCountReply, StreamPendingReply,
     },
 };
 
@@ -44,8 +44,8 @@ pub struct Survey {
     /// Entries that are not worked yet, pending ones included: by place in the stream where that is known,
     /// which trimming does not make wrong.
     pub waiting: Option<u64>,
-    /// Name, pending entries and idle time (ms) of each consumer of the group.
-    pub consumers: Vec<(String, u64, u64)>,
+    /// Every consumer of the group.
+    pub consumers: Vec<ConsumerStatus>,
     /// Who holds the lease.
     pub owner: Option<String>,
     /// How often ownership has changed.
@@ -77,6 +77,23 @@ pub struct Survey {
     pub dead_key: String,
     /// Dead letters kept.
     pub dead_length: u64,
+}
+
+/// A consumer of the group; serialized as an array of name, pending entries and idle time.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerStatus {
+    /// The name of the consumer.
+    pub name: String,
+    /// Entries delivered to the consumer and not acknowledged.
+    pub pending: u64,
+    /// The time since the consumer last read, ms.
+    pub idle_ms: u64,
+}
+
+impl serde::Serialize for ConsumerStatus {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.name, self.pending, self.idle_ms).serialize(serializer)
+    }
 }
 
 /// The saved state of a partition.
@@ -185,7 +202,9 @@ async fn look(
     survey.pending = group.pending as u64;
     survey.lag = group.lag.map(|lag| lag as u64);
     let consumers: StreamInfoConsumersReply = connection.xinfo_consumers(&config.key, &config.group).await?;
-    survey.consumers = consumers.consumers.into_iter().map(|c| (c.name, c.pending as u64, c.idle as u64)).collect();
+    let status =
+        |c: StreamInfoConsumer| ConsumerStatus { name: c.name, pending: c.pending as u64, idle_ms: c.idle as u64 };
+    survey.consumers = consumers.consumers.into_iter().map(status).collect();
     let added: EntryId = stream.last_generated_id.parse().unwrap_or_default();
     survey.began_anew = length > 0 && checkpoint.is_of_another_stream(added);
     let mut delivered: EntryId = group.last_delivered_id.parse().unwrap_or_default();
@@ -198,7 +217,7 @@ async fn look(
     };
     // What others hold is not ours to work until it has been left alone for long.
     let mut ours = held;
-    if survey.consumers.iter().any(|(name, pending, _)| *name != config.consumer && *pending > 0) {
+    if survey.consumers.iter().any(|consumer| consumer.name != config.consumer && consumer.pending > 0) {
         let first: StreamPendingCountReply =
             connection.xpending_consumer_count(&config.key, &config.group, "-", "+", 1, &config.consumer).await?;
         ours = first.ids.first().and_then(|entry| entry.id.parse().ok());

@@ -1,14 +1,14 @@
-// One alert: what was found, the price around it, what it was judged by, and its ids.
+// The panel of one alert: its facts, the price around it, its evidence, and its ids.
 
-import { LONG_PATIENCE_MS, get } from "./api.js";
+import { LONG_TIMEOUT_MS, get } from "./api.js";
 import { arrow, byId, clock, detectorColor, duration, figure, fixed, full, make, nanosToMillis, price, say } from "./format.js";
 import { color } from "./theme.js";
 
-/** Around the alert, either side. */
+/** The time spans on either side of the alert. */
 const SPANS = [[60, "1 min"], [300, "5 min"], [1800, "30 min"]];
 
-/** A new alert's future is looked at again this often, until it is all there. */
-const AGAIN_MS = 5000;
+/** The chart of a new alert is reloaded this often, until the ticks after the alert are complete. */
+const RELOAD_EVERY_MS = 5000;
 
 const panel = byId("alert");
 let chart = null;
@@ -17,7 +17,7 @@ let back = null;
 let span_s = 300;
 let timer = null;
 
-/** Shows an alert. Focus returns to `from`; `set` sets fields of the list's filter. */
+/** Shows an alert. When it is closed, the focus returns to `from`; `set` sets fields of the list's filter. */
 export function show(alert, from, set) {
   back = from;
   shown = alert;
@@ -27,10 +27,10 @@ export function show(alert, from, set) {
     ["price", price(alert.price)],
     ["confidence", figure(confidence)],
     ["detector", `${detector} (${plugin} ${version})`],
-    ["came", `${duration(lag)} after its entry${stale ? ": late, it is not news" : ""}${recovered ? "; recovered: its entry had been read before a crash or take-over" : ""}`],
+    ["committed", `${duration(lag)} after the arrival of its entry${stale ? ", so it is late" : ""}${recovered ? "; recovered, since its entry had been read before a crash or takeover" : ""}`],
   ];
   const ids = [["alert", alert.id], ["entry", alert.entry], ["in the alerts stream", alert.stream_id]];
-  const spans = make("div", { class: "choice", role: "group", "aria-label": "time around it" }, ...SPANS.map(([seconds, text]) =>
+  const spans = make("div", { class: "choice", role: "group", "aria-label": "time span around the alert" }, ...SPANS.map(([seconds, text]) =>
     make("button", { type: "button", "aria-pressed": String(seconds === span_s), onclick: event => widen(seconds, event.currentTarget) }, `± ${text}`)));
   panel.replaceChildren(
     make("div", { class: "title" },
@@ -39,7 +39,7 @@ export function show(alert, from, set) {
     make("p", { class: "quiet" }, make("span", { class: `dot ${detectorColor(detector)}` }, detector), ` ${direction}, confidence ${fixed(confidence, 2)}`),
     spans,
     make("div", { id: "alert-chart", role: "img", "aria-label": `price of ${symbol} around the alert` }),
-    make("p", { id: "alert-chart-note", class: "quiet", role: "status" }, "asking for the price …"),
+    make("p", { id: "alert-chart-note", class: "quiet", role: "status" }, "loading the price …"),
     make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
     make("h3", {}, "Evidence"),
     evidence(alert.evidence),
@@ -78,7 +78,7 @@ function widen(seconds, button) {
 function evidence(values) {
   const rows = Object.entries(values ?? {}).map(([name, value]) =>
     make("tr", {}, make("th", { scope: "row" }, name.replaceAll("_", " ")), make("td", { class: "number" }, figure(value))));
-  return rows.length === 0 ? make("p", { class: "empty" }, "the detector gave none") : make("table", {}, make("tbody", {}, ...rows));
+  return rows.length === 0 ? make("p", { class: "empty" }, "the detector has given no evidence") : make("table", {}, make("tbody", {}, ...rows));
 }
 
 function copier(text) {
@@ -86,7 +86,7 @@ function copier(text) {
     type: "button", class: "copy",
     onclick: async event => {
       const button = event.currentTarget;
-      // Without TLS a browser gives a page of another machine no clipboard; then the text is selected, to be copied by hand.
+      // Without TLS, a browser denies pages of other machines access to the clipboard. Then the text is selected for copying.
       try {
         await navigator.clipboard.writeText(text);
         say(button, "copied");
@@ -105,17 +105,17 @@ async function load() {
   const note = byId("alert-chart-note");
   let isComplete = Date.now() - Number(alert.entry.split("-")[0]) > (seconds + 5) * 1000;
   try {
-    const around = await get("api/chart", { entry: alert.entry, symbol: alert.symbol, before_s: seconds, after_s: seconds }, LONG_PATIENCE_MS);
+    const around = await get("api/chart", { entry: alert.entry, symbol: alert.symbol, before_s: seconds, after_s: seconds }, LONG_TIMEOUT_MS);
     if (shown !== alert || span_s !== seconds) return;
     draw(alert, around);
     const { points } = around;
-    say(note, points.length === 0 ? "the stream no longer holds the ticks of that time"
-      : `${points.length} prices, ${clock(points[0][0])} to ${clock(points.at(-1)[0])}${around.truncated ? "; there are more than could be read, so some are left out" : ""}`);
+    say(note, points.length === 0 ? "the stream no longer holds ticks of that time"
+      : `${points.length} prices, ${clock(points[0][0])} to ${clock(points.at(-1)[0])}${around.truncated ? "; the span holds more prices than can be shown" : ""}`);
   } catch (error) {
     isComplete = false;
-    if (shown === alert) say(note, `the price can't be had yet: ${error instanceof TypeError ? "the host does not answer" : error.message}`);
+    if (shown === alert) say(note, `the price is not available yet: ${error instanceof TypeError ? "the host does not answer" : error.message}`);
   }
-  if (!isComplete && shown === alert && span_s === seconds) timer = setTimeout(load, AGAIN_MS);
+  if (!isComplete && shown === alert && span_s === seconds) timer = setTimeout(load, RELOAD_EVERY_MS);
 }
 
 const TURNED = { up: 0, down: 180, none: 0 };

@@ -1,10 +1,10 @@
-// The list of alerts: newest first, as they come, with filters that are kept in the address.
-// While somebody reads it (pointer on it, scrolled, a row in focus) it stands still, and counts what waits.
+// The live list of alerts, newest first, with filters that are part of the page's address.
+// While the viewer reads the list (pointer on it, scrolled, a row in focus), it does not move, and new alerts are counted.
 
-import { LONG_PATIENCE_MS, follow, get, search } from "./api.js";
+import { LONG_TIMEOUT_MS, follow, get, search } from "./api.js";
 import { arrow, byId, detectorColor, duration, fixed, make, moment, nanosToMillis, plural, price, say } from "./format.js";
 
-/** Rows on the page; more are had by "older ones". */
+/** The most rows on the page; "show older alerts" loads more. */
 const SHOWN_MAX = 300;
 const PAGE = 100;
 
@@ -20,7 +20,7 @@ let stop = new AbortController();
 let open = () => {};
 let isLoaded = false;
 
-/** The filter as the host wants it; symbols are in capitals there. */
+/** Returns the filter as parameters of the API, where symbols are in upper case. */
 function filter() {
   const given = Object.fromEntries(new FormData(form));
   return { detector: given.detector, symbol: given.symbol.trim().toUpperCase(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
@@ -31,7 +31,7 @@ const compare = (a, b) => {
   return aTime - bTime || aSeq - bSeq;
 };
 
-/** Begins. `onOpen` is called with an alert that the viewer wants to see. */
+/** Starts the list. `onOpen` is called with an alert that the viewer opens. */
 export function begin(onOpen) {
   open = onOpen;
   const given = new URLSearchParams(location.search);
@@ -70,7 +70,7 @@ export function set(fields) {
   changed();
 }
 
-/** Detectors that may be chosen. */
+/** Adds detectors to the filter's choices. */
 export function know(detectors) {
   const select = form.elements.detector;
   for (const { name } of detectors) {
@@ -94,13 +94,13 @@ function start() {
   stop = new AbortController();
   [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
   rows.replaceChildren();
-  tell();
+  update();
   const { signal } = stop;
   const current = filter();
   follow(`api/alerts/live?${search(current)}`, signal, () => newest, {
-    // Only then: what comes between a list and the beginning of the stream would be missed.
+    // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
-    event: (name, data) => name === "alert" && take([JSON.parse(data)]),
+    event: (name, data) => name === "alert" && add([JSON.parse(data)]),
     lost: error => say(byId("live"), error instanceof TypeError || error.name === "AbortError" ? "not live: the host does not answer" : `not live: ${error.message}`),
   });
 }
@@ -108,14 +108,14 @@ function start() {
 async function load(current, signal) {
   say(byId("live"), "live");
   try {
-    const page = await get("api/alerts", { ...current, limit: PAGE }, LONG_PATIENCE_MS);
+    const page = await get("api/alerts", { ...current, limit: PAGE }, LONG_TIMEOUT_MS);
     if (signal.aborted) return;
     const isFirst = !isLoaded;
     isLoaded = true;
     if (isFirst) older = page.next ?? null;
-    take(page.alerts, isFirst);
+    add(page.alerts, isFirst);
   } catch (error) {
-    if (!signal.aborted) say(byId("live"), `the list could not be read: ${error.message}`);
+    if (!signal.aborted) say(byId("live"), `the alerts could not be loaded: ${error.message}`);
   }
 }
 
@@ -123,7 +123,7 @@ async function loadOlder() {
   const { signal } = stop;
   byId("older").disabled = true;
   try {
-    const page = await get("api/alerts", { ...filter(), limit: PAGE, before: older }, LONG_PATIENCE_MS);
+    const page = await get("api/alerts", { ...filter(), limit: PAGE, before: older }, LONG_TIMEOUT_MS);
     if (signal.aborted) return;
     older = page.next ?? null;
     const added = page.alerts.filter(alert => !seen.has(alert.stream_id));
@@ -131,14 +131,14 @@ async function loadOlder() {
     shown.push(...added);
     rows.append(...added.map(row));
   } catch (error) {
-    say(byId("live"), `older ones could not be read: ${error.message}`);
+    say(byId("live"), `older alerts could not be loaded: ${error.message}`);
   }
   byId("older").disabled = false;
-  tell();
+  update();
 }
 
-/** Takes alerts that are new here, in any order. */
-function take(alerts, isFirst = false) {
+/** Adds alerts that are not in the list yet, in any order. */
+function add(alerts, isFirst = false) {
   const fresh = alerts.filter(alert => !seen.has(alert.stream_id));
   for (const alert of fresh) {
     seen.add(alert.stream_id);
@@ -147,12 +147,12 @@ function take(alerts, isFirst = false) {
   know(fresh.map(({ detector: name }) => ({ name })));
   waiting.push(...fresh);
   if (isFirst || !isBeingRead()) later();
-  else tell();
+  else update();
 }
 
 let planned = false;
 
-/** Many come at once at times: they are shown once a frame, not one by one. */
+/** Schedules an update of the list: alerts that arrive together are shown together. */
 function later() {
   if (planned) return;
   planned = true;
@@ -176,7 +176,7 @@ function flush() {
   if (isNewer) {
     const added = waiting.slice(0, SHOWN_MAX);
     if (waiting.length > SHOWN_MAX) {
-      // What is left out comes again with "older ones".
+      // Alerts that are left out are loaded again by "show older alerts".
       [shown, older, seen] = [[], added.at(-1).stream_id, new Set(added.map(alert => alert.stream_id))];
     }
     if (shown.length === 0) rows.replaceChildren();
@@ -194,15 +194,15 @@ function flush() {
   }
   byId("alerts").classList.toggle("with-day", shown.some(alert => moment(nanosToMillis(alert.time)).includes(" ")));
   if (rows.firstElementChild && !rows.querySelector("button[tabindex='0']")) rows.firstElementChild.firstElementChild.tabIndex = 0;
-  tell();
+  update();
 }
 
 function row(alert) {
   const { detector, symbol, direction, confidence, stale, recovered, lag_ms: lag } = alert;
   const time = nanosToMillis(alert.time);
   const flags = make("span", { class: "flags" });
-  if (stale) flags.append(make("span", { class: "badge warn", title: `it came ${duration(lag)} after its tick` }, "late"));
-  else if (recovered) flags.append(make("span", { class: "badge quiet", title: "its tick had been read before a crash or take-over" }, "recovered"));
+  if (stale) flags.append(make("span", { class: "badge warn", title: `the alert was committed ${duration(lag)} after the arrival of its tick` }, "late"));
+  else if (recovered) flags.append(make("span", { class: "badge quiet", title: "the tick had been read before a crash or takeover" }, "recovered"));
   const button = make("button", { type: "button", tabindex: "-1", class: "row", onclick: () => choose(button, alert) },
     make("span", { class: "time" }, moment(time)),
     make("span", { class: `arrow ${direction}`, title: direction }, arrow(direction), make("span", { class: "unseen" }, ` ${direction} `)),
@@ -221,7 +221,7 @@ function choose(button, alert) {
   open(alert, button);
 }
 
-/** One row is reached by Tab, the others by the arrow keys. */
+/** Makes this row the one that Tab reaches; the arrow keys reach the others. */
 function reach(button) {
   rows.querySelectorAll("button[tabindex='0']").forEach(other => { other.tabIndex = -1; });
   button.tabIndex = 0;
@@ -239,8 +239,8 @@ function walk(event) {
   reach(to.firstElementChild);
 }
 
-/** What is beside the rows. */
-function tell() {
+/** Updates the buttons and the note around the rows. */
+function update() {
   const button = byId("waiting");
   button.hidden = waiting.length === 0;
   say(button, `▲ ${plural(waiting.length, "new alert")}: show`);
@@ -250,7 +250,7 @@ function tell() {
   byId("none").hidden = !isEmpty;
   const { detector, symbol, min_confidence: least } = filter();
   const isFiltered = detector || symbol || least;
-  say(byId("none"), isThereMore ? "none of the newest ones fits this filter" : isFiltered ? "no alert fits this filter yet" : emptyReason);
+  say(byId("none"), isThereMore ? "none of the newest alerts matches this filter" : isFiltered ? "no alert matches this filter yet" : emptyReason);
 }
 
 let emptyReason = "no alerts yet: detectors warm up first, each for some minutes of market time";
@@ -258,5 +258,5 @@ let emptyReason = "no alerts yet: detectors warm up first, each for some minutes
 /** Says why the list may be empty. */
 export function explainEmpty(text) {
   emptyReason = text;
-  tell();
+  update();
 }

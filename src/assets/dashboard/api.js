@@ -1,49 +1,51 @@
-// Asks the host. A token, if it wants one, comes from the address (`/#token=…`) or from the viewer, is kept as
-// long as the tab, and goes into a header: hence live alerts come through fetch as well, not through EventSource.
+// Requests to the host. If the host requires a token, it comes from the address (`/#token=…`) or from the viewer, and is
+// stored until the tab is closed. It is sent in a header, which EventSource can't do, so live alerts use fetch as well.
 
 import { byId, say } from "./format.js";
 
-/** A host that takes longer is as good as silent; where it has to look through a stream it may take longer. */
-const PATIENCE_MS = 3500;
-export const LONG_PATIENCE_MS = 15_000;
+/** A host that takes longer to answer counts as unreachable. */
+const TIMEOUT_MS = 3500;
 
-/** The host sends a sign of life more often than this, also when there is no alert. */
-const LIVE_SILENCE_MS = 40_000;
+/** The timeout of requests for which the host has to search a stream. */
+export const LONG_TIMEOUT_MS = 15_000;
+
+/** The host sends a keep-alive comment more often than this, even when there are no alerts. */
+const KEEP_ALIVE_TIMEOUT_MS = 40_000;
 
 const KEY = "tickhound-token";
 let token = null;
 try {
   token = sessionStorage.getItem(KEY);
-} catch { /* a browser may forbid it; then the token lasts as long as the page */ }
+} catch { /* The browser may forbid storage; then the token lasts as long as the page. */ }
 
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
-  keep(given);
+  store(given);
   history.replaceState(null, "", location.pathname + location.search);
 }
 
-function keep(value) {
+function store(value) {
   token = value;
   try {
     sessionStorage.setItem(KEY, value);
-  } catch { /* as above */ }
+  } catch { /* Storage is forbidden. */ }
 }
 
 let asking = null;
 
-/** Asks the viewer for a token, once for all who wait for it. */
+/** Asks the viewer for a token, once for all requests that wait for it. */
 function askForToken() {
   asking ??= new Promise(resolve => {
     const dialog = byId("token");
-    if (token) say(byId("token-why"), "The one that it was given is not the right one.");
+    if (token) say(byId("token-why"), "The token is wrong. Enter the value of server.token.");
     dialog.addEventListener("close", () => {
       const input = dialog.querySelector("input");
-      keep(input.value.trim());
+      store(input.value.trim());
       input.value = "";
       asking = null;
       resolve();
     }, { once: true });
-    // Escape would leave a page that shows nothing.
+    // Without this, Escape would leave an empty page.
     dialog.addEventListener("cancel", event => event.preventDefault());
     dialog.showModal();
   });
@@ -58,52 +60,52 @@ async function request(path, signal, more = {}) {
     const headers = { ...more, ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
     const response = await fetch(path, { cache: "no-store", headers, signal: signal() });
     if (response.status !== 401) return response;
-    // Another call may have been given a new one meanwhile.
+    // Another request may have received a new token by now.
     if (token === sent) await askForToken();
   }
 }
 
 async function failure(response) {
-  const told = await response.json().then(body => body.error, () => null);
-  return new Error(told ?? `the host answered ${response.status}`);
+  const error = await response.json().then(body => body.error, () => null);
+  return new Error(error ?? `the host answered with status ${response.status}`);
 }
 
-/** What the host answers to `path`, or an error with a sentence. */
-export async function get(path, parameters = {}, patience_ms = PATIENCE_MS) {
+/** Requests `path`, and returns the response or throws an error with a sentence. */
+export async function get(path, parameters = {}, timeout_ms = TIMEOUT_MS) {
   const query = search(parameters);
-  const response = await request(query ? `${path}?${query}` : path, () => AbortSignal.timeout(patience_ms));
+  const response = await request(query ? `${path}?${query}` : path, () => AbortSignal.timeout(timeout_ms));
   if (!response.ok) throw await failure(response);
   return response.json();
 }
 
-/** Parameters as a query; those without a value are left out. */
+/** Formats parameters as a query string, without those that have no value. */
 export function search(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
   return new URLSearchParams(given).toString();
 }
 
 /**
- * Follows a stream of server-sent events until `signal` says stop; comes back after `lastId()` by itself.
- * `on.open` is called at each beginning, `on.event` with the data of each event, `on.lost` when it breaks.
+ * Follows a stream of server-sent events until `signal` is aborted, and reconnects after `lastId()` by itself.
+ * `on.open` is called at each connection, `on.event` with each event, and `on.lost` when the connection breaks.
  */
 export async function follow(path, signal, lastId, on) {
   for (let tries = 0; !signal.aborted; tries += 1) {
     const broken = new AbortController();
     const stop = () => broken.abort();
     signal.addEventListener("abort", stop);
-    let silence = setTimeout(stop, LIVE_SILENCE_MS);
+    let silence = setTimeout(stop, KEEP_ALIVE_TIMEOUT_MS);
     try {
       const id = lastId();
       const response = await request(path, () => broken.signal, id ? { "Last-Event-ID": id } : {});
       if (!response.ok) throw await failure(response);
       tries = 0;
       on.open();
-      const lines = new Lines();
+      const parser = new EventParser();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
         clearTimeout(silence);
-        silence = setTimeout(stop, LIVE_SILENCE_MS);
-        lines.take(part.value, on.event);
+        silence = setTimeout(stop, KEEP_ALIVE_TIMEOUT_MS);
+        parser.push(part.value, on.event);
       }
     } catch (error) {
       if (!signal.aborted) on.lost(error);
@@ -115,13 +117,13 @@ export async function follow(path, signal, lastId, on) {
   }
 }
 
-/** Cuts the text of an event stream into events. */
-class Lines {
+/** Parses the text of an event stream into events. */
+class EventParser {
   #rest = "";
   #name = "message";
   #data = [];
 
-  take(text, event) {
+  push(text, event) {
     const lines = (this.#rest + text).split(/\r?\n/);
     this.#rest = lines.pop();
     for (const line of lines) {

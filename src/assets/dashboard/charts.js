@@ -1,23 +1,24 @@
-// Figures over time. Samples of this page and of the host are one course; where nobody has any, the line has a gap:
-// a pause must not look like a straight line.
+// Charts over time, from samples of this page and of the host. Where there are no samples, the line has a gap: a pause
+// must not look like a straight line.
 
 import { byId, clock, count, duration, plural, rate, shortDuration } from "./format.js";
 import { color } from "./theme.js";
 
-const KEPT_MS = 15 * 60_000;
+/** Older samples are dropped. */
+const HISTORY_MS = 15 * 60_000;
 
-/** Samples further apart than this are not joined. */
+/** Samples that are further apart than this are not connected by a line. */
 const GAP_MS = 3500;
 
-/** Alerts are counted in steps of this. */
+/** The width of a bar of the alerts chart. */
 const BAR_MS = 10_000;
 
 const COLUMNS = ["ticks_per_s", "alerts_per_s", "backlog", "behind_ms", "p50_ms", "p99_ms", "p999_ms"];
 
-/** By time, each an object of COLUMNS. */
+/** The samples in order of time, each an object with the COLUMNS. */
 let samples = [];
 
-/** Takes the host's own samples; what it does not know, such as the time before its start, stays as it was seen here. */
+/** Merges the host's own samples; where it has none, such as before its start, the samples of this page stay. */
 export function merge(history) {
   const times = history.at_ms ?? [];
   if (times.length === 0) return;
@@ -27,7 +28,7 @@ export function merge(history) {
   trim();
 }
 
-/** Adds what a status says to the course. */
+/** Adds a sample from a status. */
 export function add(status) {
   const latency = status.latency_ms ?? {};
   if (status.now_ms - (samples.at(-1)?.at_ms ?? 0) < 500) return;
@@ -40,7 +41,7 @@ export function add(status) {
 }
 
 function trim() {
-  const oldest = (samples.at(-1)?.at_ms ?? 0) - KEPT_MS;
+  const oldest = (samples.at(-1)?.at_ms ?? 0) - HISTORY_MS;
   const keep = samples.findIndex(sample => sample.at_ms >= oldest);
   if (keep > 0) samples = samples.slice(keep);
 }
@@ -54,19 +55,19 @@ function line(name) {
   return points;
 }
 
-/** Times without a sample, to be shaded. */
+/** Returns the times without a sample, which are shaded. */
 function gaps() {
-  const found = [];
+  const areas = [];
   for (let index = 1; index < samples.length; index += 1) {
     const [before, after] = [samples[index - 1].at_ms, samples[index].at_ms];
-    if (after - before > GAP_MS) found.push([{ xAxis: before }, { xAxis: after }]);
+    if (after - before > GAP_MS) areas.push([{ xAxis: before }, { xAxis: after }]);
   }
-  return found;
+  return areas;
 }
 
 const CHARTS = [
   { id: "throughput", unit: rate, lines: [["ticks_per_s", "ticks/s", "series-0"]] },
-  { id: "behind", unit: duration, axis: shortDuration, lines: [["behind_ms", "behind", "series-5"]] },
+  { id: "behind", unit: duration, axis: shortDuration, lines: [["behind_ms", "lag", "series-5"]] },
   { id: "latency", unit: duration, axis: shortDuration, lines: [["p50_ms", "p50", "series-4"], ["p99_ms", "p99", "series-0"], ["p999_ms", "p99.9", "series-3"]] },
   { id: "backlog", unit: count, lines: [["backlog", "backlog", "series-2"]] },
 ];
@@ -74,7 +75,7 @@ const CHARTS = [
 let drawn = [];
 let bars = null;
 
-/** Makes the charts, and again when colours change. */
+/** Creates the charts, and creates them again when the colours change. */
 export function build() {
   [...drawn, bars].forEach(chart => chart?.dispose());
   const [quiet, grid, text, box] = ["quiet", "line", "text", "box"].map(color);
@@ -95,12 +96,12 @@ export function build() {
   };
   drawn = CHARTS.map(({ id, unit, axis, lines }) => {
     const chart = echarts.init(byId(`chart-${id}`));
-    const told = points => [clock(points[0].value[0]), ...points.map(point => `${point.seriesName}  ${unit(point.value[1])}`)];
+    const tooltipLines = points => [clock(points[0].value[0]), ...points.map(point => `${point.seriesName}  ${unit(point.value[1])}`)];
     chart.setOption(common);
     chart.setOption({
       grid: { left: 50, right: 12, top: lines.length > 1 ? 26 : 10, bottom: 22 },
       legend: lines.length > 1 ? { top: 0, right: 8, itemWidth: 14, itemHeight: 3, icon: "rect", textStyle: { color: quiet, fontSize: 11 } } : undefined,
-      tooltip: { formatter: points => told(points).join("\n") },
+      tooltip: { formatter: points => tooltipLines(points).join("\n") },
       yAxis: { axisLabel: { formatter: axis ?? unit } },
       series: lines.map(([name, shown, colour], index) => ({
         id: name, name: shown, type: "line", showSymbol: false, connectNulls: false, lineStyle: { width: 1.5 }, color: color(colour),
@@ -108,10 +109,10 @@ export function build() {
         markArea: index === 0 ? { silent: true, itemStyle: { color: color("gap") }, data: [] } : undefined,
       })),
     });
-    chart.group = "course";
+    chart.group = "history";
     return chart;
   });
-  echarts.connect("course");
+  echarts.connect("history");
   bars = echarts.init(byId("chart-alerts"));
   bars.setOption(common);
   bars.setOption({
@@ -123,24 +124,24 @@ export function build() {
   draw();
 }
 
-/** Shows the course up to `now_ms`; beyond the last sample there is a gap too. */
+/** Draws the charts up to `now_ms`, with a gap after the last sample. */
 export function draw(now_ms) {
   if (samples.length === 0) return;
   const last = samples.at(-1).at_ms;
   const end = Math.max(last, now_ms ?? last);
   const shaded = [...gaps(), ...(end - last > GAP_MS ? [[{ xAxis: last }, { xAxis: end }]] : [])];
-  // A minute at least, so that the first seconds don't look like a course.
-  const begin = Math.min(Math.max(samples[0].at_ms, end - KEPT_MS), end - 60_000);
+  // The charts span at least a minute, so that the first seconds don't fill them.
+  const begin = Math.min(Math.max(samples[0].at_ms, end - HISTORY_MS), end - 60_000);
   CHARTS.forEach(({ lines }, index) => {
     drawn[index]?.setOption({
       xAxis: { min: begin, max: end },
-      series: lines.map(([name], place) => ({ id: name, data: line(name), ...(place === 0 ? { markArea: { data: shaded } } : {}) })),
+      series: lines.map(([name], position) => ({ id: name, data: line(name), ...(position === 0 ? { markArea: { data: shaded } } : {}) })),
     });
   });
   bars?.setOption({ xAxis: { min: begin, max: end }, series: [{ id: "alerts", data: counted(begin, end) }] });
 }
 
-/** Alerts of all detectors, counted by BAR_MS. */
+/** Counts the alerts of all detectors for each bar. */
 function counted(begin, end) {
   const first = Math.floor(begin / BAR_MS);
   const sums = new Array(Math.max(0, Math.floor(end / BAR_MS) - first + 1)).fill(0);

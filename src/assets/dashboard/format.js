@@ -1,9 +1,9 @@
-// Numbers, times and elements, the same all over the page.
-// What comes from outside (symbols, fault texts) only ever becomes text, never markup.
+// Formats of numbers and times, and helpers for elements, shared by the whole page.
+// External data (symbols, fault texts) only ever becomes text, never markup.
 
 export const byId = id => document.getElementById(id);
 
-/** An element with attributes and children; strings become text. Attributes that are null are left out. */
+/** Makes an element with attributes and children; strings become text. Attributes that are null are left out. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,7 +14,7 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Sets a text if it is another one, so that what is selected stays selected. */
+/** Sets a text if it has changed, so that a selection stays. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -34,7 +34,7 @@ export const fixed = (value, digits) => isNumber(value) ? value.toFixed(digits) 
 export const percent = share => isNumber(share) ? `${one.format(share * 100)} %` : NONE;
 export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
-/** 40 ms, 5.2 s, 3 min 12 s, 2 h 5 min, 3 d 4 h. */
+/** Formats a duration: 40 ms, 5.2 s, 3 min 12 s, 2 h 5 min, 3 d 4 h. */
 export function duration(ms) {
   if (!isNumber(ms)) return NONE;
   if (ms < 1000) return `${ms > 0 && ms < 10 ? one.format(ms) : integer.format(ms)} ms`;
@@ -49,17 +49,17 @@ export function duration(ms) {
   return parts(seconds / 3600, "d", "h", 24);
 }
 
-/** For axes: no more digits than needed. */
+/** Formats a duration for an axis, with no more digits than needed. */
 export function shortDuration(ms) {
   if (ms < 1000) return `${one.format(ms)} ms`;
   if (ms < 120e3) return `${one.format(ms / 1000)} s`;
   return `${one.format(ms / 60e3)} min`;
 }
 
-/** Whole seconds, for what is told once a second. */
+/** Formats a duration in whole seconds, for values that are updated once a second. */
 export const seconds = ms => ms < 60e3 ? `${Math.floor(ms / 1000)} s` : duration(ms);
 
-// Times are the viewer's; the page says which zone that is.
+// Times are in the viewer's time zone, which the page names.
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat("en-GB", { day: "2-digit", month: "short" });
 const fullFormat = new Intl.DateTimeFormat("en-GB", {
@@ -70,7 +70,7 @@ const fullFormat = new Intl.DateTimeFormat("en-GB", {
 export const clock = ms => isNumber(ms) ? clockFormat.format(ms) : NONE;
 export const full = ms => isNumber(ms) ? fullFormat.format(ms) : NONE;
 
-/** The time of day, with the day where it is not today. */
+/** Formats the time of day, with the date if it is not today. */
 export function moment(ms) {
   if (!isNumber(ms)) return NONE;
   const isToday = new Date(ms).toDateString() === new Date().toDateString();
@@ -83,13 +83,13 @@ export function zone() {
   return `${timeZone} (${parts.find(part => part.type === "timeZoneName").value})`;
 }
 
-/** Nanoseconds since 1970 as milliseconds. They are beyond what a number holds exactly, by less than a microsecond. */
+/** Converts nanoseconds since 1970 to milliseconds. A number can't hold them exactly; the error is below a microsecond. */
 export const nanosToMillis = nanos => isNumber(nanos) ? nanos / 1e6 : null;
 
 const ARROWS = { up: "▲", down: "▼", none: "●" };
 export const arrow = direction => ARROWS[direction] ?? "●";
 
-/** A colour for each detector by its name, the same in lists and charts as long as the set of names is. */
+/** Returns the colour of a detector, which is the same in lists and charts. */
 const names = [];
 export function detectorColor(name) {
   if (!names.includes(name)) names.push(name);

@@ -1,4 +1,4 @@
-// Joins the page: asks the host once a second, and shows what it says, or that it says nothing.
+// The page's main loop: it requests the status once a second, and shows it, or that the host does not answer.
 
 import * as alertPanel from "./alert.js";
 import * as alerts from "./alerts.js";
@@ -11,10 +11,10 @@ import * as verdict from "./verdict.js";
 const ASK_EVERY_MS = 1000;
 const DETECTORS_EVERY_MS = 3000;
 
-/** Samples are counted here from what the status says; now and then the host's own take their place. */
+/** The page makes samples from each status; the host's own samples replace them this often. */
 const HISTORY_EVERY_MS = 30_000;
 
-/** A page that was asleep (a hidden tab, a closed lid) asks before it says anything about the host. */
+/** A page that was suspended for longer (a hidden tab, a closed lid) requests a status before it shows a verdict. */
 const ASLEEP_AFTER_MS = 2500;
 
 const began = performance.now();
@@ -28,10 +28,10 @@ async function ask() {
       const status = await get("api/status");
       const before = last.status;
       if (before && status.started_at_ms === before.started_at_ms && status.now_ms <= before.now_ms) {
-        throw new Error("the host repeats an old answer");
+        throw new Error("the host has repeated an old status");
       }
       last = { status, at: performance.now(), error: null };
-      if (before?.started_at_ms !== status.started_at_ms) afresh();
+      if (before?.started_at_ms !== status.started_at_ms) reload();
       fill(status);
     } catch (error) {
       last.error = sentence(error);
@@ -42,8 +42,8 @@ async function ask() {
 }
 
 function sentence(error) {
-  if (error.name === "TimeoutError") return "it takes the connection, and then says nothing";
-  if (error instanceof TypeError) return "it can't be reached";
+  if (error.name === "TimeoutError") return "the host accepts the connection but does not answer";
+  if (error instanceof TypeError) return "the host can't be reached";
   return error.message;
 }
 
@@ -71,7 +71,7 @@ function tiles(all) {
 
 let awake = performance.now();
 
-/** Also without an answer: an age grows by itself. */
+/** Runs even without an answer, since the age of the last status grows. */
 function show() {
   const now = performance.now();
   const slept = now - awake > ASLEEP_AFTER_MS;
@@ -82,8 +82,8 @@ function show() {
   charts.draw(last.status ? last.status.now_ms + age : undefined);
 }
 
-/** For a host that is new to this page, or has been started again. */
-function afresh() {
+/** Loads everything from a host that is new to this page, or was restarted. */
+function reload() {
   history();
   detectors();
 }
@@ -91,7 +91,7 @@ function afresh() {
 async function history() {
   try {
     charts.merge(await get("api/history"));
-  } catch { /* the verdict says that the host does not answer */ }
+  } catch { /* The verdict shows already that the host does not answer. */ }
 }
 
 async function detectors() {
@@ -100,13 +100,13 @@ async function detectors() {
     alerts.know(receipt.detectors ?? []);
     alerts.explainEmpty(tables.warmUp(receipt));
     if (last.status) tables.detectors(receipt, last.status.now_ms, last.status.survey?.receipt);
-  } catch { /* as above */ }
+  } catch { /* The verdict shows already that the host does not answer. */ }
 }
 
-async function every(ms, work) {
+async function every(ms, run) {
   for (;;) {
     await sleep(ms);
-    if (!document.hidden) await work();
+    if (!document.hidden) await run();
   }
 }
 
@@ -116,5 +116,5 @@ setInterval(show, 250);
 every(HISTORY_EVERY_MS, history);
 every(DETECTORS_EVERY_MS, detectors);
 ask();
-// Detectors first: they have their colours in this order.
+// The detectors come first, since their order decides their colours.
 detectors().then(() => alerts.begin((alert, from) => alertPanel.show(alert, from, alerts.set)));

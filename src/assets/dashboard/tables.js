@@ -1,10 +1,10 @@
-// Detectors, workers, consumers, and the account: what `tickhound status` prints, as tables.
+// Tables of the detectors, the workers, the consumers, and the totals, with the content of `tickhound status`.
 
 import { byId, count, detectorColor, duration, make, moment, percent, plural, say, seconds } from "./format.js";
 
-/** Writes rows into the table in `place`. Cells keep their elements, so that a selection survives a new second. */
-function table(place, head, rows, empty) {
-  const box = byId(place);
+/** Writes rows into the table in the element `id`. Cells keep their elements, so that a selection survives an update. */
+function table(id, head, rows, empty) {
+  const box = byId(id);
   if (rows.length === 0) {
     box.replaceChildren(make("p", { class: "empty" }, empty));
     return;
@@ -17,7 +17,7 @@ function table(place, head, rows, empty) {
   }
   while (body.rows.length > rows.length) body.lastElementChild.remove();
   while (body.rows.length < rows.length) {
-    body.append(make("tr", {}, ...head.map(({ number }, place) => make(place === 0 ? "th" : "td", { scope: place === 0 ? "row" : null, class: number ? "number" : null }))));
+    body.append(make("tr", {}, ...head.map(({ number }, column) => make(column === 0 ? "th" : "td", { scope: column === 0 ? "row" : null, class: number ? "number" : null }))));
   }
   rows.forEach((cells, row) => cells.forEach((cell, column) => fill(body.rows[row].cells[column], cell)));
 }
@@ -37,12 +37,12 @@ const share = value => {
 };
 
 const DETECTORS = [
-  { name: "detector" }, { name: "state" }, { name: "ns/tick", number: true, title: "what a tick costs it" },
-  { name: "of a core", number: true }, { name: "ticks", number: true }, { name: "alerts", number: true },
+  { name: "detector" }, { name: "state" }, { name: "ns/tick", number: true, title: "the time that the detector takes for a tick" },
+  { name: "share of a core", number: true }, { name: "ticks", number: true }, { name: "alerts", number: true },
   { name: "faults", number: true },
 ];
 
-/** `answer` is of /api/detectors; `now_ms` is the host's clock. */
+/** Shows the answer of /api/detectors; `now_ms` is the host's clock. */
 export function detectors(answer, now_ms, generation) {
   const { detectors: all = [], warming = [], refusal, needs_restart: needsRestart = [] } = answer;
   say(byId("generation"), generation ? `generation ${generation.generation}, in force for ${duration(now_ms - generation.since_ms)}` : "");
@@ -53,24 +53,24 @@ export function detectors(answer, now_ms, generation) {
       make("small", { class: "receipt" }, `${detector.plugin} ${detector.version} · ${detector.file} · `,
         make("span", { title: `sha256 ${detector.sha256}` }, (detector.sha256 ?? "").slice(0, 12)),
         ` · generation ${count(detector.generation)}, since ${moment(detector.since_ms)}`));
-    const state = until ? badge("bad", until > now_ms ? `✕ quarantine, ${seconds(until - now_ms)}` : "✕ tried again", "it failed too often; after this it is tried again")
+    const state = until ? badge("bad", until > now_ms ? `✕ quarantine, ${seconds(until - now_ms)}` : "✕ being tried again", "the detector failed too often; after the quarantine it is tried again")
       : warming.includes(name) ? badge("warn", "… warming up") : badge("good", `✓ ${detector.state}`, STATES[detector.state]);
     return [
       title, state, count(detector.ns_per_tick), share(detector.core_share), count(detector.ticks), count(detector.alerts),
       count(detector.faults),
     ];
   });
-  table("detectors", DETECTORS, rows, "no detector is enabled: see [detectors.NAME] in config.toml");
+  table("detectors", DETECTORS, rows, "no detector is enabled; add [detectors.NAME] to config.toml");
   const notes = [];
   for (const { name, faults, last_fault: fault, skipped, quarantined_until_ms: until } of all) {
-    if (fault) notes.push([until ? "bad" : "warn", `${name}: ${plural(faults, "fault")}${skipped ? `, ${plural(skipped, "tick")} not given to it` : ""}; the last: ${fault}`]);
+    if (fault) notes.push([until ? "bad" : "warn", `${name}: ${plural(faults, "fault")}${skipped ? `, ${plural(skipped, "tick")} skipped` : ""}; the last fault: ${fault}`]);
   }
-  for (const name of warming) notes.push(["warn", `${name} is being shown what the stream holds, before it takes over`]);
+  for (const name of warming) notes.push(["warn", `${name} is warming up with the entries of the stream before it takes over`]);
   if (refusal) {
     const { standing, reason, at_ms: at } = refusal;
-    notes.push([standing ? "bad" : "quiet", `a change was refused at ${moment(at)}${standing ? ", what was before goes on" : ", and mended since"}: ${reason}`]);
+    notes.push([standing ? "bad" : "quiet", `a change was rejected at ${moment(at)}${standing ? ", and the previous state stays in force" : ", and has been corrected since"}: ${reason}`]);
   }
-  if (needsRestart.length > 0) notes.push(["warn", `changed, and taken up at the next start only: ${needsRestart.join(", ")}`]);
+  if (needsRestart.length > 0) notes.push(["warn", `these settings have changed and need a restart: ${needsRestart.join(", ")}`]);
   const list = byId("notes");
   while (list.children.length > notes.length) list.lastElementChild.remove();
   while (list.children.length < notes.length) list.append(make("li"));
@@ -80,7 +80,7 @@ export function detectors(answer, now_ms, generation) {
   });
 }
 
-/** Why there may be no alert yet. */
+/** Says why there may be no alert yet. */
 export function warmUp({ detectors: all = [] }) {
   const longest = all.filter(detector => detector.warm_up_s > 0).map(({ name, warm_up_s: warmUp }) => `${name} ${duration(warmUp * 1000)}`);
   if (all.length === 0) return "no alerts yet: no detector is enabled";
@@ -88,10 +88,10 @@ export function warmUp({ detectors: all = [] }) {
 }
 
 const STATES = {
-  carried: "what it knew was carried over from the version before",
-  restored: "what it knew was restored at the host's start",
-  rewarmed: "it was shown what the stream holds before it took over",
-  cold: "it began without a past",
+  carried: "the state of the previous version was carried over",
+  restored: "the saved state was restored when the host started",
+  rewarmed: "the detector was warmed up with the entries of the stream before it took over",
+  cold: "the detector started without any state",
 };
 
 export function workers(status) {
@@ -99,17 +99,17 @@ export function workers(status) {
   say(byId("counters"), counters ? `submitted: ${count(counters.submitted)}, completed: ${count(counters.completed)}, backlog: ${count(counters.backlog)}` : "");
   const rows = (status.workers ?? []).map(({ shard, queued, ticks, busy_share: busy }) => [`worker ${shard}`, share(busy), count(queued), count(ticks)]);
   const head = [{ name: "worker" }, { name: "busy", number: true }, { name: "queued", number: true }, { name: "ticks", number: true }];
-  table("workers", head, rows, status.role === "standby" ? "this host stands by; its workers have nothing to do" : "no worker has begun yet");
+  table("workers", head, rows, status.role === "standby" ? "this host is a standby; its workers process nothing" : "no worker has started yet");
 }
 
 const CONSUMERS = {
   active: ["good", "✓ active"],
-  idle: ["good", "✓ idle", "it has nothing to do"],
-  stale: ["warn", "▲ stale", "a left-over: it has done nothing for long"],
-  stuck: ["bad", "✕ stuck", "it holds entries and does not work them"],
+  idle: ["good", "✓ idle", "there are no entries to process"],
+  stale: ["warn", "▲ stale", "the consumer is a leftover that has not read for a long time"],
+  stuck: ["bad", "✕ stuck", "the consumer has pending entries and does not process them"],
 };
 
-/** As check_redis_stream.py showed them, with a verdict that does not come from idle time alone. */
+/** Shows the consumers, each with a verdict that does not depend on its idle time alone. */
 export function consumers(status) {
   const { consumers: all = [], survey, group } = status;
   say(byId("group"), survey ? `${group}: ${count(survey.pending)} pending, ${plural(all.length, "consumer")}` : group ?? "");
@@ -117,31 +117,31 @@ export function consumers(status) {
     return [`→ ${name}`, count(pending), duration(idle), badge(...(CONSUMERS[verdict] ?? ["quiet", verdict]))];
   });
   const head = [{ name: "consumer" }, { name: "pending", number: true }, { name: "idle", number: true }, { name: "verdict" }];
-  table("consumers", head, rows, survey ? "nobody has read from this group yet" : "unknown while Redis can't be asked");
+  table("consumers", head, rows, survey ? "no consumer has read from this group yet" : "unknown while Redis does not answer");
 }
 
 export function account(status) {
   const { survey } = status;
   if (!survey) {
-    table("account", [], [], "unknown while Redis can't be asked");
+    table("account", [], [], "unknown while Redis does not answer");
     return;
   }
   const { totals, state } = survey;
-  const repaired = status.counters ?? {};
+  const counters = status.counters ?? {};
   const rows = [
-    ["entries worked", count(totals.entries)],
-    ["… with alerts, or set aside", count(totals.entries - totals.quiet - totals.lost)],
-    ["… quiet", count(totals.quiet)],
-    ["… lost: trimmed away before they were worked", count(totals.lost)],
+    ["entries processed", count(totals.entries)],
+    ["… with alerts or dead letters", count(totals.entries - totals.quiet - totals.lost)],
+    ["… without either", count(totals.quiet)],
+    ["… lost: trimmed before they were processed", count(totals.lost)],
     ["alerts", count(totals.alerts)],
     ["alerts held back by limits", count(totals.held_back)],
     ["dead letters", count(totals.dead)],
-    ["ticks with a time or volume put right (since the start)", count(repaired.repaired)],
-    ["ticks no detector saw: no price or time known yet (since the start)", count(repaired.unseen)],
+    ["ticks with a repaired time or volume (since the start)", count(counters.repaired)],
+    ["ticks that no detector saw, without a price or time (since the start)", count(counters.unseen)],
     ["entries in the stream", count(survey.length)],
     ["last commit", survey.committed_ms_ago === null ? "never" : `${duration(survey.committed_ms_ago)} ago`],
-    ["host, change of owner no.", `${survey.owner ?? "none"}, ${count(survey.epoch)}`],
-    ["state saved", state ? `${count(state.symbols)} symbols, ${duration(state.age_ms)} ago; a new host would re-read ${count(state.behind)} entries` : "not yet"],
+    ["owner, epoch", `${survey.owner ?? "none"}, ${count(survey.epoch)}`],
+    ["state saved", state ? `${count(state.symbols)} symbols, ${duration(state.age_ms)} ago; a new host would replay ${count(state.behind)} entries` : "not yet"],
   ];
-  table("account", [{ name: "what" }, { name: "how many", number: true }], rows, "");
+  table("account", [{ name: "total" }, { name: "value", number: true }], rows, "");
 }

@@ -1,16 +1,16 @@
-// Light or dark: as the system has it, unless the viewer has chosen.
+// The colour theme: the system's, unless the viewer has chosen light or dark.
 
 const KEY = "tickhound-theme";
 const CHOICES = ["auto", "light", "dark"];
 const button = document.getElementById("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-// A browser may forbid pages to remember anything; then the choice lasts as long as the page.
+// The browser may forbid storage; then the choice lasts as long as the page.
 let chosen = "auto";
 try {
-  const kept = localStorage.getItem(KEY);
-  chosen = CHOICES.includes(kept) ? kept : "auto";
-} catch { /* as above */ }
+  const stored = localStorage.getItem(KEY);
+  chosen = CHOICES.includes(stored) ? stored : "auto";
+} catch { /* Storage is forbidden. */ }
 
 function apply() {
   document.documentElement.dataset.theme = chosen;
@@ -23,18 +23,18 @@ button.addEventListener("click", () => {
   chosen = CHOICES[(CHOICES.indexOf(chosen) + 1) % CHOICES.length];
   try {
     localStorage.setItem(KEY, chosen);
-  } catch { /* as above */ }
+  } catch { /* Storage is forbidden. */ }
   apply();
 });
 system.addEventListener("change", apply);
 apply();
 
-/** The value of a colour of style.css as it is now; a canvas knows no variables. */
+/** Returns the current value of a colour of style.css, since a canvas does not resolve variables. */
 export function color(name) {
   button.style.setProperty("--probe", `var(--${name})`);
   button.style.outlineColor = "var(--probe)";
-  const found = getComputedStyle(button).outlineColor;
+  const value = getComputedStyle(button).outlineColor;
   button.style.removeProperty("outline-color");
   button.style.removeProperty("--probe");
-  return found;
+  return value;
 }

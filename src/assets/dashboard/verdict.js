@@ -1,11 +1,11 @@
-// The verdict in words. It must be true at any moment: what is not known any more is never shown as if it were.
+// The verdict in words. It must be true at any moment: outdated information is never shown as current.
 
 import { byId, count, duration, rate, say, seconds } from "./format.js";
 
-/** Without an answer for this long the last one no longer counts. */
+/** When the host has not answered for this long, its last answer is outdated. */
 export const STALE_AFTER_MS = 3500;
 
-// A shape for each, so that nobody depends on the colour.
+// Each verdict has a shape of its own, so that the colour is not the only difference.
 const MARKS = {
   healthy: "M4 13l5 5L20 6",
   degraded: "M12 4L2.5 20h19zM12 10v5M12 17.2v.6",
@@ -16,18 +16,18 @@ const MARKS = {
 };
 const COLORS = { healthy: "#0a8a66", degraded: "#d98200", stuck: "#c8371c", unreachable: "#c8371c", unknown: "#77838e", asking: "#77838e" };
 
-/** What an answer says: the verdict's word, the figures after it, and a sentence. */
-function told(status) {
+/** Describes a status: the verdict's word, the figures after it, and a sentence. */
+function describe(status) {
   const { verdict, reason, survey, role } = status;
   const pending = survey ? `${count(survey.pending)} pending` : null;
   const figures = [];
   if (verdict !== "unreachable") {
-    if (role === "standby") figures.push("this host stands by");
-    else if (role === "connecting") figures.push("this host is getting ready");
+    if (role === "standby") figures.push("this host is a standby");
+    else if (role === "connecting") figures.push("this host is starting");
     else if (status.ticks_per_s > 0) figures.push(`${rate(status.ticks_per_s)} ticks/s`);
-    else figures.push("no ticks just now");
+    else figures.push("no ticks at the moment");
     figures.push(pending);
-    figures.push(status.behind_ms > 0 ? `${duration(status.behind_ms)} behind` : "nothing waiting");
+    figures.push(status.behind_ms > 0 ? `lag ${duration(status.behind_ms)}` : "no lag");
   }
   return { kind: verdict, word: verdict, figures: figures.filter(Boolean).join(", "), reason: sentence(status, reason) };
 }
@@ -35,32 +35,32 @@ function told(status) {
 function sentence(status, reason) {
   const { survey, verdict, role } = status;
   const parts = [reason];
-  if (verdict === "healthy" && role === "standby" && survey?.owner) parts.push(`the stream is worked by ${survey.owner}`);
+  if (verdict === "healthy" && role === "standby" && survey?.owner) parts.push(`the owner is ${survey.owner}`);
   if (verdict === "healthy" && role === "owner" && !status.ticks_per_s && survey?.committed_ms_ago > 5000) {
-    parts.push(`the last tick was worked ${duration(survey.committed_ms_ago)} ago`);
+    parts.push(`the last commit was ${duration(survey.committed_ms_ago)} ago`);
   }
   return parts.filter(Boolean).join("; ");
 }
 
 const since = ms => seconds(Math.max(1000, ms));
 
-/** Shows what is known now. `known` is the last answer, how old it is, and why there is none since. */
+/** Shows the verdict, from the last status, its age, and the error of the last request. */
 export function show({ status, age_ms, error, wants_token }) {
   let now;
   if (!status) {
     now = wants_token || !error
-      ? { kind: "asking", word: wants_token ? "waiting for a token" : "asking the host …", figures: "", reason: "" }
+      ? { kind: "asking", word: wants_token ? "waiting for a token" : "contacting the host …", figures: "", reason: "" }
       : { kind: "unknown", word: "no answer from the host", figures: `for ${since(age_ms)}`, reason: error };
   } else if (wants_token) {
     now = { kind: "unknown", word: "waiting for a token", figures: `; last answer ${since(age_ms)} ago`, reason: "" };
   } else if (age_ms > STALE_AFTER_MS || error) {
-    const { word, figures, reason } = told(status);
+    const { word, figures, reason } = describe(status);
     now = {
       kind: "unknown", word: "no answer from the host", figures: `for ${since(age_ms)}`,
-      reason: `Is it running? What is below is the last that is known: ${word}${figures ? `: ${figures}` : ""}${reason ? ` (${reason})` : ""}`,
+      reason: `Check whether the host is running. The last known state is shown below: ${word}${figures ? `: ${figures}` : ""}${reason ? ` (${reason})` : ""}`,
     };
   } else {
-    now = told(status);
+    now = describe(status);
   }
   const joint = now.figures === "" || now.figures.startsWith(";") ? "" : now.kind === "unknown" ? " " : ": ";
   byId("verdict").dataset.kind = now.kind;
@@ -77,7 +77,7 @@ export function show({ status, age_ms, error, wants_token }) {
 
 let drawn = null;
 
-/** The tab's icon. */
+/** Sets the tab's icon. */
 function icon(kind) {
   if (drawn === kind) return;
   drawn = kind;
@@ -88,18 +88,18 @@ function icon(kind) {
 
 const MINUTE = 60_000;
 
-/** The row of figures below the verdict. */
+/** Returns the row of figures below the verdict. */
 export function tiles(status) {
   const { counters = {}, latency_ms: latency = {}, survey } = status;
   const dead = survey?.dead_length;
   return [
     ["ticks/s", rate(status.ticks_per_s), `${count(counters.completed)} since the start`],
-    ["behind", duration(status.behind_ms), `last lag ${duration(counters.lag_ms)}`],
+    ["lag", duration(status.behind_ms), `of the last commit ${duration(counters.lag_ms)}`],
     ["pending", count(survey?.pending), survey?.lag === null ? "" : `${count(survey?.lag)} not yet read`],
     ["latency, p99", duration(latency.p99), `p50 ${duration(latency.p50)}, p99.9 ${duration(latency.p999)}`],
     ["alerts/min", rate(status.alerts_per_min), `${count(counters.alerts)} since the start, ${count(counters.late)} late`],
-    ["dead letters", count(dead), dead > 0 ? "tickhound dead list" : dead === 0 ? "nothing set aside" : ""],
-    ["running for", upFor(status), `version ${status.version}`],
+    ["dead letters", count(dead), dead > 0 ? "tickhound dead list" : dead === 0 ? "none" : ""],
+    ["uptime", upFor(status), `version ${status.version}`],
   ];
 }
 
@@ -108,7 +108,7 @@ function upFor(status) {
   return ms < MINUTE ? `${Math.max(0, Math.floor(ms / 1000))} s` : duration(ms);
 }
 
-/** Whose figures these are. */
+/** Returns the stream, the group and the host that the figures are from. */
 export function whose(status) {
   return `${status.stream} · ${status.group} · ${status.host}${status.role === "owner" ? "" : ` (${status.role})`}`;
 }

@@ -1,4 +1,4 @@
-//! What can be told of a `.wasm` file without running it, be it accepted or not.
+//! The anatomy of a `.wasm` file: what it shows without being run, whether or not a host would accept it.
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
@@ -6,60 +6,62 @@ use wasmparser::{ComponentTypeRef, Encoding, KnownCustom, Parser, Payload};
 
 use tickhound_engine::plugin::runtime;
 
-/// See above.
+/// The static properties of a file.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Anatomy {
-    /// `component`, or `module`, which the host makes a component of.
+    /// `component`, or `module`, which a host converts to a component.
     pub(crate) kind: &'static str,
-    /// Size of the file.
+    /// The size of the file.
     pub(crate) bytes: usize,
-    /// Of the file, hexadecimal.
+    /// The digest of the file, in hexadecimal.
     pub(crate) sha256: String,
-    /// Version of the contract that it was built for, where it says so.
+    /// The version of the contract that the file was built for, if it says so.
     pub(crate) contract: Option<String>,
-    /// What it takes from outside, single types apart; a detector takes the contract's types at most.
+    /// The imports, without single types; a detector imports at most the types of the contract.
     pub(crate) imports: Vec<String>,
-    /// What it offers.
+    /// The exports.
     pub(crate) exports: Vec<String>,
-    /// Languages and tools, as they have signed it.
+    /// The languages and tools that have recorded themselves in the file.
     pub(crate) made_with: Vec<String>,
 }
 
 impl Anatomy {
+    /// Parses a file.
+    ///
     /// # Errors
-    /// When it is not WebAssembly, or not whole.
+    /// When the file is not WebAssembly, or incomplete.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self> {
         let sha256 = runtime::sha256(bytes);
-        let mut it = Self { kind: "module", bytes: bytes.len(), sha256, ..Self::default() };
+        let mut anatomy = Self { kind: "module", bytes: bytes.len(), sha256, ..Self::default() };
         // Modules and components inside a component have imports and exports of their own.
         let mut depth = 0;
         for payload in Parser::new(0).parse_all(bytes) {
-            let payload = payload.map_err(|error| anyhow!("not WebAssembly, or cut off: {error}"))?;
-            it.contract = it.contract.or_else(|| runtime::built_for(&payload));
+            let payload = payload.map_err(|error| anyhow!("not a WebAssembly file, or incomplete: {error}"))?;
+            anatomy.contract = anatomy.contract.or_else(|| runtime::built_for(&payload));
             match payload {
-                Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => it.kind = "component",
+                Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => anatomy.kind = "component",
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth -= 1,
                 Payload::ImportSection(imports) if depth == 0 => {
                     let imports = imports.into_imports().flatten();
-                    it.imports.extend(imports.map(|import| format!("{}#{}", import.module, import.name)));
+                    anatomy.imports.extend(imports.map(|import| format!("{}#{}", import.module, import.name)));
                 }
                 Payload::ExportSection(exports) if depth == 0 => {
-                    it.exports.extend(exports.into_iter().flatten().map(|export| export.name.to_owned()));
+                    anatomy.exports.extend(exports.into_iter().flatten().map(|export| export.name.to_owned()));
                 }
                 Payload::ComponentImportSection(imports) if depth == 0 => {
                     let imports = imports.into_iter().flatten();
                     let imports = imports.filter(|import| !matches!(import.ty, ComponentTypeRef::Type(_)));
-                    it.imports.extend(imports.map(|import| import.name.name.to_owned()));
+                    anatomy.imports.extend(imports.map(|import| import.name.name.to_owned()));
                 }
                 Payload::ComponentExportSection(exports) if depth == 0 => {
-                    it.exports.extend(exports.into_iter().flatten().map(|export| export.name.name.to_owned()));
+                    anatomy.exports.extend(exports.into_iter().flatten().map(|export| export.name.name.to_owned()));
                 }
                 Payload::CustomSection(section) => {
                     if let KnownCustom::Producers(fields) = section.as_known() {
                         for field in fields.into_iter().flatten() {
                             let values = field.values.into_iter().flatten();
-                            it.made_with.extend(
+                            anatomy.made_with.extend(
                                 values.map(|value| format!("{} {}", value.name, value.version).trim().to_owned()),
                             );
                         }
@@ -68,9 +70,9 @@ impl Anatomy {
                 _ => {}
             }
         }
-        it.made_with.sort();
-        it.made_with.dedup();
-        Ok(it)
+        anatomy.made_with.sort();
+        anatomy.made_with.dedup();
+        Ok(anatomy)
     }
 }
 
@@ -79,16 +81,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_shows_what_it_takes_and_offers() {
+    fn a_module_shows_its_imports_and_exports() {
         let bytes = wat::parse_str(
             r#"(module (import "env" "now" (func)) (func (export "detect")) (memory (export "memory") 1)
                 (@custom "tickhound:contract" "0.1.0"))"#,
         );
         let bytes = bytes.unwrap();
-        let it = Anatomy::of(&bytes).unwrap();
-        assert_eq!((it.kind, it.bytes, it.contract.as_deref()), ("module", bytes.len(), Some("0.1.0")));
+        let anatomy = Anatomy::of(&bytes).unwrap();
+        assert_eq!((anatomy.kind, anatomy.bytes, anatomy.contract.as_deref()), ("module", bytes.len(), Some("0.1.0")));
         assert_eq!(
-            (it.imports, it.exports),
+            (anatomy.imports, anatomy.exports),
             (vec!["env#now".to_owned()], vec!["detect".to_owned(), "memory".to_owned()])
         );
         assert!(Anatomy::of(&bytes[..bytes.len() - 3]).is_err());
@@ -98,7 +100,10 @@ mod tests {
     #[test]
     fn a_component_shows_its_own_and_not_those_of_its_parts() {
         let text = r#"(component (import "a:b/types@1.0.0" (instance)) (core module (func (export "inner"))))"#;
-        let it = Anatomy::of(&wat::parse_str(text).unwrap()).unwrap();
-        assert_eq!((it.kind, it.imports, it.exports), ("component", vec!["a:b/types@1.0.0".to_owned()], vec![]));
+        let anatomy = Anatomy::of(&wat::parse_str(text).unwrap()).unwrap();
+        assert_eq!(
+            (anatomy.kind, anatomy.imports, anatomy.exports),
+            ("component", vec!["a:b/types@1.0.0".to_owned()], vec![])
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! A case: ticks, and the alerts that a detector must raise at them, in one file.
+//! A case: ticks, and the alerts that a detector must raise on them, in one file.
 //!
 //! ```toml
-//! about = "a fall of two percent is told"
+//! about = "a fall of two percent raises an alert"
 //! ticks = """
 //! symbol,time,price
 //! NIFTY,0.0,100.0
@@ -17,16 +17,16 @@
 //! direction = "down"
 //! ```
 //!
-//! Alerts are all that must be raised, in their order; of each, what the case writes is compared, numbers to 0.1 %.
-//! Beside that, every case shows that the alerts do not depend on batches or workers, and that the detector, stopped
-//! after any tick and started again with what it saved, goes on as if nothing had been.
+//! The alerts of a case are complete and in order. Of each alert, only the given fields are compared, numbers to 0.1 %.
+//! Each case also checks that the alerts do not depend on the size of batches or the number of workers, and that a
+//! detector that is stopped after any tick and restarted with its saved state raises the same alerts.
 
 use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -40,25 +40,26 @@ use tickhound_core::{
     config::{self, DetectorConfig, InputConfig, LoadedConfig},
     decode::Decoder,
     event::{Alert, Entries, EntryId, column},
+    stream::Commit,
 };
 use tickhound_engine::plugin::{DetectorSpec, Generation, Plugin};
 use tickhound_recorded::pace::Pace;
 
-/// Where time begins unless the case says otherwise: when India's exchanges open.
+/// The default start of a case: the opening of India's exchanges.
 const START: &str = "2025-11-24T09:15:00+05:30";
 
-/// How far a number may be from what is expected: so far that people can write what they read in a table.
+/// The relative difference that a number may have from the expected one, so that authors can copy rounded numbers.
 const TOLERANCE: f64 = 1e-3;
 
-/// A restart takes a moment: in long cases not every tick has one.
+/// The most restarts in a case. Each takes a moment, so in long cases there is not one for every tick.
 const RESTARTS_MAX: usize = 200;
 
-/// Batches and workers that must make no difference.
+/// The sizes of batches and numbers of workers that must all give the same alerts.
 const SHAPES: [(usize, usize); 3] = [(2000, 1), (1, 2), (7, 3)];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Contents {
+struct CaseFile {
     #[serde(default)]
     about: String,
     #[serde(default = "default_start")]
@@ -67,7 +68,7 @@ struct Contents {
     #[serde(default)]
     params: toml::Table,
     #[serde(default)]
-    alerts: Vec<Expected>,
+    alerts: Vec<ExpectedAlert>,
 }
 
 fn default_start() -> String {
@@ -76,7 +77,7 @@ fn default_start() -> String {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Expected {
+struct ExpectedAlert {
     symbol: String,
     /// Seconds from the start of the case.
     time: f64,
@@ -87,29 +88,29 @@ struct Expected {
     evidence: BTreeMap<String, f64>,
 }
 
-/// A case, read.
+/// A case that was read from a file.
 pub(crate) struct Case {
     pub(crate) file: PathBuf,
-    /// What it shows, in a sentence; may be empty.
+    /// What the case shows, in a sentence; may be empty.
     pub(crate) about: String,
-    contents: Contents,
+    contents: CaseFile,
     start_ns: i64,
     input: InputConfig,
     entries: Arc<Entries>,
 }
 
-/// What came of a case.
-pub(crate) struct Verdict {
-    /// What is not as it must be; empty: the case holds.
+/// The result of running a case.
+pub(crate) struct CaseResult {
+    /// What differs from the case; if it is empty, the case holds.
     pub(crate) failures: Vec<String>,
-    /// What was raised.
+    /// The alerts that the detector has raised.
     pub(crate) alerts: Vec<Alert>,
 }
 
-/// The cases in files and folders.
+/// Reads the cases in files and folders.
 ///
 /// # Errors
-/// When there is none, or one can't be read.
+/// When a folder contains no case, or a case can't be read.
 pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Case>> {
     let mut files = Vec::new();
     for path in paths {
@@ -120,7 +121,7 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Case>> {
         let inside = fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))?;
         let mut inside: Vec<PathBuf> = inside.filter_map(|entry| Some(entry.ok()?.path())).collect();
         inside.retain(|file| file.extension().is_some_and(|ending| ending == "toml"));
-        ensure!(!inside.is_empty(), "there is no case in {}: a case is a .toml file", path.display());
+        ensure!(!inside.is_empty(), "{} contains no cases; a case is a .toml file", path.display());
         inside.sort();
         files.extend(inside);
     }
@@ -129,12 +130,12 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Case>> {
 
 impl Case {
     fn read(file: &Path) -> Result<Self> {
-        let text = fs::read_to_string(file).map_err(|error| anyhow!("can't be read: {error}"))?;
-        let contents: Contents = toml::from_str(&text)?;
+        let text = fs::read_to_string(file).map_err(|error| anyhow!("can't read the file: {error}"))?;
+        let contents: CaseFile = toml::from_str(&text)?;
         let start: jiff::Timestamp =
             contents.start.parse().context("start must be a time such as 2025-11-24T09:15:00+05:30")?;
         let start_ns = i64::try_from(start.as_nanosecond()).context("start is too far from now")?;
-        for Expected { direction, .. } in &contents.alerts {
+        for ExpectedAlert { direction, .. } in &contents.alerts {
             if let Some(wrong) = direction.as_deref().filter(|it| !["up", "down", "none"].contains(it)) {
                 bail!("direction is \"{wrong}\", expected \"up\", \"down\" or \"none\"");
             }
@@ -144,28 +145,28 @@ impl Case {
         Ok(Self { file, about, contents, start_ns, input, entries: Arc::new(entries) })
     }
 
-    /// Shows the ticks to a plugin.
+    /// Runs a plugin on the ticks.
     ///
     /// # Errors
-    /// When the plugin can't be used with the case's parameters.
-    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, loaded: &LoadedConfig) -> Result<Verdict> {
+    /// When the plugin rejects the case's parameters.
+    pub(crate) async fn run(&self, plugin: &Arc<Plugin>, loaded: &LoadedConfig) -> Result<CaseResult> {
         let mut failures = Vec::new();
-        let mut shown: Option<Vec<Alert>> = None;
+        let mut first: Option<Vec<Alert>> = None;
         for (batch, workers) in SHAPES {
             let (alerts, summary) = self.replay(plugin, loaded, batch, workers).await?;
             for (reason, count) in &summary.undecodable {
-                failures.push(format!("{count} of its lines are no ticks: {reason}"));
+                failures.push(format!("{count} lines of the case are not ticks: {reason}"));
             }
             for (count, fault) in summary.faults.values() {
                 failures.push(format!("the detector failed {count} times: {fault}"));
             }
-            match &shown {
+            match &first {
                 None => {
                     failures.extend(self.compare(&alerts));
-                    shown = Some(alerts);
+                    first = Some(alerts);
                 }
                 Some(first) if *first != alerts => failures.push(format!(
-                    "it depends on the batches: {} alerts in batches of {batch}, {} in one of {}; the same ticks must give the same",
+                    "the alerts depend on the batches: there are {} in batches of {batch}, and {} in batches of {}",
                     alerts.len(),
                     first.len(),
                     SHAPES[0].0
@@ -180,10 +181,10 @@ impl Case {
             let generation = self.generation(plugin, loaded, 1)?.1;
             failures.extend(self.restarts(&generation.detectors[0])?);
         }
-        Ok(Verdict { failures, alerts: shown.unwrap_or_default() })
+        Ok(CaseResult { failures, alerts: first.unwrap_or_default() })
     }
 
-    /// The case's file with what was raised as what is expected.
+    /// Writes the raised alerts into the case's file, as the expected ones.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -217,11 +218,11 @@ impl Case {
         loaded: &LoadedConfig,
         workers: usize,
     ) -> Result<(LoadedConfig, Generation)> {
-        // Errors in parameters are the case's.
-        let mut of_case = config::parse_text(&self.file, "")?;
-        of_case.config.input = self.input.clone();
-        of_case.config.plugins = loaded.config.plugins.clone();
-        of_case.config.engine.workers = workers;
+        // The configuration is the case's, so that an error in a parameter names the case's file.
+        let mut case_config = config::parse_text(&self.file, "")?;
+        case_config.config.input = self.input.clone();
+        case_config.config.plugins = loaded.config.plugins.clone();
+        case_config.config.engine.workers = workers;
         let detector = DetectorConfig {
             plugin: plugin.name.clone(),
             enabled: true,
@@ -229,10 +230,10 @@ impl Case {
             params: self.contents.params.clone(),
             ..DetectorConfig::default()
         };
-        of_case.config.detectors = [(plugin.name.clone(), detector)].into();
-        let decoder = Decoder::new(&self.input, &of_case.root)?;
-        let generation = Generation::build(&of_case, decoder.column_names(), None, |_, _| Ok(plugin.clone()))?;
-        Ok((of_case, generation))
+        case_config.config.detectors = [(plugin.name.clone(), detector)].into();
+        let decoder = Decoder::new(&self.input, &case_config.root)?;
+        let generation = Generation::build(&case_config, decoder.column_names(), None, |_, _| Ok(plugin.clone()))?;
+        Ok((case_config, generation))
     }
 
     async fn replay(
@@ -242,21 +243,22 @@ impl Case {
         batch: usize,
         workers: usize,
     ) -> Result<(Vec<Alert>, Summary)> {
-        let (of_case, generation) = self.generation(plugin, loaded, workers)?;
-        let kept = Arc::<std::sync::Mutex<Vec<Alert>>>::default();
+        let (case_config, generation) = self.generation(plugin, loaded, workers)?;
+        let raised = Arc::<Mutex<Vec<Alert>>>::default();
         let sink = {
-            let kept = kept.clone();
-            move |commit: &tickhound_core::stream::Commit| {
+            let raised = raised.clone();
+            move |commit: &Commit| {
+                // The lag depends on the clock, and would make equal alerts differ.
                 let alerts = commit.alerts.iter().map(|alert| Alert { lag_ms: 0, ..alert.clone() });
-                kept.lock().expect("nobody panics while holding it").extend(alerts);
+                raised.lock().expect("no thread panics while it holds the lock").extend(alerts);
                 Ok(())
             }
         };
-        let (config, root) = (&of_case.config, of_case.root.as_path());
+        let (config, root) = (&case_config.config, case_config.root.as_path());
         let setup = Setup { config, root, generation, batch: Some(batch), pace: Pace::Max, tape: None };
         let source = Source::given(self.entries.clone());
         let summary = replay(source, setup, sink, Arc::default(), watch::Sender::new(false)).await?;
-        let alerts = std::mem::take(&mut *kept.lock().expect("nobody panics while holding it"));
+        let alerts = std::mem::take(&mut *raised.lock().expect("no thread panics while it holds the lock"));
         Ok((alerts, summary))
     }
 
@@ -265,17 +267,20 @@ impl Case {
         let expected = &self.contents.alerts;
         for index in 0..expected.len().max(alerts.len()) {
             match (expected.get(index), alerts.get(index)) {
-                (Some(expected), Some(found)) => {
-                    let differences = self.differences(expected, found);
+                (Some(expected), Some(raised)) => {
+                    let differences = self.differences(expected, raised);
                     if !differences.is_empty() {
                         failures.push(format!("alert {}: {}", index + 1, differences.join(", ")));
                     }
                 }
-                (Some(Expected { symbol, time, .. }), None) => {
-                    failures.push(format!("alert {}: expected of {symbol} at {time} s, there is none", index + 1));
+                (Some(ExpectedAlert { symbol, time, .. }), None) => {
+                    failures.push(format!(
+                        "alert {}: expected one of {symbol} at {time} s, but none was raised",
+                        index + 1
+                    ));
                 }
-                (None, Some(found)) => {
-                    failures.push(format!("alert {}: not expected: {}", index + 1, self.described(found)));
+                (None, Some(raised)) => {
+                    failures.push(format!("alert {}: not expected: {}", index + 1, self.description(raised)));
                 }
                 (None, None) => {}
             }
@@ -283,38 +288,38 @@ impl Case {
         failures
     }
 
-    fn differences(&self, expected: &Expected, found: &Alert) -> Vec<String> {
+    fn differences(&self, expected: &ExpectedAlert, raised: &Alert) -> Vec<String> {
         let mut differences = Vec::new();
-        if expected.symbol != found.symbol {
-            differences.push(format!("symbol is {}, expected {}", found.symbol, expected.symbol));
+        if expected.symbol != raised.symbol {
+            differences.push(format!("symbol is {}, expected {}", raised.symbol, expected.symbol));
         }
-        if let Some(direction) = expected.direction.as_deref().filter(|it| *it != found.direction.as_str()) {
-            differences.push(format!("direction is {}, expected {direction}", found.direction.as_str()));
+        if let Some(direction) = expected.direction.as_deref().filter(|it| *it != raised.direction.as_str()) {
+            differences.push(format!("direction is {}, expected {direction}", raised.direction.as_str()));
         }
-        let mut number = |name: &str, found: f64, expected: f64, tolerance: f64| {
-            if (found - expected).abs() > tolerance {
-                differences.push(format!("{name} is {}, expected {expected}", rounded(found)));
+        let mut number = |name: &str, actual: f64, expected: f64, tolerance: f64| {
+            if (actual - expected).abs() > tolerance {
+                differences.push(format!("{name} is {}, expected {expected}", rounded(actual)));
             }
         };
-        // A tick's time is not measured, it is given.
-        number("time", self.seconds(found), expected.time, 1e-6);
+        // The time of a tick is given and not computed, so it has to match exactly.
+        number("time", self.seconds(raised), expected.time, 1e-6);
         let near = |value: f64| TOLERANCE * value.abs();
         if let Some(confidence) = expected.confidence {
-            number("confidence", found.confidence, confidence, TOLERANCE);
+            number("confidence", raised.confidence, confidence, TOLERANCE);
         }
         if let Some(price) = expected.price {
-            number("price", found.price, price, near(price));
+            number("price", raised.price, price, near(price));
         }
         for (name, value) in &expected.evidence {
-            match found.evidence.iter().find(|(found, _)| found == name) {
-                Some((_, found)) => number(name, *found, *value, near(*value)),
+            match raised.evidence.iter().find(|(known, _)| known == name) {
+                Some((_, actual)) => number(name, *actual, *value, near(*value)),
                 None => number(name, f64::INFINITY, *value, 0.0),
             }
         }
         differences
     }
 
-    fn described(&self, alert: &Alert) -> String {
+    fn description(&self, alert: &Alert) -> String {
         let mut text = format!(
             "{} at {} s, {}, confidence {}",
             alert.symbol,
@@ -328,40 +333,41 @@ impl Case {
         text
     }
 
-    /// Seconds from the start of the case.
+    /// The time of an alert, in seconds from the start of the case.
     fn seconds(&self, alert: &Alert) -> f64 {
         (alert.time as i64 - self.start_ns) as f64 / 1e9
     }
 
-    /// Stops and starts the detector again in between ticks; what is not the same then.
+    /// Restarts the detector between ticks, and says what differs from a run without restarts.
     fn restarts(&self, spec: &DetectorSpec) -> Result<Option<String>> {
-        let failed = |fault| anyhow!("it failed when it was started again: {fault}");
+        let failed = |fault| anyhow!("the detector failed when it was restarted: {fault}");
         let rows = Rows::of(&self.entries, &self.input)?;
         let ids = rows.ids();
         let whole = rows.start(spec).and_then(|mut instance| {
-            let found = instance.detect(&rows.batch)?;
-            Ok((found, instance.save(&ids)?))
+            let detections = instance.detect(&rows.batch)?;
+            Ok((detections, instance.save(&ids)?))
         });
         let (whole, state) = whole.map_err(failed)?;
         let size = rows.batch.len().div_ceil(RESTARTS_MAX);
         let mut saved: Vec<(u32, Vec<u8>)> = Vec::new();
-        let mut found = Vec::new();
+        let mut detections = Vec::new();
         for (number, chunk) in rows.chunks(size).iter().enumerate() {
             let mut instance = rows.start(spec).map_err(failed)?;
             let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
             let restored = instance.restore(spec.plugin.manifest.state_version, &states).map_err(failed)?;
             if let Err(refusal) = restored {
-                return Ok(Some(format!("it does not take back the state that it has saved: {refusal}")));
+                return Ok(Some(format!("the detector rejects the state that it has saved: {refusal}")));
             }
             let before = number * size;
-            found.extend(instance.detect(chunk).map_err(failed)?.into_iter().map(|mut one| {
+            // Rows are counted from the beginning of a batch.
+            detections.extend(instance.detect(chunk).map_err(failed)?.into_iter().map(|mut one| {
                 one.row += before as u32;
                 one
             }));
             saved = instance.save(&ids).map_err(failed)?;
         }
-        let same = found.len() == whole.len()
-            && found.iter().zip(&whole).all(|(one, other)| {
+        let same = detections.len() == whole.len()
+            && detections.iter().zip(&whole).all(|(one, other)| {
                 (one.row, one.symbol, one.direction) == (other.row, other.symbol, other.direction)
                     && one.confidence == other.confidence
                     && one.evidence == other.evidence
@@ -369,29 +375,29 @@ impl Case {
         Ok(match (same, saved == state) {
             (true, true) => None,
             (true, false) => {
-                Some("its saved state is another one after a restart: what it saves is not all it knows".to_owned())
+                Some("the saved state differs after a restart; the detector does not save all of its state".to_owned())
             }
             (false, _) => Some(format!(
-                "a restart makes a difference: {} detections with restarts in between, {} without; what it saves is not all it knows",
-                found.len(),
+                "a restart makes a difference: {} detections with restarts, {} without; the detector does not save all of its state",
+                detections.len(),
                 whole.len()
             )),
         })
     }
 }
 
-/// Ticks as a producer would publish them. Columns beside the standard ones are extra ones.
+/// Makes entries of the ticks, as a producer would publish them. Columns that are not standard become extra columns.
 fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv.trim_start().as_bytes());
     let header = reader.headers()?.clone();
     let column = |wanted: &str| header.iter().position(|name| name == wanted);
     let (symbol, time) = (column("symbol"), column("time"));
     let (Some(symbol), Some(time), Some(_)) = (symbol, time, column("price")) else {
-        bail!("the first line of ticks names the columns: symbol, time, price, and others where they are needed");
+        bail!("the first line of ticks must name the columns: symbol, time, price, and any others");
     };
     let mut input = InputConfig::default();
     for name in header.iter().filter(|name| !["symbol", "time", "price"].contains(name)) {
-        ensure!(name != "flags", "flags are not given: the host finds them out");
+        ensure!(name != "flags", "ticks must not have a column `flags`: the host sets the flags");
         if !column::NAMES.contains(&name) {
             input.extra.insert(name.to_owned(), vec![name.to_owned()]);
         }
@@ -405,9 +411,10 @@ fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
         })?;
         let nanos = start_ns + (seconds * 1e9).round() as i64;
         let millis = u64::try_from(nanos / 1_000_000).context("a tick is before 1970")?;
-        last = match millis > last.millis {
-            true => EntryId { millis, seq: 0 },
-            false => EntryId { millis: last.millis, seq: last.seq + 1 },
+        last = if millis > last.millis {
+            EntryId { millis, seq: 0 }
+        } else {
+            EntryId { millis: last.millis, seq: last.seq + 1 }
         };
         entries.push_entry(last);
         for (position, value) in row.iter().enumerate().filter(|(_, value)| !value.is_empty()) {
@@ -418,11 +425,11 @@ fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
             }
         }
     }
-    ensure!(!entries.is_empty(), "there is not one tick");
+    ensure!(!entries.is_empty(), "the case has no ticks");
     Ok((entries, input))
 }
 
-/// To six digits: what a person can check.
+/// Rounds to six significant digits, which people can check.
 fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
@@ -448,15 +455,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_case_is_refused_with_a_sentence() {
-        for (text, told) in [
-            ("symbol,price\nA,1", "the first line of ticks names the columns"),
+    fn an_invalid_case_is_rejected_with_a_sentence() {
+        for (text, message) in [
+            ("symbol,price\nA,1", "the first line of ticks must name the columns"),
             ("symbol,time,price\nA,09:15,1", "tick 1: time is \"09:15\", expected seconds"),
-            ("symbol,time,price", "there is not one tick"),
-            ("symbol,time,price,flags\nA,0,1,0", "flags are not given"),
+            ("symbol,time,price", "the case has no ticks"),
+            ("symbol,time,price,flags\nA,0,1,0", "ticks must not have a column `flags`"),
         ] {
             let error = format!("{:#}", entries(text, 0).err().unwrap());
-            assert!(error.starts_with(told), "{error}");
+            assert!(error.starts_with(message), "{error}");
         }
     }
 

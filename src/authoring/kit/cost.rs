@@ -1,5 +1,5 @@
-//! What a detector costs on this machine: time per tick by batch size, memory per symbol, start; beside a yardstick
-//! that is measured in the same run, tick for tick.
+//! What a detector costs on this machine: time per tick by batch size, memory per symbol, and start times, next to a
+//! baseline detector that is measured in the same run, in turn with it.
 
 use std::{
     path::Path,
@@ -13,30 +13,55 @@ use tokio::sync::watch;
 
 use super::rows::Rows;
 use crate::authoring::replay::{Ids, Setup, Source, replay};
-use tickhound_core::{config::LoadedConfig, event::Entries, simulate::SimConfig};
-use tickhound_engine::plugin::{DetectorSpec, Generation, Limits, Plugin, Runtime};
+use tickhound_core::{
+    config::LoadedConfig,
+    event::{Batch, Entries},
+    simulate::SimConfig,
+};
+use tickhound_engine::plugin::{DetectorSpec, Fault, Generation, Limits, Plugin, Runtime};
 use tickhound_recorded::{pace::Pace, record::Record};
 
-/// Rows in one call: alone, as in a quiet market, busy, and as in a replay.
+/// The rows in one call: a single tick, as in a quiet market, busy, and as in a replay.
 pub(crate) const BATCHES: [usize; 4] = [1, 16, 256, 2000];
 
-/// Each figure is the median of so many measurements; the yardstick's are taken in between.
+/// Each figure is the median of this many measurements; those of the baseline are taken in between.
 const ROUNDS: usize = 5;
 
-/// A measurement goes on for about this long: an interpreted detector does not get through all ticks.
+/// A measurement ends after this time, since an interpreted detector would take too long for all ticks.
 const ROUND_TIME: Duration = Duration::from_millis(300);
 
+/// The start time is measured this many times.
 const STARTS: usize = 20;
 
-/// What is measured.
+/// The rows in one call while memory is filled.
+const FILL_BATCH: usize = 256;
+
+/// The simulated market that is used for the measurement.
 pub(crate) struct Plan {
-    /// Symbols in the simulated market.
+    /// The number of symbols.
     pub(crate) symbols: u32,
-    /// Ticks of it.
+    /// The number of ticks.
     pub(crate) ticks: u64,
 }
 
-/// Median, least and most, ns.
+/// A compiled plugin, with the times that it took.
+pub(crate) struct Compiled {
+    pub(crate) plugin: Arc<Plugin>,
+    /// The time to compile it.
+    pub(crate) compile: Duration,
+    /// The time to load it from the cache.
+    pub(crate) load: Duration,
+}
+
+/// The detector that is measured.
+pub(crate) struct Candidate {
+    /// A generation with only this detector.
+    pub(crate) generation: Generation,
+    /// Its plugin.
+    pub(crate) compiled: Compiled,
+}
+
+/// The median, least and greatest of several measurements.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -44,115 +69,91 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
-/// Cost of one tick.
+/// The cost of a tick at one batch size.
 #[derive(Debug, Serialize)]
 pub(crate) struct PerTick {
-    /// Rows in one call.
+    /// The rows in one call.
     pub(crate) batch: usize,
     pub(crate) ns: Spread,
-    /// Of the yardstick.
-    pub(crate) yardstick_ns: Spread,
+    /// The same for the baseline.
+    #[serde(rename = "yardstick_ns")]
+    pub(crate) baseline_ns: Spread,
     /// The longest call, ms.
     pub(crate) longest_call_ms: f64,
 }
 
-/// See above.
+/// The costs of a detector.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cost {
     pub(crate) compile_ms: f64,
-    /// Of what was compiled before.
+    /// The time to load the compiled plugin from the cache.
     pub(crate) load_ms: f64,
-    /// Until a fresh instance has taken its parameters.
+    /// The time until a fresh instance has accepted its parameters.
     pub(crate) start_ms: Spread,
     pub(crate) per_tick: Vec<PerTick>,
-    /// Of a fresh instance, bytes.
+    /// The memory of a fresh instance, bytes.
     pub(crate) memory_at_start: usize,
-    /// Of one that has seen all ticks, bytes.
+    /// The memory of an instance that has seen all ticks, bytes.
     pub(crate) memory: usize,
     pub(crate) memory_per_symbol: f64,
-    /// Of its saved state, bytes.
+    /// The size of the saved state, bytes.
     pub(crate) state_per_symbol: f64,
     pub(crate) symbols: usize,
     pub(crate) ticks: usize,
-    /// Through the whole engine with this detector alone, from entries in memory to alerts.
+    /// The throughput of the whole engine with this detector alone, from entries in memory to alerts.
     pub(crate) engine_ticks_per_second: f64,
     pub(crate) workers: usize,
 }
 
-/// How long it takes to compile a plugin, and to load it when that was done before.
+/// Compiles a plugin, and loads it again from the cache.
 ///
 /// # Errors
-/// When it is refused.
-pub(crate) fn compile(
-    name: &str,
-    file: &Path,
-    bytes: &[u8],
-    limits: Limits,
-    cache: &Path,
-) -> Result<(Arc<Plugin>, Duration, Duration)> {
+/// When the plugin is rejected.
+pub(crate) fn compile(name: &str, file: &Path, bytes: &[u8], limits: Limits, cache: &Path) -> Result<Compiled> {
     let timed = |runtime: &Runtime| -> Result<_> {
         let started = Instant::now();
         Ok((runtime.compile(name, file, bytes, limits)?, started.elapsed()))
     };
     let (_, compile) = timed(&Runtime::new(None)?)?;
     let runtime = Runtime::new(Some(cache))?;
+    // This fills the cache, from which the next call loads.
     timed(&runtime)?;
     let (plugin, load) = timed(&runtime)?;
-    Ok((plugin, compile, load))
+    Ok(Compiled { plugin, compile, load })
 }
 
-/// Measures one detector beside another. `loaded` has just the one.
+/// Measures a detector next to a baseline. `loaded` contains only that detector; `progress` is called with each phase.
 ///
 /// # Errors
-/// When it fails on simulated ticks.
+/// When a detector fails on simulated ticks.
 pub(crate) async fn measure(
-    generation: Generation,
-    yardstick: &DetectorSpec,
+    candidate: Candidate,
+    baseline: &DetectorSpec,
     loaded: &LoadedConfig,
     plan: &Plan,
-    told: &impl Fn(&str),
+    progress: &impl Fn(&str),
 ) -> Result<Cost> {
+    let Candidate { generation, compiled } = candidate;
     let spec = generation.detectors[0].clone();
-    let failed = |fault| anyhow!("{} failed: {fault}", spec.name);
-    told("simulating a market");
+    progress("simulating a market");
     let entries = Arc::new(simulated(plan)?);
     let rows = Rows::of(&entries, &loaded.config.input)?;
 
-    told("starting it");
-    let mut starts = Vec::new();
-    for _ in 0..STARTS {
-        let started = Instant::now();
-        spec.start().map_err(failed)?;
-        starts.push(started.elapsed().as_secs_f64() * 1e3);
-    }
+    progress("starting the detector");
+    let start_ms = measure_starts(&spec)?;
 
     let mut per_tick = Vec::new();
     for batch in BATCHES {
-        told(&format!("calling it with batches of {batch}"));
-        let chunks = rows.chunks(batch);
-        let (mut own, mut other, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
-        for _ in 0..ROUNDS {
-            let (ns, call) = round(&rows, &chunks, &spec)?;
-            own.push(ns);
-            longest = longest.max(call);
-            other.push(round(&rows, &chunks, yardstick)?.0);
-        }
-        let longest_call_ms = longest.as_secs_f64() * 1e3;
-        per_tick.push(PerTick { batch, ns: Spread::of(own), yardstick_ns: Spread::of(other), longest_call_ms });
+        progress(&format!("calling the detector with batches of {batch}"));
+        per_tick.push(measure_ticks(&rows, batch, &spec, baseline)?);
     }
 
-    told("filling its memory");
-    let memory_at_start = spec.start().map_err(failed)?.memory_bytes();
-    let mut instance = rows.start(&spec).map_err(failed)?;
-    for chunk in rows.chunks(256) {
-        instance.detect(&chunk).map_err(failed)?;
-    }
-    let memory = instance.memory_bytes();
-    let saved = instance.save(&rows.ids()).map_err(failed)?;
+    progress("filling the detector's memory");
+    let memory = measure_memory(&rows, &spec)?;
     let symbols = rows.ids().len();
-    let of_each = |bytes: usize| bytes as f64 / symbols as f64;
+    let per_symbol = |bytes: usize| bytes as f64 / symbols as f64;
 
-    told("running the engine");
+    progress("running the engine");
     let started = Instant::now();
     let (config, root) = (&loaded.config, loaded.root.as_path());
     let setup = Setup { config, root, generation, batch: None, pace: Pace::Max, tape: None };
@@ -160,14 +161,14 @@ pub(crate) async fn measure(
     let engine_ticks_per_second = entries.len() as f64 / started.elapsed().as_secs_f64();
 
     Ok(Cost {
-        compile_ms: 0.0,
-        load_ms: 0.0,
-        start_ms: Spread::of(starts),
+        compile_ms: compiled.compile.as_secs_f64() * 1e3,
+        load_ms: compiled.load.as_secs_f64() * 1e3,
+        start_ms,
         per_tick,
-        memory_at_start,
-        memory,
-        memory_per_symbol: of_each(memory - memory_at_start),
-        state_per_symbol: of_each(saved.iter().map(|(_, state)| state.len()).sum()),
+        memory_at_start: memory.at_start,
+        memory: memory.filled,
+        memory_per_symbol: per_symbol(memory.filled - memory.at_start),
+        state_per_symbol: per_symbol(memory.state),
         symbols,
         ticks: rows.batch.len(),
         engine_ticks_per_second,
@@ -175,16 +176,48 @@ pub(crate) async fn measure(
     })
 }
 
-/// Ns of one tick, and the longest call, of a fresh instance.
-fn round(rows: &Rows, chunks: &[tickhound_core::event::Batch], spec: &DetectorSpec) -> Result<(f64, Duration)> {
-    let failed = |fault| anyhow!("{} failed: {fault}", spec.name);
-    let mut instance = rows.start(spec).map_err(failed)?;
-    let (mut done, mut longest) = (0, Duration::ZERO);
+/// The memory of an instance, bytes.
+struct Memory {
+    at_start: usize,
+    /// After all ticks.
+    filled: usize,
+    /// The size of the saved state.
+    state: usize,
+}
+
+fn measure_starts(spec: &DetectorSpec) -> Result<Spread> {
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        let started = Instant::now();
+        spec.start().map_err(|fault| failed(spec, &fault))?;
+        starts.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(Spread::of(starts))
+}
+
+fn measure_ticks(rows: &Rows, batch: usize, spec: &DetectorSpec, baseline: &DetectorSpec) -> Result<PerTick> {
+    let chunks = rows.chunks(batch);
+    let (mut own, mut other, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
+    // The two take turns, so that a change in the machine's speed affects both.
+    for _ in 0..ROUNDS {
+        let (ns, call) = measure_round(rows, &chunks, spec)?;
+        own.push(ns);
+        longest = longest.max(call);
+        other.push(measure_round(rows, &chunks, baseline)?.0);
+    }
+    let longest_call_ms = longest.as_secs_f64() * 1e3;
+    Ok(PerTick { batch, ns: Spread::of(own), baseline_ns: Spread::of(other), longest_call_ms })
+}
+
+/// Measures the time per tick of a fresh instance, ns, and its longest call.
+fn measure_round(rows: &Rows, chunks: &[Batch], spec: &DetectorSpec) -> Result<(f64, Duration)> {
+    let mut instance = rows.start(spec).map_err(|fault| failed(spec, &fault))?;
+    let (mut ticks, mut longest) = (0, Duration::ZERO);
     let started = Instant::now();
     let mut last = started;
     for chunk in chunks {
-        instance.detect(chunk).map_err(failed)?;
-        done += chunk.len();
+        instance.detect(chunk).map_err(|fault| failed(spec, &fault))?;
+        ticks += chunk.len();
         let now = Instant::now();
         longest = longest.max(now - last);
         last = now;
@@ -192,7 +225,23 @@ fn round(rows: &Rows, chunks: &[tickhound_core::event::Batch], spec: &DetectorSp
             break;
         }
     }
-    Ok(((last - started).as_nanos() as f64 / done as f64, longest))
+    Ok(((last - started).as_nanos() as f64 / ticks as f64, longest))
+}
+
+fn measure_memory(rows: &Rows, spec: &DetectorSpec) -> Result<Memory> {
+    let fault = |fault| failed(spec, &fault);
+    let at_start = spec.start().map_err(fault)?.memory_bytes();
+    let mut instance = rows.start(spec).map_err(fault)?;
+    for chunk in rows.chunks(FILL_BATCH) {
+        instance.detect(&chunk).map_err(fault)?;
+    }
+    let filled = instance.memory_bytes();
+    let saved = instance.save(&rows.ids()).map_err(fault)?;
+    Ok(Memory { at_start, filled, state: saved.iter().map(|(_, state)| state.len()).sum() })
+}
+
+fn failed(spec: &DetectorSpec, fault: &Fault) -> anyhow::Error {
+    anyhow!("{} failed: {fault}", spec.name)
 }
 
 fn simulated(plan: &Plan) -> Result<Entries> {

@@ -1,6 +1,6 @@
-//! Builds a detector's project, in whatever language it is written.
+//! Builds of detector projects, in any language.
 //!
-//! A project is a folder with a `Cargo.toml`, or with a `detector.toml` that tells what to run and what comes of it.
+//! A project is a folder with a `Cargo.toml`, or with a `detector.toml` that names a build command and its output.
 
 use std::{
     fs,
@@ -14,20 +14,20 @@ use serde::Deserialize;
 
 use tickhound_engine::plugin::runtime;
 
-/// Tells how a project that is not Rust's is built.
+/// The file that says how to build a project that is not written in Rust.
 pub(super) const RECIPE: &str = "detector.toml";
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// `detector.toml`.
+/// The contents of `detector.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Recipe {
-    /// What `sh` runs in the project's folder.
+    /// The build command, which `sh` runs in the project's folder.
     build: String,
-    /// The file that it makes, relative to that.
+    /// The output of the build, relative to that folder.
     output: PathBuf,
-    /// What installs the tools for it.
+    /// The command that installs the tools for the build.
     #[serde(default)]
     pub(super) tools: String,
 }
@@ -38,30 +38,32 @@ impl Recipe {
     }
 }
 
-/// A plugin as it was built.
+/// The result of a build.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// Where the compiler left it.
+    /// The output file of the compiler.
     pub(crate) file: PathBuf,
-    /// A component.
+    /// The component, which is converted if the compiler has made a module.
     pub(crate) bytes: Vec<u8>,
 }
 
 /// Builds the project in `dir`.
 ///
 /// # Errors
-/// When there is none, its build fails, or what comes of it is no component.
+/// When the folder is not a project, the build fails, or its output is not a component.
 pub(crate) fn build(dir: &Path) -> Result<Built> {
-    let file = match dir.join(RECIPE).exists() {
-        true => build_by_recipe(dir)?,
-        false if dir.join("Cargo.toml").exists() => build_by_cargo(dir)?,
-        false => bail!(
-            "{} is no detector's project: it has neither Cargo.toml nor {RECIPE}; `tickhound new NAME` makes one",
+    let file = if dir.join(RECIPE).exists() {
+        build_by_recipe(dir)?
+    } else if dir.join("Cargo.toml").exists() {
+        build_by_cargo(dir)?
+    } else {
+        bail!(
+            "{} is not a detector project: it contains neither Cargo.toml nor {RECIPE}; create one with `tickhound new NAME`",
             dir.display()
-        ),
+        );
     };
     let bytes =
-        fs::read(&file).with_context(|| format!("can't read {}, which the build should make", file.display()))?;
+        fs::read(&file).with_context(|| format!("can't read {}, the expected output of the build", file.display()))?;
     let bytes = match runtime::component_bytes(&bytes).with_context(|| file.display().to_string())? {
         Some(component) => component,
         None => bytes,
@@ -69,15 +71,15 @@ pub(crate) fn build(dir: &Path) -> Result<Built> {
     Ok(Built { file, bytes })
 }
 
-/// Puts a plugin into a folder, whole or not at all: a host that watches it sees no half of it.
+/// Installs a plugin into a folder atomically, so that a host that watches the folder never reads half a file.
 ///
 /// # Errors
-/// When the folder can't be written to.
+/// When the folder is not writable.
 pub(crate) fn install(bytes: &[u8], name: &str, folder: &Path) -> Result<PathBuf> {
     let is_file_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('.');
-    ensure!(is_file_name, "the manifest's name is \"{name}\"; letters, digits, - and _ make a file's name");
+    ensure!(is_file_name, "the plugin's name is \"{name}\", expected letters, digits, - and _, since it names a file");
     let file = folder.join(format!("{name}.wasm"));
-    // Hidden files are no plugins.
+    // A host ignores hidden files.
     let new = folder.join(format!(".{name}.wasm.new"));
     let write = || {
         fs::create_dir_all(folder)?;
@@ -96,18 +98,19 @@ fn build_by_recipe(dir: &Path) -> Result<PathBuf> {
     let recipe = Recipe::parse(&text).with_context(|| file.display().to_string())?;
     let output = dir.join(&recipe.output);
     if let Some(folder) = output.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
     }
     eprintln!("{}: {}", dir.display(), recipe.build);
     let mut command = Command::new("sh");
-    // What tools print is news for people; standard output is the command's own.
+    // The output of tools is for people, so it goes to standard error.
     let status =
         command.args(["-c", &recipe.build]).current_dir(dir).stdin(Stdio::null()).stdout(std::io::stderr()).status();
     let status = status.context("can't run sh")?;
     if !status.success() {
-        let hint = match recipe.tools.is_empty() {
-            true => String::new(),
-            false => format!("\nits tools are installed by, in {}: {}", dir.display(), recipe.tools),
+        let hint = if recipe.tools.is_empty() {
+            String::new()
+        } else {
+            format!("\nto install the tools, run this in {}: {}", dir.display(), recipe.tools)
         };
         bail!("the build of {} failed: {status}{hint}", dir.display());
     }
@@ -116,15 +119,15 @@ fn build_by_recipe(dir: &Path) -> Result<PathBuf> {
 
 fn build_by_cargo(dir: &Path) -> Result<PathBuf> {
     #[derive(Deserialize)]
-    struct Message {
+    struct CargoMessage {
         #[serde(default)]
         filenames: Vec<PathBuf>,
-        target: Option<Target>,
+        target: Option<CargoTarget>,
         #[serde(default)]
         manifest_path: PathBuf,
     }
     #[derive(Deserialize)]
-    struct Target {
+    struct CargoTarget {
         kind: Vec<String>,
     }
     let manifest = dir.join("Cargo.toml").canonicalize().context("can't find Cargo.toml")?;
@@ -135,20 +138,20 @@ fn build_by_cargo(dir: &Path) -> Result<PathBuf> {
     let output = output.context("can't run cargo: install Rust from https://rustup.rs")?;
     if !output.status.success() {
         bail!(
-            "the build of {} failed: {}; is the target there? `rustup target add {TARGET}`",
+            "the build of {} failed: {}; if the target is missing, run `rustup target add {TARGET}`",
             dir.display(),
             output.status
         );
     }
     let messages = String::from_utf8_lossy(&output.stdout);
-    let made = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok()).filter(|message| {
+    let built = messages.lines().filter_map(|line| serde_json::from_str::<CargoMessage>(line).ok()).filter(|message| {
         message.manifest_path == manifest
             && message.target.as_ref().is_some_and(|target| target.kind.iter().any(|kind| kind == "cdylib"))
     });
-    let file = made.flat_map(|message| message.filenames).find(|file| file.extension().is_some_and(|it| it == "wasm"));
+    let file = built.flat_map(|message| message.filenames).find(|file| file.extension().is_some_and(|it| it == "wasm"));
     file.with_context(|| {
         format!(
-            "{} makes no .wasm file: its Cargo.toml needs `[lib] crate-type = [\"cdylib\", \"rlib\"]`",
+            "the build of {} makes no .wasm file: add `[lib] crate-type = [\"cdylib\", \"rlib\"]` to its Cargo.toml",
             dir.display()
         )
     })

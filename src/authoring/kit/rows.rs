@@ -15,7 +15,7 @@ use tickhound_engine::{
     plugin::{DetectorSpec, Fault, Instance},
 };
 
-/// All rows, and the symbols in them.
+/// Rows of ticks, and their symbols.
 pub(super) struct Rows {
     symbols: Vec<(u32, Arc<str>)>,
     pub(super) batch: Batch,
@@ -24,24 +24,24 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn of(entries: &Entries, input: &InputConfig) -> Result<Self> {
         let mut ingest = Ingest::new(Decoder::new(input, Path::new("."))?, 1, Clock::default());
-        let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("there is not one tick")?;
+        let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("the entries contain no ticks")?;
         let mut batch = job.batch;
         Normalizer::new(input)?.apply(&mut batch);
         Ok(Self { symbols: job.symbols, batch })
     }
 
-    /// The rows in pieces of this many.
+    /// Splits the rows into chunks of this size.
     pub(super) fn chunks(&self, size: usize) -> Vec<Batch> {
         let rows = self.batch.len();
         (0..rows).step_by(size).map(|from| self.batch.rows(from..rows.min(from + size))).collect()
     }
 
-    /// Numbers of all symbols.
+    /// The ids of all symbols.
     pub(super) fn ids(&self) -> Vec<u32> {
         self.symbols.iter().map(|(id, _)| *id).collect()
     }
 
-    /// A fresh instance that knows the symbols.
+    /// Starts a fresh instance, and introduces the symbols to it.
     pub(super) fn start(&self, spec: &DetectorSpec) -> Result<Instance, Fault> {
         let mut instance = spec.start()?;
         let symbols: Vec<(u32, &str)> = self.symbols.iter().map(|(id, name)| (*id, &**name)).collect();

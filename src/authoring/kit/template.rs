@@ -1,4 +1,4 @@
-//! A detector's project to begin with: the examples of this repository under another name.
+//! Templates of detector projects: the examples of this repository under another name.
 
 use std::{
     fs,
@@ -10,14 +10,14 @@ use toml_edit::{DocumentMut, Item, Value};
 
 use super::project;
 
-/// A path in the project, and what the file holds.
-type File = (&'static str, &'static str);
+/// The path of a file in the project, and its contents.
+type TemplateFile = (&'static str, &'static str);
 
-/// What a template's detector is called; every such word becomes the new name.
+/// The name of the templates' detector; each occurrence is replaced with the new name.
 const NAME: &str = "jump";
 
-/// Languages, and the files of each.
-pub(crate) const LANGUAGES: [(&str, &[File]); 4] = [("rust", RUST), ("c", C), ("js", JS), ("python", PYTHON)];
+/// The languages, and the template files of each.
+pub(crate) const LANGUAGES: [(&str, &[TemplateFile]); 4] = [("rust", RUST), ("c", C), ("js", JS), ("python", PYTHON)];
 
 macro_rules! files {
     ($folder:literal: $($path:literal),+ $(,)?) => {
@@ -25,22 +25,22 @@ macro_rules! files {
     };
 }
 
-const RUST: &[File] = files!["rust":
+const RUST: &[TemplateFile] = files!["rust":
     ".gitignore", "Cargo.toml", "README.md", "src/lib.rs",
     "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
-const C: &[File] = files!["c":
+const C: &[TemplateFile] = files!["c":
     ".gitignore", "README.md", "detector.toml", "plugin.c", "bindings/detector.c", "bindings/detector.h",
     "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
-const JS: &[File] = files!["js":
+const JS: &[TemplateFile] = files!["js":
     ".gitignore", "README.md", "detector.toml", "package.json", "plugin.js",
     "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
-const PYTHON: &[File] = files!["python":
+const PYTHON: &[TemplateFile] = files!["python":
     ".gitignore", "README.md", "detector.toml", "app.py",
     "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
@@ -49,8 +49,8 @@ macro_rules! sdk {
     ($($path:literal),+ $(,)?) => { &[$(($path, include_str!(concat!("../../../detectors-sdk/", $path)))),+] };
 }
 
-/// The SDK comes along, so that a project needs no copy of Tickhound.
-const SDK: &[File] = sdk![
+/// The files of the SDK, which a Rust project contains, so that it does not need a copy of Tickhound.
+const SDK: &[TemplateFile] = sdk![
     "README.md",
     "src/bars.rs",
     "src/detector.rs",
@@ -71,25 +71,25 @@ const SDK: &[File] = sdk![
 const SDK_MANIFEST: &str = include_str!("../../../detectors-sdk/Cargo.toml");
 const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
 
-/// Where the SDK lies in a project.
+/// The folder of the SDK in a project.
 const SDK_DIR: &str = "tickhound-sdk";
 
-/// Makes the folder `parent/name` with a project in it.
+/// Creates a project in the folder `parent/name`.
 ///
 /// # Errors
-/// When the name is none, or the folder is there already.
+/// When the name is invalid, or the folder exists already.
 pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBuf> {
     let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.ends_with('-')
         && !name.contains("--");
-    ensure!(is_name, "\"{name}\" is no detector's name: lower-case letters, digits and -, such as `opening-drive`");
+    ensure!(is_name, "the name is \"{name}\", expected lower-case letters, digits and -, such as `opening-drive`");
     let dir = parent.join(name);
-    ensure!(!dir.exists(), "{} is there already", dir.display());
-    let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language).context("no such language")?;
+    ensure!(!dir.exists(), "{} exists already", dir.display());
+    let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language).context("unknown language")?;
     for (path, text) in *files {
         let text = renamed(text, name);
-        // The repository's own SDK is elsewhere.
+        // In the repository, the SDK is in another folder.
         let text = text.replace("../../../detectors-sdk", SDK_DIR);
         write(&dir.join(path), &text)?;
     }
@@ -100,7 +100,7 @@ pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBu
     Ok(dir)
 }
 
-/// What installs the tools that a project in this language needs, if it says so.
+/// Returns the command that installs the tools for this language, if it needs any.
 pub(crate) fn tools(language: &str) -> Option<String> {
     let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language)?;
     let (_, recipe) = files.iter().find(|(path, _)| *path == project::RECIPE)?;
@@ -113,7 +113,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(explain)
 }
 
-/// The text with the template's name replaced, as a name and as a type.
+/// Replaces the template's name in a text, both as a name and as a type.
 fn renamed(text: &str, name: &str) -> String {
     let camel = |name: &str| -> String {
         let words = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
@@ -122,7 +122,7 @@ fn renamed(text: &str, name: &str) -> String {
     text.replace(NAME, name).replace(&camel(NAME), &camel(name))
 }
 
-/// The SDK's manifest without what it takes from our workspace.
+/// Returns the SDK's manifest, with the values that it inherits from our workspace filled in.
 fn standalone() -> Result<String> {
     let mut sdk: DocumentMut = SDK_MANIFEST.parse()?;
     let workspace: DocumentMut = WORKSPACE_MANIFEST.parse()?;
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sdk_comes_whole_and_stands_on_its_own() {
+    fn the_sdk_is_complete_and_independent_of_the_workspace() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors-sdk");
         for folder in ["src", "src/manifest", "wit"] {
             for entry in fs::read_dir(root.join(folder)).unwrap() {
@@ -166,19 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn templates_know_their_name_alone() {
+    fn templates_contain_only_the_new_name() {
         assert_eq!(
             renamed("jump Jump `jump.wasm`", "opening-drive"),
             "opening-drive OpeningDrive `opening-drive.wasm`"
         );
         let dir = tempfile::tempdir().unwrap();
         for (language, _) in LANGUAGES {
-            let made = create(&format!("my-{language}"), language, dir.path()).unwrap();
-            assert!(made.join("cases").is_dir() && made.join("README.md").exists(), "{language}");
+            let project = create(&format!("my-{language}"), language, dir.path()).unwrap();
+            assert!(project.join("cases").is_dir() && project.join("README.md").exists(), "{language}");
         }
         for wrong in ["", "Jump", "1st", "a b", "../x", "x-"] {
             assert!(create(wrong, "rust", dir.path()).is_err(), "{wrong}");
         }
-        assert!(create("my-rust", "rust", dir.path()).unwrap_err().to_string().ends_with("is there already"));
+        assert!(create("my-rust", "rust", dir.path()).unwrap_err().to_string().ends_with("exists already"));
     }
 }

@@ -1,42 +1,45 @@
-//! What came after an alert: did the price go on in its direction, or turn?
+//! The outcome of an alert: whether the price continued in its direction, or turned.
 //!
-//! From the price of the alert two lines are drawn, `k` times the average true range above and below (Wilder, 14 bars
-//! of a minute, as of the last whole bar before). Which one is touched first, within a time? If chance alone moved
-//! the price, both would be touched first equally often; costs of trading are left out. Judged by bars of five
-//! seconds that begin after the alert; where one bar touches both lines, the worse is counted.
+//! There are two lines around the price of the alert, `k` times the average true range above and below it (Wilder, 14
+//! bars of a minute, as of the last complete bar before the alert). The outcome is the line that the price touches first
+//! within a given time. If the price moved by chance, each line would be touched first equally often; trading costs are
+//! left out. Bars of five seconds that begin after the alert are compared; if a bar touches both lines, the worse
+//! outcome counts.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::tape::{Bar, Course};
+use super::tape::{Bar, PriceHistory};
 use tickhound_core::event::{Alert, Direction};
 
-/// Bars of the average true range.
+/// The number of bars in the average true range.
 const ATR_BARS: usize = 14;
+
+/// The length of these bars, ns.
 const ATR_BAR: u64 = 60_000_000_000;
 
-/// How far, and how long.
+/// When an alert counts as reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rule {
-    /// In average true ranges.
+    /// The distance of the lines, in average true ranges.
     pub(crate) k: f64,
-    /// Event time.
+    /// The event time within which a line has to be touched.
     pub(crate) within: Duration,
 }
 
-/// See above.
+/// The outcome of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The price went on.
+pub(crate) enum AlertOutcome {
+    /// The price touched the line in the alert's direction first.
     Reached,
-    /// It turned.
+    /// The price touched the other line first.
     Failed,
-    /// Neither line was touched in time.
+    /// The price touched neither line in time.
     Neither,
-    /// No direction, no average true range yet, or the recording ends before.
+    /// The outcome is unknown: the alert has no direction, there is no average true range yet, or the recording ends.
     Open,
 }
 
-/// How many alerts had which outcome.
+/// The number of alerts with each outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub(crate) struct Outcomes {
     pub(crate) reached: u64,
@@ -46,92 +49,91 @@ pub(crate) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Takes one more into account.
-    pub(crate) fn add(&mut self, outcome: Outcome) {
+    /// Counts an outcome.
+    pub(crate) fn add(&mut self, outcome: AlertOutcome) {
         *match outcome {
-            Outcome::Reached => &mut self.reached,
-            Outcome::Failed => &mut self.failed,
-            Outcome::Neither => &mut self.neither,
-            Outcome::Open => &mut self.open,
+            AlertOutcome::Reached => &mut self.reached,
+            AlertOutcome::Failed => &mut self.failed,
+            AlertOutcome::Neither => &mut self.neither,
+            AlertOutcome::Open => &mut self.open,
         } += 1;
     }
 
-    /// Share that reached of those that reached or failed.
+    /// The share of reached alerts among those that reached or failed.
     pub(crate) fn hit_rate(&self) -> Option<f64> {
         let decided = self.reached + self.failed;
         (decided > 0).then(|| self.reached as f64 / decided as f64)
     }
 }
 
-/// Average true ranges of one symbol: since when, and how much.
-type Ranges = Vec<(u64, f64)>;
-
-/// Judges alerts by what prices did.
+/// Judges alerts by the prices after them.
 pub(crate) struct Judge {
     rule: Rule,
-    courses: BTreeMap<Arc<str>, (Course, Ranges)>,
+    symbols: BTreeMap<Arc<str>, SymbolPrices>,
+}
+
+/// The prices of a symbol, and what they are measured by.
+struct SymbolPrices {
+    history: PriceHistory,
+    /// The average true ranges, each with the time from which it is known.
+    ranges: Vec<(u64, f64)>,
 }
 
 impl Judge {
-    pub(crate) fn new(rule: Rule, courses: BTreeMap<Arc<str>, Course>) -> Self {
-        let with_range = |course: Course| {
-            let ranges = average_true_ranges(&course);
-            (course, ranges)
-        };
-        Self { rule, courses: courses.into_iter().map(|(name, course)| (name, with_range(course))).collect() }
+    pub(crate) fn new(rule: Rule, histories: BTreeMap<Arc<str>, PriceHistory>) -> Self {
+        let prices = |history: PriceHistory| SymbolPrices { ranges: average_true_ranges(&history), history };
+        Self { rule, symbols: histories.into_iter().map(|(name, history)| (name, prices(history))).collect() }
     }
 
-    /// What prices did.
-    pub(crate) fn courses(&self) -> impl Iterator<Item = (&str, &Course)> {
-        self.courses.iter().map(|(name, (course, _))| (&**name, course))
+    /// Returns the prices of each symbol.
+    pub(crate) fn histories(&self) -> impl Iterator<Item = (&str, &PriceHistory)> {
+        self.symbols.iter().map(|(name, prices)| (&**name, &prices.history))
     }
 
-    /// What came after `alert`.
-    pub(crate) fn judge(&self, alert: &Alert) -> Outcome {
-        let up = match alert.direction {
-            Direction::Up => true,
-            Direction::Down => false,
-            Direction::None => return Outcome::Open,
+    /// Returns the outcome of an alert.
+    pub(crate) fn judge(&self, alert: &Alert) -> AlertOutcome {
+        if alert.direction == Direction::None {
+            return AlertOutcome::Open;
+        }
+        let Some(SymbolPrices { history, ranges }) = self.symbols.get(alert.symbol.as_str()) else {
+            return AlertOutcome::Open;
         };
-        let Some((course, ranges)) = self.courses.get(alert.symbol.as_str()) else { return Outcome::Open };
         let known = ranges.partition_point(|(since, _)| *since <= alert.time);
         let Some((_, range)) = known.checked_sub(1).map(|last| ranges[last]).filter(|(_, range)| *range > 0.0) else {
-            return Outcome::Open;
+            return AlertOutcome::Open;
         };
         let (above, below) = (alert.price + self.rule.k * range, alert.price - self.rule.k * range);
         let end = alert.time.saturating_add(self.rule.within.as_nanos() as u64);
-        let first = course.bars.partition_point(|bar| bar.start < alert.time);
-        for bar in &course.bars[first..] {
+        let first = history.bars.partition_point(|bar| bar.start < alert.time);
+        for bar in &history.bars[first..] {
             if bar.start >= end {
-                return Outcome::Neither;
+                return AlertOutcome::Neither;
             }
-            let (good, bad) = match up {
-                true => (bar.high >= above, bar.low <= below),
-                false => (bar.low <= below, bar.high >= above),
-            };
+            let (rises, falls) = (bar.high >= above, bar.low <= below);
+            let (good, bad) = if alert.direction == Direction::Up { (rises, falls) } else { (falls, rises) };
+            // If the bar touches both lines, the worse outcome counts.
             if bad {
-                return Outcome::Failed;
+                return AlertOutcome::Failed;
             }
             if good {
-                return Outcome::Reached;
+                return AlertOutcome::Reached;
             }
         }
-        Outcome::Open
+        AlertOutcome::Open
     }
 }
 
-/// From when on, and how much.
-fn average_true_ranges(course: &Course) -> Ranges {
-    let bars = course.in_bars_of(ATR_BAR);
-    let length = (ATR_BAR / course.bar).max(1) * course.bar;
+/// Computes the average true range after each bar, with the time from which it is known.
+fn average_true_ranges(history: &PriceHistory) -> Vec<(u64, f64)> {
+    let bars = history.in_bars_of(ATR_BAR);
+    let length = (ATR_BAR / history.bar).max(1) * history.bar;
     let (mut ranges, mut average) = (Vec::new(), 0.0);
     for (number, pair) in bars.windows(2).enumerate() {
         let [before, bar] = pair else { continue };
         let range = true_range(before, bar);
-        average = match number < ATR_BARS {
-            true => average + range / ATR_BARS as f64,
-            false => average + (range - average) / ATR_BARS as f64,
-        };
+        // The first average is the mean of the first ranges; from then on, Wilder's smoothing applies.
+        let step = if number < ATR_BARS { range } else { range - average };
+        average += step / ATR_BARS as f64;
         if number + 1 >= ATR_BARS {
             ranges.push((bar.start + length, average));
         }
@@ -169,17 +171,17 @@ mod tests {
         }
     }
 
-    /// Twenty minutes of 100 to 101, each minute touching both, then the given prices, one a bar of five seconds.
+    /// Twenty minutes of prices from 100 to 101, both of them in each minute, then the given prices, one a bar of 5 s.
     fn judge(after: &[f64]) -> Judge {
-        let mut course = Course::default();
+        let mut history = PriceHistory::default();
         for second in 0..1200 {
-            course.push(second * S, if second % 20 < 10 { 100.0 } else { 101.0 }, 1.0);
+            history.push(second * S, if second % 20 < 10 { 100.0 } else { 101.0 }, 1.0);
         }
         for (number, price) in (0u64..).zip(after) {
-            course.push((1205 + 5 * number) * S, *price, 1.0);
+            history.push((1205 + 5 * number) * S, *price, 1.0);
         }
         let rule = Rule { k: 1.0, within: Duration::from_secs(60) };
-        Judge::new(rule, BTreeMap::from([("X".into(), course)]))
+        Judge::new(rule, BTreeMap::from([("X".into(), history)]))
     }
 
     #[test]
@@ -187,27 +189,27 @@ mod tests {
         let up = alert(1201, 101.0, Direction::Up);
         let down = alert(1201, 101.0, Direction::Down);
         let rises = judge(&[101.5, 102.0, 99.0]);
-        assert_eq!((rises.judge(&up), rises.judge(&down)), (Outcome::Reached, Outcome::Failed));
+        assert_eq!((rises.judge(&up), rises.judge(&down)), (AlertOutcome::Reached, AlertOutcome::Failed));
         let falls = judge(&[101.5, 100.0, 103.0]);
-        assert_eq!((falls.judge(&up), falls.judge(&down)), (Outcome::Failed, Outcome::Reached));
-        assert_eq!(rises.judge(&alert(1201, 101.0, Direction::None)), Outcome::Open);
+        assert_eq!((falls.judge(&up), falls.judge(&down)), (AlertOutcome::Failed, AlertOutcome::Reached));
+        assert_eq!(rises.judge(&alert(1201, 101.0, Direction::None)), AlertOutcome::Open);
     }
 
     #[test]
-    fn what_comes_too_late_or_not_at_all_does_not_count() {
+    fn a_touch_that_is_late_or_missing_does_not_count() {
         let up = alert(1201, 101.0, Direction::Up);
-        assert_eq!(judge(&[101.0; 20]).judge(&up), Outcome::Neither);
-        assert_eq!(judge(&[101.0; 3]).judge(&up), Outcome::Open);
+        assert_eq!(judge(&[101.0; 20]).judge(&up), AlertOutcome::Neither);
+        assert_eq!(judge(&[101.0; 3]).judge(&up), AlertOutcome::Open);
         let mut late = vec![101.0; 13];
         late.push(110.0);
-        assert_eq!(judge(&late).judge(&up), Outcome::Neither);
-        assert_eq!(judge(&[]).judge(&alert(300, 100.0, Direction::Up)), Outcome::Open, "no range is known yet");
+        assert_eq!(judge(&late).judge(&up), AlertOutcome::Neither);
+        assert_eq!(judge(&[]).judge(&alert(300, 100.0, Direction::Up)), AlertOutcome::Open, "no range is known yet");
     }
 
     #[test]
     fn the_range_is_wilders() {
         let judge = judge(&[]);
-        let (_, ranges) = &judge.courses["X"];
+        let SymbolPrices { ranges, .. } = &judge.symbols["X"];
         assert!(ranges.iter().all(|(_, range)| (range - 1.0).abs() < 1e-12), "every minute spans 1");
         assert_eq!(ranges[0].0, 15 * 60 * S, "14 ranges need 15 bars");
     }

@@ -1,7 +1,7 @@
-//! Alerts of a replay in a file: JSON lines, CSV or Parquet, by its ending.
+//! The alerts of a replay in a file: JSON lines, CSV or Parquet, depending on its extension.
 //!
-//! What stands there is what an alert is, without what a live host adds of its delivery (`lag_ms`, `recovered`,
-//! `stale`). The file appears when it is whole.
+//! The file contains the alerts without the fields that a live host adds about their delivery (`lag_ms`, `recovered`,
+//! `stale`). The file appears only when it is complete.
 
 use std::{
     fs::{self, File},
@@ -19,35 +19,40 @@ use parquet::{
 };
 
 use tickhound_core::{
-    event::Alert,
+    event::{Alert, Direction, EntryId},
     publish::{content_fields, json_line},
 };
 
-/// Rows that are encoded at once.
+/// The rows that are encoded at once.
 const ROWS: usize = 8192;
 
 /// A file that is being written.
 pub(crate) struct Output {
-    place: Option<Place>,
+    destination: Destination,
     format: Format,
 }
 
-struct Place {
-    file: PathBuf,
-    part: PathBuf,
+enum Destination {
+    StandardOutput,
+    /// `part` is written, and renamed to `file` when it is complete.
+    File {
+        file: PathBuf,
+        part: PathBuf,
+    },
 }
 
 enum Format {
     Json(Box<dyn Write + Send>),
     Csv(Box<csv::Writer<File>>),
-    Parquet { file: Option<File>, writer: Option<Box<ArrowWriter<File>>>, rows: Vec<Alert> },
+    Parquet { writer: Box<ArrowWriter<File>>, rows: Vec<Alert> },
 }
 
 impl Output {
-    /// `-` writes JSON lines to standard output.
+    /// Creates the file; `-` stands for JSON lines on standard output.
     pub(crate) fn create(file: &Path) -> Result<Self> {
         if file == Path::new("-") {
-            return Ok(Self { place: None, format: Format::Json(Box::new(BufWriter::new(io::stdout()))) });
+            let format = Format::Json(Box::new(BufWriter::new(io::stdout())));
+            return Ok(Self { destination: Destination::StandardOutput, format });
         }
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let part = PathBuf::from(format!("{}.part", file.display()));
@@ -56,13 +61,19 @@ impl Output {
             "jsonl" | "ndjson" | "json" => Format::Json(Box::new(BufWriter::new(create()?))),
             "csv" => {
                 let mut writer = csv::Writer::from_writer(create()?);
-                writer.write_record(content_fields(&nothing()).map(|(name, _)| name))?;
+                writer.write_record(content_fields(&blank()).map(|(name, _)| name))?;
                 Format::Csv(Box::new(writer))
             }
-            "parquet" => Format::Parquet { file: Some(create()?), writer: None, rows: Vec::new() },
+            "parquet" => {
+                let schema = record_batch(&[])?.schema();
+                let level = Compression::ZSTD(ZstdLevel::default());
+                let properties = WriterProperties::builder().set_compression(level).build();
+                let writer = ArrowWriter::try_new(create()?, schema, Some(properties))?;
+                Format::Parquet { writer: Box::new(writer), rows: Vec::new() }
+            }
             _ => bail!("{}: expected a file that ends in .jsonl, .csv or .parquet", file.display()),
         };
-        Ok(Self { place: Some(Place { file: file.to_path_buf(), part }), format })
+        Ok(Self { destination: Destination::File { file: file.to_path_buf(), part }, format })
     }
 
     /// Adds alerts.
@@ -90,33 +101,23 @@ impl Output {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let Format::Parquet { file, writer, rows } = &mut self.format else { return Ok(()) };
-        let batch = record_batch(rows)?;
+        let Format::Parquet { writer, rows } = &mut self.format else { return Ok(()) };
+        writer.write(&record_batch(rows)?)?;
         rows.clear();
-        let writer = match writer {
-            Some(writer) => writer,
-            None => {
-                let file = file.take().context("a file is written once")?;
-                let level = Compression::ZSTD(ZstdLevel::default());
-                let properties = WriterProperties::builder().set_compression(level).build();
-                writer.insert(Box::new(ArrowWriter::try_new(file, batch.schema(), Some(properties))?))
-            }
-        };
-        writer.write(&batch)?;
         Ok(())
     }
 
-    /// Makes the file appear.
+    /// Completes the file, and makes it appear under its name.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
         match self.format {
             Format::Json(mut text) => text.flush()?,
             Format::Csv(mut table) => table.flush()?,
             Format::Parquet { writer, .. } => {
-                writer.context("it is flushed")?.close()?;
+                writer.close()?;
             }
         }
-        if let Some(Place { file, part }) = &self.place {
+        if let Destination::File { file, part } = &self.destination {
             fs::rename(part, file).with_context(|| format!("can't write {}", file.display()))?;
         }
         Ok(())
@@ -136,7 +137,7 @@ fn record_batch(alerts: &[Alert]) -> Result<RecordBatch> {
         alerts.iter().map(|alert| Some(i64::try_from(alert.time).unwrap_or(i64::MAX))).collect();
     let prices: Float64Array = alerts.iter().map(|alert| Some(alert.price).filter(|price| price.is_finite())).collect();
     let confidences: Float64Array = alerts.iter().map(|alert| Some(alert.confidence)).collect();
-    let columns = content_fields(&nothing()).map(|(name, _)| {
+    let columns = content_fields(&blank()).map(|(name, _)| {
         let column: ArrayRef = match name {
             "time" => Arc::new(times.clone().with_timezone("UTC")),
             "price" => Arc::new(prices.clone()),
@@ -148,9 +149,8 @@ fn record_batch(alerts: &[Alert]) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
-/// For its fields' names.
-fn nothing() -> Alert {
-    use tickhound_core::event::{Direction, EntryId};
+/// An alert without content, for the names of the fields.
+fn blank() -> Alert {
     Alert {
         id: String::new(),
         detector: String::new(),

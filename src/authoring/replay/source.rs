@@ -1,7 +1,7 @@
-//! Where replayed ticks come from, as entries with ids.
+//! The sources of replayed ticks, as entries with ids.
 //!
-//! A tick of a file has no entry id. It is given its recorded time in ms, or that of the tick before it if that is
-//! later, and a number within the millisecond: the same files give the same ids.
+//! A tick of a file has no entry id. Its id is its recorded time in ms, or that of the previous tick if that is later,
+//! with a number within the millisecond. So the same files give the same ids.
 
 use std::{
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::surrogate::Shuffled;
+use super::surrogate::{RecordSource, Shuffled};
 use tickhound_core::{
     decode::{Decoder, Names, RawTick},
     event::{Entries, EntryId},
@@ -21,30 +21,30 @@ use tickhound_core::{
 use tickhound_recorded::{Files, record::Record};
 use tickhound_redis::RedisHistory;
 
-/// Entries that are fetched from a stream at once.
+/// The entries that are read from a stream at once.
 const PAGE: usize = 2000;
 
 /// Recorded ticks.
 pub(crate) enum Source {
-    /// Of files; the decoder finds the time where the recording does not tell it.
+    /// Ticks of files; the decoder extracts the time of a tick where the file has no separate one.
     Files(Box<(Files, Decoder)>),
-    /// Entries that are there already.
-    Given(Given),
-    /// Of a stream in Redis, which stays as it is.
+    /// Entries in memory.
+    Given(EntryList),
+    /// The entries of a stream in Redis, which is only read.
     Stream(Box<Pages>),
-    /// So many of a simulated market.
-    Simulated(Box<Simulated>),
-    /// Of another source, their moves in another order.
-    Shuffled(Box<Shuffled>),
+    /// Ticks of a simulated market.
+    Simulated(Box<SimulatedMarket>),
+    /// Ticks of another source with their moves shuffled.
+    Shuffled(Box<Shuffled<Source>>),
 }
 
-/// See [`Source::Given`].
-pub(crate) struct Given {
+/// Entries in memory, and the position of the next one.
+pub(crate) struct EntryList {
     entries: Arc<Entries>,
     next: usize,
 }
 
-/// See [`Source::Stream`].
+/// A stream that is read page by page.
 pub(crate) struct Pages {
     history: RedisHistory,
     runtime: tokio::runtime::Runtime,
@@ -55,8 +55,8 @@ pub(crate) struct Pages {
     next: usize,
 }
 
-/// See [`Source::Simulated`].
-pub(crate) struct Simulated {
+/// A simulated market, and how many ticks are left.
+pub(crate) struct SimulatedMarket {
     simulator: Simulator,
     renderer: Renderer,
     left: u64,
@@ -64,20 +64,20 @@ pub(crate) struct Simulated {
 }
 
 impl Source {
-    /// Ticks of files; `decoder` as the configuration has it.
+    /// Reads ticks of files; `decoder` is that of the configuration.
     pub(crate) fn files(files: Files, decoder: Decoder) -> Self {
         Self::Files(Box::new((files, decoder)))
     }
 
-    /// These entries.
+    /// Reads these entries.
     pub(crate) fn given(entries: Arc<Entries>) -> Self {
-        Self::Given(Given { entries, next: 0 })
+        Self::Given(EntryList { entries, next: 0 })
     }
 
-    /// The entries from `from` to `to`, both included.
+    /// Reads the entries from `from` to `to`, both included.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the async runtime does not start.
     pub(crate) fn stream(history: RedisHistory, from: EntryId, to: EntryId) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let after = match from {
@@ -96,13 +96,13 @@ impl Source {
         })))
     }
 
-    /// The first `count` ticks of a simulated market.
+    /// Reads the first `count` ticks of a simulated market.
     pub(crate) fn simulated(config: &SimConfig, count: u64) -> Self {
         let (simulator, renderer) = (Simulator::new(config), Renderer::new(Layout::Flat));
-        Self::Simulated(Box::new(Simulated { simulator, renderer, left: count, count }))
+        Self::Simulated(Box::new(SimulatedMarket { simulator, renderer, left: count, count }))
     }
 
-    /// Reads the next tick into `record`; false at the end.
+    /// Reads the next tick into `record`; returns false at the end.
     pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
         match self {
             Self::Files(files) => {
@@ -122,7 +122,7 @@ impl Source {
             Self::Stream(pages) => pages.next(record),
             Self::Shuffled(shuffled) => shuffled.next(record),
             Self::Simulated(simulated) => {
-                let Simulated { simulator, renderer, left, .. } = &mut **simulated;
+                let SimulatedMarket { simulator, renderer, left, .. } = &mut **simulated;
                 if *left == 0 {
                     return Ok(false);
                 }
@@ -137,7 +137,7 @@ impl Source {
         }
     }
 
-    /// Who decodes rows of tables that it gives, and who knows their symbols.
+    /// Returns the decoder and the symbols of a source whose records are rows of tables.
     pub(super) fn table(&self) -> Option<(Decoder, Names)> {
         match self {
             Self::Files(files) => Some((files.1.clone(), files.0.names().clone())),
@@ -145,7 +145,7 @@ impl Source {
         }
     }
 
-    /// How far it has been read, and how far that can go: bytes, ms, or ticks.
+    /// Returns how much was read, and how much there is: bytes, ms, or ticks.
     pub(super) fn progress(&self) -> (u64, u64) {
         match self {
             Self::Files(files) => (files.0.read(), files.0.size()),
@@ -160,12 +160,18 @@ impl Source {
         }
     }
 
-    /// Lines that could not be read.
+    /// The number of lines that could not be read.
     pub(super) fn skipped(&self) -> u64 {
         match self {
             Self::Files(files) => files.0.skipped(),
             _ => 0,
         }
+    }
+}
+
+impl RecordSource for Source {
+    fn next(&mut self, record: &mut Record) -> Result<bool> {
+        Self::next(self, record)
     }
 }
 
@@ -186,11 +192,11 @@ impl Pages {
     }
 }
 
-/// The time that a tick has in it, as the decoder reads it.
+/// Returns the event time within a tick, as the decoder reads it.
 fn time_in(decoder: &mut Decoder, record: &Record) -> Option<i64> {
     let mut time = None;
     let mut emit = |tick: &RawTick| time = time.or(tick.time);
-    // What is no tick has no time; the engine says why.
+    // A record that is not a tick has no time; the engine reports why.
     if let Some(cells) = record.cells() {
         let _ = decoder.decode_cells(now_ms(), cells, &mut emit);
     } else {
@@ -202,18 +208,18 @@ fn time_in(decoder: &mut Decoder, record: &Record) -> Option<i64> {
     i64::try_from(time?).ok()
 }
 
-/// Gives ticks their ids.
+/// Assigns ids to ticks.
 #[derive(Default)]
 pub(crate) struct Ids {
     last: Option<EntryId>,
     untimed: u64,
 }
 
-/// So many ticks without a time at the very beginning, and the recording is taken to have none.
+/// If this many ticks at the beginning have no time, the recording has no times at all.
 const UNTIMED_MAX: u64 = 1000;
 
 impl Ids {
-    /// `None`: nothing is known of its time yet.
+    /// Returns the id of a tick; `None` if no time is known yet.
     pub(crate) fn next(&mut self, record: &Record) -> Result<Option<EntryId>> {
         if record.id.is_some() {
             return Ok(record.id);
@@ -224,7 +230,7 @@ impl Ids {
                 self.untimed += 1;
                 if self.untimed > UNTIMED_MAX {
                     bail!(
-                        "its ticks have no time: name the column with --map time=COLUMN, or record lines as `<ns> <json>`"
+                        "the ticks have no time: name the column with --map time=COLUMN, or record lines as `<ns> <json>`"
                     );
                 }
                 return Ok(None);
@@ -236,19 +242,19 @@ impl Ids {
         Ok(Some(id))
     }
 
-    /// Ticks that were left out at the beginning.
+    /// The number of ticks at the beginning that were left out, since their time is unknown.
     pub(super) fn untimed(&self) -> u64 {
         self.untimed
     }
 }
 
-/// Waits until `due`, or until `stop` says so; false then.
+/// Waits until `due`; returns false if `stop` has ended the wait.
 pub(super) fn wait_until(due: Instant, stop: &dyn Fn() -> bool) -> bool {
-    /// A stop is noticed within this time.
-    const GLANCE: Duration = Duration::from_millis(100);
+    /// `stop` is checked this often.
+    const CHECK_EVERY: Duration = Duration::from_millis(100);
     while !stop() {
         match due.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => std::thread::park_timeout(left.min(GLANCE)),
+            Some(left) if !left.is_zero() => std::thread::park_timeout(left.min(CHECK_EVERY)),
             _ => return true,
         }
     }

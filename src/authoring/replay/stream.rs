@@ -1,4 +1,4 @@
-//! A recording as a partition: one owner, nothing is kept, every commit is shown to the sink.
+//! A recording as a stream: it has one owner, saves nothing, and passes every commit to the sink.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,34 +26,44 @@ use tickhound_recorded::{
     record::Record,
 };
 
-/// Reads that may wait for the engine.
+/// The chunks that may wait for the engine.
 const AHEAD: usize = 4;
 
-/// Ticks due within this time go together.
+/// Ticks that are due within this time are sent together.
 const GRAIN: Duration = Duration::from_millis(2);
 
-/// A detector that fails on so many ticks is not worth going on with.
+/// A replay ends with an error when a detector has failed on this many ticks.
 const FAULTS_MAX: u64 = 1000;
 
-/// How far a replay is, for a progress bar.
+/// The progress of a replay, for a progress bar.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Of `length`: bytes, or ms, or ticks.
+    /// How much of `length` was read: bytes, ms, or ticks.
     pub(crate) position: AtomicU64,
-    /// The end of that; 0 = not known.
+    /// The length of the recording in the same unit; 0 if it is unknown.
     pub(crate) length: AtomicU64,
     /// Entries read.
     pub(crate) entries: AtomicU64,
 }
 
-/// Entries read ahead by a thread of its own.
+/// Receives entries that a separate thread reads ahead.
 pub(super) struct Reader {
     chunks: mpsc::Receiver<Chunk>,
 }
 
 enum Chunk {
     Entries(Entries),
-    End { skipped_lines: u64, untimed: u64, stopped: bool, error: Option<Error> },
+    End { skipped_lines: u64, untimed: u64, ending: Ending },
+}
+
+/// Why the reader has ended.
+enum Ending {
+    /// The source was read to its end.
+    Complete,
+    /// The replay was stopped, or the engine has ended.
+    Stopped,
+    /// The source can't be read.
+    Failed(Error),
 }
 
 impl Reader {
@@ -64,85 +74,89 @@ impl Reader {
         progress: Arc<Progress>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self> {
-        let (sender, chunks) = mpsc::channel(AHEAD);
-        let run = move || read(source, pace, batch, &progress, &stop, &sender);
-        thread::Builder::new().name("reader".into()).spawn(run).context("failed to start the reader's thread")?;
-        Ok(Self { chunks })
+        let (chunks, receiver) = mpsc::channel(AHEAD);
+        let pump = Pump { source, pace, batch, progress, stop, chunks, ids: Ids::default() };
+        let thread = thread::Builder::new().name("reader".into()).spawn(move || pump.run());
+        thread.context("failed to start the reader's thread")?;
+        Ok(Self { chunks: receiver })
     }
 }
 
-fn read(
-    mut source: Source,
+/// Moves entries from the source to the engine, on the reader's thread.
+struct Pump {
+    source: Source,
     pace: Pace,
+    /// Entries in one chunk.
     batch: usize,
-    progress: &Progress,
-    stop: &watch::Receiver<bool>,
-    chunks: &mpsc::Sender<Chunk>,
-) {
-    let (mut ids, mut stopped) = (Ids::default(), false);
-    let ended = pump(&mut source, pace, batch, &mut ids, progress, stop, chunks).map(|whole| stopped = !whole);
-    let end = Chunk::End { skipped_lines: source.skipped(), untimed: ids.untimed(), stopped, error: ended.err() };
-    // Nobody listens when the engine has ended before.
-    let _ = chunks.blocking_send(end);
+    progress: Arc<Progress>,
+    stop: watch::Receiver<bool>,
+    chunks: mpsc::Sender<Chunk>,
+    ids: Ids,
 }
 
-/// Whether it came to the end.
-fn pump(
-    source: &mut Source,
-    pace: Pace,
-    batch: usize,
-    ids: &mut Ids,
-    progress: &Progress,
-    stop: &watch::Receiver<bool>,
-    chunks: &mpsc::Sender<Chunk>,
-) -> Result<bool> {
-    let told_to_stop = || *stop.borrow();
-    let mut pacer = Pacer::new(pace);
-    let mut record = Record::default();
-    let mut table = source.table().map(|(decoder, names)| Table { decoder, names });
-    let mut entries = Entries::default();
-    let started = Instant::now();
-    let names = table.as_ref().map(|table| table.names.clone());
-    let send = |entries: &mut Entries, source: &Source| {
-        if let (Some(decoded), Some(names)) = (&mut entries.decoded, &names) {
-            decoded.names = names.take_new();
-        }
-        let (position, length) = source.progress();
-        progress.position.store(position, Relaxed);
-        progress.length.store(length, Relaxed);
-        progress.entries.fetch_add(entries.len() as u64, Relaxed);
-        entries.is_empty() || chunks.blocking_send(Chunk::Entries(std::mem::take(entries))).is_ok()
-    };
-    while source.next(&mut record)? {
-        let Some(id) = ids.next(&record)? else { continue };
-        if pace != Pace::Max {
-            let due = started + pacer.due(record.time);
-            if due > Instant::now() + GRAIN && !(send(&mut entries, source) && wait_until(due, &told_to_stop)) {
-                return Ok(false);
+impl Pump {
+    fn run(mut self) {
+        let ending = self.read_all().unwrap_or_else(Ending::Failed);
+        let (skipped_lines, untimed) = (self.source.skipped(), self.ids.untimed());
+        // If the engine has ended before, nothing receives this, and that is fine.
+        let _ = self.chunks.blocking_send(Chunk::End { skipped_lines, untimed, ending });
+    }
+
+    fn read_all(&mut self) -> Result<Ending> {
+        let mut pacer = Pacer::new(self.pace);
+        let mut record = Record::default();
+        let mut table = self.source.table().map(|(decoder, names)| Table { decoder, names });
+        let mut entries = Entries::default();
+        let started = Instant::now();
+        while self.source.next(&mut record)? {
+            let Some(id) = self.ids.next(&record)? else { continue };
+            if self.pace != Pace::Max {
+                let due = started + pacer.due(record.time);
+                // What was read before is sent first, so that it is not late by the wait.
+                if due > Instant::now() + GRAIN
+                    && !(self.send(&mut entries, table.as_ref()) && wait_until(due, &|| self.is_stopped()))
+                {
+                    return Ok(Ending::Stopped);
+                }
+            }
+            // Rows of tables are decoded here and other entries in the engine, so they don't share a chunk.
+            if entries.decoded.is_some() != record.is_row() && !self.send(&mut entries, table.as_ref()) {
+                return Ok(Ending::Stopped);
+            }
+            entries.push_entry(id);
+            if let Some(tick) = record.tick() {
+                put_tick(&mut entries, tick);
+            } else if let (Some(cells), Some(table)) = (record.cells(), &mut table) {
+                table.decode(&mut entries, id, cells);
+            } else {
+                record.fields().for_each(|(name, value)| entries.push_field(name, value));
+            }
+            if entries.len() >= self.batch && (!self.send(&mut entries, table.as_ref()) || self.is_stopped()) {
+                return Ok(Ending::Stopped);
             }
         }
-        // Rows and other entries don't go into one read.
-        let is_row = record.is_row();
-        if entries.decoded.is_some() != is_row && !send(&mut entries, source) {
-            return Ok(false);
-        }
-        entries.push_entry(id);
-        if let Some(tick) = record.tick() {
-            put_tick(&mut entries, tick);
-        } else if let (Some(cells), Some(table)) = (record.cells(), &mut table) {
-            table.decode(&mut entries, id, cells);
-        } else {
-            record.fields().for_each(|(name, value)| entries.push_field(name, value));
-        }
-        if entries.len() >= batch && (!send(&mut entries, source) || told_to_stop()) {
-            return Ok(false);
-        }
+        self.send(&mut entries, table.as_ref());
+        Ok(Ending::Complete)
     }
-    send(&mut entries, source);
-    Ok(true)
+
+    /// Sends the entries, and updates the progress; false if the engine has ended.
+    fn send(&self, entries: &mut Entries, table: Option<&Table>) -> bool {
+        if let (Some(decoded), Some(table)) = (&mut entries.decoded, table) {
+            decoded.names = table.names.take_new();
+        }
+        let (position, length) = self.source.progress();
+        self.progress.position.store(position, Relaxed);
+        self.progress.length.store(length, Relaxed);
+        self.progress.entries.fetch_add(entries.len() as u64, Relaxed);
+        entries.is_empty() || self.chunks.blocking_send(Chunk::Entries(std::mem::take(entries))).is_ok()
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
 }
 
-/// The tick of the entry begun last.
+/// Adds the tick of the entry that was pushed last.
 fn put_tick(entries: &mut Entries, tick: &PlainTick) {
     let index = (entries.len() - 1) as u32;
     let decoded = entries.decoded.get_or_insert_default();
@@ -150,14 +164,14 @@ fn put_tick(entries: &mut Entries, tick: &PlainTick) {
     decoded.push(TickRow { entry: index, symbol: *symbol, time: Some(*time), price: *price, columns });
 }
 
-/// Decodes rows of tables here, in the reader's thread.
+/// Decodes rows of tables, on the reader's thread.
 struct Table {
     decoder: Decoder,
     names: Names,
 }
 
 impl Table {
-    /// Adds the ticks of the entry begun last.
+    /// Adds the ticks of the entry that was pushed last.
     fn decode<'c>(&mut self, entries: &mut Entries, id: EntryId, cells: impl Iterator<Item = (usize, Scalar<'c>)>) {
         let Self { decoder, names } = self;
         let index = (entries.len() - 1) as u32;
@@ -172,71 +186,81 @@ impl Table {
     }
 }
 
-/// What was committed.
+/// Counts of what was read and committed.
 #[derive(Default)]
-pub(super) struct Collected {
+pub(super) struct ReplayCounts {
     pub(super) alerts: BTreeMap<String, u64>,
     pub(super) undecodable: BTreeMap<String, u64>,
     faults: BTreeMap<String, u64>,
     pub(super) skipped_lines: u64,
     pub(super) untimed: u64,
     pub(super) stopped: bool,
-    /// Why it did not come to its end.
+    /// Why the replay has failed.
     pub(super) error: Option<Error>,
 }
 
-type Sink = Box<dyn FnMut(&Commit) -> Result<()> + Send>;
+type CommitSink = Box<dyn FnMut(&Commit) -> Result<()> + Send>;
 
-/// See above.
+/// The stream that the engine reads from and commits to.
 pub(super) struct ReplayStream {
     reader: Reader,
-    /// Read and not given to the engine yet.
+    /// The chunk that was received and not given to the engine yet.
     next: Option<Entries>,
-    /// By the step that was begun.
+    /// The entries of the step in flight.
     read: Entries,
-    sink: Sink,
-    collected: Arc<Mutex<Collected>>,
+    sink: CommitSink,
+    counts: Arc<Mutex<ReplayCounts>>,
     stop: watch::Sender<bool>,
 }
 
 impl ReplayStream {
-    pub(super) fn new(reader: Reader, sink: Sink, collected: Arc<Mutex<Collected>>, stop: watch::Sender<bool>) -> Self {
-        Self { reader, next: None, read: Entries::default(), sink, collected, stop }
+    pub(super) fn new(
+        reader: Reader,
+        sink: CommitSink,
+        counts: Arc<Mutex<ReplayCounts>>,
+        stop: watch::Sender<bool>,
+    ) -> Self {
+        Self { reader, next: None, read: Entries::default(), sink, counts, stop }
     }
 
+    /// Ends the replay; of several errors, the first one counts.
     fn end(&mut self, error: Option<Error>) {
-        let mut collected = self.collected.lock().expect("nobody panics while holding it");
-        if collected.error.is_none() {
-            collected.error = error;
+        let mut counts = self.counts.lock().expect("no thread panics while it holds the lock");
+        if counts.error.is_none() {
+            counts.error = error;
         }
         self.stop.send_replace(true);
     }
 
-    fn take(&mut self, chunk: Option<Chunk>) {
+    fn receive(&mut self, chunk: Option<Chunk>) {
         match chunk {
             Some(Chunk::Entries(entries)) => self.next = Some(entries),
-            Some(Chunk::End { skipped_lines, untimed, stopped, error }) => {
-                let mut collected = self.collected.lock().expect("nobody panics while holding it");
-                (collected.skipped_lines, collected.untimed, collected.stopped) = (skipped_lines, untimed, stopped);
-                drop(collected);
-                self.end(error);
+            Some(Chunk::End { skipped_lines, untimed, ending }) => {
+                let mut counts = self.counts.lock().expect("no thread panics while it holds the lock");
+                (counts.skipped_lines, counts.untimed) = (skipped_lines, untimed);
+                counts.stopped = matches!(ending, Ending::Stopped);
+                drop(counts);
+                self.end(match ending {
+                    Ending::Complete | Ending::Stopped => None,
+                    Ending::Failed(error) => Some(error),
+                });
             }
             None => self.end(None),
         }
     }
 
     fn collect(&mut self, commit: &Commit) -> Result<()> {
-        let mut collected = self.collected.lock().expect("nobody panics while holding it");
+        let mut counts = self.counts.lock().expect("no thread panics while it holds the lock");
         let shadows = commit.shadow_alerts.iter().map(|(_, alert)| alert);
         for alert in commit.alerts.iter().chain(shadows) {
-            *collected.alerts.entry(alert.detector.clone()).or_default() += 1;
+            *counts.alerts.entry(alert.detector.clone()).or_default() += 1;
         }
         for letter in &commit.dead_letters {
             let Some(blamed) = &letter.blamed else {
-                *collected.undecodable.entry(letter.reason.clone()).or_default() += 1;
+                *counts.undecodable.entry(letter.reason.clone()).or_default() += 1;
                 continue;
             };
-            let faults = collected.faults.entry(blamed.detector.clone()).or_default();
+            let faults = counts.faults.entry(blamed.detector.clone()).or_default();
             *faults += 1;
             if *faults > FAULTS_MAX {
                 return Err(anyhow!(
@@ -247,7 +271,7 @@ impl ReplayStream {
                 ));
             }
         }
-        drop(collected);
+        drop(counts);
         (self.sink)(commit)
     }
 }
@@ -276,9 +300,9 @@ impl Stream for ReplayStream {
             if self.next.is_none()
                 && let Ok(chunk) = self.reader.chunks.try_recv()
             {
-                self.take(Some(chunk));
+                self.receive(Some(chunk));
             }
-            // One that does not fit waits until there is room.
+            // A chunk that is larger than the request waits until the engine asks for more.
             entries = self.next.take_if(|next| next.len() <= read.count).unwrap_or_default();
         }
         self.read = entries;
@@ -292,7 +316,7 @@ impl Stream for ReplayStream {
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {
         if self.next.is_none() {
             let chunk = self.reader.chunks.recv().await;
-            self.take(chunk);
+            self.receive(chunk);
         }
         Ok(())
     }

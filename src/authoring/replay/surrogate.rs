@@ -1,16 +1,16 @@
-//! The same ticks with their moves in another order: what a detector finds in them, it finds in noise.
+//! Surrogate ticks: the recorded ticks with their moves in random order. Alerts that a detector raises on them are due
+//! to chance.
 //!
-//! Within half an hour the moves of each symbol from tick to tick change places, each together with its quantity;
-//! times stay. So prices, volumes, the size of moves, and the course of the day are the same to that grain, and half
-//! hours begin and end where they did. Gone is what followed what. (Random shuffle surrogates, after Theiler et al.
-//! 1992, in blocks so that a lively morning does not leak into a quiet noon.)
+//! Within half an hour, the moves of each symbol from tick to tick are shuffled, each together with its quantity; times
+//! stay. So prices, volumes, the size of moves and the activity over the day stay the same at that resolution, and each
+//! half hour begins and ends where it did. What is lost is the order of moves. (These are random shuffle surrogates,
+//! after Theiler et al. 1992, in blocks so that a lively morning does not leak into a quiet noon.)
 
 use anyhow::Result;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rustc_hash::FxHashMap;
 
-use super::source::Source;
 use tickhound_core::{
     config::{
         InputConfig,
@@ -21,10 +21,78 @@ use tickhound_core::{
 };
 use tickhound_recorded::record::Record;
 
-/// Event time within which moves change places, ns.
+/// The event time within which moves are shuffled, ns.
 const BLOCK: i64 = 30 * 60 * 1_000_000_000;
 
-/// How shuffled ticks are to be read: under our own names, whatever the producer's were.
+/// A source of recorded ticks.
+pub(crate) trait RecordSource {
+    /// Reads the next tick into `record`; returns false at the end.
+    fn next(&mut self, record: &mut Record) -> Result<bool>;
+}
+
+/// Ticks whose moves are shuffled.
+pub(crate) struct Shuffled<S> {
+    inner: S,
+    decoder: Decoder,
+    quotes: Quotes,
+    volume: VolumeKind,
+    rng: ChaCha8Rng,
+    /// A record that was read from the inner source, but belongs to the next block.
+    ahead: Option<Record>,
+    block: Vec<RawTick>,
+    next: usize,
+    /// The last recorded values of each symbol.
+    last: FxHashMap<String, LastValues>,
+}
+
+#[derive(Clone, Copy)]
+struct LastValues {
+    anchor: f64,
+    cum_volume: f64,
+    volume: f64,
+}
+
+impl Default for LastValues {
+    fn default() -> Self {
+        Self { anchor: f64::NAN, cum_volume: f64::NAN, volume: f64::NAN }
+    }
+}
+
+/// The difference between two consecutive ticks of a symbol.
+#[derive(Clone, Copy)]
+struct Move {
+    anchor: f64,
+    quantity: f64,
+    cum_volume: f64,
+    volume: f64,
+    /// The quotes, relative to the anchor.
+    bid: f64,
+    ask: f64,
+}
+
+/// The ticks of a symbol in a block, as recorded.
+struct Recording {
+    rows: Vec<Row>,
+    moves: Vec<Move>,
+    /// The values after the last row.
+    last: LastValues,
+    /// The lowest anchor.
+    lowest: f64,
+    /// Whether the column `volume` is a running count.
+    is_cumulative: bool,
+}
+
+/// A tick of a symbol in a block.
+struct Row {
+    /// The index of the tick in the block.
+    index: usize,
+    /// The recorded anchor, or the last one before if the tick has none.
+    anchor: f64,
+    /// Whether the tick is the end of a move. The first tick of a symbol is not, nor is a tick without an anchor.
+    ends_move: bool,
+}
+
+/// Returns the configuration that shuffled ticks are decoded with: they have our field names, not the producer's.
 pub(crate) fn input(config: &InputConfig) -> InputConfig {
     InputConfig {
         layout: Layout::Flat,
@@ -37,49 +105,9 @@ pub(crate) fn input(config: &InputConfig) -> InputConfig {
     }
 }
 
-/// Ticks whose moves have changed places.
-pub(crate) struct Shuffled {
-    inner: Source,
-    decoder: Decoder,
-    quotes: Quotes,
-    volume: VolumeKind,
-    rng: ChaCha8Rng,
-    /// Of the inner source: read, but of the next block.
-    ahead: Option<Record>,
-    block: Vec<RawTick>,
-    next: usize,
-    /// What each symbol last was, as recorded.
-    last: FxHashMap<String, Last>,
-}
-
-#[derive(Clone, Copy)]
-struct Last {
-    anchor: f64,
-    cum_volume: f64,
-    volume: f64,
-}
-
-impl Default for Last {
-    fn default() -> Self {
-        Self { anchor: f64::NAN, cum_volume: f64::NAN, volume: f64::NAN }
-    }
-}
-
-/// From one tick of a symbol to the next.
-#[derive(Clone, Copy)]
-struct Move {
-    anchor: f64,
-    quantity: f64,
-    cum_volume: f64,
-    volume: f64,
-    /// Quotes, seen from the anchor.
-    bid: f64,
-    ask: f64,
-}
-
-impl Shuffled {
-    /// `config` and `decoder` are those of the recording.
-    pub(crate) fn new(inner: Source, config: &InputConfig, decoder: Decoder, seed: u64) -> Self {
+impl<S: RecordSource> Shuffled<S> {
+    /// Shuffles the ticks of `inner`; `config` and `decoder` are those of the recording.
+    pub(crate) fn new(inner: S, config: &InputConfig, decoder: Decoder, seed: u64) -> Self {
         Self {
             inner,
             decoder,
@@ -93,7 +121,7 @@ impl Shuffled {
         }
     }
 
-    pub(super) fn inner(&self) -> &Source {
+    pub(super) fn inner(&self) -> &S {
         &self.inner
     }
 
@@ -130,7 +158,7 @@ impl Shuffled {
             entries.push_entry(record.id.unwrap_or(EntryId { millis, seq: 0 }));
             record.fields().for_each(|(name, value)| entries.push_field(name, value));
             let Some(entry) = entries.get(0) else { continue };
-            // What is no tick was counted when the real ones were worked.
+            // Entries that are not ticks were counted in the replay of the recorded ticks.
             let _ = self.decoder.decode(entry, &mut |tick| {
                 let time = tick.time.or(u64::try_from(time).ok());
                 self.block.push(RawTick { time, ..tick.clone() });
@@ -139,110 +167,86 @@ impl Shuffled {
     }
 
     fn shuffle(&mut self) {
-        let mut rows: Vec<(&str, Vec<usize>)> = Vec::new();
-        let mut places: FxHashMap<&str, usize> = FxHashMap::default();
-        for (row, tick) in self.block.iter().enumerate() {
-            let place = *places.entry(&tick.symbol).or_insert_with(|| {
-                rows.push((&tick.symbol, Vec::new()));
-                rows.len() - 1
+        // Symbols are shuffled in the order of their first ticks, so that a seed always gives the same ticks.
+        let mut symbols: Vec<(String, Vec<usize>)> = Vec::new();
+        let mut positions: FxHashMap<&str, usize> = FxHashMap::default();
+        for (index, tick) in self.block.iter().enumerate() {
+            let position = *positions.entry(&tick.symbol).or_insert_with(|| {
+                symbols.push((tick.symbol.clone(), Vec::new()));
+                symbols.len() - 1
             });
-            rows[place].1.push(row);
+            symbols[position].1.push(index);
         }
-        let rows: Vec<(String, Vec<usize>)> = rows.into_iter().map(|(name, rows)| (name.to_owned(), rows)).collect();
-        for (symbol, rows) in rows {
+        for (symbol, rows) in symbols {
             self.shuffle_symbol(symbol, &rows);
         }
     }
 
     fn shuffle_symbol(&mut self, symbol: String, rows: &[usize]) {
         let start = self.last.get(&symbol).copied().unwrap_or_default();
-        let cumulative = match self.volume {
-            VolumeKind::Cumulative => true,
-            VolumeKind::PerTick => false,
-            // Rising throughout: nobody trades ever more.
-            VolumeKind::Auto => {
-                let volumes = rows.iter().map(|row| self.block[*row].columns[column::VOLUME]);
-                volumes.filter(|volume| !volume.is_nan()).is_sorted()
-            }
-        };
-        // Rows whose anchor moves, and the anchor as recorded of every row.
-        let (mut moves, mut moving, mut anchors) = (Vec::new(), Vec::new(), Vec::new());
-        let mut last = start;
-        for row in rows {
-            let tick = &self.block[*row];
-            let columns = &tick.columns;
+        let mut recording = self.record(rows, start);
+        self.last.insert(symbol, recording.last);
+        recording.moves.shuffle(&mut self.rng);
+        self.write_moves(&recording, start);
+    }
+
+    /// Splits the ticks of a symbol into moves.
+    fn record(&self, rows: &[usize], start: LastValues) -> Recording {
+        let is_cumulative = self.is_cumulative(rows);
+        let mut recording =
+            Recording { rows: Vec::new(), moves: Vec::new(), last: start, lowest: f64::INFINITY, is_cumulative };
+        for index in rows {
+            let tick = &self.block[*index];
             let anchor = self.anchor(tick);
-            if !anchor.is_nan() {
-                if !last.anchor.is_nan() {
-                    moves.push(Move {
-                        anchor: anchor - last.anchor,
-                        quantity: columns[column::QUANTITY],
-                        cum_volume: columns[column::CUM_VOLUME] - last.cum_volume,
-                        volume: match cumulative {
-                            true => columns[column::VOLUME] - last.volume,
-                            false => columns[column::VOLUME],
-                        },
-                        bid: columns[column::BID] - anchor,
-                        ask: columns[column::ASK] - anchor,
-                    });
-                    moving.push(*row);
-                }
-                last.anchor = anchor;
-                for (kept, column) in [(&mut last.cum_volume, column::CUM_VOLUME), (&mut last.volume, column::VOLUME)] {
-                    if !columns[column].is_nan() {
-                        *kept = columns[column];
-                    }
-                }
+            let last = &mut recording.last;
+            let ends_move = !anchor.is_nan() && !last.anchor.is_nan();
+            if ends_move {
+                recording.moves.push(Move::between(last, tick, anchor, is_cumulative));
             }
-            anchors.push(last.anchor);
+            if !anchor.is_nan() {
+                last.advance(tick, anchor);
+                recording.lowest = recording.lowest.min(anchor);
+            }
+            recording.rows.push(Row { index: *index, anchor: last.anchor, ends_move });
         }
-        self.last.insert(symbol, last);
-        // A count that begins anew within the block stays as it is.
-        let counts = moves.iter().all(|one| !(one.cum_volume < 0.0 || (cumulative && one.volume < 0.0)));
-        moves.shuffle(&mut self.rng);
-        let lowest = rows.iter().map(|row| self.anchor(&self.block[*row])).fold(f64::INFINITY, f64::min);
-        let (mut shuffled, mut moves) = (start, moves.into_iter());
-        for (row, recorded) in rows.iter().zip(anchors) {
-            let is_moving = moving.binary_search(row).is_ok();
-            let tick = &mut self.block[*row];
-            if !is_moving {
-                if recorded.is_nan() {
-                    continue;
-                }
-                if shuffled.anchor.is_nan() {
-                    // The first of all.
-                    shuffled = Last { anchor: recorded, ..read(tick) };
-                }
-                // Quotes alone move along.
-                for column in [column::BID, column::ASK] {
-                    tick.columns[column] += shuffled.anchor - recorded;
-                }
+        recording
+    }
+
+    /// Writes the moves into the block, in their present order.
+    fn write_moves(&mut self, recording: &Recording, start: LastValues) {
+        let has_running_counts = recording.has_running_counts();
+        let (mut values, mut moves) = (start, recording.moves.iter());
+        for row in &recording.rows {
+            let tick = &mut self.block[row.index];
+            if !row.ends_move {
+                values.write_unmoved(tick, row.anchor);
                 continue;
             }
             let Some(one) = moves.next() else { continue };
-            shuffled.anchor += one.anchor;
-            // All falls before all rises may lead below nothing; later moves lead out again.
-            let anchor = if shuffled.anchor > 0.0 { shuffled.anchor } else { lowest };
-            if !tick.price.is_nan() {
-                tick.price = round(anchor);
-            }
-            tick.columns[column::QUANTITY] = one.quantity;
-            tick.columns[column::BID] = round(anchor + one.bid);
-            tick.columns[column::ASK] = round(anchor + one.ask);
-            if counts {
-                shuffled.cum_volume = add(shuffled.cum_volume, one.cum_volume, tick.columns[column::CUM_VOLUME]);
-                tick.columns[column::CUM_VOLUME] = shuffled.cum_volume;
-                if cumulative {
-                    shuffled.volume = add(shuffled.volume, one.volume, tick.columns[column::VOLUME]);
-                    tick.columns[column::VOLUME] = shuffled.volume;
-                } else {
-                    tick.columns[column::VOLUME] = one.volume;
-                }
+            values.anchor += one.anchor;
+            // If many falls come before the rises, the anchor may fall below zero for a while.
+            let anchor = if values.anchor > 0.0 { values.anchor } else { recording.lowest };
+            one.write(tick, anchor);
+            if has_running_counts {
+                values.write_counts(one, tick, recording.is_cumulative);
             }
         }
     }
 
-    /// What moves: the price, or where there are only quotes, their middle.
+    /// Whether the column `volume` of these rows is a running count.
+    fn is_cumulative(&self, rows: &[usize]) -> bool {
+        match self.volume {
+            VolumeKind::Cumulative => true,
+            VolumeKind::PerTick => false,
+            // Volumes that rise throughout are a running count: the volume of single ticks falls at times.
+            VolumeKind::Auto => {
+                let volumes = rows.iter().map(|row| self.block[*row].columns[column::VOLUME]);
+                volumes.filter(|volume| !volume.is_nan()).is_sorted()
+            }
+        }
+    }
+
+    /// Returns the value that moves: the price, or where there are only quotes, the middle of them.
     fn anchor(&self, tick: &RawTick) -> f64 {
         match self.quotes {
             Quotes::Mid if tick.price.is_nan() => f64::midpoint(tick.columns[column::BID], tick.columns[column::ASK]),
@@ -251,17 +255,87 @@ impl Shuffled {
     }
 }
 
-fn read(tick: &RawTick) -> Last {
-    Last { anchor: tick.price, cum_volume: tick.columns[column::CUM_VOLUME], volume: tick.columns[column::VOLUME] }
+impl Recording {
+    /// Whether all running counts rise. If one starts again within the block, the counts stay as they are recorded.
+    fn has_running_counts(&self) -> bool {
+        self.moves.iter().all(|one| !(one.cum_volume < 0.0 || (self.is_cumulative && one.volume < 0.0)))
+    }
 }
 
-/// A running count, or where none is running the one recorded here.
+impl LastValues {
+    /// Takes over the values of a tick.
+    fn advance(&mut self, tick: &RawTick, anchor: f64) {
+        self.anchor = anchor;
+        for (last, column) in [(&mut self.cum_volume, column::CUM_VOLUME), (&mut self.volume, column::VOLUME)] {
+            if !tick.columns[column].is_nan() {
+                *last = tick.columns[column];
+            }
+        }
+    }
+
+    /// Writes a tick that is not the end of a move: its quotes follow the anchor.
+    fn write_unmoved(&mut self, tick: &mut RawTick, recorded: f64) {
+        if recorded.is_nan() {
+            return;
+        }
+        if self.anchor.is_nan() {
+            // This is the first tick of the symbol.
+            *self = Self {
+                anchor: recorded,
+                cum_volume: tick.columns[column::CUM_VOLUME],
+                volume: tick.columns[column::VOLUME],
+            };
+        }
+        for column in [column::BID, column::ASK] {
+            tick.columns[column] += self.anchor - recorded;
+        }
+    }
+
+    /// Writes the running counts after a move.
+    fn write_counts(&mut self, one: &Move, tick: &mut RawTick, is_cumulative: bool) {
+        self.cum_volume = add(self.cum_volume, one.cum_volume, tick.columns[column::CUM_VOLUME]);
+        tick.columns[column::CUM_VOLUME] = self.cum_volume;
+        if is_cumulative {
+            self.volume = add(self.volume, one.volume, tick.columns[column::VOLUME]);
+            tick.columns[column::VOLUME] = self.volume;
+        } else {
+            tick.columns[column::VOLUME] = one.volume;
+        }
+    }
+}
+
+impl Move {
+    fn between(last: &LastValues, tick: &RawTick, anchor: f64, is_cumulative: bool) -> Self {
+        let columns = &tick.columns;
+        let volume = columns[column::VOLUME];
+        Self {
+            anchor: anchor - last.anchor,
+            quantity: columns[column::QUANTITY],
+            cum_volume: columns[column::CUM_VOLUME] - last.cum_volume,
+            volume: if is_cumulative { volume - last.volume } else { volume },
+            bid: columns[column::BID] - anchor,
+            ask: columns[column::ASK] - anchor,
+        }
+    }
+
+    /// Writes everything but running counts.
+    fn write(&self, tick: &mut RawTick, anchor: f64) {
+        if !tick.price.is_nan() {
+            tick.price = round(anchor);
+        }
+        tick.columns[column::QUANTITY] = self.quantity;
+        tick.columns[column::BID] = round(anchor + self.bid);
+        tick.columns[column::ASK] = round(anchor + self.ask);
+    }
+}
+
+/// Adds to a running count, or returns the recorded one if there is no count yet.
 fn add(count: f64, step: f64, recorded: f64) -> f64 {
     let sum = count + step;
     if sum.is_nan() { recorded } else { sum }
 }
 
-/// Sums of many steps leave the grid of prices by some last digits.
+/// Rounds a price: sums of many steps differ from the recorded prices in their last digits.
 fn round(price: f64) -> f64 {
     (price * 1e8).round() / 1e8
 }
@@ -333,9 +407,9 @@ mod tests {
             let steps = |prices: &[f64]| {
                 let mut steps: Vec<i64> =
                     prices.windows(2).map(|pair| ((pair[1] - pair[0]) * 1e4).round() as i64).collect();
-                let as_they_came = steps.clone();
+                let unsorted = steps.clone();
                 steps.sort_unstable();
-                (steps, as_they_came)
+                (steps, unsorted)
             };
             let ((sorted, order), (other_sorted, other_order)) = (steps(&before), steps(&after));
             assert_eq!(sorted, other_sorted, "{symbol}");
@@ -347,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_never_fall_and_a_seed_tells_the_order() {
+    fn counts_never_fall_and_a_seed_decides_the_order() {
         let ticks = shuffled(7);
         assert_eq!(format!("{ticks:?}"), format!("{:?}", shuffled(7)));
         assert_ne!(format!("{ticks:?}"), format!("{:?}", shuffled(8)));

@@ -1,4 +1,4 @@
-//! What prices did during a replay, as bars, and what was repaired in the data: for outcomes and reports.
+//! The tape of a replay: the prices of each symbol as bars, and the quality of the data, for outcomes and reports.
 
 use std::{
     collections::BTreeMap,
@@ -10,104 +10,105 @@ use rustc_hash::FxHashMap;
 use tickhound_core::event::{Batch, CLOCK, column, flag};
 use tickhound_engine::shard;
 
-/// Length of the bars, ns, as long as a symbol has not too many.
+/// The length of a bar, ns, unless a symbol has too many.
 const BAR: u64 = 5_000_000_000;
 
-/// Most bars of a symbol, four days of an exchange; beyond it pairs of bars become one, so that memory stays bounded.
+/// The most bars of a symbol: about four trading days. Beyond it, pairs of bars are merged, so that memory is bounded.
 const BARS_MAX: usize = 20_000;
 
-/// The prices of a stretch of time.
+/// The prices of a span of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bar {
-    /// Where it begins, ns since the Unix epoch.
+    /// The beginning of the span, ns since the Unix epoch.
     pub(crate) start: u64,
-    /// First price.
+    /// The first price.
     pub(crate) open: f64,
-    /// Highest.
+    /// The highest price.
     pub(crate) high: f64,
-    /// Lowest.
+    /// The lowest price.
     pub(crate) low: f64,
-    /// Last.
+    /// The last price.
     pub(crate) close: f64,
-    /// Traded in it.
+    /// The quantity traded.
     pub(crate) quantity: f64,
 }
 
-/// What a symbol did.
+/// The prices of a symbol over time.
 #[derive(Clone, Debug)]
-pub(crate) struct Course {
-    /// Length of each bar, ns.
+pub(crate) struct PriceHistory {
+    /// The length of each bar, ns.
     pub(crate) bar: u64,
-    /// In order of time; none where there was no tick.
+    /// The bars in order of time; there is none where there was no tick.
     pub(crate) bars: Vec<Bar>,
 }
 
-/// How good the data was.
+/// The quality of the recorded data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub(crate) struct Quality {
     /// Ticks that detectors saw.
     pub(crate) ticks: u64,
-    /// First and last event time, ns since the Unix epoch.
+    /// The first event time, ns since the Unix epoch.
     pub(crate) first: u64,
-    /// See there.
+    /// The last event time, ns since the Unix epoch.
     pub(crate) last: u64,
-    /// Ticks whose time was missing or absurd, and estimated.
+    /// Ticks whose time was missing or implausible, and was estimated.
     pub(crate) time_estimated: u64,
-    /// Ticks that were stamped before the one before them.
+    /// Ticks with an earlier time than the previous tick.
     pub(crate) out_of_order: u64,
-    /// Ticks whose volume was not believed.
+    /// Ticks whose volume was implausible, and was repaired.
     pub(crate) volume_repaired: u64,
     /// Ticks with quotes only.
     pub(crate) quote_only: u64,
-    /// Symbols.
+    /// The number of symbols.
     pub(crate) symbols: u64,
 }
 
-/// Looks on, and writes it down.
+/// Records the rows that detectors see.
 #[derive(Default)]
 pub(crate) struct Tape {
-    keeps_bars: bool,
-    shards: Vec<Mutex<Part>>,
+    records_bars: bool,
+    shards: Vec<Mutex<ShardTape>>,
 }
 
 #[derive(Default)]
-struct Part {
+struct ShardTape {
     names: FxHashMap<u32, Arc<str>>,
-    courses: FxHashMap<u32, Course>,
+    histories: FxHashMap<u32, PriceHistory>,
     quality: Quality,
 }
 
 impl Tape {
-    /// For so many workers; without bars it only counts.
-    pub(crate) fn new(workers: usize, keeps_bars: bool) -> Self {
-        Self { keeps_bars, shards: (0..workers).map(|_| Mutex::default()).collect() }
+    /// Makes a tape for this many workers; without bars, it only counts.
+    pub(crate) fn new(workers: usize, records_bars: bool) -> Self {
+        Self { records_bars, shards: (0..workers).map(|_| Mutex::default()).collect() }
     }
 
-    /// What each symbol did, by name; takes it out.
-    pub(crate) fn courses(&self) -> BTreeMap<Arc<str>, Course> {
+    /// Takes the prices of each symbol, by its name.
+    pub(crate) fn courses(&self) -> BTreeMap<Arc<str>, PriceHistory> {
         let mut all = BTreeMap::new();
         for part in &self.shards {
-            let Part { names, courses, .. } = &mut *part.lock().expect("nobody panics while holding it");
-            all.extend(courses.drain().map(|(id, course)| (names[&id].clone(), course)));
+            let ShardTape { names, histories, .. } =
+                &mut *part.lock().expect("no thread panics while it holds the lock");
+            all.extend(histories.drain().map(|(id, history)| (names[&id].clone(), history)));
         }
         all
     }
 
-    /// Of all symbols together.
+    /// Returns the quality of the data of all symbols together.
     pub(crate) fn quality(&self) -> Quality {
         let mut all = Quality { first: u64::MAX, ..Quality::default() };
         for part in &self.shards {
-            let part = part.lock().expect("nobody panics while holding it");
+            let part = part.lock().expect("no thread panics while it holds the lock");
             if part.quality.ticks == 0 {
                 continue;
             }
-            let of = part.quality;
-            all.ticks += of.ticks;
-            (all.first, all.last) = (all.first.min(of.first), all.last.max(of.last));
-            all.time_estimated += of.time_estimated;
-            all.out_of_order += of.out_of_order;
-            all.volume_repaired += of.volume_repaired;
-            all.quote_only += of.quote_only;
+            let shard = part.quality;
+            all.ticks += shard.ticks;
+            (all.first, all.last) = (all.first.min(shard.first), all.last.max(shard.last));
+            all.time_estimated += shard.time_estimated;
+            all.out_of_order += shard.out_of_order;
+            all.volume_repaired += shard.volume_repaired;
+            all.quote_only += shard.quote_only;
             all.symbols += part.names.len() as u64;
         }
         if all.ticks == 0 {
@@ -119,9 +120,9 @@ impl Tape {
 
 impl shard::Tape for Tape {
     fn note(&self, shard: usize, symbols: &[(u32, Arc<str>)], rows: &Batch) {
-        let mut part = self.shards[shard].lock().expect("nobody panics while holding it");
+        let mut part = self.shards[shard].lock().expect("no thread panics while it holds the lock");
         part.names.extend(symbols.iter().cloned());
-        let Part { courses, quality, .. } = &mut *part;
+        let ShardTape { histories, quality, .. } = &mut *part;
         for row in (0..rows.len()).filter(|row| rows.symbol[*row] != CLOCK) {
             let (time, price) = (rows.time[row], rows.price[row]);
             let flags = rows.columns[column::FLAGS][row] as u32;
@@ -135,22 +136,22 @@ impl shard::Tape for Tape {
             quality.out_of_order += has(flag::OUT_OF_ORDER);
             quality.volume_repaired += has(flag::VOLUME_REPAIRED);
             quality.quote_only += has(flag::QUOTE_ONLY);
-            if self.keeps_bars {
+            if self.records_bars {
                 let quantity = rows.columns[column::QUANTITY][row];
-                courses.entry(rows.symbol[row]).or_default().push(time, price, quantity);
+                histories.entry(rows.symbol[row]).or_default().push(time, price, quantity);
             }
         }
     }
 }
 
-impl Default for Course {
+impl Default for PriceHistory {
     fn default() -> Self {
         Self { bar: BAR, bars: Vec::new() }
     }
 }
 
-impl Course {
-    /// Adds a tick, which is not before the last one.
+impl PriceHistory {
+    /// Adds a tick, which must not be earlier than the last one.
     pub(crate) fn push(&mut self, time: u64, price: f64, quantity: f64) {
         let (start, quantity) = (time - time % self.bar, if quantity.is_nan() { 0.0 } else { quantity });
         let one = Bar { start, open: price, high: price, low: price, close: price, quantity };
@@ -178,7 +179,7 @@ impl Course {
         }
     }
 
-    /// The same in bars of `length` ns, or in those that there are if they are longer.
+    /// Returns bars of `length` ns, or the present ones if they are longer.
     pub(crate) fn in_bars_of(&self, length: u64) -> Vec<Bar> {
         let length = (length / self.bar).max(1) * self.bar;
         let mut bars: Vec<Bar> = Vec::new();
@@ -194,7 +195,7 @@ impl Course {
 }
 
 impl Bar {
-    /// Adds what came after.
+    /// Merges a later bar into this one.
     fn add(&mut self, later: Self) {
         self.high = self.high.max(later.high);
         self.low = self.low.min(later.low);
@@ -211,25 +212,25 @@ mod tests {
 
     #[test]
     fn ticks_become_bars_that_become_longer_bars() {
-        let mut course = Course::default();
+        let mut history = PriceHistory::default();
         for (second, price) in [(0, 10.0), (1, 12.0), (4, 9.0), (5, 11.0), (61, 20.0)] {
-            course.push(second * S, price, 1.0);
+            history.push(second * S, price, 1.0);
         }
         let first = Bar { start: 0, open: 10.0, high: 12.0, low: 9.0, close: 9.0, quantity: 3.0 };
-        assert_eq!((course.bars.len(), course.bars[0]), (3, first));
-        let minutes = course.in_bars_of(60 * S);
+        assert_eq!((history.bars.len(), history.bars[0]), (3, first));
+        let minutes = history.in_bars_of(60 * S);
         assert_eq!(minutes.len(), 2);
         assert_eq!(minutes[0], Bar { close: 11.0, quantity: 4.0, ..first });
     }
 
     #[test]
     fn memory_of_a_symbol_is_bounded() {
-        let mut course = Course::default();
+        let mut history = PriceHistory::default();
         for bar in 0..3 * BARS_MAX as u64 {
-            course.push(bar * BAR, bar as f64, f64::NAN);
+            history.push(bar * BAR, bar as f64, f64::NAN);
         }
-        assert!(course.bars.len() <= BARS_MAX && course.bar == 4 * BAR);
-        assert_eq!(course.bars.last().unwrap().close, 3.0 * BARS_MAX as f64 - 1.0);
-        assert!(course.bars.windows(2).all(|pair| pair[0].start < pair[1].start));
+        assert!(history.bars.len() <= BARS_MAX && history.bar == 4 * BAR);
+        assert_eq!(history.bars.last().unwrap().close, 3.0 * BARS_MAX as f64 - 1.0);
+        assert!(history.bars.windows(2).all(|pair| pair[0].start < pair[1].start));
     }
 }

@@ -1,9 +1,10 @@
-//! What `--fix` does: the few things that are harmless, or can be undone, whoever else is at work.
+//! What `--fix` does: the few things that are harmless or can be undone, whichever other programs are running.
 //!
-//! Folders are made, never removed or changed in their rights, but for the one of compiled plugins, which any host
-//! makes anew. A group is made where a host would make it. A consumer's name is removed in the same step that finds
-//! nothing pending under it, and comes back by itself if its program lives. What is server-wide (`CONFIG SET`), what
-//! touches entries (acknowledge, claim, trim), and the user's configuration are told, and left to the user.
+//! Folders are created, but never removed, and their permissions never change. The one exception is the folder of
+//! compiled plugins, which any host can create again. A group is created where a host would create it. A consumer is
+//! removed in the same step that checks that nothing is pending under its name, and its program can create it again.
+//! Settings of the whole server (`CONFIG SET`), changes to entries (acknowledge, claim, trim), and the user's
+//! configuration are only reported, and left to the user.
 
 use std::{
     fs::{self, Permissions},
@@ -12,74 +13,76 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 use tickhound_core::config::{LoadedConfig, Start};
 use tickhound_engine::plugin::code::FOLDER as COMPILED;
 use tickhound_redis::{RedisStream, remove_if_empty};
 
-/// Something that can be done without asking.
+/// A change that `--fix` makes without asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// Make it.
+    /// Create this folder.
     Folder(PathBuf),
-    /// Throw away what lies in the folder of compiled plugins, and let nobody else write there.
+    /// Delete the contents of this folder of compiled plugins, and let no other user write to it.
     PrivateCache(PathBuf),
-    /// Remove these compiled plugins.
-    Stale(Vec<PathBuf>),
-    /// Make the group.
+    /// Delete these compiled plugins.
+    StaleFiles(Vec<PathBuf>),
+    /// Create the group.
     Group,
-    /// Remove this name from it.
+    /// Remove this consumer from the group.
     Consumer(String),
 }
 
 impl Remedy {
-    /// What it would do.
-    pub(super) fn says(&self) -> String {
+    /// Says what it would do, as the end of a sentence that begins with the command.
+    pub(super) fn description(&self) -> String {
         match self {
-            Self::Folder(dir) => format!("makes the folder {}", dir.display()),
-            Self::PrivateCache(dir) => format!("removes what is in {} and gives it mode 700", dir.display()),
-            Self::Stale(files) => format!("removes these {} files", files.len()),
-            Self::Group => "makes it there".to_owned(),
-            Self::Consumer(name) => format!("removes the name {name}, if still nothing is pending under it"),
+            Self::Folder(dir) => format!("creates the folder {}", dir.display()),
+            Self::PrivateCache(dir) => format!("deletes the contents of {} and sets its mode to 700", dir.display()),
+            Self::StaleFiles(files) => format!("deletes these {} files", files.len()),
+            Self::Group => "creates the group there".to_owned(),
+            Self::Consumer(name) => format!("removes the consumer {name}, if nothing is pending under it by then"),
         }
     }
 
-    /// Does it; says what was done.
+    /// Makes the change, and says what was done.
     pub(super) async fn apply(&self, loaded: &LoadedConfig) -> Result<String> {
         let config = &loaded.config;
         match self {
             Self::Folder(dir) => {
-                fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
-                Ok(format!("made the folder {}", dir.display()))
+                fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+                Ok(format!("created the folder {}", dir.display()))
             }
             Self::PrivateCache(dir) => {
                 clear(dir)?;
-                Ok(format!("removed what was in {} and gave it mode 700", dir.display()))
+                Ok(format!("deleted the contents of {} and set its mode to 700", dir.display()))
             }
-            Self::Stale(files) => {
+            Self::StaleFiles(files) => {
                 let removed = files.iter().filter(|file| fs::remove_file(file).is_ok()).count();
-                Ok(format!("removed {removed} files"))
+                Ok(format!("deleted {removed} files"))
             }
             Self::Group => {
                 let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
                 let begins = match stream.make_group().await? {
-                    None => return Ok("somebody has made the group meanwhile".to_owned()),
+                    None => return Ok("another program has created the group by now".to_owned()),
                     Some(Start::Earliest) => "with the oldest entry".to_owned(),
-                    Some(Start::Latest) => "with what comes from now on".to_owned(),
-                    Some(Start::After(id)) => format!("after {id}"),
+                    Some(Start::Latest) => "with the next entry".to_owned(),
+                    Some(Start::After(id)) => format!("after entry {id}"),
                 };
-                Ok(format!("made the group {}, which begins {begins}", config.stream.group))
+                Ok(format!("created the group {}, which begins {begins}", config.stream.group))
             }
-            Self::Consumer(name) => match remove_if_empty(&config.stream, name).await? {
-                true => Ok(format!("removed the name {name} from the group")),
-                false => bail!("{name} has been at work, or holds entries, meanwhile"),
-            },
+            Self::Consumer(name) => {
+                let removed = remove_if_empty(&config.stream, name).await?;
+                ensure!(removed, "the consumer {name} has become active or has pending entries by now");
+                Ok(format!("removed the consumer {name} from the group"))
+            }
         }
     }
 }
 
-/// Closes the folder first: what is put there between the two steps would stay. Only what a host keeps there goes.
+/// Closes the folder, then deletes the compiled plugins in it. In the other order, another user could add a file
+/// between the two steps.
 fn clear(dir: &Path) -> Result<()> {
     let failed = || format!("can't change {}", dir.display());
     fs::set_permissions(dir, Permissions::from_mode(0o700)).with_context(failed)?;
@@ -89,8 +92,8 @@ fn clear(dir: &Path) -> Result<()> {
     }
 }
 
-/// Whether a folder holds compiled plugins and nothing else, so that it can be cleared: somebody may have named
-/// one that is used for other things too.
+/// Whether a folder holds nothing but compiled plugins, so that it can be cleared: `plugins.cache` may name a folder
+/// that is used for other things too.
 pub(super) fn holds_only_compiled(dir: &Path) -> bool {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let real = dir.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());

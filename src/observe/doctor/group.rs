@@ -1,20 +1,20 @@
-//! The consumer group: whether it is there, who is in it, and what they hold.
+//! The consumer group: whether it exists, its consumers, and their pending entries.
 
-use super::{Finding, fix::Remedy, lasting};
+use super::{finding::Finding, fix::Remedy, text::duration};
 use tickhound_core::{
     config::{Config, Start},
     event::EntryId,
 };
 use tickhound_redis::look::{ConsumerLook, GroupLook, PartitionLook};
 
-/// An entry that was given out so often was in hand when somebody died, more than once.
-const OFTEN: u64 = 3;
+/// An entry that was delivered this often was in flight at more than one crash.
+const DELIVERIES_SUSPICIOUS: u64 = 3;
 
 pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> {
     let Some(stream) = &partition.stream else { return Vec::new() };
     let (key, group) = (&config.stream.key, &config.stream.group);
     if let Some(refusal) = &stream.group_untold {
-        return vec![Finding::note("group.exists", format!("can't be looked at: {refusal}"))];
+        return vec![Finding::note("group.exists", format!("the groups of {key} can't be inspected: {refusal}"))];
     }
     let Some(look) = &stream.group else {
         return vec![missing(partition, key, group, config.stream.start)];
@@ -22,7 +22,10 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
     let (length, _, newest) = stream.later;
     let mut findings = vec![Finding::ok(
         "group.exists",
-        format!("{group}: given out up to {}, the stream ends at {newest}", look.last_delivered),
+        format!(
+            "the group {group} has been delivered entries up to {}; the stream ends at {newest}",
+            look.last_delivered
+        ),
     )];
     findings.extend(consumers(&look.consumers, &config.stream.consumer, config.stream.claim_idle_ms));
     let oldest = stream.oldest.filter(|_| length > 0);
@@ -32,17 +35,20 @@ pub(super) fn judge(partition: &PartitionLook, config: &Config) -> Vec<Finding> 
 
 fn missing(partition: &PartitionLook, key: &str, group: &str, start: Start) -> Finding {
     let begins = match (partition.committed, start) {
-        (true, _) => "at the last commit that is known".to_owned(),
-        (_, Start::Earliest) => "with the oldest entry that is there".to_owned(),
-        (_, Start::Latest) => "with what comes from then on".to_owned(),
-        (_, Start::After(id)) => format!("after {id}"),
+        (true, _) => "at the last known commit".to_owned(),
+        (_, Start::Earliest) => "with the oldest entry of the stream".to_owned(),
+        (_, Start::Latest) => "with the next entry".to_owned(),
+        (_, Start::After(id)) => format!("after entry {id}"),
     };
     let live = partition.owner.as_ref().filter(|owner| !owner.gone);
     if let Some(owner) = live {
-        return Finding::note("group.exists", format!("{key} has no group {group}; {} makes it again", owner.name));
+        return Finding::note(
+            "group.exists",
+            format!("the stream {key} has no group {group}; {} creates it again", owner.name),
+        );
     }
-    let finding = Finding::warning("group.exists", format!("{key} has no group {group}"));
-    let cure = format!("`tickhound run` makes it, {begins} (stream.start)");
+    let finding = Finding::warning("group.exists", format!("the stream {key} has no group {group}"));
+    let cure = format!("`tickhound run` creates the group, which begins {begins} (stream.start)");
     finding.cure(cure).remedy(Remedy::Group)
 }
 
@@ -50,22 +56,27 @@ fn consumers(all: &[ConsumerLook], ours: &str, dead_after_ms: u64) -> Vec<Findin
     let mut findings = Vec::new();
     for other in all.iter().filter(|consumer| consumer.name != ours) {
         let ConsumerLook { name, pending, idle_ms } = other;
-        let held = format!("{name}: {pending} pending, idle for {}", lasting(*idle_ms));
+        let state = format!("{name}: {pending} pending, idle for {}", duration(*idle_ms));
         let id = "group.consumers";
-        findings.push(match (*idle_ms < dead_after_ms, *pending) {
-            (true, _) => Finding::warning(id, format!("{held}: another program is at work in this group, or was until just now; detectors don't see the ticks that it takes"))
-                .cure("stop it, or give Tickhound a stream.group of its own (it then works all that the stream holds)"),
-            (false, 0) => Finding::warning(id, format!("{held}: a left-over"))
+        findings.push(if *idle_ms < dead_after_ms {
+            Finding::warning(id, format!("{state}; another program reads in this group, or did until just now, and detectors don't see the ticks that it reads"))
+                .cure("stop that program, or give Tickhound a stream.group of its own, which processes everything that the stream holds")
+        } else if *pending == 0 {
+            Finding::warning(id, format!("{state}; the consumer is a leftover"))
                 .cure("a running host removes it within half a minute")
-                .remedy(Remedy::Consumer(name.clone())),
-            (false, _) => Finding::problem(id, format!("{held}: nobody else gets at these entries"))
-                .cure("`tickhound run` takes them over in id order and works them. Don't XACK them and don't XGROUP DELCONSUMER: either throws the ticks away"),
+                .remedy(Remedy::Consumer(name.clone()))
+        } else {
+            Finding::problem(id, format!("{state}; no other consumer is given these entries"))
+                .cure("`tickhound run` claims them and processes them in id order. Do not use XACK or XGROUP DELCONSUMER: both would lose these ticks")
         });
     }
     if findings.is_empty() {
         let names: Vec<&str> = all.iter().map(|consumer| consumer.name.as_str()).collect();
-        let who = if names.is_empty() { "nobody so far".to_owned() } else { names.join(", ") };
-        findings.push(Finding::ok("group.consumers", format!("{who}; no strangers")));
+        let observed = match names.as_slice() {
+            [] => "the group has no consumers yet".to_owned(),
+            names => format!("no other program reads in this group; its consumers: {}", names.join(", ")),
+        };
+        findings.push(Finding::ok("group.consumers", observed));
     }
     findings
 }
@@ -73,32 +84,38 @@ fn consumers(all: &[ConsumerLook], ours: &str, dead_after_ms: u64) -> Vec<Findin
 fn pending(look: &GroupLook, oldest: Option<EntryId>, now_ms: u64, max_deliveries: u64) -> Finding {
     let total: u64 = look.consumers.iter().map(|consumer| consumer.pending).sum();
     let Some(first) = look.pending.first() else {
-        return Finding::ok("group.pending", "nothing is pending");
+        return Finding::ok("group.pending", "no entries are pending");
     };
-    let found =
-        format!("{total} pending, the oldest {} since {}", lasting(now_ms.saturating_sub(first.id.millis)), first.id);
+    let age = duration(now_ms.saturating_sub(first.id.millis));
+    let observed = format!("{total} pending entries, the oldest is {} and {age} old", first.id);
     let gone = look.pending.iter().filter(|entry| oldest.is_none_or(|oldest| entry.id < oldest)).count();
     if gone > 0 {
         let at_least = if gone == look.pending.len() { "at least " } else { "" };
         return Finding::problem(
             "group.pending",
-            format!("{found}; {at_least}{gone} of them were trimmed away before they were worked: these ticks are lost"),
+            format!("{observed}; {at_least}{gone} of them were trimmed before they were processed, and their ticks are lost"),
         )
-        .cure("keep more entries (see stream.kept); a host acknowledges what is gone, counts it as lost, and logs the ids");
+        .cure("keep more entries in the stream (see stream.kept); a host acknowledges trimmed entries, counts them as lost, and logs their ids");
     }
-    let most = look.pending.iter().max_by_key(|entry| entry.deliveries).filter(|entry| entry.deliveries >= OFTEN);
+    let most = look
+        .pending
+        .iter()
+        .max_by_key(|entry| entry.deliveries)
+        .filter(|entry| entry.deliveries >= DELIVERIES_SUSPICIOUS);
     if let Some(most) = most {
-        let aside = match max_deliveries {
-            0 => "stream.max_deliveries = 0: it is never set aside".to_owned(),
-            times => format!("a host that dies on it {times} times sets it aside (stream.max_deliveries)"),
+        let limit = match max_deliveries {
+            0 => "it never becomes a dead letter, since stream.max_deliveries is 0".to_owned(),
+            times => {
+                format!("it becomes a dead letter when a host has crashed on it {times} times (stream.max_deliveries)")
+            }
         };
         return Finding::warning(
             "group.pending",
-            format!("{found}; {} was given out {} times", most.id, most.deliveries),
+            format!("{observed}; the entry {} was delivered {} times", most.id, most.deliveries),
         )
-        .cure(format!("look at the entry (XRANGE <stream> {0} {0}) and the host's log; {aside}", most.id));
+        .cure(format!("inspect the entry (XRANGE <stream> {0} {0}) and the host's log; {limit}", most.id));
     }
-    Finding::ok("group.pending", found)
+    Finding::ok("group.pending", observed)
 }
 
 #[cfg(test)]
@@ -112,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_and_long_idle_stranger_may_be_removed() {
+    fn only_an_empty_and_long_idle_consumer_of_another_program_may_be_removed() {
         let cases = [
             (consumer("tickhound", 9, 900_000), Level::Ok, false),
             (consumer("scanner_1", 0, 10), Level::Warning, false),
@@ -127,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_entries_are_judged_by_whether_they_are_there_and_how_often_they_were_given_out() {
+    fn pending_entries_are_judged_by_whether_they_exist_and_how_often_they_were_delivered() {
         let id = |millis| EntryId { millis, seq: 0 };
         let look = |entries: &[(u64, u64)]| GroupLook {
             pending: entries
@@ -145,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_made_unless_a_host_lives_that_will_make_it() {
+    fn a_group_is_created_unless_a_running_host_will_create_it() {
         use tickhound_redis::look::OwnerLook;
         let with = |owner: Option<bool>| {
             let owner = owner.map(|gone| OwnerLook { name: "process 1 on here".into(), gone });

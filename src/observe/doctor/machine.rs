@@ -1,4 +1,4 @@
-//! This machine: cores, memory, disks, limits, who may write where; and what Redis itself warns of, if it runs here.
+//! This machine: cores, memory, disks, limits, permissions; and the kernel settings that Redis needs, if it runs here.
 
 use std::{
     fs,
@@ -13,92 +13,126 @@ use rustix::{
 };
 
 use super::{
-    Finding,
+    finding::{Finding, Level},
     fix::{Remedy, holds_only_compiled},
-    size,
+    text::size,
 };
 use tickhound_core::config::{Config, LoadedConfig, Watch};
 use tickhound_redis::look::{Place, ServerLook};
 
-/// Files that a host has open at most: connections, watches, plugins, the JSON lines file, with room to spare.
-const FILES: u64 = 256;
+/// The most files that a host has open: connections, watches, plugins, the JSON lines file, with room to spare.
+const OPEN_FILES_MIN: u64 = 256;
 
-/// Room on a disk for a day of alerts, and for compiled plugins.
-const DISK: u64 = 1 << 30;
-const DISK_LEAST: u64 = 100 << 20;
+/// Less free space than this is a warning: it holds a day of alerts, and the compiled plugins.
+const DISK_WARNING: u64 = 1 << 30;
 
-/// What was seen.
+/// Less free space than this is a problem.
+const DISK_PROBLEM: u64 = 100 << 20;
+
+/// What the inspection of this machine has shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MachineLook {
+pub(super) struct Machine {
     cores: usize,
-    /// Soft limit of open files; `None` = none.
-    files: Option<u64>,
-    /// `fs.inotify.max_user_watches`, `max_user_instances`.
-    inotify: (Option<u64>, Option<u64>),
-    /// Whether a watch on the plugins folder can be made.
+    /// The soft limit of open files; `None` if there is no limit.
+    open_files_max: Option<u64>,
+    inotify: InotifyLimits,
+    /// Whether the plugins folder can be watched; `None` if the configuration does not ask for it.
     watch: Option<Result<(), String>>,
-    /// Memory that can be had, bytes.
+    /// The memory that is available, bytes.
     available: Option<u64>,
-    /// Of each folder that is written to: what for, where, free bytes, whether we may write there.
-    disks: Vec<(&'static str, PathBuf, Option<u64>, bool)>,
+    disks: Vec<DiskUse>,
     /// Folders that do not exist.
-    missing: Vec<(&'static str, PathBuf)>,
-    /// Of the plugins folder and of the one for compiled plugins: permissions, and whether it is
-    /// ours alone and holds nothing but compiled plugins.
-    modes: Vec<(&'static str, PathBuf, u32, bool)>,
+    missing: Vec<(Purpose, PathBuf)>,
+    permissions: Vec<Permissions>,
 }
 
-pub(super) fn look(loaded: &LoadedConfig) -> MachineLook {
+/// What a folder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Plugins,
+    CompiledPlugins,
+    JsonLines,
+}
+
+/// The kernel's limits of watches on files, by user.
+#[derive(Clone, Copy, Debug, Default)]
+struct InotifyLimits {
+    watches: Option<u64>,
+    instances: Option<u64>,
+}
+
+/// A folder that a host writes to.
+#[derive(Clone, Debug)]
+struct DiskUse {
+    purpose: Purpose,
+    dir: PathBuf,
+    free: Option<u64>,
+    writable: bool,
+}
+
+/// Who may write to a folder of plugins.
+#[derive(Clone, Debug)]
+struct Permissions {
+    purpose: Purpose,
+    dir: PathBuf,
+    mode: u32,
+    /// Whether we own the folder and it holds nothing but compiled plugins, so that it may be cleared.
+    clearable: bool,
+}
+
+pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
     let config = &loaded.config;
     let plugins = loaded.resolve(&config.plugins.dir);
     let cache = plugins.join(&config.plugins.cache);
-    let cached = !config.plugins.cache.as_os_str().is_empty();
-    let mut look = MachineLook {
+    let has_cache = !config.plugins.cache.as_os_str().is_empty();
+    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
+    let mut machine = Machine {
         cores: std::thread::available_parallelism().map_or(1, Into::into),
-        files: getrlimit(Resource::Nofile).current,
-        inotify: (number("/proc/sys/fs/inotify/max_user_watches"), number("/proc/sys/fs/inotify/max_user_instances")),
+        open_files_max: getrlimit(Resource::Nofile).current,
+        inotify: InotifyLimits {
+            watches: number("/proc/sys/fs/inotify/max_user_watches"),
+            instances: number("/proc/sys/fs/inotify/max_user_instances"),
+        },
         available: available_memory(),
-        ..MachineLook::default()
+        ..Machine::default()
     };
     if config.plugins.watch == Watch::Auto && plugins.is_dir() {
-        look.watch = Some(try_watch(&plugins));
+        machine.watch = Some(try_watch(&plugins));
     }
-    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
-    let folder = |file: &Path| file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let wanted = [
-        ("plugins", Some(plugins.clone())),
-        ("compiled plugins", cached.then(|| cache.clone()).filter(|_| plugins.is_dir())),
-        ("alerts.jsonl", jsonl.as_deref().map(folder)),
-    ];
-    for (what, dir) in wanted.into_iter().filter_map(|(what, dir)| Some((what, dir?))) {
+    let mut folders = vec![(Purpose::Plugins, plugins.clone())];
+    if has_cache && plugins.is_dir() {
+        folders.push((Purpose::CompiledPlugins, cache.clone()));
+    }
+    if let Some(file) = &jsonl {
+        folders.push((Purpose::JsonLines, file.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)));
+    }
+    for (purpose, dir) in folders {
         if !dir.is_dir() {
-            look.missing.push((what, dir));
-            continue;
-        }
-        if what == "plugins" {
-            // Read only.
-            continue;
-        }
-        // A file that is there is what counts.
-        let file = jsonl.as_ref().filter(|file| what == "alerts.jsonl" && file.exists());
-        let writable = access(file.unwrap_or(&dir), Access::WRITE_OK).is_ok();
-        let free = statvfs(&dir).ok().map(|disk| disk.f_bavail * disk.f_frsize);
-        look.disks.push((what, dir, free, writable));
-    }
-    for (what, dir) in [("plugins", plugins), ("compiled plugins", cache)].into_iter().take(1 + usize::from(cached)) {
-        if let Ok(metadata) = fs::metadata(&dir) {
-            let ours = metadata.uid() == rustix::process::geteuid().as_raw() && holds_only_compiled(&dir);
-            look.modes.push((what, dir, metadata.mode() & 0o777, ours));
+            machine.missing.push((purpose, dir));
+        } else if purpose != Purpose::Plugins {
+            // A host only reads the plugins folder. Of a JSON lines file that exists, its own permissions count.
+            let file = jsonl.as_ref().filter(|file| purpose == Purpose::JsonLines && file.exists());
+            let writable = access(file.unwrap_or(&dir), Access::WRITE_OK).is_ok();
+            let free = statvfs(&dir).ok().map(|disk| disk.f_bavail * disk.f_frsize);
+            machine.disks.push(DiskUse { purpose, dir, free, writable });
         }
     }
-    look
+    machine.permissions.extend(permissions(Purpose::Plugins, plugins));
+    machine.permissions.extend(has_cache.then(|| permissions(Purpose::CompiledPlugins, cache)).flatten());
+    machine
+}
+
+fn permissions(purpose: Purpose, dir: PathBuf) -> Option<Permissions> {
+    let metadata = fs::metadata(&dir).ok()?;
+    let clearable = metadata.uid() == rustix::process::geteuid().as_raw() && holds_only_compiled(&dir);
+    Some(Permissions { purpose, dir, mode: metadata.mode() & 0o777, clearable })
 }
 
 fn number(file: &str) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// What the kernel says, or what is left of a control group's limit, whichever is less.
+/// Returns what the kernel reports, or what is left of a control group's limit, whichever is less.
 fn available_memory() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -107,137 +141,159 @@ fn available_memory() -> Option<u64> {
     Some(group.map_or(machine, |(most, now)| machine.min(most.saturating_sub(now))))
 }
 
-/// As the host does it.
+/// Watches the folder as a host does.
 fn try_watch(dir: &Path) -> Result<(), String> {
     let watching =
         notify::recommended_watcher(|_| {}).and_then(|mut watcher| watcher.watch(dir, RecursiveMode::NonRecursive));
     watching.map_err(|error| error.to_string())
 }
 
-pub(super) fn judge(look: &MachineLook, config: &Config) -> Vec<Finding> {
-    let mut findings =
-        vec![cores(look.cores, config.engine.worker_count()), memory(look.available, config), files(look.files)];
-    findings.extend(look.watch.as_ref().map(|watch| watches(watch, look.inotify)));
-    for (what, dir) in &look.missing {
-        let found = format!("the folder for {what} is not there: {}", dir.display());
-        let finding = match *what {
-            // With rights of its own.
-            "compiled plugins" => Finding::ok("machine.folders", format!("{found}; a host makes it")),
-            "plugins" => Finding::problem("machine.folders", found)
-                .cure("`tickhound init` makes a folder with the plugins that ship; plugins.dir names it")
-                .remedy(Remedy::Folder(dir.clone())),
-            _ => Finding::problem("machine.folders", found)
-                .cure("make it, or mend alerts.jsonl")
-                .remedy(Remedy::Folder(dir.clone())),
-        };
-        findings.push(finding);
-    }
-    findings.extend(look.disks.iter().map(|(what, dir, free, writable)| disk(what, dir, *free, *writable)));
-    findings.extend(look.modes.iter().map(|(what, dir, mode, ours)| mode_of(what, dir, *mode, *ours)));
+pub(super) fn judge(machine: &Machine, config: &Config) -> Vec<Finding> {
+    let mut findings = vec![
+        cores(machine.cores, config.engine.worker_count()),
+        memory(machine.available, config),
+        open_files(machine.open_files_max),
+    ];
+    findings.extend(machine.watch.as_ref().map(|watch| judge_watch(watch, machine.inotify)));
+    findings.extend(machine.missing.iter().map(|(purpose, dir)| missing_folder(*purpose, dir)));
+    findings.extend(machine.disks.iter().map(judge_disk));
+    findings.extend(machine.permissions.iter().map(judge_permissions));
     findings
 }
 
-fn cores(cores: usize, workers: usize) -> Finding {
-    let found = format!("{cores} cores, {workers} workers");
-    match workers > cores {
-        true => Finding::warning("machine.cores", format!("{found}: more workers than cores only take turns"))
-            .cure("engine.workers = 0 (one per core); needs a restart"),
-        false => Finding::ok("machine.cores", found),
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plugins => "plugins",
+            Self::CompiledPlugins => "compiled plugins",
+            Self::JsonLines => "alerts.jsonl",
+        }
     }
 }
 
-/// The most that detectors may take together. What they take now is told by plugin.
+fn missing_folder(purpose: Purpose, dir: &Path) -> Finding {
+    let observed = format!("the folder for {} does not exist: {}", purpose.name(), dir.display());
+    match purpose {
+        // A host creates it with permissions of its own.
+        Purpose::CompiledPlugins => Finding::ok("machine.folders", format!("{observed}; a host creates it")),
+        Purpose::Plugins => Finding::problem("machine.folders", observed)
+            .cure("create the folder that plugins.dir names; `tickhound init` creates one with the shipped plugins")
+            .remedy(Remedy::Folder(dir.to_path_buf())),
+        Purpose::JsonLines => Finding::problem("machine.folders", observed)
+            .cure("create the folder, or correct alerts.jsonl")
+            .remedy(Remedy::Folder(dir.to_path_buf())),
+    }
+}
+
+fn cores(cores: usize, workers: usize) -> Finding {
+    let observed = format!("this machine has {cores} cores for {workers} workers");
+    if workers <= cores {
+        return Finding::ok("machine.cores", observed);
+    }
+    Finding::warning("machine.cores", format!("{observed}; additional workers bring no speed"))
+        .cure("set engine.workers = 0 for one worker per core, and restart the host")
+}
+
+/// Judges the most memory that all detectors together may use. The checks of the plugins say what they use now.
 fn memory(available: Option<u64>, config: &Config) -> Finding {
     let detectors = config.detectors.values().filter(|detector| detector.enabled).count() as u64;
     let workers = config.engine.worker_count() as u64;
     let most = detectors * workers * ((config.plugins.memory_max_mib as u64) << 20);
     let limit = format!(
-        "detectors may take up to {} ({detectors} × {workers} workers × {} MiB)",
+        "detectors may use up to {} ({detectors} × {workers} workers × {} MiB)",
         size(most),
         config.plugins.memory_max_mib
     );
     match available {
-        None => Finding::note("machine.memory", format!("{limit}; how much there is can't be looked at")),
-        Some(available) if most > available => Finding::warning("machine.memory", format!("{limit}, but {} can be had", size(available)))
-            .cure("lower plugins.memory_max_mib (a detector that wants more fails on that tick, and is told), or engine.workers; else the system may kill the host"),
-        Some(available) => Finding::ok("machine.memory", format!("{limit}; {} can be had", size(available))),
+        None => Finding::note("machine.memory", format!("{limit}; the available memory can't be read")),
+        Some(available) if most > available => Finding::warning("machine.memory", format!("{limit}, but only {} are available", size(available)))
+            .cure("lower plugins.memory_max_mib (a detector that needs more fails on that tick and is reported), or engine.workers; otherwise the system may kill the host"),
+        Some(available) => Finding::ok("machine.memory", format!("{limit}; {} are available", size(available))),
     }
 }
 
-fn files(soft: Option<u64>) -> Finding {
-    match soft {
-        Some(soft) if soft < FILES => Finding::warning("machine.files", format!("at most {soft} open files"))
-            .cure(format!("ulimit -n {FILES} or more, LimitNOFILE= in a systemd unit")),
-        Some(soft) => Finding::ok("machine.files", format!("at most {soft} open files")),
-        None => Finding::ok("machine.files", "any number of open files"),
+fn open_files(limit: Option<u64>) -> Finding {
+    match limit {
+        Some(limit) if limit < OPEN_FILES_MIN => {
+            Finding::warning("machine.files", format!("this process may open only {limit} files")).cure(format!(
+                "raise the limit to {OPEN_FILES_MIN} or more, with ulimit -n or with LimitNOFILE= in a systemd unit"
+            ))
+        }
+        Some(limit) => Finding::ok("machine.files", format!("this process may open {limit} files")),
+        None => Finding::ok("machine.files", "this process may open any number of files"),
     }
 }
 
-fn watches(watch: &Result<(), String>, inotify: (Option<u64>, Option<u64>)) -> Finding {
-    let limit = |limit: Option<u64>| limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
-    let limits = format!("fs.inotify.max_user_watches {}, max_user_instances {}", limit(inotify.0), limit(inotify.1));
+fn judge_watch(watch: &Result<(), String>, inotify: InotifyLimits) -> Finding {
+    let limit = |limit: Option<u64>| limit.map_or_else(|| "unknown".to_owned(), |limit| limit.to_string());
+    let limits = format!(
+        "fs.inotify.max_user_watches {}, max_user_instances {}",
+        limit(inotify.watches),
+        limit(inotify.instances)
+    );
     match watch {
-        Ok(()) => Finding::ok("machine.watch", format!("changes of plugins are told by the system ({limits})")),
-        Err(error) => Finding::warning("machine.watch", format!("no watch can be made ({error}); changes are then seen by looking every second ({limits})"))
-            .cure("sysctl fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=65536, and the same in /etc/sysctl.d; it takes some kernel memory for each watch in use"),
+        Ok(()) => Finding::ok("machine.watch", format!("the system reports changes in the plugins folder ({limits})")),
+        Err(error) => Finding::warning("machine.watch", format!("the plugins folder can't be watched ({error}), so a host checks it every second ({limits})"))
+            .cure("sysctl fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=65536, and the same in /etc/sysctl.d; each watch uses some kernel memory"),
     }
 }
 
-fn disk(what: &str, dir: &Path, free: Option<u64>, writable: bool) -> Finding {
-    let place = format!("{what} in {}", dir.display());
+fn judge_disk(disk: &DiskUse) -> Finding {
+    let DiskUse { purpose, dir, free, writable } = disk;
+    let folder = format!("{} ({})", dir.display(), purpose.name());
     let id = "machine.disk";
     if !writable {
-        let finding = match what {
-            "alerts.jsonl" => Finding::problem(
-                id,
-                format!("{place}: we may not write there; alerts are then only in Redis and the log"),
-            ),
-            _ => Finding::warning(id, format!("{place}: we may not write there; plugins are compiled at each start")),
+        let (level, effect) = match purpose {
+            Purpose::JsonLines => (Level::Problem, "alerts are only in Redis and the log"),
+            Purpose::Plugins | Purpose::CompiledPlugins => (Level::Warning, "plugins are compiled at each start"),
         };
-        return finding.cure(format!("chown or chmod {}, for the user that runs Tickhound", dir.display()));
+        return Finding::new(level, id, format!("this user may not write to {folder}, so {effect}"))
+            .cure(format!("chown or chmod {} for the user that runs Tickhound", dir.display()));
     }
+    let Some(free) = *free else {
+        return Finding::note(id, format!("the free space of {folder} can't be read"));
+    };
+    let observed = format!("{} are free in {folder}", size(free));
     match free {
-        None => Finding::note(id, format!("{place}: free room can't be looked at")),
-        Some(free) if free < DISK_LEAST => {
-            Finding::problem(id, format!("{place}: {} free", size(free))).cure("free some, or name another place")
+        0..DISK_PROBLEM => Finding::problem(id, observed).cure("free some space, or configure another folder"),
+        DISK_PROBLEM..DISK_WARNING => {
+            Finding::warning(id, observed).cure("free some space, or configure another folder")
         }
-        Some(free) if free < DISK => {
-            Finding::warning(id, format!("{place}: {} free", size(free))).cure("free some, or name another place")
-        }
-        Some(free) => Finding::ok(id, format!("{place}: {} free", size(free))),
+        _ => Finding::ok(id, observed),
     }
 }
 
-/// Plugins can do nothing but compute, but they decide what is alerted. What is compiled is machine code, and runs
-/// as it is.
-fn mode_of(what: &str, dir: &Path, mode: u32, ours: bool) -> Finding {
+/// Judges who may write to a folder of plugins. A plugin is sandboxed, but it decides which alerts are raised. A
+/// compiled plugin is machine code that runs as it is.
+fn judge_permissions(permissions: &Permissions) -> Finding {
+    let Permissions { purpose, dir, mode, clearable } = permissions;
     let (group, world) = (mode & 0o020 != 0, mode & 0o002 != 0);
-    let place = format!("{} ({what}) has mode {mode:03o}", dir.display());
+    let folder = format!("{} ({}) has mode {mode:03o}", dir.display(), purpose.name());
     let id = "machine.writable_by";
-    let who = if world { "anybody on this machine" } else { "its group" };
-    if what == "compiled plugins" && (group || world) {
-        let finding = Finding::problem(id, format!("{place}: {who} can put machine code there that the host runs"));
-        let cure = format!(
-            "rm -r {0} (plugins are compiled anew at the next start), or chmod 700 {0} if you trust all who could write",
-            dir.display()
-        );
-        return match ours {
-            true => finding.cure(cure).remedy(Remedy::PrivateCache(dir.to_path_buf())),
-            false => finding.cure(cure),
-        };
+    let who = if world { "any user of this machine" } else { "its group" };
+    if *purpose == Purpose::CompiledPlugins && (group || world) {
+        let finding = Finding::problem(id, format!("{folder}: {who} can put machine code there that the host runs"))
+            .cure(format!(
+                "rm -r {0} (plugins are compiled again at the next start), or chmod 700 {0} if you trust every user who could write to it",
+                dir.display()
+            ));
+        return if *clearable { finding.remedy(Remedy::PrivateCache(dir.clone())) } else { finding };
     }
     let cure =
-        format!("chmod go-w {}, unless others are to drop plugins there. So `--fix` leaves it to you", dir.display());
-    match (world, group) {
-        (true, _) => Finding::problem(id, format!("{place}: {who} can change what is alerted")).cure(cure),
-        // Where each user has a group of its own, as on Debian, that is nobody else.
-        (_, true) => Finding::warning(id, format!("{place}: {who} can change what is alerted")).cure(cure),
-        _ => Finding::ok(id, place),
+        format!("chmod go-w {}, unless others are meant to add plugins; `--fix` leaves this to you", dir.display());
+    let observed = format!("{folder}: {who} can replace plugins, and so change which alerts are raised");
+    if world {
+        Finding::problem(id, observed).cure(cure)
+    } else if group {
+        // On systems such as Debian, each user has a group of its own, and that group has no other members.
+        Finding::warning(id, observed).cure(cure)
+    } else {
+        Finding::ok(id, folder)
     }
 }
 
-/// What Redis writes into its log at each start, where nobody looks.
-pub(super) fn judge_redis_here(server: &ServerLook) -> Vec<Finding> {
+/// Judges the kernel settings that Redis warns of in its log at each start.
+pub(super) fn judge_kernel_for_redis(server: &ServerLook) -> Vec<Finding> {
     if server.place != Place::Here || server.info.is_err() {
         return Vec::new();
     }
@@ -248,21 +304,15 @@ pub(super) fn judge_redis_here(server: &ServerLook) -> Vec<Finding> {
 fn kernel(huge_pages: bool, overcommit: Option<u64>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if huge_pages {
-        findings.push(
-            Finding::warning("machine.huge_pages", "transparent huge pages are always used: after each fork for a snapshot or rewrite Redis stalls, and takes more memory")
-                .cure("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled, and at each boot; then restart Redis"),
-        );
+        let observed = "transparent huge pages are always on: after each fork for a snapshot or rewrite, Redis stalls and uses more memory";
+        let cure = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled, also at each boot; then restart Redis";
+        findings.push(Finding::warning("machine.huge_pages", observed).cure(cure));
     }
     if overcommit == Some(0) {
-        findings.push(
-            Finding::note(
-                "machine.overcommit",
-                "vm.overcommit_memory is 0: with little memory left, Redis can't fork for a snapshot or rewrite",
-            )
-            .cure(
-                "sysctl vm.overcommit_memory=1, and the same in /etc/sysctl.d; it is for every program on this machine",
-            ),
-        );
+        let observed = "vm.overcommit_memory is 0: when memory is short, Redis can't fork for a snapshot or rewrite";
+        let cure =
+            "sysctl vm.overcommit_memory=1, and the same in /etc/sysctl.d; it applies to every program on this machine";
+        findings.push(Finding::note("machine.overcommit", observed).cure(cure));
     }
     findings
 }
@@ -270,47 +320,47 @@ fn kernel(huge_pages: bool, overcommit: Option<u64>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::doctor::Level;
     use tickhound_core::config::DetectorConfig;
 
     #[test]
-    fn writable_folders_are_judged_by_what_lies_in_them() {
-        let dir = Path::new("there");
+    fn writable_folders_are_judged_by_their_purpose() {
         let cases = [
-            ("plugins", 0o755, true, Level::Ok, false),
-            ("plugins", 0o775, true, Level::Warning, false),
-            ("plugins", 0o777, true, Level::Problem, false),
-            ("compiled plugins", 0o700, true, Level::Ok, false),
-            ("compiled plugins", 0o770, true, Level::Problem, true),
-            ("compiled plugins", 0o702, true, Level::Problem, true),
-            ("compiled plugins", 0o770, false, Level::Problem, false),
+            (Purpose::Plugins, 0o755, true, Level::Ok, false),
+            (Purpose::Plugins, 0o775, true, Level::Warning, false),
+            (Purpose::Plugins, 0o777, true, Level::Problem, false),
+            (Purpose::CompiledPlugins, 0o700, true, Level::Ok, false),
+            (Purpose::CompiledPlugins, 0o770, true, Level::Problem, true),
+            (Purpose::CompiledPlugins, 0o702, true, Level::Problem, true),
+            (Purpose::CompiledPlugins, 0o770, false, Level::Problem, false),
         ];
-        for (what, mode, ours, level, mendable) in cases {
-            let finding = mode_of(what, dir, mode, ours);
-            assert_eq!((finding.level, finding.remedy.is_some()), (level, mendable), "{what} {mode:o}");
+        for (purpose, mode, clearable, level, fixable) in cases {
+            let finding = judge_permissions(&Permissions { purpose, dir: "there".into(), mode, clearable });
+            assert_eq!((finding.level, finding.remedy.is_some()), (level, fixable), "{purpose:?} {mode:o}");
         }
     }
 
     #[test]
-    fn limits_and_room_are_judged() {
+    fn limits_and_free_space_are_judged() {
         assert_eq!([cores(2, 2).level, cores(2, 8).level], [Level::Ok, Level::Warning]);
         assert_eq!(
-            [files(Some(64)).level, files(Some(1024)).level, files(None).level],
+            [open_files(Some(64)).level, open_files(Some(1024)).level, open_files(None).level],
             [Level::Warning, Level::Ok, Level::Ok]
         );
-        let there = Path::new("there");
-        let level = |what, free: u64, writable| disk(what, there, Some(free), writable).level;
-        assert_eq!(level("alerts.jsonl", 10 << 30, true), Level::Ok);
-        assert_eq!(level("alerts.jsonl", 200 << 20, true), Level::Warning);
-        assert_eq!(level("alerts.jsonl", 1, true), Level::Problem);
-        assert_eq!(level("alerts.jsonl", 10 << 30, false), Level::Problem);
-        assert_eq!(level("compiled plugins", 10 << 30, false), Level::Warning);
-        assert_eq!(watches(&Err("too many".into()), (Some(1), None)).level, Level::Warning);
+        let level = |purpose, free: u64, writable| {
+            judge_disk(&DiskUse { purpose, dir: "there".into(), free: Some(free), writable }).level
+        };
+        assert_eq!(level(Purpose::JsonLines, 10 << 30, true), Level::Ok);
+        assert_eq!(level(Purpose::JsonLines, 200 << 20, true), Level::Warning);
+        assert_eq!(level(Purpose::JsonLines, 1, true), Level::Problem);
+        assert_eq!(level(Purpose::JsonLines, 10 << 30, false), Level::Problem);
+        assert_eq!(level(Purpose::CompiledPlugins, 10 << 30, false), Level::Warning);
+        let limits = InotifyLimits { watches: Some(1), instances: None };
+        assert_eq!(judge_watch(&Err("too many".into()), limits).level, Level::Warning);
         assert_eq!((kernel(false, Some(1)).len(), kernel(true, Some(0)).len()), (0, 2));
     }
 
     #[test]
-    fn memory_is_judged_by_the_most_that_detectors_may_take() {
+    fn memory_is_judged_by_the_most_that_detectors_may_use() {
         let mut config = Config::default();
         config.engine.workers = 2;
         config.detectors.insert("a".into(), DetectorConfig::default());

@@ -1,4 +1,4 @@
-//! The plugins: each loaded and tried as a host does it, compared with what the running host has in force.
+//! The plugins: each is loaded and tried as a host does it, and compared with what the running host has in force.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +12,9 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 
 use super::{
-    Finding,
+    finding::Finding,
     fix::{Remedy, holds_only_compiled},
-    size,
-    stream::Sample,
+    text::size,
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, Watch},
@@ -31,63 +30,67 @@ use tickhound_engine::plugin::{
     runtime::CONTRACT_VERSION,
 };
 
-/// A compiled plugin that no start has used for so long is of no use.
+/// A compiled plugin that no host has used for this long is stale.
 const STALE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Above this share of all workers' time, a busy minute makes ticks wait.
-const BUSY: f64 = 0.5;
+/// Above this share of all workers' time, ticks queue up in a busy minute.
+const LOAD_MAX: f64 = 0.5;
 
-/// What the rest of the examination knows.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Known<'a> {
-    pub(super) decoder: Option<&'a Decoder>,
-    /// Of the running host.
-    pub(super) receipt: Option<&'a Receipt>,
-    pub(super) sample: Option<&'a Sample>,
+/// The cure for a plugin that does not load.
+const REJECTED: &str = "fix the plugin, or leave the detector out with `enabled = false`; no host starts with it, and a running host keeps its detectors as they are";
+
+/// What the inspection of the partition has shown, as far as the plugins depend on it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PartitionFacts {
+    /// What the running host has in force; `None` if no host is running.
+    pub(super) receipt: Option<Receipt>,
+    /// The symbols in the newest entries.
+    pub(super) symbols: BTreeSet<String>,
     pub(super) ticks_per_second: f64,
 }
 
-pub(super) fn judge(loaded: &LoadedConfig, known: Known<'_>) -> Vec<Finding> {
+pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &PartitionFacts) -> Vec<Finding> {
     let loaded = &with_next(loaded);
+    let standard = column::NAMES.map(str::to_owned);
+    let columns = decoder.map_or(&standard[..], Decoder::column_names);
     let workers = loaded.config.engine.worker_count();
+    let (enabled, disabled): (Vec<_>, Vec<_>) = loaded.config.detectors.iter().partition(|(_, one)| one.enabled);
     let mut findings = Vec::new();
-    let (on, off): (Vec<_>, Vec<_>) = loaded.config.detectors.iter().partition(|(_, detector)| detector.enabled);
-    if on.is_empty() {
-        let found = "no detector is switched on, so nothing would be detected, and `run` does not start";
+    if enabled.is_empty() {
+        let observed = "no detector is enabled, so nothing can be detected, and `tickhound run` does not start";
         findings.push(
-            Finding::problem("plugins.detectors", found)
-                .cure("a [detectors.NAME] table with plugin = \"breakout\", or enabled = true in one that is there"),
+            Finding::problem("plugins.detectors", observed).cure(
+                "add a [detectors.NAME] table with plugin = \"breakout\", or set enabled = true in an existing one",
+            ),
         );
     }
-    let standard = column::NAMES.map(str::to_owned);
-    let columns = known.decoder.map_or(&standard[..], Decoder::column_names);
     let mut busy_ns = 0;
-    match Bench::new(loaded) {
+    match TrialLoader::new(loaded) {
         Err(error) => findings.push(Finding::problem("plugins.runtime", format!("{error:#}"))),
-        Ok(mut bench) => {
-            for (name, detector) in on {
+        Ok(mut loader) => {
+            for (name, detector) in enabled {
                 let id = format!("plugins.{name}");
-                match bench.load(loaded, name, detector, columns) {
-                    Err(error) => findings.push(Finding::problem(id, format!("{error:#}")).cure("a host does not start with it; one that runs goes on with what it has. `enabled = false` leaves it out")),
+                match loader.load(loaded, name, detector, columns) {
+                    Err(error) => findings.push(Finding::problem(id, format!("{error:#}")).cure(REJECTED)),
                     Ok(spec) => {
                         busy_ns += u64::from(spec.trial_ns_per_tick);
-                        findings.push(judge_detector(&id, &spec, workers, loaded.config.plugins.watch, known.receipt));
-                        findings.extend(known.sample.and_then(|sample| symbols(&spec, &sample.symbols)));
+                        findings.push(judge_detector(&id, &spec, loaded, facts.receipt.as_ref()));
+                        findings.extend(judge_symbols(&spec, &facts.symbols));
                     }
                 }
             }
         }
     }
-    if !off.is_empty() {
-        let names: Vec<&str> = off.iter().map(|(name, _)| name.as_str()).collect();
-        findings.push(Finding::ok("plugins.off", format!("switched off: {}", names.join(", "))));
+    if !disabled.is_empty() {
+        let names: Vec<&str> = disabled.iter().map(|(name, _)| name.as_str()).collect();
+        findings.push(Finding::ok("plugins.off", format!("these detectors are disabled: {}", names.join(", "))));
     }
-    if known.ticks_per_second > 0.0 && busy_ns > 0 {
-        findings.push(load(busy_ns, known.ticks_per_second, workers));
+    if facts.ticks_per_second > 0.0 && busy_ns > 0 {
+        findings.push(judge_load(busy_ns, facts.ticks_per_second, workers));
     }
     let folder = Folder::of(loaded);
     findings.extend(unused(&folder.dir, loaded.config.detectors.values()));
-    // Without a folder of its own (`cache = ""`), or in one that is shared, files may be anybody's.
+    // Without a folder of its own (`cache = ""`), or in a shared one, other programs may own the files.
     let cache = cache(loaded);
     if holds_only_compiled(&cache) {
         findings.extend(stale(&stale_files(&cache, SystemTime::now())));
@@ -95,18 +98,18 @@ pub(super) fn judge(loaded: &LoadedConfig, known: Known<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Loads detectors one by one, so that each has a verdict of its own.
-struct Bench {
+/// Loads detectors one by one, so that each has a finding of its own.
+struct TrialLoader {
     runtime: Runtime,
     folder: Folder,
     plugins: BTreeMap<String, Arc<Plugin>>,
 }
 
-impl Bench {
+impl TrialLoader {
     fn new(loaded: &LoadedConfig) -> Result<Self> {
         let cache = cache(loaded);
-        // What anybody could have put there must not run here, and making the folder is the host's business.
-        let trusted = fs::metadata(&cache).is_ok_and(|found| found.is_dir() && found.mode() & 0o022 == 0);
+        // Machine code that another user could have put there must not run here. Only a host creates the folder.
+        let trusted = fs::metadata(&cache).is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & 0o022 == 0);
         let used = trusted && !loaded.config.plugins.cache.as_os_str().is_empty();
         let runtime = Runtime::new(used.then_some(cache.as_path()))?;
         Ok(Self { runtime, folder: Folder::of(loaded), plugins: BTreeMap::new() })
@@ -129,11 +132,11 @@ impl Bench {
             let bytes = folder.read(plugin)?;
             let file = folder.file(plugin);
             let compiled = runtime.compile(plugin, &file, &bytes, limits);
-            let compiled = compiled.with_context(|| format!("refused {}", file.display()))?;
+            let compiled = compiled.with_context(|| format!("rejected {}", file.display()))?;
             plugins.insert(plugin.to_owned(), compiled.clone());
             Ok(compiled)
         })?;
-        generation.detectors.first().cloned().ok_or_else(|| anyhow!("it is not there"))
+        generation.detectors.first().cloned().ok_or_else(|| anyhow!("the detector was not loaded"))
     }
 }
 
@@ -141,11 +144,12 @@ fn cache(loaded: &LoadedConfig) -> PathBuf {
     loaded.resolve(&loaded.config.plugins.dir).join(&loaded.config.plugins.cache)
 }
 
-fn judge_detector(id: &str, spec: &DetectorSpec, workers: usize, watch: Watch, receipt: Option<&Receipt>) -> Finding {
+fn judge_detector(id: &str, spec: &DetectorSpec, loaded: &LoadedConfig, receipt: Option<&Receipt>) -> Finding {
     let manifest = &spec.plugin.manifest;
+    let workers = loaded.config.engine.worker_count();
     let memory = spec.start().map_or(0, |instance| instance.memory_bytes() as u64);
-    let found = format!(
-        "{} {} (sha256 {}, contract {CONTRACT_VERSION}): {} ns a tick in its trial, {} at its start in each of {workers} workers",
+    let observed = format!(
+        "{} {} (sha256 {}, contract {CONTRACT_VERSION}) takes {} ns a tick in its trial, and {} of memory at the start in each of {workers} workers",
         manifest.name,
         manifest.version,
         &spec.plugin.sha256[..12],
@@ -153,21 +157,21 @@ fn judge_detector(id: &str, spec: &DetectorSpec, workers: usize, watch: Watch, r
         size(memory)
     );
     match receipt.and_then(|receipt| differs(&spec.name, &spec.plugin.sha256, receipt)) {
-        None => Finding::ok(id, found),
-        Some(how) => Finding::warning(id, format!("{found}; {how}")).cure(match watch {
-            Watch::Off => "plugins.watch is off: restart the host",
-            _ => "a host takes up changes within a second or two; if it stays so, `tickhound status` shows why it was refused",
+        None => Finding::ok(id, observed),
+        Some(how) => Finding::warning(id, format!("{observed}; {how}")).cure(match loaded.config.plugins.watch {
+            Watch::Off => "restart the host, since plugins.watch is off",
+            _ => "run `tickhound doctor` again: a host loads changes within two seconds; `tickhound status` shows why a change was rejected",
         }),
     }
 }
 
-/// How the running host's detector of this name is another one.
+/// Says how the running host's detector of this name differs from the file, if it does.
 fn differs(name: &str, sha256: &str, receipt: &Receipt) -> Option<String> {
     if receipt.warming.iter().any(|warming| warming == name) {
         return None;
     }
     match receipt.detectors.iter().find(|detector| detector.name == name) {
-        None => Some("the running host does not have it".into()),
+        None => Some("the running host does not have this detector".into()),
         Some(DetectorReceipt { sha256: other, version, .. }) if other != sha256 => Some(format!(
             "the running host has another file in force: version {version}, sha256 {}",
             other.get(..12).unwrap_or(other)
@@ -176,36 +180,36 @@ fn differs(name: &str, sha256: &str, receipt: &Receipt) -> Option<String> {
     }
 }
 
-fn symbols(spec: &DetectorSpec, sample: &BTreeSet<String>) -> Option<Finding> {
+fn judge_symbols(spec: &DetectorSpec, sample: &BTreeSet<String>) -> Option<Finding> {
     if spec.wants_all() || sample.is_empty() {
         return None;
     }
-    let wanted = sample.iter().filter(|symbol| spec.wants(symbol)).count();
+    let matching = sample.iter().filter(|symbol| spec.wants(symbol)).count();
     let (id, all) = (format!("plugins.{}.symbols", spec.name), sample.len());
-    let found =
-        format!("symbols = {:?} match {wanted} of the {all} symbols in the newest entries", spec.settings.symbols);
-    let some: Vec<&str> = sample.iter().take(3).map(String::as_str).collect();
-    Some(match wanted {
-        0 => Finding::warning(id, found).cure(format!(
-            "mend detectors.{}.symbols (names are upper case and without exchange); there are e.g. {}",
-            spec.name,
-            some.join(", ")
-        )),
-        _ => Finding::ok(id, found),
-    })
+    let patterns = &spec.settings.symbols;
+    let observed = format!("symbols = {patterns:?} matches {matching} of the {all} symbols in the newest entries");
+    if matching > 0 {
+        return Some(Finding::ok(id, observed));
+    }
+    let examples: Vec<&str> = sample.iter().take(3).map(String::as_str).collect();
+    Some(Finding::warning(id, observed).cure(format!(
+        "correct detectors.{}.symbols (symbols are upper case and without exchange), for example to {}",
+        spec.name,
+        examples.join(", ")
+    )))
 }
 
-fn load(busy_ns: u64, ticks_per_second: f64, workers: usize) -> Finding {
+fn judge_load(busy_ns: u64, ticks_per_second: f64, workers: usize) -> Finding {
     let share = busy_ns as f64 * ticks_per_second / 1e9 / workers as f64;
-    let found = format!(
-        "{busy_ns} ns a tick for all detectors: {:.1} % of {workers} workers' time at {ticks_per_second:.0} ticks a second",
+    let observed = format!(
+        "all detectors together take {busy_ns} ns a tick, which is {:.1} % of {workers} workers' time at {ticks_per_second:.0} ticks a second",
         share * 100.0
     );
-    match share > BUSY {
-        true => Finding::warning("plugins.load", found)
-            .cure("more engine.workers, up to the number of cores; narrower `symbols`; `tickhound bench` tells which detector is dear"),
-        false => Finding::ok("plugins.load", found),
+    if share <= LOAD_MAX {
+        return Finding::ok("plugins.load", observed);
     }
+    Finding::warning("plugins.load", observed)
+        .cure("raise engine.workers up to the number of cores, or narrow the detectors' symbols; `tickhound bench` shows what a detector costs")
 }
 
 fn unused<'a>(dir: &Path, detectors: impl Iterator<Item = &'a DetectorConfig>) -> Option<Finding> {
@@ -218,13 +222,14 @@ fn unused<'a>(dir: &Path, detectors: impl Iterator<Item = &'a DetectorConfig>) -
     names.sort();
     let first = names.first()?;
     Some(
-        Finding::note("plugins.unused", format!("no detector uses {}", names.join(", ")))
-            .cure(format!("[detectors.{first}] with plugin = \"{first}\", or move the file away")),
+        Finding::note("plugins.unused", format!("no detector uses these plugins: {}", names.join(", "))).cure(format!(
+            "add [detectors.{first}] with plugin = \"{first}\" to the configuration, or move the file away"
+        )),
     )
 }
 
-/// Compiled plugins that were not used of late. A use is noted as the file's time of writing, within a day. Older hosts
-/// left it to wasmtime, which writes a `.stats` beside what was used.
+/// Returns the compiled plugins that have not been used lately. A host records a use, within a day, as the file's time
+/// of modification. Older hosts left that to wasmtime, which writes a `.stats` file beside a file that it uses.
 fn stale_files(cache: &Path, now: SystemTime) -> Vec<PathBuf> {
     let entries =
         |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
@@ -240,11 +245,12 @@ fn stale_files(cache: &Path, now: SystemTime) -> Vec<PathBuf> {
 
 fn stale(files: &[PathBuf]) -> Option<Finding> {
     let bytes: u64 = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum();
-    let found = format!("{} files of compiled plugins ({}) were not used for 30 days", files.len(), size(bytes));
+    let observed =
+        format!("{} files of compiled plugins ({}) have not been used for 30 days", files.len(), size(bytes));
     (!files.is_empty()).then(|| {
-        Finding::note("plugins.cache", found)
-            .cure("remove them: what is missing is compiled again")
-            .remedy(Remedy::Stale(files.to_vec()))
+        Finding::note("plugins.cache", observed)
+            .cure("delete these files; a plugin that is needed again is compiled again")
+            .remedy(Remedy::StaleFiles(files.to_vec()))
     })
 }
 
@@ -254,7 +260,7 @@ mod tests {
     use crate::observe::doctor::Level;
 
     #[test]
-    fn a_host_that_runs_something_else_is_told() {
+    fn a_host_with_another_plugin_in_force_is_reported() {
         let detector = |name: &str, sha256: &str| DetectorReceipt {
             name: name.into(),
             sha256: sha256.into(),
@@ -267,16 +273,16 @@ mod tests {
         };
         assert_eq!(differs("a", "11", &receipt), None);
         assert!(differs("b", "33", &receipt).unwrap().contains("another file"));
-        assert!(differs("c", "33", &receipt).unwrap().contains("does not have it"));
+        assert!(differs("c", "33", &receipt).unwrap().contains("does not have this detector"));
         assert_eq!(differs("w", "33", &receipt), None);
     }
 
     #[test]
     fn load_is_judged_by_the_workers_time() {
         // 2 us a tick, 100,000 ticks a second: a fifth of one core.
-        assert_eq!(load(2_000, 100_000.0, 1).level, Level::Ok);
-        assert_eq!(load(2_000, 400_000.0, 1).level, Level::Warning);
-        assert_eq!(load(2_000, 400_000.0, 4).level, Level::Ok);
+        assert_eq!(judge_load(2_000, 100_000.0, 1).level, Level::Ok);
+        assert_eq!(judge_load(2_000, 400_000.0, 1).level, Level::Warning);
+        assert_eq!(judge_load(2_000, 400_000.0, 4).level, Level::Ok);
     }
 
     #[test]
@@ -293,8 +299,8 @@ mod tests {
             file.set_modified(at).unwrap();
         }
         fs::write(cache.path().join("not-ours"), "").unwrap();
-        let mut found = stale_files(cache.path(), now);
-        found.sort();
-        assert_eq!(found, [dir.join("old"), dir.join("old.stats")]);
+        let mut stale = stale_files(cache.path(), now);
+        stale.sort();
+        assert_eq!(stale, [dir.join("old"), dir.join("old.stats")]);
     }
 }

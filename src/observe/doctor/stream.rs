@@ -1,11 +1,14 @@
-//! The stream: how fast it comes, how long it is kept, whether it can be read, and what its clock says.
+//! The stream: its rate, how long it keeps entries, whether they decode into ticks, and what their times say.
 
 use std::collections::BTreeSet;
 
-use super::{Finding, lasting, size};
+use super::{
+    finding::{Finding, Level},
+    text::{duration, size},
+};
 use tickhound_core::{
     config::{Config, LoadedConfig},
-    decode::Decoder,
+    decode::{Decoder, Outcome},
     event::Entries,
 };
 use tickhound_redis::{
@@ -13,190 +16,224 @@ use tickhound_redis::{
     look::{NeededBy, PartitionLook, StreamLook},
 };
 
-/// Ids of entries are times from here on, 2001-09-09; smaller ones are numbers that somebody chose.
+/// Ids of entries from here on (2001-09-09) are times; a producer chose smaller ones as plain numbers.
 const TIMES_FROM_MS: u64 = 1_000_000_000_000;
 
-/// A stop that anybody may need, to restart or to update: what is kept for less is lost then.
+/// A host may be stopped for this long, to restart or to update it. A stream that keeps entries for less loses some.
 const STOP_MS: u64 = 15 * 60_000;
 
-/// `MAXLEN ~` removes a hundred entries at a time, or less if they are large: when so many came and none went, nothing
-/// is trimmed.
-const NODES: u64 = 250;
+/// `MAXLEN ~` removes about a hundred entries at a time, fewer if they are large. When this many entries arrived and
+/// none was removed, the stream is not trimmed.
+const TRIM_NODES: u64 = 250;
 
-/// Ids may be ahead of the server's clock by this much before anyone notices.
-const AHEAD_MS: u64 = 1_000;
-const AHEAD_MAX_MS: u64 = 60_000;
+/// Ids that are ahead of the server's clock by more than this are a warning.
+const AHEAD_WARNING_MS: u64 = 1_000;
 
-/// And behind it by this much, while entries come in.
-const BEHIND_MS: u64 = 3_000;
+/// Ids that are ahead of the server's clock by more than this are a problem.
+const AHEAD_PROBLEM_MS: u64 = 60_000;
 
-/// Event times and arrivals are apart by less than this in any live feed,
-const APART_MS: i64 = 60_000;
+/// Ids of arriving entries that are older than this are a warning.
+const BEHIND_WARNING_MS: u64 = 3_000;
 
-/// and by more than that only if what is fed was recorded on another day.
-const RECORDED_MS: i64 = 86_400_000;
+/// In any live feed, event times and arrival differ by less than this.
+const LIVE_DELAY_MAX_MS: i64 = 60_000;
 
-/// Least time between the oldest and the newest entry that says anything of a rate: a burst is none.
-const SPAN_MS: u64 = 60_000;
+/// Event times and arrival differ by more than this only if the ticks were recorded on another day.
+const RECORDED_DELAY_MS: i64 = 86_400_000;
 
-/// How entries come and go.
+/// The least time between the oldest and the newest entry from which a rate can be computed: a burst has none.
+const SPAN_MIN_MS: u64 = 60_000;
+
+/// How fast entries arrive, and when they are removed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Flow {
-    /// Entries a second, between two looks.
+    /// Entries that arrive in a second, measured during the inspection.
     pub(super) rate_now: f64,
-    /// Entries a second over all that is kept; 0 if that can't be told.
-    pub(super) rate_kept: f64,
-    /// Whether entries are removed, as far as can be seen; one that was deleted by hand once does not count.
+    /// Entries a second over the whole stream; 0 if it is too short for a rate.
+    pub(super) rate_overall: f64,
+    /// Whether the stream seems to be trimmed; an entry that was deleted by hand once does not count.
     pub(super) trimmed: bool,
     /// Entries removed so far.
     pub(super) removed: u64,
-    /// How long an entry stays, ms: at the rate of now, or else as long as the oldest one is there. `None` if
-    /// nothing is trimmed.
-    pub(super) kept_ms: Option<u64>,
-    /// Age of the oldest entry, ms; `None` if ids are no times.
+    /// How long an entry stays in the stream, ms: computed from the current rate, or else the age of the oldest entry.
+    /// `None` if the stream is not trimmed.
+    pub(super) retention_ms: Option<u64>,
+    /// Age of the oldest entry, ms; `None` if ids are not times.
     pub(super) oldest_ms: Option<u64>,
-    /// How old the oldest entry is that is not worked, ms; 0 if all are.
+    /// Age of the oldest entry that is not processed, ms; 0 if all are.
     pub(super) behind_ms: u64,
 }
 
 impl Flow {
     pub(super) fn of(look: &StreamLook) -> Self {
         let (length, added, newest) = look.later;
-        let came = match (look.added, added) {
+        let arrived = match (look.added, added) {
             (Some(before), Some(after)) => after.saturating_sub(before),
             _ => length.saturating_sub(look.length),
         };
-        let rate_now = came as f64 / look.between.as_secs_f64().max(0.001);
+        let rate_now = arrived as f64 / look.between.as_secs_f64().max(0.001);
         let removed = |length, added: Option<u64>| added.map_or(0, |added| added.saturating_sub(length));
         let (before, after) = (removed(look.length, look.added), removed(length, added));
-        let trimmed = after > before || (after > 0 && came < NODES);
+        let trimmed = after > before || (after > 0 && arrived < TRIM_NODES);
         let oldest = look.oldest.filter(|oldest| oldest.millis >= TIMES_FROM_MS);
         let oldest_ms = oldest.map(|oldest| look.now_ms.saturating_sub(oldest.millis));
         let span = oldest.map_or(0, |oldest| newest.millis.saturating_sub(oldest.millis));
-        let rate_kept = if span >= SPAN_MS { length as f64 * 1e3 / span as f64 } else { 0.0 };
-        let kept_ms = match trimmed {
-            true if rate_now > 0.0 => Some((length as f64 * 1e3 / rate_now) as u64),
-            true => oldest_ms,
-            false => None,
+        let rate_overall = if span >= SPAN_MIN_MS { length as f64 * 1e3 / span as f64 } else { 0.0 };
+        let retention_ms = if !trimmed {
+            None
+        } else if rate_now > 0.0 {
+            Some((length as f64 * 1e3 / rate_now) as u64)
+        } else {
+            oldest_ms
         };
-        // It was looked up at the first look.
+        // The oldest unprocessed entry was read at the beginning of the inspection, so its age is as of then.
         let first_ms = look.now_ms.saturating_sub(look.between.as_millis() as u64);
         let undone = look.group.as_ref().and_then(|group| group.oldest_undone);
         let behind_ms =
             undone.filter(|id| id.millis >= TIMES_FROM_MS).map_or(0, |id| first_ms.saturating_sub(id.millis));
-        Self { rate_now, rate_kept, trimmed, removed: after, kept_ms, oldest_ms, behind_ms }
+        Self { rate_now, rate_overall, trimmed, removed: after, retention_ms, oldest_ms, behind_ms }
     }
 
-    /// The rate of now, or if nothing comes, that of before.
+    /// Returns the current rate, or the overall rate if no entries arrive.
     pub(super) fn rate(&self) -> f64 {
-        if self.rate_now > 0.0 { self.rate_now } else { self.rate_kept }
+        if self.rate_now > 0.0 { self.rate_now } else { self.rate_overall }
     }
 }
 
 pub(super) fn judge(partition: &PartitionLook, loaded: &LoadedConfig) -> Vec<Finding> {
     let config = &loaded.config;
     let key = &config.stream.key;
+    let mut findings = judge_keys(partition);
+    if let Some(refusal) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
+        findings.push(Finding::note("stream.exists", format!("the stream {key} can't be inspected: {refusal}")));
+    }
+    let Some(look) = &partition.stream else {
+        if partition.unseen.is_none() {
+            findings.push(judge_missing(partition, loaded));
+        }
+        return findings;
+    };
+    let flow = Flow::of(look);
+    let rate = if flow.rate_now > 0.0 {
+        format!("{:.0} arrive each second now", flow.rate_now.ceil())
+    } else {
+        format!("none arrived within {:.1} s", look.between.as_secs_f64())
+    };
+    findings.push(Finding::ok(
+        "stream.exists",
+        format!("{key} holds {} entries; {rate}, and {:.1} a second overall", look.length, flow.rate_overall),
+    ));
+    let entry_bytes =
+        partition.sizes.iter().find(|(known, _)| known == key).map_or(0, |(_, bytes)| bytes / look.length.max(1));
+    let retention = Retention {
+        length: look.later.0,
+        entry_bytes,
+        saved_every_ms: config.engine.checkpoint_every_ms.max(config.stream.lease_ms),
+        rewarm_ms: config.plugins.rewarm_s * 1000,
+    };
+    findings.push(judge_retention(&flow, &retention));
+    findings.extend(judge_ids(look, &flow));
+    findings
+}
+
+/// Judges whether each key holds the type that Tickhound expects, and whether another group claims it.
+fn judge_keys(partition: &PartitionLook) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (key, expected, found) in &partition.wrong_types {
+    for (key, expected, actual) in &partition.wrong_types {
         findings.push(
             Finding::problem(
                 "stream.types",
-                format!("the key {key} holds a {found}, expected a {expected}; `run` refuses to start"),
+                format!("the key {key} holds a {actual}, expected a {expected}; `tickhound run` does not start"),
             )
             .cure(format!(
-                "look what it is (TYPE {key}), then RENAME {key} {key}:old, or choose another name in config.toml"
+                "check what the key is for, then move it away (RENAME {key} {key}:old) or set another name in config.toml"
             )),
         );
     }
     findings.extend(partition.conflicts.iter().map(|(conflict, needed_by)| judge_conflict(conflict, *needed_by)));
     match &partition.untold {
         Some(refusal) => {
-            findings.push(Finding::note("stream.types", format!("what keys hold can't be looked at: {refusal}")));
+            findings.push(Finding::note("stream.types", format!("the types of keys can't be inspected: {refusal}")));
         }
         None if partition.wrong_types.is_empty() => {
-            findings.push(Finding::ok("stream.types", "every key holds what it is to hold, or is not there yet"));
+            findings.push(Finding::ok("stream.types", "every key has the expected type, or does not exist yet"));
         }
         None => {}
     }
-    if let Some(refusal) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
-        findings.push(Finding::note("stream.exists", format!("{key} can't be looked at: {refusal}")));
-    }
-    let Some(look) = &partition.stream else {
-        if partition.unseen.is_none() {
-            let others = match partition.others.as_slice() {
-                [] => "the server has no stream at all".to_owned(),
-                others => format!("there are, among others: {}", others.join(", ")),
-            };
-            let at = loaded.source.at(&["stream", "key"]);
-            findings.push(Finding::warning("stream.exists", format!("there is no stream {key}; {others}")).cure(
-                format!(
-                    "start the producer, or mend {at}: stream.key; a database other than 0 is named in stream.url (…/1)"
-                ),
-            ));
-        }
-        return findings;
-    };
-    let flow = Flow::of(look);
-    let rate = match flow.rate_now > 0.0 {
-        true => format!("{:.0} a second now", flow.rate_now.ceil()),
-        false => format!("none came within {:.1} s", look.between.as_secs_f64()),
-    };
-    findings.push(Finding::ok(
-        "stream.exists",
-        format!("{key}: {} entries, {rate}, {:.1} a second over all", look.length, flow.rate_kept),
-    ));
-    let each =
-        partition.sizes.iter().find(|(known, _)| known == key).map_or(0, |(_, bytes)| bytes / look.length.max(1));
-    let saved_every = config.engine.checkpoint_every_ms.max(config.stream.lease_ms);
-    findings.push(judge_kept(&flow, look.later.0, each, saved_every, config.plugins.rewarm_s * 1000));
-    findings.extend(judge_ids(look, &flow));
     findings
+}
+
+fn judge_missing(partition: &PartitionLook, loaded: &LoadedConfig) -> Finding {
+    let key = &loaded.config.stream.key;
+    let others = match partition.others.as_slice() {
+        [] => "the server has no stream at all".to_owned(),
+        others => format!("the server has these, among others: {}", others.join(", ")),
+    };
+    let setting = loaded.source.at(&["stream", "key"]);
+    Finding::warning("stream.exists", format!("there is no stream {key}; {others}")).cure(format!(
+        "start the producer, or correct stream.key in {setting}; a database other than 0 is part of stream.url (…/1)"
+    ))
 }
 
 fn judge_conflict(conflict: &Conflict, needed_by: NeededBy) -> Finding {
     let Conflict { problem, cure } = conflict;
     let finding = match needed_by {
-        NeededBy::Everybody => Finding::problem("stream.claims", format!("{problem}; `run` does not start")),
+        NeededBy::Everybody => Finding::problem("stream.claims", format!("{problem}; `tickhound run` does not start")),
         NeededBy::Shadows => {
-            Finding::warning("stream.claims", format!("{problem}; with a shadow `run` does not start"))
+            Finding::warning("stream.claims", format!("{problem}; `tickhound run` does not start with a shadow"))
         }
     };
     finding.cure(cure)
 }
 
-/// `each`: bytes of an entry. `saved_every_ms`: what is younger may have to be read again.
-fn judge_kept(flow: &Flow, length: u64, each: u64, saved_every_ms: u64, rewarm_ms: u64) -> Finding {
-    let oldest = flow.oldest_ms.map_or_else(String::new, |age| format!("; the oldest is {} old", lasting(age)));
-    let Some(kept) = flow.kept_ms else {
-        let when = if flow.removed == 0 { "was trimmed so far" } else { "is trimmed now" };
-        return Finding::ok("stream.kept", format!("nothing {when}, {length} entries{oldest}"));
+/// What the retention of a stream is judged by.
+struct Retention {
+    /// Entries in the stream.
+    length: u64,
+    /// Memory that an entry takes.
+    entry_bytes: u64,
+    /// The state is saved this often; younger entries may have to be replayed.
+    saved_every_ms: u64,
+    /// How much of the past a new detector is warmed up with.
+    rewarm_ms: u64,
+}
+
+fn judge_retention(flow: &Flow, retention: &Retention) -> Finding {
+    let Retention { length, entry_bytes, saved_every_ms, rewarm_ms } = retention;
+    let Some(retention_ms) = flow.retention_ms else {
+        let oldest = flow.oldest_ms.map_or_else(String::new, |age| format!("; the oldest is {} old", duration(age)));
+        let when = if flow.removed == 0 { "has been trimmed so far" } else { "is being trimmed now" };
+        return Finding::ok("stream.kept", format!("nothing {when}: the stream holds {length} entries{oldest}"));
     };
     let behind = match flow.behind_ms {
-        0 => "everything is worked".to_owned(),
-        ms => format!("the oldest entry that is not worked is {} old", lasting(ms)),
+        0 => "every entry is processed".to_owned(),
+        ms => format!("the oldest unprocessed entry is {} old", duration(ms)),
     };
     let how = if flow.rate_now > 0.0 { "at this rate entries are trimmed" } else { "entries were last trimmed" };
-    let found = format!("about {length} entries are kept: {how} {} after they arrive, {behind}", lasting(kept));
-    let hour = (flow.rate() * 3600.0).ceil() as u64;
+    let observed =
+        format!("about {length} entries are kept; {how} {} after they arrive, and {behind}", duration(retention_ms));
+    let four_hours = 4 * (flow.rate() * 3600.0).ceil() as u64;
     let cure = format!(
-        "let the producer keep hours, by time: XADD … MINID ~ <now in ms - 4 h>, or by number: MAXLEN ~ {} for 4 h at this rate, about {} of memory",
-        hour * 4,
-        size(hour * 4 * each)
+        "let the producer keep several hours: by time with XADD … MINID ~ <now in ms - 4 h>, or by number with MAXLEN ~ {four_hours} for 4 h at this rate, about {} of memory",
+        size(four_hours * entry_bytes)
     );
     let least = flow.behind_ms.saturating_mul(2) + 2 * saved_every_ms;
-    match kept {
-        kept if kept <= least => {
-            Finding::problem("stream.kept", format!("{found}; a short pause of the host loses ticks")).cure(cure)
+    match retention_ms {
+        ms if ms <= least => {
+            Finding::problem("stream.kept", format!("{observed}; a short pause of the host loses ticks")).cure(cure)
         }
-        kept if kept < STOP_MS => {
-            Finding::warning("stream.kept", format!("{found}; a host that stops for longer than that loses ticks"))
+        ms if ms < STOP_MS => {
+            Finding::warning("stream.kept", format!("{observed}; a host that is stopped for longer loses ticks"))
                 .cure(cure)
         }
-        kept if kept < rewarm_ms => Finding::note(
+        ms if ms < *rewarm_ms => Finding::note(
             "stream.kept",
-            format!("{found}; a new detector is warmed by that much only, of plugins.rewarm_s = {}", rewarm_ms / 1000),
+            format!(
+                "{observed}; a new detector is warmed up with no more than that, though plugins.rewarm_s is {}",
+                rewarm_ms / 1000
+            ),
         ),
-        _ => Finding::ok("stream.kept", found),
+        _ => Finding::ok("stream.kept", observed),
     }
 }
 
@@ -205,64 +242,65 @@ fn judge_ids(look: &StreamLook, flow: &Flow) -> Option<Finding> {
     if look.length == 0 {
         return None;
     }
-    let own = "let the server give the ids (XADD key *): the time of arrival is then what it says";
+    let own = "let the server assign the ids (XADD key *), which are then the times of arrival";
     if newest.millis < TIMES_FROM_MS {
         return Some(
-            Finding::warning("clock.ids", format!("the ids of entries are no times ({newest}): `lag_ms`, `stale`, and how long a tick is kept can't be told"))
+            Finding::warning("clock.ids", format!("the ids of entries are not times ({newest}), so `lag_ms`, `stale` and the retention of the stream are unknown"))
                 .cure(own),
         );
     }
     let (ahead, age) = (newest.millis.saturating_sub(look.now_ms), look.now_ms.saturating_sub(newest.millis));
-    let came = flow.rate_now > 0.0;
-    Some(match () {
-        () if ahead > AHEAD_MAX_MS => Finding::problem(
-            "clock.ids",
-            format!("the newest id is {} ahead of the server's clock: until then any XADD with * gets an id of that same millisecond, and no alert is ever late", lasting(ahead)),
-        )
-        .cure(format!("{own}; ids only rise, so the stream has to be begun anew under another key to get rid of it")),
-        () if ahead > AHEAD_MS => {
-            Finding::warning("clock.ids", format!("the newest id is {} ahead of the server's clock", lasting(ahead))).cure(own)
-        }
-        () if came && age > BEHIND_MS => Finding::warning(
-            "clock.ids",
-            format!("entries come in with ids that are {} old: alerts look late by that", lasting(age)),
-        )
-        .cure(own),
-        () => Finding::ok("clock.ids", format!("ids are times of arrival; the newest is {} old", lasting(age))),
-    })
+    let finding = if ahead > AHEAD_PROBLEM_MS {
+        let observed = format!(
+            "the newest id is {} ahead of the server's clock; until then every XADD with * gets an id of that millisecond, and no alert counts as late",
+            duration(ahead)
+        );
+        let cure = format!("{own}; ids only rise, so the producer has to start a new stream under another key");
+        Finding::problem("clock.ids", observed).cure(cure)
+    } else if ahead > AHEAD_WARNING_MS {
+        let observed = format!("the newest id is {} ahead of the server's clock", duration(ahead));
+        Finding::warning("clock.ids", observed).cure(own)
+    } else if flow.rate_now > 0.0 && age > BEHIND_WARNING_MS {
+        let observed =
+            format!("entries arrive with ids that are {} old, and alerts look late by as much", duration(age));
+        Finding::warning("clock.ids", observed).cure(own)
+    } else {
+        Finding::ok("clock.ids", format!("ids are times of arrival; the newest is {} old", duration(age)))
+    };
+    Some(finding)
 }
 
-/// What the newest entries hold.
+/// The newest entries, decoded.
 #[derive(Debug, Default)]
-pub(super) struct Sample {
+pub(super) struct DecodedSample {
     entries: usize,
     ticks: usize,
     failed: usize,
-    /// Why the newest of those failed.
+    /// Why the newest of the failed entries could not be decoded.
     reason: Option<String>,
     pub(super) symbols: BTreeSet<String>,
-    /// From event time to arrival, ms, of each tick that has a time.
+    /// The time from event to arrival of each tick that has an event time, ms.
     delays_ms: Vec<i64>,
 }
 
-impl Sample {
+impl DecodedSample {
     pub(super) fn ticks_per_entry(&self) -> f64 {
         self.ticks as f64 / self.entries.max(1) as f64
     }
 }
 
-pub(super) fn decode(decoder: &mut Decoder, entries: &Entries) -> Sample {
-    let mut sample = Sample { entries: entries.len(), ..Sample::default() };
+pub(super) fn decode(decoder: &mut Decoder, entries: &Entries) -> DecodedSample {
+    let mut sample = DecodedSample { entries: entries.len(), ..DecodedSample::default() };
     for entry in entries.iter() {
         let arrival = i64::try_from(entry.id.millis).unwrap_or(i64::MAX);
-        let Sample { ticks, symbols, delays_ms, .. } = &mut sample;
+        let DecodedSample { ticks, symbols, delays_ms, .. } = &mut sample;
         let outcome = decoder.decode(entry, &mut |tick| {
             *ticks += 1;
             symbols.insert(tick.symbol.clone());
             delays_ms.extend(tick.time.map(|time| arrival - (time / 1_000_000) as i64));
         });
         let error = match outcome {
-            Err(error) | Ok(tickhound_core::decode::Outcome::Partly(_, error)) => error,
+            Err(error) | Ok(Outcome::Partly(_, error)) => error,
             Ok(_) => continue,
         };
         sample.failed += 1;
@@ -272,8 +310,8 @@ pub(super) fn decode(decoder: &mut Decoder, entries: &Entries) -> Sample {
     sample
 }
 
-pub(super) fn judge_sample(sample: &Sample, config: &Config) -> Vec<Finding> {
-    let Sample { entries, ticks, failed, reason, symbols, delays_ms } = sample;
+pub(super) fn judge_sample(sample: &DecodedSample, config: &Config) -> Vec<Finding> {
+    let DecodedSample { entries, ticks, failed, reason, symbols, delays_ms } = sample;
     if *entries == 0 {
         return Vec::new();
     }
@@ -284,16 +322,12 @@ pub(super) fn judge_sample(sample: &Sample, config: &Config) -> Vec<Finding> {
             format!("the newest {entries} entries are {ticks} ticks of {} symbols (preset {preset})", symbols.len()),
         ),
         Some(reason) => {
-            let found = format!(
-                "{failed} of the newest {entries} entries can't be read (preset {preset}), the newest because: {reason}"
+            let observed = format!(
+                "{failed} of the newest {entries} entries can't be decoded (preset {preset}), the newest because: {reason}"
             );
-            let cure = "input.preset, or own names in [input.map], e.g. price = [\"px\"]; it needs a restart. Then `tickhound dead requeue --all` gives back what was set aside";
-            if failed * 2 >= *entries {
-                Finding::problem("stream.decode", found)
-            } else {
-                Finding::warning("stream.decode", found)
-            }
-            .cure(cure)
+            let level = if failed * 2 >= *entries { Level::Problem } else { Level::Warning };
+            let cure = "set input.preset, or field names in [input.map] such as price = [\"px\"], and restart the host; `tickhound dead requeue --all` then adds the dead letters to the stream again";
+            Finding::new(level, "stream.decode", observed).cure(cure)
         }
     }];
     if *ticks > 0 {
@@ -304,21 +338,25 @@ pub(super) fn judge_sample(sample: &Sample, config: &Config) -> Vec<Finding> {
 
 fn judge_times(delays_ms: &[i64], ticks: usize, timezone: &str) -> Finding {
     let Some(median) = delays_ms.get(delays_ms.len() / 2).copied() else {
-        return Finding::note("clock.events", format!("none of {ticks} ticks has a time of its own; arrival counts"))
-            .cure("if the feed has one, name its field: time = [\"…\"] in [input.map]");
+        let observed = format!("none of {ticks} ticks has an event time, so the time of arrival is used");
+        return Finding::note("clock.events", observed)
+            .cure("if the feed has event times, name their field in [input.map]: time = [\"…\"]");
     };
     let way = if median < 0 { "ahead of" } else { "behind" };
-    let found =
-        format!("event times are {} {way} arrival (median of {})", lasting(median.unsigned_abs()), delays_ms.len());
+    let observed =
+        format!("event times are {} {way} arrival (median of {})", duration(median.unsigned_abs()), delays_ms.len());
     match median.abs() {
-        apart if apart <= APART_MS => Finding::ok("clock.events", found),
-        apart if apart > RECORDED_MS => Finding::note("clock.events", format!("{found}: recorded ticks, it seems")),
-        // Zones differ by quarters of an hour.
-        apart if (apart + 120_000) % 900_000 < 240_000 => {
-            Finding::warning("clock.events", format!("{found}: nearly a whole number of quarters of an hour, so input.timezone = \"{timezone}\" may not be the feed's"))
-                .cure("set input.timezone to the zone of the times in the feed; detectors cut sessions and bars by it. It needs a restart")
+        apart if apart <= LIVE_DELAY_MAX_MS => Finding::ok("clock.events", observed),
+        apart if apart > RECORDED_DELAY_MS => {
+            Finding::note("clock.events", format!("{observed}; the ticks seem to be recorded ones"))
         }
-        _ => Finding::warning("clock.events", found).cure("look at the feed's clock, and at how long ticks wait before they are published"),
+        // Time zones differ by multiples of a quarter of an hour.
+        apart if (apart + 120_000) % 900_000 < 240_000 => {
+            Finding::warning("clock.events", format!("{observed}, close to a multiple of 15 min, so input.timezone = \"{timezone}\" may not be the feed's time zone"))
+                .cure("set input.timezone to the time zone of the feed, which sessions and bars of detectors depend on, and restart the host")
+        }
+        _ => Finding::warning("clock.events", observed)
+            .cure("check the feed's clock, and how long ticks wait before they are published"),
     }
 }
 
@@ -327,7 +365,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observe::doctor::Level;
     use tickhound_core::event::EntryId;
 
     const NOW: u64 = 1_762_141_500_000;
@@ -336,14 +373,14 @@ mod tests {
         EntryId { millis, seq: 0 }
     }
 
-    /// `came` entries within a second, of `length` that are kept for `span` seconds.
-    fn look(length: u64, added: u64, came: u64, span: u64) -> StreamLook {
+    /// A stream of `length` entries over `span` seconds, to which `arrived` more come within a second.
+    fn look(length: u64, added: u64, arrived: u64, span: u64) -> StreamLook {
         StreamLook {
             length,
             added: Some(added),
             oldest: Some(id(NOW - span * 1000)),
             newest: id(NOW - 1000),
-            later: (length, Some(added + came), id(NOW)),
+            later: (length, Some(added + arrived), id(NOW)),
             between: Duration::from_secs(1),
             now_ms: NOW,
             ..StreamLook::default()
@@ -351,24 +388,24 @@ mod tests {
     }
 
     #[test]
-    fn how_long_entries_stay_is_reckoned_at_the_rate_of_now() {
+    fn retention_is_computed_from_the_current_rate() {
         let flow = Flow::of(&look(9_000, 50_000, 100, 300));
-        assert_eq!((flow.rate_now, flow.rate_kept, flow.kept_ms), (100.0, 30.0, Some(90_000)));
+        assert_eq!((flow.rate_now, flow.rate_overall, flow.retention_ms), (100.0, 30.0, Some(90_000)));
         let quiet = Flow::of(&look(9_000, 50_000, 0, 300));
-        assert_eq!((quiet.rate(), quiet.kept_ms), (30.0, Some(300_000)));
+        assert_eq!((quiet.rate(), quiet.retention_ms), (30.0, Some(300_000)));
         let untrimmed = Flow { ..Flow::of(&StreamLook { later: (100, Some(100), id(NOW)), ..look(90, 90, 10, 60) }) };
-        // Somebody deleted some once, and now three hundred come and none goes.
+        // Some were deleted by hand once; now three hundred arrive and none is removed.
         let once = StreamLook { later: (9_300, Some(50_300), id(NOW)), ..look(9_000, 50_000, 0, 300) };
-        assert_eq!((Flow::of(&once).trimmed, Flow::of(&once).kept_ms), (false, None));
-        assert_eq!((untrimmed.rate_now, untrimmed.trimmed, untrimmed.kept_ms), (10.0, false, None));
+        assert_eq!((Flow::of(&once).trimmed, Flow::of(&once).retention_ms), (false, None));
+        assert_eq!((untrimmed.rate_now, untrimmed.trimmed, untrimmed.retention_ms), (10.0, false, None));
     }
 
     #[test]
     fn retention_is_judged_by_what_a_host_needs() {
-        let flow = |kept_s: u64, behind_s: u64| Flow {
+        let flow = |retention_s: u64, behind_s: u64| Flow {
             rate_now: 100.0,
             trimmed: true,
-            kept_ms: Some(kept_s * 1000),
+            retention_ms: Some(retention_s * 1000),
             behind_ms: behind_s * 1000,
             ..Flow::default()
         };
@@ -380,20 +417,22 @@ mod tests {
             (3_600, 3_000, Level::Problem),
             (90_000, 1, Level::Ok),
         ];
-        for (kept, behind, level) in cases {
-            let finding = judge_kept(&flow(kept, behind), 9_000, 100, 5_000, 86_400_000);
+        let stream = Retention { length: 9_000, entry_bytes: 100, saved_every_ms: 5_000, rewarm_ms: 86_400_000 };
+        for (retention, behind, level) in cases {
+            let finding = judge_retention(&flow(retention, behind), &stream);
             assert_eq!(finding.level, level, "{}", finding.found);
         }
-        let told = judge_kept(&flow(90, 4), 9_000, 100, 5_000, 86_400_000);
-        assert!(told.found.contains("at this rate entries are trimmed 90 s after they arrive"), "{}", told.found);
-        assert!(told.cure.unwrap().contains("MAXLEN ~ 1440000 for 4 h"));
-        assert_eq!(judge_kept(&Flow::default(), 9, 100, 5_000, 0).level, Level::Ok);
+        let finding = judge_retention(&flow(90, 4), &stream);
+        assert!(finding.found.contains("at this rate entries are trimmed 90 s after they arrive"), "{}", finding.found);
+        assert!(finding.cure.unwrap().contains("MAXLEN ~ 1440000 for 4 h"));
+        let untrimmed = Retention { length: 9, rewarm_ms: 0, ..stream };
+        assert_eq!(judge_retention(&Flow::default(), &untrimmed).level, Level::Ok);
     }
 
     #[test]
     fn ids_are_compared_with_the_servers_clock() {
-        let level = |newest: u64, came: u64| {
-            let look = StreamLook { later: (10, Some(10 + came), id(newest)), ..look(10, 10, 0, 60) };
+        let level = |newest: u64, arrived: u64| {
+            let look = StreamLook { later: (10, Some(10 + arrived), id(newest)), ..look(10, 10, 0, 60) };
             judge_ids(&look, &Flow::of(&look)).unwrap().level
         };
         assert_eq!(level(NOW, 5), Level::Ok);
@@ -405,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn event_times_show_a_wrong_zone() {
+    fn event_times_show_a_wrong_time_zone() {
         let level = |delay: i64| judge_times(&[delay], 1, "UTC").level;
         assert_eq!([level(40), level(-59_000), level(100_000_000)], [Level::Ok, Level::Ok, Level::Note]);
         let zone = judge_times(&[-19_799_500], 1, "UTC");

@@ -1,4 +1,4 @@
-//! `/api/alerts`: what the alerts stream keeps, newest first, filtered.
+//! `/api/alerts`: the alerts in the alerts stream, newest first, filtered.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use tickhound_core::event::EntryId;
 
-/// Alerts read in one go.
+/// The alerts that are read from Redis at once.
 const PAGE: usize = 1000;
 
-/// Alerts looked at for one answer. If none of them fits, the answer says where to go on.
+/// The most alerts that are read for one response. If too few match, the response says where to continue.
 const LOOKED_AT_MAX: usize = 20_000;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -160,7 +160,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, Params(query): Params<Quer
 }
 
 pub(super) fn entry_id(name: &str, text: &str) -> Result<EntryId, ApiError> {
-    // As the OpenAPI description has it; numbers of twenty digits may not fit.
+    // This is the pattern of the OpenAPI description. Numbers of twenty digits may not fit.
     let digits = |part: &str| (1..=19).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     let id = text.parse().ok().filter(|_| text.splitn(2, '-').all(digits));
     id.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! The state that is shared by all requests, and what is answered from it at once.
+//! The state that all requests share, and the requests that are answered from it directly.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -33,28 +33,28 @@ use tickhound_engine::{
     stats::Stats,
 };
 
-/// A survey is many round trips; requests that come within this time share one.
+/// A survey takes many round trips; all requests within this time share one.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
 
-/// A server that takes longer counts as silent: who looks at a page must not wait for what a hanging server will say.
+/// A server that takes longer counts as unreachable: a viewer of the page must not wait for a server that hangs.
 const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Longest wait for an answer of Redis, ms, if the engine's own is longer: whoever asked us is waiting too.
+/// The longest wait for an answer of Redis, ms, even if the engine may wait longer: the client is waiting as well.
 const TIMEOUT_MAX_MS: u64 = 3000;
 
-/// What there is to show.
+/// What a run gives to its server.
 pub(crate) struct Served {
-    /// In force at the start; keys that change later are not among those that are used here.
+    /// The configuration at the start; the server uses no key that may change while the host runs.
     pub(crate) config: Config,
-    /// The run's.
+    /// The counters of the run.
     pub(crate) stats: Arc<Stats>,
-    /// Decodes as the engine does.
+    /// A decoder like the engine's.
     pub(crate) decoder: Decoder,
-    /// True when the run is to end.
+    /// True when the run is about to end.
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// A report, and when it was made.
+/// A report with the time at which it was made.
 type Seen = (Instant, Arc<Report>);
 
 pub(super) struct App {
@@ -64,18 +64,18 @@ pub(super) struct App {
     pub(super) redis: Asker,
     /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
-    /// Whether only this machine can reach us.
+    /// Whether only this machine can reach the server.
     pub(super) loopback: bool,
     pub(super) free: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
-    /// One chart at a time: it is the only request that is work.
+    /// Allows one chart at a time, since it is the only expensive request.
     pub(super) charts: Semaphore,
-    /// True when the server is to end.
+    /// True when the server is about to end.
     pub(super) stopped: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
-    /// An engine that stands still for longer has its lease not renewed.
+    /// The lease of an engine that makes no progress for longer is not renewed.
     lease: Duration,
-    /// How long the engine may stand still at all: as long as its lease lives, and as its waits for answers take.
+    /// An engine may make no progress for this long: the lifetime of its lease and the timeouts of its requests.
     still_max: Duration,
     host: String,
     look: Mutex<(Watch, Option<Seen>)>,
@@ -112,9 +112,9 @@ impl App {
         &self.stats.monitor
     }
 
-    /// How the partition is doing, as of a moment ago.
+    /// Returns a report on the partition that is at most a moment old.
     pub(super) async fn report(&self) -> Arc<Report> {
-        // Held while the server is asked: those who come meanwhile get the same answer.
+        // The lock is held during the request to Redis, so that other requests wait for the same report.
         let (watch, known) = &mut *self.look.lock().await;
         if let Some((at, report)) = known
             && at.elapsed() < SURVEY_EVERY
@@ -127,7 +127,7 @@ impl App {
         report
     }
 
-    /// Of a server that does not answer.
+    /// Makes the report for a server that does not answer.
     fn silent(&self) -> Report {
         let stream = &self.config.stream;
         Report {
@@ -141,18 +141,18 @@ impl App {
         }
     }
 
-    /// What is in force: the owner knows best; elsewhere it is what the owner has written beside the stream.
+    /// Returns what is in force: on the owner from memory, on other hosts from what the owner has written to Redis.
     pub(super) fn receipt(&self, report: &Report) -> Option<Arc<Receipt>> {
         let own = self.monitor().receipt().filter(|_| self.monitor().role() == Role::Owner);
         own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
     }
 
-    /// Age of the oldest uncommitted entry, ms; 0 if there is none, `None` if that is not known.
+    /// Returns the age of the oldest uncommitted entry, ms; 0 if there is none, `None` if it is unknown.
     pub(super) fn behind_ms(&self, report: Option<&Report>) -> Option<u64> {
         let in_flight = self.monitor().behind_ms();
         match report.and_then(|report| report.survey.as_ref()) {
             Some(survey) => Some(survey.behind_ms.unwrap_or(0).max(in_flight)),
-            // It has asked for more, and got none.
+            // The owner reads all the time, so its oldest entry in flight is the oldest one.
             None if self.monitor().role() == Role::Owner => Some(in_flight),
             None => Some(in_flight).filter(|behind| *behind > 0),
         }
@@ -177,13 +177,11 @@ pub(super) async fn sample(app: Arc<App>) {
 
 pub(super) async fn healthz(State(app): State<Arc<App>>, _: Params<Nothing>) -> Response {
     let still = app.stats.pulse.still_for();
-    match still > app.still_max {
-        true => {
-            let error = format!("the engine has not moved for {} s", still.as_secs());
-            ApiError::unavailable(error).into_response()
-        }
-        false => Json(json!({ "alive": true })).into_response(),
+    if still > app.still_max {
+        let error = format!("the engine has made no progress for {} s", still.as_secs());
+        return ApiError::unavailable(error).into_response();
     }
+    Json(json!({ "alive": true })).into_response()
 }
 
 pub(super) async fn readyz(
@@ -198,7 +196,7 @@ pub(super) async fn readyz(
     }
     let still = app.stats.pulse.still_for();
     if still > app.lease {
-        reasons.push(format!("the engine has not moved for {} s; a standby may take over", still.as_secs()));
+        reasons.push(format!("the engine has made no progress for {} s; a standby may take over", still.as_secs()));
     }
     if app.monitor().role() == Role::Connecting {
         reasons.push("this host has no connection to redis yet, or has lost it".to_owned());
@@ -208,7 +206,7 @@ pub(super) async fn readyz(
     }
     let ready = reasons.is_empty();
     if !ready && !trusted {
-        reasons = vec!["ask with the token to hear why".to_owned()];
+        reasons = vec!["send the token to see the reasons".to_owned()];
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
@@ -276,7 +274,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
     let Some(receipt) = app.receipt(&report) else {
         return Ok(Json(json!({ "detectors": [], "warming": [], "refusal": null, "needs_restart": [] })));
     };
-    // Only the owner knows more than it has written.
+    // Only the owner knows more than what is in Redis.
     let views = if owns { monitor.detectors() } else { Vec::new() };
     let load = monitor.load();
     let show = |detector: &DetectorReceipt| {

@@ -1,7 +1,7 @@
-//! `/api/chart`: a symbol's ticks around an alert, from what the stream still holds.
+//! `/api/chart`: the prices of a symbol around an alert, as far as the stream still holds them.
 //!
-//! Bounded in entries read and in points: what lies nearest to the alert is read first, so that what is
-//! left out is what lies far from it.
+//! What holds: the entries that are read and the points that are returned are bounded. Entries nearest to the alert are
+//! read first, so that only distant ones are left out.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use tickhound_core::{
 };
 use tickhound_redis::entries_of;
 
-/// Entries read in one go.
+/// The entries that are read from Redis at once.
 const PAGE: usize = 1000;
 
-/// Entries read on each side of the alert.
+/// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
 
-/// Points on each side.
+/// The most points on each side.
 const POINTS_MAX: usize = 5000;
 
-/// Alerts looked at.
+/// The most alerts that are read.
 const ALERTS_MAX: usize = 20_000;
 
-/// Longest span on one side, seconds: a day.
+/// The longest span on one side, seconds: a day.
 const SPAN_MAX_S: u64 = 86_400;
 
 const SPAN_DEFAULT_S: u64 = 300;
@@ -70,7 +70,7 @@ pub(super) async fn chart(State(app): State<Arc<App>>, Params(query): Params<Que
     let first = EntryId { millis: entry.millis.saturating_sub(span("before_s", before_s)?), seq: 0 };
     let last = EntryId { millis: entry.millis.saturating_add(span("after_s", after_s)?), seq: u64::MAX };
     let Ok(_permit) = app.charts.try_acquire() else {
-        return Err(ApiError::unavailable("a chart is being made for somebody else; try again"));
+        return Err(ApiError::unavailable("another chart is being made; try again"));
     };
     let mut before = side(&app, &symbol, Side::Before, first, entry).await?;
     before.points.reverse();
@@ -83,13 +83,13 @@ pub(super) async fn chart(State(app): State<Arc<App>>, Params(query): Params<Que
 
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
-    /// The entry itself, and back from there.
+    /// The entry itself and those before it.
     Before,
     After,
 }
 
 struct Found {
-    /// The nearest to the alert first.
+    /// The points, nearest to the alert first.
     points: Vec<(u64, f64)>,
     /// The furthest entry that was read.
     reached: EntryId,
@@ -139,7 +139,7 @@ fn decode(mut decoder: Decoder, page: Value, symbol: &str, side: Side) -> Result
     let mut points = Vec::new();
     for entry in entries.iter() {
         let start = points.len();
-        // What is no tick is a dead letter, not a point.
+        // An entry that is not a tick is a dead letter, and has no point in the chart.
         let _ = decoder.decode(entry, &mut |tick| {
             if tick.symbol == symbol && !tick.price.is_nan() {
                 let time_ms = tick.time.map_or(entry.id.millis, |ns| ns / NANOS_PER_MILLI);

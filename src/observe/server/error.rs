@@ -1,4 +1,4 @@
-//! An answer that says what was wrong with the request, or why it can't be answered now.
+//! Errors of the API: what is wrong with a request, or why the host can't answer it now.
 
 use axum::{
     Json,
@@ -29,7 +29,7 @@ impl ApiError {
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is")
+        Self::new(StatusCode::NOT_FOUND, "there is nothing at this path; /api/openapi.json lists all paths")
     }
 }
 
@@ -39,7 +39,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The parameters of a request; none but those that `T` knows.
+/// The parameters of a request; a parameter that `T` does not have is an error.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -51,19 +51,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Err(QueryRejection::FailedToDeserializeQueryString(error)) => {
                 let text = error.body_text();
                 let why = text.rsplit_once("query string: ").map_or(text.as_str(), |(_, why)| why);
-                // Serde has the words of a document; what it is about stands in front.
+                // Serde's words are those of a document, and follow the name of the field.
                 let why = why.split_once(": unknown field").map_or(why, |(name, _)| &why[name.len() + 2..]);
                 let why = why.replace("there are no fields", "this takes none").replace(" field `", " parameter `");
                 let named = why.split_once(": ").and_then(|(name, _)| Some((name, expected(name)?)));
-                let told = named.map(|(name, expected)| format!("{name}: expected {expected}"));
-                Err(ApiError::bad_request(told.unwrap_or(why)))
+                let error = named.map(|(name, expected)| format!("{name}: expected {expected}"));
+                Err(ApiError::bad_request(error.unwrap_or(why)))
             }
             Err(other) => Err(ApiError::bad_request(other.body_text())),
         }
     }
 }
 
-/// What a parameter that is no text must be.
+/// Says what values a parameter that is not text may have.
 fn expected(name: &str) -> Option<&'static str> {
     Some(match name {
         "limit" => "a whole number from 1 to 1000",
@@ -74,7 +74,7 @@ fn expected(name: &str) -> Option<&'static str> {
     })
 }
 
-/// No parameters.
+/// The parameters of a path that has none.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}

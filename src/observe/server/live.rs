@@ -1,7 +1,7 @@
 //! `/api/alerts/live`: alerts as they are committed, as server-sent events.
 //!
-//! Each listener has a connection and a place in the alerts stream, and reads on when it has taken what
-//! it was given: one that is slow waits, and costs no memory. `Last-Event-ID` is that place, so nothing
+//! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
+//! received the previous alerts. So a slow client waits and needs no memory. `Last-Event-ID` is the position, so no alert
 //! is missed between two connections.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use super::{
 };
 use tickhound_core::event::EntryId;
 
-/// Listeners at once; each holds a connection to Redis.
+/// The most concurrent listeners; each holds a connection to Redis.
 pub(super) const LISTENERS_MAX: usize = 16;
 
 /// Alerts read in one go.
@@ -41,7 +41,7 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 /// Without Redis, between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A comment this often tells that the connection lives.
+/// A comment is sent this often, so that the client knows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -63,7 +63,9 @@ pub(super) async fn live(
     let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
     let resumed = resumed.transpose()?;
     let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
-        return Err(ApiError::unavailable(format!("more than {LISTENERS_MAX} listeners at once; try again later")));
+        return Err(ApiError::unavailable(format!(
+            "there are more than {LISTENERS_MAX} concurrent listeners; try again later"
+        )));
     };
     let place = match resumed {
         Some(id) => id,
@@ -105,11 +107,11 @@ struct Listener {
 }
 
 impl Listener {
-    /// The next alert that fits; `None`: the run has ended.
+    /// Returns the next alert that matches the filter, or `None` when the run has ended.
     async fn next(&mut self) -> Option<Event> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            // Cut off it loses nothing: the listener is gone as well.
+            // Cancelling this drops the listener with its page; the client resumes from `Last-Event-ID`.
             event = self.find() => Some(event),
             _ = stopped.wait_for(|stop| *stop) => None,
         }

@@ -1,4 +1,5 @@
-//! A metric with its samples, and how all are written: OpenMetrics for those who ask for it, else Prometheus' own text.
+//! Metric families with their samples, and their text form: OpenMetrics for clients that ask for it, otherwise the
+//! format of Prometheus.
 
 use std::fmt;
 
@@ -13,35 +14,43 @@ use tickhound_engine::monitor::{BOUNDS_US, Buckets};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// A metric with all its samples.
 #[derive(Debug)]
 pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
     kind: MetricType,
-    samples: Vec<(Vec<(&'static str, String)>, Value)>,
+    samples: Vec<MetricSample>,
+}
+
+/// A value with its labels.
+#[derive(Debug)]
+struct MetricSample {
+    labels: Vec<(&'static str, String)>,
+    value: MetricValue,
 }
 
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum MetricValue {
     Whole(u64),
     Number(f64),
     Histogram { sum: f64, buckets: Vec<(f64, u64)> },
 }
 
-impl From<u64> for Value {
+impl From<u64> for MetricValue {
     fn from(value: u64) -> Self {
         Self::Whole(value)
     }
 }
 
-impl From<f64> for Value {
+impl From<f64> for MetricValue {
     fn from(value: f64) -> Self {
         Self::Number(value)
     }
 }
 
-/// Only grows; `_total` is added to its name.
+/// Makes a counter, which only rises; `_total` is appended to its name.
 pub(super) fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, help, unit: None, kind: MetricType::Counter, samples: Vec::new() }
 }
@@ -50,7 +59,7 @@ pub(super) fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { kind: MetricType::Gauge, ..counter(name, help) }
 }
 
-/// Of seconds.
+/// Makes a histogram of seconds.
 pub(super) fn histogram(name: &'static str, help: &'static str) -> Family {
     Family { kind: MetricType::Histogram, unit: Some(seconds()), ..counter(name, help) }
 }
@@ -64,29 +73,31 @@ pub(super) fn bytes() -> Unit {
 }
 
 impl Family {
-    /// The unit is added to its name.
+    /// Sets the unit, which is appended to the name.
     pub(super) fn in_unit(self, unit: Unit) -> Self {
         Self { unit: Some(unit), ..self }
     }
 
-    pub(super) fn one(self, value: impl Into<Value>) -> Self {
+    /// Adds a sample without labels.
+    pub(super) fn one(self, value: impl Into<MetricValue>) -> Self {
         self.with(&[], value)
     }
 
-    pub(super) fn with(mut self, labels: &[(&'static str, &str)], value: impl Into<Value>) -> Self {
+    /// Adds a sample with labels.
+    pub(super) fn with(mut self, labels: &[(&'static str, &str)], value: impl Into<MetricValue>) -> Self {
         let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.samples.push((labels, value.into()));
+        self.samples.push(MetricSample { labels, value: value.into() });
         self
     }
 
     pub(super) fn observed(self, observed: &Buckets) -> Self {
         let (sum_us, counts) = observed.read();
         let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-        self.one(Value::Histogram { sum: sum_us as f64 / 1e6, buckets: bounds.zip(counts).collect() })
+        self.one(MetricValue::Histogram { sum: sum_us as f64 / 1e6, buckets: bounds.zip(counts).collect() })
     }
 }
 
-/// The content type, and the text.
+/// Returns the content type and the text.
 pub(super) fn write(families: Vec<Family>, openmetrics: bool) -> Result<(&'static str, String), fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
@@ -106,10 +117,11 @@ impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Family { name, help, unit, kind, samples } in &self.0 {
             let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
-            for (labels, value) in samples {
-                match labels.is_empty() {
-                    true => sample(&mut metric, *kind, value)?,
-                    false => sample(&mut metric.encode_family(labels)?, *kind, value)?,
+            for MetricSample { labels, value } in samples {
+                if labels.is_empty() {
+                    encode(&mut metric, *kind, value)?;
+                } else {
+                    encode(&mut metric.encode_family(labels)?, *kind, value)?;
                 }
             }
         }
@@ -117,13 +129,17 @@ impl Collector for Families {
     }
 }
 
-fn sample(metric: &mut MetricEncoder<'_>, kind: MetricType, value: &Value) -> fmt::Result {
+fn encode(metric: &mut MetricEncoder<'_>, kind: MetricType, value: &MetricValue) -> fmt::Result {
     match value {
-        Value::Whole(value) if kind == MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(value, None),
-        Value::Number(value) if kind == MetricType::Counter => metric.encode_counter::<NoLabelSet, _, f64>(value, None),
-        Value::Whole(value) => metric.encode_gauge(value),
-        Value::Number(value) => metric.encode_gauge(value),
-        Value::Histogram { sum, buckets } => {
+        MetricValue::Whole(value) if kind == MetricType::Counter => {
+            metric.encode_counter::<NoLabelSet, _, u64>(value, None)
+        }
+        MetricValue::Number(value) if kind == MetricType::Counter => {
+            metric.encode_counter::<NoLabelSet, _, f64>(value, None)
+        }
+        MetricValue::Whole(value) => metric.encode_gauge(value),
+        MetricValue::Number(value) => metric.encode_gauge(value),
+        MetricValue::Histogram { sum, buckets } => {
             let count = buckets.iter().map(|(_, count)| count).sum();
             metric.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
         }
