@@ -423,21 +423,28 @@ mod tests {
         (rows, at_once)
     }
 
-    /// Columns of two rows, and the value that each has in the JSON of a tick; `None` where the tick has no such field.
-    fn typed() -> Vec<(Column, [Option<&'static str>; 2])> {
-        let int32 = |declared: &str, values: [i32; 2]| (declared.to_owned(), Values::Int32(values.map(Some).to_vec()));
-        let int64 = |declared: &str, values: [i64; 2]| (declared.to_owned(), Values::Int64(values.map(Some).to_vec()));
-        let bytes = |declared: &str, values: [Option<&[u8]>; 2]| {
-            let values = values.map(|value| value.map(|bytes| ByteArray::from(bytes.to_vec())));
-            (declared.to_owned(), Values::Bytes(values.to_vec()))
-        };
-        let fixed = |declared: &str, values: [Option<&[u8]>; 2]| {
-            let values = values.map(|value| value.map(|bytes| FixedLenByteArray::from(bytes.to_vec())));
-            (declared.to_owned(), Values::Fixed(values.to_vec()))
-        };
-        // 12:00 on the Julian day of 2024-08-08.
-        let (mut int96, noon_ns) = (Int96::new(), 12 * 3_600_000_000_000_u64);
-        int96.set_data(noon_ns as u32, (noon_ns >> 32) as u32, 2_460_531);
+    /// A column of two rows, and the value that each has in the JSON of a tick; `None` where the tick has no such field.
+    type Typed = (Column, [Option<&'static str>; 2]);
+
+    fn int32(declared: &str, values: [i32; 2]) -> Column {
+        (declared.to_owned(), Values::Int32(values.map(Some).to_vec()))
+    }
+
+    fn int64(declared: &str, values: [i64; 2]) -> Column {
+        (declared.to_owned(), Values::Int64(values.map(Some).to_vec()))
+    }
+
+    fn bytes(declared: &str, values: [Option<&[u8]>; 2]) -> Column {
+        let values = values.map(|value| value.map(|bytes| ByteArray::from(bytes.to_vec())));
+        (declared.to_owned(), Values::Bytes(values.to_vec()))
+    }
+
+    fn fixed(declared: &str, values: [Option<&[u8]>; 2]) -> Column {
+        let values = values.map(|value| value.map(|bytes| FixedLenByteArray::from(bytes.to_vec())));
+        (declared.to_owned(), Values::Fixed(values.to_vec()))
+    }
+
+    fn numbers() -> Vec<Typed> {
         let mut wide = [0; 17];
         wide[0] = 1;
         vec![
@@ -472,6 +479,14 @@ mod tests {
                 fixed("optional fixed_len_byte_array (17) NAME (DECIMAL(40,0))", [Some(&wide), Some(&[0xff; 17])]),
                 [Some("3.402823669209385e+38"), Some("-1.0")],
             ),
+        ]
+    }
+
+    fn times_and_texts() -> Vec<Typed> {
+        // 12:00 on the Julian day of 2024-08-08.
+        let (mut int96, noon_ns) = (Int96::new(), 12 * 3_600_000_000_000_u64);
+        int96.set_data(noon_ns as u32, (noon_ns >> 32) as u32, 2_460_531);
+        vec![
             (int32("required int32 NAME (DATE)", [19_943, -1]), [Some(r#""2024-08-08""#), Some(r#""1969-12-31""#)]),
             (
                 int32("required int32 NAME (TIME(MILLIS,false))", [43_200_250, 0]),
@@ -505,6 +520,10 @@ mod tests {
         ]
     }
 
+    fn typed() -> Vec<Typed> {
+        [numbers(), times_and_texts()].concat()
+    }
+
     #[test]
     fn values_of_every_type_are_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -515,7 +534,7 @@ mod tests {
         let columns: Vec<Column> = columns.collect();
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             let properties = WriterProperties::builder().set_writer_version(version).build();
-            write_groups(&file, &[columns.clone()], properties);
+            write_groups(&file, std::slice::from_ref(&columns), properties);
             let rows = read(&file, &Options::default()).unwrap();
             assert_eq!(rows.len(), 2);
             for (row, (_, json)) in rows.iter().enumerate() {
@@ -585,7 +604,7 @@ mod tests {
             let mut bytes = sound.clone();
             bytes[position] ^= 1 << (position % 8);
             std::fs::write(&file, &bytes).unwrap();
-            let Ok(mut files) = Files::open(&[file.clone()], &Options::default()) else {
+            let Ok(mut files) = Files::open(std::slice::from_ref(&file), &Options::default()) else {
                 errors += 1;
                 continue;
             };

@@ -216,7 +216,7 @@ mod tests {
     fn a_parquet_file_does_not_depend_on_how_alerts_arrive() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("alerts.parquet");
-        let price = |number: u64| if number % 7 == 0 { f64::NAN } else { number as f64 };
+        let price = |number: u64| if number.is_multiple_of(7) { f64::NAN } else { number as f64 };
         let alert = |number: u64| Alert { id: number.to_string(), time: number, price: price(number), ..blank() };
         let alerts: Vec<Alert> = (0..ROWS as u64 + 1000).map(alert).collect();
         let bytes = written(&file, &alerts, 999);
