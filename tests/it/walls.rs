@@ -12,8 +12,7 @@ use crate::{support::shipped, tidy::sources};
 const CRATES: [&str; 5] = ["crates/core/src", "crates/engine/src", "crates/recorded/src", "crates/redis/src", "src"];
 
 /// Dependencies that only these packages may have, the program's tests aside.
-const OWNERS: [(&str, &[&str]); 8] = [
-    ("arrow-array", &["benches", "crates/recorded", "."]),
+const OWNERS: [(&str, &[&str]); 7] = [
     ("clap", &[".", "benches", "xtask"]),
     ("notify", &["crates/engine"]),
     ("parquet", &["benches", "crates/recorded", "."]),

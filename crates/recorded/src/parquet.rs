@@ -1,4 +1,11 @@
-//! Reads Parquet by column, a few thousand rows at a time.
+//! Reads the rows of a Parquet file from columns that are decoded a few thousand rows at a time.
+
+mod columns;
+mod pages;
+#[cfg(test)]
+mod sample;
+mod texts;
+mod types;
 
 use std::{
     fs::File,
@@ -10,15 +17,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use arrow_array::{
-    Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
-    cast::AsArray,
-    types::{Float64Type, Int64Type, TimestampNanosecondType},
-};
-use arrow_cast::cast;
-use arrow_schema::{DataType, TimeUnit};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use self::columns::{Cells, Columns};
 use super::{
     Options,
     record::Record,
@@ -26,15 +26,12 @@ use super::{
     time::{self, TimeReader},
 };
 use tickhound_core::{
-    decode::{ColumnKind, Decoder, Names, Scalar, TablePlan},
+    decode::{Decoder, Names, Scalar, TablePlan},
     simulate::layout::{Encoder, Value},
 };
 
 /// The first bytes of a Parquet file.
 const MAGIC: &[u8] = b"PAR1";
-
-/// The number of rows that are decoded at once: their columns fit into the processor's caches.
-const ROWS: usize = 4096;
 
 /// Whether `file` is a Parquet file, judging by its first bytes.
 pub(super) fn is_parquet(mut file: &File) -> bool {
@@ -45,7 +42,7 @@ pub(super) fn is_parquet(mut file: &File) -> bool {
 
 /// The rows of one file.
 pub(crate) struct ParquetFile {
-    reader: ParquetRecordBatchReader,
+    columns: Columns,
     encoder: Encoder,
     header: Header,
     /// The decoder, until the first rows show how it can read them.
@@ -53,7 +50,7 @@ pub(crate) struct ParquetFile {
     /// The plan of the fast path, if the columns fit it.
     plan: Option<TablePlan>,
     times: TimeReader,
-    /// The columns of the current rows, by position in the file; `None` for a nested column.
+    /// The columns of the current rows, by position in the file; `None` for a column without cells.
     cells: Vec<Option<Cells>>,
     /// The number of current rows.
     rows: usize,
@@ -67,13 +64,6 @@ pub(crate) struct ParquetFile {
     read: Arc<AtomicU64>,
 }
 
-/// The cells of a column.
-enum Cells {
-    Text(StringArray),
-    Whole(Int64Array),
-    Float(Float64Array),
-}
-
 impl ParquetFile {
     /// Reads the schema.
     pub(super) fn open(
@@ -83,19 +73,17 @@ impl ParquetFile {
         size: u64,
         read: Arc<AtomicU64>,
     ) -> Result<Self> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("is not a readable Parquet file")?;
-        let rows = builder.metadata().file_metadata().num_rows();
-        let schema = builder.schema().clone();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut columns = Columns::open(file).context("is not a readable Parquet file")?;
+        let names = columns.names();
         let header = Header::resolve(&names, names.len(), file_symbol, options)?;
-        if let Some((name, _)) = header.columns.iter().find(|(name, at)| {
-            is_symbol(name) && matches!(schema.field(*at).data_type(), DataType::Struct(_) | DataType::List(_))
-        }) {
+        let nested = |(name, position): &&(String, usize)| is_symbol(name) && columns.is_nested(*position);
+        if let Some((name, _)) = header.columns.iter().find(nested) {
             bail!("the column {name} is nested, expected the name of the symbol");
         }
-        let reader = builder.with_batch_size(ROWS).build().context("is not a readable Parquet file")?;
+        let rows = columns.stated_rows();
+        columns.select(|position| header.uses(position))?;
         Ok(Self {
-            reader,
+            columns,
             encoder: Encoder::new(options.table_layout),
             header,
             decoder: options.decoder.clone().map(|decoder| (decoder, options.names.clone())),
@@ -114,9 +102,8 @@ impl ParquetFile {
     /// Reads the next row into `record`; false at the end.
     pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
         while self.next >= self.rows {
-            match self.reader.next() {
-                Some(batch) => self.take_batch(&batch.context("a part of the file is damaged")?)?,
-                None => return Ok(false),
+            if !self.read_rows().context("a part of the file is damaged")? {
+                return Ok(false);
             }
         }
         let row = self.next;
@@ -195,91 +182,37 @@ impl ParquetFile {
         self.encoder.encode(&tick, |name, value| record.put(name, value));
     }
 
-    /// Makes a batch the current rows.
-    fn take_batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.cells = batch.columns().iter().map(Cells::of).collect::<Result<_>>()?;
-        (self.rows, self.next) = (batch.num_rows(), 0);
+    /// Decodes the next rows; false at the end.
+    fn read_rows(&mut self) -> Result<bool> {
+        (self.rows, self.next) = (self.columns.read(&mut self.cells)?, 0);
+        if self.rows == 0 {
+            return Ok(false);
+        }
         if let Some((decoder, names)) = self.decoder.take() {
             self.plan = self.plan(&decoder, &names);
         }
-        self.rows_read += batch.num_rows() as u64;
+        self.rows_read += self.rows as u64;
         let bytes = (self.rows_read as f64 * self.row_bytes) as u64;
         self.read.fetch_add(bytes - self.bytes_counted, Ordering::Relaxed);
         self.bytes_counted = bytes;
-        Ok(())
+        Ok(true)
     }
-}
-
-impl Cells {
-    /// Converts a column; `None` if its type can't be a field of a tick.
-    fn of(column: &ArrayRef) -> Result<Option<Self>> {
-        let to = |kind: DataType| cast(column, &kind).with_context(|| format!("a column of {}", column.data_type()));
-        Ok(Some(match column.data_type() {
-            kind if kind.is_integer() => Self::Whole(to(DataType::Int64)?.as_primitive::<Int64Type>().clone()),
-            kind if kind.is_floating() || kind.is_decimal() => {
-                Self::Float(to(DataType::Float64)?.as_primitive::<Float64Type>().clone())
-            }
-            DataType::Timestamp(_, zone) => {
-                let nanos = to(DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()))?;
-                let nanos = nanos.as_primitive::<TimestampNanosecondType>();
-                match zone {
-                    Some(_) => Self::Whole(nanos.iter().collect()),
-                    // The file does not say in which zone this local time is, so it stays a text.
-                    None => Self::Text(nanos.iter().map(|nanos| nanos.and_then(civil)).collect()),
-                }
-            }
-            kind if kind.is_nested() => return Ok(None),
-            DataType::Null => return Ok(None),
-            _ => Self::Text(to(DataType::Utf8)?.as_string::<i32>().clone()),
-        }))
-    }
-
-    fn kind(&self) -> ColumnKind {
-        match self {
-            Self::Text(_) => ColumnKind::Text,
-            Self::Whole(_) => ColumnKind::Whole,
-            Self::Float(_) => ColumnKind::Float,
-        }
-    }
-
-    /// A value in the form that the decoder takes.
-    fn scalar(&self, row: usize) -> Option<Scalar<'_>> {
-        Some(match self.value(row)? {
-            Value::Text(text) => Scalar::Text(text),
-            Value::Whole(number) => i64::try_from(number).map_or(Scalar::Number(number as f64), Scalar::Integer),
-            Value::Float(number) => Scalar::Number(number),
-        })
-    }
-
-    fn value(&self, row: usize) -> Option<Value<'_>> {
-        match self {
-            Self::Text(texts) => texts.is_valid(row).then(|| Value::Text(texts.value(row))),
-            Self::Whole(numbers) => numbers.is_valid(row).then(|| match u64::try_from(numbers.value(row)) {
-                Ok(number) => Value::Whole(number),
-                Err(_) => Value::Float(numbers.value(row) as f64),
-            }),
-            // A number that is not finite counts as absent.
-            Self::Float(numbers) => Some(Value::Float(numbers.value(row)))
-                .filter(|_| numbers.is_valid(row) && numbers.value(row).is_finite()),
-        }
-    }
-}
-
-/// Formats a local time.
-fn civil(nanos: i64) -> Option<String> {
-    let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
-    Some(jiff::tz::Offset::UTC.to_datetime(instant).to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use arrow_array::{BooleanArray, DictionaryArray, TimestampMicrosecondArray, types::Int32Type};
-    use parquet::arrow::ArrowWriter;
+    use parquet::{
+        data_type::{ByteArray, FixedLenByteArray, Int96},
+        file::properties::{WriterProperties, WriterVersion},
+    };
     use proptest::{collection::vec, prelude::*, sample::select};
 
-    use super::*;
+    use super::{
+        sample::{Column, Values, floats, texts, wholes, write, write_groups},
+        *,
+    };
     use crate::{Files, Mapping};
     use tickhound_core::{
         config::InputConfig,
@@ -287,13 +220,6 @@ mod tests {
         event::{Entries, EntryId},
         simulate::Layout,
     };
-
-    fn write(file: &Path, columns: Vec<(&str, ArrayRef)>) {
-        let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(file).unwrap(), batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-    }
 
     fn read(file: &Path, options: &Options) -> Result<Vec<(Option<i64>, String)>> {
         let mut files = Files::open(&[file.to_path_buf()], options)?;
@@ -313,16 +239,17 @@ mod tests {
     fn columns_of_every_kind_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("day.parquet");
-        let symbols: DictionaryArray<Int32Type> = ["M&M", "SBIN"].into_iter().collect();
-        let times = TimestampMicrosecondArray::from(vec![NOON_US, NOON_US + 1]);
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("symbol", Arc::new(symbols)),
-            ("timestamp", Arc::new(times.with_timezone("UTC"))),
-            ("price", Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), None]))),
-            ("volume", Arc::new(Int64Array::from(vec![7, -7]))),
-            ("is_tradable", Arc::new(BooleanArray::from(vec![true, false]))),
+        let columns = [
+            texts("symbol", [Some("M&M"), Some("SBIN")]),
+            (
+                "required int64 timestamp (TIMESTAMP(MICROS,true))".into(),
+                Values::Int64(vec![Some(NOON_US), Some(NOON_US + 1)]),
+            ),
+            floats("price", [Some(0.1 + 0.2), None]),
+            wholes("volume", [Some(7), Some(-7)]),
+            ("required boolean is_tradable".into(), Values::Flags(vec![Some(true), Some(false)])),
         ];
-        write(&file, columns);
+        write(&file, &columns);
         let rows = read(&file, &Options::default()).unwrap();
         let first = r#"{"symbol":"M&M","timestamp":1723118400000000000,"price":0.30000000000000004,"volume":7,"is_tradable":"true"}"#;
         let second = r#"{"symbol":"SBIN","timestamp":1723118400000001000,"volume":-7.0,"is_tradable":"false"}"#;
@@ -333,11 +260,11 @@ mod tests {
     fn a_clock_without_a_zone_stays_one_and_the_file_names_the_symbol() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("SBIN.parquet");
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            ("at", Arc::new(TimestampMicrosecondArray::from(vec![NOON_US]))),
-            ("ltp", Arc::new(Float64Array::from(vec![500.0]))),
+        let columns = [
+            ("required int64 at (TIMESTAMP(MICROS,false))".into(), Values::Int64(vec![Some(NOON_US)])),
+            floats("ltp", [Some(500.0)]),
         ];
-        write(&file, columns);
+        write(&file, &columns);
         let mapping = Mapping::parse(&["time=at".into(), "price=ltp".into()]).unwrap();
         let options = Options { mapping, ..Options::default() };
         let rows = read(&file, &options).unwrap();
@@ -345,40 +272,45 @@ mod tests {
         assert_eq!(rows, [(Some(NOON_US * 1000), expected.into())]);
     }
 
-    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every
-    /// unit.
-    fn odd() -> Vec<(&'static str, ArrayRef)> {
+    /// Odd rows: absent, negative and huge values, symbols with exchange and of digits, times as text and of every unit.
+    fn odd() -> Vec<Column> {
         let symbols = ["NSE:SBIN", "256265", "nan", "tcs", "X"].map(Some);
         let times = ["2024-08-08 12:00:00.25", "1723118400", "soon", "1723118400000000001", "2024-08-08T12:00:00Z"];
-        let counts = vec![Some(7), Some(-7), None, Some(i64::MAX), Some(0)];
+        let counts = [Some(7), Some(-7), None, Some(i64::MAX), Some(0)];
         vec![
-            ("symbol", Arc::new(StringArray::from(symbols.to_vec()))),
-            ("timestamp", Arc::new(StringArray::from(times.to_vec()))),
-            (
-                "last_price",
-                Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), Some(-1.0), None, Some(1e300), Some(5.0)])),
-            ),
-            ("last_traded_quantity", Arc::new(Int64Array::from(counts.clone()))),
-            ("volume_traded", Arc::new(Float64Array::from(vec![f64::NAN, 1.0, f64::INFINITY, 2.5, 0.0]))),
-            ("depth", Arc::new(StringArray::from(vec![r#"{"buy":[{"price":4.5,"quantity":3}]}"#; 5]))),
-            ("open_interest", Arc::new(Int64Array::from(counts))),
+            texts("symbol", symbols),
+            texts("timestamp", times.map(Some)),
+            floats("last_price", [Some(0.1 + 0.2), Some(-1.0), None, Some(1e300), Some(5.0)]),
+            wholes("last_traded_quantity", counts),
+            floats("volume_traded", [f64::NAN, 1.0, f64::INFINITY, 2.5, 0.0].map(Some)),
+            texts("depth", [Some(r#"{"buy":[{"price":4.5,"quantity":3}]}"#); 5]),
+            wholes("open_interest", counts),
         ]
     }
 
     /// A row of numbers: symbol, stamp, price in two columns, volume, bid.
     type Row = (Option<&'static str>, Option<i64>, [Option<f64>; 2], Option<i64>, Option<f64>);
 
-    /// A table in which the columns have their expected types.
-    fn plain(rows: &[Row]) -> Vec<(&'static str, ArrayRef)> {
-        let floats = |of: fn(&Row) -> Option<f64>| Arc::new(rows.iter().map(of).collect::<Float64Array>());
-        vec![
-            ("symbol", Arc::new(rows.iter().map(|row| row.0).collect::<StringArray>())),
-            ("exchange_timestamp_ms", Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>())),
-            ("ltp", floats(|row| row.2[0])),
-            ("last_price", floats(|row| row.2[1])),
-            ("volume_traded", Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>())),
-            ("best_bid_price", floats(|row| row.4)),
-        ]
+    /// Numbers where numbers belong, with or without a column for the symbol.
+    fn plain(rows: &[Row], symbol: Symbols) -> Vec<Column> {
+        let mut columns = vec![
+            wholes("exchange_timestamp_ms", rows.iter().map(|row| row.1)),
+            floats("ltp", rows.iter().map(|row| row.2[0])),
+            floats("last_price", rows.iter().map(|row| row.2[1])),
+            wholes("volume_traded", rows.iter().map(|row| row.3)),
+            floats("best_bid_price", rows.iter().map(|row| row.4)),
+        ];
+        if symbol == Symbols::InColumn {
+            columns.insert(0, texts("symbol", rows.iter().map(|row| row.0)));
+        }
+        columns
+    }
+
+    /// What names the symbol.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Symbols {
+        InColumn,
+        InFileName,
     }
 
     const NAMES: [Option<&str>; 8] =
@@ -412,13 +344,13 @@ mod tests {
                  select(&NUMBERS[..])),
                 1..20,
             ),
-            has_symbol: bool,
+            symbol in select(&[Symbols::InColumn, Symbols::InFileName][..]),
             preset in select(&["generic", "kite", "binance", "upstox"][..]),
             map in select(&MAPS[..]),
         ) {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("TCS.parquet");
-            write(&file, plain(&rows).into_iter().filter(|(name, _)| has_symbol || *name != "symbol").collect());
+            write(&file, &plain(&rows, symbol));
             let decoder = Decoder::new(&InputConfig { preset: preset.into(), ..InputConfig::default() }, Path::new("."));
             let decoder = decoder.unwrap();
             let (by_field, _) = decoded(&file, map, None, decoder.clone());
@@ -438,22 +370,16 @@ mod tests {
     #[test]
     fn cells_say_what_fields_say() {
         let folder = tempfile::tempdir().unwrap();
-        let numbers: Vec<(&str, ArrayRef)> = vec![
-            ("instrument_token", Arc::new(Int64Array::from(vec![1, 0, 5]))),
-            (
-                "exchange_timestamp_ms",
-                Arc::new(Float64Array::from(vec![1_723_118_400_000.0, 1_723_118_400.25, f64::NAN])),
-            ),
-            ("ltp", Arc::new(Int64Array::from(vec![100, 0, 3]))),
+        let numbers = [
+            wholes("instrument_token", [1, 0, 5].map(Some)),
+            floats("exchange_timestamp_ms", [1_723_118_400_000.0, 1_723_118_400.25, f64::NAN].map(Some)),
+            wholes("ltp", [100, 0, 3].map(Some)),
         ];
-        write(&folder.path().join("odd.parquet"), odd());
+        write(&folder.path().join("odd.parquet"), &odd());
         let row: Row = (Some("sbin"), Some(NOON_US / 1000), [None, Some(5.0)], Some(7), None);
-        write(&folder.path().join("plain.parquet"), plain(&[row; 3]));
-        write(
-            &folder.path().join("TCS.parquet"),
-            plain(&[row; 3]).into_iter().filter(|(name, _)| *name != "symbol").collect(),
-        );
-        write(&folder.path().join("numbers.parquet"), numbers);
+        write(&folder.path().join("plain.parquet"), &plain(&[row; 3], Symbols::InColumn));
+        write(&folder.path().join("TCS.parquet"), &plain(&[row; 3], Symbols::InFileName));
+        write(&folder.path().join("numbers.parquet"), &numbers);
         std::fs::write(folder.path().join("odd.csv"), odd_csv()).unwrap();
         for (name, at_once) in
             [("odd.parquet", 0), ("numbers.parquet", 0), ("odd.csv", 0), ("plain.parquet", 3), ("TCS.parquet", 3)]
@@ -495,6 +421,207 @@ mod tests {
             rows.push(format!("{outcome:?} {ticks:?} {:?}", record.time));
         }
         (rows, at_once)
+    }
+
+    /// A column of two rows, and the value that each has in the JSON of a tick; `None` where the tick has no such field.
+    type Typed = (Column, [Option<&'static str>; 2]);
+
+    fn int32(declared: &str, values: [i32; 2]) -> Column {
+        (declared.to_owned(), Values::Int32(values.map(Some).to_vec()))
+    }
+
+    fn int64(declared: &str, values: [i64; 2]) -> Column {
+        (declared.to_owned(), Values::Int64(values.map(Some).to_vec()))
+    }
+
+    fn bytes(declared: &str, values: [Option<&[u8]>; 2]) -> Column {
+        let values = values.map(|value| value.map(|bytes| ByteArray::from(bytes.to_vec())));
+        (declared.to_owned(), Values::Bytes(values.to_vec()))
+    }
+
+    fn fixed(declared: &str, values: [Option<&[u8]>; 2]) -> Column {
+        let values = values.map(|value| value.map(|bytes| FixedLenByteArray::from(bytes.to_vec())));
+        (declared.to_owned(), Values::Fixed(values.to_vec()))
+    }
+
+    fn numbers() -> Vec<Typed> {
+        let mut wide = [0; 17];
+        wide[0] = 1;
+        vec![
+            (int32("required int32 NAME", [7, i32::MIN]), [Some("7"), Some("-2147483648.0")]),
+            (int32("required int32 NAME (INTEGER(8,true))", [7, -7]), [Some("7"), Some("-7.0")]),
+            (int32("required int32 NAME (INTEGER(8,false))", [7, 255]), [Some("7"), Some("255")]),
+            (int32("required int32 NAME (INTEGER(16,true))", [7, -7]), [Some("7"), Some("-7.0")]),
+            (int32("required int32 NAME (UINT_16)", [7, 65_535]), [Some("7"), Some("65535")]),
+            (int32("required int32 NAME (INTEGER(32,false))", [7, -1]), [Some("7"), Some("4294967295")]),
+            (int64("required int64 NAME (INTEGER(64,false))", [7, -1]), [Some("7"), None]),
+            (int64("required int64 NAME", [i64::MAX, -1]), [Some("9223372036854775807"), Some("-1.0")]),
+            (("optional float NAME".into(), Values::Float(vec![Some(0.1), None])), [Some("0.10000000149011612"), None]),
+            (("optional double NAME".into(), Values::Double(vec![None, Some(f64::NAN)])), [None, None]),
+            (
+                fixed("optional fixed_len_byte_array (2) NAME (FLOAT16)", [Some(&[0x55, 0x35]), Some(&[0x01, 0x80])]),
+                [Some("0.333251953125"), Some("-5.960464477539063e-8")],
+            ),
+            (int32("required int32 NAME (DECIMAL(9,2))", [1230, -5]), [Some("12.3"), Some("-0.05")]),
+            (
+                int64("required int64 NAME (DECIMAL(18,17))", [123_456_789_012_345_678, 0]),
+                [Some("1.2345678901234567"), Some("0.0")],
+            ),
+            (
+                fixed("optional fixed_len_byte_array (3) NAME (DECIMAL(6,3))", [Some(&[0xff, 0xff, 0x9c]), None]),
+                [Some("-0.1"), None],
+            ),
+            (
+                bytes("optional binary NAME (DECIMAL(38,4))", [Some(&[0x01, 0x00]), Some(&[0x80])]),
+                [Some("0.0256"), Some("-0.0128")],
+            ),
+            (
+                fixed("optional fixed_len_byte_array (17) NAME (DECIMAL(40,0))", [Some(&wide), Some(&[0xff; 17])]),
+                [Some("3.402823669209385e+38"), Some("-1.0")],
+            ),
+        ]
+    }
+
+    fn times_and_texts() -> Vec<Typed> {
+        // 12:00 on the Julian day of 2024-08-08.
+        let (mut int96, noon_ns) = (Int96::new(), 12 * 3_600_000_000_000_u64);
+        int96.set_data(noon_ns as u32, (noon_ns >> 32) as u32, 2_460_531);
+        vec![
+            (int32("required int32 NAME (DATE)", [19_943, -1]), [Some(r#""2024-08-08""#), Some(r#""1969-12-31""#)]),
+            (
+                int32("required int32 NAME (TIME(MILLIS,false))", [43_200_250, 0]),
+                [Some(r#""12:00:00.250""#), Some(r#""00:00:00""#)],
+            ),
+            (
+                int64("required int64 NAME (TIME(MICROS,true))", [43_200_000_250, 1_000_000]),
+                [Some(r#""12:00:00.000250""#), Some(r#""00:00:01""#)],
+            ),
+            (
+                int64("required int64 NAME (TIMESTAMP(MILLIS,true))", [NOON_US / 1000, i64::MAX]),
+                [Some("1723118400000000000"), None],
+            ),
+            (
+                int64("required int64 NAME (TIMESTAMP_MICROS)", [NOON_US, -1]),
+                [Some("1723118400000000000"), Some("-1000.0")],
+            ),
+            (
+                int64("required int64 NAME (TIMESTAMP(NANOS,false))", [NOON_US * 1000 + 250_000_000, 0]),
+                [Some(r#""2024-08-08T12:00:00.25""#), Some(r#""1970-01-01T00:00:00""#)],
+            ),
+            (
+                ("optional int96 NAME".into(), Values::Int96(vec![Some(int96), None])),
+                [Some(r#""2024-08-08T12:00:00""#), None],
+            ),
+            (bytes("optional binary NAME", [Some(b"plain"), Some(&[0xff])]), [Some(r#""plain""#), None]),
+            (bytes("optional binary NAME (UTF8)", [Some("Ä".as_bytes()), Some(b"")]), [Some(r#""Ä""#), Some(r#""""#)]),
+            (bytes("optional binary NAME (JSON)", [Some(b"{}"), None]), [Some(r#""{}""#), None]),
+            (("optional boolean NAME".into(), Values::Flags(vec![Some(true), None])), [Some(r#""true""#), None]),
+            (("optional int32 NAME (UNKNOWN)".into(), Values::Int32(vec![None, None])), [None, None]),
+        ]
+    }
+
+    fn typed() -> Vec<Typed> {
+        [numbers(), times_and_texts()].concat()
+    }
+
+    #[test]
+    fn values_of_every_type_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let named = |number: usize, declared: &str| declared.replace("NAME", &format!("c{number}"));
+        let columns =
+            typed().into_iter().enumerate().map(|(number, ((declared, values), _))| (named(number, &declared), values));
+        let columns: Vec<Column> = columns.collect();
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            let properties = WriterProperties::builder().set_writer_version(version).build();
+            write_groups(&file, std::slice::from_ref(&columns), properties);
+            let rows = read(&file, &Options::default()).unwrap();
+            assert_eq!(rows.len(), 2);
+            for (row, (_, json)) in rows.iter().enumerate() {
+                let values = typed().into_iter().enumerate();
+                let fields: Vec<String> = values
+                    .filter_map(|(number, (_, expected))| Some(format!("\"c{number}\":{}", expected[row]?)))
+                    .collect();
+                assert_eq!(json, &format!("{{\"symbol\":\"X\",{}}}", fields.join(",")));
+            }
+        }
+    }
+
+    /// Pages, dictionaries and row groups end anywhere; a batch of rows may end within them.
+    #[test]
+    fn rows_are_read_across_pages_and_row_groups() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let group = |start: i64, rows: i64| {
+            let numbers = start..start + rows;
+            let names: Vec<String> = numbers.clone().map(|number| format!("S{}", number % 700)).collect();
+            vec![
+                texts("symbol", names.iter().map(|name| Some(name.as_str()).filter(|name| *name != "S13"))),
+                wholes("n", numbers.clone().map(|number| (number % 3 > 0).then_some(number))),
+                texts("note", numbers.map(|_| None)),
+            ]
+        };
+        let properties = || WriterProperties::builder().set_data_page_row_count_limit(1000).set_write_batch_size(64);
+        // All symbols in the dictionary, only the first, and none.
+        for properties in [
+            properties().build(),
+            properties().set_dictionary_page_size_limit(512).build(),
+            properties().set_dictionary_enabled(false).build(),
+        ] {
+            write_groups(&file, &[group(0, 9000), group(9000, 1), group(9001, 4096)], properties);
+            let rows = read(&file, &Options::default()).unwrap();
+            assert_eq!(rows.len(), 13_097);
+            for (number, (_, json)) in rows.iter().enumerate() {
+                let symbol = (number % 700 != 13).then(|| format!("\"symbol\":\"S{}\"", number % 700));
+                let field = (number % 3 > 0).then(|| format!("\"n\":{number}"));
+                let fields: Vec<String> = symbol.into_iter().chain(field).collect();
+                assert_eq!(json, &format!("{{{}}}", fields.join(",")));
+            }
+        }
+    }
+
+    /// A bit that is wrong in the pages may change values; more often the file can't be read.
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let rows = 0..40_i64;
+        let names: Vec<String> = rows.clone().map(|number| format!("S{}", number % 3)).collect();
+        write(
+            &file,
+            &[
+                texts("symbol", names.iter().map(|name| Some(name.as_str()))),
+                wholes("n", rows.clone().map(|number| (number % 3 > 0).then_some(number % 5))),
+                floats("price", rows.map(|number| Some(number as f64))),
+            ],
+        );
+        let sound = std::fs::read(&file).unwrap();
+        // The length of the metadata stands before the last four bytes.
+        let (_, length) = sound[..sound.len() - MAGIC.len()].split_last_chunk().unwrap();
+        let pages = MAGIC.len()..sound.len() - u32::from_le_bytes(*length) as usize - 8;
+        let (count, mut errors) = (pages.len(), 0);
+        for position in pages {
+            let mut bytes = sound.clone();
+            bytes[position] ^= 1 << (position % 8);
+            std::fs::write(&file, &bytes).unwrap();
+            let Ok(mut files) = Files::open(std::slice::from_ref(&file), &Options::default()) else {
+                errors += 1;
+                continue;
+            };
+            let mut record = Record::default();
+            while files.next(&mut record).unwrap_or_default() {}
+        }
+        assert!(errors > count / 10, "{errors} of {count}");
+    }
+
+    #[test]
+    fn a_text_that_is_not_unicode_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let values = [b"fine".to_vec(), vec![0xff]].map(|bytes| Some(ByteArray::from(bytes)));
+        write(&file, &[("required binary note (STRING)".into(), Values::Bytes(values.to_vec()))]);
+        let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+        assert!(error.contains("a part of the file is damaged"), "{error}");
     }
 
     #[test]

@@ -105,6 +105,15 @@ impl Header {
         });
         Ok(Self { columns, time, symbol, column_ids })
     }
+
+    /// Whether a tick needs the column at this position.
+    pub(super) fn uses(&self, position: usize) -> bool {
+        let ids = self.column_ids.as_ref().map(|ids| &ids.columns);
+        let is_column = |(at, (_, column)): (usize, &(String, usize))| {
+            *column == position && ids.is_none_or(|ids| ids[at].is_some())
+        };
+        self.time == Some(position) || self.columns.iter().enumerate().any(is_column)
+    }
 }
 
 /// Whether a column of this name holds the symbol.

@@ -11,11 +11,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
-    file::properties::WriterProperties,
+    basic::{Compression, LogicalType, Repetition, TimeUnit, Type as PhysicalType, ZstdLevel},
+    data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},
+    file::{
+        properties::WriterProperties,
+        writer::{SerializedColumnWriter, SerializedFileWriter},
+    },
+    schema::types::{Type, TypePtr},
 };
 
 use tickhound_core::{
@@ -23,8 +26,9 @@ use tickhound_core::{
     publish::{content_fields, json_line},
 };
 
-/// The rows that are encoded at once.
-const ROWS: usize = 8192;
+/// The rows of a row group of a Parquet file. They are held in memory until all are there: a row group is written column
+/// by column.
+const ROWS: usize = 32_768;
 
 /// A file that is being written.
 pub(crate) struct Output {
@@ -44,7 +48,7 @@ enum Destination {
 enum Format {
     Json(Box<dyn Write + Send>),
     Csv(Box<csv::Writer<File>>),
-    Parquet { writer: Box<ArrowWriter<File>>, rows: Vec<Alert> },
+    Parquet { writer: Box<SerializedFileWriter<File>>, rows: Vec<Alert> },
 }
 
 impl Output {
@@ -65,10 +69,9 @@ impl Output {
                 Format::Csv(Box::new(writer))
             }
             "parquet" => {
-                let schema = record_batch(&[])?.schema();
                 let level = Compression::ZSTD(ZstdLevel::default());
                 let properties = WriterProperties::builder().set_compression(level).build();
-                let writer = ArrowWriter::try_new(create()?, schema, Some(properties))?;
+                let writer = SerializedFileWriter::new(create()?, schema()?, Arc::new(properties))?;
                 Format::Parquet { writer: Box::new(writer), rows: Vec::new() }
             }
             _ => bail!("{}: expected a file that ends in .jsonl, .csv or .parquet", file.display()),
@@ -90,30 +93,27 @@ impl Output {
                     table.write_record(content_fields(alert).iter().map(|(_, value)| value.as_bytes()))?;
                 }
             }
-            Format::Parquet { rows, .. } => {
+            Format::Parquet { writer, rows } => {
                 rows.extend(alerts.iter().cloned());
-                if rows.len() >= ROWS {
-                    self.flush()?;
+                // Each row group has as many rows, so that the file does not depend on how alerts arrive.
+                while rows.len() >= ROWS {
+                    write_row_group(writer, &rows[..ROWS])?;
+                    rows.drain(..ROWS);
                 }
             }
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let Format::Parquet { writer, rows } = &mut self.format else { return Ok(()) };
-        writer.write(&record_batch(rows)?)?;
-        rows.clear();
-        Ok(())
-    }
-
     /// Completes the file, and makes it appear under its name.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.flush()?;
+    pub(crate) fn finish(self) -> Result<()> {
         match self.format {
             Format::Json(mut text) => text.flush()?,
             Format::Csv(mut table) => table.flush()?,
-            Format::Parquet { writer, .. } => {
+            Format::Parquet { mut writer, rows } => {
+                if !rows.is_empty() {
+                    write_row_group(&mut writer, &rows)?;
+                }
                 writer.close()?;
             }
         }
@@ -124,29 +124,55 @@ impl Output {
     }
 }
 
-fn record_batch(alerts: &[Alert]) -> Result<RecordBatch> {
-    let text = |name: &str| -> ArrayRef {
-        let values = alerts.iter().map(|alert| {
-            let fields = content_fields(alert);
-            let value = fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.to_string());
-            value.unwrap_or_default()
-        });
-        Arc::new(values.map(Some).collect::<StringArray>())
-    };
-    let times: TimestampNanosecondArray =
-        alerts.iter().map(|alert| Some(i64::try_from(alert.time).unwrap_or(i64::MAX))).collect();
-    let prices: Float64Array = alerts.iter().map(|alert| Some(alert.price).filter(|price| price.is_finite())).collect();
-    let confidences: Float64Array = alerts.iter().map(|alert| Some(alert.confidence)).collect();
-    let columns = content_fields(&blank()).map(|(name, _)| {
-        let column: ArrayRef = match name {
-            "time" => Arc::new(times.clone().with_timezone("UTC")),
-            "price" => Arc::new(prices.clone()),
-            "confidence" => Arc::new(confidences.clone()),
-            name => text(name),
+/// The columns of a Parquet file: the fields of an alert, with numbers as numbers. Only the price may be missing.
+fn schema() -> Result<TypePtr> {
+    let column = |name: &str| {
+        let (physical_type, logical_type) = match name {
+            "time" => (PhysicalType::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS))),
+            "price" | "confidence" => (PhysicalType::DOUBLE, None),
+            _ => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)),
         };
-        (name, column, name == "price")
-    });
-    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+        let repetition = if name == "price" { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+        let column = Type::primitive_type_builder(name, physical_type).with_logical_type(logical_type);
+        column.with_repetition(repetition).build().map(Arc::new)
+    };
+    let columns: Result<Vec<TypePtr>, _> = content_fields(&blank()).iter().map(|(name, _)| column(name)).collect();
+    Ok(Arc::new(Type::group_type_builder("alerts").with_fields(columns?).build()?))
+}
+
+fn write_row_group(writer: &mut SerializedFileWriter<File>, alerts: &[Alert]) -> Result<()> {
+    let rows: Vec<_> = alerts.iter().map(content_fields).collect();
+    let mut group = writer.next_row_group()?;
+    for (position, (name, _)) in content_fields(&blank()).iter().enumerate() {
+        let mut column = group.next_column()?.context("the file has a column for each field")?;
+        match *name {
+            "time" => {
+                let times: Vec<i64> =
+                    alerts.iter().map(|alert| i64::try_from(alert.time).unwrap_or(i64::MAX)).collect();
+                column.typed::<Int64Type>().write_batch(&times, None, None)?;
+            }
+            "price" => write_prices(&mut column, alerts)?,
+            "confidence" => {
+                let confidences: Vec<f64> = alerts.iter().map(|alert| alert.confidence).collect();
+                column.typed::<DoubleType>().write_batch(&confidences, None, None)?;
+            }
+            _ => {
+                let texts: Vec<ByteArray> = rows.iter().map(|fields| ByteArray::from(&*fields[position].1)).collect();
+                column.typed::<ByteArrayType>().write_batch(&texts, None, None)?;
+            }
+        }
+        column.close()?;
+    }
+    group.close()?;
+    Ok(())
+}
+
+/// Writes the prices; one that is not a number is missing.
+fn write_prices(column: &mut SerializedColumnWriter<'_>, alerts: &[Alert]) -> Result<()> {
+    let levels: Vec<i16> = alerts.iter().map(|alert| i16::from(alert.price.is_finite())).collect();
+    let prices: Vec<f64> = alerts.iter().map(|alert| alert.price).filter(|price| price.is_finite()).collect();
+    column.typed::<DoubleType>().write_batch(&prices, Some(&levels), None)?;
+    Ok(())
 }
 
 /// An alert without content, for the names of the fields.
@@ -166,5 +192,55 @@ fn blank() -> Alert {
         lag_ms: 0,
         recovered: false,
         stale: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::{
+        file::serialized_reader::SerializedFileReader,
+        record::{Field, Row},
+    };
+
+    use super::*;
+
+    /// The bytes of a file to which so many alerts are added at a time.
+    fn written(file: &Path, alerts: &[Alert], at_once: usize) -> Vec<u8> {
+        let mut output = Output::create(file).unwrap();
+        alerts.chunks(at_once).for_each(|alerts| output.write(alerts).unwrap());
+        output.finish().unwrap();
+        fs::read(file).unwrap()
+    }
+
+    #[test]
+    fn a_parquet_file_does_not_depend_on_how_alerts_arrive() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alerts.parquet");
+        let price = |number: u64| if number.is_multiple_of(7) { f64::NAN } else { number as f64 };
+        let alert = |number: u64| Alert { id: number.to_string(), time: number, price: price(number), ..blank() };
+        let alerts: Vec<Alert> = (0..ROWS as u64 + 1000).map(alert).collect();
+        let bytes = written(&file, &alerts, 999);
+        assert!(bytes == written(&file, &alerts, alerts.len()), "the bytes differ");
+        let rows: Vec<Row> =
+            SerializedFileReader::try_from(file.as_path()).unwrap().into_iter().map(|row| row.unwrap()).collect();
+        assert_eq!(rows.len(), alerts.len());
+        for (row, alert) in rows.iter().zip(&alerts) {
+            let column = |name: &str| row.get_column_iter().find(|(column, _)| *column == name).unwrap().1.clone();
+            assert_eq!(column("id"), Field::Str(alert.id.clone()));
+            assert_eq!(column("time"), Field::Long(alert.time as i64));
+            let price = if alert.price.is_nan() { Field::Null } else { Field::Double(alert.price) };
+            assert_eq!(column("price"), price);
+        }
+    }
+
+    #[test]
+    fn a_parquet_file_without_alerts_has_the_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alerts.parquet");
+        assert!(!written(&file, &[], 1).is_empty());
+        let reader = SerializedFileReader::try_from(file.as_path()).unwrap();
+        let columns = parquet::file::reader::FileReader::metadata(&reader).file_metadata().schema_descr().num_columns();
+        assert_eq!(columns, content_fields(&blank()).len());
+        assert_eq!(reader.into_iter().count(), 0);
     }
 }
