@@ -92,7 +92,7 @@ pub fn watch(loader: Loader, how: Watch) -> Result<(watch::Receiver<Reload>, Wat
     Ok((receiver, handle))
 }
 
-/// Checks whether the system can report changes in `dir`, as [`watch`] asks it to.
+/// Checks whether the system can report changes in `dir`, as [`watch()`] asks it to.
 ///
 /// # Errors
 /// Fails with the system's reason, such as an exhausted limit of inotify.
