@@ -514,7 +514,7 @@ fn waits_while(setting: &str, bad: &str, good: &str, said: &str) {
 
 #[test]
 fn a_server_without_memory_is_waited_for() {
-    waits_while("maxmemory", "1", "0", "the server's memory is full (maxmemory): free some, or raise it");
+    waits_while("maxmemory", "1", "0", "the server's memory is full (maxmemory): free some, or raise the limit");
 }
 
 #[test]
