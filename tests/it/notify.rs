@@ -617,7 +617,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
     let cases = [
         ("[[notify]]\nurl = \"http://x/\"".to_owned(), "9:1", "notify.name is ``"),
         ("[[notify]]\nname = \"a b\"\nurl = \"http://x/\"".to_owned(), "10:1", "expected letters, digits, - and _"),
-        (format!("{one}{one}"), "13:1", "another [[notify]] with the name `a`"),
+        (format!("{one}{one}"), "13:1", "another [[notify]] has the name `a`"),
         ("[[notify]]\nname = \"a\"".to_owned(), "9:1", "has 0 URLs, expected one of url, url_env, url_file"),
         (format!("{one}url_env = \"X\""), "11:1", "has 2 URLs"),
         (format!("{one}kind = \"slak\""), "12:8", "did you mean `slack`?"),
@@ -627,7 +627,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
         (format!("{one}directions = [\"sideways\"]"), "12:1", "has `sideways`, expected up, down, none"),
         (format!("{one}symbols = []"), "12:1", "to switch the sink off, set enabled = false"),
         (format!("{one}text = \"{{symbl}}\""), "12:1", "did you mean {symbol}?"),
-        (format!("{one}chat = \"1\""), "12:1", "it is Telegram's"),
+        (format!("{one}chat = \"1\""), "12:1", "only Telegram has chats"),
         (format!("{one}kind = \"slack\"\ntoken_env = \"X\""), "13:1", "has 1 tokens, expected none"),
         (format!("{one}kind = \"telegram\"\nchat = \"1\""), "9:1", "has 0 tokens, expected one of token_env"),
         (format!("{one}token_env = \"NOWHERE\""), "12:1", "the environment variable NOWHERE is not set"),

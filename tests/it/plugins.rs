@@ -108,7 +108,7 @@ fn check_tells_what_a_tick_cost_in_its_trial() {
     for detector in report["detectors"].as_array().unwrap() {
         assert!(detector["trial_ns_per_tick"].as_u64().unwrap() > 0, "{detector}");
     }
-    assert!(project.run(&["check"]).contains(" ns a tick in its trial"));
+    assert!(project.run(&["check"]).contains(" ns per tick in its trial"));
 }
 
 /// Lags of breakout's alerts in a market of 20,000 ticks a second, sorted, with `more` in the
