@@ -73,13 +73,15 @@ fn a_standby_continues_with_the_state_of_the_owner() {
     let mut hosts = vec![project.start_owner()];
     hosts.push(project.start(&["run"]));
     hosts[1].wait_for_event("standby_started");
-    project.feed(SYMBOLS, TICKS, &[]);
+    const MORE: u32 = 500;
     for part in 1..=4 {
-        redis.wait_processed(TICKS * part / 6);
-        // Paused owners wake up as standbys, after the other one has begun.
+        project.feed(SYMBOLS, TICKS / 4 - MORE, &["--seed", &part.to_string()]);
         let owner = usize::from(part % 2 == 0);
         hosts[owner].signal("STOP");
-        redis.wait_progress(1);
+        // However much the owner has processed by now, there is something left for the other one.
+        project.feed(SYMBOLS, MORE, &["--seed", &(10 + part).to_string()]);
+        // Paused owners wake up as standbys, after the other one has taken over.
+        redis.wait_processed(TICKS / 4 * part);
         hosts[owner].signal("CONT");
     }
     redis.wait_all_processed(TICKS);
