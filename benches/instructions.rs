@@ -1,5 +1,5 @@
 //! Instructions and allocations of each part of the hot path, counted under valgrind and compared with
-//! `instructions.toml`: `cargo bench --bench instructions`, or `cargo xtask instructions`, which gets valgrind first.
+//! `instructions.toml`: `cargo bench --workspace --bench instructions`, or `cargo xtask instructions`, which gets valgrind first.
 //!
 //! Seconds are noise on a machine that others use too; counts are the same from run to run. So a change that makes a
 //! tick dearer is seen here, and can be accepted: the file then says so, in the same commit.
@@ -104,7 +104,7 @@ type Counts = BTreeMap<String, Count>;
 
 /// Whether nothing has become dearer.
 fn compare(accept: bool) -> Result<bool> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
     let counts = count()?;
     let expected: Counts = match fs::read_to_string(&file) {
         Ok(text) => toml::from_str(&text).with_context(|| file.display().to_string())?,

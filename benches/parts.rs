@@ -1,4 +1,4 @@
-//! What each part of the hot path takes, by the clock: `cargo bench --bench parts`.
+//! What each part of the hot path takes, by the clock: `cargo bench --workspace --bench parts`.
 //!
 //! Clocks of shared machines are noisy; whether a change made something dearer is what `instructions.rs` tells.
 

@@ -109,7 +109,7 @@ struct Rows {
 impl Market {
     fn new() -> Result<Self> {
         let mut loaded = config::shipped(include_str!("../config/config.toml"))?;
-        loaded.root = env!("CARGO_MANIFEST_DIR").into();
+        loaded.root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         // Compiled once, so that a run under valgrind need not.
         loaded.config.plugins.cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("benches");
         // The shipped configuration has breakout and momentum at work; with these every detection counts.
