@@ -202,11 +202,7 @@ impl Input {
         match self {
             Self::Files(files) => files.next(record),
             Self::Simulated { simulator, renderer } => {
-                let tick = simulator.next().context("the simulated market has ended")?;
-                record.clear();
-                record.time = i64::try_from(tick.time).ok();
-                let instrument = &simulator.instruments()[tick.instrument as usize];
-                renderer.render(instrument, &tick, |name, value| record.put(name, value));
+                record.take_simulated(simulator, renderer)?;
                 Ok(true)
             }
         }

@@ -260,6 +260,9 @@ pub trait History: Send + 'static {
 ///
 /// After an error of any call but [`Self::acquire`], the caller must acquire the partition again. The same applies if
 /// the future of a call is dropped before it completes, except for [`Self::wait`]: no other call is cancel-safe.
+///
+/// The calls with a body do what a partition in memory does, which nobody else reads and of which nothing is saved. A
+/// partition on a server implements all of them.
 pub trait Stream: Send {
     /// A reader of the same stream on a connection of its own.
     type History: History;
@@ -283,7 +286,9 @@ pub trait Stream: Send {
     fn finish(&mut self) -> impl Future<Output = Result<Delivery, StreamError>> + Send;
 
     /// Reads the states that visits have saved, as of the last commit.
-    fn saved(&mut self) -> impl Future<Output = Result<SavedStates, StreamError>> + Send;
+    fn saved(&mut self) -> impl Future<Output = Result<SavedStates, StreamError>> + Send {
+        async { Ok(SavedStates::default()) }
+    }
 
     /// Reads at most `count` entries after one id and up to another, in stream order. It has no effect on the
     /// partition.
@@ -292,7 +297,10 @@ pub trait Stream: Send {
         after: EntryId,
         through: EntryId,
         count: usize,
-    ) -> impl Future<Output = Result<Entries, StreamError>> + Send;
+    ) -> impl Future<Output = Result<Entries, StreamError>> + Send {
+        let _ = (after, through, count);
+        async { Ok(Entries::default()) }
+    }
 
     /// Lists the entries from `first` to `last` that were delivered to any consumer of the group and not acknowledged.
     /// It has no effect on the partition.
@@ -300,11 +308,16 @@ pub trait Stream: Send {
         &mut self,
         first: EntryId,
         last: EntryId,
-    ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send;
+    ) -> impl Future<Output = Result<BTreeSet<EntryId>, StreamError>> + Send {
+        let _ = (first, last);
+        async { Ok(BTreeSet::new()) }
+    }
 
     /// Takes over the entries that dead consumers of the group left pending. They become pending for this consumer, and
     /// the next read of pending entries delivers them. Those that were trimmed are acknowledged and counted as lost.
-    fn adopt(&mut self) -> impl Future<Output = Result<Adoption, StreamError>> + Send;
+    fn adopt(&mut self) -> impl Future<Output = Result<Adoption, StreamError>> + Send {
+        async { Ok(Adoption::default()) }
+    }
 
     /// Reports which consumers of the group receive entries, as of now. It has no effect on the partition.
     fn consumers(&mut self) -> impl Future<Output = Result<Consumers, StreamError>> + Send {
@@ -324,5 +337,7 @@ pub trait Stream: Send {
 
     /// Gives up ownership, so that a standby need not wait for the lease to expire. Errors are ignored, as the lease
     /// expires anyway.
-    fn release(&mut self) -> impl Future<Output = ()> + Send;
+    fn release(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }

@@ -3,17 +3,15 @@
 //! It has one owner and stores nothing. `tickhound demo` runs the real engine on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tickhound_core::stream::{
-    AcquireOutcome, Acquisition, Adoption, Commit, Delivery, History, ReadFrom, ReadRequest, Stream, StreamError,
-    Totals,
+    AcquireOutcome, Acquisition, Commit, Delivery, History, ReadFrom, ReadRequest, Stream, StreamError, Totals,
 };
 use tickhound_core::{
-    checkpoint::SavedStates,
     event::{Alert, Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator, Tick},
     wall::now_ms,
@@ -132,27 +130,9 @@ impl Stream for SimulatedStream {
         Ok(Delivery { entries: std::mem::take(&mut self.read), ..Delivery::default() })
     }
 
-    async fn saved(&mut self) -> Result<SavedStates, StreamError> {
-        Ok(SavedStates::default())
-    }
-
-    async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
-        Ok(Entries::default())
-    }
-
-    async fn pending(&mut self, _: EntryId, _: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
-        Ok(BTreeSet::new())
-    }
-
-    async fn adopt(&mut self) -> Result<Adoption, StreamError> {
-        Ok(Adoption::default())
-    }
-
     async fn wait(&mut self, _last: EntryId) -> Result<(), StreamError> {
         let ahead = self.due().saturating_sub(self.elapsed());
         tokio::time::sleep(ahead.div_f64(self.speed).max(Duration::from_millis(1))).await;
         Ok(())
     }
-
-    async fn release(&mut self) {}
 }

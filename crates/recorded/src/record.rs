@@ -3,9 +3,12 @@
 //! What holds: a record is reused from tick to tick, so that reading allocates nothing once its buffers are large
 //! enough.
 
+use anyhow::{Context, Result};
+
 use tickhound_core::{
     decode::{PlainTick, Scalar},
     event::{Entry, EntryId},
+    simulate::{Renderer, Simulator},
 };
 
 /// One recorded tick, and the buffers of the others.
@@ -52,6 +55,19 @@ impl Record {
         (self.time, self.id, self.form) = (None, None, Form::Fields);
         self.bytes.clear();
         self.ends.clear();
+    }
+
+    /// Turns the record into the entry of the next tick of a simulated market.
+    ///
+    /// # Errors
+    /// Fails when the market has ended.
+    pub fn take_simulated(&mut self, simulator: &mut Simulator, renderer: &mut Renderer) -> Result<()> {
+        let tick = simulator.next().context("the simulated market has ended")?;
+        self.clear();
+        self.time = i64::try_from(tick.time).ok();
+        let instrument = &simulator.instruments()[tick.instrument as usize];
+        renderer.render(instrument, &tick, |name, value| self.put(name, value));
+        Ok(())
     }
 
     /// Turns the record into a row without cells.

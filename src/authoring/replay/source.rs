@@ -127,11 +127,7 @@ impl Source {
                     return Ok(false);
                 }
                 *left -= 1;
-                let tick = simulator.next().context("the simulated market has ended")?;
-                record.clear();
-                record.time = i64::try_from(tick.time).ok();
-                let instrument = &simulator.instruments()[tick.instrument as usize];
-                renderer.render(instrument, &tick, |name, value| record.put(name, value));
+                record.take_simulated(simulator, renderer)?;
                 Ok(true)
             }
         }

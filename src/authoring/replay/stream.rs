@@ -1,7 +1,7 @@
 //! A recording as a stream: it has one owner, saves nothing, and passes every commit to the sink.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,10 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::source::{Ids, Source, wait_until};
 use tickhound_core::{
-    checkpoint::SavedStates,
     decode::{Decoder, Names, PlainTick, Scalar},
     event::{Entries, EntryId, TickRow},
-    stream::{AcquireOutcome, Acquisition, Adoption, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError},
+    stream::{AcquireOutcome, Acquisition, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError},
 };
 use tickhound_engine::simulated::NoHistory;
 use tickhound_recorded::{
@@ -320,22 +319,4 @@ impl Stream for ReplayStream {
         }
         Ok(())
     }
-
-    async fn saved(&mut self) -> Result<SavedStates, StreamError> {
-        Ok(SavedStates::default())
-    }
-
-    async fn history(&mut self, _after: EntryId, _through: EntryId, _count: usize) -> Result<Entries, StreamError> {
-        Ok(Entries::default())
-    }
-
-    async fn pending(&mut self, _: EntryId, _: EntryId) -> Result<BTreeSet<EntryId>, StreamError> {
-        Ok(BTreeSet::new())
-    }
-
-    async fn adopt(&mut self) -> Result<Adoption, StreamError> {
-        Ok(Adoption::default())
-    }
-
-    async fn release(&mut self) {}
 }
