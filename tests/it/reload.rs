@@ -533,7 +533,7 @@ fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
     wait_for("status tells", || {
         let output = running.project.output(&["status"]);
         let said = text(&output.stdout);
-        (output.status.code() == Some(1) && said.contains("odd could not be warmed up: it failed too often"))
+        (output.status.code() == Some(1) && said.contains("odd could not be warmed up: it exceeded its fault budget"))
             .then_some(())
     });
     assert!(redis_is_quiet(&running) && running.redis.dead_letters().is_empty(), "what was worked before is muted");

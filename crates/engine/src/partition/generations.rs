@@ -110,7 +110,8 @@ impl Generations {
     /// they have warmed up.
     pub(super) async fn begin(&mut self, acquired: &Acquisition) -> Arc<Generation> {
         self.load_changed_files().await;
-        self.target = self.reloads.borrow_and_update().generation.clone();
+        let newest = self.reloads.borrow_and_update().generation.clone();
+        self.target = with_active_specs(&newest, &self.target.detectors);
         let has_history = acquired.newest.is_some();
         // A release without this list saved the states of every detector.
         let warms_up = has_history && acquired.complete.is_some() && self.warms_up;
@@ -141,13 +142,19 @@ impl Generations {
         if !self.reloads.has_changed().unwrap_or(false) {
             return None;
         }
-        let target = self.reloads.borrow_and_update().generation.clone();
+        let newest = self.reloads.borrow_and_update().generation.clone();
         self.receipts.changed();
-        if target.number == self.target.number {
+        if newest.number == self.target.number {
             return None;
         }
+        let target = with_active_specs(&newest, &active.detectors);
+        self.quarantines.interrupt_trials(&active.detectors);
         let lacks_state = |spec: &&Arc<DetectorSpec>| {
             let now = active.detectors.iter().find(|now| now.name == spec.name);
+            if now.is_some_and(|now| Arc::ptr_eq(now, spec) && now.health.is_quarantined()) {
+                // It warms up when its quarantine is over.
+                return false;
+            }
             let continues = |now: &Arc<DetectorSpec>| now.schema() == spec.schema() && !now.health.is_quarantined();
             !now.is_some_and(continues) || self.states.incomplete.contains_key(&spec.name)
         };
@@ -174,7 +181,7 @@ impl Generations {
         };
         let names = warm_up.names().to_vec();
         match warm_up.finish(newest, &self.stats).await {
-            WarmUpEnd::WarmDetector(warmed) => Some(self.activation(warmed)),
+            WarmUpEnd::Finished(warmed) => Some(self.activation(warmed)),
             WarmUpEnd::NoEntries => {
                 warn!(
                     event = "warm_up_empty",
@@ -187,6 +194,11 @@ impl Generations {
                 warn!(event = "warm_up_interrupted", %error, "the warm-up was interrupted; starting it again");
                 let cold = self.target.detectors.iter().filter(|spec| names.contains(&spec.name)).cloned().collect();
                 self.warm_up = WarmUpPhase::Due(cold, Instant::now() + RETRY_AFTER);
+                None
+            }
+            WarmUpEnd::OutOfBudget { detector, reason } => {
+                self.leave_out(&detector, &names, active);
+                self.reject(&[detector], &reason);
                 None
             }
             WarmUpEnd::Failed(error) => {
@@ -399,6 +411,26 @@ impl Generations {
         }
     }
 
+    /// Continues without `failed`, one of the detectors `names` that were warmed up: the others warm up again. A change is
+    /// rejected as a whole, so its other detectors are left out too.
+    fn leave_out(&mut self, failed: &str, names: &[String], active: &Arc<Generation>) {
+        if self.target.number != active.number {
+            self.target = active.clone();
+            return;
+        }
+        let detectors = self.target.detectors.iter().filter_map(|spec| {
+            let stays = active.detectors.iter().find(|active| active.name == failed);
+            if spec.name == failed { stays.cloned() } else { Some(spec.clone()) }
+        });
+        let detectors: Vec<Arc<DetectorSpec>> = detectors.collect();
+        let is_left = |spec: &&Arc<DetectorSpec>| spec.name != failed && names.contains(&spec.name);
+        let cold: Vec<Arc<DetectorSpec>> = detectors.iter().filter(is_left).cloned().collect();
+        self.target = Arc::new(self.target.with(detectors));
+        if !cold.is_empty() {
+            self.warm_up = WarmUpPhase::due(cold);
+        }
+    }
+
     fn activation(&self, warmed: Vec<Vec<WarmDetector>>) -> Activation {
         Activation { generation: self.target.clone(), warmed }
     }
@@ -475,7 +507,32 @@ impl DetectorStates {
     }
 }
 
+/// The newest generation, with those of its detectors that are active already. The loader knows a detector as it was loaded:
+/// one that was quarantined and has come back since would be in quarantine again.
+fn with_active_specs(newest: &Generation, active: &[Arc<DetectorSpec>]) -> Arc<Generation> {
+    let known = |spec: &Arc<DetectorSpec>| active.iter().find(|active| active.is(spec)).unwrap_or(spec).clone();
+    Arc::new(newest.with(newest.detectors.iter().map(known).collect()))
+}
+
 /// The version of each detector that makes states from now on.
 pub(super) fn made_by(generation: &Generation) -> Vec<(String, u64)> {
     generation.detectors.iter().map(|spec| (spec.name.clone(), spec.fingerprint())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::quarantine::tests::generation;
+
+    /// The loader still has the detector that was quarantined. Any other change of the configuration brought that one back,
+    /// in quarantine, and nothing tried it again.
+    #[test]
+    fn a_change_keeps_a_detector_that_has_come_back_from_quarantine() {
+        let newest = generation();
+        let quarantined = &newest.detectors[0];
+        while !quarantined.health.record_fault("it", 3, Duration::from_secs(60)) {}
+        let back = Arc::new(quarantined.without_faults());
+        let target = with_active_specs(&newest, std::slice::from_ref(&back));
+        assert!(Arc::ptr_eq(&target.detectors[0], &back) && !target.detectors[0].health.is_quarantined());
+    }
 }

@@ -1,4 +1,7 @@
 //! Quarantines of detectors, each twice as long as the one before.
+//!
+//! What holds: a detector is recognized by what it is, and not by its `Arc`: one that is tried again is another `Arc` with
+//! a fresh fault budget, and after a trial that fails the one before stays active.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +47,7 @@ impl Quarantine {
 impl Quarantines {
     /// Quarantines a detector that has exceeded its fault budget.
     pub(super) fn begin(&mut self, spec: &Arc<DetectorSpec>) {
-        let before = self.0.get(&spec.name).filter(|before| Arc::ptr_eq(&before.spec, spec));
+        let before = self.0.get(&spec.name).filter(|before| before.spec.is(spec));
         if before.is_some_and(|before| !before.probing) {
             // Another shard has quarantined it already; this one was in the middle of a batch.
             return;
@@ -74,7 +77,7 @@ impl Quarantines {
         let quarantine = quarantines.find(|quarantine| quarantine.until <= now && !quarantine.probing)?;
         quarantine.probing = true;
         let name = quarantine.spec.name.clone();
-        let Some(detector) = detectors.iter_mut().find(|spec| Arc::ptr_eq(spec, &quarantine.spec)) else {
+        let Some(detector) = detectors.iter_mut().find(|spec| spec.is(&quarantine.spec)) else {
             // It was changed or removed meanwhile.
             self.0.remove(&name);
             return None;
@@ -85,13 +88,96 @@ impl Quarantines {
         Some(detector.clone())
     }
 
+    /// Notes that the detectors of `active` stay: those that were to be tried again and are still in quarantine are tried
+    /// again as soon as possible.
+    pub(super) fn interrupt_trials(&mut self, active: &[Arc<DetectorSpec>]) {
+        for quarantine in self.0.values_mut() {
+            let waits = |spec: &&Arc<DetectorSpec>| spec.is(&quarantine.spec) && spec.health.is_quarantined();
+            if active.iter().any(|spec| waits(&spec)) {
+                quarantine.probing = false;
+            }
+        }
+    }
+
     /// Ends the quarantine of a detector that another one of its name has replaced.
     pub(super) fn replaced_by(&mut self, spec: &Arc<DetectorSpec>) {
-        self.0.retain(|name, quarantine| *name != spec.name || Arc::ptr_eq(&quarantine.spec, spec));
+        self.0.retain(|name, quarantine| *name != spec.name || quarantine.spec.is(spec));
     }
 
     /// When the quarantine of a detector ends, in milliseconds since the Unix epoch; `None` if it is not in quarantine.
     pub(super) fn until_ms(&self, spec: &DetectorSpec) -> Option<u64> {
         self.0.get(&spec.name).filter(|_| spec.health.is_quarantined()).map(|quarantine| quarantine.until_ms)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plugin::{Generation, Runtime};
+    use tickhound_core::{config, decode::Decoder};
+
+    /// A generation with `breakout` alone.
+    pub(in crate::partition) fn generation() -> Generation {
+        let loaded = config::shipped("[detectors.breakout]\nplugin = \"breakout\"").unwrap();
+        let decoder = Decoder::new(&loaded.config.input, &loaded.root).unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/breakout.wasm");
+        let bytes = std::fs::read(&file).unwrap();
+        let plugins = [("breakout", file, bytes.as_slice())];
+        let runtime = Runtime::new(None).unwrap();
+        Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins).unwrap()
+    }
+
+    fn detector() -> Arc<DetectorSpec> {
+        generation().detectors[0].clone()
+    }
+
+    fn expire(quarantines: &mut Quarantines) {
+        quarantines.0.values_mut().for_each(|quarantine| quarantine.until = Instant::now());
+    }
+
+    /// A detector that failed in its warm-up too was never tried again: the one that came back after that was the one from
+    /// before the trial, which its quarantine did not recognize.
+    #[test]
+    fn a_detector_that_fails_when_it_is_tried_again_is_tried_once_more() {
+        let (spec, mut quarantines) = (detector(), Quarantines::default());
+        quarantines.begin(&spec);
+        for times in 1..=3 {
+            assert_eq!(quarantines.0["breakout"].times, times);
+            assert!(quarantines.try_again(&mut [spec.clone()]).is_none(), "the quarantine is not over");
+            expire(&mut quarantines);
+            // What is active is still the detector from before: the trial was not a success.
+            let mut detectors = [spec.clone()];
+            let fresh = quarantines.try_again(&mut detectors).unwrap();
+            assert!(Arc::ptr_eq(&fresh, &detectors[0]) && !Arc::ptr_eq(&fresh, &spec));
+            quarantines.prolong(&["breakout".to_owned()]);
+        }
+    }
+
+    #[test]
+    fn a_detector_that_fails_after_it_came_back_is_quarantined_for_longer() {
+        let (spec, mut quarantines) = (detector(), Quarantines::default());
+        quarantines.begin(&spec);
+        expire(&mut quarantines);
+        let fresh = quarantines.try_again(&mut [spec.clone()]).unwrap();
+        quarantines.replaced_by(&fresh);
+        quarantines.begin(&fresh);
+        // Another shard was in the middle of a batch.
+        quarantines.begin(&fresh);
+        assert_eq!(quarantines.0["breakout"].times, 2);
+    }
+
+    /// A change of the configuration in the middle of a trial drops the trial; the detector waited for ever.
+    #[test]
+    fn a_trial_that_is_interrupted_is_made_again() {
+        let (spec, mut quarantines) = (detector(), Quarantines::default());
+        while !spec.health.record_fault("it", 3, Duration::from_secs(60)) {}
+        quarantines.begin(&spec);
+        expire(&mut quarantines);
+        assert!(quarantines.try_again(&mut [spec.clone()]).is_some());
+        assert!(quarantines.try_again(&mut [spec.clone()]).is_none(), "it is being tried");
+        quarantines.interrupt_trials(std::slice::from_ref(&spec));
+        assert!(quarantines.try_again(&mut [spec.clone()]).is_some());
     }
 }

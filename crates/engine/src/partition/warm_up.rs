@@ -5,11 +5,12 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -72,14 +73,37 @@ pub(super) struct WarmUpSetup<H> {
 /// How a warm-up ended.
 pub(super) enum WarmUpEnd {
     /// The detectors of each shard have warmed up.
-    WarmDetector(Vec<Vec<WarmDetector>>),
+    Finished(Vec<Vec<WarmDetector>>),
     /// The stream holds no entries to warm up on.
     NoEntries,
     /// The server failed at the end, so that everything has to be shown once more.
     Interrupted(Error),
-    /// A detector failed too often.
+    /// A detector exceeded its fault budget.
+    OutOfBudget {
+        /// The name of the detector.
+        detector: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The warm-up can't be made.
     Failed(Error),
 }
+
+/// A detector exceeded its fault budget during its warm-up.
+#[derive(Debug)]
+struct OutOfBudget {
+    /// The index of the detector in the generation of the warm-up.
+    detector: u16,
+    fault: String,
+}
+
+impl fmt::Display for OutOfBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it exceeded its fault budget on the entries in the stream: {}", self.fault)
+    }
+}
+
+impl std::error::Error for OutOfBudget {}
 
 /// What the detectors of a warm-up were shown.
 struct WarmUpResult {
@@ -180,9 +204,16 @@ impl WarmUp {
         }
         match stats.waiting(&mut self.task).await.map_err(Error::from).and_then(|shown| shown) {
             Ok(WarmUpResult { entries: 0, .. }) => WarmUpEnd::NoEntries,
-            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::WarmDetector(warmed),
+            Ok(WarmUpResult { warmed, .. }) => WarmUpEnd::Finished(warmed),
             Err(error) if error.is::<StreamError>() => WarmUpEnd::Interrupted(error),
-            Err(error) => WarmUpEnd::Failed(error),
+            Err(error) => match error.downcast::<OutOfBudget>() {
+                Ok(failed) => WarmUpEnd::OutOfBudget {
+                    // The generation of a warm-up has its detectors only, in this order.
+                    detector: self.names[usize::from(failed.detector)].clone(),
+                    reason: failed.to_string(),
+                },
+                Err(error) => WarmUpEnd::Failed(error),
+            },
         }
     }
 }
@@ -293,7 +324,7 @@ impl<H: History> WarmUpTask<H> {
             let answer = self.answers.recv().await.context("a worker has ended early")?;
             self.waiting -= 1;
             if let Some(faulted) = answer.incidents.faulted.iter().find(|faulted| faulted.quarantined) {
-                bail!("it failed too often on what the stream holds: {}", faulted.fault);
+                return Err(OutOfBudget { detector: faulted.detector, fault: faulted.fault.to_string() }.into());
             }
         }
         Ok(())

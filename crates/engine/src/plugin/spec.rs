@@ -139,7 +139,7 @@ impl DetectorSpec {
     }
 
     /// Returns whether nothing differs from `other`.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.settings == other.settings && self.runs_as(other)
     }
 }
