@@ -355,7 +355,6 @@ impl Follower {
         let (file, lines) = (self.file.clone(), lines.clone());
         let mut writing = tokio::task::spawn_blocking(move || lock(&file).append(&lines));
         let mut blocked = false;
-        let incomplete = self.incomplete("a write is blocked".into());
         loop {
             let ending = *self.stop.borrow() == FollowerStop::Finish;
             tokio::select! {
@@ -369,9 +368,7 @@ impl Follower {
                     }
                     return Ok(written.unwrap_or_else(|error| Err(io::Error::other(error))));
                 }
-                () = sleep(SLOW_WRITE), if ending => {
-                    return Err(incomplete);
-                }
+                () = sleep(SLOW_WRITE), if ending => break,
                 () = sleep(SLOW_WRITE), if !ending && !blocked => {
                     blocked = true;
                     warn!(
@@ -384,6 +381,7 @@ impl Follower {
                 _ = self.stop.wait_for(|stop| *stop != FollowerStop::No), if !ending => {}
             }
         }
+        Err(self.incomplete("a write is blocked".into()))
     }
 
     /// Logs once that the file can't be written, and waits for the next attempt.

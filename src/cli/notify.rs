@@ -116,8 +116,8 @@ fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     if let Some(sending) = &state.sending {
         println!("  a message with {} alerts is being sent", sending.alerts);
     }
-    let Omissions { older, in_doubt, refused, missed, .. } = &state.owed;
-    if !state.owed.is_empty() {
+    let Omissions { older, in_doubt, refused, missed, .. } = &state.omissions;
+    if !state.omissions.is_empty() {
         println!(
             "  the next message reports: {older} too old, {in_doubt} in doubt, {refused} rejected, {missed} trimmed"
         );

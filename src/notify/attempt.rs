@@ -84,12 +84,12 @@ pub(super) fn transition(
             next.totals.messages += 1;
             next.totals.alerts += message.fresh;
             advance(&mut next, message);
-            next.owed = Omissions::default();
+            next.omissions = Omissions::default();
             return (next, Action::Continue);
         }
         AttemptOutcome::Rejected(reason) => {
             advance(&mut next, message);
-            next.owed.refused += message.fresh;
+            next.omissions.refused += message.fresh;
             next.totals.refused += message.fresh;
             return (next, Action::GiveUp { reason });
         }
@@ -113,7 +113,7 @@ fn advance(state: &mut ChannelState, message: &Composed) {
     state.sending = None;
     state.at.clone_from(&message.to);
     state.index = message.index;
-    state.owed.clone_from(&message.unreported);
+    state.omissions.clone_from(&message.unreported);
     state.totals.older += message.older;
 }
 
@@ -151,7 +151,7 @@ mod tests {
         let (state, action) = after(1, AttemptOutcome::Delivered);
         assert_eq!(action, Action::Continue);
         assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
-        assert!(state.owed.is_empty() && !state.is_failing());
+        assert!(state.omissions.is_empty() && !state.is_failing());
         assert_eq!((state.totals.messages, state.totals.alerts, state.totals.older), (1, 2, 1));
         assert_eq!((state.last_ok_ms, state.totals.failures), (Some(NOW_MS), 0));
     }
@@ -161,7 +161,7 @@ mod tests {
         let (state, action) = after(1, AttemptOutcome::Rejected("it answers 400".into()));
         assert_eq!(action, Action::GiveUp { reason: "it answers 400".into() });
         assert_eq!((state.at.as_str(), state.index, &state.sending), ("4-0", 4, &None));
-        assert_eq!((state.owed.refused, state.owed.missed, state.totals.refused), (2, 5, 2));
+        assert_eq!((state.omissions.refused, state.omissions.missed, state.totals.refused), (2, 5, 2));
         assert!(state.is_failing());
     }
 

@@ -311,11 +311,11 @@ impl Channel {
             %to,
             "alerts may not have been delivered: {why}. The next notification says so."
         );
-        if state.owed.in_doubt == 0 {
-            state.owed.doubt_after = state.at;
+        if state.omissions.in_doubt == 0 {
+            state.omissions.doubt_after = state.at;
         }
-        state.owed.doubt_to.clone_from(&to);
-        state.owed.in_doubt += alerts;
+        state.omissions.doubt_to.clone_from(&to);
+        state.omissions.in_doubt += alerts;
         state.totals.in_doubt += alerts;
         (state.at, state.index) = (to, index);
         Ok(self.write(&state, true)?.then_some(state))
@@ -336,7 +336,7 @@ impl Channel {
             "alerts were trimmed from the stream before they were sent"
         );
         state.index += missed;
-        state.owed.missed += missed;
+        state.omissions.missed += missed;
         state.totals.missed += missed;
         Ok(self.write(&state, true)?.then_some(state))
     }
@@ -353,8 +353,8 @@ impl Channel {
             }
         })?;
         if gathered.older > 0 {
-            moved.owed.older += gathered.older;
-            moved.owed.newest_older_ms = gathered.newest_older_ms;
+            moved.omissions.older += gathered.older;
+            moved.omissions.newest_older_ms = gathered.newest_older_ms;
         }
         Ok((moved, gathered))
     }
@@ -363,7 +363,7 @@ impl Channel {
         let Gathered { fresh, shown, ids, older, .. } = gathered;
         let stream = self.settings.stream(&self.config).to_owned();
         let message =
-            Notification { shown, fresh, unreported: moved.owed.clone(), stream, kind: NotificationKind::Alerts };
+            Notification { shown, fresh, unreported: moved.omissions.clone(), stream, kind: NotificationKind::Alerts };
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
         let style = Style { kind: self.config.kind, template: &self.config.text, zone: &self.settings.zone };
         let body = webhook::body(&self.config, &message, &key, &style);
@@ -374,7 +374,7 @@ impl Channel {
             alerts: fresh + older,
             fresh,
             older,
-            unreported: moved.owed.clone(),
+            unreported: moved.omissions.clone(),
             to: moved.at.clone(),
             index: moved.index,
             composed_ms: now_ms,
@@ -485,5 +485,6 @@ impl Channel {
 
 /// Whether unreported alerts are reported now, without waiting for a new alert.
 fn is_due(state: &ChannelState, now_ms: u64) -> bool {
-    !state.owed.is_empty() && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= REPORT_AFTER_MS)
+    !state.omissions.is_empty()
+        && state.sent_ms.last().is_none_or(|sent| now_ms.saturating_sub(*sent) >= REPORT_AFTER_MS)
 }

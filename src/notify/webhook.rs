@@ -20,10 +20,7 @@ use super::{
     pacing,
     secret::{Secrets, address},
 };
-use tickhound_core::{
-    config::{NotifyConfig, NotifyKind},
-    publish::json_line,
-};
+use tickhound_core::config::{NotifyConfig, NotifyKind};
 use tickhound_redis::notification_position::Omissions;
 
 /// The longest time to resolve a name and to connect, within the time that a message may take.
@@ -123,7 +120,7 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
     let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
         .iter()
-        .map(|alert| json_line(alert.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+        .map(|alert| alert.to_json())
         // Another client may have added entries to the stream.
         .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();

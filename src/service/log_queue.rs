@@ -1,7 +1,7 @@
-//! The queue in front of the log, with a thread of its own: code that logs never waits for a reader of the log.
+//! The queue in front of the log, with a thread of its own: code that logs never waits for its terminal, pipe or disk.
 //!
-//! What holds: lines are written whole and in order. Where they are read too slowly, as by a terminal that is suspended
-//! or a pipe that nobody reads, up to 1 MiB of them waits, and later lines are left out. The log says where that
+//! What holds: lines are written whole and in order. Where they are written too slowly, as to a suspended terminal or a
+//! pipe that nobody reads, up to 1 MiB of them waits, and later lines are left out. The log says where that
 //! begins, and how many lines were left out where it ends.
 
 use std::{
@@ -141,7 +141,7 @@ impl WaitingLines {
         let most = if self.left_out == 0 { QUEUE_MAX } else { QUEUE_MAX / 2 };
         if self.bytes + line.len() > most {
             if self.left_out == 0 {
-                let what = "the log is read too slowly; leaving out lines from here on";
+                let what = "the log is written too slowly; leaving out lines from here on";
                 self.push(in_form_of(line, "WARN", "log_lines_left_out", what));
                 self.first_left_out = line.to_vec();
             }
@@ -166,7 +166,7 @@ impl WaitingLines {
     fn report_left_out(&mut self) {
         let (count, first) = (std::mem::take(&mut self.left_out), std::mem::take(&mut self.first_left_out));
         if count > 0 {
-            let what = format!("{count} lines were left out of this log because it was read too slowly");
+            let what = format!("{count} lines were left out of this log because it was written too slowly");
             self.push(in_form_of(&first, "WARN", "log_lines_left_out_end", &what));
         }
     }

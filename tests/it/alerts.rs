@@ -123,6 +123,8 @@ fn what_is_shown_is_what_the_filters_ask_for() {
     assert_eq!(newest.lines().count(), 3);
     assert!(newest.ends_with("✅ [JUMP] INFY - DETECTED: 0.50 confidence, 12m 05s late\n"), "{newest}");
     assert_eq!(project.run(&["alerts"]).lines().count(), 20);
+    // With --follow, these are only the alerts to come.
+    assert_eq!(project.run(&["alerts", "--json", "--last", "0"]), "");
     assert!(project.run(&["alerts", "--symbol", "nothing"]).contains("no matching alerts in alerts:intraday"));
     assert!(project.run(&["alerts", "--shadow"]).contains("no alerts in alerts:intraday:shadow"));
     publish(&redis, SHADOW_ALERTS, "2-0/next/0");

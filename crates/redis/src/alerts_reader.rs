@@ -170,7 +170,7 @@ impl AlertsReader {
         let newest = page.first().map_or(EntryId::ZERO, |newest| newest.at);
         let newest = ReadPosition { last: newest, index: extent.map(|extent| extent.added) };
         let mut search = BackwardSearch { alerts: Vec::new(), newest, passed: 0 };
-        loop {
+        while search.alerts.len() < count {
             let (is_last, oldest) = (page.len() < size, page.last().map(|oldest| oldest.at));
             for alert in page {
                 if alert.is_well_formed() && is_wanted(&alert) {
@@ -181,12 +181,13 @@ impl AlertsReader {
                 }
                 search.passed += 1;
             }
-            let Some(oldest) = oldest.filter(|_| !is_last) else { return Ok(search) };
+            let Some(oldest) = oldest.filter(|_| !is_last) else { break };
             size = PAGE;
             let mut command = cmd("XREVRANGE");
             command.arg(&self.stream).arg(format!("({oldest}")).arg("-").arg("COUNT").arg(size);
             page = parse_alerts(self.query(&command).await?)?;
         }
+        Ok(search)
     }
 
     /// Returns the id of the newest entry that the stream holds; zero if it is empty. The position stays as it is.

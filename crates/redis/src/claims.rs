@@ -23,7 +23,7 @@ const PARTITION: &str = "partition";
 
 /// Names a partition. This is the content of a marker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionName {
+pub(crate) struct PartitionName {
     /// The key of the stream of ticks.
     pub stream: String,
     /// The name of the consumer group.
@@ -32,7 +32,7 @@ pub struct PartitionName {
 
 impl PartitionName {
     /// The partition of a configuration.
-    pub fn of(config: &StreamConfig) -> Self {
+    pub(crate) fn of(config: &StreamConfig) -> Self {
         Self { stream: config.key.clone(), group: config.group.clone() }
     }
 
@@ -43,7 +43,7 @@ impl PartitionName {
 
 /// Something that belongs to one partition only.
 #[derive(Clone, Debug)]
-pub enum Claim {
+pub(crate) enum Claim {
     /// A stream of alerts.
     Alerts {
         /// The setting that names the stream.
@@ -62,12 +62,12 @@ pub enum Claim {
 
 impl Claim {
     /// Claims that every partition makes: its keys, and its alerts stream.
-    pub fn all(alerts: &AlertsConfig, keys: &Keys) -> Vec<Self> {
+    pub(crate) fn all(alerts: &AlertsConfig, keys: &Keys) -> Vec<Self> {
         vec![Self::Keys { checkpoint: keys.checkpoint.clone() }, Self::alerts("alerts.stream", &alerts.stream)]
     }
 
     /// The claim on the stream for alerts of shadows.
-    pub fn shadows(alerts: &AlertsConfig) -> Self {
+    pub(crate) fn shadows(alerts: &AlertsConfig) -> Self {
         Self::alerts("alerts.shadow_stream", &alerts.shadow_stream)
     }
 
@@ -76,7 +76,7 @@ impl Claim {
     }
 
     /// The command that reads the marker.
-    pub fn read(&self) -> Cmd {
+    pub(crate) fn read(&self) -> Cmd {
         match self {
             Self::Alerts { marker, .. } => cmd("GET").arg(marker).to_owned(),
             Self::Keys { checkpoint } => cmd("HGET").arg(checkpoint).arg(PARTITION).to_owned(),
@@ -92,7 +92,7 @@ impl Claim {
     }
 
     /// Describes the conflict if this marker names another partition than ours.
-    pub fn conflict(&self, marker: &str, ours: &PartitionName) -> Option<Conflict> {
+    pub(crate) fn conflict(&self, marker: &str, ours: &PartitionName) -> Option<Conflict> {
         let theirs = serde_json::from_str::<PartitionName>(marker);
         if theirs.as_ref().is_ok_and(|theirs| theirs == ours) {
             return None;

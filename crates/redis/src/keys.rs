@@ -2,7 +2,7 @@
 
 /// The keys of one group on one stream.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// The lease, which expires unless its owner renews it.
     pub lease: String,
     /// The epoch, which is raised whenever the lease is acquired or released.
@@ -22,7 +22,7 @@ pub struct Keys {
 impl Keys {
     /// Names the keys of `group` on `stream`. Two partitions may have the same names, such as group `c` on stream
     /// `{p}a:b` and group `b:c` on `{p}a`. Released names must not change, so `claims` detects the conflict.
-    pub fn new(stream: &str, group: &str) -> Self {
+    pub(crate) fn new(stream: &str, group: &str) -> Self {
         let prefix = prefix(stream);
         let key = |name: &str| format!("{prefix}:{group}:{name}");
         Self {

@@ -8,7 +8,7 @@ mod adopt;
 mod alert;
 mod alerts_reader;
 mod checkpoint;
-pub mod claims;
+mod claims;
 mod connection;
 mod dead;
 mod errors;
@@ -34,15 +34,13 @@ mod survey;
 mod tls;
 mod wire;
 
-// The names that other crates still use; to be replaced with those above.
-
 pub use self::{
     adopt::remove_if_empty,
     alert::{AlertFilter, NamePattern, StoredAlert},
     alerts_reader::{AlertsReader, News, ReadPosition, all_alerts},
+    claims::Conflict,
     dead::{DeadLetters, Letter, LetterOutcome},
     history::RedisHistory,
-    keys::Keys,
     producer::{Producer, Published},
     queries::{EntryPage, LiveAlerts, PageRequest, ReadOrder, StreamQueries},
     recent_ids::RecentIds,

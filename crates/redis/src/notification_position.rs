@@ -67,7 +67,7 @@ pub struct ChannelState {
     pub sending: Option<MessageInFlight>,
     /// What the next message must report beside its alerts.
     #[serde(rename = "owed")]
-    pub owed: Omissions,
+    pub omissions: Omissions,
     /// The times of attempts within the last minute, ms since the Unix epoch.
     pub sent_ms: Vec<u64>,
     /// The time of the last message that arrived, ms since the Unix epoch.

@@ -29,11 +29,6 @@ impl RecentIds {
         self.ids.is_empty()
     }
 
-    /// The number of ids that the set holds.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
     /// Adds an id; returns false if the set holds it already.
     pub fn insert(&mut self, id: &str) -> bool {
         let id: Arc<str> = id.into();
@@ -61,6 +56,6 @@ mod tests {
         (0..LIMIT + 5).for_each(|number| assert!(recent.insert(&number.to_string())));
         assert!(!recent.insert("9"));
         assert_eq!(["4", "5", "9"].map(|id| recent.contains(id)), [false, true, true]);
-        assert_eq!((recent.len(), recent.order.len()), (LIMIT, LIMIT));
+        assert_eq!((recent.ids.len(), recent.order.len()), (LIMIT, LIMIT));
     }
 }

@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::{
     adopt::OtherConsumers,
     checkpoint::{Checkpoint, Ownership},
-    claims::{Claim, unmarked_claims, write_markers},
+    claims::{unmarked_claims, write_markers},
     connection::{address, client, connect, query},
     errors::unavailable,
     group::{ConsumerGroup, GroupState},
@@ -152,12 +152,23 @@ impl RedisStream {
         };
         // The rest takes several round trips, and the lease must not expire meanwhile.
         self.lease.start_renewing(epoch);
-        let acquisition = self.begin_session(requests.clone(), steps, epoch, &unmarked).await;
+        if let Err(error) = write_markers(&mut requests, &self.config, &unmarked).await {
+            self.give_up_lease(&mut requests, epoch).await;
+            return Err(error);
+        }
+        let acquisition = self.begin_session(requests.clone(), steps, epoch).await;
         if let Err(StreamError::Misconfigured(_)) = acquisition {
-            // This host does not retry. The renewal ends with the failed acquisition.
-            self.lease.release(&mut requests, epoch).await;
+            // This host does not retry.
+            self.give_up_lease(&mut requests, epoch).await;
         }
         acquisition.map(|acquisition| AcquireOutcome::Owned(Box::new(acquisition)))
+    }
+
+    /// Releases the lease of an acquisition that has failed.
+    async fn give_up_lease(&mut self, requests: &mut MultiplexedConnection, epoch: u64) {
+        // A release raises the epoch, so a renewal after it would report that somebody else has the lease.
+        self.lease.stop_renewing();
+        self.lease.release(requests, epoch).await;
     }
 
     /// Prepares a partition whose lease is ours, and reads how it stands.
@@ -166,9 +177,7 @@ impl RedisStream {
         mut requests: MultiplexedConnection,
         mut steps: Wire,
         epoch: u64,
-        unmarked: &[Claim],
     ) -> Result<Acquisition, StreamError> {
-        write_markers(&mut requests, &self.config, unmarked).await?;
         let checkpoint = state::read_checkpoint(&mut requests, &self.config.keys).await?;
         if checkpoint.complete_is_damaged {
             warn!(

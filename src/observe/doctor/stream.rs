@@ -12,7 +12,7 @@ use tickhound_core::{
     event::Entries,
 };
 use tickhound_redis::{
-    claims::Conflict,
+    Conflict,
     inspect::{NeededBy, PartitionInspection, StreamCounts, StreamInspection, WrongType},
 };
 
