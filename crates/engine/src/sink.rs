@@ -3,7 +3,7 @@
 //! The log is for people, to whom an alert long after its tick is not news: stale alerts are only counted there.
 //!
 //! The alerts stream is not a sink, since the commit itself writes it. The JSON lines file and the notifications follow
-//! that stream (`jsonl`, `notify`); the engine does not know them.
+//! that stream; the engine does not know them.
 
 use std::time::{Duration, Instant};
 

@@ -14,9 +14,8 @@ use std::{
 
 use tracing::info;
 
-use crate::monitor::Phase;
 use crate::{
-    monitor::{FlowCounts, Monitor},
+    monitor::{FlowCounts, Monitor, Phase},
     shard::{Answer, TaskOutcome},
 };
 use tickhound_core::{pulse::Pulse, stream::Commit, wall::since_epoch};
@@ -92,7 +91,7 @@ impl Stats {
         self.monitor.untimed.fetch_add(ticks, Relaxed);
     }
 
-    /// Forgets ticks that will not be committed: another host has taken over what was in flight.
+    /// Forgets ticks that will not be committed: another host has acquired the lease.
     pub(crate) fn drop_backlog(&self) {
         self.submitted.store(self.completed.load(Relaxed), Relaxed);
     }

@@ -86,7 +86,7 @@ impl<S: Stream> Partition<S> {
         if repeated > 0 {
             // Not past what is in flight, unless it is pending: a group that was created again does not know those
             // entries and must deliver them again if this process ends before it commits them.
-            self.stream.restore_group(self.pipeline.position.committed_newest()).await?;
+            self.stats.waiting(self.stream.restore_group(self.pipeline.position.committed_newest())).await?;
         }
         if unread {
             self.pipeline.position.reread_pending();
@@ -143,7 +143,7 @@ impl<S: Stream> Partition<S> {
     /// them, or they are pending under our own name because another client reads under it. Returns whether they are
     /// pending under our name.
     async fn find_missing(&mut self, delivered: &mut Delivery) -> Result<bool, StreamError> {
-        let Consumers { alone, own_pending } = self.stream.consumers().await?;
+        let Consumers { alone, own_pending } = self.stats.waiting(self.stream.consumers()).await?;
         let known = self.pipeline.entries() + self.redelivery.repeated.len() + delivered.entries.len();
         let unread = own_pending > known as u64;
         if unread {

@@ -4,8 +4,8 @@
 //! restored when its boundary is reached; until then the ticks of its symbols are skipped. Alerts of replayed entries were
 //! published when they were first processed, and are dropped.
 //!
-//! What holds: a state never sees an entry twice. So states without a known boundary are dropped, and a detector whose
-//! state is missing warms up again.
+//! What holds: a state never sees an entry twice. So states without a known boundary are dropped, and their detectors are
+//! incomplete until they have warmed up.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -196,7 +196,8 @@ impl<S: Stream> Recovery<'_, S> {
                 return Ok(ResumeOutcome::Stopped);
             }
             self.stats.turn(None);
-            let mut entries = self.stream.history(cursor, through, self.pipeline.intake.page(PAGE)).await?;
+            let mut entries =
+                self.stats.waiting(self.stream.history(cursor, through, self.pipeline.intake.page(PAGE))).await?;
             self.pipeline.intake.note(&entries);
             let Some(last) = entries.last() else { break };
             cursor = last;

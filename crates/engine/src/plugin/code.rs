@@ -117,7 +117,14 @@ impl CodeCache {
         for dir in [&dir, &modules, &checked] {
             close_to_others(dir)?;
         }
-        let exchange = folder_in_memory().and_then(|dir| Exchange::new(&dir)).or_else(|_| Exchange::new(&modules))?;
+        let exchange = folder_in_memory().and_then(|dir| Exchange::new(&dir)).or_else(|error| {
+            debug!(
+                event = "compiled_plugins_not_in_memory",
+                error = format!("{error:#}"),
+                "can't hand compiled plugins over in memory; using the cache folder, which is slower"
+            );
+            Exchange::new(&modules)
+        })?;
         let mut config = CacheConfig::new();
         config.with_directory(&exchange.dir);
         let wasmtime = Cache::new(config)?;
@@ -137,26 +144,38 @@ impl CodeCache {
     pub(super) fn compile<T>(&self, key: &str, compile: impl FnOnce() -> T) -> Option<(T, CodeOrigin)> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.checked.join(format!("{key}.code"));
-        let cached = read(&file);
-        if let Err(error) = self.exchange.make(cached.as_ref()) {
-            warn!(
-                event = "compiled_plugin_not_handed_over",
-                dir = %self.exchange.dir.display(),
-                error = format!("{error:#}"),
-                "can't hand a compiled plugin to wasmtime in this folder; compiling it without the cache"
-            );
-            self.exchange.remove();
-            return None;
-        }
+        // Checked each time: whoever can write to the plugins folder can put a link in the place of the cache.
+        let handed_over = close_to_others(&self.checked).and_then(|()| {
+            let cached = read(&file);
+            self.exchange.make(cached.as_ref())?;
+            Ok(cached)
+        });
+        let cached = match handed_over {
+            Ok(cached) => cached,
+            Err(error) => {
+                warn!(
+                    event = "compiled_plugin_not_handed_over",
+                    dir = %self.exchange.dir.display(),
+                    error = format!("{error:#}"),
+                    "can't hand a compiled plugin to wasmtime in this folder; compiling it without the cache"
+                );
+                self.exchange.remove();
+                return None;
+            }
+        };
         let hits = self.wasmtime.cache_hits();
         let compiled = compile();
         let is_hit = self.wasmtime.cache_hits() > hits;
-        let saved = if is_hit { update_use(&file, SystemTime::now()) } else { self.save(&file, cached.as_ref()) };
+        let saved = if is_hit {
+            update_use(&file, SystemTime::now()).map_err(Into::into)
+        } else {
+            self.save(&file, cached.as_ref())
+        };
         if let Err(error) = saved {
             debug!(
                 event = "compiled_plugin_not_saved",
                 file = %file.display(),
-                %error,
+                error = format!("{error:#}"),
                 "failed to save a compiled plugin"
             );
         }
@@ -165,18 +184,18 @@ impl CodeCache {
     }
 
     /// Saves the code that wasmtime has put into the exchange. Wasmtime did not use `outdated`, which may still be there.
-    fn save(&self, file: &Path, outdated: Option<&CodeFile>) -> io::Result<()> {
+    fn save(&self, file: &Path, outdated: Option<&CodeFile>) -> Result<()> {
         let compiled = self.exchange.files()?.into_iter().find(|code| Some(code) != outdated);
         let Some(code) = compiled else { return Ok(()) };
         // A user may have cleared the cache while the host runs.
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.checked)?;
+        close_to_others(&self.checked)?;
         let temporary = file.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));
         let written = write(&temporary, &code).and_then(|()| fs::rename(&temporary, file));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         limit(&self.checked, CACHE_BYTES_MAX)?;
-        written
+        Ok(written?)
     }
 
     #[cfg(test)]
@@ -202,11 +221,11 @@ impl Exchange {
 
     /// Makes the folder again, with this code in it.
     fn make(&self, code: Option<&CodeFile>) -> Result<()> {
-        self.remove();
         if let Some(parent) = self.dir.parent() {
             // The parent may have been removed meanwhile, with the cache or at a logout, and made by another user.
             close_to_others(parent)?;
         }
+        self.remove();
         // This fails if anything has that name, a link too.
         DirBuilder::new().mode(0o700).create(&self.dir)?;
         let Some(code) = code else { return Ok(()) };
@@ -293,7 +312,8 @@ fn remove_stale(dir: &Path, now: SystemTime) {
     }
 }
 
-/// Reads a file if it exists, is undamaged, and was written by this user. Other files are removed, with a warning.
+/// Reads a file if it exists, is undamaged, and was written by this user. A damaged file, and one that another user may have
+/// written, is removed with a warning.
 fn read(file: &Path) -> Option<CodeFile> {
     let (bytes, metadata) = match contents(file) {
         Ok(contents) => contents,
@@ -330,9 +350,10 @@ fn read(file: &Path) -> Option<CodeFile> {
         .ok()
 }
 
-/// Returns the bytes of a file, with the metadata of that very file.
+/// Returns the bytes of a file, with the metadata of that very file. Links are not followed.
 fn contents(file: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    let mut file = File::open(file)?;
+    let no_links = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let mut file = OpenOptions::new().read(true).custom_flags(no_links).open(file)?;
     let (mut bytes, metadata) = (Vec::new(), file.metadata()?);
     file.read_to_end(&mut bytes)?;
     Ok((bytes, metadata))

@@ -75,11 +75,11 @@ impl Shard {
             if let Some(before) = &before {
                 self.forget_filtered(&before.spec, spec);
             }
-            let (mut slot, came) = match warmed.remove(&spec.name) {
+            let (mut slot, origin) = match warmed.remove(&spec.name) {
                 Some(warmed) => (self.succeed_warmed(spec, warmed, &ours), StateOrigin::WarmUp),
                 None => self.succeed(spec, before),
             };
-            if came == StateOrigin::Cold {
+            if origin == StateOrigin::Cold {
                 self.cooldowns.forget_all(&spec.name);
             }
             slot.note_wanted(&self.symbols);
@@ -94,11 +94,12 @@ impl Shard {
                 slot.mark_cold("it failed while its symbols were introduced");
             }
             self.slots.push(slot);
-            origins.push(came);
+            origins.push(origin);
         }
         before.keys().for_each(|name| self.cooldowns.forget_all(name));
         // No state of a removed detector may stay saved, since a later detector of that name must start cold.
-        if !before.is_empty() || origins.iter().any(|came| matches!(came, StateOrigin::WarmUp | StateOrigin::Cold)) {
+        if !before.is_empty() || origins.iter().any(|origin| matches!(origin, StateOrigin::WarmUp | StateOrigin::Cold))
+        {
             self.memory.mark_all_changed();
         }
         self.report_missing_states(&mut incidents);
