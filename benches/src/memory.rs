@@ -109,7 +109,7 @@ fn long_run(bench: &Bench) -> Result<Vec<Row>> {
             fed += 10_000;
             wait_for("the host keeps up", || Ok((waiting(&mut connection)? <= AHEAD).then_some(())))?;
         }
-        wait_for("the host has worked all", || Ok((waiting(&mut connection)? == 0).then_some(())))?;
+        wait_for("the host has processed everything", || Ok((waiting(&mut connection)? == 0).then_some(())))?;
         after_quarter.push(memory_bytes(host.pid(), "VmRSS")? / 1_048_576.0);
     }
     host.stop()?;

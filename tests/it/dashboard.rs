@@ -103,7 +103,7 @@ fn a_trader_sees_how_it_goes_and_what_was_found() {
 
     let _feed = if at_large { desk.feed("60", "4000") } else { desk.feed("12", "1000") };
     desk.browser
-        .wait_until("ticks are worked", "/\\d+ ticks\\/s/.test(document.getElementById('figures').textContent)");
+        .wait_until("ticks are processed", "/\\d+ ticks\\/s/.test(document.getElementById('figures').textContent)");
     let worked = "document.querySelector('#tiles dd.quiet').textContent";
     let before = desk.browser.eval(worked).as_str().unwrap().to_owned();
     desk.browser.wait_until("numbers are live", &format!("{worked} !== {before:?}"));
@@ -280,11 +280,14 @@ fn the_page_tells_the_truth_in_outages() {
             desk.becomes("healthy");
             let again = mended.elapsed();
             desk.browser.wait_until(
-                "ticks are worked again",
+                "ticks are processed again",
                 "/\\d ticks\\/s/.test(document.getElementById('figures').textContent)",
             );
             let since = desk.redis.totals().get("entries").copied();
-            assert!(since > committed, "{outage}: it says that ticks are worked, and Redis {committed:?}, {since:?}");
+            assert!(
+                since > committed,
+                "{outage}: it says that ticks are processed, and Redis {committed:?}, {since:?}"
+            );
             println!(
                 "round {round}, {outage}: told after {after:?} ({}), healthy {again:?} after the end",
                 text.replace('\n', " ")

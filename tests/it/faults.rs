@@ -70,7 +70,7 @@ fn entries(redis: &Redis) -> Vec<String> {
 /// Waits until what was added last is processed.
 fn wait_alerted(redis: &Redis) {
     let last = entries(redis).pop().unwrap();
-    wait_for("the last entry is worked", || {
+    wait_for("the last entry is processed", || {
         redis.newest(ALERTS, 3).iter().any(|(_, alert)| alert["entry"] == last).then_some(())
     });
 }
@@ -151,7 +151,7 @@ fn a_host_killed_at_any_request_costs_nothing() {
             host.wait();
         }
     }
-    assert!(redis.processed() > 0 && redis.processed() < u64::from(TICKS), "{} entries worked", redis.processed());
+    assert!(redis.processed() > 0 && redis.processed() < u64::from(TICKS), "{} entries processed", redis.processed());
     project.run(&["run", "--drain"]);
     assert_undisturbed(&redis, &project);
 }
@@ -339,7 +339,7 @@ fn continues_after(commands: &[&str], event: &str, said: &str) {
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
     let entries = redis.newest(STREAM, 500);
     let newest: Vec<&String> = entries.iter().rev().map(|(id, _)| id).collect();
-    let alerts = wait_for("the new ones are worked", || {
+    let alerts = wait_for("the new ones are processed", || {
         let alerts = of_each(&redis.alerts());
         alerts.last().is_some_and(|alert| alert["entry"] == *newest[newest.len() - 1]).then_some(alerts)
     });
@@ -569,7 +569,7 @@ fn a_large_backlog_does_not_make_a_large_host() {
 /// The most entries that were pending at a time, seen while waiting for `count` to be processed.
 fn wait_all_watching_pending(redis: &Redis, count: u32) -> u64 {
     let mut most = 0;
-    wait_for(&format!("{count} entries are worked"), || {
+    wait_for(&format!("{count} entries are processed"), || {
         let processed = redis.processed();
         if processed > 0 {
             most = most.max(redis.pending());

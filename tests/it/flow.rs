@@ -148,7 +148,7 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
     assert_eq!(ids.len(), alerts.len(), "an alert came twice");
     let each: BTreeSet<&String> =
         alerts.iter().filter(|alert| alert["detector"] == "each").map(|alert| &alert["entry"]).collect();
-    assert_eq!(each.len() as u32, TICKS, "an entry was not worked");
+    assert_eq!(each.len() as u32, TICKS, "an entry was not processed");
 
     // The file has them all too, though every kill may have come between a commit and its line.
     let lines = std::fs::read_to_string(project.path("alerts.jsonl")).unwrap();
@@ -325,7 +325,7 @@ fn connections_that_are_cut_all_the_time_cost_nothing() {
     read_as(&redis, "tickhound", TICKS / 2);
     let mut host = project.start(&["run", "--drain"]);
     let mut cuts = 0;
-    wait_for("all is worked", || {
+    wait_for("all is processed", || {
         // The connections of this test are cut too; a new one is made for each look.
         let processed = redis.processed();
         if cuts < 200 {

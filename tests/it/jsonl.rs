@@ -6,7 +6,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{ALERTS, Host, Project, Redis, binary, has_event, has_event_with, misbehaving, wait_for};
+use crate::support::{
+    ALERTS, Host, Project, Redis, binary, has_event, has_event_with, lines_of, misbehaving, wait_for,
+};
 
 const FILE: &str = "alerts.jsonl";
 
@@ -200,9 +202,9 @@ fn alerts_that_are_trimmed_while_a_file_catches_up_are_counted() {
     shell.args(["-c", &script]).arg(binary()).current_dir(project.path("."));
     let mut host = Killed(shell.env("TICKHOUND_SERVER__LISTEN", "").stdout(log).spawn().unwrap());
     let log = || fs::read_to_string(project.path("host.log")).unwrap();
-    wait_for("the file can't be written", || log().contains("event=\"jsonl_not_written\"").then_some(()));
+    wait_for("the file can't be written", || has_event(&log(), "jsonl_not_written").then_some(()));
     let kept = 200;
-    let _: u64 = redis::cmd("XTRIM").arg(ALERTS).arg("MAXLEN").arg(kept).query(&mut redis.connect()).unwrap();
+    let _: u64 = redis.ask(&format!("XTRIM {ALERTS} MAXLEN {kept}"));
     limit_files(host.0.id(), "unlimited");
     wait_for("the file has the rest", || (count(&project, FILE) >= before + PAGE + kept).then_some(()));
     host.0.kill().unwrap();
@@ -211,9 +213,8 @@ fn alerts_that_are_trimmed_while_a_file_catches_up_are_counted() {
     assert_same(&in_file(&project, FILE), &left);
     let lost = format!("alerts={} ", all.len() - left.len());
     let said = log();
-    let line =
-        said.lines().find(|line| line.contains("event=\"jsonl_alerts_lost\"")).unwrap_or_else(|| panic!("{said}"));
-    assert!(format!("{line} ").contains(&lost), "{lost}: {line}");
+    let lines = lines_of(&said, "jsonl_alerts_lost");
+    assert!(lines.first().is_some_and(|line| format!("{line} ").contains(&lost)), "{lost}: {said}");
 }
 
 /// What a server holds, to be put back later: so does a failover to a replica that was behind.

@@ -311,7 +311,7 @@ fn an_unreachable_receiver_is_notified_later_and_a_rejection_is_reported() {
     wait_for("the refusals are noted", || (state(&redis, "desk")?["totals"]["refused"] == 5).then_some(()));
     let tried = receiver.got().len();
     tick(&redis, "G", 1);
-    wait_for("it is worked", || (redis.totals()["alerts"] == 10).then_some(()));
+    wait_for("it is processed", || (redis.totals()["alerts"] == 10).then_some(()));
     assert_eq!((receiver.got().len(), state(&redis, "desk").unwrap()["owed"]["refused"].clone()), (tried, 3.into()));
 }
 
@@ -564,7 +564,7 @@ fn old_news_is_one_line_and_what_was_trimmed_is_counted() {
         let _: String = redis.connect().xadd(STREAM, format!("{arrived}-{}", number + 1), &tick).unwrap();
     }
     project.run(&["run", "--drain"]);
-    wait_for("they are worked", || (alerts(&redis).len() == 300).then_some(()));
+    wait_for("they are processed", || (alerts(&redis).len() == 300).then_some(()));
     let older = |receiver: &Receiver| -> u64 {
         receiver.got().iter().map(|request| request.body["older"]["count"].as_u64().unwrap()).sum()
     };

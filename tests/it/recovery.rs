@@ -74,14 +74,16 @@ fn a_standby_continues_with_the_state_of_the_owner() {
     hosts.push(project.start(&["run"]));
     hosts[1].wait_for_event("standby_started");
     const MORE: u32 = 500;
+    project.feed(SYMBOLS, TICKS - 4 * MORE, &[]);
     for part in 1..=4 {
-        project.feed(SYMBOLS, TICKS / 4 - MORE, &["--seed", &part.to_string()]);
+        redis.wait_processed((TICKS - 4 * MORE) * part / 6);
         let owner = usize::from(part % 2 == 0);
         hosts[owner].signal("STOP");
         // However much the owner has processed by now, there is something left for the other one.
-        project.feed(SYMBOLS, MORE, &["--seed", &(10 + part).to_string()]);
+        project.feed(SYMBOLS, MORE, &["--seed", &(1 + part).to_string()]);
         // Paused owners wake up as standbys, after the other one has taken over.
-        redis.wait_processed(TICKS / 4 * part);
+        let other = hosts[1 - owner].pid();
+        wait_for("the other host owns the stream", || (redis.lease_pid() == Some(other)).then_some(()));
         hosts[owner].signal("CONT");
     }
     redis.wait_all_processed(TICKS);

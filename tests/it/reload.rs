@@ -209,7 +209,7 @@ fn batch_and_backlog_are_live() {
         let count = |totals: &std::collections::BTreeMap<String, u64>, name| totals.get(name).copied().unwrap_or(0);
         running.project.feed(5, entries, &[]);
         let goal = count(&before, "entries") + u64::from(entries);
-        wait_for("all is worked", || (count(&running.redis.totals(), "entries") == goal).then_some(()));
+        wait_for("all is processed", || (count(&running.redis.totals(), "entries") == goal).then_some(()));
         count(&running.redis.totals(), "commits") - count(&before, "commits")
     };
     running.project.configure_with("batch = 1", "[engine]\nbacklog = 1");
@@ -536,7 +536,7 @@ fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
         (output.status.code() == Some(1) && said.contains("odd could not be warmed up: it exceeded its fault budget"))
             .then_some(())
     });
-    assert!(redis_is_quiet(&running) && running.redis.dead_letters().is_empty(), "what was worked before is muted");
+    assert!(redis_is_quiet(&running) && running.redis.dead_letters().is_empty(), "what was processed before is muted");
     running.project.configure(&odd.replace("panic", "not"));
     running.wait_active(3, "odd 0.1.0 (rewarmed)");
     wait_for("status is well", || (running.project.output(&["status"]).status.code() == Some(0)).then_some(()));

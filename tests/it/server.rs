@@ -115,7 +115,7 @@ fn everything_is_reported_and_agrees_with_redis() {
     let project = Project::new(&redis);
     let serving = Serving::start(&project);
     project.feed(20, 20_000, &[]);
-    let status = wait_for("all ticks are worked", || {
+    let status = wait_for("all ticks are processed", || {
         let status = serving.json("/api/status");
         (status["counters"]["completed"] == 20_000 && status["behind_ms"] == 0).then_some(status)
     });
@@ -333,7 +333,9 @@ fn a_listener_gets_each_alert_once_and_resumes_where_it_was() {
     project.feed(20, 20_000, &[]);
     let (first, alert) = next_alert(&mut all);
     assert_eq!(alert["id"], redis.alerts()[0]["id"]);
-    wait_for("all ticks are worked", || (serving.json("/api/status")["counters"]["completed"] == 20_000).then_some(()));
+    wait_for("all ticks are processed", || {
+        (serving.json("/api/status")["counters"]["completed"] == 20_000).then_some(())
+    });
     let alerts = redis.alerts();
     for expected in &alerts[1..] {
         assert_eq!(next_alert(&mut all).1["id"], expected["id"]);
@@ -412,7 +414,7 @@ fn a_standby_reports_the_owner() {
     let standby = Serving::start(&project);
     wait_for("it stands by", || (standby.json("/api/status")["role"] == "standby").then_some(()));
     project.feed(20, 20_000, &[]);
-    wait_for("all is worked", || (owner.json("/api/status")["counters"]["completed"] == 20_000).then_some(()));
+    wait_for("all is processed", || (owner.json("/api/status")["counters"]["completed"] == 20_000).then_some(()));
     let status = wait_for("the survey is of now", || {
         let status = standby.json("/api/status");
         (status["survey"]["totals"]["entries"] == 20_000).then_some(status)
@@ -436,7 +438,7 @@ fn the_server_outlives_redis() {
     let mut live = serving.listen("/api/alerts/live", "");
     project.feed(20, 10_000, &[]);
     next_alert(&mut live);
-    wait_for("all is worked", || (serving.json("/api/status")["counters"]["completed"] == 10_000).then_some(()));
+    wait_for("all is processed", || (serving.json("/api/status")["counters"]["completed"] == 10_000).then_some(()));
     redis.kill();
     let status = wait_for("it is known", || {
         let status = serving.json("/api/status");
@@ -487,7 +489,7 @@ fn a_reload_shows_in_metrics_and_counts_go_on() {
     let serving = Serving::start(&project);
     project.feed(20, 5000, &[]);
     let ticks = "tickhound_detector_ticks_total{detector=\"momentum\"}";
-    wait_for("all is worked", || (serving.metrics()["tickhound_ticks_completed_total"] == 5000.0).then_some(()));
+    wait_for("all is processed", || (serving.metrics()["tickhound_ticks_completed_total"] == 5000.0).then_some(()));
     let before = serving.metrics()[ticks];
     assert!(before >= 5000.0, "{before}");
     project.configure("[detectors.momentum.params]\nn = 5");
@@ -497,7 +499,7 @@ fn a_reload_shows_in_metrics_and_counts_go_on() {
             .then_some(())
     });
     project.feed(20, 5000, &["--seed", "3"]);
-    wait_for("all is worked", || (serving.metrics()["tickhound_ticks_completed_total"] == 10_000.0).then_some(()));
+    wait_for("all is processed", || (serving.metrics()["tickhound_ticks_completed_total"] == 10_000.0).then_some(()));
     assert!(serving.metrics()[ticks] >= before + 5000.0, "a new version goes on counting");
     project.configure("[detectors.momentum.params]\nmm = 5");
     wait_for("the change is refused", || {
@@ -524,7 +526,7 @@ fn repairs_and_dead_letters_are_counted_by_kind() {
         redis::cmd("XADD").arg(STREAM).arg("*").arg(&fields).query::<String>(&mut connection).unwrap();
     }
     let serving = Serving::start(&project);
-    let metrics = wait_for("all is worked", || {
+    let metrics = wait_for("all is processed", || {
         let metrics = serving.metrics();
         (metrics["tickhound_group_entries_total"] == 5.0).then_some(metrics)
     });

@@ -1,7 +1,7 @@
 //! A real redis-server, a project folder, and the built binary at work in it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     env,
     ffi::OsStr,
     fmt::Debug,
@@ -18,6 +18,8 @@ use std::{
 use redis::{Cmd, Commands, Connection, FromRedisValue, Value};
 use tempfile::TempDir;
 use tickhound_core::event::EntryId;
+
+use crate::tidy::documented_events;
 
 /// Longer than anything takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -532,8 +534,12 @@ impl Drop for Host {
     }
 }
 
-/// How the text form of a log shows an event.
+/// How the text form of a log shows an event. It must be an event that the documents list: a test that waits for another one
+/// would notice, but not a test that asserts its absence.
 fn mark(event: &str) -> String {
+    static KNOWN: OnceLock<BTreeSet<String>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| documented_events().into_iter().map(|(event, _)| event).collect());
+    assert!(known.contains(event), "docs/logs.md does not list the event {event}");
     format!(" event=\"{event}\"")
 }
 

@@ -310,7 +310,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
         times.push(dropped.duration_until(live).as_secs_f64() * 1000.0);
     }
     feed.signal("TERM");
-    wait_for("all is worked", || (redis.totals()["entries"] == length(&redis)).then_some(()));
+    wait_for("all is processed", || (redis.totals()["entries"] == length(&redis)).then_some(()));
     host.signal("TERM");
     host.wait_for_event("group_totals_reported");
     project.run_reference(&redis);
