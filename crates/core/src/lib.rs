@@ -6,7 +6,6 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decode;
-pub mod duration;
 pub mod event;
 pub mod normalize;
 pub mod position;
