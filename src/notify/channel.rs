@@ -131,7 +131,7 @@ impl Channel {
                     if !redis_lost {
                         warn!(
                             event = "notification_without_redis",
-                            sink = %self.config.name,
+                            channel = %self.config.name,
                             error = %format!("{error:#}"),
                             "notifications are waiting for Redis"
                         );
@@ -148,7 +148,7 @@ impl Channel {
                     if let Err(error) = self.turn(Turn::Last) {
                         debug!(
                             event = "notification_stopped_without_redis",
-                            sink = %self.config.name,
+                            channel = %self.config.name,
                             error = %format!("{error:#}"),
                             "stopped without Redis"
                         );
@@ -226,7 +226,7 @@ impl Channel {
         if let Some(newest) = self.newest.clone().filter(|newest| self.has_gone_back(&state, newest)) {
             warn!(
                 event = "notification_state_rolled_back",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "Redis has come back with older data; alerts that were sent are not sent again"
             );
             // A message that may have arrived is sent again as it is, under its key, and not composed anew.
@@ -310,7 +310,7 @@ impl Channel {
         let MessageInFlight { to, index, alerts, .. } = sending;
         warn!(
             event = "notification_in_doubt",
-            sink = %self.config.name,
+            channel = %self.config.name,
             alerts,
             after = %state.at,
             %to,
@@ -335,7 +335,7 @@ impl Channel {
         }
         error!(
             event = "notification_alerts_trimmed",
-            sink = %self.config.name,
+            channel = %self.config.name,
             missed,
             after = %state.at,
             "alerts were trimmed from the stream before they were sent"
@@ -438,11 +438,11 @@ impl Channel {
     fn record_delivery(&mut self, message: &Composed) {
         message.ids.iter().for_each(|id| _ = self.recent.insert(id));
         if self.complaint.take().is_some() {
-            info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
+            info!(event = "notification_recovered", channel = %self.config.name, "notifications are delivered again");
         }
         debug!(
             event = "notification_sent",
-            sink = %self.config.name,
+            channel = %self.config.name,
             alerts = message.fresh,
             key = %message.request.key,
             "sent a notification"
@@ -454,7 +454,7 @@ impl Channel {
         if self.is_new_complaint(reason) {
             error!(
                 event = "notification_undeliverable",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "can't deliver notifications: {reason}"
             );
         }
@@ -464,7 +464,7 @@ impl Channel {
         if self.is_new_complaint(reason) {
             warn!(
                 event = "notification_delayed",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "failed to deliver a notification: {reason}; retrying"
             );
         }

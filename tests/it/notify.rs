@@ -625,7 +625,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
         (format!("{one}per_minute = 500"), "12:1", "per_minute is 500, expected 1 to 120"),
         (format!("{one}min_confidence = 50"), "12:1", "expected 0 to 1"),
         (format!("{one}directions = [\"sideways\"]"), "12:1", "has `sideways`, expected up, down, none"),
-        (format!("{one}symbols = []"), "12:1", "to switch the sink off, set enabled = false"),
+        (format!("{one}symbols = []"), "12:1", "to switch the channel off, set enabled = false"),
         (format!("{one}text = \"{{symbl}}\""), "12:1", "did you mean {symbol}?"),
         (format!("{one}chat = \"1\""), "12:1", "only Telegram has chats"),
         (format!("{one}kind = \"slack\"\ntoken_env = \"X\""), "13:1", "has 1 tokens, expected none"),

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use tickhound_core::{config::AlertsConfig, event::Alert};
+use tickhound_core::{
+    config::{AlertsConfig, is_unset},
+    event::Alert,
+};
 
 /// The shortest time between two lines about omitted alerts.
 const REPORT_STALE_EVERY: Duration = Duration::from_secs(1);
@@ -86,7 +89,7 @@ impl Drop for Sinks {
 
 impl StaleAlerts {
     fn new(config: &AlertsConfig) -> Self {
-        let elsewhere = if config.jsonl.as_os_str().is_empty() {
+        let elsewhere = if is_unset(&config.jsonl) {
             config.stream.clone()
         } else {
             format!("{} and {}", config.stream, config.jsonl.display())

@@ -26,7 +26,7 @@ use crate::{
     errors::explain,
     keys::Keys,
 };
-use tickhound_core::config::{AlertsConfig, StreamConfig};
+use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
 
 /// The result of an inspection.
 pub struct Inspection {
@@ -97,7 +97,7 @@ pub async fn inspect(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Re
         ConnectionAddr::Tcp(host, _) if !is_here(host) => ServerLocation::Elsewhere { tls: false },
         _ => ServerLocation::Here,
     };
-    let authenticated = info.redis_settings().password().is_some() || !config.tls_cert.as_os_str().is_empty();
+    let authenticated = info.redis_settings().password().is_some() || !is_unset(&config.tls_cert);
     let inspection = async {
         let connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
         let mut inspector = Inspector::new(connection);

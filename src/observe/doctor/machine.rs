@@ -16,7 +16,7 @@ use super::{
     fix::{Remedy, holds_only_compiled},
     text::size,
 };
-use tickhound_core::config::{Config, LoadedConfig, Watch};
+use tickhound_core::config::{Config, LoadedConfig, Watch, is_unset};
 use tickhound_engine::plugin::watch::can_watch;
 use tickhound_redis::inspect::{ServerInspection, ServerLocation};
 
@@ -85,7 +85,7 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
     let plugins = loaded.resolve(&config.plugins.dir);
     let cache = plugins.join(&config.plugins.cache);
     let has_cache = !config.plugins.cache.as_os_str().is_empty();
-    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
+    let jsonl = (!is_unset(&config.alerts.jsonl)).then(|| loaded.resolve(&config.alerts.jsonl));
     let mut machine = Machine {
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         open_files_max: getrlimit(Resource::Nofile).current,
