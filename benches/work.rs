@@ -23,7 +23,7 @@ use tickhound_core::{
 use tickhound_engine::{
     commit::{Flight, Frontier, Origin},
     ingest::{Ingest, Job, Routed},
-    plugin::{DetectorSpec, Fault, Generation, Instance, Loader},
+    plugin::{DetectorSpec, Fault, Generation, Instance, Isolation, Loader},
     shard::{
         Answer, Incidents, Priority, Processing, ResolvedDetection, ShardHandle, ShardSetup, Tape, Task, TaskOutcome,
     },
@@ -115,7 +115,8 @@ impl Market {
         // The shipped configuration has breakout and momentum at work; with these every detection counts.
         loaded.config.detectors.values_mut().for_each(|detector| detector.min_confidence = 0.0);
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-        let generation = Loader::start(&loaded, decoder.column_names(), |_| Ok(()))?.newest().clone();
+        let generation =
+            Loader::start(&loaded, decoder.column_names(), |_| Ok(()), Isolation::InProcess)?.newest().clone();
         let mut simulator = Simulator::new(&SimConfig { symbols: SYMBOLS, ..SimConfig::default() });
         let ticks = simulator.by_ref().take(PASS * PASSES).collect();
         Ok(Self { loaded, generation, instruments: simulator.instruments().to_vec(), ticks })

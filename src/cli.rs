@@ -24,11 +24,13 @@ mod promote;
 mod replay;
 mod run;
 mod shadow;
+mod sign;
 mod status;
 mod stop;
 mod test;
 mod text;
 mod top;
+mod verify;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -38,6 +40,7 @@ use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 use crate::service::{LogFile, LogQueue, LogTarget};
 use tickhound_core::config::{self, LoadedConfig};
+use tickhound_engine::plugin::check_process;
 
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
@@ -118,6 +121,16 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Show what a .wasm file contains: parameters, columns, contract, imports.
     Inspect(inspect::InspectArgs),
+    /// Sign plugins, or make a key to sign them with.
+    Sign(sign::SignArgs),
+    /// Verify the signatures of plugins.
+    Verify(verify::VerifyArgs),
+    /// Check a plugin for another process of this program.
+    #[command(name = check_process::COMMAND, hide = true)]
+    CheckPlugin {
+        /// The name of the plugin, which `ps` shows.
+        name: String,
+    },
 }
 
 impl Cli {
@@ -164,6 +177,9 @@ impl Cli {
             Command::Test(args) => test::run(args, &self.load_or_shipped()?),
             Command::Bench(args) => bench::run(args, self.load_or_shipped()?),
             Command::Inspect(args) => inspect::run(args, &self.load_or_shipped()?),
+            Command::Sign(args) => sign::run(args, &self.load_or_shipped()?),
+            Command::Verify(args) => verify::run(args, &self.load_or_shipped()?),
+            Command::CheckPlugin { .. } => check_process::serve(),
         }
     }
 
@@ -187,6 +203,8 @@ impl Cli {
             Command::Demo(_) => stderr("info"),
             // It draws on the whole screen.
             Command::Top(_) => stderr("off"),
+            // The host logs what it answers.
+            Command::CheckPlugin { .. } => stderr("off"),
             _ => stderr("warn"),
         }
     }

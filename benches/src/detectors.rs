@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 use tickhound_core::{config, decode::Decoder};
-use tickhound_engine::plugin::{Generation, Runtime};
+use tickhound_engine::plugin::{Generation, Isolation, Runtime};
 
 use crate::Bench;
 
@@ -12,7 +12,7 @@ use crate::Bench;
 pub(crate) fn generation(bench: &Bench, text: &str) -> Result<Arc<Generation>> {
     let loaded = config::shipped(text)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-    let runtime = Runtime::new(None)?;
+    let runtime = Runtime::new(None, Isolation::InProcess)?;
     let mut plugins = Vec::new();
     for name in ["breakout", "momentum"] {
         let file = bench.root.join("plugins").join(name).with_extension("wasm");

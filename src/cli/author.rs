@@ -1,15 +1,16 @@
 //! Shared by the commands for authors of detectors: the files that ship, and how to find a plugin.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::authoring::kit::project::{self, BuiltPlugin};
 use tickhound_core::config::{DetectorConfig, LoadedConfig};
-use tickhound_engine::plugin::{folder::Folder, loader};
+use tickhound_engine::plugin::{
+    CacheLocation, Isolation, Runtime,
+    folder::{Folder, read_file},
+    loader,
+};
 
 /// The configuration that ships.
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");
@@ -52,7 +53,7 @@ impl Subject {
             });
         }
         if given.extension().is_some_and(|ending| ending == "wasm") {
-            let bytes = fs::read(given).with_context(|| format!("can't read {}", given.display()))?;
+            let bytes = read_file(given, loaded.config.plugins.file_max_mib << 20)?;
             let cases = given.with_file_name("cases");
             return Ok(Self { name: plugin_name(given)?, file: given.to_path_buf(), bytes, cases });
         }
@@ -118,11 +119,9 @@ pub(super) fn param(given: &str) -> Result<(String, toml::Value)> {
     Ok((name.to_owned(), value(text)))
 }
 
-/// The folder of compiled plugins, if the plugins folder exists.
-pub(super) fn cache(loaded: &LoadedConfig) -> Option<PathBuf> {
-    let plugins = &loaded.config.plugins;
-    let dir = loaded.resolve(&plugins.dir);
-    (dir.is_dir() && !plugins.cache.as_os_str().is_empty()).then(|| dir.join(&plugins.cache))
+/// Returns a runtime that checks plugins in processes of their own, as a host does.
+pub(super) fn runtime(loaded: &LoadedConfig) -> Result<Runtime> {
+    Runtime::new(CacheLocation::of(loaded).as_ref(), Isolation::of(&loaded.config.plugins))
 }
 
 /// Parses the value of a parameter as TOML; if it is not valid TOML, it is a string.

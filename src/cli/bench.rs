@@ -8,7 +8,7 @@ use serde_json::json;
 use super::author::{self, SHIPPED, Subject};
 use crate::authoring::kit::cost::{self, Candidate, Cost, Plan};
 use tickhound_core::{config::LoadedConfig, decode::Decoder};
-use tickhound_engine::plugin::{Generation, Limits, Runtime};
+use tickhound_engine::plugin::{Generation, Isolation, Limits, Runtime};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -45,7 +45,7 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     progress("compiling the plugin");
     let cache = tempfile_dir()?;
     let limits = Limits::of(&loaded.config.plugins);
-    let measured = cost::compile(&name, &file, &bytes, limits, &cache);
+    let measured = cost::compile(&name, &file, &bytes, &loaded.config.plugins, &cache);
     let _ = std::fs::remove_dir_all(&cache);
     let compiled = measured?;
     let plugin = compiled.plugin.clone();
@@ -53,14 +53,14 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     loaded.config.input = tickhound_core::config::InputConfig::default();
     author::only(&mut loaded, &name, &args.params)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-    let generation = |loaded: &LoadedConfig, plugin: std::sync::Arc<tickhound_engine::plugin::Plugin>| {
-        Generation::build(loaded, decoder.column_names(), None, |_, _| Ok(plugin.clone()))
+    let generation = |loaded: &LoadedConfig, mut plugin: std::sync::Arc<tickhound_engine::plugin::Plugin>| {
+        Generation::build(loaded, decoder.column_names(), None, &mut plugin)
     };
     let own = generation(&loaded, plugin.clone())?;
     let (yardstick, shipped) = SHIPPED[0];
     let mut other = loaded.clone();
     author::only(&mut other, yardstick, &[])?;
-    let runtime = Runtime::new(None)?;
+    let runtime = Runtime::new(None, Isolation::InProcess)?;
     let other = generation(&other, runtime.compile(yardstick, &PathBuf::from(yardstick), shipped, limits)?)?;
     let candidate = Candidate { generation: own, compiled };
     let plan = Plan { symbols: args.symbols, ticks: args.ticks };

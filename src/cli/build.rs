@@ -8,7 +8,7 @@ use serde_json::json;
 use super::author::{self, Catalogue, Subject};
 use crate::authoring::kit::project;
 use tickhound_core::{config::LoadedConfig, decode::Decoder};
-use tickhound_engine::plugin::{Runtime, loader};
+use tickhound_engine::plugin::loader;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -39,7 +39,7 @@ pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     // Whether the input has the columns that it requires is checked when the detector is switched on.
     let mut catalogue = Catalogue::of(loaded);
     catalogue.add(Subject { name, file, bytes: bytes.clone(), cases: PathBuf::new() });
-    let runtime = Runtime::new(author::cache(loaded).as_deref())?;
+    let runtime = author::runtime(loaded)?;
     let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
     let generation = loader::build(&runtime, &alone, decoder.column_names(), None, &catalogue)
         .with_context(|| format!("{} was built, but a host would reject it", args.dir.display()))?;

@@ -33,7 +33,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
                     "name": spec.name, "plugin": spec.plugin.manifest.name, "version": spec.plugin.manifest.version,
                     "file": spec.plugin.file, "sha256": spec.plugin.sha256,
                     "params": params::to_json(&spec.params),
-                    "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial_ns_per_tick,
+                    "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
                 })
             })
             .collect();
@@ -56,7 +56,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
                 manifest.name,
                 manifest.version,
                 spec.plugin.file.display(),
-                spec.trial_ns_per_tick
+                spec.trial.ns_per_tick
             );
             for (name, value) in &spec.params {
                 println!("      {name} = {value}");

@@ -19,7 +19,7 @@ use tickhound_core::{
 };
 use tickhound_engine::{
     partition::{Partition, Stages, Until},
-    plugin::{Generation, Reload, Runtime},
+    plugin::{Generation, Isolation, Reload, Runtime},
     simulated::{CommitSummary, SimulatedStream},
     sink::Sinks,
     stats::{self, Stats},
@@ -52,7 +52,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let loaded: LoadedConfig = config::shipped(author::CONFIG)?;
     let config = &loaded.config;
     let decoder = Decoder::new(&config.input, Path::new("."))?;
-    let runtime = Runtime::new(None)?;
+    let runtime = Runtime::new(None, Isolation::InProcess)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
     let generation = Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins)?;
     generation.log_loaded();

@@ -9,7 +9,7 @@ use super::author::{self, Subject};
 use crate::authoring::kit::anatomy::Anatomy;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{
-    Limits, Plugin, Runtime,
+    Limits, Plugin,
     params::{self, expected},
     runtime::CONTRACT_VERSION,
 };
@@ -32,7 +32,7 @@ pub(super) struct InspectArgs {
 pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, loaded)?;
     let anatomy = Anatomy::of(&bytes)?;
-    let runtime = Runtime::new(author::cache(loaded).as_deref())?;
+    let runtime = author::runtime(loaded)?;
     let plugin = runtime.compile(&name, &file, &bytes, Limits::of(&loaded.config.plugins));
     if args.json {
         let rejection = plugin.as_ref().err().map(|error| format!("{error:#}"));

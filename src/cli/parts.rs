@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::notify;
 use tickhound_core::{config::LoadedConfig, decode::Decoder};
-use tickhound_engine::plugin::Loader;
+use tickhound_engine::plugin::{Isolation, Loader};
 use tickhound_redis::RedisStream;
 
 /// The parts that the configuration describes, loaded and checked.
@@ -18,7 +18,12 @@ impl Parts {
     pub(super) fn load(loaded: &LoadedConfig) -> Result<Self> {
         let config = &loaded.config;
         let decoder = Decoder::new(&config.input, &loaded.root)?;
-        let loader = Loader::start(loaded, decoder.column_names(), |loaded| notify::check(loaded).map(|_| ()))?;
+        let loader = Loader::start(
+            loaded,
+            decoder.column_names(),
+            |loaded| notify::check(loaded).map(|_| ()),
+            Isolation::of(&loaded.config.plugins),
+        )?;
         let has_shadows = loader.newest().detectors.iter().any(|spec| !spec.settings.shadow_of.is_empty());
         let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?.with_shadows(has_shadows);
         Ok(Self { decoder, loader, stream })

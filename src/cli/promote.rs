@@ -1,16 +1,24 @@
 //! `tickhound promote`: makes a shadow detector live. A running host applies the change by itself.
 
-use std::{fs, io::Write, path::Path, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
 use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
-use tickhound_engine::plugin::loader::{next_of, with_next};
+use tickhound_engine::plugin::{
+    loader::{next_of, with_next},
+    signature::signature_file,
+};
 
 /// Keys that the live detector gets from its shadow.
-const PROMOTED_KEYS: [&str; 6] =
-    ["plugin", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
+const PROMOTED_KEYS: [&str; 7] =
+    ["plugin", "sha256", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -38,7 +46,10 @@ pub(super) fn run(args: &PromoteArgs, loaded: &LoadedConfig) -> Result<ExitCode>
 fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
     let with_next = with_next(loaded);
     let Some(shadow) = with_next.config.detectors.get(name) else {
-        bail!("{name} is not a shadow; there is neither [detectors.{name}] nor a PLUGIN.next.wasm for it");
+        bail!(
+            "{name} is not a shadow; there is neither [detectors.{name}] nor, with plugins.allow_next = true, a \
+             PLUGIN.next.wasm for it"
+        );
     };
     let dir = loaded.resolve(&loaded.config.plugins.dir);
     let plugin = next_of(&shadow.plugin).context("a shadow without a table has a plugin of its own")?;
@@ -49,6 +60,18 @@ fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> 
         return Ok(());
     }
     fs::copy(&live, &previous).with_context(|| format!("can't copy {}", live.display()))?;
+    // A plugin without its signature may be rejected, so the signature goes first. That of the previous one does not fit
+    // any more.
+    let [next_signature, live_signature] = [&next, &live].map(|file| signature_file(file));
+    let moved = if next_signature.exists() {
+        fs::rename(&next_signature, &live_signature)
+    } else {
+        fs::remove_file(&live_signature).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+    };
+    moved.with_context(|| format!("can't replace {}", live_signature.display()))?;
     fs::rename(&next, &live).with_context(|| format!("can't move {}", next.display()))
 }
 

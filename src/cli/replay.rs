@@ -144,7 +144,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     }
     let catalogue = select_detectors(args, &mut loaded)?;
     let sweep = Sweep::parse(&args.sweep, &mut loaded)?;
-    let plugins = Runtime::new(author::cache(&loaded).as_deref())?;
+    let plugins = author::runtime(&loaded)?;
     let runtime = super::process::runtime()?;
     let stop = runtime.block_on(async { super::process::stop_on_signal(None) })?;
     let replayer = Replayer { args, catalogue, plugins, runtime, stop };

@@ -80,12 +80,14 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     if let Some(name) = &args.name {
         shadows.retain(|shadow, _| shadow == name);
         if shadows.is_empty() {
-            bail!("{name} is not a shadow; set shadow_of in its table, or put a PLUGIN.next.wasm beside PLUGIN.wasm");
+            bail!(
+                "{name} is not a shadow; set shadow_of in its table, or set plugins.allow_next = true and put a PLUGIN.next.wasm beside PLUGIN.wasm"
+            );
         }
     }
     if shadows.is_empty() {
         println!(
-            "no detector has a shadow; set shadow_of = \"NAME\" in the table of another detector, or put a PLUGIN.next.wasm beside PLUGIN.wasm"
+            "no detector has a shadow; set shadow_of = \"NAME\" in the table of another detector, or set plugins.allow_next = true and put a PLUGIN.next.wasm beside PLUGIN.wasm"
         );
     }
     let live = runtime.block_on(all_alerts(&config.stream, &config.alerts.stream, AlertSummary::new))?;

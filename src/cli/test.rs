@@ -8,7 +8,7 @@ use serde_json::json;
 use super::author::{self, Subject};
 use crate::authoring::kit::case;
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::{Limits, Runtime};
+use tickhound_engine::plugin::Limits;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -56,7 +56,7 @@ pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let paths = if args.cases.is_empty() { vec![subject.cases.clone()] } else { args.cases.clone() };
     let cases = case::read_all(&paths)?;
     ensure!(!cases.is_empty(), "there are no cases");
-    let plugins = Runtime::new(author::cache(loaded).as_deref())?;
+    let plugins = author::runtime(loaded)?;
     let limits = Limits::of(&loaded.config.plugins);
     let plugin = plugins.compile(&subject.name, &subject.file, &subject.bytes, limits)?;
     let runtime = super::process::runtime()?;

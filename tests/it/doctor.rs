@@ -346,7 +346,7 @@ fn without_a_server_the_rest_is_looked_at_and_folders_are_mended() {
     let mut redis = Redis::start();
     let project = Project::new(&redis);
     redis.kill();
-    project.configure("[alerts]\njsonl = \"out/alerts.jsonl\"\n[detectors.odd]\nplugin = \"odd\"\n[detectors.narrow]\nplugin = \"breakout\"\nenabled = false");
+    project.configure("[alerts]\njsonl = \"out/alerts.jsonl\"\n[detectors.odd]\nplugin = \"odd\"\n[detectors.narrow]\nplugin = \"breakout\"\nenabled = false\n[plugins]\ncache = \".cache\"");
     fs::write(project.path("plugins/odd.wasm"), "no wasm").unwrap();
     fs::write(project.path("plugins/stray.wasm"), "").unwrap();
     let cache = project.path("plugins/.cache");

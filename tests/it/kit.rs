@@ -132,7 +132,7 @@ fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
         text(&output.stderr)
     };
     let told = refused("short.wasm", &bytes[..bytes.len() / 2]);
-    assert!(told.contains("not a WebAssembly file, or incomplete"), "{told}");
+    assert!(told.contains("damaged or cut off"), "{told}");
     let told = refused("other.wasm", &wat::parse_str("(module (func (export \"run\")))").unwrap());
     assert!(told.contains("a WebAssembly module, but not a detector"), "{told}");
     let told = text(&output(&project, &["inspect", "brakout"]).stderr);

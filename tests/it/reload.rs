@@ -336,6 +336,7 @@ fn polling_sees_a_plugin_that_is_rolled_back() {
 fn a_second_start_compiles_nothing() {
     let redis = Redis::start();
     let project = Project::new(&redis);
+    project.configure("[plugins]\ncache = \".cache\"");
     let cached = |variables: &[(&str, &str)]| {
         let mut host = project.start_with(&["run", "--drain", "--debug"], variables);
         assert_eq!(host.wait(), Some(0));
@@ -359,6 +360,13 @@ fn flip(cache: &Path, pristine: &[(PathBuf, Vec<u8>)], share: f64) {
     }
 }
 
+/// The compiled plugins in a folder.
+fn compiled(cache: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = files(cache);
+    files.retain(|(path, _)| path.extension().is_some_and(|extension| extension == "code"));
+    files
+}
+
 fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -379,11 +387,12 @@ fn a_compiled_plugin_that_is_damaged_on_disk_is_compiled_again() {
     const FLIPS: u32 = 30;
     let redis = Redis::start();
     let project = Project::new(&redis);
+    project.configure("[plugins]\ncache = \".cache\"");
     project.feed(5, 3000, &[]);
     let expected = contents(&project.reference(&redis));
     assert!(!expected.is_empty());
     let cache = project.path("plugins/.cache");
-    let pristine = files(&cache);
+    let pristine = compiled(&cache);
     let mut damaged = 0;
     for number in 0..FLIPS {
         flip(&cache, &pristine, f64::from(number) / f64::from(FLIPS - 1));
@@ -400,7 +409,7 @@ fn a_compiled_plugin_that_is_damaged_on_disk_is_compiled_again() {
         damaged += host.count_event("compiled_plugin_damaged");
     }
     assert_eq!(damaged, 2 * FLIPS as usize, "each is noticed");
-    let kept = files(&cache);
+    let kept = compiled(&cache);
     assert!(kept.len() == 2 && pristine.iter().all(|file| kept.contains(file)), "as it was before");
 }
 
@@ -409,14 +418,17 @@ fn a_compiled_plugin_that_is_damaged_on_disk_is_compiled_again() {
 fn compiled_plugins_without_a_checksum_are_compiled_again() {
     let redis = Redis::start();
     let project = Project::new(&redis);
+    project.configure("[plugins]\ncache = \".cache\"");
     let cache = project.path("plugins/.cache");
     project.run(&["check"]);
-    for (file, bytes) in files(&cache) {
-        // Behind the form, the checksum and the place comes what wasmtime has in its file.
-        let text: Vec<&[u8]> = bytes.splitn(3, |byte| *byte == b'\n').collect();
-        let place = String::from_utf8_lossy(&text[1][64..]).into_owned();
-        fs::create_dir_all(cache.join(&place).parent().unwrap()).unwrap();
-        fs::write(cache.join(&place), text[2]).unwrap();
+    for (file, bytes) in compiled(&cache) {
+        // Behind the format, the authentication code and the path comes what wasmtime has in its file.
+        let format = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let body = &bytes[format + 32..];
+        let path = body.iter().position(|byte| *byte == b'\n').unwrap();
+        let place = cache.join(String::from_utf8_lossy(&body[..path]).into_owned());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(place, &body[path + 1..]).unwrap();
         fs::remove_file(file).unwrap();
     }
     let mut host = project.start(&["run", "--drain", "--debug"]);
@@ -428,6 +440,7 @@ fn compiled_plugins_without_a_checksum_are_compiled_again() {
 fn a_cache_that_cannot_be_used_is_reported_once_and_done_without() {
     let redis = Redis::start();
     let project = Project::new(&redis);
+    project.configure("[plugins]\ncache = \".cache\"");
     fs::write(project.path("plugins/.cache"), "in the way").unwrap();
     let log = project.run(&["run", "--drain"]);
     assert_eq!(count_event(&log, "plugin_cache_unavailable"), 1, "{log}");

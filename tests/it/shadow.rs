@@ -28,6 +28,7 @@ fn a_next_version_runs_beside_the_live_one_until_it_is_promoted() {
     let undisturbed = project.reference(&redis);
     let next = release(&shipped("plugins/breakout.wasm"), "next");
     fs::write(project.path("plugins/breakout.next.wasm"), &next).unwrap();
+    project.configure("[plugins]\nallow_next = true");
     project.run(&["run", "--drain"]);
     assert!(contents(&redis.alerts()) == contents(&undisturbed), "the live ones don't notice");
     let mut shadows: Vec<Alert> = redis.paged(SHADOW_ALERTS).collect();

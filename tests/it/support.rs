@@ -367,6 +367,8 @@ impl Project {
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         // Tests run at the same time, and have one port 9464 between them.
         command.env("TICKHOUND_SERVER__LISTEN", "");
+        // Compiled plugins are shared by all tests, and not with the user's own hosts.
+        command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).env_remove("CACHE_DIRECTORY");
         command
     }
 
@@ -498,6 +500,11 @@ impl Host {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns whether the process has not ended yet.
+    pub fn is_running(&self) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.pid())).is_ok_and(|stat| !stat.contains(") Z "))
     }
 
     /// Sends a signal by name, e.g. `TERM`.

@@ -20,7 +20,7 @@ use tickhound_core::{
 };
 use tickhound_engine::{
     ingest::Ingest,
-    plugin::{DetectorSpec, Generation, Runtime},
+    plugin::{DetectorSpec, Generation, Isolation, Runtime},
     shard::{Answer, Priority, ResolvedDetection, ShardHandle, ShardSetup, Task, TaskOutcome},
 };
 use tokio::sync::mpsc;
@@ -68,7 +68,7 @@ enum Step {
 
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new(None).unwrap())
+    RUNTIME.get_or_init(|| Runtime::new(None, Isolation::InProcess).unwrap())
 }
 
 /// A generation of `detectors`, as the configuration has them. Each has instances of its own.

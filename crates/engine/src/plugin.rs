@@ -1,9 +1,10 @@
 //! Plugins: from a `.wasm` file to detections, under limits.
 //!
 //! From a file to a generation: `watch` notices a change, and `loader` builds a generation. For that, `folder` reads the
-//! files, `runtime` compiles them and rejects what is not a detector, `code` caches compiled plugins, `params` checks the
-//! configuration against the manifest, `spec` joins plugin and settings, and `trial` calls the detector for the first time.
-//! `generation` is the result, and `reload` publishes it.
+//! files, `signature` checks who has signed them, `check_process` does everything that follows in a process of its own
+//! first, `structure` checks the file's size and depth, `runtime` compiles it and rejects what is not a detector, `code`
+//! caches compiled plugins, `params` checks the configuration against the manifest, `spec` joins plugin and settings, and
+//! `trial` calls the detector for the first time. `generation` is the result, and `reload` publishes it.
 //!
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `deadline` the time limit of a
 //! call, `fault` the reason why a call failed, and `health` the count of faults.
@@ -11,6 +12,7 @@
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
+pub mod check_process;
 pub mod code;
 mod deadline;
 pub mod digest;
@@ -24,15 +26,18 @@ pub mod loader;
 pub mod params;
 mod reload;
 pub mod runtime;
+pub mod signature;
 mod spec;
 pub mod structure;
 mod trial;
 pub mod watch;
 
 pub use self::{
+    check_process::Isolation,
+    code::CacheLocation,
     deadline::Overrun,
     fault::Fault,
-    generation::{Flow, Generation},
+    generation::{Flow, Generation, PluginSource},
     guest::Limits,
     health::Health,
     instance::Instance,
@@ -40,6 +45,7 @@ pub use self::{
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
+    trial::TrialResult,
 };
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]

@@ -1,6 +1,6 @@
 //! The anatomy of a `.wasm` file: what it shows without being run, whether or not a host would accept it.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 use wasmparser::{ComponentTypeRef, Encoding, KnownCustom, Parser, Payload};
 
@@ -31,12 +31,13 @@ impl Anatomy {
     /// # Errors
     /// When the file is not WebAssembly, or incomplete.
     pub(crate) fn of(bytes: &[u8]) -> Result<Self> {
+        ensure!(bytes.starts_with(b"\0asm"), "not a WebAssembly file");
         let sha256 = runtime::sha256(bytes);
         let mut anatomy = Self { kind: "module", bytes: bytes.len(), sha256, ..Self::default() };
         // Modules and components inside a component have imports and exports of their own.
         let mut depth = 0;
         for payload in Parser::new(0).parse_all(bytes) {
-            let payload = payload.map_err(|error| anyhow!("not a WebAssembly file, or incomplete: {error}"))?;
+            let payload = payload.map_err(|error| anyhow!("damaged or cut off, copy it again: {error}"))?;
             anatomy.contract = anatomy.contract.or_else(|| runtime::built_for(&payload));
             match payload {
                 Payload::Version { encoding: Encoding::Component, .. } if depth == 0 => anatomy.kind = "component",

@@ -232,7 +232,7 @@ impl Case {
         };
         case_config.config.detectors = [(plugin.name.clone(), detector)].into();
         let decoder = Decoder::new(&self.input, &case_config.root)?;
-        let generation = Generation::build(&case_config, decoder.column_names(), None, |_, _| Ok(plugin.clone()))?;
+        let generation = Generation::build(&case_config, decoder.column_names(), None, &mut plugin.clone())?;
         Ok((case_config, generation))
     }
 

@@ -13,12 +13,13 @@ use tokio::sync::watch;
 
 use super::rows::Rows;
 use crate::authoring::replay::{Ids, ReplaySetup, Source, replay};
+use tickhound_core::config::PluginsConfig;
 use tickhound_core::{
     config::LoadedConfig,
     event::{Batch, Entries},
     simulate::SimConfig,
 };
-use tickhound_engine::plugin::{DetectorSpec, Fault, Generation, Limits, Plugin, Runtime};
+use tickhound_engine::plugin::{CacheLocation, DetectorSpec, Fault, Generation, Isolation, Limits, Plugin, Runtime};
 use tickhound_recorded::{pace::Pace, record::Record};
 
 /// The rows in one call: a single tick, as in a quiet market, busy, and as in a replay.
@@ -109,13 +110,15 @@ pub(crate) struct Cost {
 ///
 /// # Errors
 /// When the plugin is rejected.
-pub(crate) fn compile(name: &str, file: &Path, bytes: &[u8], limits: Limits, cache: &Path) -> Result<Compiled> {
+pub(crate) fn compile(name: &str, file: &Path, bytes: &[u8], config: &PluginsConfig, cache: &Path) -> Result<Compiled> {
+    let (limits, isolation) = (Limits::of(config), Isolation::of(config));
     let timed = |runtime: &Runtime| -> Result<_> {
         let started = Instant::now();
         Ok((runtime.compile(name, file, bytes, limits)?, started.elapsed()))
     };
-    let (_, compile) = timed(&Runtime::new(None)?)?;
-    let runtime = Runtime::new(Some(cache))?;
+    let (_, compile) = timed(&Runtime::new(None, isolation)?)?;
+    let location = CacheLocation { dir: cache.join("plugins"), key: cache.join("key") };
+    let runtime = Runtime::new(Some(&location), isolation)?;
     // This fills the cache, from which the next call loads.
     timed(&runtime)?;
     let (plugin, load) = timed(&runtime)?;

@@ -17,7 +17,7 @@ use super::{
     text::size,
 };
 use tickhound_core::config::{Config, LoadedConfig, Watch, is_unset};
-use tickhound_engine::plugin::watch::can_watch;
+use tickhound_engine::plugin::{CacheLocation, watch::can_watch};
 use tickhound_redis::inspect::{ServerInspection, ServerLocation};
 
 /// The most files that a host has open: connections, watches, plugins, the JSON lines file, with room to spare.
@@ -83,8 +83,7 @@ struct Permissions {
 pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
     let config = &loaded.config;
     let plugins = loaded.resolve(&config.plugins.dir);
-    let cache = plugins.join(&config.plugins.cache);
-    let has_cache = !config.plugins.cache.as_os_str().is_empty();
+    let cache = CacheLocation::of(loaded).map(|location| location.dir);
     let jsonl = (!is_unset(&config.alerts.jsonl)).then(|| loaded.resolve(&config.alerts.jsonl));
     let mut machine = Machine {
         cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -100,7 +99,7 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
         machine.watch = Some(can_watch(&plugins).map_err(|error| error.to_string()));
     }
     let mut folders = vec![(Purpose::Plugins, plugins.clone())];
-    if has_cache && plugins.is_dir() {
+    if let Some(cache) = &cache {
         folders.push((Purpose::CompiledPlugins, cache.clone()));
     }
     if let Some(file) = &jsonl {
@@ -118,7 +117,7 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
         }
     }
     machine.permissions.extend(permissions(Purpose::Plugins, plugins));
-    machine.permissions.extend(has_cache.then(|| permissions(Purpose::CompiledPlugins, cache)).flatten());
+    machine.permissions.extend(cache.and_then(|cache| permissions(Purpose::CompiledPlugins, cache)));
     machine
 }
 

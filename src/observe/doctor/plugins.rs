@@ -1,15 +1,14 @@
 //! The plugins: each is loaded and tried as a host does it, and compared with what the running host has in force.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use super::{
     finding::Finding,
@@ -23,10 +22,10 @@ use tickhound_core::{
     receipt::{DetectorReceipt, Receipt},
 };
 use tickhound_engine::plugin::{
-    DetectorSpec, Generation, Plugin, Runtime,
+    CacheLocation, DetectorSpec, Generation, Isolation, PluginSource, Runtime,
     code::COMPILED_FOLDER as COMPILED,
     folder::{Folder, plugin_name},
-    loader::with_next,
+    loader::{Compiling, with_next},
     runtime::CONTRACT_VERSION,
 };
 
@@ -65,15 +64,17 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
         );
     }
     let mut busy_ns = 0;
-    match TrialLoader::new(loaded) {
+    let (folder, cache) = (Folder::of(loaded), CacheLocation::of(loaded));
+    match Runtime::new(cache.as_ref(), Isolation::of(&loaded.config.plugins)) {
         Err(error) => findings.push(Finding::problem("plugins.runtime", format!("{error:#}"))),
-        Ok(mut loader) => {
+        Ok(runtime) => {
+            let mut plugins = Compiling::new(&runtime, &folder);
             for (name, detector) in enabled {
                 let id = format!("plugins.{name}");
-                match loader.load(loaded, name, detector, columns) {
+                match load_alone(&mut plugins, loaded, name, detector, columns) {
                     Err(error) => findings.push(Finding::problem(id, format!("{error:#}")).cure(REJECTED)),
                     Ok(spec) => {
-                        busy_ns += u64::from(spec.trial_ns_per_tick);
+                        busy_ns += u64::from(spec.trial.ns_per_tick);
                         findings.push(judge_detector(&id, &spec, loaded, facts.receipt.as_ref()));
                         findings.extend(judge_symbols(&spec, &facts.symbols));
                     }
@@ -88,60 +89,26 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
     if facts.ticks_per_second > 0.0 && busy_ns > 0 {
         findings.push(judge_load(busy_ns, facts.ticks_per_second, workers));
     }
-    let folder = Folder::of(loaded);
     findings.extend(unused(&folder.dir, loaded.config.detectors.values()));
-    // Without a folder of its own (`cache = ""`), or in a shared one, other programs may own the files.
-    let cache = cache(loaded);
-    if holds_only_compiled(&cache) {
-        findings.extend(stale(&stale_files(&cache, SystemTime::now())));
+    // In a shared folder, other programs may own the files.
+    if let Some(CacheLocation { dir, .. }) = cache.filter(|cache| holds_only_compiled(&cache.dir)) {
+        findings.extend(stale(&stale_files(&dir, SystemTime::now())));
     }
     findings
 }
 
-/// Loads detectors one by one, so that each has a finding of its own.
-struct TrialLoader {
-    runtime: Runtime,
-    folder: Folder,
-    plugins: BTreeMap<String, Arc<Plugin>>,
-}
-
-impl TrialLoader {
-    fn new(loaded: &LoadedConfig) -> Result<Self> {
-        let cache = cache(loaded);
-        // Machine code that another user could have put there must not run here. Only a host creates the folder.
-        let trusted = fs::metadata(&cache).is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & 0o022 == 0);
-        let used = trusted && !loaded.config.plugins.cache.as_os_str().is_empty();
-        let runtime = Runtime::new(used.then_some(cache.as_path()))?;
-        Ok(Self { runtime, folder: Folder::of(loaded), plugins: BTreeMap::new() })
-    }
-
-    fn load(
-        &mut self,
-        loaded: &LoadedConfig,
-        name: &str,
-        detector: &DetectorConfig,
-        columns: &[String],
-    ) -> Result<Arc<DetectorSpec>> {
-        let mut only = loaded.clone();
-        only.config.detectors = [(name.to_owned(), detector.clone())].into();
-        let Self { runtime, folder, plugins } = self;
-        let generation = Generation::build(&only, columns, None, |plugin, limits| {
-            if let Some(known) = plugins.get(plugin) {
-                return Ok(known.clone());
-            }
-            let bytes = folder.read(plugin)?;
-            let file = folder.file(plugin);
-            let compiled = runtime.compile(plugin, &file, &bytes, limits);
-            let compiled = compiled.with_context(|| format!("rejected {}", file.display()))?;
-            plugins.insert(plugin.to_owned(), compiled.clone());
-            Ok(compiled)
-        })?;
-        generation.detectors.first().cloned().ok_or_else(|| anyhow!("the detector was not loaded"))
-    }
-}
-
-fn cache(loaded: &LoadedConfig) -> PathBuf {
-    loaded.resolve(&loaded.config.plugins.dir).join(&loaded.config.plugins.cache)
+/// Loads one detector, so that each has a finding of its own.
+fn load_alone(
+    plugins: &mut impl PluginSource,
+    loaded: &LoadedConfig,
+    name: &str,
+    detector: &DetectorConfig,
+    columns: &[String],
+) -> Result<Arc<DetectorSpec>> {
+    let mut only = loaded.clone();
+    only.config.detectors = [(name.to_owned(), detector.clone())].into();
+    let generation = Generation::build(&only, columns, None, plugins)?;
+    generation.detectors.first().cloned().context("the detector was not loaded")
 }
 
 fn judge_detector(id: &str, spec: &DetectorSpec, loaded: &LoadedConfig, receipt: Option<&Receipt>) -> Finding {
@@ -153,7 +120,7 @@ fn judge_detector(id: &str, spec: &DetectorSpec, loaded: &LoadedConfig, receipt:
         manifest.name,
         manifest.version,
         &spec.plugin.sha256[..12],
-        spec.trial_ns_per_tick,
+        spec.trial.ns_per_tick,
         size(memory)
     );
     match receipt.and_then(|receipt| differs(&spec.name, &spec.plugin.sha256, receipt)) {

@@ -128,7 +128,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
         }
         if let Some(DetectorView { spec, counts }) = views.iter().find(|view| view.spec.name == detector.name) {
             let share = load.detectors.iter().find(|load| load.name == detector.name);
-            shown["warm_up_s"] = json!(spec.warm_up_seconds);
+            shown["warm_up_s"] = json!(spec.trial.warm_up_seconds);
             shown["ns_per_tick"] = json!(spec.health.ns_per_tick());
             shown["core_share"] = json!(share.map_or(0.0, |share| share.core_share));
             shown["ticks"] = json!(counts.ticks);

@@ -16,6 +16,8 @@ use super::{
 pub struct DetectorConfig {
     /// The name of a file in the plugins folder, without `.wasm`.
     pub plugin: String,
+    /// The SHA-256 that the file must have, in hexadecimal. Empty: any.
+    pub sha256: String,
     /// Whether the detector runs.
     pub enabled: bool,
     /// The symbols that the detector sees: `*` matches any text, `?` one character.
@@ -38,6 +40,7 @@ impl Default for DetectorConfig {
     fn default() -> Self {
         Self {
             plugin: String::new(),
+            sha256: String::new(),
             enabled: true,
             symbols: vec!["*".into()],
             shadow_of: String::new(),
@@ -64,6 +67,12 @@ pub(super) fn validate(
             section.at("plugin"),
             detector.plugin,
             plugins.dir.display()
+        );
+        let pin = &detector.sha256;
+        ensure!(
+            pin.is_empty() || (pin.len() == 64 && pin.bytes().all(|byte| byte.is_ascii_hexdigit())),
+            "{}: detectors.{name}.sha256 is `{pin}`, expected the 64 hexadecimal digits that `tickhound inspect` shows",
+            section.at("sha256")
         );
         let live = &detector.shadow_of;
         let is_live = detectors.get(live).is_some_and(|live| live.shadow_of.is_empty());

@@ -13,7 +13,18 @@ const LIVE: [(&str, &[&str]); 4] = [
     ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
     (
         "plugins",
-        &["follow_links", "memory_max_mib", "call_deadline_ms", "start_deadline_ms", "faults", "fault_window_s"],
+        &[
+            "follow_links",
+            "trusted_keys",
+            "require_signed",
+            "allow_next",
+            "file_max_mib",
+            "memory_max_mib",
+            "call_deadline_ms",
+            "start_deadline_ms",
+            "faults",
+            "fault_window_s",
+        ],
     ),
 ];
 

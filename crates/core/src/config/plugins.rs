@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
@@ -17,8 +17,22 @@ pub struct PluginsConfig {
     pub watch: Watch,
     /// Whether a `.wasm` file may be a link that leads out of the folder.
     pub follow_links: bool,
-    /// The folder for compiled plugins, relative to `dir`. Empty: plugins are compiled at each start.
+    /// The folder for compiled plugins. `auto`: in the cache folder of the service (`CACHE_DIRECTORY`) or of the user
+    /// (`XDG_CACHE_HOME`, or `~/.cache`). A path is relative to `dir`. Empty: plugins are compiled at each start.
     pub cache: PathBuf,
+    /// The public keys of minisign whose signatures of plugins are trusted. A plugin with a wrong signature is rejected.
+    pub trusted_keys: Vec<String>,
+    /// Whether a plugin without a signature of a trusted key is rejected, too.
+    pub require_signed: bool,
+    /// Whether a file `X.next.wasm` starts a shadow of each detector with the plugin `X`.
+    pub allow_next: bool,
+    /// The maximum size of a plugin's file, MiB. A Python interpreter has 18.
+    pub file_max_mib: u64,
+    /// The maximum processor time for the check of a plugin, of which compilation takes the largest part, seconds. A
+    /// Python interpreter takes 13.
+    pub compile_deadline_s: u64,
+    /// The maximum memory for the check of a plugin, MiB. A Python interpreter takes 360.
+    pub compile_memory_max_mib: u64,
     /// The maximum memory of one instance, which is one detector in one worker, MiB.
     pub memory_max_mib: usize,
     /// The maximum processor time of one call for each thousand rows begun, ms. A batch takes about a millisecond, so
@@ -54,7 +68,13 @@ impl Default for PluginsConfig {
             dir: "plugins".into(),
             watch: Watch::Auto,
             follow_links: false,
-            cache: ".cache".into(),
+            cache: "auto".into(),
+            trusted_keys: Vec::new(),
+            require_signed: false,
+            allow_next: false,
+            file_max_mib: 64,
+            compile_deadline_s: 120,
+            compile_memory_max_mib: 2048,
             memory_max_mib: 64,
             call_deadline_ms: 100,
             start_deadline_ms: 10_000,
@@ -73,6 +93,15 @@ impl PluginsConfig {
         section.check_range("faults", self.faults, 0..=1_000_000)?;
         section.check_range("fault_window_s", self.fault_window_s, 1..=86_400)?;
         section.check_range("rewarm_s", self.rewarm_s, 0..=31_536_000)?;
-        section.check_range("memory_max_mib", self.memory_max_mib, 1..=4096)
+        section.check_range("memory_max_mib", self.memory_max_mib, 1..=4096)?;
+        section.check_range("file_max_mib", self.file_max_mib, 1..=1024)?;
+        section.check_range("compile_deadline_s", self.compile_deadline_s, 1..=3600)?;
+        section.check_range("compile_memory_max_mib", self.compile_memory_max_mib, 256..=65_536)?;
+        ensure!(
+            !self.require_signed || !self.trusted_keys.is_empty(),
+            "{}: plugins.require_signed is true, but plugins.trusted_keys is empty: name the keys that sign plugins",
+            section.at("require_signed")
+        );
+        Ok(())
     }
 }

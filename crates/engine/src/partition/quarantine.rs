@@ -115,7 +115,7 @@ pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::plugin::{Generation, Runtime};
+    use crate::plugin::{Generation, Isolation, Runtime};
     use tickhound_core::{config, decode::Decoder};
 
     /// A generation with `breakout` alone.
@@ -125,7 +125,7 @@ pub(super) mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/breakout.wasm");
         let bytes = std::fs::read(&file).unwrap();
         let plugins = [("breakout", file, bytes.as_slice())];
-        let runtime = Runtime::new(None).unwrap();
+        let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
         Generation::embedded(&runtime, &loaded, decoder.column_names(), &plugins).unwrap()
     }
 

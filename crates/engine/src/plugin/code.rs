@@ -1,20 +1,21 @@
-//! A cache of compiled plugins on disk, each with a checksum. The host runs only code that a host has written.
+//! Compiled plugins on disk, and how they reach wasmtime. This process runs only code that this user's hosts have written.
 //!
 //! Wasmtime runs code in its cache without a check, so a flipped bit there may crash the process, or worse. So wasmtime's
-//! cache is the exchange: a folder that only this process uses, and that exists only during a compilation.
+//! cache is the exchange: a folder that only this process and its check processes use, and that exists only during a
+//! compilation. What lasts is in the [`Store`], whose files are authenticated.
 //!
-//! What holds: code in the exchange was checked right before wasmtime reads it. The exchange is made by this process, in
-//! a folder of this user that no other user can write to. If it can't be made, because another user has made something
-//! of that name, wasmtime compiles without its cache. The lasting folder belongs to this user too, and several hosts may
-//! share it: a file is written under a temporary name and renamed. A file that is incomplete, damaged, in another format,
-//! or written by another user is compiled again.
+//! What holds: code in the exchange was checked right before wasmtime reads it, or was written there by a check process.
+//! The exchange is made by this process, in a folder of this user that no other user can write to. If it can't be made,
+//! because another user has made something of that name, wasmtime compiles without its cache.
+
+mod store;
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, DirBuilder, Metadata},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Component, Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -22,10 +23,8 @@ use anyhow::{Context, Result, ensure};
 use tracing::{debug, warn};
 use wasmtime::{Cache, CacheConfig};
 
-use super::digest::sha256;
-
-/// The first line of a file, with the version of its format. The checksum of everything behind the checksum follows.
-const FORMAT: &[u8] = b"tickhound compiled plugin 1\n";
+use self::store::{Store, close_to_others, is_ours};
+use tickhound_core::config::{LoadedConfig, is_unset};
 
 /// The one folder within the cache's folder, which contains everything else.
 pub const COMPILED_FOLDER: &str = "modules";
@@ -33,6 +32,16 @@ pub const COMPILED_FOLDER: &str = "modules";
 /// The folder of compiled plugins within [`COMPILED_FOLDER`]. The folders beside it are exchanges, and wasmtime's own of older
 /// hosts.
 const CHECKED: &str = "checked";
+
+/// The value of `plugins.cache` that stands for the cache folder of the user or of the service.
+const AUTO: &str = "auto";
+
+/// The name of the folder within the user's cache folder.
+const OUR_FOLDER: &str = "tickhound";
+
+/// The name of the file with the key, within the user's folder. It is never in the folder that the configuration names,
+/// because both could come from the same archive then.
+const KEY: &str = "key";
 
 /// The prefix of an exchange's name. A random number follows.
 const EXCHANGE: &str = "tickhound-exchange-";
@@ -52,24 +61,23 @@ const STICKY: u32 = 0o1000;
 /// Wasmtime's name for the folder in its cache that contains a folder for each compiler.
 const COMPILERS: &str = "modules";
 
-/// The time of a use is updated once a day, which is precise enough to find unused files.
-const USE_UPDATED_AFTER: Duration = Duration::from_secs(86_400);
-
 /// An exchange that is older than this was left by a killed process. Removing one that is in use does no harm: its plugin
 /// is compiled again.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
-/// The maximum size of the cache. Beyond that, the least recently used files are removed. A compiled plugin has a few
-/// hundred KB.
-const CACHE_BYTES_MAX: u64 = 512 << 20;
+/// The folder of compiled plugins, and the key that authenticates them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheLocation {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The file with the key of this user.
+    pub key: PathBuf,
+}
 
-/// The length of a SHA-256 in hexadecimal.
-const CHECKSUM_LENGTH: usize = 64;
-
-/// The cache of compiled plugins, for one [`super::Runtime`].
+/// The way of compiled plugins to wasmtime, for one [`super::Runtime`].
 pub(super) struct CodeCache {
-    /// The folder of compiled plugins.
-    checked: PathBuf,
+    /// The compiled plugins that last, if the configuration wants any.
+    store: Option<Store>,
     exchange: Exchange,
     wasmtime: Cache,
     /// Allows one compilation at a time, since the exchange contains the code of one plugin.
@@ -85,6 +93,14 @@ pub(super) enum CodeOrigin {
     Compiler,
 }
 
+/// The exchange with the code of one plugin, while that is compiled or loaded.
+pub(super) struct Handover<'a> {
+    cache: &'a CodeCache,
+    name: String,
+    cached: Option<CodeFile>,
+    _turn: MutexGuard<'a, ()>,
+}
+
 /// A file in wasmtime's cache.
 #[derive(Debug, PartialEq)]
 struct CodeFile {
@@ -93,31 +109,64 @@ struct CodeFile {
     bytes: Vec<u8>,
 }
 
-/// A folder that only this process uses, and that exists only during a compilation.
+/// A folder that only this process and its check processes use, and that exists only during a compilation.
 struct Exchange {
     dir: PathBuf,
 }
 
+impl CacheLocation {
+    /// Returns where the configuration wants compiled plugins, or `None` if it wants none or this user has no folder for
+    /// the key.
+    pub fn of(loaded: &LoadedConfig) -> Option<Self> {
+        let configured = &loaded.config.plugins.cache;
+        if is_unset(configured) {
+            return None;
+        }
+        let user = user_folder(|name| std::env::var_os(name).map(PathBuf::from))?;
+        let key = user.join(KEY);
+        if configured == Path::new(AUTO) {
+            return Some(Self { dir: user.join("plugins"), key });
+        }
+        Some(Self { dir: loaded.resolve(&loaded.config.plugins.dir).join(configured), key })
+    }
+}
+
+/// Returns the cache folder of the service or the user, from the environment's `variable`s.
+fn user_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let set = |name: &str| variable(name).filter(|path| path.is_absolute());
+    let of_service = || set("CACHE_DIRECTORY");
+    let of_user = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    of_service().or_else(|| Some(of_user()?.join(OUR_FOLDER)))
+}
+
 impl CodeCache {
-    /// Opens the cache in the folder `dir`, which is made if missing, and closed to all other users.
+    /// Opens the cache in a folder, which is made if missing, and closed to all other users. Without a location nothing
+    /// lasts.
     ///
     /// # Errors
     /// Fails when the folder can't be written to, or belongs to another user.
-    pub(super) fn open(dir: &Path) -> Result<Self> {
-        if let Some(above) = dir.parent() {
-            fs::create_dir_all(above)?;
+    pub(super) fn open(location: Option<&CacheLocation>) -> Result<Self> {
+        let mut store = None;
+        let mut on_disk = None;
+        if let Some(CacheLocation { dir, key }) = location {
+            if let Some(above) = dir.parent() {
+                fs::create_dir_all(above)?;
+            }
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            let is_trusted = |metadata: Metadata| !metadata.is_symlink() || metadata.uid() == 0 || is_ours(&metadata);
+            ensure!(is_trusted(dir.symlink_metadata()?), "{} is a link that another user has made", dir.display());
+            // Wasmtime requires an absolute path.
+            let dir = dir.canonicalize()?;
+            let modules = dir.join(COMPILED_FOLDER);
+            for dir in [&dir, &modules] {
+                close_to_others(dir)?;
+            }
+            store = Some(Store::open(&modules.join(CHECKED), key)?);
+            on_disk = Some(modules);
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let is_trusted = |metadata: Metadata| !metadata.is_symlink() || metadata.uid() == 0 || is_ours(&metadata);
-        ensure!(is_trusted(dir.symlink_metadata()?), "{} is a link that another user has made", dir.display());
-        // Wasmtime requires an absolute path.
-        let dir = dir.canonicalize()?;
-        let modules = dir.join(COMPILED_FOLDER);
-        let checked = modules.join(CHECKED);
-        for dir in [&dir, &modules, &checked] {
-            close_to_others(dir)?;
-        }
-        let exchange = folder_in_memory().and_then(|dir| Exchange::new(&dir)).or_else(|error| {
+        let in_memory = folder_in_memory().and_then(|dir| Exchange::new(&dir));
+        let exchange = in_memory.or_else(|error| {
+            let Some(modules) = on_disk else { return Err(error) };
             debug!(
                 event = "compiled_plugins_not_in_memory",
                 error = format!("{error:#}"),
@@ -125,12 +174,10 @@ impl CodeCache {
             );
             Exchange::new(&modules)
         })?;
-        let mut config = CacheConfig::new();
-        config.with_directory(&exchange.dir);
-        let wasmtime = Cache::new(config)?;
+        let wasmtime = wasmtime_cache(&exchange.dir)?;
         // It was only made to check that it can be.
         exchange.remove();
-        Ok(Self { checked, exchange, wasmtime, turn: Mutex::new(()) })
+        Ok(Self { store, exchange, wasmtime, turn: Mutex::new(()) })
     }
 
     /// Returns the cache for the wasmtime engine.
@@ -138,20 +185,14 @@ impl CodeCache {
         self.wasmtime.clone()
     }
 
-    /// Calls `compile`, which compiles with the engine that uses this cache, and returns its result with the origin of the
-    /// code. Equal code has an equal `key`. Returns `None` if the exchange can't be made: that engine must not compile
-    /// now.
-    pub(super) fn compile<T>(&self, key: &str, compile: impl FnOnce() -> T) -> Option<(T, CodeOrigin)> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.checked.join(format!("{key}.code"));
-        // Checked each time: whoever can write to the plugins folder can put a link in the place of the cache.
-        let handed_over = close_to_others(&self.checked).and_then(|()| {
-            let cached = read(&file);
-            self.exchange.make(cached.as_ref())?;
-            Ok(cached)
-        });
-        let cached = match handed_over {
-            Ok(cached) => cached,
+    /// Makes the exchange for the code of one plugin, with that code if it is there already. Equal code has an equal `key`.
+    /// Returns `None` if the exchange can't be made: the engine that uses it must not compile now.
+    pub(super) fn begin(&self, key: &str) -> Option<Handover<'_>> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("{key}.code");
+        let cached = self.store.as_ref().and_then(|store| store.read(&name)).and_then(|body| parse(&body).ok());
+        match self.exchange.make(cached.as_ref()) {
+            Ok(()) => Some(Handover { cache: self, name, cached, _turn: turn }),
             Err(error) => {
                 warn!(
                     event = "compiled_plugin_not_handed_over",
@@ -160,53 +201,90 @@ impl CodeCache {
                     "can't hand a compiled plugin to wasmtime in this folder; compiling it without the cache"
                 );
                 self.exchange.remove();
-                return None;
+                None
             }
-        };
-        let hits = self.wasmtime.cache_hits();
-        let compiled = compile();
-        let is_hit = self.wasmtime.cache_hits() > hits;
-        let saved = if is_hit {
-            update_use(&file, SystemTime::now()).map_err(Into::into)
-        } else {
-            self.save(&file, cached.as_ref())
-        };
-        if let Err(error) = saved {
-            debug!(
-                event = "compiled_plugin_not_saved",
-                file = %file.display(),
-                error = format!("{error:#}"),
-                "failed to save a compiled plugin"
-            );
         }
-        self.exchange.remove();
-        Some((compiled, if is_hit { CodeOrigin::Cache } else { CodeOrigin::Compiler }))
     }
 
-    /// Saves the code that wasmtime has put into the exchange. Wasmtime did not use `outdated`, which may still be there.
-    fn save(&self, file: &Path, outdated: Option<&CodeFile>) -> Result<()> {
-        let compiled = self.exchange.files()?.into_iter().find(|code| Some(code) != outdated);
-        let Some(code) = compiled else { return Ok(()) };
-        // A user may have cleared the cache while the host runs.
-        close_to_others(&self.checked)?;
-        let temporary = file.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));
-        let written = write(&temporary, &code).and_then(|()| fs::rename(&temporary, file));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
+    /// Returns the notes that were saved under this key.
+    pub(super) fn notes(&self, key: &str) -> Option<Vec<u8>> {
+        self.store.as_ref()?.read(key)
+    }
+
+    /// Saves notes for the next start.
+    pub(super) fn save_notes(&self, key: &str, notes: &[u8]) {
+        if let Some(store) = &self.store {
+            report_unsaved(key, store.write(key, notes));
         }
-        limit(&self.checked, CACHE_BYTES_MAX)?;
-        Ok(written?)
     }
 
     #[cfg(test)]
     pub(super) fn exchange_dir(&self) -> &Path {
         &self.exchange.dir
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn checked_dir(&self) -> &Path {
-        &self.checked
+impl Handover<'_> {
+    /// The exchange, where a check process puts compiled code.
+    pub(super) fn dir(&self) -> &Path {
+        &self.cache.exchange.dir
     }
+
+    /// Returns whether the code is already there, because a host has compiled it before.
+    pub(super) fn is_cached(&self) -> bool {
+        self.cached.is_some()
+    }
+
+    /// Calls `compile`, which compiles with the engine that uses this cache, saves the code, and returns the result.
+    pub(super) fn compile<T>(self, compile: impl FnOnce() -> T) -> (T, CodeOrigin) {
+        let hits = self.cache.wasmtime.cache_hits();
+        let compiled = compile();
+        let is_hit = self.cache.wasmtime.cache_hits() > hits;
+        if is_hit && self.is_cached() {
+            return (compiled, CodeOrigin::Cache);
+        }
+        if let Some(store) = &self.cache.store {
+            report_unsaved(&self.name, self.save(store));
+        }
+        (compiled, CodeOrigin::Compiler)
+    }
+
+    /// Saves the code that is in the exchange. If wasmtime did not use what was there, that is outdated.
+    fn save(&self, store: &Store) -> Result<()> {
+        let mut files = self.cache.exchange.files()?.into_iter();
+        let Some(code) = files.find(|code| Some(code) != self.cached.as_ref()) else { return Ok(()) };
+        let mut body = code.path.to_string_lossy().into_owned().into_bytes();
+        body.push(b'\n');
+        body.extend_from_slice(&code.bytes);
+        store.write(&self.name, &body)
+    }
+}
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        self.cache.exchange.remove();
+    }
+}
+
+fn report_unsaved(file: &str, saved: Result<()>) {
+    if let Err(error) = saved {
+        debug!(
+            event = "compiled_plugin_not_saved",
+            file,
+            error = format!("{error:#}"),
+            "failed to save a compiled plugin"
+        );
+    }
+}
+
+/// Returns wasmtime's cache in this folder, for as long as the folder exists.
+///
+/// # Errors
+/// Fails when the folder does not exist.
+pub(super) fn wasmtime_cache(exchange: &Path) -> Result<Cache> {
+    let mut config = CacheConfig::new();
+    config.with_directory(exchange);
+    Ok(Cache::new(config)?)
 }
 
 impl Exchange {
@@ -269,35 +347,10 @@ fn folder_in_memory() -> Result<PathBuf> {
     Ok(dir.join(format!("{OF_USER}{}", rustix::process::geteuid().as_raw())))
 }
 
-/// Makes the folder if it is missing, and ensures that no other user can write to it.
-fn close_to_others(dir: &Path) -> Result<()> {
-    let failed = || format!("can't make {}", dir.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
-    let metadata = dir.symlink_metadata()?;
-    ensure!(metadata.is_dir(), "{} is a link to a folder, not a folder", dir.display());
-    ensure!(is_ours(&metadata), "{} belongs to another user", dir.display());
-    if metadata.mode() & 0o777 != 0o700 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    }
-    Ok(())
-}
-
 /// Returns whether other users can neither remove nor rename this user's files in `dir`, though they may write there.
 fn protects_from_others(dir: &Path) -> bool {
     let is_safe = |metadata: Metadata| metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & STICKY != 0;
     dir.symlink_metadata().is_ok_and(is_safe)
-}
-
-/// Returns whether a file belongs to the user of this process.
-fn is_ours(metadata: &Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw()
-}
-
-/// Updates the time at which a file was last used, which decides what is removed first.
-fn update_use(file: &Path, now: SystemTime) -> io::Result<()> {
-    let file = File::open(file)?;
-    let used = file.metadata()?.modified()?;
-    if now.duration_since(used).is_ok_and(|age| age > USE_UPDATED_AFTER) { file.set_modified(now) } else { Ok(()) }
 }
 
 /// Removes exchanges that were left by killed processes.
@@ -312,57 +365,8 @@ fn remove_stale(dir: &Path, now: SystemTime) {
     }
 }
 
-/// Reads a file if it exists, is undamaged, and was written by this user. A damaged file, and one that another user may have
-/// written, is removed with a warning.
-fn read(file: &Path) -> Option<CodeFile> {
-    let (bytes, metadata) = match contents(file) {
-        Ok(contents) => contents,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            warn!(
-                event = "compiled_plugin_unreadable",
-                file = %file.display(),
-                %error,
-                "can't read a compiled plugin; compiling it again"
-            );
-            return None;
-        }
-    };
-    if !is_ours(&metadata) || metadata.mode() & 0o022 != 0 {
-        warn!(
-            event = "compiled_plugin_foreign",
-            file = %file.display(),
-            "a compiled plugin may belong to another user; compiling it again"
-        );
-        let _ = fs::remove_file(file);
-        return None;
-    }
-    parse(&bytes)
-        .inspect_err(|error| {
-            warn!(
-                event = "compiled_plugin_damaged",
-                file = %file.display(),
-                error = format!("{error:#}"),
-                "a compiled plugin is damaged on disk; compiling it again"
-            );
-            let _ = fs::remove_file(file);
-        })
-        .ok()
-}
-
-/// Returns the bytes of a file, with the metadata of that very file. Links are not followed.
-fn contents(file: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-    let no_links = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let mut file = OpenOptions::new().read(true).custom_flags(no_links).open(file)?;
-    let (mut bytes, metadata) = (Vec::new(), file.metadata()?);
-    file.read_to_end(&mut bytes)?;
-    Ok((bytes, metadata))
-}
-
-fn parse(file: &[u8]) -> Result<CodeFile> {
-    let rest = file.strip_prefix(FORMAT).context("unknown format")?;
-    let (checksum, body) = rest.split_at_checked(CHECKSUM_LENGTH).context("cut off")?;
-    ensure!(checksum == sha256(body).as_bytes(), "wrong checksum");
+/// Splits what the store returned into a path within wasmtime's cache and the code.
+fn parse(body: &[u8]) -> Result<CodeFile> {
     let end = body.iter().position(|byte| *byte == b'\n').context("no path")?;
     let path = PathBuf::from(std::str::from_utf8(&body[..end])?);
     let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -370,91 +374,66 @@ fn parse(file: &[u8]) -> Result<CodeFile> {
     Ok(CodeFile { path, bytes: body[end + 1..].to_vec() })
 }
 
-fn write(file: &Path, code: &CodeFile) -> io::Result<()> {
-    let mut body = code.path.to_string_lossy().into_owned().into_bytes();
-    body.push(b'\n');
-    body.extend_from_slice(&code.bytes);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    file.write_all(FORMAT)?;
-    file.write_all(sha256(&body).as_bytes())?;
-    file.write_all(&body)
-}
-
-/// Removes the least recently used files until the folder has at most `bytes_max` bytes.
-fn limit(dir: &Path, bytes_max: u64) -> io::Result<()> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        // Another process may have removed it meanwhile.
-        let Ok(metadata) = entry.metadata() else { continue };
-        files.push((metadata.modified()?, metadata.len(), entry.path()));
-    }
-    files.sort();
-    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, size, path) in files {
-        if bytes <= bytes_max {
-            break;
-        }
-        bytes -= size;
-        let _ = fs::remove_file(path);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn code() -> CodeFile {
         CodeFile { path: "modules/compiler/name".into(), bytes: (0..=255).cycle().take(5000).collect() }
     }
 
-    #[test]
-    fn no_flipped_bit_goes_unnoticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("it.code");
-        write(&file, &code()).unwrap();
-        assert_eq!(read(&file).unwrap(), code());
-        let whole = fs::read(&file).unwrap();
-        for position in 0..whole.len() {
-            let mut flipped = whole.clone();
-            flipped[position] ^= 1 << (position % 8);
-            assert!(parse(&flipped).is_err(), "byte {position}");
-            assert!(parse(&whole[..position]).is_err(), "cut off at {position}");
-        }
+    fn location(dir: &Path) -> CacheLocation {
+        CacheLocation { dir: dir.join("cache"), key: dir.join("user/key") }
+    }
+
+    fn cache(dir: &Path) -> CodeCache {
+        CodeCache::open(Some(&location(dir))).unwrap()
     }
 
     #[test]
-    fn a_damaged_file_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("it.code");
-        fs::write(&file, "something else").unwrap();
-        assert_eq!(read(&file), None);
-        assert!(!file.exists());
+    fn the_folder_is_that_of_the_service_or_the_user() {
+        let folder = |set: &[(&str, &str)]| {
+            user_folder(|name| set.iter().find(|(known, _)| *known == name).map(|(_, path)| PathBuf::from(path)))
+        };
+        let service = ("CACHE_DIRECTORY", "/var/cache/tickhound");
+        let (user, home) = (("XDG_CACHE_HOME", "/home/me/caches"), ("HOME", "/home/me"));
+        assert_eq!(folder(&[service, user, home]), Some("/var/cache/tickhound".into()));
+        assert_eq!(folder(&[user, home]), Some("/home/me/caches/tickhound".into()));
+        assert_eq!(folder(&[home]), Some("/home/me/.cache/tickhound".into()));
+        assert_eq!(folder(&[("HOME", "here")]), None);
     }
 
     #[test]
-    fn a_path_outside_the_cache_is_rejected() {
-        let dir = tempfile::tempdir().unwrap();
-        for (number, path) in ["/etc/passwd", "../up", "modules/../../up"].into_iter().enumerate() {
-            let file = dir.path().join(number.to_string());
-            write(&file, &CodeFile { path: path.into(), bytes: vec![1] }).unwrap();
-            assert!(parse(&fs::read(&file).unwrap()).is_err(), "{path}");
+    fn a_path_outside_the_exchange_is_rejected() {
+        for path in ["/etc/passwd", "../up", "modules/../../up"] {
+            assert!(parse(format!("{path}\ncode").as_bytes()).is_err(), "{path}");
         }
     }
 
     #[test]
     fn an_exchange_is_there_only_while_it_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = CodeCache::open(dir.path()).unwrap();
+        let cache = cache(dir.path());
         assert!(!cache.exchange.dir.exists());
-        let compiled = cache.compile("it", || {
-            let mode = fs::metadata(&cache.exchange.dir).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o700);
-            cache.exchange.make(Some(&code())).unwrap();
-        });
-        assert!(compiled == Some(((), CodeOrigin::Compiler)) && !cache.exchange.dir.exists());
-        assert_eq!(read(&cache.checked.join("it.code")).unwrap(), code());
+        let handover = cache.begin("it").unwrap();
+        assert!(!handover.is_cached());
+        let mode = fs::metadata(handover.dir()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        // A check process has put it there.
+        cache.exchange.make(Some(&code())).unwrap();
+        assert_eq!(handover.compile(|| ()), ((), CodeOrigin::Compiler));
+        assert!(!cache.exchange.dir.exists());
+        assert_eq!(cache.begin("it").unwrap().cached, Some(code()));
+    }
+
+    #[test]
+    fn without_a_folder_nothing_lasts() {
+        let cache = CodeCache::open(None).unwrap();
+        let handover = cache.begin("it").unwrap();
+        cache.exchange.make(Some(&code())).unwrap();
+        assert_eq!(handover.compile(|| ()), ((), CodeOrigin::Compiler));
+        assert!(!cache.begin("it").unwrap().is_cached());
     }
 
     /// The exchange was in a folder that all users could write to, under the same name for the life of a process. If it
@@ -462,25 +441,25 @@ mod tests {
     #[test]
     fn what_has_the_name_of_an_exchange_is_not_used() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let cache = CodeCache::open(dir.path()).unwrap();
+        let cache = cache(dir.path());
         let exchange = &cache.exchange.dir;
         let evil = other.path().join(code().path);
         fs::create_dir_all(evil.parent().unwrap()).unwrap();
         fs::write(&evil, "machine code").unwrap();
         let prepare = || std::os::unix::fs::symlink(other.path(), exchange).unwrap();
         prepare();
-        let seen = cache.compile("it", || exchange.read_dir().unwrap().count());
-        assert_eq!(seen, Some((0, CodeOrigin::Compiler)), "a link of this user is replaced with an empty folder");
+        let seen = cache.begin("it").unwrap().compile(|| exchange.read_dir().unwrap().count());
+        assert_eq!(seen, (0, CodeOrigin::Compiler), "a link of this user is replaced with an empty folder");
         assert!(evil.exists(), "the target of a link is not touched");
         prepare();
         // Only root can give something away.
         if std::os::unix::fs::lchown(exchange, Some(65_534), None).is_ok() {
-            assert_eq!(cache.compile("it", || ()), None, "nothing is compiled with files of another user");
+            assert!(cache.begin("it").is_none(), "nothing is compiled with files of another user");
             assert!(exchange.is_symlink());
         }
         fs::remove_file(exchange).unwrap();
         fs::write(exchange, "not a folder").unwrap();
-        assert_eq!(cache.compile("it", || ()), None, "nothing is compiled with what can't be replaced");
+        assert!(cache.begin("it").is_none(), "nothing is compiled with what can't be replaced");
         fs::remove_file(exchange).unwrap();
     }
 
@@ -489,8 +468,8 @@ mod tests {
     #[test]
     fn nobody_else_can_make_anything_in_the_place_of_an_exchange() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = CodeCache::open(dir.path()).unwrap();
-        cache.compile("it", || ()).unwrap();
+        let cache = cache(dir.path());
+        cache.begin("it").unwrap().compile(|| ());
         let parent = cache.exchange.dir.parent().unwrap().symlink_metadata().unwrap();
         assert!(parent.is_dir() && is_ours(&parent));
         assert_eq!(parent.mode() & 0o777, 0o700);
@@ -499,7 +478,7 @@ mod tests {
     #[test]
     fn a_folder_for_exchanges_that_is_a_link_is_not_used() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let cache = CodeCache::open(dir.path()).unwrap();
+        let cache = cache(dir.path());
         let within = dir.path().join("exchanges");
         let exchange = Exchange::new(&within).unwrap();
         fs::remove_dir_all(&within).unwrap();
@@ -508,7 +487,7 @@ mod tests {
         assert!(error.contains("a link"), "{error}");
         assert_eq!(other.path().read_dir().unwrap().count(), 0);
         let cache = CodeCache { exchange, ..cache };
-        assert_eq!(cache.compile("it", || ()), None);
+        assert!(cache.begin("it").is_none());
     }
 
     #[test]
@@ -517,11 +496,12 @@ mod tests {
         let (link, target) = (dir.path().join("link"), dir.path().join("target"));
         fs::create_dir(&target).unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        CodeCache::open(&link).unwrap();
+        let location = CacheLocation { dir: link.clone(), ..location(dir.path()) };
+        CodeCache::open(Some(&location)).unwrap();
         assert!(target.join(COMPILED_FOLDER).is_dir());
         // Only root can give it away.
         if std::os::unix::fs::lchown(&link, Some(65_534), None).is_ok() {
-            let error = CodeCache::open(&link).err().unwrap().to_string();
+            let error = CodeCache::open(Some(&location)).err().unwrap().to_string();
             assert!(error.contains("a link that another user has made"), "{error}");
         }
     }
@@ -529,36 +509,11 @@ mod tests {
     #[test]
     fn exchanges_are_only_where_other_users_can_not_replace_them() {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(!protects_from_others(dir.path()), "not sticky");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(IN_MEMORY, &link).unwrap();
         assert!(!protects_from_others(&link) && !protects_from_others(&dir.path().join("nothing")));
-    }
-
-    #[test]
-    fn a_cache_of_another_user_or_behind_a_link_is_not_used() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/tmp", dir.path().join(COMPILED_FOLDER)).unwrap();
-        let error = CodeCache::open(dir.path()).err().unwrap().to_string();
-        assert!(error.contains("a link"), "{error}");
-        // Only root can give a folder away. To other users, /proc belongs to another user.
-        let theirs = tempfile::tempdir().unwrap();
-        let given = std::os::unix::fs::chown(theirs.path(), Some(65_534), None);
-        let theirs = if given.is_ok() { theirs.path() } else { Path::new("/proc") };
-        let error = close_to_others(theirs).unwrap_err().to_string();
-        assert!(error.contains("another user"), "{error}");
-    }
-
-    #[test]
-    fn a_compiled_plugin_that_others_could_write_is_not_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("it.code");
-        write(&file, &code()).unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        fs::set_permissions(&file, Permissions::from_mode(0o620)).unwrap();
-        assert_eq!(read(&file), None);
-        assert!(!file.exists());
     }
 
     #[test]
@@ -571,18 +526,5 @@ mod tests {
         assert!(exchange.dir.exists(), "it may be in use");
         remove_stale(dir.path(), SystemTime::now() + 2 * STALE_AFTER);
         assert!(!exchange.dir.exists() && dir.path().join("else").exists());
-    }
-
-    #[test]
-    fn the_least_recently_used_file_is_removed_first() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, age) in [("old", 300), ("new", 100), ("middle", 200)] {
-            fs::write(dir.path().join(name), [0; 100]).unwrap();
-            let file = File::open(dir.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
-        }
-        limit(dir.path(), 250).unwrap();
-        let exist = ["old", "middle", "new"].map(|name| dir.path().join(name).exists());
-        assert_eq!(exist, [false, true, true]);
     }
 }

@@ -1,14 +1,18 @@
 //! The plugins folder: reads a plugin's file by the plugin's name.
 //!
-//! What holds: the bytes are those of a whole file. A file that changes while it is read is an error.
+//! What holds: the bytes are those of a whole file, which is not too large. A file that changes while it is read is an
+//! error. If the configuration asks for a signature, it was checked.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
 
+use super::signature::Trust;
 use tickhound_core::config::{LoadedConfig, nearest};
 
 /// The folder with the plugins' `.wasm` files.
@@ -18,13 +22,22 @@ pub struct Folder {
     pub dir: PathBuf,
     /// Whether a link that leads out of it is followed.
     pub follow_links: bool,
+    /// The maximum size of a file, bytes.
+    pub file_bytes_max: u64,
+    /// Whose signatures are required.
+    pub trust: Trust,
 }
 
 impl Folder {
     /// Returns the folder that the configuration names.
     pub fn of(loaded: &LoadedConfig) -> Self {
         let plugins = &loaded.config.plugins;
-        Self { dir: loaded.resolve(&plugins.dir), follow_links: plugins.follow_links }
+        Self {
+            dir: loaded.resolve(&plugins.dir),
+            follow_links: plugins.follow_links,
+            file_bytes_max: plugins.file_max_mib << 20,
+            trust: Trust::of(plugins),
+        }
     }
 
     /// Returns the path of a plugin's file.
@@ -43,8 +56,7 @@ impl Folder {
             _ => anyhow!("can't read {}: {error}", file.display()),
         };
         let target = file.canonicalize().map_err(describe)?;
-        let before = fs::metadata(&target).map_err(describe)?;
-        ensure!(before.is_file(), "{} is not a file: put the plugin itself there", file.display());
+        ensure!(fs::metadata(&target).map_err(describe)?.is_file(), "{}", not_a_file(&file));
         if !self.follow_links && !target.starts_with(self.dir.canonicalize().map_err(describe)?) {
             bail!(
                 "{} is a link out of the folder, to {}: copy the file, or set plugins.follow_links = true",
@@ -52,14 +64,8 @@ impl Folder {
                 target.display()
             );
         }
-        let bytes = fs::read(&target).map_err(describe)?;
-        let after = fs::metadata(&target).map_err(describe)?;
-        let is_unchanged = before.len() == after.len() && before.modified().ok() == after.modified().ok();
-        ensure!(
-            is_unchanged && bytes.len() as u64 == after.len(),
-            "{} changed while it was being read",
-            file.display()
-        );
+        let bytes = read_file(&target, self.file_bytes_max)?;
+        self.trust.check(&file, &bytes)?;
         Ok(bytes)
     }
 
@@ -77,6 +83,43 @@ impl Folder {
             None => format!("; there are: {}", names.join(", ")),
         }
     }
+}
+
+/// Reads a whole file that has at most `bytes_max` bytes. Neither a pipe nor a device makes this wait.
+///
+/// # Errors
+/// Names the file and the problem.
+pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let describe = |error: io::Error| anyhow!("can't read {}: {error}", path.display());
+    let mut options = OpenOptions::new();
+    // Opening a pipe waits for its writer otherwise.
+    options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    let file = options.open(path).map_err(describe)?;
+    let before = file.metadata().map_err(describe)?;
+    ensure!(before.is_file(), "{}", not_a_file(path));
+    ensure!(
+        before.len() <= bytes_max,
+        "{} has {} MiB; {} MiB are allowed (plugins.file_max_mib)",
+        path.display(),
+        before.len().div_ceil(1 << 20),
+        bytes_max >> 20
+    );
+    let bytes = read_at_most(&file, before.len()).map_err(describe)?;
+    let after = file.metadata().map_err(describe)?;
+    let is_unchanged = before.len() == after.len() && before.modified().ok() == after.modified().ok();
+    ensure!(is_unchanged && bytes.len() as u64 == after.len(), "{} changed while it was being read", path.display());
+    Ok(bytes)
+}
+
+/// Reads a byte more than `length` at most, which shows that a file has grown.
+fn read_at_most(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(length + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn not_a_file(path: &Path) -> String {
+    format!("{} is not a file: put the plugin itself there", path.display())
 }
 
 /// Returns the name of the plugin at `path`, if the path is that of a plugin's file. Hidden files are not plugins.

@@ -9,9 +9,9 @@ use super::{
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial,
+    trial::{self, TrialResult},
 };
-use tickhound_core::config::{AlertsConfig, LoadedConfig, NotifyConfig, is_unset};
+use tickhound_core::config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset};
 
 /// The plugins and settings that are in force together.
 #[derive(Debug)]
@@ -38,6 +38,56 @@ pub struct Flow {
     pub backlog: usize,
 }
 
+/// Where a generation gets its plugins, and where new detectors are tried.
+pub trait PluginSource {
+    /// Returns the plugin of a detector.
+    ///
+    /// # Errors
+    /// Names the reason why there is none.
+    fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>>;
+
+    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of the input.
+    ///
+    /// # Errors
+    /// Names the call that failed, and its fault.
+    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult>;
+}
+
+/// The source of a single plugin, which was checked before.
+impl PluginSource for Arc<Plugin> {
+    fn plugin(&mut self, _: &DetectorConfig, _: Limits) -> Result<Arc<Plugin>> {
+        Ok(self.clone())
+    }
+
+    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+        trial::run(|| spec.start(), spec.plugin.manifest.state_version, width)
+    }
+}
+
+/// Plugins in memory: each has its name, the name of its file in messages, and its bytes.
+struct Embedded<'a> {
+    runtime: &'a Runtime,
+    plugins: &'a [(&'a str, PathBuf, &'a [u8])],
+}
+
+impl<'a> Embedded<'a> {
+    fn find(&self, name: &str) -> Result<&'a (&'a str, PathBuf, &'a [u8])> {
+        self.plugins.iter().find(|(embedded, ..)| *embedded == name).context("no such plugin is built in")
+    }
+}
+
+impl PluginSource for Embedded<'_> {
+    fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>> {
+        let (name, file, bytes) = self.find(&detector.plugin)?;
+        self.runtime.compile(name, file, bytes, limits)
+    }
+
+    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+        let (.., bytes) = self.find(&spec.plugin.name)?;
+        self.runtime.try_out(spec, bytes, width)
+    }
+}
+
 impl Generation {
     /// Builds what the configuration asks for, and tries each new detector. A detector that is unchanged since `before`
     /// is taken from there.
@@ -48,14 +98,14 @@ impl Generation {
         loaded: &LoadedConfig,
         column_names: &[String],
         before: Option<&Self>,
-        mut plugin: impl FnMut(&str, Limits) -> Result<Arc<Plugin>>,
+        plugins: &mut impl PluginSource,
     ) -> Result<Self> {
         let limits = Limits::of(&loaded.config.plugins);
         let number = before.map_or(1, |before| before.number + 1);
         let known = before.map_or(&[][..], |before| &before.detectors);
         let mut detectors = Vec::new();
         for (name, config) in loaded.config.detectors.iter().filter(|(_, config)| config.enabled) {
-            let plugin = plugin(&config.plugin, limits).with_context(|| {
+            let plugin = plugins.plugin(config, limits).with_context(|| {
                 format!("{}: plugin of detector {name}", loaded.source.at(&["detectors", name, "plugin"]))
             })?;
             let mut spec = DetectorSpec::resolve(name, config, plugin, column_names, loaded)?;
@@ -64,9 +114,9 @@ impl Generation {
                 detectors.push(unchanged.clone());
                 continue;
             }
-            (spec.trial_ns_per_tick, spec.warm_up_seconds) = match known.iter().find(|other| other.runs_as(&spec)) {
-                Some(tried) => (tried.trial_ns_per_tick, tried.warm_up_seconds),
-                None => trial::run(&spec, column_names.len()).map_err(|error| {
+            spec.trial = match known.iter().find(|other| other.runs_as(&spec)) {
+                Some(tried) => tried.trial,
+                None => plugins.try_out(&spec, column_names.len()).map_err(|error| {
                     anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
                 })?,
             };
@@ -90,11 +140,7 @@ impl Generation {
         column_names: &[String],
         plugins: &[(&str, PathBuf, &[u8])],
     ) -> Result<Self> {
-        Self::build(loaded, column_names, None, |name, limits| {
-            let embedded = plugins.iter().find(|(embedded, ..)| *embedded == name);
-            let (_, file, bytes) = embedded.context("no such plugin is built in")?;
-            runtime.compile(name, file, bytes, limits)
-        })
+        Self::build(loaded, column_names, None, &mut Embedded { runtime, plugins })
     }
 
     /// Returns the same generation with other detectors.
@@ -121,8 +167,8 @@ impl Generation {
                 plugin = %spec.plugin.manifest.name,
                 version = %spec.plugin.manifest.version,
                 sha256 = &spec.plugin.sha256[..12],
-                warm_up_s = spec.warm_up_seconds,
-                ns_per_tick = spec.trial_ns_per_tick,
+                warm_up_s = spec.trial.warm_up_seconds,
+                ns_per_tick = spec.trial.ns_per_tick,
                 "detector loaded"
             );
         }

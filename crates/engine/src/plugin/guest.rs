@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 
 use super::deadline::{Deadline, Overrun, processor_time};
@@ -11,7 +12,7 @@ use tickhound_core::config::PluginsConfig;
 const ITEMS_PER_DEADLINE: usize = 1000;
 
 /// The limits of one instance.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// The maximum size of a linear memory, bytes.
     pub memory_max_bytes: usize,

@@ -12,10 +12,15 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{
+    check_process::Isolation,
+    code::CacheLocation,
     digest::sha256,
     folder::Folder,
-    generation::Generation,
+    generation::{Generation, PluginSource},
+    guest::Limits,
     runtime::{Plugin, Runtime},
+    spec::DetectorSpec,
+    trial::TrialResult,
 };
 use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
 
@@ -39,11 +44,14 @@ impl Loader {
     ///
     /// # Errors
     /// Names the first problem, with its position and what to do.
-    pub fn start(loaded: &LoadedConfig, column_names: &[String], validate: Validate) -> Result<Self> {
+    pub fn start(
+        loaded: &LoadedConfig,
+        column_names: &[String],
+        validate: Validate,
+        isolation: Isolation,
+    ) -> Result<Self> {
         validate(loaded)?;
-        let plugins = &loaded.config.plugins;
-        let cache = (!plugins.cache.as_os_str().is_empty()).then(|| loaded.resolve(&plugins.dir).join(&plugins.cache));
-        let runtime = Runtime::new(cache.as_deref())?;
+        let runtime = Runtime::new(CacheLocation::of(loaded).as_ref(), isolation)?;
         let newest = Arc::new(build(&runtime, loaded, column_names, None, &Folder::of(loaded))?);
         newest.log_loaded();
         let column_names = column_names.to_vec();
@@ -125,11 +133,20 @@ pub fn next_of(plugin: &str) -> Option<&str> {
 }
 
 /// Returns the configuration with a shadow `NAME-next` for each enabled detector whose plugin `X.wasm` has a next version
-/// `X.next.wasm` beside it. The shadow has the detector's settings. A `[detectors.NAME-next]` table takes precedence.
+/// `X.next.wasm` beside it, if the configuration allows that. The shadow has the detector's settings. A
+/// `[detectors.NAME-next]` table takes precedence. A detector whose plugin is pinned has no such shadow, since nothing pins
+/// the next version.
 pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
     let mut with = loaded.clone();
+    if !loaded.config.plugins.allow_next {
+        return with;
+    }
     let dir = loaded.resolve(&loaded.config.plugins.dir);
-    let live = loaded.config.detectors.iter().filter(|(_, live)| live.enabled && live.shadow_of.is_empty());
+    let live = loaded
+        .config
+        .detectors
+        .iter()
+        .filter(|(_, live)| live.enabled && live.shadow_of.is_empty() && live.sha256.is_empty());
     for (name, live) in live {
         let plugin = format!("{}{NEXT}", live.plugin);
         if dir.join(format!("{plugin}.wasm")).exists() {
@@ -155,6 +172,72 @@ impl PluginFiles for Folder {
     }
 }
 
+/// Compiles plugins that it reads from `files`, each once.
+pub struct Compiling<'a, F> {
+    runtime: &'a Runtime,
+    files: &'a F,
+    /// The plugins in force, which are used if their bytes are the same.
+    known: Vec<Arc<Plugin>>,
+    read: Vec<ReadPlugin>,
+}
+
+/// A plugin with the bytes of its file.
+struct ReadPlugin {
+    plugin: Arc<Plugin>,
+    bytes: Vec<u8>,
+}
+
+impl<'a, F: PluginFiles> Compiling<'a, F> {
+    /// Returns a source without any plugins in force.
+    pub fn new(runtime: &'a Runtime, files: &'a F) -> Self {
+        Self { runtime, files, known: Vec::new(), read: Vec::new() }
+    }
+}
+
+impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
+    fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>> {
+        let DetectorConfig { plugin: name, sha256: pinned, .. } = detector;
+        if let Some(ReadPlugin { plugin, .. }) = self.read.iter().find(|read| read.plugin.name == *name) {
+            check_pin(pinned, &plugin.sha256, &plugin.file)?;
+            return Ok(plugin.clone());
+        }
+        let (file, bytes) = self.files.read(name).map_err(|error| {
+            if self.known.iter().any(|plugin| plugin.name == *name) {
+                anyhow!("{error}; keeping the loaded plugin. `enabled = false` stops its detector")
+            } else {
+                error
+            }
+        })?;
+        let hash = sha256(&bytes);
+        check_pin(pinned, &hash, &file)?;
+        let plugin = match self.known.iter().find(|plugin| plugin.name == *name && plugin.sha256 == hash) {
+            Some(plugin) => plugin.clone(),
+            None => {
+                let compiled = self.runtime.compile(name, &file, &bytes, limits);
+                compiled.with_context(|| format!("rejected {}", file.display()))?
+            }
+        };
+        self.read.push(ReadPlugin { plugin: plugin.clone(), bytes });
+        Ok(plugin)
+    }
+
+    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+        let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
+        let bytes = &read.context("its plugin was not read")?.bytes;
+        self.runtime.try_out(spec, bytes, width)
+    }
+}
+
+/// Checks the digest of a plugin that is pinned, before anything reads what is in it.
+fn check_pin(pinned: &str, hash: &str, file: &Path) -> Result<()> {
+    ensure!(
+        pinned.is_empty() || pinned.eq_ignore_ascii_case(hash),
+        "{} has the SHA-256 {hash}, but `sha256` pins {pinned}: if the change is wanted, change the pin",
+        file.display()
+    );
+    Ok(())
+}
+
 /// Builds the generation that the configuration asks for, with plugins from `files`. A plugin whose bytes are unchanged
 /// since `before` is not compiled again.
 ///
@@ -168,34 +251,11 @@ pub fn build(
     files: &impl PluginFiles,
 ) -> Result<Generation> {
     let loaded = &with_next(loaded);
-    let mut known: Vec<Arc<Plugin>> =
-        before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
-    let mut read: Vec<(String, Arc<Plugin>)> = Vec::new();
     ensure!(
         loaded.config.detectors.values().any(|detector| detector.enabled),
         "no detector is enabled: add a [detectors.NAME] table to the configuration"
     );
-    Generation::build(loaded, column_names, before, |name, limits| {
-        if let Some((_, plugin)) = read.iter().find(|(read, _)| read == name) {
-            return Ok(plugin.clone());
-        }
-        let (file, bytes) = files.read(name).map_err(|error| {
-            if known.iter().any(|plugin| plugin.name == name) {
-                anyhow!("{error}; keeping the loaded plugin. `enabled = false` stops its detector")
-            } else {
-                error
-            }
-        })?;
-        let hash = sha256(&bytes);
-        let plugin = match known.iter().find(|plugin| plugin.name == name && plugin.sha256 == hash) {
-            Some(plugin) => plugin.clone(),
-            None => {
-                let compiled = runtime.compile(name, &file, &bytes, limits);
-                compiled.with_context(|| format!("rejected {}", file.display()))?
-            }
-        };
-        known.push(plugin.clone());
-        read.push((name.to_owned(), plugin.clone()));
-        Ok(plugin)
-    })
+    let mut plugins = Compiling::new(runtime, files);
+    plugins.known = before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
+    Generation::build(loaded, column_names, before, &mut plugins)
 }

@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::bindings::tickhound::detector::types::{Manifest, Param, ValueResult as DeclaredValue};
 use tickhound_core::config::{Source, nearest};
 
 /// The value of a parameter. Its type is that of the default.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// `true` or `false`.
     Flag(bool),

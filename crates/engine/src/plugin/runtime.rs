@@ -1,14 +1,14 @@
 //! Compiles plugin files, and rejects with a reason what is not a detector.
 //!
 //! What holds: a [`Plugin`] was compiled for this engine, speaks this host's contract, imports no function, and has a
-//! valid manifest.
+//! valid manifest. In a runtime with [`Isolation::Process`], a check process has found that before.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -22,11 +22,15 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    code::{CodeCache, CodeOrigin},
+    check_process::{Isolation, Task, request},
+    code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     params,
+    spec::DetectorSpec,
+    structure,
+    trial::{self, TrialResult},
 };
 
 pub use super::digest::sha256;
@@ -47,11 +51,15 @@ const CONTRACT_TYPES: &str = "tickhound:detector/types@";
 /// thread's own stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
 
+/// The length of a digest in the name of a trial's notes. It only has to differ among the settings of one plugin.
+const TRIAL_DIGEST_LENGTH: usize = 16;
+
 /// The niceness of background threads, so that the workers' threads go first.
 pub const BACKGROUND_NICE: i32 = 10;
 
 /// The wasmtime engines, and the thread that advances their epochs.
 pub struct Runtime {
+    isolation: Isolation,
     compiler: Compiler,
     /// The cache of compiled plugins, and the compiler that uses it.
     cached: Option<(CodeCache, Compiler)>,
@@ -69,13 +77,6 @@ struct Compiler {
 /// Keeps the thread alive that advances the epochs, on which deadlines depend. Each plugin holds a reference.
 struct Ticker {
     _alive: mpsc::Sender<()>,
-}
-
-/// A compiler's result for one plugin.
-struct Compilation<'a> {
-    compiler: &'a Compiler,
-    component: wasmtime::Result<Component>,
-    origin: CodeOrigin,
 }
 
 /// A compiled plugin, ready to be instantiated in any shard.
@@ -100,19 +101,33 @@ impl std::fmt::Debug for Plugin {
 }
 
 impl Runtime {
-    /// Returns a runtime that caches compiled plugins in the folder `cache`, if one is given.
+    /// Returns a runtime that keeps compiled plugins in `cache`, if one is given.
     ///
     /// # Errors
     /// Fails when wasmtime does not support this machine.
-    pub fn new(cache: Option<&Path>) -> Result<Self> {
-        let compiler = Compiler::new(None)?;
-        let with_cache = |cache: CodeCache| anyhow::Ok((Compiler::new(Some(cache.wasmtime()))?, cache));
-        let cached = cache.and_then(open_cache).map(with_cache).transpose()?;
-        let cached = cached.map(|(compiler, cache)| (cache, compiler));
+    pub fn new(cache: Option<&CacheLocation>, isolation: Isolation) -> Result<Self> {
+        let code = cache.and_then(|location| open_cache(Some(location)));
+        // A check process hands its code over in an exchange, although it is not kept.
+        let code = match (code, isolation) {
+            (None, Isolation::Process(_)) => open_cache(None),
+            (code, _) => code,
+        };
+        let with_compiler = |code: CodeCache| anyhow::Ok((Compiler::new(Some(code.wasmtime()))?, code));
+        let cached = code.map(with_compiler).transpose()?.map(|(compiler, code)| (code, compiler));
+        Self::of(Compiler::new(None)?, cached, isolation)
+    }
+
+    /// Returns the runtime of a check process, which leaves the code that it compiles in the folder `exchange`.
+    pub(super) fn in_check_process(exchange: Option<&Path>) -> Result<Self> {
+        let cache = exchange.map(wasmtime_cache).transpose()?;
+        Self::of(Compiler::new(cache)?, None, Isolation::InProcess)
+    }
+
+    fn of(compiler: Compiler, cached: Option<(CodeCache, Compiler)>, isolation: Isolation) -> Result<Self> {
         let engines =
             cached.iter().map(|(_, cached)| cached).chain([&compiler]).map(|compiler| compiler.engine.clone());
         let ticker = start_ticker(engines.collect())?;
-        Ok(Self { compiler, cached, pool: background_pool()?, ticker })
+        Ok(Self { isolation, compiler, cached, pool: background_pool()?, ticker })
     }
 
     /// Compiles the bytes of a plugin in background threads, so that ticks go first. `file` only appears in messages.
@@ -120,17 +135,31 @@ impl Runtime {
     /// # Errors
     /// Names the reason why the plugin is rejected, and what to do.
     pub fn compile(&self, name: &str, file: &Path, bytes: &[u8], limits: Limits) -> Result<Arc<Plugin>> {
-        check_contract_section(bytes)?;
-        let encoded = component_bytes(bytes)?;
         let (started, sha256) = (Instant::now(), sha256(bytes));
-        let Compilation { compiler, component, origin } = self.component(&sha256, encoded.as_deref().unwrap_or(bytes));
+        let handover = self.cached.as_ref().and_then(|(cache, compiler)| {
+            let handover = cache.begin(&compiler.key(&sha256))?;
+            Some((handover, compiler))
+        });
+        let is_cached = handover.as_ref().is_some_and(|(handover, _)| handover.is_cached());
+        if let (Isolation::Process(process), false) = (self.isolation, is_cached) {
+            let exchange = handover.as_ref().map(|(handover, _)| handover.dir());
+            process.check(request(name, exchange, limits, Task::Describe), bytes)?;
+        }
+        check_contract_section(bytes)?;
+        structure::check(bytes)?;
+        let encoded = component_bytes(bytes)?;
+        let component = encoded.as_deref().unwrap_or(bytes);
+        let compile = |compiler: &Compiler| self.pool.install(|| Component::new(&compiler.engine, component));
+        let (compiler, (component, origin)) = match handover {
+            Some((handover, compiler)) => (compiler, handover.compile(|| compile(compiler))),
+            None => (&self.compiler, (compile(&self.compiler), CodeOrigin::Compiler)),
+        };
         let component = component.map_err(|error| anyhow!("not a valid component: {}", first_line(&error)))?;
-        let took_ms = started.elapsed().as_millis() as u64;
         debug!(
             event = "plugin_compiled",
             plugin = name,
             cached = origin == CodeOrigin::Cache,
-            took_ms,
+            took_ms = started.elapsed().as_millis() as u64,
             "compiled a plugin, or loaded it from the cache"
         );
         check_imports(&compiler.engine, &component)?;
@@ -152,20 +181,45 @@ impl Runtime {
         }))
     }
 
-    /// Compiles the bytes with the cache, or without it if it can't be used now.
-    fn component(&self, sha256: &str, bytes: &[u8]) -> Compilation<'_> {
-        let compile = |compiler: &Compiler| self.pool.install(|| Component::new(&compiler.engine, bytes));
-        let cached = self.cached.as_ref().and_then(|(cache, compiler)| {
-            let key = format!("{sha256}-{:016x}", compiler.compatibility());
-            let (component, origin) = cache.compile(&key, || compile(compiler))?;
-            Some(Compilation { compiler, component, origin })
-        });
-        cached.unwrap_or_else(|| Compilation {
-            compiler: &self.compiler,
-            component: compile(&self.compiler),
-            origin: CodeOrigin::Compiler,
-        })
+    /// Tries a detector on made-up ticks, unless an earlier host of this user has done that with the same plugin and the same
+    /// settings. `bytes` are those of its plugin, and `width` is the number of columns of the input.
+    ///
+    /// # Errors
+    /// Names the call that failed, and its fault.
+    pub fn try_out(&self, spec: &DetectorSpec, bytes: &[u8], width: usize) -> Result<TrialResult> {
+        let Isolation::Process(process) = self.isolation else {
+            return trial::run(|| spec.start(), spec.plugin.manifest.state_version, width);
+        };
+        let (key, notes) = match &self.cached {
+            Some((cache, compiler)) => {
+                let key = compiler.key(&spec.plugin.sha256);
+                let notes = format!("{key}-{}.trial", trial_digest(spec, width)?);
+                if let Some(known) = cache.notes(&notes).and_then(|notes| serde_json::from_slice(&notes).ok()) {
+                    return Ok(known);
+                }
+                (key, notes)
+            }
+            None => (String::new(), String::new()),
+        };
+        let handover = self.cached.as_ref().and_then(|(cache, _)| cache.begin(&key));
+        let exchange = handover.as_ref().map(|handover| handover.dir());
+        let task = Task::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
+        let result = process.check(request(&spec.plugin.name, exchange, spec.limits, task), bytes)?;
+        let result = result.context("its check process has no result")?;
+        drop(handover);
+        if let Some((cache, _)) = &self.cached {
+            cache.save_notes(&notes, &serde_json::to_vec(&result)?);
+        }
+        Ok(result)
     }
+}
+
+/// Returns a digest of everything that decides how a trial of a plugin ends.
+fn trial_digest(spec: &DetectorSpec, width: usize) -> Result<String> {
+    // The fault budget plays no part.
+    let decisive = Limits { faults_max: 0, fault_window: Duration::ZERO, ..spec.limits };
+    let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width))?;
+    Ok(sha256(&settings)[..TRIAL_DIGEST_LENGTH].to_owned())
 }
 
 impl Compiler {
@@ -184,12 +238,12 @@ impl Compiler {
         Ok(Self { engine, linker })
     }
 
-    /// Returns a hash that differs between hosts that can't share compiled code, because of another processor or release
-    /// of wasmtime.
-    fn compatibility(&self) -> u64 {
+    /// Returns the key of compiled code. It differs between hosts that can't share code, because of another processor or
+    /// release of wasmtime.
+    fn key(&self, sha256: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
+        format!("{sha256}-{:016x}", hasher.finish())
     }
 
     fn describe(&self, pre: &DetectorPre<Guest>, limits: Limits) -> Result<Manifest> {
@@ -225,12 +279,12 @@ fn background_pool() -> Result<ThreadPool> {
         .context("failed to start the threads that compile")
 }
 
-fn open_cache(dir: &Path) -> Option<CodeCache> {
-    CodeCache::open(dir)
+fn open_cache(location: Option<&CacheLocation>) -> Option<CodeCache> {
+    CodeCache::open(location)
         .inspect_err(|error| {
             warn!(
                 event = "plugin_cache_unavailable",
-                dir = %dir.display(),
+                dir = location.map(|location| location.dir.display().to_string()),
                 error = format!("{error:#}"),
                 "can't use the plugin cache (plugins.cache); plugins are compiled at each start"
             );
@@ -368,7 +422,8 @@ mod tests {
     #[test]
     fn a_plugin_is_compiled_without_the_cache_where_that_cannot_be_used() {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = Runtime::new(Some(dir.path())).unwrap();
+        let location = CacheLocation { dir: dir.path().join("cache"), key: dir.path().join("user/key") };
+        let runtime = Runtime::new(Some(&location), Isolation::InProcess).unwrap();
         let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/breakout.wasm");
         let (bytes, limits) = (fs::read(&wasm).unwrap(), Limits::of(&PluginsConfig::default()));
         let cache = &runtime.cached.as_ref().unwrap().0;
@@ -376,6 +431,6 @@ mod tests {
         let plugin = runtime.compile("breakout", &wasm, &bytes, limits).unwrap();
         fs::remove_file(cache.exchange_dir()).unwrap();
         assert_eq!(plugin.manifest.name, "breakout");
-        assert_eq!(fs::read_dir(cache.checked_dir()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(location.dir.join("modules/checked")).unwrap().count(), 0);
     }
 }

@@ -14,6 +14,7 @@ use super::{
     instance::Instance,
     params::{self, Params},
     runtime::Plugin,
+    trial::TrialResult,
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
@@ -39,10 +40,8 @@ pub struct DetectorSpec {
     pub generation: u64,
     /// When that generation was built, ms since the Unix epoch.
     pub since_ms: u64,
-    /// The cost of a tick in the trial, ns.
-    pub trial_ns_per_tick: u32,
-    /// The event time that must pass for a symbol before its first detection, according to the plugin.
-    pub warm_up_seconds: f64,
+    /// The cost of a tick, and the time that must pass for a symbol before its first detection.
+    pub trial: TrialResult,
     /// The health of all its instances together.
     pub health: Health,
     /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
@@ -77,8 +76,7 @@ impl DetectorSpec {
             limits: Limits::of(&loaded.config.plugins),
             generation: 1,
             since_ms: now_ms(),
-            trial_ns_per_tick: 0,
-            warm_up_seconds: 0.0,
+            trial: TrialResult::default(),
             health: Health::default(),
             symbols: (!sees_all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
         })

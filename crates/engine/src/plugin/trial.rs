@@ -6,8 +6,9 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
 
-use super::{fault::Fault, spec::DetectorSpec};
+use super::{fault::Fault, instance::Instance};
 use tickhound_core::event::{Batch, TickRow, column};
 
 /// The number of made-up symbols.
@@ -25,18 +26,31 @@ const OPEN: u64 = 1_762_141_500_000_000_000;
 /// Time between two ticks, ns, which makes four ticks per second and symbol.
 const STEP: u64 = 15_625_000;
 
-/// Calls a detector like a shard does. Returns the median cost of a tick, ns, and its warm-up according to the plugin, s.
+/// What a trial has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// The median cost of a tick, ns.
+    pub ns_per_tick: u32,
+    /// The event time that must pass before the first detection according to the plugin, seconds.
+    pub warm_up_seconds: f64,
+}
+
+/// Calls the instances that `start` returns like a shard does. `width` is the number of columns of the input.
 ///
 /// # Errors
 /// Names the failed call and its fault.
-pub(super) fn run(spec: &DetectorSpec, columns: usize) -> Result<(u32, f64)> {
-    let mut instance = spec.start().map_err(|fault| anyhow::anyhow!("does not start: {fault}"))?;
+pub(super) fn run(
+    start: impl Fn() -> Result<Instance, Fault>,
+    state_version: u32,
+    width: usize,
+) -> Result<TrialResult> {
+    let mut instance = start().map_err(|fault| anyhow::anyhow!("does not start: {fault}"))?;
     let names: Vec<String> = (0..SYMBOLS).map(|number| format!("TRIAL{number}")).collect();
     let symbols: Vec<(u32, &str)> = (0u32..).zip(names.iter().map(String::as_str)).collect();
     check(instance.introduce(&symbols), "was introduced to its symbols")?;
     let mut costs = Vec::new();
     for number in 0..BATCHES {
-        let batch = batch(number, columns);
+        let batch = batch(number, width);
         let started = Instant::now();
         check(instance.detect(&batch), "processed made-up ticks")?;
         costs.push(started.elapsed().as_nanos() / batch.len() as u128);
@@ -44,15 +58,15 @@ pub(super) fn run(spec: &DetectorSpec, columns: usize) -> Result<(u32, f64)> {
     let ids: Vec<u32> = symbols.iter().map(|(id, _)| *id).collect();
     let saved = check(instance.save(&ids), "saved its state")?;
     let states: Vec<(u32, &[u8])> = saved.iter().map(|(id, state)| (*id, state.as_slice())).collect();
-    let mut successor = spec.start().map_err(|fault| anyhow::anyhow!("does not start again: {fault}"))?;
+    let mut successor = start().map_err(|fault| anyhow::anyhow!("does not start again: {fault}"))?;
     check(successor.introduce(&symbols), "was introduced to its symbols again")?;
-    let restored = check(successor.restore(spec.plugin.manifest.state_version, &states), "restored its state")?;
+    let restored = check(successor.restore(state_version, &states), "restored its state")?;
     if let Err(rejection) = restored {
         bail!("rejected in its trial the state that it had just saved: {rejection}");
     }
     costs.sort_unstable();
-    let cost = costs[costs.len() / 2].try_into().unwrap_or(u32::MAX);
-    Ok((cost, instance.warm_up_seconds))
+    let ns_per_tick = costs[costs.len() / 2].try_into().unwrap_or(u32::MAX);
+    Ok(TrialResult { ns_per_tick, warm_up_seconds: instance.warm_up_seconds })
 }
 
 fn check<T>(answer: Result<T, Fault>, when: &str) -> Result<T> {

@@ -34,7 +34,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{folder::plugin_name, loader::Loader, reload::Reload};
+use super::{
+    folder::plugin_name,
+    loader::{Loader, next_of},
+    reload::Reload,
+    signature,
+};
 use tickhound_core::{config::Watch, receipt::RejectedChange, wall::now_ms};
 
 /// Time between two scans of sizes and times.
@@ -364,11 +369,11 @@ impl FileWatcher {
         for name in paths.iter().filter_map(|path| plugin_name(path)) {
             let exists = self.loader.plugins_dir().join(format!("{name}.wasm")).exists();
             if exists && !self.loader.uses(name) && !self.reported_unused.iter().any(|reported| reported == name) {
-                info!(
-                    event = "plugin_unused",
-                    "no detector uses plugins/{name}.wasm: add [detectors.{name}] with plugin = \"{name}\" to the \
-                     configuration"
-                );
+                let cure = match next_of(name) {
+                    Some(_) => "plugins.allow_next = true makes it a shadow".to_owned(),
+                    None => format!("add [detectors.{name}] with plugin = \"{name}\" to the configuration"),
+                };
+                info!(event = "plugin_unused", "no detector uses plugins/{name}.wasm: {cure}");
                 self.reported_unused.push(name.to_owned());
             }
         }
@@ -389,7 +394,7 @@ impl FileWatcher {
     /// The stamps of the folders, the configuration, and every plugin.
     fn take_stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let plugins = fs::read_dir(self.loader.plugins_dir()).into_iter().flatten().flatten();
-        let plugins = plugins.map(|entry| entry.path()).filter(|path| plugin_name(path).is_some());
+        let plugins = plugins.map(|entry| entry.path()).filter(|path| is_of_plugin(path));
         let files = plugins.chain([self.loader.config_file().to_path_buf()]);
         let files = files.filter_map(|path| Some((stamp(&path)?, path)));
         // Size and time of a folder change with each file in it, whether or not that file matters.
@@ -405,10 +410,16 @@ impl FileWatcher {
 
     fn matters(&self, path: &Path) -> bool {
         // Kubernetes exchanges the link `..data`, and with it every file.
-        plugin_name(path).is_some()
+        is_of_plugin(path)
             || path.file_name() == self.loader.config_file().file_name()
             || path.file_name() == Some(OsStr::new("..data"))
     }
+}
+
+/// Returns whether a file is a plugin or the signature of one.
+fn is_of_plugin(path: &Path) -> bool {
+    let signed = path.to_str().and_then(|path| path.strip_suffix(signature::SUFFIX));
+    plugin_name(signed.map_or(path, Path::new)).is_some()
 }
 
 fn write_progress(kind: EventKind) -> WriteProgress {

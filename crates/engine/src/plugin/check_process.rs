@@ -1,0 +1,227 @@
+//! Checks plugins in a process of its own, the check process: reads the file, compiles it, starts it, and tries it on made-up
+//! ticks.
+//!
+//! What holds: until a plugin has passed there, nothing in this process parses, compiles or calls it. A plugin that takes
+//! all memory, overflows a stack or never ends only ends its check process, which is a reason to reject it. A check
+//! process has limits on memory, processor time and time, and no network; it can only write to the folder where it leaves
+//! the compiled code.
+//!
+//! The check process is this program itself, started with [`COMMAND`]. One check is one process: the request is a line
+//! of JSON on its standard input, followed by the bytes of the plugin, and the answer is a line of JSON.
+
+mod child;
+mod confine;
+
+use std::{
+    io::{Read, Write},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::{guest::Limits, params::Params, trial::TrialResult};
+use tickhound_core::config::PluginsConfig;
+
+pub use self::child::serve;
+
+/// The hidden command of the program that is a check process. It calls [`serve`].
+pub const COMMAND: &str = "check-plugin";
+
+/// This program, even after a newer one was installed in its place.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The maximum time of a check, in limits of processor time. A check gives way to all other work, so that it may get a small
+/// part of a busy machine.
+const WALL_LIMITS: u32 = 20;
+
+/// The maximum length of an answer, bytes. The longest part is a sentence about the plugin.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// Where plugins are checked.
+#[derive(Clone, Copy, Debug)]
+pub enum Isolation {
+    /// In this process: for plugins that were checked before, such as those that are part of this program.
+    InProcess,
+    /// In a check process each.
+    Process(ProcessLimits),
+}
+
+/// The limits of a check process.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessLimits {
+    /// The maximum memory that it may write to, bytes.
+    pub memory_bytes: u64,
+    /// The maximum processor time of all its threads together.
+    pub processor: Duration,
+}
+
+/// What a check process is asked to do with a plugin.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The name of the plugin, for messages.
+    pub(super) name: String,
+    /// The folder for compiled code, in the form of wasmtime's cache. `None`: the code is dropped.
+    pub(super) exchange: Option<PathBuf>,
+    /// The limits of its instances.
+    pub(super) limits: Limits,
+    pub(super) task: Task,
+}
+
+/// How far a check goes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    /// Compile the plugin, and let it describe itself.
+    Describe,
+    /// After that, try it with these parameters.
+    Try {
+        params: Params,
+        /// The position of each of its columns among those of the input.
+        columns: Vec<Option<usize>>,
+        /// The number of columns of the input.
+        width: usize,
+    },
+}
+
+/// The first line that a check process reads.
+#[derive(Serialize, Deserialize)]
+struct Start {
+    process: ProcessLimits,
+    request: Request,
+}
+
+/// The answer of a check process.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// The plugin has passed.
+    Described,
+    /// The plugin has passed a trial.
+    Tried(TrialResult),
+    /// The reason why the plugin is rejected.
+    Rejected(String),
+}
+
+/// The output of a check process that has ended.
+struct Ended {
+    status: ExitStatus,
+    answer: Vec<u8>,
+    errors: String,
+}
+
+impl Isolation {
+    /// Returns the isolation that the configuration asks for.
+    pub fn of(config: &PluginsConfig) -> Self {
+        Self::Process(ProcessLimits {
+            memory_bytes: config.compile_memory_max_mib << 20,
+            processor: Duration::from_secs(config.compile_deadline_s),
+        })
+    }
+}
+
+impl ProcessLimits {
+    /// Checks a plugin. Returns the result of its trial, if the request asks for one.
+    ///
+    /// # Errors
+    /// The reason why the plugin is rejected. That the check process could not be started is one, too.
+    pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>> {
+        let name = request.name.clone();
+        let mut start = serde_json::to_vec(&Start { process: self, request })?;
+        start.push(b'\n');
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg0("tickhound").args([COMMAND, &name]).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().context("can't start the process that checks plugins")?;
+        let ended = converse(child, &[&start, bytes], self.processor * WALL_LIMITS)?;
+        let Some(ended) = ended else {
+            bail!(
+                "its check got less than its {} s of processor time (plugins.compile_deadline_s) in {} s: the machine is \
+                 too busy with other work",
+                self.processor.as_secs(),
+                (self.processor * WALL_LIMITS).as_secs()
+            );
+        };
+        match serde_json::from_slice(&ended.answer) {
+            Ok(Answer::Described) if ended.status.success() => Ok(None),
+            Ok(Answer::Tried(result)) if ended.status.success() => Ok(Some(result)),
+            Ok(Answer::Rejected(reason)) => Err(anyhow!(reason)),
+            _ => {
+                warn!(
+                    event = "plugin_check_died",
+                    plugin = name,
+                    status = %ended.status,
+                    stderr = ended.errors,
+                    "the process that checked a plugin died; rejecting the plugin"
+                );
+                Err(anyhow!(self.describe_death(&ended)))
+            }
+        }
+    }
+
+    /// Returns the reason why the plugin of a check process that has died is rejected.
+    fn describe_death(self, ended: &Ended) -> String {
+        let signal = ended.status.signal().and_then(Signal::from_named_raw);
+        if signal == Some(Signal::XCPU) {
+            return format!(
+                "its check took more than {} s of processor time (plugins.compile_deadline_s)",
+                self.processor.as_secs()
+            );
+        }
+        if signal == Some(Signal::KILL) {
+            return "its check was killed; has the machine run out of memory?".to_owned();
+        }
+        if ended.errors.contains("memory allocation of") {
+            return format!(
+                "its check needed more than {} MiB of memory (plugins.compile_memory_max_mib)",
+                self.memory_bytes >> 20
+            );
+        }
+        if ended.errors.contains("overflowed its stack") {
+            return "its check overflowed the stack: it is nested too deeply".to_owned();
+        }
+        let detail = ended.errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a message");
+        format!("its check failed ({}): {}", ended.status, detail.trim())
+    }
+}
+
+/// Writes the input to a process, and reads its output until it ends. Returns `None` if it was killed at the time limit.
+fn converse(mut child: Child, input: &[&[u8]], limit: Duration) -> Result<Option<Ended>> {
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else { bail!("the check process has no pipes") };
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // A process that has died does not read all of it.
+            let _ = input.iter().try_for_each(|part| stdin.write_all(part));
+        });
+        let errors = scope.spawn(|| read_all(stderr));
+        let (sender, answer) = mpsc::channel();
+        scope.spawn(move || sender.send(read_all(stdout)));
+        let answer = answer.recv_timeout(limit);
+        if answer.is_err() {
+            child.kill()?;
+        }
+        let status = child.wait().context("can't wait for the process that checks plugins")?;
+        let errors = errors.join().unwrap_or_default();
+        let Ok(answer) = answer else { return Ok(None) };
+        Ok(Some(Ended { status, answer, errors: String::from_utf8_lossy(&errors).into_owned() }))
+    })
+}
+
+/// Reads a pipe to its end, and returns the first part of it.
+fn read_all(mut pipe: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = pipe.by_ref().take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+    let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    bytes
+}
+
+/// Returns a request, for a plugin whose compiled code is in `exchange`, or goes there.
+pub(super) fn request(name: &str, exchange: Option<&Path>, limits: Limits, task: Task) -> Request {
+    Request { name: name.to_owned(), exchange: exchange.map(Path::to_owned), limits, task }
+}
