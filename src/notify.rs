@@ -11,6 +11,7 @@
 //!   lost.
 //! - Secrets stay in `secret` and in the request.
 
+mod answer;
 mod attempt;
 mod channel;
 mod check;
@@ -32,10 +33,11 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::check::{ChannelSummary, check};
 use self::{
+    answer::AttemptOutcome,
     channel::{Channel, ChannelStop, Settings},
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
-    webhook::{AttemptOutcome, Request},
+    webhook::Request,
 };
 use tickhound_core::{
     config::{LoadedConfig, NotifyConfig},

@@ -13,6 +13,7 @@ mod guard;
 mod live;
 mod metrics;
 mod page;
+mod query;
 
 use std::{
     net::SocketAddr,

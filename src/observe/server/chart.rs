@@ -6,12 +6,13 @@
 use std::{ops::Bound, sync::Arc};
 
 use axum::{Json, extract::State};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
-    alerts::{AlertJson, entry_id},
+    alerts::AlertJson,
     app::App,
     error::{ApiError, Params},
+    query::{ChartQuery, ChartSpan},
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
 use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
@@ -28,21 +29,7 @@ const POINTS_MAX: usize = 5000;
 /// The most alerts that are read.
 const ALERTS_MAX: usize = 20_000;
 
-/// The longest span on one side, seconds: a day.
-const SPAN_MAX_S: u64 = 86_400;
-
-const SPAN_DEFAULT_S: u64 = 300;
-
 const NANOS_PER_MILLI: u64 = 1_000_000;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ChartQuery {
-    entry: String,
-    symbol: String,
-    before_s: Option<u64>,
-    after_s: Option<u64>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Chart {
@@ -58,16 +45,8 @@ pub(super) async fn chart(
     State(app): State<Arc<App>>,
     Params(query): Params<ChartQuery>,
 ) -> Result<Json<Chart>, ApiError> {
-    let ChartQuery { entry, symbol, before_s, after_s } = query;
-    let entry = entry_id("entry", &entry)?;
-    let span = |name, seconds: Option<u64>| match seconds.unwrap_or(SPAN_DEFAULT_S) {
-        wrong if wrong > SPAN_MAX_S => {
-            Err(ApiError::bad_request(format!("{name} is {wrong}, expected 0 to {SPAN_MAX_S} seconds")))
-        }
-        seconds => Ok(seconds * 1000),
-    };
-    let first = EntryId { millis: entry.millis.saturating_sub(span("before_s", before_s)?), seq: 0 };
-    let last = EntryId { millis: entry.millis.saturating_add(span("after_s", after_s)?), seq: u64::MAX };
+    let ChartSpan { first, entry, last } = query.span()?;
+    let ChartQuery { symbol, .. } = query;
     let Ok(_permit) = app.charts.try_acquire() else {
         return Err(ApiError::unavailable("another chart is being made; try again"));
     };

@@ -19,9 +19,10 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
-    alerts::{AlertJson, entry_id, filter},
+    alerts::{AlertJson, filter},
     app::{App, LISTENERS_MAX},
     error::{ApiError, Params},
+    query::entry_id,
 };
 use tickhound_core::event::EntryId;
 use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
