@@ -1,18 +1,25 @@
-//! Properties that hold for any bytes. Each public function is a target of `cargo fuzz`.
+//! Properties that hold for any bytes. Each public function is a target of `cargo xtask fuzz`.
 //!
 //! The code that reads untrusted bytes is pure, so this crate depends neither on wasmtime nor on a server.
+
+mod loader;
+mod notify;
+mod server;
+mod settings;
 
 // The one file of the Redis crate that reads untrusted bytes, without that crate's client and TLS.
 #[path = "../../crates/redis/src/resp.rs"]
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod resp;
 
+pub use self::{loader::loader, notify::answer, server::query, settings::config};
+
 use std::{cell::RefCell, fs, path::Path};
 
 use resp::{Replies, Scanner};
 use tickhound_core::{
     checkpoint::{self, Packer},
-    config::{self, InputConfig},
+    config::InputConfig,
     decode::{Decoder, RawTick},
     event::{Entries, EntryId},
     simulate::Layout,
@@ -98,15 +105,6 @@ fn assert_same(one: &Result<Vec<RawTick>, String>, other: &Result<Vec<RawTick>, 
         (Ok(one), Ok(other)) => assert_eq!(format!("{one:?}"), format!("{other:?}"), "{what}"),
         (Err(_), Err(_)) => {}
         _ => panic!("{what}: {one:?} against {other:?}"),
-    }
-}
-
-/// Checks that any text parses to a configuration or an error, and that a configuration makes a decoder or an error.
-pub fn config(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(loaded) = config::parse_text(Path::new("config/config.toml"), text) {
-        loaded.source.at(&["detectors", "breakout", "params", "window_s"]);
-        let _ = Decoder::new(&loaded.config.input, &loaded.root);
     }
 }
 
