@@ -25,6 +25,7 @@ pub mod params;
 mod reload;
 pub mod runtime;
 mod spec;
+pub mod structure;
 mod trial;
 pub mod watch;
 
