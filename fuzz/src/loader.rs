@@ -1,6 +1,10 @@
 //! Files that are given as plugins: bytes, damaged plugins, generated components and modules, and towers that are small as
 //! files and large as programs.
 
+// The one file that reads a plugin before anything compiles it, without the engine and wasmtime.
+#[path = "../../crates/engine/src/plugin/structure.rs"]
+mod structure;
+
 use std::thread;
 
 use arbitrary::{Result, Unstructured};
@@ -8,7 +12,7 @@ use wasm_encoder::{
     CodeSection, Component, ComponentInstanceSection, ComponentTypeSection, Function, FunctionSection, Module,
     ModuleSection, NestedComponentSection, PrimitiveValType, RawSection, TypeSection, ValType,
 };
-use wasmparser::{Validator, WasmFeatures};
+use wasmparser_of_wasmtime::{Validator, WasmFeatures};
 
 /// A plugin that ships.
 const PLUGIN: &[u8] = include_bytes!("../../plugins/gap.wasm");
@@ -34,7 +38,7 @@ pub fn loader(bytes: &[u8]) {
 }
 
 fn read(file: &[u8]) {
-    match check_structure(file) {
+    match structure::check(file) {
         Ok(()) => drop(Validator::new_with_features(WasmFeatures::all()).validate_all(file)),
         Err(error) => {
             let error = format!("{error:#}");
@@ -168,12 +172,4 @@ fn module(functions: &FunctionSection, code: &CodeSection) -> Vec<u8> {
     let mut module = Module::new();
     module.section(&types).section(functions).section(code);
     module.finish()
-}
-
-fn check_structure(bytes: &[u8]) -> anyhow::Result<()> {
-    for payload in wasmparser::Parser::new(0).parse_all(bytes) {
-        payload.map_err(|error| anyhow::anyhow!("{error}"))?;
-    }
-    anyhow::ensure!(bytes.len() < 5000);
-    Ok(())
 }
