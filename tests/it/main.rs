@@ -11,6 +11,7 @@ mod claims;
 mod cli;
 mod dashboard;
 mod dead;
+mod deploy;
 mod docs;
 mod doctor;
 mod faults;

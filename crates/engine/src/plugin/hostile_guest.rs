@@ -160,7 +160,7 @@ fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
     let runtime = Runtime::new(None).unwrap();
     let plugin = plugin(&runtime, &manifest()).unwrap();
     let batch = batch();
-    proptest!(ProptestConfig::with_cases(2000), |(answer in answer())| {
+    proptest!(ProptestConfig::with_cases(500), |(answer in answer())| {
         let mut guest = instance(&plugin);
         guest.restore(0, &[(0, &answer)]).unwrap().unwrap();
         assert_contract(&guest.detect(&batch), &batch);
