@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod error;
 #[path = "../../src/observe/server/query.rs"]
+#[allow(dead_code, reason = "what only Redis is asked for is not looked at here")]
 mod query;
 
 use std::{
