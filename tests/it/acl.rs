@@ -260,3 +260,16 @@ fn doctor_names_the_command_and_the_key_of_a_missing_right() {
     assert!(sentence.contains(&format!("on the key {ALERTS}")), "{found:#}");
     assert!(found["cure"].as_str().unwrap().contains(&format!("~{ALERTS}")), "{found:#}");
 }
+
+/// The settings were read by CONFIG only, which a user should not have: it also returns passwords. Then a server that may
+/// evict the stream was used.
+#[test]
+fn a_server_that_may_evict_the_stream_is_refused_without_the_right_to_its_settings() {
+    let guarded = Guarded::start();
+    let project = guarded.project("tickhound");
+    let () = guarded.redis.ask("CONFIG SET maxmemory 100mb maxmemory-policy allkeys-lru");
+    let output = project.output(&["run", "--drain"]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the server may evict any key (maxmemory-policy allkeys-lru)"), "{said}");
+}
