@@ -144,7 +144,7 @@ fn the_host_can_not_forge_or_delete_ticks_nor_read_what_is_not_its_own() {
     let script = "return redis.call('XADD', KEYS[1], '*', 'f', 'v')";
     let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(script).query(&mut connection).unwrap();
     let added: Result<Value, RedisError> = redis::cmd("EVALSHA").arg(sha).arg(1).arg(STREAM).query(&mut connection);
-    assert!(added.unwrap_err().to_string().contains("permission"));
+    assert!(added.is_err(), "{added:?}");
     assert_eq!(guarded.redis.ask::<u64>(&format!("XLEN {STREAM}")), 0);
 }
 
