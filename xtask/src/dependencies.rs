@@ -27,7 +27,7 @@ const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 const ECHARTS: (&str, &str, &str) = ("echarts", "6.1.0", "Apache-2.0");
 
 /// The workspaces that have a Cargo.lock of their own.
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "fuzz/Cargo.toml", "benches/peers/Cargo.toml"];
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -136,7 +136,7 @@ pub(crate) fn audit() -> Result<()> {
         "cargo-deny is missing: cargo install --locked cargo-deny, or one of its packages"
     );
     for manifest in MANIFESTS {
-        // Fuzz targets are run and not given away, so their licenses do not matter.
+        // What only developers run is not given away, so its licenses do not matter.
         let checks: &[&str] = if manifest == MANIFESTS[0] {
             &["advisories", "licenses", "bans", "sources"]
         } else {
