@@ -31,8 +31,9 @@ const TIMEOUT_S: u32 = 20;
 /// The most memory that a target may use, MiB.
 const MEMORY_MAX_MIB: u32 = 2048;
 
-/// The most bytes of a target's inputs that are kept in the repository.
-const SEEDS_MAX: u64 = 20_000;
+/// The most inputs of a target that are kept in the repository, and their bytes.
+const SEEDS_MAX: usize = 80;
+const SEEDS_MAX_BYTES: u64 = 20_000;
 
 /// How one run of the targets is meant.
 struct Plan {
@@ -46,7 +47,7 @@ struct Plan {
 enum Corpus {
     /// They stay in the target folder, for the next run.
     Scratch,
-    /// The smallest ones also replace the seeds in the repository.
+    /// Some of them also become seeds in the repository.
     Seeds,
 }
 
@@ -153,29 +154,32 @@ fn fuzz(program: &Path, name: &str, plan: &Plan) -> Result<Outcome> {
     Ok(Outcome { inputs: inputs.unwrap_or(0), seconds: started.elapsed().as_secs_f64(), finds: found })
 }
 
-/// Replaces the seeds by the smallest inputs that together reach as much as all do, within [`SEEDS_MAX`].
+/// Adds inputs to the seeds that reach what these do not: short and long ones, within [`SEEDS_MAX`] and [`SEEDS_MAX_BYTES`].
 fn keep(program: &Path, scratch: &Path, seeds: &Path) -> Result<()> {
     let merged = scratch.with_extension("merged");
     if merged.exists() {
         fs::remove_dir_all(&merged)?;
     }
     fs::create_dir_all(&merged)?;
-    let mut command = Command::new(program);
-    command.arg("-merge=1").arg("-set_cover_merge=1").arg(&merged).arg(scratch).arg(seeds);
-    let output = command.output()?;
+    let name = |file: &Path| file.file_name().map(ToOwned::to_owned).context("a file has a name");
+    let kept = files(seeds)?;
+    for seed in &kept {
+        fs::copy(seed, merged.join(name(seed)?))?;
+    }
+    let output = Command::new(program).arg("-merge=1").arg(&merged).arg(scratch).output()?;
     ensure!(output.status.success(), "can't merge:\n{}", String::from_utf8_lossy(&output.stderr));
-    let mut inputs = files(&merged)?;
     let size = |file: &PathBuf| fs::metadata(file).map_or(u64::MAX, |file| file.len());
-    inputs.sort_by_key(size);
-    fs::remove_dir_all(seeds)?;
-    fs::create_dir_all(seeds)?;
-    let mut total = 0;
-    for input in inputs {
-        total += size(&input);
-        if total > SEEDS_MAX {
+    let mut more = files(&merged)?;
+    more.retain(|file| file.file_name().is_some_and(|name| !seeds.join(name).exists()));
+    more.sort_by_key(size);
+    let room = SEEDS_MAX.saturating_sub(kept.len());
+    let mut bytes = kept.iter().map(size).sum::<u64>();
+    for input in more.iter().step_by(more.len().div_ceil(room.max(1)).max(1)).take(room) {
+        bytes += size(input);
+        if bytes > SEEDS_MAX_BYTES {
             break;
         }
-        fs::copy(&input, seeds.join(input.file_name().context("a file has a name")?))?;
+        fs::copy(input, seeds.join(name(input)?))?;
     }
     Ok(fs::remove_dir_all(&merged)?)
 }

@@ -35,7 +35,7 @@ cargo xtask instructions      counts the instructions and allocations of a tick;
 cargo xtask sbom              prints every crate with version, license and hash, as CycloneDX JSON
 cargo xtask audit             checks advisories, licenses, bans and sources with cargo-deny, which needs GitHub
 cargo xtask fuzz              gives random input to each reader of untrusted bytes, and names what it finds
-                              [--minutes 1] (of each) [--target NAME] [--keep]: keeps the smallest new inputs as seeds
+                              [--minutes 1] (of each) [--target NAME] [--keep]: keeps some of the new inputs as seeds
 cargo xtask chaos             injects faults into hosts and server for a while, then compares every output with an
                               undisturbed run; if `foreign` reads change the order of entries, it only checks that each
                               alert of a probe exists once and that the probe missed no tick
