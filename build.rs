@@ -1,5 +1,7 @@
-//! The symbols of a release are a third of its file, and say nothing to those who run it: a panic names file and line without
-//! them. Only the program is stripped, since `cargo xtask instructions` looks for a function of its bench by name.
+//! Strips the program of its symbols, which are a third of its file. A panic names its file and line without them.
+//!
+//! The tests keep theirs, so that their backtraces name functions. The benches are a separate package, which this does not
+//! affect; `cargo xtask instructions` looks for a function there by name.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use jiff::{Timestamp, tz::TimeZone};
 use tickhound_core::{
     checkpoint::{DetectorState, Packer, SymbolState},
@@ -319,7 +319,9 @@ impl Market {
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
             let job = Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() };
-            let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else { continue };
+            let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else {
+                bail!("a worker answers a job with what it has processed");
+            };
             if found.len() > richest.0.len() {
                 richest = (found, number);
             }
@@ -416,13 +418,13 @@ impl Worker {
 
     fn work(&mut self, job: Job) -> Answer {
         let Self { runtime, shard, answers } = self;
-        let shard = shard.as_ref().expect("it ends with the worker");
+        let shard = shard.as_ref().expect("the shard exists until the worker is dropped");
         runtime.block_on(shard.submit(Task::Process(job)));
         answers.blocking_recv().expect("a worker answers each job")
     }
 }
 
-/// Looks on in the worker's thread.
+/// Calls what is to be measured, in the worker's thread.
 struct Caller;
 
 impl Tape for Caller {

@@ -30,7 +30,7 @@ use self::{
 };
 
 pub(crate) use self::follower::Completion;
-use tickhound_core::config::{AlertsConfig, StreamConfig};
+use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
 use tickhound_engine::plugin::Reload;
 
 /// The longest wait at the start until a new file knows where it begins, so that it misses no alert.
@@ -114,7 +114,7 @@ impl AlertsFile {
             return Ok(None);
         }
         // Opened without the lock, which the end of the host takes: opening may block.
-        let next = if path.as_os_str().is_empty() { None } else { Some(self.follow_into(path)?) };
+        let next = if is_unset(path) { None } else { Some(self.follow_into(path)?) };
         let (next, handover) = next.unzip();
         let previous = std::mem::replace(&mut *self.current(), next);
         let previous = previous.map(|FollowedFile { stop, result, .. }| {

@@ -1,8 +1,8 @@
-//! The `tickhound` program: commands, and everything that a host has beside the engine.
+//! The `tickhound` program: its commands, and all parts of a host except the engine.
 //!
-//! The engine and its data are in crates of their own: `tickhound_core` (data, forms, rules), `tickhound_recorded`
-//! (files of ticks), `tickhound_engine` (plugins, shards, the engine) and `tickhound_redis` (everything that speaks
-//! Redis). ARCHITECTURE.md has the flow of a tick and what must hold.
+//! The engine and its data are in separate crates: `tickhound_core` (data, saved forms, rules), `tickhound_recorded`
+//! (files of ticks), `tickhound_engine` (plugins, shards, the engine) and `tickhound_redis` (everything that talks to
+//! Redis). ARCHITECTURE.md describes the path of a tick, and what must always hold.
 //!
 //! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
 //! lines file), `notify` (notification channels), `service` (pid file, log, supervisor) and `authoring` (the kit for

@@ -86,9 +86,9 @@ impl Notifier {
     /// When a channel can't be used as it is configured, or the system gives no thread.
     pub(crate) fn start(loaded: &LoadedConfig) -> Result<Self> {
         for ChannelSummary { name, receiver, warnings } in check(loaded)? {
-            info!(event = "notification_channel_started", sink = %name, "sending alerts to {receiver}");
+            info!(event = "notification_channel_started", channel = %name, "sending alerts to {receiver}");
             for warning in &warnings {
-                warn!(event = "notification_channel_warning", sink = %name, "{warning}");
+                warn!(event = "notification_channel_warning", channel = %name, "{warning}");
             }
         }
         let alerts = &loaded.config.alerts;
@@ -213,7 +213,7 @@ impl Notifier {
         {
             warn!(
                 event = "notification_unfinished",
-                sinks = names.join(", "),
+                channels = names.join(", "),
                 "a notification is still being sent; the next start reports alerts that may not have been delivered"
             );
         }

@@ -109,7 +109,7 @@ struct Plan {
 
 impl Plan {
     fn new(rate: u64, ticks: u64) -> Result<Self> {
-        // As fast as they are fed, so that event time goes as the clock does.
+        // At the rate at which they are published, so that event time advances with the clock.
         let mut market = Market::new(SYMBOLS, rate as f64 / SYMBOLS as f64, Layout::Json);
         let every = rate / PROBES;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;

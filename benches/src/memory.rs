@@ -121,6 +121,6 @@ fn long_run(bench: &Bench) -> Result<Vec<Row>> {
 
 /// Entries that are not acknowledged yet.
 fn waiting(connection: &mut redis::Connection) -> Result<u64> {
-    let group = Group::look(connection)?;
+    let group = Group::read(connection)?;
     Ok(group.lag.context("the server can't tell how far the group is behind")? + group.pending)
 }

@@ -19,8 +19,8 @@ use crate::{
 /// Longer than a server takes to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gap between two looks: so short that it is lost in what is measured, so long that looking costs nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The time between two checks: so short that it does not matter in a measurement, so long that checks cost nothing.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
 /// Nothing that is measured makes no progress for so long.
 const STUCK: Duration = Duration::from_secs(30);
@@ -37,14 +37,14 @@ pub(crate) struct Server {
     _dir: TempDir,
 }
 
-/// How a stream was processed off.
+/// How a stream was drained.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drained {
     /// From the first delivery to the last acknowledgement.
     pub(crate) seconds: f64,
     /// Processor time of the reader meanwhile.
     pub(crate) client_cpu: f64,
-    /// And of the server.
+    /// Processor time of the server meanwhile.
     pub(crate) server_cpu: f64,
 }
 
@@ -65,7 +65,7 @@ impl Server {
         let started = Instant::now();
         while server.connect().is_err() {
             ensure!(started.elapsed() < PATIENCE, "redis-server does not answer");
-            pause(LOOK_EVERY);
+            pause(CHECK_EVERY);
         }
         Ok(server)
     }
@@ -107,7 +107,7 @@ impl Server {
         Ok(redis::cmd("XLEN").arg(key).query(&mut self.connect()?)?)
     }
 
-    /// Starts `reader`, which works the stream through the group, and watches until nothing is left.
+    /// Starts `reader`, which drains the stream through the group, and watches until nothing is left.
     pub(crate) fn drained_by(&self, reader: &mut Command) -> Result<Drained> {
         self.fresh_group()?;
         let mut connection = self.connect()?;
@@ -129,12 +129,12 @@ impl Server {
         let mut begun = None;
         let (mut moved, mut before) = (Instant::now(), String::new());
         loop {
-            let looked = Instant::now();
-            let group = Group::look(connection)?;
+            let checked = Instant::now();
+            let group = Group::read(connection)?;
             if group.delivered != before {
-                (moved, before) = (looked, group.delivered.clone());
+                (moved, before) = (checked, group.delivered.clone());
             }
-            let usage = || -> Result<_> { Ok((looked, cpu_seconds(child.id())?, self.cpu_seconds()?)) };
+            let usage = || -> Result<_> { Ok((checked, cpu_seconds(child.id())?, self.cpu_seconds()?)) };
             if begun.is_none() && group.delivered != "0-0" {
                 begun = Some(usage()?);
             }
@@ -149,7 +149,7 @@ impl Server {
             if moved.elapsed() > STUCK {
                 bail!("no progress for {STUCK:?}: delivered up to {}, {} pending", group.delivered, group.pending);
             }
-            pause(LOOK_EVERY);
+            pause(CHECK_EVERY);
         }
     }
 }
@@ -172,7 +172,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn look(connection: &mut Connection) -> Result<Self> {
+    pub(crate) fn read(connection: &mut Connection) -> Result<Self> {
         let groups: Vec<Value> = redis::cmd("XINFO").arg("GROUPS").arg(STREAM).query(connection)?;
         let [Value::Array(fields)] = &groups[..] else { bail!("expected one group") };
         let field = |name: &str| {

@@ -79,7 +79,7 @@ fn to_first_read(server: &Server, project: &Project) -> Result<f64> {
     let mut connection = server.connect()?;
     let started = Instant::now();
     let host = project.start(&["run"])?;
-    wait_for("the first read", || Ok((Group::look(&mut connection)?.delivered != "0-0").then_some(())))?;
+    wait_for("the first read", || Ok((Group::read(&mut connection)?.delivered != "0-0").then_some(())))?;
     let ms = started.elapsed().as_secs_f64() * 1e3;
     host.stop()?;
     Ok(ms)

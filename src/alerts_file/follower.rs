@@ -254,7 +254,7 @@ impl Follower {
                     return Ok(());
                 }
             }
-            Begin::After(read_to) => self.reader.continue_at(read_to),
+            Begin::After(position) => self.reader.continue_at(position),
             // An empty file begins at the time of its creation, so that nothing is missing after a kill before the
             // first line; but, where clocks differ, not behind the end of the stream.
             Begin::Now => {
@@ -265,7 +265,7 @@ impl Follower {
                 }
             }
         }
-        self.through = Some(self.reader.read_to());
+        self.through = Some(self.reader.position());
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl Follower {
         let news = self.reader.read().await?;
         self.log_missed(news.missed);
         self.write(&news.alerts).await.map_err(Interruption::End)?;
-        self.through = Some(self.reader.read_to());
+        self.through = Some(self.reader.position());
         if !news.at_end {
             return Ok(());
         }

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     observe::health::{HealthReport, Verdict, seconds},
-    service::{FAILED, Holder, LogFile, PidFile},
+    service::{FAILED, Holder, LogFile, PidFile, Record},
 };
 use tickhound_core::{
     config::{Config, LoadedConfig},
@@ -75,6 +75,12 @@ pub(super) fn start(start: &StartOptions<'_>) -> Result<ExitCode> {
     super::process::runtime()?.block_on(start_and_wait(start))
 }
 
+/// Prints that the pid file of a process that did not stop in an orderly way was removed.
+pub(super) fn print_removed(pid_file: &Path, record: Option<&Record>) {
+    let process = record.map_or_else(|| "its process".to_owned(), |record| record.owner.to_string());
+    println!("removed {}: {process} exited unexpectedly (killed?)", pid_file.display());
+}
+
 async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
     let service = &start.loaded.config.service;
     let pid_file = start.loaded.resolve(&service.pid_file);
@@ -84,7 +90,7 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
             record.owner,
             pid_file.display()
         ),
-        Holder::Gone(_) => println!("removed {}: its process exited unexpectedly", pid_file.display()),
+        Holder::Gone(record) => print_removed(&pid_file, record.as_ref()),
         Holder::Nobody => {}
     }
     let log_file = start.loaded.resolve(&service.log_file);
@@ -215,7 +221,7 @@ impl StartingHost {
                 }
                 match self.status.strip_prefix(FAILED) {
                     Some(reason) => bail!("{reason}"),
-                    None => bail!("the process exited by itself: {status}"),
+                    None => bail!("the process exited unexpectedly: {status}"),
                 }
             }
             if self.at.elapsed() >= start.wait {
@@ -233,7 +239,7 @@ impl StartingHost {
         }
     }
 
-    /// A summary if the host runs; else what is missing.
+    /// Returns a summary if the host runs, otherwise what is missing.
     fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<String, String> {
         let Some(survey) = &report.survey else { return Err(report.reason.clone()) };
         let processed_before = *self.processed_before.get_or_insert(survey.totals.entries);

@@ -217,7 +217,7 @@ impl Input {
 
     fn show(&self, bar: &ProgressBar, published: &Published, elapsed: Duration) {
         match self {
-            // With --count the bar counts ticks, else bytes, since the number of ticks in a file is unknown.
+            // With --count the bar counts ticks, otherwise bytes, since the number of ticks in a file is unknown.
             Self::Files(files) if bar.length() == Some(files.size()) => bar.set_position(files.read()),
             _ => bar.set_position(published.count),
         }
@@ -296,6 +296,7 @@ fn stop_signal() -> Result<mpsc::Receiver<()>> {
         runtime.block_on(async move {
             let mut any = async || {
                 tokio::select! {
+                    // Both are cancel-safe.
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }

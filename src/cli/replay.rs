@@ -154,7 +154,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let real = replayer.pass(source, &loaded, outputs, "replaying")?;
     ensure_ticks(&real, &loaded.config.input.preset)?;
     let rule = Rule { k: args.outcome_atr, within: Duration::from_secs_f64(args.outcome_minutes * 60.0) };
-    let judge = Judge::new(rule, real.tape.courses());
+    let judge = Judge::new(rule, real.tape.histories());
     let outcomes = outcomes(&judge, &real);
     let shuffled = if real.summary.stopped { Vec::new() } else { replayer.shuffled(&loaded)? };
     let result = table::ReplayResult {

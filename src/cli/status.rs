@@ -19,7 +19,7 @@ use tickhound_core::config::LoadedConfig;
                   Exit codes: 0 healthy, 1 degraded, 2 stuck or unreachable; with --watch, that of the last report."
 )]
 pub(super) struct StatusArgs {
-    /// Refresh every SECONDS (default 2) until Ctrl-C: in place on a terminal, else one report after the other.
+    /// Refresh every SECONDS (default 2) until Ctrl-C: in place on a terminal, otherwise one report after the other.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = period)]
     watch: Option<Duration>,
     /// Print everything as one JSON object; with --watch, one per line.

@@ -46,7 +46,7 @@ pub(super) struct StopArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound restart\n  TICKHOUND_ENGINE__WORKERS=8 tickhound restart\n\n\
                   The new host gets the options, such as --debug, and the TICKHOUND_ variables of the running host; those given here\n\
-                  override them. If the new host could not start, the running one is not stopped.\n\
+                  override them. If the new host can't start, the running one is not stopped.\n\
                   Exit codes: those of `run --background`; also 1 if the running host does not stop.")]
 pub(super) struct RestartArgs {
     /// How long to wait until the new host runs, in seconds.
@@ -110,8 +110,7 @@ async fn find(loaded: &LoadedConfig) -> Result<Option<Record>> {
         }
         Holder::Nobody => Ok(None),
         Holder::Gone(record) => {
-            let process = record.map_or_else(|| "its process".to_owned(), |record| record.owner.to_string());
-            println!("removed {}: {process} exited unexpectedly (killed?)", pid_file.display());
+            background::print_removed(&pid_file, record.as_ref());
             Ok(None)
         }
     }

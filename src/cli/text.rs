@@ -1,11 +1,11 @@
 //! Text that several commands print: spans of time, counts, alerts, and text without control characters.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{fmt::Write as _, io};
 
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use tickhound_core::{config::Config, duration::human_duration, publish::log_line};
+use tickhound_core::{config::Config, publish::log_line};
 use tickhound_redis::StoredAlert;
 
 /// The time zone in which times are shown: the market's.
@@ -44,9 +44,15 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
     fitted
 }
 
-/// Formats a span of time as `4.2s`, `12m 05s`, `3h 40m` or `2d 5h`.
+/// Formats a span of time with the precision that a person needs: `4.2s`, `12m 05s`, `3h 40m`, `2d 5h`.
 pub(super) fn span(ms: u64) -> String {
-    human_duration(Duration::from_millis(ms))
+    let s = ms / 1000;
+    match s {
+        0..100 => format!("{:.1}s", ms as f64 / 1000.0),
+        100..6000 => format!("{}m {:02}s", s / 60, s % 60),
+        6000..172_800 => format!("{}h {:02}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d {}h", s / 86_400, s / 3600 % 24),
+    }
 }
 
 /// Formats a number as `1,234,567`.
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn spans_and_counts_are_short() {
-        let spans = [0, 4_230, 99_900, 100_000, 725_000, 13_200_000, 190_800_000].map(span);
+        let spans = [0, 4_249, 99_900, 100_000, 725_000, 13_200_000, 190_859_000].map(span);
         assert_eq!(spans, ["0.0s", "4.2s", "99.9s", "1m 40s", "12m 05s", "3h 40m", "2d 5h"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }

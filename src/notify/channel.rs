@@ -132,7 +132,7 @@ impl Channel {
                     if !redis_lost {
                         warn!(
                             event = "notification_without_redis",
-                            sink = %self.config.name,
+                            channel = %self.config.name,
                             error = %format!("{error:#}"),
                             "notifications are waiting for Redis"
                         );
@@ -149,7 +149,7 @@ impl Channel {
                     if let Err(error) = self.turn(Turn::Last) {
                         debug!(
                             event = "notification_stopped_without_redis",
-                            sink = %self.config.name,
+                            channel = %self.config.name,
                             error = %format!("{error:#}"),
                             "stopped without Redis"
                         );
@@ -163,8 +163,8 @@ impl Channel {
 
     /// Does what is due, and returns how long nothing else will be.
     fn turn(&mut self, turn: Turn) -> Result<Duration> {
-        let look = self.position.read_state()?;
-        let Some(state) = self.reconcile(&look)? else {
+        let reading = self.position.read_state()?;
+        let Some(state) = self.reconcile(&reading)? else {
             self.take_unconfirmed();
             return Ok(STANDBY_EVERY);
         };
@@ -172,15 +172,15 @@ impl Channel {
             return Ok(wait);
         }
         if let Some(message) = self.take_unconfirmed() {
-            if look.now_ms.saturating_sub(message.composed_ms) > self.config.max_age_s * 1000 {
+            if reading.now_ms.saturating_sub(message.composed_ms) > self.config.max_age_s * 1000 {
                 self.mark_in_doubt(state, "the notification is too old to be sent (max_age_s)")?;
                 return Ok(Duration::ZERO);
             }
-            self.attempt(&state, message, look.now_ms)?;
+            self.attempt(&state, message, reading.now_ms)?;
             return Ok(Duration::ZERO);
         }
         let stream = self.settings.stream(&self.config);
-        if !is_due(&state, look.now_ms) && !self.position.wait(stream, &state.at, turn == Turn::Usual)? {
+        if !is_due(&state, reading.now_ms) && !self.position.wait(stream, &state.at, turn == Turn::Usual)? {
             self.group_until = None;
             return Ok(Duration::ZERO);
         }
@@ -189,12 +189,12 @@ impl Channel {
         if let Some(wait) = pacing::remaining(group_until).filter(|_| turn == Turn::Usual) {
             return Ok(wait);
         }
-        let wait = pacing::wait_for_turn(&state.sent_ms, self.config.per_minute, look.now_ms);
+        let wait = pacing::wait_for_turn(&state.sent_ms, self.config.per_minute, reading.now_ms);
         if !wait.is_zero() {
             return Ok(wait);
         }
         self.group_until = None;
-        self.send_new(state, look.now_ms)?;
+        self.send_new(state, reading.now_ms)?;
         Ok(Duration::ZERO)
     }
 
@@ -215,19 +215,19 @@ impl Channel {
 
     /// The state to continue from: what Redis has, reconciled with what this process knows. `None` if another host
     /// sends.
-    fn reconcile(&mut self, look: &ChannelReading) -> Result<Option<ChannelState>> {
+    fn reconcile(&mut self, reading: &ChannelReading) -> Result<Option<ChannelState>> {
         let stream = self.settings.stream(&self.config);
-        let Some(stored) = look.state.as_ref().filter(|state| state.stream == stream) else {
-            return self.begin(look);
+        let Some(stored) = reading.state.as_ref().filter(|state| state.stream == stream) else {
+            return self.begin(reading);
         };
-        if !look.ours {
+        if !reading.ours {
             return Ok(None);
         }
         let mut state = stored.clone();
         if let Some(newest) = self.newest.clone().filter(|newest| self.has_gone_back(&state, newest)) {
             warn!(
                 event = "notification_state_rolled_back",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "Redis has come back with older data; alerts that were sent are not sent again"
             );
             // A message that may have arrived is sent again as it is, under its key, and not composed anew.
@@ -254,7 +254,7 @@ impl Channel {
     }
 
     /// The first state of a channel, or of one whose state the server has lost. `None` if another host sends.
-    fn begin(&mut self, look: &ChannelReading) -> Result<Option<ChannelState>> {
+    fn begin(&mut self, reading: &ChannelReading) -> Result<Option<ChannelState>> {
         let state = match self.newest.clone() {
             // The server has lost everything.
             Some(newest) => ChannelState { sending: None, ..newest },
@@ -262,13 +262,18 @@ impl Channel {
             None => {
                 let stream = self.settings.stream(&self.config);
                 let AlertsExtent { added, last, .. } = self.position.extent(stream)?;
-                ChannelState { stream: stream.to_owned(), at: last, index: added, ..ChannelState::default() }
+                ChannelState {
+                    stream: stream.to_owned(),
+                    at: last.to_string(),
+                    index: added,
+                    ..ChannelState::default()
+                }
             }
         };
         // A standby whose configuration names another stream must not replace the owner's state.
-        let may_write = look.state.is_none() || look.ours;
-        let written = may_write && self.write(&state, look.state.is_some())?;
-        Ok(Some(state).filter(|_| written && look.ours))
+        let may_write = reading.state.is_none() || reading.ours;
+        let written = may_write && self.write(&state, reading.state.is_some())?;
+        Ok(Some(state).filter(|_| written && reading.ours))
     }
 
     /// Whether the server has lost what this channel wrote: its position, or the message that may have arrived.
@@ -306,7 +311,7 @@ impl Channel {
         let MessageInFlight { to, index, alerts, .. } = sending;
         warn!(
             event = "notification_in_doubt",
-            sink = %self.config.name,
+            channel = %self.config.name,
             alerts,
             after = %state.at,
             %to,
@@ -331,7 +336,7 @@ impl Channel {
         }
         error!(
             event = "notification_alerts_trimmed",
-            sink = %self.config.name,
+            channel = %self.config.name,
             missed,
             after = %state.at,
             "alerts were trimmed from the stream before they were sent"
@@ -434,11 +439,11 @@ impl Channel {
     fn record_delivery(&mut self, message: &Composed) {
         message.ids.iter().for_each(|id| _ = self.recent.insert(id));
         if self.complaint.take().is_some() {
-            info!(event = "notification_recovered", sink = %self.config.name, "notifications are delivered again");
+            info!(event = "notification_recovered", channel = %self.config.name, "notifications are delivered again");
         }
         debug!(
             event = "notification_sent",
-            sink = %self.config.name,
+            channel = %self.config.name,
             alerts = message.fresh,
             key = %message.request.key,
             "sent a notification"
@@ -450,7 +455,7 @@ impl Channel {
         if self.is_new_complaint(reason) {
             error!(
                 event = "notification_undeliverable",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "can't deliver notifications: {reason}"
             );
         }
@@ -460,7 +465,7 @@ impl Channel {
         if self.is_new_complaint(reason) {
             warn!(
                 event = "notification_delayed",
-                sink = %self.config.name,
+                channel = %self.config.name,
                 "failed to deliver a notification: {reason}; retrying"
             );
         }

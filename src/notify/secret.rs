@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow, ensure};
 use ureq::http::Uri;
 
-use tickhound_core::config::{NotifyConfig, NotifyKind};
+use tickhound_core::config::{NotifyConfig, NotifyKind, is_unset};
 
 /// The address of Telegram's API.
 const TELEGRAM: &str = "https://api.telegram.org";
@@ -70,7 +70,7 @@ pub(super) fn read_source(env: &str, file: &Path) -> Option<Result<String>> {
         let text = std::env::var(env).map_err(|_| anyhow!("the environment variable {env} is not set"));
         return Some(not_empty(text, &format!("the environment variable {env}")));
     }
-    if file.as_os_str().is_empty() {
+    if is_unset(file) {
         return None;
     }
     let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()));

@@ -19,7 +19,7 @@ use super::{
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
 };
-use tickhound_core::config::{NotifyConfig, NotifyKind};
+use tickhound_core::config::{NotifyConfig, NotifyKind, is_unset};
 use tickhound_redis::notification_position::Omissions;
 
 /// The longest time to resolve a name and to connect, within the time that a message may take.
@@ -43,7 +43,7 @@ pub(super) struct Request {
 /// # Errors
 /// When its certificate authority can't be read.
 pub(super) fn agent(config: &NotifyConfig) -> Result<Agent> {
-    let roots = if config.tls_ca.as_os_str().is_empty() { native_roots() } else { configured_roots(config)? };
+    let roots = if is_unset(&config.tls_ca) { native_roots() } else { configured_roots(config)? };
     let longest = Duration::from_millis(config.timeout_ms);
     let agent = Agent::config_builder()
         .http_status_as_error(false)

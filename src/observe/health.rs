@@ -89,7 +89,7 @@ impl HealthReport {
     }
 
     /// Reports that the server does not answer, for this reason.
-    fn unreachable(config: &Config, reason: String) -> Self {
+    pub(crate) fn unreachable(config: &Config, reason: String) -> Self {
         Self {
             verdict: Verdict::Unreachable,
             reason,

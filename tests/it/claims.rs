@@ -35,16 +35,12 @@ fn refused(output: &Output) -> String {
     said
 }
 
-fn length(redis: &Redis, stream: &str) -> u64 {
-    redis.connect().xlen(stream).unwrap()
-}
-
 /// Ids of alerts are unique within a group only. Two groups, as a trial beside a live scanner is, or two streams wrote
 /// into the same `alerts:intraday`: 40 alerts had 20 ids, and whoever drops repeats by id lost half of them.
 #[test]
 fn two_groups_do_not_publish_into_one_alerts_stream() {
     let (redis, project) = drained();
-    assert_eq!(length(&redis, ALERTS), 20);
+    assert_eq!(redis.length(ALERTS), 20);
 
     let trial = ("TICKHOUND_STREAM__GROUP", "trial");
     let said = refused(&drain(&project, &[trial]));
@@ -54,7 +50,7 @@ fn two_groups_do_not_publish_into_one_alerts_stream() {
         ) && said.contains(&format!("or, if the other one is gone for good, DEL {ALERTS_SOURCE}")),
         "{said}"
     );
-    assert_eq!(length(&redis, ALERTS), 20);
+    assert_eq!(redis.length(ALERTS), 20);
     let said = refused(&drain(&project, &[("TICKHOUND_STREAM__KEY", "other:ticks")]));
     assert!(said.contains("choose another alerts.stream for group scanner_group on stream other:ticks"), "{said}");
 
@@ -69,7 +65,7 @@ fn two_groups_do_not_publish_into_one_alerts_stream() {
 
     // It is cured as it says, either way; and who was first has not noticed.
     assert!(drain(&project, &[trial, ("TICKHOUND_ALERTS__STREAM", "alerts:trial")]).status.success());
-    assert_eq!((length(&redis, "alerts:trial"), length(&redis, ALERTS)), (20, 20));
+    assert_eq!((redis.length("alerts:trial"), redis.length(ALERTS)), (20, 20));
     project.run(&["run", "--drain"]);
     let _: () = redis.connect().del(ALERTS_SOURCE).unwrap();
     assert!(drain(&project, &[trial]).status.success());

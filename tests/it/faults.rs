@@ -75,11 +75,12 @@ fn wait_alerted(redis: &Redis) {
     });
 }
 
-/// Waits until the host finds that it can't work, for this reason. It says so once, then when it can again.
+/// Waits until the host has logged that it can't use Redis, for this reason, and not yet that it can again.
 fn wait_noticed(host: &Host, reason: &str) {
     wait_for(&format!("the host notices: {reason}"), || {
         let log = host.log();
-        (log.rfind(reason)? > last_event(&log, "redis_reconnected").unwrap_or(0)).then_some(())
+        let since = last_event(&log, "redis_reconnected").unwrap_or(0);
+        has_event_with(&log[since..], "redis_unavailable", reason).then_some(())
     });
 }
 

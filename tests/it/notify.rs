@@ -396,6 +396,24 @@ fn a_receiver_with_a_wrong_certificate_gets_nothing() {
     assert_eq!(got.lock().unwrap()[0].body["sink"], "well");
 }
 
+/// In RESP3 a server sends the counts of a stream as a map. Where they are not read, a channel begins with the oldest alert.
+#[test]
+fn a_new_channel_sends_nothing_old_over_resp3() {
+    let (redis, receiver) = (Redis::start(), Receiver::start());
+    let project = project(&redis, "");
+    tick(&redis, "OLD", 30);
+    project.run(&["run", "--drain"]);
+    configure_at(&format!("{}?protocol=resp3", redis.url()), &project, &sink("desk", &receiver.url(), ""));
+    let _host = project.start_owner();
+    wait_for("the channel begins", || state(&redis, "desk"));
+    tick(&redis, "NEW", 3);
+    receiver.wait_for("the last alert", |request| request.body.to_string().contains("NEW"));
+    wait_until_notified(&redis, "desk");
+    let sent = ids(&receiver.got());
+    let new: Vec<String> = alerts(&redis).into_iter().skip(30).map(|(_, id)| id).collect();
+    assert_eq!((sent, state(&redis, "desk").unwrap()["index"].clone()), (new, 33.into()));
+}
+
 #[test]
 fn a_killed_host_tells_no_alert_twice_and_hides_none() {
     let redis = Redis::start();
@@ -625,7 +643,7 @@ fn a_wrong_sink_is_refused_where_it_is_wrong() {
         (format!("{one}per_minute = 500"), "12:1", "per_minute is 500, expected 1 to 120"),
         (format!("{one}min_confidence = 50"), "12:1", "expected 0 to 1"),
         (format!("{one}directions = [\"sideways\"]"), "12:1", "has `sideways`, expected up, down, none"),
-        (format!("{one}symbols = []"), "12:1", "to switch the sink off, set enabled = false"),
+        (format!("{one}symbols = []"), "12:1", "to switch the channel off, set enabled = false"),
         (format!("{one}text = \"{{symbl}}\""), "12:1", "did you mean {symbol}?"),
         (format!("{one}chat = \"1\""), "12:1", "only Telegram has chats"),
         (format!("{one}kind = \"slack\"\ntoken_env = \"X\""), "13:1", "has 1 tokens, expected none"),

@@ -3,20 +3,15 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::{ALERTS, Host, Project, Redis, STREAM, has_event_with, shipped, text, wait_for};
+use crate::support::{ALERTS, Host, Project, Redis, STREAM, free_port, has_event_with, shipped, text, wait_for};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A host with a server, and where it is.
 pub struct Serving {

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     io::Write,
+    net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -201,6 +202,11 @@ impl Redis {
     /// The id and the fields of every entry in a stream.
     pub fn stream_entries(&self, key: &str) -> Vec<(String, Alert)> {
         self.ask(&format!("XRANGE {key} - +"))
+    }
+
+    /// The number of entries in a stream.
+    pub fn length(&self, key: &str) -> u64 {
+        self.connect().xlen(key).unwrap()
     }
 
     /// The id and the fields of the last entries of a stream, the newest one first.
@@ -567,6 +573,11 @@ pub fn last_event(log: &str, event: &str) -> Option<usize> {
 pub fn lines_of<'a>(log: &'a str, event: &str) -> Vec<&'a str> {
     let mark = mark(event);
     log.lines().filter(|line| line.contains(&mark)).collect()
+}
+
+/// A port on which nothing listens now.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 pub fn signal(pid: u32, name: &str) {

@@ -10,7 +10,6 @@ use std::{
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use redis::Commands;
 use tickhound_core::{
     checkpoint::CHUNKS,
     config,
@@ -310,7 +309,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
         times.push(dropped.duration_until(live).as_secs_f64() * 1000.0);
     }
     feed.signal("TERM");
-    wait_for("all is processed", || (redis.totals()["entries"] == length(&redis)).then_some(()));
+    wait_for("all is processed", || (redis.totals()["entries"] == redis.length(STREAM)).then_some(()));
     host.signal("TERM");
     host.wait_for_event("group_totals_reported");
     project.run_reference(&redis);
@@ -318,7 +317,7 @@ fn plugins_are_exchanged_while_ticks_flow() {
     let pauses: Vec<f64> =
         host.log().lines().filter_map(|line| line.rsplit_once("pause_us=")?.1.parse().ok()).collect();
     let lags: Vec<f64> = redis.paged(ALERTS).map(|alert| alert["lag_ms"].parse().unwrap()).collect();
-    println!("{count} swaps, {} entries, {} alerts: {found:?}", length(&redis), lags.len());
+    println!("{count} swaps, {} entries, {} alerts: {found:?}", redis.length(STREAM), lags.len());
     for (what, unit, mut values) in [
         ("from the file's arrival to the first batch, never seen before", "ms", fresh),
         ("from the file's arrival to the first batch, in the cache", "ms", known),
@@ -337,8 +336,4 @@ fn in_force(log: &str, generation: usize) -> Option<(Timestamp, String)> {
     let mark = format!(" generation={generation} pause_us=");
     let line = lines_of(log, "generation_activated").into_iter().rev().find(|line| line.contains(&mark))?;
     Some((line.split(' ').next()?.parse().unwrap(), line.to_owned()))
-}
-
-fn length(redis: &Redis) -> u64 {
-    redis.connect().xlen(STREAM).unwrap()
 }

@@ -2,14 +2,13 @@
 
 use std::{
     env, fs,
-    net::TcpListener,
     process::{Command, Output},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::Commands;
 
-use crate::support::{Project, Redis, STREAM, text};
+use crate::support::{Project, Redis, STREAM, free_port, text};
 
 /// Says so if the server that was chosen for these tests was built without TLS. The installed one has it.
 fn without_tls() -> bool {
@@ -115,10 +114,6 @@ impl Secured {
 fn refused(output: &Output, args: &[&str]) -> String {
     assert_ne!(output.status.code(), Some(0), "{args:?}");
     text(&output.stdout) + &text(&output.stderr)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 const CA: &str = "tls_ca = \"certs/ca.pem\"";

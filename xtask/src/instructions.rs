@@ -1,4 +1,4 @@
-//! `cargo xtask instructions`: what a tick costs in instructions and allocations, compared with what it did.
+//! `cargo xtask instructions`: counts the instructions and allocations of a tick, and compares them with the accepted counts.
 
 use anyhow::Result;
 
@@ -16,6 +16,6 @@ pub(crate) fn run_all(args: &[&str]) -> Result<()> {
         println!("left out: instructions are counted by valgrind, which can't be installed here ({error:#})");
         return Ok(());
     }
-    // As the tests are built: otherwise features differ, and wasmtime is compiled once more.
+    // Built in the same way as the tests: otherwise features differ, and wasmtime is compiled once more.
     run(cargo().args(["test", "--release", "--workspace", "--locked", "--bench", "instructions", "--"]).args(args))
 }

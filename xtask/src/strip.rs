@@ -1,7 +1,7 @@
-//! Takes out of a component what only tools read: names, producers, features.
+//! Removes the custom sections of a component, which only tools read: names, producers, features.
 //!
-//! Custom sections alone are touched, at every level, so the code and the types
-//! stay as they are. What goes also is what could differ between two builds.
+//! What holds: only custom sections are removed, at every level, so the code and the types stay the same. These
+//! sections are also what may differ between two builds.
 
 use anyhow::{Context, Result, ensure};
 
@@ -21,7 +21,7 @@ const COMPONENT_LAYER: &[u8] = &[1, 0];
 /// The same module or component without custom sections, but for [`CONTRACT`].
 ///
 /// # Errors
-/// When the bytes are no WebAssembly.
+/// When the bytes are not WebAssembly.
 pub(crate) fn strip(wasm: &[u8]) -> Result<Vec<u8>> {
     ensure!(wasm.len() >= HEADER && wasm.starts_with(b"\0asm"), "not WebAssembly");
     let (header, mut rest) = wasm.split_at(HEADER);

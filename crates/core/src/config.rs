@@ -25,7 +25,6 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use self::section::is_unset;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
     detectors::DetectorConfig,
@@ -34,6 +33,7 @@ pub use self::{
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
+    section::is_unset,
     server::{ServerConfig, Token},
     service::ServiceConfig,
     source::{Source, nearest},
@@ -59,7 +59,7 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Where entries and ticks go that can't be processed.
     pub dead_letters: DeadLettersConfig,
-    /// The notification sinks: receivers of alerts beside the streams.
+    /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
     /// The page, the API and the metrics.
@@ -85,9 +85,11 @@ impl Config {
     /// Makes the paths of certificates and secrets absolute or relative to the working directory.
     fn resolve_secrets(&mut self, root: &Path) {
         let StreamConfig { tls_ca, tls_cert, tls_key, .. } = &mut self.stream;
-        let sinks =
-            self.notify.iter_mut().flat_map(|sink| [&mut sink.url_file, &mut sink.token_file, &mut sink.tls_ca]);
-        let files = [tls_ca, tls_cert, tls_key].into_iter().chain(sinks);
+        let channels = self
+            .notify
+            .iter_mut()
+            .flat_map(|channel| [&mut channel.url_file, &mut channel.token_file, &mut channel.tls_ca]);
+        let files = [tls_ca, tls_cert, tls_key].into_iter().chain(channels);
         for file in files.filter(|file| !is_unset(file)) {
             *file = root.join(&file);
         }

@@ -35,7 +35,7 @@ use self::{
     mapping::{Mapping, ROOT},
 };
 use crate::{
-    config::{InputConfig, input::InputLayout, nearest},
+    config::{InputConfig, input::InputLayout, is_unset, nearest},
     event::{Entry, column},
 };
 
@@ -147,7 +147,7 @@ impl Decoder {
         let mapping = Mapping::compile(config)?;
         let zone = Zone::new(time_zone(&config.timezone)?);
         let file = &config.tokens.file;
-        let tokens = if file.as_os_str().is_empty() { FxHashMap::default() } else { read_tokens(&root.join(file))? };
+        let tokens = if is_unset(file) { FxHashMap::default() } else { read_tokens(&root.join(file))? };
         let mut column_names: Vec<String> = column::NAMES.map(str::to_owned).to_vec();
         for name in config.extra.keys() {
             ensure!(!column_names.contains(name), "input.extra.{name}: this column already exists; use [input.map]");

@@ -355,8 +355,11 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The names of all directions.
+    pub const NAMES: [&str; 3] = [Self::Up.as_str(), Self::Down.as_str(), Self::None.as_str()];
+
     /// The name of the direction in alerts.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Down => "down",

@@ -1,12 +1,12 @@
-//! The data that flows through Tickhound, the forms it is stored in, and the rules that need neither a server nor a
-//! clock.
+//! The data that flows through Tickhound, the forms it is stored in, and the rules that need no server.
 //!
-//! What holds: nothing here is asynchronous, starts a thread, or does any I/O except on files.
+//! What holds: nothing here starts a thread, needs an async runtime, or does any I/O except on files. `stream` has the
+//! trait of a partition, whose methods return futures; other crates implement and await them. Only `wall` and `pulse`
+//! read a clock.
 
 pub mod checkpoint;
 pub mod config;
 pub mod decode;
-pub mod duration;
 pub mod event;
 pub mod normalize;
 pub mod position;

@@ -100,7 +100,7 @@ impl Flight {
     }
 
     /// An entry that becomes a dead letter for `reason` without being shown to a shard.
-    pub fn dead_letter(number: u64, entries: Entries, reason: String, frontier: Frontier) -> Self {
+    pub(crate) fn dead_letter(number: u64, entries: Entries, reason: String, frontier: Frontier) -> Self {
         let poison = entries.first().into_iter().collect();
         let mut routed = Routed { undecodable: vec![(0, reason)], ..Routed::default() };
         let mut flight = Self::read(number, entries, Origin::Recovered, &mut routed, frontier);
@@ -124,7 +124,7 @@ impl Flight {
     ///
     /// It is committed together with the visit behind it, whose states know of its entries: a recovery that replays the
     /// stream would meet them in another order.
-    pub fn mark_out_of_order(&mut self) {
+    pub(crate) fn mark_out_of_order(&mut self) {
         if let Payload::Read(read) = &mut self.payload {
             read.out_of_order = true;
         }
@@ -190,7 +190,7 @@ impl Flight {
     }
 
     /// Whether the flight is committed together with the visit behind it.
-    pub fn needs_visit(&self) -> bool {
+    pub(crate) fn needs_visit(&self) -> bool {
         match &self.payload {
             Payload::Read(read) => read.out_of_order,
             Payload::Visit(_) => false,
@@ -199,7 +199,7 @@ impl Flight {
     }
 
     /// Whether its entries were delivered before.
-    pub fn is_recovered(&self) -> bool {
+    pub(crate) fn is_recovered(&self) -> bool {
         matches!(&self.payload, Payload::Read(read) if read.origin == Origin::Recovered)
     }
 

@@ -111,7 +111,7 @@ impl Ingest {
 
     /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped.
     /// Returns its number and its shard.
-    pub fn await_state(&mut self, symbol: &str) -> (u32, usize) {
+    pub(crate) fn await_state(&mut self, symbol: &str) -> (u32, usize) {
         let (Route { id, shard }, _) = self.symbols.intern(symbol, self.shards);
         self.symbols.awaited[id as usize] = true;
         (id, shard)
@@ -134,7 +134,7 @@ impl Ingest {
     }
 
     /// Continues from another event time.
-    pub fn reset_clock(&mut self, clock: Clock) {
+    pub(crate) fn reset_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
 

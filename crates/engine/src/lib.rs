@@ -8,7 +8,7 @@ pub mod monitor;
 pub mod pace;
 pub mod partition;
 pub mod plugin;
-pub mod retry;
+mod retry;
 pub mod shard;
 pub mod simulated;
 pub mod sink;

@@ -393,7 +393,7 @@ impl<S: Stream> Partition<S> {
             };
             self.pipeline.visit(chunks).await;
         } else {
-            self.sinks.report_late();
+            self.sinks.report_stale();
             let last_read = self.pipeline.position.last_read();
             tokio::select! {
                 // All are cancel-safe; to wait for entries has no effect on the partition.

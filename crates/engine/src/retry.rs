@@ -14,7 +14,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A back-off that logs only what changes.
 #[derive(Debug, Default)]
-pub struct Retry {
+pub(crate) struct Retry {
     attempts: u32,
     /// The last error in the log, until the server is reached.
     logged: Option<String>,
@@ -22,7 +22,7 @@ pub struct Retry {
 
 impl Retry {
     /// Notes a failure.
-    pub fn after(&mut self, error: &StreamError) {
+    pub(crate) fn after(&mut self, error: &StreamError) {
         self.attempts += 1;
         let text = error.to_string();
         if self.logged.as_ref() != Some(&text) {
@@ -32,7 +32,7 @@ impl Retry {
     }
 
     /// Notes that the server was reached.
-    pub fn reached(&mut self) {
+    pub(crate) fn reached(&mut self) {
         if self.logged.take().is_some() {
             info!(event = "redis_reconnected", attempts = self.attempts, "reconnected to Redis");
         }
@@ -40,7 +40,7 @@ impl Retry {
     }
 
     /// How long to wait now. Full jitter keeps hosts that lost their server together from returning together.
-    pub fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let longest = RETRY_MIN.saturating_mul(1 << self.attempts.min(10)).min(RETRY_MAX);
         RETRY_MIN + longest.mul_f64(rand::random::<f64>())
     }

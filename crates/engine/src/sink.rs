@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use tickhound_core::{config::AlertsConfig, event::Alert};
+use tickhound_core::{
+    config::{AlertsConfig, is_unset},
+    event::Alert,
+};
 
 /// The shortest time between two lines about omitted alerts.
-const REPORT_LATE_EVERY: Duration = Duration::from_secs(1);
+const REPORT_STALE_EVERY: Duration = Duration::from_secs(1);
 
 /// The sinks of committed alerts that are enabled.
 #[derive(Debug, Default)]
@@ -63,13 +66,13 @@ impl Sinks {
                 }
             }
         }
-        self.report_late();
+        self.report_stale();
     }
 
     /// Logs how many alerts were omitted, unless that was logged a moment ago.
-    pub fn report_late(&mut self) {
+    pub(crate) fn report_stale(&mut self) {
         if let AlertLog::Fresh(stale) = &mut self.log
-            && stale.reported.is_none_or(|reported| reported.elapsed() >= REPORT_LATE_EVERY)
+            && stale.reported.is_none_or(|reported| reported.elapsed() >= REPORT_STALE_EVERY)
         {
             stale.report();
         }
@@ -86,7 +89,7 @@ impl Drop for Sinks {
 
 impl StaleAlerts {
     fn new(config: &AlertsConfig) -> Self {
-        let elsewhere = if config.jsonl.as_os_str().is_empty() {
+        let elsewhere = if is_unset(&config.jsonl) {
             config.stream.clone()
         } else {
             format!("{} and {}", config.stream, config.jsonl.display())

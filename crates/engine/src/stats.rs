@@ -33,7 +33,7 @@ pub struct Stats {
     /// Alerts committed.
     pub alerts: AtomicU64,
     /// Stale alerts among them.
-    pub late: AtomicU64,
+    pub stale: AtomicU64,
     /// Dead letters committed.
     pub dead: AtomicU64,
     /// Ticks whose time or volume was repaired.
@@ -110,10 +110,10 @@ impl Stats {
     pub(crate) fn committed(&self, commit: &Commit) {
         // One reading of the clock, so that the latencies of a commit agree.
         let now = since_epoch();
-        let Self { completed, alerts, late, dead, lag_ms, .. } = self;
+        let Self { completed, alerts, stale, dead, lag_ms, .. } = self;
         completed.fetch_add(commit.ticks, Relaxed);
         alerts.fetch_add(commit.alerts.len() as u64, Relaxed);
-        late.fetch_add(commit.alerts.iter().filter(|alert| alert.stale).count() as u64, Relaxed);
+        stale.fetch_add(commit.alerts.iter().filter(|alert| alert.stale).count() as u64, Relaxed);
         dead.fetch_add(commit.dead_letters.len() as u64, Relaxed);
         if let Some(last) = commit.done.last() {
             lag_ms.store((now.as_millis() as u64).saturating_sub(last.millis), Relaxed);
@@ -144,8 +144,8 @@ impl Stats {
 
     /// The counters of results as text.
     pub fn results(&self) -> String {
-        let Self { alerts, late, dead, repaired, unseen, lag_ms, .. } = self;
-        let counts = [("alerts", alerts), ("late", late), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
+        let Self { alerts, stale, dead, repaired, unseen, lag_ms, .. } = self;
+        let counts = [("alerts", alerts), ("late", stale), ("dead", dead), ("repaired", repaired), ("unseen", unseen)];
         let counts: Vec<String> =
             counts.iter().map(|(name, count)| format!("{name}: {}", count.load(Relaxed))).collect();
         format!("{}, lag: {} ms", counts.join(", "), lag_ms.load(Relaxed))

@@ -8,7 +8,7 @@ pub mod pace;
 mod parquet;
 pub mod record;
 mod table;
-pub mod time;
+mod time;
 
 use std::{
     fs::File,

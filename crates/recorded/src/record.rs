@@ -71,14 +71,14 @@ impl Record {
     }
 
     /// Turns the record into a row without cells.
-    pub fn clear_row(&mut self) {
+    pub(crate) fn clear_row(&mut self) {
         self.clear();
         self.cells.clear();
         self.form = Form::Row;
     }
 
     /// Turns the record into a decoded tick, which the caller fills in.
-    pub fn begin_tick(&mut self) -> &mut PlainTick {
+    pub(crate) fn begin_tick(&mut self) -> &mut PlainTick {
         self.clear();
         self.form = Form::Tick;
         &mut self.tick
@@ -95,7 +95,7 @@ impl Record {
     }
 
     /// Adds a cell under the decoder's id for its column.
-    pub fn put_cell(&mut self, column: usize, value: Scalar<'_>) {
+    pub(crate) fn put_cell(&mut self, column: usize, value: Scalar<'_>) {
         let cell = match value {
             Scalar::Integer(number) => Cell::Whole(number),
             Scalar::Number(number) => Cell::Number(number),

@@ -5,7 +5,7 @@
 use jiff::tz::TimeZone;
 
 /// The columns and keys that hold a tick's time, the preferred one first.
-pub const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 11] = [
     "exchange_timestamp_ms",
     "exchange_timestamp",
     "timestamp_ns",
@@ -21,7 +21,7 @@ pub const NAMES: [&str; 11] = [
 
 /// Reads times. Those without an offset are in the reader's zone.
 #[derive(Clone, Debug)]
-pub struct TimeReader {
+pub(crate) struct TimeReader {
     zone: TimeZone,
     /// The day of the last time, and when that day began in the zone: this avoids most of the slow zone lookups.
     day: Option<(jiff::civil::Date, i64)>,
@@ -29,12 +29,12 @@ pub struct TimeReader {
 
 impl TimeReader {
     /// A reader for times in this zone.
-    pub fn new(zone: TimeZone) -> Self {
+    pub(crate) fn new(zone: TimeZone) -> Self {
         Self { zone, day: None }
     }
 
     /// Reads a time, ns since the Unix epoch; `None` if the text is not a time.
-    pub fn read(&mut self, text: &str) -> Option<i64> {
+    pub(crate) fn read(&mut self, text: &str) -> Option<i64> {
         let text = text.trim();
         if let Ok(number) = text.parse::<i64>() {
             return from_whole(number);

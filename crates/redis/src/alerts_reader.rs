@@ -4,7 +4,7 @@
 //! restart of the server. Alerts that were trimmed before they were read are counted, because a server since 7.0
 //! reports how many entries it ever added.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{ops::Bound, time::Duration};
 
 use anyhow::{Result, anyhow};
 use redis::{Client, Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
@@ -13,6 +13,7 @@ use crate::{
     alert::{StoredAlert, parse_alerts},
     connection::{client, connect},
     errors::explain,
+    queries::{PageRequest, ReadOrder},
     recent_ids::RecentIds,
     reply,
 };
@@ -36,13 +37,13 @@ pub async fn all_alerts<T>(config: &StreamConfig, stream: &str, map: impl Fn(&St
     let client = client(config)?;
     let explain = |error| anyhow!("redis at {}: {}", config.address(), explain(&error));
     let mut connection = connect(&client, Duration::from_millis(config.timeout_ms)).await.map_err(explain)?;
-    let (mut alerts, mut from) = (Vec::new(), "-".to_owned());
+    let (mut alerts, mut from) = (Vec::new(), Bound::Unbounded);
     loop {
-        let mut page = cmd("XRANGE");
-        page.arg(stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
-        let page = parse_alerts(page.query_async(&mut connection).await.map_err(explain)?)?;
+        let request = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count: PAGE };
+        let page = request.command(stream).query_async(&mut connection).await.map_err(explain)?;
+        let page = parse_alerts(page)?;
         let Some(last) = page.last() else { return Ok(alerts) };
-        from = format!("({}", last.at);
+        from = Bound::Excluded(last.at);
         alerts.extend(page.iter().map(&map));
     }
 }
@@ -89,8 +90,9 @@ pub struct AlertsReader {
     address: String,
     stream: String,
     connection: Option<MultiplexedConnection>,
-    read_to: ReadPosition,
-    seen: SeenAlerts,
+    position: ReadPosition,
+    /// The alerts that were read last, with their positions.
+    seen: RecentIds<EntryId>,
 }
 
 impl AlertsReader {
@@ -105,8 +107,8 @@ impl AlertsReader {
             address: config.address().to_owned(),
             stream: stream.to_owned(),
             connection: None,
-            read_to: ReadPosition::default(),
-            seen: SeenAlerts::new(),
+            position: ReadPosition::default(),
+            seen: RecentIds::new(REMEMBERED),
         })
     }
 
@@ -116,24 +118,24 @@ impl AlertsReader {
     }
 
     /// The position up to which the stream has been read.
-    pub fn read_to(&self) -> ReadPosition {
-        self.read_to
+    pub fn position(&self) -> ReadPosition {
+        self.position
     }
 
     /// Continues after the entry `last` of the alerts stream. Trimmed entries are counted as missed only after the reader
     /// has reached the end once.
     pub fn continue_after(&mut self, last: EntryId) {
-        self.read_to = ReadPosition { last, index: None };
+        self.position = ReadPosition { last, index: None };
     }
 
     /// Continues where another reader of the same stream stopped.
-    pub fn continue_at(&mut self, read_to: ReadPosition) {
-        self.read_to = read_to;
+    pub fn continue_at(&mut self, position: ReadPosition) {
+        self.position = position;
     }
 
     /// Continues with everything that the stream holds; entries that were trimmed count as missed.
     pub fn continue_from_start(&mut self) {
-        self.read_to = ReadPosition { last: EntryId::ZERO, index: Some(0) };
+        self.position = ReadPosition { last: EntryId::ZERO, index: Some(0) };
     }
 
     /// Returns the newest `count` alerts that are wanted, oldest first, and continues after the newest entry.
@@ -143,8 +145,8 @@ impl AlertsReader {
     pub async fn newest(&mut self, count: usize, is_wanted: impl Fn(&StoredAlert) -> bool) -> Result<Vec<StoredAlert>> {
         let BackwardSearch { mut alerts, newest, .. } = self.search_back(count, is_wanted).await?;
         alerts.reverse();
-        self.read_to = newest;
-        alerts.iter().for_each(|alert| _ = self.seen.insert(alert));
+        self.position = newest;
+        alerts.iter().for_each(|alert| _ = self.seen.insert_with(alert.field("id"), alert.at));
         Ok(alerts)
     }
 
@@ -157,21 +159,19 @@ impl AlertsReader {
         let BackwardSearch { alerts, newest, passed } = self.search_back(1, is_wanted).await?;
         let Some(alert) = alerts.first() else { return Ok(false) };
         let index = newest.index.map(|added| added.saturating_sub(passed));
-        self.read_to = ReadPosition { last: alert.at, index };
+        self.position = ReadPosition { last: alert.at, index };
         Ok(true)
     }
 
     async fn search_back(&mut self, count: usize, is_wanted: impl Fn(&StoredAlert) -> bool) -> Result<BackwardSearch> {
         // Often every alert is wanted, and then one small page is enough.
-        let mut size = count.clamp(1, PAGE);
-        let mut command = cmd("XREVRANGE");
-        command.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(size);
-        let (extent, mut page) = self.read_with_extent(&command).await?;
+        let mut request = PageRequest::newest(count.clamp(1, PAGE));
+        let (extent, mut page) = self.read_with_extent(&request.command(&self.stream)).await?;
         let newest = page.first().map_or(EntryId::ZERO, |newest| newest.at);
         let newest = ReadPosition { last: newest, index: extent.map(|extent| extent.added) };
         let mut search = BackwardSearch { alerts: Vec::new(), newest, passed: 0 };
         while search.alerts.len() < count {
-            let (is_last, oldest) = (page.len() < size, page.last().map(|oldest| oldest.at));
+            let (is_last, oldest) = (page.len() < request.count, page.last().map(|oldest| oldest.at));
             for alert in page {
                 if alert.is_well_formed() && is_wanted(&alert) {
                     search.alerts.push(alert);
@@ -182,10 +182,8 @@ impl AlertsReader {
                 search.passed += 1;
             }
             let Some(oldest) = oldest.filter(|_| !is_last) else { break };
-            size = PAGE;
-            let mut command = cmd("XREVRANGE");
-            command.arg(&self.stream).arg(format!("({oldest}")).arg("-").arg("COUNT").arg(size);
-            page = parse_alerts(self.query(&command).await?)?;
+            request = PageRequest { first: Bound::Excluded(oldest), count: PAGE, ..request };
+            page = parse_alerts(self.query(&request.command(&self.stream)).await?)?;
         }
         Ok(search)
     }
@@ -195,9 +193,8 @@ impl AlertsReader {
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
     pub async fn end(&mut self) -> Result<EntryId> {
-        let mut newest = cmd("XREVRANGE");
-        newest.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        Ok(reply::first_id(&self.query(&newest).await?).unwrap_or_default())
+        let newest = self.query(&PageRequest::newest(1).command(&self.stream)).await?;
+        Ok(reply::first_id(&newest).unwrap_or_default())
     }
 
     /// Reads the alerts after the position, without waiting for any.
@@ -207,33 +204,33 @@ impl AlertsReader {
     pub async fn read(&mut self) -> Result<News> {
         let mut news = News::default();
         loop {
-            let mut next = cmd("XRANGE");
-            next.arg(&self.stream).arg(format!("({}", self.read_to.last)).arg("+").arg("COUNT").arg(PAGE);
-            let (extent, page) = self.read_with_extent(&next).await?;
-            if let (Some(Extent { added, removed, .. }), Some(index)) = (extent, self.read_to.index) {
+            let first = Bound::Excluded(self.position.last);
+            let request = PageRequest { order: ReadOrder::OldestFirst, first, last: Bound::Unbounded, count: PAGE };
+            let (extent, page) = self.read_with_extent(&request.command(&self.stream)).await?;
+            if let (Some(Extent { added, removed, .. }), Some(index)) = (extent, self.position.index) {
                 if added < index {
                     // The server may give new alerts ids that are below the position: read again from the oldest alert
                     // that is remembered, and return only those that are not.
-                    let oldest = self.seen.oldest().unwrap_or(self.read_to.last);
-                    self.continue_after(oldest.min(self.read_to.last));
+                    let oldest = self.seen.oldest().copied().unwrap_or(self.position.last);
+                    self.continue_after(oldest.min(self.position.last));
                     news.went_back = true;
                     continue;
                 }
                 // Trimming removes the oldest entries, so those beyond the position were removed unread.
                 news.missed = removed.saturating_sub(index);
-                self.read_to.index = Some(index + news.missed + page.len() as u64);
+                self.position.index = Some(index + news.missed + page.len() as u64);
             }
             if let Some(newest) = page.last() {
-                self.read_to.last = newest.at;
+                self.position.last = newest.at;
             }
             news.at_end = page.len() < PAGE;
             if news.at_end {
-                self.read_to.index = extent.map(|extent| extent.added);
+                self.position.index = extent.map(|extent| extent.added);
             }
             for alert in page {
                 if !alert.is_well_formed() {
                     news.foreign += 1;
-                } else if self.seen.insert(&alert) {
+                } else if self.seen.insert_with(alert.field("id"), alert.at) {
                     news.alerts.push(alert);
                 }
             }
@@ -248,7 +245,7 @@ impl AlertsReader {
     pub async fn wait(&mut self) -> Result<()> {
         let mut wait = cmd("XREAD");
         wait.arg("COUNT").arg(1).arg("BLOCK").arg(WAIT.as_millis() as u64);
-        wait.arg("STREAMS").arg(&self.stream).arg(self.read_to.last.to_string());
+        wait.arg("STREAMS").arg(&self.stream).arg(self.position.last.to_string());
         self.query(&wait).await.map(|_| ())
     }
 
@@ -298,36 +295,6 @@ impl AlertsReader {
 
     fn explain(&self, error: &RedisError) -> anyhow::Error {
         anyhow!("redis at {}: {}", self.address, explain(error))
-    }
-}
-
-/// The alerts that were read last, with their positions.
-struct SeenAlerts {
-    ids: RecentIds,
-    /// The positions of the alerts in `ids`, oldest first.
-    positions: VecDeque<EntryId>,
-}
-
-impl SeenAlerts {
-    fn new() -> Self {
-        Self { ids: RecentIds::new(REMEMBERED), positions: VecDeque::new() }
-    }
-
-    /// Remembers an alert; returns false if it was seen before.
-    fn insert(&mut self, alert: &StoredAlert) -> bool {
-        if !self.ids.insert(alert.field("id")) {
-            return false;
-        }
-        self.positions.push_back(alert.at);
-        if self.positions.len() > REMEMBERED {
-            self.positions.pop_front();
-        }
-        true
-    }
-
-    /// The position of the oldest alert that is remembered.
-    fn oldest(&self) -> Option<EntryId> {
-        self.positions.front().copied()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     errors::explain,
     keys::Keys,
 };
-use tickhound_core::config::{AlertsConfig, StreamConfig};
+use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
 
 /// The result of an inspection.
 pub struct Inspection {
@@ -40,7 +40,7 @@ pub struct Inspection {
 #[derive(Clone, Debug)]
 pub struct ServerInspection {
     /// Where the server runs.
-    pub place: ServerLocation,
+    pub location: ServerLocation,
     /// Whether the connection used a password or a client certificate.
     pub authenticated: bool,
     /// The durations of some round trips, shortest first.
@@ -52,7 +52,7 @@ pub struct ServerInspection {
     /// The values of `CONFIG GET` that `INFO` leaves out.
     pub settings: Answer<Settings>,
     /// The commands that the server would reject.
-    pub refused: Answer<Vec<RejectedCommand>>,
+    pub rejected: Answer<Vec<RejectedCommand>>,
 }
 
 /// Where a server runs.
@@ -91,13 +91,13 @@ impl ServerInspection {
 pub async fn inspect(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Result<Inspection> {
     let client = client(config)?;
     let info = client.get_connection_info();
-    let place = match info.addr() {
+    let location = match info.addr() {
         ConnectionAddr::Unix(_) => ServerLocation::Here,
         ConnectionAddr::TcpTls { host, .. } if !is_here(host) => ServerLocation::Elsewhere { tls: true },
         ConnectionAddr::Tcp(host, _) if !is_here(host) => ServerLocation::Elsewhere { tls: false },
         _ => ServerLocation::Here,
     };
-    let authenticated = info.redis_settings().password().is_some() || !config.tls_cert.as_os_str().is_empty();
+    let authenticated = info.redis_settings().password().is_some() || !is_unset(&config.tls_cert);
     let inspection = async {
         let connection = connect(&client, Duration::from_millis(config.timeout_ms)).await?;
         let mut inspector = Inspector::new(connection);
@@ -107,8 +107,8 @@ pub async fn inspect(config: &StreamConfig, alerts: &AlertsConfig) -> anyhow::Re
         let settings = inspector.settings().await?;
         let partition = partition::inspect(&mut inspector, config, alerts, &keys).await?;
         // The probe comes last, because each right that the user lacks adds an entry to `ACL LOG`.
-        let refused = probe::probe(&mut inspector, config, alerts, &keys).await?;
-        let server = ServerInspection { place, authenticated, round_trips, ahead_ms, info, settings, refused };
+        let rejected = probe::probe(&mut inspector, config, alerts, &keys).await?;
+        let server = ServerInspection { location, authenticated, round_trips, ahead_ms, info, settings, rejected };
         Ok(Inspection { server, partition })
     };
     inspection.await.map_err(|error: RedisError| anyhow::anyhow!(explain(&error)))

@@ -7,7 +7,7 @@
 //! - `sending` is written before a request is sent, and removed when its outcome is known. If another process reads it,
 //!   the message may or may not have arrived.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use redis::{Client, Connection, Script, Value};
@@ -18,8 +18,13 @@ use crate::{
     connection::{client, connect_blocking},
     errors::explain,
     keys::Keys,
+    reply,
 };
-use tickhound_core::{config::StreamConfig, event::EntryId, stream::owner::Owner};
+use tickhound_core::{
+    config::StreamConfig,
+    event::EntryId,
+    stream::{Extent, owner::Owner},
+};
 
 /// Alerts that are read in one request.
 const PAGE: usize = 1000;
@@ -168,7 +173,7 @@ pub struct AlertsExtent {
     /// The number of alerts that were trimmed or deleted.
     pub removed: u64,
     /// The newest id that the stream has given out.
-    pub last: String,
+    pub last: EntryId,
 }
 
 /// Reads and writes the state of one channel, on a connection of its own.
@@ -262,18 +267,16 @@ impl ChannelPosition {
     pub fn extent(&mut self, stream: &str) -> Result<AlertsExtent> {
         let exists: bool = self.ask(|connection| redis::cmd("EXISTS").arg(stream).query(connection))?;
         if !exists {
-            return Ok(AlertsExtent { last: EntryId::ZERO.to_string(), ..AlertsExtent::default() });
+            return Ok(AlertsExtent::default());
         }
-        let info: HashMap<String, Value> =
-            self.ask(|connection| redis::cmd("XINFO").arg("STREAM").arg(stream).query(connection))?;
-        let number = |name: &str| match info.get(name) {
-            Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
-            _ => 0,
-        };
-        let last = info.get("last-generated-id").and_then(|id| redis::from_redis_value(id.clone()).ok());
+        let info: Value = self.ask(|connection| redis::cmd("XINFO").arg("STREAM").arg(stream).query(connection))?;
+        let last = reply::newest(&info).unwrap_or_default();
+        if let Some(Extent { added, removed, .. }) = reply::extent(&info, true) {
+            return Ok(AlertsExtent { added, removed, last });
+        }
         // Servers before 7.0 do not count what was ever added; then no alert counts as trimmed.
-        let (added, length) = (number("entries-added").max(number("length")), number("length"));
-        Ok(AlertsExtent { added, removed: added - length, last: last.unwrap_or_default() })
+        let length = reply::field(&info, "length").and_then(reply::number);
+        Ok(AlertsExtent { added: length.unwrap_or(0), removed: 0, last })
     }
 
     /// Reads the alerts after `at`, oldest first, and passes each one to `handle`.

@@ -108,9 +108,7 @@ impl StreamQueries {
     /// # Errors
     /// When Redis cannot be reached, or rejects the request.
     pub async fn newest_alert(&self) -> Result<EntryId> {
-        let page =
-            PageRequest { order: ReadOrder::NewestFirst, first: Bound::Unbounded, last: Bound::Unbounded, count: 1 };
-        let newest: Value = self.query(&page.command(&self.alerts)).await?;
+        let newest: Value = self.query(&PageRequest::newest(1).command(&self.alerts)).await?;
         Ok(reply::first_id(&newest).unwrap_or(EntryId::ZERO))
     }
 
@@ -171,7 +169,13 @@ impl LiveAlerts {
 }
 
 impl PageRequest {
-    fn command(&self, stream: &str) -> Cmd {
+    /// The newest `count` entries, newest first.
+    pub(crate) fn newest(count: usize) -> Self {
+        Self { order: ReadOrder::NewestFirst, first: Bound::Unbounded, last: Bound::Unbounded, count }
+    }
+
+    /// The command that reads the page from `stream`.
+    pub(crate) fn command(&self, stream: &str) -> Cmd {
         let (name, start, end) = match self.order {
             ReadOrder::OldestFirst => ("XRANGE", "-", "+"),
             ReadOrder::NewestFirst => ("XREVRANGE", "+", "-"),

@@ -126,8 +126,12 @@ pub(super) fn consumers(list: &Value) -> impl Iterator<Item = Consumer> {
     })
 }
 
-/// The value that follows `name` in a flat list of names and values.
+/// The value of `name` in a flat list of names and values, or in a map, which is its form in RESP3
+/// (`stream.url` may end with `?protocol=resp3`).
 pub(super) fn field<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    if let Value::Map(pairs) = list {
+        return pairs.iter().find(|(key, _)| text(key) == Some(name)).map(|(_, value)| value);
+    }
     items(list).chunks_exact(2).find(|pair| text(&pair[0]) == Some(name)).map(|pair| &pair[1])
 }
 
@@ -164,5 +168,23 @@ fn bytes(value: &Value) -> Option<&[u8]> {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.as_bytes()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_as_long_in_resp2_as_in_resp3() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let pairs = [("length", Value::Int(3)), ("last-generated-id", text("7-1")), ("entries-added", Value::Int(10))];
+        let map = Value::Map(pairs.iter().map(|(name, value)| (text(name), value.clone())).collect());
+        let list = Value::Array(pairs.iter().flat_map(|(name, value)| [text(name), value.clone()]).collect());
+        for info in [map, list] {
+            let extent = extent(&info, true).unwrap();
+            assert_eq!((extent.added, extent.removed), (10, 7));
+            assert_eq!(newest(&info), Some(EntryId { millis: 7, seq: 1 }));
+        }
     }
 }

@@ -12,13 +12,13 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use tickhound_core::config::StreamConfig;
+use tickhound_core::config::{StreamConfig, is_unset};
 
 /// Prepares a client that uses TLS if the URL says so, with the files of the configuration.
 pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Client> {
     let StreamConfig { tls_ca, tls_cert, tls_key, .. } = config;
     let files = [("stream.tls_ca", tls_ca), ("stream.tls_cert", tls_cert), ("stream.tls_key", tls_key)];
-    let named = files.into_iter().find(|(_, file)| is_given(file));
+    let named = files.into_iter().find(|(_, file)| !is_unset(file));
     let ConnectionAddr::TcpTls { insecure, .. } = info.addr() else {
         if let Some((key, _)) = named {
             bail!("{key} is set, but stream.url is not rediss://…, so nothing would be encrypted: write rediss://");
@@ -31,8 +31,8 @@ pub(super) fn client(info: ConnectionInfo, config: &StreamConfig) -> Result<Clie
     if named.is_none() {
         return Client::open(info).context("stream.url");
     }
-    let root_cert = is_given(tls_ca).then(|| certificates("stream.tls_ca", tls_ca)).transpose()?;
-    let client_tls = is_given(tls_cert).then(|| identity(tls_cert, tls_key)).transpose()?;
+    let root_cert = (!is_unset(tls_ca)).then(|| certificates("stream.tls_ca", tls_ca)).transpose()?;
+    let client_tls = (!is_unset(tls_cert)).then(|| identity(tls_cert, tls_key)).transpose()?;
     Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
         .with_context(|| format!("stream.tls_ca: {} holds a certificate that can't be used", tls_ca.display()))
 }
@@ -44,7 +44,7 @@ pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Opt
     }
     let StreamConfig { tls_ca, tls_cert, tls_key, .. } = config;
     let mut roots = RootCertStore::empty();
-    if is_given(tls_ca) {
+    if !is_unset(tls_ca) {
         let pem = certificates("stream.tls_ca", tls_ca)?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             roots.add(certificate?).with_context(|| {
@@ -58,7 +58,7 @@ pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Opt
     let provider = Arc::new(ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots);
-    let config = if is_given(tls_cert) {
+    let config = if !is_unset(tls_cert) {
         let ClientTlsConfig { client_cert, client_key } = identity(tls_cert, tls_key)?;
         let chain = CertificateDer::pem_slice_iter(&client_cert).collect::<Result<Vec<_>, _>>()?;
         builder
@@ -68,10 +68,6 @@ pub(super) fn config(info: &ConnectionInfo, config: &StreamConfig) -> Result<Opt
         builder.with_no_client_auth()
     };
     Ok(Some(Arc::new(config)))
-}
-
-fn is_given(file: &Path) -> bool {
-    !file.as_os_str().is_empty()
 }
 
 fn identity(cert: &Path, key: &Path) -> Result<ClientTlsConfig> {

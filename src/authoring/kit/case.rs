@@ -39,7 +39,7 @@ use crate::authoring::replay::{ReplaySetup, Source, Summary, replay};
 use tickhound_core::{
     config::{self, DetectorConfig, InputConfig, LoadedConfig},
     decode::Decoder,
-    event::{Alert, Entries, EntryId, column},
+    event::{Alert, Direction, Entries, EntryId, column},
     stream::Commit,
 };
 use tickhound_engine::plugin::{DetectorSpec, Generation, Plugin};
@@ -136,7 +136,7 @@ impl Case {
             contents.start.parse().context("start must be a time such as 2025-11-24T09:15:00+05:30")?;
         let start_ns = i64::try_from(start.as_nanosecond()).context("start is too far from now")?;
         for ExpectedAlert { direction, .. } in &contents.alerts {
-            if let Some(wrong) = direction.as_deref().filter(|it| !["up", "down", "none"].contains(it)) {
+            if let Some(wrong) = direction.as_deref().filter(|it| !Direction::NAMES.contains(it)) {
                 bail!("direction is \"{wrong}\", expected \"up\", \"down\" or \"none\"");
             }
         }

@@ -84,7 +84,7 @@ impl Tape {
     }
 
     /// Takes the prices of each symbol, by its name.
-    pub(crate) fn courses(&self) -> BTreeMap<Arc<str>, PriceHistory> {
+    pub(crate) fn histories(&self) -> BTreeMap<Arc<str>, PriceHistory> {
         let mut all = BTreeMap::new();
         for part in &self.shards {
             let ShardTape { names, histories, .. } =

@@ -1,4 +1,4 @@
-//! `tickhound status --watch`: updates in place on a terminal, else prints one report after the other.
+//! `tickhound status --watch`: updates in place on a terminal, otherwise prints one report after the other.
 
 use std::{
     io::{self, IsTerminal, Write},

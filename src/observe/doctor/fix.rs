@@ -42,7 +42,7 @@ impl Remedy {
             Self::PrivateCache(dir) => format!("deletes the contents of {} and sets its mode to 700", dir.display()),
             Self::StaleFiles(files) => format!("deletes these {} files", files.len()),
             Self::Group => "creates the group there".to_owned(),
-            Self::Consumer(name) => format!("removes the consumer {name}, if nothing is pending under it by then"),
+            Self::Consumer(name) => format!("removes the consumer {name} if no entries are pending under it"),
         }
     }
 
@@ -65,7 +65,7 @@ impl Remedy {
             Self::Group => {
                 let stream = RedisStream::new(&config.stream, &config.alerts, &config.dead_letters)?;
                 let begins = match stream.create_group().await? {
-                    None => return Ok("another program has created the group by now".to_owned()),
+                    None => return Ok("another program has created the group in the meantime".to_owned()),
                     Some(Start::Earliest) => "with the oldest entry".to_owned(),
                     Some(Start::Latest) => "with the next entry".to_owned(),
                     Some(Start::After(id)) => format!("after entry {id}"),
@@ -74,7 +74,7 @@ impl Remedy {
             }
             Self::Consumer(name) => {
                 let removed = remove_if_empty(&config.stream, name).await?;
-                ensure!(removed, "the consumer {name} has become active or has pending entries by now");
+                ensure!(removed, "the consumer {name} is active again or has pending entries, so it was not removed");
                 Ok(format!("removed the consumer {name} from the group"))
             }
         }

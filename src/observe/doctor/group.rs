@@ -66,7 +66,7 @@ fn consumers(all: &[ConsumerInspection], ours: &str, dead_after_ms: u64) -> Vec<
                 .cure("a running host removes it within half a minute")
                 .remedy(Remedy::Consumer(name.clone()))
         } else {
-            Finding::problem(id, format!("{state}; no other consumer is given these entries"))
+            Finding::problem(id, format!("{state}; Redis delivers these entries to no other consumer"))
                 .cure("`tickhound run` claims them and processes them in id order. Do not use XACK or XGROUP DELCONSUMER: both would lose these ticks")
         });
     }

@@ -16,7 +16,7 @@ use super::{
     fix::{Remedy, holds_only_compiled},
     text::size,
 };
-use tickhound_core::config::{Config, LoadedConfig, Watch};
+use tickhound_core::config::{Config, LoadedConfig, Watch, is_unset};
 use tickhound_engine::plugin::watch::can_watch;
 use tickhound_redis::inspect::{ServerInspection, ServerLocation};
 
@@ -85,7 +85,7 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
     let plugins = loaded.resolve(&config.plugins.dir);
     let cache = plugins.join(&config.plugins.cache);
     let has_cache = !config.plugins.cache.as_os_str().is_empty();
-    let jsonl = (!config.alerts.jsonl.as_os_str().is_empty()).then(|| loaded.resolve(&config.alerts.jsonl));
+    let jsonl = (!is_unset(&config.alerts.jsonl)).then(|| loaded.resolve(&config.alerts.jsonl));
     let mut machine = Machine {
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         open_files_max: getrlimit(Resource::Nofile).current,
@@ -183,7 +183,7 @@ fn cores(cores: usize, workers: usize) -> Finding {
     if workers <= cores {
         return Finding::ok("machine.cores", observed);
     }
-    Finding::warning("machine.cores", format!("{observed}; additional workers bring no speed"))
+    Finding::warning("machine.cores", format!("{observed}; more workers than cores make nothing faster"))
         .cure("set engine.workers = 0 for one worker per core, and restart the host")
 }
 
@@ -199,9 +199,9 @@ fn memory(available: Option<u64>, config: &Config) -> Finding {
     );
     match available {
         None => Finding::note("machine.memory", format!("{limit}; the available memory can't be read")),
-        Some(available) if most > available => Finding::warning("machine.memory", format!("{limit}, but only {} are available", size(available)))
+        Some(available) if most > available => Finding::warning("machine.memory", format!("{limit}, but only {} is available", size(available)))
             .cure("lower plugins.memory_max_mib (a detector that needs more fails on that tick and is reported), or engine.workers; otherwise the system may kill the host"),
-        Some(available) => Finding::ok("machine.memory", format!("{limit}; {} are available", size(available))),
+        Some(available) => Finding::ok("machine.memory", format!("{limit}; {} is available", size(available))),
     }
 }
 
@@ -287,7 +287,7 @@ fn judge_permissions(permissions: &Permissions) -> Finding {
 
 /// Judges the kernel settings that Redis warns of in its log at each start.
 pub(super) fn judge_kernel_for_redis(server: &ServerInspection) -> Vec<Finding> {
-    if server.place != ServerLocation::Here || server.info.is_err() {
+    if server.location != ServerLocation::Here || server.info.is_err() {
         return Vec::new();
     }
     let huge = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();

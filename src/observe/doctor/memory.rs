@@ -92,7 +92,7 @@ fn judge_used(used: u64, limit: u64, machine: u64, growth: f64) -> Finding {
         Some(ms) => format!("; at this rate and without trimming, memory is full in {}", duration(ms)),
         None => String::new(),
     };
-    let observed = format!("{} of {} are used ({of}){when}", size(used), size(room));
+    let observed = format!("{} of {} is used ({of}){when}", size(used), size(room));
     let cure = format!(
         "let the producer trim old entries (XADD … MINID ~ <now in ms - hours>), well behind the host, or {}. When memory is full, the producer's XADD is rejected and no alert can be published",
         if limit == 0 { "use a machine with more memory" } else { "raise the limit with CONFIG SET maxmemory" }

@@ -33,7 +33,7 @@ pub(super) fn judge(server: &ServerInspection, config: &StreamConfig) -> Vec<Fin
                 .cure("grant INFO, which only reads, with ACL SETUSER <user> +info"),
         ),
     }
-    findings.extend(rights(&server.refused));
+    findings.extend(rights(&server.rejected));
     findings
 }
 
@@ -64,7 +64,7 @@ fn reach(round_trips: &[Duration], config: &StreamConfig) -> Finding {
 }
 
 fn access(server: &ServerInspection) -> Finding {
-    match (server.place, server.authenticated) {
+    match (server.location, server.authenticated) {
         (ServerLocation::Here, _) => Finding::ok("server.access", "the server is on this machine"),
         (ServerLocation::Elsewhere { tls: false }, true) => Finding::warning(
             "server.access",
@@ -251,16 +251,16 @@ fn written(server: &ServerInspection) -> Vec<Finding> {
 }
 
 /// Judges whether the server accepts all commands, and whether the user's rights or the server's state is in the way.
-fn rights(refused: &Answer<Vec<RejectedCommand>>) -> Vec<Finding> {
-    let refused = match refused {
-        Ok(refused) => refused,
+fn rights(rejected: &Answer<Vec<RejectedCommand>>) -> Vec<Finding> {
+    let rejected = match rejected {
+        Ok(rejected) => rejected,
         Err(reason) => {
             let observed = format!("the rights of this user can't be inspected: {reason}");
             return vec![Finding::note("server.rights", observed)];
         }
     };
     let (forbidden, failing): (Vec<&RejectedCommand>, Vec<&RejectedCommand>) =
-        refused.iter().partition(|one| one.reason.starts_with("NOPERM"));
+        rejected.iter().partition(|one| one.reason.starts_with("NOPERM"));
     let mut findings = vec![judge_forbidden(&forbidden)];
     findings.extend(judge_failing(&failing));
     findings
@@ -345,13 +345,13 @@ mod tests {
     fn server(info: &[(&str, &str)], settings: &[(&str, &str)]) -> ServerInspection {
         let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         ServerInspection {
-            place: ServerLocation::Here,
+            location: ServerLocation::Here,
             authenticated: false,
             round_trips: vec![Duration::from_micros(100)],
             ahead_ms: Ok((0.0, 0.1)),
             info: Ok(owned(info)),
             settings: Ok(owned(settings)),
-            refused: Ok(Vec::new()),
+            rejected: Ok(Vec::new()),
         }
     }
 
@@ -454,7 +454,8 @@ mod tests {
 
     #[test]
     fn connections_without_tls_or_password_are_reported() {
-        let level = |place, authenticated| access(&ServerInspection { place, authenticated, ..server(&[], &[]) }).level;
+        let level =
+            |location, authenticated| access(&ServerInspection { location, authenticated, ..server(&[], &[]) }).level;
         assert_eq!(level(ServerLocation::Here, false), Level::Ok);
         assert_eq!(level(ServerLocation::Elsewhere { tls: true }, true), Level::Ok);
         assert_eq!(level(ServerLocation::Elsewhere { tls: true }, false), Level::Warning);

@@ -104,11 +104,11 @@ pub(super) fn judge(partition: &PartitionInspection, loaded: &LoadedConfig) -> V
     let config = &loaded.config;
     let key = &config.stream.key;
     let mut findings = judge_keys(partition);
-    if let Some(rejection) = partition.unseen.as_ref().filter(|_| partition.wrong_types.is_empty()) {
+    if let Some(rejection) = partition.stream_error.as_ref().filter(|_| partition.wrong_types.is_empty()) {
         findings.push(Finding::note("stream.exists", format!("the stream {key} can't be inspected: {rejection}")));
     }
     let Some(stream) = &partition.stream else {
-        if partition.unseen.is_none() {
+        if partition.stream_error.is_none() {
             findings.push(judge_missing(partition, loaded));
         }
         return findings;
@@ -165,7 +165,7 @@ fn judge_keys(partition: &PartitionInspection) -> Vec<Finding> {
 
 fn judge_missing(partition: &PartitionInspection, loaded: &LoadedConfig) -> Finding {
     let key = &loaded.config.stream.key;
-    let others = match partition.others.as_slice() {
+    let others = match partition.other_streams.as_slice() {
         [] => "the server has no stream at all".to_owned(),
         others => format!("the server has these, among others: {}", others.join(", ")),
     };

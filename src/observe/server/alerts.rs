@@ -17,7 +17,7 @@ use tickhound_redis::{AlertFilter, NamePattern, PageRequest, ReadOrder, StoredAl
 const PAGE: usize = 1000;
 
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
-const LOOKED_AT_MAX: usize = 20_000;
+const ALERTS_READ_MAX: usize = 20_000;
 
 /// Makes the filter of a request, which names at most one detector and one symbol.
 ///
@@ -84,7 +84,7 @@ impl AlertJson {
 #[derive(Serialize)]
 pub(super) struct Answer {
     alerts: Vec<AlertJson>,
-    /// Where to go on: the `before` of the next request; `None`: there are no more.
+    /// The `before` of the request that continues; `None` if there are no more alerts.
     next: Option<String>,
 }
 
@@ -96,12 +96,12 @@ pub(super) async fn list(
     let filter = filter(detector, symbol, min_confidence, stale)?;
     let limit = alerts_limit(limit)?;
     let mut first = before.map_or(Ok(Bound::Unbounded), |id| entry_id("before", &id).map(Bound::Excluded))?;
-    let (mut alerts, mut looked_at) = (Vec::new(), 0);
+    let (mut alerts, mut read) = (Vec::new(), 0);
     loop {
         let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count: PAGE };
         let page = app.queries.alerts(&page).await?;
         let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == PAGE);
-        looked_at += page.len();
+        read += page.len();
         for alert in page.iter().filter(|alert| filter.matches(alert)) {
             alerts.push(AlertJson::new(alert));
             if alerts.len() == limit {
@@ -109,7 +109,7 @@ pub(super) async fn list(
             }
         }
         let Some(oldest) = oldest else { return Ok(Json(Answer { alerts, next: None })) };
-        if looked_at >= LOOKED_AT_MAX {
+        if read >= ALERTS_READ_MAX {
             return Ok(Json(Answer { alerts, next: Some(oldest.to_string()) }));
         }
         first = Bound::Excluded(oldest);

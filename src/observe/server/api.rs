@@ -91,7 +91,7 @@ pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> J
             "completed": completed,
             "backlog": submitted.saturating_sub(completed),
             "alerts": stats.alerts.load(Relaxed),
-            "late": stats.late.load(Relaxed),
+            "late": stats.stale.load(Relaxed),
             "dead": stats.dead.load(Relaxed),
             "repaired": stats.repaired.load(Relaxed),
             "unseen": stats.unseen.load(Relaxed),

@@ -8,7 +8,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, watch};
 
-use crate::observe::health::{HealthObserver, HealthReport, Verdict};
+use crate::observe::health::{HealthObserver, HealthReport};
 use tickhound_core::{
     config::{Config, ServerConfig, StreamConfig},
     decode::Decoder,
@@ -120,23 +120,16 @@ impl App {
             return report.clone();
         }
         let asked = tokio::time::timeout(SURVEY_PATIENCE, observer.observe()).await;
-        let report = Arc::new(asked.map_or_else(|_| self.silent(), |(report, _)| report));
+        let report = match asked {
+            Ok((report, _)) => report,
+            Err(_) => {
+                let reason = format!("redis at {} does not answer", self.config.stream.address());
+                HealthReport::unreachable(&self.config, reason)
+            }
+        };
+        let report = Arc::new(report);
         *known = Some((Instant::now(), report.clone()));
         report
-    }
-
-    /// Makes the report for a server that does not answer.
-    fn silent(&self) -> HealthReport {
-        let stream = &self.config.stream;
-        HealthReport {
-            verdict: Verdict::Unreachable,
-            reason: format!("redis at {} does not answer", stream.address()),
-            stream: stream.key.clone(),
-            group: stream.group.clone(),
-            survey: None,
-            consumers: Vec::new(),
-            work: None,
-        }
     }
 
     /// Returns what is in force: on the owner from memory, on other hosts from what the owner has written to Redis.

@@ -37,7 +37,7 @@ pub(super) struct Chart {
     /// Event time, ms since the Unix epoch, and price; in the order of the stream.
     points: Vec<(u64, f64)>,
     alerts: Vec<AlertJson>,
-    /// There is more in the span than was read.
+    /// Whether the span holds more than was read.
     truncated: bool,
 }
 
@@ -61,20 +61,23 @@ pub(super) async fn chart(
 
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
-    /// The entry itself and those before it.
+    /// The entry of the alert and the entries before it.
     Before,
+    /// The entries after that of the alert.
     After,
 }
 
-struct Found {
+/// The points on one side of the alert.
+struct SidePoints {
     /// The points, nearest to the alert first.
     points: Vec<(u64, f64)>,
-    /// The furthest entry that was read.
+    /// The entry furthest from the alert that was read.
     reached: EntryId,
+    /// Whether the side holds more than was read.
     truncated: bool,
 }
 
-async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId) -> Result<Found, ApiError> {
+async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId) -> Result<SidePoints, ApiError> {
     // Both sides are read from the alert outwards.
     let mut page = match side {
         Side::Before => PageRequest {
@@ -91,7 +94,7 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
         },
     };
     let end = if side == Side::Before { first } else { last };
-    let mut found = Found { points: Vec::new(), reached: end, truncated: false };
+    let mut side_points = SidePoints { points: Vec::new(), reached: end, truncated: false };
     let mut read = 0;
     loop {
         let entries = app.queries.ticks(&page).await?;
@@ -99,13 +102,13 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
         let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
         let (points, entries, furthest) =
             decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
-        found.points.extend(points);
+        side_points.points.extend(points);
         read += entries;
-        let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok(found) };
-        if read >= ENTRIES_MAX || found.points.len() >= POINTS_MAX {
-            found.points.truncate(POINTS_MAX);
-            (found.reached, found.truncated) = (furthest, true);
-            return Ok(found);
+        let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok(side_points) };
+        if read >= ENTRIES_MAX || side_points.points.len() >= POINTS_MAX {
+            side_points.points.truncate(POINTS_MAX);
+            (side_points.reached, side_points.truncated) = (furthest, true);
+            return Ok(side_points);
         }
         page.first = Bound::Excluded(furthest);
     }
@@ -113,7 +116,8 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
 
 type DecodedTicks = (Vec<(u64, f64)>, usize, Option<EntryId>);
 
-/// The symbol's points, the nearest to the alert first; the number of entries, and the last one.
+/// Decodes a page. Returns the points of the symbol, nearest to the alert first, the number of entries, and the last one
+/// of them.
 fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedTicks> {
     let entries = page.parse()?;
     let mut points = Vec::new();
@@ -133,7 +137,7 @@ fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> an
     Ok((points, entries.len(), entries.last()))
 }
 
-/// Alerts of the symbol about entries in the span, and whether those are all.
+/// Reads the alerts of the symbol about entries in the span, and whether these are all.
 async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Result<(Vec<AlertJson>, bool), ApiError> {
     let filter = AlertFilter { symbols: vec![NamePattern::Exact(symbol.to_owned())], ..AlertFilter::default() };
     let is_caused_there = |alert: &&StoredAlert| {
@@ -141,11 +145,11 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     };
     // An alert is published after its entry has arrived, and much later if no host was running.
     let mut from = Bound::Included(EntryId { millis: first.millis, seq: 0 });
-    let (mut alerts, mut looked_at) = (Vec::new(), 0);
-    while looked_at < ALERTS_MAX {
+    let (mut alerts, mut read) = (Vec::new(), 0);
+    while read < ALERTS_MAX {
         let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count: PAGE };
         let page = app.queries.alerts(&page).await?;
-        looked_at += page.len();
+        read += page.len();
         alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
         let Some(furthest) = page.last().filter(|_| page.len() == PAGE) else { return Ok((alerts, true)) };
         from = Bound::Excluded(furthest.at);

@@ -34,7 +34,7 @@ impl ApiError {
 }
 
 impl From<anyhow::Error> for ApiError {
-    /// Redis could not answer.
+    /// Makes the error of a request that Redis did not answer.
     fn from(error: anyhow::Error) -> Self {
         Self::unavailable(format!("{error:#}"))
     }
@@ -46,7 +46,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The parameters of a request; a parameter that `T` does not have is an error.
+/// The parameters of a request. A parameter that `T` does not have is an error.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -70,7 +70,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Says what values a parameter that is not text may have.
+/// Returns which values a parameter may have, unless it may be any text.
 fn expected(name: &str) -> Option<&'static str> {
     Some(match name {
         "limit" => "a whole number from 1 to 1000",
@@ -81,7 +81,7 @@ fn expected(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The parameters of a path that has none.
+/// The parameters of a path that takes no parameters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}

@@ -56,17 +56,17 @@ pub(super) async fn live(
             "there are more than {LISTENERS_MAX} concurrent listeners; try again later"
         )));
     };
-    let place = match resumed {
+    let position = match resumed {
         Some(id) => id,
         None => app.queries.newest_alert().await?,
     };
     let stopped = app.stopped.clone();
     let alerts = app.queries.live_alerts();
-    let listener = Listener { alerts, filter, place, page: Vec::new().into_iter(), stopped, _permit: permit };
+    let listener = Listener { alerts, filter, position, page: Vec::new().into_iter(), stopped, _permit: permit };
     // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
     // connection fails before the first alert.
     let opening =
-        Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.place.to_string());
+        Event::default().comment("alerts follow").retry(Duration::from_secs(2)).id(listener.position.to_string());
     let opening = stream::once(async { Ok(opening) });
     let alerts = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
@@ -80,7 +80,7 @@ struct Listener {
     alerts: LiveAlerts,
     filter: AlertFilter,
     /// The id of the last alert that was compared with the filter.
-    place: EntryId,
+    position: EntryId,
     page: std::vec::IntoIter<StoredAlert>,
     stopped: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -91,7 +91,8 @@ impl Listener {
     async fn next(&mut self) -> Option<Event> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
-            // Cancelling this drops the listener with its page; the client resumes from `Last-Event-ID`.
+            // Neither needs to be cancel-safe: once the run ends the stream ends, the listener is dropped with its page,
+            // and the client resumes from `Last-Event-ID`.
             event = self.find() => Some(event),
             _ = stopped.wait_for(|stop| *stop) => None,
         }
@@ -100,7 +101,7 @@ impl Listener {
     async fn find(&mut self) -> Event {
         loop {
             for alert in self.page.by_ref() {
-                self.place = alert.at;
+                self.position = alert.at;
                 if self.filter.matches(&alert) {
                     let event = Event::default().event("alert").id(alert.at.to_string());
                     if let Ok(event) = event.json_data(AlertJson::new(&alert)) {
@@ -108,7 +109,7 @@ impl Listener {
                     }
                 }
             }
-            match self.alerts.after(self.place).await {
+            match self.alerts.after(self.position).await {
                 Ok(page) => self.page = page.into_iter(),
                 Err(_) => tokio::time::sleep(RETRY).await,
             }

@@ -106,7 +106,7 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
             .one(submitted.saturating_sub(completed) as f64),
         counter("tickhound_alerts", "Alerts committed").one(stats.alerts.load(Relaxed)),
         counter("tickhound_alerts_stale", "Alerts committed that were stale (see alerts.stale_after_ms)")
-            .one(stats.late.load(Relaxed)),
+            .one(stats.stale.load(Relaxed)),
         counter("tickhound_ticks_repaired", "Ticks that were repaired, by kind of fault")
             .with(&[("kind", "out_of_order")], monitor.out_of_order.load(Relaxed))
             .with(&[("kind", "volume")], monitor.volume.load(Relaxed))

@@ -106,9 +106,7 @@ impl Scene {
         let (replicas, receiver) = (Replicas::start(), Receiver::start());
         let project = project(&replicas.proxy, &receiver);
         project.feed(12, TICKS[0], &["--dirt", "0.01", "--seed", &seed.to_string()]);
-        wait_for("the replica has the ticks", || {
-            (length(&replicas.second, STREAM) == u64::from(TICKS[0])).then_some(())
-        });
+        wait_for("the replica has the ticks", || (replicas.second.length(STREAM) == u64::from(TICKS[0])).then_some(()));
         // So that there is time for something to happen.
         replicas.proxy.set(Link::Slow);
         let hosts = (0..count).map(|_| project.start(&["run"])).collect();
@@ -225,7 +223,7 @@ impl Held {
     fn by(redis: &Redis) -> Self {
         let ided = |alert: Alert| (alert["id"].clone(), content(&alert));
         Self {
-            entries: length(redis, STREAM),
+            entries: redis.length(STREAM),
             commits: commits(redis),
             alerts: redis.paged(ALERTS).chain(redis.paged(SHADOW_ALERTS)).map(ided).collect(),
         }
@@ -238,8 +236,4 @@ fn epoch(redis: &Redis) -> u64 {
 
 fn commits(redis: &Redis) -> u64 {
     redis.totals().get("commits").copied().unwrap_or(0)
-}
-
-fn length(redis: &Redis, key: &str) -> u64 {
-    redis.connect().xlen(key).unwrap()
 }

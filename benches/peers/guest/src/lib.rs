@@ -36,7 +36,7 @@ struct Tick {
 }
 
 #[derive(Serialize)]
-struct ResolvedDetection {
+struct JsonDetection {
     confidence: f64,
     up: bool,
     evidence: Vec<(String, f64)>,
@@ -53,11 +53,11 @@ pub fn start(symbols: String) -> FnResult<()> {
 }
 
 #[plugin_fn]
-pub fn json(Json(tick): Json<Tick>) -> FnResult<Json<Option<ResolvedDetection>>> {
+pub fn json(Json(tick): Json<Tick>) -> FnResult<Json<Option<JsonDetection>>> {
     let mut rows = Rows::new(1);
     rows.push(tick.symbol, tick.flags, tick.time, tick.price, tick.quantity.unwrap_or(f64::NAN));
     let found = Breakouts::detect(rows.0).pop();
-    Ok(Json(found.map(|found| ResolvedDetection { confidence: found.confidence, up: is_up(&found), evidence: found.evidence })))
+    Ok(Json(found.map(|found| JsonDetection { confidence: found.confidence, up: is_up(&found), evidence: found.evidence })))
 }
 
 /// For each detection its row and its confidence.

@@ -1,7 +1,7 @@
-//! `[[notify]]`: notification sinks, which send alerts to people and programs, one table each.
+//! `[[notify]]`: notification channels, which send alerts to people and programs, one table each.
 //!
-//! The configuration says where secrets are. Whether they exist is checked where sinks run, so that `status` works in a
-//! shell that does not have them.
+//! The configuration says where secrets are. Whether they exist is checked where channels run, so that `status` works in
+//! a shell that does not have them.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ use super::{
     Source, nearest,
     section::{Section, is_name, is_unset},
 };
+use crate::event::Direction;
 
 /// The placeholders that the template of a line may contain.
 pub const PLACEHOLDERS: [&str; 13] = [
@@ -33,14 +34,11 @@ pub const PLACEHOLDERS: [&str; 13] = [
 /// The maximum length of a template, characters.
 const TEXT_MAX: usize = 500;
 
-/// The values of `notify.directions`.
-const DIRECTIONS: [&str; 3] = ["up", "down", "none"];
-
-/// One notification sink.
+/// A notification channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NotifyConfig {
-    /// The name of the sink, under which its position in the alerts stream is stored.
+    /// The name of the channel, under which its position in the alerts stream is stored.
     pub name: String,
     /// What the receiver understands.
     pub kind: NotifyKind,
@@ -107,7 +105,7 @@ impl Default for NotifyConfig {
             text: String::new(),
             detectors: any(),
             symbols: any(),
-            directions: DIRECTIONS.map(str::to_owned).to_vec(),
+            directions: Direction::NAMES.map(str::to_owned).to_vec(),
             min_confidence: 0.0,
             shadows: false,
             max_age_s: 300,
@@ -144,26 +142,26 @@ pub enum OnDoubt {
     Repeat,
 }
 
-pub(super) fn validate(sinks: &[NotifyConfig], source: &Source) -> Result<()> {
-    for (index, sink) in sinks.iter().enumerate() {
+pub(super) fn validate(channels: &[NotifyConfig], source: &Source) -> Result<()> {
+    for (index, channel) in channels.iter().enumerate() {
         let number = index.to_string();
         let section = Section::named(source, &["notify", &number], "notify");
-        let name = &sink.name;
+        let name = &channel.name;
         ensure!(
             is_name(name),
-            "{}: notify.name is `{name}`, expected letters, digits, - and _: the sink's position is stored under it",
+            "{}: notify.name is `{name}`, expected letters, digits, - and _: the channel's position is stored under it",
             section.at("name")
         );
-        let is_unique = sinks[..index].iter().all(|other| other.name != *name);
+        let is_unique = channels[..index].iter().all(|other| other.name != *name);
         ensure!(is_unique, "{}: another [[notify]] has the name `{name}`", section.at("name"));
-        sink.validate_receiver(&section)?;
-        sink.validate_filter(&section)?;
-        section.check_range("max_age_s", sink.max_age_s, 1..=86_400)?;
-        section.check_range("group_ms", sink.group_ms, 0..=600_000)?;
-        section.check_range("max_per_message", sink.max_per_message, 1..=500)?;
-        section.check_range("per_minute", sink.per_minute, 1..=120)?;
-        section.check_range("timeout_ms", sink.timeout_ms, 100..=60_000)?;
-        sink.validate_text(&section)?;
+        channel.validate_receiver(&section)?;
+        channel.validate_filter(&section)?;
+        section.check_range("max_age_s", channel.max_age_s, 1..=86_400)?;
+        section.check_range("group_ms", channel.group_ms, 0..=600_000)?;
+        section.check_range("max_per_message", channel.max_per_message, 1..=500)?;
+        section.check_range("per_minute", channel.per_minute, 1..=120)?;
+        section.check_range("timeout_ms", channel.timeout_ms, 100..=60_000)?;
+        channel.validate_text(&section)?;
     }
     Ok(())
 }
@@ -199,12 +197,16 @@ impl NotifyConfig {
         for (key, list) in [("detectors", detectors), ("symbols", symbols), ("directions", directions)] {
             ensure!(
                 !list.is_empty(),
-                "{}: notify.{key} is empty; to switch the sink off, set enabled = false",
+                "{}: notify.{key} is empty; to switch the channel off, set enabled = false",
                 section.at(key)
             );
         }
-        if let Some(wrong) = directions.iter().find(|direction| !DIRECTIONS.contains(&direction.as_str())) {
-            bail!("{}: notify.directions has `{wrong}`, expected {}", section.at("directions"), DIRECTIONS.join(", "));
+        if let Some(wrong) = directions.iter().find(|direction| !Direction::NAMES.contains(&direction.as_str())) {
+            bail!(
+                "{}: notify.directions has `{wrong}`, expected {}",
+                section.at("directions"),
+                Direction::NAMES.join(", ")
+            );
         }
         Ok(())
     }
@@ -240,15 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_configuration_shows_every_key_of_a_sink_at_its_default() {
+    fn the_shipped_configuration_shows_every_key_of_a_channel_at_its_default() {
         let shipped = include_str!("../../../../config/config.toml");
         let shown = shipped.lines().skip_while(|line| *line != "# [[notify]]").take_while(|line| line.starts_with('#'));
         let shown: Vec<&str> = shown.map(|line| line.trim_start_matches("# ")).collect();
-        let sink =
+        let channel =
             crate::config::parse_text(Path::new("config.toml"), &shown.join("\n")).unwrap().config.notify.remove(0);
         let (name, url) = ("desk".to_owned(), "http://127.0.0.1:8080/".to_owned());
-        assert_eq!(sink, NotifyConfig { name, url, ..NotifyConfig::default() });
-        for key in toml::Table::try_from(&sink).unwrap().keys() {
+        assert_eq!(channel, NotifyConfig { name, url, ..NotifyConfig::default() });
+        for key in toml::Table::try_from(&channel).unwrap().keys() {
             assert!(shown.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
         }
     }

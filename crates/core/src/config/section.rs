@@ -66,6 +66,6 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// Whether a key for a path was left at its empty default.
-pub(super) fn is_unset(path: &Path) -> bool {
+pub fn is_unset(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }

@@ -42,7 +42,7 @@ pub enum InstrumentKind {
 
 impl Instrument {
     /// Whether the instrument has open interest.
-    pub fn has_oi(&self) -> bool {
+    pub(crate) fn has_oi(&self) -> bool {
         !matches!(self.kind, InstrumentKind::Index | InstrumentKind::Stock)
     }
 

@@ -11,7 +11,7 @@ use super::{
     spec::DetectorSpec,
     trial,
 };
-use tickhound_core::config::{AlertsConfig, LoadedConfig, NotifyConfig};
+use tickhound_core::config::{AlertsConfig, LoadedConfig, NotifyConfig, is_unset};
 
 /// The plugins and settings that are in force together.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Generation {
             detectors.push(Arc::new(spec));
         }
         let mut alerts = loaded.config.alerts.clone();
-        if !alerts.jsonl.as_os_str().is_empty() {
+        if !is_unset(&alerts.jsonl) {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };

@@ -34,7 +34,7 @@ impl Health {
 
     /// Records a fault, and returns whether the detector is in quarantine now. That is the case after more than
     /// `tolerated` faults within `window`, in all shards together.
-    pub fn record_fault(&self, fault: &str, tolerated: usize, window: Duration) -> bool {
+    pub(crate) fn record_fault(&self, fault: &str, tolerated: usize, window: Duration) -> bool {
         let now = Instant::now();
         let mut faults = self.faults();
         faults.recent.retain(|at| now.duration_since(*at) < window);
@@ -46,13 +46,13 @@ impl Health {
     }
 
     /// Records a successful call.
-    pub fn record_call(&self, ticks: usize, took: Duration) {
+    pub(crate) fn record_call(&self, ticks: usize, took: Duration) {
         self.ticks.fetch_add(ticks as u64, Relaxed);
         self.spent_ns.fetch_add(took.as_nanos() as u64, Relaxed);
     }
 
     /// Records ticks that the detector did not get because it was in quarantine.
-    pub fn record_skipped(&self, ticks: usize) {
+    pub(crate) fn record_skipped(&self, ticks: usize) {
         self.skipped.fetch_add(ticks as u64, Relaxed);
     }
 

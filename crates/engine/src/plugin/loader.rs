@@ -66,7 +66,7 @@ impl Loader {
     }
 
     /// Returns the plugins folder.
-    pub fn plugins_dir(&self) -> PathBuf {
+    pub(crate) fn plugins_dir(&self) -> PathBuf {
         self.loaded.resolve(&self.loaded.config.plugins.dir)
     }
 

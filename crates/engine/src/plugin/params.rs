@@ -35,7 +35,7 @@ pub type Params = Vec<(String, Value)>;
 ///
 /// # Errors
 /// Names the declaration that is incomplete or contradicts itself.
-pub fn check_manifest(manifest: &Manifest) -> Result<()> {
+pub(crate) fn check_manifest(manifest: &Manifest) -> Result<()> {
     ensure!(!manifest.name.is_empty(), "the manifest has no name");
     ensure!(!manifest.version.is_empty(), "the manifest has no version");
     let mut seen = BTreeSet::new();

@@ -123,7 +123,7 @@ impl DetectorSpec {
 
     /// Returns whether instances of `other` can continue as instances of this detector: only the host's own settings
     /// may differ.
-    pub fn runs_as(&self, other: &Self) -> bool {
+    pub(crate) fn runs_as(&self, other: &Self) -> bool {
         self.plugin.sha256 == other.plugin.sha256
             && self.params == other.params
             && self.columns == other.columns

@@ -48,9 +48,9 @@ pub struct PartitionInspection {
     /// The stream of ticks; `None` if it does not exist.
     pub stream: Option<StreamInspection>,
     /// The reason why the stream can't be inspected.
-    pub unseen: Option<String>,
+    pub stream_error: Option<String>,
     /// Some other streams on the server, if ours does not exist.
-    pub others: Vec<String>,
+    pub other_streams: Vec<String>,
     /// The owner of the lease; `None` if nobody holds it.
     pub owner: Option<LeaseOwner>,
     /// The epoch at both inspections.
@@ -168,34 +168,34 @@ pub(super) async fn inspect(
     alerts: &AlertsConfig,
     keys: &Keys,
 ) -> Result<PartitionInspection, RedisError> {
-    let mut look = PartitionInspection::default();
+    let mut inspection = PartitionInspection::default();
     for (key, expected) in key_types(config, alerts, keys) {
-        inspect_key(inspector, key, expected, keys, &mut look).await?;
+        inspect_key(inspector, key, expected, keys, &mut inspection).await?;
     }
-    look.conflicts = conflicts(inspector, config, alerts, keys).await?;
+    inspection.conflicts = conflicts(inspector, config, alerts, keys).await?;
     if let Ok(Some(owner)) = inspector.ask::<Option<String>>(cmd("GET").arg(&keys.lease)).await? {
         let parsed = Owner::parse(&owner);
         let gone = parsed.as_ref().is_some_and(Owner::is_gone);
-        look.owner = Some(LeaseOwner { name: parsed.map_or(owner, |owner| owner.to_string()), gone });
+        inspection.owner = Some(LeaseOwner { name: parsed.map_or(owner, |owner| owner.to_string()), gone });
     }
-    look.committed = inspector.ask(cmd("HEXISTS").arg(&keys.checkpoint).arg("last")).await?.unwrap_or(false);
-    look.dead = newest_dead_letter(inspector, keys).await?;
+    inspection.committed = inspector.ask(cmd("HEXISTS").arg(&keys.checkpoint).arg("last")).await?.unwrap_or(false);
+    inspection.dead = newest_dead_letter(inspector, keys).await?;
     let before = counters(inspector, keys).await?;
-    let size = look.sizes.iter().find(|(key, _)| *key == config.key).map(|(_, size)| *size);
-    if look.wrong_types.iter().any(|wrong| wrong.key == config.key) {
-        look.unseen = Some("the key holds a value of another type".into());
+    let size = inspection.sizes.iter().find(|(key, _)| *key == config.key).map(|(_, size)| *size);
+    if inspection.wrong_types.iter().any(|wrong| wrong.key == config.key) {
+        inspection.stream_error = Some("the key holds a value of another type".into());
     } else {
         match inspect_stream(inspector, config, size).await? {
-            Ok(stream) => look.stream = stream,
-            Err(rejection) => look.unseen = Some(rejection),
+            Ok(stream) => inspection.stream = stream,
+            Err(rejection) => inspection.stream_error = Some(rejection),
         }
     }
     let after = counters(inspector, keys).await?;
-    (look.epochs, look.lost) = ((before.0, after.0), (before.1, after.1));
-    if look.stream.is_none() && look.unseen.is_none() {
-        look.others = other_streams(inspector).await?;
+    (inspection.epochs, inspection.lost) = ((before.0, after.0), (before.1, after.1));
+    if inspection.stream.is_none() && inspection.stream_error.is_none() {
+        inspection.other_streams = other_streams(inspector).await?;
     }
-    Ok(look)
+    Ok(inspection)
 }
 
 /// Inspects the type, size and expiry of one key.
@@ -204,12 +204,12 @@ async fn inspect_key(
     key: &str,
     expected: &'static str,
     keys: &Keys,
-    look: &mut PartitionInspection,
+    inspection: &mut PartitionInspection,
 ) -> Result<(), RedisError> {
     let actual = match inspector.ask::<String>(cmd("TYPE").arg(key)).await? {
         Ok(actual) => actual,
         Err(rejection) => {
-            look.types_error.get_or_insert(rejection);
+            inspection.types_error.get_or_insert(rejection);
             return Ok(());
         }
     };
@@ -217,16 +217,16 @@ async fn inspect_key(
         return Ok(());
     }
     if actual != expected {
-        look.wrong_types.push(WrongType { key: key.to_owned(), expected, actual });
+        inspection.wrong_types.push(WrongType { key: key.to_owned(), expected, actual });
         return Ok(());
     }
     if let Ok(Some(bytes)) = inspector.ask(cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(5)).await? {
-        look.sizes.push((key.to_owned(), bytes));
+        inspection.sizes.push((key.to_owned(), bytes));
     }
     // `PTTL` returns a negative number for a key that does not expire. The lease is meant to expire.
     let expires = inspector.ask::<i64>(cmd("PTTL").arg(key)).await?.unwrap_or(-1);
     if let (true, Ok(expires)) = (key != keys.lease, u64::try_from(expires)) {
-        look.expiring.push((key.to_owned(), expires));
+        inspection.expiring.push((key.to_owned(), expires));
     }
     Ok(())
 }
@@ -282,24 +282,24 @@ async fn inspect_stream(
         Err(rejection) => return Ok(Err(rejection)),
     };
     let started = Instant::now();
-    let mut look = StreamInspection { oldest: reply::oldest(&first), ..StreamInspection::default() };
-    StreamCounts { length: look.length, added: look.added, newest: look.newest } = counts(&first);
+    let mut inspection = StreamInspection { oldest: reply::oldest(&first), ..StreamInspection::default() };
+    StreamCounts { length: inspection.length, added: inspection.added, newest: inspection.newest } = counts(&first);
     match inspect_group(inspector, config).await? {
-        Ok(group) => look.group = group,
-        Err(rejection) => look.group_error = Some(rejection),
+        Ok(group) => inspection.group = group,
+        Err(rejection) => inspection.group_error = Some(rejection),
     }
-    let average = bytes.unwrap_or(0) / look.length.max(1);
+    let average = bytes.unwrap_or(0) / inspection.length.max(1);
     let count = SAMPLE_BYTES.checked_div(average).map_or(PAGE, |count| (count as usize).clamp(1, PAGE));
     let newest = inspector.ask::<Value>(cmd("XREVRANGE").arg(key).arg("+").arg("-").arg("COUNT").arg(count)).await?;
-    look.sample = newest.ok().and_then(|list| reply::entries_of(list).ok()).unwrap_or_default();
+    inspection.sample = newest.ok().and_then(|list| reply::entries_of(list).ok()).unwrap_or_default();
     tokio::time::sleep(BETWEEN.saturating_sub(started.elapsed())).await;
     let second = inspector.ask::<Value>(cmd("XINFO").arg("STREAM").arg(key)).await?;
-    look.between = started.elapsed();
-    look.later = second.map_or_else(|_| counts(&first), |info| counts(&info));
+    inspection.between = started.elapsed();
+    inspection.later = second.map_or_else(|_| counts(&first), |info| counts(&info));
     let time = inspector.ask::<(u64, u64)>(&cmd("TIME")).await?;
-    look.now_ms =
+    inspection.now_ms =
         time.map_or_else(|_| tickhound_core::wall::now_ms(), |(seconds, micros)| seconds * 1000 + micros / 1000);
-    Ok(Ok(Some(look)))
+    Ok(Ok(Some(inspection)))
 }
 
 /// Parses the counts in the reply to `XINFO STREAM`.

@@ -12,7 +12,7 @@ use redis::{Cmd, RedisError, Value, cmd};
 
 use super::inspector::{Answer, Inspector, rejection};
 use crate::keys::{Keys, source_key};
-use tickhound_core::config::{AlertsConfig, StreamConfig};
+use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
 
 /// A command that the server would reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn needed(config: &StreamConfig, alerts: &AlertsConfig, keys: &Keys) -> Vec<(&'s
     let notify = commands(&[&["HGET", position, "f"], &["HSET", position, "f", "v", "f"], &["HKEYS", position]]);
     let feed = commands(&[&["XADD", key, "0-0", "f", "v"]]);
     let stream = alerts.stream.as_str();
-    let jsonl = if alerts.jsonl.as_os_str().is_empty() {
+    let jsonl = if is_unset(&alerts.jsonl) {
         Vec::new()
     } else {
         commands(&[
