@@ -34,7 +34,7 @@ pub use self::{
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
-    server::{ServerConfig, Token},
+    server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
     source::{Source, nearest},
     stream::{Start, StreamConfig},
