@@ -16,7 +16,7 @@ use ureq::{
 };
 
 use super::{
-    message::{Notification, NotificationKind, Style},
+    message::{Notification, NotificationKind, Style, shown},
     pacing,
     secret::{Secrets, address},
 };
@@ -31,6 +31,13 @@ const ANSWER_MAX: u64 = 4096;
 
 /// Characters of an answer that are quoted.
 const ANSWER_QUOTED: usize = 200;
+
+/// A longer alert, bytes of JSON, is only counted. No detector's is as long: another program has written it, and a few
+/// of them would fill the memory of a receiver.
+const ALERT_MAX: usize = 16 * 1024;
+
+/// Discord's flag for a message that shows no previews of links.
+const DISCORD_SUPPRESS_EMBEDS: u32 = 1 << 2;
 
 /// Version of the JSON that a webhook gets; docs/notify.md describes it.
 const FORMAT_VERSION: u32 = 1;
@@ -102,8 +109,13 @@ pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, sty
     let text = message.text(style);
     let body = match config.kind {
         NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
-        NotifyKind::Slack => json!({ "text": text, "mrkdwn": false, "unfurl_links": false }),
-        NotifyKind::Discord => json!({ "content": text, "allowed_mentions": { "parse": [] } }),
+        NotifyKind::Slack => json!({
+            "text": text, "mrkdwn": false, "parse": "none", "link_names": false, "unfurl_links": false,
+            "unfurl_media": false,
+        }),
+        NotifyKind::Discord => json!({
+            "content": text, "allowed_mentions": { "parse": [] }, "flags": DISCORD_SUPPRESS_EMBEDS,
+        }),
         NotifyKind::Telegram => json!({
             "chat_id": config.chat, "text": text, "parse_mode": "HTML", "link_preview_options": { "is_disabled": true },
         }),
@@ -122,11 +134,11 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
         .iter()
         .map(|alert| alert.to_json())
         // Another client may have added entries to the stream.
-        .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
+        .filter(|line| line.len() <= ALERT_MAX && serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();
     let rest = json!({
         "version": FORMAT_VERSION, "kind": kind, "sink": config.name, "key": key,
-        "stream": stream, "text": text, "count": fresh, "more": fresh - shown.len() as u64,
+        "stream": stream, "text": text, "count": fresh, "more": fresh - alerts.len() as u64,
         "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
         "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
         "refused": refused, "missed": missed,
@@ -198,8 +210,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) 
 fn excerpt(answer: &str) -> String {
     let json: Option<Value> = serde_json::from_str(answer).ok();
     let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
-    let clean = reason.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = clean.take(ANSWER_QUOTED).collect();
+    let short: String = reason.unwrap_or(answer).chars().map(shown).take(ANSWER_QUOTED).collect();
     short.trim().to_owned()
 }
 
