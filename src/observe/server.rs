@@ -16,6 +16,7 @@ mod live;
 mod metrics;
 mod paced;
 mod page;
+mod paging;
 mod shares;
 
 use std::{

@@ -9,15 +9,13 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    alerts::{AlertJson, entry_id},
+    alerts::{AlertJson, bytes_of, entry_id},
     app::App,
     error::{ApiError, Params},
+    paging::PageSize,
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
 use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
-
-/// The entries that are read from Redis at once.
-const PAGE: usize = 1000;
 
 /// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
@@ -96,19 +94,20 @@ struct Found {
 }
 
 async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId) -> Result<Found, ApiError> {
+    let mut size = PageSize::new();
     // Both sides are read from the alert outwards.
     let mut page = match side {
         Side::Before => PageRequest {
             order: ReadOrder::NewestFirst,
             first: Bound::Included(last),
             last: Bound::Included(first),
-            count: PAGE,
+            count: size.count(),
         },
         Side::After => PageRequest {
             order: ReadOrder::OldestFirst,
             first: Bound::Excluded(first),
             last: Bound::Included(last),
-            count: PAGE,
+            count: size.count(),
         },
     };
     let end = if side == Side::Before { first } else { last };
@@ -118,24 +117,32 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
         let entries = app.queries.ticks(&page).await?;
         let (decoder, symbol) = (app.decoder.clone(), symbol.to_owned());
         let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
-        let (points, entries, furthest) =
+        let DecodedPage { points, entries, bytes, furthest } =
             decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
         found.points.extend(points);
         read += entries;
-        let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok(found) };
+        let Some(furthest) = furthest.filter(|_| entries == page.count) else { return Ok(found) };
         if read >= ENTRIES_MAX || found.points.len() >= POINTS_MAX {
             found.points.truncate(POINTS_MAX);
             (found.reached, found.truncated) = (furthest, true);
             return Ok(found);
         }
-        page.first = Bound::Excluded(furthest);
+        size.adapt(entries, bytes);
+        (page.first, page.count) = (Bound::Excluded(furthest), size.count());
     }
 }
 
-type DecodedTicks = (Vec<(u64, f64)>, usize, Option<EntryId>);
+struct DecodedPage {
+    /// The symbol's points, the nearest to the alert first.
+    points: Vec<(u64, f64)>,
+    /// The number of entries, and the bytes in them.
+    entries: usize,
+    bytes: usize,
+    /// The last entry.
+    furthest: Option<EntryId>,
+}
 
-/// The symbol's points, the nearest to the alert first; the number of entries, and the last one.
-fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedTicks> {
+fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedPage> {
     let entries = page.parse()?;
     let mut points = Vec::new();
     for entry in entries.iter() {
@@ -151,7 +158,7 @@ fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> an
             points[start..].reverse();
         }
     }
-    Ok((points, entries.len(), entries.last()))
+    Ok(DecodedPage { points, entries: entries.len(), bytes: entries.bytes(), furthest: entries.last() })
 }
 
 /// Alerts of the symbol about entries in the span, and whether those are all.
@@ -162,13 +169,15 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     };
     // An alert is published after its entry has arrived, and much later if no host was running.
     let mut from = Bound::Included(EntryId { millis: first.millis, seq: 0 });
-    let (mut alerts, mut looked_at) = (Vec::new(), 0);
+    let (mut alerts, mut looked_at, mut size) = (Vec::new(), 0, PageSize::new());
     while looked_at < ALERTS_MAX {
-        let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count: PAGE };
+        let count = size.count();
+        let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count };
         let page = app.queries.alerts(&page).await?;
+        size.adapt(page.len(), page.iter().map(bytes_of).sum());
         looked_at += page.len();
         alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
-        let Some(furthest) = page.last().filter(|_| page.len() == PAGE) else { return Ok((alerts, true)) };
+        let Some(furthest) = page.last().filter(|_| page.len() == count) else { return Ok((alerts, true)) };
         from = Bound::Excluded(furthest.at);
     }
     Ok((alerts, false))

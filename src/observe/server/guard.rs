@@ -158,7 +158,9 @@ fn is_loopback(authority: &Authority) -> bool {
     let host = authority.host();
     let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let is_named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    is_named && !authority.as_str().contains('@')
+    // Neither a user before the host, nor anything but a port behind it.
+    let rest = authority.as_str().strip_prefix(host);
+    is_named && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// Refuses what another web site has a browser do: it could not read the answer, but it could have this host work, and
