@@ -660,10 +660,19 @@ fn hostile_requests_get_a_status_and_a_sentence() {
         assert!(status == expected && body.contains(sentence), "{shown}: {status} {body}");
         assert!(head.contains("application/json") && head.contains("nosniff"), "{shown}: {head}");
     }
-    // What can't be parsed, or is larger than any request, is refused before anything of ours sees it.
+}
+
+/// What can't be parsed, or is larger than any request, is refused before anything of ours sees it.
+#[test]
+fn requests_that_are_none_or_never_end_hold_up_nothing() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let host = format!("Host: {}\r\n", serving.address);
+    let port = serving.address.rsplit(':').next().unwrap();
     for (request, expected) in [
         (format!("GET /healthz HTTP/1.1\r\n{host}Cookie: {}\r\n", "x".repeat(200_000)), "431"),
-        (format!("GET /api/alerts?symbol={} HTTP/1.1\r\n{host}", "x".repeat(3_000_000)), "41"),
+        (format!("GET /api/alerts?symbol={} HTTP/1.1\r\n{host}", "x".repeat(3_000_000)), "431"),
         (format!("GET /healthz HTTP/1.1\r\n{host}{}", "A: b\r\n".repeat(1000)), "431"),
         (format!("GET /healthz HTTP/1.1\r\n{host}: nameless\r\n"), "400"),
         ("\u{0}\u{1}\u{2} nothing that is HTTP\r\n".to_owned(), "400"),

@@ -89,13 +89,13 @@ pub(super) struct Client {
 
 /// All places.
 pub(super) struct Connections {
-    table: Mutex<Table>,
+    table: Mutex<ConnectionTable>,
     /// The most general places that one address may hold; 0 = no limit.
     per_address: usize,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionTable {
     connections: Vec<Connection>,
     last_number: u64,
     warned: Option<Instant>,
@@ -149,7 +149,7 @@ impl Connections {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -164,7 +164,7 @@ impl Lane {
     }
 }
 
-impl Table {
+impl ConnectionTable {
     fn count(&self, fits: impl Fn(Lane) -> bool) -> usize {
         self.connections.iter().filter(|connection| fits(connection.client.lane)).count()
     }
