@@ -49,7 +49,7 @@ use self::{
     app::App,
     clients::{Connections, Lane, Place},
     error::ApiError,
-    paced::PacedStream,
+    paced::{Cut, PacedStream},
 };
 use tickhound_core::config::ServerConfig;
 use tickhound_engine::plugin::runtime::BACKGROUND_NICE;
@@ -190,14 +190,20 @@ async fn serve_connection(stream: TcpStream, mut place: Place, router: Router) {
         let response = router.call(request);
         async move { response.await.map(|response| response.map(|body| busy.until_sent(body))) }
     });
+    let cut = Cut::default();
+    let connection = http.serve_connection(TokioIo::new(PacedStream::new(stream, cut.clone())), service);
+    let displaced = async {
+        place.displaced().await;
+        cut.order();
+    };
     tokio::select! {
         // Cancelling it closes the connection.
-        served = http.serve_connection(TokioIo::new(PacedStream::new(stream)), service) => {
+        served = connection => {
             if let Err(error) = served {
                 debug!(event = "http_connection_failed", %error, "an HTTP connection ended early");
             }
         }
-        () = place.displaced() => {
+        () = displaced => {
             debug!(event = "http_connection_displaced", "an idle HTTP connection was closed to make room for another");
         }
     }

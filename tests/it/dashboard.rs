@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     browser::Browser,
-    support::{ALERTS, CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause},
+    support::{ALERTS, CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause, wait_for},
 };
 
 /// Where pictures are kept; without it none is taken.
@@ -271,17 +271,10 @@ fn a_page_of_another_site_gets_nothing_from_the_host() {
     }
     desk.browser
         .eval(&format!("for (let n = 0; n < 4; n += 1) new EventSource('http://127.0.0.1:{port}/api/alerts/live'); 0"));
-    for _ in 0..500 {
-        if desk.browser.statuses().iter().filter(|status| **status == 403).count() >= paths.len() + 4 {
-            break;
-        }
-        pause();
-    }
-    let refused = desk.browser.statuses().iter().filter(|status| **status == 403).count();
-    assert!(refused >= paths.len() + 4, "{:?}", desk.browser.statuses());
-    desk.browser.open("about:blank");
-    desk.browser.eval(&format!("location.href = 'http://127.0.0.1:{port}/'; 0"));
-    desk.becomes("healthy");
+    wait_for("all of them are refused", || {
+        let refused = desk.browser.statuses().iter().filter(|status| **status == 403).count();
+        (refused >= paths.len() + 4).then_some(())
+    });
 }
 
 #[test]

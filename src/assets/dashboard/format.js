@@ -10,10 +10,10 @@ export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : visible(String(value)));
+    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : visible(value));
   }
   const shown = children.filter(child => child !== null && child !== undefined);
-  element.append(...shown.map(child => child instanceof Node ? child : visible(String(child))));
+  element.append(...shown.map(child => child instanceof Node ? child : visible(child)));
   return element;
 }
 

@@ -14,7 +14,7 @@ const toSecond = clock({ year: "numeric", month: "short", day: "2-digit", hour: 
 function table(id, head, rows) {
   const cell = (kind, text) => {
     const cell = document.createElement(kind);
-    cell.textContent = visible(String(text));
+    cell.textContent = visible(text);
     return cell;
   };
   const line = (kind, cells) => {

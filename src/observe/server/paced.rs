@@ -1,15 +1,20 @@
 //! A connection whose client must keep reading.
 //!
 //! What holds: a client for which the server waits gets 30 s in all, and earns more by reading. So a client that does
-//! not read, or reads a byte now and then, loses its connection, and with it whatever it occupies.
+//! not read, or reads a byte now and then, loses its connection, and with it whatever it occupies, in the system too.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,6 +34,19 @@ pub(super) struct PacedStream {
     credit: Credit,
     /// Wakes the task when the time is used up; allocated once.
     timer: Pin<Box<Sleep>>,
+    cut: Cut,
+}
+
+/// Whether a connection is cut when it is dropped: the system forgets what the client has not read yet. By itself it
+/// would go on for long to offer that, and keep it in memory.
+#[derive(Clone, Default)]
+pub(super) struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// From now on, the connection is cut when it is dropped.
+    pub(super) fn order(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// The time that a client has left.
@@ -69,9 +87,9 @@ impl Credit {
 }
 
 impl PacedStream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, cut: Cut) -> Self {
         let now = Instant::now();
-        Self { stream, credit: Credit::Resting { left: STALL_MAX, since: now }, timer: Box::pin(sleep_until(now)) }
+        Self { stream, credit: Credit::Resting { left: STALL_MAX, since: now }, timer: Box::pin(sleep_until(now)), cut }
     }
 
     fn pace(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -84,6 +102,7 @@ impl PacedStream {
                     self.timer.as_mut().reset(until);
                 }
                 if self.timer.as_mut().poll(context).is_ready() {
+                    self.cut.order();
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
                 }
             }
@@ -129,6 +148,14 @@ impl AsyncWrite for PacedStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Drop for PacedStream {
+    fn drop(&mut self) {
+        if self.cut.0.load(Relaxed) {
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
