@@ -19,6 +19,7 @@ mod filter;
 mod message;
 mod pacing;
 mod secret;
+mod shown;
 mod webhook;
 
 use std::{

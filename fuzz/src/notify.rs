@@ -8,6 +8,8 @@ mod pacing;
 #[path = "../../src/notify/secret.rs"]
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod secret;
+#[path = "../../src/notify/shown.rs"]
+mod shown;
 
 use std::time::Duration;
 

@@ -7,6 +7,15 @@ mod error;
 #[allow(dead_code, reason = "what only Redis is asked for is not looked at here")]
 mod query;
 
+/// What the errors say of clients that hold all permits, which has nothing to do with what they ask for.
+mod shares {
+    #[allow(dead_code, reason = "no client holds a permit here")]
+    pub(super) enum Exhausted {
+        ByAddress(usize),
+        ByAll(usize),
+    }
+}
+
 use std::{
     pin::pin,
     task::{Context, Poll, Waker},

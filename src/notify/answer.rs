@@ -12,6 +12,7 @@ use ureq::http::{HeaderMap, StatusCode};
 use super::{
     pacing,
     secret::{Secrets, address},
+    shown::shown,
 };
 
 /// Characters of an answer that are quoted.
@@ -86,8 +87,7 @@ fn excerpt(answer: &str, secrets: &Secrets) -> String {
     let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
     // Before it is shortened, since half a secret would not be recognised; and after JSON is parsed, whose escapes hide one.
     let scrubbed = secrets.scrub(reason.unwrap_or(answer));
-    let clean = scrubbed.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = clean.take(ANSWER_QUOTED).collect();
+    let short: String = scrubbed.chars().map(shown).take(ANSWER_QUOTED).collect();
     short.trim().to_owned()
 }
 

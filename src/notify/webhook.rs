@@ -28,6 +28,13 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: u64 = 4096;
 
+/// A longer alert, bytes of JSON, is only counted. No detector's is as long: another program has written it, and a few
+/// of them would fill the memory of a receiver.
+const ALERT_MAX: usize = 16 * 1024;
+
+/// Discord's flag for a message that shows no previews of links.
+const DISCORD_SUPPRESS_EMBEDS: u32 = 1 << 2;
+
 /// Version of the JSON that a webhook gets; docs/notify.md describes it.
 const FORMAT_VERSION: u32 = 1;
 
@@ -83,8 +90,13 @@ pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, sty
     let text = message.text(style);
     let body = match config.kind {
         NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
-        NotifyKind::Slack => json!({ "text": text, "mrkdwn": false, "unfurl_links": false }),
-        NotifyKind::Discord => json!({ "content": text, "allowed_mentions": { "parse": [] } }),
+        NotifyKind::Slack => json!({
+            "text": text, "mrkdwn": false, "parse": "none", "link_names": false, "unfurl_links": false,
+            "unfurl_media": false,
+        }),
+        NotifyKind::Discord => json!({
+            "content": text, "allowed_mentions": { "parse": [] }, "flags": DISCORD_SUPPRESS_EMBEDS,
+        }),
         NotifyKind::Telegram => json!({
             "chat_id": config.chat, "text": text, "parse_mode": "HTML", "link_preview_options": { "is_disabled": true },
         }),
@@ -103,11 +115,11 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
         .iter()
         .map(|alert| alert.to_json())
         // Another client may have added entries to the stream.
-        .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
+        .filter(|line| line.len() <= ALERT_MAX && serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();
     let rest = json!({
         "version": FORMAT_VERSION, "kind": kind, "sink": config.name, "key": key,
-        "stream": stream, "text": text, "count": fresh, "more": fresh - shown.len() as u64,
+        "stream": stream, "text": text, "count": fresh, "more": fresh - alerts.len() as u64,
         "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
         "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
         "refused": refused, "missed": missed,

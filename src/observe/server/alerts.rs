@@ -9,15 +9,17 @@ use serde_json::{Map, Value};
 use super::{
     app::App,
     error::{ApiError, Params},
+    paging::PageSize,
     query::{AlertsQuery, alerts_limit, confidence, entry_id},
 };
 use tickhound_redis::{AlertFilter, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
-/// The alerts that are read from Redis at once.
-const PAGE: usize = 1000;
-
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
 const ALERTS_READ_MAX: usize = 20_000;
+
+/// What the alerts of one response may have at most, bytes, before it says where to continue: a thousand alerts of
+/// ordinary size have less than one MiB. It is in memory until the client has read it.
+const BYTES_MAX: usize = 4 << 20;
 
 /// Makes the filter of a request, which names at most one detector and one symbol.
 ///
@@ -96,15 +98,18 @@ pub(super) async fn list(
     let filter = filter(detector, symbol, min_confidence, stale)?;
     let limit = alerts_limit(limit)?;
     let mut first = before.map_or(Ok(Bound::Unbounded), |id| entry_id("before", &id).map(Bound::Excluded))?;
-    let (mut alerts, mut read) = (Vec::new(), 0);
+    let (mut alerts, mut read, mut bytes, mut size) = (Vec::new(), 0, 0, PageSize::new());
     loop {
-        let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count: PAGE };
+        let count = size.count();
+        let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count };
         let page = app.queries.alerts(&page).await?;
-        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == PAGE);
+        size.adapt(page.len(), page.iter().map(bytes_of).sum());
+        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == count);
         read += page.len();
         for alert in page.iter().filter(|alert| filter.matches(alert)) {
             alerts.push(AlertJson::new(alert));
-            if alerts.len() == limit {
+            bytes += bytes_of(alert);
+            if alerts.len() == limit || bytes >= BYTES_MAX {
                 return Ok(Json(Answer { alerts, next: Some(alert.at.to_string()) }));
             }
         }
@@ -114,4 +119,9 @@ pub(super) async fn list(
         }
         first = Bound::Excluded(oldest);
     }
+}
+
+/// The bytes of an alert's names and values.
+pub(super) fn bytes_of(alert: &StoredAlert) -> usize {
+    alert.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
