@@ -11,6 +11,7 @@
 //!   lost.
 //! - Secrets stay in `secret` and in the request.
 
+mod answer;
 mod attempt;
 mod channel;
 mod check;
@@ -18,6 +19,7 @@ mod filter;
 mod message;
 mod pacing;
 mod secret;
+mod shown;
 mod webhook;
 
 use std::{
@@ -32,10 +34,11 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::check::{ChannelSummary, check};
 use self::{
+    answer::AttemptOutcome,
     channel::{Channel, ChannelStop, Settings},
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
-    webhook::{AttemptOutcome, Request},
+    webhook::Request,
 };
 use tickhound_core::{
     config::{LoadedConfig, NotifyConfig},

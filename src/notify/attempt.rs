@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::webhook::{AttemptOutcome, Request};
+use super::{answer::AttemptOutcome, webhook::Request};
 use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions};
 
 /// A message, and the state that it leads to.

@@ -14,12 +14,13 @@ use tracing::{debug, error, info, warn};
 use ureq::Agent;
 
 use super::{
+    answer::AttemptOutcome,
     attempt::{Action, Composed, Wait, transition},
     filter::{Filter, Gathered, RECENT_MAX},
     message::{Notification, NotificationKind, Style},
     pacing::{self, Backoff},
     secret::Secrets,
-    webhook::{self, AttemptOutcome, Request},
+    webhook::{self, Request},
 };
 use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
 use tickhound_redis::RecentIds;

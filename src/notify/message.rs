@@ -1,11 +1,11 @@
 //! The text of a message; pure.
 //!
-//! What holds: no content of an alert can format, link or mention anything; and no message is longer than its
-//! receiver accepts.
+//! What holds: no content of an alert can format, link or mention anything, or change the order of what is around it;
+//! and no message is longer than its receiver accepts.
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::filter::drop_least;
+use super::{filter::drop_least, shown::shown};
 use tickhound_core::config::NotifyKind;
 use tickhound_redis::{StoredAlert, notification_position::Omissions};
 
@@ -125,7 +125,7 @@ impl Notification {
                 rest = after;
                 continue;
             };
-            line += &escape(&clip(&value(alert, name, style.zone)), style.kind);
+            line += &literal(&value(alert, name, style.zone), style.kind);
             rest = after;
         }
         line + &escape(rest, style.kind)
@@ -159,7 +159,7 @@ fn clock(millis: u64, zone: &TimeZone) -> String {
 }
 
 fn clip(text: &str) -> String {
-    let mut clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut clean = text.chars().map(shown);
     let mut clipped: String = clean.by_ref().take(VALUE_MAX).collect();
     if clean.next().is_some() {
         clipped.push('…');
@@ -167,7 +167,40 @@ fn clip(text: &str) -> String {
     clipped
 }
 
-/// Escapes `text` so that the receiver shows it literally.
+/// Shows a value of an alert literally. Receivers make links and mentions even of text without any markup.
+fn literal(value: &str, kind: NotifyKind) -> String {
+    let value = clip(value);
+    let escaped = escape(&value, kind);
+    let literal = match kind {
+        // Telegram looks for links, mentions and commands everywhere but in code.
+        NotifyKind::Telegram if may_link(&value) => format!("<code>{escaped}</code>"),
+        // What takes Slack's messages may know `@channel` and Markdown; an invisible space keeps them apart.
+        NotifyKind::Slack => escaped.replace('@', "@\u{200b}").replace("](", "]\u{200b}("),
+        NotifyKind::Discord => {
+            // A `-` may begin a list, and a `/` is part of every link and invitation.
+            let start = if escaped.starts_with('-') { "\\" } else { "" };
+            format!("{start}{}", escaped.replace('/', "\\/"))
+        }
+        NotifyKind::Telegram | NotifyKind::Webhook => escaped,
+    };
+    // Isolated, a text from right to left leaves the rest of the line as it is.
+    if value.chars().any(is_right_to_left) { format!("\u{2068}{literal}\u{2069}") } else { literal }
+}
+
+/// Whether Telegram could take part of the value for a link, a mention, a command, a tag or a telephone number.
+fn may_link(value: &str) -> bool {
+    value.parse::<f64>().is_err() && value.contains(['@', '/', '#', '$', '.', '+'])
+}
+
+/// Whether the character is of a script that is written from right to left.
+fn is_right_to_left(c: char) -> bool {
+    matches!(
+        c,
+        '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}'
+    )
+}
+
+/// Escapes `text` so that its markup is shown literally.
 fn escape(text: &str, kind: NotifyKind) -> String {
     match kind {
         NotifyKind::Webhook => text.to_owned(),
@@ -304,6 +337,33 @@ mod tests {
         assert!(sent.contains(&format!("… and {} more: see", 100 - shown)), "{sent}");
     }
 
+    #[test]
+    fn values_make_no_links_and_mentions() {
+        let sent = |kind, symbol: &str| text(&message(vec![alert(TIME, symbol, 1.0)]), kind, "{symbol}");
+        let cases = [
+            (NotifyKind::Telegram, "@BOSS", "<code>@BOSS</code>"),
+            (NotifyKind::Telegram, "T.ME/X?<B>", "<code>T.ME/X?&lt;B&gt;</code>"),
+            (NotifyKind::Telegram, "/STOP", "<code>/STOP</code>"),
+            (NotifyKind::Telegram, "</code>@BOSS", "<code>&lt;/code&gt;@BOSS</code>"),
+            (NotifyKind::Telegram, "NIFTY 50", "NIFTY 50"),
+            (NotifyKind::Slack, "<!CHANNEL>", "&lt;!CHANNEL&gt;"),
+            (NotifyKind::Slack, "@channel", "@\u{200b}channel"),
+            (NotifyKind::Slack, "[X](HTTP://EVIL)", "[X]\u{200b}(HTTP://EVIL)"),
+            (NotifyKind::Discord, "@everyone", "\\@everyone"),
+            (NotifyKind::Discord, "<@&42>", "\\<\\@&42\\>"),
+            (NotifyKind::Discord, "https://evil.example", "https:\\/\\/evil.example"),
+            (NotifyKind::Discord, "- X", "\\- X"),
+            (NotifyKind::Webhook, "@channel <b>", "@channel <b>"),
+        ];
+        for (kind, symbol, expected) in cases {
+            assert_eq!(sent(kind, symbol), expected, "{kind:?} {symbol}");
+        }
+        for kind in KINDS {
+            assert_eq!(sent(kind, "A\u{202e}B\u{1b}[1m").matches(['\u{202e}', '\u{1b}']).count(), 0);
+            assert!(sent(kind, "שלום").starts_with('\u{2068}') && sent(kind, "שלום").ends_with('\u{2069}'));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_message_is_too_long_or_can_format_or_mention(
@@ -321,7 +381,7 @@ mod tests {
                 for template in ["", &format!("{template}{{symbol}}")] {
                     let sent = text(&any, kind, template);
                     prop_assert!(length(&sent) <= longest(kind));
-                    let own = sent.replace("<b>", "").replace("</b>", "");
+                    let own = ["<b>", "</b>", "<code>", "</code>"].iter().fold(sent.clone(), |sent, tag| sent.replace(tag, ""));
                     match kind {
                         NotifyKind::Webhook => {}
                         NotifyKind::Slack => prop_assert!(!sent.contains('<') && !sent.contains('>')),

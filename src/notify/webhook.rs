@@ -1,4 +1,4 @@
-//! One request to a receiver, and what its answer means.
+//! One request to a receiver.
 //!
 //! What holds: a request ends in time, whatever the receiver does; redirects are not followed, since the secret is
 //! for one host; no more of an answer is read than is used.
@@ -8,17 +8,16 @@ use std::{fs, io, io::Read, sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::json;
 use ureq::{
     Agent, Timeout,
-    http::{HeaderMap, StatusCode},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
 use super::{
+    answer::{self, AttemptOutcome},
     message::{Notification, NotificationKind, Style},
-    pacing,
-    secret::{Secrets, address},
+    secret::Secrets,
 };
 use tickhound_core::config::{NotifyConfig, NotifyKind, is_unset};
 use tickhound_redis::notification_position::Omissions;
@@ -29,26 +28,15 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: u64 = 4096;
 
-/// Characters of an answer that are quoted.
-const ANSWER_QUOTED: usize = 200;
+/// A longer alert, bytes of JSON, is only counted. No detector's is as long: another program has written it, and a few
+/// of them would fill the memory of a receiver.
+const ALERT_MAX: usize = 16 * 1024;
+
+/// Discord's flag for a message that shows no previews of links.
+const DISCORD_SUPPRESS_EMBEDS: u32 = 1 << 2;
 
 /// Version of the JSON that a webhook gets; docs/notify.md describes it.
 const FORMAT_VERSION: u32 = 1;
-
-/// The outcome of an attempt.
-#[derive(Debug, PartialEq)]
-pub(super) enum AttemptOutcome {
-    /// The message arrived.
-    Delivered,
-    /// It did not arrive, and may later; not before this time has passed, if the receiver asks for it.
-    Later(String, Option<Duration>),
-    /// It is unknown whether it arrived.
-    Unknown(String),
-    /// The receiver does not accept this message.
-    Rejected(String),
-    /// The receiver accepts no message at all: a person must fix something.
-    Closed(String),
-}
 
 /// What is sent; it is the same at each attempt.
 pub(super) struct Request {
@@ -102,8 +90,13 @@ pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, sty
     let text = message.text(style);
     let body = match config.kind {
         NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
-        NotifyKind::Slack => json!({ "text": text, "mrkdwn": false, "unfurl_links": false }),
-        NotifyKind::Discord => json!({ "content": text, "allowed_mentions": { "parse": [] } }),
+        NotifyKind::Slack => json!({
+            "text": text, "mrkdwn": false, "parse": "none", "link_names": false, "unfurl_links": false,
+            "unfurl_media": false,
+        }),
+        NotifyKind::Discord => json!({
+            "content": text, "allowed_mentions": { "parse": [] }, "flags": DISCORD_SUPPRESS_EMBEDS,
+        }),
         NotifyKind::Telegram => json!({
             "chat_id": config.chat, "text": text, "parse_mode": "HTML", "link_preview_options": { "is_disabled": true },
         }),
@@ -122,11 +115,11 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
         .iter()
         .map(|alert| alert.to_json())
         // Another client may have added entries to the stream.
-        .filter(|line| serde_json::from_str::<IgnoredAny>(line).is_ok())
+        .filter(|line| line.len() <= ALERT_MAX && serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();
     let rest = json!({
         "version": FORMAT_VERSION, "kind": kind, "sink": config.name, "key": key,
-        "stream": stream, "text": text, "count": fresh, "more": fresh - shown.len() as u64,
+        "stream": stream, "text": text, "count": fresh, "more": fresh - alerts.len() as u64,
         "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
         "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
         "refused": refused, "missed": missed,
@@ -151,56 +144,11 @@ pub(super) fn attempt(agent: &Agent, secrets: &Secrets, request: &Request) -> At
             if !parts.status.is_success() {
                 let _ = body.into_reader().take(ANSWER_MAX).read_to_end(&mut answer);
             }
-            // Before it is shortened: half a secret would not be recognised.
-            let answer = secrets.scrub(&String::from_utf8_lossy(&answer));
-            judge(parts.status, &parts.headers, &answer, Timestamp::now())
+            answer::judge(parts.status, &parts.headers, &answer, secrets, Timestamp::now())
         }
         Err(error) => failed(&error),
     };
-    let scrub = |reason: String| secrets.scrub(&reason);
-    match outcome {
-        AttemptOutcome::Delivered => AttemptOutcome::Delivered,
-        AttemptOutcome::Later(reason, after) => AttemptOutcome::Later(scrub(reason), after),
-        AttemptOutcome::Unknown(reason) => AttemptOutcome::Unknown(scrub(reason)),
-        AttemptOutcome::Rejected(reason) => AttemptOutcome::Rejected(scrub(reason)),
-        AttemptOutcome::Closed(reason) => AttemptOutcome::Closed(scrub(reason)),
-    }
-}
-
-fn judge(status: StatusCode, headers: &HeaderMap, answer: &str, now: Timestamp) -> AttemptOutcome {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let reason = match excerpt(answer) {
-        answer if answer.is_empty() => format!("it answers {status}"),
-        answer => format!("it answers {status}: {answer}"),
-    };
-    match status.as_u16() {
-        200..=299 => AttemptOutcome::Delivered,
-        300..=399 => {
-            let to = header("location").and_then(address);
-            let to = to.map_or_else(String::new, |to| format!(" to {to}"));
-            AttemptOutcome::Closed(format!("it answers {status}, a redirect{to}: configure the new URL"))
-        }
-        429 => AttemptOutcome::Later(
-            "it answers 429 Too Many Requests: lower per_minute".into(),
-            pacing::asked(header("retry-after"), answer, now),
-        ),
-        425 | 503 => AttemptOutcome::Later(reason, pacing::asked(header("retry-after"), answer, now)),
-        // A gateway may have passed the message on; a server may have failed after processing it.
-        408 | 500.. => AttemptOutcome::Unknown(reason),
-        401 | 403 | 404 | 405 | 407 | 410 => {
-            AttemptOutcome::Closed(format!("{reason}; check that the URL and the token are right and still valid"))
-        }
-        _ => AttemptOutcome::Rejected(reason),
-    }
-}
-
-/// The beginning of an answer, in one line.
-fn excerpt(answer: &str) -> String {
-    let json: Option<Value> = serde_json::from_str(answer).ok();
-    let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
-    let clean = reason.unwrap_or(answer).chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = clean.take(ANSWER_QUOTED).collect();
-    short.trim().to_owned()
+    outcome.scrubbed(secrets)
 }
 
 /// What an error means. Only an error before the request was sent is certain.
@@ -240,45 +188,10 @@ fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
+    use serde_json::Value;
 
     use super::*;
     use crate::notify::filter::tests::alert;
-
-    #[test]
-    fn an_answer_means_one_of_five_things() {
-        let judge = |status: u16, headers: &[(&'static str, &'static str)], answer: &str| {
-            let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            judge(StatusCode::from_u16(status).unwrap(), &headers.collect(), answer, Timestamp::UNIX_EPOCH)
-        };
-        for status in [200, 201, 202, 204] {
-            assert_eq!(judge(status, &[], ""), AttemptOutcome::Delivered);
-        }
-        let limited = judge(429, &[("retry-after", "3")], "{}");
-        assert!(matches!(&limited, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 3), "{limited:?}");
-        for status in [503, 425] {
-            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Later(_, None)), "{status}");
-        }
-        for status in [500, 502, 504, 408] {
-            assert!(matches!(judge(status, &[], ""), AttemptOutcome::Unknown(_)), "{status}");
-        }
-        let busy = judge(503, &[("retry-after", "9")], "");
-        assert!(matches!(&busy, AttemptOutcome::Later(_, Some(after)) if after.as_secs() == 9), "{busy:?}");
-        for status in [401, 403, 404, 410] {
-            assert!(matches!(judge(status, &[], "gone"), AttemptOutcome::Closed(_)), "{status}");
-        }
-        let moved = judge(302, &[("location", "https://elsewhere.example/services/secret")], "");
-        assert!(
-            matches!(&moved, AttemptOutcome::Closed(reason) if reason.contains(" to https://elsewhere.example:") && !reason.contains("secret")),
-            "{moved:?}"
-        );
-        let rejected = judge(400, &[], "{\"ok\":false,\"description\":\"Bad Request:\\nchat not found\"}");
-        assert_eq!(
-            rejected,
-            AttemptOutcome::Rejected("it answers 400 Bad Request: Bad Request: chat not found".into())
-        );
-        let long = judge(400, &[], &"x".repeat(10_000));
-        assert!(matches!(&long, AttemptOutcome::Rejected(reason) if reason.len() < 300), "{long:?}");
-    }
 
     #[test]
     fn each_receiver_gets_its_own_form() {

@@ -1,18 +1,24 @@
 //! The HTTP server of a running host: the dashboard, the API, and the metrics.
 //!
 //! What holds: the server never slows the engine down. It has a thread and a runtime of its own with a lower priority
-//! than the workers. Connections, concurrent requests, and the time of each request are bounded, and the server takes
-//! no lock that the engine needs for long. A host runs without it while the port is in use by another program.
+//! than the workers. Connections, concurrent requests, and the time of each request and of each answer are bounded, for
+//! all clients and for each address, and the server takes no lock that the engine needs for long. Health and metrics are
+//! answered whatever other clients do. A host runs without it while the port is in use by another program.
 
 mod alerts;
 mod api;
 mod app;
 mod chart;
+mod clients;
 mod error;
 mod guard;
 mod live;
 mod metrics;
+mod paced;
 mod page;
+mod paging;
+mod query;
+mod shares;
 
 use std::{
     net::SocketAddr,
@@ -23,28 +29,45 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{Router, middleware, routing::get};
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-#[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 use tracing::{debug, info, warn};
 
-use self::{app::App, error::ApiError};
+use self::{
+    app::App,
+    clients::{Connections, Lane, Place},
+    error::ApiError,
+    paced::{Cut, PacedStream},
+};
 use tickhound_core::config::ServerConfig;
 use tickhound_engine::plugin::runtime::BACKGROUND_NICE;
 
-/// The most concurrent connections. A browser opens six.
-const CONNECTIONS_MAX: usize = 64;
-
-/// A client that takes longer to send the head of a request is disconnected.
+/// A client that takes longer to send the head of a request, or its next request, is disconnected.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same for connections in reserved places: a probe sends its request at once.
+const RESERVED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest head of a request, bytes. A browser's has about one kilobyte; cookies of other programs on the same host
+/// name, which browsers send to every port, may be some more.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// The bytes of an answer that the system keeps for a client that does not read. By itself it would keep several MiB,
+/// which count as this process's memory in a container.
+const SEND_BUFFER: usize = 256 * 1024;
 
 /// A client that acknowledges nothing of a response for this long is disconnected: it is asleep, or malicious.
 #[cfg(target_os = "linux")]
@@ -71,6 +94,7 @@ impl Server {
     /// When the system can't start another thread.
     pub(crate) fn start(config: &ServerConfig, served: ServerContext) -> Result<Option<Self>> {
         let Some(address) = config.address() else { return Ok(None) };
+        let connections = Connections::new(config.connections_per_address);
         let (stop, stopped) = watch::channel(false);
         let (ends, ended) = std::sync::mpsc::channel();
         let app = Arc::new(App::new(config, served, stopped.clone())?);
@@ -81,7 +105,7 @@ impl Server {
             .spawn(move || {
                 // On Linux, the niceness is that of this thread and of the threads that it starts.
                 let _ = rustix::process::nice(BACKGROUND_NICE);
-                runtime.block_on(serve(address, app, stopped));
+                runtime.block_on(serve(address, connections, app, stopped));
                 runtime.shutdown_background();
                 drop(ends);
             })
@@ -115,11 +139,11 @@ fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
+async fn serve(address: SocketAddr, connections: Arc<Connections>, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
     let sampler = tokio::spawn(app::sample(app.clone()));
     tokio::select! {
         // Cancelling it closes the listener; each open connection has a task of its own.
-        () = accept(address, app) => {}
+        () = accept(address, connections, app) => {}
         // Cancel-safe: it only waits for a value.
         _ = stopped.wait_for(|stop| *stop) => {}
     }
@@ -131,19 +155,14 @@ async fn serve(address: SocketAddr, app: Arc<App>, mut stopped: watch::Receiver<
     }
 }
 
-async fn accept(address: SocketAddr, app: Arc<App>) {
+async fn accept(address: SocketAddr, connections: Arc<Connections>, app: Arc<App>) {
     let listener = bind(address).await;
     let router = router(app);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, router).await;
-                    drop(permit);
-                });
+            Ok((stream, client)) => {
+                let place = connections.admit(client.ip());
+                tokio::spawn(serve_connection(stream, place, router.clone()));
             }
             Err(error) => {
                 // Most likely there are too many open files, and an immediate attempt would fail as well.
@@ -154,15 +173,40 @@ async fn accept(address: SocketAddr, app: Arc<App>) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router) {
+async fn serve_connection(stream: TcpStream, mut place: Place, router: Router) {
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(router);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-        debug!(event = "http_connection_failed", %error, "an HTTP connection ended early");
+    http.timer(TokioTimer::new()).max_buf_size(HEAD_MAX);
+    match place.client.lane {
+        Lane::General => http.header_read_timeout(HEAD_TIMEOUT),
+        Lane::Reserved(_) => http.header_read_timeout(RESERVED_HEAD_TIMEOUT).keep_alive(false),
+    };
+    let (client, marker, router) = (place.client, place.marker(), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let busy = marker.begin();
+        request.extensions_mut().insert(client);
+        let response = router.call(request);
+        async move { response.await.map(|response| response.map(|body| busy.until_sent(body))) }
+    });
+    let cut = Cut::default();
+    let connection = http.serve_connection(TokioIo::new(PacedStream::new(stream, cut.clone())), service);
+    let displaced = async {
+        place.displaced().await;
+        cut.order();
+    };
+    tokio::select! {
+        // Cancelling it closes the connection.
+        served = connection => {
+            if let Err(error) = served {
+                debug!(event = "http_connection_failed", %error, "an HTTP connection ended early");
+            }
+        }
+        () = displaced => {
+            debug!(event = "http_connection_displaced", "an idle HTTP connection was closed to make room for another");
+        }
     }
 }
 

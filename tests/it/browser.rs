@@ -182,6 +182,13 @@ impl Browser {
         std::fs::write(file, BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()).unwrap();
     }
 
+    /// Statuses of all answers so far, once `Network` is enabled.
+    pub fn statuses(&mut self) -> Vec<u64> {
+        self.eval("0");
+        let answers = self.events.iter().filter(|event| event["method"] == "Network.responseReceivedExtraInfo");
+        answers.filter_map(|event| event["params"]["statusCode"].as_u64()).collect()
+    }
+
     /// What the console has been told so far: errors, warnings, exceptions, breaches of the page's policy.
     pub fn complaints(&mut self) -> Vec<String> {
         // What has happened by now has arrived with this answer.

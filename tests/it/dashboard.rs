@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     browser::Browser,
-    support::{CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause},
+    support::{ALERTS, CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause, wait_for},
 };
 
 /// Where pictures are kept; without it none is taken.
@@ -205,6 +205,76 @@ fn a_trader_sees_how_it_goes_and_what_was_found() {
     desk.project.configure_with("timeout_ms = 1000", strange);
     desk.becomes("healthy");
     assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// What can't be seen, or reverses what is around it, is shown by its code.
+#[test]
+fn a_symbol_can_not_disguise_itself_or_its_row() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    let mut connection = desk.redis.connect();
+    for (number, symbol) in ["EXE\u{202e}GPJ", "NI\u{200b}FTY", "\u{1b}[31mRED", "שלום"].iter().enumerate() {
+        let id = format!("1-{number}/odd\u{202e}/0");
+        let alert = [
+            ("id", id.as_str()),
+            ("entry", "1-0"),
+            ("detector", "odd\u{202e}"),
+            ("plugin", "odd\u{2066}"),
+            ("version", "1"),
+            ("symbol", symbol),
+            ("direction", "up"),
+            ("confidence", "0.5"),
+            ("price", "101.5"),
+            ("time", "1763959530000000000"),
+            ("lag_ms", "1"),
+            ("evidence", "{\"le\u{202e}vel\":1}"),
+            ("stale", "0"),
+            ("recovered", "0"),
+        ];
+        let _: String = redis::cmd("XADD").arg(ALERTS).arg("*").arg(&alert).query(&mut connection).unwrap();
+    }
+    let shown = "[...document.querySelectorAll('#rows .symbol')].map(cell => cell.textContent)";
+    desk.browser.wait_until("all are there", &format!("{shown}.length === 4"));
+    let expected = ["שלום", "\\u{1b}[31mRED", "NI\\u{200b}FTY", "EXE\\u{202e}GPJ"];
+    assert_eq!(desk.browser.eval(shown), serde_json::Value::from(expected.to_vec()));
+    let left = "selector => document.querySelector(selector).getBoundingClientRect().left";
+    for row in 1..=4 {
+        desk.browser.click(&format!("#rows li:nth-child({row}) button"));
+        let order = format!("(left => left('#alert-title .arrow') < left('#alert-title bdi'))({left})");
+        assert_eq!(desk.browser.eval(&order), true, "row {row}");
+        let hidden = "/[\\u001b\\u200b\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.innerText + \
+                      [...document.querySelectorAll('[title], [aria-label]')].map(one => one.title + one.ariaLabel))";
+        assert_eq!(desk.browser.eval(hidden), false, "row {row}");
+    }
+    desk.browser
+        .wait_until("its price", "!document.getElementById('alert-chart-note').textContent.includes('loading')");
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// A page of another site that somebody has open could use up all listeners, and keep the host at work.
+#[test]
+fn a_page_of_another_site_gets_nothing_from_the_host() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    desk.browser.call("Network.enable", serde_json::json!({}));
+    desk.browser.call("Page.setBypassCSP", serde_json::json!({ "enabled": true }));
+    let port = desk.address.rsplit(':').next().unwrap().to_owned();
+    // For a browser, localhost is another site than 127.0.0.1.
+    desk.browser.open(&format!("http://localhost:{port}/"));
+    desk.becomes("healthy");
+    let before = desk.browser.statuses().iter().filter(|status| **status == 403).count();
+    assert_eq!(before, 0, "its own requests are answered");
+    let paths = ["api/alerts/live", "api/status", "api/chart?entry=1-0&symbol=A", "metrics", "assets/main.js"];
+    for path in paths {
+        desk.browser
+            .eval(&format!("fetch('http://127.0.0.1:{port}/{path}', {{ mode: 'no-cors' }}).then(() => 0, () => 0)"));
+    }
+    desk.browser
+        .eval(&format!("for (let n = 0; n < 4; n += 1) new EventSource('http://127.0.0.1:{port}/api/alerts/live'); 0"));
+    wait_for("all of them are refused", || {
+        let refused = desk.browser.statuses().iter().filter(|status| **status == 403).count();
+        (refused >= paths.len() + 4).then_some(())
+    });
 }
 
 #[test]

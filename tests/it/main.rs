@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod acl;
 mod alerts;
 mod browser;
 mod chaos;
@@ -10,6 +11,7 @@ mod claims;
 mod cli;
 mod dashboard;
 mod dead;
+mod deploy;
 mod docs;
 mod doctor;
 mod faults;

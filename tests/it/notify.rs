@@ -275,6 +275,93 @@ fn a_receiver_that_fails_in_every_way_gets_each_alert_and_holds_up_nothing() {
     assert!(count_event(&log, "notification_delayed") < 20, "once for each reason: {log}");
 }
 
+/// A receiver may answer anything: it fills no memory, and leads the secret to no other host.
+#[test]
+fn a_hostile_receiver_costs_no_memory_and_gets_nothing_sent_elsewhere() {
+    let redis = Redis::start();
+    let (receiver, other) = (Receiver::start(), Receiver::start());
+    let project = project(&redis, "");
+    fs::write(project.path("config/token"), "BEARERSECRET\n").unwrap();
+    configure(&redis, &project, &sink("desk", &receiver.url(), "token_file = \"config/token\""));
+    let host = project.start_owner();
+    tick(&redis, "A", 1);
+    receiver.wait_for("it works", |request| !request.ids().is_empty());
+    let before = host.peak_memory_mib();
+    let elsewhere = format!("Location: http://{}/BEARERSECRET\r\n", other.address);
+    receiver.will(&[
+        How::Flood,
+        How::Heads,
+        How::Answer(503, "Retry-After: 1e300\r\n", "\u{1b}[2J\u{202e}gone\r\nERROR forged"),
+        How::Answer(307, elsewhere.leak(), ""),
+    ]);
+    tick(&redis, "B", 1);
+    let redirect = format!("a redirect to http://{}: configure the new URL", other.address);
+    host.wait_for_event_with("notification_undeliverable", &redirect);
+    assert_eq!(other.connections(), 0, "redirects are not followed");
+    let (after, log) = (host.peak_memory_mib(), host.log());
+    assert!(after < before + 20, "{before} MiB before, {after} MiB after endless answers");
+    for reason in ["it answers 500", "its answer is not valid HTTP", "it answers 503"] {
+        assert!(has_event_with(&log, "notification_delayed", reason), "{reason} is missing in {log}");
+    }
+    assert!(!log.contains("SECRET") && !log.contains(['\u{1b}', '\u{202e}']), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("ERROR forged")), "{log}");
+}
+
+/// Symbols, names and evidence come from strangers, and so may whole alerts, if others can write to the stream.
+#[test]
+fn an_alert_can_not_mention_link_or_flood() {
+    let redis = Redis::start();
+    let receiver = Receiver::start();
+    let address = receiver.address;
+    let project = project(&redis, "");
+    let sinks = format!(
+        "[[notify]]\nname = \"own\"\nurl = \"http://{address}/own\"\ngroup_ms = 100\n\
+         [[notify]]\nname = \"slack\"\nkind = \"slack\"\nurl = \"http://{address}/slack\"\ngroup_ms = 100\n\
+         [[notify]]\nname = \"discord\"\nkind = \"discord\"\nurl = \"http://{address}/discord\"\ngroup_ms = 100\n\
+         [[notify]]\nname = \"telegram\"\nkind = \"telegram\"\nurl = \"http://{address}\"\ntoken_env = \"BOT\"\nchat = \"-100\"\ngroup_ms = 100\n"
+    );
+    configure(&redis, &project, &sinks);
+    let host = project.start_with(&["run"], &[("BOT", "123456:BOTSECRET")]);
+    host.wait_for_event("lease_acquired");
+    tick(&redis, "<@BOSS>HTTP://EVIL.EXAMPLE/X", 1);
+    let said = |path: &str, key: &str| {
+        let request = receiver.wait_for(path, |request| request.path == path);
+        (request.body[key].as_str().unwrap().to_owned(), request.body)
+    };
+    let (text, body) = said("/slack", "text");
+    assert!(text.contains("&lt;@\u{200b}BOSS&gt;") && !text.contains(['<', '>']), "{text}");
+    assert_eq!((&body["parse"], &body["link_names"]), (&"none".into(), &false.into()));
+    let (text, body) = said("/discord", "content");
+    assert!(text.contains("\\<\\@BOSS\\>HTTP:\\/\\/EVIL.EXAMPLE\\/X"), "{text}");
+    assert_eq!(body["allowed_mentions"]["parse"], Value::Array(Vec::new()));
+    let (text, _) = said("/bot123456:BOTSECRET/sendMessage", "text");
+    assert!(text.contains("<code>&lt;@BOSS&gt;HTTP://EVIL.EXAMPLE/X</code>"), "{text}");
+    said("/own", "text");
+
+    // Another program writes an alert of a megabyte.
+    let alert = redis.alerts().pop().unwrap();
+    let mut connection = redis.connect();
+    let long = "L".repeat(1 << 20);
+    let mut fields: Vec<(&str, &str)> = alert.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    for (name, value) in &mut fields {
+        match *name {
+            "id" => *value = "1-0/each/9",
+            "symbol" => *value = &long,
+            _ => {}
+        }
+    }
+    let _: String = connection.xadd(ALERTS, "*", &fields).unwrap();
+    let shown_by = |path: &str| {
+        receiver.wait_for(path, |request| request.path == path && request.body.to_string().contains("LLLL"))
+    };
+    let own = shown_by("/own");
+    assert_eq!((&own.body["alerts"], &own.body["more"]), (&Value::Array(Vec::new()), &1.into()));
+    for path in ["/own", "/slack", "/discord", "/bot123456:BOTSECRET/sendMessage"] {
+        let length = shown_by(path).body.to_string().len();
+        assert!(length < 2000, "{path}: {length}");
+    }
+}
+
 #[test]
 fn an_unreachable_receiver_is_notified_later_and_a_rejection_is_reported() {
     let redis = Redis::start();

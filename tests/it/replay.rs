@@ -271,3 +271,53 @@ fn the_report_draws_its_charts_in_a_browser_without_an_error() {
     }
     assert_ne!(browser.eval("document.querySelectorAll('option').length"), 0);
 }
+
+/// The symbol `<!--<script>` used to swallow the rest of the page, which then showed nothing at all.
+#[test]
+fn symbols_that_look_like_markup_are_text_in_the_report() {
+    let symbols = [
+        "<!--<SCRIPT>",
+        "</SCRIPT><SCRIPT>WINDOW.OWNED=1</SCRIPT>",
+        "<IMG SRC=X ONERROR=ALERT(1)>",
+        "__PROTO__",
+        "'\"&QUOT;`${1}",
+        "/*DATA*/",
+    ];
+    let project = project();
+    project.add_plugin(misbehaving());
+    let mut csv = "symbol,time,price,quantity\n".to_owned();
+    for second in 0..5 {
+        for symbol in symbols {
+            csv += &format!("\"{}\",{},{},1\n", symbol.replace('"', "\"\""), 1_763_959_530 + second, 100 + second);
+        }
+    }
+    fs::write(project.path("day.csv"), csv).unwrap();
+    project.run(&["replay", "day.csv", "--detector", "misbehaving", "--report", "day.html"]);
+    let Some(mut browser) = Browser::start() else { return };
+    browser.open(&format!("file://{}", project.path("day.html").display()));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let shown = browser.eval("[...document.querySelectorAll('option')].map(option => option.value).sort()");
+    let mut expected = symbols;
+    expected.sort_unstable();
+    assert_eq!(shown, Value::from(expected.to_vec()));
+    for symbol in symbols {
+        browser.eval(&format!(
+            "choice.value = {}; choice.dispatchEvent(new Event('change')); \
+             charts[0].dispatchAction({{ type: 'showTip', seriesIndex: 1, dataIndex: 0 }}); 0",
+            Value::from(symbol)
+        ));
+        browser.wait_until(
+            &format!("the price of {symbol} has its alerts, and one is explained"),
+            &format!("charts[0].getOption().series[1].data.length === 5 && document.body.textContent.includes('MISBEHAVING ' + {}) || document.body.textContent.includes('misbehaving ' + {0})", Value::from(symbol)),
+        );
+    }
+    assert_eq!(browser.eval("document.querySelectorAll('img').length"), 0);
+    assert_eq!(browser.eval("document.querySelectorAll('script').length"), 3);
+    assert_eq!(browser.eval("document.querySelectorAll('canvas').length"), 3);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // Even what gets into the page as a script does not run.
+    browser.eval(
+        "document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.owned = 1' })); 0",
+    );
+    assert_eq!(browser.eval("window.owned === undefined"), true);
+}

@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{ALERTS, Host, Project, Redis, STREAM, free_port, has_event_with, shipped, text, wait_for};
 
@@ -475,6 +476,294 @@ fn it_says_that_it_lives_however_many_wait_for_other_answers() {
     redis.signal("CONT");
     drop(waiting);
     wait_for("others are answered again", || (serving.get("/api/alerts").0 == 200).then_some(()));
+}
+
+/// A connection to the server from this address of this machine.
+fn connect_from(ip: &str, server: &str) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&format!("{ip}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&server.parse::<SocketAddr>().unwrap().into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+/// Sends a request on an open connection; returns the status and the body of the answer, whose length it gives.
+fn ask(stream: &mut TcpStream, head: &str) -> (u16, String) {
+    stream.write_all(head.as_bytes()).unwrap();
+    read_answer(&mut BufReader::new(stream))
+}
+
+fn read_answer(reader: &mut BufReader<impl Read>) -> (u16, String) {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        lines.push(line.to_lowercase());
+    }
+    let status = lines.first().and_then(|line| line.split(' ').nth(1)).expect("an answer").parse().unwrap();
+    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
+    reader.read_exact(&mut body).unwrap();
+    (status, text(&body))
+}
+
+/// Whether the server has closed the connection.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    match read {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// 64 idle sockets of one client used to take every place, and nobody else was answered.
+#[test]
+fn idle_sockets_of_one_client_or_many_shut_out_nobody() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let host = format!("Host: {}\r\n", serving.address);
+    let status = format!("GET /api/status HTTP/1.1\r\n{host}\r\n");
+    let mut neighbour = connect_from("127.0.0.9", &serving.address);
+    assert_eq!(ask(&mut neighbour, &status).0, 200);
+
+    let mut idle: Vec<TcpStream> = (0..200).map(|_| connect_from("127.0.0.1", &serving.address)).collect();
+    for stream in &mut idle {
+        // Some have begun a request. What the server has closed already may refuse it.
+        let _ = stream.write_all(b"GET /api/status HTTP/1.1\r\nHost: 127");
+    }
+    assert_eq!(serving.get("/api/status").0, 200, "the same address is answered");
+    assert_eq!(ask(&mut neighbour, &status).0, 200, "another one keeps its connection");
+    serving.host.wait_for_event_with("http_connections_exhausted", "server.connections_per_address");
+    wait_for("one address holds its share only", || {
+        (idle.iter_mut().filter_map(|stream| (!is_closed(stream)).then_some(())).count() <= 32).then_some(())
+    });
+
+    let many: Vec<TcpStream> =
+        (10..210).map(|last| connect_from(&format!("127.0.0.{last}"), &serving.address)).collect();
+    for path in ["/healthz", "/readyz", "/metrics", "/api/status"] {
+        assert_eq!(serving.get(path).0, 200, "{path}");
+    }
+    drop((idle, many));
+}
+
+#[test]
+fn with_every_connection_at_work_health_and_metrics_are_answered() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[server]\nconnections_per_address = 4");
+    let serving = Serving::start(&project);
+    wait_for("it owns", || (serving.json("/api/status")["role"] == "owner").then_some(()));
+    let mut listeners: Vec<_> = (0..4).map(|_| serving.listen("/api/alerts/live", "")).collect();
+    assert!(listeners.iter_mut().all(|listener| read_answer(listener).0 == 200));
+    // Sockets that take the reserved places and say nothing give way as well.
+    let idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&serving.address).unwrap()).collect();
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(serving.get(path).0, 200, "{path}");
+    }
+    let (status, error) = serving.error("/api/status");
+    assert_eq!(status, 503);
+    let expected = "this address uses all 4 connections that it may (server.connections_per_address); only /healthz";
+    assert!(error.starts_with(expected), "{error}");
+    let mut other = connect_from("127.0.0.2", &serving.address);
+    assert_eq!(ask(&mut other, &format!("GET /api/status HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).0, 200);
+    drop((listeners, idle));
+    wait_for("places are given back", || (serving.get("/api/status").0 == 200).then_some(()));
+}
+
+#[test]
+fn listeners_of_one_address_leave_room_for_another() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut open = Vec::new();
+    let mut refused = Vec::new();
+    for _ in 0..16 {
+        let mut listener = serving.listen("/api/alerts/live", "");
+        match read_answer(&mut listener) {
+            (200, _) => open.push(listener),
+            (_, body) => refused.push(body),
+        }
+    }
+    assert_eq!(refused.len(), 4);
+    assert!(refused[0].contains("more than 12 concurrent listeners from this address"), "{refused:?}");
+    let mut other = connect_from("127.0.0.2", &serving.address);
+    write!(other, "GET /api/alerts/live HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address).unwrap();
+    assert_eq!(read_answer(&mut BufReader::new(other)).0, 200);
+}
+
+/// A listener that reads a few bytes now and then used to hold its place for ever.
+#[test]
+fn listeners_that_stop_reading_or_read_too_slowly_are_dropped() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    // More than any buffer on the way holds.
+    let mut pipe = redis::pipe();
+    for number in 0..20_000 {
+        pipe.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(number).arg("version").arg("x".repeat(1000)).ignore();
+    }
+    pipe.query::<()>(&mut redis.connect()).unwrap();
+    let _deaf: Vec<_> = (0..6).map(|_| serving.listen("/api/alerts/live", "Last-Event-ID: 0-0\r\n")).collect();
+    let mut slow: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&serving.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+            let mut stream = TcpStream::from(socket);
+            write!(stream, "GET /api/alerts/live HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: 0-0\r\n\r\n", serving.address)
+                .unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    let status = || read_answer(&mut serving.listen("/api/alerts/live", "")).0;
+    wait_for("no listener has room", || (status() == 503).then_some(()));
+    wait_for("those that read slowly are dropped", || {
+        slow.retain_mut(|stream| {
+            let is_open = match stream.read(&mut [0; 4]) {
+                Ok(bytes) => bytes > 0,
+                Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+            };
+            is_open && stream.take_error().unwrap().is_none()
+        });
+        slow.is_empty().then_some(())
+    });
+    wait_for("all places are free again", || {
+        let mut listeners: Vec<_> = (0..12).map(|_| serving.listen("/api/alerts/live", "")).collect();
+        listeners.iter_mut().all(|listener| read_answer(listener).0 == 200).then_some(())
+    });
+}
+
+#[test]
+fn hostile_requests_get_a_status_and_a_sentence() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let host = format!("Host: {}\r\n", serving.address);
+    let port = serving.address.rsplit(':').next().unwrap();
+    let long = "x".repeat(10_000);
+    let cases = [
+        (format!("GET /api/alerts?symbol={long} HTTP/1.1\r\n{host}"), 414, "has 10018 bytes, expected at most 8192"),
+        (format!("GET /{long} HTTP/1.1\r\n{host}"), 414, "expected at most 8192"),
+        (format!("GET /api/alerts?limit=1&limit=2 HTTP/1.1\r\n{host}"), 400, "`limit` is given more than once"),
+        (format!("GET /api/alerts?min_confidence=1e999 HTTP/1.1\r\n{host}"), 400, "min_confidence is inf"),
+        (format!("GET /api/alerts?before=99999999999999999999-0 HTTP/1.1\r\n{host}"), 400, "before is `9999"),
+        (format!("GET /api/chart?entry=1-0&symbol=A&after_s=1e9 HTTP/1.1\r\n{host}"), 400, "after_s: expected whole"),
+        ("GET /api/status HTTP/1.1\r\n".into(), 400, "no Host header"),
+        ("GET /api/status HTTP/1.0\r\n".into(), 400, "no Host header"),
+        (format!("GET /api/status HTTP/1.1\r\n{host}Host: attacker.example\r\n"), 400, "more than one Host header"),
+        (format!("GET http://attacker.example/api/status HTTP/1.1\r\n{host}"), 403, "names another machine"),
+        (
+            format!("GET http://127.0.0.1:{port}/api/status HTTP/1.1\r\nHost: attacker.example\r\n"),
+            403,
+            "another machine",
+        ),
+        ("GET /api/status HTTP/1.1\r\nHost: 127.0.0.1.attacker.example\r\n".into(), 403, "another machine"),
+        ("GET /api/status HTTP/1.1\r\nHost: [::1].attacker.example\r\n".into(), 403, "another machine"),
+        ("GET /api/status HTTP/1.1\r\nHost: attacker@localhost\r\n".into(), 403, "another machine"),
+        ("GET /api/status HTTP/1.1\r\nHost: localhost.\r\n".into(), 403, "another machine"),
+        (format!("TRACE / HTTP/1.1\r\n{host}"), 405, "read-only"),
+        (format!("OPTIONS * HTTP/1.1\r\n{host}"), 405, "read-only"),
+        ("CONNECT attacker.example:443 HTTP/1.1\r\nHost: attacker.example:443\r\n".into(), 405, "read-only"),
+    ];
+    for (request, expected, sentence) in cases {
+        let (status, head, body) = serving.send(&request);
+        let shown = &request[..request.len().min(120)];
+        assert!(status == expected && body.contains(sentence), "{shown}: {status} {body}");
+        assert!(head.contains("application/json") && head.contains("nosniff"), "{shown}: {head}");
+    }
+}
+
+/// What can't be parsed, or is larger than any request, is refused before anything of ours sees it.
+#[test]
+fn requests_that_are_none_or_never_end_hold_up_nothing() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let host = format!("Host: {}\r\n", serving.address);
+    let port = serving.address.rsplit(':').next().unwrap();
+    for (request, expected) in [
+        (format!("GET /healthz HTTP/1.1\r\n{host}Cookie: {}\r\n", "x".repeat(200_000)), "431"),
+        (format!("GET /api/alerts?symbol={} HTTP/1.1\r\n{host}", "x".repeat(3_000_000)), "431"),
+        (format!("GET /healthz HTTP/1.1\r\n{host}{}", "A: b\r\n".repeat(1000)), "431"),
+        (format!("GET /healthz HTTP/1.1\r\n{host}: nameless\r\n"), "400"),
+        ("\u{0}\u{1}\u{2} nothing that is HTTP\r\n".to_owned(), "400"),
+    ] {
+        let mut stream = connect_from("127.0.0.1", &serving.address);
+        // It may answer, and close, before it has read all.
+        let _ = stream.write_all(format!("{request}\r\n").as_bytes());
+        let mut line = String::new();
+        let read = BufReader::new(stream).read_line(&mut line);
+        let shown = &request[..request.len().min(60)];
+        assert!(read.is_err() || line.starts_with(&format!("HTTP/1.1 {expected}")), "{shown:?}: {line}");
+    }
+    let (status, _, _) = serving.send(&format!("GET http://127.0.0.1:{port}/healthz HTTP/1.1\r\n{host}"));
+    assert_eq!(status, 200, "an absolute address of this machine");
+    assert_eq!(serving.send(&format!("GET /healthz HTTP/1.0\r\n{host}")).0, 200);
+    // Requests that arrive together are answered one after the other, each.
+    let mut stream = connect_from("127.0.0.1", &serving.address);
+    stream.write_all(format!("GET /healthz HTTP/1.1\r\n{host}\r\n").repeat(500).as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    for _ in 0..500 {
+        assert_eq!(read_answer(&mut reader).0, 200);
+    }
+    // A body that is announced and never comes holds up nothing.
+    let mut stream = connect_from("127.0.0.1", &serving.address);
+    let announced = format!("GET /healthz HTTP/1.1\r\n{host}Content-Length: 1000000000000\r\n\r\n");
+    assert_eq!(ask(&mut stream, &announced).0, 200);
+    assert_eq!(serving.get("/healthz").0, 200);
+}
+
+/// Bytes that come now and then, and requests that never come, end a connection in time.
+#[test]
+fn a_head_that_does_not_end_is_waited_for_in_vain_only_for_a_while() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut idle = connect_from("127.0.0.1", &serving.address);
+    let mut kept = connect_from("127.0.0.1", &serving.address);
+    assert_eq!(ask(&mut kept, &format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).0, 200);
+    let mut slow = connect_from("127.0.0.1", &serving.address);
+    let mut letters = "GET /healthz HTTP/1.1\r\nX: ".chars().chain(std::iter::repeat('x'));
+    wait_for("all are closed", || {
+        let _ = slow.write_all(&[letters.next().unwrap() as u8]);
+        (is_closed(&mut idle) && is_closed(&mut kept) && is_closed(&mut slow)).then_some(())
+    });
+}
+
+#[test]
+fn what_another_web_site_has_a_browser_ask_is_refused() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let ask = |path: &str, headers: &str| {
+        serving.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}", serving.address))
+    };
+    for site in ["cross-site", "same-site", "Cross-Site"] {
+        let headers = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: empty\r\n");
+        for path in ["/", "/api/status", "/api/alerts/live", "/metrics", "/healthz", "/assets/main.js"] {
+            let (status, _, body) = ask(path, &headers);
+            assert!(status == 403 && body.contains("Sec-Fetch-Site"), "{site} {path}: {status} {body}");
+        }
+        let link = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n");
+        assert_eq!(ask("/", &link).0, 200, "a link to the page");
+        assert_eq!(ask("/?detector=breakout", &link).0, 200, "with a filter");
+        assert_eq!(ask("/api/status", &link).0, 403, "a link to data");
+        let frame = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n");
+        assert_eq!(ask("/", &frame).0, 403, "a frame of another page");
+    }
+    let twice = "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n";
+    assert_eq!(ask("/api/status", twice).0, 403);
+    for own in ["", "Sec-Fetch-Site: same-origin\r\n", "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: in-future\r\n"] {
+        assert_eq!(ask("/api/status", own).0, 200, "{own}");
+    }
 }
 
 #[test]

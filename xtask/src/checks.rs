@@ -10,13 +10,14 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cargo, instructions, languages, plugins, run, step, target_dir};
+use crate::{cargo, dependencies, instructions, languages, plugins, run, step, target_dir};
 
 /// Runs every step; the first failure ends it.
 pub(crate) fn run_all() -> Result<()> {
     let started = Instant::now();
     step("redis-server", redis)?;
     step("libfaketime", faketime)?;
+    step("dependencies", dependencies::check)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("plugins as committed", plugins::check)?;
     step("clippy", || {

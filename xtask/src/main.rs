@@ -4,6 +4,8 @@ mod api;
 mod bench;
 mod chaos;
 mod checks;
+mod dependencies;
+mod fuzz;
 mod instructions;
 mod languages;
 mod plugins;
@@ -30,6 +32,10 @@ cargo xtask api               tests the server against its OpenAPI description, 
 cargo xtask screenshots       takes the pictures in docs/images from a real run; needs chromium and pngquant
 cargo xtask instructions      counts the instructions and allocations of a tick; fails if they exceed the recorded ones
                               [--accept]: records the new counts
+cargo xtask sbom              prints every crate with version, license and hash, as CycloneDX JSON
+cargo xtask audit             checks advisories, licenses, bans and sources with cargo-deny, which needs GitHub
+cargo xtask fuzz              gives random input to each reader of untrusted bytes, and names what it finds
+                              [--minutes 1] (of each) [--target NAME] [--keep]: keeps some of the new inputs as seeds
 cargo xtask chaos             injects faults into hosts and server for a while, then compares every output with an
                               undisturbed run; if `foreign` reads change the order of entries, it only checks that each
                               alert of a probe exists once and that the probe missed no tick
@@ -54,6 +60,9 @@ fn main() -> ExitCode {
         ["api"] => api::check(),
         ["screenshots"] => screenshots::take(),
         ["instructions", ref args @ ..] if matches!(args, [] | ["--accept"]) => instructions::run_all(args),
+        ["sbom"] => dependencies::print_sbom(),
+        ["audit"] => dependencies::audit(),
+        ["fuzz", ref args @ ..] => fuzz::run_all(args),
         ["chaos", ref args @ ..] => chaos::CHAOS.run(args),
         ["failover", ref args @ ..] => chaos::FAILOVER.run(args),
         ["swaps", ref args @ ..] => chaos::SWAPS.run(args),

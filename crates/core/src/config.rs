@@ -34,7 +34,7 @@ pub use self::{
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
     section::is_unset,
-    server::{ServerConfig, Token},
+    server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
     source::{Source, nearest},
     stream::{Start, StreamConfig},

@@ -21,6 +21,8 @@ pub mod folder;
 mod generation;
 mod guest;
 mod health;
+#[cfg(test)]
+mod hostile_guest;
 mod instance;
 pub mod loader;
 pub mod params;

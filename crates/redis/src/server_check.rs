@@ -28,11 +28,11 @@ pub(super) async fn check_server(
             )));
         }
     }
-    // Managed servers may forbid CONFIG; then this is not checked.
-    let settings: RedisResult<Vec<String>> = cmd("CONFIG").arg("GET").arg("maxmemory*").query_async(connection).await;
-    let settings = settings.unwrap_or_default();
-    let setting = |name: &str| settings.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-    if let (Some(policy), Some(limit)) = (setting("maxmemory-policy"), setting("maxmemory"))
+    // CONFIG also returns passwords, so that a user of Tickhound should not have it. INFO has the same two settings.
+    let memory: RedisResult<String> = cmd("INFO").arg("memory").query_async(connection).await;
+    let memory = memory.unwrap_or_default();
+    let setting = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    if let (Some(policy), Some(limit)) = (setting("maxmemory_policy"), setting("maxmemory"))
         && may_evict_any_key(policy, limit)
     {
         return Err(StreamError::Misconfigured(format!(

@@ -3,6 +3,7 @@
 import { LONG_TIMEOUT_MS, get } from "./api.js";
 import { arrow, byId, clock, detectorColor, duration, figure, fixed, full, make, nanosToMillis, price, say } from "./format.js";
 import { color } from "./theme.js";
+import { visible } from "./visible.js";
 
 /** The time spans on either side of the alert. */
 const SPANS = [[60, "1 min"], [300, "5 min"], [1800, "30 min"]];
@@ -34,7 +35,7 @@ export function show(alert, from, set) {
     make("button", { type: "button", "aria-pressed": String(seconds === span_s), onclick: event => widen(seconds, event.currentTarget) }, `± ${text}`)));
   panel.replaceChildren(
     make("div", { class: "title" },
-      make("h2", { id: "alert-title" }, make("span", { class: `arrow ${direction}` }, arrow(direction)), ` ${symbol}`),
+      make("h2", { id: "alert-title" }, make("span", { class: `arrow ${direction}` }, arrow(direction)), " ", make("bdi", {}, symbol)),
       make("button", { type: "button", class: "close", "aria-label": "close", onclick: close }, "✕")),
     make("p", { class: "quiet" }, make("span", { class: `dot ${detectorColor(detector)}` }, detector), ` ${direction}, confidence ${fixed(confidence, 2)}`),
     spans,
@@ -46,8 +47,8 @@ export function show(alert, from, set) {
     make("h3", {}, "Ids"),
     make("dl", { class: "facts" }, ...ids.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, make("code", {}, value), copier(value))])),
     make("p", { class: "actions" },
-      make("button", { type: "button", onclick: () => set({ symbol }) }, `only ${symbol}`),
-      make("button", { type: "button", onclick: () => set({ detector }) }, `only ${detector}`)));
+      make("button", { type: "button", onclick: () => set({ symbol }) }, "only ", make("bdi", {}, symbol)),
+      make("button", { type: "button", onclick: () => set({ detector }) }, "only ", make("bdi", {}, detector))));
   panel.hidden = false;
   document.body.classList.add("with-alert");
   chart?.dispose();
@@ -133,10 +134,10 @@ function draw(alert, { points, alerts = [] }) {
   chart.setOption({
     animation: false, backgroundColor: "transparent", textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
     grid: { left: 62, right: 14, top: 30, bottom: 26 },
-    legend: { top: 0, data: detectors.map(name => ({ name, icon: "circle" })), itemWidth: 10, itemHeight: 10, textStyle: { color: quiet, fontSize: 11 } },
+    legend: { top: 0, data: detectors.map(name => ({ name: visible(name), icon: "circle" })), itemWidth: 10, itemHeight: 10, textStyle: { color: quiet, fontSize: 11 } },
     tooltip: {
       trigger: "item", confine: true, renderMode: "richText", backgroundColor: box, borderColor: grid, textStyle: { color: text, fontSize: 12 },
-      formatter: ({ data: { alert: of } }) => of ? `${of.detector} ${of.direction}\n${clock(nanosToMillis(of.time))}  ${price(of.price)}\nconfidence ${fixed(of.confidence, 3)}` : "",
+      formatter: ({ data: { alert: of } }) => of ? `${visible(of.detector)} ${visible(of.direction)}\n${clock(nanosToMillis(of.time))}  ${price(of.price)}\nconfidence ${fixed(of.confidence, 3)}` : "",
     },
     dataZoom: [{ type: "inside", filterMode: "none" }],
     xAxis: {
@@ -153,7 +154,7 @@ function draw(alert, { points, alerts = [] }) {
         markLine: { silent: true, symbol: "none", label: { show: false }, lineStyle: { color: quiet, type: "dashed", width: 1 }, data: [{ xAxis: nanosToMillis(alert.time) }] },
       },
       ...detectors.map(name => ({
-        name, type: "scatter", z: 3, color: color(detectorColor(name)),
+        name: visible(name), type: "scatter", z: 3, color: color(detectorColor(name)),
         data: all.filter(other => other.detector === name && other.price !== null).map(marker),
       })),
     ],

@@ -3,6 +3,7 @@
 
 import { LONG_TIMEOUT_MS, follow, get, search } from "./api.js";
 import { arrow, byId, detectorColor, duration, fixed, make, moment, nanosToMillis, plural, price, say } from "./format.js";
+import { visible } from "./visible.js";
 
 /** The most rows on the page; "show older alerts" loads more. */
 const SHOWN_MAX = 300;
@@ -74,7 +75,7 @@ export function set(fields) {
 export function know(detectors) {
   const select = form.elements.detector;
   for (const { name } of detectors) {
-    if (![...select.options].some(option => option.value === name)) select.append(new Option(name, name));
+    if (![...select.options].some(option => option.value === name)) select.append(new Option(visible(name), name));
   }
 }
 

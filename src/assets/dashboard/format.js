@@ -1,5 +1,7 @@
 // Formats of numbers and times, and helpers for elements, shared by the whole page.
-// External data (symbols, fault texts) only ever becomes text, never markup.
+// External data (symbols, fault texts) only ever becomes text, never markup, and hidden characters in it are shown.
+
+import { visible } from "./visible.js";
 
 export const byId = id => document.getElementById(id);
 
@@ -8,15 +10,17 @@ export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : visible(value));
   }
-  element.append(...children.filter(child => child !== null && child !== undefined));
+  const shown = children.filter(child => child !== null && child !== undefined);
+  element.append(...shown.map(child => child instanceof Node ? child : visible(child)));
   return element;
 }
 
 /** Sets a text if it has changed, so that a selection stays. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const shown = visible(text);
+  if (element.textContent !== shown) element.textContent = shown;
 }
 
 const NONE = "–";

@@ -1,4 +1,7 @@
 //! The report of a replay: an HTML page in one file that works offline.
+//!
+//! What holds: whatever symbols, names and evidence say, the page shows it as text. It can't end the element that it is
+//! in, and no script runs but the two of this page.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,8 @@ use tickhound_core::event::Alert;
 use tickhound_engine::plugin::{DetectorSpec, Generation, params};
 
 const PAGE: &str = include_str!("report.html");
+const SCRIPT: &str = include_str!("report.js");
+const VISIBLE: &str = include_str!("../../assets/dashboard/visible.js");
 const CHARTS: &str = include_str!("../../assets/echarts.common.min.js");
 
 /// The most points of a price line: more than a screen has.
@@ -55,9 +60,25 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
         "replayed": replayed, "detectors": detector_rows(generation), "symbols": symbols, "alerts": rows,
         "alerts_in_all": alerts.len(), "charted": charted, "prices": prices, "timezone": timezone,
     });
-    // A `</script>` within a text would end the script.
-    let data = data.to_string().replace("</", "<\\/");
-    PAGE.replacen("/*CHARTS*/", CHARTS, 1).replacen("/*DATA*/null", &data, 1)
+    fill(&data)
+}
+
+/// Puts the data and the scripts into the page.
+fn fill(data: &Value) -> String {
+    // The dashboard imports it; here it is a part of the script.
+    let script = format!("\"use strict\";\n{}\n{SCRIPT}", VISIBLE.replace("export ", ""));
+    // Without it, no script runs. Nobody whose texts are in the data can know it.
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let page = PAGE.replace("/*NONCE*/", &nonce);
+    // The data comes last, so that nothing in it is taken for a place to fill.
+    page.replacen("/*CHARTS*/", CHARTS, 1).replacen("/*SCRIPT*/", &script, 1).replacen("/*DATA*/", &embed(data), 1)
+}
+
+/// JSON that can stand in a `<script>`: `</script>` would end it, and after `<!--` and `<script` it would go on behind
+/// its end. JSON has `<` in strings only, where its code means the same.
+fn embed(data: &Value) -> String {
+    let escaped = [("<", "\\u003c"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
+    escaped.iter().fold(data.to_string(), |json, (character, code)| json.replace(character, code))
 }
 
 /// Returns the alerts that are on the page, in their order.
@@ -112,4 +133,23 @@ fn detector_rows(generation: &Generation) -> Vec<Value> {
 
 fn millis(nanos: u64) -> u64 {
     nanos / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_leaves_its_place() {
+        for text in ["<!--<script>", "</script><script>alert(1)</script>", "/*DATA*/", "/*NONCE*/", "\u{2028}", "]]>"] {
+            let data = json!({ "symbols": [text] });
+            let page = fill(&data);
+            let usual = fill(&json!({ "symbols": ["A"] }));
+            for part in ["<script", "</script", "<!--"] {
+                assert_eq!(page.matches(part).count(), usual.matches(part).count(), "{text:?}: {part}");
+            }
+            let embedded = page.split("application/json\">").nth(1).and_then(|rest| rest.split("</script>").next());
+            assert_eq!(serde_json::from_str::<Value>(embedded.unwrap()).unwrap(), data);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The Redis server: its distance, version, role and clients, what a crash would lose, and which commands it allows.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     finding::{Finding, Level},
@@ -272,13 +272,16 @@ fn judge_forbidden(forbidden: &[&RejectedCommand]) -> Finding {
         return Finding::ok("server.rights", "this user may run every command that Tickhound uses");
     };
     let names: Vec<String> = forbidden.iter().map(|one| format!("{} (for {})", one.command, one.needed_by)).collect();
+    // The server names neither the key nor, before 7.0, the command.
+    let on = first.key.as_ref().map_or_else(String::new, |key| format!(", on the key {key}"));
     let observed =
-        format!("this user may not run {}; the server's error for the first: {}", names.join(", "), first.reason);
-    let mut rights: Vec<String> =
-        forbidden.iter().map(|one| format!("+{}", one.command.to_lowercase().replace(' ', "|"))).collect();
-    rights.dedup();
+        format!("this user may not run {}; the server's error for the first{on}: {}", names.join(", "), first.reason);
+    let commands = forbidden.iter().map(|one| format!("+{}", one.command.to_lowercase().replace(' ', "|")));
+    let keys = forbidden.iter().filter_map(|one| Some(format!("~{}", one.key.as_ref()?)));
+    let (commands, keys): (BTreeSet<String>, BTreeSet<String>) = (commands.collect(), keys.collect());
+    let rights: Vec<String> = commands.into_iter().chain(keys).collect();
     let cure = format!(
-        "run ACL SETUSER <user> {}, and allow (~…) reading and writing the keys of the stream, of the alerts, and tickhound:*; then run ACL SAVE, or edit users.acl",
+        "docs/redis-acl.md has the rights of each kind of user; those that are missing are {}. Run ACL SETUSER <user> with them, and then ACL SAVE, or edit users.acl",
         rights.join(" ")
     );
     let level = if forbidden.iter().any(|one| one.needed_by == "run") { Level::Problem } else { Level::Warning };
@@ -426,6 +429,7 @@ mod tests {
         let refused = |needed_by, reason: &str| {
             let judged = rights(&Ok(vec![RejectedCommand {
                 command: "XGROUP CREATE".into(),
+                key: Some("ticks".into()),
                 needed_by,
                 reason: reason.into(),
             }]));
@@ -435,7 +439,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let run = &refused("run", "NOPERM this user …")[0];
-        assert!(run.1 == Level::Problem && run.2.contains("+xgroup|create"), "{run:?}");
+        assert!(run.1 == Level::Problem && run.2.contains("+xgroup|create ~ticks"), "{run:?}");
         assert_eq!(refused("feed", "NOPERM this user …")[0].1, Level::Warning);
         let full = refused("run", "OOM command not allowed");
         assert_eq!((full[0].1, full[1].0.as_str(), full[1].1), (Level::Ok, "server.writes", Level::Problem));

@@ -3,24 +3,23 @@
 use std::{ops::Bound, sync::Arc};
 
 use axum::{Json, extract::State};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
     app::App,
     error::{ApiError, Params},
+    paging::PageSize,
+    query::{AlertsQuery, alerts_limit, confidence, entry_id},
 };
-use tickhound_core::event::EntryId;
 use tickhound_redis::{AlertFilter, NamePattern, PageRequest, ReadOrder, StoredAlert};
-
-/// The alerts that are read from Redis at once.
-const PAGE: usize = 1000;
 
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
 const ALERTS_READ_MAX: usize = 20_000;
 
-const LIMIT_DEFAULT: usize = 100;
-pub(super) const LIMIT_MAX: usize = 1000;
+/// What the alerts of one response may have at most, bytes, before it says where to continue: a thousand alerts of
+/// ordinary size have less than one MiB. It is in memory until the client has read it.
+const BYTES_MAX: usize = 4 << 20;
 
 /// Makes the filter of a request, which names at most one detector and one symbol.
 ///
@@ -32,23 +31,10 @@ pub(super) fn filter(
     min_confidence: Option<f64>,
     stale: Option<bool>,
 ) -> Result<AlertFilter, ApiError> {
-    if let Some(wrong) = min_confidence.filter(|least| !(0.0..=1.0).contains(least)) {
-        return Err(ApiError::bad_request(format!("min_confidence is {wrong}, expected 0 to 1")));
-    }
+    let min_confidence = confidence(min_confidence)?;
     let exact = |name: Option<String>| name.into_iter().map(NamePattern::Exact).collect();
     let (detectors, symbols) = (exact(detector), exact(symbol));
     Ok(AlertFilter { detectors, symbols, directions: Vec::new(), min_confidence, stale })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AlertsQuery {
-    detector: Option<String>,
-    symbol: Option<String>,
-    min_confidence: Option<f64>,
-    stale: Option<bool>,
-    limit: Option<usize>,
-    before: Option<String>,
 }
 
 /// An alert as JSON, with numbers as numbers. Fields that another program has written are shown as far as they can be
@@ -110,20 +96,20 @@ pub(super) async fn list(
 ) -> Result<Json<Answer>, ApiError> {
     let AlertsQuery { detector, symbol, min_confidence, stale, limit, before } = query;
     let filter = filter(detector, symbol, min_confidence, stale)?;
-    let limit = limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(ApiError::bad_request(format!("limit is {limit}, expected 1 to {LIMIT_MAX}")));
-    }
+    let limit = alerts_limit(limit)?;
     let mut first = before.map_or(Ok(Bound::Unbounded), |id| entry_id("before", &id).map(Bound::Excluded))?;
-    let (mut alerts, mut read) = (Vec::new(), 0);
+    let (mut alerts, mut read, mut bytes, mut size) = (Vec::new(), 0, 0, PageSize::new());
     loop {
-        let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count: PAGE };
+        let count = size.count();
+        let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count };
         let page = app.queries.alerts(&page).await?;
-        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == PAGE);
+        size.adapt(page.len(), page.iter().map(bytes_of).sum());
+        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == count);
         read += page.len();
         for alert in page.iter().filter(|alert| filter.matches(alert)) {
             alerts.push(AlertJson::new(alert));
-            if alerts.len() == limit {
+            bytes += bytes_of(alert);
+            if alerts.len() == limit || bytes >= BYTES_MAX {
                 return Ok(Json(Answer { alerts, next: Some(alert.at.to_string()) }));
             }
         }
@@ -135,11 +121,7 @@ pub(super) async fn list(
     }
 }
 
-pub(super) fn entry_id(name: &str, text: &str) -> Result<EntryId, ApiError> {
-    // This is the pattern of the OpenAPI description. Numbers of twenty digits may not fit.
-    let digits = |part: &str| (1..=19).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
-    let id = text.parse().ok().filter(|_| text.splitn(2, '-').all(digits));
-    id.ok_or_else(|| {
-        ApiError::bad_request(format!("{name} is `{text}`, expected the id of an entry such as 1762140000000-0"))
-    })
+/// The bytes of an alert's names and values.
+pub(super) fn bytes_of(alert: &StoredAlert) -> usize {
+    alert.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

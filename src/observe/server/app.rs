@@ -8,6 +8,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, watch};
 
+use super::shares::Shares;
 use crate::observe::health::{HealthObserver, HealthReport};
 use tickhound_core::{
     config::{Config, ServerConfig, StreamConfig},
@@ -30,11 +31,16 @@ const SURVEY_PATIENCE: Duration = Duration::from_millis(1500);
 /// The longest wait for an answer of Redis, ms, even if the engine may wait longer: the client is waiting as well.
 const TIMEOUT_MAX_MS: u64 = 3000;
 
-/// The most concurrent requests, without open streams. More would only make each slower, since there is one thread.
-pub(super) const REQUESTS_MAX: usize = 16;
+/// The most concurrent requests, without open streams, health and metrics. More would only make each slower, since there
+/// is one thread.
+const REQUESTS_MAX: usize = 16;
 
 /// The most concurrent listeners; each holds a connection to Redis.
-pub(super) const LISTENERS_MAX: usize = 16;
+const LISTENERS_MAX: usize = 16;
+
+/// How many of these one address may have: a quarter is left for others, and an office behind one address can still work.
+const REQUESTS_PER_ADDRESS: usize = 12;
+const LISTENERS_PER_ADDRESS: usize = 12;
 
 /// What a run gives to its server.
 pub(crate) struct ServerContext {
@@ -60,8 +66,8 @@ pub(super) struct App {
     pub(super) token: Option<[u8; 32]>,
     /// Whether only this machine can reach the server.
     pub(super) loopback: bool,
-    pub(super) free: Semaphore,
-    pub(super) listeners: Arc<Semaphore>,
+    pub(super) requests: Arc<Shares>,
+    pub(super) listeners: Arc<Shares>,
     /// Allows one chart at a time, since it is the only expensive request.
     pub(super) charts: Semaphore,
     /// True when the server is about to end.
@@ -87,6 +93,11 @@ impl App {
         let still_max = lease + Duration::from_millis(3 * timeout_ms);
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
         let observer = Mutex::new((HealthObserver::new(&all), None));
+        // Behind a proxy all requests come from one address.
+        let shares = |total, of_address| match config.connections_per_address {
+            0 => Shares::new(total, total),
+            _ => Shares::new(total, of_address),
+        };
         Ok(Self {
             queries: StreamQueries::new(&all.stream, &all.alerts)?,
             config: all,
@@ -95,8 +106,8 @@ impl App {
             stopping,
             token: config.token.secret().map(digest),
             loopback: config.address().is_some_and(|address| address.ip().is_loopback()),
-            free: Semaphore::new(REQUESTS_MAX),
-            listeners: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            requests: shares(REQUESTS_MAX, REQUESTS_PER_ADDRESS),
+            listeners: shares(LISTENERS_MAX, LISTENERS_PER_ADDRESS),
             charts: Semaphore::new(1),
             stopped,
             lease,

@@ -6,18 +6,17 @@
 use std::{ops::Bound, sync::Arc};
 
 use axum::{Json, extract::State};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
-    alerts::{AlertJson, entry_id},
+    alerts::{AlertJson, bytes_of},
     app::App,
     error::{ApiError, Params},
+    paging::PageSize,
+    query::{ChartQuery, ChartSpan},
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
 use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
-
-/// The entries that are read from Redis at once.
-const PAGE: usize = 1000;
 
 /// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
@@ -28,21 +27,7 @@ const POINTS_MAX: usize = 5000;
 /// The most alerts that are read.
 const ALERTS_MAX: usize = 20_000;
 
-/// The longest span on one side, seconds: a day.
-const SPAN_MAX_S: u64 = 86_400;
-
-const SPAN_DEFAULT_S: u64 = 300;
-
 const NANOS_PER_MILLI: u64 = 1_000_000;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ChartQuery {
-    entry: String,
-    symbol: String,
-    before_s: Option<u64>,
-    after_s: Option<u64>,
-}
 
 #[derive(Serialize)]
 pub(super) struct Chart {
@@ -58,16 +43,8 @@ pub(super) async fn chart(
     State(app): State<Arc<App>>,
     Params(query): Params<ChartQuery>,
 ) -> Result<Json<Chart>, ApiError> {
-    let ChartQuery { entry, symbol, before_s, after_s } = query;
-    let entry = entry_id("entry", &entry)?;
-    let span = |name, seconds: Option<u64>| match seconds.unwrap_or(SPAN_DEFAULT_S) {
-        wrong if wrong > SPAN_MAX_S => {
-            Err(ApiError::bad_request(format!("{name} is {wrong}, expected 0 to {SPAN_MAX_S} seconds")))
-        }
-        seconds => Ok(seconds * 1000),
-    };
-    let first = EntryId { millis: entry.millis.saturating_sub(span("before_s", before_s)?), seq: 0 };
-    let last = EntryId { millis: entry.millis.saturating_add(span("after_s", after_s)?), seq: u64::MAX };
+    let ChartSpan { first, entry, last } = query.span()?;
+    let ChartQuery { symbol, .. } = query;
     let Ok(_permit) = app.charts.try_acquire() else {
         return Err(ApiError::unavailable("another chart is being made; try again"));
     };
@@ -99,19 +76,20 @@ struct SidePoints {
 }
 
 async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId) -> Result<SidePoints, ApiError> {
+    let mut size = PageSize::new();
     // Both sides are read from the alert outwards.
     let mut page = match side {
         Side::Before => PageRequest {
             order: ReadOrder::NewestFirst,
             first: Bound::Included(last),
             last: Bound::Included(first),
-            count: PAGE,
+            count: size.count(),
         },
         Side::After => PageRequest {
             order: ReadOrder::OldestFirst,
             first: Bound::Excluded(first),
             last: Bound::Included(last),
-            count: PAGE,
+            count: size.count(),
         },
     };
     let end = if side == Side::Before { first } else { last };
@@ -121,25 +99,33 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
         let entries = app.queries.ticks(&page).await?;
         let (decoder, symbol) = (app.decoder.clone(), symbol.to_owned());
         let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
-        let (points, entries, furthest) =
+        let DecodedPage { points, entries, bytes, furthest } =
             decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
         side_points.points.extend(points);
         read += entries;
-        let Some(furthest) = furthest.filter(|_| entries == PAGE) else { return Ok(side_points) };
+        let Some(furthest) = furthest.filter(|_| entries == page.count) else { return Ok(side_points) };
         if read >= ENTRIES_MAX || side_points.points.len() >= POINTS_MAX {
             side_points.points.truncate(POINTS_MAX);
             (side_points.reached, side_points.truncated) = (furthest, true);
             return Ok(side_points);
         }
-        page.first = Bound::Excluded(furthest);
+        size.adapt(entries, bytes);
+        (page.first, page.count) = (Bound::Excluded(furthest), size.count());
     }
 }
 
-type DecodedTicks = (Vec<(u64, f64)>, usize, Option<EntryId>);
+struct DecodedPage {
+    /// The symbol's points, the nearest to the alert first.
+    points: Vec<(u64, f64)>,
+    /// The number of entries, and the bytes in them.
+    entries: usize,
+    bytes: usize,
+    /// The last entry.
+    furthest: Option<EntryId>,
+}
 
-/// Decodes a page. Returns the points of the symbol, nearest to the alert first, the number of entries, and the last one
-/// of them.
-fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedTicks> {
+/// Decodes a page.
+fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> anyhow::Result<DecodedPage> {
     let entries = page.parse()?;
     let mut points = Vec::new();
     for entry in entries.iter() {
@@ -155,7 +141,7 @@ fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> an
             points[start..].reverse();
         }
     }
-    Ok((points, entries.len(), entries.last()))
+    Ok(DecodedPage { points, entries: entries.len(), bytes: entries.bytes(), furthest: entries.last() })
 }
 
 /// Reads the alerts of the symbol about entries in the span, and whether these are all.
@@ -166,13 +152,15 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     };
     // An alert is published after its entry has arrived, and much later if no host was running.
     let mut from = Bound::Included(EntryId { millis: first.millis, seq: 0 });
-    let (mut alerts, mut read) = (Vec::new(), 0);
+    let (mut alerts, mut read, mut size) = (Vec::new(), 0, PageSize::new());
     while read < ALERTS_MAX {
-        let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count: PAGE };
+        let count = size.count();
+        let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count };
         let page = app.queries.alerts(&page).await?;
+        size.adapt(page.len(), page.iter().map(bytes_of).sum());
         read += page.len();
         alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
-        let Some(furthest) = page.last().filter(|_| page.len() == PAGE) else { return Ok((alerts, true)) };
+        let Some(furthest) = page.last().filter(|_| page.len() == count) else { return Ok((alerts, true)) };
         from = Bound::Excluded(furthest.at);
     }
     Ok((alerts, false))

@@ -1,24 +1,39 @@
 //! Limits around each request: who may send one, how many at once, how long each may take, and what a browser may do
 //! with the response.
+//!
+//! What holds: another web site can neither read an answer nor have this host work, whatever name it gives this machine;
+//! and health and metrics are answered however many other requests there are.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use subtle::ConstantTimeEq;
 
 use super::{
-    app::{App, REQUESTS_MAX, digest},
+    app::{App, digest},
+    clients::{Client, Lane},
     error::ApiError,
     page,
 };
 
 /// The longest time that a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest path with its parameters, bytes. The longest that makes sense names a detector and a symbol.
+const TARGET_MAX: usize = 8 * 1024;
+
+/// What supervisors, load balancers and Prometheus ask for. It is answered in reserved places too, and needs no permit: a
+/// supervisor kills a process that does not answer.
+const MONITORING: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The headers that limit what a browser may do with our pages: run our scripts, call our API, and nothing else.
 /// Inline styles of single elements are allowed, since the charts need them and they can't run anything.
@@ -41,8 +56,13 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 #[derive(Clone, Copy)]
 pub(super) struct Trusted(pub(super) bool);
 
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = match admit(&app, request, next).await {
+pub(super) async fn guard(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match admit(&app, client, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -58,17 +78,15 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, ApiError> {
+async fn admit(app: &App, client: Client, mut request: Request, next: Next) -> Result<Response, ApiError> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "the API is read-only: use GET or HEAD"));
     }
-    if app.loopback && !names_loopback(&request) {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "the Host header names another machine; use 127.0.0.1 or localhost in the URL, or set server.token and \
-             listen on another address",
-        ));
+    check_target(&request)?;
+    if app.loopback {
+        check_names_loopback(&request)?;
     }
+    check_site(&request)?;
     let trusted = app.token.is_none_or(|token| has_token(request.headers(), &token));
     let path = request.uri().path().to_owned();
     let path = path.as_str();
@@ -79,30 +97,89 @@ async fn admit(app: &App, mut request: Request, next: Next) -> Result<Response, 
         ));
     }
     request.extensions_mut().insert(Trusted(trusted));
-    // A supervisor kills a process that does not answer this request, so no limit applies to it.
+    let is_monitoring = MONITORING.contains(&path);
+    if let Lane::Reserved(limit) = client.lane
+        && !is_monitoring
+    {
+        let reserved = MONITORING.join(", ");
+        return Err(ApiError::unavailable(format!("{limit}; only {reserved} are answered now, try again later")));
+    }
     if path == "/healthz" {
         return Ok(next.run(request).await);
     }
-    let Ok(_permit) = app.free.try_acquire() else {
-        return Err(ApiError::unavailable(format!(
-            "there are more than {REQUESTS_MAX} concurrent requests; try again"
-        )));
+    let _permit = if is_monitoring {
+        None
+    } else {
+        let permit = app.requests.take(client.address);
+        Some(permit.map_err(|limit| ApiError::exhausted("requests", limit))?)
     };
     let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     response.map_err(|_| ApiError::unavailable(format!("the request took longer than {} s", REQUEST_TIMEOUT.as_secs())))
 }
 
-/// Whether the request names this machine. Otherwise another web site could have its name resolve to this machine, and
-/// its scripts could read the responses (DNS rebinding).
-fn names_loopback(request: &Request) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    // A request may name the host in its first line instead.
-    let host = request.uri().host().or(host).unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+/// Checks the length of the request's target and the number of its `Host` headers.
+fn check_target(request: &Request) -> Result<(), ApiError> {
+    let length = request.uri().path().len() + request.uri().query().map_or(0, str::len);
+    if length > TARGET_MAX {
+        let error = format!("the path with its parameters has {length} bytes, expected at most {TARGET_MAX}");
+        return Err(ApiError::new(StatusCode::URI_TOO_LONG, error));
+    }
+    // One program on the way might follow the first, and another the last.
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        return Err(ApiError::bad_request("the request has more than one Host header"));
+    }
+    Ok(())
+}
+
+/// Checks that the request names this machine. Otherwise another web site could have its name resolve to this machine,
+/// and its scripts could read the responses (DNS rebinding).
+fn check_names_loopback(request: &Request) -> Result<(), ApiError> {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let host = host.map(|host| Authority::from_str(host).ok());
+    // A request may name the host in its first line as well.
+    let line = request.uri().authority().map(|authority| Some(authority.clone()));
+    let mut named = [host, line].into_iter().flatten().peekable();
+    if named.peek().is_none() {
+        return Err(ApiError::bad_request(
+            "the request has no Host header; send one that names 127.0.0.1 or localhost",
+        ));
+    }
+    if named.all(|authority| authority.is_some_and(|authority| is_loopback(&authority))) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "the Host header names another machine; use 127.0.0.1 or localhost in the URL, or set server.token and \
+         listen on another address",
+    ))
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host();
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    // Neither a user before the host, nor anything but a port behind it.
+    let rest = authority.as_str().strip_prefix(host);
+    is_named && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+/// Refuses what another web site has a browser do: it could not read the answer, but it could have this host work, and
+/// use up its listeners. A link to the page is allowed. Clients that are not browsers don't send these headers.
+fn check_site(request: &Request) -> Result<(), ApiError> {
+    let is = |name: HeaderName, values: &[&str]| {
+        let given = request.headers().get_all(name);
+        given.iter().any(|given| values.iter().any(|value| given.as_bytes().eq_ignore_ascii_case(value.as_bytes())))
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    // Another port of this machine is another origin of the same site.
+    let is_foreign = is(SEC_FETCH_SITE, &["cross-site", "same-site"]);
+    let is_link_to_page = request.uri().path() == "/" && is(SEC_FETCH_DEST, &["document"]);
+    if !is_foreign || is_link_to_page {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::FORBIDDEN,
+        "another web site has sent this request (Sec-Fetch-Site); open the address in the browser yourself",
+    ))
 }
 
 fn has_token(headers: &HeaderMap, token: &[u8; 32]) -> bool {

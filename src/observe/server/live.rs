@@ -1,12 +1,13 @@
 //! `/api/alerts/live`: alerts as they are committed, as server-sent events.
 //!
 //! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
-//! received the previous alerts. So a slow client waits and needs no memory. `Last-Event-ID` is the position, so no alert
-//! is missed between two connections.
+//! received the previous alerts. So a slow client waits and needs no memory, and one that stops reading is disconnected
+//! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
     http::HeaderMap,
     response::{
@@ -16,12 +17,15 @@ use axum::{
 };
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::{
-    alerts::{AlertJson, entry_id, filter},
-    app::{App, LISTENERS_MAX},
+    alerts::{AlertJson, filter},
+    app::App,
+    clients::Client,
     error::{ApiError, Params},
+    query::entry_id,
+    shares::Share,
 };
 use tickhound_core::event::EntryId;
 use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
@@ -43,6 +47,7 @@ pub(super) struct LiveQuery {
 
 pub(super) async fn live(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     Params(query): Params<LiveQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
@@ -50,11 +55,7 @@ pub(super) async fn live(
     let filter = filter(detector, symbol, min_confidence, stale)?;
     let resumed = headers.get("last-event-id").map(|id| entry_id("Last-Event-ID", id.to_str().unwrap_or("no text")));
     let resumed = resumed.transpose()?;
-    let Ok(permit) = app.listeners.clone().try_acquire_owned() else {
-        return Err(ApiError::unavailable(format!(
-            "there are more than {LISTENERS_MAX} concurrent listeners; try again later"
-        )));
-    };
+    let permit = app.listeners.take(client.address).map_err(|limit| ApiError::exhausted("listeners", limit))?;
     let position = match resumed {
         Some(id) => id,
         None => app.queries.newest_alert().await?,
@@ -82,7 +83,7 @@ struct Listener {
     position: EntryId,
     page: std::vec::IntoIter<StoredAlert>,
     stopped: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Share,
 }
 
 impl Listener {

@@ -35,6 +35,10 @@ pub enum How {
     Endless,
     /// 200, one byte at a time.
     Drip,
+    /// 500 and a body without an end.
+    Flood,
+    /// 200 and headers without an end.
+    Heads,
 }
 
 pub const OK: How = How::Answer(200, "", "ok");
@@ -172,6 +176,18 @@ impl Inner {
                 loop {
                     pause();
                     write!(stream, "X: y\r\n")?;
+                }
+            }
+            How::Flood => {
+                write!(stream, "HTTP/1.1 500 No\r\nContent-Length: 1000000000000\r\n\r\n")?;
+                loop {
+                    stream.write_all(&[b'x'; 0x1_0000])?;
+                }
+            }
+            How::Heads => {
+                write!(stream, "HTTP/1.1 200 OK\r\n")?;
+                loop {
+                    write!(stream, "X-{}: y\r\n", "x".repeat(1000))?;
                 }
             }
             How::Close | How::Reset => Ok(()),

@@ -10,6 +10,10 @@ use super::{Source, section::Section};
 /// The minimum length of a token, characters: a token that can be guessed protects nothing.
 const TOKEN_LEAST: usize = 16;
 
+/// The most connections of all addresses together, without those that are reserved for health and metrics. A browser
+/// opens six.
+pub const CONNECTIONS_MAX: usize = 64;
+
 /// `[server]`: page, API and metrics over HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,11 +24,15 @@ pub struct ServerConfig {
     /// The token that requests must carry as `Authorization: Bearer …`. Empty: none, which is allowed on a loopback
     /// address only.
     pub token: Token,
+    /// The most connections that one address may hold (of IPv6, one /64 network): half of all, so that no client can
+    /// shut out the others, and five browsers' worth. 0: no limit, for a server behind a proxy, where all connections
+    /// come from one address.
+    pub connections_per_address: usize,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".into(), token: Token::default() }
+        Self { listen: "127.0.0.1:9464".into(), token: Token::default(), connections_per_address: 32 }
     }
 }
 
@@ -36,7 +44,8 @@ impl ServerConfig {
 
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["server"]);
-        let Self { listen, token: Token(token) } = self;
+        let Self { listen, token: Token(token), connections_per_address } = self;
+        section.check_range("connections_per_address", *connections_per_address, 0..=CONNECTIONS_MAX)?;
         if listen.is_empty() {
             return Ok(());
         }

@@ -223,7 +223,9 @@ fn component(components: &[u64], index: u32) -> Result<u64> {
     components.get(index as usize).copied().ok_or_else(|| anyhow!("damaged: there is no component {index}"))
 }
 
+/// Some of the parser's own sentences have several lines.
 fn damaged(error: &BinaryReaderError) -> anyhow::Error {
+    let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     anyhow!("damaged or cut off, copy it again: {error}")
 }
 
@@ -276,6 +278,13 @@ mod tests {
         assert!(rejection(&component_with_section(7, &contents)).contains("nest"));
         let contents = [vec![1], [0x41, 1, 1].repeat(2000), vec![0x7f]].concat();
         assert!(rejection(&component_with_section(7, &contents)).contains("nest"));
+    }
+
+    /// Fuzzing found a rejection of nine lines, which looked like lines of the log.
+    #[test]
+    fn a_rejection_is_one_line() {
+        let said = rejection(&component_with_section(1, b"$  'none"));
+        assert!(said.contains("bad magic number - expected=[ 0x0, 0x61") && !said.contains('\n'), "{said}");
     }
 
     #[test]

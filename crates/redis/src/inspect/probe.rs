@@ -19,10 +19,18 @@ use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
 pub struct RejectedCommand {
     /// The name of the command, such as `XGROUP CREATE`.
     pub command: String,
+    /// The key that it was to be used on; `None` if it has none.
+    pub key: Option<String>,
     /// The subcommand of Tickhound that needs it.
     pub needed_by: &'static str,
     /// The server's words.
     pub reason: String,
+}
+
+impl RejectedCommand {
+    fn new(command: &Cmd, needed_by: &'static str, reason: String) -> Self {
+        Self { command: name(command), key: key(command), needed_by, reason }
+    }
 }
 
 /// The highest possible id, which no entry has.
@@ -39,17 +47,18 @@ pub(super) async fn probe(
     // `WATCH` is not allowed in a transaction, and has no effect without one.
     for plain in [cmd("WATCH").arg(&keys.epoch), &mut cmd("UNWATCH")] {
         if let Err(reason) = inspector.ask::<Value>(plain).await? {
-            rejected.push(RejectedCommand { command: name(plain), needed_by: "run", reason });
+            rejected.push(RejectedCommand::new(plain, "run", reason));
         }
     }
     if let Err(reason) = inspector.ask::<Value>(&cmd("MULTI")).await? {
-        rejected.push(RejectedCommand { command: "MULTI".into(), needed_by: "run", reason });
+        rejected.push(RejectedCommand::new(&cmd("MULTI"), "run", reason));
         return Ok(Ok(rejected));
     }
     match check_queueing(inspector, keys).await? {
         Queueing::Confirmed => {}
         Queueing::Rejected(reason) => {
-            rejected.push(RejectedCommand { command: "any transaction".into(), needed_by: "run", reason });
+            let command = "any transaction".to_owned();
+            rejected.push(RejectedCommand { command, key: None, needed_by: "run", reason });
             return Ok(Ok(rejected));
         }
         // The connection ends after this, and the transaction with it.
@@ -63,14 +72,12 @@ pub(super) async fn probe(
     pipe.cmd("DISCARD");
     let replies = inspector.send(&pipe).await?;
     rejected.extend(needed.iter().zip(&replies).filter_map(|((needed_by, command), reply)| match reply {
-        Value::ServerError(error) => {
-            Some(RejectedCommand { command: name(command), needed_by, reason: rejection(&error.clone().into()) })
-        }
+        Value::ServerError(error) => Some(RejectedCommand::new(command, needed_by, rejection(&error.clone().into()))),
         _ => None,
     }));
     if let Some(Value::ServerError(error)) = replies.last() {
         let reason = rejection(&error.clone().into());
-        rejected.push(RejectedCommand { command: "DISCARD".into(), needed_by: "run", reason });
+        rejected.push(RejectedCommand::new(&cmd("DISCARD"), "run", reason));
     }
     Ok(Ok(rejected))
 }
@@ -197,16 +204,31 @@ fn commands(list: &[&[&str]]) -> Vec<Cmd> {
 
 /// The name of a command, with its subcommand if it has one.
 fn name(command: &Cmd) -> String {
-    let words: Vec<String> = command
-        .args_iter()
-        .take(2)
-        .filter_map(|word| match word {
-            redis::Arg::Simple(word) => Some(String::from_utf8_lossy(word).into_owned()),
-            _ => None,
-        })
-        .collect();
+    let words = words(command);
     match words.first().map(String::as_str) {
-        Some("XINFO" | "XGROUP" | "SCRIPT") => words.join(" "),
+        Some("XINFO" | "XGROUP" | "SCRIPT") => words[..words.len().min(2)].join(" "),
         _ => words.first().cloned().unwrap_or_default(),
     }
+}
+
+/// The key that a command is about, or the first one of several.
+fn key(command: &Cmd) -> Option<String> {
+    let words = words(command);
+    let at = match words.first()?.as_str() {
+        "XINFO" | "XGROUP" => 2,
+        "XREAD" | "XREADGROUP" => words.iter().position(|word| word == "STREAMS")? + 1,
+        // A script, the number of its keys, and then these.
+        "EVAL" | "EVALSHA" => 3,
+        "SCRIPT" => return None,
+        _ => 1,
+    };
+    words.into_iter().nth(at)
+}
+
+fn words(command: &Cmd) -> Vec<String> {
+    let simple = command.args_iter().filter_map(|word| match word {
+        redis::Arg::Simple(word) => Some(String::from_utf8_lossy(word).into_owned()),
+        _ => None,
+    });
+    simple.collect()
 }

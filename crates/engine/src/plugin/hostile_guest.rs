@@ -1,0 +1,207 @@
+//! A guest that answers anything: whatever bytes it returns, the host gets detections that meet the contract, or a fault.
+
+use std::{path::Path, sync::Arc};
+
+use proptest::prelude::*;
+use tickhound_core::{
+    config::PluginsConfig,
+    event::{Batch, CLOCK, TickRow},
+};
+
+use super::{
+    bindings::tickhound::detector::types::Detection,
+    fault::Fault,
+    guest::Limits,
+    instance::Instance,
+    runtime::{Plugin, Runtime},
+};
+
+/// Where the guest keeps what it answers: the list of `detect`, that of `save`, the result of `restore`, and then whatever
+/// these point to.
+const ANSWERS: u32 = 0x1_0000;
+
+/// The most bytes of an answer.
+const ANSWER_MAX: usize = 4096;
+
+/// The size of the guest's memory, bytes.
+const MEMORY_BYTES: u32 = 0x3_0000;
+
+/// The size of a detection in memory, and of one name with its number, by the canonical ABI.
+const DETECTION_BYTES: u32 = 32;
+const EVIDENCE_BYTES: u32 = 16;
+
+/// `restore` copies the state that it is given to where the answers are; with a version other than 0 it also answers with
+/// what is there. `%MANIFEST%` is what `describe` answers, from address 16 on.
+const GUEST: &str = r#"(module
+  (memory (export "memory") 3)
+  (global $next (mut i32) (i32.const 2048))
+  (data (i32.const 16) "%MANIFEST%")
+  (data (i32.const 1024) "guest0.1.0")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
+    (global.set $next (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func $begin (global.set $next (i32.const 2048)))
+  (func (export "describe") (result i32) (i32.const 16))
+  (func (export "configure") (param i32 i32) (result i32) (call $begin) (i32.const 512))
+  (func (export "introduce") (param i32 i32) (call $begin))
+  (func (export "detect") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (call $begin) (i32.const 0x10000))
+  (func (export "save") (param i32 i32) (result i32) (call $begin) (i32.const 0x10008))
+  (func (export "restore") (param $version i32) (param $states i32) (param $count i32) (result i32)
+    (call $begin)
+    (memory.copy (i32.const 0x10000) (i32.load offset=4 (local.get $states)) (i32.load offset=8 (local.get $states)))
+    (select (i32.const 0x10010) (i32.const 512) (local.get $version))))"#;
+
+/// A manifest with a name and a version, and nothing else.
+fn manifest() -> Vec<u8> {
+    let strings: [u32; 6] = [1024, 5, 1029, 5, 0, 0];
+    let mut bytes: Vec<u8> = strings.iter().flat_map(|number| number.to_le_bytes()).collect();
+    bytes.resize(48, 0);
+    bytes
+}
+
+fn plugin(runtime: &Runtime, manifest: &[u8]) -> anyhow::Result<Arc<Plugin>> {
+    let escaped: String = manifest.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let module = wat::parse_str(GUEST.replace("%MANIFEST%", &escaped))?;
+    runtime.compile("guest", Path::new("guest.wasm"), &module, limits())
+}
+
+fn limits() -> Limits {
+    Limits::of(&PluginsConfig { memory_max_mib: 1, ..PluginsConfig::default() })
+}
+
+fn instance(plugin: &Plugin) -> Instance {
+    let mut instance = Instance::start(plugin, &Vec::new(), Arc::new([]), limits()).unwrap();
+    instance.introduce(&[(0, "A"), (1, "B")]).unwrap();
+    instance
+}
+
+/// Two ticks and the clock.
+fn batch() -> Batch {
+    let mut batch = Batch::new(0);
+    for (entry, symbol) in [(0, 0), (1, 1), (2, CLOCK)] {
+        let price = if symbol == CLOCK { f64::NAN } else { 100.0 };
+        batch.push(TickRow { entry, symbol, time: 1_000_000_000, price, columns: &[] });
+    }
+    batch
+}
+
+/// An address or a length that may be right, may point back into the answer itself, or is nonsense.
+fn pointer() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => (0..ANSWER_MAX as u32 / 8).prop_map(|word| ANSWERS + word * 8),
+        1 => Just(MEMORY_BYTES - 8),
+        1 => any::<u32>(),
+    ]
+}
+
+fn length() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0..6u32, 1 => Just(u32::MAX / DETECTION_BYTES), 1 => any::<u32>()]
+}
+
+/// A list: where it is, and how many items it has.
+fn list() -> impl Strategy<Value = Vec<u8>> {
+    (pointer(), length()).prop_map(|(at, length)| [at.to_le_bytes(), length.to_le_bytes()].concat())
+}
+
+/// Numbers that detections and evidence have, and others.
+fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![4 => 0.0..=1.0f64, 1 => any::<f64>(), 1 => Just(f64::NAN), 1 => Just(f64::INFINITY)]
+}
+
+fn detection() -> impl Strategy<Value = Vec<u8>> {
+    let symbol = prop_oneof![8 => 0..3u32, 1 => Just(CLOCK), 1 => any::<u32>()];
+    (0..4u32, symbol, number(), 0..4u8, list()).prop_map(|(row, symbol, confidence, direction, evidence)| {
+        let head = [&row.to_le_bytes()[..], &symbol.to_le_bytes(), &confidence.to_le_bytes()].concat();
+        [head, vec![direction, 0, 0, 0], evidence, vec![0; 4]].concat()
+    })
+}
+
+fn evidence() -> impl Strategy<Value = Vec<u8>> {
+    (list(), number()).prop_map(|(name, number)| [name, number.to_le_bytes().to_vec()].concat())
+}
+
+/// The heads of the three answers, then detections, evidence and any bytes; and some bytes anywhere replaced.
+fn answer() -> impl Strategy<Value = Vec<u8>> {
+    let after_heads = ANSWERS + 32;
+    let detections = prop::collection::vec(detection(), 0..8);
+    let heads = prop_oneof![
+        3 => (0..6u32).prop_map(move |count| [after_heads.to_le_bytes(), count.to_le_bytes()].concat()),
+        1 => list(),
+    ];
+    let parts = (heads, list(), list(), detections, prop::collection::vec(evidence(), 0..16), any::<Vec<u8>>());
+    let replaced = prop::collection::vec((0..ANSWER_MAX, any::<u8>()), 0..4);
+    (parts, replaced).prop_map(|((detect, save, restore, detections, evidence, rest), replaced)| {
+        let mut answer = [detect, save, restore, vec![0; 8], detections.concat(), evidence.concat(), rest].concat();
+        answer.truncate(ANSWER_MAX);
+        for (at, byte) in replaced {
+            if let Some(there) = answer.get_mut(at) {
+                *there = byte;
+            }
+        }
+        answer
+    })
+}
+
+/// What must hold for what the host passes on.
+fn assert_contract(detected: &Result<Vec<Detection>, Fault>, batch: &Batch) {
+    let Ok(detections) = detected else { return };
+    assert!(detections.is_sorted_by_key(|detection| detection.row));
+    for detection in detections {
+        let symbol = batch.symbol[detection.row as usize];
+        assert!(detection.symbol == symbol || (symbol == CLOCK && detection.symbol < 2), "{detection:?}");
+        assert!((0.0..=1.0).contains(&detection.confidence), "{detection:?}");
+        assert!(detection.evidence.iter().all(|(_, value)| value.is_finite()), "{detection:?}");
+    }
+}
+
+#[test]
+fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
+    let runtime = Runtime::new(None).unwrap();
+    let plugin = plugin(&runtime, &manifest()).unwrap();
+    let batch = batch();
+    proptest!(ProptestConfig::with_cases(500), |(answer in answer())| {
+        let mut guest = instance(&plugin);
+        guest.restore(0, &[(0, &answer)]).unwrap().unwrap();
+        assert_contract(&guest.detect(&batch), &batch);
+        let mut guest = instance(&plugin);
+        guest.restore(0, &[(0, &answer)]).unwrap().unwrap();
+        if let Ok(states) = guest.save(&[0, 1]) {
+            prop_assert!(states.iter().all(|(symbol, _)| *symbol < 2), "{:?}", states);
+        }
+        let mut guest = instance(&plugin);
+        let _ = guest.restore(1, &[(0, &answer)]);
+    });
+}
+
+#[test]
+fn a_guest_that_answers_within_the_contract_is_understood() {
+    let runtime = Runtime::new(None).unwrap();
+    let plugin = plugin(&runtime, &manifest()).unwrap();
+    let (first, names) = (ANSWERS + 32, ANSWERS + 32 + DETECTION_BYTES);
+    let text = names + EVIDENCE_BYTES;
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let heads = words(&[first, 1, 0, 0, 0, 0, 0, 0]);
+    let detection = [words(&[1, 1]), 0.5f64.to_le_bytes().to_vec(), words(&[1, names, 1, 0])].concat();
+    let evidence = [words(&[text, 4]), 3.5f64.to_le_bytes().to_vec(), b"rank".to_vec()].concat();
+    let mut guest = instance(&plugin);
+    guest.restore(0, &[(0, &[heads, detection, evidence].concat())]).unwrap().unwrap();
+    let detections = guest.detect(&batch()).unwrap();
+    assert_eq!((detections.len(), detections[0].row, detections[0].symbol), (1, 1, 1));
+    assert_eq!(detections[0].evidence, [("rank".to_owned(), 3.5)]);
+}
+
+/// Each manifest is compiled anew, so there are few cases.
+#[test]
+fn whatever_a_guest_says_of_itself_is_checked_or_rejected_with_a_sentence() {
+    let runtime = Runtime::new(None).unwrap();
+    let word = prop_oneof![4 => 0..1100u32, 2 => 0..4u32, 1 => any::<u32>()];
+    proptest!(ProptestConfig::with_cases(100), |(words in prop::collection::vec(word, 12), rest in any::<[u8; 32]>())| {
+        let mut manifest: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        manifest.extend(rest);
+        match plugin(&runtime, &manifest) {
+            Ok(plugin) => prop_assert!(!plugin.manifest.name.is_empty() && !plugin.manifest.version.is_empty()),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    });
+}

@@ -1,0 +1,63 @@
+//! The files in `deploy/` confine what they start. Whether they start it is checked by hand, see docs/service.md.
+
+use std::fs;
+
+use crate::support::shipped;
+
+/// What the unit must say, each with the reason in the unit itself.
+const UNIT: [&str; 14] = [
+    "User=tickhound",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "LimitCORE=0",
+    "MemoryMax=4G",
+    "OOMPolicy=continue",
+    "TasksMax=1024",
+    "CacheDirectoryMode=0700",
+    "StateDirectoryMode=0700",
+    "UMask=0077",
+];
+
+/// System calls by which a process that compiles a plugin limits itself. Without them it would not start.
+const CHILDS_CALLS: [&str; 6] =
+    ["setrlimit", "prlimit64", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"];
+
+#[test]
+fn the_unit_confines_the_host_and_lets_its_children_confine_themselves() {
+    let unit = fs::read_to_string(shipped("deploy/systemd/tickhound.service")).unwrap();
+    let lines: Vec<&str> = unit.lines().collect();
+    let missing: Vec<&&str> = UNIT.iter().filter(|line| !lines.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let filters: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
+    let removed = filters.iter().position(|filter| *filter == "~@privileged @resources").unwrap();
+    let added: Vec<&str> = filters[removed + 1..].iter().flat_map(|filter| filter.split(' ')).collect();
+    assert!(CHILDS_CALLS.iter().all(|call| added.contains(call)), "{added:?}");
+}
+
+#[test]
+fn every_container_is_confined_and_no_password_has_a_default() {
+    let compose = fs::read_to_string(shipped("deploy/compose.yml")).unwrap();
+    let (head, _) = compose.split_once("\nservices:\n").unwrap();
+    for rule in ["read_only: true", "cap_drop:\n    - ALL", "no-new-privileges:true"] {
+        assert!(head.contains(rule), "{rule}");
+    }
+    let names = ["redis", "tickhound", "prometheus", "grafana"];
+    for (at, name) in names.iter().enumerate() {
+        let begin = compose.find(&format!("\n  {name}:\n    <<: *confined\n")).unwrap_or_else(|| panic!("{name}"));
+        let end = names.get(at + 1).map_or(compose.len(), |next| compose.find(&format!("\n  {next}:\n")).unwrap());
+        let service = &compose[begin..end];
+        assert!(service.contains("\n    mem_limit: ") && service.contains("\n    pids_limit: "), "{name}");
+        let (_, ports) = service.split_once("\n    ports:\n").unwrap();
+        assert!(ports.starts_with("      - \"127.0.0.1:"), "{name}: only this machine may connect");
+    }
+    for secret in ["REDIS_PASSWORD", "TICKHOUND_TOKEN", "GRAFANA_PASSWORD"] {
+        assert!(
+            compose.contains(&format!("${{{secret}:?")) && !compose.contains(&format!("${{{secret}:-")),
+            "{secret}"
+        );
+    }
+}
