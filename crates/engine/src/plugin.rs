@@ -1,16 +1,18 @@
 //! Plugins: from a `.wasm` file to detections, under limits.
 //!
 //! From a file to a generation: `watch` notices a change, and `loader` builds a generation. For that, `folder` reads the
-//! files, `runtime` compiles them and rejects what is not a detector, `code` caches compiled plugins, `params` checks the
-//! configuration against the manifest, `spec` joins plugin and settings, and `trial` calls the detector for the first time.
-//! `generation` is the result, and `reload` publishes it.
+//! files, `runtime` compiles them and rejects what is not a detector, `code` caches compiled plugins, `manifest` checks what
+//! a plugin says about itself, `params` checks the configuration against that, `spec` joins plugin and settings, and `trial`
+//! calls the detector for the first time. `generation` is the result, and `reload` publishes it.
 //!
-//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `deadline` the time limit of a
-//! call, `fault` the reason why a call failed, and `health` the count of faults.
+//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `answer` what it may return,
+//! `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason why a call failed, and `health`
+//! the count of faults.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
+mod answer;
 pub mod code;
 mod deadline;
 pub mod digest;
@@ -21,10 +23,12 @@ mod guest;
 mod health;
 mod instance;
 pub mod loader;
+mod manifest;
 pub mod params;
 mod reload;
 pub mod runtime;
 mod spec;
+mod texts;
 mod trial;
 pub mod watch;
 

@@ -10,10 +10,18 @@ use super::Config;
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
-    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
+    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl", "keep_minutes"]),
     (
         "plugins",
-        &["follow_links", "memory_max_mib", "call_deadline_ms", "start_deadline_ms", "faults", "fault_window_s"],
+        &[
+            "follow_links",
+            "memory_max_mib",
+            "state_max_kib",
+            "call_deadline_ms",
+            "start_deadline_ms",
+            "faults",
+            "fault_window_s",
+        ],
     ),
 ];
 
