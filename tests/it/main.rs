@@ -15,6 +15,7 @@ mod doctor;
 mod faults;
 mod flow;
 mod gray;
+mod hostile_guest;
 mod hygiene;
 mod jsonl;
 mod kit;

@@ -102,8 +102,8 @@ impl Call {
                 "its detections in {rows} rows are larger than {kib} KiB, {} KiB for each tick",
                 DETECTION_BYTES_PER_TICK >> 10
             ),
-            Self::Save(symbols) => format!(
-                "its states of {symbols} symbols are larger than {kib} KiB, {} KiB for each (plugins.state_max_kib)",
+            Self::Save(_) => format!(
+                "its states are larger than {} KiB for each symbol (plugins.state_max_kib)",
                 limits.state_max_bytes >> 10
             ),
         })

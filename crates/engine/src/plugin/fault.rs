@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use memchr::memmem;
 use wasmtime::{Store, Trap, WasmCoreDump};
 
 use super::{
@@ -53,9 +54,6 @@ pub(super) fn describe_fault(
     if let (Some(Trap::Interrupt), Some(overrun)) = (error.downcast_ref::<Trap>(), store.data().overrun()) {
         return on_overrun(overrun);
     }
-    if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
-        return Fault::Trap(text);
-    }
     if let Some(shortage) = store.data().shortage() {
         return Fault::Trap(shortage.describe(limits));
     }
@@ -63,19 +61,19 @@ pub(super) fn describe_fault(
     if root.contains(TOO_MUCH_RETURNED) {
         return store.data().call().excess(limits);
     }
+    // Last, since this searches the guest's memory.
+    if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
+        return Fault::Trap(text);
+    }
     Fault::Trap(shortened(&root, MESSAGE_BYTES_MAX).into_owned())
 }
 
 fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
     dump.memories().iter().find_map(|memory| {
         let bytes = memory.data(&*store);
-        let mark = find(bytes, PANIC_MARK)? + PANIC_MARK.len();
+        let mark = memmem::find(bytes, PANIC_MARK)? + PANIC_MARK.len();
         let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
         let text = bytes.get(mark + 4..mark + 4 + length.min(MESSAGE_BYTES_MAX))?;
         (length > 0).then(|| String::from_utf8_lossy(text).into_owned())
     })
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }
