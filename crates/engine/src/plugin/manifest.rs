@@ -159,7 +159,7 @@ mod tests {
             manifest.description = "d".repeat(513);
         });
         rejected("the unit of parameter `mode` has characters", |manifest| {
-            manifest.params[0].unit = "\u{202e}s".into()
+            manifest.params[0].unit = "\u{202e}s".into();
         });
         rejected("the doc of parameter `half.life` has 1000000 bytes", |manifest| {
             manifest.params[1].doc = "d".repeat(1_000_000);
