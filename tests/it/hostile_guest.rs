@@ -241,13 +241,16 @@ fn a_plugin_that_is_too_large_or_unprintable_from_the_start_is_rejected_with_a_s
         let store = format!("(i32.store (i32.const {at}) (i32.const 16777216)) (i32.store (i32.const {}) ", at + 4);
         describe(&format!("{store} (i32.const {length}))"))
     };
-    let rejecting = |length: u32| {
+    // A result at `at` that is an error, with a text of `length` bytes.
+    let rejecting = |at: u32, pointer: u32, length: u32| {
         let configure = format!(
-            "(memory.fill (i32.const 16777216) (i32.const 110) (i32.const 40000000)) (i32.store8 (i32.const 256) (i32.const 1))
-             (i32.store (i32.const 264) (i32.const 16777216)) (i32.store (i32.const 268) (i32.const {length}))"
+            "(memory.fill (i32.const 16777216) (i32.const 110) (i32.const 40000000)) (i32.store8 (i32.const {at}) (i32.const 1))
+             (i32.store (i32.const {pointer}) (i32.const 16777216)) (i32.store (i32.const {}) (i32.const {length}))",
+            pointer + 4
         );
         hostile(Attack { configure: &configure, ..Attack::default() })
     };
+    let (configure, restore) = (|length| rejecting(256, 264, length), |length| rejecting(640, 644, length));
     let twelve: String = (0..11).map(|number| format!("(memory $m{number} 960)")).collect();
     let seventeen: String = (0..16).map(|number| format!("(memory $m{number} 0)")).collect();
     let with_fields = |fields| hostile(Attack { fields, ..Attack::default() });
@@ -264,8 +267,10 @@ fn a_plugin_that_is_too_large_or_unprintable_from_the_start_is_rejected_with_a_s
         (list(1040, 40_000_000), "its manifest is larger than 1024 KiB"),
         (list(1048, 1_000_000), "its manifest is larger than 1024 KiB"),
         (list(1056, 400_000), "its manifest is larger than 1024 KiB"),
-        (rejecting(2_000), "n… (2000 bytes)"),
-        (rejecting(40_000_000), "it rejects its parameters with more than 64 KiB of text"),
+        (configure(2_000), "n… (2000 bytes)"),
+        (configure(40_000_000), "it rejects its parameters with more than 64 KiB of text"),
+        (restore(2_000), "n… (2000 bytes)"),
+        (restore(40_000_000), "it rejects a state with more than 64 KiB of text"),
         (hostile(Attack { configure: warm_up, ..Attack::default() }), "a warm-up of NaN seconds"),
     ];
     let redis = Redis::start();

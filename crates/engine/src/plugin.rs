@@ -5,14 +5,15 @@
 //! a plugin says about itself, `params` checks the configuration against that, `spec` joins plugin and settings, and `trial`
 //! calls the detector for the first time. `generation` is the result, and `reload` publishes it.
 //!
-//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `answer` what it may return,
-//! `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason why a call failed, and `health`
-//! the count of faults.
+//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `call` how much a call may return,
+//! `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason
+//! why a call failed, and `health` the count of faults.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
 mod answer;
+mod call;
 pub mod code;
 mod deadline;
 pub mod digest;

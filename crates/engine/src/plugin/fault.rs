@@ -59,7 +59,7 @@ pub(super) fn describe_fault(
     }
     let root = error.root_cause().to_string();
     if root.contains(TOO_MUCH_RETURNED) {
-        return store.data().call().excess(limits);
+        return Fault::Contract(store.data().call().excess(limits.state_max_bytes));
     }
     // Last, since this searches the guest's memory.
     if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {

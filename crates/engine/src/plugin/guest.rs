@@ -5,7 +5,7 @@ use std::time::Duration;
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline, bail};
 
 use super::{
-    answer::Call,
+    call::Call,
     deadline::{Deadline, Overrun, processor_time},
 };
 use tickhound_core::config::PluginsConfig;
@@ -136,7 +136,7 @@ impl Guest {
     pub(super) fn expect(store: &mut Store<Self>, call: Call) {
         let guest = store.data_mut();
         guest.call = call;
-        let bytes_max = call.bytes_max(guest.limits);
+        let bytes_max = call.bytes_max(guest.limits.state_max_bytes);
         store.set_hostcall_fuel(bytes_max);
     }
 

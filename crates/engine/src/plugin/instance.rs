@@ -7,11 +7,12 @@ use std::sync::Arc;
 use wasmtime::Store;
 
 use super::{
-    answer::{Call, Introduced, StateSizes, check_detections, check_states},
+    answer::{Introduced, StateSizes, check_detections, check_states},
     bindings::{
         Detector,
         tickhound::detector::types::{Batch as TicksParam, Detection, Symbol, SymbolStateParam, ValueParam},
     },
+    call::Call,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     params::{Params, Value},
