@@ -18,6 +18,7 @@ mod faults;
 mod flow;
 mod gray;
 mod hostile;
+mod hostile_guest;
 mod hygiene;
 mod jsonl;
 mod kit;

@@ -16,4 +16,5 @@ pub mod rate;
 pub mod receipt;
 pub mod simulate;
 pub mod stream;
+pub mod text;
 pub mod wall;

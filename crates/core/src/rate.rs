@@ -42,7 +42,10 @@ impl AlertRates {
         if most == 0 {
             return true;
         }
-        let timelines = self.0.entry(detector.to_owned()).or_default();
+        if !self.0.contains_key(detector) {
+            self.0.insert(detector.to_owned(), Vec::new());
+        }
+        let timelines = self.0.get_mut(detector).expect("inserted above if it was missing");
         let timeline = take_timeline(timelines, time / MINUTE_NS);
         let may_alert = timeline.count < most;
         timelines.push(Timeline { count: timeline.count + u64::from(may_alert), ..timeline });

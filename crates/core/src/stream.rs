@@ -76,6 +76,8 @@ pub struct Commit {
     pub attempt: Option<Attempt>,
     /// The recent alert rates, this commit included.
     pub rates: AlertRates,
+    /// The number of alerts that the limit of `[alerts]` has held back, by detector.
+    pub over_limit: BTreeMap<String, u64>,
     /// The host's status for observers, as JSON.
     pub receipt: Option<Arc<str>>,
 }

@@ -7,11 +7,12 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     ingest::Routed,
-    plugin::{Generation, params},
+    plugin::{DetectorSpec, Generation, params},
     shard::{Answer, FaultReport, Processing, ResolvedDetection, StateOrigin, TaskOutcome},
 };
 use tickhound_core::{
     checkpoint::Visit,
+    config::AlertsConfig,
     event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
     stream::Commit,
@@ -263,7 +264,7 @@ impl ReadFlight {
         commit.totals.held_back += self.held_back;
         for found in found {
             let spec = &generation.detectors[usize::from(found.detector)];
-            if !commit.rates.may_alert(&spec.name, found.time, spec.settings.max_alerts_per_minute) {
+            if !may_alert(spec, found.time, &generation.alerts, commit) {
                 commit.totals.held_back += 1;
                 continue;
             }
@@ -331,6 +332,20 @@ impl ReadFlight {
             stale: stale_after_ms > 0 && lag_ms > stale_after_ms,
         }
     }
+}
+
+/// Returns whether a detector may raise an alert now, and counts the alert. Its own limit goes before that of `[alerts]`,
+/// which is nobody's choice and thus reported.
+fn may_alert(spec: &DetectorSpec, time: u64, alerts: &AlertsConfig, commit: &mut Commit) -> bool {
+    let own = spec.settings.max_alerts_per_minute;
+    if own > 0 {
+        return commit.rates.may_alert(&spec.name, time, own);
+    }
+    let may_alert = commit.rates.may_alert(&spec.name, time, alerts.max_per_minute());
+    if !may_alert {
+        *commit.over_limit.entry(spec.name.clone()).or_default() += 1;
+    }
+    may_alert
 }
 
 /// What alerts are made with.

@@ -506,7 +506,7 @@ impl<S: Stream> Partition<S> {
         self.pipeline.committed(commit);
         self.account = Account { totals: commit.totals, rates: commit.rates.clone() };
         self.stats.committed(commit);
-        self.sinks.publish(&commit.alerts);
+        self.sinks.publish(&commit.alerts, &commit.over_limit);
     }
 }
 

@@ -3,16 +3,20 @@
 //! From a file to a generation: `watch` notices a change, and `loader` builds a generation. For that, `folder` reads the
 //! files, `signature` checks who has signed them, `check_process` does everything that follows in a process of its own
 //! first, `structure` checks the file's size and depth, `runtime` compiles it and rejects what is not a detector, `code`
-//! caches compiled plugins, `params` checks the configuration against the manifest, `spec` joins plugin and settings, and
-//! `trial` calls the detector for the first time. `generation` is the result, and `reload` publishes it.
+//! caches compiled plugins, `manifest` checks what a plugin says about itself, `params` checks the configuration against
+//! that, `spec` joins plugin and settings, and `trial` calls the detector for the first time. `generation` is the result,
+//! and `reload` publishes it.
 //!
-//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `deadline` the time limit of a
-//! call, `fault` the reason why a call failed, and `health` the count of faults.
+//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `call` how much a call may return,
+//! `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason
+//! why a call failed, and `health` the count of faults.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
 pub mod check_process;
+mod answer;
+mod call;
 pub mod code;
 mod deadline;
 pub mod digest;
@@ -25,12 +29,14 @@ mod health;
 mod hostile_guest;
 mod instance;
 pub mod loader;
+mod manifest;
 pub mod params;
 mod reload;
 pub mod runtime;
 pub mod signature;
 mod spec;
 pub mod structure;
+mod texts;
 mod trial;
 pub mod watch;
 

@@ -5,9 +5,12 @@
 //! The alerts stream is not a sink, since the commit itself writes it. The JSON lines file and the notifications follow
 //! that stream; the engine does not know them.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use tickhound_core::{
     config::{AlertsConfig, is_unset},
@@ -17,10 +20,25 @@ use tickhound_core::{
 /// The shortest time between two lines about omitted alerts.
 const REPORT_STALE_EVERY: Duration = Duration::from_secs(1);
 
+/// The shortest time between two reports of detectors that are over the limit, since such a detector may be over it all
+/// day.
+const REPORT_OVER_LIMIT_EVERY: Duration = Duration::from_secs(60);
+
 /// The sinks of committed alerts that are enabled.
 #[derive(Debug, Default)]
 pub struct Sinks {
     log: AlertLog,
+    over_limit: OverLimit,
+}
+
+/// Alerts that were held back by the limit of `[alerts]` and are not reported yet.
+#[derive(Debug, Default)]
+struct OverLimit {
+    /// The number of alerts by detector.
+    counts: BTreeMap<String, u64>,
+    /// The maximum number of alerts in a minute.
+    max_per_minute: u64,
+    reported: Option<Instant>,
 }
 
 /// Which alerts the log has.
@@ -52,11 +70,13 @@ impl Sinks {
         } else {
             AlertLog::Fresh(StaleAlerts::new(config))
         };
-        Self { log }
+        let max_per_minute = config.max_per_minute();
+        Self { log, over_limit: OverLimit { max_per_minute, ..OverLimit::default() } }
     }
 
-    /// Publishes alerts that have just been committed.
-    pub fn publish(&mut self, alerts: &[Alert]) {
+    /// Publishes alerts that have just been committed. `over_limit` is the number of those that the limit of `[alerts]` held
+    /// back, by detector.
+    pub fn publish(&mut self, alerts: &[Alert], over_limit: &BTreeMap<String, u64>) {
         for alert in alerts {
             match &mut self.log {
                 AlertLog::Nothing => break,
@@ -66,6 +86,7 @@ impl Sinks {
                 }
             }
         }
+        self.over_limit.add(over_limit);
         self.report_stale();
     }
 
@@ -81,8 +102,35 @@ impl Sinks {
 
 impl Drop for Sinks {
     fn drop(&mut self) {
+        self.over_limit.report();
         if let AlertLog::Fresh(stale) = &mut self.log {
             stale.report();
+        }
+    }
+}
+
+impl OverLimit {
+    fn add(&mut self, over_limit: &BTreeMap<String, u64>) {
+        for (detector, count) in over_limit {
+            *self.counts.entry(detector.clone()).or_default() += count;
+        }
+        if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_OVER_LIMIT_EVERY) {
+            self.report();
+        }
+    }
+
+    fn report(&mut self) {
+        let most = self.max_per_minute;
+        for (detector, count) in std::mem::take(&mut self.counts) {
+            warn!(
+                event = "alerts_over_limit",
+                detector,
+                count,
+                "a detector raises more than {most} alerts in a minute of market time (alerts.maxlen / \
+                 alerts.keep_minutes); {count} further ones were held back, so that they don't push other alerts out of \
+                 the stream. Set the detector's max_alerts_per_minute to allow more, or min_confidence to raise fewer."
+            );
+            self.reported = Some(Instant::now());
         }
     }
 }

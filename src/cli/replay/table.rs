@@ -96,7 +96,7 @@ impl ReplayResult<'_> {
             (quality.quote_only, "ticks with quotes only"),
             (summary.unseen, "ticks without a price or a time, not passed to detectors"),
             (summary.skipped_lines, "skipped lines that are not a JSON object"),
-            (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute)"),
+            (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute, alerts.keep_minutes)"),
         ];
         for (count, what) in repairs.iter().filter(|(count, _)| *count > 0) {
             let _ = writeln!(text, "{count:>9} {what}");

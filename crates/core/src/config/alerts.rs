@@ -16,6 +16,13 @@ pub struct AlertsConfig {
     pub stream: String,
     /// The approximate number of alerts that the stream retains. 0: all.
     pub maxlen: usize,
+    /// The number of minutes of event time whose alerts one detector can't push out of the stream: it may raise
+    /// `maxlen / keep_minutes` alerts in a minute, unless its own limit says otherwise. 0: no limit.
+    ///
+    /// A limit of event time gives the same alerts live, in a replay, and after a crash. A share of the stream that depends
+    /// on the other detectors would not. With the defaults it is 10,000 alerts in a minute, which is 2 for each of 5,000
+    /// symbols: no detector of events comes near it, and a detector that alerts on every tick of a few symbols may do so.
+    pub keep_minutes: usize,
     /// The time from an entry's arrival to its alert after which the alert is marked as stale, ms. 0: never. The
     /// default of a minute exceeds every pause of a busy day, and an intraday alert that is older is worth little.
     pub stale_after_ms: u64,
@@ -35,6 +42,7 @@ impl Default for AlertsConfig {
             stream: "alerts:intraday".into(),
             shadow_stream: "alerts:intraday:shadow".into(),
             maxlen: 100_000,
+            keep_minutes: 10,
             stale_after_ms: 60_000,
             log: true,
             log_stale: false,
@@ -44,9 +52,17 @@ impl Default for AlertsConfig {
 }
 
 impl AlertsConfig {
+    /// Returns the maximum number of alerts in a minute of event time of a detector without a limit of its own; 0: no
+    /// limit.
+    pub fn max_per_minute(&self) -> u64 {
+        let limited = self.maxlen > 0 && self.keep_minutes > 0;
+        if limited { (self.maxlen / self.keep_minutes).max(1) as u64 } else { 0 }
+    }
+
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["alerts"]);
         section.check_not_empty("stream", &self.stream)?;
+        section.check_range("keep_minutes", self.keep_minutes, 0..=1440)?;
         section.check_not_empty("shadow_stream", &self.shadow_stream)
     }
 }
@@ -62,5 +78,19 @@ pub struct DeadLettersConfig {
 impl Default for DeadLettersConfig {
     fn default() -> Self {
         Self { maxlen: 100_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detector_has_a_share_of_each_minute_that_the_stream_keeps() {
+        let share =
+            |maxlen, keep_minutes| AlertsConfig { maxlen, keep_minutes, ..AlertsConfig::default() }.max_per_minute();
+        assert_eq!(AlertsConfig::default().max_per_minute(), 10_000);
+        assert_eq!([share(100, 60), share(5, 60)], [1, 1]);
+        assert_eq!([share(0, 10), share(100_000, 0)], [0, 0], "without a limit");
     }
 }

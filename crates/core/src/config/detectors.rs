@@ -30,7 +30,7 @@ pub struct DetectorConfig {
     /// seconds. 0: none.
     pub cooldown_s: f64,
     /// The maximum number of alerts in a minute of event time, over all symbols; further ones are held back.
-    /// 0: no limit.
+    /// 0: the limit that follows from `[alerts]`, see [`AlertsConfig::max_per_minute`](super::AlertsConfig::max_per_minute).
     pub max_alerts_per_minute: u64,
     /// The plugin's own parameters. Those that are left out have the plugin's defaults.
     pub params: toml::Table,

@@ -10,7 +10,7 @@ use super::Config;
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
-    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl"]),
+    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl", "keep_minutes"]),
     (
         "plugins",
         &[
@@ -20,6 +20,7 @@ const LIVE: [(&str, &[&str]); 4] = [
             "allow_next",
             "file_max_mib",
             "memory_max_mib",
+            "state_max_kib",
             "call_deadline_ms",
             "start_deadline_ms",
             "faults",

@@ -33,8 +33,12 @@ pub struct PluginsConfig {
     pub compile_deadline_s: u64,
     /// The maximum memory for the check of a plugin, MiB. A Python interpreter takes 360.
     pub compile_memory_max_mib: u64,
-    /// The maximum memory of one instance, which is one detector in one worker, MiB.
+    /// The maximum memory of one instance, which is one detector in one worker, MiB: all of its linear memories and tables
+    /// together. It also limits the size of all states together that the instance saves.
     pub memory_max_mib: usize,
+    /// The maximum size of a detector's saved state of one symbol, KiB. The detectors that ship need less than 12; the
+    /// default has room for a window of 30,000 prices.
+    pub state_max_kib: usize,
     /// The maximum processor time of one call for each thousand rows begun, ms. A batch takes about a millisecond, so
     /// that 100 stop an endless loop before anyone notices a delay.
     pub call_deadline_ms: u64,
@@ -76,6 +80,7 @@ impl Default for PluginsConfig {
             compile_deadline_s: 120,
             compile_memory_max_mib: 2048,
             memory_max_mib: 64,
+            state_max_kib: 256,
             call_deadline_ms: 100,
             start_deadline_ms: 10_000,
             faults: 3,
@@ -93,6 +98,7 @@ impl PluginsConfig {
         section.check_range("faults", self.faults, 0..=1_000_000)?;
         section.check_range("fault_window_s", self.fault_window_s, 1..=86_400)?;
         section.check_range("rewarm_s", self.rewarm_s, 0..=31_536_000)?;
+        section.check_range("state_max_kib", self.state_max_kib, 1..=65_536)?;
         section.check_range("memory_max_mib", self.memory_max_mib, 1..=4096)?;
         section.check_range("file_max_mib", self.file_max_mib, 1..=1024)?;
         section.check_range("compile_deadline_s", self.compile_deadline_s, 1..=3600)?;

@@ -2,19 +2,21 @@
 
 use std::fmt;
 
+use memchr::memmem;
 use wasmtime::{Store, Trap, WasmCoreDump};
 
 use super::{
     deadline::Overrun,
     guest::{Guest, Limits},
+    texts::{MESSAGE_BYTES_MAX, shortened},
 };
 
 /// The mark in linear memory behind which the SDK's panic hook writes the message: a length of four bytes
 /// (little-endian), then the text.
 const PANIC_MARK: &[u8; 16] = b"TICKHOUND-PANIC\0";
 
-/// The longest message that the SDK's panic hook writes, bytes.
-const PANIC_TEXT_MAX: usize = 1024;
+/// Part of wasmtime's message when a guest returns more than the call allows. It has no public type.
+const TOO_MUCH_RETURNED: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,28 +54,26 @@ pub(super) fn describe_fault(
     if let (Some(Trap::Interrupt), Some(overrun)) = (error.downcast_ref::<Trap>(), store.data().overrun()) {
         return on_overrun(overrun);
     }
+    if let Some(shortage) = store.data().shortage() {
+        return Fault::Trap(shortage.describe(limits));
+    }
+    let root = error.root_cause().to_string();
+    if root.contains(TOO_MUCH_RETURNED) {
+        return Fault::Contract(store.data().call().excess(limits.state_max_bytes));
+    }
+    // Last, since this searches the guest's memory.
     if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);
     }
-    // Wasmtime has no type for this error.
-    let root = error.root_cause().to_string();
-    if root.contains("growing memory") {
-        let mib = limits.memory_max_bytes >> 20;
-        return Fault::Trap(format!("wanted more memory than its {mib} MiB (plugins.memory_max_mib)"));
-    }
-    Fault::Trap(root)
+    Fault::Trap(shortened(&root, MESSAGE_BYTES_MAX).into_owned())
 }
 
 fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
     dump.memories().iter().find_map(|memory| {
         let bytes = memory.data(&*store);
-        let mark = find(bytes, PANIC_MARK)? + PANIC_MARK.len();
+        let mark = memmem::find(bytes, PANIC_MARK)? + PANIC_MARK.len();
         let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
-        let text = bytes.get(mark + 4..mark + 4 + length.min(PANIC_TEXT_MAX))?;
+        let text = bytes.get(mark + 4..mark + 4 + length.min(MESSAGE_BYTES_MAX))?;
         (length > 0).then(|| String::from_utf8_lossy(text).into_owned())
     })
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use wasmtime::Store;
 
 use super::{
+    answer::{Introduced, StateSizes, check_detections, check_states},
     bindings::{
         Detector,
-        tickhound::detector::types::{
-            Batch as TicksParam, Detection, Symbol, SymbolStateParam, SymbolStateResult, ValueParam,
-        },
+        tickhound::detector::types::{Batch as TicksParam, Detection, Symbol, SymbolStateParam, ValueParam},
     },
+    call::Call,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     params::{Params, Value},
     runtime::Plugin,
+    texts::{MESSAGE_BYTES_MAX, shortened},
 };
 use tickhound_core::event::{Batch, CLOCK};
 
@@ -29,8 +30,8 @@ pub struct Instance {
     columns: Arc<[Option<usize>]>,
     /// A column of NaN, for optional columns that the input lacks.
     absent: Vec<f64>,
-    /// Whether a symbol was introduced, by symbol id.
-    introduced: Vec<bool>,
+    introduced: Introduced,
+    state_sizes: StateSizes,
     /// The event time that must pass before the first detection, seconds.
     pub warm_up_seconds: f64,
 }
@@ -50,6 +51,7 @@ impl Instance {
         let values: Vec<(&str, ValueParam<'_>)> =
             params.iter().map(|(name, value)| (name.as_str(), params_value(value))).collect();
         let started = plugin.pre().instantiate(&mut store).and_then(|guest| {
+            Guest::expect(&mut store, Call::Configure);
             let answer = guest.call_configure(&mut store, &values)?;
             Ok((guest, answer))
         });
@@ -63,10 +65,14 @@ impl Instance {
                 limits,
                 columns,
                 absent: Vec::new(),
-                introduced: Vec::new(),
-                warm_up_seconds: readiness.warm_up_seconds,
+                introduced: Introduced::default(),
+                state_sizes: StateSizes::default(),
+                warm_up_seconds: checked_warm_up(readiness.warm_up_seconds)?,
             }),
-            Ok((_, Err(rejection))) => Err(Fault::Contract(format!("rejected its parameters: {rejection}"))),
+            Ok((_, Err(rejection))) => {
+                let rejection = shortened(&rejection, MESSAGE_BYTES_MAX);
+                Err(Fault::Contract(format!("rejected its parameters: {rejection}")))
+            }
             Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start)),
         }
     }
@@ -78,7 +84,7 @@ impl Instance {
 
     /// Returns whether a symbol was introduced.
     pub fn knows(&self, symbol: u32) -> bool {
-        self.introduced.get(symbol as usize) == Some(&true)
+        self.introduced.contains(symbol)
     }
 
     /// Introduces symbols, which must come before their first tick.
@@ -86,13 +92,9 @@ impl Instance {
     /// # Errors
     /// Returns a fault, after which the instance must be dropped.
     pub fn introduce(&mut self, symbols: &[(u32, &str)]) -> Result<(), Fault> {
-        for (id, _) in symbols {
-            let id = *id as usize;
-            self.introduced.resize(self.introduced.len().max(id + 1), false);
-            self.introduced[id] = true;
-        }
+        symbols.iter().for_each(|(id, _)| self.introduced.add(*id));
         let symbols: Vec<Symbol<'_>> = symbols.iter().map(|(id, name)| Symbol { id: *id, name }).collect();
-        self.begin(symbols.len());
+        self.begin(Call::Introduce, symbols.len());
         let answer = self.guest.call_introduce(&mut self.store, &symbols);
         answer.map_err(|error| self.fault(&error))
     }
@@ -115,9 +117,11 @@ impl Instance {
             .collect();
         let ticks_param =
             TicksParam { symbols: &batch.symbol, times: &batch.time, prices: &batch.price, columns: &columns };
-        Guest::begin(&mut self.store, self.limits.deadline(batch.len()));
+        let clock_rows = batch.symbol.iter().filter(|symbol| **symbol == CLOCK).count();
+        let call = Call::Detect { rows: batch.len(), clock_rows, symbols: self.introduced.count() };
+        Guest::begin(&mut self.store, call, self.limits.deadline(batch.len()));
         match self.guest.call_detect(&mut self.store, ticks_param) {
-            Ok(detections) => check(detections, batch, &self.introduced),
+            Ok(detections) => check_detections(detections, batch, &self.introduced),
             Err(error) => Err(self.fault(&error)),
         }
     }
@@ -127,17 +131,13 @@ impl Instance {
     /// # Errors
     /// Returns a fault, after which the instance must be dropped.
     pub fn save(&mut self, symbols: &[u32]) -> Result<Vec<(u32, Vec<u8>)>, Fault> {
-        self.begin(symbols.len());
-        match self.guest.call_save(&mut self.store, symbols) {
-            Ok(states) => {
-                let unasked = states.iter().find(|saved| !symbols.contains(&saved.symbol));
-                match unasked {
-                    Some(saved) => Err(Fault::Contract(format!("saved symbol {} without being asked", saved.symbol))),
-                    None => Ok(states.into_iter().map(|SymbolStateResult { symbol, state }| (symbol, state)).collect()),
-                }
-            }
-            Err(error) => Err(self.fault(&error)),
-        }
+        self.begin(Call::Save(symbols.len()), symbols.len());
+        let answer = self.guest.call_save(&mut self.store, symbols);
+        let states = check_states(answer.map_err(|error| self.fault(&error))?, symbols, self.limits)?;
+        symbols.iter().for_each(|symbol| self.state_sizes.note(*symbol, 0));
+        states.iter().for_each(|(symbol, state)| self.state_sizes.note(*symbol, state.len()));
+        self.state_sizes.check(self.limits)?;
+        Ok(states)
     }
 
     /// Restores states that [`Instance::save`] returned. Their symbols must have been introduced. The inner error is the
@@ -146,16 +146,20 @@ impl Instance {
     /// # Errors
     /// Returns a fault, after which the instance must be dropped.
     pub fn restore(&mut self, state_version: u32, states: &[(u32, &[u8])]) -> Result<Result<(), String>, Fault> {
-        let states: Vec<SymbolStateParam<'_>> =
+        let params: Vec<SymbolStateParam<'_>> =
             states.iter().map(|(symbol, state)| SymbolStateParam { symbol: *symbol, state }).collect();
-        self.begin(states.len());
-        let answer = self.guest.call_restore(&mut self.store, state_version, &states);
-        answer.map_err(|error| self.fault(&error))
+        self.begin(Call::Restore, states.len());
+        let answer = self.guest.call_restore(&mut self.store, state_version, &params);
+        let answer = answer.map_err(|error| self.fault(&error))?;
+        if answer.is_ok() {
+            states.iter().for_each(|(symbol, state)| self.state_sizes.note(*symbol, state.len()));
+        }
+        Ok(answer.map_err(|rejection| shortened(&rejection, MESSAGE_BYTES_MAX).into_owned()))
     }
 
-    /// Sets the deadline of the call that follows, for `items` rows or symbols.
-    fn begin(&mut self, items: usize) {
-        Guest::begin(&mut self.store, self.limits.deadline(items));
+    /// Sets the limits of the call that follows, for `items` rows or symbols.
+    fn begin(&mut self, call: Call, items: usize) {
+        Guest::begin(&mut self.store, call, self.limits.deadline(items));
     }
 
     fn fault(&mut self, error: &wasmtime::Error) -> Fault {
@@ -172,36 +176,11 @@ fn params_value(value: &Value) -> ValueParam<'_> {
     }
 }
 
-/// Checks detections against the contract, so that no later stage has to.
-fn check(detections: Vec<Detection>, batch: &Batch, introduced: &[bool]) -> Result<Vec<Detection>, Fault> {
-    let broken = |what: String| Err(Fault::Contract(what));
-    let mut last_row = 0;
-    for detection in &detections {
-        let Some(&symbol) = batch.symbol.get(detection.row as usize) else {
-            return broken(format!("a detection at row {} of a batch of {}", detection.row, batch.len()));
-        };
-        if detection.row < last_row {
-            return broken(format!("a detection at row {} after one at row {last_row}", detection.row));
-        }
-        last_row = detection.row;
-        // On a clock row a detector may report any symbol that it knows.
-        let is_about_its_symbol = if symbol == CLOCK {
-            introduced.get(detection.symbol as usize) == Some(&true)
-        } else {
-            detection.symbol == symbol
-        };
-        if !is_about_its_symbol {
-            return broken(format!(
-                "a detection at row {} about symbol {}, which is not the row's",
-                detection.row, detection.symbol
-            ));
-        }
-        if !(0.0..=1.0).contains(&detection.confidence) {
-            return broken(format!("confidence {} is not in 0..=1", detection.confidence));
-        }
-        if let Some((name, value)) = detection.evidence.iter().find(|(_, value)| !value.is_finite()) {
-            return broken(format!("evidence {name} is {value}"));
-        }
+/// Checks the time that a guest wants to warm up.
+fn checked_warm_up(seconds: f64) -> Result<f64, Fault> {
+    if seconds.is_finite() && seconds >= 0.0 {
+        Ok(seconds)
+    } else {
+        Err(Fault::Contract(format!("a warm-up of {seconds} seconds")))
     }
-    Ok(detections)
 }

@@ -1,12 +1,15 @@
 //! Parameters: checks the values in `config.toml` against the declarations in a manifest.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::bindings::tickhound::detector::types::{Manifest, Param, ValueResult as DeclaredValue};
+use super::{
+    bindings::tickhound::detector::types::{Manifest, Param, ValueResult as DeclaredValue},
+    manifest,
+};
 use tickhound_core::config::{Source, nearest};
 
 /// The value of a parameter. Its type is that of the default.
@@ -35,17 +38,10 @@ pub type Params = Vec<(String, Value)>;
 /// Checks the declarations of a plugin.
 ///
 /// # Errors
-/// Names the declaration that is incomplete or contradicts itself.
+/// Names the declaration that is incomplete, too long, or contradicts itself.
 pub(crate) fn check_manifest(manifest: &Manifest) -> Result<()> {
-    ensure!(!manifest.name.is_empty(), "the manifest has no name");
-    ensure!(!manifest.version.is_empty(), "the manifest has no version");
-    let mut seen = BTreeSet::new();
-    for column in &manifest.columns {
-        ensure!(seen.insert(&column.name), "column `{}` is declared twice", column.name);
-    }
-    let mut seen = BTreeSet::new();
+    manifest::check(manifest)?;
     for param in &manifest.params {
-        ensure!(seen.insert(&param.name), "parameter `{}` is declared twice", param.name);
         let default = default(param);
         if let Err(reason) = check_value(param, &default) {
             bail!("the default of parameter `{}` {reason}", param.name);

@@ -83,7 +83,7 @@ impl Shard {
 
     /// Charges a fault to the detector's budget, and quarantines the detector if that is exceeded. Returns whether it is
     /// in quarantine.
-    fn charge(&mut self, detector: usize, fault: &Fault) -> bool {
+    pub(super) fn charge(&mut self, detector: usize, fault: &Fault) -> bool {
         let slot = &mut self.slots[detector];
         let limits = slot.spec.limits;
         let quarantined = slot.spec.health.record_fault(&fault.to_string(), limits.faults_max, limits.fault_window);

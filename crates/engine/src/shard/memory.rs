@@ -214,14 +214,14 @@ impl Shard {
         }
         let handing_over = self.slots[number].predecessor.is_some();
         let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
-        // The detector may only have run out of time.
+        // The detector may only have run out of time, which does not count if it has enough of it now. A state that breaks
+        // the contract always counts: a detector could return one with each save, and be rebuilt each time.
         let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
-        let quarantined = again.is_err() && {
-            let slot = &mut self.slots[number];
-            slot.instance = None;
-            let limits = slot.spec.limits;
-            slot.spec.health.record_fault(&fault.to_string(), limits.faults_max, limits.fault_window)
-        };
+        let counts = again.is_err() || matches!(fault, Fault::Contract(_));
+        let quarantined = counts && self.charge(number, &fault);
+        if again.is_err() {
+            self.slots[number].instance = None;
+        }
         if again.is_err() && !quarantined && self.rebuild(number).is_err() {
             self.slots[number].mark_cold("it failed while its state was saved");
         }
