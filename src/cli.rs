@@ -32,11 +32,14 @@ mod top;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
-use crate::service::{LogFile, LogQueue, LogTarget};
+use crate::{
+    output,
+    service::{LogFile, LogQueue, LogTarget, PrintableFields, PrintableJson},
+};
 use tickhound_core::config::{self, LoadedConfig};
 
 /// The longest wait at the end for the last lines of the log.
@@ -121,11 +124,18 @@ enum Command {
 }
 
 impl Cli {
+    /// Runs the command that the arguments name, and prints the error if it fails.
+    pub fn run_to_exit_code(self) -> ExitCode {
+        output::sanitize_panics();
+        let ended = self.run().and_then(|code| output::finish().context("can't write the output").map(|()| code));
+        ended.unwrap_or_else(|error| {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        })
+    }
+
     /// Runs the command that the arguments name.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn run(self) -> Result<ExitCode> {
+    fn run(self) -> Result<ExitCode> {
         let load = || config::load(&self.config, std::env::vars());
         if let Command::Run(args) = &self.command
             && !args.background
@@ -228,12 +238,12 @@ impl Cli {
     fn log_to(&self, writer: BoxMakeWriter, terminal: bool, level: &str) {
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
         // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
         let log = log.log_internal_errors(false);
         match self.log {
-            LogFormat::Text => log.with_ansi(terminal).init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Text => log.with_writer(writer).with_ansi(terminal).fmt_fields(PrintableFields).init(),
+            LogFormat::Json => log.with_writer(PrintableJson(writer)).json().flatten_event(true).init(),
         }
     }
 }

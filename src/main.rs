@@ -6,11 +6,5 @@ use clap::Parser;
 use tickhound::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    Cli::parse().run_to_exit_code()
 }

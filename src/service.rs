@@ -2,12 +2,14 @@
 //! lines, and reports to its supervisor.
 
 mod log_file;
+mod log_format;
 mod log_queue;
 mod pid_file;
 mod supervisor;
 
 pub(crate) use self::{
     log_file::LogFile,
+    log_format::{PrintableFields, PrintableJson},
     log_queue::{LogQueue, LogTarget},
     pid_file::{Holder, PidFile, Record},
     supervisor::{FAILED, Supervisor},

@@ -84,7 +84,7 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
             record.owner,
             pid_file.display()
         ),
-        Holder::Gone(_) => println!("removed {}: its process exited unexpectedly", pid_file.display()),
+        Holder::Gone(_) => outln!("removed {}: its process exited unexpectedly", pid_file.display()),
         Holder::Nobody => {}
     }
     let log_file = start.loaded.resolve(&service.log_file);
@@ -92,10 +92,10 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
     let log_before = fs::metadata(&log_file).map_or(0, |metadata| metadata.len());
     let (mut host, mut reports) = spawn(start, &log_file)?;
     let pid = host.child.id();
-    println!("started process {pid}, its log is {}", log_file.display());
+    outln!("started process {pid}, its log is {}", log_file.display());
     let reason = match host.wait_until_it_runs(start, &mut reports).await {
         Ok(summary) => {
-            println!("{summary}");
+            summary.iter().for_each(|line| outln!("{line}"));
             return Ok(ExitCode::SUCCESS);
         }
         Err(reason) => reason,
@@ -103,7 +103,8 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
     host.end().await;
     let log = tail_from(&log_file, log_before);
     if !log.is_empty() {
-        println!("the last lines of {}:\n{}", log_file.display(), log.join("\n"));
+        outln!("the last lines of {}:", log_file.display());
+        log.iter().for_each(|line| outln!("{line}"));
     }
     bail!("not started: {reason:#}")
 }
@@ -162,10 +163,10 @@ impl WaitReport {
         match &self.reported {
             Some((missing, at)) if *missing == self.missing && passed < *at + REPORT_EVERY => return,
             Some((missing, _)) if *missing == self.missing => {
-                eprintln!("still waiting for {} ({seconds} s of {longest} s)", self.missing);
+                errln!("still waiting for {} ({seconds} s of {longest} s)", self.missing);
             }
             None if passed < FIRST_ANSWER && !self.has_answer => return,
-            _ => eprintln!("waiting for {}", self.missing),
+            _ => errln!("waiting for {}", self.missing),
         }
         self.reported = Some((self.missing.clone(), passed));
     }
@@ -180,8 +181,8 @@ fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = He
 }
 
 impl StartingHost {
-    /// Returns a summary once the host runs; an error says why it does not.
-    async fn wait_until_it_runs(&mut self, start: &StartOptions<'_>, reports: &mut Reports) -> Result<String> {
+    /// Returns the lines of a summary once the host runs; an error says why it does not.
+    async fn wait_until_it_runs(&mut self, start: &StartOptions<'_>, reports: &mut Reports) -> Result<Vec<String>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let config = &start.loaded.config;
@@ -233,8 +234,8 @@ impl StartingHost {
         }
     }
 
-    /// A summary if the host runs; else what is missing.
-    fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<String, String> {
+    /// The lines of a summary if the host runs; else what is missing.
+    fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<Vec<String>, String> {
         let Some(survey) = &report.survey else { return Err(report.reason.clone()) };
         let processed_before = *self.processed_before.get_or_insert(survey.totals.entries);
         let mark = if report.verdict == Verdict::Healthy { "✅" } else { "⚠️ " };
@@ -245,7 +246,7 @@ impl StartingHost {
                 let since = *self.standby_since.get_or_insert_with(Instant::now);
                 let lease = Duration::from_millis(start.loaded.config.stream.lease_ms);
                 if since.elapsed() > lease {
-                    return Ok(format!("✅ standby: {owner} owns this stream; {}", report.reason));
+                    return Ok(vec![format!("✅ standby: {owner} owns this stream; {}", report.reason)]);
                 }
                 return Err(format!("{owner}, which holds the lease, to renew or release it"));
             }
@@ -271,10 +272,10 @@ impl StartingHost {
             format!("; {}: {} pending, idle {}", ours.name, ours.pending, seconds(ours.idle_ms))
         });
         let verdict = format!("{:?}", report.verdict).to_lowercase();
-        Ok(format!(
-            "{mark} {verdict}: {}\n   {} holds the lease{ours}; {processed} entries processed since the start",
-            report.reason, self.owner
-        ))
+        Ok(vec![
+            format!("{mark} {verdict}: {}", report.reason),
+            format!("   {} holds the lease{ours}; {processed} entries processed since the start", self.owner),
+        ])
     }
 
     /// Stops the process, gracefully if it responds, so that it releases the lease.

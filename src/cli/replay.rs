@@ -17,13 +17,16 @@ use tokio::sync::watch;
 
 use self::sweep::Sweep;
 use super::author::{self, Catalogue, Subject};
-use crate::authoring::replay::{
-    Progress, ReplaySetup, Source, Summary,
-    outcome::{Judge, Outcomes, Rule},
-    output::Output,
-    replay, report,
-    surrogate::{self, ShuffledTicks},
-    tape::Tape,
+use crate::{
+    authoring::replay::{
+        Progress, ReplaySetup, Source, Summary,
+        outcome::{Judge, Outcomes, Rule},
+        output::Output,
+        replay, report,
+        surrogate::{self, ShuffledTicks},
+        tape::Tape,
+    },
+    output,
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig},
@@ -147,6 +150,14 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let plugins = Runtime::new(author::cache(&loaded).as_deref())?;
     let runtime = super::process::runtime()?;
     let stop = runtime.block_on(async { super::process::stop_on_signal(None) })?;
+    if args.out.iter().any(|file| file == Path::new("-")) {
+        let stop = stop.clone();
+        // As Ctrl-C: nobody reads further alerts, and what was replayed is reported.
+        runtime.spawn(async move {
+            super::process::output_closed().await;
+            stop.send_replace(true);
+        });
+    }
     let replayer = Replayer { args, catalogue, plugins, runtime, stop };
     let outputs: Vec<Output> = args.out.iter().map(|file| Output::create(file)).collect::<Result<_>>()?;
 
@@ -181,15 +192,15 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
 
 fn print(args: &ReplayArgs, sweep: Option<&Sweep>, result: &table::ReplayResult<'_>) {
     if args.json {
-        println!("{}", sweep.map_or_else(|| result.to_json(), |sweep| sweep.to_json(result)));
+        output::print_json(&sweep.map_or_else(|| result.to_json(), |sweep| sweep.to_json(result)));
     } else if args.out.iter().any(|file| file == Path::new("-")) {
         // Standard output has the alerts.
-        eprint!("{}", result.to_text());
+        output::print_on_stderr(&result.to_text());
     } else {
-        print!("{}", sweep.map_or_else(|| result.to_text(), |sweep| sweep.to_text(result)));
+        output::print(&sweep.map_or_else(|| result.to_text(), |sweep| sweep.to_text(result)));
     }
     for file in args.out.iter().chain(&args.report).filter(|file| *file != Path::new("-")) {
-        eprintln!("wrote {}", file.display());
+        errln!("wrote {}", file.display());
     }
 }
 
@@ -330,7 +341,7 @@ fn ensure_ticks(pass: &Pass, preset: &str) -> Result<()> {
         None => bail!("there are no ticks to replay"),
     };
     bail!(
-        "none of {} entries is a tick: {why}\nname the columns with --map, or the fields in [input.map] (input.preset is \"{preset}\")",
+        "none of {} entries is a tick: {why}; name the columns with --map, or the fields in [input.map] (input.preset is \"{preset}\")",
         summary.totals.entries
     )
 }

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use tickhound_core::config::ServiceConfig;
+use tickhound_core::{config::ServiceConfig, text::printable};
 
 /// How often to check whether the file still exists and how large it is: panics are written to it too.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -201,7 +201,7 @@ pub(super) fn in_form_of(model: &[u8], level: &str, event: &str, message: &str) 
             serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "message": message })
                 .to_string()
         }
-        _ => format!("{now} {level:>5} {message} event=\"{event}\""),
+        _ => format!("{now} {level:>5} {} event=\"{event}\"", printable(message)),
     };
     (line + "\n").into_bytes()
 }

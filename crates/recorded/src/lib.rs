@@ -3,6 +3,7 @@
 //! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet.
 //! Each tick becomes the fields that a producer would have put into a stream entry.
 
+mod contained;
 mod lines;
 pub mod pace;
 mod parquet;
@@ -24,7 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
-pub use self::table::Mapping;
+pub use self::{contained::contains_panics, table::Mapping};
 use self::{lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
 use tickhound_core::{
     decode::{Decoder, Names},

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{BufWriter, LineWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,6 +21,7 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
+use crate::output::JsonStdout;
 use tickhound_core::{
     event::{Alert, Direction, EntryId},
     publish::{content_fields, json_line},
@@ -55,7 +56,7 @@ impl Output {
     /// Creates the file; `-` stands for JSON lines on standard output.
     pub(crate) fn create(file: &Path) -> Result<Self> {
         if file == Path::new("-") {
-            let format = Format::Json(Box::new(BufWriter::new(io::stdout())));
+            let format = Format::Json(Box::new(LineWriter::new(JsonStdout)));
             return Ok(Self { destination: Destination::StandardOutput, format });
         }
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
