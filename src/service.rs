@@ -4,6 +4,7 @@
 mod log_file;
 mod log_format;
 mod log_queue;
+mod own_file;
 mod pid_file;
 mod supervisor;
 
@@ -11,6 +12,7 @@ pub(crate) use self::{
     log_file::LogFile,
     log_format::{PrintableFields, PrintableJson},
     log_queue::{LogQueue, LogTarget},
+    own_file::{OwnFileUse, is_trusted, open_own},
     pid_file::{Holder, PidFile, Record},
     supervisor::{FAILED, Supervisor},
 };

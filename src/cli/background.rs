@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     observe::health::{HealthReport, Verdict, seconds},
-    service::{FAILED, Holder, LogFile, PidFile},
+    service::{FAILED, Holder, LogFile, OwnFileUse, PidFile, open_own},
 };
 use tickhound_core::{
     config::{Config, LoadedConfig},
@@ -114,7 +114,7 @@ type Reports = Lines<BufReader<pipe::Receiver>>;
 
 /// Starts the process with an empty stdin. This process reads its stdout; its stderr goes to the log.
 fn spawn(start: &StartOptions<'_>, log_file: &Path) -> Result<(StartingHost, Reports)> {
-    let log = fs::OpenOptions::new().append(true).create(true).open(log_file);
+    let log = open_own(log_file, OwnFileUse::Append);
     let log = log.with_context(|| format!("can't write the log {}", log_file.display()))?;
     let mut command = Command::new(env::current_exe().context("can't determine the path of tickhound")?);
     command.arg("--config").arg(start.config_file).args(start.options).args(["run", "--detached"]);

@@ -23,6 +23,9 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let Parts { loader, stream, .. } = Parts::load(loaded)?;
     let generation = loader.newest();
     let channels = notify::check(loaded)?;
+    let exposed = loaded.exposed_secrets();
+    let warnings: Vec<String> =
+        exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
     let reached = super::process::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation
@@ -43,10 +46,12 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             .map(|channel| json!({ "name": channel.name, "told": channel.receiver, "warnings": channel.warnings }))
             .collect();
         crate::output::print_json(
-            &json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify }),
+            &json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify,
+                "warnings": warnings }),
         );
     } else {
         outln!("ok: {}", loaded.source.at(&[]));
+        warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
         for spec in &generation.detectors {
             let manifest = &spec.plugin.manifest;
             outln!(

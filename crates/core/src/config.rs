@@ -11,6 +11,7 @@ pub mod input;
 mod live;
 pub mod notify;
 mod plugins;
+mod secrets;
 mod section;
 mod server;
 mod service;
@@ -34,6 +35,7 @@ pub use self::{
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
+    secrets::ExposedSecrets,
     server::{ServerConfig, Token},
     service::ServiceConfig,
     source::{Source, nearest},

@@ -25,8 +25,8 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
+use self::{contained::contained, lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
 pub use self::{contained::contains_panics, table::Mapping};
-use self::{lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
 use tickhound_core::{
     decode::{Decoder, Names},
     simulate::Layout,
@@ -234,7 +234,8 @@ impl Source {
             let metadata = file.metadata().context("can't read the file's metadata")?;
             if metadata.is_file() && parquet::is_parquet(&file) {
                 let symbol = file_symbol(path);
-                let file = ParquetFile::open(file, symbol, options, metadata.len(), read.clone())?;
+                let open = || ParquetFile::open(file, symbol, options, metadata.len(), read.clone());
+                let file = contained("the file", open)?;
                 let rows = Rows::Parquet(Box::new(file));
                 return Ok((Self::begin(name, rows)?, metadata.len()));
             }

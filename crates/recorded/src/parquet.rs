@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use self::columns::{Cells, Columns};
 use super::{
     Options,
+    contained::contained,
     record::Record,
     table::{ColumnIds, Header, is_symbol},
     time::{self, TimeReader},
@@ -102,7 +103,7 @@ impl ParquetFile {
     /// Reads the next row into `record`; false at the end.
     pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
         while self.next >= self.rows {
-            if !self.read_rows().context("a part of the file is damaged")? {
+            if !contained("a page", || self.read_rows()).context("a part of the file is damaged")? {
                 return Ok(false);
             }
         }
