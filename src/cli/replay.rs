@@ -150,14 +150,6 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let plugins = Runtime::new(author::cache(&loaded).as_deref())?;
     let runtime = super::process::runtime()?;
     let stop = runtime.block_on(async { super::process::stop_on_signal(None) })?;
-    if args.out.iter().any(|file| file == Path::new("-")) {
-        let stop = stop.clone();
-        // As Ctrl-C: nobody reads further alerts, and what was replayed is reported.
-        runtime.spawn(async move {
-            super::process::output_closed().await;
-            stop.send_replace(true);
-        });
-    }
     let replayer = Replayer { args, catalogue, plugins, runtime, stop };
     let outputs: Vec<Output> = args.out.iter().map(|file| Output::create(file)).collect::<Result<_>>()?;
 
@@ -303,12 +295,17 @@ impl Replayer<'_> {
         let drawing = tokio::spawn(draw(progress.clone(), label.to_owned()));
         let recorder = Arc::new(Mutex::new(Recorder { alerts: Vec::new(), outputs }));
         let sink = {
-            let recorder = recorder.clone();
+            let (recorder, stop) = (recorder.clone(), self.stop.clone());
             move |commit: &tickhound_core::stream::Commit| {
                 let Recorder { alerts, outputs } = &mut *recorder.lock().expect("no holder of this lock panics");
                 alerts.extend(commit.alerts.iter().cloned());
                 alerts.extend(commit.shadow_alerts.iter().map(|(_, alert)| alert.clone()));
-                outputs.iter_mut().try_for_each(|output| output.write(&commit.alerts))
+                outputs.iter_mut().try_for_each(|output| output.write(&commit.alerts))?;
+                if output::is_closed() {
+                    // As Ctrl-C does: nobody reads further alerts, and what was replayed is reported.
+                    stop.send_replace(true);
+                }
+                Ok(())
             }
         };
         let (batch, pace) = (self.args.batch.map(|batch| batch as usize), self.args.speed);
