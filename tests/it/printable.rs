@@ -284,6 +284,30 @@ fn a_command_whose_output_is_closed_ends_quietly_and_as_it_would_have_ended() {
     }
 }
 
+/// The parquet crate panics at some damaged files. The panic was printed, and the command ended without an error of its own.
+#[test]
+fn a_panic_of_the_parquet_crate_is_one_line_of_an_error() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let sound = "replay --simulate --count 200000 --out sound.parquet".split(' ').collect::<Vec<_>>();
+    project.run(&sound);
+    let sound = fs::read(project.path("sound.parquet")).unwrap();
+    let damaged = |position: usize| {
+        let mut bytes = sound.clone();
+        bytes[position] ^= 1;
+        fs::write(project.path("damaged.parquet"), bytes).unwrap();
+        text(&project.output(&["feed", "damaged.parquet", "--count", "1"]).stderr)
+    };
+    // The metadata is at the end.
+    let contained = (0..sound.len() - 8)
+        .rev()
+        .map(damaged)
+        .find(|errors| errors.contains("the file is damaged: ") || errors.contains("a page is damaged: "));
+    let errors = contained.expect("some damage makes the crate panic");
+    assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{errors}");
+    assert!(!errors.contains("panicked at"), "{errors}");
+}
+
 #[test]
 fn an_output_that_can_not_be_written_is_an_error() {
     let redis = Redis::start();
