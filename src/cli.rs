@@ -30,7 +30,7 @@ mod test;
 mod text;
 mod top;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{borrow::Cow, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -40,7 +40,10 @@ use crate::{
     output,
     service::{LogFile, LogQueue, LogTarget, PrintableFields, PrintableJson},
 };
-use tickhound_core::config::{self, LoadedConfig};
+use tickhound_core::{
+    config::{self, LoadedConfig},
+    text::printable,
+};
 
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
@@ -121,6 +124,18 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Show what a .wasm file contains: parameters, columns, contract, imports.
     Inspect(inspect::InspectArgs),
+}
+
+/// Prints what is wrong with the arguments, or the help that they ask for; returns the exit code.
+pub fn print_usage_error(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    // An argument that is quoted may be the name of a file of a stranger.
+    if text.lines().all(|line| matches!(printable(line), Cow::Borrowed(_))) {
+        let _ = error.print();
+    } else {
+        text.lines().for_each(|line| errln!("{line}"));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 impl Cli {

@@ -6,5 +6,8 @@ use clap::Parser;
 use tickhound::cli::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run_to_exit_code()
+    match Cli::try_parse() {
+        Ok(cli) => cli.run_to_exit_code(),
+        Err(error) => tickhound::cli::print_usage_error(&error),
+    }
 }

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use super::own_file::{OwnFileUse, open_own};
+use super::own_file::{OwnFileUse, create_folder_of, open_own};
 use tickhound_core::{config::ServiceConfig, text::printable};
 
 /// How often to check whether the file still exists and how large it is: panics are written to it too.
@@ -54,9 +54,7 @@ impl LogFile {
     pub(crate) fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
         let explain = || format!("can't write the log {}", path.display());
         let zone = config.log_daily.then(|| TimeZone::get(timezone)).transpose().with_context(explain)?;
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(explain)?;
-        }
+        create_folder_of(path).with_context(explain)?;
         let mut log = Self {
             path: path.to_path_buf(),
             max_bytes: config.log_max_mib << 20,

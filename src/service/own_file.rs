@@ -6,9 +6,9 @@
 //! A folder may be reached by a link: who may replace that link could also replace the folder.
 
 use std::{
-    fs::{File, FileType, Metadata},
+    fs::{DirBuilder, File, FileType, Metadata},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt},
     path::Path,
 };
 
@@ -69,6 +69,16 @@ pub(crate) fn open_own(path: &Path, used: OwnFileUse) -> io::Result<File> {
 }
 
 const NOT_A_FILE: &str = "it is not a file; remove it, or name another one";
+
+/// Creates the folder of a file of the host, if it is missing. Whatever the umask is, others can't write to it.
+///
+/// # Errors
+/// The error of the system.
+pub(crate) fn create_folder_of(path: &Path) -> io::Result<()> {
+    const NEW_FOLDER: u32 = 0o755;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), |folder| DirBuilder::new().recursive(true).mode(NEW_FOLDER).create(folder))
+}
 
 /// Who may have put files into a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

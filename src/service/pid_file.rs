@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::own_file::{OwnFileUse, open_own};
+use super::own_file::{OwnFileUse, create_folder_of, open_own};
 use tickhound_core::stream::owner::Owner;
 
 /// A process that inspects the file, or has just locked it and not yet written to it, needs less than this.
@@ -59,9 +59,7 @@ impl PidFile {
     /// Another process holds the file, or it can't be written.
     pub(crate) async fn acquire(path: &Path, options: &[String]) -> Result<Self> {
         let explain = || format!("service.pid_file: can't write {}", path.display());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(explain)?;
-        }
+        create_folder_of(path).with_context(explain)?;
         let since = Instant::now();
         loop {
             let file = open_own(path, OwnFileUse::Replace);

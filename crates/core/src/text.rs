@@ -59,7 +59,7 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     let mut out: Option<String> = None;
     let mut before = None;
     for (at, c) in text.char_indices() {
-        let shown = !is_hidden(c) && !(is_variation(c) && !before.is_some_and(is_pictograph));
+        let shown = !is_hidden(c) && (!is_variation(c) || before.is_some_and(is_pictograph));
         before = Some(c);
         match &mut out {
             Some(out) if shown => out.push(c),

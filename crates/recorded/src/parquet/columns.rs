@@ -146,7 +146,7 @@ impl Columns {
                 let column = group.metadata().column(*leaf);
                 let pages = || {
                     let pages = group.get_column_page_reader(*leaf)?;
-                    LimitedPages::new(pages, self.bytes.clone(), column, self.held.clone())
+                    LimitedPages::over(pages, self.bytes.clone(), column, self.held.clone())
                 };
                 *reader = Some(CellReader::open(column, pages, *cell_type)?);
             }

@@ -207,7 +207,8 @@ pub(super) struct LimitedPages {
 }
 
 impl LimitedPages {
-    pub(super) fn new(
+    /// The same pages, read from `file` through the checks.
+    pub(super) fn over(
         pages: Box<dyn PageReader>,
         file: Arc<File>,
         column: &ColumnChunkMetaData,
