@@ -399,7 +399,8 @@ fn secrets_that_others_can_read_are_a_warning() {
         "[[notify]]\nname = \"desk\"\nkind = \"telegram\"\nchat = \"1\"\ntoken_file = \"bot.token\"\nenabled = false\n";
     fs::write(&token, TOKEN).unwrap();
     project.configure(&format!("[server]\ntoken = \"{TOKEN}\"\n{notify}"));
-    // The folder of a test is closed to others, whatever the modes of its files are.
+    // In a folder that is closed to others, the modes of files do not matter.
+    set(&project.path("."), 0o700);
     set(&config, 0o644);
     set(&token, 0o604);
     assert_eq!(checked(&[]), "[]");

@@ -487,21 +487,21 @@ fn a_link_in_place_of_the_log_or_the_pid_file_is_not_followed() {
     let project = &background.project;
     let precious = project.path("precious");
     fs::write(&precious, "precious").unwrap();
-    for file in [LOG, PID_FILE] {
-        let file = project.path(file);
+    for name in [LOG, PID_FILE] {
+        let file = project.path(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(&precious, &file).unwrap();
         let output = background.start();
         let errors = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{errors}");
-        assert!(errors.contains(&file.display().to_string()) && errors.contains("it is a link"), "{errors}");
+        assert!(errors.contains(name) && errors.contains("it is a link"), "{errors}");
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         fs::remove_file(&file).unwrap();
     }
     let logs = project.path("logs");
     fs::set_permissions(&logs, fs::Permissions::from_mode(0o777)).unwrap();
     let errors = text(&background.start().stderr);
-    assert!(errors.contains(&format!("run chmod o-w {}", logs.display())), "{errors}");
+    assert!(errors.contains("any user of this machine may replace files in ./logs; run chmod o-w ./logs"), "{errors}");
     assert!(background.pid().is_none());
 }
 
