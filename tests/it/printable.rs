@@ -44,7 +44,7 @@ fn hostile_project(redis: &Redis) -> Project {
     let project = Project::new(redis);
     project.add_plugin(misbehaving());
     project.configure(
-        "[detectors.each]\nplugin = \"misbehaving\"\n\
+        "[alerts]\njsonl = \"alerts.jsonl\"\n[detectors.each]\nplugin = \"misbehaving\"\n\
          [detectors.odd]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 2.0 }\n\
          [detectors.bold]\nplugin = \"misbehaving\"\nshadow_of = \"each\"\n",
     );
@@ -178,7 +178,7 @@ fn commands(redis: &Redis) -> Vec<Vec<String>> {
 fn no_command_and_no_log_prints_what_strangers_wrote_as_it_is() {
     let redis = Redis::start();
     let project = hostile_project(&redis);
-    let host = project.start(&["run"]);
+    let mut host = project.start(&["run"]);
     redis.wait_all_processed(5 * HOSTILE.len());
     let raised = redis.alerts().len();
     assert!(raised > 0 && !redis.dead_letters().is_empty());
@@ -196,6 +196,12 @@ fn no_command_and_no_log_prints_what_strangers_wrote_as_it_is() {
             }
         }
     }
+    host.stop();
+    let file = fs::read(project.path("alerts.jsonl")).unwrap();
+    assert_printable("the JSON lines file", &file);
+    let file = text(&file);
+    assert_eq!(file.lines().count(), redis.alerts().len(), "foreign alerts as well");
+    assert!(file.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{file}");
     let log = host.log();
     assert_printable("the log", log.as_bytes());
     // An event is a line, and begins with its time and its level.

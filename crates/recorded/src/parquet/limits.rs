@@ -282,10 +282,7 @@ impl LimitedPages {
     fn check_gzip(&self, start: u64, head: &PageHead) -> Result<()> {
         let mut packed = vec![0; usize::try_from(head.packed)?];
         self.file.read_exact_at(&mut packed, start).context("a page is cut off")?;
-        let mut unpacked = MultiGzDecoder::new(packed.as_slice()).take(head.unpacked + 1);
-        let length = std::io::copy(&mut unpacked, &mut std::io::sink())?;
-        ensure!(length <= head.unpacked, "a page is longer than it states");
-        Ok(())
+        check_unpacked(&packed, head.unpacked)
     }
 
     fn check_page(&self, page: &Page) -> Result<()> {
@@ -313,6 +310,14 @@ impl LimitedPages {
         }
         Ok(())
     }
+}
+
+/// Checks that what gzip has packed is not longer than this.
+fn check_unpacked(packed: &[u8], most: u64) -> Result<()> {
+    let mut unpacked = MultiGzDecoder::new(packed).take(most + 1);
+    let length = std::io::copy(&mut unpacked, &mut std::io::sink())?;
+    ensure!(length <= most, "a page is longer than it states");
+    Ok(())
 }
 
 impl Drop for LimitedPages {
@@ -384,5 +389,126 @@ impl PageHead {
         (head.packed, head.unpacked) = (packed as u64, unpacked as u64);
         head.length = (bytes.len() - reader.remaining()) as u64;
         Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    struct NoPages;
+
+    impl Iterator for NoPages {
+        type Item = Result<Page, ParquetError>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            None
+        }
+    }
+
+    impl PageReader for NoPages {
+        fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+            Ok(None)
+        }
+
+        fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+            Ok(None)
+        }
+
+        fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+            Ok(())
+        }
+    }
+
+    fn field(bytes: &mut Vec<u8>, head: u8, value: i64) {
+        bytes.push(head);
+        let mut value = ((value << 1) ^ (value >> 63)) as u64;
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+    }
+
+    /// The head of a page: its type, its length unpacked and packed, and its number of values.
+    fn head(kind: i64, unpacked: i64, packed: i64, values: i64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        [kind, unpacked, packed].into_iter().for_each(|value| field(&mut bytes, 0x15, value));
+        // A data page has the field 5, a dictionary the field 7; the first field of both is the number of values.
+        bytes.push(if kind == 2 { 0x4c } else { 0x2c });
+        field(&mut bytes, 0x15, values);
+        bytes.extend([0, 0]);
+        bytes
+    }
+
+    /// A column of pages, each a head and its content.
+    fn column(pages: &[(Vec<u8>, usize)], held: &HeldBytes) -> LimitedPages {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> =
+            pages.iter().flat_map(|(head, packed)| [head.clone(), vec![0; *packed]].concat()).collect();
+        file.write_all(&bytes).unwrap();
+        LimitedPages {
+            pages: Box::new(NoPages),
+            file: Arc::new(file),
+            next: 0,
+            left: bytes.len() as u64,
+            is_gzip: false,
+            is_optional: false,
+            held: held.clone(),
+            dictionary: 0,
+            page: 0,
+        }
+    }
+
+    fn error(head: Vec<u8>, packed: usize) -> String {
+        column(&[(head, packed)], &HeldBytes::default()).check_next().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_page_is_within_its_limits() {
+        let held = HeldBytes::default();
+        let index = (head(1, 10, 10, 0), 10);
+        let sound = [(head(2, 8, 8, 2), 8), index, (head(0, 16 * MIB, 10, 1 << 24), 10)];
+        let mut pages = column(&sound, &held);
+        pages.check_next().unwrap();
+        pages.check_next().unwrap();
+        // The dictionary counts several times, and the index not at all.
+        assert_eq!((pages.left, held.0.load(Relaxed)), (0, 64 + 16 * MIB as u64));
+        drop(pages);
+        assert_eq!(held.0.load(Relaxed), 0);
+
+        assert!(error(head(0, 16 * MIB + 1, 10, 1), 10).contains("would take 16777217 bytes"));
+        assert!(error(head(0, i64::from(i32::MAX), 1000, 1), 1000).contains("would take 2147483647 bytes"));
+        assert!(error(head(0, 1 << 40, 10, 1), 10).contains("longer than the format allows"));
+        assert!(error(head(0, 10, 10, (1 << 24) + 1), 10).contains("more than 16777216 values"));
+        assert!(error(head(0, 10, 11, 1), 10).contains("longer than its column"));
+        assert!(error(head(0, 10, 10, 1)[..5].to_vec(), 0).contains("cut off"));
+    }
+
+    /// Each page is allowed, but there are many columns.
+    #[test]
+    fn the_pages_of_all_columns_are_limited_together() {
+        let held = HeldBytes::default();
+        let open = || column(&[(head(0, 16 * MIB, 10, 1), 10)], &held);
+        let mut columns: Vec<LimitedPages> = (0..64).map(|_| open()).collect();
+        columns.iter_mut().for_each(|column| column.check_next().unwrap());
+        let error = open().check_next().unwrap_err().to_string();
+        assert_eq!(error, "its pages take more than 1024 MiB at once");
+        drop(columns);
+        assert_eq!(held.0.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_page_by_gzip_is_as_long_as_it_states() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(&[0; 100_000]).unwrap();
+        let packed = packed.finish().unwrap();
+        assert!(packed.len() < 1000);
+        check_unpacked(&packed, 100_000).unwrap();
+        assert!(check_unpacked(&packed, 99_999).unwrap_err().to_string().contains("longer than it states"));
     }
 }
