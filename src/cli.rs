@@ -32,14 +32,20 @@ mod text;
 mod top;
 mod verify;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{borrow::Cow, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
-use crate::service::{LogFile, LogQueue, LogTarget};
-use tickhound_core::config::{self, LoadedConfig};
+use crate::{
+    output,
+    service::{LogFile, LogQueue, LogTarget, PrintableFields, PrintableJson},
+};
+use tickhound_core::{
+    config::{self, LoadedConfig},
+    text::printable,
+};
 use tickhound_engine::plugin::check_process;
 
 /// The longest wait at the end for the last lines of the log.
@@ -133,12 +139,31 @@ enum Command {
     },
 }
 
+/// Prints what is wrong with the arguments, or the help that they ask for; returns the exit code.
+pub fn print_usage_error(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    // An argument that is quoted may be the name of a file of a stranger.
+    if text.lines().all(|line| matches!(printable(line), Cow::Borrowed(_))) {
+        let _ = error.print();
+    } else {
+        text.lines().for_each(|line| errln!("{line}"));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 impl Cli {
+    /// Runs the command that the arguments name, and prints the error if it fails.
+    pub fn run_to_exit_code(self) -> ExitCode {
+        output::sanitize_panics();
+        let ended = self.run().and_then(|code| output::finish().context("can't write the output").map(|()| code));
+        ended.unwrap_or_else(|error| {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        })
+    }
+
     /// Runs the command that the arguments name.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn run(self) -> Result<ExitCode> {
+    fn run(self) -> Result<ExitCode> {
         let load = || config::load(&self.config, std::env::vars());
         if let Command::Run(args) = &self.command
             && !args.background
@@ -246,12 +271,12 @@ impl Cli {
     fn log_to(&self, writer: BoxMakeWriter, terminal: bool, level: &str) {
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
         // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
         let log = log.log_internal_errors(false);
         match self.log {
-            LogFormat::Text => log.with_ansi(terminal).init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Text => log.with_writer(writer).with_ansi(terminal).fmt_fields(PrintableFields).init(),
+            LogFormat::Json => log.with_writer(PrintableJson(writer)).json().flatten_event(true).init(),
         }
     }
 }

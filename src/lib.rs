@@ -5,8 +5,12 @@
 //! Redis). ARCHITECTURE.md describes the path of a tick, and what must always hold.
 //!
 //! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
-//! lines file), `notify` (notification channels), `service` (pid file, log, supervisor) and `authoring` (the kit for
-//! authors of detectors, and replay). Only `cli` is public: `main` parses the arguments and runs the command.
+//! lines file), `notify` (notification channels), `service` (pid file, log, supervisor), `output` (what is printed) and
+//! `authoring` (the kit for authors of detectors, and replay). Only `cli` is public: `main` parses the arguments and runs the command.
+
+// First: its macros are for all the others.
+#[macro_use]
+mod output;
 
 mod alerts_file;
 mod authoring;

@@ -6,11 +6,8 @@ use clap::Parser;
 use tickhound::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+    match Cli::try_parse() {
+        Ok(cli) => cli.run_to_exit_code(),
+        Err(error) => tickhound::cli::print_usage_error(&error),
     }
 }

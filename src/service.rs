@@ -2,13 +2,17 @@
 //! lines, and reports to its supervisor.
 
 mod log_file;
+mod log_format;
 mod log_queue;
+mod own_file;
 mod pid_file;
 mod supervisor;
 
 pub(crate) use self::{
     log_file::LogFile,
+    log_format::{PrintableFields, PrintableJson},
     log_queue::{LogQueue, LogTarget},
+    own_file::{OwnFileUse, is_trusted, open_own},
     pid_file::{Holder, PidFile, Record},
     supervisor::{FAILED, Supervisor},
 };

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::service::is_trusted;
 use tickhound_redis::RecentIds;
 
 /// Limits the ids that are remembered: as many as the busiest market raises in some minutes, which is more than a failover
@@ -168,9 +169,18 @@ impl LinesFile {
     }
 }
 
+/// Opens the file. A link is followed, since users point the file to a pipe or another disk, unless another user of this
+/// machine has put it there.
 fn open(path: &Path) -> io::Result<File> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
+    }
+    if let Ok(at_path) = fs::symlink_metadata(path)
+        && at_path.is_symlink()
+        && !is_trusted(at_path.uid())
+    {
+        let owner = at_path.uid();
+        return Err(io::Error::other(format!("it is a link that another user ({owner}) has made; remove it")));
     }
     OpenOptions::new().read(true).append(true).create(true).open(path)
 }
@@ -185,6 +195,21 @@ mod tests {
 
     fn tail_of(path: &Path) -> Tail {
         LinesFile::open(path).unwrap().recover().unwrap()
+    }
+
+    /// The link of another user would have made the host append to any file of its own user.
+    #[test]
+    fn only_a_link_of_ones_own_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("alerts.jsonl"), dir.path().join("target"));
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        LinesFile::open(&path).unwrap();
+        assert!(target.exists());
+        // Only the superuser can make a link another user's.
+        if std::os::unix::fs::lchown(&path, Some(4711), None).is_ok() {
+            let error = format!("{:#}", LinesFile::open(&path).unwrap_err());
+            assert!(error.contains("another user (4711)"), "{error}");
+        }
     }
 
     #[test]

@@ -5,12 +5,7 @@
 
 mod since;
 
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::VecDeque, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
@@ -21,6 +16,7 @@ use super::{
     process::{output_closed, stop_requested},
     text,
 };
+use crate::output::{self, Lines};
 use tickhound_core::config::LoadedConfig;
 use tickhound_redis::{AlertFilter, AlertsReader, NamePattern, News, StoredAlert};
 
@@ -112,10 +108,7 @@ pub(super) fn run(args: &AlertsArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
             result = viewer.show() => result,
         }
     });
-    match ended {
-        Err(error) if text::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        ended => ended.map(|()| ExitCode::SUCCESS),
-    }
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 struct Viewer<'a> {
@@ -135,7 +128,7 @@ impl Viewer<'_> {
         let stream = self.reader.stream();
         if shown == 0 && !self.args.json && !self.args.follow {
             let none = if self.selection.is_open() { "no alerts" } else { "no matching alerts" };
-            writeln!(io::stdout(), "{none} in {stream}")?;
+            outln!("{none} in {stream}");
         }
         if self.args.follow { self.follow().await } else { Ok(()) }
     }
@@ -193,7 +186,7 @@ impl Viewer<'_> {
     async fn report_lost(&mut self, error: &anyhow::Error) {
         let error = error.to_string();
         if self.problem.as_ref() != Some(&error) {
-            eprintln!("{error}; retrying");
+            errln!("{error}; retrying");
             self.problem = Some(error);
         }
         sleep(RETRY_AFTER).await;
@@ -201,33 +194,31 @@ impl Viewer<'_> {
 
     fn report(&mut self, news: &News) {
         if self.problem.take().is_some() {
-            eprintln!("reconnected to Redis; continuing");
+            errln!("reconnected to Redis; continuing");
         }
         if news.went_back {
-            eprintln!(
-                "Redis has come back without its newest alerts; alerts that are published again are not repeated"
-            );
+            errln!("Redis has come back without its newest alerts; alerts that are published again are not repeated");
         }
         if news.missed > 0 {
             let stream = self.reader.stream();
-            eprintln!("at least {} alerts were trimmed from {stream} before they could be shown", news.missed);
+            errln!("at least {} alerts were trimmed from {stream} before they could be shown", news.missed);
         }
         if news.foreign > 0 && self.foreign == 0 {
-            eprintln!("{} has entries that are not alerts; skipping them", self.reader.stream());
+            errln!("{} has entries that are not alerts; skipping them", self.reader.stream());
         }
         self.foreign += news.foreign;
     }
 
     fn print<'a>(&self, alerts: impl Iterator<Item = &'a StoredAlert>) -> Result<()> {
-        let mut out = io::BufWriter::new(io::stdout().lock());
+        let mut lines = Lines::default();
         for alert in alerts {
             if self.args.json {
-                writeln!(out, "{}", alert.to_json())?;
+                lines.push_json(&alert.to_json());
             } else {
-                writeln!(out, "{}", text::alert_line(alert, &self.zone))?;
+                writeln!(lines, "{}", text::alert_line(alert, &self.zone))?;
             }
         }
-        out.flush()?;
+        output::print(&lines);
         Ok(())
     }
 }

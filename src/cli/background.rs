@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     observe::health::{HealthReport, Verdict, seconds},
-    service::{FAILED, Holder, LogFile, PidFile, Record},
+    service::{FAILED, Holder, LogFile, OwnFileUse, PidFile, Record, open_own},
 };
 use tickhound_core::{
     config::{Config, LoadedConfig},
@@ -78,7 +78,7 @@ pub(super) fn start(start: &StartOptions<'_>) -> Result<ExitCode> {
 /// Prints that the pid file of a process that did not stop in an orderly way was removed.
 pub(super) fn print_removed(pid_file: &Path, record: Option<&Record>) {
     let process = record.map_or_else(|| "its process".to_owned(), |record| record.owner.to_string());
-    println!("removed {}: {process} exited unexpectedly (killed?)", pid_file.display());
+    outln!("removed {}: {process} exited unexpectedly (killed?)", pid_file.display());
 }
 
 async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
@@ -98,10 +98,10 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
     let log_before = fs::metadata(&log_file).map_or(0, |metadata| metadata.len());
     let (mut host, mut reports) = spawn(start, &log_file)?;
     let pid = host.child.id();
-    println!("started process {pid}, its log is {}", log_file.display());
+    outln!("started process {pid}, its log is {}", log_file.display());
     let reason = match host.wait_until_it_runs(start, &mut reports).await {
         Ok(summary) => {
-            println!("{summary}");
+            summary.iter().for_each(|line| outln!("{line}"));
             return Ok(ExitCode::SUCCESS);
         }
         Err(reason) => reason,
@@ -109,7 +109,8 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
     host.end().await;
     let log = tail_from(&log_file, log_before);
     if !log.is_empty() {
-        println!("the last lines of {}:\n{}", log_file.display(), log.join("\n"));
+        outln!("the last lines of {}:", log_file.display());
+        log.iter().for_each(|line| outln!("{line}"));
     }
     bail!("not started: {reason:#}")
 }
@@ -119,7 +120,7 @@ type Reports = Lines<BufReader<pipe::Receiver>>;
 
 /// Starts the process with an empty stdin. This process reads its stdout; its stderr goes to the log.
 fn spawn(start: &StartOptions<'_>, log_file: &Path) -> Result<(StartingHost, Reports)> {
-    let log = fs::OpenOptions::new().append(true).create(true).open(log_file);
+    let log = open_own(log_file, OwnFileUse::Append);
     let log = log.with_context(|| format!("can't write the log {}", log_file.display()))?;
     let mut command = Command::new(env::current_exe().context("can't determine the path of tickhound")?);
     command.arg("--config").arg(start.config_file).args(start.options).args(["run", "--detached"]);
@@ -168,10 +169,10 @@ impl WaitReport {
         match &self.reported {
             Some((missing, at)) if *missing == self.missing && passed < *at + REPORT_EVERY => return,
             Some((missing, _)) if *missing == self.missing => {
-                eprintln!("still waiting for {} ({seconds} s of {longest} s)", self.missing);
+                errln!("still waiting for {} ({seconds} s of {longest} s)", self.missing);
             }
             None if passed < FIRST_ANSWER && !self.has_answer => return,
-            _ => eprintln!("waiting for {}", self.missing),
+            _ => errln!("waiting for {}", self.missing),
         }
         self.reported = Some((self.missing.clone(), passed));
     }
@@ -186,8 +187,8 @@ fn ask_after(config: &Config, pause: Duration) -> Pin<Box<dyn Future<Output = He
 }
 
 impl StartingHost {
-    /// Returns a summary once the host runs; an error says why it does not.
-    async fn wait_until_it_runs(&mut self, start: &StartOptions<'_>, reports: &mut Reports) -> Result<String> {
+    /// Returns the lines of a summary once the host runs; an error says why it does not.
+    async fn wait_until_it_runs(&mut self, start: &StartOptions<'_>, reports: &mut Reports) -> Result<Vec<String>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let config = &start.loaded.config;
@@ -239,8 +240,8 @@ impl StartingHost {
         }
     }
 
-    /// Returns a summary if the host runs, otherwise what is missing.
-    fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<String, String> {
+    /// Returns the lines of a summary if the host runs, otherwise what is missing.
+    fn judge(&mut self, start: &StartOptions<'_>, report: &HealthReport) -> Result<Vec<String>, String> {
         let Some(survey) = &report.survey else { return Err(report.reason.clone()) };
         let processed_before = *self.processed_before.get_or_insert(survey.totals.entries);
         let mark = if report.verdict == Verdict::Healthy { "✅" } else { "⚠️ " };
@@ -251,7 +252,7 @@ impl StartingHost {
                 let since = *self.standby_since.get_or_insert_with(Instant::now);
                 let lease = Duration::from_millis(start.loaded.config.stream.lease_ms);
                 if since.elapsed() > lease {
-                    return Ok(format!("✅ standby: {owner} owns this stream; {}", report.reason));
+                    return Ok(vec![format!("✅ standby: {owner} owns this stream; {}", report.reason)]);
                 }
                 return Err(format!("{owner}, which holds the lease, to renew or release it"));
             }
@@ -277,10 +278,10 @@ impl StartingHost {
             format!("; {}: {} pending, idle {}", ours.name, ours.pending, seconds(ours.idle_ms))
         });
         let verdict = format!("{:?}", report.verdict).to_lowercase();
-        Ok(format!(
-            "{mark} {verdict}: {}\n   {} holds the lease{ours}; {processed} entries processed since the start",
-            report.reason, self.owner
-        ))
+        Ok(vec![
+            format!("{mark} {verdict}: {}", report.reason),
+            format!("   {} holds the lease{ours}; {processed} entries processed since the start", self.owner),
+        ])
     }
 
     /// Stops the process, gracefully if it responds, so that it releases the lease.

@@ -70,12 +70,12 @@ pub(super) fn run(args: &BenchArgs, loaded: LoadedConfig) -> Result<ExitCode> {
     let cost = measured?;
     let manifest = &plugin.manifest;
     if args.json {
-        println!(
-            "{}",
-            json!({ "plugin": manifest.name, "version": manifest.version, "sha256": plugin.sha256, "bytes": bytes.len(), "yardstick": yardstick, "cost": cost })
+        crate::output::print_json(
+            &json!({ "plugin": manifest.name, "version": manifest.version, "sha256": plugin.sha256, "bytes": bytes.len(), "yardstick": yardstick, "cost": cost }),
         );
     } else {
-        println!("{} {}, {} bytes; beside it {yardstick}\n", manifest.name, manifest.version, bytes.len());
+        outln!("{} {}, {} bytes; beside it {yardstick}", manifest.name, manifest.version, bytes.len());
+        outln!();
         print(&cost);
     }
     Ok(ExitCode::SUCCESS)
@@ -89,10 +89,10 @@ fn tempfile_dir() -> Result<PathBuf> {
 }
 
 fn print(cost: &Cost) {
-    println!("rows per call  ns per tick  (least to most)       breakout   ratio   longest call");
+    outln!("rows per call  ns per tick  (least to most)       breakout   ratio   longest call");
     for row in &cost.per_tick {
         let ratio = row.ns.median / row.baseline_ns.median;
-        println!(
+        outln!(
             "{:>13} {:>12.0}  ({:.0} to {:.0}){:pad$} {:>9.0} {ratio:>7.2} {:>11.2} ms",
             row.batch,
             row.ns.median,
@@ -105,20 +105,24 @@ fn print(cost: &Cost) {
         );
     }
     let kib = |bytes: f64| format!("{:.1} KiB", bytes / 1024.0);
-    println!(
-        "\nmemory         {} at start, {} per symbol ({} symbols, {} rows)",
+    outln!();
+    outln!(
+        "memory         {} at start, {} per symbol ({} symbols, {} rows)",
         kib(cost.memory_at_start as f64),
         kib(cost.memory_per_symbol),
         cost.symbols,
         cost.ticks
     );
-    println!("saved state    {:.0} bytes per symbol", cost.state_per_symbol);
-    println!(
+    outln!("saved state    {:.0} bytes per symbol", cost.state_per_symbol);
+    outln!(
         "start          {:.0} ms to compile, {:.1} ms from the cache, {:.2} ms per instance",
-        cost.compile_ms, cost.load_ms, cost.start_ms.median
+        cost.compile_ms,
+        cost.load_ms,
+        cost.start_ms.median
     );
-    println!(
+    outln!(
         "throughput     {:.0} ticks/s on this machine, {} workers, with this detector alone",
-        cost.engine_ticks_per_second, cost.workers
+        cost.engine_ticks_per_second,
+        cost.workers
     );
 }

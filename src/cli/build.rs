@@ -48,21 +48,22 @@ pub(super) fn run(args: &BuildArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let folder = args.into.clone().unwrap_or_else(|| loaded.resolve(&loaded.config.plugins.dir));
     let installed = project::install(&bytes, &manifest.name, &folder)?;
     if args.json {
-        println!(
-            "{}",
-            json!({ "name": manifest.name, "version": manifest.version, "file": installed, "bytes": bytes.len(), "sha256": spec.plugin.sha256 })
+        crate::output::print_json(
+            &json!({ "name": manifest.name, "version": manifest.version, "file": installed, "bytes": bytes.len(), "sha256": spec.plugin.sha256 }),
         );
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} {}: {}, {} bytes", manifest.name, manifest.version, installed.display(), bytes.len());
+    outln!("{} {}: {}, {} bytes", manifest.name, manifest.version, installed.display(), bytes.len());
     let plugin = &manifest.name;
     match loaded.config.detectors.values().find(|detector| detector.plugin == *plugin) {
-        Some(detector) if detector.enabled => println!("A running host loads it within a second."),
-        Some(_) => println!("Switch it on in {}: enabled = true", loaded.source.file().display()),
-        None => println!(
-            "Switch it on in {}:\n\n[detectors.{plugin}]\nplugin = \"{plugin}\"",
-            loaded.source.file().display()
-        ),
+        Some(detector) if detector.enabled => outln!("A running host loads it within a second."),
+        Some(_) => outln!("Switch it on in {}: enabled = true", loaded.source.file().display()),
+        None => {
+            outln!("Switch it on in {}:", loaded.source.file().display());
+            outln!();
+            outln!("[detectors.{plugin}]");
+            outln!("plugin = \"{plugin}\"");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -23,6 +23,9 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let Parts { loader, stream, .. } = Parts::load(loaded)?;
     let generation = loader.newest();
     let channels = notify::check(loaded)?;
+    let exposed = loaded.exposed_secrets();
+    let warnings: Vec<String> =
+        exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
     let reached = super::process::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation
@@ -42,15 +45,16 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             .iter()
             .map(|channel| json!({ "name": channel.name, "told": channel.receiver, "warnings": channel.warnings }))
             .collect();
-        println!(
-            "{}",
-            json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify })
+        crate::output::print_json(
+            &json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify,
+                "warnings": warnings }),
         );
     } else {
-        println!("ok: {}", loaded.source.at(&[]));
+        outln!("ok: {}", loaded.source.at(&[]));
+        warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
         for spec in &generation.detectors {
             let manifest = &spec.plugin.manifest;
-            println!(
+            outln!(
                 "ok: detector {} = {} {} ({}), {} ns per tick in its trial",
                 spec.name,
                 manifest.name,
@@ -59,16 +63,16 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
                 spec.trial.ns_per_tick
             );
             for (name, value) in &spec.params {
-                println!("      {name} = {value}");
+                outln!("      {name} = {value}");
             }
         }
         for notify::ChannelSummary { name, receiver, warnings } in &channels {
-            println!("ok: notify {name} = {receiver}");
-            warnings.iter().for_each(|warning| println!("      warning: {warning}"));
+            outln!("ok: notify {name} = {receiver}");
+            warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
         }
         match &reached {
-            Ok(()) => println!("ok: redis at {}", config.stream.address()),
-            Err(error) => eprintln!("error: redis at {}: {error}", config.stream.address()),
+            Ok(()) => outln!("ok: redis at {}", config.stream.address()),
+            Err(error) => errln!("error: redis at {}: {error}", config.stream.address()),
         }
     }
     Ok(if reached.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

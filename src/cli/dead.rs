@@ -3,10 +3,7 @@
 mod letters;
 mod show;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +13,7 @@ use self::{
     letters::{PAGE, matches},
     show::{ListArgs, ShowArgs},
 };
+use crate::output;
 use tickhound_core::{config::LoadedConfig, event::EntryId};
 use tickhound_redis::{DeadLetters, Letter, LetterOutcome};
 
@@ -96,10 +94,10 @@ struct LetterSelection {
 
 pub(super) fn run(args: &DeadArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     if let DeadCommand::Drop(DropArgs { selection: LetterSelection { all: true, .. }, yes: false }) = &args.command {
-        eprintln!("error: --all deletes letters permanently; check them with `tickhound dead list`, then add --yes");
+        errln!("error: --all deletes letters permanently; check them with `tickhound dead list`, then add --yes");
         return Ok(ExitCode::from(2));
     }
-    let done = super::process::runtime()?.block_on(async {
+    super::process::runtime()?.block_on(async {
         let mut dead = DeadLetters::open(&loaded.config.stream).await?;
         match &args.command {
             DeadCommand::List(args) => show::list(args, &mut dead, loaded).await,
@@ -107,12 +105,7 @@ pub(super) fn run(args: &DeadArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             DeadCommand::Requeue(args) => remove(&args.selection, &mut dead, Removal::Requeue).await,
             DeadCommand::Drop(args) => remove(&args.selection, &mut dead, Removal::Drop).await,
         }
-    });
-    match done {
-        // `tickhound dead list | head` closes the output early.
-        Err(error) if super::text::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        done => done,
-    }
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +128,7 @@ async fn remove(selection: &LetterSelection, dead: &mut DeadLetters, removal: Re
     if ended.is_ok() && selection.all && moved + gone == 0 && rejected == 0 && !selection.json {
         let is_filtered = selection.detector.is_some() || selection.reason.is_some();
         let none = if is_filtered { "no matching dead letters" } else { "no dead letters" };
-        writeln!(io::stdout(), "{none} in {}", dead.key())?;
+        outln!("{none} in {}", dead.key());
         return Ok(ExitCode::SUCCESS);
     }
     let (done, verb) = match removal {
@@ -145,10 +138,10 @@ async fn remove(selection: &LetterSelection, dead: &mut DeadLetters, removal: Re
     ended.with_context(|| format!("stopped after {done}; run the command again: no letter is {verb} twice"))?;
     if !selection.json {
         let left = dead.count().await?;
-        writeln!(io::stdout(), "{done}; {left} are left in {}", dead.key())?;
+        outln!("{done}; {left} are left in {}", dead.key());
     }
     if rejected > 0 {
-        eprintln!("error: {rejected} letters could not be {verb}; they were not changed");
+        errln!("error: {rejected} letters could not be {verb}; they were not changed");
     }
     // With --all, another process may have removed some letters meanwhile.
     let failed = rejected > 0 || (gone > 0 && !selection.all);
@@ -219,17 +212,17 @@ fn record(id: EntryId, moved: &LetterOutcome, selection: &LetterSelection, tally
             LetterOutcome::Gone => json!({ "id": id, "error": "there is no such letter" }),
             LetterOutcome::Rejected(reason) => json!({ "id": id, "error": reason }),
         };
-        writeln!(io::stdout(), "{line}")?;
+        output::print_json(&line);
     }
     match moved {
         LetterOutcome::Requeued(entry) if !selection.all && !selection.json => {
-            writeln!(io::stdout(), "{id} is now {entry}")?;
+            outln!("{id} is now {entry}");
         }
         LetterOutcome::Gone if !selection.all => {
-            eprintln!("error: {id}: there is no such letter; it may have been removed already");
+            errln!("error: {id}: there is no such letter; it may have been removed already");
         }
         LetterOutcome::Rejected(reason) if tally.rejected <= REJECTIONS_SHOWN => {
-            eprintln!("error: {id} was not changed: {reason}");
+            errln!("error: {id} was not changed: {reason}");
         }
         _ => {}
     }

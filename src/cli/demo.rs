@@ -76,7 +76,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         let stopped = stop.subscribe();
         let seconds = args.seconds;
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            // Nobody sees more of it once its output is closed.
+            let _ = tokio::time::timeout(Duration::from_secs(seconds), super::process::output_closed()).await;
             stop.send_replace(true);
         });
         tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(5)));
@@ -91,23 +92,23 @@ fn print(args: &DemoArgs, committed: &CommitSummary, seconds: f64) {
     let totals = committed.totals;
     if args.json {
         let by_detector = &committed.by_detector;
-        println!("{}", json!({ "seconds": seconds, "totals": totals, "alerts_by_detector": by_detector }));
+        crate::output::print_json(&json!({ "seconds": seconds, "totals": totals, "alerts_by_detector": by_detector }));
         return;
     }
-    println!();
-    println!(
+    outln!();
+    outln!(
         "{} entries of {} symbols in {seconds:.0} s: {:.0} minutes of market time, {:.0} entries/s",
         totals.entries,
         args.symbols,
         committed.covered.as_secs_f64() / 60.0,
         totals.entries as f64 / seconds
     );
-    println!("{} dead letters (undecodable), {} entries without alerts", totals.dead, totals.quiet);
+    outln!("{} dead letters (undecodable), {} entries without alerts", totals.dead, totals.quiet);
     for (detector, count) in &committed.by_detector {
         let clearest = &committed.clearest[detector];
         let evidence: Vec<String> =
             clearest.evidence.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        println!(
+        outln!(
             "{count:>6} alerts by {detector}; the clearest: {} {} at {}, {:.2} confidence ({})",
             clearest.symbol,
             clearest.direction.as_str(),
@@ -116,5 +117,5 @@ fn print(args: &DemoArgs, committed: &CommitSummary, seconds: f64) {
             evidence.join(", ")
         );
     }
-    println!("Next: README.md, \"With your Redis in 5 minutes\".");
+    outln!("Next: README.md, \"With your Redis in 5 minutes\".");
 }

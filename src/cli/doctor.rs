@@ -41,10 +41,11 @@ pub(super) fn run(args: &DoctorArgs, loaded: Result<LoadedConfig>) -> Result<Exi
     );
     findings.retain(|finding| !args.quiet || finding.level > Level::Ok);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        crate::output::print_pretty_json(&serde_json::to_string_pretty(&findings)?);
     } else {
         findings.iter().for_each(print);
-        println!("\n{summary}");
+        outln!();
+        outln!("{summary}");
     }
     Ok(match worst {
         Level::Ok | Level::Note => ExitCode::SUCCESS,
@@ -61,10 +62,10 @@ fn print(finding: &Finding) {
         Level::Warning => "⚠️ ",
         Level::Problem => "❌",
     };
-    println!("{mark} {id}: {found}");
+    outln!("{mark} {id}: {found}");
     match (fixed, cure) {
-        (Some(fixed), _) => println!("     fixed: {fixed}"),
-        (None, Some(cure)) => println!("     → {cure}"),
+        (Some(fixed), _) => outln!("     fixed: {fixed}"),
+        (None, Some(cure)) => outln!("     → {cure}"),
         (None, None) => {}
     }
 }

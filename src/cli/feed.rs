@@ -262,7 +262,7 @@ impl FeedSummary<'_> {
             "rate": rate(published, *elapsed), "first_id": id(&published.first_id), "last_id": id(&published.last_id),
             "stopped": *end == End::Signal,
         });
-        println!("{summary}");
+        crate::output::print_json(&summary);
     }
 
     fn print(&self) {
@@ -270,12 +270,12 @@ impl FeedSummary<'_> {
         let Published { count, first_id, last_id } = published;
         let (seconds, rate) = (elapsed.as_secs_f64(), rate(published, *elapsed));
         let stopped = if *end == End::Signal { "stopped: " } else { "" };
-        println!("{stopped}published {count} ticks to {key} in {seconds:.2} s ({rate:.0}/s)");
+        outln!("{stopped}published {count} ticks to {key} in {seconds:.2} s ({rate:.0}/s)");
         if *count > 0 {
-            println!("first entry {first_id}, last entry {last_id}");
+            outln!("first entry {first_id}, last entry {last_id}");
         }
         if *skipped > 0 {
-            println!("skipped {skipped} lines that could not be read as ticks");
+            outln!("skipped {skipped} lines that could not be read as ticks");
         }
     }
 }

@@ -29,9 +29,10 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     }
     for (file, bytes) in &files {
         write(file, bytes).with_context(|| format!("can't write {}", file.display()))?;
-        println!("{}", file.display());
+        outln!("{}", file.display());
     }
-    println!("\nSet stream.url and stream.key in the configuration, then run: tickhound check && tickhound run");
+    outln!();
+    outln!("Set stream.url and stream.key in the configuration, then run: tickhound check && tickhound run");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -37,11 +37,14 @@ pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     if args.json {
         let rejection = plugin.as_ref().err().map(|error| format!("{error:#}"));
         let manifest = plugin.as_ref().ok().map(|plugin| manifest_json(plugin));
-        println!("{}", json!({ "file": file, "anatomy": anatomy, "manifest": manifest, "refused": rejection }));
+        crate::output::print_json(
+            &json!({ "file": file, "anatomy": anatomy, "manifest": manifest, "refused": rejection }),
+        );
     } else {
         if let Ok(plugin) = &plugin {
             let manifest = &plugin.manifest;
-            println!("{} {}: {}\n", manifest.name, manifest.version, manifest.description);
+            outln!("{} {}: {}", manifest.name, manifest.version, manifest.description);
+            outln!();
         }
         print_anatomy(&file, &anatomy);
         if let Ok(plugin) = &plugin {
@@ -59,34 +62,34 @@ fn print_anatomy(file: &std::path::Path, anatomy: &Anatomy) {
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let extra: Vec<String> =
         anatomy.exports.iter().filter(|name| !CONTRACT.contains(&name.as_str())).cloned().collect();
-    println!("file         {}, {} bytes, {}", file.display(), anatomy.bytes, anatomy.kind);
-    println!("sha256       {}", anatomy.sha256);
-    println!("contract     {} (this host: {CONTRACT_VERSION})", anatomy.contract.as_deref().unwrap_or("not stated"));
-    println!("imports      {}", list(&anatomy.imports));
+    outln!("file         {}, {} bytes, {}", file.display(), anatomy.bytes, anatomy.kind);
+    outln!("sha256       {}", anatomy.sha256);
+    outln!("contract     {} (this host: {CONTRACT_VERSION})", anatomy.contract.as_deref().unwrap_or("not stated"));
+    outln!("imports      {}", list(&anatomy.imports));
     if anatomy.kind == "component" && !extra.is_empty() {
-        println!("also exports {}", list(&extra));
+        outln!("also exports {}", list(&extra));
     }
-    println!("made with    {}", list(&anatomy.made_with));
+    outln!("made with    {}", list(&anatomy.made_with));
 }
 
 fn print_manifest(plugin: &Plugin) {
     let manifest = &plugin.manifest;
     let effect = if manifest.state_outlives_params { "keeps" } else { "resets" };
-    println!("state        version {}; a change of parameters {effect} it", manifest.state_version);
-    println!("clock        {}", if manifest.wants_clock { "called every second" } else { "not used" });
+    outln!("state        version {}; a change of parameters {effect} it", manifest.state_version);
+    outln!("clock        {}", if manifest.wants_clock { "called every second" } else { "not used" });
     let mut columns = Vec::new();
     for column in &manifest.columns {
         columns.push(format!("{}{}", column.name, if column.required { "" } else { " (optional)" }));
     }
-    println!("columns      {}", if columns.is_empty() { "none".to_owned() } else { columns.join(", ") });
+    outln!("columns      {}", if columns.is_empty() { "none".to_owned() } else { columns.join(", ") });
     if manifest.params.is_empty() {
-        println!("parameters   none");
+        outln!("parameters   none");
         return;
     }
-    println!("parameters");
+    outln!("parameters");
     let width = manifest.params.iter().map(|param| param.name.len()).max().unwrap_or(0);
     for param in &manifest.params {
-        println!("  {:width$} = {}  {}: {}", param.name, params::default(param), expected(param), param.doc);
+        outln!("  {:width$} = {}  {}: {}", param.name, params::default(param), expected(param), param.doc);
     }
 }
 

@@ -20,15 +20,16 @@ pub(super) struct NewArgs {
 pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
     let NewArgs { name, lang } = args;
     let dir = template::create(name, lang, Path::new("."))?;
-    let tools = match template::tools(lang) {
-        Some(tools) => format!("  (cd {name} && {tools})\n"),
-        None => String::new(),
-    };
-    println!(
-        "{} is a working detector. Next:\n\n{tools}  tickhound test {name}      # run its cases\n  \
-         tickhound bench {name}     # measure its cost\n  tickhound replay --simulate --detector {name}\n  \
-         tickhound build {name}     # install it into plugins/\n\nIts README.md has more.",
-        dir.display()
-    );
+    outln!("{} is a working detector. Next:", dir.display());
+    outln!();
+    if let Some(tools) = template::tools(lang) {
+        outln!("  (cd {name} && {tools})");
+    }
+    outln!("  tickhound test {name}      # run its cases");
+    outln!("  tickhound bench {name}     # measure its cost");
+    outln!("  tickhound replay --simulate --detector {name}");
+    outln!("  tickhound build {name}     # install it into plugins/");
+    outln!();
+    outln!("Its README.md has more.");
     Ok(ExitCode::SUCCESS)
 }

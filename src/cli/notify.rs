@@ -56,10 +56,10 @@ fn test(name: &str, as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
     let sent = notify::send_test(loaded, channel);
     if as_json {
         let error = sent.as_ref().err().map(|error| format!("{error:#}"));
-        println!("{}", json!({ "sink": name, "ok": error.is_none(), "error": error }));
+        crate::output::print_json(&json!({ "sink": name, "ok": error.is_none(), "error": error }));
         return Ok(if error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    println!("{name}: the test message arrived at {}", sent?);
+    outln!("{name}: the test message arrived at {}", sent?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,37 +88,37 @@ fn status(as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
         }
     }
     if as_json {
-        println!("{}", json!({ "ok": !failing, "sinks": report }));
+        crate::output::print_json(&json!({ "ok": !failing, "sinks": report }));
     } else if loaded.config.notify.is_empty() {
-        println!("there is no [[notify]] in {}", loaded.source.at(&[]));
+        outln!("there is no [[notify]] in {}", loaded.source.at(&[]));
     }
     Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     let Some(ChannelStatus { state, behind, .. }) = recorded else {
-        return println!(
+        return outln!(
             "{name}: not used by any host yet; it begins with the first alert after `tickhound run` has started"
         );
     };
     let now_ms = now_ms();
     let ago = |at_ms: u64| format!("{} ago", seconds(now_ms.saturating_sub(at_ms)));
     let ok = state.last_ok_ms.map_or_else(|| "no message yet".to_owned(), |at| format!("last message {}", ago(at)));
-    println!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
+    outln!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
     let NotificationTotals { messages, alerts, older, failures, refused, in_doubt, missed } = state.totals;
-    println!(
+    outln!(
         "  {alerts} alerts in {messages} messages, {older} too old, {refused} rejected, {in_doubt} in doubt, {missed} trimmed; \
          {failures} attempts failed"
     );
     if let (Some(at), Some(error)) = (state.last_error_ms, &state.last_error) {
-        println!("  last failure {}: {error}", ago(at));
+        outln!("  last failure {}: {error}", ago(at));
     }
     if let Some(sending) = &state.sending {
-        println!("  a message with {} alerts is being sent", sending.alerts);
+        outln!("  a message with {} alerts is being sent", sending.alerts);
     }
     let Omissions { older, in_doubt, refused, missed, .. } = &state.omissions;
     if !state.omissions.is_empty() {
-        println!(
+        outln!(
             "  the next message reports: {older} too old, {in_doubt} in doubt, {refused} rejected, {missed} trimmed"
         );
     }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
+use crate::output;
 use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::{
     loader::{next_of, with_next},
@@ -55,7 +56,7 @@ fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> 
     let plugin = next_of(&shadow.plugin).context("a shadow without a table has a plugin of its own")?;
     let [next, live] = [&shadow.plugin, plugin].map(|name| dir.join(format!("{name}.wasm")));
     let previous = dir.join(format!("{plugin}.wasm.previous"));
-    println!("{} -> {} (the previous one becomes {})", next.display(), live.display(), previous.display());
+    outln!("{} -> {} (the previous one becomes {})", next.display(), live.display(), previous.display());
     if dry_run {
         return Ok(());
     }
@@ -111,9 +112,9 @@ fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry
     detectors.remove(name);
     let text = document.to_string();
     config::parse_text(file, &text).context("the configuration would not be valid; nothing was changed")?;
-    println!("[detectors.{live}] gets the settings of [detectors.{name}], which is removed from {}", file.display());
+    outln!("[detectors.{live}] gets the settings of [detectors.{name}], which is removed from {}", file.display());
     if dry_run {
-        print!("{text}");
+        output::print_document(&text);
         return Ok(());
     }
     replace(file, &text)

@@ -17,13 +17,16 @@ use tokio::sync::watch;
 
 use self::sweep::Sweep;
 use super::author::{self, Catalogue, Subject};
-use crate::authoring::replay::{
-    Progress, ReplaySetup, Source, Summary,
-    outcome::{Judge, Outcomes, Rule},
-    output::Output,
-    replay, report,
-    surrogate::{self, ShuffledTicks},
-    tape::Tape,
+use crate::{
+    authoring::replay::{
+        Progress, ReplaySetup, Source, Summary,
+        outcome::{Judge, Outcomes, Rule},
+        output::Output,
+        replay, report,
+        surrogate::{self, ShuffledTicks},
+        tape::Tape,
+    },
+    output,
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig},
@@ -181,15 +184,15 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
 
 fn print(args: &ReplayArgs, sweep: Option<&Sweep>, result: &table::ReplayResult<'_>) {
     if args.json {
-        println!("{}", sweep.map_or_else(|| result.to_json(), |sweep| sweep.to_json(result)));
+        output::print_json(&sweep.map_or_else(|| result.to_json(), |sweep| sweep.to_json(result)));
     } else if args.out.iter().any(|file| file == Path::new("-")) {
         // Standard output has the alerts.
-        eprint!("{}", result.to_text());
+        output::print_on_stderr(&result.to_text());
     } else {
-        print!("{}", sweep.map_or_else(|| result.to_text(), |sweep| sweep.to_text(result)));
+        output::print(&sweep.map_or_else(|| result.to_text(), |sweep| sweep.to_text(result)));
     }
     for file in args.out.iter().chain(&args.report).filter(|file| *file != Path::new("-")) {
-        eprintln!("wrote {}", file.display());
+        errln!("wrote {}", file.display());
     }
 }
 
@@ -292,12 +295,17 @@ impl Replayer<'_> {
         let drawing = tokio::spawn(draw(progress.clone(), label.to_owned()));
         let recorder = Arc::new(Mutex::new(Recorder { alerts: Vec::new(), outputs }));
         let sink = {
-            let recorder = recorder.clone();
+            let (recorder, stop) = (recorder.clone(), self.stop.clone());
             move |commit: &tickhound_core::stream::Commit| {
                 let Recorder { alerts, outputs } = &mut *recorder.lock().expect("no holder of this lock panics");
                 alerts.extend(commit.alerts.iter().cloned());
                 alerts.extend(commit.shadow_alerts.iter().map(|(_, alert)| alert.clone()));
-                outputs.iter_mut().try_for_each(|output| output.write(&commit.alerts))
+                outputs.iter_mut().try_for_each(|output| output.write(&commit.alerts))?;
+                if output::is_closed() {
+                    // As Ctrl-C does: nobody reads further alerts, and what was replayed is reported.
+                    stop.send_replace(true);
+                }
+                Ok(())
             }
         };
         let (batch, pace) = (self.args.batch.map(|batch| batch as usize), self.args.speed);
@@ -330,7 +338,7 @@ fn ensure_ticks(pass: &Pass, preset: &str) -> Result<()> {
         None => bail!("there are no ticks to replay"),
     };
     bail!(
-        "none of {} entries is a tick: {why}\nname the columns with --map, or the fields in [input.map] (input.preset is \"{preset}\")",
+        "none of {} entries is a tick: {why}; name the columns with --map, or the fields in [input.map] (input.preset is \"{preset}\")",
         summary.totals.entries
     )
 }

@@ -206,7 +206,7 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
         // Stderr may be blocked, so another thread writes to it.
         let (written, is_written) = mpsc::channel::<()>();
         let _ = thread::Builder::new().spawn(move || {
-            eprintln!("error: {what}");
+            errln!("error: {what}");
             drop(written);
         });
         let _ = is_written.recv_timeout(LAST_LINES_MAX);

@@ -86,7 +86,7 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
         }
     }
     if shadows.is_empty() {
-        println!(
+        outln!(
             "no detector has a shadow; set shadow_of = \"NAME\" in the table of another detector, or set plugins.allow_next = true and put a PLUGIN.next.wasm beside PLUGIN.wasm"
         );
     }
@@ -96,7 +96,7 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     for (shadow, of) in shadows {
         let comparison = compare(&shadow, &of, &alerts, &receipt, args.last);
         if args.json {
-            println!("{}", serde_json::to_string(&comparison)?);
+            crate::output::print_json(&serde_json::to_string(&comparison)?);
         } else {
             print(&comparison);
         }
@@ -160,19 +160,19 @@ fn compare(shadow: &str, of: &str, alerts: &StoredAlerts<'_>, receipt: &Receipt,
 
 fn print(report: &Comparison) {
     let Comparison { shadow, live, both, only_live, only_shadow, .. } = report;
-    println!(
+    outln!(
         "{shadow}, shadow of {live}: {both} alerts in both, {only_live} only from {live}, {only_shadow} only from {shadow}"
     );
     match report.since_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms as i64).ok()) {
-        Some(since) => println!("  since {since}"),
-        None => println!("  it has not run yet"),
+        Some(since) => outln!("  since {since}"),
+        None => outln!("  it has not run yet"),
     }
     if let (Some(live_ns), Some(shadow_ns)) = (report.live_ns_per_tick, report.shadow_ns_per_tick) {
-        println!("  {live} {live_ns} ns/tick, {shadow} {shadow_ns} ns/tick");
+        outln!("  {live} {live_ns} ns/tick, {shadow} {shadow_ns} ns/tick");
     }
     for (name, alerts) in [(live, &report.newest_only_live), (shadow, &report.newest_only_shadow)] {
         for AlertSummary { id, symbol, direction, confidence, .. } in alerts {
-            println!("  only from {name}: {symbol} {direction}, {confidence:.2} confidence ({id})");
+            outln!("  only from {name}: {symbol} {direction}, {confidence:.2} confidence ({id})");
         }
     }
 }

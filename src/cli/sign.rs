@@ -68,9 +68,9 @@ pub(super) fn run(args: &SignArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         signed.push(target);
     }
     if args.json {
-        println!("{}", json!({ "signed": signed, "public_key": public.to_base64() }));
+        outln!("{}", json!({ "signed": signed, "public_key": public.to_base64() }));
     } else {
-        signed.iter().for_each(|file| println!("{}", file.display()));
+        signed.iter().for_each(|file| outln!("{}", file.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -95,14 +95,14 @@ fn make_key(file: &Path, args: &SignArgs) -> Result<ExitCode> {
         .with_context(|| format!("can't write {}", public_file.display()))?;
     let public = pk.to_base64();
     if args.json {
-        println!("{}", json!({ "key": file, "public_key_file": public_file, "public_key": public }));
+        outln!("{}", json!({ "key": file, "public_key_file": public_file, "public_key": public }));
     } else {
-        println!(
+        outln!(
             "{} is the secret key, {} the public one. In the configuration:\n",
             file.display(),
             public_file.display()
         );
-        println!("[plugins]\ntrusted_keys = [\"{public}\"]\nrequire_signed = true");
+        outln!("[plugins]\ntrusted_keys = [\"{public}\"]\nrequire_signed = true");
     }
     Ok(ExitCode::SUCCESS)
 }

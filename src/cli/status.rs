@@ -8,8 +8,8 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 
-use self::observer::{Observer, print};
-use crate::observe::health::Verdict;
+use self::observer::Observer;
+use crate::{observe::health::Verdict, output};
 use tickhound_core::config::LoadedConfig;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,9 @@ pub(super) fn run(args: &StatusArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
             Some(period) => watch::watch(&mut observer, period).await,
             None => {
                 let observation = observer.observe().await;
-                print(&observer.format(&observation)?)?;
+                if let Some(lines) = observer.report(&observation)? {
+                    output::print(&lines);
+                }
                 Ok(observation.report.verdict)
             }
         }

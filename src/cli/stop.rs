@@ -59,7 +59,7 @@ pub(super) struct RestartArgs {
 pub(super) fn run(args: &StopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     super::process::runtime()?.block_on(async {
         let Some(record) = find(loaded).await? else {
-            println!("{NOTHING_TO_STOP}");
+            outln!("{NOTHING_TO_STOP}");
             print_owner(loaded).await;
             return Ok(ExitCode::SUCCESS);
         };
@@ -84,7 +84,7 @@ pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]
         variables.retain(|(name, _)| std::env::var_os(name).is_none());
         if !variables.is_empty() {
             let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
-            println!("taken from the running host: {}", names.join(", "));
+            outln!("taken from the running host: {}", names.join(", "));
         }
     }
     let loaded = config::load(config_file, std::env::vars().chain(variables.clone()))?;
@@ -92,7 +92,7 @@ pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]
         Parts::load(&loaded).with_context(|| format!("not restarted; {} continues", record.owner))?;
         runtime.block_on(stop(&args.stop, &loaded, record))?;
     } else {
-        println!("{NOTHING_TO_STOP}");
+        outln!("{NOTHING_TO_STOP}");
     }
     drop(runtime);
     let wait = Duration::from_secs(args.wait);
@@ -124,7 +124,7 @@ async fn stop(args: &StopArgs, loaded: &LoadedConfig, record: &Record) -> Result
     let since = Instant::now();
     let timeout = Duration::from_secs(args.timeout);
     signal(&record.owner, pid, Signal::TERM)?;
-    println!("stopping {}: it commits the entries in flight", record.owner);
+    outln!("stopping {}: it commits the entries in flight", record.owner);
     if !exits(&record.owner, timeout).await {
         if !args.kill {
             bail!(
@@ -139,9 +139,9 @@ async fn stop(args: &StopArgs, loaded: &LoadedConfig, record: &Record) -> Result
             bail!("{} does not exit, not even after SIGKILL; the system may be waiting for a device", record.owner);
         }
         find(loaded).await?;
-        println!("killed {}; its uncommitted entries are processed again at the next start", record.owner);
+        outln!("killed {}; its uncommitted entries are processed again at the next start", record.owner);
     } else {
-        println!("stopped {} after {}", record.owner, seconds(since.elapsed().as_millis() as u64));
+        outln!("stopped {} after {}", record.owner, seconds(since.elapsed().as_millis() as u64));
     }
     Ok(())
 }
@@ -183,21 +183,18 @@ fn variables_of(owner: &Owner) -> Vec<(String, String)> {
 async fn print_last_commit(loaded: &LoadedConfig) {
     let report = HealthReport::observe(&loaded.config).await;
     let Some(survey) = &report.survey else {
-        println!("the last commit is unknown: {}", report.reason);
+        outln!("the last commit is unknown: {}", report.reason);
         return;
     };
     let totals = &survey.totals;
     let ago = survey.committed_ms_ago.map_or_else(|| "never".into(), |ago| format!("{} ago", seconds(ago)));
-    println!(
-        "last commit: {ago}; {} entries processed, {} alerts, {} dead",
-        totals.entries, totals.alerts, totals.dead
-    );
-    println!("{}", report.reason);
+    outln!("last commit: {ago}; {} entries processed, {} alerts, {} dead", totals.entries, totals.alerts, totals.dead);
+    outln!("{}", report.reason);
 }
 
 async fn print_owner(loaded: &LoadedConfig) {
     let survey = HealthReport::observe(&loaded.config).await.survey;
     if let Some(owner) = survey.and_then(|survey| survey.owner) {
-        println!("{owner} owns this stream; stop it where it was started");
+        outln!("{owner} owns this stream; stop it where it was started");
     }
 }

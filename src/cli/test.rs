@@ -73,20 +73,20 @@ pub(super) fn run(args: &TestArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             results.push(json!({ "case": case.file, "about": case.about, "holds": holds, "failures": verdict.failures, "alerts": verdict.alerts.len() }));
         } else {
             let verdict_word = if holds { "holds" } else { "FAILS" };
-            println!("{verdict_word}  {name}: {}", if case.about.is_empty() { "no description" } else { &case.about });
-            verdict.failures.iter().for_each(|failure| println!("       {failure}"));
+            outln!("{verdict_word}  {name}: {}", if case.about.is_empty() { "no description" } else { &case.about });
+            verdict.failures.iter().for_each(|failure| outln!("       {failure}"));
         }
     }
     let manifest = &plugin.manifest;
     if args.json {
-        println!(
-            "{}",
-            json!({ "plugin": manifest.name, "version": manifest.version, "failed": failed, "cases": results })
+        crate::output::print_json(
+            &json!({ "plugin": manifest.name, "version": manifest.version, "failed": failed, "cases": results }),
         );
     } else {
-        println!("\n{} {}: {} of {} cases hold", manifest.name, manifest.version, cases.len() - failed, cases.len());
+        outln!();
+        outln!("{} {}: {} of {} cases hold", manifest.name, manifest.version, cases.len() - failed, cases.len());
         if args.write {
-            println!("wrote the raised alerts into {} cases", cases.len());
+            outln!("wrote the raised alerts into {} cases", cases.len());
         }
     }
     Ok(if failed == 0 || args.write { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,29 +1,16 @@
-//! Text that several commands print: spans of time, counts, alerts, and text without control characters.
+//! Text that several commands print: spans of time, counts, and alerts.
 
-use std::{fmt::Write as _, io};
+use std::fmt::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use tickhound_core::{config::Config, publish::log_line};
+use tickhound_core::{config::Config, publish::log_line, text::printable};
 use tickhound_redis::StoredAlert;
 
 /// The time zone in which times are shown: the market's.
 pub(super) fn zone(config: &Config) -> TimeZone {
     TimeZone::get(&config.input.timezone).unwrap_or(TimeZone::UTC)
-}
-
-/// Escapes the characters that would control a terminal.
-pub(super) fn printable(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            plain.extend(c.escape_default());
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
 }
 
 /// Cuts or pads the text to exactly this many columns of a terminal; `…` marks a cut.
@@ -77,7 +64,7 @@ pub(super) fn event_time(alert: &StoredAlert, zone: &TimeZone, format: &str) -> 
 /// The line that the log has for an alert.
 pub(super) fn detected(alert: &StoredAlert) -> String {
     let confidence = alert.number("confidence").unwrap_or(0.0);
-    printable(&log_line(alert.field("detector"), alert.field("symbol"), confidence))
+    printable(&log_line(alert.field("detector"), alert.field("symbol"), confidence)).into_owned()
 }
 
 /// The log's line for an alert with its time in front, and with direction, price and lateness behind.
@@ -99,20 +86,10 @@ pub(super) fn alert_line(alert: &StoredAlert, zone: &TimeZone) -> String {
     line
 }
 
-/// Whether the reader of the output has closed it, as `head` does.
-pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tickhound_core::event::EntryId;
-
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(printable("a\u{1b}[2J é"), "a\\u{1b}[2J é");
-    }
 
     #[test]
     fn a_cell_has_its_width_with_any_content() {

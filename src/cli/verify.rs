@@ -37,8 +37,8 @@ pub(super) fn run(args: &VerifyArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
         let bytes = read_file(file, loaded.config.plugins.file_max_mib << 20);
         let verified = bytes.and_then(|bytes| trust.check(file, &bytes).map(|()| sha256(&bytes)));
         match &verified {
-            Ok(sha256) if !args.json => println!("ok: {} (sha256 {sha256})", file.display()),
-            Err(error) if !args.json => eprintln!("error: {error:#}"),
+            Ok(sha256) if !args.json => outln!("ok: {} (sha256 {sha256})", file.display()),
+            Err(error) if !args.json => errln!("error: {error:#}"),
             _ => {}
         }
         failed += usize::from(verified.is_err());
@@ -47,7 +47,7 @@ pub(super) fn run(args: &VerifyArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
         }));
     }
     if args.json {
-        println!("{}", json!({ "verified": args.files.len() - failed, "failed": failed, "files": results }));
+        outln!("{}", json!({ "verified": args.files.len() - failed, "failed": failed, "files": results }));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -65,9 +65,16 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
                 .cure("set stream.url, or TICKHOUND_STREAM__URL, to the address of a running server; checks that need the server were left out"),
         ),
     }
+    findings.extend(judge_secrets(&loaded));
     findings.extend(machine::judge(&machine::inspect(&loaded), config));
     findings.extend(plugins::judge(&loaded, decoder.as_ref(), &facts));
     apply_remedies(findings, &loaded, fix).await
+}
+
+/// Judges who may read the secrets of the configuration.
+fn judge_secrets(loaded: &LoadedConfig) -> Vec<Finding> {
+    let exposed = loaded.exposed_secrets().into_iter();
+    exposed.map(|exposed| Finding::warning("config.secrets", exposed.describe()).cure(exposed.cure())).collect()
 }
 
 async fn inspect_server(config: &Config) -> anyhow::Result<(Inspection, HealthReport)> {

@@ -7,7 +7,7 @@
 //! The crates for this silently drop lines where a file can't be opened, or where their thread can't keep up.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -17,7 +17,8 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
-use tickhound_core::config::ServiceConfig;
+use super::own_file::{OwnFileUse, create_folder_of, open_own};
+use tickhound_core::{config::ServiceConfig, text::printable};
 
 /// How often to check whether the file still exists and how large it is: panics are written to it too.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -53,9 +54,7 @@ impl LogFile {
     pub(crate) fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
         let explain = || format!("can't write the log {}", path.display());
         let zone = config.log_daily.then(|| TimeZone::get(timezone)).transpose().with_context(explain)?;
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(explain)?;
-        }
+        create_folder_of(path).with_context(explain)?;
         let mut log = Self {
             path: path.to_path_buf(),
             max_bytes: config.log_max_mib << 20,
@@ -126,7 +125,7 @@ impl LogFile {
     /// Reopens the file if it was moved or deleted, and rotates it at the end of a day; `line` is written next.
     fn check(&mut self, line: &[u8]) {
         let open = self.file.as_ref().and_then(|file| file.metadata().ok());
-        let at_path = fs::metadata(&self.path).ok();
+        let at_path = fs::symlink_metadata(&self.path).ok();
         match (open, at_path) {
             (Some(open), Some(at_path)) if (open.dev(), open.ino()) == (at_path.dev(), at_path.ino()) => {
                 self.size = at_path.len();
@@ -141,7 +140,7 @@ impl LogFile {
     }
 
     fn try_reopen(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        let file = open_own(&self.path, OwnFileUse::Append)?;
         let metadata = file.metadata()?;
         self.size = metadata.len();
         self.day = self.day_of(metadata.modified()?);
@@ -201,7 +200,7 @@ pub(super) fn in_form_of(model: &[u8], level: &str, event: &str, message: &str) 
             serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "message": message })
                 .to_string()
         }
-        _ => format!("{now} {level:>5} {message} event=\"{event}\""),
+        _ => format!("{now} {level:>5} {} event=\"{event}\"", printable(message)),
     };
     (line + "\n").into_bytes()
 }
@@ -278,7 +277,7 @@ mod tests {
         let mut log = log(&path, 2, false);
         write(&mut log, "one");
         // Every write to it fails as on a full disk.
-        log.file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+        log.file = Some(fs::OpenOptions::new().append(true).open("/dev/full").unwrap());
         log.check_at = Instant::now() + Duration::from_secs(60);
         write(&mut log, "two");
         write(&mut log, "three");
@@ -287,6 +286,24 @@ mod tests {
         let text = read(&path, "");
         assert!(text.starts_with("one\n") && text.ends_with("\nfour\n"), "{text}");
         assert!(text.contains("ERROR 2 lines of this log could not be written: No space left on device"), "{text}");
+    }
+
+    /// A link that appeared in place of the log, as at a rotation, made the host write into another file.
+    #[test]
+    fn a_link_in_place_of_the_log_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("it.log"), dir.path().join("target"));
+        let mut log = log(&path, 2, false);
+        write(&mut log, "one");
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        log.check_at = Instant::now();
+        write(&mut log, "two");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        assert_eq!(read(&dir.path().join("moved"), ""), "one\ntwo\n", "no line is lost");
+        let error = format!("{:#}", LogFile::open(&path, &ServiceConfig::default(), "UTC").unwrap_err());
+        assert!(error.contains("can't write the log") && error.contains("it is a link"), "{error}");
     }
 
     /// In a JSON log this one line was text.

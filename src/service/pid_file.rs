@@ -5,7 +5,7 @@
 //! process is stopped by mistake.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{ErrorKind, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::own_file::{OwnFileUse, create_folder_of, open_own};
 use tickhound_core::stream::owner::Owner;
 
 /// A process that inspects the file, or has just locked it and not yet written to it, needs less than this.
@@ -58,12 +59,10 @@ impl PidFile {
     /// Another process holds the file, or it can't be written.
     pub(crate) async fn acquire(path: &Path, options: &[String]) -> Result<Self> {
         let explain = || format!("service.pid_file: can't write {}", path.display());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(explain)?;
-        }
+        create_folder_of(path).with_context(explain)?;
         let since = Instant::now();
         loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            let file = open_own(path, OwnFileUse::Replace);
             let mut file = file.with_context(explain)?;
             match file.try_lock() {
                 // A file that was removed meanwhile is invisible to processes that start later.
@@ -92,7 +91,7 @@ impl PidFile {
     pub(crate) async fn inspect(path: &Path) -> Result<Holder> {
         let since = Instant::now();
         loop {
-            let mut file = match File::open(path) {
+            let mut file = match open_own(path, OwnFileUse::Read) {
                 Ok(file) => file,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::Nobody),
                 Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
@@ -144,7 +143,7 @@ fn read(file: &mut File) -> Option<Record> {
 
 /// Whether the open file is the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(at_path)) = (file.metadata(), fs::metadata(path)) else { return false };
+    let (Ok(open), Ok(at_path)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (open.dev(), open.ino()) == (at_path.dev(), at_path.ino())
 }
 
@@ -164,6 +163,19 @@ mod tests {
         assert!(error.contains(&format!("is held by {}", Owner::current())), "{error}");
         drop(held);
         assert!(!path.exists());
+    }
+
+    /// A link in place of the pid file made the host empty the file that it points to.
+    #[tokio::test]
+    async fn a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("it.pid"), dir.path().join("target"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        for error in [PidFile::acquire(&path, &[]).await.unwrap_err(), PidFile::inspect(&path).await.unwrap_err()] {
+            assert!(format!("{error:#}").contains("it is a link"), "{error:#}");
+        }
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     }
 
     #[tokio::test]

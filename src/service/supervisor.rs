@@ -17,6 +17,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::debug;
 
+use tickhound_core::text::printable;
 use tickhound_engine::{monitor::Phase, stats::Stats};
 
 /// How often to check whether there is anything to report.
@@ -61,7 +62,7 @@ impl Supervisor {
 
     /// Reports the error that ends the process.
     pub(crate) fn notify_failure(self, error: &anyhow::Error) {
-        self.notify(&[NotifyState::Status(&format!("{FAILED}{error:#}").replace('\n', " "))]);
+        self.notify(&[NotifyState::Status(&printable(&format!("{FAILED}{error:#}")))]);
     }
 
     /// Sends the messages; returns whether they were received.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use redis::{Commands, Connection};
@@ -379,6 +380,46 @@ fn without_a_server_the_rest_is_looked_at_and_folders_are_mended() {
     let report = Report::of(&project, &["--fix"]);
     report.expect("machine.writable_by", "problem", "machine code");
     assert!(cache.join("else").exists());
+}
+
+#[test]
+fn secrets_that_others_can_read_are_a_warning() {
+    const TOKEN: &str = "0123456789abcdef0123";
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let (config, token) = (project.path("config/config.toml"), project.path("bot.token"));
+    let set = |file: &Path, mode: u32| fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+    let checked = |environment: &[(&str, &str)]| {
+        let output = project.command(&["check", "--json"]).envs(environment.iter().copied()).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!text(&output.stdout).contains(TOKEN) && output.status.success());
+        report["warnings"].to_string()
+    };
+    let notify =
+        "[[notify]]\nname = \"desk\"\nkind = \"telegram\"\nchat = \"1\"\ntoken_file = \"bot.token\"\nenabled = false\n";
+    fs::write(&token, TOKEN).unwrap();
+    project.configure(&format!("[server]\ntoken = \"{TOKEN}\"\n{notify}"));
+    // In a folder that is closed to others, the modes of files do not matter.
+    set(&project.path("."), 0o700);
+    set(&config, 0o644);
+    set(&token, 0o604);
+    assert_eq!(checked(&[]), "[]");
+    set(&project.path("."), 0o755);
+    let warnings = checked(&[]);
+    assert!(warnings.contains("the secret of server.token and has mode 644"), "{warnings}");
+    assert!(warnings.contains("notify desk (token_file) and has mode 604"), "{warnings}");
+    assert!(warnings.contains(&format!("chmod 600 {}", "config/config.toml")), "{warnings}");
+    assert!(text(&project.output(&["check"]).stdout).contains("warning: config/config.toml holds the secret"));
+    let report = Report::of(&project, &[]);
+    report.expect("config.secrets", "warning", "any user of this machine can read it");
+    set(&config, 0o640);
+    set(&token, 0o600);
+    assert_eq!(checked(&[]), "[]");
+    // What the environment says is not in the file.
+    project.configure("");
+    set(&config, 0o644);
+    assert_eq!(checked(&[("TICKHOUND_SERVER__TOKEN", TOKEN)]), "[]");
+    assert!(Report::of(&project, &[]).find("config.secrets").is_none());
 }
 
 #[test]

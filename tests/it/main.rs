@@ -25,6 +25,7 @@ mod kit;
 mod late;
 mod notify;
 mod plugins;
+mod printable;
 mod probe;
 mod promise;
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::PathBuf,
     process::{Child, Command, Output},
     time::{Duration, Instant},
@@ -478,6 +478,31 @@ fn a_stuck_engine_misses_the_watchdog() {
         let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
         status["survey"]["owner"].is_null().then_some(())
     });
+}
+
+/// A link in `logs/` or `run/` made a host write into any file of its user; a folder that anyone may write to invites one.
+#[test]
+fn a_link_in_place_of_the_log_or_the_pid_file_is_not_followed() {
+    let background = Background::new();
+    let project = &background.project;
+    let precious = project.path("precious");
+    fs::write(&precious, "precious").unwrap();
+    for name in [LOG, PID_FILE] {
+        let file = project.path(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&precious, &file).unwrap();
+        let output = background.start();
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(name) && errors.contains("it is a link"), "{errors}");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        fs::remove_file(&file).unwrap();
+    }
+    let logs = project.path("logs");
+    fs::set_permissions(&logs, fs::Permissions::from_mode(0o777)).unwrap();
+    let errors = text(&background.start().stderr);
+    assert!(errors.contains("any user of this machine may replace files in ./logs; run chmod o-w ./logs"), "{errors}");
+    assert!(background.pid().is_none());
 }
 
 /// `tail -F` follows over rotation, as the users' checklist has it.

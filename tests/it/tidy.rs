@@ -1,6 +1,10 @@
 //! What the compiler does not check of the source: every log call names an event, and the documents list each one.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::support::shipped;
 
@@ -9,6 +13,20 @@ const LOG_MACROS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!
 
 /// How the log's own threads make a line: level and event are its first two literals.
 const LOG_LINE: &str = "in_form_of(";
+
+/// Ways to write to stdout and stderr.
+const PRINTING: [&str; 8] =
+    ["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!(", "stdout()", "stderr()", "set_hook("];
+
+/// The files that may use some of them, with the reason.
+const PRINTERS: [(&str, &[&str], &str); 6] = [
+    ("src/output.rs", &["stdout()", "stderr()", "set_hook("], "it makes what it prints printable"),
+    ("src/authoring/kit/project.rs", &["stderr()"], "a compiler that the user runs inherits it"),
+    ("src/cli/process.rs", &["stdout()"], "it waits until the reader closes it"),
+    ("src/cli/top.rs", &["stdout()"], "it draws a screen, whose cells are printable"),
+    ("src/service/log_queue.rs", &["stdout()"], "lines of the log, which its formatter has made printable"),
+    ("src/service/supervisor.rs", &["stdout()"], "messages to the process that started this one"),
+];
 
 /// An event with its level, as in `("lease_acquired", "INFO")`.
 pub type Event = (String, String);
@@ -34,6 +52,24 @@ fn the_documents_list_each_event_with_its_level() {
     let missing: Vec<&Event> = logged.difference(&documented).collect();
     let gone: Vec<&Event> = documented.difference(&logged).collect();
     assert!(missing.is_empty() && gone.is_empty(), "docs/logs.md: missing {missing:#?}, not logged {gone:#?}");
+}
+
+#[test]
+fn what_is_printed_passes_through_the_module_that_makes_it_printable() {
+    let mut around = Vec::new();
+    for (file, text) in sources(&["src", "crates"]) {
+        for printing in PRINTING {
+            let uses = text.match_indices(printing).filter(|(at, _)| is_code(&text, *at));
+            let uses =
+                uses.filter(|(at, _)| !text[*at..].lines().next().unwrap_or_default().contains(").is_terminal()"));
+            let is_known = PRINTERS.iter().any(|(known, what, _)| file == Path::new(known) && what.contains(&printing));
+            around.extend(
+                uses.filter(|_| !is_known)
+                    .map(|(at, _)| format!("{}:{} uses {printing}", file.display(), text[..at].lines().count())),
+            );
+        }
+    }
+    assert!(around.is_empty(), "print with outln!, errln! or another function of src/output.rs: {around:#?}");
 }
 
 /// One use of a log macro.

@@ -11,6 +11,7 @@ pub mod input;
 mod live;
 pub mod notify;
 mod plugins;
+mod secrets;
 mod section;
 mod server;
 mod service;
@@ -33,6 +34,7 @@ pub use self::{
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
+    secrets::ExposedSecrets,
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,

@@ -4,10 +4,16 @@ mod raw;
 
 use std::borrow::Cow;
 
-use serde::ser::{Serialize, Serializer};
+use serde::{
+    de::IgnoredAny,
+    ser::{Serialize, Serializer},
+};
 
 pub use self::raw::{Fields, raw_fields, raw_json};
-use crate::event::{Alert, DeadLetter, DetectorFault};
+use crate::{
+    event::{Alert, DeadLetter, DetectorFault},
+    text::printable_json,
+};
 
 impl Alert {
     /// The names and values of the fields in the alerts stream.
@@ -70,19 +76,25 @@ impl DeadLetter {
     }
 }
 
-/// Writes the fields of an entry of the alerts stream as one JSON object, with numbers as numbers and the evidence as
-/// an object.
+/// Writes the fields of an entry of the alerts stream as one JSON object in one line, with numbers as numbers and the
+/// evidence as an object.
+///
+/// Anyone may have added the entry: a value that is not JSON, or that has line breaks, is written as a text.
 pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let member = |(name, value): (&str, &str)| match name {
         "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {
             format!("\"{name}\":null")
         }
-        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" => {
+        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" if is_json_in_line(value) => {
             format!("\"{name}\":{value}")
         }
         _ => format!("{}:{}", json(&name), json(&value)),
     };
-    format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))
+    printable_json(&format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))).into_owned()
+}
+
+fn is_json_in_line(text: &str) -> bool {
+    !text.contains(['\n', '\r']) && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn json(value: &impl Serialize) -> String {

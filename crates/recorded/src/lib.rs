@@ -3,6 +3,7 @@
 //! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet.
 //! Each tick becomes the fields that a producer would have put into a stream entry.
 
+mod contained;
 mod lines;
 pub mod pace;
 mod parquet;
@@ -24,8 +25,8 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
-pub use self::table::Mapping;
-use self::{lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
+use self::{contained::contained, lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
+pub use self::{contained::contains_panics, table::Mapping};
 use tickhound_core::{
     decode::{Decoder, Names},
     simulate::Layout,
@@ -73,6 +74,13 @@ impl Options {
         TimeReader::new(self.zone.clone())
     }
 }
+
+/// The longest line or row, bytes. A tick takes hundreds, one with its depth some thousands; a file without line breaks, or
+/// one whose quotes do not match, would be read into memory as a whole.
+pub(crate) const RECORD_MAX: u64 = 4 << 20;
+
+/// The largest window of zstd, as a power of two: what `zstd --ultra` uses, and no more than 128 MiB.
+const ZSTD_WINDOW_MAX: u32 = 27;
 
 /// The endings of files that hold ticks, without the ending of a compressed file.
 const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
@@ -233,7 +241,8 @@ impl Source {
             let metadata = file.metadata().context("can't read the file's metadata")?;
             if metadata.is_file() && parquet::is_parquet(&file) {
                 let symbol = file_symbol(path);
-                let file = ParquetFile::open(file, symbol, options, metadata.len(), read.clone())?;
+                let open = || ParquetFile::open(file, symbol, options, metadata.len(), read.clone());
+                let file = contained("the file", open)?;
                 let rows = Rows::Parquet(Box::new(file));
                 return Ok((Self::begin(name, rows)?, metadata.len()));
             }
@@ -306,6 +315,9 @@ impl Read for CountingReader {
 }
 
 /// Decompresses gzip and zstd, and drops a byte order mark.
+///
+/// The text may be thousands of times as long as the file. It is read piece by piece, so that memory does not depend on its
+/// length: only on the window of the compression, and on the longest line.
 fn plain_text(file: CountingReader) -> Result<Box<dyn BufRead + Send>> {
     const BUFFER: usize = 1 << 16;
     const GZIP: &[u8] = b"\x1f\x8b";
@@ -316,7 +328,8 @@ fn plain_text(file: CountingReader) -> Result<Box<dyn BufRead + Send>> {
     let mut text: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
         Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))
     } else if start.starts_with(ZSTD) {
-        let unpacked = zstd::Decoder::with_buffer(raw).context("is compressed by zstd, and damaged")?;
+        let mut unpacked = zstd::Decoder::with_buffer(raw).context("is compressed by zstd, and damaged")?;
+        unpacked.window_log_max(ZSTD_WINDOW_MAX)?;
         Box::new(BufReader::with_capacity(BUFFER, unpacked))
     } else {
         Box::new(raw)
@@ -400,6 +413,37 @@ mod tests {
     }
 
     /// Each file keeps its own order, compressed or not, even with a row whose time is the epoch.
+    /// A file without an end of its line was read into memory as a whole.
+    #[test]
+    fn a_line_or_a_row_that_does_not_end_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.zst");
+        let long = "x".repeat(RECORD_MAX as usize + (1 << 17));
+        let cases = [
+            (format!("{{\"a\":1}}\n{{\"a\":\"{long}"), "line 2 is longer than 4 MiB"),
+            (format!("timestamp,price\n1,2\n1,\"{}", long.replace('x', "x\n")), "is a quote not closed?"),
+            (format!("timestamp,{long}"), "is a quote not closed?"),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(&file, zstd::encode_all(text.as_bytes(), 3).unwrap()).unwrap();
+            let error = read_all(&file).unwrap_err();
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+        }
+        let close = "y".repeat(RECORD_MAX as usize - (1 << 17));
+        std::fs::write(&file, format!("timestamp,price\n1,\"{close}\"\n1,\"{close}\"\n")).unwrap();
+        assert_eq!(read_all(&file).unwrap(), 2);
+    }
+
+    /// How many ticks a file has.
+    fn read_all(file: &Path) -> Result<usize> {
+        let mut files = Files::open(&[file.to_path_buf()], &Options::default())?;
+        let (mut record, mut count) = (Record::default(), 0);
+        while files.next(&mut record)? {
+            count += 1;
+        }
+        Ok(count)
+    }
+
     #[test]
     fn files_of_one_day_are_merged_by_time() {
         let folder = tempfile::tempdir().unwrap();

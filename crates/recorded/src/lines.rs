@@ -1,13 +1,13 @@
 //! Reads lines of JSON, one object each, perhaps after the time at which it was recorded.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use tracing::warn;
 
 use super::{
-    Options,
+    Options, RECORD_MAX,
     record::Record,
     time::{self, TimeReader},
 };
@@ -45,9 +45,16 @@ impl Lines {
         loop {
             self.line.clear();
             self.number += 1;
-            if self.text.read_until(b'\n', &mut self.line)? == 0 {
+            let mut text = (&mut self.text).take(RECORD_MAX + 1);
+            if text.read_until(b'\n', &mut self.line)? == 0 {
                 return Ok(false);
             }
+            ensure!(
+                self.line.len() as u64 <= RECORD_MAX,
+                "line {} is longer than {} MiB",
+                self.number,
+                RECORD_MAX >> 20
+            );
             let line = self.line.trim_ascii();
             if line.is_empty() {
                 continue;

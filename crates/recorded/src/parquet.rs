@@ -1,10 +1,13 @@
 //! Reads the rows of a Parquet file from columns that are decoded a few thousand rows at a time.
 
 mod columns;
+mod delta;
+mod limits;
 mod pages;
 #[cfg(test)]
 mod sample;
 mod texts;
+mod thrift;
 mod types;
 
 use std::{
@@ -21,6 +24,7 @@ use anyhow::{Context, Result, bail};
 use self::columns::{Cells, Columns};
 use super::{
     Options,
+    contained::contained,
     record::Record,
     table::{ColumnIds, Header, is_symbol},
     time::{self, TimeReader},
@@ -102,7 +106,7 @@ impl ParquetFile {
     /// Reads the next row into `record`; false at the end.
     pub(super) fn next(&mut self, record: &mut Record) -> Result<bool> {
         while self.next >= self.rows {
-            if !self.read_rows().context("a part of the file is damaged")? {
+            if !contained("a page", || self.read_rows()).context("a part of the file is damaged")? {
                 return Ok(false);
             }
         }
@@ -192,7 +196,7 @@ impl ParquetFile {
             self.plan = self.plan(&decoder, &names);
         }
         self.rows_read += self.rows as u64;
-        let bytes = (self.rows_read as f64 * self.row_bytes) as u64;
+        let bytes = (self.rows_read as f64 * self.row_bytes).round() as u64;
         self.read.fetch_add(bytes - self.bytes_counted, Ordering::Relaxed);
         self.bytes_counted = bytes;
         Ok(true)
@@ -204,6 +208,7 @@ mod tests {
     use std::path::Path;
 
     use parquet::{
+        basic::{Compression, Encoding, GzipLevel, ZstdLevel},
         data_type::{ByteArray, FixedLenByteArray, Int96},
         file::properties::{WriterProperties, WriterVersion},
     };
@@ -612,6 +617,148 @@ mod tests {
             while files.next(&mut record).unwrap_or_default() {}
         }
         assert!(errors > count / 10, "{errors} of {count}");
+    }
+
+    /// The parquet crate panics where metadata is damaged in some ways, as with an offset below zero.
+    #[test]
+    fn damaged_metadata_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        write(&file, &[texts("symbol", ["A", "B", "A"].map(Some)), wholes("n", [Some(1), None, Some(3)])]);
+        let sound = std::fs::read(&file).unwrap();
+        let (_, length) = sound[..sound.len() - MAGIC.len()].split_last_chunk().unwrap();
+        let end = sound.len() - 8;
+        let mut contained = 0;
+        for position in end - u32::from_le_bytes(*length) as usize..end {
+            for bit in 0..8 {
+                let mut bytes = sound.clone();
+                bytes[position] ^= 1 << bit;
+                std::fs::write(&file, &bytes).unwrap();
+                let mut record = Record::default();
+                let opened = Files::open(std::slice::from_ref(&file), &Options::default());
+                // A number of rows may be damaged, too.
+                let read = opened.and_then(|mut files| (0..100).try_for_each(|_| files.next(&mut record).map(drop)));
+                let error = read.err().map_or_else(String::new, |error| format!("{error:#}"));
+                contained +=
+                    usize::from(error.contains("the file is damaged: ") || error.contains("a page is damaged: "));
+            }
+        }
+        assert!(contained > 0, "no damage made the crate panic");
+    }
+
+    /// A file of these bytes as its metadata.
+    fn with_metadata(metadata: &[u8]) -> Vec<u8> {
+        [MAGIC, metadata, &(metadata.len() as u32).to_le_bytes(), MAGIC].concat()
+    }
+
+    /// The beginning of a file's metadata: the version, and a schema of so many groups with these numbers of columns.
+    fn schema(elements: u32, children: impl Fn(u32) -> i32) -> Vec<u8> {
+        let varint = |bytes: &mut Vec<u8>, mut value: u32| {
+            while value >= 0x80 {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+        };
+        // Version 1, and the head of the list.
+        let mut bytes = vec![0x15, 0x02, 0x19, 0xfc];
+        varint(&mut bytes, elements);
+        for element in 0..elements {
+            // A required group of the name g.
+            bytes.extend([0x35, 0, 0x18, 1, b'g', 0x15]);
+            let children = children(element);
+            varint(&mut bytes, ((children << 1) ^ (children >> 31)) as u32);
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    /// A schema of a thousand levels overflowed the stack, and a group of two billion columns reserved memory for them.
+    /// Both abort the process.
+    #[test]
+    fn a_schema_that_asks_for_too_much_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let cases = [
+            (schema(9000, |element| i32::from(element < 8999)), "nested more than 64 levels"),
+            (schema(2_000_000, |_| 1), "more than 10000 columns"),
+            (schema(2, |_| i32::MAX), "a group with more columns than there are"),
+            (schema(2, |_| -1), "a group with more columns than there are"),
+            // A list that states more than there is, and a field of another type than the format's.
+            (vec![0x15, 0x02, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07], "is cut off"),
+            (vec![0x18, 0x02, 0x19, 0xfc], "no field 1"),
+        ];
+        for (metadata, expected) in cases {
+            std::fs::write(&file, with_metadata(&metadata)).unwrap();
+            let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+            assert!(error.contains("is not a readable Parquet file") && error.contains(expected), "{error}");
+        }
+        let mut cut = with_metadata(&schema(1, |_| 0));
+        let length = cut.len();
+        cut[length - 8..length - 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        std::fs::write(&file, cut).unwrap();
+        assert!(format!("{:#}", read(&file, &Options::default()).unwrap_err()).contains("longer than 64 MiB"));
+    }
+
+    /// A page of two kilobytes that unfolds to any length, by zstd or by the encoding of its texts.
+    #[test]
+    fn a_page_that_asks_for_too_much_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let zstd = Compression::ZSTD(ZstdLevel::default());
+        let one_page = || {
+            let properties = WriterProperties::builder().set_dictionary_enabled(false).set_compression(zstd);
+            properties.set_data_page_size_limit(usize::MAX).set_data_page_row_count_limit(usize::MAX)
+        };
+        let zeros = wholes("n", std::iter::repeat_n(Some(0), 3_000_000));
+        write_groups(&file, &[vec![zeros]], one_page().build());
+        let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+        assert!(error.contains("a page of") && error.contains("would take 24"), "{error}");
+
+        let long = "x".repeat(400_000);
+        let copies = texts("note", std::iter::repeat_n(Some(long.as_str()), 1000));
+        write_groups(&file, &[vec![copies]], one_page().set_encoding(Encoding::DELTA_BYTE_ARRAY).build());
+        assert!(std::fs::metadata(&file).unwrap().len() < 10_000);
+        let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+        assert!(error.contains("the texts of a page take more than 256 MiB"), "{error}");
+    }
+
+    /// Memory for as many values as a dictionary states was reserved before any was read.
+    #[test]
+    fn a_dictionary_that_states_too_much_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        write(&file, &[wholes("n", [Some(1), Some(2), Some(3)])]);
+        let mut bytes = std::fs::read(&file).unwrap();
+        // The head of the dictionary's page: field 7, with 3 values as its first field.
+        let at = bytes.windows(3).position(|part| part == [0x4c, 0x15, 0x06]).unwrap();
+        bytes[at + 2] = 0x7e;
+        std::fs::write(&file, bytes).unwrap();
+        let error = format!("{:#}", read(&file, &Options::default()).unwrap_err());
+        assert!(error.contains("a dictionary states more values than it has"), "{error}");
+    }
+
+    /// What is checked before must not reject what writers write.
+    #[test]
+    fn texts_of_every_encoding_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let names: Vec<String> = (0..9000).map(|number| "NIFTY".repeat(number % 7) + &number.to_string()).collect();
+        let column = texts("note", names.iter().enumerate().map(|(at, name)| (at % 5 > 0).then_some(name.as_str())));
+        let codecs = [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::GZIP(GzipLevel::default())];
+        for codec in codecs.into_iter().chain([Compression::ZSTD(ZstdLevel::default()), Compression::LZ4_RAW]) {
+            for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+                for encoding in [Encoding::PLAIN, Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+                    let properties = WriterProperties::builder().set_dictionary_enabled(false).set_encoding(encoding);
+                    let properties = properties.set_compression(codec).set_writer_version(version).build();
+                    write_groups(&file, &[vec![column.clone()]], properties);
+                    let rows = read(&file, &Options::default()).unwrap();
+                    assert_eq!(rows.len(), names.len());
+                    let is_read = |at: usize| rows[at].1.contains(&format!("\"note\":\"{}\"", names[at]));
+                    assert!((0..rows.len()).all(|at| is_read(at) == (at % 5 > 0)), "{codec:?} {encoding:?}");
+                }
+            }
+        }
     }
 
     #[test]

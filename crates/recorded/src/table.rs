@@ -1,12 +1,19 @@
 //! Reads CSV, and decides which column is published under which name.
 
-use std::{collections::HashSet, io::Read};
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use csv::{ReaderBuilder, StringRecord};
 
 use super::{
-    Options,
+    Options, RECORD_MAX,
     record::Record,
     time::{self, TimeReader},
 };
@@ -121,9 +128,31 @@ pub(super) fn is_symbol(name: &str) -> bool {
     SYMBOL_NAMES.contains(&name)
 }
 
+/// Ends a row that does not end: a quote that is never closed would read the whole file into memory.
+struct RowReader {
+    text: Box<dyn Read + Send>,
+    /// How many bytes the current row may still take.
+    left: Arc<AtomicU64>,
+}
+
+impl Read for RowReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.load(Relaxed);
+        if left == 0 {
+            let text = format!("a row is longer than {} MiB; is a quote not closed?", RECORD_MAX >> 20);
+            return Err(io::Error::other(text));
+        }
+        let bytes = self.text.read(buffer)?;
+        self.left.store(left.saturating_sub(bytes as u64), Relaxed);
+        Ok(bytes)
+    }
+}
+
 /// The rows of one CSV file.
 pub(crate) struct Table {
-    reader: csv::Reader<Box<dyn Read + Send>>,
+    reader: csv::Reader<RowReader>,
+    /// How many bytes the next row may take.
+    row_left: Arc<AtomicU64>,
     encoder: Encoder,
     header: Header,
     row: StringRecord,
@@ -140,6 +169,8 @@ impl Table {
         file_symbol: &str,
         options: &Options,
     ) -> Result<Self> {
+        let row_left = Arc::new(AtomicU64::new(RECORD_MAX));
+        let text = RowReader { text, left: row_left.clone() };
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(text);
         let mut row = StringRecord::new();
         reader.read_record(&mut row)?;
@@ -147,11 +178,12 @@ impl Table {
         let names: Vec<&str> = if is_header { row.iter().map(str::trim).collect() } else { Vec::new() };
         let header = Header::resolve(&names, row.len(), file_symbol, options)?;
         let (encoder, times) = (Encoder::new(options.table_layout), options.time_reader());
-        Ok(Self { reader, encoder, header, row, is_first_pending: !is_header, times })
+        Ok(Self { reader, row_left, encoder, header, row, is_first_pending: !is_header, times })
     }
 
     /// Reads the next row into `record`; false at the end.
     pub(crate) fn next(&mut self, record: &mut Record) -> Result<bool> {
+        self.row_left.store(RECORD_MAX, Relaxed);
         if !std::mem::take(&mut self.is_first_pending) && !self.reader.read_record(&mut self.row)? {
             return Ok(false);
         }

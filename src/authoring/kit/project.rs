@@ -100,7 +100,7 @@ fn build_by_recipe(dir: &Path) -> Result<PathBuf> {
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
     }
-    eprintln!("{}: {}", dir.display(), recipe.build);
+    errln!("{}: {}", dir.display(), recipe.build);
     let mut command = Command::new("sh");
     // The output of tools is for people, so it goes to standard error.
     let status =
@@ -110,7 +110,7 @@ fn build_by_recipe(dir: &Path) -> Result<PathBuf> {
         let hint = if recipe.tools.is_empty() {
             String::new()
         } else {
-            format!("\nto install the tools, run this in {}: {}", dir.display(), recipe.tools)
+            format!("; to install the tools, run this in {}: {}", dir.display(), recipe.tools)
         };
         bail!("the build of {} failed: {status}{hint}", dir.display());
     }
@@ -131,7 +131,7 @@ fn build_by_cargo(dir: &Path) -> Result<PathBuf> {
         kind: Vec<String>,
     }
     let manifest = dir.join("Cargo.toml").canonicalize().context("can't find Cargo.toml")?;
-    eprintln!("{}: cargo build --release --target {TARGET}", dir.display());
+    errln!("{}: cargo build --release --target {TARGET}", dir.display());
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     let output = command.current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output();

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{BufWriter, LineWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,9 +21,11 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
+use crate::output::JsonStdout;
 use tickhound_core::{
     event::{Alert, Direction, EntryId},
     publish::{content_fields, json_line},
+    text::printable,
 };
 
 /// The rows of a row group of a Parquet file. They are held in memory until all are there: a row group is written column
@@ -55,7 +57,7 @@ impl Output {
     /// Creates the file; `-` stands for JSON lines on standard output.
     pub(crate) fn create(file: &Path) -> Result<Self> {
         if file == Path::new("-") {
-            let format = Format::Json(Box::new(BufWriter::new(io::stdout())));
+            let format = Format::Json(Box::new(LineWriter::new(JsonStdout)));
             return Ok(Self { destination: Destination::StandardOutput, format });
         }
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -90,7 +92,7 @@ impl Output {
             }
             Format::Csv(table) => {
                 for alert in alerts {
-                    table.write_record(content_fields(alert).iter().map(|(_, value)| value.as_bytes()))?;
+                    table.write_record(content_fields(alert).iter().map(|(name, value)| cell(name, value)))?;
                 }
             }
             Format::Parquet { writer, rows } => {
@@ -122,6 +124,27 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// The cell of a CSV file for a field of an alert.
+///
+/// People open such a file in a spreadsheet, which runs a text that begins like a formula: `=HYPERLINK("http://…")` as the
+/// name of a symbol would send what stands beside it. An apostrophe before it makes it text. It also stands where a formula
+/// would begin if the spreadsheet took another character than the comma as the separator. Control characters are escaped.
+fn cell(name: &str, value: &str) -> String {
+    if matches!(name, "time" | "price" | "confidence") {
+        return value.to_owned();
+    }
+    let (mut cell, mut begins) = (String::with_capacity(value.len()), true);
+    for c in printable(value).chars() {
+        if begins && matches!(c, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠') {
+            cell.push('\'');
+        }
+        // Quotes and spaces around a formula do not disarm it.
+        begins = matches!(c, ',' | ';' | '|') || (begins && matches!(c, '"' | ' '));
+        cell.push(c);
+    }
+    cell
 }
 
 /// The columns of a Parquet file: the fields of an alert, with numbers as numbers. Only the price may be missing.
@@ -230,6 +253,43 @@ mod tests {
             assert_eq!(column("time"), Field::Long(alert.time as i64));
             let price = if alert.price.is_nan() { Field::Null } else { Field::Double(alert.price) };
             assert_eq!(column("price"), price);
+        }
+    }
+
+    /// A symbol that is a formula was run by the spreadsheet that opened the file.
+    #[test]
+    fn a_spreadsheet_runs_no_cell_of_a_csv_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alerts.csv");
+        let symbols = [
+            ("=HYPERLINK(\"http://x\",\"y\")", "'=HYPERLINK(\"http://x\",\"y\")"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            (" \"=1", " \"'=1"),
+            ("\t=1", "\\t=1"),
+            ("\r=1", "\\r=1"),
+            // Where a spreadsheet takes the semicolon as the separator, this is two cells.
+            ("A;=1", "A;'=1"),
+            ("A;\"=1\"", "A;\"'=1\""),
+            ("＝1", "'＝1"),
+            ("M&M-EQ", "M&M-EQ"),
+        ];
+        let evidence = vec![("level".to_owned(), -1.5)];
+        let alerts = symbols.map(|(symbol, _)| Alert {
+            symbol: symbol.to_owned(),
+            price: -1.0,
+            evidence: evidence.clone(),
+            ..blank()
+        });
+        written(&file, &alerts, alerts.len());
+        let mut table = csv::Reader::from_path(&file).unwrap();
+        let position = |name: &str| content_fields(&blank()).iter().position(|(field, _)| *field == name).unwrap();
+        let rows: Vec<csv::StringRecord> = table.records().map(|row| row.unwrap()).collect();
+        for (row, (_, expected)) in rows.iter().zip(symbols) {
+            assert_eq!(&row[position("symbol")], expected);
+            assert_eq!(&row[position("price")], "-1", "numbers stay numbers");
+            assert_eq!(&row[position("evidence")], r#"{"level":-1.5}"#);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, IsTerminal, Write as _},
+    fmt::{self, Write as _},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -13,8 +13,11 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::letters::{PAGE, matches};
-use crate::cli::text::{printable, zone};
-use tickhound_core::{config::LoadedConfig, event::EntryId, publish::raw_fields};
+use crate::{
+    cli::text::zone,
+    output::{self, Lines},
+};
+use tickhound_core::{config::LoadedConfig, event::EntryId, publish::raw_fields, text::printable};
 use tickhound_redis::{DeadLetters, Letter};
 
 /// Letters and bytes that the summary by reason reads at most: enough to show what is wrong, and quick at any number of
@@ -80,27 +83,26 @@ pub(super) async fn list(args: &ListArgs, dead: &mut DeadLetters, loaded: &Loade
             }
             shown += 1;
             if args.json {
-                writeln!(io::stdout(), "{}", to_json(letter, &zone))?;
+                output::print_json(&to_json(letter, &zone));
             } else {
                 rows.push(row(letter, &zone));
             }
         }
-        if shown == limit && (args.json || seen >= SUMMARY_LETTERS || bytes >= SUMMARY_BYTES) {
+        if output::is_closed() || shown == limit && (args.json || seen >= SUMMARY_LETTERS || bytes >= SUMMARY_BYTES) {
             break;
         }
     }
     if args.json {
         return Ok(ExitCode::SUCCESS);
     }
-    let mut out = io::stdout().lock();
     match (total, shown) {
-        (0, _) => writeln!(out, "no dead letters in {}", dead.key())?,
-        (_, 0) => writeln!(out, "none of the {total} dead letters in {} matches", dead.key())?,
+        (0, _) => outln!("no dead letters in {}", dead.key()),
+        (_, 0) => outln!("none of the {total} dead letters in {} matches", dead.key()),
         _ => {
-            out.write_all(table(&rows).as_bytes())?;
-            writeln!(out, "{shown} of {total} dead letters in {}, newest first (--limit)", dead.key())?;
+            output::print(&table(&rows));
+            outln!("{shown} of {total} dead letters in {}, newest first (--limit)", dead.key());
             let of = if seen as u64 >= total { String::new() } else { format!(", of the newest {seen}") };
-            writeln!(out, "by reason{of}: {}", summary(kinds))?;
+            outln!("by reason{of}: {}", summary(kinds));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -111,19 +113,18 @@ pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loade
     let mut missing = false;
     for (number, id) in args.ids.iter().enumerate() {
         let Some(letter) = dead.get(*id).await? else {
-            eprintln!("error: {id}: there is no such letter in {}", dead.key());
+            errln!("error: {id}: there is no such letter in {}", dead.key());
             missing = true;
             continue;
         };
-        let mut out = io::stdout().lock();
         if args.json {
-            writeln!(out, "{}", to_json(&letter, &zone))?;
+            output::print_json(&to_json(&letter, &zone));
             continue;
         }
         if number > 0 {
-            writeln!(out)?;
+            outln!();
         }
-        out.write_all(whole(&letter, &zone).as_bytes())?;
+        output::print(&whole(&letter, &zone));
     }
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -140,7 +141,7 @@ fn kind(letter: &Letter) -> String {
     }
     let reason = letter.field("reason").unwrap_or("").lines().next().unwrap_or("");
     let kind = reason.split_once(": ").map_or(reason, |(kind, _)| kind);
-    if kind.is_empty() { "no reason".into() } else { printable(&cut(kind, KIND_MAX)) }
+    if kind.is_empty() { "no reason".into() } else { printable(&cut(kind, KIND_MAX)).into_owned() }
 }
 
 fn summary(kinds: BTreeMap<String, u64>) -> String {
@@ -156,20 +157,20 @@ fn summary(kinds: BTreeMap<String, u64>) -> String {
 }
 
 fn row(letter: &Letter, zone: &TimeZone) -> [String; 5] {
-    let field = |name| printable(letter.field(name).unwrap_or("-"));
+    let field = |name| printable(letter.field(name).unwrap_or("-")).into_owned();
     let reason = letter.field("reason").unwrap_or("").lines().next().unwrap_or("");
     let when = time(letter.id, zone, "%Y-%m-%d %H:%M:%S");
-    [letter.id.to_string(), when, field("entry"), field("detector"), printable(reason)]
+    [letter.id.to_string(), when, field("entry"), field("detector"), printable(reason).into_owned()]
 }
 
-fn table(rows: &[[String; 5]]) -> String {
+fn table(rows: &[[String; 5]]) -> Lines {
     let head = ["letter", "time", "entry", "detector", "reason"].map(str::to_owned);
     let terminal = io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
     let most = terminal.map_or(usize::MAX, |(width, _)| usize::from(width.0));
     let all = || std::iter::once(&head).chain(rows);
     let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
-    let mut text = String::new();
+    let mut text = Lines::default();
     for row in all() {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
@@ -188,30 +189,39 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-fn whole(letter: &Letter, zone: &TimeZone) -> String {
-    let mut text = String::new();
+fn whole(letter: &Letter, zone: &TimeZone) -> Lines {
+    let mut text = Lines::default();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<10}{}", value.lines().map(printable).collect::<Vec<_>>().join("\n          "));
+        for (number, line) in value.lines().enumerate() {
+            let _ = writeln!(text, "{:<10}{line}", if number == 0 { name } else { "" });
+        }
     };
     line("letter", &letter.id.to_string());
     line("time", &time(letter.id, zone, "%Y-%m-%d %H:%M:%S%.3f %Q"));
     letter.fields.iter().filter(|(name, _)| name != "raw").for_each(|(name, value)| line(name, value));
     let Some(raw) = letter.field("raw") else { return text };
-    text.push_str("raw\n");
+    let _ = writeln!(text, "raw");
     let Ok(fields) = raw_fields(raw) else {
-        let _ = writeln!(text, "  {}", printable(raw));
+        let _ = writeln!(text, "  {raw}");
         return text;
     };
     for (name, value) in fields {
-        let name = printable(&String::from_utf8_lossy(&name));
-        let value = match str::from_utf8(&value) {
-            Ok(json) if is_document(json) => indented(json),
-            Ok(plain) => printable(plain),
-            Err(_) => format!("{} bytes that are not text: {}", value.len(), value.escape_ascii()),
+        let name = String::from_utf8_lossy(&name);
+        let _ = match str::from_utf8(&value) {
+            Ok(json) if is_document(json) => write_document(&mut text, &name, json),
+            Ok(plain) => writeln!(text, "  {name}: {plain}"),
+            Err(_) => writeln!(text, "  {name}: {} bytes that are not text: {}", value.len(), value.escape_ascii()),
         };
-        let _ = writeln!(text, "  {name}: {value}");
     }
     text
+}
+
+/// Writes valid JSON, indented below the name of its field.
+fn write_document(text: &mut Lines, name: &str, json: &str) -> fmt::Result {
+    let document = indented(json);
+    let mut lines = document.lines();
+    writeln!(text, "  {name}: {}", lines.next().unwrap_or_default())?;
+    lines.try_for_each(|line| writeln!(text, "{line}"))
 }
 
 fn is_document(text: &str) -> bool {
@@ -231,7 +241,7 @@ fn indented(json: &str) -> String {
     };
     for c in json.chars() {
         if quoted {
-            text.push_str(&printable(c.encode_utf8(&mut [0; 4])));
+            text.push(c);
             quoted = escaped || c != '"';
             escaped = !escaped && c == '\\';
             continue;

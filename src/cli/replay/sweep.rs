@@ -1,6 +1,6 @@
 //! Runs one detector with many settings in one pass over the ticks.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use super::{
     super::author,
     table::{ReplayResult, percent},
 };
+use crate::output::Lines;
 use tickhound_core::config::LoadedConfig;
 
 /// More points would take more memory than most machines have.
@@ -58,7 +59,7 @@ impl Sweep {
         Ok(Some(Self { names, points }))
     }
 
-    pub(super) fn to_text(&self, result: &ReplayResult<'_>) -> String {
+    pub(super) fn to_text(&self, result: &ReplayResult<'_>) -> Lines {
         let mut text = result.head();
         let widths: Vec<usize> = (0..self.names.len())
             .map(|at| {
@@ -66,25 +67,27 @@ impl Sweep {
                 values.max().unwrap_or(0).max(self.names[at].len())
             })
             .collect();
-        let _ = writeln!(text);
+        let mut line = String::new();
         for (name, width) in self.names.iter().zip(&widths) {
-            let _ = write!(text, "{name:>width$}  ");
+            let _ = write!(line, "{name:>width$}  ");
         }
+        let _ = writeln!(text);
         let _ = writeln!(
             text,
-            "{:>8} {:>10} {:>8} {:>8} {:>8} {:>7} {:>8}",
+            "{line}{:>8} {:>10} {:>8} {:>8} {:>8} {:>7} {:>8}",
             "alerts", "confidence", "reached", "failed", "neither", "hits", "ns/tick"
         );
         for (point, values) in &self.points {
+            line.clear();
             for (value, width) in values.iter().zip(&widths) {
-                let _ = write!(text, "{:>width$}  ", value.to_string());
+                let _ = write!(line, "{:>width$}  ", value.to_string());
             }
             let outcomes = result.outcomes.get(point).copied().unwrap_or_default();
             let confidence = result.confidence(point).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
             let cost = result.summary.ns_per_tick.get(point).map_or_else(|| "-".to_owned(), u64::to_string);
             let _ = writeln!(
                 text,
-                "{:>8} {confidence:>10} {:>8} {:>8} {:>8} {:>7} {cost:>8}",
+                "{line}{:>8} {confidence:>10} {:>8} {:>8} {:>8} {:>7} {cost:>8}",
                 result.summary.alerts.get(point).copied().unwrap_or(0),
                 outcomes.reached,
                 outcomes.failed,
@@ -92,9 +95,10 @@ impl Sweep {
                 percent(outcomes.hit_rate()),
             );
         }
+        let _ = writeln!(text);
         let _ = writeln!(
             text,
-            "\nThe best of many settings may look good by chance: test it on other ticks, and with --surrogate."
+            "The best of many settings may look good by chance: test it on other ticks, and with --surrogate."
         );
         text
     }

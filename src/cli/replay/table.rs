@@ -1,13 +1,16 @@
 //! The result of a replay as text and as JSON.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Value, json};
 
-use crate::authoring::replay::{
-    Summary,
-    outcome::{Outcomes, Rule},
-    tape::Quality,
+use crate::{
+    authoring::replay::{
+        Summary,
+        outcome::{Outcomes, Rule},
+        tape::Quality,
+    },
+    output::Lines,
 };
 use tickhound_core::event::Alert;
 
@@ -75,9 +78,9 @@ impl ReplayResult<'_> {
     }
 
     /// What was replayed, and the quality of the data.
-    pub(super) fn head(&self) -> String {
+    pub(super) fn head(&self) -> Lines {
         let Self { summary, quality, .. } = self;
-        let mut text = String::new();
+        let mut text = Lines::default();
         let stopped = if summary.stopped { "stopped: " } else { "" };
         let _ = writeln!(
             text,
@@ -116,21 +119,24 @@ impl ReplayResult<'_> {
         text
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> Lines {
         let mut text = self.head();
+        let mut line = String::new();
         let shuffled = !self.shuffled.is_empty();
         let width = self.summary.alerts.keys().map(String::len).max().unwrap_or(0).max("detector".len());
-        let _ = write!(text, "\n{:width$} {:>8}", "detector", "alerts");
+        let _ = write!(line, "{:width$} {:>8}", "detector", "alerts");
         if shuffled {
-            let _ = write!(text, " {:>15}", "in shuffled");
+            let _ = write!(line, " {:>15}", "in shuffled");
         }
+        let _ = writeln!(text);
         let _ = writeln!(
             text,
-            " {:>10} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8}",
+            "{line} {:>10} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8}",
             "confidence", "reached", "failed", "neither", "open", "hits", "ns/tick"
         );
         for (name, count) in &self.summary.alerts {
-            let _ = write!(text, "{name:width$} {count:>8}");
+            line.clear();
+            let _ = write!(line, "{name:width$} {count:>8}");
             if shuffled {
                 let counts = self.counts_shuffled(name);
                 let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
@@ -139,21 +145,27 @@ impl ReplayResult<'_> {
                     (Some(least), Some(most)) => format!("{least} to {most}"),
                     _ => String::new(),
                 };
-                let _ = write!(text, " {span:>15}");
+                let _ = write!(line, " {span:>15}");
             }
             let outcomes = self.outcomes.get(name).copied().unwrap_or_default();
             let confidence = self.confidence(name).map_or_else(|| "-".to_owned(), |middle| format!("{middle:.3}"));
             let cost = self.summary.ns_per_tick.get(name).map_or_else(|| "-".to_owned(), u64::to_string);
             let Outcomes { reached, failed, neither, open } = outcomes;
             let hits = percent(outcomes.hit_rate());
-            let _ =
-                writeln!(text, " {confidence:>10} {reached:>8} {failed:>8} {neither:>8} {open:>8} {hits:>7} {cost:>8}");
+            let _ = writeln!(
+                text,
+                "{line} {confidence:>10} {reached:>8} {failed:>8} {neither:>8} {open:>8} {hits:>7} {cost:>8}"
+            );
         }
+        let _ = writeln!(text);
         let _ = writeln!(
             text,
-            "\nconfidence: the median. reached, failed: the price first moved {0} average true ranges with, or against, the alert,\n\
-             within {1} minutes. hits: the share of reached in both; chance gives about 50 %. open: no direction, or unknown.",
-            self.rule.k,
+            "confidence: the median. reached, failed: the price first moved {} average true ranges with, or against, the alert,",
+            self.rule.k
+        );
+        let _ = writeln!(
+            text,
+            "within {} minutes. hits: the share of reached in both; chance gives about 50 %. open: no direction, or unknown.",
             self.rule.within.as_secs_f64() / 60.0
         );
         if shuffled {

@@ -1,7 +1,5 @@
 //! Observes a partition, and formats and prints what was observed.
 
-use std::io::{self, Write};
-
 use anyhow::Result;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -10,6 +8,7 @@ use super::report::write_report;
 use crate::{
     cli::text,
     observe::health::{HealthObserver, HealthReport, Throughput},
+    output::{self, Lines},
 };
 use tickhound_core::config::Config;
 use tickhound_redis::{AlertsReader, StoredAlert};
@@ -62,23 +61,15 @@ impl Observer {
         Observation { report, pace, alerts }
     }
 
-    /// The observation as text, or as a line of JSON.
-    pub(super) fn format(&self, observation: &Observation) -> Result<String> {
+    /// Prints the observation as a line of JSON, if that is wanted; else returns it as text.
+    pub(super) fn report(&self, observation: &Observation) -> Result<Option<Lines>> {
         if self.json {
-            return Ok(serde_json::to_string(observation)? + "\n");
+            output::print_json(&serde_json::to_string(observation)?);
+            return Ok(None);
         }
-        let mut text = String::new();
+        let mut text = Lines::default();
         let Observation { report, pace, alerts } = observation;
         write_report(&mut text, report, pace.as_ref(), alerts, &self.zone)?;
-        Ok(text)
-    }
-}
-
-/// Prints the text as a whole. It is not an error if the reader has closed the output.
-pub(super) fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
+        Ok(Some(text))
     }
 }

@@ -1,19 +1,20 @@
 //! The report of `tickhound status` as text.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use jiff::tz::TimeZone;
 
 use crate::{
     cli::text::{self, grouped, span},
     observe::health::{ConsumerReport, EntryCounts, HealthReport, Throughput, Verdict},
+    output::Lines,
 };
 use tickhound_core::{receipt::Receipt, wall::now_ms};
 use tickhound_redis::{SavedState, StoredAlert, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
 pub(super) fn write_report(
-    out: &mut String,
+    out: &mut Lines,
     report: &HealthReport,
     pace: Option<&Throughput>,
     alerts: &[StoredAlert],
@@ -46,7 +47,7 @@ pub(super) fn write_report(
 }
 
 /// The stream, its consumer group and the work in flight.
-fn write_stream(out: &mut String, report: &HealthReport, survey: &Survey) -> fmt::Result {
+fn write_stream(out: &mut Lines, report: &HealthReport, survey: &Survey) -> fmt::Result {
     let lag = survey.lag.map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
     writeln!(out, "{}: {} entries, {lag} not yet read", report.stream, survey.length)?;
     writeln!(out, "{}: {} pending, {} consumers", report.group, survey.pending, report.consumers.len())?;
@@ -67,7 +68,7 @@ fn write_stream(out: &mut String, report: &HealthReport, survey: &Survey) -> fmt
 }
 
 /// What was processed, saved and stored since the group exists.
-fn write_totals(out: &mut String, survey: &Survey) -> fmt::Result {
+fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
     let totals = survey.totals;
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
     writeln!(out, "last commit: {committed}")?;
@@ -114,7 +115,7 @@ fn throughput_line(pace: &Throughput) -> String {
     )
 }
 
-fn write_receipt(out: &mut String, receipt: &Receipt) -> fmt::Result {
+fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
     let now_ms = now_ms();
     let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
     let Receipt { generation, since_ms, detectors, warming, rejection, needs_restart, .. } = receipt;

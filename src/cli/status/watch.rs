@@ -1,7 +1,7 @@
 //! `tickhound status --watch`: updates in place on a terminal, otherwise prints one report after the other.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     pin::pin,
     time::Duration,
 };
@@ -10,10 +10,11 @@ use anyhow::Result;
 use tokio::time::{MissedTickBehavior, interval};
 use unicode_width::UnicodeWidthStr;
 
-use super::observer::{Observer, print};
+use super::observer::Observer;
 use crate::{
     cli::process::{output_closed, stop_requested},
     observe::health::Verdict,
+    output,
 };
 
 /// Moves to the upper left corner. Lines are overwritten, not cleared first, so nothing flickers.
@@ -45,17 +46,17 @@ pub(super) async fn watch(observer: &mut Observer, period: Duration) -> Result<V
             observation = observe => observation,
         };
         verdict = observation.report.verdict;
-        let report = observer.format(&observation)?;
-        if in_place {
-            print(&on_screen(&report, period))?;
-        } else if observer.json {
-            print(&report)?;
-        } else {
-            print(&(report + "\n"))?;
+        match observer.report(&observation)? {
+            Some(lines) if in_place => output::draw(&on_screen(lines.as_str(), period)),
+            Some(lines) => {
+                output::print(&lines);
+                outln!();
+            }
+            None => {}
         }
     }
     if in_place {
-        writeln!(io::stdout())?;
+        outln!();
     }
     Ok(verdict)
 }

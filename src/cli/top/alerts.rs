@@ -13,7 +13,8 @@ use super::{
     section::{WIDE, section},
     state::State,
 };
-use crate::cli::text::{detected, event_time, fit, grouped, printable, span};
+use crate::cli::text::{detected, event_time, fit, grouped, span};
+use tickhound_core::text::printable;
 use tickhound_redis::StoredAlert;
 
 /// Width of the evidence beside the alerts, in columns.
@@ -115,7 +116,7 @@ fn draw_evidence(frame: &mut Frame, area: Rect, state: &State, lines: Vec<Line<'
 
 /// The lines about the selected alert.
 fn evidence(alert: &StoredAlert, state: &State) -> Vec<Line<'static>> {
-    let field = |name: &str| printable(alert.field(name));
+    let field = |name: &str| printable(alert.field(name)).into_owned();
     let bold = |text: String| Span::styled(text, state.paint.bold());
     let numbers: BTreeMap<String, serde_json::Value> =
         serde_json::from_str(alert.field("evidence")).unwrap_or_default();
@@ -157,6 +158,6 @@ fn short(number: &serde_json::Value) -> String {
             let text = format!("{value:.4}");
             text.trim_end_matches('0').trim_end_matches('.').to_owned()
         }
-        _ => printable(&number.to_string()),
+        _ => printable(&number.to_string()).into_owned(),
     }
 }

@@ -3,7 +3,7 @@
 //! What holds: no size causes a panic. 80x24 has room for the verdict, the key numbers, two curves, consumers,
 //! detectors and five alerts. Lines that do not fit are counted, not silently dropped.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use ratatui::{
@@ -17,10 +17,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
-    cli::text::{fit, grouped, printable, span},
+    cli::text::{fit, grouped, span},
     observe::health::{HealthReport, Verdict},
 };
-use tickhound_core::wall::now_ms;
+use tickhound_core::{text::printable, wall::now_ms};
 
 /// A report that is older than this is shown with its age.
 const OLD: Duration = Duration::from_millis(2500);
@@ -88,6 +88,12 @@ pub(super) fn draw(frame: &mut Frame, state: &mut State) {
     frame.render_widget(Paragraph::new(footer_line(state)), keys);
     if state.help {
         draw_help(frame, area);
+    }
+    // Texts are printable before they are measured; this is for one that was forgotten.
+    for cell in &mut frame.buffer_mut().content {
+        if matches!(printable(cell.symbol()), Cow::Owned(_)) {
+            cell.set_symbol("?");
+        }
     }
 }
 
@@ -158,7 +164,7 @@ fn notices(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
     if state.missed > 0 {
         notices.push(format!("⚠ at least {} alerts were trimmed before they could be shown", grouped(state.missed)));
     }
-    notices.iter().map(|notice| Line::styled(printable(notice), state.paint.warn())).collect()
+    notices.iter().map(|notice| Line::styled(printable(notice).into_owned(), state.paint.warn())).collect()
 }
 
 fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'static>> {

@@ -14,10 +14,10 @@ use super::{
     state::{Sort, State},
 };
 use crate::{
-    cli::text::{fit, grouped, printable, span},
+    cli::text::{fit, grouped, span},
     observe::health::{ConsumerReport, HealthReport},
 };
-use tickhound_core::{receipt::DetectorReceipt, wall::now_ms};
+use tickhound_core::{receipt::DetectorReceipt, text::printable, wall::now_ms};
 
 /// Width of a name, in columns.
 const NAME: usize = 22;

@@ -56,9 +56,6 @@ impl Instance {
             Ok((guest, answer))
         });
         match started {
-            Ok((_, Ok(readiness))) if !(0.0..f64::INFINITY).contains(&readiness.warm_up_seconds) => {
-                Err(Fault::Contract(format!("its warm-up takes {} s", readiness.warm_up_seconds)))
-            }
             Ok((guest, Ok(readiness))) => Ok(Self {
                 store,
                 guest,

@@ -3,21 +3,21 @@
 //! What holds: a cell has the type that the file's schema gives to its column, whatever the encoding and the compression.
 //! Only columns that are used are decoded.
 
-use std::fs::File;
+use std::{fs::File, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use parquet::{
     basic::Encoding,
-    column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader},
-    data_type::{DataType, FixedLenByteArray},
-    file::{
-        metadata::ColumnChunkMetaData,
-        reader::{FileReader, RowGroupReader},
-        serialized_reader::SerializedFileReader,
+    column::{
+        page::PageReader,
+        reader::{ColumnReader, ColumnReaderImpl, get_column_reader},
     },
+    data_type::{DataType, FixedLenByteArray},
+    file::{metadata::ColumnChunkMetaData, reader::FileReader, serialized_reader::SerializedFileReader},
 };
 
 use super::{
+    limits::{self, HeldBytes, LimitedPages},
     pages,
     texts::{TextDictionary, Texts},
     types::{self, CellType},
@@ -33,6 +33,9 @@ const ROWS: usize = 4096;
 /// The columns of one file, and the position in it.
 pub(super) struct Columns {
     file: SerializedFileReader<File>,
+    /// The same file, to check what it states before it is read.
+    bytes: Arc<File>,
+    held: HeldBytes,
     fields: Vec<Field>,
     /// The index of the next row group.
     next_group: usize,
@@ -55,6 +58,8 @@ enum Field {
 impl Columns {
     /// Reads the schema.
     pub(super) fn open(file: File) -> Result<Self> {
+        limits::check_schema(&file)?;
+        let bytes = Arc::new(file.try_clone()?);
         let file = SerializedFileReader::new(file)?;
         let schema = file.metadata().file_metadata().schema_descr();
         let mut fields: Vec<Field> = schema.root_schema().get_fields().iter().map(|_| Field::Nested).collect();
@@ -67,7 +72,7 @@ impl Columns {
             }
         }
         let readers = fields.iter().map(|_| None).collect();
-        Ok(Self { file, fields, next_group: 0, readers, rows_left: 0 })
+        Ok(Self { file, bytes, held: HeldBytes::default(), fields, next_group: 0, readers, rows_left: 0 })
     }
 
     /// The names of the columns.
@@ -136,7 +141,14 @@ impl Columns {
         }
         for (field, reader) in self.fields.iter().zip(&mut self.readers) {
             if let Field::Plain { leaf, cell_type } = field {
-                *reader = Some(CellReader::open(&*group, *leaf, *cell_type)?);
+                // The pages of the row group before are given back first.
+                *reader = None;
+                let column = group.metadata().column(*leaf);
+                let pages = || {
+                    let pages = group.get_column_page_reader(*leaf)?;
+                    LimitedPages::over(pages, self.bytes.clone(), column, self.held.clone())
+                };
+                *reader = Some(CellReader::open(column, pages, *cell_type)?);
             }
         }
         Ok(())
@@ -150,15 +162,19 @@ enum CellReader {
 }
 
 impl CellReader {
-    fn open(group: &dyn RowGroupReader, leaf: usize, cell_type: CellType) -> Result<Self> {
-        let column = group.metadata().column(leaf);
+    /// `open_pages` opens the column's pages at the first one.
+    fn open(
+        column: &ColumnChunkMetaData,
+        open_pages: impl Fn() -> Result<Box<dyn PageReader>>,
+        cell_type: CellType,
+    ) -> Result<Self> {
         if matches!(cell_type, CellType::Text)
             && refers_to_dictionary(column)
-            && let Some(dictionary) = TextDictionary::open(column.column_descr(), group.get_column_page_reader(leaf)?)?
+            && let Some(dictionary) = TextDictionary::open(column.column_descr(), open_pages()?)?
         {
             return Ok(Self::Dictionary(dictionary));
         }
-        let pages = pages::with_dictionary(group.get_column_page_reader(leaf)?);
+        let pages = pages::with_dictionary(open_pages()?);
         Ok(Self::Values(get_column_reader(column.column_descr_ptr(), pages)))
     }
 

@@ -49,8 +49,13 @@ impl Texts {
     }
 }
 
+/// The most bytes of texts of the rows that are read at once, of one column. A dictionary with a long text would fill the
+/// memory otherwise: each row may refer to it.
+const JOINED_MAX: u32 = 256 << 20;
+
 fn position(bytes: usize) -> Result<u32> {
-    u32::try_from(bytes).context("the texts of a column are too long")
+    let position = u32::try_from(bytes).ok().filter(|bytes| *bytes <= JOINED_MAX);
+    position.with_context(|| format!("the texts of a column take more than {} MiB at once", JOINED_MAX >> 20))
 }
 
 /// A column of which each row refers to a dictionary of texts.
