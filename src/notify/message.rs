@@ -3,6 +3,8 @@
 //! What holds: no content of an alert can format, link or mention anything, or change the order of what is around it;
 //! and no message is longer than its receiver accepts.
 
+use std::ops::RangeInclusive;
+
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{filter::drop_least, shown::shown};
@@ -11,6 +13,16 @@ use tickhound_redis::{StoredAlert, notification_position::Omissions};
 
 /// The line of an alert, unless the configuration has another one.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
+
+/// Blocks of scripts that are written from right to left, from Hebrew to Arabic, with their presentation forms, ancient
+/// and recent ones.
+const RIGHT_TO_LEFT: [RangeInclusive<char>; 5] = [
+    '\u{590}'..='\u{8ff}',
+    '\u{fb1d}'..='\u{fdff}',
+    '\u{fe70}'..='\u{feff}',
+    '\u{10800}'..='\u{10fff}',
+    '\u{1e800}'..='\u{1efff}',
+];
 
 /// Longer values are cut; no instrument has a name as long as this.
 const VALUE_MAX: usize = 80;
@@ -194,10 +206,7 @@ fn may_link(value: &str) -> bool {
 
 /// Whether the character is of a script that is written from right to left.
 fn is_right_to_left(c: char) -> bool {
-    matches!(
-        c,
-        '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}'
-    )
+    RIGHT_TO_LEFT.iter().any(|script| script.contains(&c))
 }
 
 /// Escapes `text` so that its markup is shown literally.
