@@ -477,6 +477,10 @@ impl<S: Stream> Partition<S> {
                 let pause = flight.took() + self.pipeline.first_took();
                 self.generations.activated(&flight, origins, pause);
             }
+            Payload::Eviction(evicted) => {
+                self.retention.forgotten.extend(evicted.names.iter().map(ToString::to_string));
+                self.pipeline.evicted(evicted);
+            }
         }
         let generation = flight.generation().clone();
         flight.add_to(self.pipeline.ingest.symbol_names(), now_ms, commit);

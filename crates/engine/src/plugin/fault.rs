@@ -22,6 +22,13 @@ pub enum Fault {
     /// The guest panicked or did something that WebAssembly forbids. The text is the guest's own panic message if there
     /// is one.
     Trap(String),
+    /// The guest wanted more memory than `plugins.memory_max_mib` allows.
+    Memory {
+        /// The limit, MiB.
+        limit_mib: usize,
+        /// The number of symbols that were introduced to the instance.
+        symbols: usize,
+    },
     /// The call took longer than `plugins.call_deadline_ms` allows for its number of rows.
     Deadline(Overrun),
     /// The start took longer than `plugins.start_deadline_ms` allows.
@@ -34,6 +41,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trap(text) => f.write_str(text),
+            Self::Memory { limit_mib, symbols: 0 } => {
+                write!(f, "wanted more memory than its {limit_mib} MiB (plugins.memory_max_mib)")
+            }
+            Self::Memory { limit_mib, symbols } => write!(
+                f,
+                "wanted more memory than its {limit_mib} MiB (plugins.memory_max_mib), with {symbols} symbols in one worker; \
+                 if it needs that for so many, raise the limit, or lower engine.symbols_max"
+            ),
             Self::Deadline(overrun) => overrun.describe(f, "ran", "plugins.call_deadline_ms"),
             Self::Start(overrun) => overrun.describe(f, "its start took", "plugins.start_deadline_ms"),
             Self::Contract(text) => write!(f, "broke the contract: {text}"),
@@ -58,8 +73,7 @@ pub(super) fn describe_fault(
     // Wasmtime has no type for this error.
     let root = error.root_cause().to_string();
     if root.contains("growing memory") {
-        let mib = limits.memory_max_bytes >> 20;
-        return Fault::Trap(format!("wanted more memory than its {mib} MiB (plugins.memory_max_mib)"));
+        return Fault::Memory { limit_mib: limits.memory_max_bytes >> 20, symbols: 0 };
     }
     Fault::Trap(root)
 }
