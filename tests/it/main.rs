@@ -12,6 +12,7 @@ mod dashboard;
 mod dead;
 mod docs;
 mod doctor;
+mod entries;
 mod faults;
 mod flow;
 mod gray;
