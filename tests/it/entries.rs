@@ -70,7 +70,7 @@ fn symbols_of_70_mb_are_dead_letters_and_change_no_alert() {
         assert!(letter["raw"].len() < 10_000 && letter["raw"].contains("\"bytes\":734003"), "{}", letter["raw"].len());
     }
     assert!(!has_event(&log, "detector_failed_on_tick"), "{log}");
-    let requeue = project.output(&["dead", "requeue", "--all", "--yes"]);
+    let requeue = project.output(&["dead", "requeue", "--all"]);
     let said = [requeue.stdout, requeue.stderr].concat();
     assert!(String::from_utf8_lossy(&said).contains("only the beginning"), "{}", String::from_utf8_lossy(&said));
     assert_eq!(redis.ask::<usize>(&format!("XLEN {DEAD}")), 4);
@@ -215,6 +215,33 @@ fn the_longest_silent_symbols_make_room_whatever_the_workers_batches_and_kills()
     let begins = |seen: &[u64]| seen.iter().filter(|seen| **seen == 1).count();
     assert!(seen.iter().all(|(symbol, seen)| !symbol.starts_with("BUSY") || begins(seen) == 1), "what is traded stays");
     assert!(seen.values().filter(|seen| begins(seen) > 1).count() > 50, "what comes back begins anew");
+}
+
+/// A host that ended right after the entry with too many symbols had committed that entry, and not the eviction behind it.
+#[test]
+fn an_eviction_that_a_host_did_not_live_to_make_is_made_by_the_next_one() {
+    let ticks = passing_symbols(1500);
+    let symbols_max = 48;
+    let mut known = BTreeSet::new();
+    let is_one_too_many = |tick: &Tick| known.insert(tick.symbol.clone()) && known.len() > symbols_max;
+    let through = ticks.iter().map(is_one_too_many).position(|is_too_many| is_too_many).unwrap() + 1;
+    let alerts = |limit_before: usize| {
+        let redis = Redis::start();
+        let project = Project::with_probe(redis.url(), "", "[engine]\nworkers = 2");
+        for (part, first, limit) in [(&ticks[..through], 0, limit_before), (&ticks[through..], through, symbols_max)] {
+            publish(&mut redis.connect(), part, first);
+            let limit = limit.to_string();
+            let output =
+                project.command(&["run", "--drain"]).env("TICKHOUND_ENGINE__SYMBOLS_MAX", limit).output().unwrap();
+            assert!(
+                output.status.success()
+                    && has_event(&text(&output.stderr), "symbols_evicted")
+                        == (first > 0 || limit_before == symbols_max)
+            );
+        }
+        redis.alerts()
+    };
+    assert!(contents(&alerts(symbols_max + 1)) == contents(&alerts(symbols_max)));
 }
 
 /// An options universe has 120,000 symbols. They filled the memory of a detector, which was then in quarantine for all of

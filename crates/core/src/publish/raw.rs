@@ -21,9 +21,9 @@ use crate::event::Entry;
 /// The prefix of a name in base64.
 const BASE64_NAME: &str = "base64:";
 
-/// The most bytes of names and values that are written whole: room for a list of about a thousand ticks. A dead letter is a
-/// copy of its entry for each detector that failed on it, so that large entries would fill the server's memory.
-const WHOLE_BYTES_MAX: usize = 256 << 10;
+/// The most bytes of names and values that are written whole: room for a list of several thousand ticks. There is a dead
+/// letter for each detector that failed on an entry, so that copies of large entries would fill the server's memory.
+const WHOLE_BYTES_MAX: usize = 2 << 20;
 
 /// The number of fields that are written of a larger entry, and the bytes of each name and value.
 const CUT_FIELDS: usize = 16;
@@ -146,9 +146,9 @@ impl<'de> Visitor<'de> for FieldVisitor {
                 RawValue::Bytes(Base64 { base64 }) => decode(&base64)?,
                 RawValue::Cut(Cut { bytes, .. }) => {
                     return Err(Error::custom(format_args!(
-                        "the entry was larger than {} KiB, and only the beginning of this value of {bytes} bytes was kept; \
+                        "the entry was larger than {} MiB, and only the beginning of this value of {bytes} bytes was kept; \
                          the stream of ticks may still hold the entry under its id",
-                        WHOLE_BYTES_MAX >> 10
+                        WHOLE_BYTES_MAX >> 20
                     )));
                 }
             };
@@ -189,10 +189,10 @@ mod tests {
         let huge = vec![b'x'; WHOLE_BYTES_MAX];
         let written = raw(&[(b"data", &huge), (b"id", b"7"), (&huge, b"")]);
         assert!(written.len() < 4 * CUT_BYTES, "{}", written.len());
-        assert!(written.starts_with("{\"data\":{\"cut\":\"xxx") && written.contains("\"bytes\":262144"));
+        assert!(written.starts_with("{\"data\":{\"cut\":\"xxx") && written.contains("\"bytes\":2097152"));
         let error = raw_fields(&written).unwrap_err().to_string();
-        assert!(error.contains("larger than 256 KiB"), "{error}");
-        let many: Vec<(&[u8], &[u8])> = vec![(b"\x01", &[0xff; 100]); 10_000];
+        assert!(error.contains("larger than 2 MiB"), "{error}");
+        let many: Vec<(&[u8], &[u8])> = vec![(b"\x01", &[0xff; 300]); 10_000];
         assert!(raw(&many).len() < CUT_FIELDS * 7 * CUT_BYTES);
         let whole = raw(&[(b"data", &huge[4..])]);
         assert_eq!(raw_fields(&whole).unwrap()[0].1, &huge[4..]);
