@@ -7,7 +7,7 @@ use redis::{Commands, Connection};
 
 use crate::support::{
     Alert, DEAD, Project, Redis, STATE, STREAM, Sighting, contents, count_event, has_event, lines_of, probe_clock,
-    wait_for,
+    text, wait_for,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -74,6 +74,36 @@ fn symbols_of_70_mb_are_dead_letters_and_change_no_alert() {
     let said = [requeue.stdout, requeue.stderr].concat();
     assert!(String::from_utf8_lossy(&said).contains("only the beginning"), "{}", String::from_utf8_lossy(&said));
     assert_eq!(redis.ask::<usize>(&format!("XLEN {DEAD}")), 4);
+}
+
+/// Reads are sized by the entries before. So when many huge entries followed small ones, all of them were received at once,
+/// and the host was larger than they were.
+#[test]
+fn huge_entries_behind_small_ones_are_read_a_few_at_a_time() {
+    const HUGE: usize = 8 << 20;
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "", "");
+    let mut host = project.start_owner();
+    let mut connection = redis.connect();
+    let tick = |connection: &mut Connection, number: u64, note: &[u8]| {
+        let stamp = (THEN + number).to_string();
+        add(connection, "*", &[("symbol", b"A"), ("ltp", b"100"), ("timestamp", stamp.as_bytes()), ("note", note)]);
+    };
+    (0..1000).for_each(|number| tick(&mut connection, number, b""));
+    redis.wait_processed(1000);
+    // All of them are there when the host reads again.
+    host.signal("STOP");
+    let note = vec![b'x'; HUGE];
+    (1000..1060).for_each(|number| tick(&mut connection, number, &note));
+    (1060..1100).for_each(|number| tick(&mut connection, number, b""));
+    host.signal("CONT");
+    redis.wait_all_processed(1100);
+    let peak = host.peak_memory_mib();
+    println!("60 entries of {} MiB took {peak} MiB", HUGE >> 20);
+    assert!(peak < 400, "{peak} MiB at its peak");
+    host.stop();
+    let seen: Vec<u64> = redis.alerts().iter().map(|alert| Sighting::of(alert).seen).collect();
+    assert!(seen == (1..=1100).collect::<Vec<_>>(), "each tick once, in order");
 }
 
 /// A symbol could write a line to the log that looked like an alert, and drive the terminal that showed it.
@@ -233,15 +263,42 @@ fn an_eviction_that_a_host_did_not_live_to_make_is_made_by_the_next_one() {
             let limit = limit.to_string();
             let output =
                 project.command(&["run", "--drain"]).env("TICKHOUND_ENGINE__SYMBOLS_MAX", limit).output().unwrap();
-            assert!(
-                output.status.success()
-                    && has_event(&text(&output.stderr), "symbols_evicted")
-                        == (first > 0 || limit_before == symbols_max)
-            );
+            let (log, expected) = (text(&output.stdout), first > 0 || limit_before == symbols_max);
+            assert!(output.status.success() && has_event(&log, "symbols_evicted") == expected, "{log}");
         }
         redis.alerts()
     };
     assert!(contents(&alerts(symbols_max + 1)) == contents(&alerts(symbols_max)));
+}
+
+/// A detector that is added later is shown the history with all its symbols, and must not bring back those that were evicted.
+#[test]
+fn a_warm_up_evicts_symbols_as_the_host_does() {
+    let ticks = passing_symbols(2000);
+    let symbols_max = 48;
+    let alerts = |more: &str| {
+        let redis = Redis::start();
+        let engine = format!("[engine]\nworkers = 2\nsymbols_max = {symbols_max}\n");
+        let project = Project::with_probe(redis.url(), "", &engine);
+        publish(&mut redis.connect(), &ticks[..1500], 0);
+        project.run(&["run", "--drain"]);
+        let config = std::fs::read_to_string(project.path("config/config.toml")).unwrap();
+        project.write_config(&format!("{config}\n{more}"));
+        publish(&mut redis.connect(), &ticks[1500..], 1500);
+        project.run(&["run", "--drain"]);
+        let saved: Vec<String> = redis.connect().hkeys(STATE).unwrap();
+        let saved = saved.iter().filter(|field| field.starts_with("s:")).count();
+        assert!(saved <= symbols_max, "{saved} saved states");
+        redis.alerts()
+    };
+    let busy = |detector: &str, alerts: &[Alert]| -> Vec<u64> {
+        let of_busy = |alert: &&Alert| alert["detector"] == detector && alert["symbol"] == "BUSY0";
+        alerts.iter().filter(of_busy).map(|alert| Sighting::of(alert).seen).collect()
+    };
+    let warmed = alerts("[detectors.more]\nplugin = \"probe\"\n");
+    let (of_probe, of_more) = (busy("probe", &warmed), busy("more", &warmed));
+    assert!(of_probe == (1..=of_probe.len() as u64).collect::<Vec<_>>());
+    assert!(!of_more.is_empty() && of_probe.ends_with(&of_more), "it knows what was before it: {of_more:?}");
 }
 
 /// An options universe has 120,000 symbols. They filled the memory of a detector, which was then in quarantine for all of

@@ -12,7 +12,7 @@ pub use self::symbols::Evicted;
 use self::symbols::{Name, Route, Symbols};
 use tickhound_core::{
     decode::{Decoder, Outcome, UnusableSymbol},
-    event::{Batch, Clock, DecodedTicks, Entries, EntryId, TickRow, column, flag},
+    event::{Batch, Clock, Entries, EntryId, TickRow, column, flag},
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -154,7 +154,7 @@ impl Ingest {
     fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: usize) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
         match &entries.decoded {
-            Some(decoded) => self.route_decoded(read, entries, decoded, symbols_max, &mut routed),
+            Some(_) => self.route_decoded(read, entries, symbols_max, &mut routed),
             None => self.route_undecoded(read, entries, symbols_max, &mut routed),
         }
         let arrivals_ms: Arc<[u64]> = entries.iter().map(|entry| entry.id.millis).collect();
@@ -213,14 +213,8 @@ impl Ingest {
         ticks / self.shards + ticks / self.shards / 4 + 2
     }
 
-    fn route_decoded(
-        &mut self,
-        read: u64,
-        entries: &Entries,
-        decoded: &DecodedTicks,
-        symbols_max: usize,
-        routed: &mut Routed,
-    ) {
+    fn route_decoded(&mut self, read: u64, entries: &Entries, symbols_max: usize, routed: &mut Routed) {
+        let Some(decoded) = &entries.decoded else { return };
         let rows = self.room(decoded.entry.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
         let Self { columns, symbols, clock, .. } = self;
@@ -360,7 +354,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tickhound_core::{config::InputConfig, event::CLOCK};
+    use tickhound_core::{
+        config::InputConfig,
+        event::{CLOCK, DecodedTicks},
+    };
 
     /// 2025-11-24 10:15:30 in Kolkata, ms.
     const THEN: u64 = 1_763_959_530_000;

@@ -210,6 +210,7 @@ impl<S: Stream> Partition<S> {
                 }
                 Err(error) => {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
+                    self.pipeline.intake.begin_small();
                     if let Err(given_up) = leadership.failed(&error).await {
                         self.stream.release().await;
                         return Err(given_up);

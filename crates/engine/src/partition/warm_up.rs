@@ -292,6 +292,7 @@ impl<H: History> WarmUpTask<H> {
                 Ok(page) => break page,
                 Err(error) if on_failure == OnFailure::Fail => return Err(error.into()),
                 Err(error) => {
+                    self.intake.begin_small();
                     debug!(
                         event = "warm_up_read_failed",
                         %error,
