@@ -333,7 +333,7 @@ fn a_hundred_and_twenty_thousand_symbols_fit_or_the_fault_says_what_to_do() {
                 " symbols in one worker; if it needs that for so many, raise the limit, or lower engine.symbols_max",
             )
     };
-    assert!(faults.iter().all(|line| said(line)), "{faults:#?}");
+    assert!(faults.iter().all(said), "{faults:#?}");
     configure("few", 4000);
     let log = project.run(&["run", "--drain"]);
     assert!(!has_event(&log, "detector_failed_on_tick") && has_event(&log, "symbols_evicted"), "{log}");
