@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::{Commands, Connection};
 
 use crate::support::{
-    Alert, DEAD, Project, Redis, STATE, STREAM, Sighting, contents, count_event, has_event, lines_of, probe_clock,
-    text, wait_for,
+    Alert, DEAD, Project, Redis, STATE, STREAM, Sighting, contents, count_event, has_event, lines_of, mixed,
+    probe_clock, text, wait_for,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -85,18 +85,19 @@ fn huge_entries_behind_small_ones_are_read_a_few_at_a_time() {
     let project = Project::with_probe(redis.url(), "", "");
     let mut host = project.start_owner();
     let mut connection = redis.connect();
-    let tick = |connection: &mut Connection, number: u64, note: &[u8]| {
+    for number in 0..1000 {
         let stamp = (THEN + number).to_string();
-        add(connection, "*", &[("symbol", b"A"), ("ltp", b"100"), ("timestamp", stamp.as_bytes()), ("note", note)]);
-    };
-    (0..1000).for_each(|number| tick(&mut connection, number, b""));
+        add(&mut connection, "*", &[("symbol", b"A"), ("ltp", b"100"), ("timestamp", stamp.as_bytes())]);
+    }
     redis.wait_processed(1000);
-    // All of them are there when the host reads again.
-    host.signal("STOP");
-    let note = vec![b'x'; HUGE];
-    (1000..1060).for_each(|number| tick(&mut connection, number, &note));
-    (1060..1100).for_each(|number| tick(&mut connection, number, b""));
-    host.signal("CONT");
+    // All at once, so that one read can have them all.
+    let huge = redis::Script::new(
+        r"for number = 1000, 1099 do
+            local note = string.rep('x', number < 1060 and tonumber(ARGV[1]) or 1)
+            redis.call('XADD', KEYS[1], '*', 'symbol', 'A', 'ltp', 100, 'note', note)
+        end",
+    );
+    let _: () = huge.key(STREAM).arg(HUGE).invoke(&mut connection).unwrap();
     redis.wait_all_processed(1100);
     let peak = host.peak_memory_mib();
     println!("60 entries of {} MiB took {peak} MiB", HUGE >> 20);
@@ -182,13 +183,15 @@ fn a_tick_stamped_299_s_ahead_blinds_no_clock_and_mutes_no_symbol() {
 
 /// A feed of symbols that come and go, with some that are always traded.
 fn passing_symbols(count: u64) -> Vec<Tick> {
+    // Names in another order than that of the ticks.
+    let passing = |number: u64| format!("S{:x}", mixed(number) >> 44);
     (0..count)
         .map(|number| {
             let symbol = match number % 4 {
                 0 => format!("BUSY{}", number % 3),
                 // Each is traded three times within a hundred ticks, and once more long after that.
-                1 | 2 => format!("S{}", number / 100 * 20 + number % 20),
-                _ => format!("S{}", (number / 100).saturating_sub(6) * 20 + number % 7),
+                1 | 2 => passing(number / 100 * 20 + number % 20),
+                _ => passing((number / 100).saturating_sub(6) * 20 + number % 7),
             };
             let at = THEN + number * 10;
             Tick { arrived_ms: at, symbol, stamp_ms: at }
