@@ -294,6 +294,7 @@ impl Market {
         let calls = rows.batches.len() / PASSES;
         let mut worker = Worker::start(&generation, &input)?;
         let mut next = 0;
+        let arrivals_ms = arrivals(&rows.batches);
         let shard = part("shard".to_owned(), PASS, move || {
             if next + calls > rows.batches.len() {
                 next = 0;
@@ -301,7 +302,8 @@ impl Market {
             }
             for number in next..next + calls {
                 let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-                worker.work(Job { read: number as u64, arrived_ms: 0, symbols, batch: rows.batches[number].clone() });
+                let batch = rows.batches[number].clone();
+                worker.work(Job { read: number as u64, arrivals_ms: arrivals_ms.clone(), symbols, batch });
             }
             next += calls;
         });
@@ -317,9 +319,11 @@ impl Market {
             ingest.route(read, &entries);
         }
         let mut richest = (Vec::new(), 0);
+        let arrivals_ms = arrivals(&rows.batches);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let job = Job { read: number as u64, arrived_ms: 0, symbols, batch: batch.clone() };
+            let arrivals_ms = arrivals_ms.clone();
+            let job = Job { read: number as u64, arrivals_ms, symbols, batch: batch.clone() };
             let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else {
                 bail!("a worker answers a job with what it has processed");
             };
@@ -500,8 +504,14 @@ fn copied(entries: &Entries) -> Entries {
     copy
 }
 
+/// The arrivals of as many entries as any of these batches has.
+fn arrivals(batches: &[Batch]) -> Arc<[u64]> {
+    let last = batches.iter().flat_map(|batch| &batch.entry).max();
+    vec![0; last.map_or(0, |last| *last as usize + 1)].into()
+}
+
 fn job() -> Job {
-    Job { read: 1, arrived_ms: 0, symbols: Vec::new(), batch: Batch::new(0) }
+    Job { read: 1, arrivals_ms: Arc::default(), symbols: Vec::new(), batch: Batch::new(0) }
 }
 
 fn again(found: &ResolvedDetection) -> ResolvedDetection {

@@ -14,6 +14,7 @@ mod dead;
 mod deploy;
 mod docs;
 mod doctor;
+mod entries;
 mod faults;
 mod flow;
 mod gray;

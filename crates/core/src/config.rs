@@ -75,6 +75,7 @@ pub struct Config {
 impl Config {
     fn validate(&self, source: &Source) -> Result<()> {
         self.stream.validate(source)?;
+        self.input.validate(source)?;
         self.engine.validate(source)?;
         self.plugins.validate(source)?;
         self.alerts.validate(source)?;

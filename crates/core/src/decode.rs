@@ -15,6 +15,7 @@ mod mapping;
 mod names;
 mod nan;
 mod preset;
+mod symbol;
 mod table;
 mod time;
 
@@ -27,6 +28,7 @@ use rustc_hash::FxHashMap;
 pub use self::{
     assemble::Scalar,
     names::Names,
+    symbol::{HiddenKind, SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
     table::{ColumnKind, PlainTick, TablePlan},
 };
 use self::{
@@ -109,6 +111,9 @@ pub enum DecodeError {
     /// The entry has no symbol.
     #[error("no symbol: none of {0} has a value")]
     NoSymbol(String),
+    /// The entry has a symbol that is not usable, and no value that makes a tick.
+    #[error(transparent)]
+    Symbol(#[from] UnusableSymbol),
     /// The entry has a symbol, and no value that makes a tick.
     #[error("neither price nor quote: {symbol} has no usable value in any of {names}")]
     Empty {
@@ -124,6 +129,7 @@ pub enum DecodeError {
 pub struct Decoder {
     rules: Rules,
     layout: InputLayout,
+    ahead_max_ms: u64,
     column_names: Vec<String>,
     buffers: Buffers,
     json_reader: JsonReader,
@@ -155,7 +161,13 @@ impl Decoder {
         }
         let buffers = Buffers::new(zone, column_names.len(), mapping.targets());
         let rules = Rules { mapping, tokens };
-        Ok(Self { rules, layout: config.layout, column_names, buffers, json_reader: JsonReader::Fast })
+        let InputConfig { layout, ahead_max_ms, .. } = *config;
+        Ok(Self { rules, layout, ahead_max_ms, column_names, buffers, json_reader: JsonReader::Fast })
+    }
+
+    /// How far the time of a tick may be ahead of its arrival, ms: `input.ahead_max_ms`.
+    pub fn ahead_max_ms(&self) -> u64 {
+        self.ahead_max_ms
     }
 
     /// The names of the columns by position: the standard ones, then those of `[input.extra]` in alphabetical order.

@@ -88,6 +88,27 @@ impl DecodedTicks {
         self.price.push(row.price);
         self.columns.extend_from_slice(row.columns);
     }
+
+    /// Takes out the ticks of the entries from `entry` on, which are numbered from 0 then. Names stay.
+    fn split_off(&mut self, entry: u32) -> Self {
+        let width = self.columns.len().checked_div(self.entry.len()).unwrap_or_default();
+        let first = self.entry.partition_point(|of| *of < entry);
+        let of_rest = |of: &u32| *of >= entry;
+        let (rejected, kept) = std::mem::take(&mut self.rejected).into_iter().partition(|(of, _)| of_rest(of));
+        self.rejected = kept;
+        let mut rest = Self {
+            entry: self.entry.split_off(first),
+            names: Vec::new(),
+            symbol: self.symbol.split_off(first),
+            time: self.time.split_off(first),
+            price: self.price.split_off(first),
+            columns: self.columns.split_off(first * width),
+            rejected,
+        };
+        rest.entry.iter_mut().for_each(|of| *of -= entry);
+        rest.rejected.iter_mut().for_each(|(of, _)| *of -= entry);
+        rest
+    }
 }
 
 impl Entries {
@@ -151,6 +172,19 @@ impl Entries {
     /// Keeps only the entries whose ids `keep` accepts.
     pub fn retain(&mut self, keep: impl Fn(EntryId) -> bool) {
         self.entries.retain(|(id, _)| keep(*id));
+    }
+
+    /// Takes out the entries from `at` on.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        let mut rest = Self::default();
+        for (id, fields) in self.entries.split_off(at.min(self.entries.len())) {
+            rest.push_entry(id);
+            for (name, value) in &self.fields[fields] {
+                rest.push_field(&self.bytes[name.clone()], &self.bytes[value.clone()]);
+            }
+        }
+        rest.decoded = self.decoded.as_mut().map(|decoded| Box::new(decoded.split_off(at as u32)));
+        rest
     }
 
     /// The entry at `index`, in stream order.

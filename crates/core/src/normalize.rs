@@ -112,6 +112,13 @@ impl Normalizer {
         Ok(())
     }
 
+    /// Forgets the state of a symbol.
+    pub fn forget(&mut self, symbol: u32) {
+        if let Some(entry) = self.symbols.get_mut(symbol as usize) {
+            *entry = SymbolEntry::default();
+        }
+    }
+
     /// Normalizes every row in place, and removes those without a price.
     pub fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
         let mut counts = NormalizeCounts::default();

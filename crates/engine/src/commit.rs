@@ -6,7 +6,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
-    ingest::Routed,
+    ingest::{Evicted, Routed},
     plugin::{DetectorSpec, Generation, params},
     shard::{Answer, FaultReport, Processing, ResolvedDetection, StateOrigin, TaskOutcome},
 };
@@ -36,6 +36,8 @@ pub enum Payload {
     Visit(VisitFlight),
     /// A change of the generation, with where the state of each of its detectors comes from.
     Swap(Vec<StateOrigin>),
+    /// Symbols that are forgotten. Their saved states are deleted with the visit behind it.
+    Eviction(Evicted),
 }
 
 /// Entries on their way to their commit.
@@ -121,6 +123,11 @@ impl Flight {
         Self::new(number, frontier, shards, Payload::Swap(Vec::new()))
     }
 
+    /// An eviction in `shards` shards.
+    pub fn eviction(number: u64, evicted: Evicted, shards: usize, frontier: Frontier) -> Self {
+        Self::new(number, frontier, shards, Payload::Eviction(evicted))
+    }
+
     /// Marks a read as older than entries that were processed before it.
     ///
     /// It is committed together with the visit behind it, whose states know of its entries: a recovery that replays the
@@ -146,6 +153,7 @@ impl Flight {
                 origins.resize(origins.len().max(of_shard.len()), StateOrigin::Unchanged);
                 origins.iter_mut().zip(of_shard).for_each(|(all, one)| *all = one.max(*all));
             }
+            (Payload::Eviction(_), TaskOutcome::Evicted) => {}
             _ => debug_assert!(false, "an answer is of the kind of its task"),
         }
     }
@@ -158,8 +166,8 @@ impl Flight {
             Payload::Visit(VisitFlight { chunks, saved }) => {
                 commit.visit = Some(Visit { chunks, symbols: saved, ..Visit::default() });
             }
-            // A swap is not written down: the states of the visit behind it are.
-            Payload::Swap(_) => return,
+            // They are not written down: the states of the visit behind them are.
+            Payload::Swap(_) | Payload::Eviction(_) => return,
         }
         commit.clock = frontier.clock;
         (commit.newest, commit.index) = (frontier.newest, frontier.index);
@@ -195,7 +203,7 @@ impl Flight {
         match &self.payload {
             Payload::Read(read) => read.out_of_order,
             Payload::Visit(_) => false,
-            Payload::Swap(_) => true,
+            Payload::Swap(_) | Payload::Eviction(_) => true,
         }
     }
 

@@ -1,16 +1,18 @@
 //! Decodes entries to ticks, interns their symbols, resolves their times and routes them to shards.
 //!
 //! What holds: rows of one symbol go to one shard, in stream order. Event time and the positions of clock rows depend on
-//! the entries alone, not on batches, shards or the wall clock.
+//! the entries alone, not on batches, shards or the wall clock. So do the symbols that are known: the longest silent ones
+//! make room for new ones between two entries, by the arrival of their last ticks, which is saved with their states.
 
-use std::{hash::BuildHasher, sync::Arc};
+mod symbols;
 
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use std::sync::Arc;
 
+pub use self::symbols::Evicted;
+use self::symbols::{Name, Route, Symbols};
 use tickhound_core::{
-    checkpoint::{CHUNKS, chunk_of},
-    decode::{Decoder, Outcome},
-    event::{Batch, Clock, DecodedTicks, Entries, EntryId, TickRow, column, flag},
+    decode::{Decoder, Outcome, UnusableSymbol},
+    event::{Batch, Clock, Entries, EntryId, TickRow, column, flag},
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -20,13 +22,17 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// quotes without, the first time comes within a few ticks.
 const UNSTAMPED_MAX: u64 = 1000;
 
+/// The most ticks in one entry: twice as many as the largest options universe has symbols. Rows take more memory than the
+/// document that they come from, and detectors get the ticks of an entry in one call.
+const TICKS_PER_ENTRY_MAX: usize = 1 << 18;
+
 /// The part of one read that belongs to a shard.
 #[derive(Debug)]
 pub struct Job {
     /// The number of the read.
     pub read: u64,
-    /// When the newest entry of the read arrived, in milliseconds of its id.
-    pub arrived_ms: u64,
+    /// When each entry of the read arrived, in milliseconds of its id.
+    pub arrivals_ms: Arc<[u64]>,
     /// Symbols that this shard sees for the first time.
     pub symbols: Vec<(u32, Arc<str>)>,
     /// The rows.
@@ -46,6 +52,8 @@ pub struct Routed {
     pub ticks: usize,
     /// Ticks that were skipped because they have no time and none can be estimated yet.
     pub untimed: u64,
+    /// The number of entries that were routed, if there are too many symbols after these; the others are not routed.
+    pub full_after: Option<usize>,
 }
 
 /// Turns entries into jobs for shards.
@@ -54,46 +62,21 @@ pub struct Ingest {
     shards: usize,
     columns: usize,
     symbols: Symbols,
+    /// The most symbols that are known after an entry.
+    symbols_max: usize,
     clock: Clock,
-}
-
-/// The number of a symbol in this run, and its shard.
-#[derive(Clone, Copy)]
-struct Route {
-    id: u32,
-    shard: usize,
-}
-
-/// A symbol by the number that it has in ticks that come decoded.
-struct NumberedSymbol {
-    name: Arc<str>,
-    /// `None` before its first tick.
-    route: Option<Route>,
-}
-
-struct Symbols {
-    routes: FxHashMap<Arc<str>, Route>,
-    /// The name of each symbol, by id.
-    names: Vec<Arc<str>>,
-    numbered: Vec<Option<NumberedSymbol>>,
-    /// By id, whether the symbol's ticks are skipped: its saved state is as of a later entry, and not restored yet.
-    awaited: Vec<bool>,
-    /// The number of symbols in each chunk of the saved state.
-    chunk_sizes: Vec<u32>,
-}
-
-impl Default for Symbols {
-    fn default() -> Self {
-        let chunk_sizes = vec![0; usize::from(CHUNKS)];
-        Self { routes: FxHashMap::default(), names: Vec::new(), numbered: Vec::new(), awaited: Vec::new(), chunk_sizes }
-    }
 }
 
 impl Ingest {
     /// Creates a router to `shards` shards. `clock` is the event time as of the last commit.
     pub fn new(decoder: Decoder, shards: usize, clock: Clock) -> Self {
         let columns = decoder.column_names().len();
-        Self { decoder, shards, columns, symbols: Symbols::default(), clock }
+        Self { decoder, shards, columns, symbols: Symbols::default(), symbols_max: usize::MAX, clock }
+    }
+
+    /// Limits the number of symbols.
+    pub fn with_symbols_max(self, symbols_max: usize) -> Self {
+        Self { symbols_max, ..self }
     }
 
     /// Creates another one that decodes and routes the same way, and knows no symbol yet.
@@ -103,23 +86,22 @@ impl Ingest {
 
     /// Forgets every symbol and continues from `clock`, since the shards have been restarted.
     pub fn reset(&mut self, clock: Clock) {
-        let mut numbered = std::mem::take(&mut self.symbols.numbered);
-        numbered.iter_mut().flatten().for_each(|symbol| symbol.route = None);
-        self.symbols = Symbols { numbered, ..Symbols::default() };
+        self.symbols.forget_all();
         self.clock = clock;
     }
 
-    /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped.
-    /// Returns its number and its shard.
-    pub(crate) fn await_state(&mut self, symbol: &str) -> (u32, usize) {
-        let (Route { id, shard }, _) = self.symbols.intern(symbol, self.shards);
+    /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped. Its
+    /// last tick arrived at `arrived_ms`. Returns its number and its shard.
+    pub(crate) fn await_state(&mut self, symbol: &str, arrived_ms: u64) -> (u32, usize) {
+        let Route { id, shard } = self.symbols.meet(symbol, arrived_ms, self.shards).0;
         self.symbols.awaited[id as usize] = true;
         (id, shard)
     }
 
-    /// Interns a symbol before its first tick. Returns its number if it is new.
-    pub fn meet(&mut self, symbol: &str) -> Option<u32> {
-        let (Route { id, .. }, new) = self.symbols.intern(symbol, self.shards);
+    /// Interns a symbol before its first tick here; elsewhere its last one arrived at `arrived_ms`. Returns its number if
+    /// it is new.
+    pub fn meet(&mut self, symbol: &str, arrived_ms: u64) -> Option<u32> {
+        let (Route { id, .. }, new) = self.symbols.meet(symbol, arrived_ms, self.shards);
         new.then_some(id)
     }
 
@@ -128,9 +110,19 @@ impl Ingest {
         self.symbols.awaited[symbol as usize] = false;
     }
 
+    /// Forgets the longest silent symbols, if there are too many. The shards must forget them at the same position.
+    pub fn evict(&mut self) -> Option<Evicted> {
+        self.symbols.evict(self.symbols_max)
+    }
+
+    /// Gives the numbers of evicted symbols to new ones. Nothing may be in flight any more that has the old ones.
+    pub fn reuse(&mut self, evicted: &[u32]) {
+        self.symbols.reuse(evicted);
+    }
+
     /// The number of symbols in each chunk of the saved state.
     pub fn chunk_sizes(&self) -> &[u32] {
-        &self.symbols.chunk_sizes
+        self.symbols.chunk_sizes()
     }
 
     /// Continues from another event time.
@@ -145,46 +137,73 @@ impl Ingest {
 
     /// The name of each symbol by its number.
     pub fn symbol_names(&self) -> &[Arc<str>] {
-        &self.symbols.names
+        self.symbols.names()
     }
 
-    /// Decodes and routes one read.
+    /// Decodes and routes a whole read, however many symbols there are then.
     pub fn route(&mut self, read: u64, entries: &Entries) -> Routed {
+        self.route_within(read, entries, usize::MAX)
+    }
+
+    /// Decodes and routes a read up to the entry after which there are too many symbols. [`Ingest::evict`] must follow
+    /// then, before the other entries.
+    pub fn route_until_full(&mut self, read: u64, entries: &Entries) -> Routed {
+        self.route_within(read, entries, self.symbols_max)
+    }
+
+    fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: usize) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
         match &entries.decoded {
-            Some(decoded) => self.route_decoded(read, entries, decoded, &mut routed),
-            None => self.route_undecoded(read, entries, &mut routed),
+            Some(_) => self.route_decoded(read, entries, symbols_max, &mut routed),
+            None => self.route_undecoded(read, entries, symbols_max, &mut routed),
         }
-        let arrived_ms = entries.last().unwrap_or_default().millis;
-        routed.jobs.iter_mut().flatten().for_each(|job| job.arrived_ms = arrived_ms);
+        let arrivals_ms: Arc<[u64]> = entries.iter().map(|entry| entry.id.millis).collect();
+        routed.jobs.iter_mut().flatten().for_each(|job| job.arrivals_ms = arrivals_ms.clone());
         routed
     }
 
-    fn route_undecoded(&mut self, read: u64, entries: &Entries, routed: &mut Routed) {
+    fn route_undecoded(&mut self, read: u64, entries: &Entries, symbols_max: usize, routed: &mut Routed) {
         let rows = self.room(entries.len());
+        let ahead_max_ms = self.decoder.ahead_max_ms();
         let Self { decoder, columns, symbols, clock, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
-            let index = index as u32;
+            let at = index as u32;
             if entry.fields().len() == 0 {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
+            let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
+            let (mut ticks, mut unusable) = (0, None);
             let outcome = decoder.decode(entry, &mut |tick| {
-                let symbol = Name::Text(&tick.symbol);
-                let (time, price, values) = (tick.time, tick.price, &tick.columns);
-                router.tick(index, entry.id, &RoutedTick { symbol, time, price, values });
-            });
-            match outcome {
-                Ok(Outcome::Ticks(_) | Outcome::Skipped) => {}
-                // The valid ticks of a list are processed; the dead letter holds the whole list.
-                Ok(Outcome::Partly(_, error)) => routed.undecodable.push((index, error.to_string())),
-                Err(error) => {
-                    // A truncated document may have given ticks before the error: they are taken back.
-                    routed.ticks -=
-                        routed.jobs.iter_mut().flatten().map(|job| job.batch.take_back(index)).sum::<usize>();
-                    routed.undecodable.push((index, error.to_string()));
+                ticks += 1;
+                if ticks <= TICKS_PER_ENTRY_MAX {
+                    let symbol = Name::Text(&tick.symbol);
+                    let (time, price, values) = (tick.time, tick.price, &tick.columns);
+                    let tick = RoutedTick { symbol, time, price, values };
+                    unusable = router.tick(at, entry.id, &tick).err().or(unusable);
                 }
+            });
+            let reason = match (outcome, unusable) {
+                (Ok(_), _) if ticks > TICKS_PER_ENTRY_MAX => Err(too_many(ticks)),
+                // The valid ticks of a list are processed; the dead letter holds the whole list.
+                (Ok(Outcome::Partly(_, error)), _) => Ok(Some(error.to_string())),
+                (Ok(_), unusable) => Ok(unusable.map(|unusable| unusable.to_string())),
+                // A truncated document may have given ticks before the error: they are taken back.
+                (Err(error), _) => Err(error.to_string()),
+            };
+            match reason {
+                Ok(reason) => {
+                    symbols.end_entry(entry.id.millis);
+                    routed.undecodable.extend(reason.map(|reason| (at, reason)));
+                }
+                Err(reason) => {
+                    routed.take_back(at, &symbols.undo_entry());
+                    routed.undecodable.push((at, reason));
+                }
+            }
+            if symbols.len() > symbols_max {
+                routed.full_after = Some(index + 1);
+                return;
             }
         }
     }
@@ -194,27 +213,46 @@ impl Ingest {
         ticks / self.shards + ticks / self.shards / 4 + 2
     }
 
-    fn route_decoded(&mut self, read: u64, entries: &Entries, decoded: &DecodedTicks, routed: &mut Routed) {
+    fn route_decoded(&mut self, read: u64, entries: &Entries, symbols_max: usize, routed: &mut Routed) {
+        let Some(decoded) = &entries.decoded else { return };
         let rows = self.room(decoded.entry.len());
+        let ahead_max_ms = self.decoder.ahead_max_ms();
         let Self { columns, symbols, clock, .. } = self;
         routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names);
-        let mut router = Router { read, columns: *columns, rows, symbols, clock, routed };
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
-        for ((((entry, symbol), time), price), columns) in ticks.zip(decoded.columns.chunks_exact(*columns)) {
+        let mut ticks = ticks.zip(decoded.columns.chunks_exact(*columns)).peekable();
+        while let Some(((((entry, symbol), time), price), values)) = ticks.next() {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            let symbol = Name::Number(*symbol);
-            router.tick(*entry, id, &RoutedTick { symbol, time: *time, price: *price, values: columns });
+            let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
+            let tick = RoutedTick { symbol: Name::Number(*symbol), time: *time, price: *price, values };
+            if let Err(unusable) = router.tick(*entry, id, &tick) {
+                routed.undecodable.push((*entry, unusable.to_string()));
+            }
+            symbols.end_entry(id.millis);
+            let ends_entry = ticks.peek().is_none_or(|((((next, _), _), _), _)| *next != entry);
+            if ends_entry && symbols.len() > symbols_max {
+                routed.full_after = Some(*entry as usize + 1);
+                routed.undecodable.retain(|(at, _)| at <= entry);
+                return;
+            }
         }
     }
 }
 
-/// How a tick names its symbol.
-#[derive(Clone, Copy)]
-enum Name<'a> {
-    Text(&'a str),
-    /// An index into [`DecodedTicks::names`].
-    Number(u32),
+impl Routed {
+    /// Takes back the ticks of an entry, the last one that was routed, and its `new` symbols.
+    fn take_back(&mut self, entry: u32, new: &[u32]) {
+        for job in self.jobs.iter_mut().flatten() {
+            self.ticks -= job.batch.take_back(entry);
+            job.symbols.retain(|(id, _)| !new.contains(id));
+        }
+    }
+}
+
+/// The reason of the dead letter of an entry with so many ticks.
+fn too_many(ticks: usize) -> String {
+    format!("too many ticks: {ticks} in one entry, at most {TICKS_PER_ENTRY_MAX} are allowed; publish several entries")
 }
 
 /// A tick on its way to its shard.
@@ -231,18 +269,21 @@ struct Router<'a> {
     columns: usize,
     /// The likely number of rows of a job.
     rows: usize,
+    ahead_max_ms: u64,
     symbols: &'a mut Symbols,
     clock: &'a mut Clock,
     routed: &'a mut Routed,
 }
 
 impl Router<'_> {
-    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) {
-        let Self { read, columns, rows, symbols, clock, routed } = self;
+    /// Routes a tick. One whose symbol is not usable has no effect, not even on the clock.
+    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) -> Result<(), UnusableSymbol> {
+        let Self { read, columns, rows, ahead_max_ms, symbols, clock, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
-        let Some((time, estimated)) = resolve_time(clock, id, tick.time) else {
+        let known = symbols.find(tick.symbol)?;
+        let Some((time, estimated)) = resolve_time(clock, id, tick.time, *ahead_max_ms) else {
             *untimed += 1;
-            return;
+            return Ok(());
         };
         // Every shard gets a clock row before the first tick of a second of event time, whichever shard that tick goes to.
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
@@ -252,16 +293,14 @@ impl Router<'_> {
             }
         }
         clock.time = clock.time.max(time);
-        let (Route { id, shard }, new) = match tick.symbol {
-            Name::Text(name) => symbols.intern(name, jobs.len()),
-            Name::Number(number) => symbols.intern_numbered(number, jobs.len()),
-        };
+        let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
+        symbols.touch(id);
         if symbols.awaited[id as usize] {
-            return;
+            return Ok(());
         }
         let job = open(&mut jobs[shard], *read, *columns, *rows);
-        if new {
-            job.symbols.push((id, symbols.names[id as usize].clone()));
+        if known.is_none() {
+            job.symbols.push((id, symbols.names()[id as usize].clone()));
         }
         job.batch.push(TickRow { entry, symbol: id, time, price: tick.price, columns: tick.values });
         if estimated {
@@ -269,12 +308,13 @@ impl Router<'_> {
             *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);
         }
         *ticks += 1;
+        Ok(())
     }
 }
 
 fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut Job {
     let batch = || Batch::with_capacity(columns, rows);
-    slot.get_or_insert_with(|| Job { read, arrived_ms: 0, symbols: Vec::new(), batch: batch() })
+    slot.get_or_insert_with(|| Job { read, arrivals_ms: Arc::default(), symbols: Vec::new(), batch: batch() })
 }
 
 /// The time of a tick, and whether it is estimated. Without a time of its own, a tick gets its arrival less the delay of
@@ -282,15 +322,22 @@ fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut 
 /// first tick with a time there is nothing to estimate from, until so many ticks have come without one that the feed is
 /// taken to have none; then the arrival is the time.
 ///
+/// A time that is more than `ahead_max_ms` ahead of its arrival is lowered to that. The clock of all detectors moves with
+/// the latest time, and never back, so a single tick could stop it until the feed has caught up, and a symbol's own later
+/// ticks would all get the time of that tick. What several symbols agree on is not believed either: whoever adds one entry
+/// can add two. So the arrival alone decides, which needs no memory, and is the same in a replay and with one symbol.
+///
 /// An id may be any number, so an estimate may be out of the range of nanoseconds. Such a tick is skipped like one without
 /// a time: a dead letter would blame the tick, which is valid, and after an id near the end of all ids no entry can
 /// follow.
-fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<(u64, bool)> {
-    if let Some(time) = stamped {
+fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>, ahead_max_ms: u64) -> Option<(u64, bool)> {
+    if let Some(stamped) = stamped {
+        let latest = id.millis.saturating_add(ahead_max_ms).saturating_mul(NANOS_PER_MILLI);
+        let time = stamped.min(latest);
         // A time in nanoseconds is far from the end of an i64 in milliseconds, so this difference can't overflow.
         let arrived_ms = i64::try_from(id.millis).unwrap_or(i64::MAX);
         clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
-        return Some((time, false));
+        return Some((time, time < stamped));
     }
     if clock.delay_ms.is_none() {
         clock.unstamped = clock.unstamped.saturating_add(1);
@@ -302,53 +349,15 @@ fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>) -> Option<
     Some((time_ms.checked_mul(NANOS_PER_MILLI)?, true))
 }
 
-impl Symbols {
-    /// Learns the names of numbers.
-    fn learn(&mut self, names: &[(u32, Arc<str>)]) {
-        for (number, name) in names {
-            let at = *number as usize;
-            if at >= self.numbered.len() {
-                self.numbered.resize_with(at + 1, || None);
-            }
-            self.numbered[at] = Some(NumberedSymbol { name: name.clone(), route: None });
-        }
-    }
-
-    /// Interns a symbol by the number of a name that was learned, like [`Self::intern`].
-    fn intern_numbered(&mut self, number: u32, shards: usize) -> (Route, bool) {
-        let symbol = self.numbered[number as usize].as_ref().expect("a name comes no later than its number");
-        if let Some(route) = symbol.route {
-            return (route, false);
-        }
-        let name = symbol.name.clone();
-        let (route, new) = self.intern(&name, shards);
-        self.numbered[number as usize] = Some(NumberedSymbol { name, route: Some(route) });
-        (route, new)
-    }
-
-    /// Returns the route of a symbol, and whether the symbol is new.
-    fn intern(&mut self, name: &str, shards: usize) -> (Route, bool) {
-        if let Some(route) = self.routes.get(name) {
-            return (*route, false);
-        }
-        let shard = (FxBuildHasher.hash_one(name) >> 32) as usize % shards;
-        let id = u32::try_from(self.names.len()).expect("fewer symbols than ids");
-        let route = Route { id, shard };
-        let name: Arc<str> = name.into();
-        self.names.push(name.clone());
-        self.awaited.push(false);
-        self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
-        self.routes.insert(name, route);
-        (route, true)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
-    use tickhound_core::{config::InputConfig, event::CLOCK};
+    use tickhound_core::{
+        config::InputConfig,
+        event::{CLOCK, DecodedTicks},
+    };
 
     /// 2025-11-24 10:15:30 in Kolkata, ms.
     const THEN: u64 = 1_763_959_530_000;
@@ -420,7 +429,7 @@ mod tests {
         let mut ingest = ingest(1);
         let routed = ingest.route(1, &entries(&[(u64::MAX, &stamped), (u64::MAX, "symbol=A ltp=1")]));
         assert_eq!((routed.ticks, routed.untimed), (1, 1));
-        assert_eq!(routed.jobs[0].as_ref().unwrap().arrived_ms, u64::MAX);
+        assert_eq!(*routed.jobs[0].as_ref().unwrap().arrivals_ms, [u64::MAX; 2]);
     }
 
     #[test]
@@ -429,7 +438,7 @@ mod tests {
             for millis in [0, NOW, u64::MAX] {
                 let mut clock = Clock { time: u64::MAX, delay_ms, unstamped };
                 for stamped in [None, Some(0), Some(u64::MAX)] {
-                    let _ = resolve_time(&mut clock, EntryId { millis, seq: 0 }, stamped);
+                    let _ = resolve_time(&mut clock, EntryId { millis, seq: 0 }, stamped, 2000);
                 }
             }
         }
@@ -473,7 +482,7 @@ mod tests {
         assert_eq!(routed.undecodable.len(), 1);
         assert_eq!((routed.ticks, routed.lost.len()), (1, 1));
         let batch = &routed.jobs[0].as_ref().unwrap().batch;
-        assert_eq!(batch.symbol, [CLOCK, 1]);
+        assert_eq!(batch.symbol, [CLOCK, 0], "the symbol of the tick that was taken back is forgotten");
     }
 
     #[test]
@@ -483,5 +492,159 @@ mod tests {
         let routed = ingest.route(1, &entries(&[(NOW, &text)]));
         assert_eq!((routed.ticks, routed.undecodable.len()), (1, 1));
         assert!(routed.undecodable[0].1.starts_with("no symbol"), "{}", routed.undecodable[0].1);
+    }
+
+    /// A symbol of 70 MB was kept in memory, and copied to every detector; one with ESC or a line break wrote what it liked
+    /// to logs and terminals.
+    #[test]
+    fn an_unusable_symbol_is_rejected_and_has_no_effect_in_any_layout() {
+        let long = "X".repeat(200_000);
+        for (symbol, reason) in [
+            (long.as_str(), "longer than 128 bytes"),
+            ("A\u{1b}]0;B", "U+001B"),
+            ("A\nB", "U+000A"),
+            ("A\u{202e}B", "U+202E"),
+            ("A\u{200b}B", "U+200B"),
+        ] {
+            let json = serde_json::json!({ "symbol": symbol, "ltp": 1, "timestamp": NOW });
+            let listed = serde_json::json!([{ "symbol": "GOOD", "ltp": 1, "timestamp": NOW }, &json]);
+            let by_symbol = serde_json::json!([{ "symbol": symbol, "ltp": 1, "timestamp": NOW }]);
+            let msgpack = [&[0x82, 0xa6][..], b"symbol", &msgpack_text(symbol), &[0xa3], b"ltp", &[1]].concat();
+            let (stamp, json) = (NOW.to_string(), json.to_string());
+            let flat: &[(&str, &[u8])] =
+                &[("symbol", symbol.as_bytes()), ("ltp", b"1"), ("timestamp", stamp.as_bytes())];
+            for fields in [
+                flat,
+                &[("data", json.as_bytes())],
+                &[("data", &msgpack)],
+                &[("data", by_symbol.to_string().as_bytes())],
+            ] {
+                let mut ingest = ingest(2);
+                let mut read = Entries::default();
+                read.push_entry(EntryId { millis: NOW, seq: 0 });
+                fields.iter().for_each(|(name, value)| read.push_field(name.as_bytes(), value));
+                let routed = ingest.route(1, &read);
+                assert_eq!((routed.ticks, routed.undecodable.len(), routed.untimed), (0, 1, 0), "{reason}");
+                assert!(routed.undecodable[0].1.contains(reason), "{}", routed.undecodable[0].1);
+                assert!(routed.jobs.iter().all(Option::is_none), "not even a clock row");
+                assert_eq!((ingest.clock(), ingest.symbols.len()), (Clock::default(), 0));
+            }
+            // The valid ticks of a list are processed.
+            let mut ingest = ingest(1);
+            let mut read = Entries::default();
+            read.push_entry(EntryId { millis: NOW, seq: 0 });
+            read.push_field(b"data", listed.to_string().as_bytes());
+            let routed = ingest.route(1, &read);
+            assert_eq!((routed.ticks, routed.undecodable.len()), (1, 1));
+        }
+    }
+
+    fn msgpack_text(text: &str) -> Vec<u8> {
+        [&[0xdb][..], &(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    /// A symbol of a recording comes decoded, with a number in place of its name.
+    #[test]
+    fn an_unusable_symbol_of_a_recording_is_rejected_too() {
+        let mut ingest = ingest(1);
+        let mut read = Entries::default();
+        let mut decoded =
+            DecodedTicks { names: vec![(0, "A".into()), (1, "A\u{2028}".into())], ..DecodedTicks::default() };
+        let columns = vec![f64::NAN; ingest.columns];
+        for (entry, symbol) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
+            read.push_entry(EntryId { millis: NOW + u64::from(entry), seq: 0 });
+            let time = Some((NOW + u64::from(entry)) * NANOS_PER_MILLI);
+            decoded.push(TickRow { entry, symbol, time, price: 1.0, columns: &columns });
+        }
+        read.decoded = Some(Box::new(decoded));
+        let routed = ingest.route(1, &read);
+        assert_eq!(routed.ticks, 2);
+        let refused: Vec<u32> = routed.undecodable.iter().map(|(entry, _)| *entry).collect();
+        assert_eq!(refused, [1, 3]);
+        assert_eq!(ingest.symbols.len(), 1);
+    }
+
+    /// One tick stamped 299 s ahead moved the clock there, and no detector saw time pass until the feed had caught up. The
+    /// later ticks of its symbol all got that time.
+    #[test]
+    fn a_time_far_ahead_of_its_arrival_moves_the_clock_as_far_as_the_arrival_allows() {
+        let tick = |second: u64| format!("symbol=A ltp=1 timestamp={}", NOW + second * 1000);
+        let texts = [tick(0), tick(299), tick(1), tick(3), tick(4), "symbol=B ltp=1".to_owned()];
+        let arrivals = [0, 0, 1, 3, 4, 5].map(|second| NOW + second * 1000);
+        let read: Vec<(u64, &str)> = arrivals.into_iter().zip(texts.iter().map(String::as_str)).collect();
+        let mut ingest = ingest(1);
+        let routed = ingest.route(1, &entries(&read));
+        let batch = &routed.jobs[0].as_ref().unwrap().batch;
+        let rows: Vec<(bool, u64)> = batch
+            .symbol
+            .iter()
+            .zip(&batch.time)
+            .map(|(symbol, time)| (*symbol == CLOCK, (time / NANOS_PER_MILLI - NOW) / 1000))
+            .collect();
+        let (clock, tick) = (true, false);
+        let expected = [(clock, 0), (tick, 0), (clock, 2), (tick, 2), (tick, 1), (clock, 3), (tick, 3), (clock, 4)];
+        assert_eq!(rows[..8], expected);
+        assert_eq!(rows[8..], [(tick, 4), (clock, 5), (tick, 5)], "no estimate is made from the time that was lowered");
+        assert_eq!(batch.columns[column::FLAGS][3], f64::from(flag::TIME_ESTIMATED));
+        assert_eq!(batch.columns[column::FLAGS][4], 0.0);
+    }
+
+    #[test]
+    fn an_entry_with_too_many_ticks_is_rejected_whole_and_leaves_no_symbol() {
+        let tick = r#"{"symbol":"A","ltp":1}"#;
+        let list = |ticks: usize| format!("data=[{}]", vec![tick; ticks].join(","));
+        let mut ingest = ingest(1);
+        let routed = ingest.route(1, &entries(&[(NOW, &list(TICKS_PER_ENTRY_MAX + 1))]));
+        assert!(routed.undecodable[0].1.starts_with("too many ticks: 262145 in one entry"), "{:?}", routed.undecodable);
+        assert_eq!((routed.ticks, ingest.symbols.len()), (0, 0));
+        let stamped = format!("symbol=B ltp=1 timestamp={NOW}");
+        let routed = ingest.route(1, &entries(&[(NOW, &stamped), (NOW, &list(TICKS_PER_ENTRY_MAX))]));
+        assert_eq!((routed.ticks, routed.undecodable.len()), (TICKS_PER_ENTRY_MAX + 1, 0));
+    }
+
+    /// The known symbols after each entry, with reads of so many entries.
+    fn known_after(read: &[(u64, String)], pieces: usize) -> Vec<String> {
+        let mut ingest = ingest(3).with_symbols_max(16);
+        let mut known = Vec::new();
+        for piece in read.chunks(pieces) {
+            let texts: Vec<(u64, &str)> = piece.iter().map(|(at, text)| (*at, text.as_str())).collect();
+            let mut rest = entries(&texts);
+            while !rest.is_empty() {
+                let routed = ingest.route_until_full(1, &rest);
+                for job in routed.jobs.iter().flatten() {
+                    assert!(job.batch.entry.iter().all(|entry| (*entry as usize) < job.arrivals_ms.len()));
+                }
+                rest = rest.split_off(routed.full_after.unwrap_or(rest.len()));
+                if let Some(evicted) = ingest.evict() {
+                    let mut names: Vec<&str> = evicted.names.iter().map(|name| &**name).collect();
+                    names.sort_unstable();
+                    known.push(names.join(" "));
+                    ingest.reuse(&evicted.ids);
+                }
+            }
+        }
+        assert!(ingest.symbols.names().len() <= 20, "numbers are reused");
+        known
+    }
+
+    #[test]
+    fn the_longest_silent_symbols_are_evicted_whatever_the_batches() {
+        let mut read = Vec::new();
+        for n in 0..400_u64 {
+            let symbol = if n % 3 == 0 { format!("BUSY{}", n % 4) } else { format!("S{}", n / 2) };
+            let at = NOW + n / 5;
+            read.push((at, format!("symbol={symbol} ltp=1 timestamp={at}")));
+            // Its first tick is taken back, and so is its symbol.
+            let of_list = format!("{{\"symbol\":\"T{n}\",\"ltp\":1,\"timestamp\":{at}}}");
+            read.push((at, format!("data=[{of_list},{{\"symbol\":")));
+        }
+        let whole = known_after(&read, read.len());
+        assert!(
+            whole.len() > 20 && !whole.iter().any(|names| names.contains("BUSY") || names.contains('T')),
+            "{whole:?}"
+        );
+        for pieces in [1, 7, 100] {
+            assert_eq!(known_after(&read, pieces), whole);
+        }
     }
 }

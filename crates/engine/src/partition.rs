@@ -210,6 +210,7 @@ impl<S: Stream> Partition<S> {
                 }
                 Err(error) => {
                     self.stats.monitor.disconnects.fetch_add(1, Relaxed);
+                    self.pipeline.intake.begin_small();
                     if let Err(given_up) = leadership.failed(&error).await {
                         self.stream.release().await;
                         return Err(given_up);
@@ -476,6 +477,10 @@ impl<S: Stream> Partition<S> {
                 // A worker pauses for the change and for the visit behind it.
                 let pause = flight.took() + self.pipeline.first_took();
                 self.generations.activated(&flight, origins, pause);
+            }
+            Payload::Eviction(evicted) => {
+                self.retention.forgotten.extend(evicted.names.iter().map(ToString::to_string));
+                self.pipeline.evicted(evicted);
             }
         }
         let generation = flight.generation().clone();

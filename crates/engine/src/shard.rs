@@ -4,6 +4,7 @@
 //! do.
 
 mod cooldown;
+mod eviction;
 mod fault_replay;
 mod journal;
 mod memory;
@@ -67,6 +68,13 @@ pub enum Task {
         /// Detectors that were warmed up in another shard.
         warmed: Vec<WarmDetector>,
     },
+    /// Forget these symbols, as far as the shard has them; answered. A visit to all chunks must follow.
+    Evict {
+        /// The number of the eviction, counted with the reads.
+        read: u64,
+        /// The numbers of the symbols.
+        symbols: Arc<[u32]>,
+    },
     /// Start every detector that has not started. Answered on the channel that comes with it, after all tasks before it.
     Start(oneshot::Sender<()>),
     /// Hand over every detector and end; answered on the channel that comes with it.
@@ -119,6 +127,8 @@ pub enum TaskOutcome {
     Restored(Vec<Arc<str>>),
     /// A generation was activated; where the state of each of its detectors comes from.
     Swapped(Vec<StateOrigin>),
+    /// Symbols were forgotten.
+    Evicted,
 }
 
 /// The result of processing the rows of one read.
@@ -309,6 +319,7 @@ impl Shard {
                 Task::Replay(job) => self.process(job, FaultBudget::Untouched),
                 Task::Save { read, chunks } => self.save(read, chunks),
                 Task::Restore(states) => self.restore(states),
+                Task::Evict { read, symbols } => self.evict(read, &symbols),
                 Task::SaveAnew => {
                     self.memory.mark_all_lost();
                     continue;

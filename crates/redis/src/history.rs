@@ -52,5 +52,5 @@ pub(super) async fn range(
     let mut range = Commands::default();
     range.arg("XRANGE").arg(key).show(format_args!("({after}")).show(through).arg("COUNT").show(count);
     range.end();
-    reply::parse_entries(&mut connection.ask(&range).await?)
+    reply::parse_entries(&mut connection.ask(&range, count).await?)
 }

@@ -193,7 +193,7 @@ impl RedisStream {
         // From here on each step fails if the epoch has changed.
         let mut armed = Commands::default();
         arm(&mut armed, &self.config.keys);
-        parse_armed(&mut steps.ask(&armed).await?, epoch)?;
+        parse_armed(&mut steps.ask(&armed, 0).await?, epoch)?;
         let owner = Ownership { epoch, token: rand::random() };
         self.session = Some(Session { steps, requests, waits: None, owner });
         self.owned_before = true;
@@ -228,7 +228,7 @@ impl Stream for RedisStream {
     async fn finish(&mut self) -> Result<Delivery, StreamError> {
         let session = open(&mut self.session)?;
         let step = self.steps.take_sent()?;
-        let replies = session.steps.receive(step.replies()).await?;
+        let replies = session.steps.receive(step.replies(), step.count()).await?;
         let delivery = self.steps.parse(step, replies, session.owner.epoch, self.others.alone)?;
         if delivery.entries.len() < step.count() {
             // The step has read everything, so newer ids went to other consumers.

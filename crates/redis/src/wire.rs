@@ -23,6 +23,11 @@ use tickhound_core::stream::StreamError;
 /// The least room to receive into: small enough for a quiet market, and it grows with the replies.
 const ROOM: usize = 64 * 1024;
 
+/// The most bytes of a reply with several entries, four times what a read is sized for. The server can't be asked how large
+/// entries are, so hundreds of huge ones behind small ones would be received at once. A read that is given up counts as a lost
+/// connection: what it has read is pending, and is read again a few entries at a time. A single entry may have any size.
+const SEVERAL_BYTES_MAX: usize = 64 << 20;
+
 /// The address of a server, and how to connect to it.
 #[derive(Clone)]
 pub(super) struct Address {
@@ -71,7 +76,7 @@ impl Address {
             greeting.end();
         }
         let replies = greeting.len();
-        let mut replies_left = if replies > 0 { wire.ask(&greeting).await? } else { Replies::new(b"") };
+        let mut replies_left = if replies > 0 { wire.ask(&greeting, 0).await? } else { Replies::new(b"") };
         for _ in 0..replies {
             if let Some(error) = replies_left.skip()? {
                 return Err(error_reply(error));
@@ -115,8 +120,8 @@ impl Wire {
         within(self.timeout, self.io.flush()).await
     }
 
-    /// Receives the replies to this number of commands.
-    pub(super) async fn receive(&mut self, replies: usize) -> Result<Replies<'_>, StreamError> {
+    /// Receives the replies to this number of commands, with at most so many entries in them.
+    pub(super) async fn receive(&mut self, replies: usize, entries: usize) -> Result<Replies<'_>, StreamError> {
         let Self { io, received, timeout } = self;
         received.clear();
         // The history that a start reads is far larger than the reply to a step.
@@ -131,6 +136,10 @@ impl Wire {
             if within(*timeout, io.read_buf(received)).await? == 0 {
                 return Err(unavailable("the server hung up"));
             }
+            if entries > 1 && received.len() > SEVERAL_BYTES_MAX {
+                let mib = SEVERAL_BYTES_MAX >> 20;
+                return Err(unavailable(format!("entries of more than {mib} MiB in one read; reading fewer at once")));
+            }
             match scanner.scan(received)? {
                 Some(end) if end == received.len() => return Ok(Replies::new(&self.received)),
                 Some(_) => return Err(unavailable("the server sent more replies than there were commands")),
@@ -139,10 +148,10 @@ impl Wire {
         }
     }
 
-    /// Sends commands and receives their replies.
-    pub(super) async fn ask(&mut self, commands: &Commands) -> Result<Replies<'_>, StreamError> {
+    /// Sends commands and receives their replies, with at most so many entries in them.
+    pub(super) async fn ask(&mut self, commands: &Commands, entries: usize) -> Result<Replies<'_>, StreamError> {
         self.send(commands).await?;
-        self.receive(commands.len()).await
+        self.receive(commands.len(), entries).await
     }
 }
 

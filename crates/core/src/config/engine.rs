@@ -8,6 +8,9 @@ use super::{Source, section::Section};
 /// The largest value of `engine.backlog`.
 pub const BACKLOG_MAX: usize = 10_000_000;
 
+/// The largest value of `engine.symbols_max`.
+const SYMBOLS_MAX: usize = 10_000_000;
+
 /// `[engine]`: threads and queues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,13 +23,17 @@ pub struct EngineConfig {
     /// The usual time between two saves of a detector's state, ms. Saves are rarer where they take long, and more
     /// frequent where many ticks arrive. A shorter time means less to replay after a crash, and more to write.
     pub checkpoint_every_ms: u64,
+    /// The maximum number of symbols that detectors remember. Beyond it, the longest silent ones are forgotten, an eighth
+    /// of the maximum at once, and begin as new symbols when they come back. The default exceeds an options universe of
+    /// 120,000; how many symbols a detector has memory for is up to `plugins.memory_max_mib`.
+    pub symbols_max: usize,
     /// The time between two progress lines in the log, seconds. 0: no progress lines.
     pub report_every: u64,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { workers: 0, backlog: 2000, checkpoint_every_ms: 5000, report_every: 5 }
+        Self { workers: 0, backlog: 2000, checkpoint_every_ms: 5000, symbols_max: 200_000, report_every: 5 }
     }
 }
 
@@ -42,6 +49,7 @@ impl EngineConfig {
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["engine"]);
         section.check_range("checkpoint_every_ms", self.checkpoint_every_ms, 10..=3_600_000)?;
+        section.check_range("symbols_max", self.symbols_max, 1..=SYMBOLS_MAX)?;
         section.check_range("backlog", self.backlog, 1..=BACKLOG_MAX)
     }
 }

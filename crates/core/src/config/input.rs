@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::{Source, section::Section};
+
+/// The largest value of `input.ahead_max_ms`: a time that is still further ahead of its arrival is not a time.
+pub const AHEAD_MAX_MS: u64 = 5 * 60 * 1000;
 
 /// `[input]` and its sub-tables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +26,10 @@ pub struct InputConfig {
     pub quotes: Quotes,
     /// What a field called `volume` holds.
     pub volume: VolumeKind,
+    /// How far the time of a tick may be ahead of its entry's arrival, ms. A time further ahead is lowered to that, since
+    /// it would stop the clock of all detectors until the feed has caught up with it. The default allows for clocks that
+    /// are synchronized, and for times that are rounded up to the next second.
+    pub ahead_max_ms: u64,
     /// Field names, or paths such as `depth.buy[0].price`, by target. They are tried before those of the preset.
     pub map: BTreeMap<String, Vec<String>>,
     /// Further columns for detectors that request them: field names or paths, by column.
@@ -37,10 +47,17 @@ impl Default for InputConfig {
             price_scale: 1.0,
             quotes: Quotes::Carry,
             volume: VolumeKind::Auto,
+            ahead_max_ms: 2000,
             map: BTreeMap::new(),
             extra: BTreeMap::new(),
             tokens: TokensConfig::default(),
         }
+    }
+}
+
+impl InputConfig {
+    pub(super) fn validate(&self, source: &Source) -> Result<()> {
+        Section::new(source, &["input"]).check_range("ahead_max_ms", self.ahead_max_ms, 0..=AHEAD_MAX_MS)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     DecodeError, Outcome, RawTick,
     iso::Zone,
     mapping::{Mapping, Target},
+    symbol::{SYMBOL_BYTES_MAX, check_symbol, worth_copying},
     time,
 };
 use crate::event::column;
@@ -138,7 +139,9 @@ impl<'a> Assembler<'a> {
             self.error = Some(DecodeError::NoSymbol(self.rules.mapping.symbol_names().to_owned()));
         } else if tick.price.is_nan() && !has_value {
             let names = self.rules.mapping.price_names().to_owned();
-            self.error = Some(DecodeError::Empty { symbol: tick.symbol.clone(), names });
+            // The reason repeats the symbol, so that must be usable.
+            let empty = || DecodeError::Empty { symbol: tick.symbol.clone(), names };
+            self.error = Some(check_symbol(&tick.symbol).map_or_else(DecodeError::from, |()| empty()));
         } else {
             tick.columns[column::FLAGS] = 0.0;
             (self.emit)(tick);
@@ -307,15 +310,17 @@ pub(super) fn read_symbol(text: &str, tokens: &FxHashMap<String, String>, symbol
     };
     let text = tokens.get(text).map_or(text, String::as_str);
     let text = match text.split_once(':') {
-        Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol,
+        Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol.trim(),
         _ => text,
     };
     if ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent)) {
         return false;
     }
     symbol.clear();
-    symbol.push_str(text);
-    if text.is_ascii() {
+    symbol.push_str(worth_copying(text));
+    if text.len() > SYMBOL_BYTES_MAX {
+        // In upper case it might be shorter, and look like another symbol.
+    } else if text.is_ascii() {
         symbol.make_ascii_uppercase();
     } else {
         *symbol = text.to_uppercase();

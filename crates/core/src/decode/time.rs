@@ -8,12 +8,14 @@ use jiff::{
 };
 
 use super::iso::{self, Zone};
+use crate::config::input::AHEAD_MAX_MS;
 
 /// The earliest plausible time, ns: zero and small stamps mean a missing value.
 const EARLIEST_NS: i128 = 946_684_800_000_000_000; // 2000-01-01
 
-/// How far a producer's clock may be ahead of the server's, ns.
-const AHEAD_NS: i128 = 5 * 60 * 1_000_000_000;
+/// How far ahead of its arrival a time may be to count as a time, ns. `input.ahead_max_ms` says how much of that is
+/// believed.
+const AHEAD_NS: i128 = AHEAD_MAX_MS as i128 * 1_000_000;
 
 /// Converts a number of unknown unit to ns since the Unix epoch. Its size distinguishes seconds, ms, us and ns for
 /// every time from 1973 on.

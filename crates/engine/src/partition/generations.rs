@@ -351,7 +351,7 @@ impl Generations {
                     event = "detector_recovered",
                     detector = %spec.name,
                     %fault,
-                    "a detector failed; restored its state from before the fault"
+                    "a detector failed outside of a tick"
                 ),
             }
             if *quarantined {

@@ -1,7 +1,7 @@
 //! Sizes reads, so that what is between read and commit is limited in bytes as well as in entries.
 //!
 //! The server counts entries and does not report their sizes. So reads are sized by the sizes of recent entries, and begin
-//! small.
+//! small, at the start and after a failure, which may be due to their size.
 //!
 //! What holds: entries of a known size exceed the limits by at most one entry. Entries that are suddenly larger exceed
 //! them only with the read that shows it.
@@ -56,6 +56,11 @@ impl Intake {
         }
     }
 
+    /// Begins with a single entry again, since a read has failed, perhaps because of its size.
+    pub(super) fn begin_small(&mut self) {
+        self.entry_bytes = STEP_BYTES;
+    }
+
     /// Whether a commit with so many bytes of entries is full.
     pub(super) fn is_full(commit_bytes: usize) -> bool {
         commit_bytes >= STEP_BYTES
@@ -99,6 +104,20 @@ mod tests {
         }
         assert_eq!(reads, [8], "the size of the first read was not expected");
         assert_eq!([0, LARGE, 4 * LARGE, 6 * LARGE].map(|bytes| intake.room(bytes)), [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn after_a_failure_one_entry_is_read_and_soon_many() {
+        let mut intake = Intake::default();
+        intake.begin_small();
+        let mut reads = Vec::new();
+        for _ in 0..5 {
+            let count = intake.room(0);
+            intake.note(&entries(count.min(500), 300));
+            reads.push(count);
+        }
+        assert_eq!(reads[..3], [1, 16, 256]);
+        assert!(reads[4] > 10_000, "{reads:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The pipeline from entries that were read to flights that are ready for their commit.
 //!
-//! What holds: flights are in stream order, with visits and swaps at their positions among the reads, and they are taken
-//! out in that order.
+//! What holds: flights are in stream order, with visits, swaps and evictions at their positions among the reads, and they
+//! are taken out in that order.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,19 +10,19 @@ use std::{
     time::Duration,
 };
 
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{intake::Intake, workers::Workers};
 use crate::{
     commit::{Flight, Frontier, Origin},
-    ingest::Ingest,
+    ingest::{Evicted, Ingest, Routed},
     pace::Pace,
     plugin::Generation,
     shard::{SavedSymbol, Task, WarmDetector},
     stats::Stats,
 };
 use tickhound_core::{
-    checkpoint::CHUNKS,
+    checkpoint::{CHUNKS, arrived_ms},
     config::Config,
     decode::Decoder,
     event::{Clock, Entries, EntryId},
@@ -44,7 +44,7 @@ pub(super) struct Pipeline {
     flights: VecDeque<Flight>,
     /// The number of entries in `flights` and in a commit whose outcome is unknown.
     entries: usize,
-    /// The number of the last read, visit or swap; replayed reads count too.
+    /// The number of the last read, visit, swap or eviction; replayed reads count too.
     number: u64,
     stats: Arc<Stats>,
 }
@@ -52,7 +52,8 @@ pub(super) struct Pipeline {
 impl Pipeline {
     pub(super) fn new(config: &Config, decoder: Decoder, generation: Arc<Generation>, stats: Arc<Stats>) -> Self {
         Self {
-            ingest: Ingest::new(decoder, config.engine.worker_count(), Clock::default()),
+            ingest: Ingest::new(decoder, config.engine.worker_count(), Clock::default())
+                .with_symbols_max(config.engine.symbols_max),
             workers: Workers::new(config),
             position: Position::default(),
             intake: Intake::default(),
@@ -66,10 +67,51 @@ impl Pipeline {
         }
     }
 
-    /// Routes entries to the workers.
-    pub(super) async fn submit(&mut self, entries: Entries, origin: Origin) {
+    /// Routes entries to the workers. After an entry with which there are too many symbols, the longest silent ones are
+    /// evicted before the next entry, whatever read that is in.
+    pub(super) async fn submit(&mut self, mut entries: Entries, origin: Origin) {
+        loop {
+            self.number += 1;
+            let routed = self.ingest.route_until_full(self.number, &entries);
+            let rest = routed.full_after.map(|at| entries.split_off(at));
+            self.submit_routed(entries, origin, routed).await;
+            let Some(rest) = rest else { return };
+            self.evict().await;
+            if rest.is_empty() {
+                return;
+            }
+            entries = rest;
+        }
+    }
+
+    /// Evicts the longest silent symbols, if there are too many.
+    pub(super) async fn evict(&mut self) {
+        let Some(evicted) = self.ingest.evict() else { return };
+        warn!(
+            event = "symbols_evicted",
+            symbols = evicted.names.len(),
+            "there are more symbols than engine.symbols_max; forgot those without a tick for the longest time. They begin \
+             as new symbols when they come back."
+        );
         self.number += 1;
-        let mut routed = self.ingest.route(self.number, &entries);
+        let ids = evicted.ids.clone();
+        self.flights.push_back(Flight::eviction(self.number, evicted, self.workers.shards().len(), self.frontier()));
+        for shard in self.workers.shards() {
+            shard.submit(Task::Evict { read: self.number, symbols: ids.clone() }).await;
+        }
+        // All states are saved right behind the eviction, and committed with it, so that no recovery replays across it.
+        self.visit_all().await;
+    }
+
+    /// Notes that an eviction, and everything before it, needs the names of the evicted symbols no more.
+    pub(super) fn evicted(&mut self, evicted: &Evicted) {
+        // An observer knows symbols by their numbers, for the whole of a run.
+        if self.workers.tape.is_none() {
+            self.ingest.reuse(&evicted.ids);
+        }
+    }
+
+    async fn submit_routed(&mut self, entries: Entries, origin: Origin, mut routed: Routed) {
         report_trimmed(&routed.lost);
         self.stats.untimed(routed.untimed);
         let out_of_order = self.position.begin_processing(&entries);
@@ -124,7 +166,8 @@ impl Pipeline {
             let warmed = warmed.next().unwrap_or_default();
             // The warm-up may have seen symbols that have no tick here yet.
             let seen = warmed.first().into_iter().flat_map(WarmDetector::symbols);
-            let symbols = seen.filter_map(|name| Some((ingest.meet(name)?, name.clone()))).collect();
+            let symbols = seen.filter_map(|(name, arrived_ms)| Some((ingest.meet(name, arrived_ms)?, name.clone())));
+            let symbols = symbols.collect();
             tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
         }
         self.flights.push_back(Flight::swap(self.number, tasks.len(), self.frontier()));
@@ -134,6 +177,7 @@ impl Pipeline {
         // All states are saved right behind the change, and committed with it: what was processed before it is never
         // replayed by what came with it.
         self.visit_all().await;
+        self.evict().await;
     }
 
     /// Has the workers process entries that were committed before. Returns how many answers to expect.
@@ -155,7 +199,7 @@ impl Pipeline {
     pub(super) fn divide(&mut self, symbols: Vec<(String, Vec<u8>)>, newest_ms: u64) -> Vec<Vec<SavedSymbol>> {
         let mut shares: Vec<Vec<SavedSymbol>> = self.workers.shards().iter().map(|_| Vec::new()).collect();
         for (name, packed) in symbols {
-            let (id, shard) = self.ingest.await_state(&name);
+            let (id, shard) = self.ingest.await_state(&name, arrived_ms(&packed).unwrap_or(newest_ms));
             shares[shard].push(SavedSymbol { id, name: Arc::from(name), packed, newest_ms });
         }
         shares

@@ -24,6 +24,7 @@ use crate::{
 };
 use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, is_forgotten},
+    decode::check_symbol,
     event::EntryId,
     stream::{Acquisition, Stream, StreamError, Totals},
 };
@@ -315,7 +316,8 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
             plan.misplaced.push(name);
             continue;
         };
-        if is_forgotten(&packed, end.newest.millis) {
+        // An earlier release accepted any symbol.
+        if is_forgotten(&packed, end.newest.millis) || check_symbol(&name).is_err() {
             plan.forgotten.push(name);
         } else {
             plan.stops.entry(boundary.newest.min(end.newest)).or_default().push((name, packed));

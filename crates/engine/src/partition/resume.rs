@@ -83,6 +83,8 @@ impl<S: Stream> Partition<S> {
         let resumed = recovery.run().await?;
         if resumed == ResumeOutcome::Ready {
             self.pipeline.position.mark_restored();
+            // A host that ended right after an entry with too many symbols may not have evicted any.
+            self.pipeline.evict().await;
         }
         Ok(resumed)
     }

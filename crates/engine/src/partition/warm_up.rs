@@ -19,14 +19,14 @@ use tracing::{debug, info};
 
 use super::intake::Intake;
 use crate::{
-    ingest::Ingest,
+    ingest::{Evicted, Ingest},
     plugin::Generation,
     shard::{Answer, Priority, ShardHandle, ShardSetup, Task, WarmDetector},
     stats::Stats,
 };
 use tickhound_core::{
     config::Config,
-    event::EntryId,
+    event::{Entries, EntryId},
     normalize::Normalizer,
     stream::{History, StreamError},
 };
@@ -292,6 +292,7 @@ impl<H: History> WarmUpTask<H> {
                 Ok(page) => break page,
                 Err(error) if on_failure == OnFailure::Fail => return Err(error.into()),
                 Err(error) => {
+                    self.intake.begin_small();
                     debug!(
                         event = "warm_up_read_failed",
                         %error,
@@ -307,15 +308,33 @@ impl<H: History> WarmUpTask<H> {
         self.cursor = last;
         page.retain(|id| !self.left_out.contains(&id));
         self.shown += page.len();
-        self.read += 1;
-        for (shard, job) in self.shards.iter().zip(self.ingest.route(self.read, &page).jobs) {
-            if let Some(job) = job {
-                shard.submit(Task::Process(job)).await;
-                self.waiting += 1;
-            }
-        }
-        self.take_answers(AHEAD * self.shards.len()).await?;
+        self.show(page).await?;
         Ok(entries)
+    }
+
+    /// Shows entries, and evicts symbols between them as the live shards do.
+    async fn show(&mut self, mut entries: Entries) -> Result<()> {
+        loop {
+            self.read += 1;
+            let routed = self.ingest.route_until_full(self.read, &entries);
+            for (shard, job) in self.shards.iter().zip(routed.jobs) {
+                if let Some(job) = job {
+                    shard.submit(Task::Process(job)).await;
+                    self.waiting += 1;
+                }
+            }
+            self.take_answers(AHEAD * self.shards.len()).await?;
+            let Some(at) = routed.full_after else { return Ok(()) };
+            // The journals of these shards know symbols by their numbers, for as long as the shards run.
+            if let Some(Evicted { ids, .. }) = self.ingest.evict() {
+                for shard in &self.shards {
+                    shard.submit(Task::Evict { read: self.read, symbols: ids.clone() }).await;
+                    self.waiting += 1;
+                }
+            }
+            entries = entries.split_off(at);
+            self.take_answers(AHEAD * self.shards.len()).await?;
+        }
     }
 
     /// Takes answers until at most `left` have not come yet.

@@ -35,9 +35,10 @@ impl Workers {
     /// Prepares the workers; no thread is started yet.
     pub(super) fn new(config: &Config) -> Self {
         let count = config.engine.worker_count();
-        // Each read in flight holds at least one entry, may have a visit behind it, and is at most one task per shard.
+        // Each read in flight holds at least one entry, may have a visit, an eviction and its visit behind it, and is at most
+        // one task per shard.
         // The backlog may be changed while the host runs, and room that is not used costs nothing.
-        let (outbox, answers) = mpsc::channel((2 * BACKLOG_MAX + SWAPS_MAX) * count);
+        let (outbox, answers) = mpsc::channel((4 * BACKLOG_MAX + SWAPS_MAX) * count);
         Self { shards: Vec::new(), count, input: config.input.clone(), outbox, answers, tape: None }
     }
 

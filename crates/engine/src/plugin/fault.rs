@@ -7,7 +7,7 @@ use wasmtime::{Store, Trap, WasmCoreDump};
 
 use super::{
     deadline::Overrun,
-    guest::{Guest, Limits},
+    guest::{Guest, Limits, Shortage, TABLE_ELEMENTS_MAX},
     texts::{MESSAGE_BYTES_MAX, shortened},
 };
 
@@ -24,6 +24,13 @@ pub enum Fault {
     /// The guest panicked or did something that WebAssembly forbids. The text is the guest's own panic message if there
     /// is one.
     Trap(String),
+    /// The guest wanted more memory than `plugins.memory_max_mib` allows.
+    Memory {
+        /// The limit, MiB.
+        limit_mib: usize,
+        /// The number of symbols that were introduced to the instance.
+        symbols: usize,
+    },
     /// The call took longer than `plugins.call_deadline_ms` allows for its number of rows.
     Deadline(Overrun),
     /// The start took longer than `plugins.start_deadline_ms` allows.
@@ -36,6 +43,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trap(text) => f.write_str(text),
+            Self::Memory { limit_mib, symbols: 0 } => {
+                write!(f, "wanted more memory than its {limit_mib} MiB (plugins.memory_max_mib)")
+            }
+            Self::Memory { limit_mib, symbols } => write!(
+                f,
+                "wanted more memory than its {limit_mib} MiB (plugins.memory_max_mib), with {symbols} symbols in one worker; \
+                 if it needs that for so many, raise the limit, or lower engine.symbols_max"
+            ),
             Self::Deadline(overrun) => overrun.describe(f, "ran", "plugins.call_deadline_ms"),
             Self::Start(overrun) => overrun.describe(f, "its start took", "plugins.start_deadline_ms"),
             Self::Contract(text) => write!(f, "broke the contract: {text}"),
@@ -54,8 +69,15 @@ pub(super) fn describe_fault(
     if let (Some(Trap::Interrupt), Some(overrun)) = (error.downcast_ref::<Trap>(), store.data().overrun()) {
         return on_overrun(overrun);
     }
-    if let Some(shortage) = store.data().shortage() {
-        return Fault::Trap(shortage.describe(limits));
+    match store.data().shortage() {
+        Some(Shortage::Total) => return Fault::Memory { limit_mib: limits.memory_max_bytes >> 20, symbols: 0 },
+        Some(Shortage::Declared) => {
+            return Fault::Trap("wanted more memory than the maximum that it declares itself".to_owned());
+        }
+        Some(Shortage::Table) => {
+            return Fault::Trap(format!("wanted a table of more than {TABLE_ELEMENTS_MAX} elements"));
+        }
+        None => {}
     }
     let root = error.root_cause().to_string();
     if root.contains(TOO_MUCH_RETURNED) {

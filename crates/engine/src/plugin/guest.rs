@@ -53,7 +53,7 @@ impl Limits {
 }
 
 /// The maximum size of a table. Tables hold a guest's function pointers, of which a detector has a few hundred.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// The size of an element of a table, bytes: a pointer.
 const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
@@ -213,18 +213,6 @@ impl ResourceLimiter for Guest {
 
     fn memories(&self) -> usize {
         MEMORIES_MAX
-    }
-}
-
-impl Shortage {
-    /// Returns what the guest did, as a sentence without its subject.
-    pub(super) fn describe(self, limits: Limits) -> String {
-        let mib = limits.memory_max_bytes >> 20;
-        match self {
-            Self::Total => format!("wanted more memory than its {mib} MiB (plugins.memory_max_mib)"),
-            Self::Declared => "wanted more memory than the maximum that it declares itself".to_owned(),
-            Self::Table => format!("wanted a table of more than {TABLE_ELEMENTS_MAX} elements"),
-        }
     }
 }
 

@@ -160,7 +160,12 @@ impl Instance {
     }
 
     fn fault(&mut self, error: &wasmtime::Error) -> Fault {
-        describe_fault(error, &mut self.store, self.limits, Fault::Deadline)
+        match describe_fault(error, &mut self.store, self.limits, Fault::Deadline) {
+            Fault::Memory { limit_mib, .. } => {
+                Fault::Memory { limit_mib, symbols: self.introduced.count() }
+            }
+            fault => fault,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! after it: the last one, and the last one before event time went back. Thus an alert of today does not silence a symbol
 //! for the whole of an old day, and alternating ticks of two days do not end the cool-down of either.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use tickhound_core::event::Direction;
 
@@ -67,6 +67,17 @@ impl Cooldowns {
     pub(super) fn forget(&mut self, detector: &str, symbol: u32) {
         if let Some(last) = self.last.get_mut(detector).and_then(|last| last.get_mut(symbol as usize)) {
             *last = LastAlerts::default();
+        }
+    }
+
+    /// Ends the cool-downs of symbols that are evicted.
+    pub(super) fn forget_symbols(&mut self, evicted: &FxHashSet<u32>) {
+        for last in self.last.values_mut() {
+            for id in evicted {
+                if let Some(last) = last.get_mut(*id as usize) {
+                    *last = LastAlerts::default();
+                }
+            }
         }
     }
 

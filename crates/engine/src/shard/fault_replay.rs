@@ -61,7 +61,10 @@ impl Shard {
                     (None, fault)
                 }
             };
-            let quarantined = counts && self.charge(detector, &fault);
+            // Without room for the states of its symbols, a detector can't be rebuilt, however often that is tried.
+            let is_full = entry.is_none() && matches!(fault, Fault::Memory { .. });
+            let tolerated = if is_full { 0 } else { self.slots[detector].spec.limits.faults_max };
+            let quarantined = counts && self.charge(detector, &fault, tolerated);
             incidents.faulted.push(FaultReport { detector: detector as u16, entry, fault, quarantined });
             if quarantined {
                 self.slots[detector].spec.health.record_skipped(batch.len() - replay.done);
@@ -75,18 +78,18 @@ impl Shard {
             }
         }
         if let Some(fault) = unexplained {
-            let quarantined = counts && self.charge(detector, &fault);
+            let quarantined = counts && self.charge(detector, &fault, self.slots[detector].spec.limits.faults_max);
             incidents.faulted.push(FaultReport { detector: detector as u16, entry: None, fault, quarantined });
         }
         replay.detections
     }
 
-    /// Charges a fault to the detector's budget, and quarantines the detector if that is exceeded. Returns whether it is
-    /// in quarantine.
-    pub(super) fn charge(&mut self, detector: usize, fault: &Fault) -> bool {
+    /// Charges a fault to the detector's budget, and quarantines the detector if it has had more than `tolerated` faults.
+    /// Returns whether it is in quarantine.
+    pub(super) fn charge(&mut self, detector: usize, fault: &Fault, tolerated: usize) -> bool {
         let slot = &mut self.slots[detector];
-        let limits = slot.spec.limits;
-        let quarantined = slot.spec.health.record_fault(&fault.to_string(), limits.faults_max, limits.fault_window);
+        let window = slot.spec.limits.fault_window;
+        let quarantined = slot.spec.health.record_fault(&fault.to_string(), tolerated, window);
         if quarantined {
             slot.instance = None;
         }
@@ -128,7 +131,10 @@ impl Shard {
             }
             // The rows borrow the set while the slot is borrowed mutably.
             let failed_on = std::mem::take(&mut slot.failed_on);
-            let is_restored = |symbol: u32| symbol == CLOCK || journal.mark_of(memory.chunk_of(symbol)) <= position;
+            // A symbol that was evicted since is unknown to the new instance.
+            let is_restored = |symbol: u32| {
+                symbol == CLOCK || memory.knows(symbol) && journal.mark_of(memory.chunk_of(symbol)) <= position
+            };
             let rows = (0u32..).zip(&batch.symbol).filter(|(_, symbol)| is_restored(**symbol)).map(|(row, _)| row);
             let answer = slot.detect_rows(batch, rows.filter(|row| !failed_on.contains(&(position, *row))));
             slot.failed_on = failed_on;

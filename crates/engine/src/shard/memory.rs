@@ -6,7 +6,7 @@
 use std::{ops::Range, sync::Arc};
 
 use anyhow::{Context, Result};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{error, warn};
 
 use super::{Answer, Cooldowns, FaultReport, Incidents, SavedSymbol, Shard, Slot, TaskOutcome};
@@ -41,6 +41,8 @@ pub(super) struct Memory {
     packed: Vec<Option<Arc<[u8]>>>,
     /// Whether the server has lost the saved state.
     lost: Vec<bool>,
+    /// Whether the shard has the symbol, which may have been evicted.
+    known: Vec<bool>,
 }
 
 impl Memory {
@@ -55,6 +57,7 @@ impl Memory {
             arrived_ms: Vec::new(),
             packed: Vec::new(),
             lost: Vec::new(),
+            known: Vec::new(),
         })
     }
 
@@ -63,11 +66,12 @@ impl Memory {
         for (id, name) in &job.symbols {
             self.add(*id, name);
         }
-        for symbol in job.batch.symbol.iter().filter(|symbol| **symbol != CLOCK) {
+        let rows = job.batch.symbol.iter().zip(&job.batch.entry);
+        for (symbol, entry) in rows.filter(|(symbol, _)| **symbol != CLOCK) {
             self.changed[*symbol as usize] = true;
             // A recovered entry may have arrived before entries that are processed already.
             let arrived_ms = &mut self.arrived_ms[*symbol as usize];
-            *arrived_ms = job.arrived_ms.max(*arrived_ms);
+            *arrived_ms = job.arrivals_ms[*entry as usize].max(*arrived_ms);
         }
     }
 
@@ -159,6 +163,24 @@ impl Memory {
         self.lost.resize(length, false);
         self.chunk_of.resize(length, 0);
         self.chunk_of[id as usize] = chunk;
+        self.known.resize(length, false);
+        self.known[id as usize] = true;
+    }
+
+    /// Returns whether the shard has the symbol.
+    pub(super) fn knows(&self, symbol: u32) -> bool {
+        self.known.get(symbol as usize) == Some(&true)
+    }
+
+    /// Forgets symbols that are evicted.
+    pub(super) fn forget(&mut self, evicted: &FxHashSet<u32>) {
+        for chunk in &mut self.chunks {
+            chunk.retain(|(id, _)| !evicted.contains(id));
+        }
+        for id in evicted.iter().map(|id| *id as usize) {
+            (self.changed[id], self.lost[id], self.known[id]) = (false, false, false);
+            (self.arrived_ms[id], self.packed[id]) = (0, None);
+        }
     }
 }
 
@@ -218,7 +240,7 @@ impl Shard {
         // the contract always counts: a detector could return one with each save, and be rebuilt each time.
         let again = self.rebuild(number).and_then(|()| self.slots[number].save(due, &self.cooldowns, states));
         let counts = again.is_err() || matches!(fault, Fault::Contract(_));
-        let quarantined = counts && self.charge(number, &fault);
+        let quarantined = counts && self.charge(number, &fault, self.slots[number].spec.limits.faults_max);
         if again.is_err() {
             self.slots[number].instance = None;
         }

@@ -12,6 +12,10 @@ use tickhound_core::event::{Batch, CLOCK};
 /// needs: few enough that a batch hardly takes longer, many enough that the handover ends soon.
 const HANDED_OVER_PER_BATCH: usize = 64;
 
+/// The most rows in one call. They are copied into the guest's memory, where a read with huge lists of ticks would take the
+/// room of its states. A usual read has a few hundred.
+const ROWS_PER_CALL_MAX: usize = 1 << 16;
+
 /// A detector in a shard.
 pub(super) struct Slot {
     pub(super) spec: Arc<DetectorSpec>,
@@ -238,6 +242,19 @@ impl Slot {
     }
 
     fn call(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
+        if batch.len() <= ROWS_PER_CALL_MAX {
+            return self.call_once(batch);
+        }
+        let mut all = Vec::new();
+        for first in (0..batch.len()).step_by(ROWS_PER_CALL_MAX) {
+            let part = batch.rows(first..batch.len().min(first + ROWS_PER_CALL_MAX));
+            let detections = self.call_once(&part)?;
+            all.extend(detections.into_iter().map(|found| Detection { row: found.row + first as u32, ..found }));
+        }
+        Ok(all)
+    }
+
+    fn call_once(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
         let Some(instance) = self.instance.as_mut().filter(|_| !batch.is_empty()) else { return Ok(Vec::new()) };
         let started = Instant::now();
         let detections = instance.detect(batch)?;

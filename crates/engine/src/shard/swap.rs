@@ -44,9 +44,10 @@ struct WarmShard {
 }
 
 impl WarmDetector {
-    /// Returns the symbols of its shard.
-    pub fn symbols(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.shard.symbols.iter().map(|(_, name)| name)
+    /// Returns the symbols of its shard, with the arrival of the last tick of each in milliseconds of an entry's id.
+    pub fn symbols(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let arrived_ms = |id: u32| self.shard.arrived_ms.get(id as usize).copied().unwrap_or(0);
+        self.shard.symbols.iter().map(move |(id, name)| (name, arrived_ms(*id)))
     }
 }
 
@@ -179,7 +180,7 @@ impl Shard {
     }
 
     /// Returns a new instance to which the previous one hands over its states with the batches that follow.
-    fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot) -> Result<Slot, Fault> {
+    pub(super) fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot) -> Result<Slot, Fault> {
         let mut slot = Slot::new(spec.clone());
         slot.instance = Some(start_instance(spec, &self.symbols)?);
         slot.failed_on = before.failed_on;

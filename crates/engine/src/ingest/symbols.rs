@@ -1,0 +1,252 @@
+//! The known symbols: their numbers, their shards, and which of them have been silent the longest.
+//!
+//! What holds: the known symbols, and the order in which they are evicted, depend on the entries alone. A restart finds
+//! the same ones: it restores the arrival of each symbol's last tick with its state, and an eviction is committed together
+//! with the states of all symbols that stay, so that no replay crosses one.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use tickhound_core::{
+    checkpoint::{CHUNKS, chunk_of},
+    decode::{UnusableSymbol, check_symbol},
+};
+
+/// An eviction leaves this share of the limit free. Evicting costs as much as saving all states, so it must be rare; the
+/// more room it makes, the sooner a silent symbol is lost.
+const FREED_SHARE: usize = 8;
+
+/// How a tick names its symbol.
+#[derive(Clone, Copy)]
+pub(super) enum Name<'a> {
+    Text(&'a str),
+    /// An index into [`tickhound_core::event::DecodedTicks::names`].
+    Number(u32),
+}
+
+/// The number of a symbol in this run, and its shard.
+#[derive(Clone, Copy)]
+pub(super) struct Route {
+    pub(super) id: u32,
+    pub(super) shard: usize,
+}
+
+/// Symbols that have made room for others.
+#[derive(Debug)]
+pub struct Evicted {
+    /// Their numbers.
+    pub ids: Arc<[u32]>,
+    /// Their names.
+    pub names: Vec<Arc<str>>,
+}
+
+/// A symbol by the number that it has in ticks that come decoded.
+struct NumberedSymbol {
+    name: Arc<str>,
+    /// `None` before its first tick, and after its eviction.
+    route: Option<Route>,
+}
+
+/// All known symbols.
+pub(super) struct Symbols {
+    routes: FxHashMap<Arc<str>, Route>,
+    /// The name of each symbol, by id. The name of an evicted symbol stays until its number is reused.
+    names: Vec<Arc<str>>,
+    numbered: Vec<Option<NumberedSymbol>>,
+    /// By id, whether the symbol's ticks are skipped: its saved state is as of a later entry, and not restored yet.
+    pub(super) awaited: Vec<bool>,
+    /// By id, when the symbol's last tick arrived, in milliseconds of its entry's id.
+    arrived_ms: Vec<u64>,
+    /// The number of symbols in each chunk of the saved state.
+    chunk_sizes: Vec<u32>,
+    /// Numbers that new symbols get first.
+    free: Vec<u32>,
+    /// The symbols of the ticks of the entry that is being routed.
+    touched: Vec<u32>,
+    /// The symbols that are new with the entry that is being routed.
+    new: Vec<u32>,
+}
+
+impl Default for Symbols {
+    fn default() -> Self {
+        Self {
+            routes: FxHashMap::default(),
+            names: Vec::new(),
+            numbered: Vec::new(),
+            awaited: Vec::new(),
+            arrived_ms: Vec::new(),
+            chunk_sizes: vec![0; usize::from(CHUNKS)],
+            free: Vec::new(),
+            touched: Vec::new(),
+            new: Vec::new(),
+        }
+    }
+}
+
+impl Symbols {
+    /// The number of symbols.
+    pub(super) fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The name of each symbol, by id.
+    pub(super) fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// The number of symbols in each chunk of the saved state.
+    pub(super) fn chunk_sizes(&self) -> &[u32] {
+        &self.chunk_sizes
+    }
+
+    /// Forgets all symbols but the names of numbers.
+    pub(super) fn forget_all(&mut self) {
+        let mut numbered = std::mem::take(&mut self.numbered);
+        numbered.iter_mut().flatten().for_each(|symbol| symbol.route = None);
+        *self = Self { numbered, ..Self::default() };
+    }
+
+    /// Learns the names of numbers.
+    pub(super) fn learn(&mut self, names: &[(u32, Arc<str>)]) {
+        for (number, name) in names {
+            let at = *number as usize;
+            if at >= self.numbered.len() {
+                self.numbered.resize_with(at + 1, || None);
+            }
+            self.numbered[at] = Some(NumberedSymbol { name: name.clone(), route: None });
+        }
+    }
+
+    /// Finds a symbol; `None` if it is new, and can be added.
+    ///
+    /// # Errors
+    /// When it is new, and not usable.
+    #[inline]
+    pub(super) fn find(&self, name: Name<'_>) -> Result<Option<Route>, UnusableSymbol> {
+        let known = match name {
+            Name::Text(name) => self.routes.get(name).copied(),
+            Name::Number(number) => {
+                let symbol = self.numbered(number);
+                symbol.route.or_else(|| self.routes.get(&symbol.name).copied())
+            }
+        };
+        match known {
+            Some(route) => Ok(Some(route)),
+            None => check_symbol(self.text(name)).map(|()| None),
+        }
+    }
+
+    /// Adds a symbol that is not known yet, with the entry that is being routed.
+    pub(super) fn add(&mut self, name: Name<'_>, shards: usize) -> Route {
+        let route = self.add_name(self.text(name).into(), shards);
+        if let Name::Number(number) = name
+            && let Some(symbol) = &mut self.numbered[number as usize]
+        {
+            symbol.route = Some(route);
+        }
+        self.new.push(route.id);
+        route
+    }
+
+    /// Returns the route of a symbol whose last tick arrived at `arrived_ms` elsewhere, and whether it is new here.
+    pub(super) fn meet(&mut self, name: &str, arrived_ms: u64, shards: usize) -> (Route, bool) {
+        if let Some(route) = self.routes.get(name) {
+            return (*route, false);
+        }
+        let route = self.add_name(name.into(), shards);
+        self.arrived_ms[route.id as usize] = arrived_ms;
+        (route, true)
+    }
+
+    /// Notes that the entry that is being routed has a tick of this symbol.
+    #[inline]
+    pub(super) fn touch(&mut self, id: u32) {
+        self.touched.push(id);
+    }
+
+    /// Ends an entry whose ticks are processed.
+    #[inline]
+    pub(super) fn end_entry(&mut self, arrived_ms: u64) {
+        for id in self.touched.drain(..) {
+            // A recovered entry may have arrived before entries that are processed already.
+            let last = &mut self.arrived_ms[id as usize];
+            *last = arrived_ms.max(*last);
+        }
+        self.new.clear();
+    }
+
+    /// Ends an entry whose ticks are taken back, and returns the symbols that were new with it and are forgotten again:
+    /// they have no state, so that a restart would not find them.
+    pub(super) fn undo_entry(&mut self) -> Vec<u32> {
+        self.touched.clear();
+        let new = std::mem::take(&mut self.new);
+        new.iter().for_each(|id| self.remove(*id));
+        self.free.extend(&new);
+        new
+    }
+
+    /// Evicts the longest silent symbols if there are more than `max`, so that a share of `max` is free. Of those that were
+    /// silent for equally long, the first by name goes first.
+    pub(super) fn evict(&mut self, max: usize) -> Option<Evicted> {
+        if self.len() <= max {
+            return None;
+        }
+        let count = self.len() - (max - max / FREED_SHARE);
+        let mut silent: Vec<(u64, &Arc<str>, u32)> =
+            self.routes.iter().map(|(name, route)| (self.arrived_ms[route.id as usize], name, route.id)).collect();
+        silent.select_nth_unstable(count - 1);
+        let (ids, names): (Vec<u32>, Vec<Arc<str>>) =
+            silent[..count].iter().map(|(_, name, id)| (*id, Arc::clone(name))).unzip();
+        ids.iter().for_each(|id| self.remove(*id));
+        let evicted: FxHashSet<u32> = ids.iter().copied().collect();
+        for symbol in self.numbered.iter_mut().flatten() {
+            symbol.route.take_if(|route| evicted.contains(&route.id));
+        }
+        Some(Evicted { ids: ids.into(), names })
+    }
+
+    /// Gives these numbers to the next new symbols.
+    pub(super) fn reuse(&mut self, ids: &[u32]) {
+        self.free.extend(ids);
+    }
+
+    fn add_name(&mut self, name: Arc<str>, shards: usize) -> Route {
+        let shard = (FxBuildHasher.hash_one(&*name) >> 32) as usize % shards;
+        self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.names[id as usize] = name.clone();
+                (self.awaited[id as usize], self.arrived_ms[id as usize]) = (false, 0);
+                id
+            }
+            None => {
+                let id = u32::try_from(self.names.len()).expect("fewer symbols than ids");
+                self.names.push(name.clone());
+                self.awaited.push(false);
+                self.arrived_ms.push(0);
+                id
+            }
+        };
+        let route = Route { id, shard };
+        self.routes.insert(name, route);
+        route
+    }
+
+    fn remove(&mut self, id: u32) {
+        let name = &self.names[id as usize];
+        self.chunk_sizes[usize::from(chunk_of(name))] -= 1;
+        self.routes.remove(name);
+    }
+
+    fn numbered(&self, number: u32) -> &NumberedSymbol {
+        self.numbered[number as usize].as_ref().expect("a name comes no later than its number")
+    }
+
+    fn text<'n>(&'n self, name: Name<'n>) -> &'n str {
+        match name {
+            Name::Text(name) => name,
+            Name::Number(number) => &self.numbered(number).name,
+        }
+    }
+}
