@@ -14,9 +14,9 @@
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
-pub mod check_process;
 mod answer;
 mod call;
+pub mod check_process;
 pub mod code;
 mod deadline;
 pub mod digest;

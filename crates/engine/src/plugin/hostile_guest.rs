@@ -10,6 +10,7 @@ use tickhound_core::{
 
 use super::{
     bindings::tickhound::detector::types::Detection,
+    check_process::Isolation,
     fault::Fault,
     guest::Limits,
     instance::Instance,
@@ -157,7 +158,7 @@ fn assert_contract(detected: &Result<Vec<Detection>, Fault>, batch: &Batch) {
 
 #[test]
 fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
-    let runtime = Runtime::new(None).unwrap();
+    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
     let plugin = plugin(&runtime, &manifest()).unwrap();
     let batch = batch();
     proptest!(ProptestConfig::with_cases(500), |(answer in answer())| {
@@ -176,7 +177,7 @@ fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
 
 #[test]
 fn a_guest_that_answers_within_the_contract_is_understood() {
-    let runtime = Runtime::new(None).unwrap();
+    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
     let plugin = plugin(&runtime, &manifest()).unwrap();
     let (first, names) = (ANSWERS + 32, ANSWERS + 32 + DETECTION_BYTES);
     let text = names + EVIDENCE_BYTES;
@@ -194,7 +195,7 @@ fn a_guest_that_answers_within_the_contract_is_understood() {
 /// Each manifest is compiled anew, so there are few cases.
 #[test]
 fn whatever_a_guest_says_of_itself_is_checked_or_rejected_with_a_sentence() {
-    let runtime = Runtime::new(None).unwrap();
+    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
     let word = prop_oneof![4 => 0..1100u32, 2 => 0..4u32, 1 => any::<u32>()];
     proptest!(ProptestConfig::with_cases(100), |(words in prop::collection::vec(word, 12), rest in any::<[u8; 32]>())| {
         let mut manifest: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -161,9 +161,7 @@ impl Instance {
 
     fn fault(&mut self, error: &wasmtime::Error) -> Fault {
         match describe_fault(error, &mut self.store, self.limits, Fault::Deadline) {
-            Fault::Memory { limit_mib, .. } => {
-                Fault::Memory { limit_mib, symbols: self.introduced.count() }
-            }
+            Fault::Memory { limit_mib, .. } => Fault::Memory { limit_mib, symbols: self.introduced.count() },
             fault => fault,
         }
     }
