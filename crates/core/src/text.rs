@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn a_writer_escapes_what_passes() {
         let mut out = PrintableWriter(String::new());
-        write!(out, "{}: {}", "a\nb", 1).unwrap();
+        let symbol = "a\nb";
+        write!(out, "{symbol}: {}", 1).unwrap();
         assert_eq!(out.0, r"a\nb: 1");
     }
 }

@@ -646,6 +646,48 @@ mod tests {
         assert!(contained > 0, "no damage made the crate panic");
     }
 
+    /// A file in which some bytes, or the numbers that begin there, are others: `PROPTEST_CASES` says how many files.
+    fn damaged_anywhere(encoding: Encoding, damage: &[(f64, u8, u8)]) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("X.parquet");
+        let names: Vec<String> = (0..60).map(|number| format!("SYMBOL{}", number % 9)).collect();
+        let columns = vec![
+            texts("symbol", names.iter().map(|name| Some(name.as_str()))),
+            wholes("n", (0..60).map(|number| (number % 3 > 0).then_some(number))),
+        ];
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+        let properties = match encoding {
+            Encoding::RLE_DICTIONARY => properties,
+            encoding => properties.set_dictionary_enabled(false).set_column_encoding("symbol".into(), encoding),
+        };
+        write_groups(&file, &[columns], properties.build());
+        let mut bytes = std::fs::read(&file).unwrap();
+        for (at, kind, byte) in damage {
+            let position = (at * (bytes.len() - 8) as f64) as usize;
+            match kind {
+                0 => bytes[position] = *byte,
+                1 => bytes[position] ^= 1 << (byte % 8),
+                _ => bytes[position..position + 5].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, byte % 16]),
+            }
+        }
+        std::fs::write(&file, bytes).unwrap();
+        if let Ok(mut files) = Files::open(std::slice::from_ref(&file), &Options::default()) {
+            let mut record = Record::default();
+            // A number of rows may be damaged, too.
+            (0..1000).take_while(|_| files.next(&mut record).unwrap_or_default()).for_each(drop);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_anywhere_neither_panics_nor_aborts(
+            encoding in select(vec![Encoding::RLE_DICTIONARY, Encoding::PLAIN, Encoding::DELTA_BYTE_ARRAY, Encoding::DELTA_LENGTH_BYTE_ARRAY]),
+            damage in vec((0.0..1.0, 0..3_u8, any::<u8>()), 1..6),
+        ) {
+            damaged_anywhere(encoding, &damage);
+        }
+    }
+
     /// A file of these bytes as its metadata.
     fn with_metadata(metadata: &[u8]) -> Vec<u8> {
         [MAGIC, metadata, &(metadata.len() as u32).to_le_bytes(), MAGIC].concat()
