@@ -61,6 +61,11 @@ fn manifest() -> Vec<u8> {
     bytes
 }
 
+/// Without a cache: what is compiled here is used once.
+fn runtime() -> Runtime {
+    Runtime::new(None, Isolation::InProcess).unwrap()
+}
+
 fn plugin(runtime: &Runtime, manifest: &[u8]) -> anyhow::Result<Arc<Plugin>> {
     let escaped: String = manifest.iter().map(|byte| format!("\\{byte:02x}")).collect();
     let module = wat::parse_str(GUEST.replace("%MANIFEST%", &escaped))?;
@@ -158,7 +163,7 @@ fn assert_contract(detected: &Result<Vec<Detection>, Fault>, batch: &Batch) {
 
 #[test]
 fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
-    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
+    let runtime = runtime();
     let plugin = plugin(&runtime, &manifest()).unwrap();
     let batch = batch();
     proptest!(ProptestConfig::with_cases(500), |(answer in answer())| {
@@ -177,7 +182,7 @@ fn whatever_a_guest_answers_is_within_the_contract_or_a_fault() {
 
 #[test]
 fn a_guest_that_answers_within_the_contract_is_understood() {
-    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
+    let runtime = runtime();
     let plugin = plugin(&runtime, &manifest()).unwrap();
     let (first, names) = (ANSWERS + 32, ANSWERS + 32 + DETECTION_BYTES);
     let text = names + EVIDENCE_BYTES;
@@ -195,7 +200,7 @@ fn a_guest_that_answers_within_the_contract_is_understood() {
 /// Each manifest is compiled anew, so there are few cases.
 #[test]
 fn whatever_a_guest_says_of_itself_is_checked_or_rejected_with_a_sentence() {
-    let runtime = Runtime::new(None, Isolation::InProcess).unwrap();
+    let runtime = runtime();
     let word = prop_oneof![4 => 0..1100u32, 2 => 0..4u32, 1 => any::<u32>()];
     proptest!(ProptestConfig::with_cases(100), |(words in prop::collection::vec(word, 12), rest in any::<[u8; 32]>())| {
         let mut manifest: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
