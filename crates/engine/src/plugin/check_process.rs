@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -108,6 +108,17 @@ enum Answer {
     Rejected(String),
 }
 
+/// Why a check has not passed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CheckFailure {
+    /// The reason why the plugin is rejected, which is the same each time.
+    #[error("{0}")]
+    Rejected(String),
+    /// The check could not be carried out here and now.
+    #[error("{0}")]
+    NotChecked(String),
+}
+
 /// The output of a check process that has ended.
 struct Ended {
     status: ExitStatus,
@@ -130,27 +141,13 @@ impl ProcessLimits {
     ///
     /// # Errors
     /// The reason why the plugin is rejected. That the check process could not be started is one, too.
-    pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>> {
+    pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
         let name = request.name.clone();
-        let mut start = serde_json::to_vec(&Start { process: self, request })?;
-        start.push(b'\n');
-        let mut command = Command::new(THIS_PROGRAM);
-        command.arg0("tickhound").args([COMMAND, &name]).env_clear().current_dir("/");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().context("can't start the process that checks plugins")?;
-        let ended = converse(child, &[&start, bytes], self.processor * WALL_LIMITS)?;
-        let Some(ended) = ended else {
-            bail!(
-                "its check got less than its {} s of processor time (plugins.compile_deadline_s) in {} s: the machine is \
-                 too busy with other work",
-                self.processor.as_secs(),
-                (self.processor * WALL_LIMITS).as_secs()
-            );
-        };
+        let ended = self.run(request, bytes).map_err(|error| CheckFailure::NotChecked(format!("{error:#}")))?;
         match serde_json::from_slice(&ended.answer) {
             Ok(Answer::Described) if ended.status.success() => Ok(None),
             Ok(Answer::Tried(result)) if ended.status.success() => Ok(Some(result)),
-            Ok(Answer::Rejected(reason)) => Err(anyhow!(reason)),
+            Ok(Answer::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
             _ => {
                 warn!(
                     event = "plugin_check_died",
@@ -159,34 +156,53 @@ impl ProcessLimits {
                     stderr = ended.errors,
                     "the process that checked a plugin died; rejecting the plugin"
                 );
-                Err(anyhow!(self.describe_death(&ended)))
+                Err(self.describe_death(&ended))
             }
         }
     }
 
+    /// Runs a check process to its end.
+    fn run(self, request: Request, bytes: &[u8]) -> Result<Ended> {
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg0("tickhound").args([COMMAND, &request.name]).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut start = serde_json::to_vec(&Start { process: self, request })?;
+        start.push(b'\n');
+        let child = command.spawn().context("can't start the process that checks plugins")?;
+        let ended = converse(child, &[&start, bytes], self.processor * WALL_LIMITS)?;
+        ended.with_context(|| {
+            format!(
+                "its check got less than its {} s of processor time (plugins.compile_deadline_s) in {} s: the machine is \
+                 too busy with other work",
+                self.processor.as_secs(),
+                (self.processor * WALL_LIMITS).as_secs()
+            )
+        })
+    }
+
     /// Returns the reason why the plugin of a check process that has died is rejected.
-    fn describe_death(self, ended: &Ended) -> String {
+    fn describe_death(self, ended: &Ended) -> CheckFailure {
         let signal = ended.status.signal().and_then(Signal::from_named_raw);
         if signal == Some(Signal::XCPU) {
-            return format!(
-                "its check took more than {} s of processor time (plugins.compile_deadline_s)",
-                self.processor.as_secs()
-            );
-        }
-        if signal == Some(Signal::KILL) {
-            return "its check was killed; has the machine run out of memory?".to_owned();
+            let seconds = self.processor.as_secs();
+            return CheckFailure::Rejected(format!(
+                "its check took more than {seconds} s of processor time (plugins.compile_deadline_s)"
+            ));
         }
         if ended.errors.contains("memory allocation of") {
-            return format!(
-                "its check needed more than {} MiB of memory (plugins.compile_memory_max_mib)",
-                self.memory_bytes >> 20
-            );
+            let mib = self.memory_bytes >> 20;
+            return CheckFailure::Rejected(format!(
+                "its check needed more than {mib} MiB of memory (plugins.compile_memory_max_mib)"
+            ));
         }
         if ended.errors.contains("overflowed its stack") {
-            return "its check overflowed the stack: it is nested too deeply".to_owned();
+            return CheckFailure::Rejected("its check overflowed the stack: it is nested too deeply".to_owned());
+        }
+        if signal == Some(Signal::KILL) {
+            return CheckFailure::NotChecked("its check was killed; has the machine run out of memory?".to_owned());
         }
         let detail = ended.errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a message");
-        format!("its check failed ({}): {}", ended.status, detail.trim())
+        CheckFailure::NotChecked(format!("its check failed ({}): {}", ended.status, detail.trim()))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    check_process::{Isolation, Task, request},
+    check_process::{CheckFailure, Isolation, ProcessLimits, Request, Task, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
@@ -63,9 +63,20 @@ pub struct Runtime {
     compiler: Compiler,
     /// The cache of compiled plugins, and the compiler that uses it.
     cached: Option<(CodeCache, Compiler)>,
+    /// The last rejection by a check process. A change that is rejected is tried once more when its files have settled, and
+    /// a check may take minutes.
+    rejected: Mutex<Option<Rejected>>,
     /// The threads that compile, which give way to the workers' threads.
     pool: ThreadPool,
     ticker: Arc<Ticker>,
+}
+
+/// A plugin that a check process has rejected.
+#[derive(Clone)]
+struct Rejected {
+    sha256: String,
+    limits: Limits,
+    reason: String,
 }
 
 /// A wasmtime engine with its linker.
@@ -127,7 +138,7 @@ impl Runtime {
         let engines =
             cached.iter().map(|(_, cached)| cached).chain([&compiler]).map(|compiler| compiler.engine.clone());
         let ticker = start_ticker(engines.collect())?;
-        Ok(Self { isolation, compiler, cached, pool: background_pool()?, ticker })
+        Ok(Self { isolation, compiler, cached, rejected: Mutex::new(None), pool: background_pool()?, ticker })
     }
 
     /// Compiles the bytes of a plugin in background threads, so that ticks go first. `file` only appears in messages.
@@ -143,7 +154,7 @@ impl Runtime {
         let is_cached = handover.as_ref().is_some_and(|(handover, _)| handover.is_cached());
         if let (Isolation::Process(process), false) = (self.isolation, is_cached) {
             let exchange = handover.as_ref().map(|(handover, _)| handover.dir());
-            process.check(request(name, exchange, limits, Task::Describe), bytes)?;
+            self.check(process, request(name, exchange, limits, Task::Describe), bytes, &sha256)?;
         }
         check_contract_section(bytes)?;
         structure::check(bytes)?;
@@ -179,6 +190,21 @@ impl Runtime {
             engine: compiler.engine.clone(),
             _ticker: self.ticker.clone(),
         }))
+    }
+
+    /// Has a plugin checked in a process of its own, unless that has just rejected the same plugin for a reason that does
+    /// not depend on the machine.
+    fn check(&self, process: ProcessLimits, request: Request, bytes: &[u8], sha256: &str) -> Result<()> {
+        let limits = request.limits;
+        let mut last = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| known.sha256 == sha256 && known.limits == limits) {
+            bail!(known.reason.clone());
+        }
+        let Err(failure) = process.check(request, bytes) else { return Ok(()) };
+        if let CheckFailure::Rejected(reason) = &failure {
+            *last = Some(Rejected { sha256: sha256.to_owned(), limits, reason: reason.clone() });
+        }
+        Err(failure.into())
     }
 
     /// Tries a detector on made-up ticks, unless an earlier host of this user has done that with the same plugin and the same
@@ -218,7 +244,7 @@ impl Runtime {
 fn trial_digest(spec: &DetectorSpec, width: usize) -> Result<String> {
     // The fault budget plays no part.
     let decisive = Limits { faults_max: 0, fault_window: Duration::ZERO, ..spec.limits };
-    let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width))?;
+    let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width, trial::VERSION))?;
     Ok(sha256(&settings)[..TRIAL_DIGEST_LENGTH].to_owned())
 }
 

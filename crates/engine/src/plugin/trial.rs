@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{fault::Fault, instance::Instance};
 use tickhound_core::event::{Batch, TickRow, column};
 
+/// The version of the trial. Results of another version don't count, so raise it when the trial changes.
+pub(super) const VERSION: u32 = 1;
+
 /// The number of made-up symbols.
 const SYMBOLS: u32 = 16;
 
