@@ -43,6 +43,9 @@ use tickhound_core::config::LoadedConfig;
 /// How often the screen is drawn if nothing changes.
 const REDRAW: Duration = Duration::from_secs(1);
 
+/// How often a closed terminal is looked for, and how long the screen may take to end after that.
+const TERMINAL_CHECK: Duration = Duration::from_millis(500);
+
 /// The longest wait for a key. It limits how long an alert takes to appear.
 const KEY_WAIT: Duration = Duration::from_millis(100);
 
@@ -62,8 +65,16 @@ pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let mut tasks = runtime.block_on(async {
         let (stop_requested, stop) = (stop_requested()?, stop.clone());
         tokio::spawn(async move {
-            stop_requested.await;
+            // Both branches may be dropped at any time: one waits for a signal, one for time to pass.
+            tokio::select! {
+                () = stop_requested => {}
+                () = terminal_closed() => {}
+            }
             stop.store(true, Relaxed);
+            tokio::time::sleep(TERMINAL_CHECK).await;
+            // Crossterm reads a terminal that was closed meanwhile again and again, without an end.
+            ratatui::restore();
+            std::process::exit(0);
         });
         Tasks::start(&loaded.config)
     })?;
@@ -73,6 +84,13 @@ pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     // Does not wait for the tasks, which may be waiting for a name server.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits until the terminal is closed.
+async fn terminal_closed() {
+    while io::stdout().is_terminal() {
+        tokio::time::sleep(TERMINAL_CHECK).await;
+    }
 }
 
 fn drive(screen: &mut Screen, state: &mut State, tasks: &mut Tasks, stop: &AtomicBool) -> Result<()> {
