@@ -44,13 +44,15 @@ fn is_a_test(name: &str) -> bool {
     let (module, test) = name.rsplit_once("::").unwrap();
     let file = module.replace("::", "/") + ".rs";
     let declared = format!("fn {test}(");
-    ["tests/it", "crates/core/src", "crates/engine/src", "crates/redis/src", "src", "xtask/src"].iter().any(|folder| {
-        let text = fs::read_to_string(shipped(folder).join(&file)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
-        // Other attributes may stand between this one and the name.
-        let is_test = |at: usize| {
-            lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| *line == "#[test]")
-        };
-        (0..lines.len()).any(|at| lines[at].starts_with(&declared) && is_test(at))
-    })
+    ["tests/it", "crates/core/src", "crates/engine/src", "crates/recorded/src", "crates/redis/src", "src", "xtask/src"]
+        .iter()
+        .any(|folder| {
+            let text = fs::read_to_string(shipped(folder).join(&file)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+            // Other attributes may stand between this one and the name.
+            let is_test = |at: usize| {
+                lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| *line == "#[test]")
+            };
+            (0..lines.len()).any(|at| lines[at].starts_with(&declared) && is_test(at))
+        })
 }
