@@ -142,7 +142,7 @@ fn what_is_not_a_file_of_reasonable_size_is_not_read() {
     };
     fs::remove_file(&file).unwrap();
     File::create(&file).unwrap().set_len(2 << 30).unwrap();
-    rejected("has 2048 MiB; 64 MiB are allowed (plugins.file_max_mib)");
+    rejected("has 2147483648 bytes; 67108864 are allowed (plugins.file_max_mib)");
     fs::remove_file(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     rejected("is not a file");
@@ -250,7 +250,7 @@ fn compiled_plugins_are_outside_the_plugins_folder() {
     check("CACHE_DIRECTORY", &project.path("service"));
     for folder in ["home/.cache/tickhound", "caches/tickhound", "service"] {
         assert!(project.path(folder).join("key").is_file(), "{folder}");
-        assert!(project.path(folder).join("plugins/modules/checked").is_dir(), "{folder}");
+        assert!(project.path(folder).join("plugins/modules/authentic").is_dir(), "{folder}");
     }
     assert!(!project.path("plugins/.cache").exists());
 }
@@ -363,7 +363,7 @@ fn a_plugin_that_was_checked_is_not_checked_again() {
         let mut command = project.command(&["check"]);
         let output = command.env("XDG_CACHE_HOME", &home).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let files = fs::read_dir(home.join("tickhound/plugins/modules/checked")).unwrap();
+        let files = fs::read_dir(home.join("tickhound/plugins/modules/authentic")).unwrap();
         assert_eq!(files.count(), expected);
     };
     run(4);

@@ -16,6 +16,7 @@
 
 mod answer;
 mod call;
+pub mod check_child;
 pub mod check_process;
 pub mod code;
 mod deadline;
@@ -41,7 +42,7 @@ mod trial;
 pub mod watch;
 
 pub use self::{
-    check_process::Isolation,
+    check_process::{Isolation, TrialResult},
     code::CacheLocation,
     deadline::Overrun,
     fault::Fault,
@@ -53,7 +54,6 @@ pub use self::{
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::TrialResult,
 };
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]

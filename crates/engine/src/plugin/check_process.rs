@@ -9,17 +9,14 @@
 //! The check process is this program itself, started with [`COMMAND`]. One check is one process: the request is a line
 //! of JSON on its standard input, followed by the bytes of the plugin, and the answer is a line of JSON.
 
-mod child;
-mod confine;
-
 use std::{
     io::{Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Once, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,12 +24,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{guest::Limits, params::Params, trial::TrialResult};
+use super::{guest::Limits, params::Params};
 use tickhound_core::config::PluginsConfig;
 
-pub use self::child::serve;
-
-/// The hidden command of the program that is a check process. It calls [`serve`].
+/// The hidden command of the program that is a check process. It calls
+/// [`super::check_child::serve`].
 pub const COMMAND: &str = "check-plugin";
 
 /// This program, even after a newer one was installed in its place.
@@ -44,6 +40,15 @@ const WALL_LIMITS: u32 = 20;
 
 /// The maximum length of an answer, bytes. The longest part is a sentence about the plugin.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// The time that a check process has to end after its answer.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often an end is looked for.
+const END_CHECK: Duration = Duration::from_millis(1);
+
+/// One warning is enough: the kernel stays the same.
+static WARN_UNCONFINED: Once = Once::new();
 
 /// Where plugins are checked.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,15 @@ pub struct ProcessLimits {
     pub processor: Duration,
 }
 
+/// What a trial has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// The median cost of a tick, ns.
+    pub ns_per_tick: u32,
+    /// The event time that must pass before the first detection according to the plugin, seconds.
+    pub warm_up_seconds: f64,
+}
+
 /// What a check process is asked to do with a plugin.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -72,12 +86,12 @@ pub(super) struct Request {
     pub(super) exchange: Option<PathBuf>,
     /// The limits of its instances.
     pub(super) limits: Limits,
-    pub(super) task: Task,
+    pub(super) task: CheckTask,
 }
 
 /// How far a check goes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Task {
+pub(super) enum CheckTask {
     /// Compile the plugin, and let it describe itself.
     Describe,
     /// After that, try it with these parameters.
@@ -92,20 +106,30 @@ pub(super) enum Task {
 
 /// The first line that a check process reads.
 #[derive(Serialize, Deserialize)]
-struct Start {
-    process: ProcessLimits,
-    request: Request,
+pub(super) struct Start {
+    pub(super) process: ProcessLimits,
+    pub(super) request: Request,
 }
 
 /// The answer of a check process.
 #[derive(Serialize, Deserialize)]
-enum Answer {
+pub(super) struct CheckAnswer {
+    pub(super) result: Checked,
+    /// What the kernel does not support, so that the check process was not fully confined.
+    pub(super) unconfined: Option<String>,
+}
+
+/// What a check process has found.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Checked {
     /// The plugin has passed.
     Described,
     /// The plugin has passed a trial.
     Tried(TrialResult),
     /// The reason why the plugin is rejected.
     Rejected(String),
+    /// The reason why nothing could be checked.
+    NotChecked(String),
 }
 
 /// Why a check has not passed.
@@ -144,11 +168,23 @@ impl ProcessLimits {
     pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
         let name = request.name.clone();
         let ended = self.run(request, bytes).map_err(|error| CheckFailure::NotChecked(format!("{error:#}")))?;
-        match serde_json::from_slice(&ended.answer) {
-            Ok(Answer::Described) if ended.status.success() => Ok(None),
-            Ok(Answer::Tried(result)) if ended.status.success() => Ok(Some(result)),
-            Ok(Answer::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
-            _ => {
+        let answer: Option<CheckAnswer> = serde_json::from_slice(&ended.answer).ok();
+        let (result, unconfined) = answer.map_or((None, None), |answer| (Some(answer.result), answer.unconfined));
+        if let Some(missing) = unconfined {
+            WARN_UNCONFINED.call_once(|| {
+                warn!(
+                    event = "plugin_check_unconfined",
+                    missing,
+                    "this kernel does not support all that confines the check of plugins; its limits on memory and time hold"
+                );
+            });
+        }
+        match result {
+            Some(Checked::Described) => Ok(None),
+            Some(Checked::Tried(result)) => Ok(Some(result)),
+            Some(Checked::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
+            Some(Checked::NotChecked(reason)) => Err(CheckFailure::NotChecked(reason)),
+            None => {
                 warn!(
                     event = "plugin_check_died",
                     plugin = name,
@@ -164,11 +200,14 @@ impl ProcessLimits {
     /// Runs a check process to its end.
     fn run(self, request: Request, bytes: &[u8]) -> Result<Ended> {
         let mut command = Command::new(THIS_PROGRAM);
-        command.arg0("tickhound").args([COMMAND, &request.name]).env_clear().current_dir("/");
+        // A name may begin with a hyphen.
+        command.arg0("tickhound").args([COMMAND, "--", &request.name]).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut start = serde_json::to_vec(&Start { process: self, request })?;
         start.push(b'\n');
-        let child = command.spawn().context("can't start the process that checks plugins")?;
+        let child = command.spawn().with_context(|| {
+            format!("can't start the process that checks plugins ({THIS_PROGRAM}; is /proc mounted?)")
+        })?;
         let ended = converse(child, &[&start, bytes], self.processor * WALL_LIMITS)?;
         ended.with_context(|| {
             format!(
@@ -219,8 +258,13 @@ fn converse(mut child: Child, input: &[&[u8]], limit: Duration) -> Result<Option
         let (sender, answer) = mpsc::channel();
         scope.spawn(move || sender.send(read_all(stdout)));
         let answer = answer.recv_timeout(limit);
-        if answer.is_err() {
-            child.kill()?;
+        let end_by = Instant::now() + if answer.is_ok() { END_WITHIN } else { Duration::ZERO };
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= end_by {
+                child.kill()?;
+                break;
+            }
+            thread::sleep(END_CHECK);
         }
         let status = child.wait().context("can't wait for the process that checks plugins")?;
         let errors = errors.join().unwrap_or_default();
@@ -238,6 +282,6 @@ fn read_all(mut pipe: impl Read) -> Vec<u8> {
 }
 
 /// Returns a request, for a plugin whose compiled code is in `exchange`, or goes there.
-pub(super) fn request(name: &str, exchange: Option<&Path>, limits: Limits, task: Task) -> Request {
+pub(super) fn request(name: &str, exchange: Option<&Path>, limits: Limits, task: CheckTask) -> Request {
     Request { name: name.to_owned(), exchange: exchange.map(Path::to_owned), limits, task }
 }

@@ -99,10 +99,10 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
     ensure!(before.is_file(), "{}", not_a_file(path));
     ensure!(
         before.len() <= bytes_max,
-        "{} has {} MiB; {} MiB are allowed (plugins.file_max_mib)",
+        "{} has {} bytes; {bytes_max} are allowed{}",
         path.display(),
-        before.len().div_ceil(1 << 20),
-        bytes_max >> 20
+        before.len(),
+        if bytes_max >= 1 << 20 { " (plugins.file_max_mib)" } else { "" }
     );
     let bytes = read_at_most(&file, before.len()).map_err(describe)?;
     let after = file.metadata().map_err(describe)?;
@@ -119,7 +119,7 @@ fn read_at_most(file: &File, length: u64) -> io::Result<Vec<u8>> {
 }
 
 fn not_a_file(path: &Path) -> String {
-    format!("{} is not a file: put the plugin itself there", path.display())
+    format!("{} is not a file", path.display())
 }
 
 /// Returns the name of the plugin at `path`, if the path is that of a plugin's file. Hidden files are not plugins.

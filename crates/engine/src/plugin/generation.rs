@@ -6,10 +6,11 @@ use anyhow::{Context, Result, anyhow};
 use tracing::info;
 
 use super::{
+    check_process::TrialResult,
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::{self, TrialResult},
+    trial,
 };
 use tickhound_core::config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset};
 

@@ -22,15 +22,14 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    check_process::{CheckFailure, Isolation, ProcessLimits, Request, Task, request},
+    check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, TrialResult, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     params,
     spec::DetectorSpec,
-    structure,
-    trial::{self, TrialResult},
+    structure, trial,
 };
 
 pub use super::digest::sha256;
@@ -154,7 +153,11 @@ impl Runtime {
         let is_cached = handover.as_ref().is_some_and(|(handover, _)| handover.is_cached());
         if let (Isolation::Process(process), false) = (self.isolation, is_cached) {
             let exchange = handover.as_ref().map(|(handover, _)| handover.dir());
-            self.check(process, request(name, exchange, limits, Task::Describe), bytes, &sha256)?;
+            self.check(process, request(name, exchange, limits, CheckTask::Describe), bytes, &sha256)?;
+            if let Some((handover, _)) = handover.as_ref().filter(|(handover, _)| !handover.has_code()) {
+                // This process must not do again what a check process may have needed minutes and gigabytes for.
+                bail!("no room for its compiled code in {}", handover.dir().display());
+            }
         }
         check_contract_section(bytes)?;
         structure::check(bytes)?;
@@ -229,7 +232,7 @@ impl Runtime {
         };
         let handover = self.cached.as_ref().and_then(|(cache, _)| cache.begin(&key));
         let exchange = handover.as_ref().map(|handover| handover.dir());
-        let task = Task::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
+        let task = CheckTask::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
         let result = process.check(request(&spec.plugin.name, exchange, spec.limits, task), bytes)?;
         let result = result.context("its check process has no result")?;
         drop(handover);
@@ -457,6 +460,6 @@ mod tests {
         let plugin = runtime.compile("breakout", &wasm, &bytes, limits).unwrap();
         fs::remove_file(cache.exchange_dir()).unwrap();
         assert_eq!(plugin.manifest.name, "breakout");
-        assert_eq!(fs::read_dir(location.dir.join("modules/checked")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(location.dir.join("modules/authentic")).unwrap().count(), 0);
     }
 }

@@ -6,9 +6,8 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
 
-use super::{fault::Fault, instance::Instance};
+use super::{check_process::TrialResult, fault::Fault, instance::Instance};
 use tickhound_core::event::{Batch, TickRow, column};
 
 /// The version of the trial. Results of another version don't count, so raise it when the trial changes.
@@ -28,15 +27,6 @@ const OPEN: u64 = 1_762_141_500_000_000_000;
 
 /// Time between two ticks, ns, which makes four ticks per second and symbol.
 const STEP: u64 = 15_625_000;
-
-/// What a trial has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TrialResult {
-    /// The median cost of a tick, ns.
-    pub ns_per_tick: u32,
-    /// The event time that must pass before the first detection according to the plugin, seconds.
-    pub warm_up_seconds: f64,
-}
 
 /// Calls the instances that `start` returns like a shard does. `width` is the number of columns of the input.
 ///
