@@ -57,6 +57,6 @@ fn is_a_test(name: &str) -> bool {
                     .take_while(|line| line.starts_with('#'))
                     .any(|line| matches!(*line, "#[test]" | "#[tokio::test]"))
             };
-            (0..lines.len()).any(|at| lines[at].starts_with(&declared) && is_test(at))
+            (0..lines.len()).any(|at| lines[at].trim_start_matches("async ").starts_with(&declared) && is_test(at))
         })
 }

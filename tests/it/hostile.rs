@@ -228,6 +228,20 @@ fn compiled_plugins_of_another_user_are_not_used() {
     fs::copy(home.join("tickhound/key"), ours.path("plugins/.cache/key")).unwrap();
     let mut host = ours.start(&["run", "--drain", "--debug"]);
     assert_eq!(host.wait(), Some(0));
+    assert_eq!(host.log().matches("cached=true").count(), 0, "{}", host.log());
+    // Under the names that this user's files have, they are not used either.
+    let folder = ours.path("plugins/.cache/modules/authentic");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1.to_owned());
+    assert_eq!(files.len(), 8);
+    for pair in files.chunks(2) {
+        let is_theirs =
+            |path: &Path| theirs.path("plugins/.cache/modules/authentic").join(path.file_name().unwrap()).exists();
+        let (theirs, ours) = if is_theirs(&pair[0]) { (&pair[0], &pair[1]) } else { (&pair[1], &pair[0]) };
+        fs::copy(theirs, ours).unwrap();
+    }
+    let mut host = ours.start(&["run", "--drain", "--debug"]);
+    assert_eq!(host.wait(), Some(0));
     assert_eq!(host.count_event("compiled_plugin_damaged"), 4, "{}", host.log());
     assert_eq!(host.log().matches("cached=true").count(), 0, "{}", host.log());
     let mut host = ours.start(&["run", "--drain", "--debug"]);

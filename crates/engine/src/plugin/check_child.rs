@@ -36,7 +36,7 @@ pub fn serve() -> Result<ExitCode> {
     let unconfined = confine::isolate(request.exchange.as_deref());
     let result = match Runtime::in_check_process(request.exchange.as_deref()) {
         Ok(runtime) => check(&runtime, request, &bytes).unwrap_or_else(|error| Checked::Rejected(format!("{error:#}"))),
-        Err(error) => Checked::NotChecked(format!("{error:#}")),
+        Err(error) => Checked::Failed(format!("{error:#}")),
     };
     let answer = CheckAnswer { result, unconfined };
     io::stdout().lock().write_all(&serde_json::to_vec(&answer)?)?;

@@ -16,7 +16,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Once, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -40,12 +40,6 @@ const WALL_LIMITS: u32 = 20;
 
 /// The maximum length of an answer, bytes. The longest part is a sentence about the plugin.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
-
-/// The time that a check process has to end after its answer.
-const END_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often an end is looked for.
-const END_CHECK: Duration = Duration::from_millis(1);
 
 /// One warning is enough: the kernel stays the same.
 static WARN_UNCONFINED: Once = Once::new();
@@ -129,7 +123,7 @@ pub(super) enum Checked {
     /// The reason why the plugin is rejected.
     Rejected(String),
     /// The reason why nothing could be checked.
-    NotChecked(String),
+    Failed(String),
 }
 
 /// Why a check has not passed.
@@ -140,7 +134,7 @@ pub(super) enum CheckFailure {
     Rejected(String),
     /// The check could not be carried out here and now.
     #[error("{0}")]
-    NotChecked(String),
+    Failed(String),
 }
 
 /// The output of a check process that has ended.
@@ -167,7 +161,7 @@ impl ProcessLimits {
     /// The reason why the plugin is rejected. That the check process could not be started is one, too.
     pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
         let name = request.name.clone();
-        let ended = self.run(request, bytes).map_err(|error| CheckFailure::NotChecked(format!("{error:#}")))?;
+        let ended = self.run(request, bytes).map_err(|error| CheckFailure::Failed(format!("{error:#}")))?;
         let answer: Option<CheckAnswer> = serde_json::from_slice(&ended.answer).ok();
         let (result, unconfined) = answer.map_or((None, None), |answer| (Some(answer.result), answer.unconfined));
         if let Some(missing) = unconfined {
@@ -183,7 +177,7 @@ impl ProcessLimits {
             Some(Checked::Described) => Ok(None),
             Some(Checked::Tried(result)) => Ok(Some(result)),
             Some(Checked::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
-            Some(Checked::NotChecked(reason)) => Err(CheckFailure::NotChecked(reason)),
+            Some(Checked::Failed(reason)) => Err(CheckFailure::Failed(reason)),
             None => {
                 warn!(
                     event = "plugin_check_died",
@@ -238,10 +232,10 @@ impl ProcessLimits {
             return CheckFailure::Rejected("its check overflowed the stack: it is nested too deeply".to_owned());
         }
         if signal == Some(Signal::KILL) {
-            return CheckFailure::NotChecked("its check was killed; has the machine run out of memory?".to_owned());
+            return CheckFailure::Failed("its check was killed; has the machine run out of memory?".to_owned());
         }
         let detail = ended.errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a message");
-        CheckFailure::NotChecked(format!("its check failed ({}): {}", ended.status, detail.trim()))
+        CheckFailure::Failed(format!("its check failed ({}): {}", ended.status, detail.trim()))
     }
 }
 
@@ -258,14 +252,9 @@ fn converse(mut child: Child, input: &[&[u8]], limit: Duration) -> Result<Option
         let (sender, answer) = mpsc::channel();
         scope.spawn(move || sender.send(read_all(stdout)));
         let answer = answer.recv_timeout(limit);
-        let end_by = Instant::now() + if answer.is_ok() { END_WITHIN } else { Duration::ZERO };
-        while child.try_wait()?.is_none() {
-            if Instant::now() >= end_by {
-                child.kill()?;
-                break;
-            }
-            thread::sleep(END_CHECK);
-        }
+        // The end of the answer is that of the process, whose status then can't be changed by this any more. A process that
+        // has only closed its output ends now.
+        child.kill()?;
         let status = child.wait().context("can't wait for the process that checks plugins")?;
         let errors = errors.join().unwrap_or_default();
         let Ok(answer) = answer else { return Ok(None) };

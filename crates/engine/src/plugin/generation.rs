@@ -85,7 +85,7 @@ impl PluginSource for Embedded<'_> {
 
     fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
         let (.., bytes) = self.find(&spec.plugin.name)?;
-        self.runtime.try_out(spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, width)
     }
 }
 

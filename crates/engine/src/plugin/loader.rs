@@ -20,6 +20,7 @@ use super::{
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
+    trial,
 };
 use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
 
@@ -223,7 +224,7 @@ impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
     fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
         let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
         let bytes = &read.context("its plugin was not read")?.bytes;
-        self.runtime.try_out(spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, width)
     }
 }
 

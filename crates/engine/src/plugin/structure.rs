@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use wasmparser::{
     BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
     ComponentType, ComponentTypeDeclaration, ComponentTypeRef, Encoding, FunctionBody, Instance,
-    InstanceTypeDeclaration, Parser, Payload,
+    InstanceTypeDeclaration, Parser, Payload, SectionLimited,
 };
 
 /// The maximum depth of components and modules within each other. Plugins of the SDK and a Python
@@ -38,6 +38,9 @@ const LOCALS_MAX: u64 = 2000;
 
 /// The maximum size of a function, bytes. The largest one of a Python interpreter has 427 kB.
 const FUNCTION_BYTES_MAX: usize = 4 << 20;
+
+/// The reason why a component that takes parts from elsewhere is rejected: what it would instantiate can't be counted.
+const PASSED_PARTS: &str = "it passes components or modules to components, which no detector needs";
 
 /// A component or module that is being read.
 struct Scope {
@@ -189,7 +192,6 @@ fn check_function(function: &FunctionBody<'_>) -> Result<()> {
 /// instantiates a third one ten times, and so on, has as many instances as the product says.
 fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
     let Some((scope, outer)) = scopes.split_last_mut() else { return Ok(()) };
-    let unknown = "it passes components or modules to components, which no detector needs";
     match payload {
         Payload::CodeSectionStart { count, .. } => scope.size.parts += u64::from(*count),
         Payload::GlobalSection(globals) => scope.size.parts += u64::from(globals.count()),
@@ -209,30 +211,12 @@ fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
                 }
             }
         }
-        Payload::ComponentAliasSection(aliases) => {
-            for alias in aliases.clone() {
-                match alias.map_err(|error| damaged(&error))? {
-                    ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                        let aliased = part(&up(scope, outer, count)?.components, index)?;
-                        scope.components.push(aliased);
-                    }
-                    ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
-                        let aliased = part(&up(scope, outer, count)?.modules, index)?;
-                        scope.modules.push(aliased);
-                    }
-                    ComponentAlias::InstanceExport {
-                        kind: ComponentExternalKind::Component | ComponentExternalKind::Module,
-                        ..
-                    } => bail!(unknown),
-                    _ => {}
-                }
-            }
-        }
+        Payload::ComponentAliasSection(aliases) => add_aliases(aliases, scope, outer)?,
         Payload::ComponentImportSection(imports) => {
             for import in imports.clone() {
                 let import = import.map_err(|error| damaged(&error))?;
                 let is_type = !matches!(import.ty, ComponentTypeRef::Component(_) | ComponentTypeRef::Module(_));
-                ensure!(is_type, unknown);
+                ensure!(is_type, PASSED_PARTS);
             }
         }
         Payload::ComponentExportSection(exports) => {
@@ -254,6 +238,28 @@ fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
         parts <= INSTANCE_PARTS_MAX,
         "its instances would have more than {INSTANCE_PARTS_MAX} functions and global variables"
     );
+    Ok(())
+}
+
+/// Adds the components and modules that another scope has, and that this one may instantiate under an alias.
+fn add_aliases(aliases: &SectionLimited<'_, ComponentAlias<'_>>, scope: &mut Scope, outer: &[Scope]) -> Result<()> {
+    for alias in aliases.clone() {
+        match alias.map_err(|error| damaged(&error))? {
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                let aliased = part(&up(scope, outer, count)?.components, index)?;
+                scope.components.push(aliased);
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
+                let aliased = part(&up(scope, outer, count)?.modules, index)?;
+                scope.modules.push(aliased);
+            }
+            ComponentAlias::InstanceExport {
+                kind: ComponentExternalKind::Component | ComponentExternalKind::Module,
+                ..
+            } => bail!(PASSED_PARTS),
+            _ => {}
+        }
+    }
     Ok(())
 }
 
