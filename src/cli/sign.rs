@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::replace::replace;
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::{folder::read_file, signature::signature_file};
+use tickhound_engine::plugin::{file::read_file, signature::signature_file};
 
 /// The maximum size of a file with a secret key, bytes. It has two short lines.
 const KEY_BYTES_MAX: u64 = 8 << 10;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::{digest::sha256, folder::read_file, signature::Trust};
+use tickhound_engine::plugin::{digest::sha256, file::read_file, signature::Trust};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

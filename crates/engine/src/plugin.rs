@@ -22,6 +22,7 @@ pub mod code;
 mod deadline;
 pub mod digest;
 mod fault;
+pub mod file;
 pub mod folder;
 mod generation;
 mod guest;
