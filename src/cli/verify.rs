@@ -28,9 +28,12 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    let keys = if args.key.is_empty() { &loaded.config.plugins.trusted_keys } else { &args.key };
+    let (keys, origin) = match &args.key[..] {
+        [] => (&loaded.config.plugins.trusted_keys, None),
+        _ => (&args.key, Some("--key")),
+    };
     ensure!(!keys.is_empty(), "no key is trusted: give one with --key, or name it in plugins.trusted_keys");
-    let trust = Trust::in_keys(keys.clone());
+    let trust = Trust::in_keys(keys.clone(), origin);
     let mut results = Vec::new();
     let mut failed = 0;
     for file in &args.files {

@@ -78,6 +78,11 @@ impl Loader {
         self.loaded.resolve(&self.loaded.config.plugins.dir)
     }
 
+    /// Returns whether next versions of plugins start shadows.
+    pub fn allows_next(&self) -> bool {
+        self.loaded.config.plugins.allow_next
+    }
+
     /// Returns whether an enabled detector uses the plugin.
     pub fn uses(&self, plugin: &str) -> bool {
         with_next(&self.loaded).config.detectors.values().any(|detector| detector.enabled && detector.plugin == plugin)

@@ -17,6 +17,9 @@ use tickhound_core::config::PluginsConfig;
 /// The suffix of a signature's file, behind the name of the plugin's file.
 pub const SUFFIX: &str = ".minisig";
 
+/// The key of the configuration that names trusted keys.
+const TRUSTED_KEYS: &str = "plugins.trusted_keys";
+
 /// The maximum size of a signature's file, bytes. It has four lines, two of which are comments.
 const SIGNATURE_BYTES_MAX: u64 = 8 << 10;
 
@@ -24,19 +27,21 @@ const SIGNATURE_BYTES_MAX: u64 = 8 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     keys: Vec<String>,
+    /// Where the keys were given, for messages.
+    origin: &'static str,
     is_required: bool,
 }
 
 impl Trust {
     /// Returns whom the configuration trusts.
     pub fn of(config: &PluginsConfig) -> Self {
-        Self { keys: config.trusted_keys.clone(), is_required: config.require_signed }
+        Self { keys: config.trusted_keys.clone(), origin: TRUSTED_KEYS, is_required: config.require_signed }
     }
 
-    /// Returns trust in these public keys, each in the form of the second line of a minisign key file. A signature is
-    /// required.
-    pub fn in_keys(keys: Vec<String>) -> Self {
-        Self { keys, is_required: true }
+    /// Returns trust in these public keys, each in the form of the second line of a minisign key file. They were given in
+    /// `origin`, or are those of the configuration. A signature is required.
+    pub fn in_keys(keys: Vec<String>, origin: Option<&'static str>) -> Self {
+        Self { keys, origin: origin.unwrap_or(TRUSTED_KEYS), is_required: true }
     }
 
     /// Checks the signature of a plugin whose file has these bytes. Without trusted keys there is nothing to check. A file
@@ -62,18 +67,18 @@ impl Trust {
         let mut is_signed = false;
         for (number, key) in self.keys.iter().enumerate() {
             let key = PublicKey::from_base64(key).map_err(|_| {
-                anyhow!(
-                    "plugins.trusted_keys[{number}] is not a public key of minisign, which is a line that begins with RW"
-                )
+                let origin = self.origin;
+                anyhow!("{origin}[{number}] is not a public key of minisign, which is a line that begins with RW")
             })?;
             // Signatures of the old kind, over the file itself instead of its hash, are not needed any more.
             is_signed |= minisign::verify(&key, &signature, Cursor::new(bytes), true, false, false).is_ok();
         }
         if !is_signed {
             bail!(
-                "{} was not made for {} with any of plugins.trusted_keys: has the plugin changed since it was signed?",
+                "{} was not made for {} with any of {}: has the plugin changed since it was signed?",
                 signature_file.display(),
-                file.display()
+                file.display(),
+                self.origin
             );
         }
         Ok(())

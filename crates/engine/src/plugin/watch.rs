@@ -203,6 +203,10 @@ impl FileWatcher {
             }
         }
         watcher.stamps = watcher.take_stamps();
+        // A next version without a shadow is more likely an oversight than any other file that nothing uses.
+        let next: Vec<PathBuf> = watcher.stamps.keys().cloned().collect();
+        let is_next = |path: &PathBuf| plugin_name(path).is_some_and(|name| next_of(name).is_some());
+        watcher.report_unused(&next.into_iter().filter(is_next).collect::<Vec<_>>());
         info!(
             event = "file_watch_started",
             how = if watcher.native.is_some() { "auto" } else { "poll" },
@@ -369,9 +373,12 @@ impl FileWatcher {
         for name in paths.iter().filter_map(|path| plugin_name(path)) {
             let exists = self.loader.plugins_dir().join(format!("{name}.wasm")).exists();
             if exists && !self.loader.uses(name) && !self.reported_unused.iter().any(|reported| reported == name) {
-                let cure = match next_of(name) {
-                    Some(_) => "plugins.allow_next = true makes it a shadow".to_owned(),
-                    None => format!("add [detectors.{name}] with plugin = \"{name}\" to the configuration"),
+                let cure = match (next_of(name), self.loader.allows_next()) {
+                    (Some(_), false) => "plugins.allow_next = true makes it a shadow".to_owned(),
+                    (Some(live), true) => {
+                        format!("no enabled detector has the plugin {live}, or each pins it with `sha256`")
+                    }
+                    (None, _) => format!("add [detectors.{name}] with plugin = \"{name}\" to the configuration"),
                 };
                 info!(event = "plugin_unused", "no detector uses plugins/{name}.wasm: {cure}");
                 self.reported_unused.push(name.to_owned());
