@@ -327,7 +327,9 @@ impl Replayer<'_> {
         drawing.abort();
         // Lets the progress bar disappear before anything is printed.
         let _ = drawing.await;
-        let summary = ended?;
+        let mut summary = ended?;
+        // The engine may end before it learns why the ticks do.
+        summary.stopped |= *self.stop.borrow();
         let recorder = std::mem::take(&mut *recorder.lock().expect("no holder of this lock panics"));
         recorder.outputs.into_iter().try_for_each(Output::finish)?;
         Ok(Pass { summary, alerts: recorder.alerts, tape })

@@ -366,6 +366,8 @@ fn without_a_server_the_rest_is_looked_at_and_folders_are_mended() {
     report.expect("machine.writable_by", "note", "compiled plugins are authenticated");
     assert!(!project.path("out").exists() && cache.join("modules/compiler/evil").exists());
 
+    // The first one has loaded plugins, and so closed the folder to others.
+    fs::set_permissions(&cache, Permissions::from_mode(0o777)).unwrap();
     let report = Report::of(&project, &["--fix"]);
     assert!(project.path("out").is_dir());
     assert!(!cache.join("modules").exists());
