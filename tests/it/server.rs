@@ -553,6 +553,41 @@ fn idle_sockets_of_one_client_or_many_shut_out_nobody() {
     drop((idle, many));
 }
 
+/// An answer was cut off when others connected: its connection counted as idle while the answer was still being sent.
+#[test]
+fn an_answer_that_is_being_sent_arrives_whole_whoever_connects() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut pipe = redis::pipe();
+    for number in 0..1000 {
+        pipe.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(number).arg("version").arg("x".repeat(3000)).ignore();
+    }
+    pipe.query::<()>(&mut redis.connect()).unwrap();
+    // More than the system takes at once, and less.
+    for limit in [1000, 40] {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&serving.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let host = &serving.address;
+        write!(stream, "GET /api/alerts?limit={limit} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        let others: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&serving.address).unwrap()).collect();
+        assert_eq!(serving.get("/healthz").0, 200, "all that have connected have a place");
+        let (status, body) = read_answer(&mut BufReader::new(first.as_slice().chain(&mut stream)));
+        assert_eq!(status, 200);
+        let alerts: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(alerts["alerts"].as_array().unwrap().len(), limit);
+        if limit == 40 {
+            assert_eq!(stream.read(&mut first).unwrap(), 0, "it had to give way, and was not reset");
+        }
+        drop(others);
+    }
+}
+
 #[test]
 fn with_every_connection_at_work_health_and_metrics_are_answered() {
     let redis = Redis::start();
