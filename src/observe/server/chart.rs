@@ -16,7 +16,7 @@ use super::{
     query::{ChartQuery, ChartSpan},
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
-use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+use tickhound_redis::{AlertFilter, AlertPage, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
 /// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
@@ -97,19 +97,20 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
     let mut read = 0;
     loop {
         let entries = app.queries.ticks(&page).await?;
+        let asked = entries.asked;
         let (decoder, symbol) = (app.decoder.clone(), symbol.to_owned());
         let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
         let DecodedPage { points, entries, bytes, furthest } =
             decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
         side_points.points.extend(points);
         read += entries;
-        let Some(furthest) = furthest.filter(|_| entries == page.count) else { return Ok(side_points) };
+        let Some(furthest) = furthest.filter(|_| entries == asked) else { return Ok(side_points) };
         if read >= ENTRIES_MAX || side_points.points.len() >= POINTS_MAX {
             side_points.points.truncate(POINTS_MAX);
             (side_points.reached, side_points.truncated) = (furthest, true);
             return Ok(side_points);
         }
-        size.adapt(entries, bytes);
+        size.adapt(asked, entries, bytes);
         (page.first, page.count) = (Bound::Excluded(furthest), size.count());
     }
 }
@@ -156,11 +157,11 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     while read < ALERTS_MAX {
         let count = size.count();
         let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count };
-        let page = app.queries.alerts(&page).await?;
-        size.adapt(page.len(), page.iter().map(bytes_of).sum());
+        let AlertPage { alerts: page, asked } = app.queries.alerts(&page).await?;
+        size.adapt(asked, page.len(), page.iter().map(bytes_of).sum());
         read += page.len();
         alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
-        let Some(furthest) = page.last().filter(|_| page.len() == count) else { return Ok((alerts, true)) };
+        let Some(furthest) = page.last().filter(|_| page.len() == asked) else { return Ok((alerts, true)) };
         from = Bound::Excluded(furthest.at);
     }
     Ok((alerts, false))
