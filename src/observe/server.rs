@@ -102,7 +102,7 @@ impl Server {
         thread::Builder::new()
             .name("server".into())
             .spawn(move || {
-                // On Linux, the niceness is that of this thread and of the threads that it starts.
+                // The niceness is that of this thread and of the threads that it starts.
                 let _ = rustix::process::nice(BACKGROUND_NICE);
                 runtime.block_on(serve(address, connections, app, stopped));
                 runtime.shutdown_background();
