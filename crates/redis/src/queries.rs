@@ -28,6 +28,9 @@ use tickhound_core::{
 /// Alerts that a listener reads in one request.
 const LIVE_PAGE: usize = 100;
 
+/// After a read that was given up, further reads grow by this factor.
+const LIVE_GROWTH: usize = 4;
+
 /// How long a listener's read waits for the next alert.
 const LIVE_BLOCK: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,8 @@ pub struct LiveAlerts {
     server: Server,
     stream: String,
     connection: Option<Wire>,
+    /// The most alerts of the next read: fewer after some that were large.
+    count: usize,
 }
 
 /// A server, and its address as errors show it.
@@ -182,19 +187,23 @@ impl StreamQueries {
     pub fn live_alerts(&self) -> LiveAlerts {
         let Server { address, shown } = self.server.clone();
         let server = Server { address: address.with_timeout(LIVE_TIMEOUT), shown };
-        LiveAlerts { server, stream: self.alerts.clone(), connection: None }
+        LiveAlerts { server, stream: self.alerts.clone(), connection: None, count: LIVE_PAGE }
     }
 
     async fn page(&self, stream: &str, page: &PageRequest) -> Result<EntryPage> {
         let mut page = *page;
         let mut connection = self.idle().pop();
+        let mut is_reused = connection.is_some();
         let reply = loop {
             let mut command = Commands::default();
             command.words(&page.words(stream).each_ref().map(String::as_str));
-            match self.server.ask(&mut connection, &command, bytes_max(page.count)).await? {
-                Some(reply) => break reply,
-                None if page.count > 1 => page.count = 1,
-                None => bail!(too_large(stream, page.words(stream)[2].trim_start_matches('('))),
+            match self.server.ask(&mut connection, &command, bytes_max(page.count)).await {
+                Ok(Some(reply)) => break reply,
+                Ok(None) if page.count > 1 => page.count = 1,
+                Ok(None) => bail!(too_large(stream, page.words(stream)[2].trim_start_matches('('))),
+                // The server may have closed it in the meantime.
+                Err(_) if is_reused => is_reused = false,
+                Err(error) => return Err(error),
             }
         };
         let mut idle = self.idle();
@@ -220,16 +229,21 @@ impl LiveAlerts {
     /// # Errors
     /// When Redis cannot be reached, or rejects the request; or when an alert is too large.
     pub async fn after(&mut self, last: EntryId) -> Result<Vec<StoredAlert>> {
-        for count in [LIVE_PAGE, 1] {
+        let reply = loop {
+            let count = self.count;
             let mut read = Commands::default();
             read.arg("XREAD").arg("COUNT").show(count).arg("BLOCK").show(LIVE_BLOCK.as_millis());
             read.arg("STREAMS").arg(&self.stream).id(last).end();
             // A call that is dropped takes its connection along: behind a read that still blocks the next one would wait.
-            let Some(reply) = self.server.ask(&mut self.connection, &read, bytes_max(count)).await? else { continue };
-            let entries = reply::parse_read(&mut Replies::new(&reply));
-            return entries.map(|entries| alerts_of(&entries)).map_err(|error| self.server.failed(&error));
-        }
-        Err(too_large(&self.stream, last))
+            match self.server.ask(&mut self.connection, &read, bytes_max(count)).await? {
+                Some(reply) => break reply,
+                None if count > 1 => self.count = 1,
+                None => bail!(too_large(&self.stream, last)),
+            }
+        };
+        self.count = (self.count * LIVE_GROWTH).min(LIVE_PAGE);
+        let entries = reply::parse_read(&mut Replies::new(&reply));
+        entries.map(|entries| alerts_of(&entries)).map_err(|error| self.server.failed(&error))
     }
 }
 
