@@ -19,6 +19,7 @@ let newest = null;
 let older = null;
 let stop = new AbortController();
 let pause = new AbortController();
+let followed = {};
 let open = () => {};
 let isLoaded = false;
 
@@ -99,6 +100,7 @@ function start() {
   [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
   rows.replaceChildren();
   update();
+  followed = filter();
   connect();
 }
 
@@ -111,8 +113,8 @@ function connect() {
   }
   pause = new AbortController();
   const { signal } = stop;
-  const current = filter();
-  follow(`api/alerts/live?${search(current)}`, AbortSignal.any([signal, pause.signal]), () => newest, {
+  const current = followed;
+  follow(`api/alerts/live?${search(current)}`, pause.signal, () => newest, {
     // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
     event: (name, data) => name === "alert" && add([JSON.parse(data)]),
