@@ -3,7 +3,7 @@
 //! What holds: the entries that are read and the points that are returned are bounded. Entries nearest to the alert are
 //! read first, so that only distant ones are left out.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -17,6 +17,9 @@ use super::{
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
 use tickhound_redis::{AlertFilter, AlertPage, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+
+/// How long a request waits for the chart of another one: somebody who goes through a list asks for one after the other.
+const CHART_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
@@ -45,7 +48,7 @@ pub(super) async fn chart(
 ) -> Result<Json<Chart>, ApiError> {
     let ChartSpan { first, entry, last } = query.span()?;
     let ChartQuery { symbol, .. } = query;
-    let Ok(_permit) = app.charts.try_acquire() else {
+    let Ok(Ok(_permit)) = tokio::time::timeout(CHART_PATIENCE, app.charts.acquire()).await else {
         return Err(ApiError::unavailable("another chart is being made; try again"));
     };
     let mut before = side(&app, &symbol, Side::Before, first, entry).await?;
