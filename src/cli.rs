@@ -21,6 +21,7 @@ mod parse;
 mod parts;
 mod process;
 mod promote;
+mod replace;
 mod replay;
 mod run;
 mod shadow;
@@ -46,7 +47,7 @@ use tickhound_core::{
     config::{self, LoadedConfig},
     text::is_printable,
 };
-use tickhound_engine::plugin::check_process;
+use tickhound_engine::plugin::{check_child, check_process};
 
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
@@ -204,7 +205,7 @@ impl Cli {
             Command::Inspect(args) => inspect::run(args, &self.load_or_shipped()?),
             Command::Sign(args) => sign::run(args, &self.load_or_shipped()?),
             Command::Verify(args) => verify::run(args, &self.load_or_shipped()?),
-            Command::CheckPlugin { .. } => check_process::serve(),
+            Command::CheckPlugin { .. } => check_child::serve(),
         }
     }
 

@@ -165,12 +165,11 @@ pub(crate) fn is_closed() -> bool {
     !matches!(*state(), StdoutState::Open)
 }
 
-/// Writes what is still in a buffer.
+/// Returns whether all was printed. It does not touch stdout, which may be blocked by a log that nobody reads.
 ///
 /// # Errors
 /// Stdout could not be written, for another reason than that its reader has closed it.
 pub(crate) fn finish() -> io::Result<()> {
-    write(b"");
     match std::mem::replace(&mut *state(), StdoutState::Closed) {
         StdoutState::Open | StdoutState::Closed => Ok(()),
         StdoutState::Failed(error) => Err(error),

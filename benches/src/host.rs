@@ -52,6 +52,8 @@ impl Project {
         let mut command = Command::new(&self.program);
         let log = File::create(self.path("host.log"))?;
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        // Compiled plugins are this project's own.
+        command.env("XDG_CACHE_HOME", self.path("caches")).env_remove("CACHE_DIRECTORY");
         command.stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     // The first run is none: what it reads is not in memory yet.
     for run in 0..=runs {
         bench.tell(&format!("start: {run} of {runs}"));
-        fs::remove_dir_all(project.path("plugins/.cache")).or_else(|error| match error.kind() {
+        fs::remove_dir_all(project.path("caches")).or_else(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })?;

@@ -6,11 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::authoring::kit::project::{self, BuiltPlugin};
 use tickhound_core::config::{DetectorConfig, LoadedConfig};
-use tickhound_engine::plugin::{
-    CacheLocation, Isolation, Runtime,
-    folder::{Folder, read_file},
-    loader,
-};
+use tickhound_engine::plugin::{CacheLocation, Isolation, Runtime, file::read_file, folder::Folder, loader};
 
 /// The configuration that ships.
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");

@@ -12,6 +12,7 @@ use tickhound_engine::plugin::{
     Limits, Plugin,
     params::{self, expected},
     runtime::CONTRACT_VERSION,
+    structure,
 };
 
 /// The exports of every detector; any other comes from the language's runtime.
@@ -31,9 +32,10 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let Subject { name, file, bytes, .. } = Subject::find(&args.plugin, loaded)?;
-    let anatomy = Anatomy::of(&bytes)?;
     let runtime = author::runtime(loaded)?;
     let plugin = runtime.compile(&name, &file, &bytes, Limits::of(&loaded.config.plugins));
+    // The parts of a file are only listed if there are not too many of them.
+    let anatomy = structure::check(&bytes).and_then(|()| Anatomy::of(&bytes)).ok();
     if args.json {
         let rejection = plugin.as_ref().err().map(|error| format!("{error:#}"));
         let manifest = plugin.as_ref().ok().map(|plugin| manifest_json(plugin));
@@ -46,7 +48,9 @@ pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode>
             outln!("{} {}: {}", manifest.name, manifest.version, manifest.description);
             outln!();
         }
-        print_anatomy(&file, &anatomy);
+        if let Some(anatomy) = &anatomy {
+            print_anatomy(&file, anatomy);
+        }
         if let Ok(plugin) = &plugin {
             print_manifest(plugin);
         }

@@ -1,19 +1,19 @@
 //! `tickhound promote`: makes a shadow detector live. A running host applies the change by itself.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
+use super::{author, replace::replace};
 use crate::output;
-use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
+use tickhound_core::{
+    config::{self, DetectorConfig, LoadedConfig},
+    decode::Decoder,
+};
 use tickhound_engine::plugin::{
-    loader::{next_of, with_next},
+    folder::Folder,
+    loader::{self, next_of, with_next},
     signature::signature_file,
 };
 
@@ -60,20 +60,29 @@ fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> 
     if dry_run {
         return Ok(());
     }
-    fs::copy(&live, &previous).with_context(|| format!("can't copy {}", live.display()))?;
-    // A plugin without its signature may be rejected, so the signature goes first. That of the previous one does not fit
-    // any more.
-    let [next_signature, live_signature] = [&next, &live].map(|file| signature_file(file));
-    let moved = if next_signature.exists() {
+    // The next version must be one that a host accepts, or the detector would be gone after the next restart.
+    let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
+    let folder = Folder::of(loaded);
+    loader::build(&author::runtime(loaded)?, loaded, decoder.column_names(), None, &folder)
+        .with_context(|| format!("{name} can't be promoted"))?;
+    copy(&live, &previous)?;
+    // A plugin without its signature may be rejected, so the signature goes first. The previous one keeps its own.
+    let [next_signature, live_signature, previous_signature] =
+        [&next, &live, &previous].map(|file| signature_file(file));
+    if live_signature.exists() {
+        copy(&live_signature, &previous_signature)?;
+        fs::remove_file(&live_signature).with_context(|| format!("can't remove {}", live_signature.display()))?;
+    }
+    if next_signature.exists() {
         fs::rename(&next_signature, &live_signature)
-    } else {
-        fs::remove_file(&live_signature).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })
-    };
-    moved.with_context(|| format!("can't replace {}", live_signature.display()))?;
+            .with_context(|| format!("can't move {}", next_signature.display()))?;
+    }
     fs::rename(&next, &live).with_context(|| format!("can't move {}", next.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("can't read {}", from.display()))?;
+    replace(to, &bytes, None).with_context(|| format!("can't write {}", to.display()))
 }
 
 /// Moves the settings of the shadow's table into the live detector's, and removes the shadow's.
@@ -117,20 +126,8 @@ fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry
         output::print_document(&text);
         return Ok(());
     }
-    replace(file, &text)
-}
-
-/// Replaces the file in one step.
-fn replace(file: &Path, text: &str) -> Result<()> {
     // A symbolic link is followed, not replaced.
     let file = file.canonicalize()?;
-    let new = file.with_extension("toml.new");
-    let write = || {
-        let mut open = fs::File::create(&new)?;
-        open.write_all(text.as_bytes())?;
-        open.sync_all()?;
-        fs::set_permissions(&new, fs::metadata(&file)?.permissions())?;
-        fs::rename(&new, &file)
-    };
-    write().with_context(|| format!("can't write {}", file.display()))
+    let permissions = fs::metadata(&file)?.permissions();
+    replace(&file, text.as_bytes(), Some(permissions)).with_context(|| format!("can't write {}", file.display()))
 }

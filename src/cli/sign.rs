@@ -1,7 +1,7 @@
 //! `tickhound sign`: signs plugins, so that a host can require it.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io::{Cursor, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -12,9 +12,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use serde_json::json;
 
+use super::replace::replace;
 use crate::output::print_json;
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::{folder::read_file, signature::signature_file};
+use tickhound_engine::plugin::{file::read_file, signature::signature_file};
 
 /// The maximum size of a file with a secret key, bytes. It has two short lines.
 const KEY_BYTES_MAX: u64 = 8 << 10;
@@ -61,10 +62,7 @@ pub(super) fn run(args: &SignArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         let signature = minisign::sign(Some(&public), &key, Cursor::new(&bytes), Some(&comment), None)
             .with_context(|| format!("can't sign {}", file.display()))?;
         let target = signature_file(file);
-        // Written beside it and renamed, so that a host never reads half of it.
-        let temporary = target.with_added_extension("tmp");
-        fs::write(&temporary, signature.into_string())
-            .and_then(|()| fs::rename(&temporary, &target))
+        replace(&target, signature.into_string().as_bytes(), None)
             .with_context(|| format!("can't write {}", target.display()))?;
         signed.push(target);
     }
@@ -92,7 +90,7 @@ fn make_key(file: &Path, args: &SignArgs) -> Result<ExitCode> {
         .with_context(|| format!("can't create {}", file.display()))?;
     secret.write_all(sk.to_box(Some("secret key of tickhound sign"))?.into_string().as_bytes())?;
     let public_file = file.with_added_extension("pub");
-    fs::write(&public_file, pk.to_box()?.into_string())
+    replace(&public_file, pk.to_box()?.into_string().as_bytes(), None)
         .with_context(|| format!("can't write {}", public_file.display()))?;
     let public = pk.to_base64();
     if args.json {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::output::print_json;
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::{digest::sha256, folder::read_file, signature::Trust};
+use tickhound_engine::plugin::{digest::sha256, file::read_file, signature::Trust};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -144,8 +144,12 @@ fn is_a_test(name: &str) -> bool {
             let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
             // Other attributes may stand between this one and the name.
             let is_test = |at: usize| {
-                lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| *line == "#[test]")
+                lines[..at]
+                    .iter()
+                    .rev()
+                    .take_while(|line| line.starts_with('#'))
+                    .any(|line| matches!(*line, "#[test]" | "#[tokio::test]"))
             };
-            (0..lines.len()).any(|at| lines[at].starts_with(&declared) && is_test(at))
+            (0..lines.len()).any(|at| lines[at].trim_start_matches("async ").starts_with(&declared) && is_test(at))
         })
 }

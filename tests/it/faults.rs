@@ -116,7 +116,6 @@ fn a_host_killed_at_any_request_costs_nothing() {
     let points = [
         ("ROLE", 1),
         ("TYPE", 2),
-        ("CONFIG", 1),
         ("EVALSHA", 1),
         ("HGETALL", 1),
         ("XGROUP", 1),

@@ -142,7 +142,7 @@ fn what_is_not_a_file_of_reasonable_size_is_not_read() {
     };
     fs::remove_file(&file).unwrap();
     File::create(&file).unwrap().set_len(2 << 30).unwrap();
-    rejected("has 2048 MiB; 64 MiB are allowed (plugins.file_max_mib)");
+    rejected("has 2147483648 bytes; 67108864 are allowed (plugins.file_max_mib)");
     fs::remove_file(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     rejected("is not a file");
@@ -228,6 +228,20 @@ fn compiled_plugins_of_another_user_are_not_used() {
     fs::copy(home.join("tickhound/key"), ours.path("plugins/.cache/key")).unwrap();
     let mut host = ours.start(&["run", "--drain", "--debug"]);
     assert_eq!(host.wait(), Some(0));
+    assert_eq!(host.log().matches("cached=true").count(), 0, "{}", host.log());
+    // Under the names that this user's files have, they are not used either.
+    let folder = ours.path("plugins/.cache/modules/authentic");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1.to_owned());
+    assert_eq!(files.len(), 8);
+    for pair in files.chunks(2) {
+        let is_theirs =
+            |path: &Path| theirs.path("plugins/.cache/modules/authentic").join(path.file_name().unwrap()).exists();
+        let (theirs, ours) = if is_theirs(&pair[0]) { (&pair[0], &pair[1]) } else { (&pair[1], &pair[0]) };
+        fs::copy(theirs, ours).unwrap();
+    }
+    let mut host = ours.start(&["run", "--drain", "--debug"]);
+    assert_eq!(host.wait(), Some(0));
     assert_eq!(host.count_event("compiled_plugin_damaged"), 4, "{}", host.log());
     assert_eq!(host.log().matches("cached=true").count(), 0, "{}", host.log());
     let mut host = ours.start(&["run", "--drain", "--debug"]);
@@ -250,7 +264,7 @@ fn compiled_plugins_are_outside_the_plugins_folder() {
     check("CACHE_DIRECTORY", &project.path("service"));
     for folder in ["home/.cache/tickhound", "caches/tickhound", "service"] {
         assert!(project.path(folder).join("key").is_file(), "{folder}");
-        assert!(project.path(folder).join("plugins/modules/checked").is_dir(), "{folder}");
+        assert!(project.path(folder).join("plugins/modules/authentic").is_dir(), "{folder}");
     }
     assert!(!project.path("plugins/.cache").exists());
 }
@@ -363,7 +377,7 @@ fn a_plugin_that_was_checked_is_not_checked_again() {
         let mut command = project.command(&["check"]);
         let output = command.env("XDG_CACHE_HOME", &home).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let files = fs::read_dir(home.join("tickhound/plugins/modules/checked")).unwrap();
+        let files = fs::read_dir(home.join("tickhound/plugins/modules/authentic")).unwrap();
         assert_eq!(files.count(), expected);
     };
     run(4);

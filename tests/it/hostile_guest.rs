@@ -178,7 +178,7 @@ fn attacks() -> [(&'static str, Vec<u8>, &'static str); 7] {
         ("flood", flood(), "its detections in "),
         ("long-names", long_names(), "its detections in "),
         ("escape", escape_name(), "has a name with characters that can't be printed"),
-        ("too-many", too_many(), "more than 16 detections at row "),
+        ("too-many", too_many(), "more than 16 detections about a symbol at row "),
         ("states", large_states(), "are larger than 256 KiB for each symbol (plugins.state_max_kib)"),
         ("memories", memories(), "wanted more memory than its 64 MiB (plugins.memory_max_mib)"),
         ("tables", tables(), "wanted more memory than its 64 MiB (plugins.memory_max_mib)"),

@@ -19,11 +19,12 @@ const PRINTING: [&str; 8] =
     ["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!(", "stdout()", "stderr()", "set_hook("];
 
 /// The files that may use some of them, with the reason.
-const PRINTERS: [(&str, &[&str], &str); 6] = [
+const PRINTERS: [(&str, &[&str], &str); 7] = [
     ("src/output.rs", &["stdout()", "stderr()", "set_hook("], "it makes what it prints printable"),
     ("src/authoring/kit/project.rs", &["stderr()"], "a compiler that the user runs inherits it"),
     ("src/cli/process.rs", &["stdout()"], "it waits until the reader closes it"),
     ("src/cli/top.rs", &["stdout()"], "it draws a screen, whose cells are printable"),
+    ("crates/engine/src/plugin/check_child.rs", &["stdout()"], "it answers in JSON to the process that started it"),
     ("src/service/log_queue.rs", &["stdout()"], "lines of the log, which its formatter has made printable"),
     ("src/service/supervisor.rs", &["stdout()"], "messages to the process that started this one"),
 ];

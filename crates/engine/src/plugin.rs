@@ -16,11 +16,13 @@
 
 mod answer;
 mod call;
+pub mod check_child;
 pub mod check_process;
 pub mod code;
 mod deadline;
 pub mod digest;
 mod fault;
+pub mod file;
 pub mod folder;
 mod generation;
 mod guest;
@@ -41,7 +43,7 @@ mod trial;
 pub mod watch;
 
 pub use self::{
-    check_process::Isolation,
+    check_process::{Isolation, TrialResult},
     code::CacheLocation,
     deadline::Overrun,
     fault::Fault,
@@ -53,7 +55,6 @@ pub use self::{
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::TrialResult,
 };
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]

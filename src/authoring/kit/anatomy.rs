@@ -6,6 +6,12 @@ use wasmparser::{ComponentTypeRef, Encoding, KnownCustom, Parser, Payload};
 
 use tickhound_engine::plugin::runtime;
 
+/// The maximum number of names in each list. A detector has a handful; what is beyond that is not shown.
+const LISTED_MAX: usize = 200;
+
+/// The maximum length of a name, characters.
+const NAME_MAX: usize = 200;
+
 /// The static properties of a file.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Anatomy {
@@ -45,26 +51,30 @@ impl Anatomy {
                 Payload::End(_) => depth -= 1,
                 Payload::ImportSection(imports) if depth == 0 => {
                     let imports = imports.into_imports().flatten();
-                    anatomy.imports.extend(imports.map(|import| format!("{}#{}", import.module, import.name)));
+                    let names =
+                        imports.take(LISTED_MAX).map(|import| [shortened(import.module), shortened(import.name)]);
+                    anatomy.imports.extend(names.map(|[module, name]| format!("{module}#{name}")));
                 }
                 Payload::ExportSection(exports) if depth == 0 => {
-                    anatomy.exports.extend(exports.into_iter().flatten().map(|export| export.name.to_owned()));
+                    let exports = exports.into_iter().flatten().take(LISTED_MAX);
+                    anatomy.exports.extend(exports.map(|export| shortened(export.name)));
                 }
                 Payload::ComponentImportSection(imports) if depth == 0 => {
                     let imports = imports.into_iter().flatten();
                     let imports = imports.filter(|import| !matches!(import.ty, ComponentTypeRef::Type(_)));
-                    anatomy.imports.extend(imports.map(|import| import.name.name.to_owned()));
+                    anatomy.imports.extend(imports.take(LISTED_MAX).map(|import| shortened(import.name.name)));
                 }
                 Payload::ComponentExportSection(exports) if depth == 0 => {
-                    anatomy.exports.extend(exports.into_iter().flatten().map(|export| export.name.name.to_owned()));
+                    let exports = exports.into_iter().flatten().take(LISTED_MAX);
+                    anatomy.exports.extend(exports.map(|export| shortened(export.name.name)));
                 }
                 Payload::CustomSection(section) => {
                     if let KnownCustom::Producers(fields) = section.as_known() {
                         for field in fields.into_iter().flatten() {
-                            let values = field.values.into_iter().flatten();
-                            anatomy.made_with.extend(
-                                values.map(|value| format!("{} {}", value.name, value.version).trim().to_owned()),
-                            );
+                            let room = LISTED_MAX.saturating_sub(anatomy.made_with.len());
+                            let values = field.values.into_iter().flatten().take(room);
+                            let tools = values.map(|value| [shortened(value.name), shortened(value.version)].join(" "));
+                            anatomy.made_with.extend(tools.map(|tool| tool.trim().to_owned()));
                         }
                     }
                 }
@@ -75,6 +85,10 @@ impl Anatomy {
         anatomy.made_with.dedup();
         Ok(anatomy)
     }
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(NAME_MAX).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -65,7 +66,11 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
     }
     let mut busy_ns = 0;
     let (folder, cache) = (Folder::of(loaded), CacheLocation::of(loaded));
-    match Runtime::new(cache.as_ref(), Isolation::of(&loaded.config.plugins)) {
+    // A host makes the folder and closes it to others; a diagnosis changes nothing.
+    let closed = cache.as_ref().filter(|cache| {
+        fs::metadata(&cache.dir).is_ok_and(|metadata| metadata.is_dir() && metadata.mode() & 0o022 == 0)
+    });
+    match Runtime::new(closed, Isolation::of(&loaded.config.plugins)) {
         Err(error) => findings.push(Finding::problem("plugins.runtime", format!("{error:#}"))),
         Ok(runtime) => {
             let mut plugins = Compiling::new(&runtime, &folder);

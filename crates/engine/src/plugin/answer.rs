@@ -1,26 +1,22 @@
 //! What must hold of a guest's answers: of how many detections and states they consist, and which texts are in them.
 //!
-//! What holds: what is checked here needs no check in a later stage. The limits of a row do not depend on the batch that it
-//! is in, so the same ticks cause the same faults, whatever the number of workers.
+//! What holds: what is checked here needs no check in a later stage. The limits of a symbol at a row depend neither on the
+//! batch that the row is in nor on the other symbols of the worker, so the same ticks cause the same faults.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     bindings::tickhound::detector::types::{Detection, SymbolStateResult},
-    call::{DETECTION_BYTES_PER_CLOCK_SYMBOL, DETECTION_BYTES_PER_TICK},
+    call::DETECTION_BYTES_PER_SYMBOL,
     fault::Fault,
     guest::Limits,
     texts::{is_printable, shown},
 };
 use tickhound_core::event::{Batch, CLOCK};
 
-/// The maximum number of detections of a tick. A detector that looks for several patterns at once may see a dozen of
-/// them in one tick.
-const DETECTIONS_PER_TICK: usize = 16;
-
-/// The maximum number of detections at a clock row for each symbol that the guest knows, in addition to those of a tick: a
-/// symbol may have become silent, and its price may not move.
-const DETECTIONS_PER_CLOCK_SYMBOL: usize = 2;
+/// The maximum number of detections about a symbol at one row: a tick of it, or a clock row. A detector that looks for several
+/// patterns at once may see a dozen of them in one tick.
+const DETECTIONS_PER_SYMBOL: usize = 16;
 
 /// The maximum number of named numbers in one detection. Those of the detectors that ship have up to eight, and a person
 /// who checks an alert does not read more than a few.
@@ -57,27 +53,34 @@ impl Introduced {
 #[derive(Default)]
 struct RowUse {
     row: u32,
+    by_symbol: FxHashMap<u32, SymbolUse>,
+}
+
+/// The detections about one symbol at one row so far.
+#[derive(Default)]
+struct SymbolUse {
     detections: usize,
     bytes: usize,
 }
 
 impl RowUse {
-    /// Counts a detection of a row, which is a clock row or a tick.
-    fn add(&mut self, detection: &Detection, is_clock: bool, symbols: usize) -> Result<(), String> {
-        if detection.row != self.row {
-            *self = Self { row: detection.row, ..Self::default() };
+    fn add(&mut self, detection: &Detection) -> Result<(), String> {
+        let Detection { row, symbol, evidence, .. } = detection;
+        if *row != self.row {
+            self.row = *row;
+            self.by_symbol.clear();
         }
-        self.detections += 1;
-        self.bytes += size_of::<Detection>();
-        self.bytes += detection.evidence.iter().map(|named| size_of_val(named) + named.0.len()).sum::<usize>();
-        let symbols = if is_clock { symbols } else { 0 };
-        let detections_max = DETECTIONS_PER_TICK + symbols * DETECTIONS_PER_CLOCK_SYMBOL;
-        let bytes_max = DETECTION_BYTES_PER_TICK + symbols * DETECTION_BYTES_PER_CLOCK_SYMBOL;
-        if self.detections > detections_max {
-            return Err(format!("more than {detections_max} detections at row {}", self.row));
+        let used = self.by_symbol.entry(*symbol).or_default();
+        used.detections += 1;
+        used.bytes += size_of::<Detection>();
+        used.bytes += evidence.iter().map(|named| size_of_val(named) + named.0.len()).sum::<usize>();
+        if used.detections > DETECTIONS_PER_SYMBOL {
+            return Err(format!("more than {DETECTIONS_PER_SYMBOL} detections about a symbol at row {row}"));
         }
-        if self.bytes > bytes_max {
-            return Err(format!("detections of more than {bytes_max} bytes at row {}", self.row));
+        if used.bytes > DETECTION_BYTES_PER_SYMBOL {
+            return Err(format!(
+                "detections of more than {DETECTION_BYTES_PER_SYMBOL} bytes about a symbol at row {row}"
+            ));
         }
         Ok(())
     }
@@ -95,8 +98,7 @@ pub(super) fn check_detections(
     let mut used = RowUse::default();
     for detection in &detections {
         check_detection(detection, used.row, batch, introduced).map_err(Fault::Contract)?;
-        let is_clock = batch.symbol[detection.row as usize] == CLOCK;
-        used.add(detection, is_clock, introduced.count()).map_err(Fault::Contract)?;
+        used.add(detection).map_err(Fault::Contract)?;
     }
     Ok(detections)
 }
@@ -233,16 +235,23 @@ mod tests {
     #[test]
     fn a_tick_has_so_many_detections_and_no_more() {
         let many = |row, count| vec![detection(row, &["level"]); count];
-        assert_eq!(fault(many(0, DETECTIONS_PER_TICK), 4), "");
-        assert_eq!(fault([many(0, DETECTIONS_PER_TICK), many(2, DETECTIONS_PER_TICK)].concat(), 4), "");
-        assert!(fault(many(2, DETECTIONS_PER_TICK + 1), 4).contains("more than 16 detections at row 2"));
-        // A clock row has two more for each symbol that the guest knows.
-        assert_eq!(fault(many(1, DETECTIONS_PER_TICK + 8), 4), "");
-        assert!(fault(many(1, DETECTIONS_PER_TICK + 9), 4).contains("more than 24 detections at row 1"));
+        assert_eq!(fault(many(0, DETECTIONS_PER_SYMBOL), 4), "");
+        assert_eq!(fault([many(0, DETECTIONS_PER_SYMBOL), many(2, DETECTIONS_PER_SYMBOL)].concat(), 4), "");
+        let rejected = |row| fault(many(row, DETECTIONS_PER_SYMBOL + 1), 4);
+        assert!(rejected(2).contains("more than 16 detections about a symbol at row 2"));
+        assert!(rejected(1).contains("more than 16 detections about a symbol at row 1"), "the same at a clock row");
+        // At a clock row they may be about several symbols, in any order.
+        let about = |symbol| Detection { symbol, ..detection(1, &["level"]) };
+        let turns: Vec<Detection> = (0..DETECTIONS_PER_SYMBOL).flat_map(|_| [about(3), about(1)]).collect();
+        assert_eq!(fault(turns.clone(), 4), "");
+        assert!(fault([turns, vec![about(1)]].concat(), 4).contains("more than 16 detections about a symbol at row 1"));
         let name = "n".repeat(EVIDENCE_NAME_MAX);
         let full = vec![name.as_str(); EVIDENCE_MAX];
         assert_eq!(fault(vec![detection(0, &full)], 4), "");
-        assert!(fault(vec![detection(0, &full); 2], 4).contains("detections of more than 4096 bytes at row 0"));
+        assert!(
+            fault(vec![detection(0, &full); 2], 4)
+                .contains("detections of more than 4096 bytes about a symbol at row 0")
+        );
     }
 
     #[test]

@@ -13,16 +13,12 @@ const MANIFEST_BYTES_MAX: usize = 1 << 20;
 /// beginning. An author may quote a whole state in it, so what is longer than a message is not yet a fault.
 const REJECTION_BYTES_MAX: usize = 64 << 10;
 
-/// The maximum size of the detections of a tick, bytes: one with as much evidence as it may have, or a dozen as they
-/// usually are. A detection takes 48 bytes, and each number of its evidence 32 and the bytes of its name.
-pub(super) const DETECTION_BYTES_PER_TICK: usize = 4 << 10;
+/// The maximum size of the detections about a symbol at one row, bytes: one with as much evidence as it may have, or a dozen
+/// as they usually are. A detection takes 48 bytes, and each number of its evidence 32 and the bytes of its name.
+pub(super) const DETECTION_BYTES_PER_SYMBOL: usize = 4 << 10;
 
-/// The maximum size of the detections at a clock row for each symbol that the guest knows, bytes, in addition to those of
-/// a tick.
-pub(super) const DETECTION_BYTES_PER_CLOCK_SYMBOL: usize = 1 << 10;
-
-/// The maximum size of the detections of one call, bytes. It only matters to calls with many clock rows and thousands of
-/// symbols, and is the size of all entries that may be between read and commit.
+/// The maximum size of the detections of one call, bytes. Only detections about thousands of symbols at clock rows reach it.
+/// It is the size of all entries that may be between read and commit.
 const DETECTION_BYTES_MAX: usize = 64 << 20;
 
 /// The size of an empty state in a list of states, bytes.
@@ -61,8 +57,8 @@ impl Call {
             Self::Configure | Self::Restore => REJECTION_BYTES_MAX,
             Self::Introduce => 0,
             Self::Detect { rows, clock_rows, symbols } => {
-                let at_clock_rows = clock_rows.saturating_mul(symbols).saturating_mul(DETECTION_BYTES_PER_CLOCK_SYMBOL);
-                (rows * DETECTION_BYTES_PER_TICK).saturating_add(at_clock_rows).min(DETECTION_BYTES_MAX)
+                let symbols_at_rows = rows.saturating_add(clock_rows.saturating_mul(symbols));
+                symbols_at_rows.saturating_mul(DETECTION_BYTES_PER_SYMBOL).min(DETECTION_BYTES_MAX)
             }
             Self::Save(symbols) => symbols.saturating_mul(state_max_bytes + STATE_BYTES_MIN),
         }
@@ -76,8 +72,8 @@ impl Call {
             Self::Configure | Self::Introduce => format!("it rejects its parameters with more than {kib} KiB of text"),
             Self::Restore => format!("it rejects a state with more than {kib} KiB of text"),
             Self::Detect { rows, .. } => format!(
-                "its detections in {rows} rows are larger than {kib} KiB, {} KiB for each tick",
-                DETECTION_BYTES_PER_TICK >> 10
+                "its detections in {rows} rows are larger than {kib} KiB, {} KiB for each row and symbol",
+                DETECTION_BYTES_PER_SYMBOL >> 10
             ),
             Self::Save(_) => format!(
                 "its states are larger than {} KiB for each symbol (plugins.state_max_kib)",
@@ -94,8 +90,7 @@ mod tests {
     #[test]
     fn what_every_row_may_return_a_batch_may_return() {
         let call = Call::Detect { rows: 3, clock_rows: 1, symbols: 4 };
-        let rows = 3 * DETECTION_BYTES_PER_TICK + 4 * DETECTION_BYTES_PER_CLOCK_SYMBOL;
-        assert_eq!(call.bytes_max(256 << 10), rows);
+        assert_eq!(call.bytes_max(256 << 10), (3 + 4) * DETECTION_BYTES_PER_SYMBOL);
         let huge = Call::Detect { rows: 1_000_000, clock_rows: usize::MAX, symbols: usize::MAX >> 12 };
         assert_eq!(huge.bytes_max(256 << 10), DETECTION_BYTES_MAX);
     }

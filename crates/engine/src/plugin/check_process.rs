@@ -9,15 +9,12 @@
 //! The check process is this program itself, started with [`COMMAND`]. One check is one process: the request is a line
 //! of JSON on its standard input, followed by the bytes of the plugin, and the answer is a line of JSON.
 
-mod child;
-mod confine;
-
 use std::{
     io::{Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Once, mpsc},
     thread,
     time::Duration,
 };
@@ -27,12 +24,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{guest::Limits, params::Params, trial::TrialResult};
+use super::{guest::Limits, params::Params};
 use tickhound_core::config::PluginsConfig;
 
-pub use self::child::serve;
-
-/// The hidden command of the program that is a check process. It calls [`serve`].
+/// The hidden command of the program that is a check process. It calls
+/// [`super::check_child::serve`].
 pub const COMMAND: &str = "check-plugin";
 
 /// This program, even after a newer one was installed in its place.
@@ -44,6 +40,9 @@ const WALL_LIMITS: u32 = 20;
 
 /// The maximum length of an answer, bytes. The longest part is a sentence about the plugin.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// One warning is enough: the kernel stays the same.
+static WARN_UNCONFINED: Once = Once::new();
 
 /// Where plugins are checked.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +62,15 @@ pub struct ProcessLimits {
     pub processor: Duration,
 }
 
+/// What a trial has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// The median cost of a tick, ns.
+    pub ns_per_tick: u32,
+    /// The event time that must pass before the first detection according to the plugin, seconds.
+    pub warm_up_seconds: f64,
+}
+
 /// What a check process is asked to do with a plugin.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -72,12 +80,12 @@ pub(super) struct Request {
     pub(super) exchange: Option<PathBuf>,
     /// The limits of its instances.
     pub(super) limits: Limits,
-    pub(super) task: Task,
+    pub(super) task: CheckTask,
 }
 
 /// How far a check goes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Task {
+pub(super) enum CheckTask {
     /// Compile the plugin, and let it describe itself.
     Describe,
     /// After that, try it with these parameters.
@@ -92,20 +100,30 @@ pub(super) enum Task {
 
 /// The first line that a check process reads.
 #[derive(Serialize, Deserialize)]
-struct Start {
-    process: ProcessLimits,
-    request: Request,
+pub(super) struct Start {
+    pub(super) process: ProcessLimits,
+    pub(super) request: Request,
 }
 
 /// The answer of a check process.
 #[derive(Serialize, Deserialize)]
-enum Answer {
+pub(super) struct CheckAnswer {
+    pub(super) result: Checked,
+    /// What the kernel does not support, so that the check process was not fully confined.
+    pub(super) unconfined: Option<String>,
+}
+
+/// What a check process has found.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Checked {
     /// The plugin has passed.
     Described,
     /// The plugin has passed a trial.
     Tried(TrialResult),
     /// The reason why the plugin is rejected.
     Rejected(String),
+    /// The reason why nothing could be checked.
+    Failed(String),
 }
 
 /// Why a check has not passed.
@@ -116,7 +134,7 @@ pub(super) enum CheckFailure {
     Rejected(String),
     /// The check could not be carried out here and now.
     #[error("{0}")]
-    NotChecked(String),
+    Failed(String),
 }
 
 /// The output of a check process that has ended.
@@ -143,12 +161,24 @@ impl ProcessLimits {
     /// The reason why the plugin is rejected. That the check process could not be started is one, too.
     pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
         let name = request.name.clone();
-        let ended = self.run(request, bytes).map_err(|error| CheckFailure::NotChecked(format!("{error:#}")))?;
-        match serde_json::from_slice(&ended.answer) {
-            Ok(Answer::Described) if ended.status.success() => Ok(None),
-            Ok(Answer::Tried(result)) if ended.status.success() => Ok(Some(result)),
-            Ok(Answer::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
-            _ => {
+        let ended = self.run(request, bytes).map_err(|error| CheckFailure::Failed(format!("{error:#}")))?;
+        let answer: Option<CheckAnswer> = serde_json::from_slice(&ended.answer).ok();
+        let (result, unconfined) = answer.map_or((None, None), |answer| (Some(answer.result), answer.unconfined));
+        if let Some(missing) = unconfined {
+            WARN_UNCONFINED.call_once(|| {
+                warn!(
+                    event = "plugin_check_unconfined",
+                    missing,
+                    "this kernel does not support all that confines the check of plugins; its limits on memory and time hold"
+                );
+            });
+        }
+        match result {
+            Some(Checked::Described) => Ok(None),
+            Some(Checked::Tried(result)) => Ok(Some(result)),
+            Some(Checked::Rejected(reason)) => Err(CheckFailure::Rejected(reason)),
+            Some(Checked::Failed(reason)) => Err(CheckFailure::Failed(reason)),
+            None => {
                 warn!(
                     event = "plugin_check_died",
                     plugin = name,
@@ -164,11 +194,14 @@ impl ProcessLimits {
     /// Runs a check process to its end.
     fn run(self, request: Request, bytes: &[u8]) -> Result<Ended> {
         let mut command = Command::new(THIS_PROGRAM);
-        command.arg0("tickhound").args([COMMAND, &request.name]).env_clear().current_dir("/");
+        // A name may begin with a hyphen.
+        command.arg0("tickhound").args([COMMAND, "--", &request.name]).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut start = serde_json::to_vec(&Start { process: self, request })?;
         start.push(b'\n');
-        let child = command.spawn().context("can't start the process that checks plugins")?;
+        let child = command.spawn().with_context(|| {
+            format!("can't start the process that checks plugins ({THIS_PROGRAM}; is /proc mounted?)")
+        })?;
         let ended = converse(child, &[&start, bytes], self.processor * WALL_LIMITS)?;
         ended.with_context(|| {
             format!(
@@ -199,10 +232,10 @@ impl ProcessLimits {
             return CheckFailure::Rejected("its check overflowed the stack: it is nested too deeply".to_owned());
         }
         if signal == Some(Signal::KILL) {
-            return CheckFailure::NotChecked("its check was killed; has the machine run out of memory?".to_owned());
+            return CheckFailure::Failed("its check was killed; has the machine run out of memory?".to_owned());
         }
         let detail = ended.errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a message");
-        CheckFailure::NotChecked(format!("its check failed ({}): {}", ended.status, detail.trim()))
+        CheckFailure::Failed(format!("its check failed ({}): {}", ended.status, detail.trim()))
     }
 }
 
@@ -219,9 +252,9 @@ fn converse(mut child: Child, input: &[&[u8]], limit: Duration) -> Result<Option
         let (sender, answer) = mpsc::channel();
         scope.spawn(move || sender.send(read_all(stdout)));
         let answer = answer.recv_timeout(limit);
-        if answer.is_err() {
-            child.kill()?;
-        }
+        // The end of the answer is that of the process, whose status then can't be changed by this any more. A process that
+        // has only closed its output ends now.
+        child.kill()?;
         let status = child.wait().context("can't wait for the process that checks plugins")?;
         let errors = errors.join().unwrap_or_default();
         let Ok(answer) = answer else { return Ok(None) };
@@ -238,6 +271,6 @@ fn read_all(mut pipe: impl Read) -> Vec<u8> {
 }
 
 /// Returns a request, for a plugin whose compiled code is in `exchange`, or goes there.
-pub(super) fn request(name: &str, exchange: Option<&Path>, limits: Limits, task: Task) -> Request {
+pub(super) fn request(name: &str, exchange: Option<&Path>, limits: Limits, task: CheckTask) -> Request {
     Request { name: name.to_owned(), exchange: exchange.map(Path::to_owned), limits, task }
 }

@@ -29,9 +29,9 @@ use tickhound_core::config::{LoadedConfig, is_unset};
 /// The one folder within the cache's folder, which contains everything else.
 pub const COMPILED_FOLDER: &str = "modules";
 
-/// The folder of compiled plugins within [`COMPILED_FOLDER`]. The folders beside it are exchanges, and wasmtime's own of older
-/// hosts.
-const CHECKED: &str = "checked";
+/// The folder of compiled plugins within [`COMPILED_FOLDER`]. The folders beside it are exchanges, and those of
+/// older hosts, whose files are not authenticated.
+const CHECKED: &str = "authentic";
 
 /// The value of `plugins.cache` that stands for the cache folder of the user or of the service.
 const AUTO: &str = "auto";
@@ -122,7 +122,14 @@ impl CacheLocation {
         if is_unset(configured) {
             return None;
         }
-        let user = user_folder(|name| std::env::var_os(name).map(PathBuf::from))?;
+        let Some(user) = user_folder(|name| std::env::var_os(name).map(PathBuf::from)) else {
+            warn!(
+                event = "plugin_cache_unavailable",
+                "this user has no cache folder, so plugins are compiled at each start: set HOME, XDG_CACHE_HOME or \
+                 CACHE_DIRECTORY"
+            );
+            return None;
+        };
         let key = user.join(KEY);
         if configured == Path::new(AUTO) {
             return Some(Self { dir: user.join("plugins"), key });
@@ -233,6 +240,11 @@ impl Handover<'_> {
     /// Returns whether the code is already there, because a host has compiled it before.
     pub(super) fn is_cached(&self) -> bool {
         self.cached.is_some()
+    }
+
+    /// Returns whether there is code in the exchange by now.
+    pub(super) fn has_code(&self) -> bool {
+        self.cache.exchange.files().is_ok_and(|files| !files.is_empty())
     }
 
     /// Calls `compile`, which compiles with the engine that uses this cache, saves the code, and returns the result.

@@ -4,15 +4,13 @@
 //! error. If the configuration asks for a signature, it was checked.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::signature::Trust;
+use super::{file::read_file, signature::Trust};
 use tickhound_core::config::{LoadedConfig, nearest};
 
 /// The folder with the plugins' `.wasm` files.
@@ -56,7 +54,7 @@ impl Folder {
             _ => anyhow!("can't read {}: {error}", file.display()),
         };
         let target = file.canonicalize().map_err(describe)?;
-        ensure!(fs::metadata(&target).map_err(describe)?.is_file(), "{}", not_a_file(&file));
+        ensure!(fs::metadata(&target).map_err(describe)?.is_file(), "{} is not a file", file.display());
         if !self.follow_links && !target.starts_with(self.dir.canonicalize().map_err(describe)?) {
             bail!(
                 "{} is a link out of the folder, to {}: copy the file, or set plugins.follow_links = true",
@@ -83,43 +81,6 @@ impl Folder {
             None => format!("; there are: {}", names.join(", ")),
         }
     }
-}
-
-/// Reads a whole file that has at most `bytes_max` bytes. Neither a pipe nor a device makes this wait.
-///
-/// # Errors
-/// Names the file and the problem.
-pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
-    let describe = |error: io::Error| anyhow!("can't read {}: {error}", path.display());
-    let mut options = OpenOptions::new();
-    // Opening a pipe waits for its writer otherwise.
-    options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
-    let file = options.open(path).map_err(describe)?;
-    let before = file.metadata().map_err(describe)?;
-    ensure!(before.is_file(), "{}", not_a_file(path));
-    ensure!(
-        before.len() <= bytes_max,
-        "{} has {} MiB; {} MiB are allowed (plugins.file_max_mib)",
-        path.display(),
-        before.len().div_ceil(1 << 20),
-        bytes_max >> 20
-    );
-    let bytes = read_at_most(&file, before.len()).map_err(describe)?;
-    let after = file.metadata().map_err(describe)?;
-    let is_unchanged = before.len() == after.len() && before.modified().ok() == after.modified().ok();
-    ensure!(is_unchanged && bytes.len() as u64 == after.len(), "{} changed while it was being read", path.display());
-    Ok(bytes)
-}
-
-/// Reads a byte more than `length` at most, which shows that a file has grown.
-fn read_at_most(file: &File, length: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(length as usize);
-    file.take(length + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn not_a_file(path: &Path) -> String {
-    format!("{} is not a file: put the plugin itself there", path.display())
 }
 
 /// Returns the name of the plugin at `path`, if the path is that of a plugin's file. Hidden files are not plugins.

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, anyhow};
 use tracing::info;
 
 use super::{
+    check_process::TrialResult,
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::{self, TrialResult},
+    trial,
 };
 use tickhound_core::config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset};
 
@@ -84,7 +85,7 @@ impl PluginSource for Embedded<'_> {
 
     fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
         let (.., bytes) = self.find(&spec.plugin.name)?;
-        self.runtime.try_out(spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, width)
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tracing::warn;
 
 use super::{
-    check_process::Isolation,
+    check_process::{Isolation, TrialResult},
     code::CacheLocation,
     digest::sha256,
     folder::Folder,
@@ -20,7 +20,7 @@ use super::{
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::TrialResult,
+    trial,
 };
 use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
 
@@ -52,7 +52,7 @@ impl Loader {
     ) -> Result<Self> {
         validate(loaded)?;
         let runtime = Runtime::new(CacheLocation::of(loaded).as_ref(), isolation)?;
-        let newest = Arc::new(build(&runtime, loaded, column_names, None, &Folder::of(loaded))?);
+        let newest = Arc::new(build_first(&runtime, loaded, column_names, &Folder::of(loaded))?);
         newest.log_loaded();
         let column_names = column_names.to_vec();
         Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, validate, needs_restart: Vec::new() })
@@ -224,7 +224,7 @@ impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
     fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
         let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
         let bytes = &read.context("its plugin was not read")?.bytes;
-        self.runtime.try_out(spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, width)
     }
 }
 
@@ -258,4 +258,28 @@ pub fn build(
     let mut plugins = Compiling::new(runtime, files);
     plugins.known = before.iter().flat_map(|before| &before.detectors).map(|spec| spec.plugin.clone()).collect();
     Generation::build(loaded, column_names, before, &mut plugins)
+}
+
+/// Builds the first generation. A next version that can't be used does not keep a host from starting: it is left out, until a
+/// change of its file or of the configuration.
+fn build_first(
+    runtime: &Runtime,
+    loaded: &LoadedConfig,
+    column_names: &[String],
+    files: &impl PluginFiles,
+) -> Result<Generation> {
+    let failure = match build(runtime, loaded, column_names, None, files) {
+        Ok(generation) => return Ok(generation),
+        Err(failure) if loaded.config.plugins.allow_next => failure,
+        Err(failure) => return Err(failure),
+    };
+    let mut without_next = loaded.clone();
+    without_next.config.plugins.allow_next = false;
+    let Ok(generation) = build(runtime, &without_next, column_names, None, files) else { return Err(failure) };
+    warn!(
+        event = "next_version_left_out",
+        error = format!("{failure:#}"),
+        "starting without the next version of a plugin, which can't be used"
+    );
+    Ok(generation)
 }

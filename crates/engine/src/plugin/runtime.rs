@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -22,15 +22,12 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    check_process::{CheckFailure, Isolation, ProcessLimits, Request, Task, request},
+    check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
-    params,
-    spec::DetectorSpec,
-    structure,
-    trial::{self, TrialResult},
+    params, structure,
 };
 
 pub use super::digest::sha256;
@@ -50,9 +47,6 @@ const CONTRACT_TYPES: &str = "tickhound:detector/types@";
 /// The maximum stack of a guest. It is enough for any sane detector, and an endless recursion exceeds it before the
 /// thread's own stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
-
-/// The length of a digest in the name of a trial's notes. It only has to differ among the settings of one plugin.
-const TRIAL_DIGEST_LENGTH: usize = 16;
 
 /// The niceness of background threads, so that the workers' threads go first.
 pub const BACKGROUND_NICE: i32 = 10;
@@ -154,7 +148,11 @@ impl Runtime {
         let is_cached = handover.as_ref().is_some_and(|(handover, _)| handover.is_cached());
         if let (Isolation::Process(process), false) = (self.isolation, is_cached) {
             let exchange = handover.as_ref().map(|(handover, _)| handover.dir());
-            self.check(process, request(name, exchange, limits, Task::Describe), bytes, &sha256)?;
+            self.check(process, request(name, exchange, limits, CheckTask::Describe), bytes, &sha256)?;
+            if let Some((handover, _)) = handover.as_ref().filter(|(handover, _)| !handover.has_code()) {
+                // This process must not do again what a check process may have needed minutes and gigabytes for.
+                bail!("no room for its compiled code in {}", handover.dir().display());
+            }
         }
         check_contract_section(bytes)?;
         structure::check(bytes)?;
@@ -207,45 +205,15 @@ impl Runtime {
         Err(failure.into())
     }
 
-    /// Tries a detector on made-up ticks, unless an earlier host of this user has done that with the same plugin and the same
-    /// settings. `bytes` are those of its plugin, and `width` is the number of columns of the input.
-    ///
-    /// # Errors
-    /// Names the call that failed, and its fault.
-    pub fn try_out(&self, spec: &DetectorSpec, bytes: &[u8], width: usize) -> Result<TrialResult> {
-        let Isolation::Process(process) = self.isolation else {
-            return trial::run(|| spec.start(), spec.plugin.manifest.state_version, width);
-        };
-        let (key, notes) = match &self.cached {
-            Some((cache, compiler)) => {
-                let key = compiler.key(&spec.plugin.sha256);
-                let notes = format!("{key}-{}.trial", trial_digest(spec, width)?);
-                if let Some(known) = cache.notes(&notes).and_then(|notes| serde_json::from_slice(&notes).ok()) {
-                    return Ok(known);
-                }
-                (key, notes)
-            }
-            None => (String::new(), String::new()),
-        };
-        let handover = self.cached.as_ref().and_then(|(cache, _)| cache.begin(&key));
-        let exchange = handover.as_ref().map(|handover| handover.dir());
-        let task = Task::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
-        let result = process.check(request(&spec.plugin.name, exchange, spec.limits, task), bytes)?;
-        let result = result.context("its check process has no result")?;
-        drop(handover);
-        if let Some((cache, _)) = &self.cached {
-            cache.save_notes(&notes, &serde_json::to_vec(&result)?);
-        }
-        Ok(result)
+    /// Returns where plugins are checked.
+    pub(super) fn isolation(&self) -> Isolation {
+        self.isolation
     }
-}
 
-/// Returns a digest of everything that decides how a trial of a plugin ends.
-fn trial_digest(spec: &DetectorSpec, width: usize) -> Result<String> {
-    // The fault budget plays no part.
-    let decisive = Limits { faults_max: 0, fault_window: Duration::ZERO, ..spec.limits };
-    let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width, trial::VERSION))?;
-    Ok(sha256(&settings)[..TRIAL_DIGEST_LENGTH].to_owned())
+    /// Returns the cache of compiled plugins, with the key of the code of a plugin.
+    pub(super) fn cached_code(&self, sha256: &str) -> Option<(&CodeCache, String)> {
+        self.cached.as_ref().map(|(cache, compiler)| (cache, compiler.key(sha256)))
+    }
 }
 
 impl Compiler {
@@ -457,6 +425,6 @@ mod tests {
         let plugin = runtime.compile("breakout", &wasm, &bytes, limits).unwrap();
         fs::remove_file(cache.exchange_dir()).unwrap();
         assert_eq!(plugin.manifest.name, "breakout");
-        assert_eq!(fs::read_dir(location.dir.join("modules/checked")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(location.dir.join("modules/authentic")).unwrap().count(), 0);
     }
 }

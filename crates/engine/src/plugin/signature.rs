@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use minisign::{PublicKey, SignatureBox};
 
-use super::folder::read_file;
+use super::file::read_file;
 use tickhound_core::config::PluginsConfig;
 
 /// The suffix of a signature's file, behind the name of the plugin's file.

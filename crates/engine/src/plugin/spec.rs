@@ -8,13 +8,13 @@ use wildmatch::WildMatch;
 
 use super::{
     bindings::tickhound::detector::types::Manifest,
+    check_process::TrialResult,
     fault::Fault,
     guest::Limits,
     health::Health,
     instance::Instance,
     params::{self, Params},
     runtime::Plugin,
-    trial::TrialResult,
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use wasmparser::{
     BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
     ComponentType, ComponentTypeDeclaration, ComponentTypeRef, Encoding, FunctionBody, Instance,
-    InstanceTypeDeclaration, Parser, Payload,
+    InstanceTypeDeclaration, Parser, Payload, SectionLimited,
 };
 
 /// The maximum depth of components and modules within each other. Plugins of the SDK and a Python
@@ -24,6 +24,10 @@ const DECLARATIONS_MAX: u64 = 100_000;
 /// interpreter with its adapters makes 40.
 const INSTANCES_MAX: u64 = 256;
 
+/// The maximum number of functions and global variables of all instances that the instantiation of a component makes. Each
+/// takes the host 16 to 32 bytes in each worker, beside the limit on memory. A Python interpreter has 14,000.
+const INSTANCE_PARTS_MAX: u64 = 500_000;
+
 /// The maximum number of functions in all modules of a file. A Python interpreter has 13,488. The compiler took 45 s and
 /// 4.8 GB for 900,000 empty ones.
 const FUNCTIONS_MAX: u64 = 100_000;
@@ -35,13 +39,33 @@ const LOCALS_MAX: u64 = 2000;
 /// The maximum size of a function, bytes. The largest one of a Python interpreter has 427 kB.
 const FUNCTION_BYTES_MAX: usize = 4 << 20;
 
+/// The reason why a component that takes parts from elsewhere is rejected: what it would instantiate can't be counted.
+const PASSED_PARTS: &str = "it passes components or modules to components, which no detector needs";
+
 /// A component or module that is being read.
 struct Scope {
     encoding: Encoding,
-    /// The number of instances that an instantiation makes, itself included.
-    instances: u64,
+    /// What an instantiation makes, itself included.
+    size: InstanceSize,
     /// The same for each component that it can instantiate, by component index.
-    components: Vec<u64>,
+    components: Vec<InstanceSize>,
+    /// The same for each module.
+    modules: Vec<InstanceSize>,
+}
+
+/// What an instantiation makes.
+#[derive(Clone, Copy, Default)]
+struct InstanceSize {
+    instances: u64,
+    /// Functions and global variables.
+    parts: u64,
+}
+
+impl InstanceSize {
+    fn add(&mut self, other: Self) {
+        self.instances = self.instances.saturating_add(other.instances);
+        self.parts = self.parts.saturating_add(other.parts);
+    }
 }
 
 /// Counts over the whole file.
@@ -61,15 +85,16 @@ pub fn check(bytes: &[u8]) -> Result<()> {
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| damaged(&error))? {
             Payload::Version { encoding, .. } => {
-                scopes.push(Scope { encoding, instances: 1, components: Vec::new() });
+                let size = InstanceSize { instances: 1, parts: 0 };
+                scopes.push(Scope { encoding, size, components: Vec::new(), modules: Vec::new() });
                 ensure!(scopes.len() <= DEPTH_MAX, "it nests components more than {DEPTH_MAX} deep");
             }
             Payload::End(_) => {
-                let ended = scopes.pop();
-                if let (Some(ended), Some(parent)) = (ended, scopes.last_mut())
-                    && ended.encoding == Encoding::Component
-                {
-                    parent.components.push(ended.instances);
+                if let (Some(ended), Some(parent)) = (scopes.pop(), scopes.last_mut()) {
+                    match ended.encoding {
+                        Encoding::Component => parent.components.push(ended.size),
+                        Encoding::Module => parent.modules.push(ended.size),
+                    }
                 }
             }
             payload => {
@@ -91,9 +116,16 @@ impl Counts {
                 }
                 count
             }
-            Payload::TypeSection(types) => types.count().into(),
+            Payload::TypeSection(types) => {
+                let mut count = 0;
+                for group in types.clone() {
+                    count += group.map_err(|error| damaged(&error))?.types().len() as u64;
+                }
+                count
+            }
             Payload::CoreTypeSection(types) => types.count().into(),
-            Payload::ImportSection(imports) => imports.count().into(),
+            // A group of imports may have one name and many items.
+            Payload::ImportSection(imports) => imports.clone().into_imports().count() as u64,
             Payload::ExportSection(exports) => exports.count().into(),
             Payload::InstanceSection(instances) => instances.count().into(),
             Payload::ComponentInstanceSection(instances) => instances.count().into(),
@@ -160,12 +192,13 @@ fn check_function(function: &FunctionBody<'_>) -> Result<()> {
 /// instantiates a third one ten times, and so on, has as many instances as the product says.
 fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
     let Some((scope, outer)) = scopes.split_last_mut() else { return Ok(()) };
-    let unknown = "it passes components to components, which no detector needs";
     match payload {
+        Payload::CodeSectionStart { count, .. } => scope.size.parts += u64::from(*count),
+        Payload::GlobalSection(globals) => scope.size.parts += u64::from(globals.count()),
         Payload::InstanceSection(instances) => {
             for instance in instances.clone() {
-                if let Instance::Instantiate { .. } = instance.map_err(|error| damaged(&error))? {
-                    scope.instances += 1;
+                if let Instance::Instantiate { module_index, .. } = instance.map_err(|error| damaged(&error))? {
+                    scope.size.add(part(&scope.modules, module_index)?);
                 }
             }
         }
@@ -174,53 +207,72 @@ fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
                 if let ComponentInstance::Instantiate { component_index, .. } =
                     instance.map_err(|error| damaged(&error))?
                 {
-                    let within = component(&scope.components, component_index)?;
-                    scope.instances = scope.instances.saturating_add(within);
+                    scope.size.add(part(&scope.components, component_index)?);
                 }
             }
         }
-        Payload::ComponentAliasSection(aliases) => {
-            for alias in aliases.clone() {
-                match alias.map_err(|error| damaged(&error))? {
-                    ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                        let aliased = match (count as usize).checked_sub(1) {
-                            None => component(&scope.components, index)?,
-                            Some(up) => {
-                                let outer =
-                                    outer.iter().rev().nth(up).ok_or_else(|| anyhow!("damaged: no such scope"))?;
-                                component(&outer.components, index)?
-                            }
-                        };
-                        scope.components.push(aliased);
-                    }
-                    ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => bail!(unknown),
-                    _ => {}
-                }
-            }
-        }
+        Payload::ComponentAliasSection(aliases) => add_aliases(aliases, scope, outer)?,
         Payload::ComponentImportSection(imports) => {
             for import in imports.clone() {
                 let import = import.map_err(|error| damaged(&error))?;
-                ensure!(!matches!(import.ty, ComponentTypeRef::Component(_)), unknown);
+                let is_type = !matches!(import.ty, ComponentTypeRef::Component(_) | ComponentTypeRef::Module(_));
+                ensure!(is_type, PASSED_PARTS);
             }
         }
         Payload::ComponentExportSection(exports) => {
             for export in exports.clone() {
                 let export = export.map_err(|error| damaged(&error))?;
-                if export.kind == ComponentExternalKind::Component {
-                    // An export is a further component of the scope.
-                    scope.components.push(component(&scope.components, export.index)?);
+                // An export is a further part of the scope.
+                match export.kind {
+                    ComponentExternalKind::Component => scope.components.push(part(&scope.components, export.index)?),
+                    ComponentExternalKind::Module => scope.modules.push(part(&scope.modules, export.index)?),
+                    _ => {}
                 }
             }
         }
         _ => {}
     }
-    ensure!(scope.instances <= INSTANCES_MAX, "it would make more than {INSTANCES_MAX} instances of its parts");
+    let InstanceSize { instances, parts } = scope.size;
+    ensure!(instances <= INSTANCES_MAX, "it would make more than {INSTANCES_MAX} instances of its parts");
+    ensure!(
+        parts <= INSTANCE_PARTS_MAX,
+        "its instances would have more than {INSTANCE_PARTS_MAX} functions and global variables"
+    );
     Ok(())
 }
 
-fn component(components: &[u64], index: u32) -> Result<u64> {
-    components.get(index as usize).copied().ok_or_else(|| anyhow!("damaged: there is no component {index}"))
+/// Adds the components and modules that another scope has, and that this one may instantiate under an alias.
+fn add_aliases(aliases: &SectionLimited<'_, ComponentAlias<'_>>, scope: &mut Scope, outer: &[Scope]) -> Result<()> {
+    for alias in aliases.clone() {
+        match alias.map_err(|error| damaged(&error))? {
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                let aliased = part(&up(scope, outer, count)?.components, index)?;
+                scope.components.push(aliased);
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
+                let aliased = part(&up(scope, outer, count)?.modules, index)?;
+                scope.modules.push(aliased);
+            }
+            ComponentAlias::InstanceExport {
+                kind: ComponentExternalKind::Component | ComponentExternalKind::Module,
+                ..
+            } => bail!(PASSED_PARTS),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the scope that is so many levels further out.
+fn up<'a>(scope: &'a Scope, outer: &'a [Scope], count: u32) -> Result<&'a Scope> {
+    match (count as usize).checked_sub(1) {
+        None => Ok(scope),
+        Some(up) => outer.iter().rev().nth(up).ok_or_else(|| anyhow!("damaged: there is no scope so far out")),
+    }
+}
+
+fn part(parts: &[InstanceSize], index: u32) -> Result<InstanceSize> {
+    parts.get(index as usize).copied().ok_or_else(|| anyhow!("damaged: there is no component or module {index}"))
 }
 
 /// Some of the parser's own sentences have several lines.
@@ -311,7 +363,18 @@ mod tests {
     #[test]
     fn a_component_may_not_be_handed_to_another() {
         let text = "(component (component (import \"c\" (component)) (instance (instantiate 0))))";
-        assert_eq!(rejection_of(text), "it passes components to components, which no detector needs");
+        assert_eq!(rejection_of(text), "it passes components or modules to components, which no detector needs");
+    }
+
+    /// Global variables are not in the memory of a guest, but take memory in each worker.
+    #[test]
+    fn global_variables_and_functions_are_counted_for_each_instance() {
+        let globals = "(global i32 (i32.const 0))".repeat(20_000);
+        let instances = |count: usize| "(core instance (instantiate 0))".repeat(count);
+        let component = |count| wat::parse_str(format!("(component (core module {globals}) {})", instances(count)));
+        check(&component(25).unwrap()).unwrap();
+        let reason = "its instances would have more than 500000 functions and global variables";
+        assert_eq!(rejection(&component(26).unwrap()), reason);
     }
 
     /// 900,000 empty functions took 45 s and 4.8 GB.

@@ -3,16 +3,26 @@
 //! The ticks are a few seconds of a made-up market: wandering prices, volumes, quotes, clock rows. They are the same in
 //! each trial. A detector that fails is rejected. The trial also measures the cost of a tick.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, bail};
 
-use super::{fault::Fault, instance::Instance};
+use super::{
+    check_process::{self, CheckTask, Isolation, TrialResult},
+    digest::sha256,
+    fault::Fault,
+    guest::Limits,
+    instance::Instance,
+    runtime::Runtime,
+    spec::DetectorSpec,
+};
 use tickhound_core::event::{Batch, TickRow, column};
 
 /// The version of the trial. Results of another version don't count, so raise it when the trial changes.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
+
+/// The length of a digest in the name of a result's file. It only has to differ among the settings of one plugin.
+const DIGEST_LENGTH: usize = 16;
 
 /// The number of made-up symbols.
 const SYMBOLS: u32 = 16;
@@ -29,13 +39,38 @@ const OPEN: u64 = 1_762_141_500_000_000_000;
 /// Time between two ticks, ns, which makes four ticks per second and symbol.
 const STEP: u64 = 15_625_000;
 
-/// What a trial has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TrialResult {
-    /// The median cost of a tick, ns.
-    pub ns_per_tick: u32,
-    /// The event time that must pass before the first detection according to the plugin, seconds.
-    pub warm_up_seconds: f64,
+/// Tries a detector where the runtime checks plugins, unless an earlier host of this user has done that with the same plugin
+/// and the same settings. `bytes` are those of its plugin, and `width` is the number of columns of the input.
+///
+/// # Errors
+/// Names the call that failed, and its fault.
+pub(super) fn try_out(runtime: &Runtime, spec: &DetectorSpec, bytes: &[u8], width: usize) -> Result<TrialResult> {
+    let Isolation::Process(process) = runtime.isolation() else {
+        return run(|| spec.start(), spec.plugin.manifest.state_version, width);
+    };
+    let task = CheckTask::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
+    let request = |exchange| check_process::request(&spec.plugin.name, exchange, spec.limits, task);
+    let no_result = "its check process has no result";
+    let Some((cache, key)) = runtime.cached_code(&spec.plugin.sha256) else {
+        return process.check(request(None), bytes)?.context(no_result);
+    };
+    let notes = format!("{key}-{}.trial", digest(spec, width)?);
+    if let Some(known) = cache.notes(&notes).and_then(|notes| serde_json::from_slice(&notes).ok()) {
+        return Ok(known);
+    }
+    let handover = cache.begin(&key);
+    let exchange = handover.as_ref().map(|handover| handover.dir());
+    let result = process.check(request(exchange), bytes)?.context(no_result)?;
+    cache.save_notes(&notes, &serde_json::to_vec(&result)?);
+    Ok(result)
+}
+
+/// Returns a digest of everything that decides how a trial of a plugin ends.
+fn digest(spec: &DetectorSpec, width: usize) -> Result<String> {
+    // The fault budget plays no part.
+    let decisive = Limits { faults_max: 0, fault_window: Duration::ZERO, ..spec.limits };
+    let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width, VERSION))?;
+    Ok(sha256(&settings)[..DIGEST_LENGTH].to_owned())
 }
 
 /// Calls the instances that `start` returns like a shard does. `width` is the number of columns of the input.

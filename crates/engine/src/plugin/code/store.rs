@@ -59,6 +59,7 @@ impl Store {
 
     /// Reads a file if it exists, is undamaged, and was written by this user. Any other file is removed with a warning.
     pub(super) fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let name = &self.own_name(name);
         let (file, bytes) = match self.contents(name) {
             Ok(contents) => contents,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -84,7 +85,7 @@ impl Store {
                     error = format!("{error:#}"),
                     "a compiled plugin is damaged, or was not written by this user's hosts; compiling it again"
                 );
-                let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+                let _ = rustix::fs::unlinkat(&self.dir, &**name, AtFlags::empty());
                 None
             }
         }
@@ -95,6 +96,7 @@ impl Store {
     /// # Errors
     /// Fails when the folder can't be written to, also because it was removed.
     pub(super) fn write(&self, name: &str, body: &[u8]) -> Result<()> {
+        let name = &self.own_name(name);
         let temporary = format!("{name}.{:016x}.tmp", rand::random::<u64>());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let written = rustix::fs::openat(&self.dir, &*temporary, flags, Mode::RUSR | Mode::WUSR)
@@ -104,7 +106,7 @@ impl Store {
                 file.write_all(FORMAT)?;
                 file.write_all(&self.code(name, body).finalize().into_bytes())?;
                 file.write_all(body)?;
-                Ok(rustix::fs::renameat(&self.dir, &*temporary, &self.dir, name)?)
+                Ok(rustix::fs::renameat(&self.dir, &*temporary, &self.dir, &**name)?)
             });
         if written.is_err() {
             let _ = rustix::fs::unlinkat(&self.dir, &*temporary, AtFlags::empty());
@@ -113,14 +115,21 @@ impl Store {
         Ok(written?)
     }
 
+    /// Returns the name that a file has for hosts with this key, so that those with another one leave it alone.
+    fn own_name(&self, name: &str) -> String {
+        let id = self.code("", b"").finalize().into_bytes();
+        format!("{:02x}{:02x}{:02x}{:02x}-{name}", id[0], id[1], id[2], id[3])
+    }
+
     fn contents(&self, name: &str) -> io::Result<(File, Vec<u8>)> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty())?);
+        let file = File::from(rustix::fs::openat(&self.dir, name, flags, Mode::empty())?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a file"));
         }
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        // More than all files together may have is not one of ours.
+        (&file).take(BYTES_MAX).read_to_end(&mut bytes)?;
         Ok((file, bytes))
     }
 
@@ -249,12 +258,12 @@ mod tests {
         let body: Vec<u8> = (0..=255).cycle().take(2000).collect();
         store.write("it", &body).unwrap();
         assert_eq!(store.read("it").unwrap(), body);
-        let whole = fs::read(dir.path().join("files/it")).unwrap();
+        let whole = fs::read(dir.path().join("files").join(store.own_name("it"))).unwrap();
         for position in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[position] ^= 1 << (position % 8);
-            assert!(store.open_envelope("it", &flipped).is_err(), "byte {position}");
-            assert!(store.open_envelope("it", &whole[..position]).is_err(), "cut off at {position}");
+            assert!(store.open_envelope(&store.own_name("it"), &flipped).is_err(), "byte {position}");
+            assert!(store.open_envelope(&store.own_name("it"), &whole[..position]).is_err(), "cut off at {position}");
         }
     }
 
@@ -262,9 +271,10 @@ mod tests {
     fn a_damaged_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
-        fs::write(dir.path().join("files/it"), "something else").unwrap();
+        let file = dir.path().join("files").join(store.own_name("it"));
+        fs::write(&file, "something else").unwrap();
         assert_eq!(store.read("it"), None);
-        assert!(!dir.path().join("files/it").exists());
+        assert!(!file.exists());
     }
 
     /// Whatever lay in the folder of compiled plugins was run: an archive with a plugin could bring machine code along.
@@ -273,10 +283,15 @@ mod tests {
         let (dir, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (ours, other) = (store(dir.path()), store(theirs.path()));
         other.write("it", b"machine code").unwrap();
-        fs::copy(theirs.path().join("files/it"), dir.path().join("files/it")).unwrap();
+        let (from, to) = (theirs.path().join("files"), dir.path().join("files"));
+        fs::copy(from.join(other.own_name("it")), to.join(other.own_name("it"))).unwrap();
         assert_eq!(ours.read("it"), None);
+        assert!(to.join(other.own_name("it")).exists(), "hosts with other keys may share the folder");
+        fs::copy(from.join(other.own_name("it")), to.join(ours.own_name("it"))).unwrap();
+        assert_eq!(ours.read("it"), None);
+        assert!(!to.join(ours.own_name("it")).exists());
         ours.write("one", b"code of one plugin").unwrap();
-        fs::rename(dir.path().join("files/one"), dir.path().join("files/two")).unwrap();
+        fs::rename(to.join(ours.own_name("one")), to.join(ours.own_name("two"))).unwrap();
         assert_eq!(ours.read("two"), None);
     }
 
@@ -285,9 +300,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         store.write("it", b"code").unwrap();
-        std::os::unix::fs::symlink("it", dir.path().join("files/link")).unwrap();
+        let path = |name: &str| dir.path().join("files").join(store.own_name(name));
+        std::os::unix::fs::symlink(path("it"), path("link")).unwrap();
         assert_eq!(store.read("link"), None);
-        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("files/fifo"), Mode::RUSR).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), Mode::RUSR).unwrap();
         assert_eq!(store.read("fifo"), None);
     }
 

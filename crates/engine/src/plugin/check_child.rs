@@ -1,7 +1,9 @@
-//! The check process itself.
+//! The check process itself; `check_process` starts it.
 //!
 //! What holds: it has limits before it reads the first byte of the plugin, and no files and no network before it parses
 //! one.
+
+mod confine;
 
 use std::{
     io::{self, BufRead, Read, Write},
@@ -11,8 +13,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Answer, Request, Start, Task, confine};
-use crate::plugin::{instance::Instance, runtime::Runtime, trial};
+use super::{
+    check_process::{CheckAnswer, CheckTask, Checked, Request, Start},
+    instance::Instance,
+    runtime::Runtime,
+    trial,
+};
 
 /// Checks the plugin on standard input, and writes the answer to standard output.
 ///
@@ -27,17 +33,20 @@ pub fn serve() -> Result<ExitCode> {
     confine::limit(process)?;
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes)?;
-    confine::isolate(request.exchange.as_deref());
-    let answer = check(request, &bytes).unwrap_or_else(|error| Answer::Rejected(format!("{error:#}")));
+    let unconfined = confine::isolate(request.exchange.as_deref());
+    let result = match Runtime::in_check_process(request.exchange.as_deref()) {
+        Ok(runtime) => check(&runtime, request, &bytes).unwrap_or_else(|error| Checked::Rejected(format!("{error:#}"))),
+        Err(error) => Checked::Failed(format!("{error:#}")),
+    };
+    let answer = CheckAnswer { result, unconfined };
     io::stdout().lock().write_all(&serde_json::to_vec(&answer)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(request: Request, bytes: &[u8]) -> Result<Answer> {
-    let Request { name, exchange, limits, task } = request;
-    let runtime = Runtime::in_check_process(exchange.as_deref())?;
+fn check(runtime: &Runtime, request: Request, bytes: &[u8]) -> Result<Checked> {
+    let Request { name, limits, task, .. } = request;
     let plugin = runtime.compile(&name, Path::new(&name), bytes, limits)?;
-    let Task::Try { params, columns, width } = task else { return Ok(Answer::Described) };
+    let CheckTask::Try { params, columns, width } = task else { return Ok(Checked::Described) };
     let start = || Instance::start(&plugin, &params, columns.clone().into(), limits);
-    Ok(Answer::Tried(trial::run(start, plugin.manifest.state_version, width)?))
+    Ok(Checked::Tried(trial::run(start, plugin.manifest.state_version, width)?))
 }

@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, Result};
-use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
-use rustix::process::{Resource, Rlimit, Signal, getpid, setrlimit};
+use anyhow::{Context, Result, ensure};
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, path_beneath_rules};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, setrlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::ProcessLimits;
+use crate::plugin::{check_process::ProcessLimits, runtime::BACKGROUND_NICE};
 
 /// The version of Landlock whose rights are asked for. An older kernel grants those that it knows.
 const LANDLOCK: ABI = ABI::V5;
@@ -42,8 +42,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_fallocate,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
@@ -103,7 +101,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sysinfo,
     libc::SYS_uname,
     libc::SYS_unlinkat,
-    libc::SYS_utimensat,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -113,7 +110,6 @@ const ALLOWED: &[libc::c_long] = &[
 const ALLOWED_HERE: &[libc::c_long] = &[
     libc::SYS_access,
     libc::SYS_arch_prctl,
-    libc::SYS_chmod,
     libc::SYS_dup2,
     libc::SYS_getdents,
     libc::SYS_lstat,
@@ -146,29 +142,34 @@ pub(super) fn limit(limits: ProcessLimits) -> Result<()> {
         (Resource::Fsize, FILE_BYTES_MAX, FILE_BYTES_MAX),
         (Resource::Nofile, OPEN_FILES_MAX, OPEN_FILES_MAX),
     ] {
-        let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
+        // The service may have set lower ones already.
+        let least = |wanted: u64| Some(getrlimit(resource).maximum.map_or(wanted, |set| set.min(wanted)));
+        let limit = Rlimit { current: least(current), maximum: least(maximum) };
         setrlimit(resource, limit).with_context(|| format!("can't limit {resource:?} of the check process"))?;
     }
     // If memory runs out although the limit is not reached, the check ends first. This fails where /proc is not mounted.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     // The workers of the host go first.
-    let _ = rustix::process::nice(super::super::runtime::BACKGROUND_NICE);
+    let _ = rustix::process::nice(BACKGROUND_NICE);
     Ok(())
 }
 
-/// Gives up all files except those in `writable`, the network, and other processes, as far as the kernel supports it. Must
-/// be called before this process has a second thread.
-pub(super) fn isolate(writable: Option<&Path>) {
-    let _ = isolate_files(writable);
-    let _ = filter_system_calls();
+/// Gives up all files except those in `writable`, the network, and other processes, for the calling thread and those that it
+/// starts later. Returns what this kernel does not support.
+pub(super) fn isolate(writable: Option<&Path>) -> Option<String> {
+    let files = isolate_files(writable).err().map(|error| format!("Landlock ({error:#})"));
+    let calls = filter_system_calls().err().map(|error| format!("seccomp ({error:#})"));
+    let missing: Vec<String> = files.into_iter().chain(calls).collect();
+    (!missing.is_empty()).then(|| missing.join(" and "))
 }
 
 fn isolate_files(writable: Option<&Path>) -> Result<()> {
-    Ruleset::default()
+    let status = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .create()?
         .add_rules(path_beneath_rules(writable, AccessFs::from_all(LANDLOCK)))?
         .restrict_self()?;
+    ensure!(status.ruleset != RulesetStatus::NotEnforced, "not enforced");
     Ok(())
 }
 
@@ -199,4 +200,30 @@ fn apply(rules: BTreeMap<i64, Vec<SeccompRule>>, otherwise: SeccompAction, match
     let filter = SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?;
     let program: BpfProgram = filter.try_into()?;
     Ok(seccompiler::apply_filter(&program)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, net::TcpListener, process::Command, thread};
+
+    use super::*;
+
+    /// Both apply to a thread, so that a test can lose its rights without the others.
+    #[test]
+    fn an_isolated_thread_has_no_files_network_and_processes() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let (folder, other) = (dir.path().to_owned(), other.path().to_owned());
+        let isolated = thread::spawn(move || {
+            assert_eq!(isolate(Some(&folder)), None, "this kernel supports both");
+            fs::write(folder.join("code"), "code").unwrap();
+            assert_eq!(fs::read(folder.join("code")).unwrap(), b"code");
+            assert!(File::open(&other).is_err() && fs::write(&other, "").is_err());
+            assert!(fs::read_dir("/").is_err());
+            assert!(fs::set_permissions(&other, fs::metadata(&other).unwrap().permissions()).is_err());
+            assert!(TcpListener::bind("127.0.0.1:0").is_err());
+            assert!(Command::new("/bin/true").status().is_err());
+            thread::spawn(|| ()).join().unwrap();
+        });
+        isolated.join().unwrap();
+    }
 }
