@@ -33,7 +33,7 @@ mod text;
 mod top;
 mod verify;
 
-use std::{borrow::Cow, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -45,7 +45,7 @@ use crate::{
 };
 use tickhound_core::{
     config::{self, LoadedConfig},
-    text::printable,
+    text::is_printable,
 };
 use tickhound_engine::plugin::{check_child, check_process};
 
@@ -144,7 +144,7 @@ enum Command {
 pub fn print_usage_error(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     // An argument that is quoted may be the name of a file of a stranger.
-    if text.lines().all(|line| matches!(printable(line), Cow::Borrowed(_))) {
+    if text.lines().all(is_printable) {
         let _ = error.print();
     } else {
         text.lines().for_each(|line| errln!("{line}"));

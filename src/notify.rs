@@ -18,8 +18,8 @@ mod check;
 mod filter;
 mod message;
 mod pacing;
+mod sanitize;
 mod secret;
-mod shown;
 mod webhook;
 
 use std::{

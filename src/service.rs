@@ -12,7 +12,7 @@ pub(crate) use self::{
     log_file::LogFile,
     log_format::{PrintableFields, PrintableJson},
     log_queue::{LogQueue, LogTarget},
-    own_file::{OwnFileUse, is_trusted, open_own},
+    own_file::{OwnFileUse, is_trusted, lets_all_replace_files, open_own},
     pid_file::{Holder, PidFile, Record},
     supervisor::{FAILED, Supervisor},
 };

@@ -5,11 +5,11 @@ mod answer;
 #[path = "../../src/notify/pacing.rs"]
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod pacing;
+#[path = "../../src/notify/sanitize.rs"]
+mod sanitize;
 #[path = "../../src/notify/secret.rs"]
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod secret;
-#[path = "../../src/notify/shown.rs"]
-mod shown;
 
 use std::time::Duration;
 

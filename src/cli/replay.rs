@@ -133,6 +133,14 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
+impl ReplayArgs {
+    /// Whether nothing is left to do once stdout is closed. A file or a report must be of the whole recording.
+    fn writes_only_to_stdout(&self) -> bool {
+        let only_stdout = !self.out.is_empty() && self.out.iter().all(|file| file == Path::new("-"));
+        only_stdout && self.report.is_none()
+    }
+}
+
 /// The result of one pass over the ticks.
 struct Pass {
     summary: Summary,
@@ -295,13 +303,14 @@ impl Replayer<'_> {
         let drawing = tokio::spawn(draw(progress.clone(), label.to_owned()));
         let recorder = Arc::new(Mutex::new(Recorder { alerts: Vec::new(), outputs }));
         let sink = {
-            let (recorder, stop) = (recorder.clone(), self.stop.clone());
+            let (recorder, stop, stdout_only) =
+                (recorder.clone(), self.stop.clone(), self.args.writes_only_to_stdout());
             move |commit: &tickhound_core::stream::Commit| {
                 let Recorder { alerts, outputs } = &mut *recorder.lock().expect("no holder of this lock panics");
                 alerts.extend(commit.alerts.iter().cloned());
                 alerts.extend(commit.shadow_alerts.iter().map(|(_, alert)| alert.clone()));
                 outputs.iter_mut().try_for_each(|output| output.write(&commit.alerts))?;
-                if output::is_closed() {
+                if stdout_only && output::is_closed() {
                     // As Ctrl-C does: nobody reads further alerts, and what was replayed is reported.
                     stop.send_replace(true);
                 }
@@ -318,7 +327,9 @@ impl Replayer<'_> {
         drawing.abort();
         // Lets the progress bar disappear before anything is printed.
         let _ = drawing.await;
-        let summary = ended?;
+        let mut summary = ended?;
+        // The engine may end before it learns why the ticks do.
+        summary.stopped |= *self.stop.borrow();
         let recorder = std::mem::take(&mut *recorder.lock().expect("no holder of this lock panics"));
         recorder.outputs.into_iter().try_for_each(Output::finish)?;
         Ok(Pass { summary, alerts: recorder.alerts, tape })

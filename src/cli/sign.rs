@@ -13,6 +13,7 @@ use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use serde_json::json;
 
 use super::replace::replace;
+use crate::output::print_json;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{file::read_file, signature::signature_file};
 
@@ -66,7 +67,7 @@ pub(super) fn run(args: &SignArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         signed.push(target);
     }
     if args.json {
-        outln!("{}", json!({ "signed": signed, "public_key": public.to_base64() }));
+        print_json(&json!({ "signed": signed, "public_key": public.to_base64() }));
     } else {
         signed.iter().for_each(|file| outln!("{}", file.display()));
     }
@@ -93,14 +94,13 @@ fn make_key(file: &Path, args: &SignArgs) -> Result<ExitCode> {
         .with_context(|| format!("can't write {}", public_file.display()))?;
     let public = pk.to_base64();
     if args.json {
-        outln!("{}", json!({ "key": file, "public_key_file": public_file, "public_key": public }));
+        print_json(&json!({ "key": file, "public_key_file": public_file, "public_key": public }));
     } else {
-        outln!(
-            "{} is the secret key, {} the public one. In the configuration:\n",
-            file.display(),
-            public_file.display()
-        );
-        outln!("[plugins]\ntrusted_keys = [\"{public}\"]\nrequire_signed = true");
+        outln!("{} is the secret key, {} the public one. In the configuration:", file.display(), public_file.display());
+        outln!();
+        outln!("[plugins]");
+        outln!("trusted_keys = [\"{public}\"]");
+        outln!("require_signed = true");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
+use crate::output::print_json;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{digest::sha256, file::read_file, signature::Trust};
 
@@ -50,7 +51,7 @@ pub(super) fn run(args: &VerifyArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
         }));
     }
     if args.json {
-        outln!("{}", json!({ "verified": args.files.len() - failed, "failed": failed, "files": results }));
+        print_json(&json!({ "verified": args.files.len() - failed, "failed": failed, "files": results }));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

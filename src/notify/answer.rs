@@ -11,8 +11,8 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use super::{
     pacing,
+    sanitize::sanitize,
     secret::{Secrets, address},
-    shown::shown,
 };
 
 /// Characters of an answer that are quoted.
@@ -87,7 +87,7 @@ fn excerpt(answer: &str, secrets: &Secrets) -> String {
     let reason = json.as_ref().and_then(|json| json.get("description").or_else(|| json.get("message"))?.as_str());
     // Before it is shortened, since half a secret would not be recognised; and after JSON is parsed, whose escapes hide one.
     let scrubbed = secrets.scrub(reason.unwrap_or(answer));
-    let short: String = scrubbed.chars().map(shown).take(ANSWER_QUOTED).collect();
+    let short: String = sanitize(&scrubbed).take(ANSWER_QUOTED).collect();
     short.trim().to_owned()
 }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{filter::drop_least, shown::shown};
+use super::{filter::drop_least, sanitize::sanitize};
 use tickhound_core::config::NotifyKind;
 use tickhound_redis::{StoredAlert, notification_position::Omissions};
 
@@ -171,7 +171,7 @@ fn clock(millis: u64, zone: &TimeZone) -> String {
 }
 
 fn clip(text: &str) -> String {
-    let mut clean = text.chars().map(shown);
+    let mut clean = sanitize(text);
     let mut clipped: String = clean.by_ref().take(VALUE_MAX).collect();
     if clean.next().is_some() {
         clipped.push('…');

@@ -48,7 +48,7 @@ use tracing::{debug, info, warn};
 
 use self::{
     app::App,
-    clients::{Connections, Lane, Place},
+    clients::{Connections, Lane, Parting, Place},
     error::ApiError,
     paced::{Cut, PacedStream},
 };
@@ -70,7 +70,6 @@ const HEAD_MAX: usize = 64 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 
 /// A client that acknowledges nothing of a response for this long is disconnected: it is asleep, or malicious.
-#[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts to bind a port that is in use.
@@ -103,7 +102,7 @@ impl Server {
         thread::Builder::new()
             .name("server".into())
             .spawn(move || {
-                // On Linux, the niceness is that of this thread and of the threads that it starts.
+                // The niceness is that of this thread and of the threads that it starts.
                 let _ = rustix::process::nice(BACKGROUND_NICE);
                 runtime.block_on(serve(address, connections, app, stopped));
                 runtime.shutdown_background();
@@ -176,7 +175,6 @@ async fn accept(address: SocketAddr, connections: Arc<Connections>, app: Arc<App
 async fn serve_connection(stream: TcpStream, mut place: Place, router: Router) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-    #[cfg(target_os = "linux")]
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).max_buf_size(HEAD_MAX);
@@ -185,17 +183,19 @@ async fn serve_connection(stream: TcpStream, mut place: Place, router: Router) {
         Lane::Reserved(_) => http.header_read_timeout(RESERVED_HEAD_TIMEOUT).keep_alive(false),
     };
     let (client, marker, router) = (place.client, place.marker(), TowerToHyperService::new(router));
+    let cut = Cut::default();
+    let stream = PacedStream::new(stream, cut.clone(), marker.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = marker.begin();
         request.extensions_mut().insert(client);
         let response = router.call(request);
         async move { response.await.map(|response| response.map(|body| busy.until_sent(body))) }
     });
-    let cut = Cut::default();
-    let connection = http.serve_connection(TokioIo::new(PacedStream::new(stream, cut.clone())), service);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     let displaced = async {
-        place.displaced().await;
-        cut.order();
+        if place.displaced().await == Parting::Reset {
+            cut.order();
+        }
     };
     tokio::select! {
         // Cancelling it closes the connection.

@@ -1,9 +1,11 @@
 //! Opens the files that a host owns: its log and its pid file.
 //!
-//! What holds: a file is opened in the folder that was checked, and a link in its place is not followed. So another user of
-//! this machine can neither make a host write into a file of the host's user, nor make it trust a pid file.
+//! What holds: a file is opened in the folder that was checked, and a link in its place is not followed. Where other users
+//! may have put the file there, its owner and its number of names count. So another user of this machine can neither make a
+//! host write into a file of the host's user, nor make it trust a pid file.
 //!
-//! A folder may be reached by a link: who may replace that link could also replace the folder.
+//! A folder may be reached by a link: who may replace that link could also replace the folder. The folder may belong to
+//! another user, as a mounted one does in a container, and others may write to it: that alone harms nothing.
 
 use std::{
     fs::{DirBuilder, File, FileType, Metadata},
@@ -45,7 +47,7 @@ pub(crate) fn open_own(path: &Path, used: OwnFileUse) -> io::Result<File> {
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
     let opened = open(folder, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let opened = File::from(opened);
-    let trust = check_folder(folder, &opened.metadata()?, used)?;
+    let trust = FolderTrust::of(&opened.metadata()?);
     let flags = match used {
         OwnFileUse::Append => OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE,
         OwnFileUse::Replace => OFlags::RDWR | OFlags::CREATE,
@@ -63,7 +65,7 @@ pub(crate) fn open_own(path: &Path, used: OwnFileUse) -> io::Result<File> {
         Err(Errno::NXIO) => return Err(io::Error::other(NOT_A_FILE)),
         Err(error) => return Err(error.into()),
     };
-    check_file(&file.metadata()?, trust)?;
+    check_file(&file.metadata()?, trust, used)?;
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }
@@ -80,40 +82,47 @@ pub(crate) fn create_folder_of(path: &Path) -> io::Result<()> {
     folder.map_or(Ok(()), |folder| DirBuilder::new().recursive(true).mode(NEW_FOLDER).create(folder))
 }
 
+/// Whether a folder is such that any user of this machine may replace files of others in it.
+pub(crate) fn lets_all_replace_files(mode: u32) -> bool {
+    mode & OTHERS_WRITE != 0 && mode & STICKY == 0
+}
+
 /// Who may have put files into a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FolderTrust {
     /// This user, the superuser, or whom they have let in.
     Ours,
-    /// Anyone, but nobody can replace the file of another user.
-    Shared,
+    /// Others as well. The folder has this owner.
+    Shared { owner: u32 },
 }
 
-fn check_folder(folder: &Path, metadata: &Metadata, used: OwnFileUse) -> io::Result<FolderTrust> {
-    let (mode, owner) = (metadata.mode(), metadata.uid());
-    let folder = folder.display();
-    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
-        let text = format!("any user of this machine may replace files in {folder}; run chmod o-w {folder}");
-        return Err(io::Error::other(text));
+impl FolderTrust {
+    fn of(folder: &Metadata) -> Self {
+        let owner = folder.uid();
+        if is_trusted(owner) && folder.mode() & OTHERS_WRITE == 0 { Self::Ours } else { Self::Shared { owner } }
     }
-    // The superuser may stop the host of any user.
-    let is_read_by_superuser = used == OwnFileUse::Read && geteuid().is_root();
-    if !is_trusted(owner) && !is_read_by_superuser {
-        let text = format!(
-            "{folder} belongs to another user ({owner}), who could put a link there; chown it to the user of the host, or \
-             name a file in another folder"
-        );
-        return Err(io::Error::other(text));
+
+    /// Whether a file of this owner may be used as `used` says.
+    fn accepts(self, file_owner: u32, used: OwnFileUse) -> bool {
+        match self {
+            Self::Ours => true,
+            Self::Shared { owner } => {
+                // To append to a file of the folder's owner harms nobody else. What a pid file says is acted upon, and
+                // only the superuser may stop the host of another user.
+                let is_safe = used == OwnFileUse::Append || geteuid().is_root();
+                is_trusted(file_owner) || (is_safe && file_owner == owner)
+            }
+        }
     }
-    Ok(if mode & OTHERS_WRITE == 0 { FolderTrust::Ours } else { FolderTrust::Shared })
 }
 
-fn check_file(metadata: &Metadata, trust: FolderTrust) -> io::Result<()> {
+fn check_file(metadata: &Metadata, trust: FolderTrust, used: OwnFileUse) -> io::Result<()> {
     if !is_file_or_device(metadata.file_type()) {
         return Err(io::Error::other(NOT_A_FILE));
     }
-    let owner = metadata.uid();
-    if trust == FolderTrust::Shared && (!is_trusted(owner) || metadata.nlink() != 1) {
+    // A second name may be one that another user has given to a file of this user.
+    let has_one_name = trust == FolderTrust::Ours || metadata.nlink() == 1;
+    if !trust.accepts(metadata.uid(), used) || !has_one_name {
         let text =
             "another user may have put it there; remove it, or name a file in a folder that others can't write to";
         return Err(io::Error::other(text));
@@ -162,20 +171,68 @@ mod tests {
         assert!(!dir.path().join("missing").exists());
     }
 
+    /// Hosts with a log in such a folder did not start any more: a mounted one of another user in a container, one that a
+    /// deployment's group writes to, one that Kubernetes opens to all.
     #[test]
-    fn a_folder_that_anyone_may_write_to_is_rejected_unless_it_is_sticky() {
+    fn in_a_shared_folder_the_file_is_checked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.log");
         let set = |mode: u32| fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
-        set(0o777);
-        assert!(error(&path, OwnFileUse::Append).contains("chmod o-w"));
-        set(0o1777);
-        drop(open_own(&path, OwnFileUse::Append).unwrap());
-        // A second name, as another user may give a file in such a folder.
-        fs::hard_link(&path, dir.path().join("other")).unwrap();
-        assert!(error(&path, OwnFileUse::Append).contains("another user"));
-        set(0o775);
-        open_own(&path, OwnFileUse::Append).unwrap();
+        for mode in [0o777, 0o1777] {
+            set(mode);
+            drop(open_own(&path, OwnFileUse::Append).unwrap());
+            // A second name, as another user may give a file in such a folder.
+            let other = dir.path().join("other");
+            fs::hard_link(&path, &other).unwrap();
+            assert!(error(&path, OwnFileUse::Append).contains("another user"), "{mode:o}");
+            fs::remove_file(other).unwrap();
+        }
+        for mode in [0o775, 0o2775] {
+            set(mode);
+            fs::hard_link(&path, dir.path().join(format!("{mode:o}"))).unwrap();
+            open_own(&path, OwnFileUse::Append).unwrap();
+        }
+    }
+
+    #[test]
+    fn in_the_folder_of_another_user_only_files_that_harm_nobody_are_used() {
+        const DEPLOYER: u32 = 4711;
+        const STRANGER: u32 = 4712;
+        let trust = FolderTrust::Shared { owner: DEPLOYER };
+        for used in ALL {
+            assert!(trust.accepts(geteuid().as_raw(), used) && trust.accepts(0, used), "{used:?}");
+            assert!(!trust.accepts(STRANGER, used), "{used:?}");
+            let may_stop_hosts_of_others = geteuid().is_root();
+            assert_eq!(
+                trust.accepts(DEPLOYER, used),
+                used == OwnFileUse::Append || may_stop_hosts_of_others,
+                "{used:?}"
+            );
+        }
+    }
+
+    /// Only the superuser can give files away.
+    #[test]
+    fn a_folder_of_another_user_is_used_and_a_file_of_a_third_one_is_not() {
+        const DEPLOYER: u32 = 4711;
+        const STRANGER: u32 = 4712;
+        if !geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it.log");
+        std::os::unix::fs::chown(dir.path(), Some(DEPLOYER), None).unwrap();
+        for owner in [0, DEPLOYER] {
+            drop(open_own(&path, OwnFileUse::Append).unwrap());
+            std::os::unix::fs::chown(&path, Some(owner), None).unwrap();
+            for used in ALL {
+                open_own(&path, used).unwrap();
+            }
+        }
+        std::os::unix::fs::chown(&path, Some(STRANGER), None).unwrap();
+        for used in ALL {
+            assert!(error(&path, used).contains("another user may have put it there"), "{used:?}");
+        }
     }
 
     #[test]

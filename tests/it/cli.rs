@@ -49,6 +49,18 @@ fn a_wrong_configuration_is_refused_where_it_is_wrong() {
     }
 }
 
+/// The lines were printed as one, with `\n` between them.
+#[test]
+fn the_configuration_that_sign_prints_can_be_pasted() {
+    let project = Project::at("redis://127.0.0.1:1".into());
+    let printed = project.run(&["sign", "--new-key", "desk.key", "--no-password"]);
+    let (_, config) = printed.split_once("In the configuration:\n").unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    assert_eq!(config["plugins"]["require_signed"].as_bool(), Some(true));
+    let public = std::fs::read_to_string(project.path("desk.key.pub")).unwrap();
+    assert_eq!(config["plugins"]["trusted_keys"][0].as_str(), public.lines().nth(1));
+}
+
 #[test]
 fn the_environment_overrides_the_file() {
     let redis = Redis::start();

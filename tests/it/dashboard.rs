@@ -252,6 +252,47 @@ fn a_symbol_can_not_disguise_itself_or_its_row() {
 }
 
 /// A page of another site that somebody has open could use up all listeners, and keep the host at work.
+/// A forgotten tab held one of the host's listeners, and seven of them the browser's last connection to the host.
+#[test]
+fn a_hidden_page_is_not_live_and_misses_nothing() {
+    let Some(mut desk) = Desk::open("") else { return };
+    const LIVE: &str = "document.getElementById('live').textContent";
+    desk.browser.wait_until("the page is live", &format!("{LIVE} === 'live'"));
+    let listeners = |desk: &Desk| {
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query(&mut desk.redis.connect()).unwrap();
+        clients.lines().filter(|client| client.contains("cmd=xread ")).count()
+    };
+    let before = listeners(&desk);
+    assert!(before >= 1, "one reads for the page");
+    let show = |desk: &mut Desk, hidden: bool| {
+        desk.browser.eval(&format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }}); \
+             document.dispatchEvent(new Event('visibilitychange')); 0"
+        ));
+    };
+    show(&mut desk, true);
+    desk.browser.wait_until("the page says so", &format!("{LIVE} === 'not live while this page is hidden'"));
+    wait_for("the host has let go of the listener", || (listeners(&desk) == before - 1).then_some(()));
+    let add = |desk: &Desk, symbol: &str| {
+        let mut add = redis::cmd("XADD");
+        add.arg(ALERTS).arg("*").arg("id").arg(symbol).arg("detector").arg("breakout").arg("symbol").arg(symbol);
+        add.query::<()>(&mut desk.redis.connect()).unwrap();
+    };
+    for symbol in ["HIDDEN1", "HIDDEN2"] {
+        add(&desk, symbol);
+    }
+    show(&mut desk, false);
+    desk.browser.wait_until(
+        "what came meanwhile is shown",
+        "['HIDDEN1', 'HIDDEN2'].every(symbol => document.getElementById('rows').textContent.includes(symbol))",
+    );
+    add(&desk, "LATER");
+    desk.browser.wait_until(
+        "and what comes later",
+        &format!("{LIVE} === 'live' && document.getElementById('rows').textContent.includes('LATER')"),
+    );
+}
+
 #[test]
 fn a_page_of_another_site_gets_nothing_from_the_host() {
     let Some(mut desk) = Desk::open("") else { return };

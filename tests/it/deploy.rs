@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::shipped;
 
 /// What the unit must say, each with the reason in the unit itself.
-const UNIT: [&str; 14] = [
+const UNIT: [&str; 15] = [
     "User=tickhound",
     "NoNewPrivileges=yes",
     "CapabilityBoundingSet=",
@@ -17,6 +17,7 @@ const UNIT: [&str; 14] = [
     "MemoryMax=4G",
     "OOMPolicy=continue",
     "TasksMax=1024",
+    "CacheDirectory=tickhound",
     "CacheDirectoryMode=0700",
     "StateDirectoryMode=0700",
     "UMask=0077",
@@ -36,6 +37,24 @@ fn the_unit_confines_the_host_and_lets_its_children_confine_themselves() {
     let removed = filters.iter().position(|filter| *filter == "~@privileged @resources").unwrap();
     let added: Vec<&str> = filters[removed + 1..].iter().flat_map(|filter| filter.split(' ')).collect();
     assert!(CHILDS_CALLS.iter().all(|call| added.contains(call)), "{added:?}");
+}
+
+/// `plugins.cache = "auto"` uses `$CACHE_DIRECTORY`, which systemd sets. A variable for the key itself would also override
+/// what a user writes into the configuration.
+#[test]
+fn the_cache_folder_is_named_by_its_variable_and_the_configuration_may_name_another() {
+    let image = fs::read_to_string(shipped("deploy/Dockerfile")).unwrap();
+    let (_, folder) = image.split_once("\nENV CACHE_DIRECTORY=").unwrap();
+    let folder = folder.lines().next().unwrap();
+    assert!(image.contains(&format!("install -d -o tickhound -m 0700 {folder}")), "{folder}");
+    let compose = fs::read_to_string(shipped("deploy/compose.yml")).unwrap();
+    assert!(compose.contains(&format!("\n      - cache:{folder}\n")), "{folder}");
+    let config = fs::read_to_string(shipped("config/config.toml")).unwrap();
+    assert!(config.contains("\ncache = \"auto\" "));
+    for file in ["deploy/Dockerfile", "deploy/compose.yml", "deploy/systemd/tickhound.service"] {
+        let text = fs::read_to_string(shipped(file)).unwrap();
+        assert!(!text.contains("TICKHOUND_PLUGINS__CACHE"), "{file}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! What documents name is there.
+//! What documents name is there, and they name all that there is.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
-use crate::support::shipped;
+use crate::support::{binary, shipped, text};
+use tickhound_core::config::{Config, DetectorConfig, NotifyConfig};
 
 /// A test that is renamed or dropped must not stand in the table of faults any more, nor in that of SECURITY.md.
 #[test]
@@ -32,6 +33,98 @@ fn each_promise_of_security_is_tested() {
         }
         assert!(code(test).next().is_some(), "{row}: no test");
     }
+}
+
+/// Keys were missing from the README, and others from the shipped configuration, which says that it has all.
+#[test]
+fn each_key_is_in_the_readme_and_in_the_shipped_configuration() {
+    let readme = fs::read_to_string(shipped("README.md")).unwrap();
+    let (_, table) = readme.split_once("| key | default | meaning |\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let shown = fs::read_to_string(shipped("config/config.toml")).unwrap();
+    let keys = |table: toml::Table| table.keys().cloned().collect::<Vec<_>>();
+    let mut sections = Vec::new();
+    for (name, section) in toml::Table::try_from(Config::default()).unwrap() {
+        if let toml::Value::Table(section) = section {
+            sections.push((name.clone(), format!("[{name}]"), keys(section)));
+        }
+    }
+    sections.retain(|(name, ..)| name != "detectors");
+    assert!(sections.len() > 7, "{sections:?}");
+    let detector = keys(toml::Table::try_from(DetectorConfig::default()).unwrap());
+    sections.push(("detectors.NAME".into(), "[detectors.breakout]".into(), detector));
+    let mut missing = Vec::new();
+    for (name, head, keys) in sections {
+        let (_, section) = shown.split_once(&format!("\n{head}\n")).unwrap();
+        for key in keys {
+            let is_table = |head: &str| shown.contains(&format!("\n{}.{key}]", head.trim_end_matches(']')));
+            let own = section.split("\n[").next().unwrap_or_default();
+            if !own.lines().any(|line| line.starts_with(&format!("{key} = "))) && !is_table(&head) {
+                missing.push(format!("config/config.toml: {name}.{key}"));
+            }
+            if !code(table).any(|code| code == format!("{name}.{key}") || code.starts_with(&format!("{name}.{key}."))) {
+                missing.push(format!("README.md: {name}.{key}"));
+            }
+        }
+    }
+    let (_, notify) = table.split_once("| `[[notify]]`").unwrap();
+    let (notify, _) = notify.split_once("| `dead_letters").unwrap();
+    for key in keys(toml::Table::try_from(NotifyConfig::default()).unwrap()) {
+        if !shown.lines().any(|line| line.starts_with(&format!("# {key} = "))) {
+            missing.push(format!("config/config.toml: notify {key}"));
+        }
+        if !code(notify).any(|code| code == key) {
+            missing.push(format!("README.md: notify {key}"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn each_command_is_in_the_readme() {
+    let help = Command::new(binary()).arg("--help").output().unwrap();
+    let help = text(&help.stdout);
+    let (_, commands) = help.split_once("\nCommands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    let commands: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let readme = fs::read_to_string(shipped("README.md")).unwrap();
+    let (_, table) = readme.split_once("| command | does | exit code |\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let documented: Vec<&str> = table
+        .lines()
+        .filter_map(|row| row.split(" | ").next())
+        .flat_map(code)
+        .filter_map(|code| code.split(' ').next())
+        .collect();
+    let missing: Vec<&&str> =
+        commands.iter().filter(|command| **command != "help" && !documented.contains(command)).collect();
+    let gone: Vec<&&str> =
+        documented.iter().filter(|name| !name.starts_with('[') && !commands.contains(name)).collect();
+    assert!(commands.len() > 20 && missing.is_empty() && gone.is_empty(), "missing {missing:?}, gone {gone:?}");
+}
+
+/// Whoever reads a document in a terminal sees its lines whole. Tables, pictures and examples are as wide as they are.
+#[test]
+fn lines_of_documents_are_not_too_long() {
+    const CHARACTERS_MAX: usize = 130;
+    let mut files =
+        ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/config.toml"]
+            .map(shipped)
+            .to_vec();
+    files.extend(fs::read_dir(shipped("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    files.retain(|file| file.is_file());
+    let mut long = Vec::new();
+    for file in files {
+        let (document, mut is_example) = (fs::read_to_string(&file).unwrap(), false);
+        for (line, number) in document.lines().zip(1..) {
+            is_example ^= line.trim_start().starts_with("```");
+            let is_wide = line.starts_with(['|', '!']) || is_example;
+            if !is_wide && line.chars().count() > CHARACTERS_MAX {
+                long.push(format!("{}:{number}", file.file_name().map(Path::new).unwrap().display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 /// What stands in backticks.

@@ -363,22 +363,24 @@ fn without_a_server_the_rest_is_looked_at_and_folders_are_mended() {
     report.expect("plugins.off", "ok", "narrow");
     report.expect("plugins.unused", "note", "stray");
     report.expect("machine.folders", "problem", "alerts.jsonl");
-    report.expect("machine.writable_by", "problem", "machine code");
+    report.expect("machine.writable_by", "note", "compiled plugins are authenticated");
     assert!(!project.path("out").exists() && cache.join("modules/compiler/evil").exists());
 
+    // The first one has loaded plugins, and so closed the folder to others.
+    fs::set_permissions(&cache, Permissions::from_mode(0o777)).unwrap();
     let report = Report::of(&project, &["--fix"]);
     assert!(project.path("out").is_dir());
     assert!(!cache.join("modules").exists());
     assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
     report.expect("machine.folders", "note", "alerts.jsonl");
-    report.expect("machine.writable_by", "note", "machine code");
+    report.expect("machine.writable_by", "note", "compiled plugins are authenticated");
     assert!(project.path("plugins/stray.wasm").exists() && project.path("plugins/odd.wasm").exists());
 
     // What is not only ours to clear is left alone.
     fs::write(cache.join("else"), "").unwrap();
     fs::set_permissions(&cache, Permissions::from_mode(0o777)).unwrap();
     let report = Report::of(&project, &["--fix"]);
-    report.expect("machine.writable_by", "problem", "machine code");
+    report.expect("machine.writable_by", "note", "compiled plugins are authenticated");
     assert!(cache.join("else").exists());
 }
 

@@ -50,6 +50,29 @@ fn without_ids(mut alerts: Vec<Alert>) -> Vec<Alert> {
     alerts
 }
 
+/// A reader that closed stdout stopped the whole replay: a file and a report had the beginning only, with exit code 0.
+#[test]
+fn a_closed_output_ends_a_replay_only_if_nothing_else_is_written() {
+    let project = project();
+    project.run(&simulated(&["--out", "whole.jsonl"]));
+    let closed = |more: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = project.command(&simulated(more)).stdout(writer).stderr(std::process::Stdio::piped()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{more:?}");
+        text(&output.stderr)
+    };
+    let said = closed(&["--out", "-", "--out", "all.jsonl", "--report", "all.html"]);
+    assert!(!said.contains("stopped"), "{said}");
+    assert_eq!(fs::read(project.path("all.jsonl")).unwrap(), fs::read(project.path("whole.jsonl")).unwrap());
+    assert!(fs::read_to_string(project.path("all.html")).unwrap().contains("\"stopped\":false"));
+    let said = closed(&["--report", "alone.html", "--out", "-"]);
+    assert!(!said.contains("stopped"), "{said}");
+    let said = closed(&["--out", "-"]);
+    assert!(said.contains("stopped"), "nobody reads further alerts: {said}");
+}
+
 /// The day of a feed, worked live, then replayed from the stream, then from a file of the same ticks.
 #[test]
 fn live_and_replay_raise_the_same_alerts() {

@@ -553,6 +553,95 @@ fn idle_sockets_of_one_client_or_many_shut_out_nobody() {
     drop((idle, many));
 }
 
+/// The first page of a stream was received whole, however large its entries were: 64 of 4 MiB took half a gigabyte.
+#[test]
+fn large_entries_that_are_asked_for_take_little_memory() {
+    const LARGE: usize = 4 << 20;
+    const COUNT: usize = 48;
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    // The host itself reads none of them.
+    project.configure_with("start = \"latest\"\ntimeout_ms = 60000", "[plugins]\nrewarm_s = 0");
+    let mut connection = redis.connect();
+    let text = "x".repeat(LARGE);
+    let mut ids: Vec<String> = Vec::new();
+    for number in 0..COUNT {
+        let mut add = redis::cmd("XADD");
+        add.arg(STREAM).arg("*").arg("symbol").arg("A").arg("ltp").arg(number + 1).arg("note").arg(&text);
+        ids.push(add.query(&mut connection).unwrap());
+    }
+    let serving = Serving::start(&project);
+    wait_for("it owns", || (serving.json("/api/status")["role"] == "owner").then_some(()));
+    for number in 0..COUNT {
+        let mut add = redis::cmd("XADD");
+        add.arg(ALERTS).arg("*").arg("id").arg(number).arg("version").arg(&text);
+        add.query::<()>(&mut connection).unwrap();
+    }
+    let before = serving.host.peak_memory_mib();
+    let chart = serving.json(&format!("/api/chart?entry={}&symbol=A&before_s=86400&after_s=86400", ids[COUNT / 2]));
+    let prices: Vec<f64> = chart["points"].as_array().unwrap().iter().map(|point| point[1].as_f64().unwrap()).collect();
+    assert_eq!(
+        prices,
+        (1..=COUNT).map(|price| price as f64).collect::<Vec<_>>(),
+        "none is missing, none is there twice"
+    );
+    let (mut seen, mut more) = (Vec::new(), String::new());
+    loop {
+        let page = serving.json(&format!("/api/alerts?limit=1000{more}"));
+        seen.extend(page["alerts"].as_array().unwrap().iter().map(|alert| alert["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        more = format!("&before={next}");
+    }
+    assert_eq!(seen, (0..COUNT).rev().map(|number| number.to_string()).collect::<Vec<_>>());
+    let mut live = serving.listen("/api/alerts/live", "Last-Event-ID: 0-0\r\n");
+    for number in 0..COUNT {
+        assert_eq!(next_alert(&mut live).1["id"], number.to_string());
+    }
+    let grown = serving.host.peak_memory_mib() - before;
+    println!("{COUNT} entries and alerts of {} MiB took {grown} MiB more", LARGE >> 20);
+    assert!(grown < 100, "{grown} MiB more");
+    let huge = redis::cmd("XADD").arg(STREAM).arg("0-1").arg("note").arg("x".repeat(65 << 20)).to_owned();
+    redis::cmd("DEL").arg(STREAM).query::<()>(&mut connection).unwrap();
+    huge.query::<()>(&mut connection).unwrap();
+    let (status, error) = serving.error("/api/chart?entry=0-1&symbol=A");
+    assert!(status == 503 && error.contains("has more than 64 MiB, so it is not read"), "{status} {error}");
+}
+
+/// An answer was cut off when others connected: its connection counted as idle while the answer was still being sent.
+#[test]
+fn an_answer_that_is_being_sent_arrives_whole_whoever_connects() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let mut pipe = redis::pipe();
+    for number in 0..1000 {
+        pipe.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(number).arg("version").arg("x".repeat(3000)).ignore();
+    }
+    pipe.query::<()>(&mut redis.connect()).unwrap();
+    // More than the system takes at once, and less.
+    for limit in [1000, 40] {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&serving.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let host = &serving.address;
+        write!(stream, "GET /api/alerts?limit={limit} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        let others: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&serving.address).unwrap()).collect();
+        assert_eq!(serving.get("/healthz").0, 200, "all that have connected have a place");
+        let (status, body) = read_answer(&mut BufReader::new(first.as_slice().chain(&mut stream)));
+        assert_eq!(status, 200);
+        let alerts: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(alerts["alerts"].as_array().unwrap().len(), limit);
+        if limit == 40 {
+            assert_eq!(stream.read(&mut first).unwrap(), 0, "it had to give way, and was not reset");
+        }
+        drop(others);
+    }
+}
+
 #[test]
 fn with_every_connection_at_work_health_and_metrics_are_answered() {
     let redis = Redis::start();
@@ -755,6 +844,9 @@ fn what_another_web_site_has_a_browser_ask_is_refused() {
         let link = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n");
         assert_eq!(ask("/", &link).0, 200, "a link to the page");
         assert_eq!(ask("/?detector=breakout", &link).0, 200, "with a filter");
+        for path in ["/healthz", "/readyz", "/metrics", "/api/openapi.json"] {
+            assert_eq!(ask(path, &link).0, 200, "a link to {path}");
+        }
         assert_eq!(ask("/api/status", &link).0, 403, "a link to data");
         let frame = format!("Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n");
         assert_eq!(ask("/", &frame).0, 403, "a frame of another page");

@@ -498,11 +498,33 @@ fn a_link_in_place_of_the_log_or_the_pid_file_is_not_followed() {
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         fs::remove_file(&file).unwrap();
     }
+    // Where all may write, as in a volume of Kubernetes, somebody may give another file of this user the log's name.
     let logs = project.path("logs");
     fs::set_permissions(&logs, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::hard_link(&precious, project.path(LOG)).unwrap();
     let errors = text(&background.start().stderr);
-    assert!(errors.contains("any user of this machine may replace files in ./logs; run chmod o-w ./logs"), "{errors}");
+    assert!(errors.contains("another user may have put it there"), "{errors}");
     assert!(background.pid().is_none());
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+/// `run --background` rejected folders in which hosts had run until then.
+#[test]
+fn a_host_runs_in_a_folder_that_others_may_write_to_and_doctor_warns() {
+    let background = Background::new();
+    let project = &background.project;
+    let logs = project.path("logs");
+    fs::create_dir_all(&logs).unwrap();
+    fs::set_permissions(&logs, fs::Permissions::from_mode(0o777)).unwrap();
+    let started = background.start();
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    let warns = || text(&project.output(&["doctor"]).stdout).contains("any user of this machine may replace files in");
+    assert!(warns());
+    for mode in [0o1777, 0o2775] {
+        fs::set_permissions(&logs, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(!warns(), "{mode:o}");
+    }
+    project.run(&["stop"]);
 }
 
 /// `tail -F` follows over rotation, as the users' checklist has it.

@@ -73,6 +73,26 @@ fn what_is_printed_passes_through_the_module_that_makes_it_printable() {
     assert!(around.is_empty(), "print with outln!, errln! or another function of src/output.rs: {around:#?}");
 }
 
+/// Such a macro prints one line. A line break in its text would appear as `\n`, as if a stranger had written it.
+#[test]
+fn no_line_is_printed_with_a_line_break_in_its_text() {
+    let mut broken = Vec::new();
+    let mut calls = 0;
+    for (file, text) in sources(&["src", "crates"]) {
+        for printing in ["outln!(", "errln!("] {
+            for (at, _) in text.match_indices(printing).filter(|(at, _)| is_code(&text, *at)) {
+                calls += 1;
+                let call = text[at..].split(");\n").next().unwrap_or_default();
+                if call.contains(r"\n") {
+                    broken.push(format!("{}:{}", file.display(), text[..at].lines().count()));
+                }
+            }
+        }
+    }
+    assert!(calls > 50, "the scan found {calls} calls");
+    assert!(broken.is_empty(), "call outln! once for each line: {broken:#?}");
+}
+
 /// One use of a log macro.
 struct LogCall {
     /// `file:line`.

@@ -52,8 +52,8 @@ fn redis() -> Result<()> {
     if starts("redis-server", &["--version"]) {
         return Ok(());
     }
-    const HINT: &str = "install redis-server 6.2 or later (Debian, Ubuntu: `sudo apt-get install redis-server`; \
-                        macOS: `brew install redis`) and run this again";
+    const HINT: &str =
+        "install redis-server 6.2 or later (Debian, Ubuntu: `sudo apt-get install redis-server`) and run this again";
     apt_install("redis-server").with_context(|| format!("the tests need redis-server: {HINT}"))?;
     ensure!(starts("redis-server", &["--version"]), "redis-server was installed, but does not start: {HINT}");
     Ok(())
@@ -63,8 +63,7 @@ fn redis() -> Result<()> {
 fn faketime() -> Result<()> {
     let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     let library = std::env::var_os("TICKHOUND_TEST_FAKETIME").map_or_else(|| folder.into(), std::path::PathBuf::from);
-    // Elsewhere the tests leave it out.
-    if cfg!(target_os = "linux") && !library.exists() {
+    if !library.exists() {
         const HINT: &str = "install libfaketime (Debian, Ubuntu: `sudo apt-get install libfaketime`) and run this again; \
                             TICKHOUND_TEST_FAKETIME names libfaketime.so.1 if it is elsewhere";
         apt_install("libfaketime").with_context(|| format!("the tests need libfaketime: {HINT}"))?;

@@ -28,7 +28,7 @@ use rustc_hash::FxHashMap;
 pub use self::{
     assemble::Scalar,
     names::Names,
-    symbol::{HiddenKind, SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
+    symbol::{SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
     table::{ColumnKind, PlainTick, TablePlan},
 };
 use self::{

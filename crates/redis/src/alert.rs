@@ -7,7 +7,7 @@ use wildmatch::WildMatch;
 
 use crate::reply;
 use tickhound_core::{
-    event::{Entry, EntryId},
+    event::{Entries, Entry, EntryId},
     publish::json_line,
 };
 
@@ -127,13 +127,17 @@ impl AlertFilter {
 
 /// Parses a page of an alerts stream, which is the reply to `XRANGE` or `XREVRANGE`.
 pub(crate) fn parse_alerts(page: Value) -> anyhow::Result<Vec<StoredAlert>> {
-    let entries = reply::entries_of(page).map_err(|error| anyhow::anyhow!(error))?;
+    Ok(alerts_of(&reply::entries_of(page).map_err(|error| anyhow::anyhow!(error))?))
+}
+
+/// The alerts in entries of an alerts stream.
+pub(crate) fn alerts_of(entries: &Entries) -> Vec<StoredAlert> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let alert = |entry: Entry<'_>| StoredAlert {
         at: entry.id,
         fields: entry.fields().map(|(name, value)| (text(name), text(value))).collect(),
     };
-    Ok(entries.iter().map(alert).collect())
+    entries.iter().map(alert).collect()
 }
 
 #[cfg(test)]

@@ -1,32 +1,51 @@
 //! Reads ticks and alerts for requests of other clients, on connections of its own.
 //!
-//! What holds: nothing here has an effect on the server, and nothing uses a connection of the engine.
+//! What holds: nothing here has an effect on the server, and nothing uses a connection of the engine. What one read takes in
+//! memory is bounded, however large entries are.
 
-use std::{ops::Bound, time::Duration};
+use std::{
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use anyhow::{Result, anyhow};
-use redis::{Client, Cmd, FromRedisValue, RedisError, Value, aio::MultiplexedConnection, cmd};
-use tokio::sync::Mutex;
+use anyhow::{Result, anyhow, bail};
+use redis::{Cmd, cmd};
 
 use crate::{
-    alert::{StoredAlert, parse_alerts},
-    connection::{client, connect},
-    errors::explain,
+    alert::{StoredAlert, alerts_of},
+    connection::address,
     reply,
+    resp::{Commands, Replies},
+    wire::{Address, Wire},
 };
 use tickhound_core::{
     config::{AlertsConfig, StreamConfig},
     event::{Entries, EntryId},
+    stream::StreamError,
 };
 
 /// Alerts that a listener reads in one request.
 const LIVE_PAGE: usize = 100;
+
+/// After a read that was given up, further reads grow by this factor.
+const LIVE_GROWTH: usize = 4;
 
 /// How long a listener's read waits for the next alert.
 const LIVE_BLOCK: Duration = Duration::from_secs(5);
 
 /// Limits a listener's wait for a reply; it must be longer than [`LIVE_BLOCK`].
 const LIVE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The most bytes of a page with several entries. The server can't be asked how large entries are; a page that is given up is
+/// read again with one entry. A thousand entries of ordinary size have less than one MiB.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The most bytes of a single entry. One with as many ticks as an entry may have, 262,144, has some 40 MiB.
+const ENTRY_BYTES_MAX: usize = 64 << 20;
+
+/// Connections that are kept open between requests. A page of the dashboard sends few at once.
+const IDLE_MAX: usize = 2;
 
 /// The direction in which a stream is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,24 +70,76 @@ pub struct PageRequest {
 }
 
 /// A page of entries as it was received. To parse it takes a while, so the caller decides on which thread that happens.
-pub struct EntryPage(Value);
+pub struct EntryPage {
+    reply: Vec<u8>,
+    /// The number of entries that were asked for in the end: one if several had too many bytes.
+    pub asked: usize,
+}
 
-/// Reads the streams of one partition. Requests share a connection, which is opened when it is first needed.
+/// A page of alerts.
+pub struct AlertPage {
+    /// The alerts, in the order of the request.
+    pub alerts: Vec<StoredAlert>,
+    /// The number of alerts that were asked for in the end: one if several had too many bytes.
+    pub asked: usize,
+}
+
+/// Reads the streams of one partition, on connections that are opened when they are needed.
 pub struct StreamQueries {
-    client: Client,
-    address: String,
-    timeout: Duration,
+    server: Server,
     ticks: String,
     alerts: String,
-    shared: Mutex<Option<MultiplexedConnection>>,
+    idle: Mutex<Vec<Wire>>,
 }
 
 /// Reads alerts as they are published, on a connection of its own.
 pub struct LiveAlerts {
-    client: Client,
-    address: String,
+    server: Server,
     stream: String,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Wire>,
+    /// The most alerts of the next read: fewer after some that were large.
+    count: usize,
+}
+
+/// A server, and its address as errors show it.
+#[derive(Clone)]
+struct Server {
+    address: Address,
+    shown: String,
+}
+
+impl Server {
+    /// Asks on this connection, or on a new one; it is put back after a reply, so that half a reply is never taken for the
+    /// next. Returns `None` for a reply of more bytes than that.
+    async fn ask(&self, idle: &mut Option<Wire>, commands: &Commands, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+        let asked = async {
+            let mut wire = match idle.take() {
+                Some(wire) => wire,
+                None => self.address.connect().await?,
+            };
+            let reply = wire.ask_within(commands, bytes_max).await?;
+            *idle = reply.is_some().then_some(wire);
+            Ok(reply)
+        };
+        asked.await.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &StreamError) -> anyhow::Error {
+        anyhow!("redis at {}: {error}", self.shown)
+    }
+}
+
+/// The most bytes of a reply with this number of entries.
+fn bytes_max(entries: usize) -> usize {
+    if entries > 1 { PAGE_BYTES_MAX } else { ENTRY_BYTES_MAX }
+}
+
+fn too_large(stream: &str, after: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!(
+        "the entry of {stream} that follows {after} has more than {} MiB, so it is not read; delete it with XDEL, or ask for \
+         other entries",
+        ENTRY_BYTES_MAX >> 20
+    )
 }
 
 impl StreamQueries {
@@ -78,70 +149,76 @@ impl StreamQueries {
     /// When the URL can't be used.
     pub fn new(config: &StreamConfig, alerts: &AlertsConfig) -> Result<Self> {
         Ok(Self {
-            client: client(config)?,
-            address: config.address().to_owned(),
-            timeout: Duration::from_millis(config.timeout_ms),
+            server: Server { address: address(config)?, shown: config.address().to_owned() },
             ticks: config.key.clone(),
             alerts: alerts.stream.clone(),
-            shared: Mutex::new(None),
+            idle: Mutex::default(),
         })
     }
 
     /// Reads a page of the alerts stream.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or rejects the request.
-    pub async fn alerts(&self, page: &PageRequest) -> Result<Vec<StoredAlert>> {
-        parse_alerts(self.query(&page.command(&self.alerts)).await?)
+    /// When Redis cannot be reached, or rejects the request; or when an entry is too large.
+    pub async fn alerts(&self, page: &PageRequest) -> Result<AlertPage> {
+        let page = self.page(&self.alerts, page).await?;
+        let asked = page.asked;
+        Ok(AlertPage { alerts: alerts_of(&self.parse(page)?), asked })
     }
 
     /// Reads a page of the stream of ticks.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or rejects the request.
+    /// When Redis cannot be reached, or rejects the request; or when an entry is too large.
     pub async fn ticks(&self, page: &PageRequest) -> Result<EntryPage> {
-        self.query(&page.command(&self.ticks)).await.map(EntryPage)
+        self.page(&self.ticks, page).await
     }
 
     /// Returns the id of the newest alert in its stream; zero if there is none.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or rejects the request.
+    /// When Redis cannot be reached, or rejects the request; or when the alert is too large.
     pub async fn newest_alert(&self) -> Result<EntryId> {
-        let newest: Value = self.query(&PageRequest::newest(1).command(&self.alerts)).await?;
-        Ok(reply::first_id(&newest).unwrap_or(EntryId::ZERO))
+        let newest = self.page(&self.alerts, &PageRequest::newest(1)).await?;
+        Ok(self.parse(newest)?.last().unwrap_or(EntryId::ZERO))
     }
 
     /// Prepares to read alerts as they are published, without connecting.
     pub fn live_alerts(&self) -> LiveAlerts {
-        LiveAlerts {
-            client: self.client.clone(),
-            address: self.address.clone(),
-            stream: self.alerts.clone(),
-            connection: None,
-        }
+        let Server { address, shown } = self.server.clone();
+        let server = Server { address: address.with_timeout(LIVE_TIMEOUT), shown };
+        LiveAlerts { server, stream: self.alerts.clone(), connection: None, count: LIVE_PAGE }
     }
 
-    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        let mut connection = {
-            let mut shared = self.shared.lock().await;
-            match &*shared {
-                Some(connection) => connection.clone(),
-                None => {
-                    let connection = connect(&self.client, self.timeout).await;
-                    shared.insert(connection.map_err(|error| failed(&self.address, &error))?).clone()
-                }
+    async fn page(&self, stream: &str, page: &PageRequest) -> Result<EntryPage> {
+        let mut page = *page;
+        let mut connection = self.idle().pop();
+        let mut is_reused = connection.is_some();
+        let reply = loop {
+            let mut command = Commands::default();
+            command.words(&page.words(stream).each_ref().map(String::as_str));
+            match self.server.ask(&mut connection, &command, bytes_max(page.count)).await {
+                Ok(Some(reply)) => break reply,
+                Ok(None) if page.count > 1 => page.count = 1,
+                Ok(None) => bail!(too_large(stream, page.words(stream)[2].trim_start_matches('('))),
+                // The server may have closed it in the meantime.
+                Err(_) if is_reused => is_reused = false,
+                Err(error) => return Err(error),
             }
         };
-        match command.query_async(&mut connection).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                if error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() {
-                    *self.shared.lock().await = None;
-                }
-                Err(failed(&self.address, &error))
-            }
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.extend(connection);
         }
+        Ok(EntryPage { reply, asked: page.count })
+    }
+
+    fn parse(&self, page: EntryPage) -> Result<Entries> {
+        page.parse().map_err(|error| self.server.failed(&error))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Wire>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,21 +227,23 @@ impl LiveAlerts {
     /// call connects again.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or rejects the request.
+    /// When Redis cannot be reached, or rejects the request; or when an alert is too large.
     pub async fn after(&mut self, last: EntryId) -> Result<Vec<StoredAlert>> {
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(LIVE_PAGE).arg("BLOCK").arg(LIVE_BLOCK.as_millis() as u64);
-        read.arg("STREAMS").arg(&self.stream).arg(last.to_string());
-        // A call that is dropped takes its connection along: behind a read that still blocks the next one would wait.
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => connect(&self.client, LIVE_TIMEOUT).await,
+        let reply = loop {
+            let count = self.count;
+            let mut read = Commands::default();
+            read.arg("XREAD").arg("COUNT").show(count).arg("BLOCK").show(LIVE_BLOCK.as_millis());
+            read.arg("STREAMS").arg(&self.stream).id(last).end();
+            // A call that is dropped takes its connection along: behind a read that still blocks the next one would wait.
+            match self.server.ask(&mut self.connection, &read, bytes_max(count)).await? {
+                Some(reply) => break reply,
+                None if count > 1 => self.count = 1,
+                None => bail!(too_large(&self.stream, last)),
+            }
         };
-        let mut connection = connection.map_err(|error| failed(&self.address, &error))?;
-        let streams: Option<Vec<(String, Value)>> =
-            read.query_async(&mut connection).await.map_err(|error| failed(&self.address, &error))?;
-        self.connection = Some(connection);
-        streams.into_iter().flatten().next().map_or_else(|| Ok(Vec::new()), |(_, page)| parse_alerts(page))
+        self.count = (self.count * LIVE_GROWTH).min(LIVE_PAGE);
+        let entries = reply::parse_read(&mut Replies::new(&reply));
+        entries.map(|entries| alerts_of(&entries)).map_err(|error| self.server.failed(&error))
     }
 }
 
@@ -176,6 +255,13 @@ impl PageRequest {
 
     /// The command that reads the page from `stream`.
     pub(crate) fn command(&self, stream: &str) -> Cmd {
+        let [name, arguments @ ..] = self.words(stream);
+        let mut command = cmd(&name);
+        command.arg(&arguments);
+        command
+    }
+
+    fn words(&self, stream: &str) -> [String; 6] {
         let (name, start, end) = match self.order {
             ReadOrder::OldestFirst => ("XRANGE", "-", "+"),
             ReadOrder::NewestFirst => ("XREVRANGE", "+", "-"),
@@ -185,9 +271,8 @@ impl PageRequest {
             Bound::Excluded(id) => format!("({id}"),
             Bound::Unbounded => unbounded.to_owned(),
         };
-        let mut command = cmd(name);
-        command.arg(stream).arg(bound(self.first, start)).arg(bound(self.last, end)).arg("COUNT").arg(self.count);
-        command
+        let (first, last) = (bound(self.first, start), bound(self.last, end));
+        [name.to_owned(), stream.to_owned(), first, last, "COUNT".to_owned(), self.count.to_string()]
     }
 }
 
@@ -195,14 +280,10 @@ impl EntryPage {
     /// Parses the entries.
     ///
     /// # Errors
-    /// When the reply is not a list of entries.
-    pub fn parse(self) -> Result<Entries> {
-        reply::entries_of(self.0).map_err(|error| anyhow!(error))
+    /// When the reply is an error, or not a list of entries.
+    pub fn parse(self) -> Result<Entries, StreamError> {
+        reply::parse_entries(&mut Replies::new(&self.reply))
     }
-}
-
-fn failed(address: &str, error: &RedisError) -> anyhow::Error {
-    anyhow!("redis at {address}: {}", explain(error))
 }
 
 #[cfg(test)]

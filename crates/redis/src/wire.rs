@@ -44,6 +44,14 @@ pub(super) struct Wire {
     timeout: Duration,
 }
 
+/// What was received.
+enum Received<'a> {
+    /// All replies.
+    Whole(Replies<'a>),
+    /// The beginning of replies that are larger than they may be.
+    TooLarge,
+}
+
 trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
@@ -51,6 +59,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 impl Address {
     pub(super) fn new(info: ConnectionInfo, tls: Option<Arc<rustls::ClientConfig>>, timeout: Duration) -> Self {
         Self { info, tls, timeout }
+    }
+
+    /// The same server, with another limit for the time between two parts of a reply.
+    pub(super) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Connects, authenticates and selects the database.
@@ -122,6 +135,19 @@ impl Wire {
 
     /// Receives the replies to this number of commands, with at most so many entries in them.
     pub(super) async fn receive(&mut self, replies: usize, entries: usize) -> Result<Replies<'_>, StreamError> {
+        let bytes_max = if entries > 1 { SEVERAL_BYTES_MAX } else { usize::MAX };
+        match self.receive_within(replies, bytes_max).await? {
+            Received::Whole(replies) => Ok(replies),
+            Received::TooLarge => {
+                let mib = SEVERAL_BYTES_MAX >> 20;
+                Err(unavailable(format!("entries of more than {mib} MiB in one read; reading fewer at once")))
+            }
+        }
+    }
+
+    /// Receives the replies to this number of commands, unless they have more bytes than this. After that, the connection
+    /// can't be used.
+    async fn receive_within(&mut self, replies: usize, bytes_max: usize) -> Result<Received<'_>, StreamError> {
         let Self { io, received, timeout } = self;
         received.clear();
         // The history that a start reads is far larger than the reply to a step.
@@ -136,16 +162,29 @@ impl Wire {
             if within(*timeout, io.read_buf(received)).await? == 0 {
                 return Err(unavailable("the server hung up"));
             }
-            if entries > 1 && received.len() > SEVERAL_BYTES_MAX {
-                let mib = SEVERAL_BYTES_MAX >> 20;
-                return Err(unavailable(format!("entries of more than {mib} MiB in one read; reading fewer at once")));
+            if received.len() > bytes_max {
+                return Ok(Received::TooLarge);
             }
             match scanner.scan(received)? {
-                Some(end) if end == received.len() => return Ok(Replies::new(&self.received)),
+                Some(end) if end == received.len() => return Ok(Received::Whole(Replies::new(&self.received))),
                 Some(_) => return Err(unavailable("the server sent more replies than there were commands")),
                 None => {}
             }
         }
+    }
+
+    /// Sends commands and returns their replies as they were received, or `None` if they have more bytes than this. After
+    /// that, the connection can't be used.
+    pub(super) async fn ask_within(
+        &mut self,
+        commands: &Commands,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, StreamError> {
+        self.send(commands).await?;
+        Ok(match self.receive_within(commands.len(), bytes_max).await? {
+            Received::Whole(_) => Some(std::mem::take(&mut self.received)),
+            Received::TooLarge => None,
+        })
     }
 
     /// Sends commands and receives their replies, with at most so many entries in them.

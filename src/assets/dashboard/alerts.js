@@ -18,6 +18,8 @@ let seen = new Set();
 let newest = null;
 let older = null;
 let stop = new AbortController();
+let pause = new AbortController();
+let followed = {};
 let open = () => {};
 let isLoaded = false;
 
@@ -62,6 +64,8 @@ export function begin(onOpen) {
   rows.addEventListener("focusout", () => setTimeout(flushIfFree));
   rows.addEventListener("keydown", walk);
   setInterval(flushIfFree, 500);
+  // A stream of events takes one of the few connections that a browser has to a host, and one of the host's listeners.
+  document.addEventListener("visibilitychange", connect);
   start();
 }
 
@@ -96,9 +100,21 @@ function start() {
   [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
   rows.replaceChildren();
   update();
+  followed = filter();
+  connect();
+}
+
+/** Follows the alerts from the newest one in the list, while somebody may see them. */
+function connect() {
+  pause.abort();
+  if (document.hidden) {
+    say(byId("live"), "not live while this page is hidden");
+    return;
+  }
+  pause = new AbortController();
   const { signal } = stop;
-  const current = filter();
-  follow(`api/alerts/live?${search(current)}`, signal, () => newest, {
+  const current = followed;
+  follow(`api/alerts/live?${search(current)}`, pause.signal, () => newest, {
     // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
     event: (name, data) => name === "alert" && add([JSON.parse(data)]),

@@ -3,7 +3,7 @@
 //! What holds: no size causes a panic. 80x24 has room for the verdict, the key numbers, two curves, consumers,
 //! detectors and five alerts. Lines that do not fit are counted, not silently dropped.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ratatui::{
@@ -20,7 +20,10 @@ use crate::{
     cli::text::{fit, grouped, span},
     observe::health::{HealthReport, Verdict},
 };
-use tickhound_core::{text::printable, wall::now_ms};
+use tickhound_core::{
+    text::{is_printable, printable},
+    wall::now_ms,
+};
 
 /// A report that is older than this is shown with its age.
 const OLD: Duration = Duration::from_millis(2500);
@@ -91,7 +94,7 @@ pub(super) fn draw(frame: &mut Frame, state: &mut State) {
     }
     // Texts are printable before they are measured; this is for one that was forgotten.
     for cell in &mut frame.buffer_mut().content {
-        if matches!(printable(cell.symbol()), Cow::Owned(_)) {
+        if !is_printable(cell.symbol()) {
             cell.set_symbol("?");
         }
     }

@@ -1,6 +1,7 @@
 //! This machine: cores, memory, disks, limits, permissions; and the kernel settings that Redis needs, if it runs here.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -16,6 +17,7 @@ use super::{
     fix::{Remedy, holds_only_compiled},
     text::size,
 };
+use crate::service::lets_all_replace_files;
 use tickhound_core::config::{Config, LoadedConfig, Watch, is_unset};
 use tickhound_engine::plugin::{CacheLocation, watch::can_watch};
 use tickhound_redis::inspect::{ServerInspection, ServerLocation};
@@ -52,6 +54,8 @@ enum Purpose {
     Plugins,
     CompiledPlugins,
     JsonLines,
+    /// The log and the pid file.
+    Service,
 }
 
 /// The kernel's limits of watches on files, by user.
@@ -70,7 +74,7 @@ struct DiskUse {
     writable: bool,
 }
 
-/// Who may write to a folder of plugins.
+/// Who may write to a folder of plugins, or of files that a host owns.
 #[derive(Clone, Debug)]
 struct Permissions {
     purpose: Purpose,
@@ -118,13 +122,17 @@ pub(super) fn inspect(loaded: &LoadedConfig) -> Machine {
     }
     machine.permissions.extend(permissions(Purpose::Plugins, plugins));
     machine.permissions.extend(cache.and_then(|cache| permissions(Purpose::CompiledPlugins, cache)));
+    let own_files = [&config.service.log_file, &config.service.pid_file];
+    let own_folders: BTreeSet<PathBuf> =
+        own_files.iter().filter_map(|file| Some(loaded.resolve(file).parent()?.to_path_buf())).collect();
+    machine.permissions.extend(own_folders.into_iter().filter_map(|dir| permissions(Purpose::Service, dir)));
     machine
 }
 
 fn permissions(purpose: Purpose, dir: PathBuf) -> Option<Permissions> {
     let metadata = fs::metadata(&dir).ok()?;
     let clearable = metadata.uid() == rustix::process::geteuid().as_raw() && holds_only_compiled(&dir);
-    Some(Permissions { purpose, dir, mode: metadata.mode() & 0o777, clearable })
+    Some(Permissions { purpose, dir, mode: metadata.mode() & 0o1777, clearable })
 }
 
 fn number(file: &str) -> Option<u64> {
@@ -149,7 +157,7 @@ pub(super) fn judge(machine: &Machine, config: &Config) -> Vec<Finding> {
     findings.extend(machine.watch.as_ref().map(|watch| judge_watch(watch, machine.inotify)));
     findings.extend(machine.missing.iter().map(|(purpose, dir)| missing_folder(*purpose, dir)));
     findings.extend(machine.disks.iter().map(judge_disk));
-    findings.extend(machine.permissions.iter().map(judge_permissions));
+    findings.extend(machine.permissions.iter().filter_map(judge_permissions));
     findings
 }
 
@@ -159,6 +167,7 @@ impl Purpose {
             Self::Plugins => "plugins",
             Self::CompiledPlugins => "compiled plugins",
             Self::JsonLines => "alerts.jsonl",
+            Self::Service => "log and pid file",
         }
     }
 }
@@ -174,6 +183,7 @@ fn missing_folder(purpose: Purpose, dir: &Path) -> Finding {
         Purpose::JsonLines => Finding::problem("machine.folders", observed)
             .cure("create the folder, or correct alerts.jsonl")
             .remedy(Remedy::Folder(dir.to_path_buf())),
+        Purpose::Service => Finding::ok("machine.folders", format!("{observed}; a host creates it")),
     }
 }
 
@@ -238,6 +248,7 @@ fn judge_disk(disk: &DiskUse) -> Finding {
         let (level, effect) = match purpose {
             Purpose::JsonLines => (Level::Problem, "alerts are only in Redis and the log"),
             Purpose::Plugins | Purpose::CompiledPlugins => (Level::Warning, "plugins are compiled at each start"),
+            Purpose::Service => (Level::Warning, "a host does not start in the background"),
         };
         return Finding::new(level, id, format!("this user may not write to {folder}, so {effect}"))
             .cure(format!("chown or chmod {} for the user that runs Tickhound", dir.display()));
@@ -255,32 +266,43 @@ fn judge_disk(disk: &DiskUse) -> Finding {
     }
 }
 
-/// Judges who may write to a folder of plugins. A plugin is sandboxed, but it decides which alerts are raised. A
-/// compiled plugin is machine code that runs as it is.
-fn judge_permissions(permissions: &Permissions) -> Finding {
+/// Judges who may write to a folder. A plugin is sandboxed, but it decides which alerts are raised. Compiled plugins are
+/// authenticated, and a host checks the files that it owns itself, so others can only do lesser harm there.
+fn judge_permissions(permissions: &Permissions) -> Option<Finding> {
     let Permissions { purpose, dir, mode, clearable } = permissions;
     let (group, world) = (mode & 0o020 != 0, mode & 0o002 != 0);
     let folder = format!("{} ({}) has mode {mode:03o}", dir.display(), purpose.name());
     let id = "machine.writable_by";
     let who = if world { "any user of this machine" } else { "its group" };
-    if *purpose == Purpose::CompiledPlugins && (group || world) {
-        let finding = Finding::problem(id, format!("{folder}: {who} can put machine code there that the host runs"))
-            .cure(format!(
-                "rm -r {0} (plugins are compiled again at the next start), or chmod 700 {0} if you trust every user who could write to it",
+    match purpose {
+        Purpose::Service => lets_all_replace_files(*mode).then(|| {
+            let observed = format!("{folder}: any user of this machine may replace files in it");
+            let cure = format!("chmod o-w {0}, or chmod +t {0} if others are meant to write there", dir.display());
+            Finding::warning(id, observed).cure(cure)
+        }),
+        Purpose::CompiledPlugins if group || world => {
+            let observed = format!(
+                "{folder}: {who} can add files there; a host does not run them, since compiled plugins are \
+                 authenticated, and closes the folder to others when it starts"
+            );
+            let finding = Finding::note(id, observed).cure(format!("chmod 700 {}", dir.display()));
+            Some(if *clearable { finding.remedy(Remedy::PrivateCache(dir.clone())) } else { finding })
+        }
+        Purpose::Plugins | Purpose::CompiledPlugins | Purpose::JsonLines => {
+            let cure = format!(
+                "chmod go-w {}, unless others are meant to add plugins; `--fix` leaves this to you",
                 dir.display()
-            ));
-        return if *clearable { finding.remedy(Remedy::PrivateCache(dir.clone())) } else { finding };
-    }
-    let cure =
-        format!("chmod go-w {}, unless others are meant to add plugins; `--fix` leaves this to you", dir.display());
-    let observed = format!("{folder}: {who} can replace plugins, and so change which alerts are raised");
-    if world {
-        Finding::problem(id, observed).cure(cure)
-    } else if group {
-        // On systems such as Debian, each user has a group of its own, and that group has no other members.
-        Finding::warning(id, observed).cure(cure)
-    } else {
-        Finding::ok(id, folder)
+            );
+            let observed = format!("{folder}: {who} can replace plugins, and so change which alerts are raised");
+            Some(if world {
+                Finding::problem(id, observed).cure(cure)
+            } else if group {
+                // On systems such as Debian, each user has a group of its own, and that group has no other members.
+                Finding::warning(id, observed).cure(cure)
+            } else {
+                Finding::ok(id, folder)
+            })
+        }
     }
 }
 
@@ -321,13 +343,18 @@ mod tests {
             (Purpose::Plugins, 0o775, true, Level::Warning, false),
             (Purpose::Plugins, 0o777, true, Level::Problem, false),
             (Purpose::CompiledPlugins, 0o700, true, Level::Ok, false),
-            (Purpose::CompiledPlugins, 0o770, true, Level::Problem, true),
-            (Purpose::CompiledPlugins, 0o702, true, Level::Problem, true),
-            (Purpose::CompiledPlugins, 0o770, false, Level::Problem, false),
+            (Purpose::CompiledPlugins, 0o770, true, Level::Note, true),
+            (Purpose::CompiledPlugins, 0o702, true, Level::Note, true),
+            (Purpose::CompiledPlugins, 0o770, false, Level::Note, false),
+            (Purpose::Service, 0o777, false, Level::Warning, false),
         ];
         for (purpose, mode, clearable, level, fixable) in cases {
-            let finding = judge_permissions(&Permissions { purpose, dir: "there".into(), mode, clearable });
+            let finding = judge_permissions(&Permissions { purpose, dir: "there".into(), mode, clearable }).unwrap();
             assert_eq!((finding.level, finding.remedy.is_some()), (level, fixable), "{purpose:?} {mode:o}");
+        }
+        for mode in [0o755, 0o775, 0o1777] {
+            let permissions = Permissions { purpose: Purpose::Service, dir: "there".into(), mode, clearable: false };
+            assert!(judge_permissions(&permissions).is_none(), "{mode:o}");
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     text::size,
 };
 use tickhound_core::{
-    config::{DetectorConfig, LoadedConfig, Watch},
+    config::{Config, DetectorConfig, LoadedConfig, Watch},
     decode::Decoder,
     event::column,
     receipt::{DetectorReceipt, Receipt},
@@ -26,7 +26,7 @@ use tickhound_engine::plugin::{
     CacheLocation, DetectorSpec, Generation, Isolation, PluginSource, Runtime,
     code::COMPILED_FOLDER as COMPILED,
     folder::{Folder, plugin_name},
-    loader::{Compiling, with_next},
+    loader::{Compiling, next_of, with_next},
     runtime::CONTRACT_VERSION,
 };
 
@@ -94,7 +94,7 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
     if facts.ticks_per_second > 0.0 && busy_ns > 0 {
         findings.push(judge_load(busy_ns, facts.ticks_per_second, workers));
     }
-    findings.extend(unused(&folder.dir, loaded.config.detectors.values()));
+    findings.extend(unused(&folder.dir, &loaded.config));
     // In a shared folder, other programs may own the files.
     if let Some(CacheLocation { dir, .. }) = cache.filter(|cache| holds_only_compiled(&cache.dir)) {
         findings.extend(stale(&stale_files(&dir, SystemTime::now())));
@@ -184,8 +184,8 @@ fn judge_load(busy_ns: u64, ticks_per_second: f64, workers: usize) -> Finding {
         .cure("raise engine.workers up to the number of cores, or narrow the detectors' symbols; `tickhound bench` shows what a detector costs")
 }
 
-fn unused<'a>(dir: &Path, detectors: impl Iterator<Item = &'a DetectorConfig>) -> Option<Finding> {
-    let used: BTreeSet<&str> = detectors.map(|detector| detector.plugin.as_str()).collect();
+fn unused(dir: &Path, config: &Config) -> Option<Finding> {
+    let used: BTreeSet<&str> = config.detectors.values().map(|detector| detector.plugin.as_str()).collect();
     let files = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
     let mut names: Vec<String> = files
         .filter_map(|path| plugin_name(&path).map(str::to_owned))
@@ -194,10 +194,30 @@ fn unused<'a>(dir: &Path, detectors: impl Iterator<Item = &'a DetectorConfig>) -
     names.sort();
     let first = names.first()?;
     Some(
-        Finding::note("plugins.unused", format!("no detector uses these plugins: {}", names.join(", "))).cure(format!(
-            "add [detectors.{first}] with plugin = \"{first}\" to the configuration, or move the file away"
-        )),
+        Finding::note("plugins.unused", format!("no detector uses these plugins: {}", names.join(", ")))
+            .cure(format!("{}, or move the file away", use_for(first, config))),
     )
+}
+
+/// How a plugin that no detector uses would be used.
+fn use_for(plugin: &str, config: &Config) -> String {
+    let live = |of: &str| {
+        let mut live = config.detectors.iter().filter(|(_, one)| one.plugin == of && one.enabled);
+        live.find(|(_, one)| one.shadow_of.is_empty()).map(|(name, one)| (name.clone(), one.sha256.is_empty()))
+    };
+    match next_of(plugin).map(|of| (of, live(of))) {
+        None => format!("add [detectors.{plugin}] with plugin = \"{plugin}\" to the configuration"),
+        Some((_, Some((name, true)))) => {
+            format!("plugins.allow_next = true makes {plugin}.wasm a shadow of {name}")
+        }
+        Some((_, Some((name, false)))) => format!(
+            "{name} is pinned by sha256, so it has no automatic shadow: add [detectors.{name}-next] with plugin = \
+             \"{plugin}\", shadow_of = \"{name}\" and the sha256 of {plugin}.wasm"
+        ),
+        Some((of, None)) => {
+            format!("{plugin}.wasm is the next version of {of}.wasm, which no enabled detector uses: enable one")
+        }
+    }
 }
 
 /// Returns the compiled plugins that have not been used lately. A host records a use, within a day, as the file's time
@@ -247,6 +267,22 @@ mod tests {
         assert!(differs("b", "33", &receipt).unwrap().contains("another file"));
         assert!(differs("c", "33", &receipt).unwrap().contains("does not have this detector"));
         assert_eq!(differs("w", "33", &receipt), None);
+    }
+
+    /// The cure was a table [detectors.breakout.next], which is one of another kind.
+    #[test]
+    fn a_next_version_that_is_not_used_has_a_cure_that_works() {
+        let mut config = Config::default();
+        assert!(use_for("breakout", &config).starts_with("add [detectors.breakout] with plugin = \"breakout\""));
+        assert!(use_for("breakout.next", &config).contains("no enabled detector uses"));
+        let mut detector = DetectorConfig { plugin: "breakout".into(), ..DetectorConfig::default() };
+        config.detectors.insert("mine".into(), detector.clone());
+        let cure = use_for("breakout.next", &config);
+        assert_eq!(cure, "plugins.allow_next = true makes breakout.next.wasm a shadow of mine");
+        detector.sha256 = "0".repeat(64);
+        config.detectors.insert("mine".into(), detector);
+        let cure = use_for("breakout.next", &config);
+        assert!(cure.contains("pinned") && cure.contains("shadow_of = \"mine\""), "{cure}");
     }
 
     #[test]

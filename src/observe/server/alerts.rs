@@ -12,7 +12,7 @@ use super::{
     paging::PageSize,
     query::{AlertsQuery, alerts_limit, confidence, entry_id},
 };
-use tickhound_redis::{AlertFilter, NamePattern, PageRequest, ReadOrder, StoredAlert};
+use tickhound_redis::{AlertFilter, AlertPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
 const ALERTS_READ_MAX: usize = 20_000;
@@ -102,9 +102,9 @@ pub(super) async fn list(
     loop {
         let count = size.count();
         let page = PageRequest { order: ReadOrder::NewestFirst, first, last: Bound::Unbounded, count };
-        let page = app.queries.alerts(&page).await?;
-        size.adapt(page.len(), page.iter().map(bytes_of).sum());
-        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == count);
+        let AlertPage { alerts: page, asked } = app.queries.alerts(&page).await?;
+        size.adapt(asked, page.len(), page.iter().map(bytes_of).sum());
+        let oldest = page.last().map(|alert| alert.at).filter(|_| page.len() == asked);
         read += page.len();
         for alert in page.iter().filter(|alert| filter.matches(alert)) {
             alerts.push(AlertJson::new(alert));

@@ -3,7 +3,7 @@
 //! What holds: the entries that are read and the points that are returned are bounded. Entries nearest to the alert are
 //! read first, so that only distant ones are left out.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -16,7 +16,10 @@ use super::{
     query::{ChartQuery, ChartSpan},
 };
 use tickhound_core::{decode::Decoder, event::EntryId};
-use tickhound_redis::{AlertFilter, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+use tickhound_redis::{AlertFilter, AlertPage, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+
+/// How long a request waits for the chart of another one: somebody who goes through a list asks for one after the other.
+const CHART_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most entries that are read on each side of the alert.
 const ENTRIES_MAX: usize = 100_000;
@@ -45,7 +48,7 @@ pub(super) async fn chart(
 ) -> Result<Json<Chart>, ApiError> {
     let ChartSpan { first, entry, last } = query.span()?;
     let ChartQuery { symbol, .. } = query;
-    let Ok(_permit) = app.charts.try_acquire() else {
+    let Ok(Ok(_permit)) = tokio::time::timeout(CHART_PATIENCE, app.charts.acquire()).await else {
         return Err(ApiError::unavailable("another chart is being made; try again"));
     };
     let mut before = side(&app, &symbol, Side::Before, first, entry).await?;
@@ -97,19 +100,20 @@ async fn side(app: &App, symbol: &str, side: Side, first: EntryId, last: EntryId
     let mut read = 0;
     loop {
         let entries = app.queries.ticks(&page).await?;
+        let asked = entries.asked;
         let (decoder, symbol) = (app.decoder.clone(), symbol.to_owned());
         let decoded = tokio::task::spawn_blocking(move || decode(decoder, entries, &symbol, side)).await;
         let DecodedPage { points, entries, bytes, furthest } =
             decoded.map_err(|_| ApiError::unavailable("the entries could not be decoded"))??;
         side_points.points.extend(points);
         read += entries;
-        let Some(furthest) = furthest.filter(|_| entries == page.count) else { return Ok(side_points) };
+        let Some(furthest) = furthest.filter(|_| entries == asked) else { return Ok(side_points) };
         if read >= ENTRIES_MAX || side_points.points.len() >= POINTS_MAX {
             side_points.points.truncate(POINTS_MAX);
             (side_points.reached, side_points.truncated) = (furthest, true);
             return Ok(side_points);
         }
-        size.adapt(entries, bytes);
+        size.adapt(asked, entries, bytes);
         (page.first, page.count) = (Bound::Excluded(furthest), size.count());
     }
 }
@@ -156,11 +160,11 @@ async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Resul
     while read < ALERTS_MAX {
         let count = size.count();
         let page = PageRequest { order: ReadOrder::OldestFirst, first: from, last: Bound::Unbounded, count };
-        let page = app.queries.alerts(&page).await?;
-        size.adapt(page.len(), page.iter().map(bytes_of).sum());
+        let AlertPage { alerts: page, asked } = app.queries.alerts(&page).await?;
+        size.adapt(asked, page.len(), page.iter().map(bytes_of).sum());
         read += page.len();
         alerts.extend(page.iter().filter(is_caused_there).map(AlertJson::new));
-        let Some(furthest) = page.last().filter(|_| page.len() == count) else { return Ok((alerts, true)) };
+        let Some(furthest) = page.last().filter(|_| page.len() == asked) else { return Ok((alerts, true)) };
         from = Bound::Excluded(furthest.at);
     }
     Ok((alerts, false))

@@ -2,7 +2,8 @@
 //!
 //! What holds: every new connection gets a place at once, whoever holds the others. While all are taken, or all that an
 //! address may hold, the connection of the busiest address that has been idle for longest gives way. If none is idle,
-//! the new connection gets one of a few reserved places, where only questions about the host's health are answered.
+//! the new connection gets one of a few reserved places, where only questions about the host's health are answered. A
+//! connection is not idle until the system has taken all of its answer.
 
 use std::{
     cmp::Reverse,
@@ -30,6 +31,13 @@ const RESERVED_PER_ADDRESS: usize = 4;
 
 /// A warning that places were short is logged at most this often: an attacker must not fill the log.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// How many displaced connections the system may go on serving from its buffers in any [`UNREAD_PERIOD`]. The rest are reset.
+/// Each may leave up to 256 KiB that its client has not read, which counts as memory of a container.
+const UNREAD_MAX: usize = 64;
+
+/// The system keeps what a client does not read for no longer than this.
+const UNREAD_PERIOD: Duration = super::UNACKNOWLEDGED_TIMEOUT;
 
 /// Where a client comes from, as far as it can be told apart from others: an IPv4 address, or the first half of an IPv6
 /// address, since the holder of one has all of the second half to choose from.
@@ -99,14 +107,25 @@ struct ConnectionTable {
     connections: Vec<Connection>,
     last_number: u64,
     warned: Option<Instant>,
+    /// When this period began, and how many connections were displaced in it.
+    displaced: Option<(Instant, usize)>,
 }
 
 struct Connection {
     number: u64,
     client: Client,
     activity: Activity,
-    /// Its end tells the connection to give way.
-    _displaces: oneshot::Sender<()>,
+    /// Tells the connection to give way.
+    displaces: oneshot::Sender<Parting>,
+}
+
+/// How a displaced connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// The system sends what it has taken, and then closes the connection.
+    Sent,
+    /// The connection is reset, and what the client has not read is lost.
+    Reset,
 }
 
 #[derive(Clone, Copy)]
@@ -115,6 +134,8 @@ enum Activity {
     Idle(Instant),
     /// A request is being answered.
     Busy,
+    /// The answer is complete, and the system has not taken all of it yet.
+    Sending,
 }
 
 impl Connections {
@@ -139,13 +160,14 @@ impl Connections {
         table.last_number += 1;
         let (number, client) = (table.last_number, Client { address, lane });
         let activity = Activity::Idle(Instant::now());
-        table.connections.push(Connection { number, client, activity, _displaces: displaces });
+        table.connections.push(Connection { number, client, activity, displaces });
         Place { client, number, connections: self.clone(), displaced }
     }
 
-    fn set_activity(&self, number: u64, activity: Activity) {
+    /// Sets what a connection does, by what it has done until now.
+    fn change_activity(&self, number: u64, change: impl FnOnce(Activity) -> Activity) {
         if let Some(connection) = self.lock().connections.iter_mut().find(|connection| connection.number == number) {
-            connection.activity = activity;
+            connection.activity = change(connection.activity);
         }
     }
 
@@ -191,7 +213,7 @@ impl ConnectionTable {
             (held, Reverse(*since), Reverse(connection.number))
         });
         if let Some(index) = longest.map(|(index, ..)| index) {
-            self.connections.remove(index);
+            self.displace(index);
             return Lane::General;
         }
         // Here each new connection displaces an old one, idle or not: an answer takes an instant. They are in the order
@@ -205,9 +227,21 @@ impl ConnectionTable {
             None
         };
         if let Some(index) = oldest {
-            self.connections.remove(index);
+            self.displace(index);
         }
         Lane::Reserved(limit)
+    }
+
+    fn displace(&mut self, index: usize) {
+        let now = Instant::now();
+        let (began, count) = match self.displaced {
+            Some((began, count)) if now.duration_since(began) < UNREAD_PERIOD => (began, count + 1),
+            _ => (now, 1),
+        };
+        self.displaced = Some((began, count));
+        let parting = if count <= UNREAD_MAX { Parting::Sent } else { Parting::Reset };
+        // If it has ended in the meantime, nobody is there to give way.
+        let _ = self.connections.remove(index).displaces.send(parting);
     }
 
     fn warn(&mut self, ip: IpAddr, limit: ConnectionLimit) {
@@ -229,13 +263,13 @@ pub(super) struct Place {
     pub(super) client: Client,
     number: u64,
     connections: Arc<Connections>,
-    displaced: oneshot::Receiver<()>,
+    displaced: oneshot::Receiver<Parting>,
 }
 
 impl Place {
     /// Waits until the connection must give way to another one. Cancel-safe.
-    pub(super) async fn displaced(&mut self) {
-        let _ = (&mut self.displaced).await;
+    pub(super) async fn displaced(&mut self) -> Parting {
+        (&mut self.displaced).await.unwrap_or(Parting::Reset)
     }
 
     /// Returns what marks a request of this connection for the time in which it is being answered.
@@ -258,10 +292,18 @@ pub(super) struct BusyMarker {
 }
 
 impl BusyMarker {
-    /// The connection counts as busy until the returned value is dropped.
+    /// The connection counts as busy until the returned value is dropped, and what was written after that is flushed.
     pub(super) fn begin(&self) -> Busy {
-        self.connections.set_activity(self.number, Activity::Busy);
+        self.connections.change_activity(self.number, |_| Activity::Busy);
         Busy(self.clone())
+    }
+
+    /// The system has taken all that was written, so a connection whose answer is complete is idle from now on.
+    pub(super) fn flushed(&self) {
+        self.connections.change_activity(self.number, |activity| match activity {
+            Activity::Sending => Activity::Idle(Instant::now()),
+            Activity::Idle(_) | Activity::Busy => activity,
+        });
     }
 }
 
@@ -277,11 +319,12 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.connections.set_activity(self.0.number, Activity::Idle(Instant::now()));
+        self.0.connections.change_activity(self.0.number, |_| Activity::Sending);
     }
 }
 
-/// A body during which its connection counts as busy.
+/// A body during which its connection counts as busy. The server drops it when it has taken the last frame, which it has
+/// yet to write.
 struct BusyBody {
     body: Body,
     _busy: Busy,
@@ -316,7 +359,7 @@ mod tests {
     }
 
     fn is_displaced(place: &mut Place) -> bool {
-        place.displaced.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        place.displaced.try_recv().is_ok()
     }
 
     #[test]
@@ -333,16 +376,42 @@ mod tests {
         let connections = Connections::new(0);
         let mut greedy: Vec<Place> = (0..CONNECTIONS_MAX - 1).map(|_| connections.admit(ip("10.0.0.1"))).collect();
         let mut modest = connections.admit(ip("10.0.0.2"));
-        let busy = greedy[0].marker().begin();
+        let marker = greedy[0].marker();
+        let busy = marker.begin();
         let mut newcomers: Vec<Place> = (3..13).map(|last| connections.admit(ip(&format!("10.0.0.{last}")))).collect();
         assert!(newcomers.iter().all(|place| place.client.lane == Lane::General));
         let displaced: Vec<usize> = (0..greedy.len()).filter(|index| is_displaced(&mut greedy[*index])).collect();
         assert_eq!(displaced, (1..=10).collect::<Vec<_>>(), "the busy one stays, and then the longest idle goes first");
         assert!(!is_displaced(&mut modest) && !newcomers.iter_mut().any(is_displaced));
         drop(busy);
+        marker.flushed();
         let _last = connections.admit(ip("10.0.0.99"));
         assert!(!is_displaced(&mut greedy[0]), "it was busy until now, so others have been idle for longer");
         assert!(is_displaced(&mut greedy[11]));
+    }
+
+    /// A connection counted as idle while its answer was still being sent, and its client got the beginning only.
+    #[test]
+    fn a_connection_is_busy_until_its_answer_is_sent() {
+        let connections = Connections::new(1);
+        let mut held = connections.admit(ip("10.0.0.1"));
+        let marker = held.marker();
+        let busy = marker.begin();
+        marker.flushed();
+        let newcomer = || connections.admit(ip("10.0.0.1")).client.lane;
+        assert!(newcomer().is_reserved(), "a part of the answer was sent, and the rest follows");
+        drop(busy);
+        assert!(newcomer().is_reserved() && !is_displaced(&mut held), "the answer is complete, and not sent");
+        marker.flushed();
+        assert!(newcomer().is_general() && is_displaced(&mut held));
+    }
+
+    #[test]
+    fn only_so_many_displaced_connections_leave_data_to_the_system() {
+        let connections = Connections::new(1);
+        let mut places: Vec<Place> = (0..UNREAD_MAX + 3).map(|_| connections.admit(ip("10.0.0.1"))).collect();
+        let partings: Vec<Parting> = places.iter_mut().filter_map(|place| place.displaced.try_recv().ok()).collect();
+        assert_eq!(partings, [[Parting::Sent; UNREAD_MAX].as_slice(), &[Parting::Reset; 2]].concat());
     }
 
     #[test]

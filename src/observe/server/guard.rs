@@ -32,6 +32,9 @@ const TARGET_MAX: usize = 8 * 1024;
 /// supervisor kills a process that does not answer.
 const MONITORING: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
+/// What a link on another web site, such as a wiki or a dashboard, may open. None of it takes long.
+const LINKED: [&str; 5] = ["/", "/healthz", "/readyz", "/metrics", "/api/openapi.json"];
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
@@ -164,7 +167,8 @@ fn is_loopback(authority: &Authority) -> bool {
 }
 
 /// Refuses what another web site has a browser do: it could not read the answer, but it could have this host work, and
-/// use up its listeners. A link to the page is allowed. Clients that are not browsers don't send these headers.
+/// use up its listeners. Links to the page, and to what people open by hand, are allowed. Clients that are not browsers don't
+/// send these headers.
 fn check_site(request: &Request) -> Result<(), ApiError> {
     let is = |name: HeaderName, values: &[&str]| {
         let given = request.headers().get_all(name);
@@ -172,8 +176,8 @@ fn check_site(request: &Request) -> Result<(), ApiError> {
     };
     // Another port of this machine is another origin of the same site.
     let is_foreign = is(SEC_FETCH_SITE, &["cross-site", "same-site"]);
-    let is_link_to_page = request.uri().path() == "/" && is(SEC_FETCH_DEST, &["document"]);
-    if !is_foreign || is_link_to_page {
+    let is_link = LINKED.contains(&request.uri().path()) && is(SEC_FETCH_DEST, &["document"]);
+    if !is_foreign || is_link {
         return Ok(());
     }
     Err(ApiError::new(

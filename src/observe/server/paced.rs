@@ -21,6 +21,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::clients::BusyMarker;
+
 /// The longest time for which the server waits for a client that reads nothing.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
@@ -35,6 +37,7 @@ pub(super) struct PacedStream {
     /// Wakes the task when the time is used up; allocated once.
     timer: Pin<Box<Sleep>>,
     cut: Cut,
+    busy: BusyMarker,
 }
 
 /// Whether a connection is cut when it is dropped: the system forgets what the client has not read yet. By itself it
@@ -87,9 +90,10 @@ impl Credit {
 }
 
 impl PacedStream {
-    pub(super) fn new(stream: TcpStream, cut: Cut) -> Self {
+    pub(super) fn new(stream: TcpStream, cut: Cut, busy: BusyMarker) -> Self {
         let now = Instant::now();
-        Self { stream, credit: Credit::Resting { left: STALL_MAX, since: now }, timer: Box::pin(sleep_until(now)), cut }
+        let credit = Credit::Resting { left: STALL_MAX, since: now };
+        Self { stream, credit, timer: Box::pin(sleep_until(now)), cut, busy }
     }
 
     fn pace(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -143,7 +147,11 @@ impl AsyncWrite for PacedStream {
     /// Hyper flushes once it has written all that it has.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.credit.rest(Instant::now());
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.busy.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

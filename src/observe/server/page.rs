@@ -108,6 +108,7 @@ impl Asset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickhound_core::text::{hidden_kind, is_printable};
 
     #[test]
     fn a_file_is_sent_compressed_or_plain_and_only_once() {
@@ -139,6 +140,29 @@ mod tests {
             }
             // The namespace of SVG is a name, not an address.
             assert!(!text.replace("http://www.w3.org/2000/svg", "").contains("://"), "{path}");
+        }
+    }
+
+    /// The page and the report of a replay showed characters that a terminal did not, and the other way round.
+    #[test]
+    fn the_pages_hide_what_the_program_hides() {
+        let script = include_str!("../../assets/dashboard/visible.js");
+        let ranges = |name: &str| -> Vec<(u32, u32)> {
+            let (_, list) = script.split_once(&format!("const {name} = [")).unwrap();
+            let (list, _) = list.split_once("];").unwrap();
+            let code = |text: &str| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).unwrap();
+            let pair = |pair: &str| pair.split_once(']')?.0.split_once(',').map(|(a, b)| (code(a), code(b)));
+            list.split('[').filter_map(pair).collect()
+        };
+        let [hidden, selectors, pictographs] = ["HIDDEN_RANGES", "SELECTORS", "PICTOGRAPHS"].map(ranges);
+        let is_in = |ranges: &[(u32, u32)], c: char| ranges.iter().any(|(a, b)| (*a..=*b).contains(&u32::from(c)));
+        assert!(hidden.len() > 20);
+        for c in '\0'..=char::MAX {
+            let on_page = is_in(&hidden, c) || is_in(&selectors, c) || matches!(c, '\n' | '\t');
+            assert_eq!(on_page, hidden_kind(c).is_some(), "{c:?}");
+            for selector in ['\u{fe00}', '\u{fe0f}'] {
+                assert_eq!(is_printable(&format!("{c}{selector}")), is_in(&pictographs, c), "{c:?}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How many entries of a stream are read at once.
 //!
 //! What holds: pages grow while entries are small, and shrink when they are large. So a stream into which somebody has
-//! written megabytes does not fill this process's memory when a client asks for a chart.
+//! written megabytes takes few requests that must be given up and made again with one entry (`tickhound_redis`).
 
 /// The entries of the first page, when nothing is known of their size.
 const FIRST: usize = 64;
@@ -28,10 +28,10 @@ impl PageSize {
         self.0
     }
 
-    /// Notes what the last page had.
-    pub(super) fn adapt(&mut self, entries: usize, bytes: usize) {
+    /// Notes what the last page had, and how many entries were asked for in the end.
+    pub(super) fn adapt(&mut self, asked: usize, entries: usize, bytes: usize) {
         let of_one = bytes / entries.max(1);
-        let most = MOST.min(self.0.saturating_mul(GROWTH));
+        let most = MOST.min(asked.saturating_mul(GROWTH));
         self.0 = (BYTES / of_one.max(1)).clamp(1, most);
     }
 }
@@ -46,10 +46,12 @@ mod tests {
         let mut counts = Vec::new();
         for of_one in [200, 200, 200, 4 << 20, 70 << 20, 200, 0] {
             counts.push(size.count());
-            size.adapt(size.count(), size.count() * of_one);
+            size.adapt(size.count(), size.count(), size.count() * of_one);
         }
         assert_eq!(counts, [64, 256, 1000, 1000, 2, 1, 4]);
-        size.adapt(0, 0);
+        size.adapt(16, 0, 0);
         assert_eq!(size.count(), 64, "an empty page says nothing against a larger one");
+        size.adapt(1, 1, 200);
+        assert_eq!(size.count(), 4, "a page that was given up is followed by small ones");
     }
 }

@@ -4,60 +4,11 @@
 //! and on the page, so a symbol must be short, and must look like what it is. A symbol is checked once, when it is new, and
 //! not with each tick.
 
+use crate::text::{HiddenKind, hidden_kind};
+
 /// The length of the longest usable symbol, bytes of UTF-8. Names of options have some 20 to 40, those of spreads and of
 /// tokens on a chain up to 128. A longer text is not a name.
 pub const SYMBOL_BYTES_MAX: usize = 128;
-
-/// The characters that are invisible, and those that change the direction of the text around them: first and last of each
-/// range, in ascending order. Control characters are not listed.
-const HIDDEN: [(char, char, HiddenKind); 21] = [
-    ('\u{ad}', '\u{ad}', HiddenKind::Invisible),
-    ('\u{34f}', '\u{34f}', HiddenKind::Invisible),
-    ('\u{61c}', '\u{61c}', HiddenKind::Direction),
-    ('\u{115f}', '\u{1160}', HiddenKind::Invisible),
-    ('\u{17b4}', '\u{17b5}', HiddenKind::Invisible),
-    ('\u{180b}', '\u{180f}', HiddenKind::Invisible),
-    ('\u{200b}', '\u{200d}', HiddenKind::Invisible),
-    ('\u{200e}', '\u{200f}', HiddenKind::Direction),
-    ('\u{2028}', '\u{2029}', HiddenKind::LineBreak),
-    ('\u{202a}', '\u{202e}', HiddenKind::Direction),
-    ('\u{2060}', '\u{2065}', HiddenKind::Invisible),
-    ('\u{2066}', '\u{2069}', HiddenKind::Direction),
-    ('\u{206a}', '\u{206f}', HiddenKind::Invisible),
-    ('\u{2800}', '\u{2800}', HiddenKind::Invisible),
-    ('\u{3164}', '\u{3164}', HiddenKind::Invisible),
-    ('\u{fe00}', '\u{fe0f}', HiddenKind::Invisible),
-    ('\u{feff}', '\u{feff}', HiddenKind::Invisible),
-    ('\u{ffa0}', '\u{ffa0}', HiddenKind::Invisible),
-    ('\u{fff0}', '\u{fffb}', HiddenKind::Invisible),
-    ('\u{1d173}', '\u{1d17a}', HiddenKind::Invisible),
-    ('\u{e0000}', '\u{e0fff}', HiddenKind::Invisible),
-];
-
-/// What makes a character unusable in a symbol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HiddenKind {
-    /// It is a control character, such as ESC or a line feed.
-    Control,
-    /// It breaks the line.
-    LineBreak,
-    /// It changes the direction of the text around it.
-    Direction,
-    /// It has no width, or no ink.
-    Invisible,
-}
-
-impl HiddenKind {
-    /// What the character is, in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Control => "a control character",
-            Self::LineBreak => "a line break",
-            Self::Direction => "a character that changes the direction of text",
-            Self::Invisible => "an invisible character",
-        }
-    }
-}
 
 /// Why a symbol is not usable. The text is the reason of a dead letter, and does not repeat the symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,14 +36,6 @@ pub fn check_symbol(symbol: &str) -> Result<(), UnusableSymbol> {
         return Err(UnusableSymbol::Hidden(character, kind));
     }
     if symbol.trim().is_empty() { Err(UnusableSymbol::Blank) } else { Ok(()) }
-}
-
-/// What makes a character unusable; `None` for all others.
-fn hidden_kind(character: char) -> Option<HiddenKind> {
-    if character.is_control() {
-        return Some(HiddenKind::Control);
-    }
-    HIDDEN.iter().find(|(first, last, _)| (*first..=*last).contains(&character)).map(|(_, _, kind)| *kind)
 }
 
 /// The part of a text that is worth copying as a symbol: all of it, or, if it is too long, just enough to be too long.
@@ -150,12 +93,12 @@ mod tests {
             ('\u{feff}', "U+FEFF, an invisible character"),
             ('\u{ad}', "U+00AD, an invisible character"),
             ('\u{e0041}', "U+E0041, an invisible character"),
+            ('\u{fe0f}', "U+FE0F, an invisible character"),
+            ('\u{13430}', "U+13430, a character that changes how others are drawn"),
         ] {
             let error = check_symbol(&format!("A{hidden}B")).unwrap_err();
             assert_eq!(error.to_string(), format!("unusable symbol: it contains {reason}"));
         }
-        assert!(HIDDEN.is_sorted_by_key(|(first, _, _)| *first));
-        assert!(HIDDEN.iter().all(|(first, last, _)| first <= last));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+pub(super) use tickhound_core::text::is_printable;
 use tickhound_core::text::printable;
 
 /// The maximum length of a guest's text in a message, bytes. The SDK's panic hook writes no more than that either.
@@ -22,12 +23,6 @@ pub(super) fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
 /// Returns a name as a message quotes it, whatever is in it.
 pub(super) fn shown(name: &str) -> String {
     printable(&shortened(name, QUOTE_BYTES_MAX)).into_owned()
-}
-
-/// Returns whether a text has no control character and none that is invisible or changes the direction of the text.
-pub(super) fn is_printable(text: &str) -> bool {
-    // Nearly all names are ASCII.
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || matches!(printable(text), Cow::Borrowed(_))
 }
 
 /// Returns whether a text can be a key in the configuration, in JSON paths and in labels of metrics.
