@@ -15,13 +15,13 @@ use tickhound_core::{
     decode::{Decoder, Names, RawTick},
     event::{Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator},
-    stream::History,
+    stream::{History, StreamError},
     wall::now_ms,
 };
 use tickhound_recorded::{Files, record::Record};
 use tickhound_redis::RedisHistory;
 
-/// The entries that are read from a stream at once.
+/// The most entries that are read from a stream at once.
 const PAGE: usize = 2000;
 
 /// Recorded ticks.
@@ -174,8 +174,7 @@ impl RecordSource for Source {
 impl Pages {
     fn next(&mut self, record: &mut Record) -> Result<bool> {
         if self.next >= self.page.len() {
-            let read = self.history.read(self.after, self.through, PAGE);
-            self.page = self.runtime.block_on(read).context("can't read the stream")?;
+            self.page = self.read_page().context("can't read the stream")?;
             self.next = 0;
             let Some(last) = self.page.last() else { return Ok(false) };
             self.first = self.first.or(self.page.first());
@@ -185,6 +184,18 @@ impl Pages {
         self.next += 1;
         record.copy(&entry);
         Ok(true)
+    }
+
+    /// Reads the next page: as many entries as can be read at once.
+    fn read_page(&mut self) -> Result<Entries, StreamError> {
+        let mut count = PAGE;
+        loop {
+            match self.runtime.block_on(self.history.read(self.after, self.through, count)) {
+                // A single entry is read however large it is, so this ends.
+                Err(StreamError::TooLarge(_)) => count = (count / 2).max(1),
+                read => return read,
+            }
+        }
     }
 }
 

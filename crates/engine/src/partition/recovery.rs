@@ -197,8 +197,8 @@ impl<S: Stream> Recovery<'_, S> {
                 return Ok(ResumeOutcome::Stopped);
             }
             self.stats.turn(None);
-            let mut entries =
-                self.stats.waiting(self.stream.history(cursor, through, self.pipeline.intake.page(PAGE))).await?;
+            let page = self.pipeline.intake.page(PAGE);
+            let mut entries = self.stats.waiting(self.stream.history(cursor, through, page)).await?;
             self.pipeline.intake.note(&entries);
             let Some(last) = entries.last() else { break };
             cursor = last;
