@@ -24,6 +24,9 @@ use tickhound_redis::RedisHistory;
 /// The most entries that are read from a stream at once.
 const PAGE: usize = 2000;
 
+/// After a page of fewer bytes than this, the next one may have twice as many entries: it is still far from too large.
+const SMALL_PAGE_BYTES: usize = 16 << 20;
+
 /// Recorded ticks.
 pub(crate) enum Source {
     /// Ticks of files; the decoder extracts the time of a tick where the file has no separate one.
@@ -53,6 +56,8 @@ pub(crate) struct Pages {
     first: Option<EntryId>,
     page: Entries,
     next: usize,
+    /// How many entries to read at once.
+    count: usize,
 }
 
 /// A simulated market, and how many ticks are left.
@@ -93,6 +98,7 @@ impl Source {
             first: None,
             page: Entries::default(),
             next: 0,
+            count: PAGE,
         })))
     }
 
@@ -186,14 +192,18 @@ impl Pages {
         Ok(true)
     }
 
-    /// Reads the next page: as many entries as can be read at once.
+    /// Reads the next page. One that is too large is read again with fewer entries; a single entry never is.
     fn read_page(&mut self) -> Result<Entries, StreamError> {
-        let mut count = PAGE;
         loop {
-            match self.runtime.block_on(self.history.read(self.after, self.through, count)) {
-                // A single entry is read however large it is, so this ends.
-                Err(StreamError::TooLarge(_)) => count = (count / 2).max(1),
-                read => return read,
+            match self.runtime.block_on(self.history.read(self.after, self.through, self.count)) {
+                Err(StreamError::TooLarge(_)) if self.count > 1 => self.count /= 2,
+                Ok(page) => {
+                    if page.bytes() < SMALL_PAGE_BYTES {
+                        self.count = (self.count * 2).min(PAGE);
+                    }
+                    return Ok(page);
+                }
+                failed => return failed,
             }
         }
     }
