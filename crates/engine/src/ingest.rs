@@ -24,9 +24,12 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// quotes without, the first time comes within a few ticks.
 const UNSTAMPED_MAX: u64 = 1000;
 
-/// A tick with a time counts as much as this many without one against a feed that is taken to have no times. So it needs
-/// more than one in eleven ticks with a time, and at least a hundred of them if it had none for long, until the times of
-/// its other ticks are estimated from those: a few stray ticks can't move the clock of a feed.
+/// The most that ticks without a time count in a feed that is taken to have none.
+const UNSTAMPED_FULL: u64 = 2 * UNSTAMPED_MAX;
+
+/// In a feed that is taken to have no times, a tick with a time takes back as many without one. So a hundred of them, and
+/// more than one in eleven, are needed until the times of the other ticks are estimated from theirs: a few stray ticks can't
+/// move the clock of a feed.
 const STAMPED_WEIGHT: u64 = 10;
 
 /// The most ticks in one entry: twice as many as the largest options universe has symbols. Rows take more memory than the
@@ -347,22 +350,30 @@ fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>, ahead_max_
         let time = stamped.min(latest);
         // A time in nanoseconds is far from the end of an i64 in milliseconds, so this difference can't overflow.
         let arrived_ms = i64::try_from(id.millis).unwrap_or(i64::MAX);
-        if clock.unstamped > UNSTAMPED_MAX {
-            clock.unstamped = clock.unstamped.min(2 * UNSTAMPED_MAX) - STAMPED_WEIGHT;
+        if has_no_times(clock) {
+            clock.unstamped = clock.unstamped.min(UNSTAMPED_FULL) - STAMPED_WEIGHT;
         }
-        if clock.unstamped <= UNSTAMPED_MAX {
+        if !has_no_times(clock) {
             clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
         }
         return Some((time, time < stamped));
     }
-    if clock.delay_ms.is_none() || clock.unstamped > UNSTAMPED_MAX {
-        clock.unstamped = clock.unstamped.saturating_add(1).min(2 * UNSTAMPED_MAX);
+    if has_no_times(clock) {
+        clock.unstamped = UNSTAMPED_FULL.min(clock.unstamped.saturating_add(1));
+    } else if clock.delay_ms.is_none() {
+        clock.unstamped = clock.unstamped.saturating_add(1);
         if clock.unstamped > UNSTAMPED_MAX {
-            clock.delay_ms.get_or_insert(0);
+            (clock.delay_ms, clock.unstamped) = (Some(0), UNSTAMPED_FULL);
         }
     }
     let time_ms = id.millis.saturating_add_signed(clock.delay_ms?.saturating_neg());
     Some((time_ms.checked_mul(NANOS_PER_MILLI)?, true))
+}
+
+/// Whether the feed is taken to have no times. One whose checkpoint has a delay got a time after all, with a release that
+/// believed the first one.
+fn has_no_times(clock: &Clock) -> bool {
+    clock.unstamped > UNSTAMPED_MAX && clock.delay_ms == Some(0)
 }
 
 #[cfg(test)]
