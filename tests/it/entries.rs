@@ -180,6 +180,31 @@ fn symbols_with_hidden_characters_are_dead_letters_that_name_the_character() {
     assert_eq!(states.iter().filter(|field| field.starts_with("s:")).collect::<Vec<_>>(), ["s:NIFTY 50"]);
 }
 
+/// An earlier release accepted any symbol and saved its state, which was dropped without a word.
+#[test]
+fn saved_states_of_symbols_that_are_unusable_now_are_dropped_with_one_warning() {
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "", "");
+    let mut connection = redis.connect();
+    let tick: [(&str, &[u8]); 3] = [("symbol", b"A"), ("ltp", b"1"), ("timestamp", b"1763959530000")];
+    add(&mut connection, "*", &tick);
+    project.run(&["run", "--drain"]);
+    let state: Vec<u8> = connection.hget(STATE, "s:A").unwrap();
+    for hidden in ["s:A\u{202e}B", "s:A\u{7}"] {
+        let _: () = connection.hset(STATE, hidden, &state).unwrap();
+    }
+    add(&mut connection, "*", &tick);
+    let log = project.run(&["run", "--drain"]);
+    let lines = lines_of(&log, "unusable_symbols_forgotten");
+    assert!(lines.len() == 1 && lines[0].contains("symbols=2"), "{log}");
+    assert!(!log.contains(['\u{7}', '\u{202e}']), "{log}");
+    let saved: Vec<String> = connection.hkeys(STATE).unwrap();
+    assert_eq!(saved.iter().filter(|field| field.starts_with("s:")).collect::<Vec<_>>(), ["s:A"]);
+    let seen: Vec<u64> = redis.alerts().iter().map(|alert| Sighting::of(alert).seen).collect();
+    assert_eq!(seen, [1, 2], "what else was saved stays");
+    assert!(!has_event(&project.run(&["run", "--drain"]), "unusable_symbols_forgotten"));
+}
+
 /// One tick stamped 299 s ahead moved the clock there: no detector saw time pass until the feed had caught up, and the later
 /// ticks of the symbol all got that time.
 #[test]
