@@ -125,6 +125,11 @@ impl Ingest {
         self.symbols.evict(self.symbols_max)
     }
 
+    /// Whether there are fewer symbols than an eviction leaves, so that none can have been evicted.
+    pub(crate) fn has_evicted_none(&self) -> bool {
+        self.symbols.has_evicted_none(self.symbols_max)
+    }
+
     /// Gives the numbers of evicted symbols to new ones. Nothing may be in flight any more that has the old ones.
     pub fn reuse(&mut self, evicted: &[u32]) {
         self.symbols.reuse(evicted);

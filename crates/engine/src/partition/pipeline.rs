@@ -46,7 +46,8 @@ pub(super) struct Pipeline {
     entries: usize,
     /// The number of the last read, visit, swap or eviction; replayed reads count too.
     number: u64,
-    /// Symbols whose saved states were damaged. Only these may be brought back by a warm-up before they have a tick.
+    /// Symbols whose saved states were damaged. A warm-up may bring these back before they have a tick, even if others were
+    /// evicted.
     damaged: BTreeSet<String>,
     stats: Arc<Stats>,
 }
@@ -166,14 +167,15 @@ impl Pipeline {
         self.generation = generation;
         self.number += 1;
         let Self { workers, ingest, generation, number, damaged, .. } = self;
+        let none_evicted = ingest.has_evicted_none();
         let mut warmed = warmed.into_iter();
         let mut tasks = Vec::with_capacity(workers.shards().len());
         for _ in workers.shards() {
             let warmed = warmed.next().unwrap_or_default();
-            // The warm-up has also seen symbols that were evicted or forgotten here. They must not come back: they would take
-            // the room of others, and what the other detectors see would depend on the warm-up.
+            // The warm-up has also seen symbols that were evicted here. They must not come back: they would take the room of
+            // others, and what the other detectors see would depend on the warm-up.
             let seen = warmed.first().into_iter().flat_map(WarmDetector::symbols);
-            let seen = seen.filter(|(name, _)| damaged.contains(&***name));
+            let seen = seen.filter(|(name, _)| none_evicted || damaged.contains(&***name));
             let symbols = seen.filter_map(|(name, arrived_ms)| Some((ingest.meet(name, arrived_ms)?, name.clone())));
             let symbols = symbols.collect();
             tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
