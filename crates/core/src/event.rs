@@ -481,3 +481,43 @@ pub struct Clock {
     /// have none, ticks with a time reduce it, and those without raise it again.
     pub unstamped: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first part of a divided read kept the bytes of the rest, so that a read that was divided often was in memory once
+    /// for each part.
+    #[test]
+    fn the_parts_of_divided_entries_have_their_own_fields_and_no_others() {
+        let build = || {
+            let mut entries = Entries::default();
+            for seq in 0..40 {
+                entries.push_entry(EntryId { millis: 1, seq });
+                for field in 0..seq % 3 {
+                    entries.push_field(format!("f{field}").as_bytes(), &vec![seq as u8; 100]);
+                }
+            }
+            // Not every entry of a read is processed.
+            entries.retain(|id| id.seq % 7 != 5);
+            entries
+        };
+        let texts = |entries: &Entries| -> Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)> {
+            let fields =
+                |entry: Entry<'_>| entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            entries.iter().map(|entry| (entry.id, fields(entry))).collect()
+        };
+        let whole = build();
+        for at in 0..=whole.len() + 1 {
+            let mut first = build();
+            let mut rest = first.split_off(at);
+            assert_eq!([texts(&first), texts(&rest)].concat(), texts(&whole), "divided at {at}");
+            assert_eq!(first.len(), at.min(whole.len()));
+            assert_eq!(first.bytes() + rest.bytes(), whole.bytes());
+            assert!(first.bytes.capacity() <= first.bytes() + 64, "{} of {}", first.bytes.capacity(), first.bytes());
+            rest.push_entry(EntryId { millis: 2, seq: 0 });
+            rest.push_field(b"name", b"value");
+            assert_eq!(rest.get(rest.len() - 1).unwrap().field(b"name"), Some(b"value".as_slice()));
+        }
+    }
+}
