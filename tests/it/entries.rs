@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::{Commands, Connection};
 
 use crate::support::{
-    Alert, DEAD, Project, Redis, STATE, STREAM, Sighting, contents, count_event, has_event, lines_of, mixed,
-    probe_clock, text, wait_for,
+    Alert, DEAD, LEASE, Project, Redis, STATE, STREAM, Sighting, contents, count_event, has_event, has_event_with,
+    lines_of, misbehaving, mixed, probe_clock, text, wait_for,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -108,6 +108,43 @@ fn huge_entries_behind_small_ones_are_read_a_few_at_a_time() {
     assert!(seen == (1..=1100).collect::<Vec<_>>(), "each tick once, in order");
 }
 
+/// A recovery reads its pages again after each failure. It failed at the same one each time, so that no host could start any
+/// more.
+#[test]
+fn a_recovery_and_a_replay_get_past_huge_entries_behind_small_ones() {
+    const HUGE: usize = 600_000;
+    let redis = Redis::start();
+    let project = Project::with_probe(
+        redis.url(),
+        "timeout_ms = 60000\nlease_ms = 60000\nmax_deliveries = 50",
+        // Nothing is saved before the kill.
+        "[engine]\ncheckpoint_every_ms = 3600000",
+    );
+    let mut host = project.start_owner();
+    let mut connection = redis.connect();
+    let add_all = redis::Script::new(
+        r"for number = 1, 460 do
+            redis.call('XADD', KEYS[1], '*', 'symbol', 'A', 'ltp', 100, 'timestamp', ARGV[1],
+                'note', number > 300 and ARGV[2] or '')
+        end",
+    );
+    let _: () = add_all.key(STREAM).arg(THEN).arg(vec![b'x'; HUGE]).invoke(&mut connection).unwrap();
+    redis.wait_all_processed(460);
+    host.kill();
+    let _: () = redis.ask(&format!("DEL {LEASE}"));
+    add(&mut connection, "*", &[("symbol", b"A"), ("ltp", b"100"), ("timestamp", THEN.to_string().as_bytes())]);
+    let log = project.run(&["run", "--drain"]);
+    let too_large = "entries of more than 64 MiB in one read; reading fewer at once";
+    assert!(has_event_with(&log, "redis_unavailable", too_large), "{log}");
+    assert!(has_event_with(&log, "checkpoint_restored", "entries=460"), "{log}");
+    let seen: Vec<u64> = redis.alerts().iter().map(|alert| Sighting::of(alert).seen).collect();
+    assert!(seen == (1..=461).collect::<Vec<_>>(), "each tick once, in order");
+
+    project.run(&["replay", "--stream", "--out", "replayed.jsonl"]);
+    let replayed = std::fs::read_to_string(project.path("replayed.jsonl")).unwrap();
+    assert_eq!(replayed.lines().count(), 461);
+}
+
 /// A symbol could write a line to the log that looked like an alert, and drive the terminal that showed it.
 #[test]
 fn symbols_with_hidden_characters_are_dead_letters_that_name_the_character() {
@@ -141,6 +178,31 @@ fn symbols_with_hidden_characters_are_dead_letters_that_name_the_character() {
     assert!(!log.contains(['\u{1b}', '\u{202e}', '\u{2028}']) && !log.contains("DETECTED"), "{log}");
     let states: Vec<String> = redis.connect().hkeys(STATE).unwrap();
     assert_eq!(states.iter().filter(|field| field.starts_with("s:")).collect::<Vec<_>>(), ["s:NIFTY 50"]);
+}
+
+/// An earlier release accepted any symbol and saved its state, which was dropped without a word.
+#[test]
+fn saved_states_of_symbols_that_are_unusable_now_are_dropped_with_one_warning() {
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "", "");
+    let mut connection = redis.connect();
+    let tick: [(&str, &[u8]); 3] = [("symbol", b"A"), ("ltp", b"1"), ("timestamp", b"1763959530000")];
+    add(&mut connection, "*", &tick);
+    project.run(&["run", "--drain"]);
+    let state: Vec<u8> = connection.hget(STATE, "s:A").unwrap();
+    for hidden in ["s:A\u{202e}B", "s:A\u{7}"] {
+        let _: () = connection.hset(STATE, hidden, &state).unwrap();
+    }
+    add(&mut connection, "*", &tick);
+    let log = project.run(&["run", "--drain"]);
+    let lines = lines_of(&log, "unusable_symbols_forgotten");
+    assert!(lines.len() == 1 && lines[0].contains("symbols=2"), "{log}");
+    assert!(!log.contains(['\u{7}', '\u{202e}']), "{log}");
+    let saved: Vec<String> = connection.hkeys(STATE).unwrap();
+    assert_eq!(saved.iter().filter(|field| field.starts_with("s:")).collect::<Vec<_>>(), ["s:A"]);
+    let seen: Vec<u64> = redis.alerts().iter().map(|alert| Sighting::of(alert).seen).collect();
+    assert_eq!(seen, [1, 2], "what else was saved stays");
+    assert!(!has_event(&project.run(&["run", "--drain"]), "unusable_symbols_forgotten"));
 }
 
 /// One tick stamped 299 s ahead moved the clock there: no detector saw time pass until the feed had caught up, and the later
@@ -303,6 +365,73 @@ fn a_warm_up_evicts_symbols_as_the_host_does() {
     let (of_probe, of_more) = (busy("probe", &warmed), busy("more", &warmed));
     assert!(of_probe == (1..=of_probe.len() as u64).collect::<Vec<_>>());
     assert!(!of_more.is_empty() && of_probe.ends_with(&of_more), "it knows what was before it: {of_more:?}");
+}
+
+/// A warm-up brought back symbols that had been evicted, which took the room of others: a detector that was added changed
+/// what the others saw. The window of the warm-up begins in the middle of the stream, so that it evicts others than the host.
+#[test]
+fn a_detector_that_warms_up_changes_nothing_that_others_see() {
+    // Any symbol may come back at any time, evicted or not. A second has about as many symbols as are known at most, so that
+    // a warm-up of a second remembers some that the host has just evicted.
+    let ticks: Vec<Tick> = (0..1200)
+        .map(|number| {
+            let at = THEN + number * 14;
+            Tick { arrived_ms: at, symbol: format!("S{}", mixed(number) % 80), stamp_ms: at }
+        })
+        .collect();
+    // A detector is added after so many ticks.
+    let alerts = |more: &str, rewarm_s: u64, after: usize| {
+        let redis = Redis::start();
+        let engine = format!("[engine]\nworkers = 2\nsymbols_max = 48\n[plugins]\nrewarm_s = {rewarm_s}\n");
+        let project = Project::with_probe(redis.url(), "", &engine);
+        publish(&mut redis.connect(), &ticks[..after], 0);
+        project.run(&["run", "--drain"]);
+        let config = std::fs::read_to_string(project.path("config/config.toml")).unwrap();
+        project.write_config(&format!("{config}\n{more}"));
+        publish(&mut redis.connect(), &ticks[after..], after);
+        let log = project.run(&["run", "--drain"]);
+        assert_eq!(has_event(&log, "warm_up_finished"), !more.is_empty(), "{log}");
+        redis.alerts()
+    };
+    let of_probe = |alerts: Vec<Alert>| -> Vec<Vec<(String, String)>> {
+        contents(&alerts.into_iter().filter(|alert| alert["detector"] == "probe").collect::<Vec<_>>())
+    };
+    let undisturbed = of_probe(alerts("", 3600, 600));
+    for (rewarm_s, after) in (600..660).step_by(5).map(|after| (1, after)).chain([(2, 663), (3600, 667)]) {
+        let beside = alerts("[detectors.more]\nplugin = \"probe\"\n", rewarm_s, after);
+        assert!(beside.iter().any(|alert| alert["detector"] == "more"));
+        assert!(of_probe(beside) == undisturbed, "with a window of {rewarm_s} s, after {after} ticks");
+    }
+}
+
+/// A detector that failed once when its states were saved right after an eviction was taken for one that had lost states. It
+/// can be rebuilt: the saved states are its own.
+#[test]
+fn a_detector_that_fails_right_after_an_eviction_has_all_its_states() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.add_plugin(misbehaving());
+    project.write_config(&format!(
+        "[stream]\nurl = \"{}\"\nblock_ms = 200\n[engine]\nworkers = 1\nsymbols_max = 16\n[plugins]\nrewarm_s = 0\n\
+         [detectors.idle]\nplugin = \"misbehaving\"\nparams = {{ how = \"idle\", price = 77.0 }}\n",
+        redis.url()
+    ));
+    let mut connection = redis.connect();
+    // With the last one there is one too many.
+    let symbols = || (0..17).map(|number| format!("S{number:02}"));
+    for symbol in symbols().chain(symbols().skip(3)) {
+        let stamp = THEN.to_string();
+        let fields = [("symbol", symbol.as_bytes()), ("ltp", b"77"), ("timestamp", stamp.as_bytes())];
+        add(&mut connection, "*", &fields);
+    }
+    let log = project.run(&["run", "--drain"]);
+    assert!(
+        has_event(&log, "symbols_evicted") && has_event_with(&log, "detector_recovered", "I have had no tick"),
+        "{log}"
+    );
+    assert!(!has_event(&log, "state_missing"), "{log}");
+    let seen: Vec<String> = redis.alerts().iter().map(|alert| alert["evidence"].clone()).collect();
+    assert_eq!(seen, [vec![r#"{"seen":1.0}"#; 17], vec![r#"{"seen":2.0}"#; 14]].concat());
 }
 
 /// An options universe has 120,000 symbols. They filled the memory of a detector, which was then in quarantine for all of

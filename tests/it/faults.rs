@@ -322,7 +322,14 @@ fn a_server_that_comes_back_empty_is_processed() {
 /// What a host says when it creates its group once more.
 const AT_LAST_COMMIT: &str = "created it again at the last commit";
 
-/// While the host waits for ticks somebody does `commands`. It continues with what comes after, and logs `event` and `said`.
+/// What it says if there was no stream then.
+const AT_ITS_START: &str = "created the consumer group again at its start";
+
+/// Creates the stream, empty, with a newer id than before. In one transaction with what removes the stream, so that the host
+/// never finds none: what it then does is another case.
+const BEGIN_AGAIN: &str = "XADD ticks:intraday:processed MAXLEN = 0 * a b";
+
+/// While the host waits for ticks somebody does `commands`; those that are separated by `; ` in one transaction. It continues with what comes after, and logs `event` and `said`.
 fn continues_after(commands: &[&str], event: &str, said: &str) {
     let redis = Redis::start();
     let project = project(redis.url(), "", "");
@@ -331,10 +338,17 @@ fn continues_after(commands: &[&str], event: &str, said: &str) {
     redis.wait_processed(500);
     let first = redis.alerts();
     for command in commands {
-        let _: Value = redis.ask(command);
+        let mut at_once = redis::pipe();
+        for command in command.split("; ") {
+            at_once.add_command(request(command));
+        }
+        let _: Value = at_once.atomic().query(&mut redis.connect()).unwrap();
         if command.starts_with("SET") {
             host.wait_for_event_with("redis_unavailable", "holds a string, expected a stream");
         }
+    }
+    if said == AT_ITS_START {
+        host.wait_for_event_with(event, said);
     }
     project.feed(SYMBOLS, 500, &["--seed", "2"]);
     let entries = redis.newest(STREAM, 500);
@@ -362,7 +376,12 @@ fn a_host_continues_after_flushall() {
 
 #[test]
 fn a_host_continues_after_its_stream_was_deleted() {
-    continues_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
+    continues_after(&[&format!("DEL {STREAM}; {BEGIN_AGAIN}")], "group_recreated", AT_LAST_COMMIT);
+}
+
+#[test]
+fn a_host_that_finds_no_stream_continues_with_the_next_one() {
+    continues_after(&[&format!("DEL {STREAM}")], "group_recreated", AT_ITS_START);
 }
 
 #[test]
@@ -372,12 +391,13 @@ fn a_host_continues_after_its_group_was_destroyed() {
 
 #[test]
 fn a_host_continues_after_its_stream_was_overwritten() {
-    continues_after(&[&format!("SET {STREAM} x"), &format!("DEL {STREAM}")], "group_recreated", AT_LAST_COMMIT);
+    let commands = [&format!("SET {STREAM} x"), &format!("DEL {STREAM}; {BEGIN_AGAIN}")];
+    continues_after(&commands.map(String::as_str), "group_recreated", AT_LAST_COMMIT);
 }
 
 #[test]
 fn a_host_continues_after_its_stream_was_renamed() {
-    continues_after(&[&format!("RENAME {STREAM} other")], "group_recreated", AT_LAST_COMMIT);
+    continues_after(&[&format!("RENAME {STREAM} other; {BEGIN_AGAIN}")], "group_recreated", AT_LAST_COMMIT);
 }
 
 /// All keys go while entries are being processed. What comes after that is processed, once.

@@ -174,17 +174,23 @@ impl Entries {
         self.entries.retain(|(id, _)| keep(*id));
     }
 
-    /// Takes out the entries from `at` on.
+    /// Takes out the entries from `at` on, with the memory that they take.
     pub fn split_off(&mut self, at: usize) -> Self {
-        let mut rest = Self::default();
-        for (id, fields) in self.entries.split_off(at.min(self.entries.len())) {
-            rest.push_entry(id);
-            for (name, value) in &self.fields[fields] {
-                rest.push_field(&self.bytes[name.clone()], &self.bytes[value.clone()]);
-            }
+        let mut entries = self.entries.split_off(at.min(self.entries.len()));
+        // Fields and bytes are in the order of the entries, even after some were removed.
+        let first_field = entries.first().map_or(self.fields.len(), |(_, fields)| fields.start);
+        let first_byte = self.fields.get(first_field).map_or(self.bytes.len(), |(name, _)| name.start);
+        let mut fields = self.fields.split_off(first_field);
+        let bytes = self.bytes.split_off(first_byte);
+        entries.iter_mut().for_each(|(_, range)| *range = range.start - first_field..range.end - first_field);
+        for range in fields.iter_mut().flat_map(|(name, value)| [name, value]) {
+            *range = range.start - first_byte..range.end - first_byte;
         }
-        rest.decoded = self.decoded.as_mut().map(|decoded| Box::new(decoded.split_off(at as u32)));
-        rest
+        self.entries.shrink_to_fit();
+        self.fields.shrink_to_fit();
+        self.bytes.shrink_to_fit();
+        let decoded = self.decoded.as_mut().map(|decoded| Box::new(decoded.split_off(at as u32)));
+        Self { entries, fields, bytes, decoded }
     }
 
     /// The entry at `index`, in stream order.
@@ -351,7 +357,7 @@ impl Batch {
 
     /// Removes the ticks of `entry`, which must be the last ones, and returns their number. Clock rows stay.
     pub fn take_back(&mut self, entry: u32) -> usize {
-        let Some(first) = self.entry.iter().position(|from| *from == entry) else { return 0 };
+        let first = self.entry.partition_point(|from| *from < entry);
         let clocks: Vec<u64> =
             (first..self.len()).filter(|row| self.symbol[*row] == CLOCK).map(|row| self.time[row]).collect();
         let taken = self.len() - first - clocks.len();
@@ -468,8 +474,50 @@ pub struct DetectorFault {
 pub struct Clock {
     /// The latest event time, ns since the Unix epoch; 0 before the first tick.
     pub time: u64,
-    /// The time from the latest tick with a time to its entry's arrival, ms; `None` before the first such tick.
+    /// The time from the latest tick with a time to its entry's arrival, ms, or 0 in a feed that is taken to have no times;
+    /// `None` before either is known.
     pub delay_ms: Option<i64>,
-    /// The number of ticks without a time before the first one with a time.
+    /// The number of ticks without a time before the first one with a time. If it is so large that the feed is taken to
+    /// have none, ticks with a time reduce it, and those without raise it again.
     pub unstamped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first part of a divided read kept the bytes of the rest, so that a read that was divided often was in memory once
+    /// for each part.
+    #[test]
+    fn the_parts_of_divided_entries_have_their_own_fields_and_no_others() {
+        let build = || {
+            let mut entries = Entries::default();
+            for seq in 0..40 {
+                entries.push_entry(EntryId { millis: 1, seq });
+                for field in 0..seq % 3 {
+                    entries.push_field(format!("f{field}").as_bytes(), &vec![seq as u8; 100]);
+                }
+            }
+            // Not every entry of a read is processed.
+            entries.retain(|id| id.seq % 7 != 5);
+            entries
+        };
+        let texts = |entries: &Entries| -> Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)> {
+            let fields =
+                |entry: Entry<'_>| entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            entries.iter().map(|entry| (entry.id, fields(entry))).collect()
+        };
+        let whole = build();
+        for at in 0..=whole.len() + 1 {
+            let mut first = build();
+            let mut rest = first.split_off(at);
+            assert_eq!([texts(&first), texts(&rest)].concat(), texts(&whole), "divided at {at}");
+            assert_eq!(first.len(), at.min(whole.len()));
+            assert_eq!(first.bytes() + rest.bytes(), whole.bytes());
+            assert!(first.bytes.capacity() <= first.bytes() + 64, "{} of {}", first.bytes.capacity(), first.bytes());
+            rest.push_entry(EntryId { millis: 2, seq: 0 });
+            rest.push_field(b"name", b"value");
+            assert_eq!(rest.get(rest.len() - 1).unwrap().field(b"name"), Some(b"value".as_slice()));
+        }
+    }
 }

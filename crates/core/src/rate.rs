@@ -24,7 +24,9 @@ const TIMELINES: usize = 8;
 /// one of a later minute moves the timeline there, and counts from zero. An alert that is far from every timeline
 /// begins a new one, which replaces the least recently used. So each timeline has the limit of a detector that sees
 /// nothing else, and no tick silences another day. Ticks of several days in turn can raise the limit of alerts in each
-/// of these days, for up to eight of them.
+/// of these days, for up to eight of them. Alerts of more than eight days in turn are not limited, since each begins a new
+/// timeline. A new timeline can't begin with the count of the one that it replaces: in a feed with few alerts each of them
+/// begins a timeline, too, and all would be held back in the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertRates(BTreeMap<String, Vec<Timeline>>);
 

@@ -242,6 +242,9 @@ pub enum StreamError {
     /// The server can't be reached, or answered with an error. The step may or may not have happened.
     #[error("{0}")]
     Unavailable(String),
+    /// What a read asked for is too large to be received at once. Fewer entries may be read.
+    #[error("{0}")]
+    TooLarge(String),
     /// The server can't be used as it is configured. Trying again does not help.
     #[error("{0}")]
     Misconfigured(String),

@@ -18,7 +18,7 @@ use tickhound_core::{
     stream::Commit,
 };
 
-/// A read, a visit or a swap on its way through the shards to its commit.
+/// A read, a visit, a swap or an eviction on its way through the shards to its commit.
 pub struct Flight {
     number: u64,
     frontier: Frontier,
@@ -178,7 +178,7 @@ impl Flight {
         &self.payload
     }
 
-    /// The number of the flight; reads, visits and swaps are counted together.
+    /// The number of the flight; reads, visits, swaps and evictions are counted together.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -8,6 +8,8 @@ mod symbols;
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 pub use self::symbols::Evicted;
 use self::symbols::{Name, Route, Symbols};
 use tickhound_core::{
@@ -21,6 +23,14 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// After this many ticks without a time, a feed is taken to have none. In mixed feeds, such as trades with a time and
 /// quotes without, the first time comes within a few ticks.
 const UNSTAMPED_MAX: u64 = 1000;
+
+/// The most that ticks without a time count in a feed that is taken to have none.
+const UNSTAMPED_FULL: u64 = 2 * UNSTAMPED_MAX;
+
+/// In a feed that is taken to have no times, a tick with a time takes back as many without one. So a hundred of them, and
+/// more than one in eleven, are needed until the times of the other ticks are estimated from theirs: a few stray ticks can't
+/// move the clock of a feed.
+const STAMPED_WEIGHT: u64 = 10;
 
 /// The most ticks in one entry: twice as many as the largest options universe has symbols. Rows take more memory than the
 /// document that they come from, and detectors get the ticks of an entry in one call.
@@ -113,6 +123,11 @@ impl Ingest {
     /// Forgets the longest silent symbols, if there are too many. The shards must forget them at the same position.
     pub fn evict(&mut self) -> Option<Evicted> {
         self.symbols.evict(self.symbols_max)
+    }
+
+    /// Whether there are fewer symbols than an eviction leaves, so that none can have been evicted.
+    pub(crate) fn has_evicted_none(&self) -> bool {
+        self.symbols.has_evicted_none(self.symbols_max)
     }
 
     /// Gives the numbers of evicted symbols to new ones. Nothing may be in flight any more that has the old ones.
@@ -243,9 +258,12 @@ impl Ingest {
 impl Routed {
     /// Takes back the ticks of an entry, the last one that was routed, and its `new` symbols.
     fn take_back(&mut self, entry: u32, new: &[u32]) {
+        // An entry may have hundreds of thousands of them.
+        let new: FxHashSet<u32> = new.iter().copied().collect();
         for job in self.jobs.iter_mut().flatten() {
             self.ticks -= job.batch.take_back(entry);
-            job.symbols.retain(|(id, _)| !new.contains(id));
+            // Those of the last entry are at the end.
+            while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
         }
     }
 }
@@ -320,7 +338,8 @@ fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut 
 /// The time of a tick, and whether it is estimated. Without a time of its own, a tick gets its arrival less the delay of
 /// the latest tick that had one: in a feed of old ticks an arrival time would be years ahead of its neighbors. Before the
 /// first tick with a time there is nothing to estimate from, until so many ticks have come without one that the feed is
-/// taken to have none; then the arrival is the time.
+/// taken to have none; then the arrival is the time. A tick of such a feed that has a time after all, as anyone may add one,
+/// gets that time, and the others are still timed by their arrival unless many ticks have one.
 ///
 /// A time that is more than `ahead_max_ms` ahead of its arrival is lowered to that. The clock of all detectors moves with
 /// the latest time, and never back, so a single tick could stop it until the feed has caught up, and a symbol's own later
@@ -336,17 +355,30 @@ fn resolve_time(clock: &mut Clock, id: EntryId, stamped: Option<u64>, ahead_max_
         let time = stamped.min(latest);
         // A time in nanoseconds is far from the end of an i64 in milliseconds, so this difference can't overflow.
         let arrived_ms = i64::try_from(id.millis).unwrap_or(i64::MAX);
-        clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
+        if has_no_times(clock) {
+            clock.unstamped = clock.unstamped.min(UNSTAMPED_FULL) - STAMPED_WEIGHT;
+        }
+        if !has_no_times(clock) {
+            clock.delay_ms = Some(arrived_ms - (time / NANOS_PER_MILLI) as i64);
+        }
         return Some((time, time < stamped));
     }
-    if clock.delay_ms.is_none() {
+    if has_no_times(clock) {
+        clock.unstamped = UNSTAMPED_FULL.min(clock.unstamped.saturating_add(1));
+    } else if clock.delay_ms.is_none() {
         clock.unstamped = clock.unstamped.saturating_add(1);
         if clock.unstamped > UNSTAMPED_MAX {
-            clock.delay_ms = Some(0);
+            (clock.delay_ms, clock.unstamped) = (Some(0), UNSTAMPED_FULL);
         }
     }
     let time_ms = id.millis.saturating_add_signed(clock.delay_ms?.saturating_neg());
     Some((time_ms.checked_mul(NANOS_PER_MILLI)?, true))
+}
+
+/// Whether the feed is taken to have no times. One whose checkpoint has a delay got a time after all, with a release that
+/// believed the first one.
+fn has_no_times(clock: &Clock) -> bool {
+    clock.unstamped > UNSTAMPED_MAX && clock.delay_ms == Some(0)
 }
 
 #[cfg(test)]
@@ -407,6 +439,38 @@ mod tests {
         let routed = ingest.route(1, &read);
         assert_eq!((routed.untimed, routed.ticks), (1000, 1));
         assert_eq!(routed.jobs[0].as_ref().unwrap().batch.time[1], NOW * NANOS_PER_MILLI);
+    }
+
+    /// A single tick stamped in the year 2000 set the delay of a feed without times to 25 years: all later ticks were
+    /// estimated in 2000, and no detector saw time pass again.
+    #[test]
+    fn a_stray_time_in_a_feed_without_times_moves_no_other_tick() {
+        const LONG_AGO: u64 = 946_684_800_000;
+        let mut ingest = ingest(1);
+        let bare = |ticks: u64| (0..ticks).map(|ms| (NOW + ms, "symbol=A ltp=1")).collect::<Vec<_>>();
+        ingest.route(1, &entries(&bare(3000)));
+        let stray = format!("symbol=B ltp=1 timestamp={LONG_AGO}");
+        let mut read = vec![(NOW + 3000, stray.as_str())];
+        read.extend(bare(20).into_iter().map(|(at, tick)| (at + 3000, tick)));
+        for round in 0..200 {
+            let routed = ingest.route(1, &entries(&read));
+            let batch = &routed.jobs[0].as_ref().unwrap().batch;
+            let ticks: Vec<(u32, u64)> = batch.symbol.iter().copied().zip(batch.time.iter().copied()).collect();
+            let of_feed = ticks.iter().filter(|(symbol, _)| *symbol == 0).map(|(_, time)| time / NANOS_PER_MILLI);
+            assert_eq!(of_feed.collect::<Vec<_>>(), (NOW + 3000..NOW + 3020).collect::<Vec<_>>(), "round {round}");
+            let of_stray = ticks.iter().filter(|(symbol, _)| *symbol == 1).map(|(_, time)| time / NANOS_PER_MILLI);
+            assert_eq!(of_stray.collect::<Vec<_>>(), [LONG_AGO]);
+        }
+    }
+
+    #[test]
+    fn a_feed_that_had_no_times_is_timed_by_them_once_it_has_them() {
+        let mut ingest = ingest(1);
+        ingest.route(1, &entries(&vec![(NOW, "symbol=A ltp=1"); 3000]));
+        let stamped = format!("symbol=A ltp=1 timestamp={THEN}");
+        ingest.route(1, &entries(&vec![(NOW, stamped.as_str()); 101]));
+        let routed = ingest.route(1, &entries(&[(NOW + 5, "symbol=B ltp=1")]));
+        assert_eq!(routed.jobs[0].as_ref().unwrap().batch.time.last(), Some(&((THEN + 5) * NANOS_PER_MILLI)));
     }
 
     /// An id may be any pair of numbers. Its conversion to nanoseconds overflowed: ticks got times of long ago, and a build
@@ -600,6 +664,20 @@ mod tests {
         let stamped = format!("symbol=B ltp=1 timestamp={NOW}");
         let routed = ingest.route(1, &entries(&[(NOW, &stamped), (NOW, &list(TICKS_PER_ENTRY_MAX))]));
         assert_eq!((routed.ticks, routed.undecodable.len()), (TICKS_PER_ENTRY_MAX + 1, 0));
+    }
+
+    /// Each new symbol was looked for in the list of all of them, which took minutes.
+    #[test]
+    fn an_entry_with_too_many_new_symbols_is_taken_back_and_the_symbols_around_it_stay() {
+        let (a, b) = (format!("symbol=A ltp=1 timestamp={NOW}"), format!("symbol=B ltp=1 timestamp={NOW}"));
+        let ticks: Vec<String> =
+            (0..=TICKS_PER_ENTRY_MAX).map(|n| format!(r#"{{"symbol":"S{n}","ltp":1,"timestamp":{NOW}}}"#)).collect();
+        let list = format!("data=[{}]", ticks.join(","));
+        let mut ingest = ingest(2);
+        let routed = ingest.route(1, &entries(&[(NOW, &a), (NOW, &list), (NOW, &b)]));
+        assert_eq!((routed.ticks, routed.undecodable.len(), ingest.symbols.len()), (2, 1, 2));
+        let new = routed.jobs.iter().flatten().flat_map(|job| &job.symbols).map(|(_, name)| &**name);
+        assert_eq!(new.collect::<std::collections::BTreeSet<_>>(), ["A", "B"].into());
     }
 
     /// The known symbols after each entry, with reads of so many entries.

@@ -232,6 +232,7 @@ impl<S: Stream> Partition<S> {
         match self.resume(acquired, leadership.stop()).await? {
             ResumeOutcome::Stopped => Ok(End::Early),
             ResumeOutcome::Ready => {
+                self.pipeline.intake.lift_page_limit();
                 let end = self.process(until, leadership).await;
                 // Entries that were read are in flight from now on, whatever becomes of the lease.
                 self.submit_fresh().await;

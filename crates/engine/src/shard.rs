@@ -104,7 +104,7 @@ pub struct SavedSymbol {
 /// The answer of a shard to a task.
 #[derive(Debug)]
 pub struct Answer {
-    /// The number of the read, visit or swap; 0 for restored states, which have none.
+    /// The number of the read, visit, swap or eviction; 0 for restored states, which have none.
     pub read: u64,
     /// The number of the shard.
     pub shard: usize,

@@ -412,7 +412,6 @@ mod tests {
         }
     }
 
-    /// Each file keeps its own order, compressed or not, even with a row whose time is the epoch.
     /// A file without an end of its line was read into memory as a whole.
     #[test]
     fn a_line_or_a_row_that_does_not_end_is_an_error() {
@@ -444,6 +443,7 @@ mod tests {
         Ok(count)
     }
 
+    /// Each file keeps its own order, compressed or not, even with a row whose time is the epoch.
     #[test]
     fn files_of_one_day_are_merged_by_time() {
         let folder = tempfile::tempdir().unwrap();

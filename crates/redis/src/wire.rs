@@ -24,7 +24,7 @@ use tickhound_core::stream::StreamError;
 const ROOM: usize = 64 * 1024;
 
 /// The most bytes of a reply with several entries, four times what a read is sized for. The server can't be asked how large
-/// entries are, so hundreds of huge ones behind small ones would be received at once. A read that is given up counts as a lost
+/// entries are, so hundreds of huge ones behind small ones would be received at once. A read that is given up ends its
 /// connection: what it has read is pending, and is read again a few entries at a time. A single entry may have any size.
 const SEVERAL_BYTES_MAX: usize = 64 << 20;
 
@@ -140,7 +140,9 @@ impl Wire {
             Received::Whole(replies) => Ok(replies),
             Received::TooLarge => {
                 let mib = SEVERAL_BYTES_MAX >> 20;
-                Err(unavailable(format!("entries of more than {mib} MiB in one read; reading fewer at once")))
+                Err(StreamError::TooLarge(format!(
+                    "entries of more than {mib} MiB in one read; reading fewer at once"
+                )))
             }
         }
     }

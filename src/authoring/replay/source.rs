@@ -15,14 +15,17 @@ use tickhound_core::{
     decode::{Decoder, Names, RawTick},
     event::{Entries, EntryId},
     simulate::{Layout, Renderer, SimConfig, Simulator},
-    stream::History,
+    stream::{History, StreamError},
     wall::now_ms,
 };
 use tickhound_recorded::{Files, record::Record};
 use tickhound_redis::RedisHistory;
 
-/// The entries that are read from a stream at once.
+/// The most entries that are read from a stream at once.
 const PAGE: usize = 2000;
+
+/// After a page of fewer bytes than this, the next one may have twice as many entries: it is still far from too large.
+const SMALL_PAGE_BYTES: usize = 16 << 20;
 
 /// Recorded ticks.
 pub(crate) enum Source {
@@ -53,6 +56,8 @@ pub(crate) struct Pages {
     first: Option<EntryId>,
     page: Entries,
     next: usize,
+    /// How many entries to read at once.
+    count: usize,
 }
 
 /// A simulated market, and how many ticks are left.
@@ -93,6 +98,7 @@ impl Source {
             first: None,
             page: Entries::default(),
             next: 0,
+            count: PAGE,
         })))
     }
 
@@ -174,8 +180,7 @@ impl RecordSource for Source {
 impl Pages {
     fn next(&mut self, record: &mut Record) -> Result<bool> {
         if self.next >= self.page.len() {
-            let read = self.history.read(self.after, self.through, PAGE);
-            self.page = self.runtime.block_on(read).context("can't read the stream")?;
+            self.page = self.read_page().context("can't read the stream")?;
             self.next = 0;
             let Some(last) = self.page.last() else { return Ok(false) };
             self.first = self.first.or(self.page.first());
@@ -185,6 +190,22 @@ impl Pages {
         self.next += 1;
         record.copy(&entry);
         Ok(true)
+    }
+
+    /// Reads the next page. One that is too large is read again with fewer entries; a single entry never is.
+    fn read_page(&mut self) -> Result<Entries, StreamError> {
+        loop {
+            match self.runtime.block_on(self.history.read(self.after, self.through, self.count)) {
+                Err(StreamError::TooLarge(_)) if self.count > 1 => self.count /= 2,
+                Ok(page) => {
+                    if page.bytes() < SMALL_PAGE_BYTES {
+                        self.count = (self.count * 2).min(PAGE);
+                    }
+                    return Ok(page);
+                }
+                failed => return failed,
+            }
+        }
     }
 }
 

@@ -17,7 +17,8 @@ pub struct AlertsConfig {
     /// The approximate number of alerts that the stream retains. 0: all.
     pub maxlen: usize,
     /// The number of minutes of event time whose alerts one detector can't push out of the stream: it may raise
-    /// `maxlen / keep_minutes` alerts in a minute, unless its own limit says otherwise. 0: no limit.
+    /// `maxlen / keep_minutes` alerts in a minute, unless its own limit says otherwise. Several such detectors together
+    /// push them out sooner. 0: no limit.
     ///
     /// A limit of event time gives the same alerts live, in a replay, and after a crash. A share of the stream that depends
     /// on the other detectors would not. With the defaults it is 10,000 alerts in a minute, which is 2 for each of 5,000

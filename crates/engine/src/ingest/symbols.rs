@@ -192,7 +192,7 @@ impl Symbols {
         if self.len() <= max {
             return None;
         }
-        let count = self.len() - (max - max / FREED_SHARE);
+        let count = self.len() - left_by_eviction(max);
         let mut silent: Vec<(u64, &Arc<str>, u32)> =
             self.routes.iter().map(|(name, route)| (self.arrived_ms[route.id as usize], name, route.id)).collect();
         silent.select_nth_unstable(count - 1);
@@ -204,6 +204,11 @@ impl Symbols {
             symbol.route.take_if(|route| evicted.contains(&route.id));
         }
         Some(Evicted { ids: ids.into(), names })
+    }
+
+    /// Whether there are fewer symbols than an eviction leaves.
+    pub(super) fn has_evicted_none(&self, max: usize) -> bool {
+        self.len() < left_by_eviction(max)
     }
 
     /// Gives these numbers to the next new symbols.
@@ -249,4 +254,9 @@ impl Symbols {
             Name::Number(number) => &self.numbered(number).name,
         }
     }
+}
+
+/// The number of symbols that stay if there are more than `max`.
+fn left_by_eviction(max: usize) -> usize {
+    max - max / FREED_SHARE
 }

@@ -4,7 +4,9 @@
 //! small, at the start and after a failure, which may be due to their size.
 //!
 //! What holds: entries of a known size exceed the limits by at most one entry. Entries that are suddenly larger exceed
-//! them only with the read that shows it.
+//! them only with the read that shows it, and a stream gives up a read of several entries that are far larger than a read
+//! should be (`StreamError::TooLarge`). A recovery begins again after a failure, with the same reads, so each failure
+//! makes its pages smaller: it gets past any entries that can be read one by one.
 
 use tickhound_core::event::Entries;
 
@@ -23,16 +25,24 @@ const FIRST_ENTRY_BYTES: usize = STEP_BYTES / 8;
 /// assumption to the size of ticks.
 const SHRINK_MAX: usize = 16;
 
+/// The share of its entries that a page keeps after it could not be read. A recovery restores all states again after each
+/// failure, so few failures should lead from the largest page to a single entry.
+const PAGE_KEPT_SHARE: usize = 4;
+
 /// The sizes of reads.
 #[derive(Debug)]
 pub(super) struct Intake {
     /// The assumed size of an entry in bytes.
     entry_bytes: usize,
+    /// The most entries in a page, since a larger page could not be read.
+    page_max: usize,
+    /// The size of the last page that was asked for, until it is read; 0 if there is none.
+    asked: usize,
 }
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { entry_bytes: FIRST_ENTRY_BYTES }
+        Self { entry_bytes: FIRST_ENTRY_BYTES, page_max: usize::MAX, asked: 0 }
     }
 }
 
@@ -44,21 +54,33 @@ impl Intake {
     }
 
     /// The most entries to read at once in a replay or a warm-up, up to `most`.
-    pub(super) fn page(&self, most: usize) -> usize {
-        self.room(0).min(most)
+    pub(super) fn page(&mut self, most: usize) -> usize {
+        self.asked = self.room(0).min(most).min(self.page_max);
+        self.asked
     }
 
-    /// Notes the sizes of entries.
+    /// Notes the sizes of entries that were read.
     pub(super) fn note(&mut self, entries: &Entries) {
+        self.asked = 0;
         if !entries.is_empty() {
             let average = entries.bytes() / entries.len();
             self.entry_bytes = average.max(self.entry_bytes / SHRINK_MAX).max(1);
         }
     }
 
-    /// Begins with a single entry again, since a read has failed, perhaps because of its size.
+    /// Begins with a single entry again, since a read has failed, perhaps because of its size. If it was a page, pages are
+    /// smaller until [`Intake::lift_page_limit`].
     pub(super) fn begin_small(&mut self) {
         self.entry_bytes = STEP_BYTES;
+        if self.asked > 0 {
+            self.page_max = (self.asked / PAGE_KEPT_SHARE).max(1);
+            self.asked = 0;
+        }
+    }
+
+    /// Allows pages of any size again, since what could not be read is passed.
+    pub(super) fn lift_page_limit(&mut self) {
+        self.page_max = usize::MAX;
     }
 
     /// Whether a commit with so many bytes of entries is full.
@@ -118,6 +140,47 @@ mod tests {
         }
         assert_eq!(reads[..3], [1, 16, 256]);
         assert!(reads[4] > 10_000, "{reads:?}");
+    }
+
+    /// The failures of a recovery, each with the size of its page, if so many entries can be read at once.
+    fn failures(readable: usize) -> Vec<usize> {
+        let (mut intake, mut failures) = (Intake::default(), Vec::new());
+        'recovery: loop {
+            for _ in 0..10 {
+                let page = intake.page(2000);
+                if page > readable {
+                    intake.begin_small();
+                    failures.push(page);
+                    continue 'recovery;
+                }
+                intake.note(&entries(page, 300));
+            }
+            return failures;
+        }
+    }
+
+    /// A recovery that failed at a page began again with the same pages, and failed at the same one, for ever.
+    #[test]
+    fn a_recovery_gets_past_entries_that_can_be_read_one_by_one() {
+        assert_eq!(
+            [2000, 300, 100, 1].map(failures),
+            [vec![], vec![2000, 500], vec![128], vec![8, 2]],
+            "few failures, however few entries can be read at once"
+        );
+    }
+
+    #[test]
+    fn pages_are_large_again_after_a_recovery_and_only_failed_pages_make_them_small() {
+        let mut intake = Intake::default();
+        assert_eq!(intake.page(2000), 8);
+        intake.begin_small();
+        assert_eq!(intake.page_max, 2);
+        intake.lift_page_limit();
+        for _ in 0..4 {
+            intake.note(&entries(8, 300));
+        }
+        intake.begin_small();
+        assert_eq!((intake.page(2000), intake.page_max), (1, usize::MAX));
     }
 
     #[test]

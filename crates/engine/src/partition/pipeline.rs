@@ -46,6 +46,9 @@ pub(super) struct Pipeline {
     entries: usize,
     /// The number of the last read, visit, swap or eviction; replayed reads count too.
     number: u64,
+    /// Symbols whose saved states were damaged. A warm-up may bring these back before they have a tick, even if others were
+    /// evicted.
+    damaged: BTreeSet<String>,
     stats: Arc<Stats>,
 }
 
@@ -63,6 +66,7 @@ impl Pipeline {
             flights: VecDeque::new(),
             entries: 0,
             number: 0,
+            damaged: BTreeSet::new(),
             stats,
         }
     }
@@ -93,6 +97,9 @@ impl Pipeline {
             "there are more symbols than engine.symbols_max; forgot those without a tick for the longest time. They begin \
              as new symbols when they come back."
         );
+        for name in &evicted.names {
+            self.damaged.remove(&**name);
+        }
         self.number += 1;
         let ids = evicted.ids.clone();
         self.flights.push_back(Flight::eviction(self.number, evicted, self.workers.shards().len(), self.frontier()));
@@ -159,13 +166,16 @@ impl Pipeline {
     pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<WarmDetector>>) {
         self.generation = generation;
         self.number += 1;
-        let Self { workers, ingest, generation, number, .. } = self;
+        let Self { workers, ingest, generation, number, damaged, .. } = self;
+        let none_evicted = ingest.has_evicted_none();
         let mut warmed = warmed.into_iter();
         let mut tasks = Vec::with_capacity(workers.shards().len());
         for _ in workers.shards() {
             let warmed = warmed.next().unwrap_or_default();
-            // The warm-up may have seen symbols that have no tick here yet.
+            // The warm-up has also seen symbols that were evicted here. They must not come back: they would take the room of
+            // others, and what the other detectors see would depend on the warm-up.
             let seen = warmed.first().into_iter().flat_map(WarmDetector::symbols);
+            let seen = seen.filter(|(name, _)| none_evicted || damaged.contains(&***name));
             let symbols = seen.filter_map(|(name, arrived_ms)| Some((ingest.meet(name, arrived_ms)?, name.clone())));
             let symbols = symbols.collect();
             tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
@@ -192,6 +202,11 @@ impl Pipeline {
             }
         }
         answers
+    }
+
+    /// Notes symbols whose saved states were dropped because they are damaged.
+    pub(super) fn note_damaged(&mut self, symbols: &[String]) {
+        self.damaged.extend(symbols.iter().cloned());
     }
 
     /// Interns symbols with saved states and divides them by shard. Their ticks are skipped until they are restored. The
@@ -228,6 +243,7 @@ impl Pipeline {
     /// Restarts the workers without any state, with this generation, and drops what is in flight.
     pub(super) fn restart(&mut self, generation: Arc<Generation>) -> anyhow::Result<()> {
         self.flights.clear();
+        self.damaged.clear();
         self.entries = 0;
         self.pace.restart();
         self.generation = generation;

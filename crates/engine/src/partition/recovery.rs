@@ -67,6 +67,8 @@ struct Plan {
     stops: BTreeMap<EntryId, Vec<(String, Vec<u8>)>>,
     /// Symbols whose saved states have expired.
     forgotten: Vec<String>,
+    /// Symbols that an earlier release accepted.
+    unusable: Vec<String>,
     /// Symbols whose boundary is not known.
     misplaced: Vec<String>,
     /// The number of chunks whose boundary is damaged.
@@ -122,13 +124,14 @@ impl<S: Stream> Recovery<'_, S> {
         // Entries that are pending for anyone are processed later.
         let mut left_out = self.stats.waiting(self.stream.pending(EntryId::ZERO, last)).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
-        let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
+        let Plan { start, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
         // A warm-up reads from before every boundary: poison entries that the stream still holds must stay known.
         let gone = |id: &EntryId| *id <= start.newest && acquired.oldest.is_none_or(|oldest| *id < oldest);
         self.retention.passed = poison.iter().copied().filter(gone).collect();
         left_out.extend(&poison);
         self.retention.poison = poison;
         self.retention.forgotten = forgotten;
+        self.forget_unusable(unusable);
 
         // All symbols are divided before the first entry is replayed, so that their ticks are skipped until their stop.
         let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
@@ -163,8 +166,9 @@ impl<S: Stream> Recovery<'_, S> {
     async fn restore_without_history(&mut self, saved: SavedStates, end: Boundary) {
         self.retention.passed.clone_from(&saved.poison);
         self.retention.poison = Vec::new();
-        let Plan { start, stops, forgotten, misplaced, damaged } = plan(saved, end);
+        let Plan { start, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
         self.retention.forgotten = forgotten;
+        self.forget_unusable(unusable);
         let shares = self.pipeline.divide(stops.into_values().flatten().collect(), end.newest.millis);
         let mut replay = Replay::new(0, BTreeSet::new());
         replay.waiting += self.pipeline.restore(shares).await;
@@ -197,8 +201,8 @@ impl<S: Stream> Recovery<'_, S> {
                 return Ok(ResumeOutcome::Stopped);
             }
             self.stats.turn(None);
-            let mut entries =
-                self.stats.waiting(self.stream.history(cursor, through, self.pipeline.intake.page(PAGE))).await?;
+            let page = self.pipeline.intake.page(PAGE);
+            let mut entries = self.stats.waiting(self.stream.history(cursor, through, page)).await?;
             self.pipeline.intake.note(&entries);
             let Some(last) = entries.last() else { break };
             cursor = last;
@@ -272,6 +276,20 @@ impl<S: Stream> Recovery<'_, S> {
     /// Deletes what is saved of these symbols with the next visit.
     fn forget_damaged(&mut self, symbols: Vec<String>) {
         self.stats.monitor.damaged_states.fetch_add(symbols.len() as u64, Relaxed);
+        self.pipeline.note_damaged(&symbols);
+        self.retention.forgotten.extend(symbols);
+    }
+
+    /// Deletes what is saved of symbols that have become unusable with the next visit.
+    fn forget_unusable(&mut self, symbols: Vec<String>) {
+        let Some(example) = symbols.first() else { return };
+        warn!(
+            event = "unusable_symbols_forgotten",
+            symbols = symbols.len(),
+            %example,
+            "symbols with hidden characters or very long names are not accepted any more; dropped their saved states. Their \
+             ticks become dead letters."
+        );
         self.retention.forgotten.extend(symbols);
     }
 
@@ -310,14 +328,22 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
     let boundaries: Vec<Option<Boundary>> = visits.collect();
     let start = boundaries.iter().flatten().copied().min_by_key(|boundary| boundary.newest).unwrap_or(end);
     let damaged = boundaries.iter().filter(|boundary| boundary.is_none()).count();
-    let mut plan = Plan { start, stops: BTreeMap::new(), forgotten: Vec::new(), misplaced: Vec::new(), damaged };
+    let mut plan = Plan {
+        start,
+        stops: BTreeMap::new(),
+        forgotten: Vec::new(),
+        unusable: Vec::new(),
+        misplaced: Vec::new(),
+        damaged,
+    };
     for (name, packed) in saved.symbols {
         let Some(boundary) = boundaries[usize::from(chunk_of(&name))] else {
             plan.misplaced.push(name);
             continue;
         };
-        // An earlier release accepted any symbol.
-        if is_forgotten(&packed, end.newest.millis) || check_symbol(&name).is_err() {
+        if check_symbol(&name).is_err() {
+            plan.unusable.push(name);
+        } else if is_forgotten(&packed, end.newest.millis) {
             plan.forgotten.push(name);
         } else {
             plan.stops.entry(boundary.newest.min(end.newest)).or_default().push((name, packed));

@@ -137,6 +137,13 @@ enum OnFailure {
     Fail,
 }
 
+/// Whether a page reaches the entry through which pages are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageEnd {
+    Reached,
+    MoreFollows,
+}
+
 impl WarmUp {
     /// Starts to warm up the detectors of `generation`, called `names`.
     pub(super) fn start<H: History>(
@@ -236,7 +243,7 @@ impl<H: History> WarmUpTask<H> {
         let through = *self.through.borrow_and_update();
         while self.cursor < through {
             // The partition waits for this, and must not wait for a server that may be away for long.
-            if self.show_page(through, OnFailure::Fail).await? == 0 {
+            if self.show_page(through, OnFailure::Fail).await? == PageEnd::Reached {
                 break;
             }
         }
@@ -261,8 +268,7 @@ impl<H: History> WarmUpTask<H> {
         let mut reported = Instant::now();
         loop {
             let through = *self.through.borrow_and_update();
-            let page = self.intake.page(PAGE);
-            if self.show_page(through, OnFailure::Retry).await? < page {
+            if self.show_page(through, OnFailure::Retry).await? == PageEnd::Reached {
                 closing.send_replace(true);
                 tokio::select! {
                     // Both are cancel-safe.
@@ -282,14 +288,17 @@ impl<H: History> WarmUpTask<H> {
         }
     }
 
-    /// Shows the next page, and returns its number of entries.
-    async fn show_page(&mut self, through: EntryId, on_failure: OnFailure) -> Result<usize> {
+    /// Shows the next page, and returns whether it reaches `through`.
+    async fn show_page(&mut self, through: EntryId, on_failure: OnFailure) -> Result<PageEnd> {
         if self.cursor >= through {
-            return Ok(0);
+            return Ok(PageEnd::Reached);
         }
-        let mut page = loop {
-            match self.history.read(self.cursor, through, self.intake.page(PAGE)).await {
-                Ok(page) => break page,
+        let (mut page, asked) = loop {
+            let asked = self.intake.page(PAGE);
+            match self.history.read(self.cursor, through, asked).await {
+                Ok(page) => break (page, asked),
+                // The server is well, so a smaller page can be read at once.
+                Err(StreamError::TooLarge(_)) => self.intake.begin_small(),
                 Err(error) if on_failure == OnFailure::Fail => return Err(error.into()),
                 Err(error) => {
                     self.intake.begin_small();
@@ -303,13 +312,14 @@ impl<H: History> WarmUpTask<H> {
             }
         };
         self.intake.note(&page);
-        let entries = page.len();
-        let Some(last) = page.last() else { return Ok(0) };
+        self.intake.lift_page_limit();
+        let end = if page.len() < asked { PageEnd::Reached } else { PageEnd::MoreFollows };
+        let Some(last) = page.last() else { return Ok(end) };
         self.cursor = last;
         page.retain(|id| !self.left_out.contains(&id));
         self.shown += page.len();
         self.show(page).await?;
-        Ok(entries)
+        Ok(end)
     }
 
     /// Shows entries, and evicts symbols between them as the live shards do.

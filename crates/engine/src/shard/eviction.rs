@@ -6,7 +6,10 @@
 use rustc_hash::FxHashSet;
 use tracing::warn;
 
-use super::{Answer, Incidents, Shard, Slot, TaskOutcome, slot::ColdReport};
+use super::{
+    Answer, Incidents, Shard, Slot, TaskOutcome,
+    slot::{ColdReport, PredecessorKind},
+};
 
 impl Shard {
     /// Forgets those of `symbols` that belong to this shard.
@@ -34,7 +37,7 @@ impl Shard {
             return slot;
         }
         let (spec, lacks) = (slot.spec.clone(), std::mem::take(&mut slot.lacks));
-        let carried = slot.hand_over_all().and_then(|()| self.carry(&spec, slot));
+        let carried = slot.hand_over_all().and_then(|()| self.carry(&spec, slot, PredecessorKind::Same));
         let mut slot = match carried {
             Ok(slot) => slot,
             Err(fault) => {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{error, warn};
 
-use super::{Answer, Cooldowns, FaultReport, Incidents, SavedSymbol, Shard, Slot, TaskOutcome};
+use super::{Answer, Cooldowns, FaultReport, Incidents, SavedSymbol, Shard, Slot, TaskOutcome, slot::PredecessorKind};
 use crate::{ingest::Job, plugin::Fault};
 use tickhound_core::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
@@ -234,7 +234,7 @@ impl Shard {
         if self.slots[number].instance.is_none() {
             return;
         }
-        let handing_over = self.slots[number].predecessor.is_some();
+        let handing_over = self.slots[number].predecessor.as_ref().map(|predecessor| predecessor.kind);
         let Err(fault) = self.slots[number].save(due, &self.cooldowns, states) else { return };
         // The detector may only have run out of time, which does not count if it has enough of it now. A state that breaks
         // the contract always counts: a detector could return one with each save, and be rebuilt each time.
@@ -247,7 +247,7 @@ impl Shard {
         if again.is_err() && !quarantined && self.rebuild(number).is_err() {
             self.slots[number].mark_cold("it failed while its state was saved");
         }
-        if handing_over {
+        if handing_over == Some(PredecessorKind::Other) {
             // The saved states and the journal are those of the predecessor, and don't contain what was not handed over.
             self.slots[number].mark_cold("it failed while it took over its state");
         }

@@ -13,8 +13,9 @@ use tickhound_core::event::{Batch, CLOCK};
 const HANDED_OVER_PER_BATCH: usize = 64;
 
 /// The most rows in one call. They are copied into the guest's memory, where a read with huge lists of ticks would take the
-/// room of its states. A usual read has a few hundred.
-const ROWS_PER_CALL_MAX: usize = 1 << 16;
+/// room of its states. A usual read has a few hundred. With so many, the detections that each row may have are together
+/// within the most that a call may return (64 MiB), so a long list of ticks never makes a good detector break that limit.
+const ROWS_PER_CALL_MAX: usize = 1 << 14;
 
 /// A detector in a shard.
 pub(super) struct Slot {
@@ -58,9 +59,21 @@ impl ColdReport {
     }
 }
 
+/// What a predecessor is to its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PredecessorKind {
+    /// It has another version or other parameters, or was warmed up elsewhere. The saved states are not those of the
+    /// successor until all are handed over and saved.
+    Other,
+    /// It is the same detector, which knew symbols that were evicted. The saved states are the successor's own, so that it
+    /// can be rebuilt from them.
+    Same,
+}
+
 /// An instance that gets no more batches. It hands over each state to its successor before the successor needs it. A
 /// handover of all states at once would delay ticks.
 pub(super) struct Predecessor {
+    pub(super) kind: PredecessorKind,
     pub(super) instance: Instance,
     pub(super) state_version: u32,
     /// The symbols whose states are not handed over yet: the predecessor's id by the successor's.
@@ -181,14 +194,15 @@ impl Slot {
         Ok(())
     }
 
-    /// Hands over those states of `due` that are pending. Returns a fault of the successor. A fault of the predecessor ends
-    /// the handover, and the successor continues without the pending states.
+    /// Hands over those states of `due` that are pending. Returns a fault of the successor, or of a predecessor that is the
+    /// same detector. A fault of another predecessor ends the handover, and the successor continues without the pending
+    /// states.
     pub(super) fn hand_over(&mut self, due: impl IntoIterator<Item = u32>) -> Result<(), Fault> {
         let Some(predecessor) = &mut self.predecessor else { return Ok(()) };
         // The successor's ids by the predecessor's, since the states come back under the predecessor's ids.
         let ours: FxHashMap<u32, u32> =
             due.into_iter().filter_map(|our| predecessor.pending.remove(&our).map(|its| (its, our))).collect();
-        let version = predecessor.state_version;
+        let (version, kind) = (predecessor.state_version, predecessor.kind);
         let theirs: Vec<u32> = ours.keys().copied().collect();
         let saved = if theirs.is_empty() { Ok(Vec::new()) } else { predecessor.instance.save(&theirs) };
         if saved.is_err() || predecessor.pending.is_empty() {
@@ -196,6 +210,8 @@ impl Slot {
         }
         let saved = match saved {
             Ok(saved) => saved,
+            // The caller rebuilds the detector.
+            Err(fault) if kind == PredecessorKind::Same => return Err(fault),
             Err(fault) => {
                 warn!(
                     event = "state_handover_failed",

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{
     Answer, Incidents, Shard, TaskOutcome,
-    slot::{Predecessor, Slot, start_instance},
+    slot::{Predecessor, PredecessorKind, Slot, start_instance},
 };
 use crate::plugin::{DetectorSpec, Fault, Generation};
 use tickhound_core::normalize::Normalizer;
@@ -155,7 +155,10 @@ impl Shard {
         {
             before.set_spec(spec.clone(), &self.symbols).map(|()| (before, StateOrigin::Unchanged))
         } else if before.schema == spec.schema() && before.instance.is_some() {
-            before.hand_over_all().and_then(|()| self.carry(spec, before)).map(|slot| (slot, StateOrigin::Predecessor))
+            before
+                .hand_over_all()
+                .and_then(|()| self.carry(spec, before, PredecessorKind::Other))
+                .map(|slot| (slot, StateOrigin::Predecessor))
         } else {
             return (Slot::new(spec.clone()), StateOrigin::Cold);
         };
@@ -180,7 +183,7 @@ impl Shard {
     }
 
     /// Returns a new instance to which the previous one hands over its states with the batches that follow.
-    pub(super) fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot) -> Result<Slot, Fault> {
+    pub(super) fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot, kind: PredecessorKind) -> Result<Slot, Fault> {
         let mut slot = Slot::new(spec.clone());
         slot.instance = Some(start_instance(spec, &self.symbols)?);
         slot.failed_on = before.failed_on;
@@ -189,7 +192,7 @@ impl Shard {
         // Both instances belong to this shard, so their ids are equal.
         let pending = self.symbols.iter().filter(continues).map(|(id, _)| (*id, *id)).collect();
         let state_version = before.spec.plugin.manifest.state_version;
-        slot.predecessor = Some(Predecessor { instance, state_version, pending });
+        slot.predecessor = Some(Predecessor { kind, instance, state_version, pending });
         Ok(slot)
     }
 
@@ -219,7 +222,8 @@ impl Shard {
         // A cool-down is saved with a state. Without a state it would end with the process, so it ends now.
         let stateless = self.symbols.iter().filter(|(id, _)| !pending.contains_key(id));
         stateless.for_each(|(id, _)| self.cooldowns.forget(&spec.name, *id));
-        slot.predecessor = Some(Predecessor { instance, state_version: spec.plugin.manifest.state_version, pending });
+        let (kind, state_version) = (PredecessorKind::Other, spec.plugin.manifest.state_version);
+        slot.predecessor = Some(Predecessor { kind, instance, state_version, pending });
         slot
     }
 }
