@@ -495,16 +495,16 @@ mod tests {
             for seq in 0..40 {
                 entries.push_entry(EntryId { millis: 1, seq });
                 for field in 0..seq % 3 {
-                    entries.push_field(format!("f{field}").as_bytes(), &vec![seq as u8; 100]);
+                    entries.push_field(format!("f{field}").as_bytes(), &[seq as u8; 100]);
                 }
             }
             // Not every entry of a read is processed.
             entries.retain(|id| id.seq % 7 != 5);
             entries
         };
-        let texts = |entries: &Entries| -> Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)> {
-            let fields =
-                |entry: Entry<'_>| entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+        let fields = |entry: Entry<'_>| entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let texts = |entries: &Entries| -> Vec<(EntryId, Fields)> {
             entries.iter().map(|entry| (entry.id, fields(entry))).collect()
         };
         let whole = build();

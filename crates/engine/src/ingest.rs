@@ -236,17 +236,16 @@ impl Ingest {
         routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names);
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
-        let mut ticks = ticks.zip(decoded.columns.chunks_exact(*columns)).peekable();
-        while let Some(((((entry, symbol), time), price), values)) = ticks.next() {
+        let ticks = ticks.zip(decoded.columns.chunks_exact(*columns));
+        let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
+        for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
             let tick = RoutedTick { symbol: Name::Number(*symbol), time: *time, price: *price, values };
             if let Err(unusable) = router.tick(*entry, id, &tick) {
-                routed.undecodable.push((*entry, unusable.to_string()));
+                router.routed.undecodable.push((*entry, unusable.to_string()));
             }
-            symbols.end_entry(id.millis);
-            let ends_entry = ticks.peek().is_none_or(|((((next, _), _), _), _)| *next != entry);
-            if ends_entry && symbols.len() > symbols_max {
+            router.symbols.end_entry(id.millis);
+            if router.symbols.len() > symbols_max && decoded.entry.get(at + 1) != Some(entry) {
                 routed.full_after = Some(*entry as usize + 1);
                 routed.undecodable.retain(|(at, _)| at <= entry);
                 return;

@@ -140,9 +140,7 @@ impl Wire {
             Received::Whole(replies) => Ok(replies),
             Received::TooLarge => {
                 let mib = SEVERAL_BYTES_MAX >> 20;
-                Err(StreamError::TooLarge(format!(
-                    "entries of more than {mib} MiB in one read; reading fewer at once"
-                )))
+                Err(StreamError::TooLarge(format!("entries of more than {mib} MiB in one read; reading fewer at once")))
             }
         }
     }

@@ -168,11 +168,12 @@ impl Symbols {
     /// Ends an entry whose ticks are processed.
     #[inline]
     pub(super) fn end_entry(&mut self, arrived_ms: u64) {
-        for id in self.touched.drain(..) {
+        for id in &self.touched {
             // A recovered entry may have arrived before entries that are processed already.
-            let last = &mut self.arrived_ms[id as usize];
+            let last = &mut self.arrived_ms[*id as usize];
             *last = arrived_ms.max(*last);
         }
+        self.touched.clear();
         self.new.clear();
     }
 
