@@ -495,17 +495,16 @@ mod tests {
             for seq in 0..40 {
                 entries.push_entry(EntryId { millis: 1, seq });
                 for field in 0..seq % 3 {
-                    entries.push_field(format!("f{field}").as_bytes(), &vec![seq as u8; 100]);
+                    entries.push_field(format!("f{field}").as_bytes(), &[seq as u8; 100]);
                 }
             }
             // Not every entry of a read is processed.
             entries.retain(|id| id.seq % 7 != 5);
             entries
         };
-        let texts = |entries: &Entries| -> Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)> {
-            let fields =
-                |entry: Entry<'_>| entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-            entries.iter().map(|entry| (entry.id, fields(entry))).collect()
+        let texts = |entries: &Entries| -> Vec<String> {
+            let text = |entry: Entry<'_>| format!("{} {:?}", entry.id, entry.fields().collect::<Vec<_>>());
+            entries.iter().map(text).collect()
         };
         let whole = build();
         for at in 0..=whole.len() + 1 {
