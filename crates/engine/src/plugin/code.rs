@@ -2,7 +2,7 @@
 //!
 //! Wasmtime runs code in its cache without a check, so a flipped bit there may crash the process, or worse. So wasmtime's
 //! cache is the exchange: a folder that only this process and its check processes use, and that exists only during a
-//! compilation. What lasts is in the [`Store`], whose files are authenticated.
+//! compilation. What lasts is in the `store`, whose files are authenticated.
 //!
 //! What holds: code in the exchange was checked right before wasmtime reads it, or was written there by a check process.
 //! The exchange is made by this process, in a folder of this user that no other user can write to. If it can't be made,
