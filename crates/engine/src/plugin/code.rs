@@ -11,7 +11,7 @@
 mod store;
 
 use std::{
-    fs::{self, DirBuilder, Metadata},
+    fs::{self, DirBuilder, File, Metadata},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Component, Path, PathBuf},
@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::FlockOperation;
 use tracing::{debug, warn};
 use wasmtime::{Cache, CacheConfig};
 
@@ -61,8 +62,8 @@ const STICKY: u32 = 0o1000;
 /// Wasmtime's name for the folder in its cache that contains a folder for each compiler.
 const COMPILERS: &str = "modules";
 
-/// An exchange that is older than this was left by a killed process. Removing one that is in use does no harm: its plugin
-/// is compiled again.
+/// An exchange that is older than this and that no process has locked was left by a killed process. A process locks its
+/// exchange right after it has made it.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// The folder of compiled plugins, and the key that authenticates them.
@@ -98,6 +99,7 @@ pub(super) struct Handover<'a> {
     cache: &'a CodeCache,
     name: String,
     cached: Option<CodeFile>,
+    _lock: File,
     _turn: MutexGuard<'a, ()>,
 }
 
@@ -199,7 +201,7 @@ impl CodeCache {
         let name = format!("{key}.code");
         let cached = self.store.as_ref().and_then(|store| store.read(&name)).and_then(|body| parse(&body).ok());
         match self.exchange.make(cached.as_ref()) {
-            Ok(()) => Some(Handover { cache: self, name, cached, _turn: turn }),
+            Ok(lock) => Some(Handover { cache: self, name, cached, _lock: lock, _turn: turn }),
             Err(error) => {
                 warn!(
                     event = "compiled_plugin_not_handed_over",
@@ -309,8 +311,8 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// Makes the folder again, with this code in it.
-    fn make(&self, code: Option<&CodeFile>) -> Result<()> {
+    /// Makes the folder again, with this code in it. While the returned file is open, no other process removes the folder.
+    fn make(&self, code: Option<&CodeFile>) -> Result<File> {
         if let Some(parent) = self.dir.parent() {
             // The parent may have been removed meanwhile, with the cache or at a logout, and made by another user.
             close_to_others(parent)?;
@@ -318,13 +320,15 @@ impl Exchange {
         self.remove();
         // This fails if anything has that name, a link too.
         DirBuilder::new().mode(0o700).create(&self.dir)?;
-        let Some(code) = code else { return Ok(()) };
+        let lock = File::open(&self.dir)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
+        let Some(code) = code else { return Ok(lock) };
         let file = self.dir.join(&code.path);
         if let Some(parent) = file.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::write(file, &code.bytes)?;
-        Ok(())
+        Ok(lock)
     }
 
     /// Reads wasmtime's code files. Its other files, such as statistics, have an extension.
@@ -365,13 +369,19 @@ fn protects_from_others(dir: &Path) -> bool {
     dir.symlink_metadata().is_ok_and(is_safe)
 }
 
+/// Returns whether no process has locked the exchange.
+fn is_unused(dir: &Path) -> bool {
+    let lock = |dir: &File| rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from);
+    File::open(dir).and_then(|dir| lock(&dir)).is_ok()
+}
+
 /// Removes exchanges that were left by killed processes.
 fn remove_stale(dir: &Path, now: SystemTime) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let ours = entry.metadata().ok().filter(is_ours);
         let modified = ours.and_then(|metadata| metadata.modified().ok());
         let is_stale = modified.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age > STALE_AFTER));
-        if is_stale && entry.file_name().to_string_lossy().starts_with(EXCHANGE) {
+        if is_stale && entry.file_name().to_string_lossy().starts_with(EXCHANGE) && is_unused(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -536,6 +546,11 @@ mod tests {
         fs::create_dir(dir.path().join("else")).unwrap();
         remove_stale(dir.path(), SystemTime::now());
         assert!(exchange.dir.exists(), "it may be in use");
+        // Another host's clock may be wrong: two days ahead, one removed exchanges that were in use.
+        let lock = exchange.make(Some(&code())).unwrap();
+        remove_stale(dir.path(), SystemTime::now() + 2 * STALE_AFTER);
+        assert!(exchange.dir.exists(), "it is in use");
+        drop(lock);
         remove_stale(dir.path(), SystemTime::now() + 2 * STALE_AFTER);
         assert!(!exchange.dir.exists() && dir.path().join("else").exists());
     }
