@@ -21,7 +21,6 @@ mod parse;
 mod parts;
 mod process;
 mod promote;
-mod replace;
 mod replay;
 mod run;
 mod shadow;

@@ -5,8 +5,9 @@
 //! Redis). ARCHITECTURE.md describes the path of a tick, and what must always hold.
 //!
 //! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
-//! lines file), `notify` (notification channels), `service` (pid file, log, supervisor), `output` (what is printed) and
-//! `authoring` (the kit for authors of detectors, and replay). Only `cli` is public: `main` parses the arguments and runs the command.
+//! lines file), `notify` (notification channels), `service` (pid file, log, supervisor), `output` (what is printed),
+//! `replace` (files that are replaced in one step) and `authoring` (the kit for authors of detectors, and replay). Only
+//! `cli` is public: `main` parses the arguments and runs the command.
 
 // First: its macros are for all the others.
 #[macro_use]
@@ -17,4 +18,5 @@ mod authoring;
 pub mod cli;
 mod notify;
 mod observe;
+mod replace;
 mod service;

@@ -5,8 +5,9 @@ use std::{fs, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use toml_edit::{DocumentMut, Item, Table};
 
-use super::{author, replace::replace};
+use super::author;
 use crate::output;
+use crate::replace::replace;
 use tickhound_core::{
     config::{self, DetectorConfig, LoadedConfig},
     decode::Decoder,

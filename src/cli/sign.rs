@@ -12,8 +12,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use serde_json::json;
 
-use super::replace::replace;
 use crate::output::print_json;
+use crate::replace::replace;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{file::read_file, signature::signature_file};
 

@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -12,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::replace::replace;
 use tickhound_engine::plugin::runtime;
 
 /// The file that says how to build a project that is not written in Rust.
@@ -79,16 +79,9 @@ pub(crate) fn install(bytes: &[u8], name: &str, folder: &Path) -> Result<PathBuf
     let is_file_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('.');
     ensure!(is_file_name, "the plugin's name is \"{name}\", expected letters, digits, - and _, since it names a file");
     let file = folder.join(format!("{name}.wasm"));
-    // A host ignores hidden files.
-    let new = folder.join(format!(".{name}.wasm.new"));
-    let write = || {
-        fs::create_dir_all(folder)?;
-        let mut open = fs::File::create(&new)?;
-        open.write_all(bytes)?;
-        open.sync_all()?;
-        fs::rename(&new, &file)
-    };
-    write().with_context(|| format!("can't write {}", file.display()))?;
+    fs::create_dir_all(folder)
+        .and_then(|()| replace(&file, bytes, None))
+        .with_context(|| format!("can't write {}", file.display()))?;
     Ok(file)
 }
 

@@ -10,7 +10,7 @@ use std::{
 ///
 /// # Errors
 /// Fails when the folder can't be written to. The file is then as it was.
-pub(super) fn replace(file: &Path, contents: &[u8], permissions: Option<Permissions>) -> io::Result<()> {
+pub(crate) fn replace(file: &Path, contents: &[u8], permissions: Option<Permissions>) -> io::Result<()> {
     let temporary = file.with_added_extension(format!("{:016x}.tmp", rand::random::<u64>()));
     let write = || {
         let mut new = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
