@@ -1,7 +1,7 @@
 //! The check process itself; `check_process` starts it.
 //!
-//! What holds: it has limits before it reads the first byte of the plugin, and no files and no network before it parses
-//! one.
+//! What holds: it has limits before it reads the first byte of the plugin. Before it parses one, it has given up all files and
+//! the network, as far as the kernel supports that.
 
 mod confine;
 

@@ -3,8 +3,8 @@
 //!
 //! What holds: until a plugin has passed there, nothing in this process parses, compiles or calls it. A plugin that takes
 //! all memory, overflows a stack or never ends only ends its check process, which is a reason to reject it. A check
-//! process has limits on memory, processor time and time, and no network; it can only write to the folder where it leaves
-//! the compiled code.
+//! process has limits on memory, processor time and time. Where the kernel supports it, it has no network either, and only
+//! the folder where it leaves the compiled code.
 //!
 //! The check process is this program itself, started with [`COMMAND`]. One check is one process: the request is a line
 //! of JSON on its standard input, followed by the bytes of the plugin, and the answer is a line of JSON.
@@ -72,7 +72,7 @@ pub struct TrialResult {
 }
 
 /// What a check process is asked to do with a plugin.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Request {
     /// The name of the plugin, for messages.
     pub(super) name: String,
@@ -84,7 +84,7 @@ pub(super) struct Request {
 }
 
 /// How far a check goes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum CheckTask {
     /// Compile the plugin, and let it describe itself.
     Describe,
@@ -159,8 +159,7 @@ impl ProcessLimits {
     ///
     /// # Errors
     /// The reason why the plugin is rejected. That the check process could not be started is one, too.
-    pub(super) fn check(self, request: Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
-        let name = request.name.clone();
+    pub(super) fn check(self, request: &Request, bytes: &[u8]) -> Result<Option<TrialResult>, CheckFailure> {
         let ended = self.run(request, bytes).map_err(|error| CheckFailure::Failed(format!("{error:#}")))?;
         let answer: Option<CheckAnswer> = serde_json::from_slice(&ended.answer).ok();
         let (result, unconfined) = answer.map_or((None, None), |answer| (Some(answer.result), answer.unconfined));
@@ -181,7 +180,7 @@ impl ProcessLimits {
             None => {
                 warn!(
                     event = "plugin_check_died",
-                    plugin = name,
+                    plugin = request.name,
                     status = %ended.status,
                     stderr = ended.errors,
                     "the process that checked a plugin died; rejecting the plugin"
@@ -192,12 +191,12 @@ impl ProcessLimits {
     }
 
     /// Runs a check process to its end.
-    fn run(self, request: Request, bytes: &[u8]) -> Result<Ended> {
+    fn run(self, request: &Request, bytes: &[u8]) -> Result<Ended> {
         let mut command = Command::new(THIS_PROGRAM);
         // A name may begin with a hyphen.
         command.arg0("tickhound").args([COMMAND, "--", &request.name]).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut start = serde_json::to_vec(&Start { process: self, request })?;
+        let mut start = serde_json::to_vec(&Start { process: self, request: request.clone() })?;
         start.push(b'\n');
         let child = command.spawn().with_context(|| {
             format!("can't start the process that checks plugins ({THIS_PROGRAM}; is /proc mounted?)")

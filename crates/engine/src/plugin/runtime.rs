@@ -22,7 +22,7 @@ use wasmtime::{
 
 use super::{
     bindings::{DetectorPre, tickhound::detector::types::Manifest},
-    check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, request},
+    check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, TrialResult, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
     deadline::EPOCH_TICK,
     fault::{Fault, describe_fault},
@@ -66,10 +66,9 @@ pub struct Runtime {
 }
 
 /// A plugin that a check process has rejected.
-#[derive(Clone)]
 struct Rejected {
     sha256: String,
-    limits: Limits,
+    request: Request,
     reason: String,
 }
 
@@ -190,19 +189,27 @@ impl Runtime {
         }))
     }
 
-    /// Has a plugin checked in a process of its own, unless that has just rejected the same plugin for a reason that does
-    /// not depend on the machine.
-    fn check(&self, process: ProcessLimits, request: Request, bytes: &[u8], sha256: &str) -> Result<()> {
-        let limits = request.limits;
+    /// Has a plugin checked in a process of its own, unless the same request was just rejected for a reason that does not
+    /// depend on the machine. `sha256` is the digest of the plugin's `bytes`.
+    ///
+    /// # Errors
+    /// The reason why the plugin is rejected.
+    pub(super) fn check(
+        &self,
+        process: ProcessLimits,
+        request: Request,
+        bytes: &[u8],
+        sha256: &str,
+    ) -> Result<Option<TrialResult>> {
         let mut last = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = last.as_ref().filter(|known| known.sha256 == sha256 && known.limits == limits) {
+        if let Some(known) = last.as_ref().filter(|known| known.sha256 == sha256 && known.request == request) {
             bail!(known.reason.clone());
         }
-        let Err(failure) = process.check(request, bytes) else { return Ok(()) };
-        if let CheckFailure::Rejected(reason) = &failure {
-            *last = Some(Rejected { sha256: sha256.to_owned(), limits, reason: reason.clone() });
+        let checked = process.check(&request, bytes);
+        if let Err(CheckFailure::Rejected(reason)) = &checked {
+            *last = Some(Rejected { sha256: sha256.to_owned(), request, reason: reason.clone() });
         }
-        Err(failure.into())
+        Ok(checked?)
     }
 
     /// Returns where plugins are checked.

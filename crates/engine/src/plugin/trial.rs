@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     check_process::{self, CheckTask, Isolation, TrialResult},
-    digest::sha256,
+    digest,
     fault::Fault,
     guest::Limits,
     instance::Instance,
@@ -50,27 +50,27 @@ pub(super) fn try_out(runtime: &Runtime, spec: &DetectorSpec, bytes: &[u8], widt
     };
     let task = CheckTask::Try { params: spec.params.clone(), columns: spec.columns.to_vec(), width };
     let request = |exchange| check_process::request(&spec.plugin.name, exchange, spec.limits, task);
-    let no_result = "its check process has no result";
-    let Some((cache, key)) = runtime.cached_code(&spec.plugin.sha256) else {
-        return process.check(request(None), bytes)?.context(no_result);
+    let (no_result, sha256) = ("its check process has no result", &spec.plugin.sha256);
+    let Some((cache, key)) = runtime.cached_code(sha256) else {
+        return runtime.check(process, request(None), bytes, sha256)?.context(no_result);
     };
-    let notes = format!("{key}-{}.trial", digest(spec, width)?);
+    let notes = format!("{key}-{}.trial", settings_digest(spec, width)?);
     if let Some(known) = cache.notes(&notes).and_then(|notes| serde_json::from_slice(&notes).ok()) {
         return Ok(known);
     }
     let handover = cache.begin(&key);
     let exchange = handover.as_ref().map(|handover| handover.dir());
-    let result = process.check(request(exchange), bytes)?.context(no_result)?;
+    let result = runtime.check(process, request(exchange), bytes, sha256)?.context(no_result)?;
     cache.save_notes(&notes, &serde_json::to_vec(&result)?);
     Ok(result)
 }
 
 /// Returns a digest of everything that decides how a trial of a plugin ends.
-fn digest(spec: &DetectorSpec, width: usize) -> Result<String> {
+fn settings_digest(spec: &DetectorSpec, width: usize) -> Result<String> {
     // The fault budget plays no part.
     let decisive = Limits { faults_max: 0, fault_window: Duration::ZERO, ..spec.limits };
     let settings = serde_json::to_vec(&(&spec.params, &spec.columns[..], decisive, width, VERSION))?;
-    Ok(sha256(&settings)[..DIGEST_LENGTH].to_owned())
+    Ok(digest::sha256(&settings)[..DIGEST_LENGTH].to_owned())
 }
 
 /// Calls the instances that `start` returns like a shard does. `width` is the number of columns of the input.
