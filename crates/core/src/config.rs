@@ -24,6 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -41,6 +42,8 @@ pub use self::{
     source::{Source, nearest},
     stream::{Start, StreamConfig},
 };
+
+use crate::decode::time_zone;
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -83,6 +86,15 @@ impl Config {
         self.server.validate(source)?;
         self.service.validate(source)?;
         detectors::validate(&self.detectors, &self.plugins, source)
+    }
+
+    /// The zone of the times that people see.
+    ///
+    /// # Errors
+    /// When the zone does not exist, which loading a configuration rules out.
+    pub fn display_zone(&self) -> Result<TimeZone> {
+        let (own, exchange) = (&self.service.timezone, &self.input.timezone);
+        time_zone(if own.is_empty() { exchange } else { own })
     }
 
     /// Makes the paths of certificates and secrets absolute or relative to the working directory.

@@ -1,13 +1,14 @@
-//! `[service]`: running in the background.
+//! `[service]`: running in the background, and the clocks that people see.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
+use crate::decode::time_zone;
 
-/// `[service]`: running in the background.
+/// `[service]`: running in the background, and the clocks that people see.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
@@ -22,6 +23,9 @@ pub struct ServiceConfig {
     pub log_keep: u32,
     /// Whether a new log file also begins each day in `input.timezone`.
     pub log_daily: bool,
+    /// The IANA time zone of the times that people see: in the log, on the page, in reports and messages. Empty:
+    /// `input.timezone`, which is the exchange's.
+    pub timezone: String,
 }
 
 impl Default for ServiceConfig {
@@ -32,6 +36,7 @@ impl Default for ServiceConfig {
             log_max_mib: 64,
             log_keep: 10,
             log_daily: false,
+            timezone: String::new(),
         }
     }
 }
@@ -41,6 +46,12 @@ impl ServiceConfig {
         let section = Section::new(source, &["service"]);
         section.check_range("log_max_mib", self.log_max_mib, 1..=1_000_000)?;
         section.check_range("log_keep", self.log_keep, 0..=1000)?;
+        let zone = &self.timezone;
+        ensure!(
+            zone.is_empty() || time_zone(zone).is_ok(),
+            "{}: service.timezone is `{zone}`, expected a zone such as Asia/Kolkata or UTC, or nothing",
+            section.at("timezone")
+        );
         section.check_file("pid_file", &self.pid_file)?;
         section.check_file("log_file", &self.log_file)
     }
