@@ -22,8 +22,13 @@ use crate::{
     observe::server::{Server, ServerContext},
     service::{LogQueue, PidFile, Supervisor},
 };
-use tickhound_core::{config::LoadedConfig, pulse::Pulse, stream::Totals};
+use tickhound_core::{
+    config::{Config, LoadedConfig},
+    pulse::Pulse,
+    stream::Totals,
+};
 use tickhound_engine::{
+    conditions::{FeedLimits, watch_feed},
     partition::{Partition, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,
@@ -125,6 +130,7 @@ fn run_supervised(
         if supervisor != Supervisor::Nobody {
             tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
         }
+        tokio::spawn(watch_feed(stats.clone(), feed_limits(config)));
         if config.engine.report_every > 0 {
             tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
@@ -142,6 +148,11 @@ fn run_supervised(
         ),
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// What the conditions of the feed are judged by.
+fn feed_limits(config: &Config) -> FeedLimits {
+    FeedLimits { health: config.health.clone(), stream: config.stream.key.clone(), open_since: Box::new(|_| None) }
 }
 
 /// Writes the last commits to the alerts file and sends their notifications, both at once. `owned` = this host owned
