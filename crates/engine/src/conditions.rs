@@ -86,22 +86,23 @@ impl Conditions {
 
     /// Reports that a condition does not hold. This has no effect if it did not.
     pub fn end(&self, code: ConditionCode, subject: &str) {
+        self.end_all(code, |known| known == subject);
+    }
+
+    /// Ends the conditions with this code and such a subject.
+    pub fn end_all(&self, code: ConditionCode, is_ended: impl Fn(&str) -> bool) {
+        let ends = |known: &Condition| known.code == code && is_ended(&known.subject);
         // Most calls change nothing: they only read.
-        if self.closed.load(Relaxed) || !self.current.borrow().iter().any(|known| known.is(code, subject)) {
+        if self.closed.load(Relaxed) || !self.current.borrow().iter().any(ends) {
             return;
         }
         self.current.send_if_modified(|current| {
             let before = current.len();
-            current.retain(|known| {
-                let ends = known.is(code, subject);
-                if ends {
-                    self.changes.fetch_add(1, Relaxed);
-                    let lasted_s = now_ms().saturating_sub(known.began_ms) / 1000;
-                    let count = known.count;
-                    info!(event = "condition_ended", code = code.name(), subject, lasted_s, count, "{}", code.end());
-                }
-                !ends
-            });
+            for Condition { subject, began_ms, count, .. } in current.extract_if(.., |known| ends(known)) {
+                self.changes.fetch_add(1, Relaxed);
+                let lasted_s = now_ms().saturating_sub(began_ms) / 1000;
+                info!(event = "condition_ended", code = code.name(), subject, lasted_s, count, "{}", code.end());
+            }
             current.len() < before
         });
     }

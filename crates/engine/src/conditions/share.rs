@@ -58,10 +58,11 @@ pub(super) struct ShareWatch {
     state: ShareState,
 }
 
+/// How many were affected, and how many there were, since the run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    affected: u64,
-    all: u64,
+pub(super) struct Counts {
+    pub(super) affected: u64,
+    pub(super) all: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,15 +76,14 @@ enum ShareState {
 }
 
 impl ShareWatch {
-    pub(super) fn new(share: f64, least: Least) -> Self {
-        Self { share, least, seconds: VecDeque::new(), ago_s: 0, state: ShareState::Calm }
+    /// Observes what comes after `before`.
+    pub(super) fn new(share: f64, least: Least, before: Counts) -> Self {
+        Self { share, least, seconds: VecDeque::from([before]), ago_s: 0, state: ShareState::Calm }
     }
 
-    /// Observes how many were affected, and how many there were, since the beginning. Returns the evidence if the
-    /// condition holds.
-    pub(super) fn observe(&mut self, affected: u64, all: u64) -> Option<Evidence> {
-        let now = Counts { affected, all };
-        let came = self.seconds.back().is_some_and(|last| last.all != all);
+    /// Observes a second. Returns the evidence if the condition holds.
+    pub(super) fn observe(&mut self, now: Counts) -> Option<Evidence> {
+        let came = self.seconds.back().is_some_and(|last| last.all != now.all);
         self.ago_s = if came { 0 } else { self.ago_s + 1 };
         if self.seconds.len() > WINDOW {
             self.seconds.pop_front();
@@ -94,7 +94,7 @@ impl ShareWatch {
         }
         let ShareState::Holds { before, within } = self.state else { return None };
         let Counts { affected: part, all } = within;
-        Some(Evidence { affected: part, all, ago_s: self.ago_s, total: affected.saturating_sub(before) })
+        Some(Evidence { affected: part, all, ago_s: self.ago_s, total: now.affected.saturating_sub(before) })
     }
 
     fn judge(&mut self, now: Counts) {
@@ -132,16 +132,14 @@ mod tests {
         let mut last = None;
         for _ in 0..count {
             (sum.0, sum.1) = (sum.0 + each.0, sum.1 + each.1);
-            last = watch.observe(sum.0, sum.1);
+            last = watch.observe(Counts { affected: sum.0, all: sum.1 });
         }
         last
     }
 
     fn watch() -> (ShareWatch, (u64, u64)) {
-        let mut watch = ShareWatch::new(0.05, Least { of_all: 1, of_some: 5 });
-        // The counters of a run begin at 0.
-        assert_eq!(watch.observe(0, 0), None);
-        (watch, (0, 0))
+        let before = Counts { affected: 70, all: 80 };
+        (ShareWatch::new(0.05, Least { of_all: 1, of_some: 5 }, before), (70, 80))
     }
 
     #[test]
@@ -179,8 +177,7 @@ mod tests {
 
     #[test]
     fn a_share_of_zero_switches_it_off() {
-        let mut watch = ShareWatch::new(0.0, Least { of_all: 1, of_some: 1 });
-        watch.observe(0, 0);
-        assert_eq!(watch.observe(10, 10), None);
+        let mut watch = ShareWatch::new(0.0, Least { of_all: 1, of_some: 1 }, Counts::default());
+        assert_eq!(watch.observe(Counts { affected: 10, all: 10 }), None);
     }
 }
