@@ -29,7 +29,8 @@ use tickhound_core::{
     stream::Totals,
 };
 use tickhound_engine::{
-    conditions::{Conditions, FeedLimits, watch_feed},
+    conditions::Conditions,
+    feed::{FeedLimits, watch_feed},
     partition::{Partition, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,

@@ -3,11 +3,6 @@
 //! What holds: a condition that begins is logged once, and once more when it ends, however often it is reported between.
 //! Observers see the whole set, the gravest condition first, and are woken when it changes.
 
-mod feed;
-mod lag;
-mod share;
-mod silence;
-
 use std::{
     borrow::Cow,
     sync::{
@@ -24,8 +19,6 @@ use tickhound_core::{
     text::printable,
     wall::now_ms,
 };
-
-pub use self::feed::{FeedLimits, OpenSince, watch_feed};
 
 /// The longest text of a condition, characters: it may quote what a producer or a receiver has sent, and is written to
 /// Redis every few seconds.

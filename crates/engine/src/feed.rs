@@ -3,6 +3,10 @@
 //! What holds: conditions of the feed are those of the owner. A host that loses the lease no longer reports them, and
 //! begins anew when it is the owner again.
 
+mod lag;
+mod share;
+mod silence;
+
 use std::{
     sync::{
         Arc,
@@ -13,13 +17,13 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{
-    Conditions,
+use self::{
     lag::{Growth, LagWatch},
-    share::{Counts, Evidence, Least, ShareWatch},
+    share::{Evidence, Least, ShareCounts, ShareWatch},
     silence::{FeedReading, Silence, SilenceWatch},
 };
 use crate::{
+    conditions::Conditions,
     monitor::{Phase, Role},
     stats::Stats,
 };
@@ -150,20 +154,20 @@ impl FeedWatch {
 /// The counters of a run behind the shares.
 struct FeedCounts {
     /// Of entries.
-    dead: Counts,
+    dead: ShareCounts,
     /// Of ticks, as are the others.
-    raised: Counts,
-    volume: Counts,
-    off_session: Counts,
+    raised: ShareCounts,
+    volume: ShareCounts,
+    off_session: ShareCounts,
 }
 
 impl FeedCounts {
     fn of(stats: &Stats) -> Self {
         let monitor = &stats.monitor;
         let ticks = stats.completed.load(Relaxed);
-        let of_ticks = |affected: &AtomicU64| Counts { affected: affected.load(Relaxed), all: ticks };
+        let of_ticks = |affected: &AtomicU64| ShareCounts { affected: affected.load(Relaxed), all: ticks };
         Self {
-            dead: Counts { affected: monitor.dead_entries.load(Relaxed), all: monitor.entries.load(Relaxed) },
+            dead: ShareCounts { affected: monitor.dead_entries.load(Relaxed), all: monitor.entries.load(Relaxed) },
             raised: of_ticks(&monitor.out_of_order),
             volume: of_ticks(&monitor.volume),
             off_session: of_ticks(&monitor.off_session),
