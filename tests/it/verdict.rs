@@ -132,6 +132,76 @@ fn ticks_whose_times_are_raised_in_numbers_are_not_healthy() {
     host.stop();
 }
 
+/// The producer had died at ten in the morning, and `status` said that every entry is processed.
+#[test]
+fn a_feed_that_falls_silent_in_session_hours_is_not_healthy() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[session]\ncalendar = \"crypto\"\n[health]\nsilent_after_s = 2");
+    let mut host = project.start_owner();
+    let silent = reason(&project, "silent_feed");
+    let text = silent["text"].as_str().unwrap();
+    assert!(text.contains("in session hours (crypto): no tick has come since this host reads it"), "{text}");
+    assert!(text.contains(&format!("check that the producer runs, and publishes to {STREAM}")), "{text}");
+    add(&redis, ticks("BTC", [0]));
+    ended(&project, "silent_feed");
+    begin_and_end(&host, "silent_feed");
+    // Entries without a tick are no sign of life.
+    add(&redis, [fields_of(&[("data", "nonsense".into())])]);
+    wait_for("it is silent again, and says that entries come", || {
+        let silent = reason(&project, "silent_feed");
+        let text = silent["text"].as_str().unwrap();
+        (text.contains("the last tick came ") && text.contains("1 entries have come since")).then_some(())
+    });
+    host.stop();
+}
+
+/// Nights are silent: without a calendar nobody knows when a feed should be, and while the market is closed it may be.
+#[test]
+fn a_feed_that_is_silent_outside_of_session_hours_is_healthy() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::create_dir(project.path("config/sessions")).unwrap();
+    // It opened for a minute, long ago.
+    let closed = "source = \"a test\"\nas_of = \"2020-01-01\"\ntimezone = \"UTC\"\ndays = []\n\
+                  [[hours]]\nopen = \"00:00\"\nclose = \"00:01\"\n";
+    fs::write(project.path("config/sessions/closed.toml"), closed).unwrap();
+    for calendar in ["", "closed"] {
+        project.configure(&format!("[session]\ncalendar = \"{calendar}\"\n[health]\nsilent_after_s = 1"));
+        let mut host = project.start_owner();
+        // Each reason that holds would be there by the third line of progress.
+        let started = now_ms();
+        wait_for("some seconds", || (now_ms() > started + 4000).then_some(()));
+        assert_eq!(status(&project)["reasons"], Value::Array(Vec::new()));
+        host.stop();
+    }
+}
+
+/// A calendar was one of another market, or the time zone was wrong: every tick was outside of every session, which
+/// nothing said.
+#[test]
+fn ticks_outside_of_every_session_are_not_healthy_while_one_is_open() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    fs::create_dir(project.path("config/sessions")).unwrap();
+    let closed = "source = \"a test\"\nas_of = \"2020-01-01\"\ntimezone = \"UTC\"\ndays = []\n\
+                  [[hours]]\nopen = \"00:00\"\nclose = \"00:01\"\n";
+    fs::write(project.path("config/sessions/closed.toml"), closed).unwrap();
+    project.configure(
+        "[session]\ncalendar = \"crypto\"\n[[session.by_symbol]]\nsymbols = [\"NIFTY\"]\ncalendar = \"closed\"",
+    );
+    let mut host = project.start_owner();
+    add(&redis, ticks("NIFTY", (0..100).map(|_| 0)));
+    let outside = reason(&project, "off_session");
+    let text = outside["text"].as_str().unwrap();
+    assert!(text.contains("ticks are outside of the sessions of their calendar (crypto, closed)"), "{text}");
+    assert!(text.contains("check [session] and input.timezone"), "{text}");
+    add(&redis, ticks("BTC", (0..500).map(|_| 0)));
+    ended(&project, "off_session");
+    begin_and_end(&host, "off_session");
+    host.stop();
+}
+
 /// Four channels answered 403 to everything, and `status` said that every entry is processed.
 #[test]
 fn a_channel_that_rejects_is_not_healthy_until_it_delivers() {

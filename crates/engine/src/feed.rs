@@ -27,7 +27,14 @@ use crate::{
     monitor::{Phase, Role},
     stats::Stats,
 };
-use tickhound_core::{condition::ConditionCode, config::HealthConfig, wall::now_ms};
+use tickhound_core::{
+    condition::ConditionCode,
+    config::HealthConfig,
+    session::{Calendar, Sessions},
+    wall::now_ms,
+};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -50,18 +57,28 @@ const OF_FEED: [ConditionCode; 6] = [
     ConditionCode::LagGrowing,
 ];
 
-/// Since when at least one calendar has been open, ns since the Unix epoch, given the present; `None` if none is open, or
-/// there is no calendar.
-pub type OpenSince = Box<dyn Fn(u64) -> Option<u64> + Send>;
-
 /// What the conditions of a feed are judged by.
 pub struct FeedLimits {
     /// The limits of the configuration.
     pub health: HealthConfig,
     /// The key of the stream, for messages.
     pub stream: String,
-    /// The hours of the sessions.
-    pub open_since: OpenSince,
+    /// The calendars. Without any, nobody knows when a feed should be silent.
+    pub sessions: Sessions,
+}
+
+impl FeedLimits {
+    /// For how long a session has been open, ms; `None` if none is.
+    fn open_for_ms(&self) -> Option<u64> {
+        let now_ns = now_ms() * NANOS_PER_MILLI;
+        self.sessions.open_since(now_ns).map(|since| now_ns.saturating_sub(since) / NANOS_PER_MILLI)
+    }
+
+    /// The names of the calendars, for messages.
+    fn calendars(&self) -> String {
+        let names: Vec<&str> = self.sessions.calendars().into_iter().map(Calendar::name).collect();
+        names.join(", ")
+    }
 }
 
 /// Judges the feed every second, for ever.
@@ -116,8 +133,7 @@ impl FeedWatch {
         let (monitor, conditions) = (&stats.monitor, &stats.conditions);
         let FeedCounts { dead, raised, volume, off_session } = FeedCounts::of(stats);
         let (ticks, entries) = (raised.all, dead.all);
-        let now_ns = now_ms() * 1_000_000;
-        let open_for_ms = (limits.open_since)(now_ns).map(|since| now_ns.saturating_sub(since) / 1_000_000);
+        let open_for_ms = limits.open_for_ms();
 
         let dead = self.dead.observe(dead);
         let dead = dead.map(|shown| (dead_text(shown, &monitor.dead_reason()), shown.total));
@@ -128,12 +144,12 @@ impl FeedWatch {
         update(conditions, ConditionCode::VolumeRepaired, volume);
         let off_session = self.off_session.observe(off_session);
         let off_session = self.outside_of_hours(off_session, open_for_ms.is_some());
-        let off_session = off_session.map(|shown| (off_session_text(shown), shown.total));
+        let off_session = off_session.map(|shown| (off_session_text(shown, limits), shown.total));
         update(conditions, ConditionCode::OffSession, off_session);
 
         let in_flight = monitor.has_in_flight();
         let reading = FeedReading { at_ms: at.as_millis() as u64, ticks, entries, in_flight, open_for_ms };
-        let silence = self.silence.observe(reading).map(|shown| (silence_text(shown, &limits.stream), 0));
+        let silence = self.silence.observe(reading).map(|shown| (silence_text(shown, limits), 0));
         update(conditions, ConditionCode::SilentFeed, silence);
         let growth = self.lag.observe(monitor.lag_ms()).map(|shown| (growth_text(shown), 0));
         update(conditions, ConditionCode::LagGrowing, growth);
@@ -206,24 +222,27 @@ fn volume_text(shown: Evidence) -> String {
     )
 }
 
-fn off_session_text(shown: Evidence) -> String {
-    format!("{} are outside of every session: check [session] and input.timezone", shown.share_of("ticks"))
+fn off_session_text(shown: Evidence, limits: &FeedLimits) -> String {
+    format!(
+        "{} are outside of the sessions of their calendar ({}): check [session] and input.timezone",
+        shown.share_of("ticks"),
+        limits.calendars()
+    )
 }
 
-fn silence_text(silence: Silence, stream: &str) -> String {
+fn silence_text(silence: Silence, limits: &FeedLimits) -> String {
     let Silence { for_ms, had_ticks, entries } = silence;
-    let seconds = for_ms / 1000;
-    let what = if had_ticks {
-        format!("the feed is silent: the last tick came {seconds} s ago, and a session is open")
+    let (seconds, calendars, stream) = (for_ms / 1000, limits.calendars(), &limits.stream);
+    let since = if had_ticks {
+        format!("the last tick came {seconds} s ago")
     } else {
-        format!(
-            "the feed is silent: no tick has come in the {seconds} s since this host reads it, and a session is open"
-        )
+        format!("no tick has come since this host reads it, for {seconds} s")
     };
-    match entries {
-        0 => format!("{what}. Check that the producer runs, and publishes to {stream}"),
-        _ => format!("{what}. {entries} entries came since, and none has a tick: `tickhound dead list` may say why"),
-    }
+    let cure = match entries {
+        0 => format!("check that the producer runs, and publishes to {stream}"),
+        _ => format!("{entries} entries have come since, none with a tick; `tickhound dead list` may say why"),
+    };
+    format!("the feed is silent in session hours ({calendars}): {since}; {cure}")
 }
 
 fn growth_text(growth: Growth) -> String {
