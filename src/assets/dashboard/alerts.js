@@ -2,7 +2,7 @@
 // While the viewer reads the list (pointer on it, scrolled, a row in focus), it does not move, and new alerts are counted.
 
 import { LONG_TIMEOUT_MS, follow, get, search } from "./api.js";
-import { arrow, byId, detectorColor, duration, fixed, make, moment, nanosToMillis, plural, price, say } from "./format.js";
+import { arrow, byId, detectorColor, duration, fixed, make, middle, moment, nanosToMillis, plural, price, say } from "./format.js";
 import { visible } from "./visible.js";
 
 /** The most rows on the page; "show older alerts" loads more. */
@@ -20,13 +20,13 @@ let older = null;
 let stop = new AbortController();
 let pause = new AbortController();
 let followed = {};
-let open = () => {};
+let handlers = {};
 let isLoaded = false;
 
-/** Returns the filter as parameters of the API, where symbols are in upper case. */
+/** Returns the filter as parameters of the API. */
 function filter() {
   const given = Object.fromEntries(new FormData(form));
-  return { detector: given.detector, symbol: given.symbol.trim().toUpperCase(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
+  return { detector: given.detector, symbol: given.symbol.trim(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
 }
 
 const compare = (a, b) => {
@@ -34,9 +34,12 @@ const compare = (a, b) => {
   return aTime - bTime || aSeq - bSeq;
 };
 
-/** Starts the list. `onOpen` is called with an alert that the viewer opens. */
-export function begin(onOpen) {
-  open = onOpen;
+/**
+ * Starts the list. `on.open` is called with an alert that the viewer opens, and `on.doubt` when the host has lost its
+ * connection to Redis, or has it again.
+ */
+export function begin(on) {
+  handlers = on;
   const given = new URLSearchParams(location.search);
   for (const name of ["detector", "symbol", "min_confidence"]) {
     if (!given.has(name)) continue;
@@ -90,7 +93,7 @@ function changed() {
     if (value) query.set(name, value);
     else query.delete(name);
   }
-  history.replaceState(null, "", query.size > 0 ? `?${query}` : location.pathname);
+  history.replaceState(null, "", (query.size > 0 ? `?${query}` : location.pathname) + location.hash);
   start();
 }
 
@@ -117,7 +120,12 @@ function connect() {
   follow(`api/alerts/live?${search(current)}`, pause.signal, () => newest, {
     // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
-    event: (name, data) => name === "alert" && add([JSON.parse(data)]),
+    event: (name, data) => {
+      if (name === "alert") add([JSON.parse(data)]);
+      if (name === "lost") say(byId("live"), `not live: ${JSON.parse(data).reason}`);
+      if (name === "resumed") say(byId("live"), "live");
+      if (name === "lost" || name === "resumed") handlers.doubt();
+    },
     lost: error => say(byId("live"), error instanceof TypeError || error.name === "AbortError" ? "not live: the host does not answer" : `not live: ${error.message}`),
   });
 }
@@ -223,8 +231,8 @@ function row(alert) {
   const button = make("button", { type: "button", tabindex: "-1", class: "row", onclick: () => choose(button, alert) },
     make("span", { class: "time" }, moment(time)),
     make("span", { class: `arrow ${direction}`, title: direction }, arrow(direction), make("span", { class: "unseen" }, ` ${direction} `)),
-    make("span", { class: `dot ${detectorColor(detector)}` }, detector),
-    make("span", { class: "symbol", title: symbol }, symbol),
+    make("span", { class: `dot ${detectorColor(detector)}`, title: detector }, middle(detector)),
+    make("span", { class: "symbol", title: symbol }, middle(symbol)),
     make("span", { class: "number" }, price(alert.price)),
     make("span", { class: "number confidence" }, make("span", { class: "bar", style: `--share: ${Math.round((confidence ?? 0) * 100)}%` }), fixed(confidence, 2)),
     flags);
@@ -235,7 +243,7 @@ function choose(button, alert) {
   rows.querySelectorAll("[aria-current]").forEach(other => other.removeAttribute("aria-current"));
   button.setAttribute("aria-current", "true");
   reach(button);
-  open(alert, button);
+  handlers.open(alert, button);
 }
 
 /** Makes this row the one that Tab reaches; the arrow keys reach the others. */
@@ -267,7 +275,14 @@ function update() {
   byId("none").hidden = !isEmpty;
   const { detector, symbol, min_confidence: least } = filter();
   const isFiltered = detector || symbol || least;
-  say(byId("none"), isThereMore ? "none of the newest alerts matches this filter" : isFiltered ? "no alert matches this filter yet" : emptyReason);
+  const isWhole = symbol && !/[*?]/.test(symbol);
+  const hint = isWhole ? `; a symbol without * and ? is meant as a whole: *${symbol}* matches all that contain it` : "";
+  say(byId("none"), isThereMore ? `none of the newest alerts matches this filter${hint}` : isFiltered ? `no alert matches this filter yet${hint}` : emptyReason);
+}
+
+/** Shows the rows again, after the zone of their times has changed. */
+export function redraw() {
+  rows.replaceChildren(...shown.map(row));
 }
 
 let emptyReason = "no alerts yet: detectors warm up first, each for some minutes of market time";

@@ -18,10 +18,11 @@ try {
   token = sessionStorage.getItem(KEY);
 } catch { /* The browser may forbid storage; then the token lasts as long as the page. */ }
 
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  store(given);
-  history.replaceState(null, "", location.pathname + location.search);
+const fragment = new URLSearchParams(location.hash.slice(1));
+if (fragment.get("token")) {
+  store(fragment.get("token"));
+  fragment.delete("token");
+  history.replaceState(null, "", location.pathname + location.search + (fragment.size > 0 ? `#${fragment}` : ""));
 }
 
 function store(value) {

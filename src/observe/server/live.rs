@@ -2,7 +2,8 @@
 //!
 //! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
 //! received the previous alerts. So a slow client waits and needs no memory, and one that stops reading is disconnected
-//! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections.
+//! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections. A client is told when Redis can't
+//! be read, since the stream stays open and nothing comes: an event `lost` with the reason, and `resumed` afterwards.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use axum::{
 };
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
@@ -62,7 +64,8 @@ pub(super) async fn live(
     };
     let stopped = app.stopped.clone();
     let alerts = app.queries.live_alerts();
-    let listener = Listener { alerts, filter, position, page: Vec::new().into_iter(), stopped, _permit: permit };
+    let (page, feed) = (Vec::new().into_iter(), Feed::Alive);
+    let listener = Listener { app, alerts, filter, position, page, feed, stopped, _permit: permit };
     // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
     // connection fails before the first alert.
     let opening =
@@ -77,17 +80,27 @@ pub(super) async fn live(
 }
 
 struct Listener {
+    app: Arc<App>,
     alerts: LiveAlerts,
     filter: AlertFilter,
     /// The id of the last alert that was compared with the filter.
     position: EntryId,
     page: std::vec::IntoIter<StoredAlert>,
+    feed: Feed,
     stopped: watch::Receiver<bool>,
     _permit: Share,
 }
 
+/// Whether Redis answered the last read.
+#[derive(Clone, Copy, PartialEq)]
+enum Feed {
+    Alive,
+    Lost,
+}
+
 impl Listener {
-    /// Returns the next alert that matches the filter, or `None` when the run has ended.
+    /// Returns the next event: an alert that matches the filter, or that Redis can't be read, or can be again. `None` when the
+    /// run has ended.
     async fn next(&mut self) -> Option<Event> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
@@ -109,9 +122,20 @@ impl Listener {
                     }
                 }
             }
-            match self.alerts.after(self.position).await {
-                Ok(page) => self.page = page.into_iter(),
-                Err(_) => tokio::time::sleep(RETRY).await,
+            match (self.alerts.after(self.position).await, self.feed) {
+                (Ok(page), Feed::Alive) => self.page = page.into_iter(),
+                (Ok(page), Feed::Lost) => {
+                    (self.page, self.feed) = (page.into_iter(), Feed::Alive);
+                    self.app.doubt();
+                    return Event::default().event("resumed").data("{}");
+                }
+                (Err(error), Feed::Alive) => {
+                    self.feed = Feed::Lost;
+                    self.app.doubt();
+                    let reason = json!({ "reason": format!("{error:#}") });
+                    return Event::default().event("lost").data(reason.to_string());
+                }
+                (Err(_), Feed::Lost) => tokio::time::sleep(RETRY).await,
             }
         }
     }
