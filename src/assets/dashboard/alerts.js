@@ -183,7 +183,9 @@ function later() {
   planned = true;
   setTimeout(() => {
     planned = false;
-    flush();
+    // The pointer may have come to a row meanwhile, which must not move away from under it.
+    if (isBeingRead()) update();
+    else flush();
   }, 50);
 }
 
@@ -217,10 +219,14 @@ function flush() {
     while (rows.children.length > SHOWN_MAX) rows.lastElementChild.remove();
     older = shown.at(-1).stream_id;
   }
+  byId("alerts").classList.toggle("with-flags", shown.some(({ stale, recovered }) => stale || recovered));
   byId("alerts").classList.toggle("with-day", shown.some(alert => moment(nanosToMillis(alert.time)).includes(" ")));
   if (rows.firstElementChild && !rows.querySelector("button[tabindex='0']")) rows.firstElementChild.firstElementChild.tabIndex = 0;
   update();
 }
+
+/** Parts a symbol where a line may end if it has to: before the expiry and before the strike of an option. */
+const breakable = symbol => symbol.split(/(?<=[A-Za-z])(?=\d)/).flatMap((part, index) => index > 0 ? [make("wbr"), part] : [part]);
 
 function row(alert) {
   const { detector, symbol, direction, confidence, stale, recovered, lag_ms: lag } = alert;
@@ -232,7 +238,7 @@ function row(alert) {
     make("span", { class: "time" }, moment(time)),
     make("span", { class: `arrow ${direction}`, title: direction }, arrow(direction), make("span", { class: "unseen" }, ` ${direction} `)),
     make("span", { class: `dot ${detectorColor(detector)}`, title: detector }, middle(detector)),
-    make("span", { class: "symbol", title: symbol }, middle(symbol)),
+    make("span", { class: "symbol", title: symbol }, ...breakable(middle(symbol))),
     make("span", { class: "number" }, price(alert.price)),
     make("span", { class: "number confidence" }, make("span", { class: "bar", style: `--share: ${Math.round((confidence ?? 0) * 100)}%` }), fixed(confidence, 2)),
     flags);
