@@ -350,8 +350,8 @@ fn the_reports_axis_leaves_nights_out() {
         let times = labels(&mut browser, 0);
         assert!(times.len() >= 2 && times.iter().all(|time| time.contains(':')), "{width} px: {times:?}");
         assert!(times.windows(2).all(|two| two[0] != two[1]), "{width} px: {times:?}");
-        let wide = browser.eval("document.documentElement.scrollWidth");
-        assert_eq!(wide, width, "nothing to scroll sideways");
+        let wide = browser.eval("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= u64::from(width), "nothing to scroll sideways: {wide} px");
     }
     let head = browser.text("#head");
     assert!(head.contains("21 Nov 2025, 09:15:00 to 25 Nov 2025, 15:29:00 IST (Asia/Kolkata)"), "{head}");

@@ -263,8 +263,8 @@ fn a_filter_is_a_pattern_of_symbols_as_everywhere_else() {
     let serving = Serving::start(&project);
     let symbols = ["NIFTY", "BANKNIFTY", "NSE:RELIANCE", "BSE:RELIANCE", "NIFTY25NOV25750PE"];
     for symbol in symbols {
-        let _: String =
-            redis.ask(&format!("XADD {ALERTS} * id {symbol} detector breakout symbol {symbol} confidence 1"));
+        let _: String = redis
+            .ask(&format!("XADD {ALERTS} * id {symbol} detector breakout symbol {symbol} confidence 1 evidence {{}}"));
     }
     for (pattern, expected) in [
         ("nifty", vec!["NIFTY"]),
