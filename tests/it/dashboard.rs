@@ -630,11 +630,10 @@ fn a_page_of_many_symbols_and_alerts_stays_small() {
     let Some(mut desk) = Desk::open("") else { return };
     desk.becomes("healthy");
     desk.browser.wait_until("the page is live", "document.getElementById('live').textContent === 'live'");
-    let mut connection = desk.redis.connect();
-    for burst in 0..10 {
+    let burst = |desk: &Desk, numbers: std::ops::Range<u64>| {
         let mut adds = redis::pipe();
-        for number in 0..600 {
-            let (symbol, number) = (format!("SYMBOL{}", number * 5), burst * 600 + number);
+        for number in numbers {
+            let symbol = format!("SYMBOL{}", number % 600 * 5);
             let (id, confidence) = (format!("1763959530000-{number}/breakout/0"), (number % 100) as f64 / 100.0);
             let add = adds.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(id).arg("detector").arg("breakout");
             let add = add.arg("symbol").arg(symbol).arg("direction").arg("up").arg("confidence").arg(confidence);
@@ -646,7 +645,10 @@ fn a_page_of_many_symbols_and_alerts_stays_small() {
                 .arg("{}")
                 .ignore();
         }
-        adds.query::<()>(&mut connection).unwrap();
+        adds.query::<()>(&mut desk.redis.connect()).unwrap();
+    };
+    for first in (0..6000).step_by(600) {
+        burst(&desk, first..first + 600);
     }
     desk.browser.wait_until(
         "the newest is on top",
@@ -654,10 +656,28 @@ fn a_page_of_many_symbols_and_alerts_stays_small() {
     );
     assert_eq!(desk.browser.eval("document.querySelectorAll('#rows li').length <= 300"), true);
     assert_eq!(desk.browser.eval("document.querySelectorAll('*').length < 5000"), true);
+    // While somebody reads the list, it stays, and what comes is counted; of that, too, no more is kept than is shown.
+    desk.browser.eval("document.getElementById('rows').scrollTop = 400; 0");
+    let before = desk.browser.eval("document.querySelector('#rows li').dataset.id");
+    burst(&desk, 6000..9000);
+    desk.browser
+        .wait_until("they are counted", "document.getElementById('waiting').textContent.includes('3,000 new alerts')");
+    assert_eq!(desk.browser.eval("document.querySelector('#rows li').dataset.id"), before);
+    desk.browser.click("#waiting");
+    desk.browser.wait_until(
+        "the newest are shown, without a gap",
+        "document.querySelectorAll('#rows li').length === 300 && document.querySelector('#rows .symbol').textContent === 'SYMBOL2995' \
+         && document.querySelectorAll('#rows .symbol')[299].textContent === 'SYMBOL1500'",
+    );
+    desk.browser.click("#older");
+    desk.browser.wait_until(
+        "older ones follow",
+        "document.querySelectorAll('#rows li').length === 400 && document.querySelectorAll('#rows .symbol')[300].textContent === 'SYMBOL1495'",
+    );
     desk.browser.write("#filter [name=symbol]", "symbol299?");
     desk.browser.wait_until(
         "a pattern is answered from all of them",
-        "(rows => rows.length === 20 && rows.every(row => /^SYMBOL299.$/.test(row.textContent)))([...document.querySelectorAll('#rows .symbol')])",
+        "(rows => rows.length === 30 && rows.every(row => /^SYMBOL299.$/.test(row.textContent)))([...document.querySelectorAll('#rows .symbol')])",
     );
     assert_eq!(desk.browser.complaints(), Vec::<String>::new());
 }

@@ -76,7 +76,7 @@ export function show(alert, from, set) {
     ["detector", `${detector} (${plugin} ${version})`],
     ["committed", `${duration(lag)} after the arrival of its entry${stale ? ", so it is late" : ""}${recovered ? "; recovered, since its entry had been read before a crash or takeover" : ""}`],
   ];
-  const ids = [["alert", alert.id], ["entry", alert.entry], ["in the alerts stream", alert.stream_id]];
+  const ids = [["link", location.href], ["alert", alert.id], ["entry", alert.entry], ["in the alerts stream", alert.stream_id]];
   const spans = make("div", { class: "choice", role: "group", "aria-label": "time span around the alert" }, ...SPANS.map(([seconds, text]) =>
     make("button", { type: "button", "aria-pressed": String(seconds === span_s), onclick: event => widen(seconds, event.currentTarget) }, `± ${text}`)));
   panel.replaceChildren(
@@ -89,7 +89,7 @@ export function show(alert, from, set) {
     make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
     make("h3", {}, "Evidence"),
     evidence(alert.evidence),
-    make("h3", {}, "Ids"),
+    make("h3", {}, "Link and ids"),
     make("dl", { class: "facts" }, ...ids.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, make("code", {}, value), copier(value))])),
     make("p", { class: "actions" },
       make("button", { type: "button", onclick: () => set({ symbol }) }, "only ", make("bdi", {}, middle(symbol))),

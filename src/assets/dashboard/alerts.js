@@ -12,8 +12,13 @@ const PAGE = 100;
 const rows = byId("rows");
 const form = byId("filter");
 
+/** The most alerts that wait while the list is being read, perhaps all night; of more, the newest are kept. */
+const WAITING_MAX = 1000;
+
 let shown = [];
 let waiting = [];
+/** How many alerts have come since the list was updated, also those that are no longer among the waiting ones. */
+let waitingCount = 0;
 let seen = new Set();
 let newest = null;
 let older = null;
@@ -100,7 +105,7 @@ function changed() {
 function start() {
   stop.abort();
   stop = new AbortController();
-  [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
+  [shown, waiting, waitingCount, seen, newest, older, isLoaded] = [[], [], 0, new Set(), null, null, false];
   rows.replaceChildren();
   update();
   followed = filter();
@@ -171,6 +176,13 @@ function add(alerts, isFirst = false) {
   }
   know(fresh.map(({ detector: name }) => ({ name })));
   waiting.push(...fresh);
+  waitingCount += fresh.length;
+  if (waiting.length > WAITING_MAX) {
+    waiting.sort((a, b) => compare(b.stream_id, a.stream_id));
+    // One more than the list may show, so that it is filled anew, and has no gap.
+    waiting.length = SHOWN_MAX + 1;
+    seen = new Set([...shown, ...waiting].map(alert => alert.stream_id));
+  }
   if (isFirst || !isBeingRead()) later();
   else update();
 }
@@ -213,7 +225,7 @@ function flush() {
     shown = [...shown, ...waiting].sort((a, b) => compare(b.stream_id, a.stream_id));
     rows.replaceChildren(...shown.map(row));
   }
-  waiting = [];
+  [waiting, waitingCount] = [[], 0];
   if (shown.length > SHOWN_MAX && rows.scrollTop <= 4) {
     for (const alert of shown.splice(SHOWN_MAX)) seen.delete(alert.stream_id);
     while (rows.children.length > SHOWN_MAX) rows.lastElementChild.remove();
@@ -274,7 +286,7 @@ function walk(event) {
 function update() {
   const button = byId("waiting");
   button.hidden = waiting.length === 0;
-  say(button, `▲ ${plural(waiting.length, "new alert")}: show`);
+  say(button, `▲ ${plural(waitingCount, "new alert")}: show`);
   byId("older").hidden = older === null;
   const isEmpty = isLoaded && shown.length + waiting.length === 0;
   const isThereMore = isEmpty && older !== null;

@@ -31,6 +31,7 @@ export function merge(history) {
   const theirs = times.map((at_ms, row) => ({ at_ms, ...Object.fromEntries(COLUMNS.map(name => [name, history[name]?.[row] ?? null])) }));
   samples = [...samples.filter(sample => sample.at_ms < first), ...theirs, ...samples.filter(sample => sample.at_ms > last)];
   trim();
+  drawnUpTo = { last: 0, end: 0 };
 }
 
 /** Adds a sample from a status. */
@@ -84,6 +85,12 @@ const CHARTS = [
 let drawn = [];
 let bars = null;
 
+/** The charts are drawn again after this time even without a new sample, since the present moves on. */
+const DRAW_EVERY_MS = 1000;
+
+/** What the charts show: the newest sample, and until when. */
+let drawnUpTo = { last: 0, end: 0 };
+
 /** Creates the charts, and creates them again when the colours change. */
 export function build() {
   [...drawn, bars].forEach(chart => chart?.dispose());
@@ -98,7 +105,7 @@ export function build() {
       type: "value", axisLabel: { color: quiet, fontSize: 11, hideOverlap: true },
       axisLine: { lineStyle: { color: grid } }, axisTick: { show: false }, splitLine: { show: false },
       // The zone is below the values, in the line of the times.
-      nameLocation: "start", nameGap: 6, nameTextStyle: { color: quiet, fontSize: 11, verticalAlign: "top", padding: [8, 0, 0, 0] },
+      nameLocation: "start", nameGap: 10, nameTextStyle: { color: quiet, fontSize: 11, verticalAlign: "top", padding: [8, 0, 0, 0] },
     },
     yAxis: {
       type: "value", min: 0, axisLabel: { color: quiet, fontSize: 11, hideOverlap: true }, splitLine: { lineStyle: { color: grid } },
@@ -132,6 +139,7 @@ export function build() {
     tooltip: { formatter: ([point]) => `${wallClock(point.value[0] - BAR_MS / 2)} ${zone()}, ${BAR_MS / 1000} s\nabout ${plural(Math.round(point.value[1]), "alert")}, all detectors` },
     series: [{ id: "alerts", type: "bar", color: color("accent"), barWidth: "70%" }],
   });
+  drawnUpTo = { last: 0, end: 0 };
   draw();
 }
 
@@ -140,6 +148,9 @@ export function draw(now_ms) {
   if (samples.length === 0) return;
   const last = samples.at(-1).at_ms;
   const end = Math.max(last, now_ms ?? last);
+  // To draw five charts is most of what a page that is left open costs.
+  if (last === drawnUpTo.last && end >= drawnUpTo.end && end - drawnUpTo.end < DRAW_EVERY_MS) return;
+  drawnUpTo = { last, end };
   const ahead = wallOffset(end);
   const shaded = [...gaps(ahead), ...(end - last > GAP_MS ? [[{ xAxis: last + ahead }, { xAxis: end + ahead }]] : [])];
   // The charts span at least a minute, so that the first seconds don't fill them.
@@ -179,4 +190,8 @@ function counted(begin, end, ahead) {
 }
 
 addEventListener("themechange", () => drawn.length > 0 && build());
-new ResizeObserver(() => [...drawn, bars].forEach(chart => chart?.resize())).observe(byId("charts"));
+new ResizeObserver(() => {
+  [...drawn, bars].forEach(chart => chart?.resize());
+  // How many labels there is room for has changed.
+  drawnUpTo = { last: 0, end: 0 };
+}).observe(byId("charts"));

@@ -185,7 +185,7 @@ function drawPrice(symbol) {
     ...common, yAxis: numberAxis({ scale: true }),
     xAxis: {
       type: "value", min: 0, max: axisEnd, ...timeLabels(0, axisEnd), splitLine: { show: false },
-      name: page.timezone_label, nameLocation: "start", nameTextStyle: { color: quiet, verticalAlign: "top", padding: [8, 0, 0, 0] }, nameGap: 8,
+      name: page.timezone_label, nameLocation: "start", nameTextStyle: { color: quiet, verticalAlign: "top", padding: [8, 0, 0, 0] }, nameGap: 14,
     },
     color: [quiet, ...COLORS],
     tooltip: { confine: true, extraCssText: "white-space: normal; overflow-wrap: anywhere; max-width: 90vw", formatter: point => point.data.alert ? tooltip(point.data.alert) : "" },
@@ -249,7 +249,7 @@ if (times.length > 0) {
   charts[1].setOption({
     ...common, tooltip: { trigger: "axis", confine: true },
     xAxis: { type: "category", data: [...bars.keys()].map(bar => label(bar * step)), axisLabel: { color: quiet, hideOverlap: true },
-      name: page.timezone_label, nameLocation: "start", nameTextStyle: { color: quiet, verticalAlign: "top", padding: [8, 0, 0, 0] }, nameGap: 8 },
+      name: page.timezone_label, nameLocation: "start", nameTextStyle: { color: quiet, verticalAlign: "top", padding: [8, 0, 0, 0] }, nameGap: 14 },
     yAxis: numberAxis({ minInterval: 1 }),
     series: page.detectors.map((detector, index) => ({
       name: detector.name, type: "bar", stack: "alerts", barCategoryGap: "10%",
