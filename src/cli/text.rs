@@ -128,7 +128,7 @@ mod tests {
     fn a_name_keeps_its_end() {
         let option = "BANKNIFTY25NOV57800CE";
         assert_eq!([fit_middle(option, 22), fit_middle(option, 21)], [format!("{option} "), option.to_owned()]);
-        assert_eq!([fit_middle(option, 20), fit_middle(option, 12)], ["BANKNIFTY2…V57800CE ", "BAN…V57800CE"]);
+        assert_eq!([fit_middle(option, 20), fit_middle(option, 12)], ["BANKNIFTY2…OV57800CE", "BAN…V57800CE"]);
         for columns in 0..30 {
             for name in [option, "✅✅✅✅✅✅✅✅✅✅✅✅CE", "日本1日本2日本3日本4日本5CE", ""]
             {

@@ -125,11 +125,13 @@ function connect() {
   follow(`api/alerts/live?${search(current)}`, pause.signal, () => newest, {
     // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
-    event: (name, data) => {
-      if (name === "alert") add([JSON.parse(data)]);
-      if (name === "lost") say(byId("live"), `not live: ${JSON.parse(data).reason}`);
-      if (name === "resumed") say(byId("live"), "live");
-      if (name === "lost" || name === "resumed") handlers.doubt();
+    event: (name, data) => name === "alert" && add([JSON.parse(data)]),
+    comment: text => {
+      // What Redis has is in question, and so is the verdict.
+      const isLost = text.startsWith("lost ");
+      if (!isLost && text !== "resumed") return;
+      say(byId("live"), isLost ? `not live: ${text.slice("lost ".length)}` : "live");
+      handlers.doubt();
     },
     lost: error => say(byId("live"), error instanceof TypeError || error.name === "AbortError" ? "not live: the host does not answer" : `not live: ${error.message}`),
   });

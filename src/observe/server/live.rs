@@ -3,7 +3,8 @@
 //! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
 //! received the previous alerts. So a slow client waits and needs no memory, and one that stops reading is disconnected
 //! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections. A client is told when Redis can't
-//! be read, since the stream stays open and nothing comes: an event `lost` with the reason, and `resumed` afterwards.
+//! be read, since the stream stays open and nothing comes: a comment `lost` with the reason, and `resumed` afterwards. Clients
+//! that only want alerts skip comments.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,7 +19,6 @@ use axum::{
 };
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
@@ -29,11 +29,15 @@ use super::{
     query::entry_id,
     shares::Share,
 };
-use tickhound_core::event::EntryId;
+use tickhound_core::{event::EntryId, text::printable};
 use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
 
 /// The pause between two attempts while Redis does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The comments that say that Redis can't be read, with the reason behind it, and that it can be again.
+const LOST: &str = "lost";
+const RESUMED: &str = "resumed";
 
 /// A comment is sent this often, so that the client knows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -127,13 +131,13 @@ impl Listener {
                 (Ok(page), Feed::Lost) => {
                     (self.page, self.feed) = (page.into_iter(), Feed::Alive);
                     self.app.doubt();
-                    return Event::default().event("resumed").data("{}");
+                    return Event::default().comment(RESUMED);
                 }
                 (Err(error), Feed::Alive) => {
                     self.feed = Feed::Lost;
                     self.app.doubt();
-                    let reason = json!({ "reason": format!("{error:#}") });
-                    return Event::default().event("lost").data(reason.to_string());
+                    // A comment is one line.
+                    return Event::default().comment(format!("{LOST} {}", printable(&format!("{error:#}"))));
                 }
                 (Err(_), Feed::Lost) => tokio::time::sleep(RETRY).await,
             }
