@@ -87,13 +87,13 @@ export function show(alert, from, set) {
     make("div", { id: "alert-chart", role: "img", "aria-label": `price of ${symbol} around the alert` }),
     make("p", { id: "alert-chart-note", class: "quiet", role: "status" }, "loading the price …"),
     make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
+    make("p", { class: "actions" },
+      make("button", { type: "button", onclick: () => set({ symbol }) }, "only ", make("bdi", {}, middle(symbol))),
+      make("button", { type: "button", onclick: () => set({ detector }) }, "only ", make("bdi", {}, middle(detector)))),
     make("h3", {}, "Evidence"),
     evidence(alert.evidence),
     make("h3", {}, "Link and ids"),
-    make("dl", { class: "facts" }, ...ids.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, make("code", {}, value), copier(value))])),
-    make("p", { class: "actions" },
-      make("button", { type: "button", onclick: () => set({ symbol }) }, "only ", make("bdi", {}, middle(symbol))),
-      make("button", { type: "button", onclick: () => set({ detector }) }, "only ", make("bdi", {}, middle(detector)))));
+    make("dl", { class: "facts" }, ...ids.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, make("code", {}, value), copier(value))])));
   chart?.dispose();
   reveal();
   chart = echarts.init(byId("alert-chart"));
