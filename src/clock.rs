@@ -1,11 +1,12 @@
-//! How the zone of a clock that people see is called.
+//! The clock that people see.
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// The label of a zone at a time, such as `IST`. A zone without an abbreviation has its distance from UTC.
-pub(crate) fn zone_label(zone: &TimeZone, at: Timestamp) -> String {
-    let label = at.to_zoned_datetime(zone.clone()).strftime("%Z").to_string();
-    if label.starts_with(['+', '-']) { format!("UTC{label}") } else { label }
+/// The zone's abbreviation at that time, or its offset where it has none.
+pub(crate) fn label(at: Timestamp, zone: &TimeZone) -> String {
+    let format = |format| at.to_zoned_datetime(zone.clone()).strftime(format).to_string();
+    let abbreviation = format("%Z");
+    if abbreviation.starts_with(|c: char| c.is_ascii_alphabetic()) { abbreviation } else { format("%:z") }
 }
 
 #[cfg(test)]
@@ -14,11 +15,11 @@ mod tests {
 
     #[test]
     fn a_label_says_which_clock_it_is() {
-        let label = |zone: &str, at: &str| zone_label(&TimeZone::get(zone).unwrap(), at.parse().unwrap());
+        let label = |zone: &str, at: &str| label(at.parse().unwrap(), &TimeZone::get(zone).unwrap());
         assert_eq!(label("Asia/Kolkata", "2025-11-24T04:00:00Z"), "IST");
         assert_eq!(label("America/New_York", "2025-11-24T15:00:00Z"), "EST");
         assert_eq!(label("America/New_York", "2025-07-24T15:00:00Z"), "EDT");
-        assert_eq!(label("America/Sao_Paulo", "2025-11-24T15:00:00Z"), "UTC-03");
+        assert_eq!(label("America/Sao_Paulo", "2025-11-24T15:00:00Z"), "-03:00");
         assert_eq!(label("UTC", "2025-11-24T15:00:00Z"), "UTC");
     }
 }

@@ -12,7 +12,7 @@ use super::{
     outcome::{AlertOutcome, Judge},
     tape::PriceHistory,
 };
-use crate::clock::zone_label;
+use crate::clock;
 use tickhound_core::event::Alert;
 use tickhound_engine::plugin::{DetectorSpec, Generation, params};
 
@@ -60,7 +60,7 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
         .map(|(name, history)| (name.to_owned(), price_line(history)))
         .collect();
     let newest = alerts.last().and_then(|alert| Timestamp::from_millisecond(millis(alert.time).try_into().ok()?).ok());
-    let label = zone_label(zone, newest.unwrap_or_else(Timestamp::now));
+    let label = clock::label(newest.unwrap_or_else(Timestamp::now), zone);
     let data = json!({
         "replayed": replayed, "detectors": detector_rows(generation), "symbols": symbols, "alerts": rows,
         "alerts_in_all": alerts.len(), "charted": charted, "prices": prices,

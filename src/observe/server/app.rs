@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::shares::Shares;
 use crate::{
-    clock::zone_label,
+    clock,
     observe::health::{HealthObserver, HealthReport},
 };
 use tickhound_core::{
@@ -150,7 +150,7 @@ impl App {
 
     /// What the zone of times is called now.
     pub(super) fn timezone_label(&self) -> String {
-        zone_label(&self.zone, Timestamp::now())
+        clock::label(Timestamp::now(), &self.zone)
     }
 
     /// Returns a report on the partition that is at most a moment old, and no older than the host's last change of role.
