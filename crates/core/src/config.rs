@@ -5,6 +5,7 @@
 //! own, with its defaults and its checks.
 
 mod alerts;
+mod calendar;
 mod detectors;
 mod engine;
 mod health;
@@ -19,6 +20,7 @@ mod service;
 mod session;
 mod source;
 mod stream;
+mod zone;
 
 use std::{
     collections::BTreeMap,
@@ -29,8 +31,11 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::calendar::parse_calendar;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
+    calendar::{BUILT_IN, built_in},
     detectors::DetectorConfig,
     engine::{BACKLOG_MAX, EngineConfig},
     health::HealthConfig,
@@ -45,9 +50,8 @@ pub use self::{
     session::{SessionConfig, SymbolSession},
     source::{Source, nearest},
     stream::{Start, StreamConfig},
+    zone::time_zone,
 };
-
-use crate::decode::time_zone;
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
