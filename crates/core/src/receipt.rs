@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stream::LeftOut;
+use crate::{condition::Condition, stream::LeftOut};
 
 /// What one host runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub struct Receipt {
     pub rejection: Option<RejectedChange>,
     /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
+    /// What is wrong with the feed or the host, the gravest first.
+    pub conditions: Vec<Condition>,
+    /// When the host committed the last tick, ms since the Unix epoch; `None` if it has not seen any tick.
+    pub last_tick_ms: Option<u64>,
 }
 
 /// What one detector runs.

@@ -93,6 +93,12 @@ pub struct Monitor {
     phase: AtomicU8,
     /// Arrival of the oldest entry in flight, in milliseconds since the Unix epoch; 0 if nothing is in flight.
     oldest_ms: AtomicU64,
+    /// When the last tick was committed, in milliseconds since the Unix epoch; 0 if there was none.
+    last_tick_ms: AtomicU64,
+    /// Entries committed.
+    pub entries: AtomicU64,
+    /// Entries among them that were dead-lettered, each counted once.
+    pub dead_entries: AtomicU64,
     /// Times that the host acquired the lease.
     pub acquired: AtomicU64,
     /// Times that the host was fenced: another host had acquired the lease.
@@ -135,6 +141,8 @@ pub struct Monitor {
 struct Ledger {
     recent: Recent,
     totals: Totals,
+    /// The reason of the newest dead letter.
+    dead_reason: String,
     alerts_by: BTreeMap<String, u64>,
     left_out: BTreeMap<String, LeftOut>,
     receipt: Option<Arc<Receipt>>,
@@ -184,6 +192,9 @@ impl Default for Monitor {
             started_at_ms: now_ms(),
             phase: AtomicU8::new(Phase::Starting as u8),
             oldest_ms: zero(),
+            last_tick_ms: zero(),
+            entries: zero(),
+            dead_entries: zero(),
             acquired: zero(),
             fenced: zero(),
             disconnects: zero(),
@@ -276,7 +287,17 @@ impl Monitor {
         let undecodable = commit.dead_letters.iter().filter(|letter| letter.blamed.is_none()).count();
         self.undecodable.fetch_add(undecodable as u64, Relaxed);
         self.faulted.fetch_add((commit.dead_letters.len() - undecodable) as u64, Relaxed);
+        self.entries.fetch_add(commit.done.len() as u64, Relaxed);
+        if commit.ticks > 0 {
+            self.last_tick_ms.store(now.as_millis() as u64, Relaxed);
+        }
         let mut ledger = self.ledger();
+        if let Some(newest) = commit.dead_letters.last() {
+            // The letters of one entry are next to each other.
+            let dead = commit.dead_letters.chunk_by(|a, b| a.entry == b.entry).count();
+            self.dead_entries.fetch_add(dead as u64, Relaxed);
+            ledger.dead_reason.clone_from(&newest.reason);
+        }
         // Entries of one millisecond have one latency, so they are counted with one addition.
         for run in commit.done.chunk_by(|a, b| a.millis == b.millis) {
             let age_us = age_us(run[0].millis);
@@ -344,6 +365,16 @@ impl Monitor {
             0 => 0,
             oldest => now_ms().saturating_sub(oldest),
         }
+    }
+
+    /// When the last tick was committed, in milliseconds since the Unix epoch; `None` if there was none.
+    pub fn last_tick_ms(&self) -> Option<u64> {
+        Some(self.last_tick_ms.load(Relaxed)).filter(|last| *last > 0)
+    }
+
+    /// The reason of the newest dead letter of this host; empty if there was none.
+    pub fn dead_reason(&self) -> String {
+        self.ledger().dead_reason.clone()
     }
 
     /// The load of each worker; empty before they are started.

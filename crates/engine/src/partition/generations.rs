@@ -387,9 +387,10 @@ impl Generations {
 
     /// The receipt that the next step writes, if one is due. `active` is the generation that is active now.
     pub(super) fn receipt(&mut self, active: &Arc<Generation>) -> Option<Arc<str>> {
-        if self.receipts.is_due() {
+        let conditions = self.stats.conditions.changes();
+        if self.receipts.is_due(conditions) {
             let text = self.write_receipt(active);
-            self.receipts.set(text);
+            self.receipts.set(text, conditions);
         }
         self.receipts.unwritten()
     }
@@ -471,6 +472,8 @@ impl Generations {
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,
+            conditions: self.stats.conditions.current(),
+            last_tick_ms: self.stats.monitor.last_tick_ms(),
         };
         let text = serde_json::to_string(&receipt).unwrap_or_default().into();
         self.stats.monitor.receipt_written(receipt, active);

@@ -28,6 +28,8 @@ pub(super) struct Receipts {
     /// A receipt that is not written yet.
     text: Option<Arc<str>>,
     due: Option<Instant>,
+    /// How many conditions had begun or ended when the last receipt was made.
+    conditions: u64,
 }
 
 impl Receipts {
@@ -44,13 +46,14 @@ impl Receipts {
         self.changed();
     }
 
-    /// Whether a new receipt is due.
-    pub(super) fn is_due(&self) -> bool {
-        self.due.is_some_and(|due| due <= Instant::now())
+    /// Whether a new receipt is due. `conditions` is how many conditions have begun or ended.
+    pub(super) fn is_due(&self, conditions: u64) -> bool {
+        self.conditions != conditions || self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Sets the receipt that is written with the next step.
-    pub(super) fn set(&mut self, text: Arc<str>) {
+    pub(super) fn set(&mut self, text: Arc<str>, conditions: u64) {
+        self.conditions = conditions;
         self.text = Some(text);
         self.due = None;
     }
