@@ -11,7 +11,7 @@ use wildmatch::WildMatch;
 
 use super::overview::Overview;
 use crate::{cli::text, observe::health::Verdict};
-use tickhound_core::{config::Config, event::EntryId};
+use tickhound_core::{config::Config, event::EntryId, pattern::SymbolPattern};
 use tickhound_redis::{News, StoredAlert};
 
 /// How many alerts the list holds.
@@ -122,13 +122,17 @@ impl State {
             return self.alerts.iter().collect();
         }
         // Plain text matches a part of a name; a pattern must match the whole name.
-        let pattern = filter.contains(['*', '?']).then(|| WildMatch::new(&filter));
-        let fits = |text: &str| {
-            let text = text.to_lowercase();
-            pattern.as_ref().map_or_else(|| text.contains(&filter), |pattern| pattern.matches(&text))
+        if !filter.contains(['*', '?']) {
+            let names_it = |alert: &&StoredAlert| {
+                ["symbol", "detector"].iter().any(|name| alert.field(name).to_lowercase().contains(&filter))
+            };
+            return self.alerts.iter().filter(names_it).collect();
+        }
+        let (symbols, detectors) = (SymbolPattern::new(&filter), WildMatch::new(&filter));
+        let fits = |alert: &&StoredAlert| {
+            symbols.matches(alert.field("symbol")) || detectors.matches(&alert.field("detector").to_lowercase())
         };
-        let named = |alert: &StoredAlert| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
-        self.alerts.iter().filter(|alert| named(alert)).collect()
+        self.alerts.iter().filter(fits).collect()
     }
 
     /// The index of the selected alert among those that are shown.

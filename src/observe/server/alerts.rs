@@ -12,6 +12,7 @@ use super::{
     paging::PageSize,
     query::{AlertsQuery, alerts_limit, confidence, entry_id},
 };
+use tickhound_core::pattern::SymbolPattern;
 use tickhound_redis::{AlertFilter, AlertPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
@@ -32,8 +33,8 @@ pub(super) fn filter(
     stale: Option<bool>,
 ) -> Result<AlertFilter, ApiError> {
     let min_confidence = confidence(min_confidence)?;
-    let exact = |name: Option<String>| name.into_iter().map(NamePattern::Exact).collect();
-    let (detectors, symbols) = (exact(detector), exact(symbol));
+    let detectors = detector.into_iter().map(NamePattern::Exact).collect();
+    let symbols = symbol.iter().map(|symbol| SymbolPattern::exact(symbol)).collect();
     Ok(AlertFilter { detectors, symbols, directions: Vec::new(), min_confidence, stale })
 }
 

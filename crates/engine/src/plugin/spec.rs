@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
-use wildmatch::WildMatch;
 
 use super::{
     bindings::tickhound::detector::types::Manifest,
@@ -18,6 +17,7 @@ use super::{
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
+    pattern::SymbolPattern,
     wall::now_ms,
 };
 
@@ -48,7 +48,7 @@ pub struct DetectorSpec {
     /// lacks.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
-    symbols: Option<Vec<WildMatch>>,
+    symbols: Option<Vec<SymbolPattern>>,
     schema: u64,
     fingerprint: u64,
 }
@@ -78,13 +78,13 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
-            symbols: (!sees_all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
+            symbols: (!sees_all).then(|| SymbolPattern::list(&config.symbols)),
         })
     }
 
     /// Returns whether the detector sees the ticks of `symbol`.
     pub fn wants(&self, symbol: &str) -> bool {
-        self.symbols.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(symbol)))
+        self.symbols.as_ref().is_none_or(|patterns| SymbolPattern::any_matches(patterns, symbol))
     }
 
     /// Returns whether the detector sees every symbol, so that batches need no filter.
