@@ -44,7 +44,7 @@ use tickhound_core::{
     config::{LoadedConfig, NotifyConfig},
     decode::time_zone,
 };
-use tickhound_engine::plugin::Reload;
+use tickhound_engine::{conditions::Conditions, plugin::Reload};
 use tickhound_redis::notification_position::{ChannelPosition, ChannelState, Omissions};
 
 /// The longest wait at the start until new channels know where they begin, so that they miss none of its alerts.
@@ -85,7 +85,7 @@ impl Notifier {
     ///
     /// # Errors
     /// When a channel can't be used as it is configured, or the system gives no thread.
-    pub(crate) fn start(loaded: &LoadedConfig) -> Result<Self> {
+    pub(crate) fn start(loaded: &LoadedConfig, conditions: &Conditions) -> Result<Self> {
         for ChannelSummary { name, receiver, warnings } in check(loaded)? {
             info!(event = "notification_channel_started", channel = %name, "sending alerts to {receiver}");
             for warning in &warnings {
@@ -97,6 +97,7 @@ impl Notifier {
             redis: loaded.config.stream.clone(),
             streams: [alerts.stream.clone(), alerts.shadow_stream.clone()],
             zone: time_zone(&loaded.config.input.timezone)?,
+            conditions: conditions.clone(),
         };
         let notifier = Self { settings: Arc::new(settings), threads: Arc::default() };
         let ready = notifier.apply(&loaded.config.notify)?;

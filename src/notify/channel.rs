@@ -22,7 +22,11 @@ use super::{
     secret::Secrets,
     webhook::{self, Request},
 };
-use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
+use tickhound_core::{
+    condition::ConditionCode,
+    config::{NotifyConfig, OnDoubt, StreamConfig},
+};
+use tickhound_engine::conditions::Conditions;
 use tickhound_redis::RecentIds;
 use tickhound_redis::notification_position::{
     AlertsExtent, ChannelPosition, ChannelReading, ChannelState, MessageInFlight, is_before,
@@ -33,6 +37,9 @@ const STANDBY_EVERY: Duration = Duration::from_millis(500);
 
 /// What the next message must report goes with new alerts, or alone once this much time has passed since the last one.
 const REPORT_AFTER_MS: u64 = 30_000;
+
+/// A channel that can't use its position for this long is failing. A shorter outage of Redis is not its trouble.
+const REDIS_LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// How a channel ends.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +56,7 @@ pub(super) struct Settings {
     /// Keys of the streams of alerts: of live detectors, and of shadows.
     pub(super) streams: [String; 2],
     pub(super) zone: TimeZone,
+    pub(super) conditions: Conditions,
 }
 
 impl Settings {
@@ -94,6 +102,8 @@ pub(super) struct Channel {
     backoff: Backoff,
     /// What was logged of the current failure.
     complaint: Option<String>,
+    /// Attempts that had failed before the condition of this channel began.
+    failures_before: Option<u64>,
 }
 
 impl Channel {
@@ -115,21 +125,27 @@ impl Channel {
             group_until: None,
             backoff: Backoff::default(),
             complaint: None,
+            failures_before: None,
         })
     }
 
     /// Runs until it is stopped; `ready` is dropped once it is known where the channel begins.
     pub(super) fn run(mut self, ready: mpsc::Sender<()>) {
-        let (mut ready, mut redis_lost) = (Some(ready), false);
+        self.run_until_stopped(ready);
+        self.judge(None);
+    }
+
+    fn run_until_stopped(&mut self, ready: mpsc::Sender<()>) {
+        let (mut ready, mut redis_lost) = (Some(ready), None);
         loop {
             let wait = match self.turn(Turn::Usual) {
                 Ok(wait) => {
                     ready.take();
-                    redis_lost = false;
+                    redis_lost = None;
                     wait
                 }
                 Err(error) => {
-                    if !redis_lost {
+                    if redis_lost.is_none() {
                         warn!(
                             event = "notification_without_redis",
                             channel = %self.config.name,
@@ -137,7 +153,9 @@ impl Channel {
                             "notifications are waiting for Redis"
                         );
                     }
-                    redis_lost = true;
+                    if redis_lost.get_or_insert_with(Instant::now).elapsed() > REDIS_LOST_AFTER {
+                        self.report_failure(&format!("its position can't be read or written: {error:#}"), 0);
+                    }
                     pacing::retry(1, None, rand::random())
                 }
             };
@@ -166,8 +184,10 @@ impl Channel {
         let reading = self.position.read_state()?;
         let Some(state) = self.reconcile(&reading)? else {
             self.take_unconfirmed();
+            self.judge(None);
             return Ok(STANDBY_EVERY);
         };
+        self.judge(Some(&state));
         if let Some(wait) = self.backoff.remaining() {
             return Ok(wait);
         }
@@ -196,6 +216,29 @@ impl Channel {
         self.group_until = None;
         self.send_new(state, reading.now_ms)?;
         Ok(Duration::ZERO)
+    }
+
+    /// Reports whether this channel is failing. Without a state, another host sends.
+    fn judge(&mut self, state: Option<&ChannelState>) {
+        let (conditions, name) = (&self.settings.conditions, &self.config.name);
+        let Some(state) = state.filter(|state| state.is_failing() && !self.backoff.is_hiccup()) else {
+            self.failures_before = None;
+            conditions.end(ConditionCode::ChannelFailing, name);
+            return;
+        };
+        let failures = state.totals.failures;
+        let before = *self.failures_before.get_or_insert(failures.saturating_sub(1));
+        let reason = state.last_error.as_deref().unwrap_or("the last attempt failed");
+        self.report_failure(reason, failures.saturating_sub(before));
+    }
+
+    fn report_failure(&self, reason: &str, attempts: u64) {
+        let name = &self.config.name;
+        let text = format!(
+            "the notification channel {name} does not deliver: {reason}. `tickhound notify` shows its state, and \
+             `tickhound notify test {name}` sends a test"
+        );
+        self.settings.conditions.report(ConditionCode::ChannelFailing, name, &text, attempts);
     }
 
     /// Sends the alerts behind the state's position, if any of them are news.

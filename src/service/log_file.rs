@@ -102,6 +102,11 @@ impl LogFile {
         }
     }
 
+    /// How many lines could not be written since one could, and why; `None` if there are none.
+    pub(crate) fn failure(&self) -> Option<(u64, &str)> {
+        (self.lost > 0).then_some((self.lost, self.cause.as_str()))
+    }
+
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let file = self.file.as_mut().ok_or_else(|| io::Error::other(self.cause.clone()))?;
         file.write_all(line)?;

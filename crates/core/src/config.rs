@@ -7,6 +7,7 @@
 mod alerts;
 mod detectors;
 mod engine;
+mod health;
 pub mod input;
 mod live;
 pub mod notify;
@@ -31,6 +32,7 @@ pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
     detectors::DetectorConfig,
     engine::{BACKLOG_MAX, EngineConfig},
+    health::HealthConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
@@ -67,6 +69,8 @@ pub struct Config {
     /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
+    /// From when on a feed counts as not healthy.
+    pub health: HealthConfig,
     /// The page, the API and the metrics.
     pub server: ServerConfig,
     /// Running in the background.
@@ -83,6 +87,7 @@ impl Config {
         self.plugins.validate(source)?;
         self.alerts.validate(source)?;
         notify::validate(&self.notify, source)?;
+        self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
         detectors::validate(&self.detectors, &self.plugins, source)

@@ -3,11 +3,16 @@
 //! What holds: a condition that begins is logged once, and once more when it ends, however often it is reported between.
 //! Observers see the whole set, the gravest condition first, and are woken when it changes.
 
+mod feed;
+mod lag;
+mod share;
+mod silence;
+
 use std::{
     borrow::Cow,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -20,6 +25,8 @@ use tickhound_core::{
     wall::now_ms,
 };
 
+pub use self::feed::{FeedLimits, OpenSince, watch_feed};
+
 /// The longest text of a condition, characters: it may quote what a producer or a receiver has sent, and is written to
 /// Redis every few seconds.
 const TEXT_MAX: usize = 600;
@@ -29,6 +36,7 @@ const TEXT_MAX: usize = 600;
 pub struct Conditions {
     current: Arc<watch::Sender<Vec<Condition>>>,
     changes: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Conditions {
@@ -49,6 +57,9 @@ impl Conditions {
 
     /// Reports that a condition holds. `count` is how many entries, ticks or attempts it has affected since it began.
     pub fn report(&self, code: ConditionCode, subject: &str, text: &str, count: u64) {
+        if self.closed.load(Relaxed) {
+            return;
+        }
         let text = shown(text);
         self.current.send_if_modified(|current| {
             if let Some(known) = current.iter_mut().find(|known| known.is(code, subject)) {
@@ -68,10 +79,15 @@ impl Conditions {
         });
     }
 
+    /// Leaves the conditions as they are: the host stops, which ends none of them.
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
     /// Reports that a condition does not hold. This has no effect if it did not.
     pub fn end(&self, code: ConditionCode, subject: &str) {
         // Most calls change nothing: they only read.
-        if !self.current.borrow().iter().any(|known| known.is(code, subject)) {
+        if self.closed.load(Relaxed) || !self.current.borrow().iter().any(|known| known.is(code, subject)) {
             return;
         }
         self.current.send_if_modified(|current| {

@@ -28,6 +28,7 @@ use crate::{
     shard::{Answer, TaskOutcome},
 };
 use tickhound_core::{
+    event::EntryId,
     normalize::NormalizeCounts,
     receipt::Receipt,
     stream::{Commit, LeftOut, Totals},
@@ -115,6 +116,8 @@ pub struct Monitor {
     pub out_of_order: AtomicU64,
     /// Ticks whose volume was repaired.
     pub volume: AtomicU64,
+    /// Ticks outside of every session.
+    pub off_session: AtomicU64,
     /// Ticks whose time was estimated from their arrival.
     pub time_estimated: AtomicU64,
     /// Ticks skipped before any price of their symbol was known.
@@ -203,6 +206,7 @@ impl Default for Monitor {
             faulted: zero(),
             out_of_order: zero(),
             volume: zero(),
+            off_session: zero(),
             time_estimated: zero(),
             unpriced: zero(),
             untimed: zero(),
@@ -364,6 +368,19 @@ impl Monitor {
         match self.oldest_ms.load(Relaxed) {
             0 => 0,
             oldest => now_ms().saturating_sub(oldest),
+        }
+    }
+
+    /// Whether entries are in flight.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.oldest_ms.load(Relaxed) > 0
+    }
+
+    /// The age of the oldest entry in flight in milliseconds; 0 if there is none, or if its id is not a time.
+    pub(crate) fn lag_ms(&self) -> u64 {
+        match self.oldest_ms.load(Relaxed) {
+            EntryId::TIMES_FROM_MS.. => self.behind_ms(),
+            _ => 0,
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::{
     cli::text::{self, grouped, span},
-    observe::health::{ConsumerReport, EntryCounts, HealthReport, Throughput, Verdict},
+    observe::health::{ConsumerReport, EntryCounts, HealthReport, Reason, Throughput, Verdict},
     output::Lines,
 };
 use tickhound_core::{
@@ -30,6 +30,9 @@ pub(super) fn write_report(
         Verdict::Unreachable => "❌ unreachable",
     };
     writeln!(out, "{mark}: {}", report.reason)?;
+    for Reason { text, .. } in report.reasons.iter().skip(1) {
+        writeln!(out, "   and: {text}")?;
+    }
     let Some(survey) = &report.survey else { return Ok(()) };
     write_stream(out, report, survey)?;
     if let Some(pace) = pace {
@@ -74,7 +77,7 @@ fn write_stream(out: &mut Lines, report: &HealthReport, survey: &Survey) -> fmt:
 fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
     let totals = survey.totals;
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
-    writeln!(out, "last commit: {committed}")?;
+    writeln!(out, "last commit: {committed}{}", last_tick(survey))?;
     writeln!(
         out,
         "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, \
@@ -108,6 +111,13 @@ fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
         "stored: {} alerts in {}, {} dead letters in {}",
         survey.alerts_length, survey.alerts_key, survey.dead_length, survey.dead_key
     )
+}
+
+/// The age of the last tick, for the line of the last commit, which may be one without ticks.
+fn last_tick(survey: &Survey) -> String {
+    let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
+    let last_ms = receipt.and_then(|receipt| receipt.last_tick_ms);
+    last_ms.map_or_else(String::new, |last_ms| format!(", last tick: {} ago", span(now_ms().saturating_sub(last_ms))))
 }
 
 fn throughput_line(pace: &Throughput) -> String {

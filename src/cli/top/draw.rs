@@ -154,7 +154,7 @@ fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'stati
 
 /// Notices that are neither a verdict nor a number.
 fn notices(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
-    let mut notices = Vec::new();
+    let mut notices: Vec<String> = report.reasons.iter().skip(1).map(|reason| format!("⚠ {}", reason.text)).collect();
     let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
     if let Some(receipt) = receipt {
         if !receipt.warming.is_empty() {
@@ -305,6 +305,7 @@ mod tests {
         };
         HealthReport {
             verdict: Verdict::Degraded,
+            reasons: Vec::new(),
             reason: format!("{name} is not what it was {}", name.repeat(20)),
             stream: name.to_owned(),
             group: name.to_owned(),

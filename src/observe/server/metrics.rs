@@ -23,7 +23,7 @@ use super::{
     error::{ApiError, Nothing, Params},
 };
 use crate::observe::health::{HealthReport, Verdict};
-use tickhound_core::{receipt::Receipt, stream::Totals};
+use tickhound_core::{condition::ConditionCode, receipt::Receipt, stream::Totals, wall::now_ms};
 use tickhound_engine::{
     monitor::{DetectorView, Monitor, Role},
     stats::Stats,
@@ -44,7 +44,13 @@ pub(super) async fn metrics(
             .one(app.monitor().started_at_ms as f64 / 1000.0),
     ];
     host(&mut families, app.monitor(), &report);
+    conditions(&mut families, &report);
     flow(&mut families, &app.stats, totals(&app, &report));
+    let last_tick_ms = app.last_tick_ms(&report);
+    let age = last_tick_ms.map(|last_ms| now_ms().saturating_sub(last_ms) as f64 / 1000.0);
+    let last_tick = gauge("tickhound_last_tick_age", "Time since the owner committed the last tick");
+    // Before the first tick it has no value: there is no age that would be right.
+    families.push(age.into_iter().fold(last_tick.in_unit(seconds()), Family::one));
     lateness(&mut families, app.monitor(), app.behind_ms(Some(&report)));
     workers(&mut families, app.monitor());
     let receipt = app.receipt(&report);
@@ -95,6 +101,21 @@ fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &HealthReport) {
     ]);
 }
 
+/// What is wrong with the feed, the channels and the files, as the owner has reported it.
+fn conditions(families: &mut Vec<Family>, report: &HealthReport) {
+    let mut conditions = gauge(
+        "tickhound_condition",
+        "Conditions that hold, by code: how many channels or files are affected; 0 or 1 for the others",
+    );
+    if report.survey.is_some() {
+        for code in ConditionCode::ALL {
+            let holding = report.reasons.iter().filter(|reason| reason.code == code.name()).count();
+            conditions = conditions.with(&[("code", code.name())], holding as f64);
+        }
+    }
+    families.push(conditions);
+}
+
 /// Ticks, alerts, and dead letters.
 fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
     let monitor = &stats.monitor;
@@ -111,6 +132,9 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
             .with(&[("kind", "out_of_order")], monitor.out_of_order.load(Relaxed))
             .with(&[("kind", "volume")], monitor.volume.load(Relaxed))
             .with(&[("kind", "time_estimated")], monitor.time_estimated.load(Relaxed)),
+        counter("tickhound_entries", "Entries committed").one(monitor.entries.load(Relaxed)),
+        counter("tickhound_entries_dead_lettered", "Entries among them that were dead-lettered, for whatever reason")
+            .one(monitor.dead_entries.load(Relaxed)),
         counter("tickhound_ticks_unseen", "Ticks that no detector saw, by what was missing")
             .with(&[("kind", "no_price")], monitor.unpriced.load(Relaxed))
             .with(&[("kind", "no_time")], monitor.untimed.load(Relaxed)),
