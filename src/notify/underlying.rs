@@ -14,6 +14,8 @@
 //! | option as OCC names it | `AAPL251121C00150000` |
 //! | each of these behind a venue | `NFO:NIFTY25NOVFUT`, `NSE_FO\|NIFTY25NOVFUT` |
 
+use tickhound_core::venue;
+
 /// The months as symbols have them.
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 
@@ -33,14 +35,16 @@ const INDICES: [(&str, &str); 6] = [
 /// The digits of an option's strike in the form of OCC.
 const OCC_STRIKE: usize = 8;
 
+/// What some feeds write before an option in that form.
+const OCC_PREFIX: &str = "O:";
+
 /// Returns the underlying of the instrument with this name.
 pub(super) fn underlying(symbol: &str) -> String {
-    let name = symbol.trim().to_uppercase();
-    let name = match name.rsplit_once([':', '|']) {
+    let whole = symbol.trim().to_uppercase();
+    let name = match venue::split(&whole) {
         // A token is unique within its venue only.
-        Some((_, token)) if is_digits_or_nothing(token) => return name,
-        Some((_, name)) => name,
-        None => &name,
+        (Some(_), token) if is_digits(token) => return whole,
+        (_, name) => name,
     };
     let words = name.replace(['_', '-'], " ");
     if let Some((_, root)) = INDICES.iter().find(|(index, _)| *index == words) {
@@ -88,7 +92,7 @@ fn weekly(dated: &str, strike: impl Fn(&str) -> bool) -> Option<&str> {
     let (root, expiry) = dated.split_at_checked(begin)?;
     let (year, month) = (expiry.get(..2)?, expiry.get(2..3)?);
     let (day, rest) = (expiry.get(3..5)?, expiry.get(5..)?);
-    let is_month = matches!(month, "1"..="9" | "O" | "N" | "D");
+    let is_month = matches!(month.as_bytes(), [b'1'..=b'9' | b'O' | b'N' | b'D']);
     let is_day = is_digits(day) && matches!(day.parse(), Ok(1..=31));
     (is_digits(year) && is_month && is_day && strike(rest)).then_some(root)
 }
@@ -107,6 +111,7 @@ fn in_words(name: &str) -> Option<&str> {
 
 /// The root of an option in the form of OCC: + `YYMMDD`, `C` or `P`, and eight digits of the strike.
 fn occ(name: &str) -> Option<&str> {
+    let name = name.strip_prefix(OCC_PREFIX).unwrap_or(name);
     let (dated, strike) = name.split_at_checked(name.len().checked_sub(OCC_STRIKE)?)?;
     let dated = dated.strip_suffix(['C', 'P'])?;
     let (root, expiry) = dated.split_at_checked(dated.len().checked_sub(6)?)?;
@@ -192,8 +197,27 @@ mod tests {
     #[test]
     fn a_name_in_no_known_form_is_its_own_underlying() {
         for symbol in [
-            "NSE_FO|40084", "12345", "BTCUSDT", "BTC-USDT", "EURUSD", "FUT", "CE", "PE", "25NOVFUT", "NOVFUT", "XFUT",
-            "SENSEX CE", "JAN", "1FUT", "FORCE", "PRESTIGE", "", "É25NOVFUTÉ", "A-EQ-", "-EQ", "X25N99100CE",
+            "NSE_FO|40084",
+            "12345",
+            "BTCUSDT",
+            "BTC-USDT",
+            "EURUSD",
+            "FUT",
+            "CE",
+            "PE",
+            "25NOVFUT",
+            "NOVFUT",
+            "XFUT",
+            "SENSEX CE",
+            "JAN",
+            "1FUT",
+            "FORCE",
+            "PRESTIGE",
+            "",
+            "É25NOVFUTÉ",
+            "A-EQ-",
+            "-EQ",
+            "X25N99100CE",
         ] {
             assert_eq!(underlying(symbol), symbol);
         }
