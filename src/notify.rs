@@ -18,6 +18,7 @@ mod check;
 mod filter;
 mod health;
 mod message;
+mod muting;
 mod pacing;
 mod sanitize;
 mod secret;
@@ -35,7 +36,6 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub(crate) use self::check::{ChannelSummary, check};
 use self::{
     answer::AttemptOutcome,
     channel::{Channel, ChannelStop, Settings},
@@ -43,6 +43,10 @@ use self::{
     secret::Secrets,
     shown::ShownAlerts,
     webhook::Request,
+};
+pub(crate) use self::{
+    check::{ChannelSummary, check},
+    muting::{MuteEnd, MuteError, mute, mutes, unmute, unmute_all},
 };
 use tickhound_core::config::{LoadedConfig, NotifyConfig};
 use tickhound_engine::{conditions::Conditions, plugin::Reload};

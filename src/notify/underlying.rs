@@ -74,7 +74,7 @@ fn derivative(name: &str) -> Option<&str> {
 /// Where the name of the last month begins that has two digits before it.
 fn month_within(dated: &str) -> Option<usize> {
     let months = MONTHS.iter().filter_map(|month| dated.rfind(month));
-    months.filter(|at| *at > 2 && is_digits(&dated[at - 2..*at])).max()
+    months.filter(|at| *at > 2 && dated.get(at - 2..*at).is_some_and(is_digits)).max()
 }
 
 /// The name before the two digits of a day or year.

@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod live;
 mod metrics;
+mod mutes;
 mod paced;
 mod page;
 mod paging;
@@ -131,7 +132,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/detectors", get(api::detectors))
         .route("/api/alerts", get(alerts::list))
         .route("/api/alerts/live", get(live::live))
-        .route("/api/chart", get(chart::chart));
+        .route("/api/chart", get(chart::chart))
+        .route("/api/mutes", mutes::routes());
     page::routes(routes)
         .fallback(|| async { ApiError::not_found() })
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))

@@ -4,7 +4,7 @@
 //! What holds: a mute changes nothing but what channels send. It goes by the clock of the server, as the channels do, and
 //! ends by itself.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub struct Mute {
 }
 
 impl Mute {
-    /// A mute that begins and ends now; see [`Mutes::add`].
+    /// A mute with these patterns, without a time.
     ///
     /// # Errors
     /// When a pattern can't be one of a symbol or a detector.
@@ -69,6 +69,20 @@ impl Mute {
         Ok(Self { symbols, detector, made_ms: 0, until_ms: 0 })
     }
 
+    /// Checks when it begins and ends.
+    ///
+    /// # Errors
+    /// When it would end at once or last too long.
+    pub fn check_length(&self) -> Result<()> {
+        ensure!(self.until_ms > self.made_ms, "the mute would end before it begins");
+        ensure!(
+            self.until_ms - self.made_ms <= MUTE_SECONDS_MAX * 1000,
+            "a mute lasts at most {} days; to send something never, set `symbols` or `detectors` of the channel",
+            MUTE_SECONDS_MAX / 86_400
+        );
+        Ok(())
+    }
+
     /// Identifies this mute among all that there ever were: its patterns, and when it was made.
     pub fn id(&self) -> String {
         format!("{}{SEPARATOR}{}", self.made_ms, self.field())
@@ -78,6 +92,15 @@ impl Mute {
     fn field(&self) -> String {
         format!("{}{SEPARATOR}{}", self.symbols.to_uppercase(), self.detector)
     }
+}
+
+/// What became of a mute that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// It is in force.
+    Added,
+    /// There are as many as there may be.
+    TooMany,
 }
 
 /// The mutes of a group, on a connection of its own.
@@ -102,29 +125,30 @@ impl Mutes {
         Ok(self.server.read_state()?.now_ms)
     }
 
-    /// Adds a mute that lasts from `now_ms` to `until_ms`, instead of one with the same patterns.
+    /// Adds a mute, instead of one with the same patterns.
     ///
     /// # Errors
-    /// When there are too many, when it would end at once or last too long, or when Redis cannot be reached.
-    pub fn add(&mut self, mute: Mute, now_ms: u64, until_ms: u64) -> Result<Mute> {
-        ensure!(until_ms > now_ms, "the mute would end before it begins");
-        ensure!(
-            until_ms - now_ms <= MUTE_SECONDS_MAX * 1000,
-            "a mute lasts at most {} days; to send something never, set `symbols` or `detectors` of the channel",
-            MUTE_SECONDS_MAX / 86_400
-        );
-        let mute = Mute { made_ms: now_ms, until_ms, ..mute };
-        let value = serde_json::to_string(&mute)?;
+    /// When Redis cannot be reached, or rejects the request.
+    pub fn add(&mut self, mute: &Mute) -> Result<Addition> {
+        let value = serde_json::to_string(mute)?;
         let script = Script::new(ADD);
         let mut add = script.key(&self.server.keys.mutes);
-        add.arg(now_ms).arg(MUTES_MAX).arg(mute.field()).arg(&value);
+        add.arg(mute.made_ms).arg(MUTES_MAX).arg(mute.field()).arg(&value);
         let added: i64 = self.server.ask(|connection| add.invoke(connection))?;
-        if added < 0 {
-            bail!(
-                "there are {MUTES_MAX} mutes already; `tickhound mutes` lists them, and `tickhound unmute` ends some"
-            );
+        Ok(if added < 0 { Addition::TooMany } else { Addition::Added })
+    }
+
+    /// Ends all mutes, also those that can't be read, and returns their number.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
+    pub fn clear(&mut self) -> Result<u64> {
+        let key = self.server.keys.mutes.clone();
+        let fields: Vec<String> = self.server.ask(|connection| redis::cmd("HKEYS").arg(&key).query(connection))?;
+        if fields.is_empty() {
+            return Ok(0);
         }
-        Ok(mute)
+        self.server.ask(|connection| redis::cmd("HDEL").arg(&key).arg(&fields).query(connection))
     }
 
     /// Ends the mute with these patterns; returns whether there was one.
