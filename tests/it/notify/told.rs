@@ -75,7 +75,8 @@ fn trouble_is_told_when_it_begins_and_ends_once_over_restarts_and_a_take_over() 
     let text = told.body["text"].as_str().unwrap();
     assert!(text.starts_with("⚠ scanner_group: the notification channel phone does not deliver"), "{text}");
     assert!(text.contains("403") && text.contains("tickhound notify"), "with the cure: {text}");
-    assert!(told.ids().is_empty() && state(&redis, "desk").unwrap()["told"][0]["code"] == "channel_failing");
+    assert_eq!(told.ids(), Vec::<String>::new());
+    wait_for("it is recorded", || (state(&redis, "desk")?["told"][0]["code"] == "channel_failing").then_some(()));
 
     // A restart, then a take-over, while it lasts.
     host.kill();
@@ -171,9 +172,9 @@ fn muted_alerts_are_left_out_of_channels_only_and_counted_over_a_kill() {
     // The mute holds for the next host as well.
     let _host = project.start_owner();
     tick(&redis, "NSE:NIFTY25NOV25750CE", 3);
+    wait_for("the stream is whole", || (alerts(&redis).len() == 9).then_some(()));
     wait_until_notified(&redis, "desk");
     assert_eq!(ids(&receiver.got()).len(), 1, "nothing else was sent");
-    assert_eq!(alerts(&redis).len(), 9, "the stream is whole");
     let listed: Value = serde_json::from_str(&project.run(&["mutes", "--json"])).unwrap();
     assert_eq!((&listed["mutes"][0]["symbols"], &listed["mutes"][0]["alerts"]), (&json!("nifty*"), &json!(8)));
     assert_eq!(state(&redis, "desk").unwrap()["totals"]["muted"], 8);
@@ -226,7 +227,7 @@ fn a_mute_ends_by_itself_is_replaced_by_its_like_and_is_one_of_a_hundred() {
         (&["mute", "A", "--for", "31d"], 1, "at most 30 days"),
         (&["mute", "A", "--for", "soon"], 2, "expected a span such as 30m"),
         (&["mute"], 2, "SYMBOLS"),
-        (&["unmute"], 2, "--all"),
+        (&["unmute"], 2, "SYMBOLS"),
     ] {
         let output = project.output(args);
         let said = text(&output.stderr);
@@ -245,6 +246,7 @@ fn a_mute_holds_for_alerts_that_wait_for_their_receiver() {
     let host = project.start_owner();
     tick(&redis, "A", 2);
     tick(&redis, "B", 1);
+    wait_for("all alerts", || (alerts(&redis).len() == 3).then_some(()));
     host.wait_for_event("notification_delayed");
     project.run(&["mute", "A"]);
     receiver.wait_for("the rest", |request| request.body["count"] == 1);
