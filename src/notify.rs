@@ -48,7 +48,10 @@ pub(crate) use self::{
     check::{ChannelSummary, check},
     muting::{MuteEnd, MuteError, mute, mutes, unmute, unmute_all},
 };
-use tickhound_core::config::{LoadedConfig, NotifyConfig};
+use tickhound_core::{
+    condition::ConditionCode,
+    config::{LoadedConfig, NotifyConfig},
+};
 use tickhound_engine::{conditions::Conditions, plugin::Reload};
 use tickhound_redis::notification_position::{ChannelPosition, ChannelState, Omissions};
 
@@ -174,8 +177,13 @@ impl Notifier {
         let (stop, stopped) = mpsc::channel();
         let mut position = ChannelPosition::new(&self.settings.redis, "")?;
         let names: Vec<String> = configured.iter().map(|channel| channel.name.clone()).collect();
+        let enabled: Vec<NotifyConfig> = configured.iter().filter(|channel| channel.enabled).cloned().collect();
+        let conditions = self.settings.conditions.clone();
         let handle = spawn("notify-tidy", move || {
             ending.into_iter().for_each(|handle| drop(handle.join()));
+            // A channel that is only changed continues with its condition.
+            let is_gone = |name: &str| enabled.iter().all(|channel| channel.name != name);
+            conditions.end_all(ConditionCode::ChannelFailing, is_gone);
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(CLEANUP_EVERY) {
                 // `None`: another host owns the partition, or Redis can't be reached.
                 if let Ok(Some(dropped)) = position.remove_other_states(&names) {

@@ -29,7 +29,8 @@ use tickhound_core::{
     stream::Totals,
 };
 use tickhound_engine::{
-    conditions::{Conditions, FeedLimits, watch_feed},
+    conditions::Conditions,
+    feed::{FeedLimits, watch_feed},
     partition::{Partition, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,
@@ -158,7 +159,8 @@ fn run_supervised(
 
 /// What the conditions of the feed are judged by.
 fn feed_limits(config: &Config) -> FeedLimits {
-    FeedLimits { health: config.health.clone(), stream: config.stream.key.clone(), open_since: Box::new(|_| None) }
+    let (health, sessions) = (config.health.clone(), config.session.sessions.clone());
+    FeedLimits { health, stream: config.stream.key.clone(), sessions }
 }
 
 /// Reports for ever whether lines are missing from the log: the log itself can't.

@@ -141,11 +141,6 @@ impl Channel {
 
     /// Runs until it is stopped; `ready` is dropped once it is known where the channel begins.
     pub(super) fn run(mut self, ready: mpsc::Sender<()>) {
-        self.run_until_stopped(ready);
-        self.judge(None);
-    }
-
-    fn run_until_stopped(&mut self, ready: mpsc::Sender<()>) {
         let (mut ready, mut redis_lost) = (Some(ready), None);
         loop {
             let wait = match self.turn(Turn::Usual) {

@@ -31,16 +31,22 @@ impl MuteEnd {
         span.map(Self::After).ok_or_else(|| anyhow!("`{text}`: expected a span such as 30m or 2h, or `session`"))
     }
 
-    /// When it ends, ms since the Unix epoch, if it begins at `now_ms`.
+    /// When a mute of these symbols ends, ms since the Unix epoch, if it begins at `now_ms`.
     ///
     /// # Errors
     /// When that is beyond the end of time.
-    pub(crate) fn at(&self, config: &Config, now_ms: u64) -> Result<u64> {
-        let now =
-            Timestamp::from_millisecond(i64::try_from(now_ms)?)?.to_zoned_datetime(time_zone(&config.input.timezone)?);
+    pub(crate) fn at(&self, config: &Config, symbols: &str, now_ms: u64) -> Result<u64> {
+        let zone = time_zone(&config.input.timezone)?;
+        let now = Timestamp::from_millisecond(i64::try_from(now_ms)?)?.to_zoned_datetime(zone.clone());
         let end = match self {
-            // Without a calendar, a session is a day.
-            Self::Session => now.tomorrow()?.start_of_day()?,
+            Self::Session => {
+                let close_ns = config.session.sessions.close_after(symbols, now_ms.saturating_mul(1_000_000), zone);
+                match close_ns {
+                    Some(close_ns) => return Ok(close_ns / 1_000_000),
+                    // The calendar has ended.
+                    None => now.tomorrow()?.start_of_day()?,
+                }
+            }
             Self::After(span) => now.checked_add(*span).context("the mute would be too long")?,
         };
         Ok(u64::try_from(end.timestamp().as_millisecond())?)
@@ -82,7 +88,7 @@ pub(crate) fn mute(config: &Config, symbols: &str, detector: &str, end: &MuteEnd
     let mute = Mute::new(symbols, detector).map_err(rejected)?;
     let mut mutes = Mutes::new(&config.stream)?;
     let now_ms = mutes.now_ms()?;
-    let mute = Mute { made_ms: now_ms, until_ms: end.at(config, now_ms).map_err(rejected)?, ..mute };
+    let mute = Mute { made_ms: now_ms, until_ms: end.at(config, symbols, now_ms).map_err(rejected)?, ..mute };
     mute.check_length().map_err(rejected)?;
     match mutes.add(&mute)? {
         Addition::Added => Ok(mute),
@@ -139,12 +145,12 @@ mod tests {
         let config = Config::default();
         // 15:00 in Kolkata.
         let now_ms = 1_764_063_000_000;
-        let ends = |text: &str| MuteEnd::parse(text).unwrap().at(&config, now_ms).unwrap() - now_ms;
+        let ends = |text: &str| MuteEnd::parse(text).unwrap().at(&config, "SBIN", now_ms).unwrap() - now_ms;
         assert_eq!([ends("30m"), ends("2h"), ends("1h 30m")], [1_800_000, 7_200_000, 5_400_000]);
         assert_eq!(ends("session"), 9 * 3_600_000);
         for wrong in ["", "30", "-30m", "0m", "soon", "Session"] {
             assert!(MuteEnd::parse(wrong).is_err(), "{wrong}");
         }
-        assert!(MuteEnd::parse("9999y").unwrap().at(&config, now_ms).is_err());
+        assert!(MuteEnd::parse("9999y").unwrap().at(&config, "SBIN", now_ms).is_err());
     }
 }

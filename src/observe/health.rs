@@ -445,4 +445,45 @@ mod tests {
         let json = serde_json::to_value(&survey).unwrap();
         assert_eq!(json["consumers"].to_string(), r#"[["scanner",5,60000]]"#);
     }
+
+    fn holding(code: ConditionCode, subject: &str) -> Condition {
+        Condition { code, subject: subject.into(), text: format!("{} holds", code.name()), began_ms: 7, count: 1 }
+    }
+
+    /// `status` said that a feed of garbage is healthy, since every entry of it was processed.
+    #[test]
+    fn conditions_of_the_owner_are_reasons_and_those_of_the_feed_come_first() {
+        let conditions = vec![holding(ConditionCode::SilentFeed, ""), holding(ConditionCode::ChannelFailing, "desk")];
+        let detector = tickhound_core::receipt::DetectorReceipt {
+            name: "jump".into(),
+            quarantined_until_ms: Some(1),
+            ..Default::default()
+        };
+        let receipt = Some(Receipt { conditions, detectors: vec![detector], ..Receipt::default() });
+        let survey = |owner| Survey {
+            group_exists: true,
+            owner,
+            waiting_ms: Some(3),
+            behind_ms: Some(9_000),
+            receipt: receipt.clone(),
+            ..Survey::default()
+        };
+        let report = HealthReport::judge(&Config::default(), survey(host()));
+        assert_eq!((report.verdict, report.reason.as_str()), (Verdict::Degraded, "silent_feed holds"));
+        let codes: Vec<&str> = report.reasons.iter().map(|reason| reason.code).collect();
+        assert_eq!(codes, ["silent_feed", "lagging", "quarantine", "channel_failing"]);
+        assert_eq!((report.reasons[3].subject.as_deref(), report.reasons[3].since_ms), (Some("desk"), Some(7)));
+        // A host that has ended has none any more.
+        let codes = HealthReport::judge(&Config::default(), survey(None)).reasons;
+        assert_eq!(codes.iter().map(|reason| reason.code).collect::<Vec<_>>(), [NO_HOST]);
+    }
+
+    #[test]
+    fn a_stuck_host_is_stuck_whatever_else_is_wrong() {
+        let receipt = Some(Receipt { conditions: vec![holding(ConditionCode::DeadLetters, "")], ..Receipt::default() });
+        let (verdict, reason) =
+            judged(Survey { owner: host(), waiting_ms: Some(STUCK_AFTER_MS + 1), receipt, ..Survey::default() });
+        assert_eq!(verdict, Verdict::Stuck);
+        assert!(reason.starts_with("nothing was committed for"), "{reason}");
+    }
 }

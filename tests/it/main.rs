@@ -46,4 +46,5 @@ mod tidy;
 mod time;
 mod tls;
 mod top;
+mod verdict;
 mod walls;

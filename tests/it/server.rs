@@ -1009,6 +1009,7 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
                 "result",
                 "role",
                 "verdict",
+                "code",
                 "version",
                 "plugin",
                 "sha256",

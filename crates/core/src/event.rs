@@ -273,8 +273,12 @@ pub mod flag {
     pub const VOLUME_REPAIRED: u32 = 4;
     /// There was no trade, only a change of quotes or open interest; the price is the last one.
     pub const QUOTE_ONLY: u32 = 8;
-    /// The tick is the symbol's first one in a new session day.
+    /// The tick is the symbol's first one in a new session.
     pub const SESSION_START: u32 = 16;
+    /// The tick is from the pre-open of a session.
+    pub const PRE_OPEN: u32 = 32;
+    /// The tick is from outside of the session and its pre-open.
+    pub const OFF_SESSION: u32 = 64;
 }
 
 /// One tick, to be added to a batch. `Time` is optional where ticks may have none.
@@ -483,6 +487,21 @@ pub struct Clock {
     /// The number of ticks without a time before the first one with a time. If it is so large that the feed is taken to
     /// have none, ticks with a time reduce it, and those without raise it again.
     pub unstamped: u64,
+    /// The ticks far behind `time` that came last, if there were no others between them.
+    pub behind: TicksBehind,
+}
+
+/// Successive ticks far behind the latest event time, which may show that the feed's clock went back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TicksBehind {
+    /// The time of the first of them, ns since the Unix epoch.
+    pub since: u64,
+    /// The latest time among them, ns since the Unix epoch.
+    pub time: u64,
+    /// The number of them whose times follow each other as those of a clock do; 0 if there are none at all.
+    pub in_order: u64,
+    /// The number of the others.
+    pub stray: u64,
 }
 
 #[cfg(test)]

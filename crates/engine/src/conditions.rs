@@ -3,11 +3,6 @@
 //! What holds: a condition that begins is logged once, and once more when it ends, however often it is reported between.
 //! Observers see the whole set, the gravest condition first, and are woken when it changes.
 
-mod feed;
-mod lag;
-mod share;
-mod silence;
-
 use std::{
     borrow::Cow,
     sync::{
@@ -24,8 +19,6 @@ use tickhound_core::{
     text::printable,
     wall::now_ms,
 };
-
-pub use self::feed::{FeedLimits, OpenSince, watch_feed};
 
 /// The longest text of a condition, characters: it may quote what a producer or a receiver has sent, and is written to
 /// Redis every few seconds.
@@ -86,22 +79,23 @@ impl Conditions {
 
     /// Reports that a condition does not hold. This has no effect if it did not.
     pub fn end(&self, code: ConditionCode, subject: &str) {
+        self.end_all(code, |known| known == subject);
+    }
+
+    /// Ends the conditions with this code and such a subject.
+    pub fn end_all(&self, code: ConditionCode, is_ended: impl Fn(&str) -> bool) {
+        let ends = |known: &Condition| known.code == code && is_ended(&known.subject);
         // Most calls change nothing: they only read.
-        if self.closed.load(Relaxed) || !self.current.borrow().iter().any(|known| known.is(code, subject)) {
+        if self.closed.load(Relaxed) || !self.current.borrow().iter().any(ends) {
             return;
         }
         self.current.send_if_modified(|current| {
             let before = current.len();
-            current.retain(|known| {
-                let ends = known.is(code, subject);
-                if ends {
-                    self.changes.fetch_add(1, Relaxed);
-                    let lasted_s = now_ms().saturating_sub(known.began_ms) / 1000;
-                    let count = known.count;
-                    info!(event = "condition_ended", code = code.name(), subject, lasted_s, count, "{}", code.end());
-                }
-                !ends
-            });
+            for Condition { subject, began_ms, count, .. } in current.extract_if(.., |known| ends(known)) {
+                self.changes.fetch_add(1, Relaxed);
+                let lasted_s = now_ms().saturating_sub(began_ms) / 1000;
+                info!(event = "condition_ended", code = code.name(), subject, lasted_s, count, "{}", code.end());
+            }
             current.len() < before
         });
     }

@@ -4,6 +4,7 @@
 
 pub mod commit;
 pub mod conditions;
+pub mod feed;
 pub mod ingest;
 pub mod monitor;
 pub mod pace;

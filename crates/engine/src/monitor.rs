@@ -116,10 +116,12 @@ pub struct Monitor {
     pub out_of_order: AtomicU64,
     /// Ticks whose volume was repaired.
     pub volume: AtomicU64,
-    /// Ticks outside of every session.
-    pub off_session: AtomicU64,
     /// Ticks whose time was estimated from their arrival.
     pub time_estimated: AtomicU64,
+    /// Ticks from a pre-open.
+    pub pre_open: AtomicU64,
+    /// Ticks from outside of every session.
+    pub off_session: AtomicU64,
     /// Ticks skipped before any price of their symbol was known.
     pub unpriced: AtomicU64,
     /// Ticks skipped before any time could be estimated.
@@ -206,8 +208,9 @@ impl Default for Monitor {
             faulted: zero(),
             out_of_order: zero(),
             volume: zero(),
-            off_session: zero(),
             time_estimated: zero(),
+            pre_open: zero(),
+            off_session: zero(),
             unpriced: zero(),
             untimed: zero(),
             swaps: zero(),
@@ -267,12 +270,15 @@ impl Monitor {
     }
 
     fn repaired(&self, counts: &NormalizeCounts) {
-        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated } = *counts;
+        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated, pre_open, off_session } =
+            *counts;
         let counts = [
             (&self.unpriced, unpriced),
             (&self.out_of_order, out_of_order),
             (&self.volume, volume_repaired),
             (&self.time_estimated, time_estimated),
+            (&self.pre_open, pre_open),
+            (&self.off_session, off_session),
         ];
         for (counter, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             counter.fetch_add(count, Relaxed);

@@ -357,6 +357,8 @@ impl Shard {
     fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
+        job.symbols.iter().for_each(|(id, name)| self.normalizer.introduce(*id, name));
+        self.normalizer.set_session_columns(self.slots.iter().any(|slot| slot.spec.wants_session()));
         let rows = job.batch.len();
         let repaired = self.normalizer.apply(&mut job.batch);
         if let Some((number, tape)) = &self.tape {

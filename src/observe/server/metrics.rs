@@ -135,6 +135,9 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
         counter("tickhound_entries", "Entries committed").one(monitor.entries.load(Relaxed)),
         counter("tickhound_entries_dead_lettered", "Entries among them that were dead-lettered, for whatever reason")
             .one(monitor.dead_entries.load(Relaxed)),
+        counter("tickhound_ticks_outside", "Ticks from outside of the sessions of their calendar, by phase")
+            .with(&[("phase", "pre_open")], monitor.pre_open.load(Relaxed))
+            .with(&[("phase", "off_session")], monitor.off_session.load(Relaxed)),
         counter("tickhound_ticks_unseen", "Ticks that no detector saw, by what was missing")
             .with(&[("kind", "no_price")], monitor.unpriced.load(Relaxed))
             .with(&[("kind", "no_time")], monitor.untimed.load(Relaxed)),

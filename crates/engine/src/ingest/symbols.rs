@@ -32,9 +32,25 @@ pub(super) struct Route {
     pub(super) shard: usize,
 }
 
-/// Symbols that have made room for others.
+/// Why symbols are evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionCause {
+    /// They have been silent for the longest time, and there are too many.
+    TooMany,
+    /// The feed's clock went back, so that their states are of a time that has not come.
+    ClockSetBack {
+        /// The event time before, ns since the Unix epoch.
+        from: u64,
+        /// The event time now, ns since the Unix epoch.
+        to: u64,
+    },
+}
+
+/// Symbols that are forgotten.
 #[derive(Debug)]
 pub struct Evicted {
+    /// Why.
+    pub cause: EvictionCause,
     /// Their numbers.
     pub ids: Arc<[u32]>,
     /// Their names.
@@ -197,14 +213,25 @@ impl Symbols {
         let mut silent: Vec<(u64, &Arc<str>, u32)> =
             self.routes.iter().map(|(name, route)| (self.arrived_ms[route.id as usize], name, route.id)).collect();
         silent.select_nth_unstable(count - 1);
-        let (ids, names): (Vec<u32>, Vec<Arc<str>>) =
-            silent[..count].iter().map(|(_, name, id)| (*id, Arc::clone(name))).unzip();
+        let evicted = silent[..count].iter().map(|(_, name, id)| (*id, Arc::clone(name))).unzip();
+        Some(self.evict_these(evicted, EvictionCause::TooMany))
+    }
+
+    /// Evicts all symbols.
+    pub(super) fn evict_all(&mut self, cause: EvictionCause) -> Evicted {
+        let mut all: Vec<(u32, Arc<str>)> = self.routes.iter().map(|(name, route)| (route.id, name.clone())).collect();
+        // The numbers are given to new symbols in this order.
+        all.sort_unstable();
+        self.evict_these(all.into_iter().unzip(), cause)
+    }
+
+    fn evict_these(&mut self, (ids, names): (Vec<u32>, Vec<Arc<str>>), cause: EvictionCause) -> Evicted {
         ids.iter().for_each(|id| self.remove(*id));
         let evicted: FxHashSet<u32> = ids.iter().copied().collect();
         for symbol in self.numbered.iter_mut().flatten() {
             symbol.route.take_if(|route| evicted.contains(&route.id));
         }
-        Some(Evicted { ids: ids.into(), names })
+        Evicted { cause, ids: ids.into(), names }
     }
 
     /// Whether there are fewer symbols than an eviction leaves.

@@ -100,7 +100,9 @@ impl<S: Stream> Recovery<'_, S> {
     /// Gives the shards the state of the last commit.
     pub(super) async fn run(mut self) -> Result<ResumeOutcome, StreamError> {
         let acquired = self.acquired;
-        self.pipeline.ingest.reset(acquired.clock);
+        // The ids of a stream that began anew count from below.
+        let newest = acquired.newest.filter(|_| !acquired.began_anew);
+        self.pipeline.ingest.reset(acquired.clock, newest.map_or(0, |newest| newest.millis));
         let saved = self.stats.waiting(self.stream.saved()).await?;
         let Some(last) = acquired.newest else {
             // Nothing was ever committed, or nobody knows of it any more: every chunk begins here, and what is saved goes.

@@ -260,6 +260,7 @@ impl Shard {
         let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
             self.memory.add(id, &name);
+            self.normalizer.introduce(id, &name);
             self.journal.mark(chunk_of(&name));
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {

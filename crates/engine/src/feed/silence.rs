@@ -33,20 +33,22 @@ pub(super) struct SilenceWatch {
     after_ms: u64,
     /// When the last tick came, or the observation began.
     quiet_since: Option<FeedReading>,
-    had_ticks: bool,
+    /// Ticks committed before the observation began.
+    ticks_before: u64,
     silence: Option<Silence>,
 }
 
 impl SilenceWatch {
-    pub(super) fn new(after_ms: u64) -> Self {
-        Self { after_ms, quiet_since: None, had_ticks: false, silence: None }
+    /// Observes what comes after `ticks_before` ticks.
+    pub(super) fn new(after_ms: u64, ticks_before: u64) -> Self {
+        Self { after_ms, quiet_since: None, ticks_before, silence: None }
     }
 
     /// Observes a second. Returns the silence if there is one.
     pub(super) fn observe(&mut self, now: FeedReading) -> Option<Silence> {
         let since = *self.quiet_since.get_or_insert(now);
         if now.ticks != since.ticks {
-            (self.quiet_since, self.had_ticks, self.silence) = (Some(now), true, None);
+            (self.quiet_since, self.silence) = (Some(now), None);
             return None;
         }
         // What is in flight shows later whether it has a tick.
@@ -58,7 +60,7 @@ impl SilenceWatch {
         let in_session_ms = now.open_for_ms.map_or(0, |open| open.min(for_ms));
         let is_silent = self.after_ms > 0 && in_session_ms >= self.after_ms;
         let entries = now.entries.saturating_sub(since.entries);
-        self.silence = is_silent.then_some(Silence { for_ms, had_ticks: self.had_ticks, entries });
+        self.silence = is_silent.then_some(Silence { for_ms, had_ticks: now.ticks > self.ticks_before, entries });
         self.silence
     }
 }
@@ -75,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_feed_is_silent_once_no_tick_has_come_for_long_and_no_longer_with_the_next_one() {
-        let mut watch = SilenceWatch::new(60_000);
+        let mut watch = SilenceWatch::new(60_000, 0);
         assert_eq!(watch.observe(at(0, 0, DAY)), None);
         assert_eq!(watch.observe(at(5, 9, DAY)), None);
         assert_eq!(watch.observe(at(64, 9, DAY)), None);
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_night_is_no_silence_and_the_time_counts_from_the_opening() {
-        let mut watch = SilenceWatch::new(60_000);
+        let mut watch = SilenceWatch::new(60_000, 0);
         watch.observe(at(0, 0, DAY));
         watch.observe(at(1, 9, None));
         assert_eq!(watch.observe(at(50_000, 9, None)), None);
@@ -98,7 +100,7 @@ mod tests {
 
     #[test]
     fn entries_in_flight_are_waited_for_and_entries_without_ticks_are_counted() {
-        let mut watch = SilenceWatch::new(60_000);
+        let mut watch = SilenceWatch::new(60_000, 0);
         watch.observe(at(0, 0, DAY));
         assert_eq!(watch.observe(FeedReading { in_flight: true, ..at(70, 0, DAY) }), None);
         let silence = watch.observe(FeedReading { entries: 1000, ..at(71, 0, DAY) }).unwrap();
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn zero_switches_it_off() {
-        let mut watch = SilenceWatch::new(0);
+        let mut watch = SilenceWatch::new(0, 0);
         watch.observe(at(0, 0, DAY));
         assert_eq!(watch.observe(at(90_000, 0, DAY)), None);
     }

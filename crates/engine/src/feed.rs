@@ -3,24 +3,38 @@
 //! What holds: conditions of the feed are those of the owner. A host that loses the lease no longer reports them, and
 //! begins anew when it is the owner again.
 
+mod lag;
+mod share;
+mod silence;
+
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{
-    Conditions,
+use self::{
     lag::{Growth, LagWatch},
-    share::{Evidence, Least, ShareWatch},
+    share::{Evidence, Least, ShareCounts, ShareWatch},
     silence::{FeedReading, Silence, SilenceWatch},
 };
 use crate::{
+    conditions::Conditions,
     monitor::{Phase, Role},
     stats::Stats,
 };
-use tickhound_core::{condition::ConditionCode, config::HealthConfig, wall::now_ms};
+use tickhound_core::{
+    condition::ConditionCode,
+    config::HealthConfig,
+    session::{Calendar, Sessions},
+    wall::now_ms,
+};
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -43,18 +57,28 @@ const OF_FEED: [ConditionCode; 6] = [
     ConditionCode::LagGrowing,
 ];
 
-/// Since when at least one calendar has been open, ns since the Unix epoch, given the present; `None` if none is open, or
-/// there is no calendar.
-pub type OpenSince = Box<dyn Fn(u64) -> Option<u64> + Send>;
-
 /// What the conditions of a feed are judged by.
 pub struct FeedLimits {
     /// The limits of the configuration.
     pub health: HealthConfig,
     /// The key of the stream, for messages.
     pub stream: String,
-    /// The hours of the sessions.
-    pub open_since: OpenSince,
+    /// The calendars. Without any, nobody knows when a feed should be silent.
+    pub sessions: Sessions,
+}
+
+impl FeedLimits {
+    /// For how long a session has been open, ms; `None` if none is.
+    fn open_for_ms(&self) -> Option<u64> {
+        let now_ns = now_ms() * NANOS_PER_MILLI;
+        self.sessions.open_since(now_ns).map(|since| now_ns.saturating_sub(since) / NANOS_PER_MILLI)
+    }
+
+    /// The names of the calendars, for messages.
+    fn calendars(&self) -> String {
+        let names: Vec<&str> = self.sessions.calendars().into_iter().map(Calendar::name).collect();
+        names.join(", ")
+    }
 }
 
 /// Judges the feed every second, for ever.
@@ -62,7 +86,7 @@ pub async fn watch_feed(stats: Arc<Stats>, limits: FeedLimits) {
     let began = Instant::now();
     let mut timer = interval(EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watch = FeedWatch::new(&limits.health);
+    let mut watch = FeedWatch::new(&limits.health, &stats);
     loop {
         timer.tick().await;
         match (stats.phase(), stats.monitor.role()) {
@@ -70,7 +94,7 @@ pub async fn watch_feed(stats: Arc<Stats>, limits: FeedLimits) {
             (_, Role::Owner) => {}
             (_, Role::Standby | Role::Connecting) => {
                 OF_FEED.into_iter().for_each(|code| stats.conditions.end(code, ""));
-                watch = FeedWatch::new(&limits.health);
+                watch = FeedWatch::new(&limits.health, &stats);
             }
         }
     }
@@ -89,14 +113,16 @@ struct FeedWatch {
 }
 
 impl FeedWatch {
-    fn new(limits: &HealthConfig) -> Self {
-        let of_ticks = |share| ShareWatch::new(share, TICKS_LEAST);
+    /// Observes what is counted from now on.
+    fn new(limits: &HealthConfig, stats: &Stats) -> Self {
+        let FeedCounts { dead, raised, volume, off_session } = FeedCounts::of(stats);
+        let of_ticks = |share, before| ShareWatch::new(share, TICKS_LEAST, before);
         Self {
-            dead: ShareWatch::new(limits.dead_share, DEAD_LEAST),
-            raised: of_ticks(limits.repaired_share),
-            volume: of_ticks(limits.repaired_share),
-            off_session: of_ticks(limits.off_session_share),
-            silence: SilenceWatch::new(limits.silent_after_s * 1000),
+            dead: ShareWatch::new(limits.dead_share, DEAD_LEAST, dead),
+            raised: of_ticks(limits.repaired_share, raised),
+            volume: of_ticks(limits.repaired_share, volume),
+            off_session: of_ticks(limits.off_session_share, off_session),
+            silence: SilenceWatch::new(limits.silent_after_s * 1000, raised.all),
             lag: LagWatch::default(),
             after_hours_s: 0,
         }
@@ -105,29 +131,28 @@ impl FeedWatch {
     /// Observes a second; `at` is a clock that never goes back.
     fn observe(&mut self, stats: &Stats, limits: &FeedLimits, at: Duration) {
         let (monitor, conditions) = (&stats.monitor, &stats.conditions);
-        let (ticks, entries) = (stats.completed.load(Relaxed), monitor.entries.load(Relaxed));
-        let now_ns = now_ms() * 1_000_000;
-        let open_for_ms = (limits.open_since)(now_ns).map(|since| now_ns.saturating_sub(since) / 1_000_000);
+        let FeedCounts { dead, raised, volume, off_session } = FeedCounts::of(stats);
+        let (ticks, entries) = (raised.all, dead.all);
+        let open_for_ms = limits.open_for_ms();
 
-        let dead = self.dead.observe(monitor.dead_entries.load(Relaxed), entries);
+        let dead = self.dead.observe(dead);
         let dead = dead.map(|shown| (dead_text(shown, &monitor.dead_reason()), shown.total));
         update(conditions, ConditionCode::DeadLetters, dead);
+        let raised = self.raised.observe(raised).map(|shown| (raised_text(shown), shown.total));
+        update(conditions, ConditionCode::TimesRaised, raised);
+        let volume = self.volume.observe(volume).map(|shown| (volume_text(shown), shown.total));
+        update(conditions, ConditionCode::VolumeRepaired, volume);
+        let off_session = self.off_session.observe(off_session);
+        let off_session = self.outside_of_hours(off_session, open_for_ms.is_some());
+        let off_session = off_session.map(|shown| (off_session_text(shown, limits), shown.total));
+        update(conditions, ConditionCode::OffSession, off_session);
 
-        let raised = self.raised.observe(monitor.out_of_order.load(Relaxed), ticks);
-        update(conditions, ConditionCode::TimesRaised, raised.map(|shown| (raised_text(shown), shown.total)));
-        let volume = self.volume.observe(monitor.volume.load(Relaxed), ticks);
-        update(conditions, ConditionCode::VolumeRepaired, volume.map(|shown| (volume_text(shown), shown.total)));
-        let off = self.off_session.observe(monitor.off_session.load(Relaxed), ticks);
-        let off = self.outside_of_hours(off, open_for_ms.is_some());
-        update(conditions, ConditionCode::OffSession, off.map(|shown| (off_session_text(shown), shown.total)));
-
-        let lag_ms = monitor.lag_ms();
         let in_flight = monitor.has_in_flight();
         let reading = FeedReading { at_ms: at.as_millis() as u64, ticks, entries, in_flight, open_for_ms };
-        let silence = self.silence.observe(reading);
-        update(conditions, ConditionCode::SilentFeed, silence.map(|shown| (silence_text(shown, &limits.stream), 0)));
-        let growth = self.lag.observe(lag_ms);
-        update(conditions, ConditionCode::LagGrowing, growth.map(|shown| (growth_text(shown), 0)));
+        let silence = self.silence.observe(reading).map(|shown| (silence_text(shown, limits), 0));
+        update(conditions, ConditionCode::SilentFeed, silence);
+        let growth = self.lag.observe(monitor.lag_ms()).map(|shown| (growth_text(shown), 0));
+        update(conditions, ConditionCode::LagGrowing, growth);
     }
 
     /// Ticks outside of every session while one is open have wrong times, or the calendar is wrong. While none is open,
@@ -139,6 +164,30 @@ impl FeedWatch {
             None => self.after_hours_s = 0,
         }
         shown.filter(|_| is_open || self.after_hours_s > AFTER_HOURS.as_secs())
+    }
+}
+
+/// The counters of a run behind the shares.
+struct FeedCounts {
+    /// Of entries.
+    dead: ShareCounts,
+    /// Of ticks, as are the others.
+    raised: ShareCounts,
+    volume: ShareCounts,
+    off_session: ShareCounts,
+}
+
+impl FeedCounts {
+    fn of(stats: &Stats) -> Self {
+        let monitor = &stats.monitor;
+        let ticks = stats.completed.load(Relaxed);
+        let of_ticks = |affected: &AtomicU64| ShareCounts { affected: affected.load(Relaxed), all: ticks };
+        Self {
+            dead: ShareCounts { affected: monitor.dead_entries.load(Relaxed), all: monitor.entries.load(Relaxed) },
+            raised: of_ticks(&monitor.out_of_order),
+            volume: of_ticks(&monitor.volume),
+            off_session: of_ticks(&monitor.off_session),
+        }
     }
 }
 
@@ -173,24 +222,27 @@ fn volume_text(shown: Evidence) -> String {
     )
 }
 
-fn off_session_text(shown: Evidence) -> String {
-    format!("{} are outside of every session: check [session] and input.timezone", shown.share_of("ticks"))
+fn off_session_text(shown: Evidence, limits: &FeedLimits) -> String {
+    format!(
+        "{} are outside of the sessions of their calendar ({}): check [session] and input.timezone",
+        shown.share_of("ticks"),
+        limits.calendars()
+    )
 }
 
-fn silence_text(silence: Silence, stream: &str) -> String {
+fn silence_text(silence: Silence, limits: &FeedLimits) -> String {
     let Silence { for_ms, had_ticks, entries } = silence;
-    let seconds = for_ms / 1000;
-    let what = if had_ticks {
-        format!("the feed is silent: the last tick came {seconds} s ago, and a session is open")
+    let (seconds, calendars, stream) = (for_ms / 1000, limits.calendars(), &limits.stream);
+    let since = if had_ticks {
+        format!("the last tick came {seconds} s ago")
     } else {
-        format!(
-            "the feed is silent: no tick has come in the {seconds} s since this host reads it, and a session is open"
-        )
+        format!("no tick has come since this host reads it, for {seconds} s")
     };
-    match entries {
-        0 => format!("{what}. Check that the producer runs, and publishes to {stream}"),
-        _ => format!("{what}. {entries} entries came since, and none has a tick: `tickhound dead list` may say why"),
-    }
+    let cure = match entries {
+        0 => format!("check that the producer runs, and publishes to {stream}"),
+        _ => format!("{entries} entries have come since, none with a tick; `tickhound dead list` may say why"),
+    };
+    format!("the feed is silent in session hours ({calendars}): {since}; {cure}")
 }
 
 fn growth_text(growth: Growth) -> String {

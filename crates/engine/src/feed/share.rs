@@ -52,16 +52,17 @@ pub(super) struct ShareWatch {
     share: f64,
     least: Least,
     /// Affected and all since the beginning, as of each of the last seconds.
-    seconds: VecDeque<Counts>,
+    seconds: VecDeque<ShareCounts>,
     /// The seconds since the last one came.
     ago_s: u64,
     state: ShareState,
 }
 
+/// How many were affected, and how many there were, since the run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    affected: u64,
-    all: u64,
+pub(super) struct ShareCounts {
+    pub(super) affected: u64,
+    pub(super) all: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,20 +71,19 @@ enum ShareState {
     /// `before` were affected before the minute in which it began; `within` is the newest evidence.
     Holds {
         before: u64,
-        within: Counts,
+        within: ShareCounts,
     },
 }
 
 impl ShareWatch {
-    pub(super) fn new(share: f64, least: Least) -> Self {
-        Self { share, least, seconds: VecDeque::new(), ago_s: 0, state: ShareState::Calm }
+    /// Observes what comes after `before`.
+    pub(super) fn new(share: f64, least: Least, before: ShareCounts) -> Self {
+        Self { share, least, seconds: VecDeque::from([before]), ago_s: 0, state: ShareState::Calm }
     }
 
-    /// Observes how many were affected, and how many there were, since the beginning. Returns the evidence if the
-    /// condition holds.
-    pub(super) fn observe(&mut self, affected: u64, all: u64) -> Option<Evidence> {
-        let now = Counts { affected, all };
-        let came = self.seconds.back().is_some_and(|last| last.all != all);
+    /// Observes a second. Returns the evidence if the condition holds.
+    pub(super) fn observe(&mut self, now: ShareCounts) -> Option<Evidence> {
+        let came = self.seconds.back().is_some_and(|last| last.all != now.all);
         self.ago_s = if came { 0 } else { self.ago_s + 1 };
         if self.seconds.len() > WINDOW {
             self.seconds.pop_front();
@@ -93,16 +93,16 @@ impl ShareWatch {
             self.judge(now);
         }
         let ShareState::Holds { before, within } = self.state else { return None };
-        let Counts { affected: part, all } = within;
-        Some(Evidence { affected: part, all, ago_s: self.ago_s, total: affected.saturating_sub(before) })
+        let ShareCounts { affected: part, all } = within;
+        Some(Evidence { affected: part, all, ago_s: self.ago_s, total: now.affected.saturating_sub(before) })
     }
 
-    fn judge(&mut self, now: Counts) {
+    fn judge(&mut self, now: ShareCounts) {
         let first = self.seconds.front().copied().unwrap_or_default();
         let all = now.all.saturating_sub(first.all);
         // What is affected may be counted before it is committed.
-        let within = Counts { affected: now.affected.saturating_sub(first.affected).min(all), all };
-        let Counts { affected, all } = within;
+        let within = ShareCounts { affected: now.affected.saturating_sub(first.affected).min(all), all };
+        let ShareCounts { affected, all } = within;
         if all == 0 || self.share == 0.0 {
             return;
         }
@@ -117,7 +117,7 @@ impl ShareWatch {
         };
     }
 
-    fn is_enough(&self, within: Counts) -> bool {
+    fn is_enough(&self, within: ShareCounts) -> bool {
         let least = if within.affected == within.all { self.least.of_all } else { self.least.of_some };
         within.affected >= least
     }
@@ -132,16 +132,14 @@ mod tests {
         let mut last = None;
         for _ in 0..count {
             (sum.0, sum.1) = (sum.0 + each.0, sum.1 + each.1);
-            last = watch.observe(sum.0, sum.1);
+            last = watch.observe(ShareCounts { affected: sum.0, all: sum.1 });
         }
         last
     }
 
     fn watch() -> (ShareWatch, (u64, u64)) {
-        let mut watch = ShareWatch::new(0.05, Least { of_all: 1, of_some: 5 });
-        // The counters of a run begin at 0.
-        assert_eq!(watch.observe(0, 0), None);
-        (watch, (0, 0))
+        let before = ShareCounts { affected: 70, all: 80 };
+        (ShareWatch::new(0.05, Least { of_all: 1, of_some: 5 }, before), (70, 80))
     }
 
     #[test]
@@ -179,8 +177,7 @@ mod tests {
 
     #[test]
     fn a_share_of_zero_switches_it_off() {
-        let mut watch = ShareWatch::new(0.0, Least { of_all: 1, of_some: 1 });
-        watch.observe(0, 0);
-        assert_eq!(watch.observe(10, 10), None);
+        let mut watch = ShareWatch::new(0.0, Least { of_all: 1, of_some: 1 }, ShareCounts::default());
+        assert_eq!(watch.observe(ShareCounts { affected: 10, all: 10 }), None);
     }
 }
