@@ -83,6 +83,8 @@ pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> J
         "reason": report.reason,
         "reasons": report.reasons,
         "now_ms": now_ms(),
+        "timezone": app.timezone,
+        "timezone_label": app.timezone_label(),
         "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": monitor.started_at_ms,
         "host": app.host,
