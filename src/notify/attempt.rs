@@ -24,7 +24,7 @@ pub(super) struct Composed {
     /// Alerts between its first and its last one that mutes leave out.
     pub(super) muted: BTreeMap<String, u64>,
     /// What the message is about.
-    pub(super) subject: Subject,
+    pub(super) topic: Topic,
     /// What it reports beside its alerts; the next message reports it again if this one is rejected.
     pub(super) unreported: Omissions,
     /// The last of its alerts, and how many the stream ever had up to that one.
@@ -37,7 +37,7 @@ pub(super) struct Composed {
 
 /// What a message is about. What is wrong with the host has a message of its own, so that alerts can neither crowd it out
 /// nor have it rejected.
-pub(super) enum Subject {
+pub(super) enum Topic {
     /// Alerts.
     Alerts,
     /// The host's health.
@@ -105,9 +105,9 @@ pub(super) fn transition(
             next.totals.messages += 1;
             next.totals.alerts += message.fresh;
             advance(&mut next, message);
-            match message.subject {
-                Subject::Alerts => next.omissions = Omissions::default(),
-                Subject::Health { .. } => next.totals.health += 1,
+            match message.topic {
+                Topic::Alerts => next.omissions = Omissions::default(),
+                Topic::Health { .. } => next.totals.health += 1,
             }
             return (next, Action::Continue);
         }
@@ -135,7 +135,7 @@ pub(super) fn transition(
 /// Moves behind the message.
 fn advance(state: &mut ChannelState, message: &Composed) {
     state.sending = None;
-    if let Subject::Health { told, .. } = &message.subject {
+    if let Topic::Health { told, .. } = &message.topic {
         state.told.clone_from(told);
         return;
     }
@@ -171,7 +171,7 @@ mod tests {
             fresh: 2,
             older: 1,
             muted: BTreeMap::from([("1/NIFTY*/breakout".into(), 4)]),
-            subject: Subject::Alerts,
+            topic: Topic::Alerts,
             unreported: Omissions { older: 1, missed: 5, ..Omissions::default() },
             to: "4-0".into(),
             index: 4,
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn a_message_about_the_hosts_health_leaves_the_position_and_what_is_unreported() {
         let told = vec![ToldCondition { code: ConditionCode::SilentFeed, ..ToldCondition::default() }];
-        let subject = Subject::Health { news: Vec::new(), told: told.clone() };
-        let message = Composed { subject, alerts: 0, fresh: 0, older: 0, ..message(1) };
+        let topic = Topic::Health { news: Vec::new(), told: told.clone() };
+        let message = Composed { topic, alerts: 0, fresh: 0, older: 0, ..message(1) };
         let omissions = Omissions { refused: 3, ..Omissions::default() };
         let begun = ChannelState {
             at: "1-0".into(),

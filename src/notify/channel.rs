@@ -16,7 +16,7 @@ use ureq::Agent;
 
 use super::{
     answer::AttemptOutcome,
-    attempt::{Action, Composed, Subject, Wait, count_muted, transition},
+    attempt::{Action, Composed, Topic, Wait, count_muted, transition},
     filter::{Filter, Gathered, RECENT_MAX},
     health::{HealthNews, HealthWatch, told_after},
     message::{Notification, NotificationKind, Style},
@@ -474,7 +474,7 @@ impl Channel {
             fresh,
             older,
             muted,
-            subject: Subject::Alerts,
+            topic: Topic::Alerts,
             unreported: moved.omissions.clone(),
             to: moved.at.clone(),
             index: moved.index,
@@ -498,7 +498,7 @@ impl Channel {
             fresh: 0,
             older: 0,
             muted: BTreeMap::new(),
-            subject: Subject::Health { news, told },
+            topic: Topic::Health { news, told },
             unreported: Omissions::default(),
             to: state.at.clone(),
             index: state.index,
@@ -554,15 +554,15 @@ impl Channel {
     }
 
     fn act(&mut self, action: &Action, message: &Composed) {
-        if let (Action::Continue | Action::GiveUp { .. }, Subject::Health { news, .. }) = (action, &message.subject) {
+        if let (Action::Continue | Action::GiveUp { .. }, Topic::Health { news, .. }) = (action, &message.topic) {
             self.health.mark_told(news);
         }
         match action {
             Action::Continue => self.record_delivery(message),
             Action::GiveUp { reason } => {
-                let lost = match &message.subject {
-                    Subject::Alerts => format!("its {} alerts are not delivered", message.fresh),
-                    Subject::Health { .. } => "it was about the host's health, see `tickhound status`".to_owned(),
+                let lost = match &message.topic {
+                    Topic::Alerts => format!("its {} alerts are not delivered", message.fresh),
+                    Topic::Health { .. } => "it was about the host's health, see `tickhound status`".to_owned(),
                 };
                 self.log_undeliverable(&format!("{reason}; {lost}"));
                 self.backoff.reject();

@@ -577,7 +577,9 @@ fn an_alert_is_muted_from_its_panel_and_unmuted_again() {
     let server = ServerConfig { listen: desk.address.clone(), ..ServerConfig::default() };
     desk.browser.open("about:blank");
     desk.browser.open(&server.alert_link(&id).unwrap());
-    let button = |text: &str| format!("[...document.querySelectorAll('#alert button')].find(b => b.textContent.includes({text:?}))");
+    let button = |text: &str| {
+        format!("[...document.querySelectorAll('#alert button')].find(b => b.textContent.includes({text:?}))")
+    };
     let panel = |text: &str| format!("document.getElementById('alert')?.innerText.includes({text:?})");
     desk.browser.wait_until("the alert is open", &format!("{} !== undefined", button("30 min")));
     let mutes = |desk: &Desk| desk.project.run(&["mutes"]);

@@ -18,7 +18,7 @@ use crate::{
     connection::{client, connect_blocking},
     errors::explain,
     keys::Keys,
-    mutes::Mute,
+    mute::Mute,
     reply,
 };
 use tickhound_core::{
