@@ -24,6 +24,7 @@ mod process;
 mod promote;
 mod replay;
 mod run;
+mod sessions;
 mod shadow;
 mod sign;
 mod status;
@@ -116,6 +117,8 @@ enum Command {
     Mutes(mute::MutesArgs),
     /// End a mute.
     Unmute(mute::UnmuteArgs),
+    /// Show when the markets trade: the sessions of the calendars.
+    Sessions(sessions::SessionsArgs),
     /// Compare shadow detectors with the live detectors that they follow.
     Shadow(shadow::ShadowArgs),
     /// Make a shadow detector live.
@@ -203,6 +206,7 @@ impl Cli {
             Command::Mute(args) => mute::mute(args, &load()?),
             Command::Mutes(args) => mute::list(args, &load()?),
             Command::Unmute(args) => mute::unmute(args, &load()?),
+            Command::Sessions(args) => sessions::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),

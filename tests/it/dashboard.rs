@@ -585,6 +585,11 @@ fn an_alert_is_muted_from_its_panel_and_unmuted_again() {
     let mutes = |desk: &Desk| desk.project.run(&["mutes"]);
     desk.browser.eval(&format!("{}.click(); 0", button("NIFTY*<B> for 30 min")));
     desk.browser.wait_until("it is muted", &panel("NIFTY*<B> is muted until"));
+    for (width, name) in [(1280, "dashboard-mute"), (390, "dashboard-mute-phone")] {
+        desk.browser.size(width, 1000);
+        desk.browser.eval("document.querySelector('#alert .actions').scrollIntoView(); 0");
+        desk.picture(name);
+    }
     assert!(mutes(&desk).starts_with("NIFTY*<B>: until "), "{}", mutes(&desk));
     desk.browser.eval(&format!("{}.click(); 0", button("undo")));
     desk.browser.wait_until("it is unmuted", &panel("NIFTY*<B> is no longer muted"));

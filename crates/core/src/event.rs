@@ -487,21 +487,19 @@ pub struct Clock {
     /// The number of ticks without a time before the first one with a time. If it is so large that the feed is taken to
     /// have none, ticks with a time reduce it, and those without raise it again.
     pub unstamped: u64,
-    /// The ticks far behind `time` that came last, if there were no others between them.
+    /// The ticks far behind those of before that came last.
     pub behind: TicksBehind,
 }
 
-/// Successive ticks far behind the latest event time, which may show that the feed's clock went back.
+/// Successive ticks far behind earlier ones of their symbols, which may show that the feed's clock went back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TicksBehind {
     /// The time of the first of them, ns since the Unix epoch.
     pub since: u64,
     /// The latest time among them, ns since the Unix epoch.
     pub time: u64,
-    /// The number of them whose times follow each other as those of a clock do; 0 if there are none at all.
-    pub in_order: u64,
-    /// The number of the others.
-    pub stray: u64,
+    /// The number of them; 0 if there are none.
+    pub count: u64,
 }
 
 #[cfg(test)]

@@ -123,6 +123,11 @@ impl Normalizer {
         self.state(symbol).map(|state| rmp_serde::to_vec(state).expect("plain numbers are always written"))
     }
 
+    /// The time of a symbol's latest tick, ns; 0 if it had none.
+    pub fn latest(&self, symbol: u32) -> u64 {
+        self.state(symbol).map_or(0, |state| state.time)
+    }
+
     /// Whether a symbol has a state.
     pub fn knows(&self, symbol: u32) -> bool {
         self.state(symbol).is_some()

@@ -142,6 +142,11 @@ impl Sessions {
         calendars
     }
 
+    /// What is wrong with the calendars that are about to end, or have ended: a sentence for each.
+    pub fn warnings(&self, now_ns: u64) -> Vec<String> {
+        self.calendars().into_iter().filter_map(|calendar| calendar.warning(now_ns)).collect()
+    }
+
     /// Since when at least one of the named calendars has been open without a pause, ns since the Unix epoch. `None` if none
     /// is open at `now_ns`, or none is named.
     pub fn open_since(&self, now_ns: u64) -> Option<u64> {

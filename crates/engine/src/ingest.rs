@@ -124,6 +124,11 @@ impl Ingest {
         new.then_some(id)
     }
 
+    /// Notes the time of a symbol's latest tick, as its restored state has it.
+    pub(crate) fn note_latest(&mut self, symbol: u32, time: u64) {
+        self.symbols.note_latest(symbol, time);
+    }
+
     /// Stops skipping the ticks of this symbol, whose state has been restored.
     pub fn restored(&mut self, symbol: u32) {
         self.symbols.awaited[symbol as usize] = false;
@@ -333,7 +338,11 @@ impl Router<'_> {
             return Ok(());
         };
         if tick.time.is_some() && id.millis >= *newest_ms {
-            set_back::note(clock, time);
+            if set_back::is_far_behind(time, clock.time) {
+                set_back::note(clock, time, known.map_or(0, |known| symbols.latest(known.id)));
+            } else if clock.behind.count > 0 {
+                clock.behind = TicksBehind::default();
+            }
         }
         // Every shard gets a clock row before the first tick of a second of event time, whichever shard that tick goes to.
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
@@ -344,7 +353,7 @@ impl Router<'_> {
         }
         clock.time = clock.time.max(time);
         let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
-        symbols.touch(id);
+        symbols.touch(id, time);
         if symbols.awaited[id as usize] {
             return Ok(());
         }
@@ -493,6 +502,68 @@ mod tests {
             let of_stray = ticks.iter().filter(|(symbol, _)| *symbol == 1).map(|(_, time)| time / NANOS_PER_MILLI);
             assert_eq!(of_stray.collect::<Vec<_>>(), [LONG_AGO]);
         }
+    }
+
+    /// The times of 200 ticks of two symbols, one a second.
+    fn seconds_from(start: u64) -> Vec<String> {
+        let tick = |n: u64| format!("symbol={} ltp=1 timestamp={}", ["A", "B"][n as usize % 2], start + n * 1000);
+        (0..200).map(tick).collect()
+    }
+
+    /// Routes ticks that arrive one after the other, in reads of `count`, and returns after how many a set-back was found.
+    fn set_back_after(ingest: &mut Ingest, ticks: &[String], arrival: u64, count: usize) -> Option<usize> {
+        let arrivals = ticks.iter().enumerate().map(|(n, tick)| (arrival + n as u64, tick.as_str()));
+        let ticks: Vec<(u64, &str)> = arrivals.collect();
+        for (at, read) in ticks.chunks(count).enumerate() {
+            if let Some(after) = ingest.route_until_full(1, &entries(read)).full_after {
+                return Some(at * count + after);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_stays_back_is_believed_after_a_hundred_ticks() {
+        for count in [1, 7, 100, 1000] {
+            let mut ingest = ingest(2);
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(THEN), NOW, count), None);
+            let morning = THEN - 3_600_000;
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(morning), NOW + 1000, count), Some(100));
+            let Evicted { cause, names, .. } = ingest.evict().unwrap();
+            assert_eq!(names.len(), 2);
+            let [from, to] = [THEN + 199_000, morning + 99_000].map(|ms| ms * NANOS_PER_MILLI);
+            assert_eq!(cause, EvictionCause::ClockSetBack { from, to });
+            assert_eq!(ingest.clock().time, to);
+            assert!(ingest.evict().is_none(), "once");
+            // What comes then is behind nothing.
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(morning + 100_000), NOW + 2000, count), None);
+        }
+    }
+
+    #[test]
+    fn ticks_that_are_late_for_another_reason_are_not_a_clock_that_went_back() {
+        let start = || {
+            let mut ingest = ingest(2);
+            set_back_after(&mut ingest, &seconds_from(THEN), NOW, 10);
+            ingest
+        };
+        let hour_ago = THEN - 3_600_000;
+        // Entries that arrived long ago, and are processed late.
+        assert_eq!(set_back_after(&mut start(), &seconds_from(hour_ago), NOW - 1000, 10), None);
+        // Symbols that were never ahead: last trades of options that are rarely traded.
+        let rare: Vec<String> =
+            seconds_from(hour_ago).iter().map(|tick| tick.replace("symbol=", "symbol=RARE")).collect();
+        assert_eq!(set_back_after(&mut start(), &rare, NOW + 1000, 10), None);
+        // One producer of two is late.
+        let late = seconds_from(hour_ago);
+        let fresh = seconds_from(THEN + 200_000);
+        let both: Vec<String> =
+            late.chunks(90).zip(&fresh).flat_map(|(late, fresh)| late.iter().chain([fresh])).cloned().collect();
+        assert_eq!(set_back_after(&mut start(), &both, NOW + 1000, 10), None);
+        // A producer that is some minutes late, or one that sends a moment again and again.
+        assert_eq!(set_back_after(&mut start(), &seconds_from(THEN - 100_000), NOW + 1000, 10), None);
+        let moment = vec![late[0].clone(); 1000];
+        assert_eq!(set_back_after(&mut start(), &moment, NOW + 1000, 10), None);
     }
 
     #[test]

@@ -117,6 +117,15 @@ pub struct Answer {
     pub outcome: TaskOutcome,
 }
 
+/// The result of restoring states.
+#[derive(Debug, Default)]
+pub struct RestoredStates {
+    /// Symbols whose states can't be read.
+    pub damaged: Vec<Arc<str>>,
+    /// The number of each other symbol, and the event time of its latest tick, ns.
+    pub latest: Vec<(u32, u64)>,
+}
+
 /// The result of a task, by its kind.
 #[derive(Debug)]
 pub enum TaskOutcome {
@@ -124,8 +133,8 @@ pub enum TaskOutcome {
     Processed(Processing),
     /// States were saved: symbols that have changed since their last visit, with their packed states.
     Saved(Vec<(Arc<str>, Arc<[u8]>)>),
-    /// States were restored, except those of these symbols, which can't be read.
-    Restored(Vec<Arc<str>>),
+    /// States were restored.
+    Restored(RestoredStates),
     /// A generation was activated; where the state of each of its detectors comes from.
     Swapped(Vec<StateOrigin>),
     /// Symbols were forgotten.

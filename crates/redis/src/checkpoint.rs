@@ -252,7 +252,7 @@ impl Fields {
         let Some(Unsealed::Intact(text)) = text.map(|text| unseal(BEHIND, text)) else { return TicksBehind::default() };
         let mut numbers = text.split(',').map(|number| number.parse().unwrap_or(0));
         let mut number = || numbers.next().unwrap_or(0);
-        TicksBehind { since: number(), time: number(), in_order: number(), stray: number() }
+        TicksBehind { since: number(), time: number(), count: number() }
     }
 
     fn hashes(&self, name: &str) -> HashList {
@@ -303,8 +303,8 @@ fn write_behind(behind: TicksBehind) -> String {
     if behind == TicksBehind::default() {
         return String::new();
     }
-    let TicksBehind { since, time, in_order, stray } = behind;
-    seal(BEHIND, &format!("{since},{time},{in_order},{stray}"))
+    let TicksBehind { since, time, count } = behind;
+    seal(BEHIND, &format!("{since},{time},{count}"))
 }
 
 impl HashList {
@@ -324,12 +324,8 @@ mod tests {
     use crate::resp::Replies;
     use tickhound_core::checkpoint::Visit;
 
-    const CLOCK: Clock = Clock {
-        time: 11,
-        delay_ms: Some(-4),
-        unstamped: 0,
-        behind: TicksBehind { since: 1, time: 2, in_order: 3, stray: 4 },
-    };
+    const CLOCK: Clock =
+        Clock { time: 11, delay_ms: Some(-4), unstamped: 0, behind: TicksBehind { since: 1, time: 2, count: 3 } };
 
     /// The fields of a checkpoint as a commit writes them.
     fn written() -> BTreeMap<String, String> {
@@ -384,7 +380,7 @@ mod tests {
             }
         }
         let mut fields = written();
-        fields.insert(BEHIND.into(), "v2 0000000000000000 1,2,3,4".into());
+        fields.insert(BEHIND.into(), "v2 0000000000000000 1,2,3".into());
         let checkpoint = read(&fields);
         assert_eq!((checkpoint.integrity, checkpoint.clock.behind), (Integrity::Intact, TicksBehind::default()));
         let mut fields = written();

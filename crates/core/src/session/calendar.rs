@@ -106,7 +106,7 @@ impl Calendar {
     pub fn span(&self, time: u64) -> Span {
         let date = self.date(time);
         let session = self.last_begun(date, time);
-        let next = self.next_after(date, time).map_or(u64::MAX, |next| next.begin);
+        let next = self.sessions_after(time).next().map_or(u64::MAX, |next| next.begin);
         let Some(session) = session else { return Span { begin: 0, end: next, phase: Phase::Closed, session } };
         let close = session.close.min(next);
         let (phase, begin, end) = if time < session.open {
@@ -125,8 +125,20 @@ impl Calendar {
         match span.phase {
             Phase::Open => Some(time),
             Phase::PreOpen => Some(span.end),
-            Phase::Closed => self.next_after(self.date(time), time).map(|session| session.open),
+            Phase::Closed => self.sessions_after(time).next().map(|session| session.open),
         }
+    }
+
+    /// The sessions that begin after a time, in order.
+    pub fn sessions_after(&self, time: u64) -> impl Iterator<Item = Session> {
+        let mut date = self.date(time);
+        std::iter::from_fn(move || {
+            let dates = (0..SEARCHED_DAYS).map_while(|ahead| date.checked_add(ahead.days()).ok());
+            let found = dates.filter_map(|date| Some((date, self.session(date)?)));
+            let (of, session) = found.into_iter().find(|(_, session)| session.begin > time)?;
+            date = of.tomorrow().ok()?;
+            Some(session)
+        })
     }
 
     /// Since when the market has been open without a pause; `None` if it is closed.
@@ -148,7 +160,7 @@ impl Calendar {
         match span.phase {
             Phase::Open => Some(span.end),
             Phase::PreOpen => span.session.map(|session| session.close),
-            Phase::Closed => self.next_after(self.date(now), now).map(|session| session.close),
+            Phase::Closed => self.sessions_after(now).next().map(|session| session.close),
         }
     }
 
@@ -174,12 +186,6 @@ impl Calendar {
     fn last_begun(&self, date: Date, time: u64) -> Option<Session> {
         let dates = (0..SEARCHED_DAYS).map_while(|back| date.checked_sub(back.days()).ok());
         dates.filter_map(|date| self.session(date)).find(|session| session.begin <= time)
-    }
-
-    /// The first session that begins after `time`, which is on `date`.
-    fn next_after(&self, date: Date, time: u64) -> Option<Session> {
-        let dates = (0..SEARCHED_DAYS).map_while(|ahead| date.checked_add(ahead.days()).ok());
-        dates.filter_map(|date| self.session(date)).find(|session| session.begin > time)
     }
 
     fn date(&self, time: u64) -> Date {

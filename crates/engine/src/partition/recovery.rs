@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::{Retention, generations::Generations, pipeline::Pipeline};
 use crate::{
     plugin::DetectorSpec,
-    shard::{Answer, SavedSymbol, TaskOutcome},
+    shard::{Answer, RestoredStates, SavedSymbol, TaskOutcome},
     stats::Stats,
 };
 use tickhound_core::{
@@ -233,8 +233,9 @@ impl<S: Stream> Recovery<'_, S> {
             && let Some(Answer { incidents, outcome, .. }) = self.stats.waiting(self.pipeline.workers.answer()).await
         {
             replay.waiting -= 1;
-            if let TaskOutcome::Restored(damaged) = outcome {
+            if let TaskOutcome::Restored(RestoredStates { damaged, latest }) = outcome {
                 replay.dropped.extend(damaged.iter().map(ToString::to_string));
+                latest.into_iter().for_each(|(id, time)| self.pipeline.ingest.note_latest(id, time));
             }
             self.generations.note_missing_states(0, &incidents.cold, self.pipeline.generation());
         }
