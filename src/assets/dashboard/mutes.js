@@ -1,7 +1,7 @@
 // Muting: what notification channels leave out for a while. The page goes on showing everything.
 
 import { change } from "./api.js";
-import { clock, make, middle, say, zone } from "./format.js";
+import { labelled, make, middle, say } from "./format.js";
 
 /** How long a mute may last: the request's `for`, and its name. */
 const SPANS = [["30m", "for 30 min"], ["session", "until the session ends"]];
@@ -26,7 +26,7 @@ async function mute(button, note, name, what) {
   try {
     const made = await change("POST", "api/mutes", {}, what);
     const undo = make("button", { type: "button", onclick: event => unmute(event.currentTarget, note, name, what) }, "undo");
-    note.replaceChildren(make("bdi", {}, middle(name)), ` is muted until ${clock(made.until_ms)} ${zone()}. `, undo);
+    note.replaceChildren(make("bdi", {}, middle(name)), ` is muted until ${labelled(made.until_ms)}. `, undo);
   } catch (error) {
     say(note, `It is not muted: ${reason(error)}`);
   } finally {
