@@ -52,8 +52,9 @@ pub(super) enum Topic {
 impl Composed {
     /// How Redis records that this message is being sent.
     pub(super) fn sending(&self) -> MessageInFlight {
-        let Self { token, to, index, alerts, attempts, .. } = self;
-        MessageInFlight { token: *token, to: to.clone(), index: *index, alerts: *alerts, attempts: *attempts }
+        let Self { token, to, index, alerts, attempts, muted, .. } = self;
+        let (to, muted) = (to.clone(), muted.clone());
+        MessageInFlight { token: *token, to, index: *index, alerts: *alerts, attempts: *attempts, muted }
     }
 }
 

@@ -394,7 +394,8 @@ impl Channel {
     /// Gives up a message of which it can't be known whether it arrived.
     fn mark_in_doubt(&mut self, mut state: ChannelState, why: &str) -> Result<Option<ChannelState>> {
         let Some(sending) = state.sending.take() else { return Ok(Some(state)) };
-        let MessageInFlight { to, index, alerts, .. } = sending;
+        let MessageInFlight { to, index, alerts, muted, .. } = sending;
+        count_muted(&mut state, &muted);
         if alerts == 0 && to == state.at {
             // It was about the host's health, which is told again.
             return Ok(self.write(&state, true)?.then_some(state));
@@ -465,7 +466,9 @@ impl Channel {
     fn compose(&self, state: &ChannelState, moved: &ChannelState, gathered: Gathered, now_ms: u64) -> Composed {
         let Gathered { fresh, shown, ids, older, muted, .. } = gathered;
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
-        let request = self.request(key, shown, fresh, moved.omissions.clone(), NotificationKind::Alerts);
+        let unreported = moved.omissions.clone();
+        let message = Notification { shown, fresh, unreported, ..self.notification(NotificationKind::Alerts) };
+        let request = self.request(key, &message);
         Composed {
             token: rand::random::<u64>() >> 1,
             request,
@@ -488,8 +491,7 @@ impl Channel {
         let token = rand::random::<u64>() >> 1;
         let key = format!("{}/health/{token:x}", self.config.name);
         let told = told_after(&state.told, &news);
-        let kind = NotificationKind::Health(news.clone());
-        let request = self.request(key, ShownAlerts::default(), 0, Omissions::default(), kind);
+        let request = self.request(key, &self.notification(NotificationKind::Health(news.clone())));
         Composed {
             token,
             request,
@@ -507,19 +509,22 @@ impl Channel {
         }
     }
 
-    fn request(
-        &self,
-        key: String,
-        shown: ShownAlerts,
-        fresh: u64,
-        unreported: Omissions,
-        kind: NotificationKind,
-    ) -> Request {
-        let Settings { zone, server, redis, .. } = &*self.settings;
-        let (stream, group) = (self.settings.stream(&self.config).to_owned(), redis.group.clone());
-        let message = Notification { shown, fresh, unreported, stream, group, kind };
+    /// A message without alerts.
+    fn notification(&self, kind: NotificationKind) -> Notification {
+        Notification {
+            shown: ShownAlerts::default(),
+            fresh: 0,
+            unreported: Omissions::default(),
+            stream: self.settings.stream(&self.config).to_owned(),
+            group: self.settings.redis.group.clone(),
+            kind,
+        }
+    }
+
+    fn request(&self, key: String, message: &Notification) -> Request {
+        let Settings { zone, server, .. } = &*self.settings;
         let style = Style { kind: self.config.kind, template: &self.config.text, zone, server };
-        let body = webhook::body(&self.config, &message, &key, &style);
+        let body = webhook::body(&self.config, message, &key, &style);
         Request { key, body }
     }
 

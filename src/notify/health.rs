@@ -77,9 +77,10 @@ impl HealthWatch {
         }
     }
 
-    /// Notes that another host sends.
+    /// Notes that another host sends. What passes here meanwhile is not told: it is the trouble of a host without work.
     pub(super) fn stand_by(&mut self) {
         self.sending_since = None;
+        self.ended.clear();
     }
 
     /// What is to be told, given what was.
@@ -225,6 +226,8 @@ mod tests {
         let mut other = Told::new(told.told);
         assert!(other.tell().is_empty());
         other.wait(SETTLED_AFTER.as_secs() - 1);
+        other.observe(&[condition(ConditionCode::LogFailing, "", 900)]);
+        other.observe(&[]);
         other.watch.stand_by();
         other.wait(2);
         assert!(other.tell().is_empty());

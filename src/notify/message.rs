@@ -102,11 +102,7 @@ impl Notification {
 
     fn text_with(&self, shown: &ShownAlerts, style: &Style<'_>) -> String {
         let plain = |text: &str| escape(text, style.kind);
-        let bold = |text: &str| match style.kind {
-            NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
-            NotifyKind::Discord => format!("**{}**", plain(text)),
-            _ => plain(text),
-        };
+        let bold = |text: &str| emphasized(text, style.kind);
         let mut lines = Vec::new();
         match &self.kind {
             NotificationKind::Alerts => {}
@@ -115,6 +111,23 @@ impl Notification {
                 lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
             }
         }
+        let rest = self.add_alerts(shown, &mut lines, style);
+        let stream = clip(&self.stream);
+        if rest > 0 {
+            lines.push(plain(&if shown.is_empty() {
+                format!("{}: see {stream}", count(rest))
+            } else {
+                format!("… and {rest} more: see {stream}")
+            }));
+        }
+        let notes = self.notes(style).into_iter().filter(|(alerts, _)| *alerts > 0);
+        lines.extend(notes.map(|(_, note)| plain(&format!("{note}: see {stream}"))));
+        lines.join("\n")
+    }
+
+    /// Adds the lines of these alerts, and returns how many alerts have none.
+    fn add_alerts(&self, shown: &ShownAlerts, lines: &mut Vec<String>, style: &Style<'_>) -> u64 {
+        let bold = |text: &str| emphasized(text, style.kind);
         match (self.fresh, shown.underlyings()) {
             (0 | 1, _) | (_, 1) => {}
             (fresh, 0) => lines.push(bold(&format!("{fresh} alerts"))),
@@ -135,16 +148,13 @@ impl Notification {
                 lines.push(format!("· … and {more} more"));
             }
         }
-        let stream: String = clip(&self.stream);
-        if rest > 0 {
-            lines.push(plain(&if shown.is_empty() {
-                format!("{}: see {stream}", count(rest))
-            } else {
-                format!("… and {rest} more: see {stream}")
-            }));
-        }
+        rest
+    }
+
+    /// What it reports beside its alerts: how many, and what of them.
+    fn notes(&self, style: &Style<'_>) -> [(u64, String); 4] {
         let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
-        let notes = [
+        [
             (
                 *older,
                 format!("too old to be shown: {}, newest at {}", count(*older), clock(*newest_older_ms, style.zone)),
@@ -166,13 +176,7 @@ impl Notification {
                     count(*missed)
                 ),
             ),
-        ];
-        for (alerts, note) in notes {
-            if alerts > 0 {
-                lines.push(plain(&format!("{note}: see {stream}")));
-            }
-        }
-        lines.join("\n")
+        ]
     }
 
     /// Adds a line for each of `news`, as far as there is room.
@@ -333,6 +337,16 @@ fn may_link(value: &str) -> bool {
 /// Whether the character is of a script that is written from right to left.
 fn is_right_to_left(c: char) -> bool {
     RIGHT_TO_LEFT.iter().any(|script| script.contains(&c))
+}
+
+/// Shows `text` in bold, where the receiver has that.
+fn emphasized(text: &str, kind: NotifyKind) -> String {
+    let plain = escape(text, kind);
+    match kind {
+        NotifyKind::Telegram => format!("<b>{plain}</b>"),
+        NotifyKind::Discord => format!("**{plain}**"),
+        NotifyKind::Slack | NotifyKind::Webhook => plain,
+    }
 }
 
 /// Escapes `text` so that its markup is shown literally.

@@ -58,10 +58,10 @@ impl ShownAlerts {
     /// Drops the alert of the lowest confidence; of several, the newest.
     pub(super) fn drop_least(&mut self) {
         let mut of_underlying: HashMap<&str, usize> = HashMap::new();
-        for shown in &self.alerts {
+        for shown in self.alerts.iter().filter(|_| self.is_grouped()) {
             *of_underlying.entry(&shown.underlying).or_default() += 1;
         }
-        let has_others = |shown: &ShownAlert| of_underlying[shown.underlying.as_str()] > 1;
+        let has_others = |shown: &ShownAlert| of_underlying.get(shown.underlying.as_str()).is_some_and(|all| *all > 1);
         let any_has_others = self.alerts.iter().any(has_others);
         let candidates = self.alerts.iter().enumerate().rev().filter(|(_, shown)| !any_has_others || has_others(shown));
         let least =

@@ -103,7 +103,7 @@ fn in_words(name: &str) -> Option<&str> {
     let is_kind = |word: &&str| matches!(*word, "FUT" | "CE" | "PE" | "CALL" | "PUT");
     let is_dated = |word: &&str| MONTHS.iter().any(|month| word.strip_prefix(month).is_some_and(is_digits_or_nothing));
     let first = words.iter().position(|word| word.as_bytes()[0].is_ascii_digit() || is_dated(word))?;
-    let derived = first > 0 && words.iter().any(|word| is_kind(&word)) && words.iter().any(|word| is_dated(&word));
+    let derived = first > 0 && words.iter().any(is_kind) && words.iter().any(is_dated);
     // The root may itself contain a hyphen, as `BAJAJ-AUTO` does: everything before the first date or number.
     let end = words[first].as_ptr() as usize - name.as_ptr() as usize;
     derived.then(|| name[..end].trim_end_matches([' ', '-']))

@@ -109,7 +109,7 @@ impl Mutes {
             .filter(|mute| mute.until_ms > reading.now_ms)
             .map(|mute| (mute.clone(), count(&mute)))
             .collect();
-        all.sort_by(|(one, _), (other, _)| (one.until_ms, one.field()).cmp(&(other.until_ms, other.field())));
+        all.sort_by_key(|(mute, _)| (mute.until_ms, mute.field()));
         Ok(all)
     }
 }

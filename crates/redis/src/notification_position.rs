@@ -131,6 +131,8 @@ pub struct MessageInFlight {
     pub alerts: u64,
     /// The number of attempts.
     pub attempts: u64,
+    /// The number of alerts that mutes leave out between its first and its last one, by the mute's id.
+    pub muted: BTreeMap<String, u64>,
 }
 
 /// The alerts that were not sent, which the next message must report.
@@ -207,6 +209,9 @@ pub struct AlertsExtent {
     pub last: EntryId,
 }
 
+/// The lease's holder, the state of a channel, the server's clock (s, us), and the mutes.
+type StateReply = (Option<String>, Option<String>, (u64, u64), Vec<(String, String)>);
+
 /// Reads and writes the state of one channel, on a connection of its own.
 pub struct ChannelPosition {
     client: Client,
@@ -249,9 +254,7 @@ impl ChannelPosition {
         read.cmd("HGET").arg(&self.keys.notify).arg(&self.channel);
         read.cmd("TIME");
         read.cmd("HGETALL").arg(&self.keys.mutes);
-        let (holder, known, (seconds, micros), mutes): (_, Option<String>, (u64, u64), Vec<(String, String)>) =
-            self.ask(|connection| read.query(connection))?;
-        let holder: Option<String> = holder;
+        let (holder, known, (seconds, micros), mutes): StateReply = self.ask(|connection| read.query(connection))?;
         if let Some(holder) = holder {
             self.owned = holder == self.owner;
         }

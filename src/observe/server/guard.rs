@@ -224,7 +224,8 @@ fn check_change(request: &Request, server: &ServerConfig) -> Result<(), ApiError
         let host = text(header::HOST).unwrap_or_default();
         let public = server.public_url.split('/').take(3).collect::<Vec<_>>().join("/");
         let is_ours = !authority.is_empty() && authority.eq_ignore_ascii_case(host);
-        if !is_ours && !(server.public_host().is_some() && origin.eq_ignore_ascii_case(&public)) {
+        let is_public = server.public_host().is_some() && origin.eq_ignore_ascii_case(&public);
+        if !(is_ours || is_public) {
             return refuse("another web site has sent this request (Origin); use the page itself");
         }
     }
