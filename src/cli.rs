@@ -15,6 +15,7 @@ mod doctor;
 mod feed;
 mod init;
 mod inspect;
+mod mute;
 mod new;
 mod notify;
 mod parse;
@@ -110,6 +111,12 @@ enum Command {
     Dead(dead::DeadArgs),
     /// Show the state of notification channels, or send a test message.
     Notify(notify::NotifyArgs),
+    /// Keep alerts from notification channels for a while.
+    Mute(mute::MuteArgs),
+    /// Show what is muted, until when, and how many alerts that has left out.
+    Mutes(mute::MutesArgs),
+    /// End a mute.
+    Unmute(mute::UnmuteArgs),
     /// Show when the markets trade: the sessions of the calendars.
     Sessions(sessions::SessionsArgs),
     /// Compare shadow detectors with the live detectors that they follow.
@@ -196,6 +203,9 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Notify(args) => notify::run(args, &load()?),
+            Command::Mute(args) => mute::mute(args, &load()?),
+            Command::Mutes(args) => mute::list(args, &load()?),
+            Command::Unmute(args) => mute::unmute(args, &load()?),
             Command::Sessions(args) => sessions::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),

@@ -41,7 +41,7 @@ pub use self::{
     health::HealthConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
-    notify::{NotifyConfig, NotifyKind, OnDoubt},
+    notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
     plugins::{PluginsConfig, Watch},
     secrets::ExposedSecrets,
     section::is_unset,

@@ -17,6 +17,8 @@ mod history;
 pub mod inspect;
 mod keys;
 mod lease;
+mod mute;
+pub mod mutes;
 pub mod notification_position;
 mod partition_config;
 mod pending_publishes;

@@ -12,7 +12,7 @@ use crate::{
     },
     output::Lines,
 };
-use tickhound_core::event::Alert;
+use tickhound_core::{event::Alert, stream::LeftOut};
 
 /// How many reasons are shown; the others are counted.
 const REASONS: usize = 5;
@@ -37,6 +37,10 @@ impl ReplayResult<'_> {
         sorted.get(sorted.len() / 2).copied()
     }
 
+    fn left_out(&self, detector: &str) -> LeftOut {
+        self.summary.left_out.get(detector).copied().unwrap_or_default()
+    }
+
     fn counts_shuffled(&self, detector: &str) -> Vec<u64> {
         self.shuffled.iter().map(|counts| counts.get(detector).copied().unwrap_or(0)).collect()
     }
@@ -52,7 +56,7 @@ impl ReplayResult<'_> {
                 let detector = json!({
                     "alerts": count, "median_confidence": self.confidence(name), "outcomes": outcomes,
                     "hit_rate": outcomes.hit_rate(), "ns_per_tick": summary.ns_per_tick.get(name),
-                    "alerts_shuffled": self.counts_shuffled(name),
+                    "alerts_shuffled": self.counts_shuffled(name), "left_out": self.left_out(name),
                     "faults": faults, "last_fault": Some(last_fault).filter(|fault| !fault.is_empty()),
                 });
                 (name, detector)
@@ -63,7 +67,7 @@ impl ReplayResult<'_> {
             "ticks": quality.ticks, "symbols": quality.symbols, "ticks_per_second": self.rate(),
             "first": instant(quality.first), "last": instant(quality.last),
             "alerts": summary.alerts.values().sum::<u64>(), "held_back": summary.totals.held_back,
-            "detectors": detectors,
+            "below_min_confidence": summary.totals.below_min_confidence, "detectors": detectors,
             "outcome_rule": { "atr": rule.k, "minutes": rule.within.as_secs_f64() / 60.0 },
             "data": {
                 "undecodable": summary.undecodable, "skipped_lines": summary.skipped_lines, "unseen": summary.unseen,
@@ -100,6 +104,7 @@ impl ReplayResult<'_> {
             (summary.unseen, "ticks without a price or a time, not passed to detectors"),
             (summary.skipped_lines, "skipped lines that are not a JSON object"),
             (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute, alerts.keep_minutes)"),
+            (summary.totals.below_min_confidence, "detections below min_confidence"),
         ];
         for (count, what) in repairs.iter().filter(|(count, _)| *count > 0) {
             let _ = writeln!(text, "{count:>9} {what}");
@@ -124,7 +129,7 @@ impl ReplayResult<'_> {
         let mut line = String::new();
         let shuffled = !self.shuffled.is_empty();
         let width = self.summary.alerts.keys().map(String::len).max().unwrap_or(0).max("detector".len());
-        let _ = write!(line, "{:width$} {:>8}", "detector", "alerts");
+        let _ = write!(line, "{:width$} {:>8} {:>8} {:>8}", "detector", "alerts", "held", "below");
         if shuffled {
             let _ = write!(line, " {:>15}", "in shuffled");
         }
@@ -136,7 +141,8 @@ impl ReplayResult<'_> {
         );
         for (name, count) in &self.summary.alerts {
             line.clear();
-            let _ = write!(line, "{name:width$} {count:>8}");
+            let left_out = self.left_out(name);
+            let _ = write!(line, "{name:width$} {count:>8} {:>8} {:>8}", left_out.held_back(), left_out.min_confidence);
             if shuffled {
                 let counts = self.counts_shuffled(name);
                 let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
@@ -158,6 +164,10 @@ impl ReplayResult<'_> {
             );
         }
         let _ = writeln!(text);
+        let _ = writeln!(
+            text,
+            "held: detections held back by cooldown_s or a limit per minute; below: those below min_confidence."
+        );
         let _ = writeln!(
             text,
             "confidence: the median. reached, failed: the price first moved {} average true ranges with, or against, the alert,",

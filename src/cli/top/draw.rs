@@ -196,7 +196,12 @@ fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'stat
     let totals = survey.totals;
     let alerts = state.overview.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
     let mut second = format!("processed {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
-    let counts = [("dead", totals.dead), ("lost", totals.lost), ("held back", totals.held_back)];
+    let counts = [
+        ("held back", totals.held_back),
+        ("below min_confidence", totals.below_min_confidence),
+        ("dead", totals.dead),
+        ("lost", totals.lost),
+    ];
     for (name, count) in counts {
         second.push_str(&format!(" · {name} {}", grouped(count)));
     }
