@@ -164,7 +164,7 @@ impl Cli {
 
     /// Runs the command that the arguments name.
     fn run(self) -> Result<ExitCode> {
-        let load = || config::load(&self.config, std::env::vars());
+        let load = || config::load(&self.config, config::environment());
         if let Command::Run(args) = &self.command
             && !args.background
         {
@@ -214,7 +214,7 @@ impl Cli {
         if self.config == default && !default.exists() {
             return config::shipped(author::CONFIG);
         }
-        config::load(&self.config, std::env::vars())
+        config::load(&self.config, config::environment())
     }
 
     /// The log of a command that prints a report goes to stderr.

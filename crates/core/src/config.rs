@@ -7,9 +7,11 @@
 mod alerts;
 mod detectors;
 mod engine;
+mod environment;
 pub mod input;
 mod live;
 pub mod notify;
+mod origin;
 mod plugins;
 mod secrets;
 mod section;
@@ -29,11 +31,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
-    detectors::DetectorConfig,
-    engine::{BACKLOG_MAX, EngineConfig},
+    detectors::{DetectorConfig, Inheritance, NEXT_VERSION, inheritance},
+    engine::{BACKLOG_MAX, EngineConfig, WORKERS_MAX},
+    environment::environment,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{NotifyConfig, NotifyKind, OnDoubt},
+    origin::Origin,
     plugins::{PluginsConfig, Watch},
     secrets::ExposedSecrets,
     section::is_unset,
@@ -43,6 +47,7 @@ pub use self::{
     stream::{Start, StreamConfig},
 };
 
+use self::{environment::Overridden, origin::Origins};
 use crate::decode::time_zone;
 
 /// The file that is read when no `--config` is given.
@@ -82,6 +87,7 @@ impl Config {
         self.engine.validate(source)?;
         self.plugins.validate(source)?;
         self.alerts.validate(source)?;
+        self.dead_letters.validate(source)?;
         notify::validate(&self.notify, source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
@@ -121,6 +127,8 @@ pub struct LoadedConfig {
     /// The folder that paths in the file are relative to: the folder that holds the file, or that folder's parent when
     /// the folder is called `config`.
     pub root: PathBuf,
+    /// Where values come from that the file does not set.
+    origins: Origins,
 }
 
 impl LoadedConfig {
@@ -135,8 +143,13 @@ impl LoadedConfig {
 /// # Errors
 /// An error says file, line, column, what was expected and the nearest valid name.
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!("can't read {}: run tickhound in the project's folder, or name the file with --config", file.display())
+    let text = std::fs::read_to_string(file).with_context(|| match file.try_exists() {
+        Ok(false) => format!(
+            "there is no {}: `tickhound init` creates it with the plugins that ship; if you have one, run tickhound in the \
+             project's folder, or name the file with --config",
+            file.display()
+        ),
+        _ => format!("can't read {}", file.display()),
     })?;
     parse(file, text, environment)
 }
@@ -157,13 +170,21 @@ pub fn parse_text(file: &Path, text: &str) -> Result<LoadedConfig> {
     parse(file, text.to_owned(), std::iter::empty())
 }
 
-fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
+/// Parses a configuration as if `file` held this text, and applies the variables as [`load`] does.
+///
+/// # Errors
+/// The same as those of [`load`].
+pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
     let source = Source::parse(file, text)?;
-    let mut config = source.config(environment)?;
+    // Errors in the file have a position as long as nothing else is mixed with it.
+    source.config()?;
+    let Overridden { mut table, variables } = environment::apply(source.table()?, environment)?;
+    let inherited = detectors::inherit(&mut table);
+    let mut config: Config = table.try_into()?;
     config.validate(&source)?;
     let root = project_root(file);
     config.resolve_secrets(&root);
-    Ok(LoadedConfig { config, source, root })
+    Ok(LoadedConfig { config, source, root, origins: Origins { variables, inherited } })
 }
 
 /// The folder above `config/`, or that of the file where it is not in a folder of this name. An empty path would not be

@@ -1,18 +1,14 @@
-//! The text of `config.toml`: it locates keys, applies environment variables, and suggests the nearest valid name.
+//! The text of `config.toml`: it locates keys, and suggests the nearest valid name.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
-use serde::Deserialize;
+use anyhow::{Result, anyhow};
 use toml::{
-    Spanned, Table, Value,
+    Spanned, Table,
     de::{DeTable, DeValue},
 };
 
 use super::Config;
-
-/// The prefix of environment variables that override a key of the file; they also contain `__`.
-const ENVIRONMENT_PREFIX: &str = "TICKHOUND_";
 
 /// The edit distance beyond which a suggestion is noise.
 const NEAREST_MAX_DISTANCE: usize = 3;
@@ -32,6 +28,11 @@ impl Source {
             Ok(_) => Ok(source),
             Err(error) => Err(source.explain(&error)),
         }
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The path of the file.
@@ -81,35 +82,22 @@ impl Source {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// The configuration, with the overrides of environment variables applied.
-    pub(super) fn config(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
-        let mut config: Config = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
-        let mut merged: Table = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
-        for (name, text) in environment {
-            let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|path| path.contains("__")) else { continue };
-            let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-            // `7` may be a number or a text, so both are tried: the key's type decides.
-            let typed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
-            let candidates = typed.into_iter().chain([Value::String(text)]);
-            let mut rejected = None;
-            for candidate in candidates {
-                let mut attempt = merged.clone();
-                if !set(&mut attempt, &path, candidate) {
-                    bail!("environment variable {name}: {} is not a section of config.toml", path[0]);
-                }
-                match Config::deserialize(Value::Table(attempt.clone())) {
-                    Ok(accepted) => {
-                        (config, merged, rejected) = (accepted, attempt, None);
-                        break;
-                    }
-                    Err(error) => rejected = Some(rejected.unwrap_or(error)),
-                }
-            }
-            if let Some(error) = rejected {
-                bail!("environment variable {name}: {}", with_suggestion(error.message()));
-            }
-        }
-        Ok(config)
+    /// Whether the file sets the key at `path`.
+    pub fn sets(&self, path: &[&str]) -> bool {
+        let table: Option<Table> = toml::from_str(&self.text).ok();
+        let mut keys = path.iter();
+        let first = keys.next().and_then(|key| table.as_ref()?.get(*key));
+        keys.fold(first, |value, key| value?.as_table()?.get(*key)).is_some()
+    }
+
+    /// The configuration that the file alone makes.
+    pub(super) fn config(&self) -> Result<Config> {
+        toml::from_str(&self.text).map_err(|error| self.explain(&error))
+    }
+
+    /// The keys of the file.
+    pub(super) fn table(&self) -> Result<Table> {
+        toml::from_str(&self.text).map_err(|error| self.explain(&error))
     }
 
     fn explain(&self, error: &toml::de::Error) -> anyhow::Error {
@@ -118,23 +106,8 @@ impl Source {
     }
 }
 
-/// Sets the key at `path`; false if a part of the path is not a section.
-fn set(table: &mut Table, path: &[String], value: Value) -> bool {
-    match path {
-        [] => false,
-        [key] => {
-            table.insert(key.clone(), value);
-            true
-        }
-        [section, rest @ ..] => {
-            let inner = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-            inner.as_table_mut().is_some_and(|inner| set(inner, rest, value))
-        }
-    }
-}
-
 /// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
-fn with_suggestion(message: &str) -> String {
+pub(super) fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let suggestion = match (message.starts_with("unknown "), quoted.next()) {
         (true, Some(wrong)) => nearest(wrong, quoted),
