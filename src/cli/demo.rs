@@ -51,6 +51,7 @@ pub(super) struct DemoArgs {
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let loaded: LoadedConfig = config::shipped(author::CONFIG)?;
     let config = &loaded.config;
+    crate::clock::set_zone(config.display_zone()?);
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None, Isolation::InProcess)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
