@@ -137,7 +137,7 @@ fn time(id: EntryId, zone: &TimeZone, show: fn(Timestamp, &TimeZone) -> String) 
 }
 
 /// The part of the reason that letters of one cause share.
-fn kind(letter: &Letter) -> String {
+pub(super) fn kind(letter: &Letter) -> String {
     if let Some(detector) = letter.field("detector") {
         return format!("{detector} failed");
     }
@@ -146,7 +146,7 @@ fn kind(letter: &Letter) -> String {
     if kind.is_empty() { "no reason".into() } else { printable(&cut(kind, KIND_MAX)).into_owned() }
 }
 
-fn summary(kinds: BTreeMap<String, u64>) -> String {
+pub(super) fn summary(kinds: BTreeMap<String, u64>) -> String {
     let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let others: u64 = kinds.iter().skip(KINDS_SHOWN).map(|(_, count)| count).sum();
