@@ -22,10 +22,11 @@ mod stream;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -143,15 +144,20 @@ impl LoadedConfig {
 /// # Errors
 /// An error says file, line, column, what was expected and the nearest valid name.
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
-    let text = std::fs::read_to_string(file).with_context(|| match file.try_exists() {
-        Ok(false) => format!(
-            "there is no {}: `tickhound init` creates it with the plugins that ship; if you have one, run tickhound in the \
-             project's folder, or name the file with --config",
-            file.display()
-        ),
-        _ => format!("can't read {}", file.display()),
-    })?;
+    let text = std::fs::read_to_string(file).map_err(|error| explain_unreadable(file, error))?;
     parse(file, text, environment)
+}
+
+fn explain_unreadable(file: &Path, error: io::Error) -> anyhow::Error {
+    let name = file.display();
+    match error.kind() {
+        io::ErrorKind::NotFound if file == Path::new(DEFAULT_FILE) => anyhow!(
+            "there is no {name} here: `tickhound init` creates it, with the plugins that ship; if you have one, run tickhound \
+             in the project's folder, or name the file with --config"
+        ),
+        io::ErrorKind::NotFound => anyhow!("there is no {name}, which --config names"),
+        _ => anyhow!("can't read {name}: {error}"),
+    }
 }
 
 /// Parses the text of the configuration that ships with Tickhound.
