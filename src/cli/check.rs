@@ -33,22 +33,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
     let reached = super::process::runtime()?.block_on(stream.check());
     if args.json {
-        let detectors: Vec<_> = generation
-            .detectors
-            .iter()
-            .map(|spec| {
-                json!({
-                    "name": spec.name, "plugin": spec.plugin.manifest.name, "version": spec.plugin.manifest.version,
-                    "file": spec.plugin.file, "sha256": spec.plugin.sha256,
-                    "params": params::to_json(&spec.params),
-                    "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
-                    "shadow_of": Some(&spec.settings.shadow_of).filter(|live| !live.is_empty()),
-                    "symbols": spec.settings.symbols, "cooldown_s": spec.settings.cooldown_s,
-                    "max_alerts_per_minute": spec.settings.max_alerts_per_minute,
-                    "origins": origins_json(spec, loaded),
-                })
-            })
-            .collect();
+        let detectors: Vec<_> = generation.detectors.iter().map(|spec| detector_json(spec, loaded)).collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
         let notify: Vec<_> = channels
             .iter()
@@ -61,20 +46,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     } else {
         outln!("ok: {}", loaded.source.at(&[]));
         warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
-        for spec in &generation.detectors {
-            let manifest = &spec.plugin.manifest;
-            let shadow_of = &spec.settings.shadow_of;
-            let role = if shadow_of.is_empty() { String::new() } else { format!(", shadow of {shadow_of}") };
-            outln!(
-                "ok: detector {} = {} {} ({}){role}, {} ns per tick in its trial",
-                spec.name,
-                manifest.name,
-                manifest.version,
-                spec.plugin.file.display(),
-                spec.trial.ns_per_tick
-            );
-            print_values(spec, loaded);
-        }
+        generation.detectors.iter().for_each(|spec| print_detector(spec, loaded));
         for notify::ChannelSummary { name, receiver, warnings } in &channels {
             outln!("ok: notify {name} = {receiver}");
             warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
@@ -85,6 +57,36 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         }
     }
     Ok(if reached.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn detector_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Value {
+    let manifest = &spec.plugin.manifest;
+    let settings = &spec.settings;
+    json!({
+        "name": spec.name, "plugin": manifest.name, "version": manifest.version,
+        "file": spec.plugin.file, "sha256": spec.plugin.sha256,
+        "params": params::to_json(&spec.params),
+        "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
+        "shadow_of": Some(&settings.shadow_of).filter(|live| !live.is_empty()),
+        "symbols": settings.symbols, "cooldown_s": settings.cooldown_s,
+        "max_alerts_per_minute": settings.max_alerts_per_minute,
+        "origins": origins_json(spec, loaded),
+    })
+}
+
+fn print_detector(spec: &DetectorSpec, loaded: &LoadedConfig) {
+    let manifest = &spec.plugin.manifest;
+    let shadow_of = &spec.settings.shadow_of;
+    let role = if shadow_of.is_empty() { String::new() } else { format!(", shadow of {shadow_of}") };
+    outln!(
+        "ok: detector {} = {} {} ({}){role}, {} ns per tick in its trial",
+        spec.name,
+        manifest.name,
+        manifest.version,
+        spec.plugin.file.display(),
+        spec.trial.ns_per_tick
+    );
+    print_values(spec, loaded);
 }
 
 /// The values in force of a detector's settings, beside its parameters.

@@ -204,6 +204,14 @@ fn a_promotion_that_no_host_would_accept_changes_nothing() {
     assert!(said.contains("TICKHOUND_DETECTORS__BOLDER__COOLDOWN_S sets a key of bolder"), "{said}");
     assert!(config(&project) == before && !project.path("config/config.toml.previous").exists());
 
+    // A second shadow has the file that would be gone.
+    let second = "[detectors.second]\nplugin = \"breakout.next\"\nshadow_of = \"breakout\"\n";
+    let project = alone(&format!("[plugins]\nallow_next = true\n{DESK}{second}"));
+    fs::write(project.path("plugins/breakout.next.wasm"), release(&shipped("plugins/breakout.wasm"), "next")).unwrap();
+    let said = fails(&project, &["promote", "breakout-next"], &[]);
+    assert!(said.contains("another detector has the plugin breakout.next"), "{said}");
+    assert!(project.path("plugins/breakout.next.wasm").exists());
+
     // Another detector pins the very bytes that would be replaced.
     let plugin = shipped("plugins/breakout.wasm");
     let inspected: Value =

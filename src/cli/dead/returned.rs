@@ -22,9 +22,6 @@ use tickhound_redis::{DeadLetters, survey};
 /// How often it is checked whether the host has processed the entries.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// Beyond every letter.
-const LAST: EntryId = EntryId { millis: u64::MAX, seq: u64::MAX };
-
 /// Entries that were requeued, and what they were.
 #[derive(Default)]
 pub(super) struct Requeued {
@@ -97,8 +94,10 @@ impl Requeued {
         let mut kinds = BTreeMap::new();
         let mut seen = BTreeSet::new();
         let mut after = self.newest_letter;
+        // Only up to the current end: other entries may become letters faster than they are read.
+        let Some(newest) = dead.newest(None, 1).await?.pop() else { return Ok((0, kinds)) };
         loop {
-            let page = dead.oldest(after, LAST, PAGE).await?;
+            let page = dead.oldest(after, newest.id, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for letter in &page {

@@ -8,11 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::replace::replace;
 use tickhound_core::config::{LoadedConfig, NEXT_VERSION};
-use tickhound_engine::plugin::{folder::Folder, loader::PluginFiles, signature::signature_file};
+use tickhound_engine::plugin::{
+    folder::Folder,
+    loader::{PluginFiles, next_of},
+    signature::signature_file,
+};
 
 /// The suffix of files that were replaced. No plugin and no configuration has such a name.
 pub(super) const PREVIOUS: &str = "previous";
@@ -31,6 +35,11 @@ impl PluginFiles for Exchange {
         if name == self.plugin {
             return Ok((self.folder.file(name), self.bytes.clone()));
         }
+        ensure!(
+            next_of(name) != Some(&self.plugin),
+            "another detector has the plugin {name}, which becomes {}: change or remove its table first",
+            self.plugin
+        );
         self.folder.read(name).map(|bytes| (self.folder.file(name), bytes))
     }
 }
