@@ -116,7 +116,7 @@ fn print_values(spec: &DetectorSpec, loaded: &LoadedConfig) {
     let lines: Vec<(String, Origin)> = settings
         .into_iter()
         .chain(params)
-        .map(|(path, value)| (format!("{} = {value}", path[path.len() - 1]), origin(spec, loaded, &path)))
+        .map(|(path, value)| (format!("{} = {value}", path.join(".")), origin(spec, loaded, &path)))
         .collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(VALUE_WIDTH_MAX);
     for (line, origin) in lines {

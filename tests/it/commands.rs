@@ -107,8 +107,8 @@ fn check_shows_the_values_in_force_and_where_they_come_from() {
         "min_confidence = 0.3 # config/config.toml:14:1",
         "cooldown_s = 90.0 # from breakout, TICKHOUND_DETECTORS__BREAKOUT__COOLDOWN_S",
         "max_alerts_per_minute = 0 # default",
-        "window_s = 240.0 # from breakout, config/config.toml:10:1",
-        "atr_len = 10 # config/config.toml:16:1",
+        "params.window_s = 240.0 # from breakout, config/config.toml:10:1",
+        "params.atr_len = 10 # config/config.toml:16:1",
     ] {
         let squeezed = shadow.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         assert!(squeezed.collect::<Vec<_>>().iter().any(|shown| shown == line), "{line}\n{shadow}");
@@ -402,7 +402,7 @@ fn absurd_numbers_are_refused_with_the_limit_and_its_reason() {
     }
     project.write_config(DESK);
     let said = fails(&project, &["status"], &[("TICKHOUND_ENGINE__WORKERS", "100000")]);
-    assert!(said.contains("engine.workers is 100000, expected 0 to 256"), "{said}");
+    assert!(said.contains("error: TICKHOUND_ENGINE__WORKERS: engine.workers is 100000, expected 0 to 256"), "{said}");
 }
 
 #[test]

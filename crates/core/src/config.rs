@@ -128,8 +128,6 @@ pub struct LoadedConfig {
     /// The folder that paths in the file are relative to: the folder that holds the file, or that folder's parent when
     /// the folder is called `config`.
     pub root: PathBuf,
-    /// Where values come from that the file does not set.
-    origins: Origins,
 }
 
 impl LoadedConfig {
@@ -181,16 +179,17 @@ pub fn parse_text(file: &Path, text: &str) -> Result<LoadedConfig> {
 /// # Errors
 /// The same as those of [`load`].
 pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
-    let source = Source::parse(file, text)?;
+    let mut source = Source::parse(file, text)?;
     // Errors in the file have a position as long as nothing else is mixed with it.
     source.config()?;
     let Overridden { mut table, variables } = environment::apply(source.table()?, environment)?;
     let inherited = detectors::inherit(&mut table);
+    source.set_origins(Origins { variables, inherited });
     let mut config: Config = table.try_into()?;
     config.validate(&source)?;
     let root = project_root(file);
     config.resolve_secrets(&root);
-    Ok(LoadedConfig { config, source, root, origins: Origins { variables, inherited } })
+    Ok(LoadedConfig { config, source, root })
 }
 
 /// The folder above `config/`, or that of the file where it is not in a folder of this name. An empty path would not be

@@ -16,6 +16,10 @@ const PARAMS: &str = "params";
 /// # Errors
 /// When the file does not have both tables.
 pub(super) fn promoted(text: &str, shadow: &str, live: &str) -> Result<String> {
+    // The crate writes the line ends of Unix; those of the file stay.
+    if text.contains('\n') && text.matches('\n').count() == text.matches("\r\n").count() {
+        return Ok(promoted(&text.replace("\r\n", "\n"), shadow, live)?.replace('\n', "\r\n"));
+    }
     let mut own = text.parse::<DocumentMut>()?;
     let own = detectors(&mut own)?.remove(shadow).filter(Item::is_table_like);
     let own = own.with_context(|| format!("[detectors.{shadow}] is not in the file; edit it by hand"))?;
@@ -146,6 +150,11 @@ fn without(text: &str, shadow: &str) -> Result<String> {
         };
     }
     left.push_str(&text[end_of_kept..]);
+    // Nothing follows that a blank line would part.
+    if end_of_kept == text.len() {
+        left.truncate(left.trim_end().len());
+        left.push('\n');
+    }
     Ok(left)
 }
 
@@ -325,6 +334,18 @@ plugin = \"momentum\"
             let after = promoted(&file, "s", "a").unwrap();
             assert_eq!(after.parse::<toml::Table>().unwrap(), expected, "{file}\n{after}");
         }
+    }
+
+    #[test]
+    fn line_ends_stay_as_they_are() {
+        let windows = promoted(&FILE.replace('\n', "\r\n"), "bolder", "breakout").unwrap();
+        assert_eq!(windows, promoted(FILE, "bolder", "breakout").unwrap().replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn the_last_table_leaves_no_blank_lines() {
+        let file = "[detectors.a]\nplugin = \"p\"\n\n# why\n[detectors.s]\nshadow_of = \"a\"\ncooldown_s = 1\n";
+        assert_eq!(promoted(file, "s", "a").unwrap(), "[detectors.a]\nplugin = \"p\"\ncooldown_s = 1\n");
     }
 
     #[test]

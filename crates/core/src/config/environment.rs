@@ -77,6 +77,9 @@ pub(super) fn apply(table: Table, environment: impl Iterator<Item = (String, Str
 
 impl Overridden {
     fn set(&mut self, name: &str, path: Vec<String>, text: String) -> Result<()> {
+        if let Some(other) = self.variables.get(&path) {
+            bail!("environment variables {other} and {name} set the same key; unset one of them");
+        }
         // `7` may be a number or a text, so both are tried: the key's type decides.
         let typed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
         let mut rejected = None;
@@ -265,6 +268,13 @@ mod tests {
         let config = with(&file, &[("TICKHOUND_DETECTORS__ORDER-FLOW__COOLDOWN_S", "1")]).unwrap().config;
         let cooldowns = ["order-flow", "order_flow"].map(|name| config.detectors[name].cooldown_s);
         assert_eq!(cooldowns, [1.0, 0.0]);
+    }
+
+    #[test]
+    fn two_variables_for_one_key_are_an_error() {
+        let names = ["TICKHOUND_DETECTORS__ORDER_FLOW__COOLDOWN_S", "TICKHOUND_DETECTORS__ORDER-FLOW__COOLDOWN_S"];
+        let said = with(FILE, &names.map(|name| (name, "1"))).map(|_| ()).unwrap_err().to_string();
+        assert!(names.iter().all(|name| said.contains(name)) && said.contains("set the same key"), "{said}");
     }
 
     /// They were ignored without a word.

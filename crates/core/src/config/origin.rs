@@ -13,6 +13,25 @@ pub(super) struct Origins {
     pub(super) inherited: BTreeMap<Vec<String>, String>,
 }
 
+impl Origins {
+    pub(super) fn variable(&self, path: &[&str]) -> Option<&str> {
+        self.variables.get(&key(path)).map(String::as_str)
+    }
+
+    pub(super) fn live(&self, path: &[&str]) -> Option<&str> {
+        self.inherited.get(&key(path)).map(String::as_str)
+    }
+}
+
+fn key(path: &[&str]) -> Vec<String> {
+    path.iter().map(|&part| part.to_owned()).collect()
+}
+
+/// The path of the same key in the table of the detector `live`.
+pub(super) fn in_table_of<'a>(live: &'a str, path: &[&'a str]) -> Vec<&'a str> {
+    [&["detectors", live], &path[2..]].concat()
+}
+
 /// Where a value in force comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -46,13 +65,13 @@ impl fmt::Display for Origin {
 impl LoadedConfig {
     /// Returns where the value of the key at `path` comes from.
     pub fn origin(&self, path: &[&str]) -> Origin {
-        let key: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
-        if let Some(variable) = self.origins.variables.get(&key) {
-            return Origin::Variable(variable.clone());
+        let origins = self.source.origins();
+        if let Some(variable) = origins.variable(path) {
+            return Origin::Variable(variable.to_owned());
         }
-        if let Some(live) = self.origins.inherited.get(&key) {
-            let of_live: Vec<&str> = [&["detectors", live.as_str()], &path[2..]].concat();
-            return Origin::Inherited { live: live.clone(), origin: Box::new(self.origin(&of_live)) };
+        if let Some(live) = origins.live(path) {
+            let origin = Box::new(self.origin(&in_table_of(live, path)));
+            return Origin::Inherited { live: live.to_owned(), origin };
         }
         if self.source.sets(path) { Origin::File(self.source.at(path)) } else { Origin::Default }
     }
@@ -60,6 +79,6 @@ impl LoadedConfig {
     /// Returns the variables that set keys below `path`.
     pub fn variables_below(&self, path: &[&str]) -> Vec<&str> {
         let is_below = |key: &[String]| key.len() >= path.len() && key.iter().zip(path).all(|(key, part)| key == part);
-        self.origins.variables.iter().filter(|(key, _)| is_below(key)).map(|(_, name)| name.as_str()).collect()
+        self.source.origins().variables.iter().filter(|(key, _)| is_below(key)).map(|(_, name)| name.as_str()).collect()
     }
 }

@@ -8,7 +8,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::Config;
+use super::{
+    Config,
+    origin::{Origins, in_table_of},
+};
 
 /// The edit distance beyond which a suggestion is noise.
 const NEAREST_MAX_DISTANCE: usize = 3;
@@ -18,12 +21,13 @@ const NEAREST_MAX_DISTANCE: usize = 3;
 pub struct Source {
     file: PathBuf,
     text: String,
+    origins: Origins,
 }
 
 impl Source {
     /// Takes the text of `file`, which must be valid TOML.
     pub(super) fn parse(file: &Path, text: String) -> Result<Self> {
-        let source = Self { file: file.to_path_buf(), text };
+        let source = Self { file: file.to_path_buf(), text, origins: Origins::default() };
         match DeTable::parse(&source.text) {
             Ok(_) => Ok(source),
             Err(error) => Err(source.explain(&error)),
@@ -40,9 +44,26 @@ impl Source {
         &self.file
     }
 
+    /// Sets where values come from that the file does not set.
+    pub(super) fn set_origins(&mut self, origins: Origins) {
+        self.origins = origins;
+    }
+
+    /// Where values come from that the file does not set.
+    pub(super) fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     /// The position of the key at `path`, as `file:line:column`, or of the nearest table above a key that is not in the
-    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0.
+    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0. For a key that a variable sets, it is the
+    /// variable's name, and for one that a shadow inherits, the position of the live detector's.
     pub fn at(&self, path: &[&str]) -> String {
+        if let Some(variable) = self.origins.variable(path) {
+            return variable.to_owned();
+        }
+        if let Some(live) = self.origins.live(path) {
+            return self.at(&in_table_of(live, path));
+        }
         match self.span(path) {
             Some(offset) => self.position(offset),
             None => self.file.display().to_string(),
