@@ -9,15 +9,17 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-/// What the program is made of. A change of other files, or another commit of the same files, is no reason to build it again.
-const SOURCES: [&str; 9] =
-    ["build.rs", "Cargo.lock", "Cargo.toml", "config", "crates", "detectors-sdk", "examples", "plugins", "src"];
+/// What the program is made of, beside the plugins that ship. A change of other files, or another commit of the same files, is no
+/// reason to build it again.
+const SOURCES: [&str; 8] =
+    ["build.rs", "Cargo.lock", "Cargo.toml", "config", "crates", "detectors-sdk", "examples", "src"];
 
 /// The variable in which packagers name the commit where there is no git, such as in an archive of the sources.
 const COMMIT: &str = "TICKHOUND_COMMIT";
 
 fn main() {
-    for source in SOURCES {
+    let sources: Vec<String> = SOURCES.map(str::to_owned).into_iter().chain(plugins()).collect();
+    for source in &sources {
         println!("cargo:rerun-if-changed={source}");
     }
     println!("cargo:rerun-if-env-changed={COMMIT}");
@@ -26,27 +28,34 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-Wl,--strip-all");
     }
     let given = env::var(COMMIT).ok().filter(|commit| !commit.is_empty());
-    println!("cargo:rustc-env=BUILD_COMMIT={}", given.or_else(commit).unwrap_or_default());
+    println!("cargo:rustc-env=BUILD_COMMIT={}", given.or_else(|| commit(&sources)).unwrap_or_default());
     println!("cargo:rustc-env=BUILD_TARGET={}", env::var("TARGET").unwrap_or_default());
     println!("cargo:rustc-env=BUILD_WASMTIME={}", locked("wasmtime").unwrap_or_default());
 }
 
+/// The files of the plugins that ship, without their sources, which the program is not built from.
+fn plugins() -> Vec<String> {
+    let files = fs::read_dir("plugins").into_iter().flatten();
+    let files = files.filter_map(|entry| entry.ok()?.path().to_str().map(str::to_owned));
+    files.filter(|file| file.ends_with(".wasm")).collect()
+}
+
 /// The commit of this repository, with `-dirty` if the sources differ from it; none if they are not the root of a repository,
 /// as in the archive that a package is built from.
-fn commit() -> Option<String> {
+fn commit(sources: &[String]) -> Option<String> {
     let root = fs::canonicalize(env::var_os("CARGO_MANIFEST_DIR")?).ok()?;
-    let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).current_dir(&root).output().ok()?;
+    let git = |args: &[&str], paths: &[String]| {
+        let output = Command::new("git").args(args).args(paths).current_dir(&root).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let top = git(&["rev-parse", "--show-toplevel"])?;
+    let top = git(&["rev-parse", "--show-toplevel"], &[])?;
     if fs::canonicalize(Path::new(&top)).ok()? != root {
         return None;
     }
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let commit = git(&["rev-parse", "--short=12", "HEAD"], &[])?;
     // Without a lock, which another git of the user may need at this time.
-    let changes = git(&[&["--no-optional-locks", "status", "--porcelain", "--"], SOURCES.as_slice()].concat())?;
+    let changes = git(&["--no-optional-locks", "status", "--porcelain", "--"], sources)?;
     Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
 }
 
