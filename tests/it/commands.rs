@@ -74,7 +74,7 @@ fn a_promoted_shadow_leaves_the_live_detector_what_it_does_not_set() {
     {
         assert!(shown.lines().any(|shown| shown == line), "{shown}");
     }
-    assert!(shown.contains("+atr_len = 10") && shown.contains("-[detectors.bolder]"), "{shown}");
+    assert!(shown.contains("\n atr_len = 10\n") && shown.contains("\n-[detectors.bolder]\n"), "{shown}");
     assert!(shown.ends_with("nothing was changed (--dry-run)\n") && config(&project) == before);
     assert!(!project.path("config/config.toml.previous").exists());
 
