@@ -52,6 +52,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut loaded: LoadedConfig = config::shipped(author::CONFIG)?;
     loaded.config.detectors.values_mut().for_each(alert_often);
     let config = &loaded.config;
+    crate::clock::set_zone(config.display_zone()?);
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None, Isolation::InProcess)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
