@@ -1067,6 +1067,7 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
                 "role",
                 "verdict",
                 "code",
+                "phase",
                 "version",
                 "plugin",
                 "sha256",
