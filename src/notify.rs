@@ -1,4 +1,4 @@
-//! Sends notifications of alerts: webhooks, Slack, Discord, Telegram.
+//! Sends notifications of alerts, and of the host's own trouble: webhooks, Slack, Discord, Telegram.
 //!
 //! A channel reads the alerts stream like any other consumer, in a thread and on a connection of its own, from a
 //! position of its own. So no receiver can hold up the flow, whatever it does: the engine does not know that there are
@@ -16,10 +16,14 @@ mod attempt;
 mod channel;
 mod check;
 mod filter;
+mod health;
 mod message;
+mod muting;
 mod pacing;
 mod sanitize;
 mod secret;
+mod shown;
+mod underlying;
 mod webhook;
 
 use std::{
@@ -32,18 +36,21 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub(crate) use self::check::{ChannelSummary, check};
 use self::{
     answer::AttemptOutcome,
     channel::{Channel, ChannelStop, Settings},
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
+    shown::ShownAlerts,
     webhook::Request,
+};
+pub(crate) use self::{
+    check::{ChannelSummary, check},
+    muting::{MuteEnd, MuteError, mute, mutes, unmute, unmute_all},
 };
 use tickhound_core::{
     condition::ConditionCode,
     config::{LoadedConfig, NotifyConfig},
-    decode::time_zone,
 };
 use tickhound_engine::{conditions::Conditions, plugin::Reload};
 use tickhound_redis::notification_position::{ChannelPosition, ChannelState, Omissions};
@@ -97,7 +104,8 @@ impl Notifier {
         let settings = Settings {
             redis: loaded.config.stream.clone(),
             streams: [alerts.stream.clone(), alerts.shadow_stream.clone()],
-            zone: time_zone(&loaded.config.input.timezone)?,
+            zone: loaded.config.display_zone()?,
+            server: loaded.config.server.clone(),
             conditions: conditions.clone(),
         };
         let notifier = Self { settings: Arc::new(settings), threads: Arc::default() };
@@ -245,15 +253,17 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
     let message = Notification {
-        shown: Vec::new(),
+        shown: ShownAlerts::default(),
         fresh: 0,
         unreported: Omissions::default(),
         stream,
+        group: loaded.config.stream.group.clone(),
         kind: NotificationKind::Test,
     };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
-    let zone = time_zone(&loaded.config.input.timezone)?;
-    let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
+    let (zone, server) = (loaded.config.display_zone()?, &loaded.config.server);
+    let style = Style { kind: config.kind, template: "", zone: &zone, server };
+    let body = webhook::body(config, &message, &key, &style);
     let outcome = webhook::attempt(&agent, &secrets, &Request { key, body });
     let reason = match outcome {
         AttemptOutcome::Delivered => return Ok(secrets.address),

@@ -33,7 +33,7 @@ use self::{
 use tickhound_core::{
     config::{AlertsConfig, Config},
     decode::Decoder,
-    stream::{Commit, Totals},
+    stream::{Commit, LeftOut, Totals},
 };
 use tickhound_engine::{
     partition::{Partition, Stages, Until},
@@ -78,6 +78,8 @@ pub(crate) struct Summary {
     pub(crate) ticks: u64,
     /// The number of alerts of each detector.
     pub(crate) alerts: BTreeMap<String, u64>,
+    /// The detections of each detector that did not become alerts.
+    pub(crate) left_out: BTreeMap<String, LeftOut>,
     /// The time that each detector takes for a tick, ns.
     pub(crate) ns_per_tick: BTreeMap<String, u64>,
     /// The number of ticks on which each detector failed, and the last fault.
@@ -138,6 +140,7 @@ pub(crate) async fn replay(
         totals,
         ticks: completed.saturating_sub(unseen),
         alerts,
+        left_out: detectors.iter().map(|spec| (spec.name.clone(), stats.monitor.outcomes(&spec.name).1)).collect(),
         ns_per_tick: detectors.iter().filter_map(ns_per_tick).collect(),
         faults: detectors.iter().filter_map(faults).collect(),
         undecodable: std::mem::take(&mut counts.undecodable),

@@ -175,6 +175,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
         shuffled: &shuffled,
         rule,
         alerts: &real.alerts,
+        zone: crate::cli::text::zone(&loaded.config),
     };
     if let Some(file) = &args.report {
         let page = report::page(&report::Contents {

@@ -218,6 +218,7 @@ fn log_totals(stats: &Stats, totals: Option<Totals>) {
             entries = totals.entries,
             alerts = totals.alerts,
             held_back = totals.held_back,
+            below_min_confidence = totals.below_min_confidence,
             dead = totals.dead,
             lost = totals.lost,
             "totals of the consumer group"

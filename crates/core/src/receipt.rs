@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::condition::Condition;
+use crate::{condition::Condition, stream::LeftOut};
 
 /// What one host runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +66,10 @@ pub struct DetectorReceipt {
     pub quarantined_until_ms: Option<u64>,
     /// The number of ticks that it did not see while quarantined.
     pub skipped: u64,
+    /// The number of its alerts that this host has committed.
+    pub alerts: u64,
+    /// The number of its detections that did not become alerts, by reason.
+    pub left_out: LeftOut,
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

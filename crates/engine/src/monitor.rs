@@ -31,7 +31,7 @@ use tickhound_core::{
     event::EntryId,
     normalize::NormalizeCounts,
     receipt::Receipt,
-    stream::{Commit, Totals},
+    stream::{Commit, LeftOut, Totals},
     wall::now_ms,
 };
 
@@ -149,6 +149,7 @@ struct Ledger {
     /// The reason of the newest dead letter.
     dead_reason: String,
     alerts_by: BTreeMap<String, u64>,
+    left_out: BTreeMap<String, LeftOut>,
     receipt: Option<Arc<Receipt>>,
     generation: Option<Arc<Generation>>,
     rejected_at_ms: u64,
@@ -176,6 +177,8 @@ pub struct DetectorCounts {
     pub skipped: u64,
     /// Alerts committed.
     pub alerts: u64,
+    /// Detections that did not become alerts.
+    pub left_out: LeftOut,
 }
 
 /// An active detector.
@@ -318,6 +321,12 @@ impl Monitor {
                 None => drop(ledger.alerts_by.insert(alert.detector.clone(), 1)),
             }
         }
+        for (detector, left_out) in &commit.left_out {
+            match ledger.left_out.get_mut(detector) {
+                Some(sum) => sum.add(left_out),
+                None => drop(ledger.left_out.insert(detector.clone(), *left_out)),
+            }
+        }
         for alert in &commit.alerts {
             self.alert_latency.add(age_us(alert.entry.millis), 1);
         }
@@ -406,6 +415,11 @@ impl Monitor {
         self.ledger().receipt.clone()
     }
 
+    /// The alerts of a detector that were committed, and its detections that did not become alerts.
+    pub fn outcomes(&self, detector: &str) -> (u64, LeftOut) {
+        self.ledger().outcomes(detector)
+    }
+
     /// The active detectors, in the order of their names.
     pub fn detectors(&self) -> Vec<DetectorView> {
         let ledger = self.ledger();
@@ -413,8 +427,8 @@ impl Monitor {
         let view = |spec: &Arc<DetectorSpec>| {
             let counted = ledger.detectors.get(&spec.name);
             let counts = counted.map_or_else(DetectorCounts::default, Counted::counts);
-            let alerts = ledger.alerts_by.get(&spec.name).copied().unwrap_or(0);
-            DetectorView { spec: spec.clone(), counts: DetectorCounts { alerts, ..counts } }
+            let (alerts, left_out) = ledger.outcomes(&spec.name);
+            DetectorView { spec: spec.clone(), counts: DetectorCounts { alerts, left_out, ..counts } }
         };
         generation.detectors.iter().map(view).collect()
     }
@@ -462,6 +476,12 @@ impl Phase {
     }
 }
 
+impl Ledger {
+    fn outcomes(&self, detector: &str) -> (u64, LeftOut) {
+        (self.alerts_by.get(detector).copied().unwrap_or(0), self.left_out.get(detector).copied().unwrap_or_default())
+    }
+}
+
 impl Counted {
     fn counts(&self) -> DetectorCounts {
         let (health, before) = (&self.spec.health, &self.before);
@@ -471,6 +491,7 @@ impl Counted {
             faults: before.faults + health.fault_count().0,
             skipped: before.skipped + health.skipped_ticks(),
             alerts: 0,
+            left_out: LeftOut::default(),
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn key_types<'a>(
     config: &'a StreamConfig,
     alerts: &'a AlertsConfig,
     keys: &'a Keys,
-) -> [(&'a str, &'static str); 10] {
+) -> [(&'a str, &'static str); 11] {
     [
         (&config.key, "stream"),
         (&alerts.stream, "stream"),
@@ -60,6 +60,7 @@ pub(super) fn key_types<'a>(
         (&keys.state, "hash"),
         (&keys.host, "string"),
         (&keys.notify, "hash"),
+        (&keys.mutes, "hash"),
     ]
 }
 

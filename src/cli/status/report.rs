@@ -9,7 +9,10 @@ use crate::{
     observe::health::{ConsumerReport, EntryCounts, HealthReport, Reason, Throughput, Verdict},
     output::Lines,
 };
-use tickhound_core::{receipt::Receipt, wall::now_ms};
+use tickhound_core::{
+    receipt::{DetectorReceipt, Receipt},
+    wall::now_ms,
+};
 use tickhound_redis::{SavedState, StoredAlert, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
@@ -77,13 +80,15 @@ fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
     writeln!(out, "last commit: {committed}{}", last_tick(survey))?;
     writeln!(
         out,
-        "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, {} dead",
+        "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, \
+         {} below min_confidence, {} dead",
         totals.entries,
         totals.entries.saturating_sub(totals.quiet + totals.lost),
         totals.quiet,
         totals.lost,
         totals.alerts,
         totals.held_back,
+        totals.below_min_confidence,
         totals.dead,
     )?;
     if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {
@@ -125,6 +130,16 @@ fn throughput_line(pace: &Throughput) -> String {
     )
 }
 
+/// What became of a detector's detections; empty if there were none.
+fn outcomes(detector: &DetectorReceipt) -> String {
+    let DetectorReceipt { alerts, left_out, .. } = detector;
+    if *alerts == 0 && left_out.is_empty() {
+        return String::new();
+    }
+    let (held_back, below) = (left_out.held_back(), left_out.min_confidence);
+    format!(", {alerts} alerts, {held_back} held back, {below} below min_confidence")
+}
+
 fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
     let now_ms = now_ms();
     let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
@@ -138,7 +153,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
         }
         writeln!(
             out,
-            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}",
+            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}{}",
             name,
             detector.plugin,
             detector.version,
@@ -147,6 +162,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             detector.generation,
             ago(detector.since_ms),
             detector.state,
+            outcomes(detector),
         )?;
         if let Some(fault) = detector.last_fault.as_ref().filter(|_| detector.faults > 0) {
             writeln!(out, "    {} faults, the last: {fault}", detector.faults)?;

@@ -18,6 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, span},
+    clock::time_of_day,
     observe::health::{HealthReport, Verdict},
 };
 use tickhound_core::{
@@ -105,7 +106,7 @@ pub(super) fn draw(frame: &mut Frame, state: &mut State) {
 }
 
 fn draw_title(frame: &mut Frame, area: Rect, state: &State) {
-    let now = Timestamp::now().to_zoned_datetime(state.zone.clone()).strftime("%H:%M:%S %Z").to_string();
+    let now = time_of_day(Timestamp::now(), &state.zone);
     let left = format!(" tickhound top  {} · {}", printable(&state.stream), printable(&state.group));
     let right = match state.paused {
         Some(since) => format!(" PAUSED for {}, p resumes  {now} ", span(since.elapsed().as_millis() as u64)),
@@ -196,7 +197,12 @@ fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'stat
     let totals = survey.totals;
     let alerts = state.overview.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
     let mut second = format!("processed {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
-    let counts = [("dead", totals.dead), ("lost", totals.lost), ("held back", totals.held_back)];
+    let counts = [
+        ("held back", totals.held_back),
+        ("below min_confidence", totals.below_min_confidence),
+        ("dead", totals.dead),
+        ("lost", totals.lost),
+    ];
     for (name, count) in counts {
         second.push_str(&format!(" · {name} {}", grouped(count)));
     }

@@ -142,6 +142,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
             shown["core_share"] = json!(share.map_or(0.0, |share| share.core_share));
             shown["ticks"] = json!(counts.ticks);
             shown["alerts"] = json!(counts.alerts);
+            shown["left_out"] = json!(counts.left_out);
             shown["faults"] = json!(counts.faults);
             shown["skipped"] = json!(counts.skipped);
         }

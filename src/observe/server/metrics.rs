@@ -158,6 +158,11 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
         counter("tickhound_group_alerts_held_back", "Alerts held back by limits, over the life of the group")
             .one(totals.held_back),
         counter(
+            "tickhound_group_detections_below_min_confidence",
+            "Detections below their detector's min_confidence, over the life of the group",
+        )
+        .one(totals.below_min_confidence),
+        counter(
             "tickhound_group_state_gap_entries",
             "Entries trimmed before their effect on detectors was saved, over the life of the group",
         )
@@ -199,6 +204,10 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
     let mut busy = counter("tickhound_detector_busy", "Time spent in the detector, summed over all workers");
     let mut alerts =
         counter("tickhound_detector_alerts", "Alerts of the detector that were committed, including those of a shadow");
+    let mut left_out = counter(
+        "tickhound_detector_detections_left_out",
+        "Detections that did not become alerts, by the setting that left them out",
+    );
     let mut faults = counter("tickhound_detector_faults", "Calls of the detector that failed");
     let mut skipped =
         counter("tickhound_detector_skipped_ticks", "Ticks not given to the detector while it was in quarantine");
@@ -217,6 +226,13 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
         ticks = ticks.with(&label, counts.ticks);
         busy = busy.with(&label, counts.spent_ns as f64 / 1e9);
         alerts = alerts.with(&label, counts.alerts);
+        for (reason, count) in [
+            ("min_confidence", counts.left_out.min_confidence),
+            ("cooldown", counts.left_out.cooldown),
+            ("per_minute", counts.left_out.per_minute),
+        ] {
+            left_out = left_out.with(&[label[0], ("reason", reason)], count);
+        }
         faults = faults.with(&label, counts.faults);
         skipped = skipped.with(&label, counts.skipped);
         quarantined = quarantined.with(&label, f64::from(spec.health.is_quarantined()));
@@ -224,7 +240,7 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
     let warming = receipt.map_or(0, |receipt| receipt.warming.len());
     let warming =
         gauge("tickhound_detectors_warming", "Detectors that are warming up before they take over").one(warming as f64);
-    families.extend([info, ticks, busy.in_unit(seconds()), alerts, faults, skipped, quarantined, warming]);
+    families.extend([info, ticks, busy.in_unit(seconds()), alerts, left_out, faults, skipped, quarantined, warming]);
 }
 
 /// Whether changes of plugins and settings are in force.

@@ -30,7 +30,7 @@ use crate::{
 use tickhound_core::{
     config::Config,
     event::EntryId,
-    receipt::{Receipt, RejectedChange},
+    receipt::{DetectorReceipt, Receipt, RejectedChange},
     stream::{Acquisition, History},
     wall::now_ms,
 };
@@ -463,7 +463,11 @@ impl Generations {
             since_ms: self.receipts.since_ms,
             pause_us: self.receipts.pause.as_micros() as u64,
             detectors: detectors
-                .map(|spec| receipts::of_detector(spec, &self.states.origins, &self.quarantines))
+                .map(|spec| {
+                    let (alerts, left_out) = self.stats.monitor.outcomes(&spec.name);
+                    let receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
+                    DetectorReceipt { alerts, left_out, ..receipt }
+                })
                 .collect(),
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),

@@ -71,7 +71,7 @@ impl Receipts {
     }
 }
 
-/// The part of a receipt about one detector. `origins` has where the states of the detectors come from.
+/// The part of a receipt about one detector, without its alerts. `origins` has where the states of the detectors come from.
 pub(super) fn of_detector(
     spec: &DetectorSpec,
     origins: &BTreeMap<String, &'static str>,
@@ -93,5 +93,6 @@ pub(super) fn of_detector(
         last_fault,
         quarantined_until_ms: quarantines.until_ms(spec),
         skipped: spec.health.skipped_ticks(),
+        ..DetectorReceipt::default()
     }
 }
