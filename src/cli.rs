@@ -228,6 +228,10 @@ impl Cli {
             Command::Demo(_) => stderr("info"),
             // It draws on the whole screen.
             Command::Top(_) => stderr("off"),
+            // Their reports say on how many ticks a detector failed, and why.
+            Command::Replay(_) | Command::Test(_) => {
+                stderr("warn,tickhound_engine::partition::generations=off,tickhound_engine::partition::quarantine=off")
+            }
             // The host logs what it answers.
             Command::CheckPlugin { .. } => stderr("off"),
             _ => stderr("warn"),

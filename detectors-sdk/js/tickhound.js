@@ -69,20 +69,22 @@ export const text = (value, options) => param("text", value, options);
 
 /** A whole second that event time has reached. */
 export class Clock {
+  // Nanoseconds since the Unix epoch, which QuickJS passes as a Number: exact to 128 of them.
+  #time;
+
   constructor(symbol, time) {
     this.symbol = symbol;
-    this.nanos = time;
+    this.#time = time;
   }
 
   /** The event time in seconds since the Unix epoch, exact to a microsecond. */
   get seconds() {
-    return Number(this.nanos) / 1e9;
+    return Number(this.#time) / 1e9;
   }
 
   /** The event time in microseconds since the Unix epoch, a whole number. */
   get micros() {
-    // QuickJS passes nanoseconds as a Number, which is exact to 128 of them. So the nearest microsecond is the right one.
-    return Math.round(Number(this.nanos) / 1000);
+    return Math.round(Number(this.#time) / 1000);
   }
 }
 

@@ -91,8 +91,7 @@ pub(super) fn describe_fault(
     // the system that can't be caught, so it says nothing about any other trap.
     let is_reported = matches!(error.downcast_ref::<Trap>(), None | Some(Trap::UnreachableCodeReached));
     // Last, since this searches the guest's memory.
-    if is_reported
-        && let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
+    if is_reported && let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);
     }
     Fault::Trap(shortened(&root, MESSAGE_BYTES_MAX).into_owned())
