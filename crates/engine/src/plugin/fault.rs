@@ -106,7 +106,7 @@ fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
             let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
             let text = bytes.get(mark + 4..mark + 4 + length.min(MESSAGE_BYTES_MAX))?;
             // It ends up in the log, in dead letters and on the page.
-            (length > 0).then(|| printable(&String::from_utf8_lossy(text)).into_owned())
+            (length > 0).then(|| shortened(&printable(&String::from_utf8_lossy(text)), MESSAGE_BYTES_MAX).into_owned())
         })
     })
 }
