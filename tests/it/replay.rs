@@ -251,6 +251,27 @@ fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
     assert_eq!(beside["detectors"]["breakout"]["faults"], 0);
 }
 
+/// A detector that failed on every tick was called a thousand times, with a line in the log for each.
+#[test]
+fn a_replay_ends_at_the_fault_budget_and_says_so_once() {
+    let project = project();
+    project.add_plugin(misbehaving());
+    let failing = ["--detector", "misbehaving", "--params", "how=panic", "--params", "at=1"];
+    let args = [&SIMULATED[..], &failing].concat();
+    let output = project.output(&args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(text(&output.stdout).is_empty(), "{}", text(&output.stdout));
+    let reason = "misbehaving failed on 4 ticks, and a replay tolerates 3 (plugins.faults); the first was entry ";
+    assert_eq!(said.matches(reason).count(), 1, "{said}");
+    assert_eq!((said.matches("src/lib.rs:").count(), said.lines().count()), (1, 1), "{said}");
+
+    // Who wants to see all of them can have them.
+    let counted = project.command(&args).env("TICKHOUND_PLUGINS__FAULTS", "1000000").output().unwrap();
+    assert!(counted.status.success(), "{}", text(&counted.stderr));
+    assert!(text(&counted.stdout).contains("ticks on which misbehaving failed"), "{}", text(&counted.stdout));
+}
+
 #[test]
 fn what_is_wrong_is_said_in_a_sentence() {
     let project = project();
