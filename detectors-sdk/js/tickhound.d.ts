@@ -66,8 +66,13 @@ export class Clock {
   readonly micros: number;
 }
 
-/** One market update of one symbol. Its time never decreases within the symbol. */
-export class Tick extends Clock {
+/** One market update of one symbol. */
+export class Tick {
+  readonly symbol: string;
+  /** The event time in seconds since the Unix epoch, exact to a microsecond. It never decreases within the symbol. */
+  readonly seconds: number;
+  /** The event time in microseconds since the Unix epoch, a whole number. */
+  readonly micros: number;
   /** The last traded price in quote currency, finite and greater than 0. */
   readonly price: number;
   /** Returns the value of a column that the detector asks for; NaN if it is absent. */
