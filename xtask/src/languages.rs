@@ -65,9 +65,7 @@ pub(crate) fn run_all() -> Result<()> {
             left_out.push(language);
             continue;
         }
-        if language == "rust" {
-            run(cargo().args(["test", "--quiet"]).current_dir(dir.join(NAME)).env("CARGO_TARGET_DIR", examples()))?;
-        }
+        test_natively(&dir, language)?;
         let results = results(&dir, language, source, expected.as_ref());
         let results = results.with_context(|| format!("the detector in {language}"))?;
         match &expected {
@@ -86,6 +84,22 @@ pub(crate) fn run_all() -> Result<()> {
         println!("left out, their tools can't be installed here: {}", left_out.join(", "));
     }
     Ok(())
+}
+
+/// Runs the tests that need no host: of the template in Rust, and of the SDKs of the others.
+fn test_natively(dir: &Path, language: &str) -> Result<()> {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../detectors-sdk");
+    match language {
+        "rust" => {
+            run(cargo().args(["test", "--quiet"]).current_dir(dir.join(NAME)).env("CARGO_TARGET_DIR", examples()))
+        }
+        "js" => run(Command::new("node").args(["--test", "tests/"]).current_dir(sdk.join("js"))),
+        "python" => {
+            let sdk = sdk.join("python");
+            run(Command::new("python3").args(["-B", "tests/test_sdk.py"]).env("PYTHONPATH", ".").current_dir(sdk))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Goes the author's way up to the plugins folder, and runs what is there on a simulated market.
