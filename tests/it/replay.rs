@@ -243,7 +243,8 @@ fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
     let alone = summary(&project, &SIMULATED);
     project.add_plugin(misbehaving());
     project.configure(
-        "[detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
+        "[plugins]\nfaults = 1000\n\
+         [detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
     );
     let beside = summary(&project, &SIMULATED);
     assert!(beside["detectors"]["bad"]["faults"].as_u64().unwrap() > 0, "{beside}");
@@ -256,8 +257,8 @@ fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
 fn a_replay_ends_at_the_fault_budget_and_says_so_once() {
     let project = project();
     project.add_plugin(misbehaving());
-    let failing = ["--detector", "misbehaving", "--params", "how=panic", "--params", "at=1"];
-    let args = [&SIMULATED[..], &failing].concat();
+    let failing = ["--params", "how=panic", "--params", "at=1000000", "--params", "price=31.45"];
+    let args = [&SIMULATED[..], &["--detector", "misbehaving"], &failing].concat();
     let output = project.output(&args);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
