@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use toml_edit::{DocumentMut, Item, Value};
 
-use super::template::TemplateFile;
+/// The path of a file in a folder that is created, and its contents.
+pub(super) type TemplateFile = (&'static str, &'static str);
 
 /// The folder of the SDK, beside the projects.
 pub(crate) const DIR: &str = "tickhound-sdk";

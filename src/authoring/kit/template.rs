@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{project, sdk};
-
-/// The path of a file in the project, and its contents.
-pub(super) type TemplateFile = (&'static str, &'static str);
+use super::{
+    project,
+    sdk::{self, TemplateFile},
+};
 
 /// The name of the templates' detector; each occurrence is replaced with the new name.
 const NAME: &str = "jump";
