@@ -82,8 +82,10 @@ pub(crate) fn is_project(dir: &Path) -> bool {
 
 /// Fails if a project needs the SDK beside it, and there is none: it was moved, or checked out alone.
 fn ensure_sdk(dir: &Path) -> Result<()> {
-    let needs =
-        |file: &str| fs::read_to_string(dir.join(file)).is_ok_and(|text| text.contains(&format!("../{}", sdk::DIR)));
+    // `../../tickhound-sdk` is a folder that the user has chosen.
+    let beside = format!("../{}", sdk::DIR);
+    let is_beside = |text: &str| text.match_indices(&beside).any(|(at, _)| !text[..at].ends_with('/'));
+    let needs = |file: &str| fs::read_to_string(dir.join(file)).is_ok_and(|text| is_beside(&text));
     let sdk = sdk::of_project(dir)?;
     ensure!(
         sdk.is_dir() || !(needs(RECIPE) || needs("Cargo.toml")),
