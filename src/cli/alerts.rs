@@ -17,7 +17,7 @@ use super::{
     text,
 };
 use crate::output::{self, Lines};
-use tickhound_core::config::LoadedConfig;
+use tickhound_core::{config::LoadedConfig, pattern::SymbolPattern};
 use tickhound_redis::{AlertFilter, AlertsReader, NamePattern, News, StoredAlert};
 
 /// How many alerts are shown by default.
@@ -57,7 +57,8 @@ pub(super) struct AlertsArgs {
     /// Only alerts of this detector; * and ? as in symbols. May be repeated.
     #[arg(long, value_name = "NAME")]
     detector: Vec<String>,
-    /// Only alerts about this symbol; * = any text, ? = one character. May be repeated.
+    /// Only alerts about this symbol, in any case, with or without its venue; * = any text, ? = one character. May be
+    /// repeated.
     #[arg(long, value_name = "PATTERN")]
     symbol: Vec<String>,
     /// Minimum confidence.
@@ -225,15 +226,14 @@ impl Viewer<'_> {
 
 impl AlertSelection {
     fn new(args: &AlertsArgs, since: Option<Since>) -> Self {
-        let patterns = |texts: &[String]| texts.iter().map(|text| NamePattern::wildcard(text)).collect();
         let direction = args.direction.map(|direction| match direction {
             DirectionArg::Up => "up",
             DirectionArg::Down => "down",
             DirectionArg::None => "none",
         });
         let alerts = AlertFilter {
-            detectors: patterns(&args.detector),
-            symbols: patterns(&args.symbol),
+            detectors: args.detector.iter().map(|pattern| NamePattern::wildcard(pattern)).collect(),
+            symbols: SymbolPattern::list(&args.symbol),
             directions: direction.into_iter().map(str::to_owned).collect(),
             min_confidence: args.min_confidence.filter(|least| *least > 0.0),
             stale: args.no_stale.then_some(false),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::parts::Parts;
 use crate::notify;
-use tickhound_core::config::LoadedConfig;
+use tickhound_core::{config::LoadedConfig, wall::now_ms};
 use tickhound_engine::plugin::params;
 
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,9 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let generation = loader.newest();
     let channels = notify::check(loaded)?;
     let exposed = loaded.exposed_secrets();
-    let warnings: Vec<String> =
+    let mut warnings: Vec<String> =
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
+    warnings.extend(config.session.sessions.warnings(now_ms() * 1_000_000));
     let reached = super::process::runtime()?.block_on(stream.check());
     if args.json {
         let detectors: Vec<_> = generation

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tickhound_core::config::NotifyConfig;
+use tickhound_core::{config::NotifyConfig, pattern::SymbolPattern};
 use tickhound_redis::{AlertFilter, NamePattern, StoredAlert};
 
 /// Ids that are remembered: enough for the alerts that are published again after Redis came back with older data.
@@ -16,10 +16,9 @@ pub(super) struct Filter {
 
 impl Filter {
     pub(super) fn new(config: &NotifyConfig) -> Self {
-        let patterns = |list: &[String]| list.iter().map(|pattern| NamePattern::wildcard(pattern)).collect();
         let alerts = AlertFilter {
-            detectors: patterns(&config.detectors),
-            symbols: patterns(&config.symbols),
+            detectors: config.detectors.iter().map(|pattern| NamePattern::wildcard(pattern)).collect(),
+            symbols: SymbolPattern::list(&config.symbols),
             directions: config.directions.clone(),
             min_confidence: (config.min_confidence > 0.0).then_some(config.min_confidence),
             stale: None,

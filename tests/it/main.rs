@@ -37,6 +37,7 @@ mod replicas;
 mod saved;
 mod server;
 mod service;
+mod sessions;
 mod shadow;
 mod states;
 mod support;

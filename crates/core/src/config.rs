@@ -5,6 +5,7 @@
 //! own, with its defaults and its checks.
 
 mod alerts;
+mod calendar;
 mod detectors;
 mod engine;
 pub mod input;
@@ -15,8 +16,10 @@ mod secrets;
 mod section;
 mod server;
 mod service;
+mod session;
 mod source;
 mod stream;
+mod zone;
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +30,11 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::calendar::parse_calendar;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
+    calendar::{BUILT_IN, built_in},
     detectors::DetectorConfig,
     engine::{BACKLOG_MAX, EngineConfig},
     input::InputConfig,
@@ -39,11 +45,11 @@ pub use self::{
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
+    session::{SessionConfig, SymbolSession},
     source::{Source, nearest},
     stream::{Start, StreamConfig},
+    zone::time_zone,
 };
-
-use crate::decode::time_zone;
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -56,6 +62,8 @@ pub struct Config {
     pub stream: StreamConfig,
     /// How entries become ticks.
     pub input: InputConfig,
+    /// When the markets of the symbols trade.
+    pub session: SessionConfig,
     /// Threads, queues and checkpoints.
     pub engine: EngineConfig,
     /// The folder of plugins, and their limits.
@@ -161,6 +169,7 @@ fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, S
     let source = Source::parse(file, text)?;
     let mut config = source.config(environment)?;
     config.validate(&source)?;
+    config.session.load(file.parent().unwrap_or(Path::new("")), &source)?;
     let root = project_root(file);
     config.resolve_secrets(&root);
     Ok(LoadedConfig { config, source, root })

@@ -8,6 +8,7 @@ use wildmatch::WildMatch;
 use crate::reply;
 use tickhound_core::{
     event::{Entries, Entry, EntryId},
+    pattern::SymbolPattern,
     publish::json_line,
 };
 
@@ -63,7 +64,7 @@ impl StoredAlert {
     }
 }
 
-/// A name that is written out, or a pattern in which `*` stands for any text and `?` for one character.
+/// A detector's name that is written out, or a pattern in which `*` stands for any text and `?` for one character.
 #[derive(Clone, Debug)]
 pub enum NamePattern {
     /// Matches this name only.
@@ -92,7 +93,7 @@ pub struct AlertFilter {
     /// Selects alerts of detectors that match one of these; empty selects any detector.
     pub detectors: Vec<NamePattern>,
     /// Selects alerts about symbols that match one of these; empty selects any symbol.
-    pub symbols: Vec<NamePattern>,
+    pub symbols: Vec<SymbolPattern>,
     /// Selects alerts of one of these directions (`up`, `down`, `none`); empty selects any direction.
     pub directions: Vec<String>,
     /// Selects alerts with at least this confidence.
@@ -116,7 +117,7 @@ impl AlertFilter {
         };
         let direction = alert.field("direction");
         any(&self.detectors, alert.field("detector"))
-            && any(&self.symbols, alert.field("symbol"))
+            && (self.symbols.is_empty() || SymbolPattern::any_matches(&self.symbols, alert.field("symbol")))
             && (self.directions.is_empty() || self.directions.iter().any(|wanted| wanted == direction))
             && self
                 .min_confidence
@@ -163,11 +164,8 @@ mod tests {
             (filter(), true),
             (AlertFilter { detectors: vec![NamePattern::Exact("breakout".into())], ..filter() }, true),
             (AlertFilter { detectors: vec![NamePattern::Exact("break*".into())], ..filter() }, false),
-            (
-                AlertFilter { symbols: vec![NamePattern::wildcard("A*"), NamePattern::wildcard("N*PE")], ..filter() },
-                true,
-            ),
-            (AlertFilter { symbols: vec![NamePattern::wildcard("NIFTY")], ..filter() }, false),
+            (AlertFilter { symbols: vec![SymbolPattern::new("A*"), SymbolPattern::new("N*PE")], ..filter() }, true),
+            (AlertFilter { symbols: vec![SymbolPattern::new("NIFTY")], ..filter() }, false),
             (AlertFilter { directions: vec!["down".into()], ..filter() }, false),
             (AlertFilter { min_confidence: Some(0.9), ..filter() }, true),
             (AlertFilter { min_confidence: Some(0.91), ..filter() }, false),

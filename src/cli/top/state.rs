@@ -11,7 +11,7 @@ use wildmatch::WildMatch;
 
 use super::overview::Overview;
 use crate::{cli::text, observe::health::Verdict};
-use tickhound_core::{config::Config, event::EntryId};
+use tickhound_core::{config::Config, event::EntryId, pattern::SymbolPattern};
 use tickhound_redis::{News, StoredAlert};
 
 /// How many alerts the list holds.
@@ -115,20 +115,25 @@ impl State {
         self.alerts.len()
     }
 
-    /// The alerts that match the filter, newest first.
+    /// The alerts that match the filter, newest first. It is a pattern of symbols, as `alerts --symbol` and the page have it, or
+    /// of detectors. While it is typed, a text that is no name yet shows the names that contain it.
     pub(super) fn shown(&self) -> Vec<&StoredAlert> {
         let filter = self.filter.trim().to_lowercase();
         if filter.is_empty() {
             return self.alerts.iter().collect();
         }
-        // Plain text matches a part of a name; a pattern must match the whole name.
-        let pattern = filter.contains(['*', '?']).then(|| WildMatch::new(&filter));
-        let fits = |text: &str| {
-            let text = text.to_lowercase();
-            pattern.as_ref().map_or_else(|| text.contains(&filter), |pattern| pattern.matches(&text))
+        let (symbols, detectors) = (SymbolPattern::new(&filter), WildMatch::new(&filter));
+        let fits = |alert: &&StoredAlert| {
+            symbols.matches(alert.field("symbol")) || detectors.matches(&alert.field("detector").to_lowercase())
         };
-        let named = |alert: &StoredAlert| ["symbol", "detector"].iter().any(|name| fits(alert.field(name)));
-        self.alerts.iter().filter(|alert| named(alert)).collect()
+        let shown: Vec<&StoredAlert> = self.alerts.iter().filter(fits).collect();
+        if !shown.is_empty() || filter.contains(['*', '?']) {
+            return shown;
+        }
+        let contains_it = |alert: &&StoredAlert| {
+            ["symbol", "detector"].iter().any(|name| alert.field(name).to_lowercase().contains(&filter))
+        };
+        self.alerts.iter().filter(contains_it).collect()
     }
 
     /// The index of the selected alert among those that are shown.

@@ -165,7 +165,7 @@ fn judge_symbols(spec: &DetectorSpec, sample: &BTreeSet<String>) -> Option<Findi
     }
     let examples: Vec<&str> = sample.iter().take(3).map(String::as_str).collect();
     Some(Finding::warning(id, observed).cure(format!(
-        "correct detectors.{}.symbols (symbols are in upper case and have no exchange prefix), for example to {}",
+        "correct detectors.{}.symbols, for example to {}",
         spec.name,
         examples.join(", ")
     )))

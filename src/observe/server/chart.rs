@@ -15,8 +15,8 @@ use super::{
     paging::PageSize,
     query::{ChartQuery, ChartSpan},
 };
-use tickhound_core::{decode::Decoder, event::EntryId};
-use tickhound_redis::{AlertFilter, AlertPage, EntryPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+use tickhound_core::{decode::Decoder, event::EntryId, pattern::SymbolPattern};
+use tickhound_redis::{AlertFilter, AlertPage, EntryPage, PageRequest, ReadOrder, StoredAlert};
 
 /// How long a request waits for the chart of another one: somebody who goes through a list asks for one after the other.
 const CHART_PATIENCE: Duration = Duration::from_secs(3);
@@ -150,7 +150,7 @@ fn decode(mut decoder: Decoder, page: EntryPage, symbol: &str, side: Side) -> an
 
 /// Reads the alerts of the symbol about entries in the span, and whether these are all.
 async fn alerts(app: &App, symbol: &str, first: EntryId, last: EntryId) -> Result<(Vec<AlertJson>, bool), ApiError> {
-    let filter = AlertFilter { symbols: vec![NamePattern::Exact(symbol.to_owned())], ..AlertFilter::default() };
+    let filter = AlertFilter { symbols: vec![SymbolPattern::exact(symbol)], ..AlertFilter::default() };
     let is_caused_there = |alert: &&StoredAlert| {
         filter.matches(alert) && alert.number::<EntryId>("entry").is_some_and(|entry| first <= entry && entry <= last)
     };

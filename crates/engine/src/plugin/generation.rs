@@ -12,7 +12,10 @@ use super::{
     spec::DetectorSpec,
     trial,
 };
-use tickhound_core::config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset};
+use tickhound_core::{
+    config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
+    session::COLUMNS,
+};
 
 /// The plugins and settings that are in force together.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ pub trait PluginSource {
     /// Names the reason why there is none.
     fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>>;
 
-    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of the input.
+    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of a batch.
     ///
     /// # Errors
     /// Names the call that failed, and its fault.
@@ -117,7 +120,7 @@ impl Generation {
             }
             spec.trial = match known.iter().find(|other| other.runs_as(&spec)) {
                 Some(tried) => tried.trial,
-                None => plugins.try_out(&spec, column_names.len()).map_err(|error| {
+                None => plugins.try_out(&spec, column_names.len() + COLUMNS.len()).map_err(|error| {
                     anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
                 })?,
             };

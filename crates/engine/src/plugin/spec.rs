@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
-use wildmatch::WildMatch;
 
 use super::{
     bindings::tickhound::detector::types::Manifest,
@@ -18,6 +17,8 @@ use super::{
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
+    pattern::SymbolPattern,
+    session::COLUMNS,
     wall::now_ms,
 };
 
@@ -45,10 +46,12 @@ pub struct DetectorSpec {
     /// The health of all its instances together.
     pub health: Health,
     /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
-    /// lacks.
+    /// lacks. Those with times of the session follow those of the input.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
-    symbols: Option<Vec<WildMatch>>,
+    symbols: Option<Vec<SymbolPattern>>,
+    /// Whether it asks for times of the session.
+    wants_session: bool,
     schema: u64,
     fingerprint: u64,
 }
@@ -63,12 +66,14 @@ impl DetectorSpec {
         loaded: &LoadedConfig,
     ) -> Result<Self> {
         let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
+        let columns = positions(name, &plugin.manifest, column_names, loaded)?;
         let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
         Ok(Self {
             name: name.to_owned(),
             schema: schema(&plugin.manifest, &params),
             fingerprint: fingerprint(&plugin, &params, config),
-            columns: positions(name, &plugin.manifest, column_names, loaded)?.into(),
+            wants_session: columns.iter().flatten().any(|position| *position >= column_names.len()),
+            columns: columns.into(),
             plugin,
             params,
             settings: config.clone(),
@@ -78,18 +83,23 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
-            symbols: (!sees_all).then(|| config.symbols.iter().map(|pattern| WildMatch::new(pattern)).collect()),
+            symbols: (!sees_all).then(|| SymbolPattern::list(&config.symbols)),
         })
     }
 
     /// Returns whether the detector sees the ticks of `symbol`.
     pub fn wants(&self, symbol: &str) -> bool {
-        self.symbols.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(symbol)))
+        self.symbols.as_ref().is_none_or(|patterns| SymbolPattern::any_matches(patterns, symbol))
     }
 
     /// Returns whether the detector sees every symbol, so that batches need no filter.
     pub fn wants_all(&self) -> bool {
         self.symbols.is_none()
+    }
+
+    /// Returns whether the detector asks for times of the session.
+    pub(crate) fn wants_session(&self) -> bool {
+        self.wants_session
     }
 
     /// Returns the same detector without its faults, and thus out of quarantine.
@@ -150,7 +160,9 @@ fn positions(
 ) -> Result<Vec<Option<usize>>> {
     let mut positions = Vec::new();
     for column in &manifest.columns {
-        let position = column_names.iter().position(|name| *name == column.name);
+        let of_input = column_names.iter().position(|name| *name == column.name);
+        let of_session = || COLUMNS.iter().position(|name| *name == column.name).map(|at| column_names.len() + at);
+        let position = of_input.or_else(of_session);
         if position.is_none() && column.required {
             let near = nearest(&column.name, column_names.iter().map(String::as_str));
             let near = near.map(|near| format!("; did its author mean `{near}`?")).unwrap_or_default();
