@@ -12,6 +12,24 @@ const CLOCK = 0xffffffff;
 
 const DIRECTIONS = ["up", "down", "none"];
 
+/** The bits of the column `flags`: `tick.column("flags") & Flag.QUOTE_ONLY`. */
+export const Flag = Object.freeze({
+  /** The producer's time was missing or absurd, and was estimated from the arrival. */
+  TIME_ESTIMATED: 1,
+  /** The producer's time was before the symbol's previous tick, and was set to the time of that tick. */
+  OUT_OF_ORDER: 2,
+  /** The cumulative volume decreased without a new session, and was repaired. */
+  VOLUME_REPAIRED: 4,
+  /** The tick is not a trade: only quotes or open interest changed. The price is the last one. */
+  QUOTE_ONLY: 8,
+  /** The tick is the first one of the symbol in a new session. */
+  SESSION_START: 16,
+  /** The tick is from the pre-open of a session, in which orders are collected. */
+  PRE_OPEN: 32,
+  /** The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday. */
+  OFF_SESSION: 64,
+});
+
 /** Thrown by `configure` to reject parameters, with a sentence for the author of the configuration. */
 export class Reject extends Error {}
 

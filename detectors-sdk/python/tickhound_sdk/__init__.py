@@ -5,6 +5,7 @@ README.md beside this package explains each part with an example.
 
 from typing import Any
 
+from . import flags
 from .detector import (
     Clock,
     Detection,
@@ -27,6 +28,7 @@ __all__ = [
     "Tick",
     "export",
     "flag",
+    "flags",
     "integer",
     "number",
     "text",

@@ -41,6 +41,7 @@ const SDK: &[TemplateFile] = sdk![
     "python/README.md",
     "python/tickhound_sdk/__init__.py",
     "python/tickhound_sdk/detector.py",
+    "python/tickhound_sdk/flags.py",
     "python/tickhound_sdk/guest.py",
     "python/tickhound_sdk/py.typed",
     "python/tickhound_sdk/report.py",
@@ -197,6 +198,21 @@ mod tests {
         assert!(!toml::to_string(&manifest).unwrap().contains("workspace"), "{manifest:?}");
         assert_eq!(manifest["package"]["edition"].as_str(), Some("2024"));
         assert!(manifest["dependencies"]["wit-bindgen"]["features"].is_array());
+    }
+
+    #[test]
+    fn the_flags_are_the_same_in_all_languages() {
+        let of = |path: &str| SDK.iter().find(|(known, _)| *known == path).unwrap().1;
+        let flags: Vec<(&str, &str)> = of("src/detector.rs")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub const ")?.strip_suffix(';')?.split_once(": u32 = "))
+            .collect();
+        assert!(flags.len() > 4, "{flags:?}");
+        for (name, bit) in flags {
+            assert!(of("python/tickhound_sdk/flags.py").contains(&format!("\n{name} = {bit}\n")), "{name}");
+            assert!(of("js/tickhound.js").contains(&format!("  {name}: {bit},\n")), "{name}");
+            assert!(of("js/tickhound.d.ts").contains(&format!("  readonly {name}: {bit};\n")), "{name}");
+        }
     }
 
     #[test]
