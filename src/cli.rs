@@ -56,6 +56,10 @@ use tickhound_engine::plugin::{check_child, check_process};
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
 
+/// The log level of commands whose report has the faults of detectors.
+const REPORTED_ELSEWHERE: &str =
+    "warn,tickhound_engine::partition::generations=off,tickhound_engine::partition::quarantine=off";
+
 /// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
 #[derive(Debug, Parser)]
 #[command(
@@ -287,6 +291,8 @@ impl Cli {
             Command::Demo(_) => stderr("info"),
             // It draws on the whole screen.
             Command::Top(_) => stderr("off"),
+            // Their reports say on how many ticks a detector failed, and why.
+            Command::Replay(_) | Command::Test(_) => stderr(REPORTED_ELSEWHERE),
             // The host logs what it answers.
             Command::CheckPlugin { .. } => stderr("off"),
             _ => stderr("warn"),
