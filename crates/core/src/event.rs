@@ -66,6 +66,8 @@ pub struct DecodedTicks {
     pub entry: Vec<u32>,
     /// The names that no earlier read contained, each with its number.
     pub names: Vec<(u32, Arc<str>)>,
+    /// The venues that some of these names come from.
+    pub venues: Vec<(u32, Arc<str>)>,
     /// The number of the symbol's name.
     pub symbol: Vec<u32>,
     /// The event time, ns since the Unix epoch, if it is known.
@@ -99,6 +101,7 @@ impl DecodedTicks {
         let mut rest = Self {
             entry: self.entry.split_off(first),
             names: Vec::new(),
+            venues: Vec::new(),
             symbol: self.symbol.split_off(first),
             time: self.time.split_off(first),
             price: self.price.split_off(first),

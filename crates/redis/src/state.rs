@@ -1,7 +1,7 @@
 //! The saved states, in a hash beside the stream.
 //!
-//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, and `p:<entry>` marks an entry that
-//! must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
+//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, `v:<symbol>` the venue that the symbol
+//! comes from, and `p:<entry>` marks an entry that must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
 //! owner writes them. Each has a form and a checksum. What a later release wrote is never overwritten.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -43,6 +43,10 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     for (symbol, packed) in &visit.symbols {
         commands.show(format_args!("s:{symbol}")).arg(packed);
     }
+    for (symbol, venue) in &visit.venues {
+        let field = format!("v:{symbol}");
+        commands.arg(&field).arg(seal(&field, venue));
+    }
     commands.end();
     // A symbol that was forgotten and traded again before this visit has a new state, which is written above.
     let traded_again: HashSet<&str> = if visit.forgotten.is_empty() {
@@ -52,10 +56,16 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     };
     let forgotten: Vec<&String> =
         visit.forgotten.iter().filter(|symbol| !traded_again.contains(symbol.as_str())).collect();
-    if !forgotten.is_empty() || !visit.passed.is_empty() {
+    let with_venue: HashSet<&str> = visit.venues.iter().map(|(symbol, _)| &**symbol).collect();
+    let without_venue: Vec<&String> =
+        visit.forgotten.iter().filter(|symbol| !with_venue.contains(symbol.as_str())).collect();
+    if !forgotten.is_empty() || !without_venue.is_empty() || !visit.passed.is_empty() {
         commands.arg("HDEL").arg(key);
         for symbol in forgotten {
             commands.show(format_args!("s:{symbol}"));
+        }
+        for symbol in without_venue {
+            commands.show(format_args!("v:{symbol}"));
         }
         for id in &visit.passed {
             commands.show(format_args!("p:{id}"));
@@ -125,6 +135,7 @@ struct SavedFields {
     visits: HashMap<u16, LastVisit>,
     symbols: HashMap<String, Vec<u8>>,
     poison: BTreeSet<EntryId>,
+    venues: HashMap<String, String>,
     /// The form of a field that a later release wrote.
     newer: Option<u32>,
 }
@@ -136,6 +147,12 @@ impl SavedFields {
                 self.newer = self.newer.or(newer_form(&value));
                 self.symbols.insert(symbol.to_owned(), value);
             }
+            Some(("v:", symbol)) => match unseal(field, &String::from_utf8_lossy(&value)) {
+                Unsealed::Intact(venue) => _ = self.venues.insert(symbol.to_owned(), venue.to_owned()),
+                // The next tick that names a venue gives the symbol one.
+                Unsealed::Damaged => {}
+                Unsealed::Newer(form) => self.newer = self.newer.or(Some(form)),
+            },
             Some(("c:", chunk)) => {
                 let (visit, form) = last_visit(field, &value);
                 self.newer = self.newer.or(form);
@@ -170,6 +187,7 @@ impl SavedFields {
             visits: (0..CHUNKS).map(visit).collect(),
             symbols: self.symbols.into_iter().collect(),
             poison: self.poison.into_iter().collect(),
+            venues: self.venues.into_iter().collect(),
         }
     }
 }
@@ -216,6 +234,21 @@ fn from_text(text: &str) -> Option<Boundary> {
 mod tests {
     use super::*;
     use tickhound_core::checkpoint::Visit;
+
+    #[test]
+    fn the_venue_of_a_symbol_comes_back_and_a_damaged_one_does_not() {
+        let visit = Visit { chunks: 0..1, venues: vec![("A".into(), "NSE".into())], ..Visit::default() };
+        let commit = Commit { visit: Some(visit), ..Commit::default() };
+        let mut commands = Commands::default();
+        write(&mut commands, "key", &commit, 0);
+        assert_eq!(commands.len(), 1);
+        let sealed = seal("v:A", "NSE");
+        assert!(String::from_utf8_lossy(commands.get(0)).contains(&sealed));
+        let mut fields = SavedFields::default();
+        fields.add("v:A", sealed.clone().into_bytes());
+        fields.add("v:B", sealed.into_bytes());
+        assert_eq!(fields.into_states().venues, [("A".to_owned(), "NSE".to_owned())]);
+    }
 
     #[test]
     fn a_boundary_comes_back_as_it_was() {
