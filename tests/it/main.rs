@@ -12,6 +12,7 @@ mod cli;
 mod dashboard;
 mod dead;
 mod deploy;
+mod desk;
 mod docs;
 mod doctor;
 mod entries;

@@ -422,7 +422,9 @@ pub struct Alert {
     pub plugin: String,
     /// The version of its plugin.
     pub version: String,
-    /// The symbol.
+    /// The code and the settings that raised it.
+    pub origin: AlertOrigin,
+    /// The symbol, as detectors see it.
     pub symbol: String,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
@@ -443,6 +445,21 @@ pub struct Alert {
     /// Whether `lag_ms` exceeds `alerts.stale_after_ms`.
     pub stale: bool,
 }
+
+/// Which code raised an alert, with which settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlertOrigin {
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of the plugin's file.
+    pub sha256: String,
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of all parameters with their values.
+    pub params_hash: String,
+    /// The number of the generation that was active at the entry, counted from the start of the host.
+    pub generation: u64,
+}
+
+/// How many digits of a SHA-256 an alert has: 48 bits tell a million versions of a plugin apart, and are short enough to
+/// read.
+pub const CODE_DIGITS: usize = 12;
 
 /// An entry that could not be processed, or on which one detector failed.
 #[derive(Clone, Debug, PartialEq)]

@@ -170,7 +170,10 @@ impl Flight {
     pub fn add_to(self, names: &[Arc<str>], now_ms: u64, commit: &mut Commit) {
         let Self { frontier, payload, .. } = self;
         match payload {
-            Payload::Read(read) => read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit),
+            Payload::Read(read) => {
+                commit.layout = frontier.generation.layout.clone();
+                read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit);
+            }
             Payload::Visit(VisitFlight { chunks, saved, venues }) => {
                 commit.visit = Some(Visit { chunks, symbols: saved, venues, ..Visit::default() });
             }
@@ -336,6 +339,7 @@ impl ReadFlight {
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
+            origin: spec.alert_origin(generation.number),
             symbol: symbol_name(names, found.symbol).to_owned(),
             time: found.time,
             price: found.price,

@@ -28,6 +28,8 @@ const REPORT_OVER_LIMIT_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Sinks {
     log: AlertLog,
+    /// Whether the lines of alerts have details.
+    details: bool,
     over_limit: OverLimit,
 }
 
@@ -71,7 +73,7 @@ impl Sinks {
             AlertLog::Fresh(StaleAlerts::new(config))
         };
         let max_per_minute = config.max_per_minute();
-        Self { log, over_limit: OverLimit { max_per_minute, ..OverLimit::default() } }
+        Self { log, details: config.log_details, over_limit: OverLimit { max_per_minute, ..OverLimit::default() } }
     }
 
     /// Publishes alerts that have just been committed. `over_limit` is the number of those that the limit of `[alerts]` held
@@ -82,7 +84,8 @@ impl Sinks {
                 AlertLog::Nothing => break,
                 AlertLog::Fresh(stale) if alert.stale => stale.count += 1,
                 AlertLog::Everything | AlertLog::Fresh(_) => {
-                    info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line());
+                    let line = if self.details { alert.to_detailed_log_line() } else { alert.to_log_line() };
+                    info!(target: "alert", event = "alert_committed", "{line}");
                 }
             }
         }

@@ -267,7 +267,7 @@ fn write_publishes(commands: &mut Commands, config: &PartitionConfig, commit: &C
     let alerts = &config.alerts;
     for alert in &commit.alerts {
         start_publish(commands, &alerts.stream, alerts.maxlen);
-        add_fields(commands, &alert.fields());
+        add_fields(commands, &commit.layout.entry_fields(alert, None));
         commands.end();
     }
     for letter in &commit.dead_letters {
@@ -277,8 +277,7 @@ fn write_publishes(commands: &mut Commands, config: &PartitionConfig, commit: &C
     }
     for (shadow_of, alert) in &commit.shadow_alerts {
         start_publish(commands, &alerts.shadow_stream, alerts.maxlen);
-        add_fields(commands, &alert.fields());
-        commands.arg("shadow_of").arg(shadow_of);
+        add_fields(commands, &commit.layout.entry_fields(alert, Some(shadow_of)));
         commands.end();
     }
 }
@@ -333,9 +332,9 @@ fn start_publish(commands: &mut Commands, stream: &str, maxlen: usize) {
     commands.arg("*");
 }
 
-fn add_fields(commands: &mut Commands, fields: &[(&'static str, Cow<'_, str>)]) {
+fn add_fields<N: AsRef<str>>(commands: &mut Commands, fields: &[(N, Cow<'_, str>)]) {
     for (name, value) in fields {
-        commands.arg(name).arg(value.as_bytes());
+        commands.arg(name.as_ref()).arg(value.as_bytes());
     }
 }
 

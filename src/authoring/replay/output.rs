@@ -23,7 +23,7 @@ use parquet::{
 
 use crate::output::JsonStdout;
 use tickhound_core::{
-    event::{Alert, Direction, EntryId},
+    event::{Alert, AlertOrigin, Direction, EntryId},
     publish::{content_fields, json_line},
     text::printable,
 };
@@ -205,6 +205,7 @@ fn blank() -> Alert {
         detector: String::new(),
         plugin: String::new(),
         version: String::new(),
+        origin: AlertOrigin::default(),
         symbol: String::new(),
         time: 0,
         price: f64::NAN,

@@ -12,7 +12,10 @@ use super::{
     spec::DetectorSpec,
     trial,
 };
-use tickhound_core::config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset};
+use tickhound_core::{
+    config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
+    publish::AlertLayout,
+};
 
 /// The plugins and settings that are in force together.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Generation {
     pub detectors: Vec<Arc<DetectorSpec>>,
     /// The settings of alerts.
     pub alerts: AlertsConfig,
+    /// How alerts are written.
+    pub layout: Arc<AlertLayout>,
     /// The sizes of reads.
     pub flow: Flow,
     /// The channels that are notified of alerts.
@@ -128,7 +133,9 @@ impl Generation {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
-        Ok(Self { number, detectors, alerts, flow, notify: loaded.config.notify.clone() })
+        let layout = AlertLayout::compile(&alerts);
+        let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts", "map"])))?.into();
+        Ok(Self { number, detectors, alerts, layout, flow, notify: loaded.config.notify.clone() })
     }
 
     /// Builds a generation from plugins in memory. Each has its name, the name of its file in messages, and its bytes.
@@ -146,8 +153,8 @@ impl Generation {
 
     /// Returns the same generation with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
-        let (alerts, notify) = (self.alerts.clone(), self.notify.clone());
-        Self { number: self.number, detectors, alerts, flow: self.flow, notify }
+        let (alerts, layout, notify) = (self.alerts.clone(), self.layout.clone(), self.notify.clone());
+        Self { number: self.number, detectors, alerts, layout, flow: self.flow, notify }
     }
 
     /// Returns whether nothing but the number differs from `other`.

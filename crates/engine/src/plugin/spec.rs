@@ -13,10 +13,11 @@ use super::{
     health::Health,
     instance::Instance,
     params::{self, Params},
-    runtime::Plugin,
+    runtime::{Plugin, sha256},
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
+    event::{AlertOrigin, CODE_DIGITS},
     pattern::SymbolPattern,
     wall::now_ms,
 };
@@ -49,6 +50,8 @@ pub struct DetectorSpec {
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
     symbols: Option<Vec<SymbolPattern>>,
+    /// The first digits of the hash of all parameters, as alerts have them.
+    params_hash: String,
     schema: u64,
     fingerprint: u64,
 }
@@ -63,6 +66,8 @@ impl DetectorSpec {
         loaded: &LoadedConfig,
     ) -> Result<Self> {
         let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
+        let mut params_hash = sha256(params::to_json(&params).to_string().as_bytes());
+        params_hash.truncate(CODE_DIGITS);
         let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
         Ok(Self {
             name: name.to_owned(),
@@ -78,6 +83,7 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
+            params_hash,
             symbols: (!sees_all).then(|| SymbolPattern::list(&config.symbols)),
         })
     }
@@ -92,9 +98,19 @@ impl DetectorSpec {
         self.symbols.is_none()
     }
 
+    /// What an alert of the generation of this number says about its code.
+    pub(crate) fn alert_origin(&self, generation: u64) -> AlertOrigin {
+        let sha256 = &self.plugin.sha256;
+        AlertOrigin {
+            sha256: sha256.get(..CODE_DIGITS).unwrap_or(sha256).to_owned(),
+            params_hash: self.params_hash.clone(),
+            generation,
+        }
+    }
+
     /// Returns the same detector without its faults, and thus out of quarantine.
     pub fn without_faults(&self) -> Self {
-        let Self { name, plugin, params, settings, columns, symbols, .. } = self;
+        let Self { name, plugin, params, settings, columns, symbols, params_hash, .. } = self;
         Self {
             name: name.clone(),
             plugin: plugin.clone(),
@@ -102,6 +118,7 @@ impl DetectorSpec {
             settings: settings.clone(),
             columns: columns.clone(),
             symbols: symbols.clone(),
+            params_hash: params_hash.clone(),
             health: Health::default(),
             ..*self
         }
