@@ -8,7 +8,7 @@ use serde_json::json;
 use super::parts::Parts;
 use crate::notify;
 use tickhound_core::config::LoadedConfig;
-use tickhound_engine::plugin::params;
+use tickhound_engine::plugin::{Generation, params};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]
@@ -24,9 +24,15 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let generation = loader.newest();
     let channels = notify::check(loaded)?;
     let exposed = loaded.exposed_secrets();
-    let warnings: Vec<String> =
+    let mut warnings: Vec<String> =
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
-    let reached = super::process::runtime()?.block_on(stream.check());
+    let runtime = super::process::runtime()?;
+    let reached = runtime.block_on(stream.check());
+    if reached.is_ok() {
+        // A user without the right to read them has no warnings.
+        let symbols = runtime.block_on(stream.known_symbols()).unwrap_or_default();
+        warnings.extend(unmatched_patterns(generation, &symbols));
+    }
     if args.json {
         let detectors: Vec<_> = generation
             .detectors
@@ -76,4 +82,21 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         }
     }
     Ok(if reached.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The patterns that match none of the symbols that detectors remember, if they remember any.
+fn unmatched_patterns(generation: &Generation, symbols: &[String]) -> Vec<String> {
+    if symbols.is_empty() {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    for spec in &generation.detectors {
+        // It notes which patterns match.
+        symbols.iter().for_each(|symbol| _ = spec.wants(symbol));
+        warnings.extend(spec.unmatched().map(|pattern| {
+            let (at, seen) = (format!("detectors.{}.symbols", spec.name), symbols.len());
+            format!("{at}: `{pattern}` matches none of {seen} symbols seen")
+        }));
+    }
+    warnings
 }

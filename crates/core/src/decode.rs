@@ -15,6 +15,7 @@ mod mapping;
 mod names;
 mod nan;
 mod preset;
+mod python;
 mod symbol;
 mod symbol_text;
 mod table;

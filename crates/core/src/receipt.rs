@@ -16,6 +16,8 @@ pub struct Receipt {
     pub since_ms: u64,
     /// The longest pause of a worker when the generation came into force, us.
     pub pause_us: u64,
+    /// The number of symbols that the host knows.
+    pub symbols: u64,
     /// The enabled detectors.
     pub detectors: Vec<DetectorReceipt>,
     /// The names of detectors that are warming up before they come into force.
@@ -60,6 +62,8 @@ pub struct DetectorReceipt {
     pub quarantined_until_ms: Option<u64>,
     /// The number of ticks that it did not see while quarantined.
     pub skipped: u64,
+    /// Those of its patterns that match no symbol, once the host has seen enough to say so.
+    pub unmatched: Vec<String>,
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

@@ -167,6 +167,11 @@ impl Ingest {
         self.clock
     }
 
+    /// The number of symbols that are known.
+    pub fn symbol_count(&self) -> usize {
+        self.symbols.len()
+    }
+
     /// The name of each symbol by its number.
     pub fn symbol_names(&self) -> &[Arc<str>] {
         self.symbols.names()

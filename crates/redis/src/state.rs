@@ -1,7 +1,7 @@
-//! The saved states, in a hash beside the stream.
+//! The saved states, in a hash beside the stream, and the venues of symbols, in another one.
 //!
-//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, `v:<symbol>` the venue that the symbol
-//! comes from, and `p:<entry>` marks an entry that must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
+//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, and `p:<entry>` marks an entry that
+//! must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
 //! owner writes them. Each has a form and a checksum. What a later release wrote is never overwritten.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -43,10 +43,6 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     for (symbol, packed) in &visit.symbols {
         commands.show(format_args!("s:{symbol}")).arg(packed);
     }
-    for (symbol, venue) in &visit.venues {
-        let field = format!("v:{symbol}");
-        commands.arg(&field).arg(seal(&field, venue));
-    }
     commands.end();
     // A symbol that was forgotten and traded again before this visit has a new state, which is written above.
     let traded_again: HashSet<&str> = if visit.forgotten.is_empty() {
@@ -56,19 +52,34 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     };
     let forgotten: Vec<&String> =
         visit.forgotten.iter().filter(|symbol| !traded_again.contains(symbol.as_str())).collect();
-    let with_venue: HashSet<&str> = visit.venues.iter().map(|(symbol, _)| &**symbol).collect();
-    let without_venue: Vec<&String> =
-        visit.forgotten.iter().filter(|symbol| !with_venue.contains(symbol.as_str())).collect();
-    if !forgotten.is_empty() || !without_venue.is_empty() || !visit.passed.is_empty() {
+    if !forgotten.is_empty() || !visit.passed.is_empty() {
         commands.arg("HDEL").arg(key);
         for symbol in forgotten {
             commands.show(format_args!("s:{symbol}"));
         }
-        for symbol in without_venue {
-            commands.show(format_args!("v:{symbol}"));
-        }
         for id in &visit.passed {
             commands.show(format_args!("p:{id}"));
+        }
+        commands.end();
+    }
+}
+
+/// Adds the commands that save the venues of a commit's visit: as of the same entry as the states.
+pub(super) fn write_venues(commands: &mut Commands, key: &str, commit: &Commit) {
+    let Some(visit) = &commit.visit else { return };
+    if !visit.venues.is_empty() {
+        commands.arg("HSET").arg(key);
+        for (symbol, venue) in &visit.venues {
+            commands.arg(&**symbol).arg(seal(symbol, venue));
+        }
+        commands.end();
+    }
+    let with_venue: HashSet<&str> = visit.venues.iter().map(|(symbol, _)| &**symbol).collect();
+    let mut forgotten = visit.forgotten.iter().filter(|symbol| !with_venue.contains(symbol.as_str())).peekable();
+    if forgotten.peek().is_some() {
+        commands.arg("HDEL").arg(key);
+        for symbol in forgotten {
+            commands.arg(symbol);
         }
         commands.end();
     }
@@ -126,7 +137,25 @@ pub(super) async fn read_saved(
             break;
         }
     }
-    fields.newer.map_or(Ok(fields.into_states()), |form| Err(newer_release(&keys.state, form)))
+    if let Some(form) = fields.newer {
+        return Err(newer_release(&keys.state, form));
+    }
+    let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
+    Ok(SavedStates { venues: read_venues(venues, &keys.venues)?, ..fields.into_states() })
+}
+
+/// The symbols with the venues that were saved. A damaged one is not known: the next tick that names a venue gives the
+/// symbol one.
+fn read_venues(saved: HashMap<String, String>, key: &str) -> Result<Vec<(String, String)>, StreamError> {
+    let mut venues = Vec::with_capacity(saved.len());
+    for (symbol, sealed) in saved {
+        match unseal(&symbol, &sealed) {
+            Unsealed::Intact(venue) => venues.push((symbol.clone(), venue.to_owned())),
+            Unsealed::Damaged => {}
+            Unsealed::Newer(form) => return Err(newer_release(key, form)),
+        }
+    }
+    Ok(venues)
 }
 
 /// The fields of the state hash that were read so far. A scan may return a field twice.
@@ -135,7 +164,6 @@ struct SavedFields {
     visits: HashMap<u16, LastVisit>,
     symbols: HashMap<String, Vec<u8>>,
     poison: BTreeSet<EntryId>,
-    venues: HashMap<String, String>,
     /// The form of a field that a later release wrote.
     newer: Option<u32>,
 }
@@ -147,12 +175,6 @@ impl SavedFields {
                 self.newer = self.newer.or(newer_form(&value));
                 self.symbols.insert(symbol.to_owned(), value);
             }
-            Some(("v:", symbol)) => match unseal(field, &String::from_utf8_lossy(&value)) {
-                Unsealed::Intact(venue) => _ = self.venues.insert(symbol.to_owned(), venue.to_owned()),
-                // The next tick that names a venue gives the symbol one.
-                Unsealed::Damaged => {}
-                Unsealed::Newer(form) => self.newer = self.newer.or(Some(form)),
-            },
             Some(("c:", chunk)) => {
                 let (visit, form) = last_visit(field, &value);
                 self.newer = self.newer.or(form);
@@ -187,7 +209,7 @@ impl SavedFields {
             visits: (0..CHUNKS).map(visit).collect(),
             symbols: self.symbols.into_iter().collect(),
             poison: self.poison.into_iter().collect(),
-            venues: self.venues.into_iter().collect(),
+            venues: Vec::new(),
         }
     }
 }
@@ -237,17 +259,21 @@ mod tests {
 
     #[test]
     fn the_venue_of_a_symbol_comes_back_and_a_damaged_one_does_not() {
-        let visit = Visit { chunks: 0..1, venues: vec![("A".into(), "NSE".into())], ..Visit::default() };
+        let keys = Keys::new("s", "g");
+        let forgotten = ["A", "GONE"].map(str::to_owned).to_vec();
+        let visit = Visit { chunks: 0..1, venues: vec![("A".into(), "NSE".into())], forgotten, ..Visit::default() };
         let commit = Commit { visit: Some(visit), ..Commit::default() };
         let mut commands = Commands::default();
-        write(&mut commands, "key", &commit, 0);
-        assert_eq!(commands.len(), 1);
-        let sealed = seal("v:A", "NSE");
-        assert!(String::from_utf8_lossy(commands.get(0)).contains(&sealed));
-        let mut fields = SavedFields::default();
-        fields.add("v:A", sealed.clone().into_bytes());
-        fields.add("v:B", sealed.into_bytes());
-        assert_eq!(fields.into_states().venues, [("A".to_owned(), "NSE".to_owned())]);
+        write_venues(&mut commands, &keys.venues, &commit);
+        let texts: Vec<_> =
+            (0..commands.len()).map(|at| String::from_utf8_lossy(commands.get(at)).into_owned()).collect();
+        let sealed = seal("A", "NSE");
+        let [set, deleted] = &texts[..] else { panic!("{texts:?}") };
+        assert!(set.contains("HSET") && set.contains(&sealed), "{set}");
+        assert!(deleted.contains("HDEL") && deleted.contains("GONE") && !deleted.contains("\r\nA\r\n"), "{deleted}");
+        let saved = [("A", sealed.clone()), ("B", sealed)].map(|(symbol, sealed)| (symbol.to_owned(), sealed));
+        assert_eq!(read_venues(saved.into(), "key").unwrap(), [("A".to_owned(), "NSE".to_owned())]);
+        assert!(read_venues([("A".to_owned(), "v3 x".to_owned())].into(), "key").is_err());
     }
 
     #[test]

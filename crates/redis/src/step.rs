@@ -295,6 +295,7 @@ fn write_records(commands: &mut Commands, config: &PartitionConfig, commit: &Com
         let at_ms = now_ms();
         Checkpoint::write(commands, &keys.checkpoint, commit, owner, at_ms);
         state::write(commands, &keys.state, commit, at_ms);
+        state::write_venues(commands, &keys.venues, commit);
         state::write_poison(commands, &keys.state, &commit.poison);
     }
     if let Some(attempt) = commit.attempt {

@@ -23,10 +23,10 @@ def crawler_tick(n):
         "exchange_timestamp": "2025-11-24T10:15:30", "exchange_timestamp_ms": at, "last_traded_timestamp": 0,
         "timestamp_ns": "", "timestamp_ns_ms": 0, "timestamp": "2025-11-24T10:15:30", "timestamp_ms": at,
         "last_trade_time": "", "last_trade_time_ms": 0, "processed_timestamp": at / 1000 + 0.125, "mode": "full",
-        "best_bid_price": round(price - 0.05, 2), "best_ask_price": 0, "sequence": n, "is_tradable": True,
+        "best_ask_price": 0, "sequence": n, "is_tradable": True,
         "open_interest": 500000, "oi_day_high": 0, "oi_day_low": 0, "change": float("nan"), "net_change": -1.5,
         "strike_price": 25750, "option_type": "PE", "expiry_date": None, "delta": -0.4, "iv": 0.14,
-        "depth": {"buy": quotes, "sell": []}, "best_bid_quantity": 300, "ohlc": {"open": 99.5, "high": 102},
+        "depth": {"buy": quotes, "sell": []}, "ohlc": {"open": 99.5, "high": 102},
         "total_buy_quantity": 10500,
     }
 

@@ -533,6 +533,17 @@ fn a_symbol_that_the_producer_could_not_resolve_needs_another_field() {
     assert_eq!(hidden, "unusable symbol: it contains U+001B, a control character");
 }
 
+/// The depth was left out where the producer had written it with `str`.
+#[test]
+fn nested_values_that_python_wrote_are_read_like_json() {
+    let depth = "{'buy': [{'quantity': 300, 'price': 101.0, 'orders': 2}], 'sell': [{'quantity': 0, 'price': None}]}";
+    let fields = [("symbol", "A"), ("last_price", "101.05"), ("depth", depth), ("ohlc", "{'open': 1")];
+    let fields = fields.map(|(name, value)| (name, value.as_bytes()));
+    let ticks = decode(&mut decoder("kite"), &fields).unwrap();
+    let expected = vec![("bid", 101.0), ("bid_quantity", 300.0), ("ask_quantity", 0.0)];
+    assert_eq!(values_of(&ticks[0]), ("A", None, 101.05, expected));
+}
+
 #[test]
 fn the_cumulative_volume_of_the_crawler_is_read_under_each_of_its_names() {
     for (fields, expected) in [

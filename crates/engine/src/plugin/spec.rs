@@ -1,6 +1,9 @@
 //! A detector of the configuration, checked against its plugin: a [`DetectorSpec`], from which shards start instances.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
@@ -49,11 +52,38 @@ pub struct DetectorSpec {
     /// lacks.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
-    symbols: Option<Vec<SymbolPattern>>,
+    symbols: Option<Vec<WatchedPattern>>,
     /// The first digits of the hash of all parameters, as alerts have them.
     params_hash: String,
     schema: u64,
     fingerprint: u64,
+}
+
+/// A pattern of symbols, and whether it has matched one.
+#[derive(Debug)]
+struct WatchedPattern {
+    pattern: SymbolPattern,
+    has_matched: AtomicBool,
+}
+
+impl WatchedPattern {
+    fn new(pattern: &str) -> Self {
+        Self { pattern: SymbolPattern::new(pattern), has_matched: AtomicBool::new(false) }
+    }
+
+    fn matches(&self, symbol: &str) -> bool {
+        let matches = self.pattern.matches(symbol);
+        if matches {
+            self.has_matched.store(true, Relaxed);
+        }
+        matches
+    }
+}
+
+impl Clone for WatchedPattern {
+    fn clone(&self) -> Self {
+        Self { pattern: self.pattern.clone(), has_matched: AtomicBool::new(self.has_matched.load(Relaxed)) }
+    }
 }
 
 impl DetectorSpec {
@@ -84,13 +114,21 @@ impl DetectorSpec {
             trial: TrialResult::default(),
             health: Health::default(),
             params_hash,
-            symbols: (!sees_all).then(|| SymbolPattern::list(&config.symbols)),
+            symbols: (!sees_all).then(|| config.symbols.iter().map(|text| WatchedPattern::new(text)).collect()),
         })
     }
 
     /// Returns whether the detector sees the ticks of `symbol`.
     pub fn wants(&self, symbol: &str) -> bool {
-        self.symbols.as_ref().is_none_or(|patterns| SymbolPattern::any_matches(patterns, symbol))
+        let Some(patterns) = &self.symbols else { return true };
+        // All of them are tried, so that each knows whether it has matched.
+        patterns.iter().filter(|pattern| pattern.matches(symbol)).count() > 0
+    }
+
+    /// Returns the patterns that have matched none of the symbols that [`Self::wants`] was asked about.
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.symbols.iter().flatten();
+        patterns.filter(|watched| !watched.has_matched.load(Relaxed)).map(|watched| watched.pattern.text())
     }
 
     /// Returns whether the detector sees every symbol, so that batches need no filter.
