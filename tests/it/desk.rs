@@ -154,7 +154,7 @@ fn an_alert_has_the_same_types_in_stream_file_api_and_webhook_and_they_are_those
     }
     // An alert says which code fired.
     let inspected = json(&project.run(&["inspect", "breakout", "--json"]));
-    let sha256 = inspected["sha256"].as_str().unwrap();
+    let sha256 = inspected["anatomy"]["sha256"].as_str().unwrap();
     let of_breakout = stream.values().find(|alert| alert["detector"] == "breakout").unwrap();
     assert_eq!((&of_breakout["sha256"], &of_breakout["generation"]), (&json!(sha256[..12]), &json!(1)));
     let hashes: Vec<&Value> = stream.values().map(|alert| &alert["params_hash"]).collect();
@@ -284,7 +284,7 @@ fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
     let _host = project.start_owner();
     redis.wait_all_processed(3);
     let status = || text(&project.output(&["status"]).stdout);
-    wait_for("the status of the host", || status().contains("detector").then_some(()));
+    wait_for("the status of the host", || status().contains("generation 1").then_some(()));
     assert!(!status().contains("matches none"), "too early to say: {}", status());
     let many: Vec<&str> = symbols.iter().copied().cycle().take(1200).collect();
     publish(&redis, 1000, &many);

@@ -258,12 +258,13 @@ fn placeholder(name: &str) -> Result<Part, String> {
 
 /// Reads the fields of an alert from an object that [`AlertLayout`] has written; `None` if the text is not one.
 pub fn read_document(text: &str) -> Option<Vec<(String, String)>> {
-    let Node::Object(mut members) = serde_json::from_str(text).ok()? else { return None };
+    let JsonNode::Object(mut members) = serde_json::from_str(text).ok()? else { return None };
     let own = members.iter().position(|(name, _)| name == OWN).map(|at| members.swap_remove(at).1);
-    let own = if let Some(Node::Object(own)) = own { own } else { Vec::new() };
+    let own = if let Some(JsonNode::Object(own)) = own { own } else { Vec::new() };
     let field = |name: &str| {
-        let named =
-            |members: &[(String, Node)]| members.iter().find(|(known, _)| known == name).map(|(_, node)| node.text());
+        let named = |members: &[(String, JsonNode)]| {
+            members.iter().find(|(known, _)| known == name).map(|(_, node)| node.text())
+        };
         Some((name.to_owned(), named(&own).or_else(|| named(&members))?))
     };
     let fields: Vec<(String, String)> = ALERT_FIELDS.into_iter().chain([SHADOW_OF]).filter_map(field).collect();
@@ -273,7 +274,7 @@ pub fn read_document(text: &str) -> Option<Vec<(String, String)>> {
 
 /// A value of JSON, with the members of objects in their order.
 #[derive(Debug)]
-enum Node {
+enum JsonNode {
     Text(String),
     Whole(u64),
     Negative(i64),
@@ -285,7 +286,7 @@ enum Node {
     List,
 }
 
-impl Node {
+impl JsonNode {
     /// The value as a field of a stream has it.
     fn text(&self) -> String {
         match self {
@@ -300,7 +301,7 @@ impl Node {
     }
 }
 
-impl Serialize for Node {
+impl Serialize for JsonNode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_str(text),
@@ -314,56 +315,56 @@ impl Serialize for Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for JsonNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        deserializer.deserialize_any(JsonVisitor)
     }
 }
 
-struct NodeVisitor;
+struct JsonVisitor;
 
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = JsonNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Flag(value))
+    fn visit_bool<E>(self, value: bool) -> Result<JsonNode, E> {
+        Ok(JsonNode::Flag(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Whole(value))
+    fn visit_u64<E>(self, value: u64) -> Result<JsonNode, E> {
+        Ok(JsonNode::Whole(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Negative(value))
+    fn visit_i64<E>(self, value: i64) -> Result<JsonNode, E> {
+        Ok(JsonNode::Negative(value))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Number(value))
+    fn visit_f64<E>(self, value: f64) -> Result<JsonNode, E> {
+        Ok(JsonNode::Number(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<JsonNode, E> {
+        Ok(JsonNode::Text(value.to_owned()))
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_unit<E>(self) -> Result<JsonNode, E> {
+        Ok(JsonNode::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<JsonNode, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Node::List)
+        Ok(JsonNode::List)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Node, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<JsonNode, A::Error> {
         let mut all = Vec::new();
         while let Some(member) = members.next_entry()? {
             all.push(member);
         }
-        Ok(Node::Object(all))
+        Ok(JsonNode::Object(all))
     }
 }
 
