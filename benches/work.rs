@@ -17,6 +17,7 @@ use tickhound_core::{
     decode::{Decoder, Outcome},
     event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId, TickRow},
     normalize::Normalizer,
+    session::Sessions,
     simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
     stream::Commit,
 };
@@ -168,7 +169,7 @@ impl Market {
     /// Normalised rows in batches of this size.
     fn rows(&self, size: usize, normalized: bool) -> Result<Rows> {
         let mut ingest = Ingest::new(self.decoder()?, 1, Clock::default());
-        let mut normalizer = Normalizer::new(&self.loaded.config.input)?;
+        let mut normalizer = Normalizer::new(&self.loaded.config.input, &Sessions::default())?;
         let mut rows = Rows { batches: Vec::new(), symbols: Vec::new() };
         for (read, entries) in (1..).zip(self.simulated(Layout::Json)) {
             let mut job = ingest.route(read, &entries).jobs.remove(0).context("a read without ticks")?;
@@ -243,7 +244,7 @@ impl Market {
         let mut pass = 0;
         Ok(part(name.to_owned(), PASS, move || {
             if pass % PASSES == 0 {
-                ingest.reset(Clock::default());
+                ingest.reset(Clock::default(), 0);
             }
             let routed = ingest.route(pass as u64, &reads[pass % PASSES]);
             assert_eq!(routed.ticks, PASS);
@@ -254,14 +255,14 @@ impl Market {
     fn normalize(&self) -> Result<Part> {
         let input = self.loaded.config.input.clone();
         let rows = self.rows(usize::MAX, false)?;
-        let mut normalizer = Normalizer::new(&input)?;
+        let mut normalizer = Normalizer::new(&input, &Sessions::default())?;
         // Copied beforehand where it can be.
         let mut ahead = rows.batches.clone();
         ahead.reverse();
         Ok(part("normalize".to_owned(), PASS, move || {
             if ahead.is_empty() {
                 ahead.extend(rows.batches.iter().rev().cloned());
-                normalizer = Normalizer::new(&input).expect("it was made once");
+                normalizer = Normalizer::new(&input, &Sessions::default()).expect("it was made once");
             }
             let mut batch = ahead.pop().expect("it was just filled");
             assert_eq!(normalizer.apply(&mut batch).unpriced, 0);
@@ -407,7 +408,7 @@ struct Worker {
 impl Worker {
     fn start(generation: &Arc<Generation>, input: &config::InputConfig) -> Result<Self> {
         let (outbox, answers) = mpsc::channel(4);
-        let normalizer = Normalizer::new(input)?;
+        let normalizer = Normalizer::new(input, &Sessions::default())?;
         let setup = ShardSetup {
             number: 0,
             generation: generation.clone(),

@@ -23,6 +23,7 @@ mod process;
 mod promote;
 mod replay;
 mod run;
+mod sessions;
 mod shadow;
 mod sign;
 mod status;
@@ -109,6 +110,8 @@ enum Command {
     Dead(dead::DeadArgs),
     /// Show the state of notification channels, or send a test message.
     Notify(notify::NotifyArgs),
+    /// Show when the markets trade: the sessions of the calendars.
+    Sessions(sessions::SessionsArgs),
     /// Compare shadow detectors with the live detectors that they follow.
     Shadow(shadow::ShadowArgs),
     /// Make a shadow detector live.
@@ -193,6 +196,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Notify(args) => notify::run(args, &load()?),
+            Command::Sessions(args) => sessions::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
             Command::Demo(args) => demo::run(args),

@@ -14,6 +14,7 @@ use tickhound_core::{
     decode::Decoder,
     event::{Clock, Entries, EntryId},
     normalize::Normalizer,
+    session::Sessions,
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
 use tickhound_engine::{
@@ -59,7 +60,7 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
     let (outbox, mut outcomes) = mpsc::channel(4 * SHARDS);
     let mut shards = Vec::new();
     for number in 0..SHARDS {
-        let normalizer = Normalizer::new(&input)?;
+        let normalizer = Normalizer::new(&input, &Sessions::default())?;
         let setup = ShardSetup {
             number,
             generation: detectors.clone(),

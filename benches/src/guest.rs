@@ -12,6 +12,7 @@ use tickhound_core::{
     decode::Decoder,
     event::{Batch, CLOCK, Clock, Entries, EntryId, TickRow, column},
     normalize::Normalizer,
+    session::Sessions,
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
 use tickhound_engine::{ingest::Ingest, plugin::DetectorSpec};
@@ -119,7 +120,7 @@ impl Rows {
         let mut ingest = Ingest::new(Decoder::new(&input, Path::new("."))?, 1, Clock::default());
         let job = ingest.route(1, &entries).jobs.into_iter().flatten().next().context("there is not one tick")?;
         let mut batch = job.batch;
-        Normalizer::new(&input)?.apply(&mut batch);
+        Normalizer::new(&input, &Sessions::default())?.apply(&mut batch);
         // Other ways have no clock rows, and these detectors don't listen to them.
         let mut ticks_only = Batch::new(batch.columns.len());
         for row in (0..batch.len()).filter(|row| batch.symbol[*row] != CLOCK) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// The start, ns since the Unix epoch, which is a multiple of the bar's length.
+    /// The start, ns since the Unix epoch.
     pub start: u64,
     /// The first price.
     pub open: f64,
@@ -25,7 +25,7 @@ pub struct Bar {
     pub quantity: f64,
 }
 
-/// Builds bars that start at multiples of their length since the Unix epoch.
+/// Builds bars that start at multiples of their length since the Unix epoch, or since the open of their session.
 ///
 /// A bar ends with the first tick of a later one. A span without a tick has no bar: with flat bars instead, all measures of
 /// range would collapse in thinly traded symbols.
@@ -47,7 +47,24 @@ pub struct MicroBars {
 impl MicroBars {
     /// Adds a tick, and returns the bar that it ends, if any. `length` and `time` are in ns. Times must not decrease.
     pub fn push(&mut self, length: u64, time: u64, price: f64, quantity: f64) -> Option<Bar> {
-        let start = time - time % length.max(1);
+        self.push_since(0, length, time, price, quantity)
+    }
+
+    /// Adds a tick like [`push`](Self::push), to bars that start at multiples of their length since `origin`, ns since the
+    /// Unix epoch: the open of the session, if [`Tick::session_open`](crate::Tick::session_open) knows it.
+    ///
+    /// ```
+    /// use tickhound_sdk::bars::MicroBars;
+    /// let minute = 60_000_000_000;
+    /// let open = 15 * minute + 7;
+    /// let mut bars = MicroBars::default();
+    /// bars.push_since(open, 5 * minute, open, 100.0, 5.0);
+    /// bars.push_since(open, 5 * minute, open + 5 * minute - 1, 101.0, 1.0);
+    /// let bar = bars.push_since(open, 5 * minute, open + 5 * minute, 99.0, 1.0).unwrap();
+    /// assert_eq!((bar.start, bar.quantity), (open, 6.0));
+    /// ```
+    pub fn push_since(&mut self, origin: u64, length: u64, time: u64, price: f64, quantity: f64) -> Option<Bar> {
+        let start = time - time.checked_sub(origin).unwrap_or(time) % length.max(1);
         let quantity = if quantity.is_nan() { 0.0 } else { quantity };
         match &mut self.current {
             Some(bar) if bar.start >= start => {

@@ -136,6 +136,42 @@ impl<'a> Tick<'a> {
         self.column(position) as u32
     }
 
+    /// Returns whether the tick is from the session, and not from its pre-open or from outside of it, given the position of
+    /// the column `flags` in the manifest.
+    ///
+    /// # Panics
+    /// Panics if the manifest has no such position.
+    #[inline]
+    #[must_use]
+    #[track_caller]
+    pub fn is_in_session(&self, position: usize) -> bool {
+        self.flags(position) & (flag::PRE_OPEN | flag::OFF_SESSION) == 0
+    }
+
+    /// Returns when the tick's session opened, or opens if this is a tick of its pre-open, in ns since the Unix epoch, given
+    /// the position of the column `since_open` in the manifest. `None` if the host does not know it.
+    ///
+    /// # Panics
+    /// Panics if the manifest has no such position.
+    #[inline]
+    #[must_use]
+    #[track_caller]
+    pub fn session_open(&self, position: usize) -> Option<u64> {
+        after(self.time, -self.column(position))
+    }
+
+    /// Returns when the tick's session closes, in ns since the Unix epoch, given the position of the column `to_close` in the
+    /// manifest. `None` if the host does not know it.
+    ///
+    /// # Panics
+    /// Panics if the manifest has no such position.
+    #[inline]
+    #[must_use]
+    #[track_caller]
+    pub fn session_close(&self, position: usize) -> Option<u64> {
+        after(self.time, self.column(position))
+    }
+
     /// Returns the event time in seconds since the Unix epoch, exact to a microsecond.
     #[inline]
     #[must_use]
@@ -196,8 +232,12 @@ pub mod flag {
     pub const VOLUME_REPAIRED: u32 = 4;
     /// The tick is not a trade: only quotes or open interest changed. The price is the last one.
     pub const QUOTE_ONLY: u32 = 8;
-    /// The tick is the first one of the symbol in a new session day.
+    /// The tick is the first one of the symbol in a new session.
     pub const SESSION_START: u32 = 16;
+    /// The tick is from the pre-open of a session, in which orders are collected.
+    pub const PRE_OPEN: u32 = 32;
+    /// The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday.
+    pub const OFF_SESSION: u32 = 64;
 }
 
 /// The direction in which the price moves, or is expected to move.
@@ -280,6 +320,13 @@ impl Detection {
         };
         contract::Detection { row, symbol, confidence: self.confidence, direction, evidence: self.evidence }
     }
+}
+
+/// Returns the time `seconds` after `time`, in ns. Seconds of a session are exact to a ns.
+fn after(time: u64, seconds: f64) -> Option<u64> {
+    let nanos = seconds * 1e9;
+    let nanos = if nanos < 0.0 { nanos - 0.5 } else { nanos + 0.5 };
+    if nanos.is_nan() { None } else { time.checked_add_signed(nanos as i64) }
 }
 
 fn seconds(nanos: u64) -> f64 {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::parts::Parts;
 use crate::notify;
-use tickhound_core::config::LoadedConfig;
+use tickhound_core::{config::LoadedConfig, wall::now_ms};
 use tickhound_engine::plugin::{Generation, params};
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let exposed = loaded.exposed_secrets();
     let mut warnings: Vec<String> =
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
+    warnings.extend(config.session.sessions.warnings(now_ms() * 1_000_000));
     let runtime = super::process::runtime()?;
     let reached = runtime.block_on(stream.check());
     if reached.is_ok() {

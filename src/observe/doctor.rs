@@ -27,6 +27,7 @@ use crate::observe::health::HealthReport;
 use tickhound_core::{
     config::{Config, LoadedConfig},
     decode::Decoder,
+    wall::now_ms,
 };
 use tickhound_redis::inspect::{self, Inspection};
 
@@ -66,6 +67,7 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
         ),
     }
     findings.extend(judge_secrets(&loaded));
+    findings.extend(judge_calendars(config));
     findings.extend(machine::judge(&machine::inspect(&loaded), config));
     findings.extend(plugins::judge(&loaded, decoder.as_ref(), &facts));
     apply_remedies(findings, &loaded, fix).await
@@ -75,6 +77,12 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
 fn judge_secrets(loaded: &LoadedConfig) -> Vec<Finding> {
     let exposed = loaded.exposed_secrets().into_iter();
     exposed.map(|exposed| Finding::warning("config.secrets", exposed.describe()).cure(exposed.cure())).collect()
+}
+
+/// Judges whether the calendars know the next weeks.
+fn judge_calendars(config: &Config) -> Vec<Finding> {
+    let warnings = config.session.sessions.warnings(now_ms() * 1_000_000);
+    warnings.into_iter().map(|warning| Finding::warning("config.calendar", warning)).collect()
 }
 
 async fn inspect_server(config: &Config) -> anyhow::Result<(Inspection, HealthReport)> {

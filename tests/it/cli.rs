@@ -11,6 +11,8 @@ fn the_shipped_configuration_shows_every_key_at_its_default() {
     let file = fs::read_to_string(shipped("config/config.toml")).unwrap();
     let mut shown = tickhound_core::config::shipped(&file).unwrap().config;
     let detectors = std::mem::take(&mut shown.detectors);
+    // A configuration of before has no calendar, and keeps its meaning.
+    assert_eq!(std::mem::take(&mut shown.session).calendar, "nse");
     assert_eq!(shown, tickhound_core::config::Config::default());
     let (on, off): (Vec<_>, Vec<_>) = detectors.iter().partition(|(_, detector)| detector.enabled);
     let names = |of: Vec<(&String, _)>| of.into_iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();

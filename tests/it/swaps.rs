@@ -151,7 +151,7 @@ impl Worker {
         let config = config::shipped("").unwrap().config;
         let decoder = Decoder::new(&config.input, ".".as_ref()).unwrap();
         let (outbox, outcomes) = mpsc::channel(4);
-        let normalizer = Normalizer::new(&config.input).unwrap();
+        let normalizer = Normalizer::new(&config.input, &config.session.sessions).unwrap();
         let setup = ShardSetup {
             number: 0,
             generation: generation.clone(),

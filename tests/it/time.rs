@@ -304,3 +304,31 @@ fn a_warm_up_that_shows_nothing_is_called_cold() {
     let alerts = redis.alerts();
     assert_eq!(alerts[50..].iter().map(seen).collect::<Vec<_>>(), [1, 51], "of `more`, and of `probe`");
 }
+
+/// A recorded day was published into the stream again. Every tick of it got the time of the symbol's latest one, which
+/// muted every detector for hours, and nothing said so. The hosts are killed all the time, so the turn is also found by one
+/// that has seen only a part of it.
+#[test]
+fn a_clock_that_goes_back_is_believed_once_and_every_symbol_begins_anew() {
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "batch = 7", "[engine]\ncheckpoint_every_ms = 20");
+    let mut connection = redis.connect();
+    let mut log = String::new();
+    // An hour of five symbols, and then the same hour again: after 100 ticks that are late, the clock is followed.
+    let parts = [(0, 60), (0, 11), (11, 5), (16, 4), (20, 30)];
+    for (from, minutes) in parts {
+        feed_old_day(&mut connection, from, minutes);
+        let mut host = project.start(&["run"]);
+        wait_for("it is working on them", || (!redis.alerts().is_empty()).then_some(()));
+        host.kill();
+        log += &host.log();
+    }
+    log += &project.run(&["run", "--drain"]);
+    project.run_reference(&redis);
+    assert_eq!(difference(redis.alerts(), redis.paged(REFERENCE_ALERTS)), Difference::default());
+    let last = redis.alerts();
+    // Every symbol began anew with these.
+    let counts: Vec<u64> = last[last.len() - 5..].iter().map(seen).collect();
+    assert_eq!(counts, [30; 5]);
+    assert_eq!(log.matches("clock_set_back").count(), 1, "{log}");
+}

@@ -15,6 +15,7 @@ mod secrets;
 mod section;
 mod server;
 mod service;
+mod session;
 mod source;
 mod stream;
 
@@ -39,6 +40,7 @@ pub use self::{
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
+    session::{SessionConfig, SymbolSession},
     source::{Source, nearest},
     stream::{Start, StreamConfig},
 };
@@ -56,6 +58,8 @@ pub struct Config {
     pub stream: StreamConfig,
     /// How entries become ticks.
     pub input: InputConfig,
+    /// When the markets of the symbols trade.
+    pub session: SessionConfig,
     /// Threads, queues and checkpoints.
     pub engine: EngineConfig,
     /// The folder of plugins, and their limits.
@@ -161,6 +165,7 @@ fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, S
     let source = Source::parse(file, text)?;
     let mut config = source.config(environment)?;
     config.validate(&source)?;
+    config.session.load(file.parent().unwrap_or(Path::new("")), &source)?;
     let root = project_root(file);
     config.resolve_secrets(&root);
     Ok(LoadedConfig { config, source, root })

@@ -273,8 +273,12 @@ pub mod flag {
     pub const VOLUME_REPAIRED: u32 = 4;
     /// There was no trade, only a change of quotes or open interest; the price is the last one.
     pub const QUOTE_ONLY: u32 = 8;
-    /// The tick is the symbol's first one in a new session day.
+    /// The tick is the symbol's first one in a new session.
     pub const SESSION_START: u32 = 16;
+    /// The tick is from the pre-open of a session.
+    pub const PRE_OPEN: u32 = 32;
+    /// The tick is from outside of the session and its pre-open.
+    pub const OFF_SESSION: u32 = 64;
 }
 
 /// One tick, to be added to a batch. `Time` is optional where ticks may have none.
@@ -500,6 +504,19 @@ pub struct Clock {
     /// The number of ticks without a time before the first one with a time. If it is so large that the feed is taken to
     /// have none, ticks with a time reduce it, and those without raise it again.
     pub unstamped: u64,
+    /// The ticks far behind those of before that came last.
+    pub behind: TicksBehind,
+}
+
+/// Successive ticks far behind earlier ones of their symbols, which may show that the feed's clock went back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TicksBehind {
+    /// The time of the first of them, ns since the Unix epoch.
+    pub since: u64,
+    /// The latest time among them, ns since the Unix epoch.
+    pub time: u64,
+    /// The number of them; 0 if there are none.
+    pub count: u64,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod publish;
 pub mod pulse;
 pub mod rate;
 pub mod receipt;
+pub mod session;
 pub mod simulate;
 pub mod stream;
 pub mod text;

@@ -1,21 +1,18 @@
 //! Normalizes what spans the ticks of a symbol: the order of time, the carried price, and the volume.
 //!
 //! What holds for normalized rows: time never falls within a symbol, the price is finite and positive, `quantity` is
-//! never negative, `cum_volume` falls only where counting starts again, and `flags` says what was changed.
+//! never negative, `cum_volume` falls only where counting starts again, and `flags` says what was changed and where in its
+//! session a row is.
 //!
 //! Quotes and open interest stay as the tick published them, and NaN where it did not. A detector that needs the latest
 //! value can remember it; one that needs to know whether a value is new could not find out otherwise.
 
-mod days;
 mod volume;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use self::{
-    days::Days,
-    volume::{Volume, VolumeRow},
-};
+use self::volume::{Volume, VolumeRow};
 use crate::{
     config::{
         InputConfig,
@@ -23,7 +20,11 @@ use crate::{
     },
     decode::time_zone,
     event::{Batch, CLOCK, column, flag},
+    session::{COLUMNS, Phase, SessionClock, Sessions, Span},
 };
+
+/// The number of the session of a symbol that had no tick in any.
+const NO_SESSION: i32 = i32::MIN;
 
 /// What was changed in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct NormalizeCounts {
     pub volume_repaired: u64,
     /// Rows whose time was estimated from their entry's arrival.
     pub time_estimated: u64,
+    /// Rows from a pre-open.
+    pub pre_open: u64,
+    /// Rows from outside of every session.
+    pub off_session: u64,
 }
 
 /// Normalizes the rows of one shard's symbols.
@@ -43,7 +48,9 @@ pub struct NormalizeCounts {
 pub struct Normalizer {
     quotes: Quotes,
     volume: VolumeKind,
-    days: Days,
+    sessions: SessionClock,
+    /// Whether rows get the columns with times of the session.
+    session_columns: bool,
     /// The symbols by their ids.
     symbols: Vec<SymbolEntry>,
     /// The number of the last batch.
@@ -58,6 +65,8 @@ struct SymbolEntry {
     batch: u64,
     /// The price before that batch.
     price_before: Option<f64>,
+    /// The number of the symbol's calendar.
+    calendar: u16,
 }
 
 /// The state of a symbol. Its fields are stored by position, in checkpoints.
@@ -69,9 +78,13 @@ struct NormalizerState {
     price: Option<f64>,
     bid: Option<f64>,
     ask: Option<f64>,
-    /// The number of the last tick's day.
+    /// The number of the session that had begun at the last tick.
     day: Option<i32>,
     volume: Volume,
+    /// The number of the last session with a tick while it was open; [`NO_SESSION`] if there was none. A state that an
+    /// older release saved has no such field: its days were sessions.
+    #[serde(default)]
+    session: Option<i32>,
 }
 
 impl Normalizer {
@@ -79,9 +92,22 @@ impl Normalizer {
     ///
     /// # Errors
     /// When the time zone does not exist.
-    pub fn new(config: &InputConfig) -> Result<Self> {
-        let days = Days::new(time_zone(&config.timezone)?);
-        Ok(Self { quotes: config.quotes, volume: config.volume, days, symbols: Vec::new(), batch: 0 })
+    pub fn new(config: &InputConfig, sessions: &Sessions) -> Result<Self> {
+        let sessions = sessions.clock(time_zone(&config.timezone)?);
+        let (quotes, volume) = (config.quotes, config.volume);
+        Ok(Self { quotes, volume, sessions, session_columns: false, symbols: Vec::new(), batch: 0 })
+    }
+
+    /// Says whether batches get the columns [`COLUMNS`] behind their own.
+    pub fn set_session_columns(&mut self, wanted: bool) {
+        self.session_columns = wanted;
+    }
+
+    /// Introduces a symbol before its first row or state.
+    pub fn introduce(&mut self, symbol: u32, name: &str) {
+        if !self.sessions.is_single() {
+            self.entry(symbol).calendar = self.sessions.calendar_of(name);
+        }
     }
 
     /// The price of a symbol that detectors saw before the last batch, NaN if there was none.
@@ -97,6 +123,11 @@ impl Normalizer {
         self.state(symbol).map(|state| rmp_serde::to_vec(state).expect("plain numbers are always written"))
     }
 
+    /// The time of a symbol's latest tick, ns; 0 if it had none.
+    pub fn latest(&self, symbol: u32) -> u64 {
+        self.state(symbol).map_or(0, |state| state.time)
+    }
+
     /// Whether a symbol has a state.
     pub fn knows(&self, symbol: u32) -> bool {
         self.state(symbol).is_some()
@@ -107,7 +138,8 @@ impl Normalizer {
     /// # Errors
     /// When the bytes are not a saved state. The symbol's state is then unchanged.
     pub fn restore(&mut self, symbol: u32, saved: &[u8]) -> Result<()> {
-        let state = rmp_serde::from_slice(saved).context("not a saved state of a symbol")?;
+        let mut state: NormalizerState = rmp_serde::from_slice(saved).context("not a saved state of a symbol")?;
+        state.session = state.session.or(state.day);
         self.entry(symbol).state = state;
         Ok(())
     }
@@ -123,6 +155,10 @@ impl Normalizer {
     pub fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
         let mut counts = NormalizeCounts::default();
         self.batch += 1;
+        if self.session_columns {
+            let rows = batch.len();
+            batch.columns.extend(COLUMNS.map(|_| vec![f64::NAN; rows]));
+        }
         for row in 0..batch.len() {
             if batch.symbol[row] != CLOCK {
                 let flags = self.normalize_row(batch, row);
@@ -131,6 +167,8 @@ impl Normalizer {
                 counts.out_of_order += u64::from(flags & flag::OUT_OF_ORDER != 0);
                 counts.volume_repaired += u64::from(flags & flag::VOLUME_REPAIRED != 0);
                 counts.time_estimated += u64::from(flags & flag::TIME_ESTIMATED != 0);
+                counts.pre_open += u64::from(flags & flag::PRE_OPEN != 0);
+                counts.off_session += u64::from(flags & flag::OFF_SESSION != 0);
             }
         }
         if counts.unpriced > 0 {
@@ -148,25 +186,32 @@ impl Normalizer {
         if entry.batch != this_batch {
             (entry.batch, entry.price_before) = (this_batch, entry.state.price);
         }
-        let before = entry.state.time;
+        let (before, calendar) = (entry.state.time, entry.calendar);
         let time = batch.time[row].max(before);
-        let day = self.days.number(time);
+        let span = *self.sessions.span(calendar, time);
+        let session = span.session.map_or(NO_SESSION, |session| session.number);
+        if self.session_columns {
+            set_session_columns(batch, row, &span, time);
+        }
         let state = &mut self.entry(symbol).state;
         let Batch { price, columns, .. } = batch;
         let mut flags = columns[column::FLAGS][row] as u32;
         if time > batch.time[row] {
             flags |= flag::OUT_OF_ORDER;
         }
-        let new_session = state.day != Some(day);
-        if new_session {
+        flags |= span.phase.flag();
+        let starts = span.phase == Phase::Open && state.session != Some(session);
+        if starts {
             flags |= flag::SESSION_START;
         }
+        // Volume is counted anew from the pre-open on, which the session's own volume includes.
+        let counts_anew = state.day != Some(session);
         let mut volume = VolumeRow {
             quantity: columns[column::QUANTITY][row],
             cum_volume: columns[column::CUM_VOLUME][row],
             unclear: columns[column::VOLUME][row],
         };
-        if state.volume.normalize(kind, &mut volume, new_session, time - before) {
+        if state.volume.normalize(kind, &mut volume, counts_anew, time - before) {
             flags |= flag::VOLUME_REPAIRED;
         }
         columns[column::QUANTITY][row] = volume.quantity;
@@ -189,7 +234,13 @@ impl Normalizer {
         if let Some(price) = number(price[row]) {
             state.price = Some(price);
             // Rows without a price are removed, so only a row with one may use up the session's start.
-            state.day = Some(day);
+            state.day = Some(session);
+            match span.phase {
+                Phase::Open => state.session = Some(session),
+                Phase::PreOpen | Phase::Closed => {
+                    state.session.get_or_insert(NO_SESSION);
+                }
+            }
         }
         flags
     }
@@ -208,6 +259,14 @@ impl Normalizer {
             self.symbols.resize_with(symbol + 1, SymbolEntry::default);
         }
         &mut self.symbols[symbol]
+    }
+}
+
+/// Fills the last columns, which are those with times of the session.
+fn set_session_columns(batch: &mut Batch, row: usize, span: &Span, time: u64) {
+    let (since_open, to_close) = span.seconds(time);
+    if let [.., since, to] = batch.columns.as_mut_slice() {
+        (since[row], to[row]) = (since_open, to_close);
     }
 }
 

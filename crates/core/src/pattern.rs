@@ -8,10 +8,10 @@ use wildmatch::WildMatch;
 use crate::venue;
 
 /// Which symbols are meant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SymbolPattern(Form);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Form {
     /// This symbol only, as alerts have it.
     Exact(String),
@@ -71,6 +71,14 @@ impl SymbolPattern {
     /// Whether one of `patterns` matches the symbol.
     pub fn any_matches(patterns: &[Self], symbol: &str) -> bool {
         patterns.iter().any(|pattern| pattern.matches(symbol))
+    }
+
+    /// Whether the pattern names a venue.
+    pub fn names_venue(&self) -> bool {
+        match &self.0 {
+            Form::Exact(symbol) => venue::split(symbol).0.is_some(),
+            Form::Glob { venue, .. } => venue.is_some(),
+        }
     }
 
     /// The pattern as it is written.

@@ -23,7 +23,7 @@ use rand_chacha::{
 };
 
 use self::{
-    calendar::{NS_PER_MS, NS_PER_S},
+    calendar::{NS_PER_MS, NS_PER_S, TradingHours},
     market::Underlying,
 };
 pub use self::{
@@ -121,6 +121,7 @@ pub struct Simulator {
     instruments: Vec<Instrument>,
     underlyings: Vec<Underlying>,
     books: Vec<Book>,
+    hours: TradingHours,
     /// The time of each instrument's next tick, and its index.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     rng: ChaCha8Rng,
@@ -146,7 +147,8 @@ impl Simulator {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let mut dirt_rng = rng.clone();
         dirt_rng.set_stream(1);
-        let start = calendar::in_session(config.start / NS_PER_MS * NS_PER_MS);
+        let mut hours = TradingHours::new();
+        let start = hours.in_session(config.start / NS_PER_MS * NS_PER_MS);
         let instruments = instrument::universe(config.symbols.max(1));
         let underlyings = instrument::UNDERLYINGS.iter().map(|u| Underlying::new(u.price, start)).collect();
         let gap_ms = 1000.0 / config.rate.clamp(0.001, 500.0);
@@ -155,7 +157,7 @@ impl Simulator {
             .zip(&instruments)
             .map(|(i, _)| Reverse((start + (uniform(&mut rng) * gap_ms) as u64 * NS_PER_MS, i)))
             .collect();
-        Self { instruments, underlyings, books, due, rng, dirt_rng, gap_ms, dirt: config.dirt.clamp(0.0, 1.0) }
+        Self { instruments, underlyings, books, hours, due, rng, dirt_rng, gap_ms, dirt: config.dirt.clamp(0.0, 1.0) }
     }
 
     /// The instruments, by [`Tick::instrument`].
@@ -230,7 +232,7 @@ impl Simulator {
         let gap_ms = ((0.5 + uniform(&mut self.rng)) * self.gap_ms) as u64;
         let mut next = self.due.peek_mut().expect("there is at least one instrument, and none is ever removed");
         let Reverse((time, index)) = *next;
-        *next = Reverse((calendar::in_session(time + gap_ms.max(1) * NS_PER_MS), index));
+        *next = Reverse((self.hours.in_session(time + gap_ms.max(1) * NS_PER_MS), index));
         (time, index)
     }
 }

@@ -4,17 +4,18 @@
 //! the entries alone, not on batches, shards or the wall clock. So do the symbols that are known: the longest silent ones
 //! make room for new ones between two entries, by the arrival of their last ticks, which is saved with their states.
 
+mod set_back;
 mod symbols;
 
 use std::{ops::Range, sync::Arc};
 
 use rustc_hash::FxHashSet;
 
-pub use self::symbols::Evicted;
+pub use self::symbols::{Evicted, EvictionCause};
 use self::symbols::{Name, RejectedTick, Route, Symbols};
 use tickhound_core::{
     decode::{Decoder, Outcome},
-    event::{Batch, Clock, Entries, EntryId, TickRow, column, flag},
+    event::{Batch, Clock, Entries, EntryId, TickRow, TicksBehind, column, flag},
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -62,7 +63,7 @@ pub struct Routed {
     pub ticks: usize,
     /// Ticks that were skipped because they have no time and none can be estimated yet.
     pub untimed: u64,
-    /// The number of entries that were routed, if there are too many symbols after these; the others are not routed.
+    /// The number of entries that were routed, if symbols must be evicted after these; the others are not routed.
     pub full_after: Option<usize>,
 }
 
@@ -75,13 +76,15 @@ pub struct Ingest {
     /// The most symbols that are known after an entry.
     symbols_max: usize,
     clock: Clock,
+    /// When the newest entry arrived, in milliseconds of its id: the times of older ones say nothing about the clock.
+    newest_ms: u64,
 }
 
 impl Ingest {
     /// Creates a router to `shards` shards. `clock` is the event time as of the last commit.
     pub fn new(decoder: Decoder, shards: usize, clock: Clock) -> Self {
         let columns = decoder.column_names().len();
-        Self { decoder, shards, columns, symbols: Symbols::default(), symbols_max: usize::MAX, clock }
+        Self { decoder, shards, columns, symbols: Symbols::default(), symbols_max: usize::MAX, clock, newest_ms: 0 }
     }
 
     /// Limits the number of symbols.
@@ -93,7 +96,7 @@ impl Ingest {
     pub fn beside(&self, clock: Clock) -> Self {
         let mut symbols = Symbols::default();
         symbols.learn_venues(self.symbols.venues());
-        Self { decoder: self.decoder.clone(), symbols, clock, ..*self }
+        Self { decoder: self.decoder.clone(), symbols, clock, newest_ms: 0, ..*self }
     }
 
     /// Learns the venues that symbols came from before they are restored.
@@ -111,10 +114,16 @@ impl Ingest {
         self.symbols.save_venues_anew();
     }
 
-    /// Forgets every symbol and continues from `clock`, since the shards have been restarted.
-    pub fn reset(&mut self, clock: Clock) {
+    /// Forgets every symbol and continues from `clock`, since the shards have been restarted. The newest entry that was
+    /// processed arrived at `newest_ms`.
+    pub fn reset(&mut self, clock: Clock, newest_ms: u64) {
         self.symbols.forget_all();
-        self.clock = clock;
+        (self.clock, self.newest_ms) = (clock, newest_ms);
+    }
+
+    /// Notes that the ids of entries count from below again.
+    pub(crate) fn forget_newest(&mut self) {
+        self.newest_ms = 0;
     }
 
     /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped. Its
@@ -132,14 +141,25 @@ impl Ingest {
         new.then_some(id)
     }
 
+    /// Notes the time of a symbol's latest tick, as its restored state has it.
+    pub(crate) fn note_latest(&mut self, symbol: u32, time: u64) {
+        self.symbols.note_latest(symbol, time);
+    }
+
     /// Stops skipping the ticks of this symbol, whose state has been restored.
     pub fn restored(&mut self, symbol: u32) {
         self.symbols.awaited[symbol as usize] = false;
     }
 
-    /// Forgets the longest silent symbols, if there are too many. The shards must forget them at the same position.
+    /// Forgets the longest silent symbols, if there are too many; or all of them, if the feed's clock went back, and sets the
+    /// clock back. The shards must forget them at the same position.
     pub fn evict(&mut self) -> Option<Evicted> {
-        self.symbols.evict(self.symbols_max)
+        if !set_back::is_set_back(&self.clock) {
+            return self.symbols.evict(self.symbols_max);
+        }
+        let (from, to) = (self.clock.time, self.clock.behind.time);
+        (self.clock.time, self.clock.behind) = (to, TicksBehind::default());
+        Some(self.symbols.evict_all(EvictionCause::ClockSetBack { from, to }))
     }
 
     /// Whether there are fewer symbols than an eviction leaves, so that none can have been evicted.
@@ -179,16 +199,16 @@ impl Ingest {
 
     /// Decodes and routes a whole read, however many symbols there are then.
     pub fn route(&mut self, read: u64, entries: &Entries) -> Routed {
-        self.route_within(read, entries, usize::MAX)
+        self.route_within(read, entries, None)
     }
 
-    /// Decodes and routes a read up to the entry after which there are too many symbols. [`Ingest::evict`] must follow
-    /// then, before the other entries.
+    /// Decodes and routes a read up to the entry after which there are too many symbols, or the clock is known to have gone
+    /// back. [`Ingest::evict`] must follow then, before the other entries.
     pub fn route_until_full(&mut self, read: u64, entries: &Entries) -> Routed {
-        self.route_within(read, entries, self.symbols_max)
+        self.route_within(read, entries, Some(self.symbols_max))
     }
 
-    fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: usize) -> Routed {
+    fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
         match &entries.decoded {
             Some(_) => self.route_decoded(read, entries, symbols_max, &mut routed),
@@ -199,17 +219,18 @@ impl Ingest {
         routed
     }
 
-    fn route_undecoded(&mut self, read: u64, entries: &Entries, symbols_max: usize, routed: &mut Routed) {
+    fn route_undecoded(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>, routed: &mut Routed) {
         let rows = self.room(entries.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { decoder, columns, symbols, clock, .. } = self;
+        let Self { decoder, columns, symbols, clock, newest_ms, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
             let at = index as u32;
             if entry.fields().len() == 0 {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
+            let mut router =
+                Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
             let (mut ticks, mut rejected) = (0, None);
             let outcome = decoder.decode(entry, &mut |tick| {
                 ticks += 1;
@@ -240,7 +261,8 @@ impl Ingest {
                     routed.undecodable.push((at, reason));
                 }
             }
-            if symbols.len() > symbols_max {
+            *newest_ms = entry.id.millis.max(*newest_ms);
+            if must_evict(symbols, clock, symbols_max) {
                 routed.full_after = Some(index + 1);
                 return;
             }
@@ -252,16 +274,17 @@ impl Ingest {
         ticks / self.shards + ticks / self.shards / 4 + 2
     }
 
-    fn route_decoded(&mut self, read: u64, entries: &Entries, symbols_max: usize, routed: &mut Routed) {
+    fn route_decoded(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>, routed: &mut Routed) {
         let Some(decoded) = &entries.decoded else { return };
         let rows = self.room(decoded.entry.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { columns, symbols, clock, .. } = self;
+        let Self { columns, symbols, clock, newest_ms, .. } = self;
         routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names, &decoded.venues);
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         let ticks = ticks.zip(decoded.columns.chunks_exact(*columns));
-        let mut router = Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, routed };
+        let mut router =
+            Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
         for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
             let symbol = Name::Number(*symbol);
@@ -270,7 +293,12 @@ impl Ingest {
                 router.routed.undecodable.push((*entry, rejected.to_string()));
             }
             router.symbols.end_entry(id.millis);
-            if router.symbols.len() > symbols_max && decoded.entry.get(at + 1) != Some(entry) {
+            if decoded.entry.get(at + 1) == Some(entry) {
+                continue;
+            }
+            *newest_ms = id.millis.max(*newest_ms);
+            router.newest_ms = *newest_ms;
+            if must_evict(router.symbols, router.clock, symbols_max) {
                 routed.full_after = Some(*entry as usize + 1);
                 routed.undecodable.retain(|(at, _)| at <= entry);
                 return;
@@ -290,6 +318,11 @@ impl Routed {
             while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
         }
     }
+}
+
+/// Whether symbols must be evicted before the next entry; never without a limit.
+fn must_evict(symbols: &Symbols, clock: &Clock, symbols_max: Option<usize>) -> bool {
+    symbols_max.is_some_and(|max| symbols.len() > max || set_back::is_set_back(clock))
 }
 
 /// The reason of the dead letter of an entry with so many ticks.
@@ -316,13 +349,15 @@ struct Router<'a> {
     ahead_max_ms: u64,
     symbols: &'a mut Symbols,
     clock: &'a mut Clock,
+    /// When the newest entry before this one arrived.
+    newest_ms: u64,
     routed: &'a mut Routed,
 }
 
 impl Router<'_> {
     /// Routes a tick. One that is rejected has no effect, not even on the clock.
     fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) -> Result<(), RejectedTick> {
-        let Self { read, columns, rows, ahead_max_ms, symbols, clock, routed } = self;
+        let Self { read, columns, rows, ahead_max_ms, symbols, clock, newest_ms, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
         let known = symbols.find(tick.symbol)?;
         let new_venue = symbols.new_venue(tick.symbol, known, tick.venue)?;
@@ -330,6 +365,13 @@ impl Router<'_> {
             *untimed += 1;
             return Ok(());
         };
+        if tick.time.is_some() && id.millis >= *newest_ms {
+            if set_back::is_far_behind(time, clock.time) {
+                set_back::note(clock, time, known.map_or(0, |known| symbols.latest(known.id)));
+            } else if clock.behind.count > 0 {
+                clock.behind = TicksBehind::default();
+            }
+        }
         // Every shard gets a clock row before the first tick of a second of event time, whichever shard that tick goes to.
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
             let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
@@ -339,7 +381,7 @@ impl Router<'_> {
         }
         clock.time = clock.time.max(time);
         let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
-        symbols.touch(id);
+        symbols.touch(id, time);
         if let Some(venue) = new_venue {
             symbols.set_venue(id, venue);
         }
@@ -493,6 +535,68 @@ mod tests {
         }
     }
 
+    /// The times of 200 ticks of two symbols, one a second.
+    fn seconds_from(start: u64) -> Vec<String> {
+        let tick = |n: u64| format!("symbol={} ltp=1 timestamp={}", ["A", "B"][n as usize % 2], start + n * 1000);
+        (0..200).map(tick).collect()
+    }
+
+    /// Routes ticks that arrive one after the other, in reads of `count`, and returns after how many a set-back was found.
+    fn set_back_after(ingest: &mut Ingest, ticks: &[String], arrival: u64, count: usize) -> Option<usize> {
+        let arrivals = ticks.iter().enumerate().map(|(n, tick)| (arrival + n as u64, tick.as_str()));
+        let ticks: Vec<(u64, &str)> = arrivals.collect();
+        for (at, read) in ticks.chunks(count).enumerate() {
+            if let Some(after) = ingest.route_until_full(1, &entries(read)).full_after {
+                return Some(at * count + after);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_stays_back_is_believed_after_a_hundred_ticks() {
+        for count in [1, 7, 100, 1000] {
+            let mut ingest = ingest(2);
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(THEN), NOW, count), None);
+            let morning = THEN - 3_600_000;
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(morning), NOW + 1000, count), Some(100));
+            let Evicted { cause, names, .. } = ingest.evict().unwrap();
+            assert_eq!(names.len(), 2);
+            let [from, to] = [THEN + 199_000, morning + 99_000].map(|ms| ms * NANOS_PER_MILLI);
+            assert_eq!(cause, EvictionCause::ClockSetBack { from, to });
+            assert_eq!(ingest.clock().time, to);
+            assert!(ingest.evict().is_none(), "once");
+            // What comes then is behind nothing.
+            assert_eq!(set_back_after(&mut ingest, &seconds_from(morning + 100_000), NOW + 2000, count), None);
+        }
+    }
+
+    #[test]
+    fn ticks_that_are_late_for_another_reason_are_not_a_clock_that_went_back() {
+        let start = || {
+            let mut ingest = ingest(2);
+            set_back_after(&mut ingest, &seconds_from(THEN), NOW, 10);
+            ingest
+        };
+        let hour_ago = THEN - 3_600_000;
+        // Entries that arrived long ago, and are processed late.
+        assert_eq!(set_back_after(&mut start(), &seconds_from(hour_ago), NOW - 1000, 10), None);
+        // Symbols that were never ahead: last trades of options that are rarely traded.
+        let rare: Vec<String> =
+            seconds_from(hour_ago).iter().map(|tick| tick.replace("symbol=", "symbol=RARE")).collect();
+        assert_eq!(set_back_after(&mut start(), &rare, NOW + 1000, 10), None);
+        // One producer of two is late.
+        let late = seconds_from(hour_ago);
+        let fresh = seconds_from(THEN + 200_000);
+        let both: Vec<String> =
+            late.chunks(90).zip(&fresh).flat_map(|(late, fresh)| late.iter().chain([fresh])).cloned().collect();
+        assert_eq!(set_back_after(&mut start(), &both, NOW + 1000, 10), None);
+        // A producer that is some minutes late, or one that sends a moment again and again.
+        assert_eq!(set_back_after(&mut start(), &seconds_from(THEN - 100_000), NOW + 1000, 10), None);
+        let moment = vec![late[0].clone(); 1000];
+        assert_eq!(set_back_after(&mut start(), &moment, NOW + 1000, 10), None);
+    }
+
     #[test]
     fn a_feed_that_had_no_times_is_timed_by_them_once_it_has_them() {
         let mut ingest = ingest(1);
@@ -530,7 +634,7 @@ mod tests {
     fn a_damaged_clock_never_overflows() {
         for (delay_ms, unstamped) in [(Some(i64::MIN), 0), (Some(i64::MAX), 0), (None, u64::MAX)] {
             for millis in [0, NOW, u64::MAX] {
-                let mut clock = Clock { time: u64::MAX, delay_ms, unstamped };
+                let mut clock = Clock { time: u64::MAX, delay_ms, unstamped, ..Clock::default() };
                 for stamped in [None, Some(0), Some(u64::MAX)] {
                     let _ = resolve_time(&mut clock, EntryId { millis, seq: 0 }, stamped, 2000);
                 }
@@ -805,7 +909,7 @@ mod tests {
         let mut restarted = ingest_with("refuse-mixed");
         restarted.learn_venues(saved);
         assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 1);
-        restarted.reset(Clock::default());
+        restarted.reset(Clock::default(), 0);
         assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 0, "nothing is known after a reset");
     }
 

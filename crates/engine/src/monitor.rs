@@ -111,6 +111,10 @@ pub struct Monitor {
     pub volume: AtomicU64,
     /// Ticks whose time was estimated from their arrival.
     pub time_estimated: AtomicU64,
+    /// Ticks from a pre-open.
+    pub pre_open: AtomicU64,
+    /// Ticks from outside of every session.
+    pub off_session: AtomicU64,
     /// Ticks skipped before any price of their symbol was known.
     pub unpriced: AtomicU64,
     /// Ticks skipped before any time could be estimated.
@@ -190,6 +194,8 @@ impl Default for Monitor {
             out_of_order: zero(),
             volume: zero(),
             time_estimated: zero(),
+            pre_open: zero(),
+            off_session: zero(),
             unpriced: zero(),
             untimed: zero(),
             swaps: zero(),
@@ -249,12 +255,15 @@ impl Monitor {
     }
 
     fn repaired(&self, counts: &NormalizeCounts) {
-        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated } = *counts;
+        let NormalizeCounts { unpriced, out_of_order, volume_repaired, time_estimated, pre_open, off_session } =
+            *counts;
         let counts = [
             (&self.unpriced, unpriced),
             (&self.out_of_order, out_of_order),
             (&self.volume, volume_repaired),
             (&self.time_estimated, time_estimated),
+            (&self.pre_open, pre_open),
+            (&self.off_session, off_session),
         ];
         for (counter, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             counter.fetch_add(count, Relaxed);

@@ -116,6 +116,15 @@ pub struct Answer {
     pub outcome: TaskOutcome,
 }
 
+/// The result of restoring states.
+#[derive(Debug, Default)]
+pub struct RestoredStates {
+    /// Symbols whose states can't be read.
+    pub damaged: Vec<Arc<str>>,
+    /// The number of each other symbol, and the event time of its latest tick, ns.
+    pub latest: Vec<(u32, u64)>,
+}
+
 /// The result of a task, by its kind.
 #[derive(Debug)]
 pub enum TaskOutcome {
@@ -123,8 +132,8 @@ pub enum TaskOutcome {
     Processed(Processing),
     /// States were saved: symbols that have changed since their last visit, with their packed states.
     Saved(Vec<(Arc<str>, Arc<[u8]>)>),
-    /// States were restored, except those of these symbols, which can't be read.
-    Restored(Vec<Arc<str>>),
+    /// States were restored.
+    Restored(RestoredStates),
     /// A generation was activated; where the state of each of its detectors comes from.
     Swapped(Vec<StateOrigin>),
     /// Symbols were forgotten.
@@ -356,6 +365,8 @@ impl Shard {
     fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
         self.symbols.extend(job.symbols.iter().cloned());
         self.memory.note(&job);
+        job.symbols.iter().for_each(|(id, name)| self.normalizer.introduce(*id, name));
+        self.normalizer.set_session_columns(self.slots.iter().any(|slot| slot.spec.wants_session()));
         let rows = job.batch.len();
         let repaired = self.normalizer.apply(&mut job.batch);
         if let Some((number, tape)) = &self.tape {

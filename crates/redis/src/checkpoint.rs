@@ -13,7 +13,7 @@ use crate::{
     seal::{FORM, Sum, Unsealed, seal, unseal},
 };
 use tickhound_core::{
-    event::{Clock, EntryId},
+    event::{Clock, EntryId, TicksBehind},
     rate::AlertRates,
     stream::{Attempt, Commit, CommitId, Totals},
 };
@@ -92,6 +92,10 @@ const SEALED: [&str; 16] = [
     "clock_delay_ms",
 ];
 
+/// The field with the ticks that are far behind the clock; empty if there are none. It has a seal of its own: without it,
+/// a clock that went back is only noticed some ticks later, and an earlier release goes on without knowing it.
+const BEHIND: &str = "clock_behind";
+
 /// The name under which the seal covers the number of processed entries.
 const PROCESSED: &str = "processed";
 
@@ -100,7 +104,7 @@ impl Checkpoint {
     pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: Ownership, at_ms: u64) {
         let Ownership { epoch, token } = owner;
         let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
-        let Clock { time, delay_ms, unstamped } = commit.clock;
+        let Clock { time, delay_ms, unstamped, behind } = commit.clock;
         let mut sum = Sum::default();
         commands.arg("HSET").arg(key);
         let mut field = |name: &str, value: &dyn Display| {
@@ -128,6 +132,7 @@ impl Checkpoint {
         field("clock_delay_ms", &delay_ms.map_or_else(String::new, |delay| delay.to_string()));
         sum.add(PROCESSED, entries.saturating_sub(lost));
         commands.arg("entries").show(entries).arg("lost").show(lost);
+        commands.arg(BEHIND).arg(write_behind(behind));
         commands.arg("seal").show(format_args!("v{FORM} {sum} {commits}"));
         if let Some(visit) = &commit.visit {
             for (name, list) in [("complete", &visit.complete), ("made_by", &visit.made_by)] {
@@ -177,6 +182,7 @@ impl FromRedisValue for Checkpoint {
                 time: fields.number("clock_time"),
                 delay_ms: fields.read("clock_delay_ms"),
                 unstamped: fields.number("clock_unstamped"),
+                behind: fields.behind(),
             },
             index: fields.read("index"),
             attempt: fields.attempt(),
@@ -228,6 +234,15 @@ impl Fields {
         text.parse().ok().filter(|attempt| *attempt != Attempt::NONE)
     }
 
+    /// Parses the ticks behind the clock. If they are damaged, counting them starts again.
+    fn behind(&self) -> TicksBehind {
+        let text = self.texts.get(BEHIND).filter(|text| !text.is_empty());
+        let Some(Unsealed::Intact(text)) = text.map(|text| unseal(BEHIND, text)) else { return TicksBehind::default() };
+        let mut numbers = text.split(',').map(|number| number.parse().unwrap_or(0));
+        let mut number = || numbers.next().unwrap_or(0);
+        TicksBehind { since: number(), time: number(), count: number() }
+    }
+
     fn hashes(&self, name: &str) -> HashList {
         let Some(text) = self.texts.get(name) else { return HashList::Missing };
         let Unsealed::Intact(text) = unseal(name, text) else { return HashList::Damaged };
@@ -272,6 +287,14 @@ impl Fields {
     }
 }
 
+fn write_behind(behind: TicksBehind) -> String {
+    if behind == TicksBehind::default() {
+        return String::new();
+    }
+    let TicksBehind { since, time, count } = behind;
+    seal(BEHIND, &format!("{since},{time},{count}"))
+}
+
 impl HashList {
     /// The hashes by detector. A damaged list counts as empty: then every detector warms up again.
     fn into_hashes(self) -> Option<BTreeMap<String, u64>> {
@@ -289,13 +312,16 @@ mod tests {
     use crate::resp::Replies;
     use tickhound_core::checkpoint::Visit;
 
+    const CLOCK: Clock =
+        Clock { time: 11, delay_ms: Some(-4), unstamped: 0, behind: TicksBehind { since: 1, time: 2, count: 3 } };
+
     /// The fields of a checkpoint as a commit writes them.
     fn written() -> BTreeMap<String, String> {
         let visit = Visit { complete: vec![("a".into(), 1)], made_by: vec![("a".into(), 2)], ..Visit::default() };
         let commit = Commit {
             newest: EntryId { millis: 7, seq: 1 },
             totals: Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() },
-            clock: Clock { time: 11, delay_ms: Some(-4), unstamped: 0 },
+            clock: CLOCK,
             index: Some(21),
             visit: Some(visit),
             ..Commit::default()
@@ -325,7 +351,7 @@ mod tests {
         assert_eq!(checkpoint.integrity, Integrity::Intact);
         assert_eq!((checkpoint.last, checkpoint.epoch, checkpoint.token), (Some(EntryId { millis: 7, seq: 1 }), 4, 5));
         assert_eq!(checkpoint.totals, Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() });
-        assert_eq!(checkpoint.clock, Clock { time: 11, delay_ms: Some(-4), unstamped: 0 });
+        assert_eq!(checkpoint.clock, CLOCK);
         assert_eq!((checkpoint.index, checkpoint.at_ms), (Some(21), 13));
         assert_eq!(checkpoint.complete, Some(BTreeMap::from([("a".to_owned(), 1)])));
         assert_eq!(checkpoint.made_by, BTreeMap::from([("a".to_owned(), 2)]));
@@ -333,13 +359,18 @@ mod tests {
 
     #[test]
     fn whatever_is_changed_in_a_checkpoint_is_noticed() {
-        for name in written().keys().filter(|name| !["complete", "made_by", "commits"].contains(&name.as_str())) {
+        for name in written().keys().filter(|name| ![BEHIND, "complete", "made_by", "commits"].contains(&name.as_str()))
+        {
             for other in ["8", "garbage"] {
                 let mut fields = written();
                 fields.insert(name.clone(), other.to_owned());
                 assert!(is_damaged(&fields), "{name} = {other}");
             }
         }
+        let mut fields = written();
+        fields.insert(BEHIND.into(), "v2 0000000000000000 1,2,3".into());
+        let checkpoint = read(&fields);
+        assert_eq!((checkpoint.integrity, checkpoint.clock.behind), (Integrity::Intact, TicksBehind::default()));
         let mut fields = written();
         fields.insert("complete".into(), "v2 0000000000000000 a=1".into());
         let checkpoint = read(&fields);

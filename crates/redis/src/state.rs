@@ -18,7 +18,7 @@ use crate::{
 };
 use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
-    event::{Clock, EntryId},
+    event::{Clock, EntryId, TicksBehind},
     stream::{Commit, StreamError},
 };
 
@@ -222,7 +222,7 @@ fn newer_release(key: &str, form: u32) -> StreamError {
 }
 
 fn to_text(boundary: &Boundary) -> String {
-    let Boundary { newest, processed, clock: Clock { time, delay_ms, unstamped }, at_ms } = boundary;
+    let Boundary { newest, processed, clock: Clock { time, delay_ms, unstamped, behind: _ }, at_ms } = boundary;
     let delay_ms = delay_ms.map_or_else(|| "-".to_owned(), |delay| delay.to_string());
     format!("{newest} {processed} {time} {delay_ms} {unstamped} {at_ms}")
 }
@@ -246,7 +246,13 @@ fn from_text(text: &str) -> Option<Boundary> {
     let boundary = Boundary {
         newest: newest.parse().ok()?,
         processed: processed.parse().ok()?,
-        clock: Clock { time: time.parse().ok()?, delay_ms, unstamped: word()?.parse().ok()? },
+        clock: Clock {
+            time: time.parse().ok()?,
+            delay_ms,
+            unstamped: word()?.parse().ok()?,
+            // A recovery takes it from the checkpoint, as it ends there.
+            behind: TicksBehind::default(),
+        },
         at_ms: word()?.parse().ok()?,
     };
     words.next().is_none().then_some(boundary)
@@ -282,7 +288,7 @@ mod tests {
             let boundary = Boundary {
                 newest: EntryId { millis: 7, seq: 1 },
                 processed: 2,
-                clock: Clock { time: 3, delay_ms, unstamped: 4 },
+                clock: Clock { time: 3, delay_ms, unstamped: 4, ..Clock::default() },
                 at_ms: 6,
             };
             assert_eq!(from_text(&to_text(&boundary)), Some(boundary));

@@ -19,6 +19,9 @@
 //! correlation 0.5, since volume and moves go together: Karpoff 1987). 0.95 means
 //! "rarer than 95 % of this symbol's moves". It is not a probability of profit.
 //!
+//! Ticks of a pre-open and from outside of the session are ignored, and bars start at the
+//! session's open.
+//!
 //! A new session resets the channel, the current bar and the armed directions.
 //! Averages and ranks stay. An opening range needs the session's first tick: a
 //! session that is joined later has none. After a pause of more than 5 bars the first
@@ -62,6 +65,7 @@ const CORRELATION: f64 = 0.5;
 /// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
+const SINCE_OPEN: usize = 2;
 
 /// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
@@ -147,6 +151,7 @@ impl Detector for Breakout {
         Manifest::new("breakout", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
+            .column(Column::optional("since_open"))
             .param(number("window_s", 300.0, [10.0, 86_400.0], "s", "length of the channel"))
             .param(
                 Param::text("mode", "rolling")
@@ -189,6 +194,9 @@ impl Detector for Breakout {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
             state.begin_session();
         }
@@ -199,7 +207,8 @@ impl Detector for Breakout {
             state.since = tick.time;
         }
         let age = tick.time - *state.began.get_or_insert(tick.time);
-        if let Some(bar) = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
+        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
+        if let Some(bar) = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
             self.close_bar(state, bar);
         }
         if let (Some(last), Some(_)) = (state.price, state.last_time) {

@@ -97,6 +97,9 @@ impl Detector for Gap {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         let flags = tick.flags(FLAGS);
         if flags & flag::SESSION_START != 0 {
             state.end_session();

@@ -61,6 +61,7 @@ const CORRELATION: f64 = 0.5;
 
 /// The position of the manifest's column.
 const FLAGS: usize = 0;
+const SINCE_OPEN: usize = 1;
 
 /// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
@@ -130,6 +131,7 @@ impl Detector for Momentum {
         let text = "a move that is large for its symbol, straight, and with the trend";
         Manifest::new("momentum", env!("CARGO_PKG_VERSION"), text)
             .column(Column::required("flags"))
+            .column(Column::optional("since_open"))
             .param(number("bar_s", 5.0, [1.0, 300.0], "s", "length of the bars"))
             .param(bars("n", 12, 3.0, 500.0, "bars that a move spans"))
             .param(number("er_min", 0.4, [0.0, 1.0], "", "least efficiency ratio: 1 = a straight line"))
@@ -159,6 +161,9 @@ impl Detector for Momentum {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
             state.bars.clear();
             state.begin_look_back();
@@ -167,8 +172,9 @@ impl Detector for Momentum {
             return None;
         }
         state.price = Some(tick.price);
-        let bar = state.bars.push(self.bar, tick.time, tick.price, f64::NAN)?;
-        let pause = tick.time - tick.time % self.bar - bar.start;
+        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
+        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, f64::NAN)?;
+        let pause = state.bars.current()?.start - bar.start;
         if pause > self.bar * u64::from(self.params.n) {
             state.begin_look_back();
             return None;

@@ -130,6 +130,9 @@ impl Detector for OrderFlow {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
             state.begin();
         }

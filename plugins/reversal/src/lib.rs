@@ -49,6 +49,7 @@ const CORRELATION: f64 = 0.5;
 /// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
+const SINCE_OPEN: usize = 2;
 
 /// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
@@ -90,6 +91,7 @@ impl Detector for Reversal {
         Manifest::new("reversal", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
+            .column(Column::optional("since_open"))
             .param(number("bar_s", 60.0, [1.0, 3600.0], "s", "length of the bars: 60, 180, 300 are usual"))
             .param(bars("trend_bars", 3, 1.0, 100.0, "closes in a row that make a trend"))
             .param(number("range_atr", 1.0, [0.0, 20.0], "ATR", "least range of the engulfing bar"))
@@ -106,6 +108,9 @@ impl Detector for Reversal {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         let flags = tick.flags(FLAGS);
         if flags & flag::SESSION_START != 0 {
             state.bars.clear();
@@ -115,8 +120,9 @@ impl Detector for Reversal {
             return None;
         }
         state.price = Some(tick.price);
-        let bar = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
-        let pause = (tick.time - tick.time % self.bar - bar.start) / self.bar;
+        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
+        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
+        let pause = (state.bars.current()?.start - bar.start) / self.bar;
         let found = self.close_bar(state, &bar, pause > LATE_BARS);
         if pause > u64::from(self.params.trend_bars) {
             state.begin();

@@ -12,9 +12,8 @@
 //! symbols are silent together, the clock stops and then leaps. The leap does not count
 //! as silence of any symbol. So a feed that stops as a whole raises no alert here. The
 //! host's status shows that event time has stopped, since a detector sees only ticks.
-//! If some markets close before others, their symbols fall silent once a day. Give each
-//! market a `[detectors.NAME]` table with its `symbols`, so that the alerts after its
-//! close are easy to recognize.
+//! A symbol is not silent before its session opens and after it closes, if the host has a
+//! calendar for it. A session of a whole day is taken not to close.
 //!
 //! There is no direction. The confidence of silence is the share of recent gaps that
 //! were shorter; that of a stuck price is 1 - usual / traded.
@@ -38,6 +37,11 @@ const USUAL_STRETCHES: u32 = 20;
 /// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
+const SINCE_OPEN: usize = 2;
+const TO_CLOSE: usize = 3;
+
+/// The length of a session that is followed by the next one without a pause.
+const DAY: u64 = 86_400 * SECOND;
 
 /// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +61,8 @@ pub struct State {
     clock: u64,
     /// The time that the clock has leapt since the last tick, ns.
     leapt: u64,
+    /// When the session closes; 0 outside of it.
+    closes: u64,
     /// Whether the silence was reported.
     silent: bool,
     gaps: RankSketch,
@@ -83,12 +89,15 @@ impl Detector for StaleFeed {
     type Params = Params;
     type State = State;
     const WANTS_CLOCK: bool = true;
+    const STATE_VERSION: u32 = 2;
 
     fn manifest() -> Manifest {
         let text = "a symbol has fallen silent, or its price is stuck while it is traded";
         Manifest::new("stale-feed", env!("CARGO_PKG_VERSION"), text)
             .column(Column::optional("quantity"))
             .column(Column::required("flags"))
+            .column(Column::optional("since_open"))
+            .column(Column::optional("to_close"))
             .param(number("silent_s", 10.0, [1.0, 86400.0], "s", "least silence that is told"))
             .param(number("rank_min", 0.999, [0.0, 1.0], "", "least share of recent gaps that were shorter"))
             .param(number("stuck_s", 60.0, [0.0, 86400.0], "s", "least time without a change of price; 0 = never mind"))
@@ -102,6 +111,12 @@ impl Detector for StaleFeed {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            // Nothing is expected until the session's first tick.
+            state.closes = 0;
+            return None;
+        }
+        state.closes = closes(tick);
         let anew = state.last == 0 || tick.flags(FLAGS) & flag::SESSION_START != 0;
         if !anew {
             let gap = state.own_silence(tick.time);
@@ -118,13 +133,21 @@ impl Detector for StaleFeed {
         state.leapt += (clock.time.saturating_sub(state.clock)).saturating_sub(SECOND);
         state.clock = state.clock.max(clock.time);
         let silence = state.own_silence(clock.time);
-        if state.silent || silence < self.silent || state.count < GAPS_MIN {
+        if clock.time >= state.closes || state.silent || silence < self.silent || state.count < GAPS_MIN {
             return None;
         }
         let rank = state.gaps.rank(silence as f64).filter(|rank| *rank >= self.params.rank_min)?;
         state.silent = true;
         let seconds = silence as f64 / SECOND as f64;
         Some(Detection::neutral(rank).with("silent_s", seconds).with("price", state.price))
+    }
+}
+
+/// Returns when the session of a tick closes; never, if another one follows without a pause.
+fn closes(tick: &Tick<'_>) -> u64 {
+    match (tick.session_open(SINCE_OPEN), tick.session_close(TO_CLOSE)) {
+        (Some(open), Some(close)) if close - open < DAY => close,
+        _ => u64::MAX,
     }
 }
 

@@ -46,6 +46,7 @@ const SLOTS_MAX: usize = 96;
 /// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
 const FLAGS: usize = 1;
+const SINCE_OPEN: usize = 2;
 
 /// The parameters; see the manifest for units and ranges.
 #[derive(Clone, Debug, Deserialize)]
@@ -94,6 +95,7 @@ impl Detector for VolumeSpike {
         Manifest::new("volume-spike", env!("CARGO_PKG_VERSION"), text)
             .column(Column::required("quantity"))
             .column(Column::required("flags"))
+            .column(Column::optional("since_open"))
             .param(number("bar_s", 60.0, [1.0, 3600.0], "s", "length of the bars"))
             .param(number("k", 3.0, [1.0, 1000.0], "", "least multiple of the usual quantity"))
             .param(number("rank_min", 0.99, [0.0, 1.0], "", "least rank of the multiple among recent ones"))
@@ -124,12 +126,16 @@ impl Detector for VolumeSpike {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
+        if !tick.is_in_session(FLAGS) {
+            return None;
+        }
         if tick.flags(FLAGS) & flag::SESSION_START != 0 {
             state.bars.clear();
             state.end_slot(0);
-            state.opened = tick.time;
+            state.opened = tick.session_open(SINCE_OPEN).unwrap_or(tick.time);
         }
-        let bar = state.bars.push(self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
+        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
+        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
         if bar.quantity <= 0.0 {
             return None;
         }
@@ -155,7 +161,8 @@ impl VolumeSpike {
         // Added only now, since a value is compared with those before it.
         state.ratios.push(ratio, half_life);
         let rank = rank?;
-        let late = time - time % self.bar - bar.start > self.bar * LATE_BARS;
+        let next = state.bars.current().map_or(time, |next| next.start);
+        let late = next - bar.start > self.bar * LATE_BARS;
         let rests = state.told.is_some_and(|told| time - told < self.cooldown);
         if state.closed <= mean_bars.max(RANK_WARM_UP_BARS) || ratio < k || rank < rank_min || late || rests {
             return None;

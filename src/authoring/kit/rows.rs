@@ -9,6 +9,7 @@ use tickhound_core::{
     decode::Decoder,
     event::{Batch, Clock, Entries},
     normalize::Normalizer,
+    session::Sessions,
 };
 use tickhound_engine::{
     ingest::Ingest,
@@ -26,7 +27,9 @@ impl Rows {
         let mut ingest = Ingest::new(Decoder::new(input, Path::new("."))?, 1, Clock::default());
         let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("the entries contain no ticks")?;
         let mut batch = job.batch;
-        Normalizer::new(input)?.apply(&mut batch);
+        let mut normalizer = Normalizer::new(input, &Sessions::default())?;
+        normalizer.set_session_columns(true);
+        normalizer.apply(&mut batch);
         Ok(Self { symbols: job.symbols, batch })
     }
 

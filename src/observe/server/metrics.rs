@@ -111,6 +111,9 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
             .with(&[("kind", "out_of_order")], monitor.out_of_order.load(Relaxed))
             .with(&[("kind", "volume")], monitor.volume.load(Relaxed))
             .with(&[("kind", "time_estimated")], monitor.time_estimated.load(Relaxed)),
+        counter("tickhound_ticks_outside", "Ticks from outside of the sessions of their calendar, by phase")
+            .with(&[("phase", "pre_open")], monitor.pre_open.load(Relaxed))
+            .with(&[("phase", "off_session")], monitor.off_session.load(Relaxed)),
         counter("tickhound_ticks_unseen", "Ticks that no detector saw, by what was missing")
             .with(&[("kind", "no_price")], monitor.unpriced.load(Relaxed))
             .with(&[("kind", "no_time")], monitor.untimed.load(Relaxed)),

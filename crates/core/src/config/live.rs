@@ -72,7 +72,10 @@ pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<ChangedKey
             }
         }
     }
-    Ok((merged.try_into()?, differ))
+    let mut merged: Config = merged.try_into()?;
+    // What was loaded belongs to the names in force.
+    merged.session.sessions = in_force.session.sessions.clone();
+    Ok((merged, differ))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::{
     Spanned, Table, Value,
     de::{DeTable, DeValue},
@@ -26,7 +26,7 @@ pub struct Source {
 
 impl Source {
     /// Takes the text of `file`, which must be valid TOML.
-    pub(super) fn parse(file: &Path, text: String) -> Result<Self> {
+    pub(crate) fn parse(file: &Path, text: String) -> Result<Self> {
         let source = Self { file: file.to_path_buf(), text };
         match DeTable::parse(&source.text) {
             Ok(_) => Ok(source),
@@ -83,8 +83,8 @@ impl Source {
 
     /// The configuration, with the overrides of environment variables applied.
     pub(super) fn config(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
-        let mut config: Config = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
-        let mut merged: Table = toml::from_str(&self.text).map_err(|error| self.explain(&error))?;
+        let mut config: Config = self.read()?;
+        let mut merged: Table = self.read()?;
         for (name, text) in environment {
             let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|path| path.contains("__")) else { continue };
             let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
@@ -110,6 +110,11 @@ impl Source {
             }
         }
         Ok(config)
+    }
+
+    /// What the text says, without environment variables.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        toml::from_str(&self.text).map_err(|error| self.explain(&error))
     }
 
     fn explain(&self, error: &toml::de::Error) -> anyhow::Error {

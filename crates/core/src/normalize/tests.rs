@@ -16,7 +16,10 @@ struct Feed {
 
 impl Feed {
     fn new(config: &InputConfig) -> Self {
-        Self { normalizer: Normalizer::new(config).unwrap(), batch: Batch::new(column::NAMES.len()) }
+        Self {
+            normalizer: Normalizer::new(config, &Sessions::default()).unwrap(),
+            batch: Batch::new(column::NAMES.len()),
+        }
     }
 
     /// A row at `START + seconds`; the values as (column, value).
@@ -222,7 +225,7 @@ proptest! {
     #[test]
     fn whatever_comes_in_what_comes_out_holds(rows in rows(), mid in any::<bool>()) {
         let quotes = if mid { Quotes::Mid } else { Quotes::Carry };
-        let mut normalizer = Normalizer::new(&InputConfig { quotes, ..InputConfig::default() }).unwrap();
+        let mut normalizer = Normalizer::new(&InputConfig { quotes, ..InputConfig::default() }, &Sessions::default()).unwrap();
         let mut batch = batch(&rows);
         let counts = normalizer.apply(&mut batch);
         prop_assert_eq!(batch.len() + counts.unpriced as usize, rows.len() * 2);
@@ -247,12 +250,12 @@ proptest! {
         let config = InputConfig::default();
         let cut = cut.min(rows.len());
         let mut whole = batch(&rows);
-        Normalizer::new(&config).unwrap().apply(&mut whole);
+        Normalizer::new(&config, &Sessions::default()).unwrap().apply(&mut whole);
 
         let (mut first, mut second) = (batch(&rows[..cut]), batch(&rows[cut..]));
-        let mut before = Normalizer::new(&config).unwrap();
+        let mut before = Normalizer::new(&config, &Sessions::default()).unwrap();
         before.apply(&mut first);
-        let mut after = Normalizer::new(&config).unwrap();
+        let mut after = Normalizer::new(&config, &Sessions::default()).unwrap();
         for symbol in 0..2 {
             if let Some(saved) = before.save(symbol) {
                 after.restore(symbol, &saved).unwrap();

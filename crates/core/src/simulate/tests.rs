@@ -37,11 +37,12 @@ fn the_same_seed_gives_the_same_bytes_everywhere() {
 fn ticks_are_in_order_within_sessions_and_sane() {
     let mut simulator = Simulator::new(&SimConfig { symbols: 30, rate: 0.05, ..SimConfig::default() });
     let (mut last, mut days) = (0, 0);
+    let mut hours = TradingHours::new();
     let mut volumes = HashMap::new();
     for _ in 0..200_000 {
         let tick = simulator.next().unwrap();
         assert!(tick.time >= last && tick.time.is_multiple_of(NS_PER_MS));
-        assert_eq!(calendar::in_session(tick.time), tick.time);
+        assert_eq!(hours.in_session(tick.time), tick.time);
         if calendar::day(tick.time) != calendar::day(last) {
             days += 1;
             volumes.clear();

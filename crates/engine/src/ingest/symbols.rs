@@ -54,9 +54,32 @@ pub(super) struct Route {
     pub(super) shard: usize,
 }
 
-/// Symbols that have made room for others.
+/// Why symbols are evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionCause {
+    /// They have been silent for the longest time, and there are too many.
+    TooMany,
+    /// The feed's clock went back, so that their states are of a time that has not come.
+    ClockSetBack {
+        /// The event time before, ns since the Unix epoch.
+        from: u64,
+        /// The event time now, ns since the Unix epoch.
+        to: u64,
+    },
+}
+
+/// A tick of the entry that is being routed.
+#[derive(Clone, Copy)]
+struct Touch {
+    id: u32,
+    time: u64,
+}
+
+/// Symbols that are forgotten.
 #[derive(Debug)]
 pub struct Evicted {
+    /// Why.
+    pub cause: EvictionCause,
     /// Their numbers.
     pub ids: Arc<[u32]>,
     /// Their names.
@@ -88,12 +111,14 @@ pub(super) struct Symbols {
     unsaved_venues: Vec<u32>,
     /// The venues of symbols that may still be unknown here: those that were saved, or that the live side of a warm-up has.
     known_venues: FxHashMap<Arc<str>, Arc<str>>,
+    /// By id, the event time of the symbol's latest tick, ns.
+    latest: Vec<u64>,
     /// The number of symbols in each chunk of the saved state.
     chunk_sizes: Vec<u32>,
     /// Numbers that new symbols get first.
     free: Vec<u32>,
-    /// The symbols of the ticks of the entry that is being routed.
-    touched: Vec<u32>,
+    /// The symbols and the times of the ticks of the entry that is being routed.
+    touched: Vec<Touch>,
     /// The symbols that are new with the entry that is being routed.
     new: Vec<u32>,
     /// The symbols whose venue is new with the entry that is being routed.
@@ -111,6 +136,7 @@ impl Default for Symbols {
             venues: Vec::new(),
             unsaved_venues: Vec::new(),
             known_venues: FxHashMap::default(),
+            latest: Vec::new(),
             chunk_sizes: vec![0; usize::from(CHUNKS)],
             free: Vec::new(),
             touched: Vec::new(),
@@ -263,19 +289,30 @@ impl Symbols {
         (route, true)
     }
 
-    /// Notes that the entry that is being routed has a tick of this symbol.
+    /// Notes that the entry that is being routed has a tick of this symbol, at this event time.
     #[inline]
-    pub(super) fn touch(&mut self, id: u32) {
-        self.touched.push(id);
+    pub(super) fn touch(&mut self, id: u32, time: u64) {
+        self.touched.push(Touch { id, time });
+    }
+
+    /// The event time of a symbol's latest tick, ns; 0 if it had none.
+    pub(super) fn latest(&self, id: u32) -> u64 {
+        self.latest[id as usize]
+    }
+
+    /// Notes the event time of a symbol's latest tick.
+    pub(super) fn note_latest(&mut self, id: u32, time: u64) {
+        let latest = &mut self.latest[id as usize];
+        *latest = time.max(*latest);
     }
 
     /// Ends an entry whose ticks are processed.
     #[inline]
     pub(super) fn end_entry(&mut self, arrived_ms: u64) {
-        for id in &self.touched {
+        for Touch { id, time } in &self.touched {
             // A recovered entry may have arrived before entries that are processed already.
-            let last = &mut self.arrived_ms[*id as usize];
-            *last = arrived_ms.max(*last);
+            let (last, latest) = (&mut self.arrived_ms[*id as usize], &mut self.latest[*id as usize]);
+            (*last, *latest) = (arrived_ms.max(*last), (*time).max(*latest));
         }
         self.touched.clear();
         self.new.clear();
@@ -305,15 +342,26 @@ impl Symbols {
         let mut silent: Vec<(u64, &Arc<str>, u32)> =
             self.routes.iter().map(|(name, route)| (self.arrived_ms[route.id as usize], name, route.id)).collect();
         silent.select_nth_unstable(count - 1);
-        let (ids, names): (Vec<u32>, Vec<Arc<str>>) =
-            silent[..count].iter().map(|(_, name, id)| (*id, Arc::clone(name))).unzip();
+        let evicted = silent[..count].iter().map(|(_, name, id)| (*id, Arc::clone(name))).unzip();
+        Some(self.evict_these(evicted, EvictionCause::TooMany))
+    }
+
+    /// Evicts all symbols.
+    pub(super) fn evict_all(&mut self, cause: EvictionCause) -> Evicted {
+        let mut all: Vec<(u32, Arc<str>)> = self.routes.iter().map(|(name, route)| (route.id, name.clone())).collect();
+        // The numbers are given to new symbols in this order.
+        all.sort_unstable();
+        self.evict_these(all.into_iter().unzip(), cause)
+    }
+
+    fn evict_these(&mut self, (ids, names): (Vec<u32>, Vec<Arc<str>>), cause: EvictionCause) -> Evicted {
         ids.iter().for_each(|id| self.remove(*id));
         names.iter().for_each(|name| _ = self.known_venues.remove(name));
         let evicted: FxHashSet<u32> = ids.iter().copied().collect();
         for symbol in self.numbered.iter_mut().flatten() {
             symbol.route.take_if(|route| evicted.contains(&route.id));
         }
-        Some(Evicted { ids: ids.into(), names })
+        Evicted { cause, ids: ids.into(), names }
     }
 
     /// Whether there are fewer symbols than an eviction leaves.
@@ -332,7 +380,7 @@ impl Symbols {
         let id = match self.free.pop() {
             Some(id) => {
                 self.names[id as usize] = name.clone();
-                (self.awaited[id as usize], self.arrived_ms[id as usize]) = (false, 0);
+                (self.awaited[id as usize], self.arrived_ms[id as usize], self.latest[id as usize]) = (false, 0, 0);
                 id
             }
             None => {
@@ -341,6 +389,7 @@ impl Symbols {
                 self.awaited.push(false);
                 self.arrived_ms.push(0);
                 self.venues.push(None);
+                self.latest.push(0);
                 id
             }
         };

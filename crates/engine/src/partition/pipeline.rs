@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::{intake::Intake, workers::Workers};
 use crate::{
     commit::{Flight, Frontier, Origin},
-    ingest::{Evicted, Ingest, Routed},
+    ingest::{Evicted, EvictionCause, Ingest, Routed},
     pace::Pace,
     plugin::Generation,
     shard::{SavedSymbol, Task, WarmDetector},
@@ -71,8 +71,8 @@ impl Pipeline {
         }
     }
 
-    /// Routes entries to the workers. After an entry with which there are too many symbols, the longest silent ones are
-    /// evicted before the next entry, whatever read that is in.
+    /// Routes entries to the workers. After an entry with which there are too many symbols, or the feed's clock is known to
+    /// have gone back, symbols are evicted before the next entry, whatever read that is in.
     pub(super) async fn submit(&mut self, mut entries: Entries, origin: Origin) {
         loop {
             self.number += 1;
@@ -88,15 +88,10 @@ impl Pipeline {
         }
     }
 
-    /// Evicts the longest silent symbols, if there are too many.
+    /// Evicts the longest silent symbols, if there are too many, or all of them, if the feed's clock went back.
     pub(super) async fn evict(&mut self) {
         let Some(evicted) = self.ingest.evict() else { return };
-        warn!(
-            event = "symbols_evicted",
-            symbols = evicted.names.len(),
-            "there are more symbols than engine.symbols_max; forgot those without a tick for the longest time. They begin \
-             as new symbols when they come back."
-        );
+        report_evicted(&evicted);
         for name in &evicted.names {
             self.damaged.remove(&**name);
         }
@@ -367,6 +362,25 @@ impl Pipeline {
         self.entries += flight.entries();
         self.pace.processed(flight.entries());
         self.flights.push_back(flight);
+    }
+}
+
+fn report_evicted(evicted: &Evicted) {
+    let symbols = evicted.names.len();
+    match evicted.cause {
+        EvictionCause::TooMany => warn!(
+            event = "symbols_evicted",
+            symbols,
+            "there are more symbols than engine.symbols_max; forgot those without a tick for the longest time. They begin \
+             as new symbols when they come back."
+        ),
+        EvictionCause::ClockSetBack { from, to } => warn!(
+            event = "clock_set_back",
+            symbols,
+            back_s = (from - to) / 1_000_000_000,
+            "the feed's clock went back and stays back; following it. All symbols begin as new ones. If no recorded day is \
+             being replayed, check the clocks and time zones of the producers."
+        ),
     }
 }
 

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::{Retention, generations::Generations, pipeline::Pipeline};
 use crate::{
     plugin::DetectorSpec,
-    shard::{Answer, SavedSymbol, TaskOutcome},
+    shard::{Answer, RestoredStates, SavedSymbol, TaskOutcome},
     stats::Stats,
 };
 use tickhound_core::{
@@ -100,7 +100,9 @@ impl<S: Stream> Recovery<'_, S> {
     /// Gives the shards the state of the last commit.
     pub(super) async fn run(mut self) -> Result<ResumeOutcome, StreamError> {
         let acquired = self.acquired;
-        self.pipeline.ingest.reset(acquired.clock);
+        // The ids of a stream that began anew count from below.
+        let newest = acquired.newest.filter(|_| !acquired.began_anew);
+        self.pipeline.ingest.reset(acquired.clock, newest.map_or(0, |newest| newest.millis));
         let mut saved = self.stats.waiting(self.stream.saved()).await?;
         let venues = std::mem::take(&mut saved.venues);
         let Some(last) = acquired.newest else {
@@ -233,8 +235,9 @@ impl<S: Stream> Recovery<'_, S> {
             && let Some(Answer { incidents, outcome, .. }) = self.stats.waiting(self.pipeline.workers.answer()).await
         {
             replay.waiting -= 1;
-            if let TaskOutcome::Restored(damaged) = outcome {
+            if let TaskOutcome::Restored(RestoredStates { damaged, latest }) = outcome {
                 replay.dropped.extend(damaged.iter().map(ToString::to_string));
+                latest.into_iter().for_each(|(id, time)| self.pipeline.ingest.note_latest(id, time));
             }
             self.generations.note_missing_states(0, &incidents.cold, self.pipeline.generation());
         }

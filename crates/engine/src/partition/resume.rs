@@ -83,14 +83,16 @@ impl<S: Stream> Partition<S> {
         let resumed = recovery.run().await?;
         if resumed == ResumeOutcome::Ready {
             self.pipeline.position.mark_restored();
-            // A host that ended right after an entry with too many symbols may not have evicted any.
+            // A host that ended right after an entry with too many symbols, or with which the clock went back, may not have
+            // evicted any.
             self.pipeline.evict().await;
         }
         Ok(resumed)
     }
 
-    fn report_emptied(&self, acquired: &Acquisition) {
+    fn report_emptied(&mut self, acquired: &Acquisition) {
         if acquired.began_anew {
+            self.pipeline.ingest.forget_newest();
             warn!(
                 event = "stream_resumed_from_start",
                 in_flight = self.pipeline.entries(),

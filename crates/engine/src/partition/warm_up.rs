@@ -371,7 +371,7 @@ fn background_shards(
         let setup = ShardSetup {
             number,
             generation: generation.clone(),
-            normalizer: Normalizer::new(&config.input)?,
+            normalizer: Normalizer::new(&config.input, &config.session.sessions)?,
             queue: AHEAD + 2,
             priority: Priority::Background,
             tape: None,

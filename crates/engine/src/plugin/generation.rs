@@ -15,6 +15,7 @@ use super::{
 use tickhound_core::{
     config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
     publish::AlertLayout,
+    session::COLUMNS,
 };
 
 /// The plugins and settings that are in force together.
@@ -52,7 +53,7 @@ pub trait PluginSource {
     /// Names the reason why there is none.
     fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>>;
 
-    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of the input.
+    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of a batch.
     ///
     /// # Errors
     /// Names the call that failed, and its fault.
@@ -122,7 +123,7 @@ impl Generation {
             }
             spec.trial = match known.iter().find(|other| other.runs_as(&spec)) {
                 Some(tried) => tried.trial,
-                None => plugins.try_out(&spec, column_names.len()).map_err(|error| {
+                None => plugins.try_out(&spec, column_names.len() + COLUMNS.len()).map_err(|error| {
                     anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
                 })?,
             };

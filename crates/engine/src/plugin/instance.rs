@@ -101,14 +101,15 @@ impl Instance {
     /// # Errors
     /// Returns a fault, after which the instance must be dropped.
     pub fn detect(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
-        if self.columns.contains(&None) {
+        // The rows of an older batch lack the times of the session if no detector had asked for them.
+        if self.columns.iter().any(|position| position.is_none_or(|position| position >= batch.columns.len())) {
             self.absent.resize(batch.len(), f64::NAN);
         }
         let columns: Vec<&[f64]> = self
             .columns
             .iter()
-            .map(|position| match position {
-                Some(position) => batch.columns[*position].as_slice(),
+            .map(|position| match position.and_then(|position| batch.columns.get(position)) {
+                Some(column) => column.as_slice(),
                 None => &self.absent[..batch.len()],
             })
             .collect();

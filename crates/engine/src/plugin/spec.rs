@@ -22,6 +22,7 @@ use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
     event::{AlertOrigin, CODE_DIGITS},
     pattern::SymbolPattern,
+    session::COLUMNS,
     wall::now_ms,
 };
 
@@ -49,12 +50,14 @@ pub struct DetectorSpec {
     /// The health of all its instances together.
     pub health: Health,
     /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
-    /// lacks.
+    /// lacks. Those with times of the session follow those of the input.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
     symbols: Option<Vec<WatchedPattern>>,
     /// The first digits of the hash of all parameters, as alerts have them.
     params_hash: String,
+    /// Whether it asks for times of the session.
+    wants_session: bool,
     schema: u64,
     fingerprint: u64,
 }
@@ -98,12 +101,14 @@ impl DetectorSpec {
         let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
         let mut params_hash = sha256(params::to_json(&params).to_string().as_bytes());
         params_hash.truncate(CODE_DIGITS);
+        let columns = positions(name, &plugin.manifest, column_names, loaded)?;
         let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
         Ok(Self {
             name: name.to_owned(),
             schema: schema(&plugin.manifest, &params),
             fingerprint: fingerprint(&plugin, &params, config),
-            columns: positions(name, &plugin.manifest, column_names, loaded)?.into(),
+            wants_session: columns.iter().flatten().any(|position| *position >= column_names.len()),
+            columns: columns.into(),
             plugin,
             params,
             settings: config.clone(),
@@ -144,6 +149,11 @@ impl DetectorSpec {
             params_hash: self.params_hash.clone(),
             generation,
         }
+    }
+
+    /// Returns whether the detector asks for times of the session.
+    pub(crate) fn wants_session(&self) -> bool {
+        self.wants_session
     }
 
     /// Returns the same detector without its faults, and thus out of quarantine.
@@ -205,7 +215,9 @@ fn positions(
 ) -> Result<Vec<Option<usize>>> {
     let mut positions = Vec::new();
     for column in &manifest.columns {
-        let position = column_names.iter().position(|name| *name == column.name);
+        let of_input = column_names.iter().position(|name| *name == column.name);
+        let of_session = || COLUMNS.iter().position(|name| *name == column.name).map(|at| column_names.len() + at);
+        let position = of_input.or_else(of_session);
         if position.is_none() && column.required {
             let near = nearest(&column.name, column_names.iter().map(String::as_str));
             let near = near.map(|near| format!("; did its author mean `{near}`?")).unwrap_or_default();

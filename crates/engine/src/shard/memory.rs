@@ -9,7 +9,10 @@ use anyhow::{Context, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{error, warn};
 
-use super::{Answer, Cooldowns, FaultReport, Incidents, SavedSymbol, Shard, Slot, TaskOutcome, slot::PredecessorKind};
+use super::{
+    Answer, Cooldowns, FaultReport, Incidents, RestoredStates, SavedSymbol, Shard, Slot, TaskOutcome,
+    slot::PredecessorKind,
+};
 use crate::{ingest::Job, plugin::Fault};
 use tickhound_core::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
@@ -255,23 +258,25 @@ impl Shard {
     }
 
     pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Answer {
-        let (mut incidents, mut damaged) = (Incidents::default(), Vec::new());
+        let (mut incidents, mut restored) = (Incidents::default(), RestoredStates::default());
         let mut symbols = Vec::with_capacity(saved.len());
         let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
         for SavedSymbol { id, name, packed, newest_ms } in saved {
             self.memory.add(id, &name);
+            self.normalizer.introduce(id, &name);
             self.journal.mark(chunk_of(&name));
             let state = self.memory.packer.unpack(&packed);
             match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
                 Ok(detectors) => {
                     self.restore_cooldowns(id, &name, &detectors);
                     self.memory.note_saved(id, packed, newest_ms);
+                    restored.latest.push((id, self.normalizer.latest(id)));
                     states.push(UnpackedSymbol { id, name: name.clone(), detectors });
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
-                    damaged.push(name.clone());
+                    restored.damaged.push(name.clone());
                     let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
                     wanting.for_each(|slot| slot.mark_cold("the saved state of a symbol can't be read"));
                 }
@@ -284,7 +289,7 @@ impl Shard {
             slot.restore_saved(&symbols, &self.symbols, &states);
         }
         self.report_missing_states(&mut incidents);
-        Answer::new(0, incidents, TaskOutcome::Restored(damaged))
+        Answer::new(0, incidents, TaskOutcome::Restored(restored))
     }
 
     /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with

@@ -60,7 +60,10 @@ impl Shard {
         new: Vec<(u32, Arc<str>)>,
         warmed: Vec<WarmDetector>,
     ) -> Answer {
-        new.iter().for_each(|(id, name)| self.memory.add(*id, name));
+        for (id, name) in &new {
+            self.memory.add(*id, name);
+            self.normalizer.introduce(*id, name);
+        }
         self.symbols.extend(new);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
         if let Some(warmed) = warmed.first() {

@@ -1,0 +1,207 @@
+//! The trading sessions of symbols: when a market is open, and which session a time belongs to.
+//!
+//! What holds: time is divided into spans without gaps. Each span is a pre-open, an open session, or a time without a
+//! session, and belongs to the session that began last, so that what is counted in a session goes on until the next one
+//! begins. All of this depends on event time and the calendar alone.
+
+mod calendar;
+mod file;
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+pub use self::{calendar::Calendar, file::BUILT_IN};
+use crate::{event::flag, pattern::SymbolPattern, venue};
+
+/// The columns with times of the session, which detectors may ask for. They follow those of the input.
+pub const COLUMNS: [&str; 2] = ["since_open", "to_close"];
+
+/// The number of spans that a calendar remembers. In a feed, nearly all times are in one or two of them; the others are
+/// for symbols with times of long ago.
+const REMEMBERED: usize = 4;
+
+/// What a span of time is to a market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The time before the open in which orders are collected.
+    PreOpen,
+    /// The session.
+    Open,
+    /// No session: night, weekend, holiday.
+    Closed,
+}
+
+/// A session, as instants in ns since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The number of its date since 1970-01-01.
+    pub number: i32,
+    /// When it begins, with its pre-open if it has one.
+    pub begin: u64,
+    /// When it opens.
+    pub open: u64,
+    /// When it closes.
+    pub close: u64,
+}
+
+/// A span of time in which nothing changes for a market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first instant, ns since the Unix epoch.
+    pub begin: u64,
+    /// The first instant after the span, ns since the Unix epoch.
+    pub end: u64,
+    /// What the span is.
+    pub phase: Phase,
+    /// The session that began last; `None` before the first one.
+    pub session: Option<Session>,
+}
+
+/// Which calendar each symbol has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sessions {
+    /// The calendar of symbols without one of their own; `None`: a session is a calendar day.
+    default: Option<Arc<Calendar>>,
+    by_symbol: Arc<[SymbolCalendar]>,
+}
+
+/// The calendar of some symbols.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SymbolCalendar {
+    pub(crate) patterns: Vec<SymbolPattern>,
+    pub(crate) calendar: Arc<Calendar>,
+}
+
+/// Finds the spans of times, and remembers the last ones: a time zone is too slow to ask for each tick.
+#[derive(Debug)]
+pub struct SessionClock {
+    by_symbol: Arc<[SymbolCalendar]>,
+    /// The calendar of other symbols, then those of `by_symbol`.
+    calendars: Vec<Remembering>,
+}
+
+/// A calendar and the spans that were asked for last.
+#[derive(Debug)]
+struct Remembering {
+    calendar: Arc<Calendar>,
+    spans: [Option<Span>; REMEMBERED],
+    oldest: usize,
+}
+
+impl Phase {
+    /// The bit of the `flags` column that says so, or 0.
+    pub fn flag(self) -> u32 {
+        match self {
+            Self::PreOpen => flag::PRE_OPEN,
+            Self::Open => 0,
+            Self::Closed => flag::OFF_SESSION,
+        }
+    }
+}
+
+impl Span {
+    /// Returns whether the span contains a time.
+    #[inline]
+    pub fn contains(&self, time: u64) -> bool {
+        (self.begin..self.end).contains(&time)
+    }
+
+    /// The seconds from the session's open to `time`, and from `time` to its close. Both are signed, and NaN before the first
+    /// session.
+    pub fn seconds(&self, time: u64) -> (f64, f64) {
+        let seconds = |from: u64, to: u64| (i128::from(to) - i128::from(from)) as f64 / 1e9;
+        self.session
+            .map_or((f64::NAN, f64::NAN), |Session { open, close, .. }| (seconds(open, time), seconds(time, close)))
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(default: Option<Arc<Calendar>>, by_symbol: Vec<SymbolCalendar>) -> Self {
+        Self { default, by_symbol: by_symbol.into() }
+    }
+
+    /// A clock for these sessions. Symbols without a calendar have one session a day in `zone`.
+    pub fn clock(&self, zone: TimeZone) -> SessionClock {
+        let default = self.default.clone().unwrap_or_else(|| Arc::new(Calendar::days(zone)));
+        let others = self.by_symbol.iter().map(|of| of.calendar.clone());
+        let calendars = std::iter::once(default).chain(others);
+        let calendars = calendars.map(|calendar| Remembering { calendar, spans: [None; REMEMBERED], oldest: 0 });
+        SessionClock { by_symbol: self.by_symbol.clone(), calendars: calendars.collect() }
+    }
+
+    /// The calendars that the configuration names, each once.
+    pub fn calendars(&self) -> Vec<&Calendar> {
+        let all = self.default.iter().chain(self.by_symbol.iter().map(|of| &of.calendar));
+        let mut calendars: Vec<&Calendar> = Vec::new();
+        for calendar in all {
+            if !calendars.iter().any(|known| known.name() == calendar.name()) {
+                calendars.push(calendar);
+            }
+        }
+        calendars
+    }
+
+    /// What is wrong with the calendars that are about to end, or have ended: a sentence for each.
+    pub fn warnings(&self, now_ns: u64) -> Vec<String> {
+        self.calendars().into_iter().filter_map(|calendar| calendar.warning(now_ns)).collect()
+    }
+
+    /// Since when at least one of the named calendars has been open without a pause, ns since the Unix epoch. `None` if none
+    /// is open at `now_ns`, or none is named.
+    pub fn open_since(&self, now_ns: u64) -> Option<u64> {
+        self.calendars().into_iter().filter_map(|calendar| calendar.open_since(now_ns)).min()
+    }
+
+    /// When the session of a symbol ends that is open at `now_ns` or comes next, ns since the Unix epoch. Without a calendar it
+    /// is the end of the day in `zone`. `None` if no session comes.
+    pub fn close_after(&self, symbol: &str, now_ns: u64, zone: TimeZone) -> Option<u64> {
+        let of_symbol = self.by_symbol.iter().find(|of| of.is_of(symbol));
+        match of_symbol.map(|of| &of.calendar).or(self.default.as_ref()) {
+            Some(calendar) => calendar.close_after(now_ns),
+            None => Calendar::days(zone).close_after(now_ns),
+        }
+    }
+}
+
+impl SymbolCalendar {
+    /// Whether a symbol has this calendar. One without a venue has none by its venue: `MCX:*` would match all of them.
+    fn is_of(&self, symbol: &str) -> bool {
+        let has_venue = venue::split(symbol).0.is_some();
+        self.patterns.iter().any(|pattern| (has_venue || !pattern.names_venue()) && pattern.matches(symbol))
+    }
+}
+
+impl SessionClock {
+    /// The number of a symbol's calendar, for [`Self::span`].
+    pub fn calendar_of(&self, symbol: &str) -> u16 {
+        self.by_symbol.iter().position(|of| of.is_of(symbol)).map_or(0, |at| at as u16 + 1)
+    }
+
+    /// Whether all symbols have the same calendar.
+    pub fn is_single(&self) -> bool {
+        self.by_symbol.is_empty()
+    }
+
+    /// The span that contains a time.
+    #[inline]
+    pub fn span(&mut self, calendar: u16, time: u64) -> &Span {
+        let of = &mut self.calendars[usize::from(calendar)];
+        let remembered = |span: &Option<Span>| span.as_ref().is_some_and(|span| span.contains(time));
+        let at = of.spans.iter().position(remembered).unwrap_or_else(|| of.remember(time));
+        of.spans[at].as_ref().expect("a position that was just found or filled")
+    }
+}
+
+impl Remembering {
+    #[cold]
+    fn remember(&mut self, time: u64) -> usize {
+        let at = self.oldest;
+        self.spans[at] = Some(self.calendar.span(time));
+        self.oldest = (at + 1) % REMEMBERED;
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests;
