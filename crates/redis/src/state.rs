@@ -20,6 +20,7 @@ use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
     event::{Clock, EntryId, TicksBehind},
     stream::{Commit, StreamError},
+    venue::is_venue,
 };
 
 /// About so many fields are read in one request, which are some megabytes of states.
@@ -150,8 +151,8 @@ fn read_venues(saved: HashMap<String, String>, key: &str) -> Result<Vec<(String,
     let mut venues = Vec::with_capacity(saved.len());
     for (symbol, sealed) in saved {
         match unseal(&symbol, &sealed) {
-            Unsealed::Intact(venue) => venues.push((symbol.clone(), venue.to_owned())),
-            Unsealed::Damaged => {}
+            Unsealed::Intact(venue) if is_venue(venue) => venues.push((symbol.clone(), venue.to_owned())),
+            Unsealed::Intact(_) | Unsealed::Damaged => {}
             Unsealed::Newer(form) => return Err(newer_release(key, form)),
         }
     }

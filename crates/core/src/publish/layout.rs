@@ -90,12 +90,19 @@ impl AlertLayout {
     /// Compiles the layout of `[alerts]`.
     ///
     /// # Errors
-    /// Names the key of `[alerts.map]` and what is wrong with it.
+    /// Names the key of `[alerts]` and what is wrong with it.
     pub fn compile(config: &AlertsConfig) -> Result<Self, String> {
         let document = match config.layout {
             AlertsLayout::Fields => None,
             AlertsLayout::Json => Some(config.field.clone()),
         };
+        if ALERT_FIELDS.contains(&config.field.as_str()) {
+            // A reader takes such an entry for one of the other layout.
+            return Err(format!(
+                "alerts.field is `{}`, which is a field of alerts; expected another name",
+                config.field
+            ));
+        }
         if config.map.len() > MAPPED_MAX {
             return Err(format!("alerts.map has {} members, at most {MAPPED_MAX} are allowed", config.map.len()));
         }
@@ -517,6 +524,8 @@ mod tests {
 
     #[test]
     fn a_wrong_map_is_rejected_with_the_nearest_valid_name() {
+        let own = toml::from_str("layout = \"json\"\nfield = \"id\"").unwrap();
+        assert!(AlertLayout::compile(&own).unwrap_err().contains("expected another name"));
         let many = (0..=MAPPED_MAX).map(|n| format!("m{n} = 1")).collect::<Vec<_>>().join("\n");
         for (map, expected) in [
             ("a = \"{confidense}\"", "alerts.map.a: `{confidense}` is not a placeholder"),

@@ -135,7 +135,7 @@ impl Generation {
         }
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
         let layout = AlertLayout::compile(&alerts);
-        let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts", "map"])))?.into();
+        let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts"])))?.into();
         Ok(Self { number, detectors, alerts, layout, flow, notify: loaded.config.notify.clone() })
     }
 
