@@ -16,6 +16,7 @@ mod output;
 mod alerts_file;
 mod authoring;
 pub mod cli;
+mod clock;
 mod notify;
 mod observe;
 mod replace;

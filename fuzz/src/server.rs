@@ -30,7 +30,7 @@ use tickhound_core::event::EntryId;
 
 use self::{
     error::{ApiError, Params},
-    query::{AlertsQuery, ChartQuery, ChartSpan, alerts_limit, confidence, entry_id},
+    query::{AlertQuery, AlertsQuery, ChartQuery, ChartSpan, alerts_limit, confidence, entry_id},
 };
 
 /// The longest part of an error beside what the request itself says, bytes.
@@ -40,9 +40,10 @@ const ERROR_MAX: usize = 500;
 pub fn query(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let result = match choice % 3 {
+    let result = match choice % 4 {
         0 => alerts(text),
         1 => chart(text),
+        3 => alert(text),
         _ => entry_id("before", text).map(|id| assert_same(text, id)),
     };
     if let Err(ApiError { status, error }) = result {
@@ -62,6 +63,15 @@ fn alerts(text: &str) -> Result<(), ApiError> {
     if let Some(before) = before {
         assert_same(&before, entry_id("before", &before)?);
     }
+    Ok(())
+}
+
+fn alert(text: &str) -> Result<(), ApiError> {
+    let Some(query) = parse::<AlertQuery>(text) else { return Ok(()) };
+    let query = query?;
+    let entry = query.entry()?;
+    let (written, _) = query.id.split_once('/').expect("an id has a separator behind its entry");
+    assert_same(written, entry);
     Ok(())
 }
 

@@ -57,7 +57,8 @@ pub(super) struct AlertsArgs {
     /// Only alerts of this detector; * and ? as in symbols. May be repeated.
     #[arg(long, value_name = "NAME")]
     detector: Vec<String>,
-    /// Only alerts about this symbol; * = any text, ? = one character. May be repeated.
+    /// Only alerts about this symbol, in any case, with or without its venue; * = any text, ? = one character. May be
+    /// repeated.
     #[arg(long, value_name = "PATTERN")]
     symbol: Vec<String>,
     /// Minimum confidence.

@@ -182,7 +182,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
             alerts: &real.alerts,
             judge: &judge,
             generation: &replayer.load(&loaded)?,
-            timezone: &loaded.config.input.timezone,
+            zone: &loaded.config.display_zone()?,
         });
         std::fs::write(file, page).with_context(|| format!("can't write {}", file.display()))?;
     }

@@ -31,6 +31,33 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
     fitted
 }
 
+/// Columns of the end of a name that [`fit_middle`] keeps at least: the strike of an option, and whether it is a call or a put.
+const NAME_END: usize = 8;
+
+/// Cuts or pads a name to exactly this many columns of a terminal. It is cut in its middle, since names of options differ at
+/// their ends.
+pub(super) fn fit_middle(name: &str, columns: usize) -> String {
+    let (width, room) = (name.width(), columns.saturating_sub(1));
+    if width <= columns || room < NAME_END {
+        return fit(name, columns);
+    }
+    let end_room = NAME_END.max(room / 2);
+    let mut left = end_room;
+    let end: Vec<char> = name
+        .chars()
+        .rev()
+        .take_while(|c| {
+            let width = c.width().unwrap_or(0);
+            let fits = width <= left;
+            left -= if fits { width } else { 0 };
+            fits
+        })
+        .collect();
+    let end: String = end.into_iter().rev().collect();
+    // `fit` marks the cut.
+    fit(&format!("{}{end}", fit(name, columns - end.width())), columns)
+}
+
 /// Formats a span of time with the precision that a person needs: `4.2s`, `12m 05s`, `3h 40m`, `2d 5h`.
 pub(super) fn span(ms: u64) -> String {
     let s = ms / 1000;
@@ -95,6 +122,22 @@ mod tests {
     fn a_cell_has_its_width_with_any_content() {
         assert_eq!([fit("abc", 5), fit("abcdef", 4), fit("abc", 0)], ["abc  ", "abc…", ""]);
         assert_eq!([fit("✅✅✅", 5), fit("✅✅✅", 4), fit("✅", 1)], ["✅✅…", "✅… ", "…"]);
+    }
+
+    #[test]
+    fn a_name_keeps_its_end() {
+        let option = "BANKNIFTY25NOV57800CE";
+        assert_eq!([fit_middle(option, 22), fit_middle(option, 21)], [format!("{option} "), option.to_owned()]);
+        assert_eq!([fit_middle(option, 20), fit_middle(option, 12)], ["BANKNIFTY2…OV57800CE", "BAN…V57800CE"]);
+        for columns in 0..30 {
+            for name in [option, "✅✅✅✅✅✅✅✅✅✅✅✅CE", "日本1日本2日本3日本4日本5CE", ""]
+            {
+                let fitted = fit_middle(name, columns);
+                assert_eq!(fitted.width(), columns, "{fitted:?}");
+                let is_whole = name.is_empty() || columns < NAME_END + 1 || fitted.trim_end().ends_with("CE");
+                assert!(is_whole, "{fitted:?}");
+            }
+        }
     }
 
     #[test]

@@ -130,6 +130,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/history", get(api::history))
         .route("/api/detectors", get(api::detectors))
         .route("/api/alerts", get(alerts::list))
+        .route("/api/alert", get(alerts::one))
         .route("/api/alerts/live", get(live::live))
         .route("/api/chart", get(chart::chart));
     page::routes(routes)

@@ -163,6 +163,8 @@ impl Browser {
         let is_phone = width < 600;
         let params = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
         self.call("Emulation.setDeviceMetricsOverride", params);
+        // Until what depends on the size has moved: a click would miss it.
+        self.eval("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))");
     }
 
     /// What the system prefers.

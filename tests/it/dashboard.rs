@@ -11,8 +11,9 @@ use std::{
 
 use crate::{
     browser::Browser,
-    support::{ALERTS, CHECKPOINT, Host, Project, Redis, STREAM, misbehaving, pause, wait_for},
+    support::{ALERTS, CHECKPOINT, Host, Project, Redis, SHADOW_ALERTS, STREAM, misbehaving, pause, wait_for},
 };
+use tickhound_core::config::ServerConfig;
 
 /// Where pictures are kept; without it none is taken.
 const PICTURES: &str = "TICKHOUND_PICTURES";
@@ -291,6 +292,405 @@ fn a_hidden_page_is_not_live_and_misses_nothing() {
         "and what comes later",
         &format!("{LIVE} === 'live' && document.getElementById('rows').textContent.includes('LATER')"),
     );
+}
+
+/// Writes an alert into the alerts stream, as a host does. Returns its id.
+fn add_alert(desk: &Desk, number: usize, symbol: &str, more: &[(&str, &str)]) -> String {
+    // Monday, 2025-11-24 10:15:30 in India.
+    let (entry, id) = (format!("{}-{number}", 1_763_959_530_000_u64), format!("1763959530000-{number}/breakout/0"));
+    let mut fields = vec![
+        ("id", id.as_str()),
+        ("entry", entry.as_str()),
+        ("detector", "breakout"),
+        ("plugin", "breakout"),
+        ("version", "0.1.0"),
+        ("symbol", symbol),
+        ("direction", "up"),
+        ("confidence", "0.91"),
+        ("price", "57801.35"),
+        ("time", "1763959530000000000"),
+        ("lag_ms", "1"),
+        ("evidence", "{\"level\":1}"),
+        ("stale", "0"),
+        ("recovered", "0"),
+    ];
+    for (name, value) in more {
+        fields.retain(|(known, _)| known != name);
+        fields.push((name, value));
+    }
+    let stream = if more.iter().any(|(name, _)| *name == "shadow_of") { SHADOW_ALERTS } else { ALERTS };
+    let _: String = redis::cmd("XADD").arg(stream).arg("*").arg(&fields).query(&mut desk.redis.connect()).unwrap();
+    id
+}
+
+/// The list was as long as its alerts, 3,000 px below the last thing on the page: texts for screen readers stood outside of it.
+#[test]
+fn the_page_ends_where_its_content_does() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    for number in 0..2000 {
+        add_alert(&desk, number, &format!("NIFTY25NOV{}CE", 20_000 + number), &[]);
+    }
+    for width in [1440, 1280, 390] {
+        desk.browser.size(width, 900);
+        desk.browser.open(&format!("http://{}/", desk.address));
+        desk.browser.wait_until("the alerts are there", "document.querySelectorAll('#rows li').length === 100");
+        for _ in 0..2 {
+            desk.browser.eval("document.getElementById('older').click(); 0");
+        }
+        let below = "document.documentElement.scrollHeight - \
+                     Math.round(document.body.getBoundingClientRect().bottom + scrollY)";
+        desk.browser.wait_until("all that is there is within the page", &format!("{below} <= 1"));
+        let last = "Math.max(...[...document.querySelectorAll('main *')].filter(one => one.offsetParent && !one.closest('#rows')) \
+                    .map(one => one.getBoundingClientRect().bottom + scrollY))";
+        let empty = desk.browser.eval(&format!("document.documentElement.scrollHeight - {last}")).as_f64().unwrap();
+        assert!(empty < 60.0, "{width} px: {empty} px of nothing below the content");
+    }
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// Of `BANKNIFTY25NOV5780…` nobody knows whether it is a call or a put.
+#[test]
+fn the_end_of_a_symbol_is_never_cut() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    let long = format!("NFO:{}57800PE", "MIDCPNIFTY25NOVWEEKLY".repeat(5));
+    let symbols = ["BANKNIFTY25NOV57800CE", "NFO:BANKNIFTY25NOV57800PE", "BSE:SENSEX25N2085400CE", long.as_str()];
+    for (number, symbol) in symbols.into_iter().enumerate() {
+        add_alert(&desk, number, symbol, &[("detector", "a-detector-with-a-long-name-next")]);
+    }
+    for width in [1280, 900, 390, 320] {
+        desk.browser.size(width, 900);
+        desk.browser.wait_until("the alerts are there", "document.querySelectorAll('#rows li').length === 4");
+        let cells = "[...document.querySelectorAll('#rows .symbol, #rows .dot, #rows .number')]";
+        let cut = format!(
+            "{cells}.filter(cell => cell.scrollWidth > cell.clientWidth + 1 || cell.scrollHeight > cell.clientHeight + 3 \
+             || getComputedStyle(cell).textOverflow !== 'clip').map(cell => cell.textContent)"
+        );
+        assert_eq!(desk.browser.eval(&cut), serde_json::json!([]), "{width} px");
+        let outside = format!("{cells}.filter(cell => cell.getBoundingClientRect().right > {width}).length");
+        assert_eq!(desk.browser.eval(&outside), 0, "{width} px");
+        let shown = "[...document.querySelectorAll('#rows .symbol')].map(cell => cell.textContent + ' ' + cell.title)";
+        let shown = desk.browser.eval(shown);
+        for (row, symbol) in shown.as_array().unwrap().iter().zip(symbols.iter().rev()) {
+            let (row, end) = (row.as_str().unwrap(), &symbol[symbol.len() - 7..]);
+            let (text, title) = row.split_once(' ').unwrap();
+            assert!(text.ends_with(end) && title == *symbol, "{width} px: {row}");
+            assert!(text == *symbol || symbol.len() > 64, "{width} px: {row}");
+        }
+        desk.browser.click("#rows li:nth-child(2) button");
+        let title = "document.querySelector('#alert-title bdi')";
+        assert_eq!(desk.browser.eval(&format!("{title}.textContent")), symbols[2]);
+        let is_visible = format!(
+            "(box => box.left >= 0 && box.right <= {width})({title}.getBoundingClientRect()) && \
+             document.getElementById('alert').scrollWidth <= document.getElementById('alert').clientWidth"
+        );
+        assert_eq!(desk.browser.eval(&is_visible), true, "{width} px");
+        desk.browser.press("Escape");
+    }
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// The labels of the axes of a chart.
+fn labels(desk: &mut Desk, chart: &str) -> [Vec<String>; 2] {
+    ["xAxis", "yAxis"].map(|axis| {
+        let labels = desk.browser.eval(&format!(
+            "echarts.getInstanceByDom(document.getElementById({chart:?})).getModel().getComponent({axis:?}).axis \
+             .getViewLabels().map(label => label.formattedLabel)"
+        ));
+        labels.as_array().unwrap().iter().map(|label| label.as_str().unwrap().to_owned()).collect()
+    })
+}
+
+/// A window of a minute had `10:00` three times, and prices of paise `100.0` twice.
+#[test]
+fn no_two_labels_of_an_axis_are_the_same() {
+    let Some(mut desk) = Desk::open("") else { return };
+    let _feed = desk.feed("12", "400");
+    desk.becomes("healthy");
+    desk.browser.wait_until("alerts come", "document.querySelectorAll('#rows li').length > 3");
+    let differ = |desk: &mut Desk, chart: &str| {
+        for labels in labels(desk, chart) {
+            let all = labels.iter().collect::<std::collections::BTreeSet<_>>().len();
+            assert!(labels.len() >= 2 && all == labels.len(), "{chart}: {labels:?}");
+        }
+    };
+    for width in [1440, 390] {
+        desk.browser.size(width, 900);
+        for chart in ["chart-throughput", "chart-behind", "chart-latency", "chart-backlog", "chart-alerts"] {
+            differ(&mut desk, chart);
+        }
+    }
+    desk.browser.size(1440, 900);
+    desk.browser.click("#rows button");
+    desk.browser.wait_until("a chart", "/^\\d+ prices/.test(document.getElementById('alert-chart-note').textContent)");
+    differ(&mut desk, "alert-chart");
+    // As far in as one can: a few seconds.
+    desk.browser.eval(
+        "const chart = echarts.getInstanceByDom(document.getElementById('alert-chart')); \
+         chart.dispatchAction({ type: 'dataZoom', start: 49.9, end: 50.1 }); 0",
+    );
+    let [times, _] = labels(&mut desk, "alert-chart");
+    let all = times.iter().collect::<std::collections::BTreeSet<_>>().len();
+    assert!(times.len() >= 2 && all == times.len() && times.iter().all(|time| time.len() == 8), "{times:?}");
+    // Every range of prices and of times, also those of a symbol that is worth nearly nothing, or of a malicious alert.
+    let scales = desk.browser.eval(
+        "import('/assets/axis.js').then(axis => { \
+         const wrong = []; \
+         const check = (what, labels) => { if (labels.length < 2 || new Set(labels).size !== labels.length) wrong.push([what, labels]); }; \
+         for (const low of [0, 1e-7, 0.05, 99.95, 100, 57801.35, 1e12, -37.63]) for (let power = -8; power < 7; power += 0.3) { \
+           const { min, max, step } = axis.valueAxis([low, low + 10 ** power], 4); \
+           const count = Math.round((max - min) / step); \
+           if (!(count >= 1 && count <= 8 && min <= low)) wrong.push([low, power, min, max, step]); \
+           check([low, power], [...Array(count + 1).keys()].map(at => (min + at * step).toFixed(axis.decimals(step)))); \
+         } \
+         for (const odd of [[1e308, -1e308], [5e-324, 0], [1e15, 1e15 + 0.1], [0], []]) { \
+           const { min, max, step } = axis.valueAxis(odd, 4); \
+           if (!(min < max && step > 0 && max / step - min / step < 9)) wrong.push([odd, min, max, step]); \
+         } \
+         for (let seconds = 5; seconds < 1e7; seconds *= 1.3) { \
+           const { marks, step } = axis.timeMarks(1763959530000, 1763959530000 + seconds * 1000, 6); \
+           const labels = marks.map(mark => axis.timeLabel(mark, step)); \
+           if (labels.length < 2 || labels.some((label, at) => label === labels[at + 1])) wrong.push([seconds, labels]); \
+         } \
+         return JSON.stringify(wrong); })",
+    );
+    assert_eq!(scales, "[]");
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// A trader in New York who watches the NSE compares times with those of the exchange, and with the log.
+#[test]
+fn times_are_the_exchanges_wherever_the_viewer_is() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.browser.live_in("America/New_York");
+    let address = format!("http://{}/", desk.address);
+    desk.browser.open(&address);
+    desk.becomes("healthy");
+    add_alert(&desk, 0, "NIFTY", &[]);
+    desk.browser.wait_until("the alert is there", "document.querySelectorAll('#rows li').length === 1");
+    assert_eq!(desk.browser.text("#zone"), "times: Asia/Kolkata (IST)");
+    assert_eq!(desk.browser.text("#rows .time"), "24 Nov 10:15:30");
+    assert_eq!(desk.browser.text("#alerts .names span"), "time IST");
+    desk.browser.click("#rows button");
+    let facts = desk.browser.text("#alert .facts");
+    assert!(facts.contains("10:15:30.000 IST"), "{facts}");
+    desk.browser.wait_until(
+        "the charts have the exchange's clock",
+        &format!(
+            "(label => label.slice(3, 5) === new Intl.DateTimeFormat('en-GB', {{ timeZone: 'Asia/Kolkata', minute: '2-digit' }}) \
+             .format(Date.now()).padStart(2, '0') || label)({}) === true",
+            "echarts.getInstanceByDom(document.getElementById('chart-throughput')).getModel().getComponent('xAxis').axis \
+             .getViewLabels().at(-1).formattedLabel"
+        ),
+    );
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+
+    // A desk that trades abroad may want its own.
+    desk.host.kill();
+    desk.project.configure_with("timeout_ms = 1000", "[service]\ntimezone = \"Europe/London\"\n");
+    desk.start_host();
+    desk.browser.wait_until(
+        "the page follows the host that comes back",
+        "document.querySelector('#rows .time')?.textContent === '24 Nov 04:45:30'",
+    );
+    let zone = desk.browser.text("#zone");
+    assert!(zone.starts_with("times: Europe/London ("), "{zone}");
+}
+
+/// Who reads a message on a phone wants the chart, not a list in which the alert has scrolled away.
+#[test]
+fn a_link_in_a_message_opens_its_alert() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    let tick = [("symbol", "NFO:BANKNIFTY25NOV57800CE"), ("last_price", "101.5"), ("exchange_timestamp", "1762150000")];
+    let entry: String = redis::cmd("XADD").arg(STREAM).arg("*").arg(&tick).query(&mut desk.redis.connect()).unwrap();
+    let linked = format!("{entry}/breakout/0");
+    add_alert(&desk, 0, "BANKNIFTY25NOV57800CE", &[("id", &linked), ("entry", &entry)]);
+    let shadowed = add_alert(&desk, 1, "SHADOWED", &[("shadow_of", "breakout")]);
+    for number in 2..700 {
+        add_alert(&desk, number, "NIFTY", &[]);
+    }
+    let server = ServerConfig { listen: desk.address.clone(), ..ServerConfig::default() };
+    let link = |id: &str| server.alert_link(id).unwrap();
+    let title = "document.getElementById('alert-title')?.textContent";
+    for (id, symbol) in [(&linked, "BANKNIFTY25NOV57800CE"), (&shadowed, "SHADOWED")] {
+        desk.browser.open("about:blank");
+        desk.browser.open(&link(id));
+        desk.browser.wait_until("the alert is open", &format!("{title}?.includes({symbol:?})"));
+        assert_eq!(desk.browser.eval("location.href"), link(id), "the address can be passed on");
+    }
+    // In the same tab, with a filter.
+    desk.browser.open(&format!("{}?symbol=nifty", link("").replace("#alert=", "")));
+    desk.browser.wait_until("the list is there", "document.querySelectorAll('#rows li').length === 100");
+    desk.browser.eval(&format!("location.hash = {:?}; 0", format!("#alert={linked}")));
+    desk.browser.wait_until("the alert is open", &format!("{title}?.includes('BANKNIFTY25NOV57800CE')"));
+    desk.browser
+        .wait_until("with its chart", "document.getElementById('alert-chart-note').textContent.startsWith('1 prices')");
+    desk.browser.press("Escape");
+    assert_eq!(desk.browser.eval("location.search + location.hash"), "?symbol=nifty");
+
+    let gone = "1763959530000-7/gone/0";
+    for (id, sentence) in [
+        (gone, "neither alerts:intraday nor alerts:intraday:shadow holds the alert"),
+        ("nonsense", "expected that of an alert such as"),
+        ("1763959530000-7/<img src=x onerror=alert(1)>", "neither alerts:intraday nor"),
+    ] {
+        desk.browser.eval("location.hash = ''; 0");
+        desk.browser.eval(&format!("location.href = {:?}; 0", link(id)));
+        desk.browser.wait_until(
+            "the page says why there is no alert",
+            &format!("document.getElementById('alert')?.innerText.includes({sentence:?})"),
+        );
+        assert_eq!(desk.browser.eval("document.querySelectorAll('img').length"), 0);
+        desk.browser.press("Escape");
+    }
+    // What is refused is a line of the console.
+    let complaints = desk.browser.complaints();
+    let other: Vec<&String> = complaints.iter().filter(|told| !told.contains("Failed to load resource")).collect();
+    assert!(other.is_empty(), "{other:#?}");
+
+    // With a token, the link leads to the same place: the page asks for it first.
+    desk.host.kill();
+    let variables = [("TICKHOUND_SERVER__LISTEN", desk.address.as_str()), ("TICKHOUND_SERVER__TOKEN", TOKEN)];
+    desk.host = desk.project.start_with(&["run"], &variables);
+    desk.host.wait_for_event("http_listening");
+    desk.browser.open("about:blank");
+    desk.browser.open(&link(&linked));
+    desk.browser.wait_until("the page asks for it", "document.getElementById('token').open");
+    desk.browser.write("#token input", TOKEN);
+    desk.browser.click("#token button");
+    desk.browser.wait_until("the alert is open", &format!("{title}?.includes('BANKNIFTY25NOV57800CE')"));
+    desk.browser.eval("sessionStorage.clear(); 0");
+    desk.browser.open("about:blank");
+    desk.browser.open(&format!("{}&token={TOKEN}", link(&linked)));
+    desk.browser.wait_until("the alert is open", &format!("{title}?.includes('BANKNIFTY25NOV57800CE')"));
+    assert_eq!(desk.browser.eval("location.href"), link(&linked), "the token does not stay in the address");
+}
+
+/// The filter of the page means what `alerts --symbol` means.
+#[test]
+fn the_pages_filter_is_a_pattern_of_symbols() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    let symbols = ["NIFTY", "BANKNIFTY", "NIFTY25NOV25750PE", "NSE:RELIANCE", "BSE:RELIANCE"];
+    for (number, symbol) in symbols.into_iter().enumerate() {
+        add_alert(&desk, number, symbol, &[]);
+    }
+    for pattern in
+        ["nifty", "Nifty*", "*nifty", "reliance", "nse:rel*", "BSE:reliance", "*pe", "NIFTY25NOV?5750PE", "inf"]
+    {
+        let listed = desk.project.run(&["alerts", "--json", "--symbol", pattern]);
+        let mut expected: Vec<serde_json::Value> = listed
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["symbol"].clone())
+            .collect();
+        expected.reverse();
+        desk.browser.write("#filter [name=symbol]", pattern);
+        let shown = "[...document.querySelectorAll('#rows .symbol')].map(cell => cell.title)";
+        let expected = serde_json::Value::from(expected);
+        desk.browser.wait_until(
+            &format!("{pattern}: the page has what the command lists: {expected}"),
+            &format!("location.search.includes('symbol=') && JSON.stringify({shown}) === JSON.stringify({expected})"),
+        );
+    }
+    let none = desk.browser.text("#none");
+    assert!(none.contains("a symbol without * and ? is meant as a whole: *inf* matches all that contain it"), "{none}");
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
+/// A second after Redis had died the page said healthy, and its list that it was live.
+#[test]
+fn the_page_hears_of_it_when_redis_dies() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    desk.browser.wait_until("the page is live", "document.getElementById('live').textContent === 'live'");
+    // What the page shows at the moment at which it hears of it.
+    desk.browser.eval(
+        "window.heard = []; new MutationObserver(() => heard.push([document.getElementById('live').textContent, \
+         document.getElementById('word').textContent])).observe(document.body, { subtree: true, childList: true, characterData: true }); 0",
+    );
+    desk.redis.kill();
+    desk.browser.wait_until(
+        "the list says so",
+        "document.getElementById('live').textContent.startsWith('not live: redis at ')",
+    );
+    desk.becomes("unreachable");
+    // The next answer, and each after it, knows it.
+    let wrong = "heard.slice(heard.findIndex(([, word]) => word === 'unreachable')).filter(([, word]) => word === 'healthy').length";
+    assert_eq!(desk.browser.eval(wrong), 0);
+    desk.redis.restart();
+    desk.becomes("healthy");
+    desk.browser.wait_until("it is live again", "document.getElementById('live').textContent === 'live'");
+    // A host that hangs: what it said last is shown with its age, and then as no answer at all.
+    desk.browser.eval(
+        "window.aged = []; new MutationObserver(() => aged.push(document.getElementById('head').textContent)) \
+         .observe(document.getElementById('head'), { subtree: true, childList: true, characterData: true }); 0",
+    );
+    desk.host.signal("STOP");
+    desk.becomes("no answer from the host");
+    let aged = "aged.some(text => /^healthy.*, 2 s ago$/.test(text)) || JSON.stringify(aged)";
+    assert_eq!(desk.browser.eval(aged), true);
+    desk.host.signal("CONT");
+    desk.becomes("healthy");
+}
+
+/// What 3,000 instruments raise at an opening: the page shows the newest, and the browser has little to do.
+#[test]
+fn a_page_of_many_symbols_and_alerts_stays_small() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    desk.browser.wait_until("the page is live", "document.getElementById('live').textContent === 'live'");
+    let burst = |desk: &Desk, numbers: std::ops::Range<u64>| {
+        let mut adds = redis::pipe();
+        for number in numbers {
+            let symbol = format!("SYMBOL{}", number % 600 * 5);
+            let (id, confidence) = (format!("1763959530000-{number}/breakout/0"), (number % 100) as f64 / 100.0);
+            let add = adds.cmd("XADD").arg(ALERTS).arg("*").arg("id").arg(id).arg("detector").arg("breakout");
+            let add = add.arg("symbol").arg(symbol).arg("direction").arg("up").arg("confidence").arg(confidence);
+            add.arg("price")
+                .arg("101.5")
+                .arg("time")
+                .arg(1_763_959_530_000_000_000_u64 + number)
+                .arg("evidence")
+                .arg("{}")
+                .ignore();
+        }
+        adds.query::<()>(&mut desk.redis.connect()).unwrap();
+    };
+    for first in (0..6000).step_by(600) {
+        burst(&desk, first..first + 600);
+    }
+    desk.browser.wait_until(
+        "the newest is on top",
+        "document.querySelector('#rows .symbol')?.textContent === 'SYMBOL2995' && document.getElementById('waiting').hidden",
+    );
+    assert_eq!(desk.browser.eval("document.querySelectorAll('#rows li').length <= 300"), true);
+    assert_eq!(desk.browser.eval("document.querySelectorAll('*').length < 5000"), true);
+    // While somebody reads the list, it stays, and what comes is counted; of that, too, no more is kept than is shown.
+    desk.browser.eval("document.getElementById('rows').scrollTop = 400; 0");
+    let before = desk.browser.eval("document.querySelector('#rows li').dataset.id");
+    burst(&desk, 6000..9000);
+    desk.browser
+        .wait_until("they are counted", "document.getElementById('waiting').textContent.includes('3,000 new alerts')");
+    assert_eq!(desk.browser.eval("document.querySelector('#rows li').dataset.id"), before);
+    desk.browser.click("#waiting");
+    desk.browser.wait_until(
+        "the newest are shown, without a gap",
+        "document.querySelectorAll('#rows li').length === 300 && document.querySelector('#rows .symbol').textContent === 'SYMBOL2995' \
+         && document.querySelectorAll('#rows .symbol')[299].textContent === 'SYMBOL1500'",
+    );
+    desk.browser.click("#older");
+    desk.browser.wait_until(
+        "older ones follow",
+        "document.querySelectorAll('#rows li').length === 400 && document.querySelectorAll('#rows .symbol')[300].textContent === 'SYMBOL1495'",
+    );
+    desk.browser.write("#filter [name=symbol]", "symbol299?");
+    desk.browser.wait_until(
+        "a pattern is answered from all of them",
+        "(rows => rows.length === 30 && rows.every(row => /^SYMBOL299.$/.test(row.textContent)))([...document.querySelectorAll('#rows .symbol')])",
+    );
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod replicas;
 mod saved;
 mod server;
 mod service;
+mod sessions;
 mod shadow;
 mod states;
 mod support;

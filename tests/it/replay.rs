@@ -295,6 +295,69 @@ fn the_report_draws_its_charts_in_a_browser_without_an_error() {
     assert_ne!(browser.eval("document.querySelectorAll('option').length"), 0);
 }
 
+/// Most of the axis of three days was nights, and its labels were the same again and again.
+#[test]
+fn the_reports_axis_leaves_nights_out() {
+    let project = project();
+    project.add_plugin(misbehaving());
+    let mut csv = "symbol,time,price,quantity\n".to_owned();
+    // From Friday 21 to Tuesday 25 November 2025, 09:15 to 15:30 in India.
+    for day in [0, 3, 4] {
+        for minute in 0..375 {
+            let time = 1_763_696_700 + day * 86_400 + minute * 60;
+            csv += &format!("BANKNIFTY25NOV57800CE,{time},{},1\n", 100 + (minute * 7 + day) % 40);
+        }
+    }
+    fs::write(project.path("days.csv"), csv).unwrap();
+    project.run(&["replay", "days.csv", "--detector", "misbehaving", "--report", "days.html"]);
+    let Some(mut browser) = Browser::start() else { return };
+    browser.live_in("America/New_York");
+    for width in [1280, 390] {
+        browser.size(width, 900);
+        browser.open(&format!("file://{}", project.path("days.html").display()));
+        let labels = |browser: &mut Browser, chart: usize| -> Vec<String> {
+            let labels = browser.eval(&format!(
+                "charts[{chart}].getModel().getComponent('xAxis').axis.getViewLabels().map(label => label.formattedLabel)"
+            ));
+            labels.as_array().unwrap().iter().map(|label| label.as_str().unwrap().to_owned()).collect()
+        };
+        let shown = labels(&mut browser, 0);
+        let days: Vec<&String> = shown.iter().filter(|label| label.ends_with("Nov")).collect();
+        assert_eq!(days, ["21 Nov", "24 Nov", "25 Nov"], "{width} px: {shown:?}");
+        assert!(shown.windows(2).all(|two| two[0] != two[1]), "{width} px: {shown:?}");
+        let hours = browser.eval("charts[0].getOption().xAxis[0].max / 3600e3").as_f64().unwrap();
+        assert!((18.0..20.0).contains(&hours), "three days of 6 hours and a quarter, not {hours} hours");
+        assert_eq!(browser.eval("charts[0].getOption().series[0].markLine.data.length"), 2, "a mark at each night");
+        assert_eq!(
+            browser.eval("charts[0].getOption().series[0].data.filter(([, price]) => price === null).length"),
+            2
+        );
+        assert_eq!(browser.eval("charts[0].getOption().xAxis[0].name"), "IST");
+        // An alert is where its price is.
+        let apart = browser.eval(
+            "(([line, alerts]) => alerts.data.filter(({ value: [at] }) => !line.data.some(([place]) => Math.abs(place - at) < 60e3)).length) \
+             (charts[0].getOption().series)",
+        );
+        assert_eq!(apart, 0);
+        let bars = browser.eval("charts[1].getOption().xAxis[0].data");
+        let bars: Vec<&str> = bars.as_array().unwrap().iter().map(|bar| bar.as_str().unwrap()).collect();
+        let all = bars.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(all == bars.len() && bars.len() <= 121 && bars[0].starts_with("21 Nov 09:"), "{bars:?}");
+        let counted = browser.eval("charts[1].getOption().series[0].data.reduce((sum, count) => sum + count, 0)");
+        assert_eq!(counted, browser.eval("page.alerts.length"), "each alert is in a bar");
+        // Zoomed in, there are times.
+        browser.eval("charts[0].dispatchAction({ type: 'dataZoom', start: 40, end: 41 }); 0");
+        let times = labels(&mut browser, 0);
+        assert!(times.len() >= 2 && times.iter().all(|time| time.contains(':')), "{width} px: {times:?}");
+        assert!(times.windows(2).all(|two| two[0] != two[1]), "{width} px: {times:?}");
+        let wide = browser.eval("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= u64::from(width), "nothing to scroll sideways: {wide} px");
+    }
+    let head = browser.text("#head");
+    assert!(head.contains("21 Nov 2025, 09:15:00 to 25 Nov 2025, 15:29:00 IST (Asia/Kolkata)"), "{head}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 /// The symbol `<!--<script>` used to swallow the rest of the page, which then showed nothing at all.
 #[test]
 fn symbols_that_look_like_markup_are_text_in_the_report() {

@@ -10,7 +10,9 @@ use std::{
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{ALERTS, Host, Project, Redis, STREAM, free_port, has_event_with, shipped, text, wait_for};
+use crate::support::{
+    ALERTS, Host, Project, Redis, SHADOW_ALERTS, STREAM, free_port, has_event_with, shipped, text, wait_for,
+};
 
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
@@ -222,6 +224,120 @@ fn a_chart_has_the_prices_of_its_symbol_around_the_alert() {
     let narrow = serving.json(&format!("/api/chart?entry={entry}&symbol={symbol}&before_s=0&after_s=0"));
     assert!(narrow["points"].as_array().unwrap().len() < points.len());
     assert_eq!(serving.json(&format!("/api/chart?entry={entry}&symbol=NONE"))["points"], Value::Array(Vec::new()));
+}
+
+/// A link in a message may be opened when the list holds the alert no longer.
+#[test]
+fn an_alert_is_found_by_its_id_in_either_stream() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    process_ticks(&redis, &project);
+    let serving = Serving::start(&project);
+    let alerts = redis.alerts();
+    for alert in [&alerts[0], &alerts[alerts.len() / 2], &alerts[alerts.len() - 1]] {
+        let found = serving.json(&format!("/api/alert?id={}", alert["id"]));
+        assert_eq!((&found["id"], &found["symbol"]), (&Value::from(&*alert["id"]), &Value::from(&*alert["symbol"])));
+    }
+    // The alerts of shadows have a stream of their own, and the clock of a producer may be ahead of the server's.
+    let _: String = redis.ask(&format!("XADD {SHADOW_ALERTS} * id 1-0/next/0 symbol SHADOWED"));
+    let _: String = redis.ask(&format!("XADD {ALERTS} * id 9999999999999-0/breakout/0 symbol AHEAD"));
+    for number in 0..300 {
+        let _: String = redis.ask(&format!("XADD {ALERTS} * id 5-{number}/breakout/0 symbol LATER"));
+    }
+    assert_eq!(serving.json("/api/alert?id=1-0/next/0")["symbol"], "SHADOWED");
+    assert_eq!(serving.json("/api/alert?id=9999999999999-0/breakout/0")["symbol"], "AHEAD");
+    let (status, error) = serving.error("/api/alert?id=1-0/breakout/7");
+    let expected =
+        "neither alerts:intraday nor alerts:intraday:shadow holds the alert 1-0/breakout/7: it has been trimmed";
+    assert!(status == 404 && error.starts_with(expected), "{status} {error}");
+    for wrong in ["", "1-0", "x/breakout/0", "/breakout/0", "99999999999999999999-0/breakout/0"] {
+        let (status, error) = serving.error(&format!("/api/alert?id={wrong}"));
+        assert!(status == 400 && error.contains("expected that of an alert such as"), "{wrong}: {status} {error}");
+    }
+}
+
+#[test]
+fn a_filter_is_a_pattern_of_symbols_as_everywhere_else() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let symbols = ["NIFTY", "BANKNIFTY", "NSE:RELIANCE", "BSE:RELIANCE", "NIFTY25NOV25750PE"];
+    for symbol in symbols {
+        let _: String = redis
+            .ask(&format!("XADD {ALERTS} * id {symbol} detector breakout symbol {symbol} confidence 1 evidence {{}}"));
+    }
+    for (pattern, expected) in [
+        ("nifty", vec!["NIFTY"]),
+        ("Nifty*", vec!["NIFTY25NOV25750PE", "NIFTY"]),
+        ("reliance", vec!["BSE:RELIANCE", "NSE:RELIANCE"]),
+        ("nse:*", vec!["NIFTY25NOV25750PE", "NSE:RELIANCE", "BANKNIFTY", "NIFTY"]),
+        ("nse:rel*", vec!["NSE:RELIANCE"]),
+        ("NIF", vec![]),
+    ] {
+        let page = serving.json(&format!("/api/alerts?symbol={pattern}"));
+        let found: Vec<&Value> = page["alerts"].as_array().unwrap().iter().map(|alert| &alert["symbol"]).collect();
+        assert_eq!(found, expected, "{pattern}");
+        let listed = project.run(&["alerts", "--json", "--symbol", pattern]);
+        assert_eq!(listed.lines().count(), expected.len(), "{pattern}: {listed}");
+    }
+    let mut live = serving.listen("/api/alerts/live?symbol=nse:rel*&detector=break*", "Last-Event-ID: 0-0\r\n");
+    assert_eq!(next_alert(&mut live).1["symbol"], "NSE:RELIANCE");
+}
+
+/// For a second after Redis had died, a report that all was well was repeated.
+#[test]
+fn nothing_is_called_healthy_after_the_connection_was_lost() {
+    let mut redis = Redis::start_with(&["--appendonly", "yes"]);
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let verdict = || serving.json("/api/status")["verdict"].clone();
+    let becomes_healthy = || wait_for("the host is healthy", || (verdict() == "healthy").then_some(()));
+    let mut live = serving.listen("/api/alerts/live", "");
+    let mut hear = |comment: &str| {
+        let mut line = String::new();
+        while !line.starts_with(&format!(": {comment}")) {
+            line.clear();
+            assert!(live.read_line(&mut line).unwrap() > 0, "the stream stays open");
+        }
+        line
+    };
+    for _ in 0..3 {
+        becomes_healthy();
+        redis.kill();
+        let comment = hear("lost");
+        assert_eq!(verdict(), "unreachable", "right after it was lost");
+        assert!(comment.contains("redis at "), "{comment}");
+        redis.restart();
+        hear("resumed");
+    }
+    becomes_healthy();
+}
+
+/// A proxy in front of the host may pass on the name under which people reach it.
+#[test]
+fn the_host_of_the_public_url_is_answered() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.configure("[server]\npublic_url = \"https://Scanner.example:8443/desk/\"");
+    let serving = Serving::start(&project);
+    for (host, expected) in [
+        ("scanner.example", 200),
+        ("SCANNER.EXAMPLE:8443", 200),
+        ("127.0.0.1", 200),
+        ("attacker.example", 403),
+        ("scanner.example.attacker.example", 403),
+        ("user@scanner.example", 403),
+    ] {
+        let (status, _, body) = serving.send(&format!("GET /api/history HTTP/1.1\r\nHost: {host}\r\n"));
+        assert_eq!(status, expected, "{host}: {body}");
+    }
+    project.configure("[server]\npublic_url = \"https://scanner.example/?token=secret\"");
+    let check = project.output(&["check"]);
+    let error = text(&check.stderr);
+    assert!(
+        error.contains("server.public_url is `https://scanner.example/?token=secret`, expected an address"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! own, with its defaults and its checks.
 
 pub mod alerts;
+mod calendar;
 mod detectors;
 mod engine;
 pub mod input;
@@ -18,6 +19,7 @@ mod service;
 mod session;
 mod source;
 mod stream;
+mod zone;
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +30,11 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::calendar::parse_calendar;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
+    calendar::{BUILT_IN, built_in},
     detectors::DetectorConfig,
     engine::{BACKLOG_MAX, EngineConfig},
     input::InputConfig,
@@ -43,9 +48,8 @@ pub use self::{
     session::{SessionConfig, SymbolSession},
     source::{Source, nearest},
     stream::{Start, StreamConfig},
+    zone::time_zone,
 };
-
-use crate::decode::time_zone;
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";

@@ -42,7 +42,7 @@ pub use self::{
     dead::{DeadLetters, Letter, LetterOutcome},
     history::RedisHistory,
     producer::{Producer, Published},
-    queries::{AlertPage, EntryPage, LiveAlerts, PageRequest, ReadOrder, StreamQueries},
+    queries::{AlertPage, AlertStream, EntryPage, LiveAlerts, PageRequest, ReadOrder, StreamQueries},
     recent_ids::RecentIds,
     server_check::may_evict_any_key,
     stream::RedisStream,

@@ -56,6 +56,15 @@ pub enum ReadOrder {
     NewestFirst,
 }
 
+/// One of the two streams of alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertStream {
+    /// The alerts of detectors.
+    Live,
+    /// The alerts of shadows.
+    Shadow,
+}
+
 /// One page of a stream. Without a bound the page begins or ends where the stream does.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
@@ -89,6 +98,7 @@ pub struct StreamQueries {
     server: Server,
     ticks: String,
     alerts: String,
+    shadow_alerts: String,
     idle: Mutex<Vec<Wire>>,
 }
 
@@ -152,6 +162,7 @@ impl StreamQueries {
             server: Server { address: address(config)?, shown: config.address().to_owned() },
             ticks: config.key.clone(),
             alerts: alerts.stream.clone(),
+            shadow_alerts: alerts.shadow_stream.clone(),
             idle: Mutex::default(),
         })
     }
@@ -161,7 +172,19 @@ impl StreamQueries {
     /// # Errors
     /// When Redis cannot be reached, or rejects the request; or when an entry is too large.
     pub async fn alerts(&self, page: &PageRequest) -> Result<AlertPage> {
-        let page = self.page(&self.alerts, page).await?;
+        self.alerts_in(AlertStream::Live, page).await
+    }
+
+    /// Reads a page of one of the streams of alerts.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request; or when an entry is too large.
+    pub async fn alerts_in(&self, stream: AlertStream, page: &PageRequest) -> Result<AlertPage> {
+        let stream = match stream {
+            AlertStream::Live => &self.alerts,
+            AlertStream::Shadow => &self.shadow_alerts,
+        };
+        let page = self.page(stream, page).await?;
         let asked = page.asked;
         Ok(AlertPage { alerts: alerts_of(&self.parse(page)?), asked })
     }

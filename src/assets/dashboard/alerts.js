@@ -2,7 +2,7 @@
 // While the viewer reads the list (pointer on it, scrolled, a row in focus), it does not move, and new alerts are counted.
 
 import { LONG_TIMEOUT_MS, follow, get, search } from "./api.js";
-import { arrow, byId, detectorColor, duration, fixed, make, moment, nanosToMillis, plural, price, say } from "./format.js";
+import { arrow, byId, detectorColor, duration, fixed, make, middle, moment, nanosToMillis, plural, price, say } from "./format.js";
 import { visible } from "./visible.js";
 
 /** The most rows on the page; "show older alerts" loads more. */
@@ -12,21 +12,26 @@ const PAGE = 100;
 const rows = byId("rows");
 const form = byId("filter");
 
+/** The most alerts that wait while the list is being read, perhaps all night; of more, the newest are kept. */
+const WAITING_MAX = 1000;
+
 let shown = [];
 let waiting = [];
+/** How many alerts have come since the list was updated, also those that are no longer among the waiting ones. */
+let waitingCount = 0;
 let seen = new Set();
 let newest = null;
 let older = null;
 let stop = new AbortController();
 let pause = new AbortController();
 let followed = {};
-let open = () => {};
+let handlers = {};
 let isLoaded = false;
 
-/** Returns the filter as parameters of the API, where symbols are in upper case. */
+/** Returns the filter as parameters of the API. */
 function filter() {
   const given = Object.fromEntries(new FormData(form));
-  return { detector: given.detector, symbol: given.symbol.trim().toUpperCase(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
+  return { detector: given.detector, symbol: given.symbol.trim(), min_confidence: given.min_confidence, stale: given.stale ? "" : "false" };
 }
 
 const compare = (a, b) => {
@@ -34,9 +39,12 @@ const compare = (a, b) => {
   return aTime - bTime || aSeq - bSeq;
 };
 
-/** Starts the list. `onOpen` is called with an alert that the viewer opens. */
-export function begin(onOpen) {
-  open = onOpen;
+/**
+ * Starts the list. `on.open` is called with an alert that the viewer opens, and `on.doubt` when the host has lost its
+ * connection to Redis, or has it again.
+ */
+export function begin(on) {
+  handlers = on;
   const given = new URLSearchParams(location.search);
   for (const name of ["detector", "symbol", "min_confidence"]) {
     if (!given.has(name)) continue;
@@ -66,7 +74,9 @@ export function begin(onOpen) {
   setInterval(flushIfFree, 500);
   // A stream of events takes one of the few connections that a browser has to a host, and one of the host's listeners.
   document.addEventListener("visibilitychange", connect);
-  start();
+  // What was typed before is in the form, and not in the address yet.
+  if (form.checkValidity()) changed();
+  else start();
 }
 
 /** Sets fields of the filter from elsewhere on the page. */
@@ -90,14 +100,14 @@ function changed() {
     if (value) query.set(name, value);
     else query.delete(name);
   }
-  history.replaceState(null, "", query.size > 0 ? `?${query}` : location.pathname);
+  history.replaceState(null, "", (query.size > 0 ? `?${query}` : location.pathname) + location.hash);
   start();
 }
 
 function start() {
   stop.abort();
   stop = new AbortController();
-  [shown, waiting, seen, newest, older, isLoaded] = [[], [], new Set(), null, null, false];
+  [shown, waiting, waitingCount, seen, newest, older, isLoaded] = [[], [], 0, new Set(), null, null, false];
   rows.replaceChildren();
   update();
   followed = filter();
@@ -118,6 +128,13 @@ function connect() {
     // Loading starts only now: otherwise alerts between the list and the start of the stream would be missed.
     open: () => load(current, signal),
     event: (name, data) => name === "alert" && add([JSON.parse(data)]),
+    comment: text => {
+      // What Redis has is in question, and so is the verdict.
+      const isLost = text.startsWith("lost ");
+      if (!isLost && text !== "resumed") return;
+      say(byId("live"), isLost ? `not live: ${text.slice("lost ".length)}` : "live");
+      handlers.doubt();
+    },
     lost: error => say(byId("live"), error instanceof TypeError || error.name === "AbortError" ? "not live: the host does not answer" : `not live: ${error.message}`),
   });
 }
@@ -163,6 +180,13 @@ function add(alerts, isFirst = false) {
   }
   know(fresh.map(({ detector: name }) => ({ name })));
   waiting.push(...fresh);
+  waitingCount += fresh.length;
+  if (waiting.length > WAITING_MAX) {
+    waiting.sort((a, b) => compare(b.stream_id, a.stream_id));
+    // One more than the list may show, so that it is filled anew, and has no gap.
+    waiting.length = SHOWN_MAX + 1;
+    seen = new Set([...shown, ...waiting].map(alert => alert.stream_id));
+  }
   if (isFirst || !isBeingRead()) later();
   else update();
 }
@@ -175,7 +199,9 @@ function later() {
   planned = true;
   setTimeout(() => {
     planned = false;
-    flush();
+    // The pointer may have come to a row meanwhile, which must not move away from under it.
+    if (isBeingRead()) update();
+    else flush();
   }, 50);
 }
 
@@ -203,16 +229,20 @@ function flush() {
     shown = [...shown, ...waiting].sort((a, b) => compare(b.stream_id, a.stream_id));
     rows.replaceChildren(...shown.map(row));
   }
-  waiting = [];
+  [waiting, waitingCount] = [[], 0];
   if (shown.length > SHOWN_MAX && rows.scrollTop <= 4) {
     for (const alert of shown.splice(SHOWN_MAX)) seen.delete(alert.stream_id);
     while (rows.children.length > SHOWN_MAX) rows.lastElementChild.remove();
     older = shown.at(-1).stream_id;
   }
+  byId("alerts").classList.toggle("with-flags", shown.some(({ stale, recovered }) => stale || recovered));
   byId("alerts").classList.toggle("with-day", shown.some(alert => moment(nanosToMillis(alert.time)).includes(" ")));
   if (rows.firstElementChild && !rows.querySelector("button[tabindex='0']")) rows.firstElementChild.firstElementChild.tabIndex = 0;
   update();
 }
+
+/** Parts a symbol where a line may end if it has to: before the expiry and before the strike of an option. */
+const breakable = symbol => symbol.split(/(?<=[A-Za-z])(?=\d)/).flatMap((part, index) => index > 0 ? [make("wbr"), part] : [part]);
 
 function row(alert) {
   const { detector, symbol, direction, confidence, stale, recovered, lag_ms: lag } = alert;
@@ -223,8 +253,8 @@ function row(alert) {
   const button = make("button", { type: "button", tabindex: "-1", class: "row", onclick: () => choose(button, alert) },
     make("span", { class: "time" }, moment(time)),
     make("span", { class: `arrow ${direction}`, title: direction }, arrow(direction), make("span", { class: "unseen" }, ` ${direction} `)),
-    make("span", { class: `dot ${detectorColor(detector)}` }, detector),
-    make("span", { class: "symbol", title: symbol }, symbol),
+    make("span", { class: `dot ${detectorColor(detector)}`, title: detector }, middle(detector)),
+    make("span", { class: "symbol", title: symbol }, ...breakable(middle(symbol))),
     make("span", { class: "number" }, price(alert.price)),
     make("span", { class: "number confidence" }, make("span", { class: "bar", style: `--share: ${Math.round((confidence ?? 0) * 100)}%` }), fixed(confidence, 2)),
     flags);
@@ -235,7 +265,7 @@ function choose(button, alert) {
   rows.querySelectorAll("[aria-current]").forEach(other => other.removeAttribute("aria-current"));
   button.setAttribute("aria-current", "true");
   reach(button);
-  open(alert, button);
+  handlers.open(alert, button);
 }
 
 /** Makes this row the one that Tab reaches; the arrow keys reach the others. */
@@ -260,14 +290,21 @@ function walk(event) {
 function update() {
   const button = byId("waiting");
   button.hidden = waiting.length === 0;
-  say(button, `▲ ${plural(waiting.length, "new alert")}: show`);
+  say(button, `▲ ${plural(waitingCount, "new alert")}: show`);
   byId("older").hidden = older === null;
   const isEmpty = isLoaded && shown.length + waiting.length === 0;
   const isThereMore = isEmpty && older !== null;
   byId("none").hidden = !isEmpty;
   const { detector, symbol, min_confidence: least } = filter();
   const isFiltered = detector || symbol || least;
-  say(byId("none"), isThereMore ? "none of the newest alerts matches this filter" : isFiltered ? "no alert matches this filter yet" : emptyReason);
+  const isWhole = symbol && !/[*?]/.test(symbol);
+  const hint = isWhole ? `; a symbol without * and ? is meant as a whole: *${symbol}* matches all that contain it` : "";
+  say(byId("none"), isThereMore ? `none of the newest alerts matches this filter${hint}` : isFiltered ? `no alert matches this filter yet${hint}` : emptyReason);
+}
+
+/** Shows the rows again, after the zone of their times has changed. */
+export function redraw() {
+  rows.replaceChildren(...shown.map(row));
 }
 
 let emptyReason = "no alerts yet: detectors warm up first, each for some minutes of market time";

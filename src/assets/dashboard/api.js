@@ -18,10 +18,11 @@ try {
   token = sessionStorage.getItem(KEY);
 } catch { /* The browser may forbid storage; then the token lasts as long as the page. */ }
 
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  store(given);
-  history.replaceState(null, "", location.pathname + location.search);
+const fragment = new URLSearchParams(location.hash.slice(1));
+if (fragment.get("token")) {
+  store(fragment.get("token"));
+  fragment.delete("token");
+  history.replaceState(null, "", location.pathname + location.search + (fragment.size > 0 ? `#${fragment}` : ""));
 }
 
 function store(value) {
@@ -86,7 +87,8 @@ export function search(parameters) {
 
 /**
  * Follows a stream of server-sent events until `signal` is aborted, and reconnects after `lastId()` by itself.
- * `on.open` is called at each connection, `on.event` with each event, and `on.lost` when the connection breaks.
+ * `on.open` is called at each connection, `on.event` with each event, `on.comment` with each comment, and `on.lost` when the
+ * connection breaks.
  */
 export async function follow(path, signal, lastId, on) {
   for (let tries = 0; !signal.aborted; tries += 1) {
@@ -105,7 +107,7 @@ export async function follow(path, signal, lastId, on) {
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
         clearTimeout(silence);
         silence = setTimeout(stop, KEEP_ALIVE_TIMEOUT_MS);
-        parser.push(part.value, on.event);
+        parser.push(part.value, on.event, on.comment);
       }
     } catch (error) {
       if (!signal.aborted) on.lost(error);
@@ -123,7 +125,7 @@ class EventParser {
   #name = "message";
   #data = [];
 
-  push(text, event) {
+  push(text, event, comment) {
     const lines = (this.#rest + text).split(/\r?\n/);
     this.#rest = lines.pop();
     for (const line of lines) {
@@ -133,6 +135,7 @@ class EventParser {
         continue;
       }
       const [, field, value] = line.match(/^([^:]*):? ?(.*)$/);
+      if (line.startsWith(":")) comment(value);
       if (field === "event") this.#name = value;
       if (field === "data") this.#data.push(value);
     }

@@ -4,7 +4,7 @@ import * as alertPanel from "./alert.js";
 import * as alerts from "./alerts.js";
 import { get, isAskingForToken, sleep } from "./api.js";
 import * as charts from "./charts.js";
-import { byId, make, say, zone } from "./format.js";
+import { byId, make, say, setZone, zoneSentence } from "./format.js";
 import * as tables from "./tables.js";
 import * as verdict from "./verdict.js";
 
@@ -21,6 +21,9 @@ const began = performance.now();
 let last = { status: null, at: began, error: null };
 let receipt = null;
 
+/** Ends the wait before the next request. */
+let wake = () => {};
+
 async function ask() {
   for (;;) {
     const sent = performance.now();
@@ -31,15 +34,36 @@ async function ask() {
         throw new Error("the host has repeated an old status");
       }
       last = { status, at: performance.now(), error: null };
+      if (setZone(status.timezone, status.timezone_label)) zoneChanged();
       if (before?.started_at_ms !== status.started_at_ms) reload();
       fill(status);
     } catch (error) {
       last.error = sentence(error);
     }
     show();
-    await sleep(Math.max(200, ASK_EVERY_MS - (performance.now() - sent)));
+    await Promise.race([sleep(Math.max(200, ASK_EVERY_MS - (performance.now() - sent))), new Promise(resolve => { wake = resolve; })]);
   }
 }
+
+let hasBegun = false;
+
+/** Begins with what shows times, as soon as their zone is known; or shows them again in another zone. */
+async function zoneChanged() {
+  say(byId("zone"), zoneSentence());
+  if (hasBegun) {
+    alerts.redraw();
+    return;
+  }
+  hasBegun = true;
+  // The detectors come first, since their order decides their colours.
+  await detectors();
+  alerts.begin({ open: (alert, from) => alertPanel.show(alert, from, alerts.set), doubt: () => wake() });
+  addEventListener("hashchange", openLinked);
+  openLinked();
+}
+
+/** Opens the alert that the address names, as links in messages do: `#alert=ID`. */
+const openLinked = () => alertPanel.openLinked(alerts.set);
 
 function sentence(error) {
   if (error.name === "TimeoutError") return "the host accepts the connection but does not answer";
@@ -110,11 +134,8 @@ async function every(ms, run) {
   }
 }
 
-say(byId("zone"), `times: ${zone()}`);
 charts.build();
 setInterval(show, 250);
 every(HISTORY_EVERY_MS, history);
 every(DETECTORS_EVERY_MS, detectors);
 ask();
-// The detectors come first, since their order decides their colours.
-detectors().then(() => alerts.begin((alert, from) => alertPanel.show(alert, from, alerts.set)));

@@ -1,6 +1,6 @@
 // Tables of the detectors, the workers, the consumers, and the totals, with the content of `tickhound status`.
 
-import { byId, count, detectorColor, duration, make, moment, percent, plural, say, seconds } from "./format.js";
+import { byId, count, detectorColor, duration, labelled, make, percent, plural, say, seconds } from "./format.js";
 
 /** Writes rows into the table in the element `id`. Cells keep their elements, so that a selection survives an update. */
 function table(id, head, rows, empty) {
@@ -52,7 +52,7 @@ export function detectors(answer, now_ms, generation) {
       make("span", { class: `dot ${detectorColor(name)}` }, name), shadowOf ? make("small", {}, ` shadow of ${shadowOf}`) : null,
       make("small", { class: "receipt" }, `${detector.plugin} ${detector.version} · ${detector.file} · `,
         make("span", { title: `sha256 ${detector.sha256}` }, (detector.sha256 ?? "").slice(0, 12)),
-        ` · generation ${count(detector.generation)}, since ${moment(detector.since_ms)}`));
+        ` · generation ${count(detector.generation)}, since ${labelled(detector.since_ms)}`));
     const state = until ? badge("bad", until > now_ms ? `✕ quarantine, ${seconds(until - now_ms)}` : "✕ being tried again", "the detector failed too often; after the quarantine it is tried again")
       : warming.includes(name) ? badge("warn", "… warming up") : badge("good", `✓ ${detector.state}`, STATES[detector.state]);
     return [
@@ -68,7 +68,7 @@ export function detectors(answer, now_ms, generation) {
   for (const name of warming) notes.push(["warn", `${name} is warming up with the entries of the stream before it takes over`]);
   if (refusal) {
     const { standing, reason, at_ms: at } = refusal;
-    notes.push([standing ? "bad" : "quiet", `a change was rejected at ${moment(at)}${standing ? ", and the previous state stays in force" : ", and has been corrected since"}: ${reason}`]);
+    notes.push([standing ? "bad" : "quiet", `a change was rejected at ${labelled(at)}${standing ? ", and the previous state stays in force" : ", and has been corrected since"}: ${reason}`]);
   }
   if (needsRestart.length > 0) notes.push(["warn", `these settings have changed and need a restart: ${needsRestart.join(", ")}`]);
   const list = byId("notes");

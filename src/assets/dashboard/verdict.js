@@ -5,6 +5,9 @@ import { byId, count, duration, rate, say, seconds } from "./format.js";
 /** When the host has not answered for this long, its last answer is outdated. */
 export const STALE_AFTER_MS = 3500;
 
+/** An answer that is older than this is shown with its age; the page asks for one every second. */
+const AGED_AFTER_MS = 2000;
+
 // Each verdict has a shape of its own, so that the colour is not the only difference.
 const MARKS = {
   healthy: "M4 13l5 5L20 6",
@@ -61,6 +64,7 @@ export function show({ status, age_ms, error, wants_token }) {
     };
   } else {
     now = describe(status);
+    if (age_ms > AGED_AFTER_MS) now.figures = [now.figures, `${since(age_ms)} ago`].filter(Boolean).join(", ");
   }
   const joint = now.figures === "" || now.figures.startsWith(";") ? "" : now.kind === "unknown" ? " " : ": ";
   byId("verdict").dataset.kind = now.kind;

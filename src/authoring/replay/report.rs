@@ -5,18 +5,21 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
 use super::{
     outcome::{AlertOutcome, Judge},
     tape::PriceHistory,
 };
+use crate::clock;
 use tickhound_core::event::Alert;
 use tickhound_engine::plugin::{DetectorSpec, Generation, params};
 
 const PAGE: &str = include_str!("report.html");
 const SCRIPT: &str = include_str!("report.js");
 const VISIBLE: &str = include_str!("../../assets/dashboard/visible.js");
+const AXIS: &str = include_str!("../../assets/dashboard/axis.js");
 const CHARTS: &str = include_str!("../../assets/echarts.common.min.js");
 
 /// The most points of a price line: more than a screen has.
@@ -35,13 +38,13 @@ pub(crate) struct Contents<'a> {
     pub(crate) alerts: &'a [Alert],
     pub(crate) judge: &'a Judge,
     pub(crate) generation: &'a Generation,
-    /// The IANA time zone of the times on the page.
-    pub(crate) timezone: &'a str,
+    /// The time zone of the times on the page.
+    pub(crate) zone: &'a TimeZone,
 }
 
 /// Returns the page's HTML.
 pub(crate) fn page(contents: &Contents<'_>) -> String {
-    let Contents { replayed, alerts, judge, generation, timezone } = contents;
+    let Contents { replayed, alerts, judge, generation, zone } = contents;
     let mut per_symbol: BTreeMap<&str, usize> = BTreeMap::new();
     alerts.iter().for_each(|alert| *per_symbol.entry(&alert.symbol).or_default() += 1);
     let mut charted: Vec<(&str, usize)> = per_symbol.iter().map(|(name, count)| (*name, *count)).collect();
@@ -56,17 +59,21 @@ pub(crate) fn page(contents: &Contents<'_>) -> String {
         .filter(|(name, _)| charted.iter().any(|(charted, _)| charted == name))
         .map(|(name, history)| (name.to_owned(), price_line(history)))
         .collect();
+    let newest = alerts.last().and_then(|alert| Timestamp::from_millisecond(millis(alert.time).try_into().ok()?).ok());
+    let label = clock::label(newest.unwrap_or_else(Timestamp::now), zone);
     let data = json!({
         "replayed": replayed, "detectors": detector_rows(generation), "symbols": symbols, "alerts": rows,
-        "alerts_in_all": alerts.len(), "charted": charted, "prices": prices, "timezone": timezone,
+        "alerts_in_all": alerts.len(), "charted": charted, "prices": prices,
+        "timezone": zone.iana_name().unwrap_or("UTC"), "timezone_label": label,
     });
     fill(&data)
 }
 
 /// Puts the data and the scripts into the page.
 fn fill(data: &Value) -> String {
-    // The dashboard imports it; here it is a part of the script.
-    let script = format!("\"use strict\";\n{}\n{SCRIPT}", VISIBLE.replace("export ", ""));
+    // The dashboard imports them; here they are parts of the script.
+    let shared = [VISIBLE, AXIS].map(|script| script.replace("export ", "")).join("\n");
+    let script = format!("\"use strict\";\n{shared}\n{SCRIPT}");
     // Without it, no script runs. Nobody whose texts are in the data can know it.
     let nonce = format!("{:032x}", rand::random::<u128>());
     let page = PAGE.replace("/*NONCE*/", &nonce);

@@ -8,17 +8,21 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Paragraph, Wrap},
 };
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     section::{WIDE, section},
     state::State,
 };
-use crate::cli::text::{detected, event_time, fit, grouped, span};
+use crate::cli::text::{detected, event_time, fit, fit_middle, grouped, span};
 use tickhound_core::text::printable;
 use tickhound_redis::StoredAlert;
 
 /// Width of the evidence beside the alerts, in columns.
 const EVIDENCE_WIDTH: u16 = 42;
+
+/// Width of a symbol at least, however narrow the screen is, in columns: the name of an option with its underlying cut short.
+const SYMBOL_WIDTH_MIN: usize = 14;
 
 /// Rows of the evidence where it replaces the tables.
 const EVIDENCE_ROWS: u16 = 9;
@@ -99,13 +103,23 @@ fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Lin
         late = format!(", {} late", span(alert.number("lag_ms").unwrap_or(0)));
     }
     let time = event_time(alert, &state.zone, "%H:%M:%S");
-    let text = format!("{time} {}{arrow}{price}{late}", detected(alert));
+    let whole = format!("{time} {}{arrow}{price}{late}", detected(alert));
+    let text = if whole.width() <= width {
+        fit(&whole, width)
+    } else {
+        // Words that every line has make room for the name, whose end may say which option it is, and for the price.
+        let (detector, symbol) = (alert.field("detector").to_uppercase(), printable(alert.field("symbol")));
+        let (begin, end) =
+            (format!("{time} [{}] ", printable(&detector)), format!(" {:.2}{arrow}{price}", alert.confidence()));
+        let room = width.saturating_sub(begin.width() + end.width()).max(SYMBOL_WIDTH_MIN);
+        fit(&format!("{begin}{}{end}{late}", fit_middle(&symbol, room.min(symbol.width()))), width)
+    };
     let style = match (selected, alert.is("stale")) {
         (true, _) => state.paint.bar(),
         (false, true) => state.paint.dim(),
         (false, false) => ratatui::style::Style::new(),
     };
-    Line::styled(fit(&text, width), style)
+    Line::styled(text, style)
 }
 
 fn draw_evidence(frame: &mut Frame, area: Rect, state: &State, lines: Vec<Line<'static>>) {

@@ -36,8 +36,9 @@ q, Ctrl-C      quit
 ↑ ↓, k j       select an alert; its evidence is shown
 PgUp PgDn      move by a page; Home, End: newest, oldest
 Esc            clear the selection, then the filter
-/              filter alerts by detector or symbol: a part of
-               the name, or a pattern with * and ?
+/              filter alerts by symbol or detector: the name, in
+               any case and with or without the venue, a pattern
+               with * and ?, or a part of a name
 p, space       pause; new alerts are shown afterwards
 s              sort detectors: name, cost, faults
 Ctrl-L         redraw the screen
@@ -409,6 +410,43 @@ mod tests {
         assert_eq!(state.shown().len(), 60);
         state.press(KeyCode::Esc);
         assert_eq!(state.press(KeyCode::Char('q')), After::Quit);
+    }
+
+    /// Cut at its end, the name of an option no longer said whether it is a call or a put.
+    #[test]
+    fn a_narrow_screen_keeps_the_end_of_a_symbol() {
+        let mut state = state(report(1, 1, 5, "tick"), 3, "BANKNIFTY25NOV57800CE");
+        for width in [120, 80, 70, 60, 50, 44, 36] {
+            let rows = screen(&mut state, width, 24);
+            let alerts: Vec<&String> = rows.iter().filter(|row| row.contains("[BREAKOUT]")).collect();
+            assert_eq!(alerts.len(), 3, "{width}: {rows:#?}");
+            assert!(alerts.iter().all(|row| row.contains("57800CE")), "{width}: {rows:#?}");
+            assert!(width < 60 || alerts.iter().all(|row| row.contains("↑ 101.05")), "{width}: {rows:#?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_a_pattern_of_symbols_as_everywhere_else() {
+        let mut state = state(report(1, 1, 5, "tick"), 0, "");
+        let symbols = ["NIFTY", "BANKNIFTY", "NIFTY25NOV25750PE", "NSE:RELIANCE", "BSE:RELIANCE"];
+        let alerts = symbols.iter().zip(1..).map(|(symbol, at)| alert(at, symbol)).collect();
+        state.add(News { alerts, ..News::default() });
+        for (filter, expected) in [
+            ("nifty", vec!["NIFTY"]),
+            ("nifty*", vec!["NIFTY25NOV25750PE", "NIFTY"]),
+            ("*NIFTY", vec!["BANKNIFTY", "NIFTY"]),
+            ("ankni", vec!["BANKNIFTY"]),
+            ("Reliance", vec!["BSE:RELIANCE", "NSE:RELIANCE"]),
+            ("nse:rel*", vec!["NSE:RELIANCE"]),
+            ("bse:reliance", vec!["BSE:RELIANCE"]),
+            ("ankni*", vec![]),
+        ] {
+            state.filter = filter.into();
+            let shown: Vec<&str> = state.shown().iter().map(|alert| alert.field("symbol")).collect();
+            assert_eq!(shown, expected, "{filter}");
+        }
+        state.filter = "BREAK*".into();
+        assert_eq!(state.shown().len(), 5, "detectors match as well");
     }
 
     #[test]

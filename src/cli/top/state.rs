@@ -115,24 +115,25 @@ impl State {
         self.alerts.len()
     }
 
-    /// The alerts that match the filter, newest first.
+    /// The alerts that match the filter, newest first. It is a pattern of symbols, as `alerts --symbol` and the page have it, or
+    /// of detectors. While it is typed, a text that is no name yet shows the names that contain it.
     pub(super) fn shown(&self) -> Vec<&StoredAlert> {
         let filter = self.filter.trim().to_lowercase();
         if filter.is_empty() {
             return self.alerts.iter().collect();
         }
-        // Plain text matches a part of a name; a pattern must match the whole name.
-        if !filter.contains(['*', '?']) {
-            let names_it = |alert: &&StoredAlert| {
-                ["symbol", "detector"].iter().any(|name| alert.field(name).to_lowercase().contains(&filter))
-            };
-            return self.alerts.iter().filter(names_it).collect();
-        }
         let (symbols, detectors) = (SymbolPattern::new(&filter), WildMatch::new(&filter));
         let fits = |alert: &&StoredAlert| {
             symbols.matches(alert.field("symbol")) || detectors.matches(&alert.field("detector").to_lowercase())
         };
-        self.alerts.iter().filter(fits).collect()
+        let shown: Vec<&StoredAlert> = self.alerts.iter().filter(fits).collect();
+        if !shown.is_empty() || filter.contains(['*', '?']) {
+            return shown;
+        }
+        let contains_it = |alert: &&StoredAlert| {
+            ["symbol", "detector"].iter().any(|name| alert.field(name).to_lowercase().contains(&filter))
+        };
+        self.alerts.iter().filter(contains_it).collect()
     }
 
     /// The index of the selected alert among those that are shown.

@@ -14,7 +14,7 @@ use super::{
     state::{Sort, State},
 };
 use crate::{
-    cli::text::{fit, grouped, span},
+    cli::text::{fit, fit_middle, grouped, span},
     observe::health::{ConsumerReport, HealthReport},
 };
 use tickhound_core::{receipt::DetectorReceipt, text::printable, wall::now_ms};
@@ -60,7 +60,8 @@ fn consumer_lines(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
             "stale" => ("⚠ ", state.paint.warn()),
             _ => ("❌", state.paint.bad()),
         };
-        let numbers = format!("{}{:>10}{:>10}  ", fit(&printable(name), NAME), grouped(*pending), span(*idle_ms));
+        let numbers =
+            format!("{}{:>10}{:>10}  ", fit_middle(&printable(name), NAME), grouped(*pending), span(*idle_ms));
         Line::from(vec![Span::from(format!("  {numbers}")), Span::styled(format!("{mark} {verdict}"), style)])
     };
     consumers.iter().map(line).collect()
@@ -119,8 +120,8 @@ fn detector_lines(report: &HealthReport, state: &State, width: usize) -> Vec<Lin
         };
         let numbers = format!(
             "  {}{}{cost:>10}{:>10}  ",
-            fit(&printable(&name), NAME),
-            fit(&printable(&plugin), plugin_width(width)),
+            fit_middle(&printable(&name), NAME),
+            fit_middle(&printable(&plugin), plugin_width(width)),
             grouped(detector.faults),
         );
         let room = width.saturating_sub(numbers.width());

@@ -1,8 +1,8 @@
-//! `/api/alerts`: the alerts in the alerts stream, newest first, filtered.
+//! `/api/alerts`: the alerts in the alerts stream, newest first, filtered; and `/api/alert`: one alert, by its id.
 
 use std::{ops::Bound, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -10,19 +10,23 @@ use super::{
     app::App,
     error::{ApiError, Params},
     paging::PageSize,
-    query::{AlertsQuery, alerts_limit, confidence, entry_id},
+    query::{AlertQuery, AlertsQuery, alerts_limit, confidence, entry_id},
 };
-use tickhound_core::pattern::SymbolPattern;
-use tickhound_redis::{AlertFilter, AlertPage, NamePattern, PageRequest, ReadOrder, StoredAlert};
+use tickhound_core::{event::EntryId, pattern::SymbolPattern, text::printable};
+use tickhound_redis::{AlertFilter, AlertPage, AlertStream, NamePattern, PageRequest, ReadOrder, StoredAlert};
 
 /// The most alerts that are read for one response. If too few match, the response says where to continue.
 const ALERTS_READ_MAX: usize = 20_000;
+
+/// The most alerts of a stream among which one is looked for by its id, in each direction from its entry: as many as a
+/// stream keeps by default.
+const ALERTS_SEARCHED_MAX: usize = 100_000;
 
 /// What the alerts of one response may have at most, bytes, before it says where to continue: a thousand alerts of
 /// ordinary size have less than one MiB. It is in memory until the client has read it.
 const BYTES_MAX: usize = 4 << 20;
 
-/// Makes the filter of a request, which names at most one detector and one symbol.
+/// Makes the filter of a request, which has at most one pattern of detectors and one of symbols.
 ///
 /// # Errors
 /// When the confidence is out of range.
@@ -33,8 +37,8 @@ pub(super) fn filter(
     stale: Option<bool>,
 ) -> Result<AlertFilter, ApiError> {
     let min_confidence = confidence(min_confidence)?;
-    let detectors = detector.into_iter().map(NamePattern::Exact).collect();
-    let symbols = symbol.iter().map(|symbol| SymbolPattern::exact(symbol)).collect();
+    let detectors = detector.iter().map(|pattern| NamePattern::wildcard(pattern)).collect();
+    let symbols = symbol.iter().map(|pattern| SymbolPattern::new(pattern)).collect();
     Ok(AlertFilter { detectors, symbols, directions: Vec::new(), min_confidence, stale })
 }
 
@@ -128,6 +132,59 @@ pub(super) async fn list(
         }
         first = Bound::Excluded(oldest);
     }
+}
+
+/// Returns the alert with an id, as long as one of the streams of alerts holds it: a link in a message may be opened long
+/// after the alert has left the list.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Params(query): Params<AlertQuery>,
+) -> Result<Json<AlertJson>, ApiError> {
+    let entry = query.entry()?;
+    let start = EntryId { millis: entry.millis, seq: 0 };
+    // An alert is published after its entry has arrived, unless the producer's clock is ahead of the server's.
+    let directions =
+        [(ReadOrder::OldestFirst, Bound::Included(start)), (ReadOrder::NewestFirst, Bound::Excluded(start))];
+    for stream in [AlertStream::Live, AlertStream::Shadow] {
+        for (order, first) in directions {
+            let page = PageRequest { order, first, last: Bound::Unbounded, count: 0 };
+            if let Some(alert) = find(&app, stream, page, &query.id).await? {
+                return Ok(Json(AlertJson::new(&alert)));
+            }
+        }
+    }
+    let (id, streams) = (printable(&query.id), &app.config.alerts);
+    Err(ApiError::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "neither {} nor {} holds the alert {id}: it has been trimmed (alerts.maxlen), or was never published",
+            streams.stream, streams.shadow_stream
+        ),
+    ))
+}
+
+/// Looks for an alert, a page after the other.
+async fn find(
+    app: &App,
+    stream: AlertStream,
+    mut page: PageRequest,
+    id: &str,
+) -> Result<Option<StoredAlert>, ApiError> {
+    let (mut read, mut size) = (0, PageSize::new());
+    while read < ALERTS_SEARCHED_MAX {
+        page.count = size.count();
+        let AlertPage { alerts, asked } = app.queries.alerts_in(stream, &page).await?;
+        size.adapt(asked, alerts.len(), alerts.iter().map(bytes_of).sum());
+        read += alerts.len();
+        let Some(last) = alerts.last().map(|alert| alert.at).filter(|_| alerts.len() == asked) else {
+            return Ok(alerts.into_iter().find(|alert| alert.field("id") == id));
+        };
+        if let Some(found) = alerts.into_iter().find(|alert| alert.field("id") == id) {
+            return Ok(Some(found));
+        }
+        page.first = Bound::Excluded(last);
+    }
+    Ok(None)
 }
 
 /// The bytes of an alert's names and values.

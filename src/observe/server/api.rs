@@ -77,6 +77,8 @@ pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> J
         "verdict": report.verdict,
         "reason": report.reason,
         "now_ms": now_ms(),
+        "timezone": app.timezone,
+        "timezone_label": app.timezone_label(),
         "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": monitor.started_at_ms,
         "host": app.host,

@@ -1,15 +1,22 @@
 //! The state that all requests share.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use jiff::{Timestamp, tz::TimeZone};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::shares::Shares;
-use crate::observe::health::{HealthObserver, HealthReport};
+use crate::{
+    clock,
+    observe::health::{HealthObserver, HealthReport},
+};
 use tickhound_core::{
     config::{Config, ServerConfig, StreamConfig},
     decode::Decoder,
@@ -54,8 +61,13 @@ pub(crate) struct ServerContext {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// A report with the time at which it was made.
-type RecentReport = (Instant, Arc<HealthReport>);
+/// A report that was made a moment ago.
+struct RecentReport {
+    at: Instant,
+    /// The host's role at that time: a host that has lost its connection since knows better.
+    role: Role,
+    report: Arc<HealthReport>,
+}
 
 pub(super) struct App {
     pub(super) config: Config,
@@ -79,6 +91,11 @@ pub(super) struct App {
     pub(super) still_max: Duration,
     pub(super) host: String,
     observer: Mutex<(HealthObserver, Option<RecentReport>)>,
+    /// Whether something has happened since the last report that it can't know.
+    doubted: AtomicBool,
+    /// The IANA name of the zone of the times that people see.
+    pub(super) timezone: String,
+    zone: TimeZone,
 }
 
 impl App {
@@ -93,6 +110,8 @@ impl App {
         let still_max = lease + Duration::from_millis(3 * timeout_ms);
         all.stream.timeout_ms = timeout_ms.min(TIMEOUT_MAX_MS);
         let observer = Mutex::new((HealthObserver::new(&all), None));
+        let zone = all.display_zone()?;
+        let timezone = zone.iana_name().unwrap_or("UTC").to_owned();
         // Behind a proxy all requests come from one address.
         let shares = |total, of_address| match config.connections_per_address {
             0 => Shares::new(total, total),
@@ -114,6 +133,9 @@ impl App {
             still_max,
             host: Owner::current().to_string(),
             observer,
+            doubted: AtomicBool::new(false),
+            timezone,
+            zone,
         })
     }
 
@@ -121,14 +143,27 @@ impl App {
         &self.stats.monitor
     }
 
-    /// Returns a report on the partition that is at most a moment old.
+    /// Notes that the connection to Redis was lost or is back, so that the next report is a new one.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Relaxed);
+    }
+
+    /// What the zone of times is called now.
+    pub(super) fn timezone_label(&self) -> String {
+        clock::label(Timestamp::now(), &self.zone)
+    }
+
+    /// Returns a report on the partition that is at most a moment old, and no older than the host's last change of role.
     pub(super) async fn report(&self) -> Arc<HealthReport> {
         // The lock is held during the request to Redis, so that other requests wait for the same report.
         let (observer, known) = &mut *self.observer.lock().await;
-        if let Some((at, report)) = known
-            && at.elapsed() < SURVEY_EVERY
+        let (role, doubted) = (self.monitor().role(), self.doubted.swap(false, Relaxed));
+        if let Some(recent) = known
+            && !doubted
+            && recent.role == role
+            && recent.at.elapsed() < SURVEY_EVERY
         {
-            return report.clone();
+            return recent.report.clone();
         }
         let asked = tokio::time::timeout(SURVEY_PATIENCE, observer.observe()).await;
         let report = match asked {
@@ -139,7 +174,7 @@ impl App {
             }
         };
         let report = Arc::new(report);
-        *known = Some((Instant::now(), report.clone()));
+        *known = Some(RecentReport { at: Instant::now(), role, report: report.clone() });
         report
     }
 
@@ -169,7 +204,8 @@ pub(super) async fn sample(app: Arc<App>) {
         timer.tick().await;
         let report = match app.observer.try_lock() {
             Ok(observer) => {
-                observer.1.as_ref().filter(|(at, _)| at.elapsed() < 2 * SURVEY_EVERY).map(|(_, report)| report.clone())
+                let recent = observer.1.as_ref().filter(|recent| recent.at.elapsed() < 2 * SURVEY_EVERY);
+                recent.map(|recent| recent.report.clone())
             }
             Err(_) => None,
         };

@@ -87,7 +87,7 @@ async fn admit(app: &App, client: Client, mut request: Request, next: Next) -> R
     }
     check_target(&request)?;
     if app.loopback {
-        check_names_loopback(&request)?;
+        check_names_host(&request, app.config.server.public_host())?;
     }
     check_site(&request)?;
     let trusted = app.token.is_none_or(|token| has_token(request.headers(), &token));
@@ -134,9 +134,9 @@ fn check_target(request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks that the request names this machine. Otherwise another web site could have its name resolve to this machine,
-/// and its scripts could read the responses (DNS rebinding).
-fn check_names_loopback(request: &Request) -> Result<(), ApiError> {
+/// Checks that the request names this machine, or the host of `server.public_url`, whose proxy may pass the name on. Otherwise
+/// another web site could have its name resolve to this machine, and its scripts could read the responses (DNS rebinding).
+fn check_names_host(request: &Request, public_host: Option<&str>) -> Result<(), ApiError> {
     let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     let host = host.map(|host| Authority::from_str(host).ok());
     // A request may name the host in its first line as well.
@@ -147,23 +147,29 @@ fn check_names_loopback(request: &Request) -> Result<(), ApiError> {
             "the request has no Host header; send one that names 127.0.0.1 or localhost",
         ));
     }
-    if named.all(|authority| authority.is_some_and(|authority| is_loopback(&authority))) {
+    let is_public = |host: &str| public_host.is_some_and(|public| public.eq_ignore_ascii_case(host));
+    let is_ours = |host: &str| is_loopback(host) || is_public(host);
+    if named.all(|authority| authority.is_some_and(|authority| names(&authority, is_ours))) {
         return Ok(());
     }
     Err(ApiError::new(
         StatusCode::FORBIDDEN,
         "the Host header names another machine; use 127.0.0.1 or localhost in the URL, or set server.token and \
-         listen on another address",
+         listen on another address; if the name is that of a proxy, set server.public_url to its address",
     ))
 }
 
-fn is_loopback(authority: &Authority) -> bool {
-    let host = authority.host();
+fn is_loopback(host: &str) -> bool {
     let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether the authority is a host for which `is_ours` holds, with nothing but a port beside it.
+fn names(authority: &Authority, is_ours: impl Fn(&str) -> bool) -> bool {
+    let host = authority.host();
     // Neither a user before the host, nor anything but a port behind it.
     let rest = authority.as_str().strip_prefix(host);
-    is_named && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    is_ours(host) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// Refuses what another web site has a browser do: it could not read the answer, but it could have this host work, and

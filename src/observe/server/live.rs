@@ -2,7 +2,9 @@
 //!
 //! Each listener has a connection to Redis and a position in the alerts stream, and reads more only after its client has
 //! received the previous alerts. So a slow client waits and needs no memory, and one that stops reading is disconnected
-//! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections.
+//! (`paced`). `Last-Event-ID` is the position, so no alert is missed between two connections. A client is told when Redis can't
+//! be read, since the stream stays open and nothing comes: a comment `lost` with the reason, and `resumed` afterwards. Clients
+//! that only want alerts skip comments.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -27,11 +29,15 @@ use super::{
     query::entry_id,
     shares::Share,
 };
-use tickhound_core::event::EntryId;
+use tickhound_core::{event::EntryId, text::printable};
 use tickhound_redis::{AlertFilter, LiveAlerts, StoredAlert};
 
 /// The pause between two attempts while Redis does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The comments that say that Redis can't be read, with the reason behind it, and that it can be again.
+const LOST: &str = "lost";
+const RESUMED: &str = "resumed";
 
 /// A comment is sent this often, so that the client knows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -62,7 +68,8 @@ pub(super) async fn live(
     };
     let stopped = app.stopped.clone();
     let alerts = app.queries.live_alerts();
-    let listener = Listener { alerts, filter, position, page: Vec::new().into_iter(), stopped, _permit: permit };
+    let (page, feed) = (Vec::new().into_iter(), Feed::Alive);
+    let listener = Listener { app, alerts, filter, position, page, feed, stopped, _permit: permit };
     // The first event says that the stream is open, when to reconnect after a failure, and from where, in case the
     // connection fails before the first alert.
     let opening =
@@ -77,17 +84,27 @@ pub(super) async fn live(
 }
 
 struct Listener {
+    app: Arc<App>,
     alerts: LiveAlerts,
     filter: AlertFilter,
     /// The id of the last alert that was compared with the filter.
     position: EntryId,
     page: std::vec::IntoIter<StoredAlert>,
+    feed: Feed,
     stopped: watch::Receiver<bool>,
     _permit: Share,
 }
 
+/// Whether Redis answered the last read.
+#[derive(Clone, Copy, PartialEq)]
+enum Feed {
+    Alive,
+    Lost,
+}
+
 impl Listener {
-    /// Returns the next alert that matches the filter, or `None` when the run has ended.
+    /// Returns the next event: an alert that matches the filter, or that Redis can't be read, or can be again. `None` when the
+    /// run has ended.
     async fn next(&mut self) -> Option<Event> {
         let mut stopped = self.stopped.clone();
         tokio::select! {
@@ -109,9 +126,20 @@ impl Listener {
                     }
                 }
             }
-            match self.alerts.after(self.position).await {
-                Ok(page) => self.page = page.into_iter(),
-                Err(_) => tokio::time::sleep(RETRY).await,
+            match (self.alerts.after(self.position).await, self.feed) {
+                (Ok(page), Feed::Alive) => self.page = page.into_iter(),
+                (Ok(page), Feed::Lost) => {
+                    (self.page, self.feed) = (page.into_iter(), Feed::Alive);
+                    self.app.doubt();
+                    return Event::default().comment(RESUMED);
+                }
+                (Err(error), Feed::Alive) => {
+                    self.feed = Feed::Lost;
+                    self.app.doubt();
+                    // A comment is one line.
+                    return Event::default().comment(format!("{LOST} {}", printable(&format!("{error:#}"))));
+                }
+                (Err(_), Feed::Lost) => tokio::time::sleep(RETRY).await,
             }
         }
     }

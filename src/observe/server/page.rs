@@ -21,13 +21,14 @@ use super::app::App;
 
 /// Every file of the dashboard. Scripts and styles are separate files, since the page's content security policy does
 /// not allow them inline.
-const FILES: [AssetSource; 13] = [
+const FILES: [AssetSource; 14] = [
     AssetSource::new("/", HTML, include_bytes!("../../assets/dashboard/index.html")),
     AssetSource::new("/assets/style.css", CSS, include_bytes!("../../assets/dashboard/style.css")),
     AssetSource::new("/assets/theme.js", SCRIPT, include_bytes!("../../assets/dashboard/theme.js")),
     AssetSource::new("/assets/main.js", SCRIPT, include_bytes!("../../assets/dashboard/main.js")),
     AssetSource::new("/assets/api.js", SCRIPT, include_bytes!("../../assets/dashboard/api.js")),
     AssetSource::new("/assets/format.js", SCRIPT, include_bytes!("../../assets/dashboard/format.js")),
+    AssetSource::new("/assets/axis.js", SCRIPT, include_bytes!("../../assets/dashboard/axis.js")),
     AssetSource::new("/assets/visible.js", SCRIPT, include_bytes!("../../assets/dashboard/visible.js")),
     AssetSource::new("/assets/verdict.js", SCRIPT, include_bytes!("../../assets/dashboard/verdict.js")),
     AssetSource::new("/assets/charts.js", SCRIPT, include_bytes!("../../assets/dashboard/charts.js")),

@@ -28,6 +28,27 @@ pub(super) struct AlertsQuery {
     pub(super) before: Option<String>,
 }
 
+/// The parameters of `/api/alert`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AlertQuery {
+    pub(super) id: String,
+}
+
+impl AlertQuery {
+    /// The entry that caused the alert, with whose id the alert's id begins.
+    ///
+    /// # Errors
+    /// When the id is none.
+    pub(super) fn entry(&self) -> Result<EntryId, ApiError> {
+        let entry = self.id.split_once('/').map(|(entry, _)| entry_id("id", entry));
+        entry.and_then(Result::ok).ok_or_else(|| {
+            let id = &self.id;
+            ApiError::bad_request(format!("id is `{id}`, expected that of an alert such as 1762140000000-0/breakout/0"))
+        })
+    }
+}
+
 /// The parameters of `/api/chart`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

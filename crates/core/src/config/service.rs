@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Source, section::Section};
-use crate::decode::time_zone;
+use super::{Source, section::Section, zone::time_zone};
 
 /// `[service]`: running in the background, and the clocks that people see.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
