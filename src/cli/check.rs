@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::parts::Parts;
 use crate::notify;
-use tickhound_core::{config::LoadedConfig, wall::now_ms};
+use tickhound_core::{config::LoadedConfig, stream::StreamError, wall::now_ms};
 use tickhound_engine::plugin::{Generation, params};
+use tickhound_redis::RedisStream;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tickhound check && tickhound run")]
@@ -27,13 +28,8 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let mut warnings: Vec<String> =
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
     warnings.extend(config.session.sessions.warnings(now_ms() * 1_000_000));
-    let runtime = super::process::runtime()?;
-    let reached = runtime.block_on(stream.check());
-    if reached.is_ok() {
-        // A user without the right to read them has no warnings.
-        let symbols = runtime.block_on(stream.known_symbols()).unwrap_or_default();
-        warnings.extend(unmatched_patterns(generation, &symbols));
-    }
+    let (reached, symbols) = super::process::runtime()?.block_on(ask(&stream));
+    warnings.extend(unmatched_patterns(generation, &symbols));
     if args.json {
         let detectors: Vec<_> = generation
             .detectors
@@ -83,6 +79,13 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         }
     }
     Ok(if reached.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the server can be used, and the symbols that detectors remember; none for a user who may not read them.
+async fn ask(stream: &RedisStream) -> (Result<(), StreamError>, Vec<String>) {
+    let reached = stream.check().await;
+    let symbols = if reached.is_ok() { stream.known_symbols().await.unwrap_or_default() } else { Vec::new() };
+    (reached, symbols)
 }
 
 /// The patterns that match none of the symbols that detectors remember, if they remember any.
