@@ -38,7 +38,7 @@ impl Alert {
             ("lag_ms", self.lag_ms.to_string().into()),
             ("recovered", if self.recovered { "1" } else { "0" }.into()),
             ("stale", if self.stale { "1" } else { "0" }.into()),
-            ("venue", venue::split(&self.symbol).0.unwrap_or_default().into()),
+            ("venue", venue_of(self).into()),
             ("sha256", self.origin.sha256.as_str().into()),
             ("params_hash", self.origin.params_hash.as_str().into()),
             ("generation", self.origin.generation.to_string().into()),
@@ -76,45 +76,18 @@ pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
     format!("✅ [{}] {symbol} - DETECTED: {confidence:.2} confidence", detector.to_uppercase())
 }
 
-/// The fields of an alert that are the same however it is delivered: all but `lag_ms`, `recovered`, `stale` and
-/// `generation`.
-pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 14] {
-    let [
-        id,
-        detector,
-        plugin,
-        version,
-        symbol,
-        time,
-        price,
-        confidence,
-        direction,
-        evidence,
-        entry,
-        _,
-        _,
-        _,
-        venue,
-        sha256,
-        params_hash,
-        _,
-    ] = alert.fields();
-    [
-        id,
-        detector,
-        plugin,
-        version,
-        symbol,
-        time,
-        price,
-        confidence,
-        direction,
-        evidence,
-        entry,
-        venue,
-        sha256,
-        params_hash,
-    ]
+/// The fields of an alert that are the same however it is delivered, and whichever build of its detector raised it: all but
+/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash` and `generation`.
+pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 12] {
+    let fields = alert.fields();
+    let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] = fields;
+    let venue = ("venue", venue_of(alert).into());
+    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue]
+}
+
+/// The venue that the symbol of an alert names; empty if it names none.
+fn venue_of(alert: &Alert) -> &str {
+    venue::split(&alert.symbol).0.unwrap_or_default()
 }
 
 impl DeadLetter {
