@@ -9,9 +9,11 @@ use super::parts::Parts;
 use crate::notify;
 use tickhound_core::{
     config::{LoadedConfig, Origin},
+    stream::StreamError,
     wall::now_ms,
 };
-use tickhound_engine::plugin::{DetectorSpec, params};
+use tickhound_engine::plugin::{DetectorSpec, Generation, params};
+use tickhound_redis::RedisStream;
 
 /// How far origins are aligned: a longer value moves only its own.
 const VALUE_WIDTH_MAX: usize = 40;
@@ -35,7 +37,8 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let mut warnings: Vec<String> =
         exposed.iter().map(|exposed| format!("{}; {}", exposed.describe(), exposed.cure())).collect();
     warnings.extend(config.session.sessions.warnings(now_ms() * 1_000_000));
-    let reached = super::process::runtime()?.block_on(stream.check());
+    let (reached, symbols) = super::process::runtime()?.block_on(ask(&stream));
+    warnings.extend(unmatched_patterns(generation, &symbols));
     if args.json {
         let detectors: Vec<_> = generation.detectors.iter().map(|spec| detector_json(spec, loaded)).collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
@@ -134,4 +137,28 @@ fn origins_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Value
     let params: serde_json::Map<_, _> =
         spec.params.iter().map(|(name, _)| (name.clone(), of(&["params", name]))).collect();
     settings.into_iter().chain([("params".to_owned(), json!(params))]).collect()
+}
+
+/// Whether the server can be used, and the symbols that detectors remember; none for a user who may not read them.
+async fn ask(stream: &RedisStream) -> (Result<(), StreamError>, Vec<String>) {
+    let reached = stream.check().await;
+    let symbols = if reached.is_ok() { stream.known_symbols().await.unwrap_or_default() } else { Vec::new() };
+    (reached, symbols)
+}
+
+/// The patterns that match none of the symbols that detectors remember, if they remember any.
+fn unmatched_patterns(generation: &Generation, symbols: &[String]) -> Vec<String> {
+    if symbols.is_empty() {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    for spec in &generation.detectors {
+        // It notes which patterns match.
+        symbols.iter().for_each(|symbol| _ = spec.wants(symbol));
+        warnings.extend(spec.unmatched().map(|pattern| {
+            let (at, seen) = (format!("detectors.{}.symbols", spec.name), symbols.len());
+            format!("{at}: `{pattern}` matches none of {seen} symbols seen")
+        }));
+    }
+    warnings
 }

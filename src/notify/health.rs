@@ -191,7 +191,7 @@ mod tests {
         let mut desk = Told::new(Vec::new());
         let silent = condition(ConditionCode::SilentFeed, "", 900);
         assert!(desk.tell().is_empty());
-        desk.observe(&[silent.clone()]);
+        desk.observe(std::slice::from_ref(&silent));
         assert_eq!(desk.tell(), ["began silent_feed"]);
         desk.observe(&[Condition { count: 9, text: "still".into(), ..silent }]);
         assert!(desk.tell().is_empty());

@@ -67,7 +67,7 @@ fn stale_alerts_are_marked_and_only_counted_in_the_log() {
 
     let lines = std::fs::read_to_string(project.path("alerts.jsonl")).unwrap();
     let in_file: Vec<bool> =
-        lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["stale"] == 1).collect();
+        lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["stale"] == true).collect();
     assert_eq!(in_file, expected);
 }
 

@@ -13,6 +13,7 @@ mod commands;
 mod dashboard;
 mod dead;
 mod deploy;
+mod desk;
 mod docs;
 mod doctor;
 mod entries;

@@ -37,6 +37,8 @@ fn a_next_version_runs_beside_the_live_one_until_it_is_promoted() {
     for alert in &mut shadows {
         assert_eq!(alert.remove("shadow_of").unwrap(), "breakout");
         assert_eq!(alert.insert("detector".into(), "breakout".into()).unwrap(), "breakout-next");
+        let sha256 = live[0]["sha256"].clone();
+        assert_ne!(alert.insert("sha256".into(), sha256.clone()).unwrap(), sha256, "another file raised it");
         let id = alert["id"].replace("/breakout-next/", "/breakout/");
         alert.insert("id".into(), id);
     }

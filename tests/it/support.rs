@@ -705,14 +705,14 @@ pub fn release(plugin: &Path, tag: &str) -> Vec<u8> {
     bytes
 }
 
-/// What makes an alert the same alert: everything but when it was committed.
+/// What makes an alert the same alert: everything but when it was committed, and by which generation of which host.
 pub fn contents(alerts: &[Alert]) -> Vec<Vec<(String, String)>> {
     alerts.iter().map(content).collect()
 }
 
 /// As [`contents`], of one.
 pub fn content(alert: &Alert) -> Vec<(String, String)> {
-    let timing = ["lag_ms", "recovered", "stale"];
+    let timing = ["lag_ms", "recovered", "stale", "generation"];
     let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

@@ -87,6 +87,8 @@ pub struct SavedStates {
     pub symbols: Vec<(String, Vec<u8>)>,
     /// Entries that a replay must skip.
     pub poison: Vec<EntryId>,
+    /// Symbols with the venue that they come from, as of the boundary of their chunk.
+    pub venues: Vec<(String, String)>,
 }
 
 /// The states that a visit saves.
@@ -96,6 +98,8 @@ pub struct Visit {
     pub chunks: std::ops::Range<u16>,
     /// The name and the packed state of each symbol that has changed.
     pub symbols: Vec<(std::sync::Arc<str>, std::sync::Arc<[u8]>)>,
+    /// Symbols that have got a venue since the last visit, with the venue.
+    pub venues: Vec<(std::sync::Arc<str>, std::sync::Arc<str>)>,
     /// Symbols whose saved states are deleted.
     pub forgotten: Vec<String>,
     /// Poisonous entries that no replay will reach any more.

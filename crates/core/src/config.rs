@@ -4,7 +4,7 @@
 //! is checked where plugins are loaded; [`Source::at`] lets that check name the line. Each section has a file of its
 //! own, with its defaults and its checks.
 
-mod alerts;
+pub mod alerts;
 mod calendar;
 mod detectors;
 mod engine;

@@ -15,7 +15,9 @@ mod mapping;
 mod names;
 mod nan;
 mod preset;
+mod python;
 mod symbol;
+mod symbol_text;
 mod table;
 mod time;
 
@@ -26,7 +28,7 @@ use rustc_hash::FxHashMap;
 
 pub use self::{
     assemble::Scalar,
-    names::Names,
+    names::{Names, NewNames},
     symbol::{SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
     table::{ColumnKind, PlainTick, TablePlan},
 };
@@ -36,6 +38,7 @@ use self::{
     assemble::{Assembler, Buffers, Rules},
     iso::Zone,
     mapping::{Mapping, ROOT},
+    symbol_text::SymbolRules,
 };
 use crate::{
     config::{InputConfig, input::InputLayout, is_unset},
@@ -48,8 +51,10 @@ const DOCUMENT_FIELDS: [&str; 4] = ["data", "payload", "tick", "json"];
 /// One tick as the producer wrote it. Absent numbers are NaN.
 #[derive(Debug, Default, PartialEq)]
 pub struct RawTick {
-    /// The symbol in upper case, without the prefix of an exchange.
+    /// The symbol in upper case, as detectors see it: with its venue only if `input.venue` is `keep`.
     pub symbol: String,
+    /// The venue that it comes from, if `input.venue` is `refuse-mixed`; empty if the tick names none.
+    pub venue: String,
     /// The event time, ns since the Unix epoch; `None` if it is missing, unreadable or implausible.
     pub time: Option<u64>,
     /// The last traded price, quote currency.
@@ -60,12 +65,14 @@ pub struct RawTick {
 
 impl Clone for RawTick {
     fn clone(&self) -> Self {
-        Self { symbol: self.symbol.clone(), columns: self.columns.clone(), ..*self }
+        let Self { symbol, venue, columns, .. } = self;
+        Self { symbol: symbol.clone(), venue: venue.clone(), columns: columns.clone(), ..*self }
     }
 
     /// Reuses the buffers of `self`.
     fn clone_from(&mut self, other: &Self) {
         self.symbol.clone_from(&other.symbol);
+        self.venue.clone_from(&other.venue);
         self.columns.clone_from(&other.columns);
         (self.time, self.price) = (other.time, other.price);
     }
@@ -112,6 +119,12 @@ pub enum DecodeError {
     /// The entry has no symbol.
     #[error("no symbol: none of {0} has a value")]
     NoSymbol(String),
+    /// The producer did not know the instrument, and wrote this instead of its symbol.
+    #[error(
+        "unresolved symbol: `{0}` is what the producer writes for an instrument that it does not know (input.unresolved), and \
+         no other field names it; input.tokens.file can name instrument numbers"
+    )]
+    Unresolved(String),
     /// The entry has a symbol that is not usable, and no value that makes a tick.
     #[error(transparent)]
     Symbol(#[from] UnusableSymbol),
@@ -161,7 +174,7 @@ impl Decoder {
             column_names.push(name.clone());
         }
         let buffers = Buffers::new(zone, column_names.len(), mapping.targets());
-        let rules = Rules { mapping, tokens };
+        let rules = Rules { mapping, symbols: SymbolRules::new(config, tokens) };
         let InputConfig { layout, ahead_max_ms, .. } = *config;
         Ok(Self { rules, layout, ahead_max_ms, column_names, buffers, json_reader: JsonReader::Fast })
     }

@@ -69,6 +69,8 @@ pub struct DecodedTicks {
     pub entry: Vec<u32>,
     /// The names that no earlier read contained, each with its number.
     pub names: Vec<(u32, Arc<str>)>,
+    /// The venues that some of these names come from.
+    pub venues: Vec<(u32, Arc<str>)>,
     /// The number of the symbol's name.
     pub symbol: Vec<u32>,
     /// The event time, ns since the Unix epoch, if it is known.
@@ -102,6 +104,7 @@ impl DecodedTicks {
         let mut rest = Self {
             entry: self.entry.split_off(first),
             names: Vec::new(),
+            venues: Vec::new(),
             symbol: self.symbol.split_off(first),
             time: self.time.split_off(first),
             price: self.price.split_off(first),
@@ -426,7 +429,9 @@ pub struct Alert {
     pub plugin: String,
     /// The version of its plugin.
     pub version: String,
-    /// The symbol.
+    /// The code and the settings that raised it.
+    pub origin: AlertOrigin,
+    /// The symbol, as detectors see it.
     pub symbol: String,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
@@ -447,6 +452,21 @@ pub struct Alert {
     /// Whether `lag_ms` exceeds `alerts.stale_after_ms`.
     pub stale: bool,
 }
+
+/// Which code raised an alert, with which settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlertOrigin {
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of the plugin's file.
+    pub sha256: String,
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of all parameters with their values.
+    pub params_hash: String,
+    /// The number of the generation that was active at the entry, counted from the start of the host.
+    pub generation: u64,
+}
+
+/// How many digits of a SHA-256 an alert has: 48 bits tell a million versions of a plugin apart, and are short enough to
+/// read.
+pub const CODE_DIGITS: usize = 12;
 
 /// An entry that could not be processed, or on which one detector failed.
 #[derive(Clone, Debug, PartialEq)]

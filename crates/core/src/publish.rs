@@ -1,5 +1,6 @@
 //! The forms in which alerts and dead letters are written: stream fields, JSON, log line.
 
+mod layout;
 mod raw;
 
 use std::borrow::Cow;
@@ -9,15 +10,19 @@ use serde::{
     ser::{Serialize, Serializer},
 };
 
-pub use self::raw::{Fields, raw_fields, raw_json};
+pub use self::{
+    layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, read_document},
+    raw::{Fields, raw_fields, raw_json},
+};
 use crate::{
-    event::{Alert, DeadLetter, DetectorFault},
+    event::{Alert, DeadLetter, DetectorFault, Direction},
     text::printable_json,
+    venue,
 };
 
 impl Alert {
     /// The names and values of the fields in the alerts stream.
-    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); 14] {
+    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); ALERT_FIELDS.len()] {
         [
             ("id", self.id.as_str().into()),
             ("detector", self.detector.as_str().into()),
@@ -33,6 +38,10 @@ impl Alert {
             ("lag_ms", self.lag_ms.to_string().into()),
             ("recovered", if self.recovered { "1" } else { "0" }.into()),
             ("stale", if self.stale { "1" } else { "0" }.into()),
+            ("venue", venue_of(self).into()),
+            ("sha256", self.origin.sha256.as_str().into()),
+            ("params_hash", self.origin.params_hash.as_str().into()),
+            ("generation", self.origin.generation.to_string().into()),
         ]
     }
 
@@ -46,6 +55,20 @@ impl Alert {
     pub fn to_log_line(&self) -> String {
         log_line(&self.detector, &self.symbol, self.confidence)
     }
+
+    /// The log line, with direction and price behind it.
+    pub fn to_detailed_log_line(&self) -> String {
+        let mut line = self.to_log_line();
+        if self.direction != Direction::None {
+            line.push_str(", ");
+            line.push_str(self.direction.as_str());
+        }
+        if self.price.is_finite() {
+            line.push_str(", at ");
+            line.push_str(&self.price.to_string());
+        }
+        line
+    }
 }
 
 /// The log line of an alert of which only these values are at hand, the same as [`Alert::to_log_line`].
@@ -53,11 +76,18 @@ pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
     format!("✅ [{}] {symbol} - DETECTED: {confidence:.2} confidence", detector.to_uppercase())
 }
 
-/// The fields of an alert that are the same however it is delivered: all but `lag_ms`, `recovered` and `stale`.
-pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 11] {
-    let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] =
-        alert.fields();
-    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry]
+/// The fields of an alert that are the same however it is delivered, and whichever build of its detector raised it: all but
+/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash` and `generation`.
+pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 12] {
+    let fields = alert.fields();
+    let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] = fields;
+    let venue = ("venue", venue_of(alert).into());
+    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue]
+}
+
+/// The venue that the symbol of an alert names; empty if it names none.
+fn venue_of(alert: &Alert) -> &str {
+    venue::split(&alert.symbol).0.unwrap_or_default()
 }
 
 impl DeadLetter {
@@ -77,20 +107,27 @@ impl DeadLetter {
 }
 
 /// Writes the fields of an entry of the alerts stream as one JSON object in one line, with numbers as numbers and the
-/// evidence as an object.
+/// evidence as an object, and `recovered` and `stale` as true or false.
 ///
 /// Anyone may have added the entry: a value that is not JSON, or that has line breaks, is written as a text.
 pub fn json_line<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let member = |(name, value): (&str, &str)| match name {
-        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" if value.is_empty() => {
-            format!("\"{name}\":null")
-        }
-        "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" if is_json_in_line(value) => {
-            format!("\"{name}\":{value}")
-        }
-        _ => format!("{}:{}", json(&name), json(&value)),
-    };
+    let member = |(name, value): (&str, &str)| format!("{}:{}", json(&name), json_value(name, value));
     printable_json(&format!("{{{}}}", fields.map(member).collect::<Vec<_>>().join(","))).into_owned()
+}
+
+/// The value of a field as JSON, with the type that the field has in JSON.
+fn json_value(name: &str, value: &str) -> String {
+    match (name, value) {
+        ("recovered" | "stale", "0") => "false".into(),
+        ("recovered" | "stale", "1") => "true".into(),
+        ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "generation", "") => "null".into(),
+        ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" | "generation", value)
+            if is_json_in_line(value) =>
+        {
+            value.to_owned()
+        }
+        _ => json(&value),
+    }
 }
 
 fn is_json_in_line(text: &str) -> bool {
@@ -113,7 +150,7 @@ impl Serialize for Evidence<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Direction, EntryId};
+    use crate::event::{AlertOrigin, EntryId};
 
     fn alert() -> Alert {
         Alert {
@@ -121,6 +158,7 @@ mod tests {
             detector: "breakout".into(),
             plugin: "breakout".into(),
             version: "0.1.0".into(),
+            origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
             symbol: "NIFTY25NOV25750PE".into(),
             time: 1_700_000_000_000_000_001,
             price: 101.05,
@@ -154,6 +192,7 @@ mod tests {
             let written = written.as_str().map_or_else(|| written.to_string(), str::to_owned);
             let same = match name {
                 "evidence" => serde_json::from_str::<serde_json::Value>(&text).unwrap() == value[name],
+                "recovered" | "stale" => value[name].as_bool() == Some(text == "1"),
                 _ => written == text,
             };
             assert!(same, "{name}: {written} against {text}");

@@ -18,6 +18,8 @@ pub struct Receipt {
     pub since_ms: u64,
     /// The longest pause of a worker when the generation came into force, us.
     pub pause_us: u64,
+    /// The number of symbols that the host knows.
+    pub symbols: u64,
     /// The enabled detectors.
     pub detectors: Vec<DetectorReceipt>,
     /// The names of detectors that are warming up before they come into force.
@@ -70,6 +72,8 @@ pub struct DetectorReceipt {
     pub alerts: u64,
     /// The number of its detections that did not become alerts, by reason.
     pub left_out: LeftOut,
+    /// Those of its patterns that match no symbol, once the host has seen enough to say so.
+    pub unmatched: Vec<String>,
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

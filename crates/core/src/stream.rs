@@ -17,6 +17,7 @@ pub use self::attempt::Attempt;
 use crate::{
     checkpoint::{SavedStates, Visit},
     event::{Alert, Clock, DeadLetter, Entries, EntryId},
+    publish::AlertLayout,
     rate::AlertRates,
 };
 
@@ -104,6 +105,8 @@ pub struct Commit {
     pub alerts: Vec<Alert>,
     /// Alerts of shadows, which go to a stream of their own, each with the name of the shadowed detector.
     pub shadow_alerts: Vec<(String, Alert)>,
+    /// How both are written.
+    pub layout: Arc<AlertLayout>,
     /// Dead letters.
     pub dead_letters: Vec<DeadLetter>,
     /// Entries that were processed and are to be acknowledged, in stream order.

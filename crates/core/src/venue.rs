@@ -19,9 +19,14 @@ pub fn split(symbol: &str) -> (Option<&str>, &str) {
 /// Whether a text has the form of a venue: a letter, then letters, digits and underscores. So the month of `ES/Z5:CME` is
 /// not one.
 pub fn is_venue(text: &str) -> bool {
-    (2..=VENUE_BYTES_MAX).contains(&text.len())
-        && text.as_bytes()[0].is_ascii_alphabetic()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    is_venue_of(text.bytes())
+}
+
+/// Whether these bytes have the form of a venue.
+pub(crate) fn is_venue_of(mut bytes: impl ExactSizeIterator<Item = u8>) -> bool {
+    (2..=VENUE_BYTES_MAX).contains(&bytes.len())
+        && bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The venue and the name of a pattern, whose venue may contain `*` and `?`.

@@ -59,6 +59,8 @@ pub struct ReadFlight {
 pub struct VisitFlight {
     chunks: Range<u16>,
     saved: Vec<(Arc<str>, Arc<[u8]>)>,
+    /// Symbols with the venue that they come from.
+    venues: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// How often entries were delivered.
@@ -113,9 +115,15 @@ impl Flight {
         flight
     }
 
-    /// A visit of `shards` shards to `chunks`.
-    pub fn visit(number: u64, chunks: Range<u16>, shards: usize, frontier: Frontier) -> Self {
-        Self::new(number, frontier, shards, Payload::Visit(VisitFlight { chunks, saved: Vec::new() }))
+    /// A visit of `shards` shards to `chunks`, with the venues that are saved with their states.
+    pub fn visit(
+        number: u64,
+        chunks: Range<u16>,
+        venues: Vec<(Arc<str>, Arc<str>)>,
+        shards: usize,
+        frontier: Frontier,
+    ) -> Self {
+        Self::new(number, frontier, shards, Payload::Visit(VisitFlight { chunks, saved: Vec::new(), venues }))
     }
 
     /// A change of `shards` shards to the generation of `frontier`.
@@ -162,9 +170,12 @@ impl Flight {
     pub fn add_to(self, names: &[Arc<str>], now_ms: u64, commit: &mut Commit) {
         let Self { frontier, payload, .. } = self;
         match payload {
-            Payload::Read(read) => read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit),
-            Payload::Visit(VisitFlight { chunks, saved }) => {
-                commit.visit = Some(Visit { chunks, symbols: saved, ..Visit::default() });
+            Payload::Read(read) => {
+                commit.layout = frontier.generation.layout.clone();
+                read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit);
+            }
+            Payload::Visit(VisitFlight { chunks, saved, venues }) => {
+                commit.visit = Some(Visit { chunks, symbols: saved, venues, ..Visit::default() });
             }
             // They are not written down: the states of the visit behind them are.
             Payload::Swap(_) | Payload::Eviction(_) => return,
@@ -330,6 +341,7 @@ impl ReadFlight {
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
+            origin: spec.alert_origin(generation.number),
             symbol: symbol_name(names, found.symbol).to_owned(),
             time: found.time,
             price: found.price,

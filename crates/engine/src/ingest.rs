@@ -7,14 +7,14 @@
 mod set_back;
 mod symbols;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use rustc_hash::FxHashSet;
 
 pub use self::symbols::{Evicted, EvictionCause};
-use self::symbols::{Name, Route, Symbols};
+use self::symbols::{Name, RejectedTick, Route, Symbols};
 use tickhound_core::{
-    decode::{Decoder, Outcome, UnusableSymbol},
+    decode::{Decoder, Outcome},
     event::{Batch, Clock, Entries, EntryId, TickRow, TicksBehind, column, flag},
 };
 
@@ -92,9 +92,26 @@ impl Ingest {
         Self { symbols_max, ..self }
     }
 
-    /// Creates another one that decodes and routes the same way, and knows no symbol yet.
+    /// Creates another one that decodes and routes the same way, and knows no symbol yet. It accepts the same venues.
     pub fn beside(&self, clock: Clock) -> Self {
-        Self { decoder: self.decoder.clone(), symbols: Symbols::default(), clock, newest_ms: 0, ..*self }
+        let mut symbols = Symbols::default();
+        symbols.learn_venues(self.symbols.venues());
+        Self { decoder: self.decoder.clone(), symbols, clock, newest_ms: 0, ..*self }
+    }
+
+    /// Learns the venues that symbols came from before they are restored.
+    pub(crate) fn learn_venues(&mut self, venues: Vec<(String, String)>) {
+        self.symbols.learn_venues(venues.into_iter().map(|(symbol, venue)| (symbol.into(), venue.into())));
+    }
+
+    /// Takes the venues that are not saved yet, of symbols in these chunks of the saved state.
+    pub(crate) fn take_unsaved_venues(&mut self, chunks: &Range<u16>) -> Vec<(Arc<str>, Arc<str>)> {
+        self.symbols.take_unsaved_venues(chunks)
+    }
+
+    /// Has the venues of all symbols saved again.
+    pub(crate) fn save_venues_anew(&mut self) {
+        self.symbols.save_venues_anew();
     }
 
     /// Forgets every symbol and continues from `clock`, since the shards have been restarted. The newest entry that was
@@ -170,6 +187,11 @@ impl Ingest {
         self.clock
     }
 
+    /// The number of symbols that are known.
+    pub fn symbol_count(&self) -> usize {
+        self.symbols.len()
+    }
+
     /// The name of each symbol by its number.
     pub fn symbol_names(&self) -> &[Arc<str>] {
         self.symbols.names()
@@ -209,21 +231,23 @@ impl Ingest {
             }
             let mut router =
                 Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
-            let (mut ticks, mut unusable) = (0, None);
+            let (mut ticks, mut rejected) = (0, None);
             let outcome = decoder.decode(entry, &mut |tick| {
                 ticks += 1;
                 if ticks <= TICKS_PER_ENTRY_MAX {
                     let symbol = Name::Text(&tick.symbol);
                     let (time, price, values) = (tick.time, tick.price, &tick.columns);
-                    let tick = RoutedTick { symbol, time, price, values };
-                    unusable = router.tick(at, entry.id, &tick).err().or(unusable);
+                    let tick = RoutedTick { symbol, venue: &tick.venue, time, price, values };
+                    if let Err(reason) = router.tick(at, entry.id, &tick) {
+                        rejected = Some(reason);
+                    }
                 }
             });
-            let reason = match (outcome, unusable) {
+            let reason = match (outcome, rejected) {
                 (Ok(_), _) if ticks > TICKS_PER_ENTRY_MAX => Err(too_many(ticks)),
                 // The valid ticks of a list are processed; the dead letter holds the whole list.
                 (Ok(Outcome::Partly(_, error)), _) => Ok(Some(error.to_string())),
-                (Ok(_), unusable) => Ok(unusable.map(|unusable| unusable.to_string())),
+                (Ok(_), rejected) => Ok(rejected.map(|rejected| rejected.to_string())),
                 // A truncated document may have given ticks before the error: they are taken back.
                 (Err(error), _) => Err(error.to_string()),
             };
@@ -256,16 +280,17 @@ impl Ingest {
         let ahead_max_ms = self.decoder.ahead_max_ms();
         let Self { columns, symbols, clock, newest_ms, .. } = self;
         routed.undecodable.clone_from(&decoded.rejected);
-        symbols.learn(&decoded.names);
+        symbols.learn(&decoded.names, &decoded.venues);
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         let ticks = ticks.zip(decoded.columns.chunks_exact(*columns));
         let mut router =
             Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
         for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
-            let tick = RoutedTick { symbol: Name::Number(*symbol), time: *time, price: *price, values };
-            if let Err(unusable) = router.tick(*entry, id, &tick) {
-                router.routed.undecodable.push((*entry, unusable.to_string()));
+            let symbol = Name::Number(*symbol);
+            let tick = RoutedTick { symbol, venue: "", time: *time, price: *price, values };
+            if let Err(rejected) = router.tick(*entry, id, &tick) {
+                router.routed.undecodable.push((*entry, rejected.to_string()));
             }
             router.symbols.end_entry(id.millis);
             if decoded.entry.get(at + 1) == Some(entry) {
@@ -308,6 +333,8 @@ fn too_many(ticks: usize) -> String {
 /// A tick on its way to its shard.
 struct RoutedTick<'a> {
     symbol: Name<'a>,
+    /// The venue that it comes from, if the symbol is a text; empty if that is not known.
+    venue: &'a str,
     time: Option<u64>,
     price: f64,
     values: &'a [f64],
@@ -328,11 +355,12 @@ struct Router<'a> {
 }
 
 impl Router<'_> {
-    /// Routes a tick. One whose symbol is not usable has no effect, not even on the clock.
-    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) -> Result<(), UnusableSymbol> {
+    /// Routes a tick. One that is rejected has no effect, not even on the clock.
+    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) -> Result<(), RejectedTick> {
         let Self { read, columns, rows, ahead_max_ms, symbols, clock, newest_ms, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
         let known = symbols.find(tick.symbol)?;
+        let new_venue = symbols.new_venue(tick.symbol, known, tick.venue)?;
         let Some((time, estimated)) = resolve_time(clock, id, tick.time, *ahead_max_ms) else {
             *untimed += 1;
             return Ok(());
@@ -354,6 +382,9 @@ impl Router<'_> {
         clock.time = clock.time.max(time);
         let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
         symbols.touch(id, time);
+        if let Some(venue) = new_venue {
+            symbols.set_venue(id, venue);
+        }
         if symbols.awaited[id as usize] {
             return Ok(());
         }
@@ -827,5 +858,105 @@ mod tests {
         for pieces in [1, 7, 100] {
             assert_eq!(known_after(&read, pieces), whole);
         }
+    }
+
+    fn ingest_with(venue: &str) -> Ingest {
+        let config: InputConfig = toml::from_str(&format!("venue = \"{venue}\"")).unwrap();
+        Ingest::new(Decoder::new(&config, Path::new(".")).unwrap(), 1, Clock::default())
+    }
+
+    /// Symbols of the rows of one read, and the reasons of its dead letters.
+    fn routed_symbols(ingest: &mut Ingest, read: &Entries) -> (Vec<String>, Vec<String>) {
+        let routed = ingest.route(1, read);
+        let rows = routed.jobs[0].as_ref().map_or(Vec::new(), |job| job.batch.symbol.clone());
+        let names = rows.into_iter().filter(|id| *id != CLOCK).map(|id| ingest.symbol_names()[id as usize].to_string());
+        (names.collect(), routed.undecodable.into_iter().map(|(_, reason)| reason).collect())
+    }
+
+    /// `NSE:RELIANCE` and `BSE:RELIANCE` became one symbol, with the prices of both.
+    #[test]
+    fn two_venues_of_a_name_are_two_symbols_or_one_of_them_is_rejected() {
+        let stamp = |symbol: &str| format!("symbol={symbol} ltp=1 timestamp={NOW}");
+        let texts = ["RELIANCE", "NSE:RELIANCE", "BSE:RELIANCE", "NSE:RELIANCE", "RELIANCE", "BSE:TCS"].map(stamp);
+        let read = entries(&texts.iter().map(|text| (NOW, text.as_str())).collect::<Vec<_>>());
+        let (kept, letters) = routed_symbols(&mut ingest_with("keep"), &read);
+        assert_eq!(kept, ["RELIANCE", "NSE:RELIANCE", "BSE:RELIANCE", "NSE:RELIANCE", "RELIANCE", "BSE:TCS"]);
+        assert_eq!(letters, [""; 0]);
+        let (stripped, letters) = routed_symbols(&mut ingest_with("strip"), &read);
+        assert_eq!(
+            (stripped, letters.len()),
+            ([["RELIANCE"; 5].as_slice(), &["TCS"]].concat().iter().map(ToString::to_string).collect(), 0)
+        );
+        let mut ingest = ingest_with("refuse-mixed");
+        let (rows, letters) = routed_symbols(&mut ingest, &read);
+        assert_eq!(rows, ["RELIANCE", "RELIANCE", "RELIANCE", "RELIANCE", "TCS"]);
+        assert_eq!(letters.len(), 1);
+        assert!(
+            letters[0].starts_with("second venue: RELIANCE comes from NSE, and this tick from BSE."),
+            "{letters:?}"
+        );
+        // Whether it is saved, and known to a warm-up.
+        let saved: Vec<(String, String)> = ingest
+            .take_unsaved_venues(&(0..256))
+            .iter()
+            .map(|(name, venue)| (name.to_string(), venue.to_string()))
+            .collect();
+        assert_eq!(saved, [("RELIANCE".to_owned(), "NSE".to_owned()), ("TCS".to_owned(), "BSE".to_owned())]);
+        assert_eq!(ingest.take_unsaved_venues(&(0..256)).len(), 0);
+        let other = stamp("BSE:RELIANCE");
+        let other = entries(&[(NOW, &other)]);
+        assert_eq!(routed_symbols(&mut ingest.beside(Clock::default()), &other).1.len(), 1);
+        let mut restarted = ingest_with("refuse-mixed");
+        restarted.learn_venues(saved);
+        assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 1);
+        restarted.reset(Clock::default(), 0);
+        assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 0, "nothing is known after a reset");
+    }
+
+    #[test]
+    fn an_entry_that_is_taken_back_gives_no_venue() {
+        let mut ingest = ingest_with("refuse-mixed");
+        let known = format!("symbol=A ltp=1 timestamp={NOW}");
+        let of_list = |symbol: &str| format!("{{\"symbol\":\"{symbol}\",\"ltp\":1,\"timestamp\":{NOW}}}");
+        let cut = format!("data=[{},{},{{\"symbol\":", of_list("BSE:A"), of_list("BSE:B"));
+        let (a, b) = (format!("symbol=NSE:A ltp=1 timestamp={NOW}"), format!("symbol=NSE:B ltp=1 timestamp={NOW}"));
+        let (rows, letters) =
+            routed_symbols(&mut ingest, &entries(&[(NOW, &known), (NOW, &cut), (NOW, &a), (NOW, &b)]));
+        assert_eq!((rows.len(), letters.len()), (3, 1), "{letters:?}");
+        assert_eq!(ingest.take_unsaved_venues(&(0..256)).len(), 2);
+    }
+
+    #[test]
+    fn an_evicted_symbol_may_come_back_from_another_venue() {
+        let mut ingest = ingest_with("refuse-mixed").with_symbols_max(8);
+        let texts: Vec<String> = (0..9).map(|n| format!("symbol=NSE:S{n} ltp=1 timestamp={NOW}")).collect();
+        let read: Vec<(u64, &str)> = (0..).zip(&texts).map(|(n, text)| (NOW + n, text.as_str())).collect();
+        ingest.route_until_full(1, &entries(&read));
+        let evicted = ingest.evict().unwrap();
+        assert!(evicted.names.iter().any(|name| &**name == "S0"));
+        assert_eq!(ingest.take_unsaved_venues(&(0..256)).len(), 7);
+        ingest.reuse(&evicted.ids);
+        let back = format!("symbol=BSE:S0 ltp=1 timestamp={NOW}");
+        let (rows, letters) = routed_symbols(&mut ingest, &entries(&[(NOW + 9, &back)]));
+        assert_eq!((rows, letters.len()), (vec!["S0".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_recording_is_routed_like_a_stream() {
+        let mut ingest = ingest_with("refuse-mixed");
+        let mut read = Entries::default();
+        let names = ["A", "A", "A"].iter().enumerate().map(|(number, name)| (number as u32, (*name).into())).collect();
+        let venues = vec![(1, "NSE".into()), (2, "BSE".into())];
+        let mut decoded = DecodedTicks { names, venues, ..DecodedTicks::default() };
+        let columns = vec![f64::NAN; ingest.columns];
+        for (entry, symbol) in [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1)] {
+            read.push_entry(EntryId { millis: NOW + u64::from(entry), seq: 0 });
+            let time = Some((NOW + u64::from(entry)) * NANOS_PER_MILLI);
+            decoded.push(TickRow { entry, symbol, time, price: 1.0, columns: &columns });
+        }
+        read.decoded = Some(Box::new(decoded));
+        let routed = ingest.route(1, &read);
+        let refused: Vec<u32> = routed.undecodable.iter().map(|(entry, _)| *entry).collect();
+        assert_eq!((routed.ticks, refused), (4, vec![2]));
     }
 }

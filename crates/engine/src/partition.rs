@@ -465,7 +465,8 @@ impl<S: Stream> Partition<S> {
         }
         commit.attempt = self.trial.next_mark(&self.pipeline);
         commit.repeated = self.redelivery.repeated.iter().copied().collect();
-        commit.receipt = self.generations.receipt(self.pipeline.generation());
+        commit.receipt =
+            self.generations.receipt(self.pipeline.generation(), self.pipeline.ingest.symbol_count() as u64);
         commit.totals.commits += u64::from(commit.is_counted());
         commit
     }

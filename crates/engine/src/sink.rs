@@ -29,6 +29,8 @@ const REPORT_OVER_LIMIT_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct Sinks {
     log: AlertLog,
+    /// Whether the lines of alerts have details.
+    details: bool,
     over_limit: HeldBack,
 }
 
@@ -69,7 +71,7 @@ impl Sinks {
         } else {
             AlertLog::Fresh(StaleAlerts::new(config))
         };
-        Self { log, over_limit: HeldBack::default() }
+        Self { log, details: config.log_details, over_limit: HeldBack::default() }
     }
 
     /// Publishes alerts that have just been committed. `over_limit` are those that a limit per minute held back, by
@@ -80,7 +82,8 @@ impl Sinks {
                 AlertLog::Nothing => break,
                 AlertLog::Fresh(stale) if alert.stale => stale.count += 1,
                 AlertLog::Everything | AlertLog::Fresh(_) => {
-                    info!(target: "alert", event = "alert_committed", "{}", alert.to_log_line());
+                    let line = if self.details { alert.to_detailed_log_line() } else { alert.to_log_line() };
+                    info!(target: "alert", event = "alert_committed", "{line}");
                 }
             }
         }

@@ -404,15 +404,19 @@ mod tests {
         let options = Options { mapping, decoder: cells_for, table_layout: Layout::Flat, ..Options::default() };
         let mut files = Files::open(&[file.to_path_buf()], &options).unwrap();
         let (mut record, mut rows, mut at_once, mut names) = (Record::default(), Vec::new(), 0, Vec::new());
+        let mut venues: std::collections::HashMap<u32, std::sync::Arc<str>> = std::collections::HashMap::new();
         while files.next(&mut record).unwrap() {
             let recorded = record.time.map_or(0, |time| time / 1_000_000) as u64;
             let arrival = EntryId { millis: recorded.max(1_723_118_500_000), seq: 0 };
             let mut ticks = Vec::new();
             let mut emit = |tick: &RawTick| ticks.push(format!("{tick:?}"));
             let outcome = if let Some(PlainTick { symbol, time, price, columns }) = record.tick() {
-                names.append(&mut options.names.take_new());
+                let mut new = options.names.take_new();
+                venues.extend(new.venues);
+                names.append(&mut new.names);
+                let venue = venues.get(symbol).map_or_else(String::new, ToString::to_string);
                 let (symbol, columns) = (names[*symbol as usize].1.to_string(), columns.clone());
-                emit(&RawTick { symbol, time: Some(*time), price: *price, columns });
+                emit(&RawTick { symbol, venue, time: Some(*time), price: *price, columns });
                 at_once += 1;
                 Ok(Outcome::Ticks(1))
             } else if let Some(cells) = record.cells() {

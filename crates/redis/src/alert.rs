@@ -9,7 +9,7 @@ use crate::reply;
 use tickhound_core::{
     event::{Entries, Entry, EntryId},
     pattern::SymbolPattern,
-    publish::json_line,
+    publish::{json_line, read_document},
 };
 
 /// An entry of an alerts stream. Any client may add entries, so every field may be missing or malformed.
@@ -17,7 +17,7 @@ use tickhound_core::{
 pub struct StoredAlert {
     /// The id in the alerts stream. Its first part is the time of publication.
     pub at: EntryId,
-    /// Names and values, in the order of the stream.
+    /// Names and values, in the order of the stream. Those of a JSON object are the fields of the alert in it.
     pub fields: Vec<(String, String)>,
 }
 
@@ -131,12 +131,18 @@ pub(crate) fn parse_alerts(page: Value) -> anyhow::Result<Vec<StoredAlert>> {
     Ok(alerts_of(&reply::entries_of(page).map_err(|error| anyhow::anyhow!(error))?))
 }
 
+/// The fields of an alert in a JSON object.
+fn document(value: &[u8]) -> Option<Vec<(String, String)>> {
+    value.starts_with(b"{").then(|| read_document(std::str::from_utf8(value).ok()?)).flatten()
+}
+
 /// The alerts in entries of an alerts stream.
 pub(crate) fn alerts_of(entries: &Entries) -> Vec<StoredAlert> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let alert = |entry: Entry<'_>| StoredAlert {
-        at: entry.id,
-        fields: entry.fields().map(|(name, value)| (text(name), text(value))).collect(),
+    let alert = |entry: Entry<'_>| {
+        let document = entry.field(b"id").is_none().then(|| entry.fields().find_map(|(_, value)| document(value)));
+        let plain = || entry.fields().map(|(name, value)| (text(name), text(value))).collect();
+        StoredAlert { at: entry.id, fields: document.flatten().unwrap_or_else(plain) }
     };
     entries.iter().map(alert).collect()
 }

@@ -11,6 +11,8 @@ pub(crate) struct Keys {
     pub checkpoint: String,
     /// The saved states of detectors.
     pub state: String,
+    /// The venues that symbols come from.
+    pub venues: String,
     /// The stream of dead letters.
     pub dead: String,
     /// The receipt that the owner writes about itself.
@@ -32,6 +34,7 @@ impl Keys {
             epoch: key("epoch"),
             checkpoint: key("checkpoint"),
             state: key("state"),
+            venues: key("venues"),
             dead: key("dead"),
             host: key("host"),
             notify: key("notify"),

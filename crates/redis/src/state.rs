@@ -1,4 +1,4 @@
-//! The saved states, in a hash beside the stream.
+//! The saved states, in a hash beside the stream, and the venues of symbols, in another one.
 //!
 //! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, and `p:<entry>` marks an entry that
 //! must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
@@ -20,6 +20,7 @@ use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
     event::{Clock, EntryId, TicksBehind},
     stream::{Commit, StreamError},
+    venue::is_venue,
 };
 
 /// About so many fields are read in one request, which are some megabytes of states.
@@ -59,6 +60,27 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
         }
         for id in &visit.passed {
             commands.show(format_args!("p:{id}"));
+        }
+        commands.end();
+    }
+}
+
+/// Adds the commands that save the venues of a commit's visit: as of the same entry as the states.
+pub(super) fn write_venues(commands: &mut Commands, key: &str, commit: &Commit) {
+    let Some(visit) = &commit.visit else { return };
+    if !visit.venues.is_empty() {
+        commands.arg("HSET").arg(key);
+        for (symbol, venue) in &visit.venues {
+            commands.arg(&**symbol).arg(seal(symbol, venue));
+        }
+        commands.end();
+    }
+    let with_venue: HashSet<&str> = visit.venues.iter().map(|(symbol, _)| &**symbol).collect();
+    let mut forgotten = visit.forgotten.iter().filter(|symbol| !with_venue.contains(symbol.as_str())).peekable();
+    if forgotten.peek().is_some() {
+        commands.arg("HDEL").arg(key);
+        for symbol in forgotten {
+            commands.arg(symbol);
         }
         commands.end();
     }
@@ -116,7 +138,25 @@ pub(super) async fn read_saved(
             break;
         }
     }
-    fields.newer.map_or(Ok(fields.into_states()), |form| Err(newer_release(&keys.state, form)))
+    if let Some(form) = fields.newer {
+        return Err(newer_release(&keys.state, form));
+    }
+    let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
+    Ok(SavedStates { venues: read_venues(venues, &keys.venues)?, ..fields.into_states() })
+}
+
+/// The symbols with the venues that were saved. A damaged one is not known: the next tick that names a venue gives the
+/// symbol one.
+fn read_venues(saved: HashMap<String, String>, key: &str) -> Result<Vec<(String, String)>, StreamError> {
+    let mut venues = Vec::with_capacity(saved.len());
+    for (symbol, sealed) in saved {
+        match unseal(&symbol, &sealed) {
+            Unsealed::Intact(venue) if is_venue(venue) => venues.push((symbol.clone(), venue.to_owned())),
+            Unsealed::Intact(_) | Unsealed::Damaged => {}
+            Unsealed::Newer(form) => return Err(newer_release(key, form)),
+        }
+    }
+    Ok(venues)
 }
 
 /// The fields of the state hash that were read so far. A scan may return a field twice.
@@ -170,6 +210,7 @@ impl SavedFields {
             visits: (0..CHUNKS).map(visit).collect(),
             symbols: self.symbols.into_iter().collect(),
             poison: self.poison.into_iter().collect(),
+            venues: Vec::new(),
         }
     }
 }
@@ -222,6 +263,25 @@ fn from_text(text: &str) -> Option<Boundary> {
 mod tests {
     use super::*;
     use tickhound_core::checkpoint::Visit;
+
+    #[test]
+    fn the_venue_of_a_symbol_comes_back_and_a_damaged_one_does_not() {
+        let keys = Keys::new("s", "g");
+        let forgotten = ["A", "GONE"].map(str::to_owned).to_vec();
+        let visit = Visit { chunks: 0..1, venues: vec![("A".into(), "NSE".into())], forgotten, ..Visit::default() };
+        let commit = Commit { visit: Some(visit), ..Commit::default() };
+        let mut commands = Commands::default();
+        write_venues(&mut commands, &keys.venues, &commit);
+        let texts: Vec<_> =
+            (0..commands.len()).map(|at| String::from_utf8_lossy(commands.get(at)).into_owned()).collect();
+        let sealed = seal("A", "NSE");
+        let [set, deleted] = &texts[..] else { panic!("{texts:?}") };
+        assert!(set.contains("HSET") && set.contains(&sealed), "{set}");
+        assert!(deleted.contains("HDEL") && deleted.contains("GONE") && !deleted.contains("\r\nA\r\n"), "{deleted}");
+        let saved = [("A", sealed.clone()), ("B", sealed)].map(|(symbol, sealed)| (symbol.to_owned(), sealed));
+        assert_eq!(read_venues(saved.into(), "key").unwrap(), [("A".to_owned(), "NSE".to_owned())]);
+        assert!(read_venues([("A".to_owned(), "v3 x".to_owned())].into(), "key").is_err());
+    }
 
     #[test]
     fn a_boundary_comes_back_as_it_was() {

@@ -267,7 +267,7 @@ fn write_publishes(commands: &mut Commands, config: &PartitionConfig, commit: &C
     let alerts = &config.alerts;
     for alert in &commit.alerts {
         start_publish(commands, &alerts.stream, alerts.maxlen);
-        add_fields(commands, &alert.fields());
+        add_fields(commands, &commit.layout.entry_fields(alert, None));
         commands.end();
     }
     for letter in &commit.dead_letters {
@@ -277,8 +277,7 @@ fn write_publishes(commands: &mut Commands, config: &PartitionConfig, commit: &C
     }
     for (shadow_of, alert) in &commit.shadow_alerts {
         start_publish(commands, &alerts.shadow_stream, alerts.maxlen);
-        add_fields(commands, &alert.fields());
-        commands.arg("shadow_of").arg(shadow_of);
+        add_fields(commands, &commit.layout.entry_fields(alert, Some(shadow_of)));
         commands.end();
     }
 }
@@ -296,6 +295,7 @@ fn write_records(commands: &mut Commands, config: &PartitionConfig, commit: &Com
         let at_ms = now_ms();
         Checkpoint::write(commands, &keys.checkpoint, commit, owner, at_ms);
         state::write(commands, &keys.state, commit, at_ms);
+        state::write_venues(commands, &keys.venues, commit);
         state::write_poison(commands, &keys.state, &commit.poison);
     }
     if let Some(attempt) = commit.attempt {
@@ -333,9 +333,9 @@ fn start_publish(commands: &mut Commands, stream: &str, maxlen: usize) {
     commands.arg("*");
 }
 
-fn add_fields(commands: &mut Commands, fields: &[(&'static str, Cow<'_, str>)]) {
+fn add_fields<N: AsRef<str>>(commands: &mut Commands, fields: &[(N, Cow<'_, str>)]) {
     for (name, value) in fields {
-        commands.arg(name).arg(value.as_bytes());
+        commands.arg(name.as_ref()).arg(value.as_bytes());
     }
 }
 

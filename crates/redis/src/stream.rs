@@ -113,6 +113,16 @@ impl RedisStream {
         unmarked_claims(&mut connection, &self.config).await.map(drop)
     }
 
+    /// Returns the symbols that have a saved state. Changes nothing.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or rejects the request.
+    pub async fn known_symbols(&self) -> Result<Vec<String>, StreamError> {
+        let mut connection = self.connect().await?;
+        let fields: Vec<String> = query(&mut connection, cmd("HKEYS").arg(&self.config.keys.state)).await?;
+        Ok(fields.iter().filter_map(|field| Some(field.strip_prefix("s:")?.to_owned())).collect())
+    }
+
     /// Returns the newest entry of the stream; `None` if it is empty. Changes nothing.
     ///
     /// # Errors

@@ -148,7 +148,7 @@ fn true_range(before: &Bar, bar: &Bar) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickhound_core::event::EntryId;
+    use tickhound_core::event::{AlertOrigin, EntryId};
 
     const S: u64 = 1_000_000_000;
 
@@ -158,6 +158,7 @@ mod tests {
             detector: "d".into(),
             plugin: "d".into(),
             version: "1.0.0".into(),
+            origin: AlertOrigin::default(),
             symbol: "X".into(),
             time: second * S,
             price,

@@ -1,7 +1,8 @@
 //! The alerts of a replay in a file: JSON lines, CSV or Parquet, depending on its extension.
 //!
 //! The file contains the alerts without the fields that a live host adds about their delivery (`lag_ms`, `recovered`,
-//! `stale`). The file appears only when it is complete.
+//! `stale`) and their code (`sha256`, `params_hash`, `generation`), so that two builds of a detector can be compared. The
+//! file appears only when it is complete.
 
 use std::{
     fs::{self, File},
@@ -23,7 +24,7 @@ use parquet::{
 
 use crate::output::JsonStdout;
 use tickhound_core::{
-    event::{Alert, Direction, EntryId},
+    event::{Alert, AlertOrigin, Direction, EntryId},
     publish::{content_fields, json_line},
     text::printable,
 };
@@ -205,6 +206,7 @@ fn blank() -> Alert {
         detector: String::new(),
         plugin: String::new(),
         version: String::new(),
+        origin: AlertOrigin::default(),
         symbol: String::new(),
         time: 0,
         price: f64::NAN,

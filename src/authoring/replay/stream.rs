@@ -18,7 +18,7 @@ use super::{
     source::{Ids, Source, wait_until},
 };
 use tickhound_core::{
-    decode::{Decoder, Names, PlainTick, Scalar},
+    decode::{Decoder, Names, NewNames, PlainTick, Scalar},
     event::{Entries, EntryId, TickRow},
     stream::{AcquireOutcome, Acquisition, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError},
 };
@@ -141,7 +141,8 @@ impl Pump {
     /// Sends the entries, and updates the progress; false if the engine has ended.
     fn send(&self, entries: &mut Entries, table: Option<&Table>) -> bool {
         if let (Some(decoded), Some(table)) = (&mut entries.decoded, table) {
-            decoded.names = table.names.take_new();
+            let NewNames { names, venues } = table.names.take_new();
+            (decoded.names, decoded.venues) = (names, venues);
         }
         let (position, length) = self.source.progress();
         self.progress.position.store(position, Relaxed);
@@ -176,7 +177,7 @@ impl Table {
         let index = (entries.len() - 1) as u32;
         let decoded = entries.decoded.get_or_insert_default();
         let outcome = decoder.decode_cells(id.millis, cells, &mut |tick| {
-            let symbol = names.number(&tick.symbol);
+            let symbol = names.number(&tick.symbol, &tick.venue);
             decoded.push(TickRow { entry: index, symbol, time: tick.time, price: tick.price, columns: &tick.columns });
         });
         if let Err(error) = outcome {

@@ -164,6 +164,10 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             detector.state,
             outcomes(detector),
         )?;
+        for pattern in &detector.unmatched {
+            let (name, seen) = (&detector.name, receipt.symbols);
+            writeln!(out, "    ⚠️  detectors.{name}.symbols: `{pattern}` matches none of {seen} symbols seen")?;
+        }
         if let Some(fault) = detector.last_fault.as_ref().filter(|_| detector.faults > 0) {
             writeln!(out, "    {} faults, the last: {fault}", detector.faults)?;
         }

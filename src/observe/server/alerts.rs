@@ -62,6 +62,10 @@ pub(super) struct AlertJson {
     lag_ms: Option<u64>,
     recovered: bool,
     stale: bool,
+    venue: String,
+    sha256: String,
+    params_hash: String,
+    generation: Option<u64>,
 }
 
 impl AlertJson {
@@ -84,6 +88,10 @@ impl AlertJson {
             lag_ms: alert.number("lag_ms"),
             recovered: alert.is("recovered"),
             stale: alert.is("stale"),
+            venue: text("venue"),
+            sha256: text("sha256"),
+            params_hash: text("params_hash"),
+            generation: alert.number("generation"),
         }
     }
 }

@@ -116,6 +116,8 @@ pub fn without_changes(mut alert: Alert) -> Alert {
     if alert["plugin"] == "probe" {
         let Sighting { seen, tick, .. } = Sighting::of(&alert);
         alert.insert("evidence".into(), format!("{seen} {tick}"));
+        // Which code it was, and with which parameters.
+        ["sha256", "params_hash"].iter().for_each(|name| _ = alert.remove(*name));
     }
     alert
 }

@@ -1,8 +1,8 @@
 //! `[alerts]` and `[dead_letters]`: where alerts and dead letters go.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
@@ -40,10 +40,57 @@ pub struct AlertsConfig {
     pub shadow_stream: String,
     /// Whether each alert writes a `DETECTED` line to the log.
     pub log: bool,
+    /// Whether that line has the direction and the price behind the confidence. Programs that parse the line may know
+    /// nothing of these, hence not by default.
+    pub log_details: bool,
     /// Whether stale alerts write that line, too. Otherwise the log only counts them.
     pub log_stale: bool,
     /// The file that receives a JSON line for each alert, relative to the project root. Empty: no file.
     pub jsonl: PathBuf,
+    /// How an alert is written into its entry of both streams.
+    pub layout: AlertsLayout,
+    /// The field that holds the JSON object, if the layout is `json`.
+    pub field: String,
+    /// Further members of that object, by name: what readers of the stream call them.
+    pub map: BTreeMap<String, MappedValue>,
+}
+
+/// How an alert is written into its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertsLayout {
+    /// Each value is a field of its own.
+    Fields,
+    /// One field holds a JSON object.
+    Json,
+}
+
+/// The value of a member that `[alerts.map]` adds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a text, a number, true, false, or { up = \"…\", down = \"…\", none = \"…\" }")]
+pub enum MappedValue {
+    /// The same for all alerts.
+    Flag(bool),
+    /// The same for all alerts.
+    Integer(i64),
+    /// The same for all alerts.
+    Number(f64),
+    /// A text with placeholders in braces. A single placeholder has the type of its value.
+    Text(String),
+    /// A word for each direction.
+    Directions(DirectionWords),
+}
+
+/// A word for each direction of an alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectionWords {
+    /// For `up`.
+    pub up: String,
+    /// For `down`.
+    pub down: String,
+    /// For `none`.
+    pub none: String,
 }
 
 impl Default for AlertsConfig {
@@ -55,8 +102,12 @@ impl Default for AlertsConfig {
             keep_minutes: 10,
             stale_after_ms: 60_000,
             log: true,
+            log_details: false,
             log_stale: false,
             jsonl: PathBuf::new(),
+            layout: AlertsLayout::Fields,
+            field: "data".into(),
+            map: BTreeMap::new(),
         }
     }
 }
@@ -75,7 +126,14 @@ impl AlertsConfig {
         section.check_limit("maxlen", self.maxlen, 0..=MAXLEN_MAX, MAXLEN_REASON)?;
         section.check_range("stale_after_ms", self.stale_after_ms, 0..=STALE_AFTER_MAX_MS)?;
         section.check_range("keep_minutes", self.keep_minutes, 0..=1440)?;
-        section.check_not_empty("shadow_stream", &self.shadow_stream)
+        section.check_not_empty("shadow_stream", &self.shadow_stream)?;
+        section.check_not_empty("field", &self.field)?;
+        ensure!(
+            self.map.is_empty() || self.layout == AlertsLayout::Json,
+            "{}: alerts.map adds members to a JSON object, and needs alerts.layout = \"json\"",
+            section.at("map")
+        );
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
@@ -29,6 +29,12 @@ pub struct InputConfig {
     pub quotes: Quotes,
     /// What a field called `volume` holds.
     pub volume: VolumeKind,
+    /// What becomes of the venue of a symbol, as in `NSE:RELIANCE`, or in a field of its own. Two venues of one name trade
+    /// at two prices, so by default a name has one venue, and ticks of another are rejected.
+    pub venue: VenueRule,
+    /// Patterns of what producers write as the symbol of an instrument that they don't know. A tick with such a symbol
+    /// needs another field that names it.
+    pub unresolved: Vec<String>,
     /// How far the time of a tick may be ahead of its entry's arrival, ms. A time further ahead is lowered to that, since
     /// it would stop the clock of all detectors until the feed has caught up with it. The default allows for clocks that
     /// are synchronized, and for times that are rounded up to the next second.
@@ -50,6 +56,8 @@ impl Default for InputConfig {
             price_scale: 1.0,
             quotes: Quotes::Carry,
             volume: VolumeKind::Auto,
+            venue: VenueRule::RefuseMixed,
+            unresolved: ["UNKNOWN", "UNKNOWN_*", "TOKEN_*"].map(str::to_owned).to_vec(),
             ahead_max_ms: 2000,
             map: BTreeMap::new(),
             extra: BTreeMap::new(),
@@ -62,7 +70,16 @@ impl InputConfig {
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["input"]);
         section.check_range("price_scale", self.price_scale, PRICE_SCALES)?;
-        section.check_range("ahead_max_ms", self.ahead_max_ms, 0..=AHEAD_MAX_MS)
+        section.check_range("ahead_max_ms", self.ahead_max_ms, 0..=AHEAD_MAX_MS)?;
+        for pattern in &self.unresolved {
+            section.check_not_empty("unresolved", pattern)?;
+            ensure!(
+                pattern.chars().any(|character| character != '*'),
+                "{}: input.unresolved has `{pattern}`, which matches every symbol",
+                section.at("unresolved")
+            );
+        }
+        Ok(())
     }
 }
 
@@ -100,6 +117,18 @@ pub enum VolumeKind {
     Cumulative,
     /// The volume traded since the previous tick.
     PerTick,
+}
+
+/// What becomes of the venue in front of a symbol, or in a field of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VenueRule {
+    /// It is a part of the symbol: `NSE:RELIANCE` and `BSE:RELIANCE` are two symbols.
+    Keep,
+    /// It is dropped: both are `RELIANCE`, and their ticks are processed as those of one symbol.
+    Strip,
+    /// It is dropped, and the first venue that a symbol comes from is the only one: ticks of another are rejected.
+    RefuseMixed,
 }
 
 /// `[input.tokens]`: the symbols of instrument numbers.

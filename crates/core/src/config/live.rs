@@ -10,7 +10,10 @@ use super::Config;
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
-    ("alerts", &["log", "log_stale", "stale_after_ms", "jsonl", "keep_minutes"]),
+    (
+        "alerts",
+        &["log", "log_details", "log_stale", "stale_after_ms", "jsonl", "keep_minutes", "layout", "field", "map"],
+    ),
     (
         "plugins",
         &[

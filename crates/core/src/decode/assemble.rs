@@ -5,25 +5,18 @@
 
 use std::{io::Write, mem};
 
-use rustc_hash::FxHashMap;
-
 use super::{
     DecodeError, Outcome, RawTick,
     iso::Zone,
     mapping::{Mapping, Target},
-    symbol::{SYMBOL_BYTES_MAX, check_symbol, worth_copying},
+    symbol::check_symbol,
+    symbol_text::{SymbolRules, SymbolText, read_venue},
     time,
 };
 use crate::event::column;
 
-/// The exchanges that publishers put before a symbol, as in `NSE:RELIANCE`.
-const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
-
 /// The maximum length of a 64-bit number as text, with its sign.
 const DIGITS_MAX: usize = 20;
-
-/// The texts that mean "no value".
-const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
 
 /// A value as the layout contains it.
 #[derive(Clone, Copy)]
@@ -42,8 +35,7 @@ pub enum Scalar<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) mapping: Mapping,
-    /// The symbols of instrument numbers.
-    pub(super) tokens: FxHashMap<String, String>,
+    pub(super) symbols: SymbolRules,
 }
 
 /// The buffers of an assembler, reused from entry to entry: decoding allocates nothing once they are large enough.
@@ -87,6 +79,8 @@ pub(super) struct Assembler<'a> {
     /// The code of the current event, of vendors that publish events.
     pub(super) event: Option<i64>,
     pub(super) error: Option<DecodeError>,
+    /// The text by which the producer says that it does not know the instrument of the current tick.
+    unresolved: Option<String>,
 }
 
 impl<'a> Assembler<'a> {
@@ -99,8 +93,8 @@ impl<'a> Assembler<'a> {
     ) -> Self {
         let Buffers { zone, tick, ranks, spare } = buffers;
         clear(tick, ranks);
-        let (emitted, skipped, event, error) = (0, false, None, None);
-        Self { rules, zone, arrival_ms, tick, ranks, spare, emit, emitted, skipped, event, error }
+        let (emitted, skipped, event, error, unresolved) = (0, false, None, None, None);
+        Self { rules, zone, arrival_ms, tick, ranks, spare, emit, emitted, skipped, event, error, unresolved }
     }
 
     /// Copies the values so far, for [`Self::begin_element`].
@@ -125,17 +119,22 @@ impl<'a> Assembler<'a> {
     /// Emits the values so far as one tick, or records why they are not a tick.
     pub(super) fn finish_tick(&mut self) {
         let is_event = self.apply_event();
+        let unresolved = self.unresolved.take();
         if self.skipped {
             return;
         }
         let tick = &mut *self.tick;
+        self.rules.symbols.join(&mut tick.symbol, &mut tick.venue);
         // An event has one value, whichever it is; any other tick without a price needs a quote.
         let has_value = if is_event {
             (0..column::NAMES.len()).any(|position| !tick.columns[position].is_nan())
         } else {
             is_quoted(&tick.columns)
         };
-        if tick.symbol.is_empty() {
+        if let Some(text) = unresolved.filter(|_| is_number(&tick.symbol)) {
+            let error = || DecodeError::Unresolved(text.clone());
+            self.error = Some(check_symbol(&text).map_or_else(DecodeError::from, |()| error()));
+        } else if tick.symbol.is_empty() {
             self.error = Some(DecodeError::NoSymbol(self.rules.mapping.symbol_names().to_owned()));
         } else if tick.price.is_nan() && !has_value {
             let names = self.rules.mapping.price_names().to_owned();
@@ -213,6 +212,7 @@ impl<'a> Assembler<'a> {
             let taken = match target {
                 Target::Symbol => self.take_symbol(value),
                 Target::Time => self.take_time(value),
+                Target::Venue => self.take_venue(value),
                 Target::Price => {
                     let price = usable(value, column::BID, mapping.price_scale);
                     self.tick.price = price.unwrap_or(self.tick.price);
@@ -251,7 +251,35 @@ impl<'a> Assembler<'a> {
             }
             _ => return false,
         };
-        read_symbol(text, &self.rules.tokens, &mut self.tick.symbol)
+        let RawTick { symbol, venue, .. } = &mut *self.tick;
+        match self.rules.symbols.read(text, symbol, venue) {
+            SymbolText::Name => true,
+            SymbolText::NameAtVenue => {
+                // It goes before the venue in a field.
+                self.ranks[Target::Venue.index()] = 0;
+                true
+            }
+            SymbolText::Absent => false,
+            SymbolText::Unresolved => {
+                self.unresolved = Some(text.to_owned());
+                false
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn take_venue(&mut self, value: Scalar<'_>) -> bool {
+        let number = match value {
+            Scalar::Integer(number) => Some(number),
+            Scalar::Text(text) if !self.rules.mapping.venues.is_empty() => text.trim().parse().ok(),
+            _ => None,
+        };
+        let numbered = |number| self.rules.mapping.venues.iter().find(|(known, _)| *known == number);
+        match (number.and_then(numbered), value) {
+            (Some((_, name)), _) => read_venue(name, &mut self.tick.venue),
+            (None, Scalar::Text(text)) => read_venue(text, &mut self.tick.venue),
+            _ => false,
+        }
     }
 
     /// Not inlined: otherwise the compiled code tries every value as a time, which is expensive.
@@ -300,32 +328,9 @@ pub(super) fn is_quoted(columns: &[f64]) -> bool {
     [column::BID, column::ASK, column::OI].iter().any(|position| !columns[*position].is_nan())
 }
 
-/// Writes the symbol that a text names into `symbol`; false if the text names none.
-pub(super) fn read_symbol(text: &str, tokens: &FxHashMap<String, String>, symbol: &mut String) -> bool {
-    let text = text.trim();
-    // pandas writes a column of integers as floats if some of them are missing.
-    let text = match text.strip_suffix(".0") {
-        Some(token) if token.bytes().all(|byte| byte.is_ascii_digit()) => token,
-        _ => text,
-    };
-    let text = tokens.get(text).map_or(text, String::as_str);
-    let text = match text.split_once(':') {
-        Some((exchange, symbol)) if EXCHANGES.iter().any(|known| exchange.eq_ignore_ascii_case(known)) => symbol.trim(),
-        _ => text,
-    };
-    if ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent)) {
-        return false;
-    }
-    symbol.clear();
-    symbol.push_str(worth_copying(text));
-    if text.len() > SYMBOL_BYTES_MAX {
-        // In upper case it might be shorter, and look like another symbol.
-    } else if text.is_ascii() {
-        symbol.make_ascii_uppercase();
-    } else {
-        *symbol = text.to_uppercase();
-    }
-    true
+/// Whether a symbol is empty, or only the number of an instrument.
+fn is_number(symbol: &str) -> bool {
+    symbol.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Formats a number without allocating.
@@ -337,6 +342,7 @@ fn integer_text(number: i64, digits: &mut [u8; DIGITS_MAX]) -> &str {
 
 fn clear(tick: &mut RawTick, ranks: &mut [u16]) {
     tick.symbol.clear();
+    tick.venue.clear();
     tick.time = None;
     tick.price = f64::NAN;
     tick.columns.fill(f64::NAN);

@@ -8,6 +8,7 @@ use super::{
     DecodeError,
     assemble::{Assembler, Scalar},
     mapping::{Mapping, ROOT},
+    python,
 };
 
 /// Added to the ranks of flat fields beside a document, so that they rank behind everything in it.
@@ -43,8 +44,10 @@ pub(super) fn add_field(assembler: &mut Assembler<'_>, name: &[u8], value: &[u8]
 /// Adds a text that is the whole value of a field or cell.
 pub(super) fn add_text(assembler: &mut Assembler<'_>, node: usize, penalty: u16, text: &str) {
     if text.starts_with(['{', '[']) {
-        // A structure in a flat field is JSON text. If it is not, the field has no usable value, which is not an error.
-        let mut json = serde_json::Deserializer::from_str(text);
+        // A structure in a flat field is JSON text, or what Python makes of it. If it is neither, the field has no usable
+        // value, which is not an error.
+        let converted = if python::is_repr(text) { python::to_json(text) } else { None };
+        let mut json = serde_json::Deserializer::from_str(converted.as_deref().unwrap_or(text));
         let _ = ValueVisitor::inner(assembler, node, penalty).deserialize(&mut json);
     } else {
         assembler.offer(node, penalty, Scalar::Text(text));

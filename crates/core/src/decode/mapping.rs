@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::preset::{self, EventCode, Preset};
 use crate::{
-    config::{InputConfig, nearest},
+    config::{InputConfig, input::VenueRule, nearest},
     event::column,
 };
 
@@ -14,11 +14,12 @@ pub(super) enum Target {
     Symbol,
     Time,
     Price,
+    Venue,
     Column(usize),
 }
 
 /// The targets that `[input.map]` and the aliases of presets may name.
-pub(super) const NAMED: [(&str, Target); 11] = [
+pub(super) const NAMED: [(&str, Target); 12] = [
     ("symbol", Target::Symbol),
     ("time", Target::Time),
     ("price", Target::Price),
@@ -30,10 +31,11 @@ pub(super) const NAMED: [(&str, Target); 11] = [
     ("ask_quantity", Target::Column(column::ASK_QUANTITY)),
     ("oi", Target::Column(column::OI)),
     ("volume", Target::Column(column::VOLUME)),
+    ("venue", Target::Venue),
 ];
 
 /// The number of targets that are not columns.
-const BEFORE_COLUMNS: usize = 3;
+const BEFORE_COLUMNS: usize = 4;
 
 impl Target {
     /// The position in a list of all targets.
@@ -42,6 +44,7 @@ impl Target {
             Self::Symbol => 0,
             Self::Time => 1,
             Self::Price => 2,
+            Self::Venue => 3,
             Self::Column(position) => BEFORE_COLUMNS + position,
         }
     }
@@ -122,6 +125,8 @@ pub(super) struct Mapping {
     pub(super) events: Vec<EventTargets>,
     symbol_names: String,
     price_names: String,
+    /// The venues that numbers stand for.
+    pub(super) venues: &'static [(i64, &'static str)],
 }
 
 /// The root of every path.
@@ -150,8 +155,10 @@ impl Mapping {
             events: Vec::new(),
             symbol_names: String::new(),
             price_names: String::new(),
+            venues: preset.venues,
         };
-        for (name, target) in NAMED {
+        let is_read = |target| target != Target::Venue || config.venue != VenueRule::Strip;
+        for (name, target) in NAMED.into_iter().filter(|(_, target)| is_read(*target)) {
             let own = config.map.get(name).into_iter().flatten().map(String::as_str);
             let aliases: Vec<&str> = own.chain(preset.aliases(name).iter().copied()).collect();
             mapping.add(target, &aliases, &format!("input.map.{name}"))?;

@@ -14,6 +14,8 @@ pub(super) struct Preset {
     /// For vendors that publish each value as an event: the path of the event's code, and the targets for each code.
     /// Events of other codes are not ticks.
     pub(super) events: Option<(&'static str, &'static [EventCode])>,
+    /// The venues of vendors that write numbers for them.
+    pub(super) venues: &'static [(i64, &'static str)],
 }
 
 /// The targets of the price and the quantity in events of one code; `""`: that value is not used.
@@ -64,19 +66,40 @@ static PRESETS: [Preset; 10] = [
                 ],
             ),
             ("price", &["last_price", "ltp", "last_traded_price", "price"]),
-            ("quantity", &["bucket_incremental_volume", "last_traded_quantity", "last_quantity", "quantity", "qty"]),
-            ("cum_volume", &["zerodha_cumulative_volume", "volume_traded", "cum_volume"]),
+            (
+                "quantity",
+                &[
+                    "bucket_incremental_volume",
+                    "last_traded_quantity",
+                    "zerodha_last_traded_quantity",
+                    "last_quantity",
+                    "quantity",
+                    "qty",
+                ],
+            ),
+            (
+                "cum_volume",
+                &[
+                    "zerodha_cumulative_volume",
+                    "volume_traded",
+                    "cum_volume",
+                    "bucket_cumulative_volume",
+                    "cumulative_volume",
+                ],
+            ),
             ("volume", &["volume"]),
             ("bid", &["best_bid_price", "depth.buy[0].price", "bid"]),
             ("ask", &["best_ask_price", "depth.sell[0].price", "ask"]),
             ("bid_quantity", &["best_bid_quantity", "depth.buy[0].quantity", "bid_quantity"]),
             ("ask_quantity", &["best_ask_quantity", "depth.sell[0].quantity", "ask_quantity"]),
             ("oi", &["open_interest", "oi"]),
+            ("venue", &["exchange", "segment", "venue"]),
         ],
         price_scale: 1.0,
         skips: &[],
         tick_map: None,
         events: None,
+        venues: &[],
     },
     // Upstox market data v3, decoded to JSON: one message holds many instruments.
     Preset {
@@ -128,6 +151,7 @@ static PRESETS: [Preset; 10] = [
         skips: &[("type", &["market_info"])],
         tick_map: Some("feeds"),
         events: None,
+        venues: &[],
     },
     // Angel One SmartAPI: prices in paise.
     Preset {
@@ -143,11 +167,14 @@ static PRESETS: [Preset; 10] = [
             ("bid_quantity", &["best_5_buy_data[0].quantity"]),
             ("ask_quantity", &["best_5_sell_data[0].quantity"]),
             ("oi", &["open_interest"]),
+            ("venue", &["exchange", "exchange_type"]),
         ],
         price_scale: 0.01,
         skips: &[],
         tick_map: None,
         events: None,
+        // Numbers of instruments are unique within one of these.
+        venues: &[(1, "NSE"), (2, "NFO"), (3, "BSE"), (4, "BFO"), (5, "MCX"), (7, "NCX"), (13, "CDS")],
     },
     Preset {
         name: "dhan",
@@ -162,11 +189,23 @@ static PRESETS: [Preset; 10] = [
             ("bid_quantity", &["depth[0].bid_quantity"]),
             ("ask_quantity", &["depth[0].ask_quantity"]),
             ("oi", &["OI", "oi"]),
+            ("venue", &["exchange_segment", "exchange"]),
         ],
         price_scale: 1.0,
         skips: &[("type", &["Previous Close", "Market Status"])],
         tick_map: None,
         events: None,
+        // Numbers of instruments are unique within one of these.
+        venues: &[
+            (0, "IDX_I"),
+            (1, "NSE_EQ"),
+            (2, "NSE_FNO"),
+            (3, "NSE_CURRENCY"),
+            (4, "BSE_EQ"),
+            (5, "MCX_COMM"),
+            (7, "BSE_CURRENCY"),
+            (8, "BSE_FNO"),
+        ],
     },
     // Trades and quotes are messages of their own, many in one array.
     Preset {
@@ -185,6 +224,7 @@ static PRESETS: [Preset; 10] = [
         skips: &[("T", &["success", "subscription", "error", "b", "d", "u", "s", "l", "x", "c", "i", "n"])],
         tick_map: None,
         events: None,
+        venues: &[],
     },
     Preset {
         name: "polygon",
@@ -202,6 +242,7 @@ static PRESETS: [Preset; 10] = [
         skips: &[("ev", &["status", "A", "AM", "LULD", "NOI", "FMV"])],
         tick_map: None,
         events: None,
+        venues: &[],
     },
     // Bare messages, and those of combined streams, which lie in `data`. Spot quotes carry no time.
     Preset {
@@ -226,6 +267,7 @@ static PRESETS: [Preset; 10] = [
         ],
         tick_map: None,
         events: None,
+        venues: &[],
     },
     // Interactive Brokers publishes each value as an event, whose tick type says what it is. Codes from 66 on are
     // delayed data.
@@ -262,6 +304,7 @@ static PRESETS: [Preset; 10] = [
                 event(74, "", "cum_volume"),
             ],
         )),
+        venues: &[],
     },
     // The Redis back end of cryptofeed.
     Preset {
@@ -276,11 +319,13 @@ static PRESETS: [Preset; 10] = [
             ("bid_quantity", &["bid_size"]),
             ("ask_quantity", &["ask_size"]),
             ("oi", &["open_interest"]),
+            ("venue", &["exchange"]),
         ],
         price_scale: 1.0,
         skips: &[],
         tick_map: None,
         events: None,
+        venues: &[],
     },
     Preset {
         name: "generic",
@@ -296,10 +341,12 @@ static PRESETS: [Preset; 10] = [
             ("bid_quantity", &["bid_quantity", "bid_size", "bid_qty"]),
             ("ask_quantity", &["ask_quantity", "ask_size", "ask_qty"]),
             ("oi", &["oi", "open_interest"]),
+            ("venue", &["venue", "exchange"]),
         ],
         price_scale: 1.0,
         skips: &[],
         tick_map: None,
         events: None,
+        venues: &[],
     },
 ];

@@ -12,6 +12,7 @@ use super::{
     Decoder, Names,
     assemble::{self, Scalar, usable},
     mapping::Target,
+    symbol_text::{SymbolRules, SymbolText},
     time,
 };
 use crate::event::column;
@@ -63,7 +64,7 @@ enum SymbolSource {
 /// The numbers of symbols by the texts of their cells.
 struct SymbolTexts {
     known: FxHashMap<Box<str>, u32>,
-    tokens: FxHashMap<String, String>,
+    rules: SymbolRules,
     names: Names,
 }
 
@@ -90,6 +91,8 @@ impl Decoder {
                     Target::Symbol => kind == ColumnKind::Text,
                     Target::Time => kind == ColumnKind::Whole && at == time,
                     Target::Price | Target::Column(_) => kind != ColumnKind::Text,
+                    // It is joined to the symbol of each row.
+                    Target::Venue => false,
                 };
                 if !fits {
                     return None;
@@ -114,8 +117,8 @@ impl Decoder {
                 },
             }
         }
-        let tokens = self.rules.tokens.clone();
-        let texts = SymbolTexts { known: FxHashMap::default(), tokens, names: names.clone() };
+        let rules = self.rules.symbols.clone();
+        let texts = SymbolTexts { known: FxHashMap::default(), rules, names: names.clone() };
         let symbol = match (symbol, &symbols[..]) {
             (Some((id, symbol)), []) if matches!(mapping.get(id).targets[..], [(Target::Symbol, _)]) => {
                 SymbolSource::Same(texts.decode(symbol)?)
@@ -178,7 +181,11 @@ impl SymbolTexts {
         if text.starts_with(['{', '[']) {
             return None;
         }
-        let mut symbol = String::new();
-        assemble::read_symbol(text, &self.tokens, &mut symbol).then(|| self.names.number(&symbol))
+        let (mut symbol, mut venue) = (String::new(), String::new());
+        match self.rules.read(text, &mut symbol, &mut venue) {
+            SymbolText::Absent | SymbolText::Unresolved => return None,
+            SymbolText::Name | SymbolText::NameAtVenue => self.rules.join(&mut symbol, &mut venue),
+        }
+        Some(self.names.number(&symbol, &venue))
     }
 }

@@ -439,3 +439,120 @@ proptest! {
         prop_assert_eq!(values_of(&tick), ("A", Some(1_763_959_530_000_000_000), 1.5, vec![]));
     }
 }
+
+/// Symbol and venue of the tick in a document, or why it is not one.
+fn symbol_by(venue: &str, more: &str, preset: &str, text: &str) -> Result<(String, String), String> {
+    let config = format!("preset = \"{preset}\"\nvenue = \"{venue}\"\n{more}");
+    let mut decoder = Decoder::new(&toml::from_str(&config).unwrap(), Path::new(".")).unwrap();
+    let document: &[u8] = text.as_bytes();
+    let ticks = decode(&mut decoder, &[("data", document)]).map_err(|error| error.to_string())?;
+    Ok((ticks[0].symbol.clone(), ticks[0].venue.clone()))
+}
+
+/// Two venues of one name became one symbol, with the prices and the volumes of both.
+#[test]
+fn the_venue_is_kept_stripped_or_beside_the_symbol_wherever_the_tick_names_it() {
+    for (preset, fields, kept, stripped, beside) in [
+        ("kite", r#""symbol":"NSE:reliance""#, "NSE:RELIANCE", "RELIANCE", ("RELIANCE", "NSE")),
+        ("kite", r#""symbol":"nse: RELIANCE""#, "NSE:RELIANCE", "RELIANCE", ("RELIANCE", "NSE")),
+        ("kite", r#""symbol":"RELIANCE","exchange":"bse""#, "BSE:RELIANCE", "RELIANCE", ("RELIANCE", "BSE")),
+        ("kite", r#""exchange":"bse","symbol":"RELIANCE""#, "BSE:RELIANCE", "RELIANCE", ("RELIANCE", "BSE")),
+        // The symbol's own venue goes before that of a field, in any order.
+        ("kite", r#""exchange":"BSE","symbol":"NSE:A""#, "NSE:A", "A", ("A", "NSE")),
+        ("kite", r#""symbol":"NSE:A","exchange":"BSE""#, "NSE:A", "A", ("A", "NSE")),
+        ("kite", r#""symbol":"A","segment":"NFO-OPT""#, "NFO_OPT:A", "A", ("A", "NFO_OPT")),
+        ("kite", r#""symbol":"A","exchange":"","segment":7"#, "A", "A", ("A", "")),
+        ("kite", r#""symbol":"A","exchange":"nan""#, "A", "A", ("A", "")),
+        ("kite", r#""symbol":"A","exchange":"a\u001bb""#, "A", "A", ("A", "")),
+        ("kite", r#""symbol":"A""#, "A", "A", ("A", "")),
+        // Of other venues, the symbol has always kept the name.
+        ("kite", r#""symbol":"NYSE:IBM""#, "NYSE:IBM", "NYSE:IBM", ("NYSE:IBM", "")),
+        ("kite", r#""symbol":"ES/Z5:CME""#, "ES/Z5:CME", "ES/Z5:CME", ("ES/Z5:CME", "")),
+        ("upstox", r#""instrument_key":"NSE_EQ|INE1""#, "NSE_EQ|INE1", "NSE_EQ|INE1", ("NSE_EQ|INE1", "")),
+        ("angel", r#""token":"2885","exchange_type":3"#, "BSE:2885", "2885", ("2885", "BSE")),
+        ("dhan", r#""security_id":1333,"exchange_segment":1"#, "NSE_EQ:1333", "1333", ("1333", "NSE_EQ")),
+        ("dhan", r#""security_id":1333,"exchange_segment":99"#, "1333", "1333", ("1333", "")),
+        (
+            "cryptofeed",
+            r#""symbol":"BTC-USD","exchange":"COINBASE""#,
+            "COINBASE:BTC-USD",
+            "BTC-USD",
+            ("BTC-USD", "COINBASE"),
+        ),
+    ] {
+        let text = format!("{{{fields},\"last_price\":1,\"last_traded_price\":1,\"LTP\":1,\"ltp\":1,\"price\":1}}");
+        let symbol = |venue| symbol_by(venue, "", preset, &text).unwrap();
+        assert_eq!(symbol("keep"), (kept.into(), String::new()), "{text}");
+        assert_eq!(symbol("strip"), (stripped.into(), String::new()), "{text}");
+        assert_eq!(symbol("refuse-mixed"), (beside.0.into(), beside.1.into()), "{text}");
+    }
+    // Each element of a list has its own.
+    let list = br#"[{"symbol":"A","ltp":1,"exchange":"NSE"},{"symbol":"B","ltp":1},{"symbol":"BSE:C","ltp":1}]"#;
+    let ticks = decode(&mut decoder("kite"), &[("data", list)]).unwrap();
+    assert_eq!(ticks.iter().map(|tick| tick.venue.as_str()).collect::<Vec<_>>(), ["NSE", "", "BSE"]);
+    let mixed = toml::from_str::<InputConfig>("venue = \"keep\"\n[map]\nvenue = [\"mic\"]").unwrap();
+    let mut decoder = Decoder::new(&mixed, Path::new(".")).unwrap();
+    let ticks = decode(&mut decoder, &[("symbol", b"A"), ("ltp", b"1"), ("mic", b"XNSE")]).unwrap();
+    assert_eq!(ticks[0].symbol, "XNSE:A");
+}
+
+/// `UNKNOWN`, which the crawler writes for every instrument that it could not resolve, became one symbol with the prices of
+/// all of them.
+#[test]
+fn a_symbol_that_the_producer_could_not_resolve_needs_another_field() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokens.csv"), "256265,NIFTY 50\n").unwrap();
+    let with_tokens = format!("[tokens]\nfile = \"{}/tokens.csv\"", dir.path().display());
+    let symbol = |more: &str, fields: &str| {
+        symbol_by("refuse-mixed", more, "kite", &format!("{{{fields},\"last_price\":1}}")).map(|(symbol, _)| symbol)
+    };
+    for fields in [
+        r#""symbol":"UNKNOWN""#,
+        r#""symbol":"unknown""#,
+        r#""symbol":"NSE:UNKNOWN""#,
+        r#""symbol":"UNKNOWN_256265""#,
+        r#""symbol":"TOKEN_256265""#,
+        r#""symbol":"UNKNOWN","instrument_token":256265"#,
+        r#""instrument_token":256265,"symbol":"UNKNOWN""#,
+    ] {
+        let error = symbol("", fields).unwrap_err();
+        assert!(error.starts_with("unresolved symbol: `") && error.contains("input.tokens.file"), "{fields}: {error}");
+    }
+    // Another field names it.
+    assert_eq!(symbol("", r#""symbol":"UNKNOWN","tradingsymbol":"TCS""#).unwrap(), "TCS");
+    assert_eq!(symbol(&with_tokens, r#""symbol":"UNKNOWN","instrument_token":256265"#).unwrap(), "NIFTY 50");
+    // A feed of numbers is one of instruments, if it says so.
+    assert_eq!(symbol("", r#""symbol":"","instrument_token":256265"#).unwrap(), "256265");
+    assert_eq!(symbol("unresolved = []", r#""symbol":"UNKNOWN""#).unwrap(), "UNKNOWN");
+    assert_eq!(symbol("unresolved = [\"*TEST\"]", r#""symbol":"UNKNOWN""#).unwrap(), "UNKNOWN");
+    assert!(symbol("unresolved = [\"*TEST\"]", r#""symbol":"Atest""#).is_err());
+    for usable in ["UNITDSPR", "TCS", "TOKENIZED", "UNKNOWNCO"] {
+        assert_eq!(symbol("", &format!("\"symbol\":\"{usable}\"")).unwrap(), usable);
+    }
+    let hidden = symbol("", r#""symbol":"UNKNOWN_\u001b[2J""#).unwrap_err();
+    assert_eq!(hidden, "unusable symbol: it contains U+001B, a control character");
+}
+
+/// The depth was left out where the producer had written it with `str`.
+#[test]
+fn nested_values_that_python_wrote_are_read_like_json() {
+    let depth = "{'buy': [{'quantity': 300, 'price': 101.0, 'orders': 2}], 'sell': [{'quantity': 0, 'price': None}]}";
+    let fields = [("symbol", "A"), ("last_price", "101.05"), ("depth", depth), ("ohlc", "{'open': 1")];
+    let fields = fields.map(|(name, value)| (name, value.as_bytes()));
+    let ticks = decode(&mut decoder("kite"), &fields).unwrap();
+    let expected = vec![("bid", 101.0), ("bid_quantity", 300.0), ("ask_quantity", 0.0)];
+    assert_eq!(values_of(&ticks[0]), ("A", None, 101.05, expected));
+}
+
+#[test]
+fn the_cumulative_volume_of_the_crawler_is_read_under_each_of_its_names() {
+    for (fields, expected) in [
+        (r#""zerodha_cumulative_volume":7,"bucket_cumulative_volume":5"#, 7.0),
+        (r#""zerodha_cumulative_volume":0,"bucket_cumulative_volume":5"#, 5.0),
+        (r#""bucket_cumulative_volume":"5""#, 5.0),
+        (r#""cumulative_volume":5,"volume_traded":6"#, 6.0),
+    ] {
+        let tick = one("kite", &format!("{{\"symbol\":\"A\",\"ltp\":1,{fields}}}"));
+        assert_eq!(tick.columns[column::CUM_VOLUME], expected, "{fields}");
+    }
+}

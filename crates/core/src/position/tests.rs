@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     checkpoint::Visit,
-    event::{Alert, Direction},
+    event::{Alert, AlertOrigin, Direction},
     stream::{Extent, Totals},
 };
 
@@ -162,6 +162,7 @@ fn alert((entry, known): (u64, u64)) -> Alert {
         detector: String::new(),
         plugin: String::new(),
         version: String::new(),
+        origin: AlertOrigin::default(),
         symbol: String::new(),
         time: known,
         price: 1.0,

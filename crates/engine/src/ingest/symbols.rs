@@ -2,9 +2,10 @@
 //!
 //! What holds: the known symbols, and the order in which they are evicted, depend on the entries alone. A restart finds
 //! the same ones: it restores the arrival of each symbol's last tick with its state, and an eviction is committed together
-//! with the states of all symbols that stay, so that no replay crosses one.
+//! with the states of all symbols that stay, so that no replay crosses one. The venue that a symbol comes from is that of
+//! its first tick that names one, and is saved with the state, too.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{hash::BuildHasher, ops::Range, sync::Arc};
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
@@ -23,6 +24,27 @@ pub(super) enum Name<'a> {
     Text(&'a str),
     /// An index into [`tickhound_core::event::DecodedTicks::names`].
     Number(u32),
+}
+
+/// A tick is of another venue than its symbol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "second venue: {symbol} comes from {first}, and this tick from {second}. Set input.venue to \"keep\" to process them as two \
+     symbols, or to \"strip\" to process them as one"
+)]
+pub(super) struct SecondVenue {
+    symbol: String,
+    first: Arc<str>,
+    second: String,
+}
+
+/// Why a tick is not processed. The text is the reason of a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RejectedTick {
+    #[error(transparent)]
+    Unusable(#[from] UnusableSymbol),
+    #[error(transparent)]
+    SecondVenue(#[from] Box<SecondVenue>),
 }
 
 /// The number of a symbol in this run, and its shard.
@@ -67,6 +89,8 @@ pub struct Evicted {
 /// A symbol by the number that it has in ticks that come decoded.
 struct NumberedSymbol {
     name: Arc<str>,
+    /// The venue that it comes from; `None` if that is not known, or a part of the name.
+    venue: Option<Arc<str>>,
     /// `None` before its first tick, and after its eviction.
     route: Option<Route>,
 }
@@ -81,6 +105,12 @@ pub(super) struct Symbols {
     pub(super) awaited: Vec<bool>,
     /// By id, when the symbol's last tick arrived, in milliseconds of its entry's id.
     arrived_ms: Vec<u64>,
+    /// By id, the venue that the symbol comes from; `None` before a tick of it names one.
+    venues: Vec<Option<Arc<str>>>,
+    /// Symbols whose venue is not saved yet.
+    unsaved_venues: Vec<u32>,
+    /// The venues of symbols that may still be unknown here: those that were saved, or that the live side of a warm-up has.
+    known_venues: FxHashMap<Arc<str>, Arc<str>>,
     /// By id, the event time of the symbol's latest tick, ns.
     latest: Vec<u64>,
     /// The number of symbols in each chunk of the saved state.
@@ -91,6 +121,8 @@ pub(super) struct Symbols {
     touched: Vec<Touch>,
     /// The symbols that are new with the entry that is being routed.
     new: Vec<u32>,
+    /// The symbols whose venue is new with the entry that is being routed.
+    new_venues: Vec<u32>,
 }
 
 impl Default for Symbols {
@@ -101,11 +133,15 @@ impl Default for Symbols {
             numbered: Vec::new(),
             awaited: Vec::new(),
             arrived_ms: Vec::new(),
+            venues: Vec::new(),
+            unsaved_venues: Vec::new(),
+            known_venues: FxHashMap::default(),
             latest: Vec::new(),
             chunk_sizes: vec![0; usize::from(CHUNKS)],
             free: Vec::new(),
             touched: Vec::new(),
             new: Vec::new(),
+            new_venues: Vec::new(),
         }
     }
 }
@@ -133,14 +169,19 @@ impl Symbols {
         *self = Self { numbered, ..Self::default() };
     }
 
-    /// Learns the names of numbers.
-    pub(super) fn learn(&mut self, names: &[(u32, Arc<str>)]) {
+    /// Learns the names of numbers, and the venues of some of them.
+    pub(super) fn learn(&mut self, names: &[(u32, Arc<str>)], venues: &[(u32, Arc<str>)]) {
         for (number, name) in names {
             let at = *number as usize;
             if at >= self.numbered.len() {
                 self.numbered.resize_with(at + 1, || None);
             }
-            self.numbered[at] = Some(NumberedSymbol { name: name.clone(), route: None });
+            self.numbered[at] = Some(NumberedSymbol { name: name.clone(), venue: None, route: None });
+        }
+        for (number, venue) in venues {
+            if let Some(symbol) = self.numbered.get_mut(*number as usize).and_then(Option::as_mut) {
+                symbol.venue = Some(venue.clone());
+            }
         }
     }
 
@@ -161,6 +202,69 @@ impl Symbols {
             Some(route) => Ok(Some(route)),
             None => check_symbol(self.text(name)).map(|()| None),
         }
+    }
+
+    /// Returns the venue that a tick gives its symbol; `None` if the tick names none, or the symbol has it already.
+    ///
+    /// # Errors
+    /// When the symbol comes from another one.
+    #[inline]
+    pub(super) fn new_venue(
+        &self,
+        symbol: Name<'_>,
+        known: Option<Route>,
+        venue: &str,
+    ) -> Result<Option<Arc<str>>, Box<SecondVenue>> {
+        let venue = match symbol {
+            Name::Number(number) => self.numbered(number).venue.as_deref().unwrap_or_default(),
+            Name::Text(_) => venue,
+        };
+        if venue.is_empty() {
+            return Ok(None);
+        }
+        let first = match known {
+            Some(Route { id, .. }) => self.venues[id as usize].as_ref(),
+            None => self.known_venues.get(self.text(symbol)),
+        };
+        match first {
+            None => Ok(Some(venue.into())),
+            Some(first) if **first == *venue => Ok(None),
+            Some(first) => Err(Box::new(SecondVenue {
+                symbol: self.text(symbol).to_owned(),
+                first: first.clone(),
+                second: venue.to_owned(),
+            })),
+        }
+    }
+
+    /// Notes the venue of a symbol with the entry that is being routed.
+    pub(super) fn set_venue(&mut self, id: u32, venue: Arc<str>) {
+        self.venues[id as usize] = Some(venue);
+        self.new_venues.push(id);
+    }
+
+    /// Learns the venues of symbols before their first tick here.
+    pub(super) fn learn_venues(&mut self, venues: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) {
+        self.known_venues.extend(venues);
+    }
+
+    /// Returns the symbols that have a venue, with it.
+    pub(super) fn venues(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> + '_ {
+        let with_venue =
+            |(name, route): (&Arc<str>, &Route)| Some((name.clone(), self.venues[route.id as usize].clone()?));
+        self.routes.iter().filter_map(with_venue)
+    }
+
+    /// Takes the venues that are not saved yet, of symbols in these chunks.
+    pub(super) fn take_unsaved_venues(&mut self, chunks: &Range<u16>) -> Vec<(Arc<str>, Arc<str>)> {
+        let Self { unsaved_venues, names, venues, .. } = self;
+        let due = unsaved_venues.extract_if(.., |id| chunks.contains(&chunk_of(&names[*id as usize])));
+        due.filter_map(|id| Some((names[id as usize].clone(), venues[id as usize].clone()?))).collect()
+    }
+
+    /// Has all venues saved again.
+    pub(super) fn save_venues_anew(&mut self) {
+        self.unsaved_venues = (0..).zip(&self.venues).filter_map(|(id, venue)| venue.as_ref().map(|_| id)).collect();
     }
 
     /// Adds a symbol that is not known yet, with the entry that is being routed.
@@ -212,12 +316,16 @@ impl Symbols {
         }
         self.touched.clear();
         self.new.clear();
+        if !self.new_venues.is_empty() {
+            self.unsaved_venues.append(&mut self.new_venues);
+        }
     }
 
     /// Ends an entry whose ticks are taken back, and returns the symbols that were new with it and are forgotten again:
     /// they have no state, so that a restart would not find them.
     pub(super) fn undo_entry(&mut self) -> Vec<u32> {
         self.touched.clear();
+        self.new_venues.drain(..).for_each(|id| self.venues[id as usize] = None);
         let new = std::mem::take(&mut self.new);
         new.iter().for_each(|id| self.remove(*id));
         self.free.extend(&new);
@@ -248,6 +356,7 @@ impl Symbols {
 
     fn evict_these(&mut self, (ids, names): (Vec<u32>, Vec<Arc<str>>), cause: EvictionCause) -> Evicted {
         ids.iter().for_each(|id| self.remove(*id));
+        names.iter().for_each(|name| _ = self.known_venues.remove(name));
         let evicted: FxHashSet<u32> = ids.iter().copied().collect();
         for symbol in self.numbered.iter_mut().flatten() {
             symbol.route.take_if(|route| evicted.contains(&route.id));
@@ -279,10 +388,12 @@ impl Symbols {
                 self.names.push(name.clone());
                 self.awaited.push(false);
                 self.arrived_ms.push(0);
+                self.venues.push(None);
                 self.latest.push(0);
                 id
             }
         };
+        self.venues[id as usize] = self.known_venues.get(&name).cloned();
         let route = Route { id, shard };
         self.routes.insert(name, route);
         route
@@ -292,6 +403,7 @@ impl Symbols {
         let name = &self.names[id as usize];
         self.chunk_sizes[usize::from(chunk_of(name))] -= 1;
         self.routes.remove(name);
+        self.venues[id as usize] = None;
     }
 
     fn numbered(&self, number: u32) -> &NumberedSymbol {

@@ -30,7 +30,7 @@ use crate::{
 use tickhound_core::{
     config::Config,
     event::EntryId,
-    receipt::{DetectorReceipt, Receipt, RejectedChange},
+    receipt::{Receipt, RejectedChange},
     stream::{Acquisition, History},
     wall::now_ms,
 };
@@ -386,10 +386,11 @@ impl Generations {
     }
 
     /// The receipt that the next step writes, if one is due. `active` is the generation that is active now.
-    pub(super) fn receipt(&mut self, active: &Arc<Generation>) -> Option<Arc<str>> {
+    /// `symbols` is the number of symbols that are known.
+    pub(super) fn receipt(&mut self, active: &Arc<Generation>, symbols: u64) -> Option<Arc<str>> {
         let conditions = self.stats.conditions.changes();
         if self.receipts.is_due(conditions) {
-            let text = self.write_receipt(active);
+            let text = self.write_receipt(active, symbols);
             self.receipts.set(text, conditions);
         }
         self.receipts.unwritten()
@@ -450,9 +451,15 @@ impl Generations {
         self.receipts.changed();
     }
 
-    fn write_receipt(&self, active: &Arc<Generation>) -> Arc<str> {
+    fn write_receipt(&self, active: &Arc<Generation>, symbols: u64) -> Arc<str> {
         let Reload { rejection, needs_restart, .. } = self.reloads.borrow().clone();
-        let detectors = active.detectors.iter();
+        let has_seen_enough = receipts::has_seen_enough(symbols, self.stats.completed.load(Relaxed));
+        let of_detector = |spec: &Arc<DetectorSpec>| {
+            let mut receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
+            (receipt.alerts, receipt.left_out) = self.stats.monitor.outcomes(&spec.name);
+            receipt.unmatched = spec.unmatched().filter(|_| has_seen_enough).map(str::to_owned).collect();
+            receipt
+        };
         let warming = match &self.warm_up {
             WarmUpPhase::Running(warm_up) => warm_up.names().to_vec(),
             WarmUpPhase::Idle | WarmUpPhase::Due(..) => Vec::new(),
@@ -462,13 +469,8 @@ impl Generations {
             generation: active.number,
             since_ms: self.receipts.since_ms,
             pause_us: self.receipts.pause.as_micros() as u64,
-            detectors: detectors
-                .map(|spec| {
-                    let (alerts, left_out) = self.stats.monitor.outcomes(&spec.name);
-                    let receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
-                    DetectorReceipt { alerts, left_out, ..receipt }
-                })
-                .collect(),
+            symbols,
+            detectors: active.detectors.iter().map(of_detector).collect(),
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,

@@ -144,8 +144,9 @@ impl Pipeline {
     pub(super) async fn visit(&mut self, chunks: Range<u16>) {
         self.number += 1;
         self.pace.started(&chunks);
+        let venues = self.ingest.take_unsaved_venues(&chunks);
         let shards = self.workers.shards();
-        self.flights.push_back(Flight::visit(self.number, chunks.clone(), shards.len(), self.frontier()));
+        self.flights.push_back(Flight::visit(self.number, chunks.clone(), venues, shards.len(), self.frontier()));
         for shard in shards {
             shard.submit(Task::Save { read: self.number, chunks: chunks.clone() }).await;
         }
@@ -229,6 +230,7 @@ impl Pipeline {
     /// Has every state saved again with the next visits, since the server has lost what was saved.
     pub(super) async fn save_anew(&mut self) {
         self.pace.restart();
+        self.ingest.save_venues_anew();
         for shard in self.workers.shards() {
             shard.submit(Task::SaveAnew).await;
         }

@@ -16,6 +16,12 @@ use tickhound_core::{
 /// How often a receipt is written while only its counters change.
 const RECEIPT_EVERY: Duration = Duration::from_secs(2);
 
+/// A feed names most of its symbols within its first thousand ticks, unless it has very many.
+const TICKS_MIN: u64 = 1000;
+
+/// The same for a feed of very many symbols.
+const TICKS_PER_SYMBOL: u64 = 10;
+
 /// What the next receipt says beside the detectors, and when it is due.
 #[derive(Default)]
 pub(super) struct Receipts {
@@ -69,6 +75,12 @@ impl Receipts {
         self.text.take_if(|newest| Arc::ptr_eq(newest, receipt));
         self.due.get_or_insert(Instant::now() + RECEIPT_EVERY);
     }
+}
+
+/// Whether so much was seen that a pattern without a match is probably a mistake. `symbols` is the number of symbols that are
+/// known, `ticks` that of the ticks since the start.
+pub(super) fn has_seen_enough(symbols: u64, ticks: u64) -> bool {
+    ticks >= TICKS_MIN.max(symbols.saturating_mul(TICKS_PER_SYMBOL))
 }
 
 /// The part of a receipt about one detector, without its alerts. `origins` has where the states of the detectors come from.

@@ -103,7 +103,8 @@ impl<S: Stream> Recovery<'_, S> {
         // The ids of a stream that began anew count from below.
         let newest = acquired.newest.filter(|_| !acquired.began_anew);
         self.pipeline.ingest.reset(acquired.clock, newest.map_or(0, |newest| newest.millis));
-        let saved = self.stats.waiting(self.stream.saved()).await?;
+        let mut saved = self.stats.waiting(self.stream.saved()).await?;
+        let venues = std::mem::take(&mut saved.venues);
         let Some(last) = acquired.newest else {
             // Nothing was ever committed, or nobody knows of it any more: every chunk begins here, and what is saved goes.
             self.retention.poison = saved.poison;
@@ -111,6 +112,7 @@ impl<S: Stream> Recovery<'_, S> {
             self.pipeline.visit_all().await;
             return Ok(ResumeOutcome::Ready);
         };
+        self.pipeline.ingest.learn_venues(venues);
         let processed = acquired.totals.entries - acquired.totals.lost;
         let end = Boundary { newest: last, processed, clock: acquired.clock, at_ms: 0 };
         if acquired.began_anew {
@@ -380,7 +382,7 @@ mod tests {
         visits[usize::from(chunk_of("A"))] = of_a;
         visits[usize::from(chunk_of("B"))] = of_b;
         let symbols = ["A", "B"].map(|name| (name.to_owned(), vec![0xff; 13])).into();
-        SavedStates { visits, symbols, poison: Vec::new() }
+        SavedStates { visits, symbols, ..SavedStates::default() }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
 };
 use tickhound_core::{
     config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
+    publish::AlertLayout,
     session::COLUMNS,
 };
 
@@ -27,6 +28,8 @@ pub struct Generation {
     pub detectors: Vec<Arc<DetectorSpec>>,
     /// The settings of alerts.
     pub alerts: AlertsConfig,
+    /// How alerts are written.
+    pub layout: Arc<AlertLayout>,
     /// The sizes of reads.
     pub flow: Flow,
     /// The channels that are notified of alerts.
@@ -131,7 +134,9 @@ impl Generation {
             alerts.jsonl = loaded.resolve(&alerts.jsonl);
         }
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
-        Ok(Self { number, detectors, alerts, flow, notify: loaded.config.notify.clone() })
+        let layout = AlertLayout::compile(&alerts);
+        let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts"])))?.into();
+        Ok(Self { number, detectors, alerts, layout, flow, notify: loaded.config.notify.clone() })
     }
 
     /// Builds a generation from plugins in memory. Each has its name, the name of its file in messages, and its bytes.
@@ -149,8 +154,8 @@ impl Generation {
 
     /// Returns the same generation with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
-        let (alerts, notify) = (self.alerts.clone(), self.notify.clone());
-        Self { number: self.number, detectors, alerts, flow: self.flow, notify }
+        let (alerts, layout, notify) = (self.alerts.clone(), self.layout.clone(), self.notify.clone());
+        Self { number: self.number, detectors, alerts, layout, flow: self.flow, notify }
     }
 
     /// Returns whether nothing but the number differs from `other`.

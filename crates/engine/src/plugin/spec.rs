@@ -1,6 +1,9 @@
 //! A detector of the configuration, checked against its plugin: a [`DetectorSpec`], from which shards start instances.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
@@ -13,10 +16,11 @@ use super::{
     health::Health,
     instance::Instance,
     params::{self, Params},
-    runtime::Plugin,
+    runtime::{Plugin, sha256},
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
+    event::{AlertOrigin, CODE_DIGITS},
     pattern::SymbolPattern,
     session::COLUMNS,
     wall::now_ms,
@@ -49,11 +53,40 @@ pub struct DetectorSpec {
     /// lacks. Those with times of the session follow those of the input.
     pub columns: Arc<[Option<usize>]>,
     /// Patterns of the symbols it sees; `None` if it sees all.
-    symbols: Option<Vec<SymbolPattern>>,
+    symbols: Option<Vec<WatchedPattern>>,
+    /// The first digits of the hash of all parameters, as alerts have them.
+    params_hash: String,
     /// Whether it asks for times of the session.
     wants_session: bool,
     schema: u64,
     fingerprint: u64,
+}
+
+/// A pattern of symbols, and whether it has matched one.
+#[derive(Debug)]
+struct WatchedPattern {
+    pattern: SymbolPattern,
+    has_matched: AtomicBool,
+}
+
+impl WatchedPattern {
+    fn new(pattern: &str) -> Self {
+        Self { pattern: SymbolPattern::new(pattern), has_matched: AtomicBool::new(false) }
+    }
+
+    fn matches(&self, symbol: &str) -> bool {
+        let matches = self.pattern.matches(symbol);
+        if matches {
+            self.has_matched.store(true, Relaxed);
+        }
+        matches
+    }
+}
+
+impl Clone for WatchedPattern {
+    fn clone(&self) -> Self {
+        Self { pattern: self.pattern.clone(), has_matched: AtomicBool::new(self.has_matched.load(Relaxed)) }
+    }
 }
 
 impl DetectorSpec {
@@ -66,6 +99,8 @@ impl DetectorSpec {
         loaded: &LoadedConfig,
     ) -> Result<Self> {
         let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
+        let mut params_hash = sha256(params::to_json(&params).to_string().as_bytes());
+        params_hash.truncate(CODE_DIGITS);
         let columns = positions(name, &plugin.manifest, column_names, loaded)?;
         let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
         Ok(Self {
@@ -83,18 +118,37 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
-            symbols: (!sees_all).then(|| SymbolPattern::list(&config.symbols)),
+            params_hash,
+            symbols: (!sees_all).then(|| config.symbols.iter().map(|text| WatchedPattern::new(text)).collect()),
         })
     }
 
     /// Returns whether the detector sees the ticks of `symbol`.
     pub fn wants(&self, symbol: &str) -> bool {
-        self.symbols.as_ref().is_none_or(|patterns| SymbolPattern::any_matches(patterns, symbol))
+        let Some(patterns) = &self.symbols else { return true };
+        // All of them are tried, so that each knows whether it has matched.
+        patterns.iter().filter(|pattern| pattern.matches(symbol)).count() > 0
+    }
+
+    /// Returns the patterns that have matched none of the symbols that [`Self::wants`] was asked about.
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.symbols.iter().flatten();
+        patterns.filter(|watched| !watched.has_matched.load(Relaxed)).map(|watched| watched.pattern.text())
     }
 
     /// Returns whether the detector sees every symbol, so that batches need no filter.
     pub fn wants_all(&self) -> bool {
         self.symbols.is_none()
+    }
+
+    /// What an alert of the generation of this number says about its code.
+    pub(crate) fn alert_origin(&self, generation: u64) -> AlertOrigin {
+        let sha256 = &self.plugin.sha256;
+        AlertOrigin {
+            sha256: sha256.get(..CODE_DIGITS).unwrap_or(sha256).to_owned(),
+            params_hash: self.params_hash.clone(),
+            generation,
+        }
     }
 
     /// Returns whether the detector asks for times of the session.
@@ -104,7 +158,7 @@ impl DetectorSpec {
 
     /// Returns the same detector without its faults, and thus out of quarantine.
     pub fn without_faults(&self) -> Self {
-        let Self { name, plugin, params, settings, columns, symbols, .. } = self;
+        let Self { name, plugin, params, settings, columns, symbols, params_hash, .. } = self;
         Self {
             name: name.clone(),
             plugin: plugin.clone(),
@@ -112,6 +166,7 @@ impl DetectorSpec {
             settings: settings.clone(),
             columns: columns.clone(),
             symbols: symbols.clone(),
+            params_hash: params_hash.clone(),
             health: Health::default(),
             ..*self
         }
