@@ -17,6 +17,7 @@
 //! direction = "down"
 //! ```
 //!
+//! `start` is the time of second 0, by default 2025-11-24T09:15:00+05:30, and `calendar` names the sessions, as in `[session]`.
 //! The alerts of a case are complete and in order. Of each alert, only the given fields are compared, numbers to 0.1 %.
 //! Each case also checks that the alerts do not depend on the size of batches or the number of workers, and that a
 //! detector that is stopped after any tick and restarted with its saved state raises the same alerts.
@@ -37,7 +38,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table};
 use super::rows::Rows;
 use crate::authoring::replay::{OnFaults, ReplaySetup, Source, Summary, replay};
 use tickhound_core::{
-    config::{self, DetectorConfig, InputConfig, LoadedConfig},
+    config::{self, DetectorConfig, InputConfig, LoadedConfig, SessionConfig},
     decode::Decoder,
     event::{Alert, Direction, Entries, EntryId, column},
     stream::Commit,
@@ -67,6 +68,9 @@ struct CaseFile {
     about: String,
     #[serde(default = "default_start")]
     start: String,
+    /// The calendar of all symbols, as in `[session]`; empty: each day of the exchange's zone is a session.
+    #[serde(default)]
+    calendar: String,
     ticks: String,
     #[serde(default)]
     params: toml::Table,
@@ -99,6 +103,7 @@ pub(crate) struct Case {
     contents: CaseFile,
     start_ns: i64,
     input: InputConfig,
+    session: SessionConfig,
     entries: Arc<Entries>,
 }
 
@@ -144,8 +149,9 @@ impl Case {
             }
         }
         let (entries, input) = entries(&contents.ticks, start_ns)?;
+        let session = SessionConfig::of_calendar(&contents.calendar, file.parent().unwrap_or(Path::new("")))?;
         let (file, about) = (file.to_path_buf(), contents.about.clone());
-        Ok(Self { file, about, contents, start_ns, input, entries: Arc::new(entries) })
+        Ok(Self { file, about, contents, start_ns, input, session, entries: Arc::new(entries) })
     }
 
     /// Runs a plugin on the ticks.
@@ -253,6 +259,7 @@ impl Case {
         // The configuration is the case's, so that an error in a parameter names the case's file.
         let mut case_config = config::parse_text(&self.file, "")?;
         case_config.config.input = self.input.clone();
+        case_config.config.session = self.session.clone();
         case_config.config.plugins = loaded.config.plugins.clone();
         case_config.config.engine.workers = workers;
         let detector = DetectorConfig {
@@ -381,7 +388,7 @@ impl Case {
     /// Restarts the detector between ticks, and says what differs from a run without restarts.
     fn restarts(&self, spec: &DetectorSpec) -> Result<Option<String>> {
         let failed = |fault| anyhow!("the detector failed when it was restarted: {fault}");
-        let rows = Rows::of(&self.entries, &self.input)?;
+        let rows = Rows::of(&self.entries, &self.input, &self.session.sessions)?;
         let ids = rows.ids();
         let whole = rows.start(spec).and_then(|mut instance| {
             let detections = instance.detect(&rows.batch)?;

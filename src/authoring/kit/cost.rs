@@ -140,7 +140,7 @@ pub(crate) async fn measure(
     let spec = generation.detectors[0].clone();
     progress("simulating a market");
     let entries = Arc::new(simulated(plan)?);
-    let rows = Rows::of(&entries, &loaded.config.input)?;
+    let rows = Rows::of(&entries, &loaded.config.input, &loaded.config.session.sessions)?;
 
     progress("starting the detector");
     let start_ms = measure_starts(&spec)?;

@@ -23,11 +23,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn of(entries: &Entries, input: &InputConfig) -> Result<Self> {
+    pub(super) fn of(entries: &Entries, input: &InputConfig, sessions: &Sessions) -> Result<Self> {
         let mut ingest = Ingest::new(Decoder::new(input, Path::new("."))?, 1, Clock::default());
         let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("the entries contain no ticks")?;
         let mut batch = job.batch;
-        let mut normalizer = Normalizer::new(input, &Sessions::default())?;
+        let mut normalizer = Normalizer::new(input, sessions)?;
         normalizer.set_session_columns(true);
         normalizer.apply(&mut batch);
         Ok(Self { symbols: job.symbols, batch })

@@ -45,6 +45,16 @@ pub struct SymbolSession {
 }
 
 impl SessionConfig {
+    /// All symbols with the calendar of this name, from the folder `sessions` in `folder` or from those that are built in.
+    /// Without a name, each calendar day is a session.
+    ///
+    /// # Errors
+    /// When there is no such calendar, or it can't be read.
+    pub fn of_calendar(name: &str, folder: &Path) -> Result<Self> {
+        let default = if name.is_empty() { None } else { Some(Arc::new(calendar(name, folder, "calendar")?)) };
+        Ok(Self { calendar: name.to_owned(), sessions: Sessions::new(default, Vec::new()), ..Self::default() })
+    }
+
     /// Loads the calendars, from the folder `sessions` in `folder` or from those that are built in.
     pub(super) fn load(&mut self, folder: &Path, source: &Source) -> Result<()> {
         let section = Section::new(source, &["session"]);
