@@ -1127,6 +1127,7 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
                 "verdict",
                 "code",
                 "phase",
+                "reason",
                 "version",
                 "plugin",
                 "sha256",
