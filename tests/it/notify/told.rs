@@ -179,7 +179,8 @@ fn muted_alerts_are_left_out_of_channels_only_and_counted_over_a_kill() {
     assert_eq!(state(&redis, "desk").unwrap()["totals"]["muted"], 8);
     let listed = project.run(&["mutes"]);
     assert!(listed.starts_with("nifty* for detector e*: until ") && listed.contains("8 alerts left out"), "{listed}");
-    assert!(project.run(&["notify"]).contains("8 muted"));
+    let channels = project.run(&["notify"]);
+    assert!(channels.contains("8 muted") && channels.contains("\n1 mute is in force"), "{channels}");
 
     assert_eq!(project.run(&["unmute", "NIFTY*", "--detector", "e*"]), "unmuted NIFTY* for detector e*\n");
     assert_eq!(project.run(&["mutes"]), "nothing is muted\n");
