@@ -244,7 +244,7 @@ impl Market {
         let mut pass = 0;
         Ok(part(name.to_owned(), PASS, move || {
             if pass % PASSES == 0 {
-                ingest.reset(Clock::default());
+                ingest.reset(Clock::default(), 0);
             }
             let routed = ingest.route(pass as u64, &reads[pass % PASSES]);
             assert_eq!(routed.ticks, PASS);

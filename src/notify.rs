@@ -183,7 +183,7 @@ impl Notifier {
             ending.into_iter().for_each(|handle| drop(handle.join()));
             // A channel that is only changed continues with its condition.
             let is_gone = |name: &str| enabled.iter().all(|channel| channel.name != name);
-            conditions.end_all(ConditionCode::ChannelFailing, is_gone);
+            conditions.end_all(ConditionCode::ChannelFailing, is_gone, "the notification channel was removed");
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(CLEANUP_EVERY) {
                 // `None`: another host owns the partition, or Redis can't be reached.
                 if let Ok(Some(dropped)) = position.remove_other_states(&names) {

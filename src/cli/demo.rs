@@ -52,6 +52,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     // The settings that ship are so rare that a demo of a minute would show nothing.
     let loaded: LoadedConfig = author::shipped_with_defaults()?;
     let config = &loaded.config;
+    crate::clock::set_zone(config.display_zone()?);
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None, Isolation::InProcess)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));

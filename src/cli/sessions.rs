@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::output;
 use tickhound_core::{
-    config::LoadedConfig,
-    session::{BUILT_IN, Calendar, Phase, Session},
+    config::{BUILT_IN, LoadedConfig},
+    session::{Calendar, Phase, Session},
     wall::now_ms,
 };
 

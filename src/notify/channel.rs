@@ -259,11 +259,17 @@ impl Channel {
     /// Reports whether this channel is failing. Without a state, another host sends.
     fn judge(&mut self, state: Option<&ChannelState>) {
         let (conditions, name) = (&self.settings.conditions, &self.config.name);
-        let Some(state) = state.filter(|state| state.is_failing() && !self.backoff.is_hiccup()) else {
+        let code = ConditionCode::ChannelFailing;
+        let Some(state) = state else {
             self.failures_before = None;
-            conditions.end(ConditionCode::ChannelFailing, name);
+            conditions.end_all(code, |subject| subject == name, "another host sends the notifications of this channel");
             return;
         };
+        if !state.is_failing() || self.backoff.is_hiccup() {
+            self.failures_before = None;
+            conditions.end(code, name);
+            return;
+        }
         let failures = state.totals.failures;
         let before = *self.failures_before.get_or_insert(failures.saturating_sub(1));
         let reason = state.last_error.as_deref().unwrap_or("the last attempt failed");

@@ -654,6 +654,17 @@ fn the_page_hears_of_it_when_redis_dies() {
     desk.redis.restart();
     desk.becomes("healthy");
     desk.browser.wait_until("it is live again", "document.getElementById('live').textContent === 'live'");
+    // A host that hangs: what it said last is shown with its age, and then as no answer at all.
+    desk.browser.eval(
+        "window.aged = []; new MutationObserver(() => aged.push(document.getElementById('head').textContent)) \
+         .observe(document.getElementById('head'), { subtree: true, childList: true, characterData: true }); 0",
+    );
+    desk.host.signal("STOP");
+    desk.becomes("no answer from the host");
+    let aged = "aged.some(text => /^healthy.*, 2 s ago$/.test(text)) || JSON.stringify(aged)";
+    assert_eq!(desk.browser.eval(aged), true);
+    desk.host.signal("CONT");
+    desk.becomes("healthy");
 }
 
 /// What 3,000 instruments raise at an opening: the page shows the newest, and the browser has little to do.

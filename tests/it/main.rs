@@ -9,6 +9,7 @@ mod browser;
 mod chaos;
 mod claims;
 mod cli;
+mod commands;
 mod dashboard;
 mod dead;
 mod deploy;

@@ -195,8 +195,8 @@ fn a_group_that_is_set_back_repeats_nothing() {
                 host = project.start(&["run"]);
             }
             redis.wait_processed(TICKS + 500);
-            let log = host.log();
             host.stop();
+            let log = host.log();
             assert_undisturbed(&redis, &project);
             assert!(has_event(&log, "group_set_back"), "{commands:?}, lives: {lives}: {log}");
         }

@@ -1126,6 +1126,7 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
                 "role",
                 "verdict",
                 "code",
+                "phase",
                 "version",
                 "plugin",
                 "sha256",

@@ -22,7 +22,6 @@ mod time;
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
 pub use self::{
@@ -31,13 +30,15 @@ pub use self::{
     symbol::{SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
     table::{ColumnKind, PlainTick, TablePlan},
 };
+pub use crate::config::time_zone;
+
 use self::{
     assemble::{Assembler, Buffers, Rules},
     iso::Zone,
     mapping::{Mapping, ROOT},
 };
 use crate::{
-    config::{InputConfig, input::InputLayout, is_unset, nearest},
+    config::{InputConfig, input::InputLayout, is_unset},
     event::{Entry, column},
 };
 
@@ -327,18 +328,6 @@ fn content_of<'a>(entry: &Entry<'a>, layout: InputLayout) -> Result<Content<'a>,
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The time zone with this IANA name.
-///
-/// # Errors
-/// When no zone has this name.
-pub fn time_zone(name: &str) -> Result<TimeZone> {
-    TimeZone::get(name).map_err(|_| {
-        let usual = ["Asia/Kolkata", "UTC", "America/New_York", "America/Chicago", "Europe/London", "Asia/Tokyo"];
-        let hint = nearest(name, usual.into_iter()).unwrap_or("Asia/Kolkata");
-        anyhow::anyhow!("input.timezone: `{name}` is not a time zone, expected an IANA name such as {hint}")
-    })
 }
 
 /// Reads the symbols of instrument numbers from a CSV file.

@@ -4,14 +4,13 @@
 //! session, and belongs to the session that began last, so that what is counted in a session goes on until the next one
 //! begins. All of this depends on event time and the calendar alone.
 
-mod calendar;
-mod file;
+pub(crate) mod calendar;
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-pub use self::{calendar::Calendar, file::BUILT_IN};
+pub use self::calendar::Calendar;
 use crate::{event::flag, pattern::SymbolPattern, venue};
 
 /// The columns with times of the session, which detectors may ask for. They follow those of the input.

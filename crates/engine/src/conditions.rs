@@ -63,7 +63,7 @@ impl Conditions {
                 return changed;
             }
             self.changes.fetch_add(1, Relaxed);
-            warn!(event = "condition_began", code = code.name(), subject, "{text}");
+            warn!(event = "condition_began", code = code.name(), subject = named(subject), "{text}");
             let (subject, text) = (subject.to_owned(), text.to_string());
             current.push(Condition { code, subject, text, began_ms: now_ms(), count });
             // Stable, so conditions of one kind stay in the order in which they began.
@@ -79,11 +79,11 @@ impl Conditions {
 
     /// Reports that a condition does not hold. This has no effect if it did not.
     pub fn end(&self, code: ConditionCode, subject: &str) {
-        self.end_all(code, |known| known == subject);
+        self.end_all(code, |known| known == subject, code.end());
     }
 
-    /// Ends the conditions with this code and such a subject.
-    pub fn end_all(&self, code: ConditionCode, is_ended: impl Fn(&str) -> bool) {
+    /// Ends the conditions with this code and such a subject; `because` is a sentence for the log.
+    pub fn end_all(&self, code: ConditionCode, is_ended: impl Fn(&str) -> bool, because: &str) {
         let ends = |known: &Condition| known.code == code && is_ended(&known.subject);
         // Most calls change nothing: they only read.
         if self.closed.load(Relaxed) || !self.current.borrow().iter().any(ends) {
@@ -93,12 +93,18 @@ impl Conditions {
             let before = current.len();
             for Condition { subject, began_ms, count, .. } in current.extract_if(.., |known| ends(known)) {
                 self.changes.fetch_add(1, Relaxed);
+                let (code, subject) = (code.name(), named(&subject));
                 let lasted_s = now_ms().saturating_sub(began_ms) / 1000;
-                info!(event = "condition_ended", code = code.name(), subject, lasted_s, count, "{}", code.end());
+                info!(event = "condition_ended", code, subject, lasted_s, count, "{because}");
             }
             current.len() < before
         });
     }
+}
+
+/// A subject as a field of the log, which is left out if there is none.
+fn named(subject: &str) -> Option<&str> {
+    (!subject.is_empty()).then_some(subject)
 }
 
 /// A text as it is safe to show, of bounded length.

@@ -91,11 +91,13 @@ pub async fn watch_feed(stats: Arc<Stats>, limits: FeedLimits) {
         timer.tick().await;
         match (stats.phase(), stats.monitor.role()) {
             (Phase::Processing, _) => watch.observe(&stats, &limits, began.elapsed()),
-            (_, Role::Owner) => {}
-            (_, Role::Standby | Role::Connecting) => {
-                OF_FEED.into_iter().for_each(|code| stats.conditions.end(code, ""));
+            (_, Role::Standby) => {
+                let because = "another host is the owner, and judges the feed";
+                OF_FEED.into_iter().for_each(|code| stats.conditions.end_all(code, str::is_empty, because));
                 watch = FeedWatch::new(&limits.health, &stats);
             }
+            // Without a connection nothing is known of the feed, so what holds goes on.
+            (_, Role::Owner | Role::Connecting) => watch.interrupt(),
         }
     }
 }
@@ -126,6 +128,12 @@ impl FeedWatch {
             lag: LagWatch::default(),
             after_hours_s: 0,
         }
+    }
+
+    /// Begins to measure times anew: the host does not read at present.
+    fn interrupt(&mut self) {
+        self.silence.interrupt();
+        self.lag = LagWatch::default();
     }
 
     /// Observes a second; `at` is a clock that never goes back.
@@ -231,12 +239,11 @@ fn off_session_text(shown: Evidence, limits: &FeedLimits) -> String {
 }
 
 fn silence_text(silence: Silence, limits: &FeedLimits) -> String {
-    let Silence { for_ms, had_ticks, entries } = silence;
-    let (seconds, calendars, stream) = (for_ms / 1000, limits.calendars(), &limits.stream);
-    let since = if had_ticks {
-        format!("the last tick came {seconds} s ago")
-    } else {
-        format!("no tick has come since this host reads it, for {seconds} s")
+    let Silence { for_ms, last_tick_ago_ms, entries } = silence;
+    let (calendars, stream) = (limits.calendars(), &limits.stream);
+    let since = match last_tick_ago_ms {
+        Some(ago_ms) => format!("the last tick came {} s ago", ago_ms / 1000),
+        None => format!("no tick has come since this host reads it, for {} s", for_ms / 1000),
     };
     let cure = match entries {
         0 => format!("check that the producer runs, and publishes to {stream}"),

@@ -36,6 +36,10 @@ mod survey;
 mod tls;
 mod wire;
 
+/// The oldest release of Redis that has every command that is used: `XRANGE` and `XREVRANGE` accept an excluded end since
+/// 6.2. Valkey has them, too.
+pub const SERVER_VERSION_MIN: &str = "6.2";
+
 pub use self::{
     adopt::remove_if_empty,
     alert::{AlertFilter, NamePattern, StoredAlert},

@@ -74,7 +74,9 @@ export function begin(on) {
   setInterval(flushIfFree, 500);
   // A stream of events takes one of the few connections that a browser has to a host, and one of the host's listeners.
   document.addEventListener("visibilitychange", connect);
-  start();
+  // What was typed before is in the form, and not in the address yet.
+  if (form.checkValidity()) changed();
+  else start();
 }
 
 /** Sets fields of the filter from elsewhere on the page. */

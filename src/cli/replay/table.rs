@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
         outcome::{Outcomes, Rule},
         tape::Quality,
     },
+    clock,
     output::Lines,
 };
 use tickhound_core::{event::Alert, stream::LeftOut};
@@ -26,6 +28,8 @@ pub(super) struct ReplayResult<'a> {
     pub(super) shuffled: &'a [BTreeMap<String, u64>],
     pub(super) rule: Rule,
     pub(super) alerts: &'a [Alert],
+    /// The time zone in which times are shown.
+    pub(super) zone: TimeZone,
 }
 
 impl ReplayResult<'_> {
@@ -65,7 +69,7 @@ impl ReplayResult<'_> {
         json!({
             "stopped": summary.stopped, "seconds": summary.seconds, "entries": summary.totals.entries,
             "ticks": quality.ticks, "symbols": quality.symbols, "ticks_per_second": self.rate(),
-            "first": instant(quality.first), "last": instant(quality.last),
+            "first": rfc_3339(quality.first), "last": rfc_3339(quality.last),
             "alerts": summary.alerts.values().sum::<u64>(), "held_back": summary.totals.held_back,
             "below_min_confidence": summary.totals.below_min_confidence, "detectors": detectors,
             "outcome_rule": { "atr": rule.k, "minutes": rule.within.as_secs_f64() / 60.0 },
@@ -86,13 +90,14 @@ impl ReplayResult<'_> {
         let Self { summary, quality, .. } = self;
         let mut text = Lines::default();
         let stopped = if summary.stopped { "stopped: " } else { "" };
+        let time = |nanos| instant(nanos).map(|at| clock::to_the_second(at, &self.zone));
         let _ = writeln!(
             text,
             "{stopped}{} ticks of {} symbols, {} to {}, in {:.2} s ({:.0} ticks/s)",
             quality.ticks,
             quality.symbols,
-            instant(quality.first).unwrap_or_default(),
-            instant(quality.last).unwrap_or_default(),
+            time(quality.first).unwrap_or_default(),
+            time(quality.last).unwrap_or_default(),
             summary.seconds,
             self.rate()
         );
@@ -192,8 +197,12 @@ pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
-/// An event time as text; `None` before the first tick.
-fn instant(nanos: u64) -> Option<String> {
-    let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
-    (nanos > 0).then(|| format!("{instant:.0}"))
+/// An event time; `None` before the first tick.
+fn instant(nanos: u64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(nanos)).ok().filter(|_| nanos > 0)
+}
+
+/// An event time for programs.
+fn rfc_3339(nanos: u64) -> Option<String> {
+    instant(nanos).map(|at| format!("{at:.0}"))
 }

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Source,
+    calendar::{BUILT_IN, parse},
     section::{Section, is_name},
     source::nearest,
 };
 use crate::{
     pattern::SymbolPattern,
-    session::{BUILT_IN, Calendar, Sessions, SymbolCalendar},
+    session::{Calendar, Sessions, SymbolCalendar},
 };
 
 /// The largest file of a calendar, bytes. A century of holidays takes a tenth of it.
@@ -90,5 +91,5 @@ fn calendar(name: &str, folder: &Path, at: &str) -> Result<Calendar> {
         }
         (Err(error), _) => return Err(error).with_context(|| format!("can't read {}", path.display())),
     };
-    Calendar::parse(name, &Source::parse(&path, text)?)
+    parse(name, &Source::parse(&path, text)?)
 }

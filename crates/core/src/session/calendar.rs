@@ -24,38 +24,38 @@ const FOLLOWED: usize = 7;
 /// year some weeks before it begins.
 const RENEW_DAYS: i32 = 42;
 
-pub(super) const MINUTES_PER_DAY: u16 = 24 * 60;
+pub(crate) const MINUTES_PER_DAY: u16 = 24 * 60;
 
 /// The sessions of a market.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calendar {
-    pub(super) name: String,
-    pub(super) zone: TimeZone,
+    pub(crate) name: String,
+    pub(crate) zone: TimeZone,
     /// Whether there are sessions on each day of the week, from Monday on.
-    pub(super) days: [bool; 7],
+    pub(crate) days: [bool; 7],
     /// The usual hours, each from a date on, by date.
-    pub(super) hours: BTreeMap<Date, Hours>,
+    pub(crate) hours: BTreeMap<Date, Hours>,
     /// The days with other hours.
-    pub(super) special: BTreeMap<Date, Hours>,
-    pub(super) holidays: BTreeSet<Date>,
+    pub(crate) special: BTreeMap<Date, Hours>,
+    pub(crate) holidays: BTreeSet<Date>,
     /// The first and the last day whose holidays are known.
-    pub(super) known: KnownDays,
+    pub(crate) known: KnownDays,
 }
 
 /// The days whose holidays are known; `None` without a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct KnownDays {
-    pub(super) first: Option<Date>,
-    pub(super) last: Option<Date>,
+pub(crate) struct KnownDays {
+    pub(crate) first: Option<Date>,
+    pub(crate) last: Option<Date>,
 }
 
 /// The hours of a session, in minutes after midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hours {
-    pub(super) pre_open: Option<u16>,
-    pub(super) open: u16,
+pub(crate) struct Hours {
+    pub(crate) pre_open: Option<u16>,
+    pub(crate) open: u16,
     /// If it is not after the open, the session closes on the next day.
-    pub(super) close: u16,
+    pub(crate) close: u16,
 }
 
 impl Calendar {
@@ -209,7 +209,7 @@ fn weekday(date: Date) -> usize {
 }
 
 /// The day of the week with this name of three letters.
-pub(super) fn weekday_of(name: &str) -> Option<usize> {
+pub(crate) fn weekday_of(name: &str) -> Option<usize> {
     let all = [
         Weekday::Monday,
         Weekday::Tuesday,

@@ -1,23 +1,12 @@
 //! The days on which markets do not do what they usually do.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Source;
+use crate::config::{BUILT_IN, built_in, parse_calendar};
 
 fn ns(text: &str) -> u64 {
     text.parse::<jiff::Timestamp>().unwrap().as_nanosecond().try_into().unwrap()
-}
-
-fn parse(name: &str, text: &str) -> anyhow::Result<Calendar> {
-    Calendar::parse(name, &Source::parse(Path::new("sessions/x.toml"), text.to_owned())?)
-}
-
-fn built_in(name: &str) -> Calendar {
-    let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
-    parse(name, text).unwrap()
 }
 
 /// The phase at a time, and the date of the session that it belongs to.
@@ -96,7 +85,7 @@ fn a_session_may_go_on_after_midnight() {
         open = "17:00"
         close = "16:00"
     "#;
-    let globex = parse("globex", globex).unwrap();
+    let globex = parse_calendar("globex", globex).unwrap();
     assert_eq!(at(&globex, "2026-11-29T16:59:59-06:00"), (Phase::Closed, "2026-11-26".into()));
     assert_eq!(at(&globex, "2026-11-30T02:00:00-06:00"), (Phase::Open, "2026-11-29".into()));
     assert_eq!(at(&globex, "2026-11-30T16:30:00-06:00"), (Phase::Closed, "2026-11-29".into()));
@@ -124,30 +113,6 @@ fn what_is_open_and_until_when() {
     assert_eq!(both.close_after("DELTA:BTC", night, zone()), Some(ns("2025-11-25T00:00:00Z")));
     let close = Sessions::default().close_after("RELIANCE", night, zone());
     assert_eq!(close, Some(ns("2025-11-25T00:00:00+05:30")), "the end of the day");
-}
-
-#[test]
-fn a_calendar_that_can_not_be_read_says_where_and_why() {
-    let valid = "timezone = \"UTC\"\ndays = [\"mon\"]\nhours = [{ open = \"09:00\", close = \"10:00\" }]\n";
-    assert!(parse("x", valid).is_ok());
-    for (from, to, expected) in [
-        ("UTC", "Mars/Base", "sessions/x.toml:1:1: timezone is `Mars/Base`"),
-        ("mon", "monday", "sessions/x.toml:2:9: days has `monday`, expected mon"),
-        ("09:00", "9:00", "open is `9:00`, expected a time from 00:00 to 24:00"),
-        ("09:00", "24:00", "open is `24:00`, expected a time before midnight"),
-        ("09:00", "10:00", "close is also the open"),
-        ("09:00", "+9:00", "open is `+9:00`"),
-        ("open = ", "pre_open = \"09:30\", open = ", "pre_open is not before the open"),
-        ("open = ", "from = \"2025-02-30\", open = ", "`2025-02-30` is not a date"),
-        ("open = ", "from = \"9999-12-31\", open = ", "`9999-12-31` is not a date"),
-        ("timezone", "ends = \"tomorrow\"\ntimezone", "sessions/x.toml:1:1: `tomorrow` is not a date"),
-        ("timezone", "holiday = []\ntimezone", "unknown field `holiday`, expected one of"),
-        ("hours = [{ open = \"09:00\", close = \"10:00\" }]", "hours = []", "hours is empty"),
-    ] {
-        let error = parse("x", &valid.replacen(from, to, 1)).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-    assert!(parse("x", &valid.replace("[\"mon\"]", "[]")).unwrap().span(ns("2025-11-24T00:00:00Z")).session.is_none());
 }
 
 proptest! {

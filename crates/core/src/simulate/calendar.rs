@@ -1,10 +1,8 @@
 //! The trading hours of the simulated market, which are those of the built-in calendar `nse`.
 
-use std::path::Path;
-
 use crate::{
-    config::Source,
-    session::{BUILT_IN, Calendar, Phase, Span},
+    config,
+    session::{Calendar, Phase, Span},
 };
 
 pub(super) const NS_PER_MS: u64 = 1_000_000;
@@ -24,9 +22,7 @@ pub(super) struct TradingHours {
 
 impl TradingHours {
     pub(super) fn new() -> Self {
-        let (name, text) = BUILT_IN[0];
-        let source = Source::parse(Path::new(name), text.to_owned()).expect("a test reads each built-in calendar");
-        let calendar = Calendar::parse(name, &source).expect("a test reads each built-in calendar");
+        let calendar = config::built_in("nse");
         let session = calendar.span(0);
         Self { calendar, session }
     }

@@ -18,10 +18,10 @@ pub(super) struct FeedReading {
 /// A silence that is longer than configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Silence {
-    /// How long no tick has come, ms.
+    /// How long no tick has come while this host read, ms.
     pub(super) for_ms: u64,
-    /// Whether a tick has come before it.
-    pub(super) had_ticks: bool,
+    /// How long ago the last tick came, ms; `None` if none has.
+    pub(super) last_tick_ago_ms: Option<u64>,
     /// Entries that have come since; none of them had a tick.
     pub(super) entries: u64,
 }
@@ -33,24 +33,34 @@ pub(super) struct SilenceWatch {
     after_ms: u64,
     /// When the last tick came, or the observation began.
     quiet_since: Option<FeedReading>,
-    /// Ticks committed before the observation began.
-    ticks_before: u64,
+    /// When the last tick came, ms.
+    last_tick_at_ms: Option<u64>,
+    /// Ticks committed as of the last observation.
+    ticks: u64,
     silence: Option<Silence>,
 }
 
 impl SilenceWatch {
-    /// Observes what comes after `ticks_before` ticks.
-    pub(super) fn new(after_ms: u64, ticks_before: u64) -> Self {
-        Self { after_ms, quiet_since: None, ticks_before, silence: None }
+    /// Observes what comes after so many ticks.
+    pub(super) fn new(after_ms: u64, ticks: u64) -> Self {
+        Self { after_ms, quiet_since: None, last_tick_at_ms: None, ticks, silence: None }
+    }
+
+    /// Nobody reads at present, so that time is no silence; a silence that there is goes on.
+    pub(super) fn interrupt(&mut self) {
+        if self.silence.is_none() {
+            self.quiet_since = None;
+        }
     }
 
     /// Observes a second. Returns the silence if there is one.
     pub(super) fn observe(&mut self, now: FeedReading) -> Option<Silence> {
-        let since = *self.quiet_since.get_or_insert(now);
-        if now.ticks != since.ticks {
+        if now.ticks != self.ticks {
+            (self.ticks, self.last_tick_at_ms) = (now.ticks, Some(now.at_ms));
             (self.quiet_since, self.silence) = (Some(now), None);
             return None;
         }
+        let since = *self.quiet_since.get_or_insert(now);
         // What is in flight shows later whether it has a tick.
         if now.in_flight {
             return self.silence;
@@ -60,7 +70,8 @@ impl SilenceWatch {
         let in_session_ms = now.open_for_ms.map_or(0, |open| open.min(for_ms));
         let is_silent = self.after_ms > 0 && in_session_ms >= self.after_ms;
         let entries = now.entries.saturating_sub(since.entries);
-        self.silence = is_silent.then_some(Silence { for_ms, had_ticks: now.ticks > self.ticks_before, entries });
+        let last_tick_ago_ms = self.last_tick_at_ms.map(|at_ms| now.at_ms.saturating_sub(at_ms));
+        self.silence = is_silent.then_some(Silence { for_ms, last_tick_ago_ms, entries });
         self.silence
     }
 }
@@ -82,7 +93,7 @@ mod tests {
         assert_eq!(watch.observe(at(5, 9, DAY)), None);
         assert_eq!(watch.observe(at(64, 9, DAY)), None);
         let silence = watch.observe(at(65, 9, DAY)).unwrap();
-        assert_eq!(silence, Silence { for_ms: 60_000, had_ticks: true, entries: 0 });
+        assert_eq!(silence, Silence { for_ms: 60_000, last_tick_ago_ms: Some(60_000), entries: 0 });
         assert_eq!(watch.observe(at(66, 10, DAY)), None);
         assert_eq!(watch.observe(at(100, 10, DAY)), None);
     }
@@ -104,8 +115,21 @@ mod tests {
         watch.observe(at(0, 0, DAY));
         assert_eq!(watch.observe(FeedReading { in_flight: true, ..at(70, 0, DAY) }), None);
         let silence = watch.observe(FeedReading { entries: 1000, ..at(71, 0, DAY) }).unwrap();
-        assert_eq!((silence.had_ticks, silence.entries), (false, 1000));
+        assert_eq!((silence.last_tick_ago_ms, silence.entries), (None, 1000));
         assert!(watch.observe(FeedReading { in_flight: true, ..at(72, 0, DAY) }).is_some());
+    }
+
+    /// Redis was restarted. The time without it would have counted as silence.
+    #[test]
+    fn the_time_in_which_nobody_reads_is_no_silence_and_ends_none() {
+        let mut watch = SilenceWatch::new(60_000, 0);
+        watch.observe(at(0, 9, DAY));
+        watch.interrupt();
+        assert_eq!(watch.observe(at(300, 9, DAY)), None);
+        let silence = watch.observe(at(360, 9, DAY)).unwrap();
+        assert_eq!((silence.for_ms, silence.last_tick_ago_ms), (60_000, Some(360_000)));
+        watch.interrupt();
+        assert!(watch.observe(at(361, 9, DAY)).is_some());
     }
 
     #[test]
