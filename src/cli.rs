@@ -271,11 +271,11 @@ impl Cli {
         Ok(loaded)
     }
 
-    /// The configuration; the one that ships if the default file does not exist.
+    /// The configuration; the one that ships if the default file does not exist, with the plugins' own defaults.
     fn load_or_shipped(&self) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
         if self.config == default && !default.exists() {
-            return config::shipped(author::CONFIG);
+            return author::shipped_with_defaults();
         }
         self.load()
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::authoring::kit::project::{self, BuiltPlugin};
-use tickhound_core::config::{DetectorConfig, LoadedConfig};
+use tickhound_core::config::{self, DetectorConfig, LoadedConfig};
 use tickhound_engine::plugin::{CacheLocation, Isolation, Runtime, file::read_file, folder::Folder, loader};
 
 /// The configuration that ships.
@@ -22,6 +22,17 @@ pub(super) const SHIPPED: [(&str, &[u8]); 8] = [
     ("volume-spike", include_bytes!("../../plugins/volume-spike.wasm")),
     ("vwap", include_bytes!("../../plugins/vwap.wasm")),
 ];
+
+/// The configuration that ships, with the defaults of the plugins in place of the settings of detectors, with which alerts are
+/// rare: for commands of authors without a configuration, and for the demo.
+pub(super) fn shipped_with_defaults() -> Result<LoadedConfig> {
+    let mut loaded = config::shipped(CONFIG)?;
+    for detector in loaded.config.detectors.values_mut() {
+        let DetectorConfig { plugin, enabled, .. } = std::mem::take(detector);
+        *detector = DetectorConfig { plugin, enabled, ..DetectorConfig::default() };
+    }
+    Ok(loaded)
+}
 
 /// The plugin that a command works on.
 pub(super) struct Subject {

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::author;
 use tickhound_core::{
-    config::{self, AlertsConfig, DetectorConfig, LoadedConfig},
+    config::{AlertsConfig, LoadedConfig},
     decode::Decoder,
     simulate::SimConfig,
 };
@@ -49,8 +49,8 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let mut loaded: LoadedConfig = config::shipped(author::CONFIG)?;
-    loaded.config.detectors.values_mut().for_each(alert_often);
+    // The settings that ship are so rare that a demo of a minute would show nothing.
+    let loaded: LoadedConfig = author::shipped_with_defaults()?;
     let config = &loaded.config;
     crate::clock::set_zone(config.display_zone()?);
     let decoder = Decoder::new(&config.input, Path::new("."))?;
@@ -89,13 +89,6 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let seconds = started.elapsed().as_secs_f64();
     print(args, &committed.lock().expect("the engine has ended"), seconds);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Gives a detector the defaults of its plugin. The settings that ship are so rare that a demo of a minute would show
-/// nothing.
-fn alert_often(detector: &mut DetectorConfig) {
-    let DetectorConfig { plugin, enabled, .. } = detector;
-    *detector = DetectorConfig { plugin: std::mem::take(plugin), enabled: *enabled, ..DetectorConfig::default() };
 }
 
 fn print(args: &DemoArgs, committed: &CommitSummary, seconds: f64) {

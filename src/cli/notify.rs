@@ -87,10 +87,14 @@ fn status(as_json: bool, loaded: &LoadedConfig) -> Result<ExitCode> {
             print(&channel.name, mark, recorded);
         }
     }
+    let mutes = notify::mutes(&loaded.config)?.len();
     if as_json {
-        crate::output::print_json(&json!({ "ok": !failing, "sinks": report }));
+        crate::output::print_json(&json!({ "ok": !failing, "sinks": report, "mutes": mutes }));
     } else if loaded.config.notify.is_empty() {
         outln!("there is no [[notify]] in {}", loaded.source.at(&[]));
+    } else if mutes > 0 {
+        let what = if mutes == 1 { "1 mute is".to_owned() } else { format!("{mutes} mutes are") };
+        outln!("{what} in force; `tickhound mutes` lists what is left out");
     }
     Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -368,10 +368,12 @@ impl Channel {
         Ok(Some(state).filter(|_| written && reading.ours))
     }
 
-    /// Whether the server has lost what this channel wrote: its position, or the message that may have arrived.
+    /// Whether the server has lost what this channel wrote: its position, the message that may have arrived, or what the
+    /// receiver was told of the host, which moves no position.
     fn has_gone_back(&self, stored: &ChannelState, newest: &ChannelState) -> bool {
         let unconfirmed = || newest.sending.as_ref().is_some_and(|sending| self.is_unconfirmed(sending));
-        is_before(&stored.at, &newest.at) || (stored.at == newest.at && stored.sending.is_none() && unconfirmed())
+        let has_lost = || (stored.sending.is_none() && unconfirmed()) || stored.totals.health < newest.totals.health;
+        is_before(&stored.at, &newest.at) || (stored.at == newest.at && has_lost())
     }
 
     /// Whether this is the message that may have arrived, and that is sent again.

@@ -105,6 +105,10 @@ fn the_host_and_the_feeder_have_all_rights_that_they_need() {
         let output = host.output(args);
         assert!(output.status.code().is_some_and(|code| code < 2), "{args:?}: {}", text(&output.stderr));
     }
+    for args in [&["mute", "A", "--for", "1h"][..], &["mute", "B"], &["mutes"], &["unmute", "A"], &["unmute", "--all"]]
+    {
+        host.run(args);
+    }
     // What is not granted, and is not needed.
     let optional = ["config|get", "client|setinfo"];
     let missing: Vec<_> = guarded.denied().into_iter().filter(|(_, what)| !optional.contains(&what.as_str())).collect();
@@ -190,6 +194,8 @@ fn an_observer_sees_everything_and_changes_nothing() {
     assert_eq!(status["survey"]["length"], 501);
     assert!(status["survey"]["owner"].as_str().unwrap().starts_with(&format!("process {}", owner.pid())), "{status:#}");
     assert_eq!(observer.run(&["alerts", "--last", "5", "--json"]).lines().count(), 5);
+    assert_eq!(observer.run(&["mutes"]), "nothing is muted\n");
+    assert_eq!(observer.output(&["mute", "A"]).status.code(), Some(1));
     assert!(observer.run(&["dead", "list"]).contains("1"), "the dead letter");
     let mut top = observer.start(&["alerts", "--follow"]);
     guarded.project("feeder").feed(4, 20, &[]);

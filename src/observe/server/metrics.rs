@@ -226,12 +226,12 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
         ticks = ticks.with(&label, counts.ticks);
         busy = busy.with(&label, counts.spent_ns as f64 / 1e9);
         alerts = alerts.with(&label, counts.alerts);
-        for (reason, count) in [
+        for (kind, count) in [
             ("min_confidence", counts.left_out.min_confidence),
             ("cooldown", counts.left_out.cooldown),
             ("per_minute", counts.left_out.per_minute),
         ] {
-            left_out = left_out.with(&[label[0], ("reason", reason)], count);
+            left_out = left_out.with(&[label[0], ("kind", kind)], count);
         }
         faults = faults.with(&label, counts.faults);
         skipped = skipped.with(&label, counts.skipped);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    account, alerts, configure, ids, project,
+    Lossy, account, alerts, configure, ids, project,
     receiver::{How, OK, Receiver, Request},
     sink, state, tick, wait_until_notified,
 };
@@ -155,6 +155,27 @@ fn a_channel_for_trouble_alone_gets_no_alerts() {
     assert_eq!(desk.got().iter().map(|got| got.body["count"].as_u64().unwrap()).sum::<u64>(), 1);
 }
 
+/// What was told moves no position, so a server that came back with older data did not look as if it had lost anything.
+#[test]
+fn trouble_is_not_told_again_after_a_failover() {
+    let (desk, phone) = (Receiver::start(), Receiver::start());
+    phone.will(&[How::Answer(403, "", ""); 50]);
+    let usual = "timeout_ms = 1000\n";
+    let here = format!("{usual}events = [\"health\"]\n{}", sink("phone", &phone.url(), ""));
+    let mut lossy = Lossy::start(&desk, usual, &here);
+    wait_for_health(&desk, &["began phone"]);
+    wait_for("it is recorded", || {
+        let state = state(&lossy.replicas.first, "desk")?;
+        (state["told"][0]["subject"] == "phone" && state["sending"].is_null()).then_some(())
+    });
+    let redis = lossy.fail_over();
+    wait_for("it is recorded again", || (state(redis, "desk")?["told"][0]["subject"] == "phone").then_some(()));
+    for _ in 0..3 {
+        pause();
+    }
+    assert_eq!(health(&desk), ["began phone"]);
+}
+
 #[test]
 fn muted_alerts_are_left_out_of_channels_only_and_counted_over_a_kill() {
     let redis = Redis::start();
@@ -179,7 +200,8 @@ fn muted_alerts_are_left_out_of_channels_only_and_counted_over_a_kill() {
     assert_eq!(state(&redis, "desk").unwrap()["totals"]["muted"], 8);
     let listed = project.run(&["mutes"]);
     assert!(listed.starts_with("nifty* for detector e*: until ") && listed.contains("8 alerts left out"), "{listed}");
-    assert!(project.run(&["notify"]).contains("8 muted"));
+    let channels = project.run(&["notify"]);
+    assert!(channels.contains("8 muted") && channels.contains("\n1 mute is in force"), "{channels}");
 
     assert_eq!(project.run(&["unmute", "NIFTY*", "--detector", "e*"]), "unmuted NIFTY* for detector e*\n");
     assert_eq!(project.run(&["mutes"]), "nothing is muted\n");
