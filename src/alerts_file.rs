@@ -11,6 +11,7 @@
 //!   with the same file waits, and continues behind the last line.
 
 mod follower;
+mod health;
 mod lines_file;
 
 use std::{
@@ -26,12 +27,14 @@ use tracing::{info, warn};
 
 use self::{
     follower::{Begin, Follower, FollowerResult, FollowerStop},
+    health::FileHealth,
     lines_file::LinesFile,
 };
 
 pub(crate) use self::follower::Completion;
 use tickhound_core::config::{AlertsConfig, StreamConfig, is_unset};
-use tickhound_engine::plugin::Reload;
+use tickhound_engine::{conditions::Conditions, plugin::Reload};
+use tickhound_redis::AlertsReader;
 
 /// The longest wait at the start until a new file knows where it begins, so that it misses no alert.
 const READY_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +48,7 @@ pub(crate) struct AlertsFile {
     redis: Arc<StreamConfig>,
     /// Key of the stream of alerts.
     stream: Arc<str>,
+    conditions: Conditions,
     current: Arc<Mutex<Option<FollowedFile>>>,
 }
 
@@ -67,9 +71,13 @@ impl AlertsFile {
     ///
     /// # Errors
     /// The file can't be written, or the system gives no thread.
-    pub(crate) fn start(redis: &StreamConfig, alerts: &AlertsConfig) -> Result<Self> {
-        let alerts_file =
-            Self { redis: Arc::new(redis.clone()), stream: alerts.stream.as_str().into(), current: Arc::default() };
+    pub(crate) fn start(redis: &StreamConfig, alerts: &AlertsConfig, conditions: &Conditions) -> Result<Self> {
+        let alerts_file = Self {
+            redis: Arc::new(redis.clone()),
+            stream: alerts.stream.as_str().into(),
+            conditions: conditions.clone(),
+            current: Arc::default(),
+        };
         if let Some(ready) = alerts_file.change(&alerts.jsonl)? {
             let _ = ready.recv_timeout(READY_MAX);
         }
@@ -135,7 +143,9 @@ impl AlertsFile {
         let (result_sender, result) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let (previous, previous_receiver) = mpsc::channel::<Option<mpsc::Receiver<FollowerResult>>>();
-        let follower = Follower::new(&self.redis, &self.stream, file, stopped, ready)?;
+        let health = FileHealth::new(&self.conditions, path);
+        let reader = AlertsReader::new(&self.redis, &self.stream)?;
+        let follower = Follower::new(reader, file, health, stopped, ready);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("failed to start the runtime of alerts.jsonl")?;
         let follow = move || {
@@ -201,8 +211,12 @@ mod tests {
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
         // Nobody listens there.
         let redis = StreamConfig { url: "redis://127.0.0.1:1".into(), ..StreamConfig::default() };
-        let alerts_file =
-            AlertsFile::start(&redis, &AlertsConfig { jsonl: first.clone(), ..AlertsConfig::default() }).unwrap();
+        let alerts_file = AlertsFile::start(
+            &redis,
+            &AlertsConfig { jsonl: first.clone(), ..AlertsConfig::default() },
+            &Conditions::default(),
+        )
+        .unwrap();
         assert!(alerts_file.change(&first.join("below a file")).is_err());
         assert_eq!(alerts_file.path(), first);
         alerts_file.change(&second).unwrap();

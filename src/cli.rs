@@ -15,6 +15,7 @@ mod doctor;
 mod feed;
 mod init;
 mod inspect;
+mod mute;
 mod new;
 mod notify;
 mod parse;
@@ -32,15 +33,18 @@ mod test;
 mod text;
 mod top;
 mod verify;
+mod version;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
+use self::version::Detail;
 use crate::{
-    output,
+    clock::{self, LogClock},
+    output::{self, Target, has_colors},
     service::{LogFile, LogQueue, LogTarget, PrintableFields, PrintableJson},
 };
 use tickhound_core::{
@@ -52,15 +56,20 @@ use tickhound_engine::plugin::{check_child, check_process};
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
 
+/// The log level of commands whose report has the faults of detectors.
+const REPORTED_ELSEWHERE: &str =
+    "warn,tickhound_engine::partition::generations=off,tickhound_engine::partition::quarantine=off";
+
 /// Detects patterns in live market ticks: Redis Stream in, WebAssembly detectors, alerts out.
 #[derive(Debug, Parser)]
 #[command(
     name = "tickhound",
-    version,
+    arg_required_else_help = true,
     // `restart` appends the options given now to the earlier ones.
     args_override_self = true,
     after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage; `status` and `doctor` have their own.\n\
-                  Environment variables TICKHOUND_SECTION__KEY override the file, for example TICKHOUND_STREAM__URL."
+                  Environment variables TICKHOUND_SECTION__KEY override the file, for example TICKHOUND_STREAM__URL;\n\
+                  in the name of a detector, _ also stands for -. NO_COLOR, CLICOLOR=0 and CLICOLOR_FORCE decide on colours."
 )]
 pub struct Cli {
     /// The configuration file; paths in it are relative to the folder above `config/`.
@@ -72,8 +81,17 @@ pub struct Cli {
     /// Log more details; RUST_LOG overrides this.
     #[arg(long, global = true)]
     debug: bool,
+    /// Print the version; with --verbose also commit, contract of detectors, wasmtime and the server that is needed.
+    #[arg(long, short = 'V')]
+    version: bool,
+    /// With --version: print everything about this program.
+    #[arg(long, short = 'v', requires = "version")]
+    verbose: bool,
+    /// With --version: print everything as one JSON object.
+    #[arg(long, requires = "version")]
+    json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -110,6 +128,12 @@ enum Command {
     Dead(dead::DeadArgs),
     /// Show the state of notification channels, or send a test message.
     Notify(notify::NotifyArgs),
+    /// Keep alerts from notification channels for a while.
+    Mute(mute::MuteArgs),
+    /// Show what is muted, until when, and how many alerts that has left out.
+    Mutes(mute::MutesArgs),
+    /// End a mute.
+    Unmute(mute::UnmuteArgs),
     /// Show when the markets trade: the sessions of the calendars.
     Sessions(sessions::SessionsArgs),
     /// Compare shadow detectors with the live detectors that they follow.
@@ -145,16 +169,33 @@ enum Command {
 /// Prints what is wrong with the arguments, or the help that they ask for; returns the exit code.
 pub fn print_usage_error(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
+    let target = if error.use_stderr() { Target::Stderr } else { Target::Stdout };
     // An argument that is quoted may be the name of a file of a stranger.
-    if text.lines().all(is_printable) {
-        let _ = error.print();
-    } else {
+    if !text.lines().all(is_printable) {
         text.lines().for_each(|line| errln!("{line}"));
+    } else if has_colors(target) {
+        output::print_styled(target, &error.render().ansi().to_string());
+    } else {
+        output::print_styled(target, &text);
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 impl Cli {
+    /// Parses the arguments of this process.
+    ///
+    /// # Errors
+    /// They are wrong, or ask for help: [`print_usage_error`] prints either.
+    pub fn from_arguments() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
+        if cli.command.is_none() && !cli.version {
+            return Err(
+                Self::command().error(ErrorKind::MissingSubcommand, "a command is missing, see `tickhound --help`")
+            );
+        }
+        Ok(cli)
+    }
+
     /// Runs the command that the arguments name, and prints the error if it fails.
     pub fn run_to_exit_code(self) -> ExitCode {
         output::sanitize_panics();
@@ -167,14 +208,22 @@ impl Cli {
 
     /// Runs the command that the arguments name.
     fn run(self) -> Result<ExitCode> {
-        let load = || config::load(&self.config, std::env::vars());
-        if let Command::Run(args) = &self.command
+        let Some(command) = self.command.as_ref().filter(|_| !self.version) else {
+            if self.json {
+                version::print_json();
+            } else {
+                version::print(if self.verbose { Detail::Everything } else { Detail::Version });
+            }
+            return Ok(ExitCode::SUCCESS);
+        };
+        let load = || self.load();
+        if let Command::Run(args) = command
             && !args.background
         {
             return self.run_host(args, &load()?);
         }
-        self.start_log();
-        match &self.command {
+        self.start_log(command);
+        match command {
             Command::Run(args) => background::start(&background::StartOptions {
                 config_file: &self.config,
                 loaded: &load()?,
@@ -196,6 +245,9 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Notify(args) => notify::run(args, &load()?),
+            Command::Mute(args) => mute::mute(args, &load()?),
+            Command::Mutes(args) => mute::list(args, &load()?),
+            Command::Unmute(args) => mute::unmute(args, &load()?),
             Command::Sessions(args) => sessions::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
             Command::Promote(args) => promote::run(args, &load()?),
@@ -212,26 +264,35 @@ impl Cli {
         }
     }
 
+    /// The configuration. From now on, the log has the clock that it asks for.
+    fn load(&self) -> Result<LoadedConfig> {
+        let loaded = config::load(&self.config, config::environment())?;
+        clock::set_zone(loaded.config.display_zone()?);
+        Ok(loaded)
+    }
+
     /// The configuration; the one that ships if the default file does not exist.
     fn load_or_shipped(&self) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
         if self.config == default && !default.exists() {
             return config::shipped(author::CONFIG);
         }
-        config::load(&self.config, std::env::vars())
+        self.load()
     }
 
     /// The log of a command that prints a report goes to stderr.
-    fn start_log(&self) {
-        let stderr = |level| self.log_to(BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal(), level);
-        match &self.command {
+    fn start_log(&self, command: &Command) {
+        let stderr = |level| self.log_to(BoxMakeWriter::new(std::io::stderr), has_colors(Target::Stderr), level);
+        match command {
             // Its log is its report.
             Command::Demo(args) if !args.json => {
-                self.log_to(BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal(), "info");
+                self.log_to(BoxMakeWriter::new(std::io::stdout), has_colors(Target::Stdout), "info");
             }
             Command::Demo(_) => stderr("info"),
             // It draws on the whole screen.
             Command::Top(_) => stderr("off"),
+            // Their reports say on how many ticks a detector failed, and why.
+            Command::Replay(_) | Command::Test(_) => stderr(REPORTED_ELSEWHERE),
             // The host logs what it answers.
             Command::CheckPlugin { .. } => stderr("off"),
             _ => stderr("warn"),
@@ -249,7 +310,7 @@ impl Cli {
         let in_background = args.detached.then(|| loaded.resolve(&config.service.log_file));
         let target = match args.log_file.clone().or(in_background) {
             Some(file) => {
-                let mut log = LogFile::open(&file, &config.service, &config.input.timezone)?;
+                let mut log = LogFile::open(&file, &config.service, config.display_zone()?)?;
                 if args.detached {
                     log.take_stderr();
                 }
@@ -258,8 +319,8 @@ impl Cli {
             None => LogTarget::Stdout,
         };
         let log = LogQueue::start(target)?;
-        let terminal = !log.is_file() && std::io::stdout().is_terminal();
-        self.log_to(BoxMakeWriter::new(log.clone()), terminal, "info");
+        let colors = !log.is_file() && has_colors(Target::Stdout);
+        self.log_to(BoxMakeWriter::new(log.clone()), colors, "info");
         let ended = run::run(args, loaded, &log, &self.options());
         log.finish(LOG_FINISH_MAX);
         ended
@@ -272,14 +333,14 @@ impl Cli {
         log.into_iter().chain(debug).map(str::to_owned).collect()
     }
 
-    fn log_to(&self, writer: BoxMakeWriter, terminal: bool, level: &str) {
+    fn log_to(&self, writer: BoxMakeWriter, colors: bool, level: &str) {
         let level = if self.debug { "info,tickhound=debug" } else { level };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_timer(LogClock);
         // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
         let log = log.log_internal_errors(false);
         match self.log {
-            LogFormat::Text => log.with_writer(writer).with_ansi(terminal).fmt_fields(PrintableFields).init(),
+            LogFormat::Text => log.with_writer(writer).with_ansi(colors).fmt_fields(PrintableFields).init(),
             LogFormat::Json => log.with_writer(PrintableJson(writer)).json().flatten_event(true).init(),
         }
     }

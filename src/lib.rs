@@ -6,7 +6,7 @@
 //!
 //! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
 //! lines file), `notify` (notification channels), `service` (pid file, log, supervisor), `output` (what is printed),
-//! `replace` (files that are replaced in one step) and `authoring` (the kit for authors of detectors, and replay). Only
+//! `clock` (the times that people see), `replace` (files that are replaced in one step) and `authoring` (the kit for authors of detectors, and replay). Only
 //! `cli` is public: `main` parses the arguments and runs the command.
 
 // First: its macros are for all the others.

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tickhound::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::from_arguments() {
         Ok(cli) => cli.run_to_exit_code(),
         Err(error) => tickhound::cli::print_usage_error(&error),
     }

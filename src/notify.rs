@@ -1,4 +1,4 @@
-//! Sends notifications of alerts: webhooks, Slack, Discord, Telegram.
+//! Sends notifications of alerts, and of the host's own trouble: webhooks, Slack, Discord, Telegram.
 //!
 //! A channel reads the alerts stream like any other consumer, in a thread and on a connection of its own, from a
 //! position of its own. So no receiver can hold up the flow, whatever it does: the engine does not know that there are
@@ -16,10 +16,14 @@ mod attempt;
 mod channel;
 mod check;
 mod filter;
+mod health;
 mod message;
+mod muting;
 mod pacing;
 mod sanitize;
 mod secret;
+mod shown;
+mod underlying;
 mod webhook;
 
 use std::{
@@ -32,19 +36,23 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-pub(crate) use self::check::{ChannelSummary, check};
 use self::{
     answer::AttemptOutcome,
     channel::{Channel, ChannelStop, Settings},
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
+    shown::ShownAlerts,
     webhook::Request,
 };
-use tickhound_core::{
-    config::{LoadedConfig, NotifyConfig},
-    decode::time_zone,
+pub(crate) use self::{
+    check::{ChannelSummary, check},
+    muting::{MuteEnd, MuteError, mute, mutes, unmute, unmute_all},
 };
-use tickhound_engine::plugin::Reload;
+use tickhound_core::{
+    condition::ConditionCode,
+    config::{LoadedConfig, NotifyConfig},
+};
+use tickhound_engine::{conditions::Conditions, plugin::Reload};
 use tickhound_redis::notification_position::{ChannelPosition, ChannelState, Omissions};
 
 /// The longest wait at the start until new channels know where they begin, so that they miss none of its alerts.
@@ -85,7 +93,7 @@ impl Notifier {
     ///
     /// # Errors
     /// When a channel can't be used as it is configured, or the system gives no thread.
-    pub(crate) fn start(loaded: &LoadedConfig) -> Result<Self> {
+    pub(crate) fn start(loaded: &LoadedConfig, conditions: &Conditions) -> Result<Self> {
         for ChannelSummary { name, receiver, warnings } in check(loaded)? {
             info!(event = "notification_channel_started", channel = %name, "sending alerts to {receiver}");
             for warning in &warnings {
@@ -96,7 +104,9 @@ impl Notifier {
         let settings = Settings {
             redis: loaded.config.stream.clone(),
             streams: [alerts.stream.clone(), alerts.shadow_stream.clone()],
-            zone: time_zone(&loaded.config.input.timezone)?,
+            zone: loaded.config.display_zone()?,
+            server: loaded.config.server.clone(),
+            conditions: conditions.clone(),
         };
         let notifier = Self { settings: Arc::new(settings), threads: Arc::default() };
         let ready = notifier.apply(&loaded.config.notify)?;
@@ -167,8 +177,13 @@ impl Notifier {
         let (stop, stopped) = mpsc::channel();
         let mut position = ChannelPosition::new(&self.settings.redis, "")?;
         let names: Vec<String> = configured.iter().map(|channel| channel.name.clone()).collect();
+        let enabled: Vec<NotifyConfig> = configured.iter().filter(|channel| channel.enabled).cloned().collect();
+        let conditions = self.settings.conditions.clone();
         let handle = spawn("notify-tidy", move || {
             ending.into_iter().for_each(|handle| drop(handle.join()));
+            // A channel that is only changed continues with its condition.
+            let is_gone = |name: &str| enabled.iter().all(|channel| channel.name != name);
+            conditions.end_all(ConditionCode::ChannelFailing, is_gone, "the notification channel was removed");
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(CLEANUP_EVERY) {
                 // `None`: another host owns the partition, or Redis can't be reached.
                 if let Ok(Some(dropped)) = position.remove_other_states(&names) {
@@ -238,15 +253,17 @@ pub(crate) fn send_test(loaded: &LoadedConfig, config: &NotifyConfig) -> Result<
     let secrets = Secrets::read(config)?;
     let stream = loaded.config.alerts.stream.clone();
     let message = Notification {
-        shown: Vec::new(),
+        shown: ShownAlerts::default(),
         fresh: 0,
         unreported: Omissions::default(),
         stream,
+        group: loaded.config.stream.group.clone(),
         kind: NotificationKind::Test,
     };
     let key = format!("{}/test/{:x}", config.name, rand::random::<u64>());
-    let zone = time_zone(&loaded.config.input.timezone)?;
-    let body = webhook::body(config, &message, &key, &Style { kind: config.kind, template: "", zone: &zone });
+    let (zone, server) = (loaded.config.display_zone()?, &loaded.config.server);
+    let style = Style { kind: config.kind, template: "", zone: &zone, server };
+    let body = webhook::body(config, &message, &key, &style);
     let outcome = webhook::attempt(&agent, &secrets, &Request { key, body });
     let reason = match outcome {
         AttemptOutcome::Delivered => return Ok(secrets.address),

@@ -6,14 +6,20 @@
 //!   terminal.
 //! - A reader that closes the output early, as `| head` does, is not an error: what follows is dropped, and the command
 //!   ends as it would have ended. A full disk is an error, which [`finish`] returns at the end.
+//! - [`has_colors`] alone decides on colours, for everything: the log, help, the diff and `top`. Progress bars have none, and
+//!   appear only on a terminal that is not `dumb`.
 //! - Nothing else in this program prints. `tests/it/tidy.rs` checks that, and lists the exceptions.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
+    env,
+    ffi::OsString,
     fmt,
-    io::{self, Write as _},
+    io::{self, IsTerminal, Write as _},
     sync::{Mutex, PoisonError},
 };
+
+use similar::{ChangeTag, TextDiff};
 
 use tickhound_core::text::{printable, printable_json};
 
@@ -37,6 +43,49 @@ enum StdoutState {
     Closed,
     /// A write failed for another reason, which is reported at the end.
     Failed(io::Error),
+}
+
+/// How many unchanged lines a diff shows around a change.
+const DIFF_CONTEXT: usize = 3;
+
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+const BOLD: &str = "\x1b[1m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Where a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Stdout,
+    Stderr,
+}
+
+/// Whether what is printed there may have colours: `NO_COLOR` forbids them, `CLICOLOR_FORCE` asks for them, and otherwise a
+/// terminal has them unless `CLICOLOR=0` or `TERM=dumb` says that it should not.
+pub(crate) fn has_colors(target: Target) -> bool {
+    let is_terminal = match target {
+        Target::Stdout => io::stdout().is_terminal(),
+        Target::Stderr => io::stderr().is_terminal(),
+    };
+    decide_colors(is_terminal, |name| env::var_os(name))
+}
+
+fn decide_colors(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let [no_color, force] = ["NO_COLOR", "CLICOLOR_FORCE"].map(|name| variable(name).filter(|value| !value.is_empty()));
+    let is = |name, value: &str| variable(name).is_some_and(|set| set == value);
+    if no_color.is_some() {
+        return false;
+    }
+    if force.is_some_and(|force| force != "0") {
+        return true;
+    }
+    is_terminal && !is("CLICOLOR", "0") && !is("TERM", "dumb")
+}
+
+/// Whether stdout is a terminal on which a command may move the cursor.
+pub(crate) fn can_draw() -> bool {
+    io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// Text of whole lines, each of which is printable: every `writeln!` adds one.
@@ -152,11 +201,36 @@ pub(crate) fn draw(screen: &str) {
     write(screen.as_bytes());
 }
 
-/// Prints a document of the user, with its line breaks and tabs.
-pub(crate) fn print_document(text: &str) {
-    for line in text.lines() {
-        let cells: Vec<_> = line.split('\t').map(printable).collect();
-        write(format!("{}\n", cells.join("\t")).as_bytes());
+/// Prints how a document of the user changes, as a unified diff.
+pub(crate) fn print_diff(name: &str, old: &str, new: &str) {
+    let has_colors = has_colors(Target::Stdout);
+    let print = |style: &str, text: &str| {
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let cells: Vec<_> = text.split('\t').map(printable).collect();
+        let (start, end) = if has_colors && !style.is_empty() { (style, PLAIN) } else { ("", "") };
+        write(format!("{start}{}{end}\n", cells.join("\t")).as_bytes());
+    };
+    let diff = TextDiff::from_lines(old, new);
+    print(BOLD, &format!("--- {name}"));
+    print(BOLD, &format!("+++ {name}"));
+    for hunk in diff.unified_diff().context_radius(DIFF_CONTEXT).iter_hunks() {
+        print(CYAN, &hunk.header().to_string());
+        for change in hunk.iter_changes() {
+            let style = match change.tag() {
+                ChangeTag::Delete => RED,
+                ChangeTag::Insert => GREEN,
+                ChangeTag::Equal => "",
+            };
+            print(style, &format!("{}{}", change.tag(), change.value()));
+        }
+    }
+}
+
+/// Prints text of the program itself, such as its help, which has control sequences only where colours are wanted.
+pub(crate) fn print_styled(target: Target, text: &str) {
+    match target {
+        Target::Stdout => write(text.as_bytes()),
+        Target::Stderr => drop(io::stderr().write_all(text.as_bytes())),
     }
 }
 
@@ -207,4 +281,28 @@ fn write(bytes: &[u8]) {
 
 fn state() -> std::sync::MutexGuard<'static, StdoutState> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_follow_one_rule() {
+        let decide = |is_terminal, variables: &[(&str, &str)]| {
+            decide_colors(is_terminal, |name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
+        };
+        assert!(decide(true, &[]) && !decide(false, &[]));
+        for off in [("NO_COLOR", "1"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            assert!(!decide(true, &[off]), "{off:?}");
+        }
+        for on in [("NO_COLOR", ""), ("CLICOLOR", "1"), ("CLICOLOR_FORCE", "0"), ("TERM", "xterm")] {
+            assert!(decide(true, &[on]) && !decide(false, &[on]), "{on:?}");
+        }
+        let force = ("CLICOLOR_FORCE", "1");
+        assert!(decide(false, &[force]) && decide(false, &[force, ("CLICOLOR", "0"), ("TERM", "dumb")]));
+        assert!(!decide(true, &[force, ("NO_COLOR", "1")]));
+    }
 }

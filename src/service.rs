@@ -11,7 +11,7 @@ mod supervisor;
 pub(crate) use self::{
     log_file::LogFile,
     log_format::{PrintableFields, PrintableJson},
-    log_queue::{LogQueue, LogTarget},
+    log_queue::{LogHealth, LogQueue, LogTarget},
     own_file::{OwnFileUse, is_trusted, lets_all_replace_files, open_own},
     pid_file::{Holder, PidFile, Record},
     supervisor::{FAILED, Supervisor},

@@ -25,6 +25,26 @@ pub struct Bar {
     pub quantity: f64,
 }
 
+/// Where bars start: at the origin, and at each multiple of their length after it.
+///
+/// ```
+/// use tickhound_sdk::{Tick, bars::Grid};
+///
+/// const SINCE_OPEN: usize = 0; // the position of the column `since_open` in the manifest
+///
+/// /// Minutes since the session's open; since the Unix epoch if the host does not know it.
+/// fn minutes(tick: &Tick<'_>) -> Grid {
+///     Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: 60_000_000_000 }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The start of the first bar, ns since the Unix epoch.
+    pub origin: u64,
+    /// The length of a bar, ns.
+    pub length: u64,
+}
+
 /// Builds bars that start at multiples of their length since the Unix epoch, or since the open of their session.
 ///
 /// A bar ends with the first tick of a later one. A span without a tick has no bar: with flat bars instead, all measures of
@@ -47,23 +67,24 @@ pub struct MicroBars {
 impl MicroBars {
     /// Adds a tick, and returns the bar that it ends, if any. `length` and `time` are in ns. Times must not decrease.
     pub fn push(&mut self, length: u64, time: u64, price: f64, quantity: f64) -> Option<Bar> {
-        self.push_since(0, length, time, price, quantity)
+        self.push_on(Grid { origin: 0, length }, time, price, quantity)
     }
 
-    /// Adds a tick like [`push`](Self::push), to bars that start at multiples of their length since `origin`, ns since the
-    /// Unix epoch: the open of the session, if [`Tick::session_open`](crate::Tick::session_open) knows it.
+    /// Adds a tick like [`push`](Self::push), to bars that start on a grid.
     ///
     /// ```
-    /// use tickhound_sdk::bars::MicroBars;
+    /// use tickhound_sdk::bars::{Grid, MicroBars};
     /// let minute = 60_000_000_000;
     /// let open = 15 * minute + 7;
+    /// let grid = Grid { origin: open, length: 5 * minute };
     /// let mut bars = MicroBars::default();
-    /// bars.push_since(open, 5 * minute, open, 100.0, 5.0);
-    /// bars.push_since(open, 5 * minute, open + 5 * minute - 1, 101.0, 1.0);
-    /// let bar = bars.push_since(open, 5 * minute, open + 5 * minute, 99.0, 1.0).unwrap();
+    /// bars.push_on(grid, open, 100.0, 5.0);
+    /// bars.push_on(grid, open + 5 * minute - 1, 101.0, 1.0);
+    /// let bar = bars.push_on(grid, open + 5 * minute, 99.0, 1.0).unwrap();
     /// assert_eq!((bar.start, bar.quantity), (open, 6.0));
     /// ```
-    pub fn push_since(&mut self, origin: u64, length: u64, time: u64, price: f64, quantity: f64) -> Option<Bar> {
+    pub fn push_on(&mut self, grid: Grid, time: u64, price: f64, quantity: f64) -> Option<Bar> {
+        let Grid { origin, length } = grid;
         let start = time - time.checked_sub(origin).unwrap_or(time) % length.max(1);
         let quantity = if quantity.is_nan() { 0.0 } else { quantity };
         match &mut self.current {

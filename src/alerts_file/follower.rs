@@ -14,8 +14,11 @@ use anyhow::Result;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
-use super::lines_file::{LinesFile, Lock, known_ids};
-use tickhound_core::{config::StreamConfig, event::EntryId};
+use super::{
+    health::FileHealth,
+    lines_file::{LinesFile, Lock, known_ids},
+};
+use tickhound_core::event::EntryId;
 use tickhound_redis::{AlertsReader, ReadPosition, RecentIds, StoredAlert};
 
 /// How often to check whether the process that writes the file has ended.
@@ -84,6 +87,7 @@ pub(super) struct Follower {
     catch_up: CatchUp,
     write_failures: Failures,
     redis_failures: Failures,
+    health: FileHealth,
     /// Whether the current attempt is the last one.
     last: bool,
 }
@@ -132,18 +136,19 @@ impl Failures {
 }
 
 impl Follower {
-    /// Prepares to follow `stream` without connecting. `ready` is dropped once it is known where the file begins.
+    /// Prepares to follow the stream of `reader` without connecting. `ready` is dropped once it is known where the file
+    /// begins.
     pub(super) fn new(
-        redis: &StreamConfig,
-        stream: &str,
+        reader: AlertsReader,
         file: LinesFile,
+        health: FileHealth,
         stop: watch::Receiver<FollowerStop>,
         ready: mpsc::Sender<()>,
-    ) -> Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             path: file.path().to_path_buf(),
             file: Arc::new(Mutex::new(file)),
-            reader: AlertsReader::new(redis, stream)?,
+            reader,
             known: known_ids(),
             stop,
             ready: Some(ready),
@@ -151,8 +156,9 @@ impl Follower {
             catch_up: CatchUp::Done,
             write_failures: Failures::default(),
             redis_failures: Failures::default(),
+            health,
             last: false,
-        })
+        }
     }
 
     /// Follows the stream until it is stopped.
@@ -192,6 +198,7 @@ impl Follower {
             let tail = lock(&self.file).recover();
             match tail {
                 Ok(tail) => {
+                    self.health.works();
                     self.known = tail.known;
                     if !self.known.is_empty() {
                         // It continues behind them, however long that takes.
@@ -336,6 +343,7 @@ impl Follower {
         while let Err(error) = self.append(&lines).await? {
             self.unwritable(&error).await?;
         }
+        self.health.works();
         if std::mem::take(&mut self.write_failures).0 > 0 {
             info!(
                 event = "jsonl_written_again",
@@ -371,6 +379,7 @@ impl Follower {
                 () = sleep(SLOW_WRITE), if ending => break,
                 () = sleep(SLOW_WRITE), if !ending && !blocked => {
                     blocked = true;
+                    self.health.failed("a write to it is blocked");
                     warn!(
                         event = "jsonl_blocked",
                         file = %self.path.display(),
@@ -394,6 +403,7 @@ impl Follower {
                 "can't write the alerts file; retrying. The alerts stream has the missing alerts."
             );
         }
+        self.health.failed(&error.to_string());
         let pause = self.write_failures.next_pause();
         self.pause(pause, self.incomplete(error.to_string())).await
     }

@@ -8,4 +8,5 @@ pub(crate) mod case;
 pub(crate) mod cost;
 pub(crate) mod project;
 mod rows;
+pub(crate) mod sdk;
 pub(crate) mod template;

@@ -33,7 +33,7 @@ use self::{
 use tickhound_core::{
     config::{AlertsConfig, Config},
     decode::Decoder,
-    stream::{Commit, Totals},
+    stream::{Commit, LeftOut, Totals},
 };
 use tickhound_engine::{
     partition::{Partition, Stages, Until},
@@ -61,8 +61,19 @@ pub(crate) struct ReplaySetup<'a> {
     pub(crate) batch: Option<usize>,
     /// The speed, relative to the recording.
     pub(crate) pace: Pace,
+    /// What happens when a detector fails.
+    pub(crate) on_faults: OnFaults,
     /// The tape that prices and data quality are recorded on.
     pub(crate) tape: Option<Arc<Tape>>,
+}
+
+/// What a replay does when a detector fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OnFaults {
+    /// It goes on, and counts them. A detector beyond its fault budget is quarantined.
+    Count,
+    /// It ends with an error when a detector has failed more often than this.
+    EndAfter(u64),
 }
 
 /// The result of a replay.
@@ -78,6 +89,8 @@ pub(crate) struct Summary {
     pub(crate) ticks: u64,
     /// The number of alerts of each detector.
     pub(crate) alerts: BTreeMap<String, u64>,
+    /// The detections of each detector that did not become alerts.
+    pub(crate) left_out: BTreeMap<String, LeftOut>,
     /// The time that each detector takes for a tick, ns.
     pub(crate) ns_per_tick: BTreeMap<String, u64>,
     /// The number of ticks on which each detector failed, and the last fault.
@@ -101,7 +114,7 @@ pub(crate) async fn replay(
     progress: Arc<Progress>,
     stop: watch::Sender<bool>,
 ) -> Result<Summary> {
-    let ReplaySetup { config, root, mut generation, batch, pace, tape } = setup;
+    let ReplaySetup { config, root, mut generation, batch, pace, on_faults, tape } = setup;
     let batch = batch.unwrap_or(BATCH);
     generation.flow = Flow { batch, backlog: batch * READS_AHEAD };
     let decoder = Decoder::new(&config.input, root)?;
@@ -111,7 +124,7 @@ pub(crate) async fn replay(
     let (started, stopped) = (Instant::now(), stop.subscribe());
     let reader = Reader::start(source, pace, batch, progress, stop.subscribe())?;
     let counts = Arc::<Mutex<ReplayCounts>>::default();
-    let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), stop);
+    let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), on_faults, stop);
     let stats = Arc::<Stats>::default();
     let stages = Stages { reloads: Reload::fixed(generation), decoder, sinks, stats: stats.clone() };
     let mut engine = Partition::new(stream, config, stages);
@@ -122,6 +135,13 @@ pub(crate) async fn replay(
     let mut counts = counts.lock().expect("no thread panics while it holds the lock");
     if let Some(error) = counts.error.take() {
         return Err(error.context(format!("stopped after {} entries", totals.entries)));
+    }
+    if let OnFaults::EndAfter(tolerated) = on_faults
+        && let Some(spec) = detectors.iter().find(|spec| spec.health.is_quarantined())
+    {
+        // It failed outside of its ticks, so no dead letter has said so.
+        let (faults, last) = spec.health.fault_count();
+        return Err(stream::out_of_budget(&spec.name, faults, tolerated, &last.unwrap_or_default()));
     }
     let ns_per_tick = |spec: &Arc<DetectorSpec>| Some((spec.name.clone(), spec.health.ns_per_tick()?));
     let faults = |spec: &Arc<DetectorSpec>| match spec.health.fault_count() {
@@ -138,6 +158,7 @@ pub(crate) async fn replay(
         totals,
         ticks: completed.saturating_sub(unseen),
         alerts,
+        left_out: detectors.iter().map(|spec| (spec.name.clone(), stats.monitor.outcomes(&spec.name).1)).collect(),
         ns_per_tick: detectors.iter().filter_map(ns_per_tick).collect(),
         faults: detectors.iter().filter_map(faults).collect(),
         undecodable: std::mem::take(&mut counts.undecodable),

@@ -34,8 +34,9 @@ Examples:
   tickhound alerts --since 09:15 --direction up
 
 --since accepts a span (10m, 2h 30m, 1d) or a time (09:15 today, 2025-11-24 09:15,
-2025-11-24T09:15:00+05:30; in input.timezone unless it names a zone), which select by publication time;
-or the id of an entry or of an alert, which selects the alerts of that entry and of later ones.
+2025-11-24T09:15:00+05:30), which select by publication time; or the id of an entry or of an alert,
+which selects the alerts of that entry and of later ones. A time that names no zone is in
+service.timezone, which is by default the exchange's; so are the times that are shown.
 
 Each line shows the tick's time, detector, symbol, confidence, direction and price; and how late the
 alert was, if it is stale. --follow continues after a restart of Redis; Ctrl-C ends it with exit code 0.

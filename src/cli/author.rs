@@ -37,6 +37,19 @@ impl Subject {
     /// Finds the plugin that `given` names: a file; a project, which is built; or a plugin of the folder or of those
     /// that ship.
     pub(super) fn find(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
+        let is_configured = given.to_str().is_some_and(|name| loaded.config.detectors.contains_key(name));
+        if names_path(given, is_configured, loaded) {
+            return Self::read(given, loaded);
+        }
+        let name = given.display().to_string();
+        let (file, bytes) = loader::PluginFiles::read(&Catalogue::of(loaded), &name)
+            .with_context(|| format!("{name} is not a .wasm file, a project folder or a plugin"))?;
+        let cases = file.with_file_name("cases");
+        Ok(Self { name, file, bytes, cases })
+    }
+
+    /// Reads the plugin in a file, or builds the project in a folder.
+    pub(super) fn read(given: &Path, loaded: &LoadedConfig) -> Result<Self> {
         if given.is_dir() {
             let BuiltPlugin { file, bytes } = project::build(given)?;
             // The plugin is called after its folder; the compiler may name its file differently.
@@ -48,17 +61,40 @@ impl Subject {
                 cases: given.join("cases"),
             });
         }
-        if given.extension().is_some_and(|ending| ending == "wasm") {
-            let bytes = read_file(given, loaded.config.plugins.file_max_mib << 20)?;
-            let cases = given.with_file_name("cases");
-            return Ok(Self { name: plugin_name(given)?, file: given.to_path_buf(), bytes, cases });
-        }
-        let name = given.display().to_string();
-        let (file, bytes) = loader::PluginFiles::read(&Catalogue::of(loaded), &name)
-            .with_context(|| format!("{name} is not a .wasm file, a project folder or a plugin"))?;
-        let cases = file.with_file_name("cases");
-        Ok(Self { name, file, bytes, cases })
+        let bytes = read_file(given, loaded.config.plugins.file_max_mib << 20)?;
+        let cases = given.with_file_name("cases");
+        Ok(Self { name: plugin_name(given)?, file: given.to_path_buf(), bytes, cases })
     }
+}
+
+/// Returns whether an argument names a file or a folder, and not a plugin or a detector by its name. If it may be either, a
+/// project comes first, which is said; another folder does not.
+pub(super) fn names_path(given: &Path, is_configured: bool, loaded: &LoadedConfig) -> bool {
+    if !given.is_dir() {
+        return given.extension().is_some_and(|ending| ending == "wasm");
+    }
+    // `./breakout` and `breakout/` can only be the folder.
+    let Some(name) = given.to_str().filter(|name| is_bare(name)) else { return true };
+    let plugin = Catalogue::of(loaded).find(name);
+    if plugin.is_none() && !is_configured {
+        return true;
+    }
+    if !project::is_project(given) {
+        return false;
+    }
+    let other = match plugin {
+        Some(file) if file.exists() => format!("the plugin {}", file.display()),
+        Some(_) => "the plugin that ships with this program".to_owned(),
+        None => "the plugin of the configured detector".to_owned(),
+    };
+    errln!("note: {name} is the project in the folder ./{name}, and not {other}; ./{name} says that without this note");
+    true
+}
+
+/// Whether this is a name without a path.
+fn is_bare(given: &str) -> bool {
+    let mut parts = Path::new(given).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) && !given.ends_with('/')
 }
 
 /// The name that a configuration would use for the plugin in this file.
@@ -78,6 +114,12 @@ pub(super) struct Catalogue {
 impl Catalogue {
     pub(super) fn of(loaded: &LoadedConfig) -> Self {
         Self { folder: Folder::of(loaded), named: Vec::new() }
+    }
+
+    /// Returns where the plugin of this name is; the file of one that ships may not exist. `None` if there is no such plugin.
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        let file = self.folder.file(name);
+        (file.exists() || SHIPPED.iter().any(|(shipped, _)| *shipped == name)).then_some(file)
     }
 
     pub(super) fn add(&mut self, subject: Subject) {

@@ -94,7 +94,7 @@ async fn start_and_wait(start: &StartOptions<'_>) -> Result<ExitCode> {
         Holder::Nobody => {}
     }
     let log_file = start.loaded.resolve(&service.log_file);
-    LogFile::open(&log_file, service, &start.loaded.config.input.timezone)?;
+    LogFile::open(&log_file, service, start.loaded.config.display_zone()?)?;
     let log_before = fs::metadata(&log_file).map_or(0, |metadata| metadata.len());
     let (mut host, mut reports) = spawn(start, &log_file)?;
     let pid = host.child.id();

@@ -7,12 +7,21 @@ use serde_json::json;
 
 use super::parts::Parts;
 use crate::notify;
-use tickhound_core::{config::LoadedConfig, stream::StreamError, wall::now_ms};
-use tickhound_engine::plugin::{Generation, params};
+use tickhound_core::{
+    config::{LoadedConfig, Origin},
+    stream::StreamError,
+    wall::now_ms,
+};
+use tickhound_engine::plugin::{DetectorSpec, Generation, params};
 use tickhound_redis::RedisStream;
 
+/// How far origins are aligned: a longer value moves only its own.
+const VALUE_WIDTH_MAX: usize = 40;
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tickhound check && tickhound run")]
+#[command(after_help = "Example:\n  tickhound check && tickhound run\n\n\
+                        The values in force of each detector are listed with where they come from: the file, a variable, the\n\
+                        live detector of a shadow, or the defaults.")]
 pub(super) struct CheckArgs {
     /// Print the findings as one JSON object.
     #[arg(long)]
@@ -31,18 +40,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let (reached, symbols) = super::process::runtime()?.block_on(ask(&stream));
     warnings.extend(unmatched_patterns(generation, &symbols));
     if args.json {
-        let detectors: Vec<_> = generation
-            .detectors
-            .iter()
-            .map(|spec| {
-                json!({
-                    "name": spec.name, "plugin": spec.plugin.manifest.name, "version": spec.plugin.manifest.version,
-                    "file": spec.plugin.file, "sha256": spec.plugin.sha256,
-                    "params": params::to_json(&spec.params),
-                    "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
-                })
-            })
-            .collect();
+        let detectors: Vec<_> = generation.detectors.iter().map(|spec| detector_json(spec, loaded)).collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
         let notify: Vec<_> = channels
             .iter()
@@ -55,20 +53,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     } else {
         outln!("ok: {}", loaded.source.at(&[]));
         warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
-        for spec in &generation.detectors {
-            let manifest = &spec.plugin.manifest;
-            outln!(
-                "ok: detector {} = {} {} ({}), {} ns per tick in its trial",
-                spec.name,
-                manifest.name,
-                manifest.version,
-                spec.plugin.file.display(),
-                spec.trial.ns_per_tick
-            );
-            for (name, value) in &spec.params {
-                outln!("      {name} = {value}");
-            }
-        }
+        generation.detectors.iter().for_each(|spec| print_detector(spec, loaded));
         for notify::ChannelSummary { name, receiver, warnings } in &channels {
             outln!("ok: notify {name} = {receiver}");
             warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
@@ -103,4 +88,77 @@ fn unmatched_patterns(generation: &Generation, symbols: &[String]) -> Vec<String
         }));
     }
     warnings
+}
+
+fn detector_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Value {
+    let manifest = &spec.plugin.manifest;
+    let settings = &spec.settings;
+    json!({
+        "name": spec.name, "plugin": manifest.name, "version": manifest.version,
+        "file": spec.plugin.file, "sha256": spec.plugin.sha256,
+        "params": params::to_json(&spec.params),
+        "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
+        "shadow_of": Some(&settings.shadow_of).filter(|live| !live.is_empty()),
+        "symbols": settings.symbols, "cooldown_s": settings.cooldown_s,
+        "max_alerts_per_minute": settings.max_alerts_per_minute,
+        "origins": origins_json(spec, loaded),
+    })
+}
+
+fn print_detector(spec: &DetectorSpec, loaded: &LoadedConfig) {
+    let manifest = &spec.plugin.manifest;
+    let shadow_of = &spec.settings.shadow_of;
+    let role = if shadow_of.is_empty() { String::new() } else { format!(", shadow of {shadow_of}") };
+    outln!(
+        "ok: detector {} = {} {} ({}){role}, {} ns per tick in its trial",
+        spec.name,
+        manifest.name,
+        manifest.version,
+        spec.plugin.file.display(),
+        spec.trial.ns_per_tick
+    );
+    print_values(spec, loaded);
+}
+
+/// The values in force of a detector's settings, beside its parameters.
+fn settings(spec: &DetectorSpec) -> [(&'static str, serde_json::Value); 4] {
+    let settings = &spec.settings;
+    [
+        ("symbols", json!(settings.symbols)),
+        ("min_confidence", json!(settings.min_confidence)),
+        ("cooldown_s", json!(settings.cooldown_s)),
+        ("max_alerts_per_minute", json!(settings.max_alerts_per_minute)),
+    ]
+}
+
+/// Where a value of a detector comes from. A shadow that a `.next.wasm` starts has no table: it has all from its live detector.
+fn origin(spec: &DetectorSpec, loaded: &LoadedConfig, key: &[&str]) -> Origin {
+    let has_table = loaded.config.detectors.contains_key(&spec.name);
+    let live = &spec.settings.shadow_of;
+    let table = if has_table { &spec.name } else { live };
+    let origin = loaded.origin(&[&["detectors", table.as_str()], key].concat());
+    if has_table { origin } else { Origin::Inherited { live: live.clone(), origin: Box::new(origin) } }
+}
+
+/// Prints the values in force, with where each comes from as a comment.
+fn print_values(spec: &DetectorSpec, loaded: &LoadedConfig) {
+    let settings = settings(spec).map(|(key, value)| (vec![key], value.to_string()));
+    let params = spec.params.iter().map(|(name, value)| (vec!["params", name.as_str()], value.to_string()));
+    let lines: Vec<(String, Origin)> = settings
+        .into_iter()
+        .chain(params)
+        .map(|(path, value)| (format!("{} = {value}", path.join(".")), origin(spec, loaded, &path)))
+        .collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(VALUE_WIDTH_MAX);
+    for (line, origin) in lines {
+        outln!("      {line:width$}  # {origin}");
+    }
+}
+
+fn origins_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Value {
+    let of = |path: &[&str]| json!(origin(spec, loaded, path).to_string());
+    let settings = settings(spec).map(|(key, _)| (key.to_owned(), of(&[key])));
+    let params: serde_json::Map<_, _> =
+        spec.params.iter().map(|(name, _)| (name.clone(), of(&["params", name]))).collect();
+    settings.into_iter().chain([("params".to_owned(), json!(params))]).collect()
 }

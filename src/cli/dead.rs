@@ -1,9 +1,10 @@
 //! `tickhound dead`: shows dead letters, requeues them to the stream, or drops them.
 
 mod letters;
+mod returned;
 mod show;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,11 +12,15 @@ use serde_json::json;
 
 use self::{
     letters::{PAGE, matches},
+    returned::{Aftermath, Requeued},
     show::{ListArgs, ShowArgs},
 };
 use crate::output;
 use tickhound_core::{config::LoadedConfig, event::EntryId};
 use tickhound_redis::{DeadLetters, Letter, LetterOutcome};
+
+/// How long to wait for the host by default, seconds: some hundred thousand entries, or a pause of the host.
+const WAIT_S: u64 = 5;
 
 /// How many reasons for rejected letters are printed.
 const REJECTIONS_SHOWN: usize = 5;
@@ -48,15 +53,20 @@ Examples:
 An entry is requeued byte for byte, under a new id: every detector sees it as a new tick and may
 alert on it. Its time is older than that of later ticks, so it is flagged as out of order.
 Each letter moves in one step: if the command was interrupted, run it again; no entry is requeued
-twice.
+twice. If a host is running, the command then waits a little for it, and says which entries came
+straight back as dead letters, and why; with --json each in an object with `came_back_as`.
 
-Exit codes: 0 done, 1 failed, or a letter does not exist or could not be moved, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, or a letter does not exist, could not be moved or came straight back,
+2 wrong usage.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = REQUEUE_HELP)]
 struct RequeueArgs {
     #[command(flatten)]
     selection: LetterSelection,
+    /// How long to wait for the host to process the entries, in seconds; 0 = not at all.
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_S)]
+    wait: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,8 +112,8 @@ pub(super) fn run(args: &DeadArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         match &args.command {
             DeadCommand::List(args) => show::list(args, &mut dead, loaded).await,
             DeadCommand::Show(args) => show::show(args, &mut dead, loaded).await,
-            DeadCommand::Requeue(args) => remove(&args.selection, &mut dead, Removal::Requeue).await,
-            DeadCommand::Drop(args) => remove(&args.selection, &mut dead, Removal::Drop).await,
+            DeadCommand::Requeue(args) => requeue(args, &mut dead, loaded).await,
+            DeadCommand::Drop(args) => remove(&args.selection, &mut dead, Removal::Drop, &mut Tally::default()).await,
         }
     })
 }
@@ -119,12 +129,32 @@ struct Tally {
     moved: u64,
     gone: u64,
     rejected: usize,
+    requeued: Requeued,
 }
 
-async fn remove(selection: &LetterSelection, dead: &mut DeadLetters, removal: Removal) -> Result<ExitCode> {
-    let mut tally = Tally::default();
-    let ended = remove_selected(selection, dead, removal, &mut tally).await;
-    let Tally { moved, gone, rejected } = tally;
+async fn requeue(args: &RequeueArgs, dead: &mut DeadLetters, loaded: &LoadedConfig) -> Result<ExitCode> {
+    let mut tally = Tally { requeued: Requeued::begin(dead).await?, ..Tally::default() };
+    let code = remove(&args.selection, dead, Removal::Requeue, &mut tally).await?;
+    let wait = Duration::from_secs(args.wait);
+    match tally.requeued.report(dead, &loaded.config, wait, args.selection.json).await {
+        Ok(Aftermath::Quiet) => Ok(code),
+        Ok(Aftermath::Returned) => Ok(ExitCode::FAILURE),
+        // What was asked for is done.
+        Err(error) => {
+            errln!("it is not known whether they came back: {error:#}");
+            Ok(code)
+        }
+    }
+}
+
+async fn remove(
+    selection: &LetterSelection,
+    dead: &mut DeadLetters,
+    removal: Removal,
+    tally: &mut Tally,
+) -> Result<ExitCode> {
+    let ended = remove_selected(selection, dead, removal, tally).await;
+    let Tally { moved, gone, rejected, .. } = *tally;
     if ended.is_ok() && selection.all && moved + gone == 0 && rejected == 0 && !selection.json {
         let is_filtered = selection.detector.is_some() || selection.reason.is_some();
         let none = if is_filtered { "no matching dead letters" } else { "no dead letters" };
@@ -199,6 +229,9 @@ async fn remove_page(
 
 /// Counts the result for one letter, and prints it.
 fn record(id: EntryId, moved: &LetterOutcome, selection: &LetterSelection, tally: &mut Tally) -> Result<()> {
+    if let LetterOutcome::Requeued(entry) = moved {
+        tally.requeued.add(id, *entry);
+    }
     match moved {
         LetterOutcome::Requeued(_) | LetterOutcome::Dropped => tally.moved += 1,
         LetterOutcome::Gone => tally.gone += 1,

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::author;
 use tickhound_core::{
-    config::{self, AlertsConfig, LoadedConfig},
+    config::{self, AlertsConfig, DetectorConfig, LoadedConfig},
     decode::Decoder,
     simulate::SimConfig,
 };
@@ -49,8 +49,10 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let loaded: LoadedConfig = config::shipped(author::CONFIG)?;
+    let mut loaded: LoadedConfig = config::shipped(author::CONFIG)?;
+    loaded.config.detectors.values_mut().for_each(alert_often);
     let config = &loaded.config;
+    crate::clock::set_zone(config.display_zone()?);
     let decoder = Decoder::new(&config.input, Path::new("."))?;
     let runtime = Runtime::new(None, Isolation::InProcess)?;
     let plugins = author::SHIPPED.map(|(name, bytes)| (name, PathBuf::from(format!("plugins/{name}.wasm")), bytes));
@@ -67,7 +69,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
         event = "demo_started",
         symbols = args.symbols,
         workers = config.engine.worker_count(),
-        "simulating a market at {} times real speed; detectors first warm up for 5 to 10 minutes of market time",
+        "simulating a market at {} times real speed; detectors first warm up for 5 to 10 minutes of market time. They \
+         alert far more often here than with the settings of config/config.toml, so that there is something to see",
         args.speed
     );
     let started = Instant::now();
@@ -86,6 +89,13 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let seconds = started.elapsed().as_secs_f64();
     print(args, &committed.lock().expect("the engine has ended"), seconds);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives a detector the defaults of its plugin. The settings that ship are so rare that a demo of a minute would show
+/// nothing.
+fn alert_often(detector: &mut DetectorConfig) {
+    let DetectorConfig { plugin, enabled, .. } = detector;
+    *detector = DetectorConfig { plugin: std::mem::take(plugin), enabled: *enabled, ..DetectorConfig::default() };
 }
 
 fn print(args: &DemoArgs, committed: &CommitSummary, seconds: f64) {

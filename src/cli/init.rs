@@ -12,7 +12,7 @@ use super::author;
 use tickhound_core::config;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tickhound init scanner && cd scanner && tickhound check")]
+#[command(after_help = "Example:\n  tickhound init scanner && cd scanner && tickhound doctor")]
 pub(super) struct InitArgs {
     /// The folder; created if it does not exist.
     #[arg(default_value = ".")]
@@ -32,7 +32,7 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
         outln!("{}", file.display());
     }
     outln!();
-    outln!("Set stream.url and stream.key in the configuration, then run: tickhound check && tickhound run");
+    outln!("Set stream.url and stream.key in the configuration, then: tickhound doctor, and tickhound run");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,25 +1,51 @@
-//! `tickhound new`: creates a detector project.
+//! `tickhound new`: creates a detector project, and updates the SDK of projects.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
 
-use crate::authoring::kit::template::{self, LANGUAGES};
+use crate::authoring::kit::{
+    sdk,
+    template::{self, LANGUAGES},
+};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tickhound new opening-drive\n  tickhound new opening-drive --lang python")]
+#[command(after_help = "\
+Examples:
+  tickhound new opening-drive
+  tickhound new opening-drive --lang python
+  tickhound new --update-sdk opening-drive
+
+The folder tickhound-sdk is created beside the project. All projects beside each other share it, with its tools and what
+cargo builds (unless a cargo configuration or CARGO_TARGET_DIR names another folder). `build`, `test`, `bench` and `replay`
+say when it is not the SDK of this program; --update-sdk replaces its files.")]
 pub(super) struct NewArgs {
     /// Name of the detector and of the folder: lower-case letters, digits and `-`.
-    name: String,
+    #[arg(required_unless_present = "update_sdk")]
+    name: Option<String>,
     /// Language of the project.
     #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGES[0].0, value_parser = PossibleValuesParser::new(LANGUAGES.map(|(name, _)| name)))]
     lang: String,
+    /// Replace the files of the SDK that this project uses by those of this program, instead of creating a project.
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["name", "lang"])]
+    update_sdk: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
-    let NewArgs { name, lang } = args;
+    match (&args.update_sdk, &args.name) {
+        (Some(project), _) => update_sdk(project),
+        (None, Some(name)) => create(name, &args.lang),
+        (None, None) => Ok(ExitCode::FAILURE), // the parser has asked for one of them
+    }
+}
+
+fn create(name: &str, lang: &str) -> Result<ExitCode> {
     let dir = template::create(name, lang, Path::new("."))?;
+    sdk::note_difference(&dir)?;
     outln!("{} is a working detector. Next:", dir.display());
     outln!();
     if let Some(tools) = template::tools(lang) {
@@ -30,6 +56,19 @@ pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
     outln!("  tickhound replay --simulate --detector {name}");
     outln!("  tickhound build {name}     # install it into plugins/");
     outln!();
-    outln!("Its README.md has more.");
+    outln!("Its README.md has more. The SDK is in {}, for all projects beside it.", sdk::DIR);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn update_sdk(project: &Path) -> Result<ExitCode> {
+    ensure!(project.is_dir(), "{} is not the folder of a project", project.display());
+    let dir = sdk::of_project(project)?;
+    let written = sdk::update(&dir)?;
+    if written.is_empty() {
+        outln!("{} is the SDK of this program already", dir.display());
+    } else {
+        outln!("{} is now the SDK of this program; it wrote:", dir.display());
+        written.iter().for_each(|path| outln!("  {path}"));
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -105,10 +105,11 @@ fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     let ago = |at_ms: u64| format!("{} ago", seconds(now_ms.saturating_sub(at_ms)));
     let ok = state.last_ok_ms.map_or_else(|| "no message yet".to_owned(), |at| format!("last message {}", ago(at)));
     outln!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
-    let NotificationTotals { messages, alerts, older, failures, refused, in_doubt, missed } = state.totals;
+    let NotificationTotals { messages, alerts, older, failures, refused, in_doubt, missed, muted, health } =
+        state.totals;
     outln!(
-        "  {alerts} alerts in {messages} messages, {older} too old, {refused} rejected, {in_doubt} in doubt, {missed} trimmed; \
-         {failures} attempts failed"
+        "  {alerts} alerts in {messages} messages, {older} too old, {refused} rejected, {in_doubt} in doubt, {missed} trimmed, \
+         {muted} muted; {health} messages about the host's health; {failures} attempts failed"
     );
     if let (Some(at), Some(error)) = (state.last_error_ms, &state.last_error) {
         outln!("  last failure {}: {error}", ago(at));

@@ -1,31 +1,39 @@
 //! `tickhound promote`: makes a shadow detector live. A running host applies the change by itself.
+//!
+//! What holds: the result was checked as a host checks it before anything is written. Each file that is replaced stays beside
+//! the new one as `.previous`. After a kill in the middle, a host can start, and the same command completes the change; a kill
+//! before the last step leaves `X.next.wasm`, which is then the same as `X.wasm`.
 
-use std::{fs, path::Path, process::ExitCode};
+mod exchange;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use toml_edit::{DocumentMut, Item, Table};
 
+use self::exchange::{Exchange, PREVIOUS};
 use super::author;
-use crate::output;
-use crate::replace::replace;
+use crate::{output, replace::replace_same_owner};
 use tickhound_core::{
-    config::{self, DetectorConfig, LoadedConfig},
+    config::{self, LoadedConfig},
     decode::Decoder,
 };
 use tickhound_engine::plugin::{
     folder::Folder,
     loader::{self, next_of, with_next},
-    signature::signature_file,
 };
-
-/// Keys that the live detector gets from its shadow.
-const PROMOTED_KEYS: [&str; 7] =
-    ["plugin", "sha256", "symbols", "min_confidence", "cooldown_s", "max_alerts_per_minute", "params"];
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tickhound promote breakout-next    # plugins/breakout.next.wasm becomes plugins/breakout.wasm\n  \
-                  tickhound promote bolder --dry-run # [detectors.bolder] has shadow_of = \"breakout\""
+                  tickhound promote bolder --dry-run # [detectors.bolder] has shadow_of = \"breakout\"\n\n\
+                  The live detector gets what the shadow sets, and keeps everything else with its comments. Digest and\n\
+                  parameters belong to a plugin: a shadow with another plugin does not leave the old ones.\n\
+                  Files that are replaced stay as FILE.previous."
 )]
 pub(super) struct PromoteArgs {
     /// Name of the shadow detector.
@@ -36,99 +44,142 @@ pub(super) struct PromoteArgs {
 }
 
 pub(super) fn run(args: &PromoteArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    let name = args.name.as_str();
-    match loaded.config.detectors.get(name) {
-        Some(shadow) => promote_table(name, shadow, loaded, args.dry_run)?,
-        None => promote_file(name, loaded, args.dry_run)?,
+    let promotion = Promotion::plan(&args.name, loaded)?;
+    // The result must be one that a host accepts, or the detector would be gone after the next restart.
+    promotion.check(loaded).with_context(|| format!("{} can't be promoted; nothing was changed", args.name))?;
+    promotion.print(loaded);
+    if args.dry_run {
+        outln!("nothing was changed (--dry-run)");
+        return Ok(ExitCode::SUCCESS);
     }
+    promotion.carry_out()?;
+    promotion.print_way_back();
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces `X.wasm` by `X.next.wasm`. The old file gets a name that no plugin has.
-fn promote_file(name: &str, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
-    let with_next = with_next(loaded);
-    let Some(shadow) = with_next.config.detectors.get(name) else {
-        bail!(
-            "{name} is not a shadow; there is neither [detectors.{name}] nor, with plugins.allow_next = true, a \
-             PLUGIN.next.wasm for it"
-        );
-    };
-    let dir = loaded.resolve(&loaded.config.plugins.dir);
-    let plugin = next_of(&shadow.plugin).context("a shadow without a table has a plugin of its own")?;
-    let [next, live] = [&shadow.plugin, plugin].map(|name| dir.join(format!("{name}.wasm")));
-    let previous = dir.join(format!("{plugin}.wasm.previous"));
-    outln!("{} -> {} (the previous one becomes {})", next.display(), live.display(), previous.display());
-    if dry_run {
-        return Ok(());
-    }
-    // The next version must be one that a host accepts, or the detector would be gone after the next restart.
-    let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-    let folder = Folder::of(loaded);
-    loader::build(&author::runtime(loaded)?, loaded, decoder.column_names(), None, &folder)
-        .with_context(|| format!("{name} can't be promoted"))?;
-    copy(&live, &previous)?;
-    // A plugin without its signature may be rejected, so the signature goes first. The previous one keeps its own.
-    let [next_signature, live_signature, previous_signature] =
-        [&next, &live, &previous].map(|file| signature_file(file));
-    if live_signature.exists() {
-        copy(&live_signature, &previous_signature)?;
-        fs::remove_file(&live_signature).with_context(|| format!("can't remove {}", live_signature.display()))?;
-    }
-    if next_signature.exists() {
-        fs::rename(&next_signature, &live_signature)
-            .with_context(|| format!("can't move {}", next_signature.display()))?;
-    }
-    fs::rename(&next, &live).with_context(|| format!("can't move {}", next.display()))
+/// What makes a shadow live: a change of the configuration, the exchange of a plugin's file, or both.
+struct Promotion {
+    live: String,
+    change: Option<Change>,
+    exchange: Option<Exchange>,
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("can't read {}", from.display()))?;
-    replace(to, &bytes, None).with_context(|| format!("can't write {}", to.display()))
+/// A change of the configuration file.
+struct Change {
+    /// The file as it was named, for messages.
+    named: PathBuf,
+    /// The file itself: a symbolic link is followed, not replaced.
+    file: PathBuf,
+    old: String,
+    new: String,
 }
 
-/// Moves the settings of the shadow's table into the live detector's, and removes the shadow's.
-fn promote_table(name: &str, shadow: &DetectorConfig, loaded: &LoadedConfig, dry_run: bool) -> Result<()> {
-    let live = shadow.shadow_of.as_str();
-    ensure!(!live.is_empty(), "{name} is not a shadow; its table has no shadow_of");
-    let file = loaded.source.file();
-    let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
-    let mut document: DocumentMut = text.parse().with_context(|| format!("can't read {}", file.display()))?;
-    let detectors = document.get_mut("detectors").and_then(Item::as_table_like_mut);
-    let detectors = detectors.context("the file has no [detectors] table; edit it by hand")?;
-    let from = detectors
-        .get(name)
-        .and_then(Item::as_table_like)
-        .map(|table| PROMOTED_KEYS.map(|key| (key, table.get(key).cloned())));
-    let from = from.with_context(|| format!("[detectors.{name}] is not in the file; edit it by hand"))?;
-    if detectors.get(live).is_none() {
-        detectors.insert(live, Item::Table(Table::new()));
+impl Promotion {
+    fn plan(name: &str, loaded: &LoadedConfig) -> Result<Self> {
+        let with_next = with_next(loaded);
+        let Some(shadow) = with_next.config.detectors.get(name) else {
+            bail!(
+                "{name} is not a shadow; there is neither [detectors.{name}] nor, with plugins.allow_next = true, a \
+                 PLUGIN.next.wasm for it"
+            );
+        };
+        let live = shadow.shadow_of.clone();
+        ensure!(!live.is_empty(), "{name} is not a shadow; its table has no shadow_of");
+        let plugin = &loaded.config.detectors[&live].plugin;
+        let exchange = (next_of(&shadow.plugin) == Some(plugin)).then(|| Exchange::plan(plugin, loaded)).transpose()?;
+        let change =
+            loaded.config.detectors.contains_key(name).then(|| Change::plan(name, &live, loaded)).transpose()?;
+        Ok(Self { live, change, exchange })
     }
-    let table = detectors.get_mut(live).and_then(Item::as_table_like_mut);
-    let table = table.with_context(|| format!("[detectors.{live}] is not a table"))?;
-    for (key, item) in from {
-        match item {
-            // An existing value keeps its comment.
-            Some(Item::Value(value)) if table.get(key).is_some_and(Item::is_value) => {
-                if let Some(Item::Value(before)) = table.get_mut(key) {
-                    let decor = before.decor().clone();
-                    *before = value;
-                    *before.decor_mut() = decor;
-                }
+
+    /// Checks that a host would accept the result.
+    fn check(&self, loaded: &LoadedConfig) -> Result<()> {
+        let mut after = match &self.change {
+            Some(Change { named, new, .. }) => config::parse(named, new.clone(), config::environment())?,
+            None => loaded.clone(),
+        };
+        let decoder = Decoder::new(&after.config.input, &after.root)?;
+        let runtime = author::runtime(&after)?;
+        match &self.exchange {
+            Some(exchange) => {
+                // Its own shadow ends with it.
+                after.config.plugins.allow_next = false;
+                loader::build(&runtime, &after, decoder.column_names(), None, exchange)?;
             }
-            Some(item) => drop(table.insert(key, item)),
-            None => drop(table.remove(key)),
+            None => drop(loader::build(&runtime, &after, decoder.column_names(), None, &Folder::of(&after))?),
+        }
+        Ok(())
+    }
+
+    fn print(&self, loaded: &LoadedConfig) {
+        let Self { live, change, exchange } = self;
+        if let Some(exchange) = exchange {
+            let [next, replaced, previous] = [exchange.next(), exchange.live(), exchange.previous()];
+            outln!("{} -> {} (the old one becomes {})", next.display(), replaced.display(), previous.display());
+            let plugin = &loaded.config.detectors[live].plugin;
+            let others =
+                loaded.config.detectors.iter().filter(|(name, other)| *name != live && other.plugin == *plugin);
+            let others: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
+            if !others.is_empty() {
+                outln!("this also changes {}, which has the same plugin", others.join(", "));
+            }
+        }
+        if let Some(Change { named, old, new, .. }) = change {
+            output::print_diff(&named.display().to_string(), old, new);
+        }
+        for variable in loaded.variables_below(&["detectors", live]) {
+            outln!("{variable} is set here, and overrides what the file has for {live}");
         }
     }
-    detectors.remove(name);
-    let text = document.to_string();
-    config::parse_text(file, &text).context("the configuration would not be valid; nothing was changed")?;
-    outln!("[detectors.{live}] gets the settings of [detectors.{name}], which is removed from {}", file.display());
-    if dry_run {
-        output::print_document(&text);
-        return Ok(());
+
+    fn carry_out(&self) -> Result<()> {
+        // First what shows whether the folders can be written to.
+        self.change.iter().try_for_each(Change::save_previous)?;
+        self.exchange.iter().try_for_each(Exchange::save_previous)?;
+        // The live detector's old settings suit the next version as well as its shadow's do, which inherits them.
+        self.exchange.iter().try_for_each(Exchange::install)?;
+        self.change.iter().try_for_each(Change::apply)?;
+        self.exchange.iter().try_for_each(Exchange::finish)
     }
-    // A symbolic link is followed, not replaced.
-    let file = file.canonicalize()?;
-    let permissions = fs::metadata(&file)?.permissions();
-    replace(&file, text.as_bytes(), Some(permissions)).with_context(|| format!("can't write {}", file.display()))
+
+    fn print_way_back(&self) {
+        let changed = self.change.iter().map(|change| change.file.clone());
+        for file in changed.chain(self.exchange.iter().map(Exchange::live)) {
+            outln!("to go back: mv {} {}", previous(&file).display(), file.display());
+        }
+    }
+}
+
+impl Change {
+    fn plan(name: &str, live: &str, loaded: &LoadedConfig) -> Result<Self> {
+        // The variable would begin the shadow again, without the table that the rest of it is in.
+        if let Some(variable) = loaded.variables_below(&["detectors", name]).first() {
+            bail!(
+                "{variable} sets a key of {name}, which is not in the file: write it into [detectors.{name}], and unset it"
+            );
+        }
+        let named = loaded.source.file();
+        let file = named.canonicalize().with_context(|| format!("can't read {}", named.display()))?;
+        let old = loaded.source.text().to_owned();
+        let new = table::promoted(&old, name, live).with_context(|| format!("can't change {}", named.display()))?;
+        Ok(Self { named: named.to_owned(), file, old, new })
+    }
+
+    fn save_previous(&self) -> Result<()> {
+        let now = fs::read_to_string(&self.file).with_context(|| format!("can't read {}", self.named.display()))?;
+        ensure!(now == self.old, "{} has been changed meanwhile; nothing was done", self.named.display());
+        self.write(&previous(&self.file), &self.old)
+    }
+
+    fn apply(&self) -> Result<()> {
+        self.write(&self.file, &self.new)
+    }
+
+    fn write(&self, to: &Path, text: &str) -> Result<()> {
+        replace_same_owner(to, text.as_bytes(), &self.file).with_context(|| format!("can't write {}", to.display()))
+    }
+}
+
+fn previous(file: &Path) -> PathBuf {
+    file.with_added_extension(PREVIOUS)
 }

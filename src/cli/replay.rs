@@ -19,7 +19,7 @@ use self::sweep::Sweep;
 use super::author::{self, Catalogue, Subject};
 use crate::{
     authoring::replay::{
-        Progress, ReplaySetup, Source, Summary,
+        OnFaults, Progress, ReplaySetup, Source, Summary,
         outcome::{Judge, Outcomes, Rule},
         output::Output,
         replay, report,
@@ -54,6 +54,9 @@ Examples:
 Ticks are read as [input] says, and alerts are those that `run` would raise. --map is as in `feed`.
 Outcomes: two levels are set --outcome-atr average true ranges (14 minutes) above and below the price of an alert. The
 outcome is the level that the price reaches first within --outcome-minutes.
+
+A replay ends with an error when a detector fails on more ticks than plugins.faults tolerates, counted over the whole
+recording.
 
 Exit codes: 0 done, or stopped by Ctrl-C; 1 failed.";
 
@@ -175,6 +178,7 @@ pub(super) fn run(args: &ReplayArgs, loaded: LoadedConfig) -> Result<ExitCode> {
         shuffled: &shuffled,
         rule,
         alerts: &real.alerts,
+        zone: crate::cli::text::zone(&loaded.config),
     };
     if let Some(file) = &args.report {
         let page = report::page(&report::Contents {
@@ -318,7 +322,15 @@ impl Replayer<'_> {
             }
         };
         let (batch, pace) = (self.args.batch.map(|batch| batch as usize), self.args.speed);
-        let setup = ReplaySetup { config, root: &loaded.root, generation, batch, pace, tape: Some(tape.clone()) };
+        let setup = ReplaySetup {
+            config,
+            root: &loaded.root,
+            generation,
+            batch,
+            pace,
+            on_faults: OnFaults::EndAfter(config.plugins.faults as u64),
+            tape: Some(tape.clone()),
+        };
         // Each pass has its own: the end of one must not stop the next.
         let own_stop = watch::Sender::new(false);
         let forward = tokio::spawn(forward_stop(self.stop.subscribe(), own_stop.clone()));
@@ -370,8 +382,9 @@ fn select_detectors(args: &ReplayArgs, loaded: &mut LoadedConfig) -> Result<Cata
         let known = std::mem::take(&mut loaded.config.detectors);
         for wanted in &args.detector {
             let file = Path::new(wanted);
-            let is_path = wanted.ends_with(".wasm") || file.is_dir();
-            let subject = is_path.then(|| Subject::find(file, loaded)).transpose()?;
+            let is_configured = known.contains_key(wanted);
+            let is_path = author::names_path(file, is_configured, loaded);
+            let subject = is_path.then(|| Subject::read(file, loaded)).transpose()?;
             let name = subject.as_ref().map_or(wanted, |subject| &subject.name).clone();
             // The file may be the next version of a configured detector, whose settings then apply.
             let settings = known
@@ -400,9 +413,9 @@ fn select_detectors(args: &ReplayArgs, loaded: &mut LoadedConfig) -> Result<Cata
             settings.params.insert(name.clone(), value.clone());
         }
     }
-    // Ticks on which a detector fails are counted. A quarantine ends by wall-clock time, so it would make each run
-    // differ.
-    loaded.config.plugins.faults = usize::MAX;
+    // A quarantine ends by wall-clock time, so it would make each run differ: faults count over the whole recording, and
+    // the replay ends with the detector's quarantine.
+    loaded.config.plugins.fault_window_s = u64::MAX;
     Ok(catalogue)
 }
 

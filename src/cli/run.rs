@@ -20,10 +20,17 @@ use crate::{
     alerts_file::{AlertsFile, Completion},
     notify::Notifier,
     observe::server::{Server, ServerContext},
-    service::{LogQueue, PidFile, Supervisor},
+    service::{LogHealth, LogQueue, PidFile, Supervisor},
 };
-use tickhound_core::{config::LoadedConfig, pulse::Pulse, stream::Totals};
+use tickhound_core::{
+    condition::ConditionCode,
+    config::{Config, LoadedConfig},
+    pulse::Pulse,
+    stream::Totals,
+};
 use tickhound_engine::{
+    conditions::Conditions,
+    feed::{FeedLimits, watch_feed},
     partition::{Partition, Stages, Until},
     plugin::watch::watch,
     sink::Sinks,
@@ -35,6 +42,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 /// How often to check whether the host makes progress.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often to check whether the log can be written.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -114,8 +124,8 @@ fn run_supervised(
     };
     let _server = Server::start(&config.server, served)?;
     let (reloads, watcher) = watch(loader, config.plugins.watch)?;
-    let notifier = Notifier::start(loaded)?;
-    let alerts_file = AlertsFile::start(&config.stream, &newest.alerts)?;
+    let notifier = Notifier::start(loaded, &stats.conditions)?;
+    let alerts_file = AlertsFile::start(&config.stream, &newest.alerts, &stats.conditions)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let stages = Stages { reloads, decoder, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
@@ -125,11 +135,14 @@ fn run_supervised(
         if supervisor != Supervisor::Nobody {
             tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
         }
+        tokio::spawn(watch_feed(stats.clone(), feed_limits(config)));
+        tokio::spawn(watch_log(log.clone(), stats.conditions.clone()));
         if config.engine.report_every > 0 {
             tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(config.engine.report_every)));
         }
         engine.run(until, stop.subscribe()).await
     });
+    stats.conditions.close();
     let completion = finish(&alerts_file, &notifier, ended.as_ref().is_ok_and(Option::is_some), &stats.pulse);
     let totals = ended?;
     // Once more: the host may have stopped before the task reported it.
@@ -141,6 +154,34 @@ fn run_supervised(
             file.display()
         ),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What the conditions of the feed are judged by.
+fn feed_limits(config: &Config) -> FeedLimits {
+    let (health, sessions) = (config.health.clone(), config.session.sessions.clone());
+    FeedLimits { health, stream: config.stream.key.clone(), sessions }
+}
+
+/// Reports for ever whether lines are missing from the log: the log itself can't.
+async fn watch_log(log: Arc<LogQueue>, conditions: Conditions) {
+    loop {
+        tokio::time::sleep(LOG_EVERY).await;
+        let (text, lines) = match log.health() {
+            LogHealth::Works => {
+                conditions.end(ConditionCode::LogFailing, "");
+                continue;
+            }
+            LogHealth::Fails { lines, cause } => {
+                let cure = "Free space, or correct the permissions of the file";
+                (format!("the log can't be written: {cause}. {lines} lines are missing from it. {cure}"), lines)
+            }
+            LogHealth::Slow { lines } => {
+                let cure = "Check the terminal, the program or the disk that takes it";
+                (format!("the log is written too slowly, and {lines} lines were left out. {cure}"), lines)
+            }
+        };
+        conditions.report(ConditionCode::LogFailing, "", &text, lines);
     }
 }
 
@@ -177,6 +218,7 @@ fn log_totals(stats: &Stats, totals: Option<Totals>) {
             entries = totals.entries,
             alerts = totals.alerts,
             held_back = totals.held_back,
+            below_min_confidence = totals.below_min_confidence,
             dead = totals.dead,
             lost = totals.lost,
             "totals of the consumer group"

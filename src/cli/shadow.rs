@@ -6,8 +6,11 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::text;
+use crate::clock;
 use tickhound_core::{
     config::{Config, LoadedConfig},
     event::EntryId,
@@ -98,7 +101,7 @@ pub(super) fn run(args: &ShadowArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
         if args.json {
             crate::output::print_json(&serde_json::to_string(&comparison)?);
         } else {
-            print(&comparison);
+            print(&comparison, &text::zone(config));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -158,13 +161,13 @@ fn compare(shadow: &str, of: &str, alerts: &StoredAlerts<'_>, receipt: &Receipt,
     }
 }
 
-fn print(report: &Comparison) {
+fn print(report: &Comparison, zone: &TimeZone) {
     let Comparison { shadow, live, both, only_live, only_shadow, .. } = report;
     outln!(
         "{shadow}, shadow of {live}: {both} alerts in both, {only_live} only from {live}, {only_shadow} only from {shadow}"
     );
     match report.since_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms as i64).ok()) {
-        Some(since) => outln!("  since {since}"),
+        Some(since) => outln!("  since {}", clock::to_the_second(since, zone)),
         None => outln!("  it has not run yet"),
     }
     if let (Some(live_ns), Some(shadow_ns)) = (report.live_ns_per_tick, report.shadow_ns_per_tick) {

@@ -73,7 +73,7 @@ pub(super) fn run(args: &StopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
 pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]) -> Result<ExitCode> {
     let runtime = super::process::runtime()?;
     // Without the running host's variables: they are known only once its pid file is read.
-    let loaded = config::load(config_file, std::env::vars())?;
+    let loaded = config::load(config_file, config::environment())?;
     let record = runtime.block_on(find(&loaded))?;
     let mut all = options.to_vec();
     let mut variables = Vec::new();
@@ -87,7 +87,7 @@ pub(super) fn restart(args: &RestartArgs, config_file: &Path, options: &[String]
             outln!("taken from the running host: {}", names.join(", "));
         }
     }
-    let loaded = config::load(config_file, std::env::vars().chain(variables.clone()))?;
+    let loaded = config::load(config_file, config::environment().chain(variables.clone()))?;
     if let Some(record) = &record {
         Parts::load(&loaded).with_context(|| format!("not restarted; {} continues", record.owner))?;
         runtime.block_on(stop(&args.stop, &loaded, record))?;

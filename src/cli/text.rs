@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::clock::to_the_millisecond;
 use tickhound_core::{config::Config, publish::log_line, text::printable};
 use tickhound_redis::StoredAlert;
 
-/// The time zone in which times are shown: the market's.
+/// The time zone in which times are shown.
 pub(super) fn zone(config: &Config) -> TimeZone {
-    TimeZone::get(&config.input.timezone).unwrap_or(TimeZone::UTC)
+    config.display_zone().unwrap_or(TimeZone::UTC)
 }
 
 /// Cuts or pads the text to exactly this many columns of a terminal; `…` marks a cut.
@@ -82,10 +83,10 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// The event time of an alert in this format.
-pub(super) fn event_time(alert: &StoredAlert, zone: &TimeZone, format: &str) -> String {
+/// The event time of an alert, as `show` formats it.
+pub(super) fn event_time(alert: &StoredAlert, zone: &TimeZone, show: fn(Timestamp, &TimeZone) -> String) -> String {
     let instant = alert.number::<i128>("time").and_then(|ns| Timestamp::from_nanosecond(ns).ok());
-    instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
+    instant.map_or_else(|| "-".to_owned(), |at| show(at, zone))
 }
 
 /// The line that the log has for an alert.
@@ -96,7 +97,7 @@ pub(super) fn detected(alert: &StoredAlert) -> String {
 
 /// The log's line for an alert with its time in front, and with direction, price and lateness behind.
 pub(super) fn alert_line(alert: &StoredAlert, zone: &TimeZone) -> String {
-    let mut line = format!("{}  {}", event_time(alert, zone, "%Y-%m-%d %H:%M:%S%.3f"), detected(alert));
+    let mut line = format!("{}  {}", event_time(alert, zone, to_the_millisecond), detected(alert));
     let direction = alert.field("direction");
     if matches!(direction, "up" | "down") {
         let _ = write!(line, ", {direction}");
@@ -164,7 +165,7 @@ mod tests {
         alert.fields = fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         assert_eq!(
             alert_line(&alert, &zone),
-            "2025-11-24 09:55:15.250  ✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.95 confidence, up, at 101.05, 12m 05s late"
+            "2025-11-24 09:55:15.250 IST  ✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.95 confidence, up, at 101.05, 12m 05s late"
         );
         alert.fields.truncate(2);
         assert_eq!(alert_line(&alert, &zone), "-  ✅ [BREAKOUT] NIFTY25NOV25750PE - DETECTED: 0.00 confidence");

@@ -12,7 +12,6 @@ mod tables;
 mod tasks;
 
 use std::{
-    env,
     io::{self, IsTerminal},
     process::ExitCode,
     sync::{
@@ -38,6 +37,7 @@ use self::{
     tasks::Tasks,
 };
 use super::process::{self, stop_requested};
+use crate::output::{self, Target, has_colors};
 use tickhound_core::config::LoadedConfig;
 
 /// How often the screen is drawn if nothing changes.
@@ -52,12 +52,11 @@ const KEY_WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tickhound top\n  ssh -t desk1 'cd /opt/tickhound && tickhound top'\n\n\
                   It only reads Redis, so it runs on any machine that can connect to it. Press ? for the keys.\n\
-                  NO_COLOR disables colours. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+                  NO_COLOR and CLICOLOR=0 disable colours. Exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub(super) struct TopArgs {}
 
 pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-    let dumb = env::var("TERM").is_ok_and(|terminal| terminal == "dumb");
-    if !io::stdout().is_terminal() || dumb {
+    if !output::can_draw() {
         bail!("`tickhound top` needs a terminal; without one use `tickhound status --watch`");
     }
     let runtime = process::runtime()?;
@@ -78,8 +77,7 @@ pub(super) fn run(_: &TopArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         });
         Tasks::start(&loaded.config)
     })?;
-    let color = env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let mut state = State::new(&loaded.config, color);
+    let mut state = State::new(&loaded.config, has_colors(Target::Stdout));
     let ended = Screen::open().and_then(|mut screen| drive(&mut screen, &mut state, &mut tasks, &stop));
     // Does not wait for the tasks, which may be waiting for a name server.
     runtime.shutdown_background();

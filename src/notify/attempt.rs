@@ -2,10 +2,13 @@
 //!
 //! What holds: a state without `sending` is written only once it is certain whether the message arrived.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use super::{answer::AttemptOutcome, webhook::Request};
-use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions};
+use super::{answer::AttemptOutcome, health::HealthNews, webhook::Request};
+use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions, ToldCondition};
 
 /// A message, and the state that it leads to.
 pub(super) struct Composed {
@@ -18,6 +21,10 @@ pub(super) struct Composed {
     pub(super) alerts: u64,
     pub(super) fresh: u64,
     pub(super) older: u64,
+    /// Alerts between its first and its last one that mutes leave out.
+    pub(super) muted: BTreeMap<String, u64>,
+    /// What the message is about.
+    pub(super) topic: Topic,
     /// What it reports beside its alerts; the next message reports it again if this one is rejected.
     pub(super) unreported: Omissions,
     /// The last of its alerts, and how many the stream ever had up to that one.
@@ -28,11 +35,26 @@ pub(super) struct Composed {
     pub(super) attempts: u64,
 }
 
+/// What a message is about. What is wrong with the host has a message of its own, so that alerts can neither crowd it out
+/// nor have it rejected.
+pub(super) enum Topic {
+    /// Alerts.
+    Alerts,
+    /// The host's health.
+    Health {
+        /// What it tells.
+        news: Vec<HealthNews>,
+        /// What the receiver was told of once it has this message.
+        told: Vec<ToldCondition>,
+    },
+}
+
 impl Composed {
     /// How Redis records that this message is being sent.
     pub(super) fn sending(&self) -> MessageInFlight {
-        let Self { token, to, index, alerts, attempts, .. } = self;
-        MessageInFlight { token: *token, to: to.clone(), index: *index, alerts: *alerts, attempts: *attempts }
+        let Self { token, to, index, alerts, attempts, muted, .. } = self;
+        let (to, muted) = (to.clone(), muted.clone());
+        MessageInFlight { token: *token, to, index: *index, alerts: *alerts, attempts: *attempts, muted }
     }
 }
 
@@ -84,7 +106,10 @@ pub(super) fn transition(
             next.totals.messages += 1;
             next.totals.alerts += message.fresh;
             advance(&mut next, message);
-            next.omissions = Omissions::default();
+            match message.topic {
+                Topic::Alerts => next.omissions = Omissions::default(),
+                Topic::Health { .. } => next.totals.health += 1,
+            }
             return (next, Action::Continue);
         }
         AttemptOutcome::Rejected(reason) => {
@@ -111,14 +136,29 @@ pub(super) fn transition(
 /// Moves behind the message.
 fn advance(state: &mut ChannelState, message: &Composed) {
     state.sending = None;
+    if let Topic::Health { told, .. } = &message.topic {
+        state.told.clone_from(told);
+        return;
+    }
     state.at.clone_from(&message.to);
     state.index = message.index;
     state.omissions.clone_from(&message.unreported);
     state.totals.older += message.older;
+    count_muted(state, &message.muted);
+}
+
+/// Counts alerts that mutes leave out.
+pub(super) fn count_muted(state: &mut ChannelState, muted: &BTreeMap<String, u64>) {
+    for (mute, count) in muted {
+        state.totals.muted += count;
+        *state.muted.entry(mute.clone()).or_default() += count;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tickhound_core::condition::ConditionCode;
+
     use super::*;
 
     const NOW_MS: u64 = 7_000;
@@ -131,6 +171,8 @@ mod tests {
             alerts: 3,
             fresh: 2,
             older: 1,
+            muted: BTreeMap::from([("1/NIFTY*/breakout".into(), 4)]),
+            topic: Topic::Alerts,
             unreported: Omissions { older: 1, missed: 5, ..Omissions::default() },
             to: "4-0".into(),
             index: 4,
@@ -154,6 +196,39 @@ mod tests {
         assert!(state.omissions.is_empty() && !state.is_failing());
         assert_eq!((state.totals.messages, state.totals.alerts, state.totals.older), (1, 2, 1));
         assert_eq!((state.last_ok_ms, state.totals.failures), (Some(NOW_MS), 0));
+    }
+
+    /// What was muted between the alerts of a message is counted with them, once.
+    #[test]
+    fn muted_alerts_are_counted_when_the_position_moves_behind_them() {
+        for outcome in [AttemptOutcome::Delivered, AttemptOutcome::Rejected("no".into())] {
+            let (state, _) = after(1, outcome);
+            assert_eq!((state.totals.muted, state.muted["1/NIFTY*/breakout"]), (4, 4));
+        }
+        let (state, _) = after(1, AttemptOutcome::Later("busy".into(), None));
+        assert_eq!((state.totals.muted, state.muted.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_about_the_hosts_health_leaves_the_position_and_what_is_unreported() {
+        let told = vec![ToldCondition { code: ConditionCode::SilentFeed, ..ToldCondition::default() }];
+        let topic = Topic::Health { news: Vec::new(), told: told.clone() };
+        let message = Composed { topic, alerts: 0, fresh: 0, older: 0, ..message(1) };
+        let omissions = Omissions { refused: 3, ..Omissions::default() };
+        let begun = ChannelState {
+            at: "1-0".into(),
+            index: 1,
+            sending: Some(message.sending()),
+            omissions: omissions.clone(),
+            ..ChannelState::default()
+        };
+        for outcome in [AttemptOutcome::Delivered, AttemptOutcome::Rejected("no".into())] {
+            let (state, _) = transition(begun.clone(), &message, outcome, NOW_MS);
+            assert_eq!((state.at.as_str(), state.index, &state.sending), ("1-0", 1, &None));
+            assert_eq!((&state.omissions, &state.told), (&omissions, &told));
+        }
+        let (state, _) = transition(begun, &message, AttemptOutcome::Later("busy".into(), None), NOW_MS);
+        assert_eq!(state.told, [], "it is told again");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! end anywhere, with an error or with the process, and the next one continues from there.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -15,24 +16,36 @@ use ureq::Agent;
 
 use super::{
     answer::AttemptOutcome,
-    attempt::{Action, Composed, Wait, transition},
+    attempt::{Action, Composed, Topic, Wait, count_muted, transition},
     filter::{Filter, Gathered, RECENT_MAX},
+    health::{HealthNews, HealthWatch, told_after},
     message::{Notification, NotificationKind, Style},
     pacing::{self, Backoff},
     secret::Secrets,
+    shown::ShownAlerts,
     webhook::{self, Request},
 };
-use tickhound_core::config::{NotifyConfig, OnDoubt, StreamConfig};
-use tickhound_redis::RecentIds;
-use tickhound_redis::notification_position::{
-    AlertsExtent, ChannelPosition, ChannelReading, ChannelState, MessageInFlight, is_before,
+use tickhound_core::{
+    condition::ConditionCode,
+    config::{NotifyConfig, NotifyEvent, OnDoubt, ServerConfig, StreamConfig},
 };
+use tickhound_engine::conditions::Conditions;
+use tickhound_redis::notification_position::{
+    AlertsExtent, ChannelPosition, ChannelReading, ChannelState, MessageInFlight, Omissions, is_before,
+};
+use tickhound_redis::{RecentIds, mutes::MutesInForce};
 
 /// How often a standby checks whether it has become the owner.
 const STANDBY_EVERY: Duration = Duration::from_millis(500);
 
 /// What the next message must report goes with new alerts, or alone once this much time has passed since the last one.
 const REPORT_AFTER_MS: u64 = 30_000;
+
+/// A channel that can't use its position for this long is failing. A shorter outage of Redis is not its trouble.
+const REDIS_LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a channel that is told of the host's health looks whether something has changed.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// How a channel ends.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +62,15 @@ pub(super) struct Settings {
     /// Keys of the streams of alerts: of live detectors, and of shadows.
     pub(super) streams: [String; 2],
     pub(super) zone: TimeZone,
+    /// Where the page is that links lead to.
+    pub(super) server: ServerConfig,
+    pub(super) conditions: Conditions,
 }
 
 impl Settings {
-    /// The stream that a channel reads.
+    /// The stream that a channel reads; empty if it is told of no alerts. So one that is told of alerts later begins then.
     fn stream(&self, config: &NotifyConfig) -> &str {
-        &self.streams[usize::from(config.shadows)]
+        if config.has(NotifyEvent::Alerts) { &self.streams[usize::from(config.shadows)] } else { "" }
     }
 }
 
@@ -81,6 +97,7 @@ pub(super) struct Channel {
     config: NotifyConfig,
     settings: Arc<Settings>,
     filter: Filter,
+    health: HealthWatch,
     agent: Agent,
     position: ChannelPosition,
     stop: mpsc::Receiver<ChannelStop>,
@@ -94,6 +111,8 @@ pub(super) struct Channel {
     backoff: Backoff,
     /// What was logged of the current failure.
     complaint: Option<String>,
+    /// Attempts that had failed before the condition of this channel began.
+    failures_before: Option<u64>,
 }
 
 impl Channel {
@@ -104,6 +123,7 @@ impl Channel {
     ) -> Result<Self> {
         Ok(Self {
             filter: Filter::new(config),
+            health: HealthWatch::new(&config.name),
             agent: webhook::agent(config).context("notify.tls_ca")?,
             position: ChannelPosition::new(&settings.redis, &config.name)?,
             config: config.clone(),
@@ -115,21 +135,22 @@ impl Channel {
             group_until: None,
             backoff: Backoff::default(),
             complaint: None,
+            failures_before: None,
         })
     }
 
     /// Runs until it is stopped; `ready` is dropped once it is known where the channel begins.
     pub(super) fn run(mut self, ready: mpsc::Sender<()>) {
-        let (mut ready, mut redis_lost) = (Some(ready), false);
+        let (mut ready, mut redis_lost) = (Some(ready), None);
         loop {
             let wait = match self.turn(Turn::Usual) {
                 Ok(wait) => {
                     ready.take();
-                    redis_lost = false;
+                    redis_lost = None;
                     wait
                 }
                 Err(error) => {
-                    if !redis_lost {
+                    if redis_lost.is_none() {
                         warn!(
                             event = "notification_without_redis",
                             channel = %self.config.name,
@@ -137,16 +158,22 @@ impl Channel {
                             "notifications are waiting for Redis"
                         );
                     }
-                    redis_lost = true;
+                    if redis_lost.get_or_insert_with(Instant::now).elapsed() > REDIS_LOST_AFTER {
+                        self.report_failure(&format!("its position can't be read or written: {error:#}"), 0);
+                    }
                     pacing::retry(1, None, rand::random())
                 }
             };
+            // However long it waits to send, it notices what is wrong meanwhile.
+            let wait = if self.config.has(NotifyEvent::Health) { wait.min(HEALTH_EVERY) } else { wait };
             match self.stop.recv_timeout(wait) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Ok(ChannelStop::Finish { owned }) => {
                     self.position.owned |= owned;
-                    // The alerts that were committed last are sent now, not after the next start.
-                    if let Err(error) = self.turn(Turn::Last) {
+                    // The alerts that were committed last are sent now, not after the next start. What is wrong with the host
+                    // has a turn of its own.
+                    let turns = self.config.events.len();
+                    if let Err(error) = (0..turns).try_for_each(|_| self.turn(Turn::Last).map(drop)) {
                         debug!(
                             event = "notification_stopped_without_redis",
                             channel = %self.config.name,
@@ -164,10 +191,16 @@ impl Channel {
     /// Does what is due, and returns how long nothing else will be.
     fn turn(&mut self, turn: Turn) -> Result<Duration> {
         let reading = self.position.read_state()?;
+        if self.config.has(NotifyEvent::Health) {
+            self.health.observe(self.settings.conditions.current(), reading.now_ms);
+        }
         let Some(state) = self.reconcile(&reading)? else {
             self.take_unconfirmed();
+            self.health.stand_by();
+            self.judge(None);
             return Ok(STANDBY_EVERY);
         };
+        self.judge(Some(&state));
         if let Some(wait) = self.backoff.remaining() {
             return Ok(wait);
         }
@@ -178,6 +211,12 @@ impl Channel {
             }
             self.attempt(&state, message, reading.now_ms)?;
             return Ok(Duration::ZERO);
+        }
+        if let Some(wait) = self.send_health(&state, reading.now_ms)? {
+            return Ok(wait);
+        }
+        if !self.config.has(NotifyEvent::Alerts) {
+            return Ok(HEALTH_EVERY);
         }
         let stream = self.settings.stream(&self.config);
         if !is_due(&state, reading.now_ms) && !self.position.wait(stream, &state.at, turn == Turn::Usual)? {
@@ -194,16 +233,66 @@ impl Channel {
             return Ok(wait);
         }
         self.group_until = None;
-        self.send_new(state, reading.now_ms)?;
+        self.send_new(state, &reading)?;
         Ok(Duration::ZERO)
     }
 
+    /// Sends what is new about the host's health, or returns how long it must wait; `None` if nothing is new. It waits for no
+    /// group of alerts, and has a message of its own.
+    fn send_health(&mut self, state: &ChannelState, now_ms: u64) -> Result<Option<Duration>> {
+        if !self.config.has(NotifyEvent::Health) {
+            return Ok(None);
+        }
+        let news = self.health.news(&state.told, Instant::now());
+        if news.is_empty() {
+            return Ok(None);
+        }
+        let wait = pacing::wait_for_turn(&state.sent_ms, self.config.per_minute, now_ms);
+        if !wait.is_zero() {
+            return Ok(Some(wait));
+        }
+        let message = self.compose_health(state, news, now_ms);
+        self.attempt(state, Box::new(message), now_ms)?;
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// Reports whether this channel is failing. Without a state, another host sends.
+    fn judge(&mut self, state: Option<&ChannelState>) {
+        let (conditions, name) = (&self.settings.conditions, &self.config.name);
+        let code = ConditionCode::ChannelFailing;
+        let Some(state) = state else {
+            self.failures_before = None;
+            conditions.end_all(code, |subject| subject == name, "another host sends the notifications of this channel");
+            return;
+        };
+        if !state.is_failing() || self.backoff.is_hiccup() {
+            self.failures_before = None;
+            conditions.end(code, name);
+            return;
+        }
+        let failures = state.totals.failures;
+        let before = *self.failures_before.get_or_insert(failures.saturating_sub(1));
+        let reason = state.last_error.as_deref().unwrap_or("the last attempt failed");
+        self.report_failure(reason, failures.saturating_sub(before));
+    }
+
+    fn report_failure(&self, reason: &str, attempts: u64) {
+        let name = &self.config.name;
+        let text = format!(
+            "the notification channel {name} does not deliver: {reason}. `tickhound notify` shows its state, and \
+             `tickhound notify test {name}` sends a test"
+        );
+        self.settings.conditions.report(ConditionCode::ChannelFailing, name, &text, attempts);
+    }
+
     /// Sends the alerts behind the state's position, if any of them are news.
-    fn send_new(&mut self, state: ChannelState, now_ms: u64) -> Result<()> {
+    fn send_new(&mut self, state: ChannelState, reading: &ChannelReading) -> Result<()> {
+        let now_ms = reading.now_ms;
         let Some(state) = self.count_missed(state)? else { return Ok(()) };
-        let (mut moved, gathered) = self.gather(&state, now_ms)?;
+        let (mut moved, gathered) = self.gather(&state, reading)?;
         if gathered.fresh == 0 && !is_due(&moved, now_ms) {
             moved.totals.older += gathered.older;
+            count_muted(&mut moved, &gathered.muted);
             if moved != state && self.write(&moved, true)? {
                 gathered.ids.iter().for_each(|id| _ = self.recent.insert(id));
             }
@@ -262,10 +351,13 @@ impl Channel {
             None => {
                 let stream = self.settings.stream(&self.config);
                 let AlertsExtent { added, last, .. } = self.position.extent(stream)?;
+                // If it reads another stream now, its receiver still knows what it was told of the host.
+                let told = reading.state.as_ref().map(|state| state.told.clone()).unwrap_or_default();
                 ChannelState {
                     stream: stream.to_owned(),
                     at: last.to_string(),
                     index: added,
+                    told,
                     ..ChannelState::default()
                 }
             }
@@ -308,7 +400,12 @@ impl Channel {
     /// Gives up a message of which it can't be known whether it arrived.
     fn mark_in_doubt(&mut self, mut state: ChannelState, why: &str) -> Result<Option<ChannelState>> {
         let Some(sending) = state.sending.take() else { return Ok(Some(state)) };
-        let MessageInFlight { to, index, alerts, .. } = sending;
+        let MessageInFlight { to, index, alerts, muted, .. } = sending;
+        count_muted(&mut state, &muted);
+        if alerts == 0 && to == state.at {
+            // It was about the host's health, which is told again.
+            return Ok(self.write(&state, true)?.then_some(state));
+        }
         warn!(
             event = "notification_in_doubt",
             channel = %self.config.name,
@@ -348,14 +445,21 @@ impl Channel {
     }
 
     /// Reads the alerts behind the state's position; returns the state behind them too.
-    fn gather(&mut self, state: &ChannelState, now_ms: u64) -> Result<(ChannelState, Gathered)> {
-        let (mut moved, mut gathered) = (state.clone(), Gathered::default());
+    fn gather(&mut self, state: &ChannelState, reading: &ChannelReading) -> Result<(ChannelState, Gathered)> {
+        let ChannelReading { now_ms, mutes, .. } = reading;
+        let (mut moved, mut gathered) = (state.clone(), Gathered::new(self.config.group_by));
+        // What a mute left out is counted for as long as the mute exists.
+        moved.muted.retain(|known, _| mutes.iter().any(|mute| mute.id() == *known));
+        let mutes = MutesInForce::at(mutes, *now_ms);
         let (filter, recent, most) = (&self.filter, &self.recent, self.config.max_per_message);
         self.position.read_alerts(self.settings.stream(&self.config), &state.at, |alert| {
             moved.at = alert.at.to_string();
             moved.index += 1;
             if !recent.contains(alert.field("id")) {
-                gathered.take(alert, filter, now_ms, most);
+                match mutes.of(&alert).filter(|_| filter.wants(&alert)) {
+                    Some(mute) => gathered.leave_out(mute),
+                    None => gathered.take(alert, filter, *now_ms, most),
+                }
             }
         })?;
         if gathered.older > 0 {
@@ -366,26 +470,68 @@ impl Channel {
     }
 
     fn compose(&self, state: &ChannelState, moved: &ChannelState, gathered: Gathered, now_ms: u64) -> Composed {
-        let Gathered { fresh, shown, ids, older, .. } = gathered;
-        let stream = self.settings.stream(&self.config).to_owned();
-        let message =
-            Notification { shown, fresh, unreported: moved.omissions.clone(), stream, kind: NotificationKind::Alerts };
+        let Gathered { fresh, shown, ids, older, muted, .. } = gathered;
         let key = format!("{}/{}/{}", self.config.name, state.at, moved.at);
-        let style = Style { kind: self.config.kind, template: &self.config.text, zone: &self.settings.zone };
-        let body = webhook::body(&self.config, &message, &key, &style);
+        let unreported = moved.omissions.clone();
+        let message = Notification { shown, fresh, unreported, ..self.notification(NotificationKind::Alerts) };
+        let request = self.request(key, &message);
         Composed {
             token: rand::random::<u64>() >> 1,
-            request: Request { key, body },
+            request,
             ids,
             alerts: fresh + older,
             fresh,
             older,
+            muted,
+            topic: Topic::Alerts,
             unreported: moved.omissions.clone(),
             to: moved.at.clone(),
             index: moved.index,
             composed_ms: now_ms,
             attempts: 0,
         }
+    }
+
+    /// A message about the host's health, which leaves the position where it is.
+    fn compose_health(&self, state: &ChannelState, news: Vec<HealthNews>, now_ms: u64) -> Composed {
+        let token = rand::random::<u64>() >> 1;
+        let key = format!("{}/health/{token:x}", self.config.name);
+        let told = told_after(&state.told, &news);
+        let request = self.request(key, &self.notification(NotificationKind::Health(news.clone())));
+        Composed {
+            token,
+            request,
+            ids: VecDeque::new(),
+            alerts: 0,
+            fresh: 0,
+            older: 0,
+            muted: BTreeMap::new(),
+            topic: Topic::Health { news, told },
+            unreported: Omissions::default(),
+            to: state.at.clone(),
+            index: state.index,
+            composed_ms: now_ms,
+            attempts: 0,
+        }
+    }
+
+    /// A message without alerts.
+    fn notification(&self, kind: NotificationKind) -> Notification {
+        Notification {
+            shown: ShownAlerts::default(),
+            fresh: 0,
+            unreported: Omissions::default(),
+            stream: self.settings.stream(&self.config).to_owned(),
+            group: self.settings.redis.group.clone(),
+            kind,
+        }
+    }
+
+    fn request(&self, key: String, message: &Notification) -> Request {
+        let Settings { zone, server, .. } = &*self.settings;
+        let style = Style { kind: self.config.kind, template: &self.config.text, zone, server };
+        let body = webhook::body(&self.config, message, &key, &style);
+        Request { key, body }
     }
 
     /// Sends the message. Redis records before the request that one is made, and after it what its outcome was.
@@ -419,10 +565,17 @@ impl Channel {
     }
 
     fn act(&mut self, action: &Action, message: &Composed) {
+        if let (Action::Continue | Action::GiveUp { .. }, Topic::Health { news, .. }) = (action, &message.topic) {
+            self.health.mark_told(news);
+        }
         match action {
             Action::Continue => self.record_delivery(message),
             Action::GiveUp { reason } => {
-                self.log_undeliverable(&format!("{reason}; its {} alerts are not delivered", message.fresh));
+                let lost = match &message.topic {
+                    Topic::Alerts => format!("its {} alerts are not delivered", message.fresh),
+                    Topic::Health { .. } => "it was about the host's health, see `tickhound status`".to_owned(),
+                };
+                self.log_undeliverable(&format!("{reason}; {lost}"));
                 self.backoff.reject();
             }
             Action::Recompose(Wait::Retry(reason, asked)) | Action::Resend(Wait::Retry(reason, asked)) => {

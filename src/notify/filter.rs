@@ -1,8 +1,12 @@
 //! Which alerts a channel wants, and which of them a message shows; pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use tickhound_core::{config::NotifyConfig, pattern::SymbolPattern};
+use super::shown::ShownAlerts;
+use tickhound_core::{
+    config::{GroupBy, NotifyConfig},
+    pattern::SymbolPattern,
+};
 use tickhound_redis::{AlertFilter, NamePattern, StoredAlert};
 
 /// Ids that are remembered: enough for the alerts that are published again after Redis came back with older data.
@@ -42,16 +46,30 @@ pub(super) struct Gathered {
     /// Alerts that are news, shown or not.
     pub(super) fresh: u64,
     /// The alerts that are shown, in the stream's order.
-    pub(super) shown: Vec<StoredAlert>,
+    pub(super) shown: ShownAlerts,
     /// Ids of the newest alerts, shown or counted: as many as are remembered.
     pub(super) ids: VecDeque<String>,
     /// Alerts that are too old to be shown.
     pub(super) older: u64,
     /// When the newest of these was published, ms since the Unix epoch.
     pub(super) newest_older_ms: u64,
+    /// Alerts that a mute leaves out, by the mute's id.
+    pub(super) muted: BTreeMap<String, u64>,
 }
 
 impl Gathered {
+    pub(super) fn new(group_by: GroupBy) -> Self {
+        Self { shown: ShownAlerts::new(group_by), ..Self::default() }
+    }
+
+    /// Counts an alert that a mute leaves out.
+    pub(super) fn leave_out(&mut self, mute: &str) {
+        match self.muted.get_mut(mute) {
+            Some(count) => *count += 1,
+            None => drop(self.muted.insert(mute.to_owned(), 1)),
+        }
+    }
+
     /// Adds an alert that comes after all others.
     pub(super) fn take(&mut self, alert: StoredAlert, filter: &Filter, now_ms: u64, most: usize) {
         if !filter.wants(&alert) {
@@ -67,19 +85,7 @@ impl Gathered {
             return;
         }
         self.fresh += 1;
-        self.shown.push(alert);
-        if self.shown.len() > most {
-            drop_least(&mut self.shown);
-        }
-    }
-}
-
-/// Drops the alert of the lowest confidence; of several, the newest.
-pub(super) fn drop_least(alerts: &mut Vec<StoredAlert>) {
-    let least =
-        alerts.iter().enumerate().rev().min_by(|(_, one), (_, other)| one.confidence().total_cmp(&other.confidence()));
-    if let Some((index, _)) = least {
-        alerts.remove(index);
+        self.shown.push(alert, most);
     }
 }
 

@@ -7,12 +7,28 @@ use std::ops::RangeInclusive;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{filter::drop_least, sanitize::sanitize};
-use tickhound_core::config::NotifyKind;
+use super::{health::HealthNews, sanitize::sanitize, shown::ShownAlerts};
+use tickhound_core::{
+    condition::Condition,
+    config::{NotifyKind, ServerConfig},
+};
 use tickhound_redis::{StoredAlert, notification_position::Omissions};
 
 /// The line of an alert, unless the configuration has another one.
 const LINE: &str = "{arrow} [{DETECTOR}] {symbol} at {price}: {confidence} confidence, {time}";
+
+/// What follows it where alerts have a link.
+const LINK: &str = " {link}";
+
+/// The name of a link, where a receiver shows a name instead of the address.
+const LINK_NAME: &str = "chart";
+
+/// The most conditions of the host that a message has in full; the others are counted. They are listed by gravity, and the
+/// longest text of four fits into the shortest message, even if each character of it is escaped.
+const NEWS_SHOWN_MAX: usize = 4;
+
+/// A longer sentence about a condition is cut, characters.
+const NEWS_MAX: usize = 200;
 
 /// Blocks of scripts that are written from right to left, from Hebrew to Arabic, with their presentation forms, ancient
 /// and recent ones.
@@ -30,21 +46,25 @@ const VALUE_MAX: usize = 80;
 /// A message before it is formatted for its receiver.
 pub(super) struct Notification {
     /// The alerts that it shows, in the stream's order.
-    pub(super) shown: Vec<StoredAlert>,
+    pub(super) shown: ShownAlerts,
     /// How many alerts it is about; those that are not shown are counted.
     pub(super) fresh: u64,
     /// What it reports beside them.
     pub(super) unreported: Omissions,
     /// Key of the stream that has all alerts.
     pub(super) stream: String,
+    /// The consumer group whose host sends it.
+    pub(super) group: String,
     pub(super) kind: NotificationKind,
 }
 
 /// What a message is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub(super) enum NotificationKind {
     /// It reports alerts.
     Alerts,
+    /// It reports what is wrong with the host, or no longer is.
+    Health(Vec<HealthNews>),
     /// It shows that messages arrive, and says so.
     Test,
 }
@@ -54,6 +74,16 @@ pub(super) struct Style<'a> {
     pub(super) kind: NotifyKind,
     pub(super) template: &'a str,
     pub(super) zone: &'a TimeZone,
+    /// Where the page is that links lead to.
+    pub(super) server: &'a ServerConfig,
+}
+
+impl Style<'_> {
+    /// The address of an alert's chart; empty unless `server.public_url` says where people open the page.
+    pub(super) fn link(&self, alert: &StoredAlert) -> String {
+        let link = self.server.alert_link(alert.field("id")).filter(|_| !self.server.public_url.is_empty());
+        link.unwrap_or_default()
+    }
 }
 
 impl Notification {
@@ -66,27 +96,23 @@ impl Notification {
             if length(&text) <= longest || shown.is_empty() {
                 return cut(text, longest);
             }
-            drop_least(&mut shown);
+            shown.drop_least();
         }
     }
 
-    fn text_with(&self, shown: &[StoredAlert], style: &Style<'_>) -> String {
+    fn text_with(&self, shown: &ShownAlerts, style: &Style<'_>) -> String {
         let plain = |text: &str| escape(text, style.kind);
-        let bold = |text: &str| match style.kind {
-            NotifyKind::Telegram => format!("<b>{}</b>", plain(text)),
-            NotifyKind::Discord => format!("**{}**", plain(text)),
-            _ => plain(text),
-        };
+        let bold = |text: &str| emphasized(text, style.kind);
         let mut lines = Vec::new();
-        if self.kind == NotificationKind::Test {
-            lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
+        match &self.kind {
+            NotificationKind::Alerts => {}
+            NotificationKind::Health(news) => self.add_news(news, &mut lines, style),
+            NotificationKind::Test => {
+                lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
+            }
         }
-        if self.fresh > 1 {
-            lines.push(bold(&format!("{} alerts", self.fresh)));
-        }
-        lines.extend(shown.iter().map(|alert| self.line(alert, style)));
-        let stream: String = clip(&self.stream);
-        let rest = self.fresh - shown.len() as u64;
+        let rest = self.add_alerts(shown, &mut lines, style);
+        let stream = clip(&self.stream);
         if rest > 0 {
             lines.push(plain(&if shown.is_empty() {
                 format!("{}: see {stream}", count(rest))
@@ -94,8 +120,41 @@ impl Notification {
                 format!("… and {rest} more: see {stream}")
             }));
         }
+        let notes = self.notes(style).into_iter().filter(|(alerts, _)| *alerts > 0);
+        lines.extend(notes.map(|(_, note)| plain(&format!("{note}: see {stream}"))));
+        lines.join("\n")
+    }
+
+    /// Adds the lines of these alerts, and returns how many alerts have none.
+    fn add_alerts(&self, shown: &ShownAlerts, lines: &mut Vec<String>, style: &Style<'_>) -> u64 {
+        let bold = |text: &str| emphasized(text, style.kind);
+        match (self.fresh, shown.underlyings()) {
+            (0 | 1, _) | (_, 1) => {}
+            (fresh, 0) => lines.push(bold(&format!("{fresh} alerts"))),
+            (fresh, underlyings) => lines.push(bold(&format!("{fresh} alerts of {underlyings} underlyings"))),
+        }
+        let mut rest = self.fresh;
+        for group in shown.groups() {
+            rest -= group.count;
+            if group.count == 1 {
+                lines.extend(group.alerts.iter().map(|alert| self.line(alert, style)));
+                continue;
+            }
+            let name = literal(group.underlying, style.kind);
+            lines.push(format!("{name}: {}", bold(&format!("{} alerts", group.count))));
+            lines.extend(group.alerts.iter().map(|alert| format!("· {}", self.line(alert, style))));
+            let more = group.count - group.alerts.len() as u64;
+            if more > 0 {
+                lines.push(format!("· … and {more} more"));
+            }
+        }
+        rest
+    }
+
+    /// What it reports beside its alerts: how many, and what of them.
+    fn notes(&self, style: &Style<'_>) -> [(u64, String); 4] {
         let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = &self.unreported;
-        let notes = [
+        [
             (
                 *older,
                 format!("too old to be shown: {}, newest at {}", count(*older), clock(*newest_older_ms, style.zone)),
@@ -117,17 +176,41 @@ impl Notification {
                     count(*missed)
                 ),
             ),
-        ];
-        for (alerts, note) in notes {
-            if alerts > 0 {
-                lines.push(plain(&format!("{note}: see {stream}")));
-            }
+        ]
+    }
+
+    /// Adds a line for each of `news`, as far as there is room.
+    fn add_news(&self, news: &[HealthNews], lines: &mut Vec<String>, style: &Style<'_>) {
+        let group = literal(&self.group, style.kind);
+        let sentence = |text: &str| literal_sentence(text, style.kind);
+        let with = |subject: &str| if subject.is_empty() { String::new() } else { format!(" ({})", sentence(subject)) };
+        for news in news.iter().take(NEWS_SHOWN_MAX) {
+            lines.push(match news {
+                HealthNews::Began(condition) => format!("⚠ {group}: {}", sentence(&condition.text)),
+                HealthNews::Ended { told, ended_ms } => {
+                    let lasted = ended_ms.map_or_else(String::new, |ended| lasted(told.began_ms, ended));
+                    format!("✅ {group}: {}{}{lasted}", told.code.end(), with(&told.subject))
+                }
+                HealthNews::Passed { condition, ended_ms } => {
+                    let Condition { code, subject, text, began_ms, .. } = condition;
+                    let lasted = lasted(*began_ms, *ended_ms);
+                    format!("✅ {group}: {}{}{lasted}. It was: {}", code.end(), with(subject), sentence(text))
+                }
+            });
         }
-        lines.join("\n")
+        if let Some(rest) = news.len().checked_sub(NEWS_SHOWN_MAX).filter(|rest| *rest > 0) {
+            lines.push(format!("… and {rest} more: see `tickhound status`"));
+        }
     }
 
     fn line(&self, alert: &StoredAlert, style: &Style<'_>) -> String {
-        let template = if style.template.is_empty() { LINE } else { style.template };
+        let link = style.link(alert);
+        let with_link = format!("{LINE}{LINK}");
+        let template = match (style.template, link.as_str()) {
+            ("", "") => LINE,
+            ("", _) => &with_link,
+            (template, _) => template,
+        };
         let mut line = String::new();
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
@@ -137,7 +220,10 @@ impl Notification {
                 rest = after;
                 continue;
             };
-            line += &literal(&value(alert, name, style.zone), style.kind);
+            line += &match name {
+                "link" => anchor(&link, style.kind),
+                name => literal(&value(alert, name, style.zone), style.kind),
+            };
             rest = after;
         }
         line + &escape(rest, style.kind)
@@ -170,9 +256,34 @@ fn clock(millis: u64, zone: &TimeZone) -> String {
     time.map_or_else(|| "?".into(), |time| time.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S").to_string())
 }
 
+/// How long a condition lasted, as the end of a sentence.
+fn lasted(began_ms: u64, ended_ms: u64) -> String {
+    let seconds = ended_ms.saturating_sub(began_ms) / 1000;
+    match seconds {
+        0..100 => format!(", after {seconds} s"),
+        100..6000 => format!(", after {} min", seconds / 60),
+        _ => format!(", after {} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// A link, in the form that the receiver shows; empty without one. The address has nothing that could end it.
+fn anchor(link: &str, kind: NotifyKind) -> String {
+    match kind {
+        _ if link.is_empty() => String::new(),
+        NotifyKind::Webhook => link.to_owned(),
+        NotifyKind::Slack => format!("<{link}|{LINK_NAME}>"),
+        NotifyKind::Discord => format!("[{LINK_NAME}](<{link}>)"),
+        NotifyKind::Telegram => format!("<a href=\"{link}\">{LINK_NAME}</a>"),
+    }
+}
+
 fn clip(text: &str) -> String {
+    clip_to(text, VALUE_MAX)
+}
+
+fn clip_to(text: &str, longest: usize) -> String {
     let mut clean = sanitize(text);
-    let mut clipped: String = clean.by_ref().take(VALUE_MAX).collect();
+    let mut clipped: String = clean.by_ref().take(longest).collect();
     if clean.next().is_some() {
         clipped.push('…');
     }
@@ -199,6 +310,25 @@ fn literal(value: &str, kind: NotifyKind) -> String {
     if value.chars().any(is_right_to_left) { format!("\u{2068}{literal}\u{2069}") } else { literal }
 }
 
+/// Shows a sentence literally that may quote what strangers sent. Where a receiver makes links and mentions of plain text,
+/// an invisible space keeps them apart.
+fn literal_sentence(text: &str, kind: NotifyKind) -> String {
+    let clipped = clip_to(text, NEWS_MAX);
+    if kind == NotifyKind::Webhook {
+        return clipped;
+    }
+    let mut apart = String::new();
+    let mut characters = clipped.chars().peekable();
+    while let Some(c) = characters.next() {
+        apart.push(c);
+        // A dot between letters may be one of a domain.
+        if "@/#$.+:](".contains(c) && characters.peek().is_some_and(|next| !next.is_whitespace()) {
+            apart.push('\u{200b}');
+        }
+    }
+    escape(&apart, kind)
+}
+
 /// Whether Telegram could take part of the value for a link, a mention, a command, a tag or a telephone number.
 fn may_link(value: &str) -> bool {
     value.parse::<f64>().is_err() && value.contains(['@', '/', '#', '$', '.', '+'])
@@ -207,6 +337,16 @@ fn may_link(value: &str) -> bool {
 /// Whether the character is of a script that is written from right to left.
 fn is_right_to_left(c: char) -> bool {
     RIGHT_TO_LEFT.iter().any(|script| script.contains(&c))
+}
+
+/// Shows `text` in bold, where the receiver has that.
+fn emphasized(text: &str, kind: NotifyKind) -> String {
+    let plain = escape(text, kind);
+    match kind {
+        NotifyKind::Telegram => format!("<b>{plain}</b>"),
+        NotifyKind::Discord => format!("**{plain}**"),
+        NotifyKind::Slack | NotifyKind::Webhook => plain,
+    }
 }
 
 /// Escapes `text` so that its markup is shown literally.
@@ -261,23 +401,33 @@ mod tests {
 
     use super::*;
     use crate::notify::filter::tests::alert;
-    use tickhound_core::config::notify::PLACEHOLDERS;
+    use tickhound_core::{
+        condition::ConditionCode,
+        config::{GroupBy, notify::PLACEHOLDERS},
+    };
+    use tickhound_redis::notification_position::ToldCondition;
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
     fn message(shown: Vec<StoredAlert>) -> Notification {
         Notification {
             fresh: shown.len() as u64,
-            shown,
+            shown: shown.into(),
             unreported: Omissions::default(),
             stream: "alerts:intraday".into(),
+            group: "scanner_group".into(),
             kind: NotificationKind::Alerts,
         }
     }
 
     fn text(message: &Notification, kind: NotifyKind, template: &str) -> String {
+        text_linked(message, kind, template, "")
+    }
+
+    fn text_linked(message: &Notification, kind: NotifyKind, template: &str, public_url: &str) -> String {
         let zone = TimeZone::get("Asia/Kolkata").unwrap();
-        message.text(&Style { kind, template, zone: &zone })
+        let server = ServerConfig { public_url: public_url.into(), ..ServerConfig::default() };
+        message.text(&Style { kind, template, zone: &zone, server: &server })
     }
 
     // 14:33:20 in Kolkata.
@@ -310,6 +460,86 @@ mod tests {
         for name in PLACEHOLDERS {
             let template = format!("{{{name}}}");
             assert_ne!(text(&one, NotifyKind::Webhook, &template), template, "it is not filled in");
+        }
+    }
+
+    #[test]
+    fn an_alert_links_to_its_chart_where_people_can_open_the_page() {
+        let one = message(vec![alert(TIME, "A", 0.9)]);
+        let linked = |kind, template| text_linked(&one, kind, template, "https://scanner.example");
+        let url = "https://scanner.example/#alert=1764061400000-0/breakout/0";
+        let line = "▲ [BREAKOUT] A at 101.05: 0.90 confidence, 14:33:20";
+        assert_eq!(linked(NotifyKind::Webhook, ""), format!("{line} {url}"));
+        assert_eq!(linked(NotifyKind::Telegram, ""), format!("{line} <a href=\"{url}\">chart</a>"));
+        assert_eq!(linked(NotifyKind::Slack, "{link} {symbol}"), format!("<{url}|chart> A"));
+        assert_eq!(linked(NotifyKind::Discord, "{symbol} {link}"), format!("A [chart](<{url}>)"));
+        assert_eq!(linked(NotifyKind::Discord, "{symbol}"), "A");
+        assert_eq!(text(&one, NotifyKind::Telegram, "{symbol}{link}"), "A", "nobody said where the page is");
+        let mut strange = alert(TIME, "A", 0.9);
+        strange.fields[0].1 = "1-0/\"><b>|(@x/0".into();
+        let strange = message(vec![strange]);
+        for kind in KINDS {
+            let sent = text_linked(&strange, kind, "{link}", "https://scanner.example");
+            assert!(sent.contains("/#alert=1-0/%22%3E%3Cb%3E%7C%28%40x/0"), "{sent}");
+        }
+    }
+
+    #[test]
+    fn alerts_of_one_underlying_are_shown_together_and_counted() {
+        let mut shown = ShownAlerts::new(GroupBy::Underlying);
+        let alerts = [("NIFTY25NOV25750PE", 0.9), ("SBIN", 0.8), ("NIFTY 50", 0.7), ("NIFTY25NOVFUT", 0.95)];
+        for (symbol, confidence) in alerts {
+            shown.push(alert(TIME, symbol, confidence), 3);
+        }
+        let grouped = Notification { shown, fresh: 4, ..message(Vec::new()) };
+        assert_eq!(
+            text(&grouped, NotifyKind::Telegram, "{symbol}"),
+            "<b>4 alerts of 2 underlyings</b>\nNIFTY: <b>3 alerts</b>\n· NIFTY25NOV25750PE\n· NIFTY25NOVFUT\n· … and 1 more\nSBIN"
+        );
+        let mut shown = ShownAlerts::new(GroupBy::Underlying);
+        ["M&M", "M&M25NOVFUT"].iter().for_each(|symbol| shown.push(alert(TIME, symbol, 0.9), 10));
+        let grouped = Notification { shown, fresh: 2, ..message(Vec::new()) };
+        assert_eq!(text(&grouped, NotifyKind::Discord, "{symbol}"), "M&M: **2 alerts**\n· M&M\n· M&M25NOVFUT");
+    }
+
+    fn condition(text: &str) -> Condition {
+        Condition { code: ConditionCode::SilentFeed, text: text.into(), began_ms: 1000, ..Condition::default() }
+    }
+
+    #[test]
+    fn the_hosts_trouble_is_told_with_its_cure_and_its_end() {
+        let told = ToldCondition { code: ConditionCode::ChannelFailing, subject: "phone".into(), began_ms: 1000 };
+        let news = vec![
+            HealthNews::Began(condition("no tick for 100 s. Check the producer")),
+            HealthNews::Ended { told: told.clone(), ended_ms: Some(721_000) },
+            HealthNews::Ended { told: ToldCondition { subject: String::new(), ..told }, ended_ms: None },
+            HealthNews::Passed { condition: condition("no tick"), ended_ms: 41_000 },
+        ];
+        let health = Notification { kind: NotificationKind::Health(news), ..message(Vec::new()) };
+        assert_eq!(
+            text(&health, NotifyKind::Webhook, ""),
+            "⚠ scanner_group: no tick for 100 s. Check the producer\n\
+             ✅ scanner_group: the notification channel is no longer failing (phone), after 12 min\n\
+             ✅ scanner_group: the notification channel is no longer failing\n\
+             ✅ scanner_group: the feed is no longer silent, after 40 s. It was: no tick"
+        );
+    }
+
+    /// A condition may quote what a producer has sent.
+    #[test]
+    fn a_sentence_about_the_host_makes_no_links_and_fits() {
+        let hostile = "@channel /stop http://evil.example t.me/x <b> [X](http://evil) \u{202e}".repeat(30);
+        let news = vec![HealthNews::Began(condition(&hostile)); 9];
+        let health = Notification { kind: NotificationKind::Health(news), ..message(Vec::new()) };
+        for kind in KINDS {
+            let sent = text(&health, kind, "");
+            assert!(length(&sent) <= longest(kind) && sent.ends_with("… and 5 more: see `tickhound status`"), "{sent}");
+            assert!(!sent.contains('\u{202e}'));
+            if kind != NotifyKind::Webhook {
+                for link in ["@channel", "/stop", "://", "t.me", "<b>", "]("] {
+                    assert!(!sent.contains(link), "{kind:?} {link}: {sent}");
+                }
+            }
         }
     }
 

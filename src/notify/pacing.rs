@@ -18,6 +18,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// After this many rejected messages in a row the cause is not in the messages.
 const REJECTIONS_MAX: u32 = 3;
 
+/// So many failures in a row that may pass by themselves are a hiccup of the receiver; more are trouble.
+const HICCUP_MAX: u32 = 2;
+
 /// A receiver that asks for a longer wait than this is tried again anyway.
 const ASKED_MAX: Duration = PAUSE_MAX;
 
@@ -35,6 +38,11 @@ impl Backoff {
     /// Time left to wait; `None` if a message may be sent.
     pub(super) fn remaining(&self) -> Option<Duration> {
         self.not_before.and_then(remaining)
+    }
+
+    /// Whether nothing worse has happened than a few failures that may pass by themselves.
+    pub(super) fn is_hiccup(&self) -> bool {
+        (1..=HICCUP_MAX).contains(&self.failures) && self.rejections + self.pauses == 0
     }
 
     /// An attempt failed and may succeed soon; `asked` is what the receiver asks for.

@@ -3,12 +3,12 @@
 //! What holds: a request ends in time, whatever the receiver does; redirects are not followed, since the secret is
 //! for one host; no more of an answer is read than is used.
 
-use std::{fs, io, io::Read, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io, io::Read, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::{
     Agent, Timeout,
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
@@ -16,11 +16,13 @@ use ureq::{
 
 use super::{
     answer::{self, AttemptOutcome},
+    health::HealthNews,
     message::{Notification, NotificationKind, Style},
     secret::Secrets,
+    shown::AlertGroup,
 };
 use tickhound_core::config::{NotifyConfig, NotifyKind, is_unset};
-use tickhound_redis::notification_position::Omissions;
+use tickhound_redis::notification_position::{Omissions, ToldCondition};
 
 /// The longest time to resolve a name and to connect, within the time that a message may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -89,7 +91,7 @@ fn configured_roots(config: &NotifyConfig) -> Result<RootCerts> {
 pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, style: &Style<'_>) -> Vec<u8> {
     let text = message.text(style);
     let body = match config.kind {
-        NotifyKind::Webhook => return generic(config, message, key, &text).into_bytes(),
+        NotifyKind::Webhook => return generic(config, message, style, (key, &text)).into_bytes(),
         NotifyKind::Slack => json!({
             "text": text, "mrkdwn": false, "parse": "none", "link_names": false, "unfurl_links": false,
             "unfurl_media": false,
@@ -104,11 +106,12 @@ pub(super) fn body(config: &NotifyConfig, message: &Notification, key: &str, sty
     body.to_string().into_bytes()
 }
 
-fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str) -> String {
-    let Notification { shown, fresh, unreported, stream, kind } = message;
-    let kind = match kind {
-        NotificationKind::Alerts => "alerts",
-        NotificationKind::Test => "test",
+fn generic(config: &NotifyConfig, message: &Notification, style: &Style<'_>, (key, text): (&str, &str)) -> String {
+    let Notification { shown, fresh, unreported, stream, kind, .. } = message;
+    let (kind, health) = match kind {
+        NotificationKind::Alerts => ("alerts", Vec::new()),
+        NotificationKind::Health(news) => ("health", news.iter().map(health).collect()),
+        NotificationKind::Test => ("test", Vec::new()),
     };
     let Omissions { older, newest_older_ms, in_doubt, doubt_after, doubt_to, refused, missed } = unreported;
     let alerts: Vec<String> = shown
@@ -117,16 +120,43 @@ fn generic(config: &NotifyConfig, message: &Notification, key: &str, text: &str)
         // Another client may have added entries to the stream.
         .filter(|line| line.len() <= ALERT_MAX && serde_json::from_str::<IgnoredAny>(line).is_ok())
         .collect();
+    let groups: Vec<Value> = if shown.is_grouped() { shown.groups().iter().map(group).collect() } else { Vec::new() };
+    let links: BTreeMap<&str, String> =
+        shown.iter().map(|alert| (alert.field("id"), style.link(alert))).filter(|(_, link)| !link.is_empty()).collect();
     let rest = json!({
         "version": FORMAT_VERSION, "kind": kind, "sink": config.name, "key": key,
         "stream": stream, "text": text, "count": fresh, "more": fresh - alerts.len() as u64,
         "older": { "count": older, "newest_ms": (*older > 0).then_some(newest_older_ms) },
         "in_doubt": { "count": in_doubt, "after": doubt_after, "to": doubt_to },
-        "refused": refused, "missed": missed,
+        "refused": refused, "missed": missed, "groups": groups, "links": links, "health": health,
     });
     // Alerts are JSON already, byte for byte as in the JSON lines file.
     let rest = rest.to_string();
     format!("{{\"alerts\":[{}],{}", alerts.join(","), &rest[1..])
+}
+
+/// The alerts of one underlying.
+fn group(group: &AlertGroup<'_>) -> Value {
+    let ids: Vec<&str> = group.alerts.iter().map(|alert| alert.field("id")).collect();
+    json!({ "underlying": group.underlying, "count": group.count, "ids": ids })
+}
+
+/// A condition of the host that began, ended, or both.
+fn health(news: &HealthNews) -> Value {
+    match news {
+        HealthNews::Began(condition) => json!({
+            "event": "began", "code": condition.code, "subject": condition.subject, "text": condition.text,
+            "began_ms": condition.began_ms, "ended_ms": null, "count": condition.count,
+        }),
+        HealthNews::Ended { told: ToldCondition { code, subject, began_ms }, ended_ms } => json!({
+            "event": "ended", "code": code, "subject": subject, "text": code.end(), "began_ms": began_ms,
+            "ended_ms": ended_ms, "count": null,
+        }),
+        HealthNews::Passed { condition, ended_ms } => json!({
+            "event": "passed", "code": condition.code, "subject": condition.subject, "text": condition.text,
+            "began_ms": condition.began_ms, "ended_ms": ended_ms, "count": condition.count,
+        }),
+    }
 }
 
 /// Makes one attempt.
@@ -188,7 +218,7 @@ fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
-    use serde_json::Value;
+    use tickhound_core::config::ServerConfig;
 
     use super::*;
     use crate::notify::filter::tests::alert;
@@ -196,8 +226,11 @@ mod tests {
     #[test]
     fn each_receiver_gets_its_own_form() {
         let zone = TimeZone::UTC;
-        let mut message = Notification {
-            shown: vec![alert(1000, "M&M", 0.9), alert(2000, "B", 0.8)],
+        let mut unpriced = alert(2000, "B", 0.8);
+        unpriced.fields.iter_mut().filter(|(name, _)| name == "price").for_each(|(_, price)| price.clear());
+        let server = ServerConfig { public_url: "https://scanner.example".into(), ..ServerConfig::default() };
+        let message = Notification {
+            shown: vec![alert(1000, "M&M", 0.9), unpriced].into(),
             fresh: 5,
             unreported: Omissions {
                 in_doubt: 2,
@@ -206,12 +239,12 @@ mod tests {
                 ..Omissions::default()
             },
             stream: "alerts:intraday".into(),
+            group: "scanner_group".into(),
             kind: NotificationKind::Alerts,
         };
-        message.shown[1].fields.iter_mut().filter(|(name, _)| name == "price").for_each(|(_, price)| price.clear());
         let body = |kind: NotifyKind| -> Value {
             let config = NotifyConfig { name: "desk".into(), kind, chat: "-1".into(), ..NotifyConfig::default() };
-            let style = Style { kind, template: "{symbol}", zone: &zone };
+            let style = Style { kind, template: "{symbol}", zone: &zone, server: &server };
             serde_json::from_slice(&body(&config, &message, "the-key", &style)).unwrap()
         };
         let generic = body(NotifyKind::Webhook);
@@ -224,6 +257,8 @@ mod tests {
         assert_eq!(generic["alerts"][0]["id"], "1000-0/breakout/0");
         assert_eq!(generic["alerts"][0]["evidence"], json!({ "level": 100.0 }));
         assert_eq!(generic["alerts"][1]["price"], Value::Null);
+        assert_eq!(generic["links"]["2000-0/breakout/0"], "https://scanner.example/#alert=2000-0/breakout/0");
+        assert_eq!((&generic["groups"], &generic["health"]), (&json!([]), &json!([])));
         let slack = body(NotifyKind::Slack);
         assert!(slack["text"].as_str().unwrap().starts_with("5 alerts\nM&amp;M\nB\n… and 3"), "{slack}");
         let discord = body(NotifyKind::Discord);

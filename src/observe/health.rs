@@ -1,14 +1,22 @@
 //! The health of a partition: a verdict with a sentence, from what the server knows.
 //!
-//! The verdict comes from waiting entries and progress: how many wait, and how long ago the last commit was. `idle`,
-//! `pending` and `lag` as Redis reports them are part of the report, but not of the verdict: none of them is a problem in
-//! a quiet market.
+//! The verdict comes from waiting entries and progress: how many wait, and how long ago the last commit was; and from what
+//! the owner reports of its feed, its channels and its files. `idle`, `pending` and `lag` as Redis reports them are part of
+//! the report, but not of the verdict: none of them is a problem in a quiet market.
+//!
+//! What holds: the verdict is the same wherever it is asked for, because the owner writes its conditions to Redis, and
+//! everybody reads them there.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-use tickhound_core::{config::Config, receipt::Receipt};
+use tickhound_core::{
+    condition::{Condition, ConditionCode},
+    config::Config,
+    receipt::Receipt,
+    wall::now_ms,
+};
 use tickhound_redis::{ConsumerStatus, Survey, Surveyor};
 
 /// A partition is stuck when entries wait and nothing was committed for this long.
@@ -22,6 +30,10 @@ const STALE_AFTER_MS: u64 = 300_000;
 
 /// Another program will not process an entry that has been pending under its consumer for this long.
 const HELD_AFTER_MS: u64 = 60_000;
+
+/// The codes of reasons that are used more than once.
+const STUCK: &str = "stuck";
+const NO_HOST: &str = "no_host";
 
 /// How a partition is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,8 +54,10 @@ pub(crate) enum Verdict {
 pub(crate) struct HealthReport {
     /// The verdict, in a word.
     pub verdict: Verdict,
-    /// The reason for the verdict, in a sentence.
+    /// The gravest reason for the verdict, in a sentence.
     pub reason: String,
+    /// Everything that is wrong, the gravest first; empty if the verdict is healthy.
+    pub reasons: Vec<Reason>,
     /// The key of the stream.
     pub stream: String,
     /// The name of the consumer group.
@@ -56,6 +70,36 @@ pub(crate) struct HealthReport {
     /// The entries read and completed; `None` if the server does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<EntryCounts>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Reason {
+    /// A name for programs, which stays the same.
+    pub code: &'static str,
+    /// The detector, channel or file that it is about, if there may be several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// What is wrong and what to do, in a sentence.
+    pub text: String,
+    /// Since when it has been so, ms since the Unix epoch; `None` if that is not known.
+    pub since_ms: Option<u64>,
+}
+
+impl Reason {
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, subject: None, text: text.into(), since_ms: None }
+    }
+
+    fn since(self, since_ms: u64) -> Self {
+        Self { since_ms: Some(since_ms), ..self }
+    }
+
+    fn of(condition: &Condition) -> Self {
+        let Condition { code, subject, text, began_ms, .. } = condition;
+        let subject = Some(subject.clone()).filter(|subject| !subject.is_empty());
+        Self { subject, ..Self::new(code.name(), text) }.since(*began_ms)
+    }
 }
 
 /// Entries over the life of the group, under the names that the counters of workers have in the log.
@@ -92,6 +136,7 @@ impl HealthReport {
     pub(crate) fn unreachable(config: &Config, reason: String) -> Self {
         Self {
             verdict: Verdict::Unreachable,
+            reasons: vec![Reason::new("unreachable", &reason)],
             reason,
             stream: config.stream.key.clone(),
             group: config.stream.group.clone(),
@@ -103,15 +148,16 @@ impl HealthReport {
 
     fn judge(config: &Config, survey: Survey) -> Self {
         let consumers = judge_consumers(&survey, &config.stream.consumer);
-        let (mut verdict, mut reason) = judge(&survey, &consumers, &config.stream.consumer);
-        // A receipt without an owner is from a host that has ended.
-        let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
-        if let (Verdict::Healthy, Some(worse)) = (verdict, receipt.and_then(judge_detectors)) {
-            (verdict, reason) = (Verdict::Degraded, worse);
-        }
+        let reasons = judge(&survey, &consumers, &config.stream.consumer);
+        let (verdict, reason) = match reasons.first() {
+            Some(gravest) if gravest.code == STUCK => (Verdict::Stuck, gravest.text.clone()),
+            Some(gravest) => (Verdict::Degraded, gravest.text.clone()),
+            None if survey.waiting_ms.is_some() => (Verdict::Healthy, "processing entries".into()),
+            None => (Verdict::Healthy, "every entry is processed".into()),
+        };
         let (stream, group) = (config.stream.key.clone(), config.stream.group.clone());
         let work = Some(EntryCounts::of(&survey, &config.stream.consumer));
-        Self { verdict, reason, stream, group, survey: Some(survey), consumers, work }
+        Self { verdict, reason, reasons, stream, group, survey: Some(survey), consumers, work }
     }
 }
 
@@ -235,54 +281,79 @@ fn judge_consumers(survey: &Survey, ours: &str) -> Vec<ConsumerReport> {
     survey.consumers.iter().map(report).collect()
 }
 
-/// The verdict with its reason. Of several reasons, the first one counts.
-fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> (Verdict, String) {
-    let degraded = |reason: String| (Verdict::Degraded, reason);
+/// Everything that is wrong, the gravest first.
+fn judge(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> Vec<Reason> {
     if !survey.group_exists {
-        return degraded("the group does not exist yet; `tickhound run` creates it".into());
+        return vec![Reason::new("no_group", "the group does not exist yet; `tickhound run` creates it")];
     }
+    let mut reasons = judge_progress(survey, consumers, ours);
+    // A receipt without an owner is from a host that has ended.
+    let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
+    let conditions = receipt.map_or(&[][..], |receipt| &receipt.conditions);
+    // If ticks are missing or wrong, nothing else matters.
+    let (of_feed, others): (Vec<&Condition>, Vec<&Condition>) =
+        conditions.iter().partition(|condition| condition.code <= ConditionCode::OffSession);
+    reasons.extend(of_feed.into_iter().map(Reason::of));
+    reasons.extend(judge_lag(survey));
+    reasons.extend(receipt.map(judge_detectors).unwrap_or_default());
+    reasons.extend(others.into_iter().map(Reason::of));
+    reasons
+}
+
+/// Whether entries are processed, and by whom.
+fn judge_progress(survey: &Survey, consumers: &[ConsumerReport], ours: &str) -> Vec<Reason> {
+    let mut reasons = Vec::new();
     let has_owner = survey.owner.is_some();
     let waited = survey.waiting_ms;
-    if let Some(waited) = waited.filter(|waited| *waited > STUCK_AFTER_MS) {
-        return (Verdict::Stuck, stuck(seconds(waited), has_owner));
+    let is_stuck = is_stuck(survey);
+    if let Some(waited) = waited.filter(|_| is_stuck) {
+        reasons.push(Reason::new(STUCK, stuck(seconds(waited), has_owner)).since(now_ms().saturating_sub(waited)));
     }
     let foreign: Vec<&ConsumerReport> = consumers.iter().filter(|c| c.name != ours && c.pending > 0).collect();
     if !foreign.is_empty() {
         let names: Vec<&str> = foreign.iter().map(|consumer| consumer.name.as_str()).collect();
         let pending: u64 = foreign.iter().map(|consumer| consumer.pending).sum();
-        return degraded(format!("{pending} entries are pending under other consumers: {}", names.join(", ")));
+        let text = format!("{pending} entries are pending under other consumers: {}", names.join(", "));
+        reasons.push(Reason::new("pending_elsewhere", text));
     }
-    if let Some(waited) = waited.filter(|_| !has_owner) {
-        return degraded(stuck(seconds(waited), has_owner));
+    if let Some(waited) = waited.filter(|_| !has_owner && !is_stuck) {
+        reasons.push(Reason::new(NO_HOST, stuck(seconds(waited), has_owner)));
     }
     if survey.began_anew {
-        return degraded(
-            "the stream was deleted and started again; the host processes it from its beginning, at the latest after a restart"
-                .into(),
-        );
+        reasons.push(Reason::new(
+            "stream_began_anew",
+            "the stream was deleted and started again; the host processes it from its beginning, at the latest after a restart",
+        ));
     }
-    if !has_owner {
+    if !has_owner && waited.is_none() {
         // No entry is lost by it yet, but an operator who checks in the morning must know it before the market opens.
-        return degraded("no host is running; every entry is processed".into());
+        reasons.push(Reason::new(NO_HOST, "no host is running; every entry is processed"));
     }
-    if let Some(entry) = &survey.left_behind {
-        return degraded(format!(
+    if let Some(entry) = survey.left_behind.as_ref().filter(|_| has_owner) {
+        let text = format!(
             "entries from {entry} on are pending under {ours} although later ones are processed; the host is recovering \
              them. If this persists, another client reads under the same consumer name"
-        ));
+        );
+        reasons.push(Reason::new("left_behind", text));
     }
-    let Some(waited) = waited else { return (Verdict::Healthy, "every entry is processed".into()) };
+    reasons
+}
+
+/// Whether a host is late; one that is stuck, or does not run, has a graver reason.
+fn judge_lag(survey: &Survey) -> Option<Reason> {
+    let waited = survey.waiting_ms.filter(|_| survey.owner.is_some() && !is_stuck(survey))?;
     if let Some(behind) = survey.behind_ms.filter(|behind| *behind > BEHIND_AFTER_MS) {
-        return degraded(format!(
-            "lagging: the oldest waiting entry is {} old; the host is processing entries",
-            seconds(behind)
-        ));
+        let behind = seconds(behind);
+        let text = format!("lagging: the oldest waiting entry is {behind} old; the host is processing entries");
+        return Some(Reason::new("lagging", text));
     }
     // The age of an entry is unknown if its id is not a time. Then the time without a commit counts.
-    if waited > BEHIND_AFTER_MS {
-        return degraded(format!("entries are waiting, and nothing was committed for {}", seconds(waited)));
-    }
-    (Verdict::Healthy, "processing entries".into())
+    let text = || format!("entries are waiting, and nothing was committed for {}", seconds(waited));
+    (waited > BEHIND_AFTER_MS).then(|| Reason::new("no_commit", text()))
+}
+
+fn is_stuck(survey: &Survey) -> bool {
+    survey.waiting_ms.is_some_and(|waited| waited > STUCK_AFTER_MS)
 }
 
 fn stuck(waited: String, has_owner: bool) -> String {
@@ -293,18 +364,19 @@ fn stuck(waited: String, has_owner: bool) -> String {
     }
 }
 
-/// Says what is wrong with the detectors, if the host has reported anything.
-fn judge_detectors(receipt: &Receipt) -> Option<String> {
-    let rejection = receipt.rejection.as_ref().filter(|rejection| rejection.is_current);
-    if let Some(rejection) = rejection {
-        return Some(format!(
-            "the last change was rejected, and the previous state stays in force: {}",
-            rejection.reason
-        ));
+/// What is wrong with the detectors, as the host has reported it.
+fn judge_detectors(receipt: &Receipt) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if let Some(rejection) = receipt.rejection.as_ref().filter(|rejection| rejection.is_current) {
+        let text = format!("the last change was rejected, and the previous state stays in force: {}", rejection.reason);
+        reasons.push(Reason::new("change_rejected", text).since(rejection.at_ms));
     }
-    let quarantined = receipt.detectors.iter().find(|detector| detector.quarantined_until_ms.is_some())?;
-    let fault = quarantined.last_fault.as_deref().unwrap_or("it failed too often");
-    Some(format!("detector {} is in quarantine: {fault}", quarantined.name))
+    for detector in receipt.detectors.iter().filter(|detector| detector.quarantined_until_ms.is_some()) {
+        let fault = detector.last_fault.as_deref().unwrap_or("it failed too often");
+        let reason = Reason::new("quarantine", format!("detector {} is in quarantine: {fault}", detector.name));
+        reasons.push(Reason { subject: Some(detector.name.clone()), ..reason });
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -372,5 +444,46 @@ mod tests {
         let survey = Survey { consumers: vec![consumer], ..Survey::default() };
         let json = serde_json::to_value(&survey).unwrap();
         assert_eq!(json["consumers"].to_string(), r#"[["scanner",5,60000]]"#);
+    }
+
+    fn holding(code: ConditionCode, subject: &str) -> Condition {
+        Condition { code, subject: subject.into(), text: format!("{} holds", code.name()), began_ms: 7, count: 1 }
+    }
+
+    /// `status` said that a feed of garbage is healthy, since every entry of it was processed.
+    #[test]
+    fn conditions_of_the_owner_are_reasons_and_those_of_the_feed_come_first() {
+        let conditions = vec![holding(ConditionCode::SilentFeed, ""), holding(ConditionCode::ChannelFailing, "desk")];
+        let detector = tickhound_core::receipt::DetectorReceipt {
+            name: "jump".into(),
+            quarantined_until_ms: Some(1),
+            ..Default::default()
+        };
+        let receipt = Some(Receipt { conditions, detectors: vec![detector], ..Receipt::default() });
+        let survey = |owner| Survey {
+            group_exists: true,
+            owner,
+            waiting_ms: Some(3),
+            behind_ms: Some(9_000),
+            receipt: receipt.clone(),
+            ..Survey::default()
+        };
+        let report = HealthReport::judge(&Config::default(), survey(host()));
+        assert_eq!((report.verdict, report.reason.as_str()), (Verdict::Degraded, "silent_feed holds"));
+        let codes: Vec<&str> = report.reasons.iter().map(|reason| reason.code).collect();
+        assert_eq!(codes, ["silent_feed", "lagging", "quarantine", "channel_failing"]);
+        assert_eq!((report.reasons[3].subject.as_deref(), report.reasons[3].since_ms), (Some("desk"), Some(7)));
+        // A host that has ended has none any more.
+        let codes = HealthReport::judge(&Config::default(), survey(None)).reasons;
+        assert_eq!(codes.iter().map(|reason| reason.code).collect::<Vec<_>>(), [NO_HOST]);
+    }
+
+    #[test]
+    fn a_stuck_host_is_stuck_whatever_else_is_wrong() {
+        let receipt = Some(Receipt { conditions: vec![holding(ConditionCode::DeadLetters, "")], ..Receipt::default() });
+        let (verdict, reason) =
+            judged(Survey { owner: host(), waiting_ms: Some(STUCK_AFTER_MS + 1), receipt, ..Survey::default() });
+        assert_eq!(verdict, Verdict::Stuck);
+        assert!(reason.starts_with("nothing was committed for"), "{reason}");
     }
 }

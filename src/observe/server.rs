@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod live;
 mod metrics;
+mod mutes;
 mod paced;
 mod page;
 mod paging;
@@ -132,7 +133,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/alerts", get(alerts::list))
         .route("/api/alert", get(alerts::one))
         .route("/api/alerts/live", get(live::live))
-        .route("/api/chart", get(chart::chart));
+        .route("/api/chart", get(chart::chart))
+        .route("/api/mutes", mutes::routes());
     page::routes(routes)
         .fallback(|| async { ApiError::not_found() })
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))

@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::own_file::{OwnFileUse, create_folder_of, open_own};
+use crate::clock;
 use tickhound_core::{config::ServiceConfig, text::printable};
 
 /// How often to check whether the file still exists and how large it is: panics are written to it too.
@@ -51,9 +52,9 @@ impl LogFile {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub(crate) fn open(path: &Path, config: &ServiceConfig, timezone: &str) -> Result<Self> {
+    pub(crate) fn open(path: &Path, config: &ServiceConfig, zone: TimeZone) -> Result<Self> {
         let explain = || format!("can't write the log {}", path.display());
-        let zone = config.log_daily.then(|| TimeZone::get(timezone)).transpose().with_context(explain)?;
+        let zone = config.log_daily.then_some(zone);
         create_folder_of(path).with_context(explain)?;
         let mut log = Self {
             path: path.to_path_buf(),
@@ -100,6 +101,11 @@ impl LogFile {
             self.cause = error.to_string();
             self.lost += 1;
         }
+    }
+
+    /// How many lines could not be written since one could, and why; `None` if there are none.
+    pub(crate) fn failure(&self) -> Option<(u64, &str)> {
+        (self.lost > 0).then_some((self.lost, self.cause.as_str()))
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -193,12 +199,10 @@ impl LogFile {
 
 /// A line about the log itself, in JSON or text like the line `model`.
 pub(super) fn in_form_of(model: &[u8], level: &str, event: &str, message: &str) -> Vec<u8> {
-    let now = Timestamp::now();
+    let now = clock::log_now();
     let line = match model.first() {
         Some(b'{') => {
-            let timestamp = now.to_string();
-            serde_json::json!({ "timestamp": timestamp, "level": level, "event": event, "message": message })
-                .to_string()
+            serde_json::json!({ "timestamp": now, "level": level, "event": event, "message": message }).to_string()
         }
         _ => format!("{now} {level:>5} {} event=\"{event}\"", printable(message)),
     };
@@ -211,7 +215,7 @@ mod tests {
 
     fn log(path: &Path, keep: u32, daily: bool) -> LogFile {
         let config = ServiceConfig { log_keep: keep, log_daily: daily, ..ServiceConfig::default() };
-        let mut log = LogFile::open(path, &config, "Asia/Kolkata").unwrap();
+        let mut log = LogFile::open(path, &config, TimeZone::get("Asia/Kolkata").unwrap()).unwrap();
         log.max_bytes = 100;
         log
     }
@@ -302,7 +306,7 @@ mod tests {
         write(&mut log, "two");
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         assert_eq!(read(&dir.path().join("moved"), ""), "one\ntwo\n", "no line is lost");
-        let error = format!("{:#}", LogFile::open(&path, &ServiceConfig::default(), "UTC").unwrap_err());
+        let error = format!("{:#}", LogFile::open(&path, &ServiceConfig::default(), TimeZone::UTC).unwrap_err());
         assert!(error.contains("can't write the log") && error.contains("it is a link"), "{error}");
     }
 

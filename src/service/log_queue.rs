@@ -36,6 +36,26 @@ pub(crate) struct LogQueue {
     changed: Condvar,
 }
 
+/// Why lines are missing from the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogHealth {
+    /// None is.
+    #[default]
+    Works,
+    /// They can't be written.
+    Fails {
+        /// How many could not be written since one could.
+        lines: u64,
+        /// Why.
+        cause: String,
+    },
+    /// They are written too slowly.
+    Slow {
+        /// How many were left out since one fitted.
+        lines: u64,
+    },
+}
+
 #[derive(Debug, Default)]
 struct WaitingLines {
     items: VecDeque<Item>,
@@ -46,6 +66,8 @@ struct WaitingLines {
     first_left_out: Vec<u8>,
     /// Whether the thread is writing an item that is no longer in the queue.
     writing: bool,
+    /// What the last line that was written has shown.
+    written: LogHealth,
 }
 
 #[derive(Debug)]
@@ -79,6 +101,15 @@ impl LogQueue {
         self.changed.notify_all();
     }
 
+    /// Whether lines are missing from the log at present.
+    pub(crate) fn health(&self) -> LogHealth {
+        let waiting = self.lock();
+        match waiting.left_out {
+            0 => waiting.written.clone(),
+            lines => LogHealth::Slow { lines },
+        }
+    }
+
     /// Waits until all lines are written, at most for `longest`.
     pub(crate) fn finish(&self, longest: Duration) {
         let until = Instant::now() + longest;
@@ -97,7 +128,11 @@ impl LogQueue {
             match (self.next(), &mut target) {
                 // `tickhound run | head` closes the log; the run continues, and nothing can be reported.
                 (Item::Line(line), LogTarget::Stdout) => drop(io::stdout().write_all(&line)),
-                (Item::Line(line), LogTarget::File(file)) => file.append(&line),
+                (Item::Line(line), LogTarget::File(file)) => {
+                    file.append(&line);
+                    let failure = file.failure().map(|(lines, cause)| LogHealth::Fails { lines, cause: cause.into() });
+                    self.lock().written = failure.unwrap_or_default();
+                }
                 (Item::Reopen, LogTarget::File(file)) => file.reopen(),
                 (Item::Reopen, LogTarget::Stdout) => {}
             }

@@ -568,6 +568,38 @@ fn a_link_in_a_message_opens_its_alert() {
     assert_eq!(desk.browser.eval("location.href"), link(&linked), "the token does not stay in the address");
 }
 
+/// An alert that comes again and again pages people, who want it to stop now and not to lose it.
+#[test]
+fn an_alert_is_muted_from_its_panel_and_unmuted_again() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    let id = add_alert(&desk, 0, "NIFTY*<B>", &[]);
+    let server = ServerConfig { listen: desk.address.clone(), ..ServerConfig::default() };
+    desk.browser.open("about:blank");
+    desk.browser.open(&server.alert_link(&id).unwrap());
+    let button = |text: &str| {
+        format!("[...document.querySelectorAll('#alert button')].find(b => b.textContent.includes({text:?}))")
+    };
+    let panel = |text: &str| format!("document.getElementById('alert')?.innerText.includes({text:?})");
+    desk.browser.wait_until("the alert is open", &format!("{} !== undefined", button("30 min")));
+    let mutes = |desk: &Desk| desk.project.run(&["mutes"]);
+    desk.browser.eval(&format!("{}.click(); 0", button("NIFTY*<B> for 30 min")));
+    desk.browser.wait_until("it is muted", &panel("NIFTY*<B> is muted until"));
+    for (width, name) in [(1280, "dashboard-mute"), (390, "dashboard-mute-phone")] {
+        desk.browser.size(width, 1000);
+        desk.browser.eval("document.querySelector('#alert .actions').scrollIntoView(); 0");
+        desk.picture(name);
+    }
+    assert!(mutes(&desk).starts_with("NIFTY*<B>: until "), "{}", mutes(&desk));
+    desk.browser.eval(&format!("{}.click(); 0", button("undo")));
+    desk.browser.wait_until("it is unmuted", &panel("NIFTY*<B> is no longer muted"));
+    assert_eq!(mutes(&desk), "nothing is muted\n");
+    desk.browser.eval(&format!("{}.click(); 0", button("breakout until the session ends")));
+    desk.browser.wait_until("it is muted", &panel("breakout is muted until"));
+    assert!(mutes(&desk).starts_with("* for detector breakout: until "), "{}", mutes(&desk));
+    assert_eq!(desk.browser.complaints(), Vec::<String>::new());
+}
+
 /// The filter of the page means what `alerts --symbol` means.
 #[test]
 fn the_pages_filter_is_a_pattern_of_symbols() {

@@ -259,7 +259,7 @@ fn compiled_plugins_are_outside_the_plugins_folder() {
         let output = command.env_remove("XDG_CACHE_HOME").env("HOME", &home).env(name, folder).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
-    check("TICKHOUND_TEST", &home);
+    check("UNUSED", &home);
     check("XDG_CACHE_HOME", &project.path("caches"));
     check("CACHE_DIRECTORY", &project.path("service"));
     for folder in ["home/.cache/tickhound", "caches/tickhound", "service"] {

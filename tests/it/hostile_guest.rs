@@ -172,9 +172,21 @@ fn tables() -> Vec<u8> {
     hostile(Attack { fields: &fields, detect: &(0..20).map(grow).collect::<String>(), ..Attack::default() })
 }
 
+/// Two reports of a panic, of which the first is empty and the second claims four GiB of text; then one of each kind of trap.
+fn report(detect: &str) -> Vec<u8> {
+    let fields = r#"
+        (data (i32.const 20480) "TICKHOUND-PANIC\00\00\00\00\00")
+        (data (i32.const 20512) "TICKHOUND-PANIC\00\ff\ff\ff\ff\1b[2J\0aDETECTED")
+        (func $deeper (param i32) (call $deeper (i32.add (local.get 0) (i32.const 1))) (call $deeper (i32.const 0)))"#;
+    hostile(Attack { fields, detect, ..Attack::default() })
+}
+
 /// The attacks, each with the fault that ends it.
-fn attacks() -> [(&'static str, Vec<u8>, &'static str); 7] {
+fn attacks() -> [(&'static str, Vec<u8>, &'static str); 9] {
     [
+        ("report", report("(unreachable)"), r"\u{1b}[2J\nDETECTED"),
+        // What a guest has left in memory says nothing about a trap that it did not ask for.
+        ("stack", report("(call $deeper (i32.const 0))"), "call stack exhausted"),
         ("flood", flood(), "its detections in "),
         ("long-names", long_names(), "its detections in "),
         ("escape", escape_name(), "has a name with characters that can't be printed"),

@@ -65,7 +65,7 @@ fn feed(project: &Project, count: u32, rate: u32) -> Killed {
 }
 
 /// A process that is killed on drop.
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -104,7 +104,7 @@ fn hosts_that_are_paused_past_their_lease_write_no_line_twice() {
     assert_same(&in_file(&project, FILE), &in_stream(&redis));
 }
 
-fn limit_files(pid: u32, bytes: &str) {
+pub fn limit_files(pid: u32, bytes: &str) {
     // The soft limit, which may be raised again.
     let limit = format!("--fsize={bytes}:");
     let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();

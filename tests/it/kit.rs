@@ -34,6 +34,14 @@ fn a_new_detector_holds_its_cases_and_goes_live() {
     let told = run(&project, &["test", "opening-drive"]);
     assert!(told.contains("opening-drive 0.1.0: 4 of 4 cases hold"), "{told}");
 
+    let ticks = "symbol,time,price\nNIFTY,0,100\nBANKNIFTY,1,102\nNIFTY,2,100\n";
+    let apart = format!("ticks = \"\"\"\n{ticks}\"\"\"\n[[alerts]]\nsymbol = \"BANKNIFTY\"\ntime = 1\n");
+    let told = text(&output(&project, &["test", "opening-drive", &case(&project, "apart.toml", &apart)]).stdout);
+    assert!(told.contains("a detector sees one symbol at a time") && told.contains("an alert at 1 s"), "{told}");
+    let alone = apart.replace("BANKNIFTY", "NIFTY").replace("102", "100");
+    let told = text(&output(&project, &["test", "opening-drive", &case(&project, "alone.toml", &alone)]).stdout);
+    assert!(told.contains("but none was raised") && !told.contains("one symbol at a time"), "{told}");
+
     let told = run(&project, &["build", "opening-drive"]);
     assert!(told.contains("[detectors.opening-drive]\nplugin = \"opening-drive\""), "{told}");
     project.configure(
@@ -171,6 +179,68 @@ fn an_empty_folder_becomes_one_to_run_in_and_nothing_is_overwritten() {
     let again = init();
     assert!(!again.status.success() && text(&again.stderr).contains("nothing was written"), "{}", text(&again.stderr));
     assert_eq!(fs::read_to_string(&config).unwrap(), "# mine");
+}
+
+/// A folder that only copies a file instead of compiling anything.
+fn copying_project(project: &Project, name: &str, plugin: &str) {
+    let dir = project.path(name);
+    fs::create_dir(&dir).unwrap();
+    let recipe = format!("build = \"cp ../plugins/{plugin}.wasm out.wasm\"\noutput = \"out.wasm\"\n");
+    fs::write(dir.join("detector.toml"), recipe).unwrap();
+}
+
+/// `replay --detector breakout` took the folder `breakout` for the configured detector, or the other way round.
+#[test]
+fn a_folder_with_the_name_of_a_plugin_is_not_taken_for_it_without_a_word() {
+    let project = project();
+    copying_project(&project, "breakout", "momentum");
+    fs::create_dir(project.path("momentum")).unwrap();
+    let inspect = |name: &str| {
+        let output = output(&project, &["inspect", name, "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (told["manifest"]["name"].as_str().unwrap().to_owned(), text(&output.stderr))
+    };
+    let (taken, said) = inspect("breakout");
+    assert_eq!(taken, "momentum");
+    assert!(said.contains("note: breakout is the project in the folder ./breakout, and not the plugin "), "{said}");
+    let (taken, said) = inspect("./breakout");
+    assert!(taken == "momentum" && !said.contains("note:"), "{taken}: {said}");
+    let (taken, said) = inspect("plugins/breakout.wasm");
+    assert!(taken == "breakout" && !said.contains("note:"), "{taken}: {said}");
+    // This folder is not a project, so it is not meant.
+    let (taken, said) = inspect("momentum");
+    assert!(taken == "momentum" && !said.contains("note:"), "{taken}: {said}");
+
+    let replay = ["replay", "--simulate", "--count", "2000", "--detector", "breakout"];
+    let said = text(&output(&project, &replay).stderr);
+    assert!(said.contains("note: breakout is the project in the folder ./breakout"), "{said}");
+}
+
+#[test]
+fn the_sdk_of_a_project_is_created_beside_it_noticed_when_it_differs_and_updated() {
+    let project = project();
+    run(&project, &["new", "mine", "--lang", "python"]);
+    let sdk = project.path("tickhound-sdk");
+    assert!(sdk.join("python/tickhound_sdk/guest.py").exists() && !project.path("mine/tickhound-sdk").exists());
+    fs::write(sdk.join("VERSION"), "0.0.1\n").unwrap();
+    fs::write(sdk.join("python/tickhound_sdk/state.py"), "# of then\n").unwrap();
+    // Another project does not change what the first one uses.
+    copying_project(&project, "copy", "momentum");
+    let said = text(&output(&project, &["inspect", "./copy"]).stderr);
+    assert!(said.contains("tickhound-sdk is the SDK of 0.0.1, and this program is "), "{said}");
+    assert!(said.contains("`tickhound new --update-sdk ./copy`"), "{said}");
+    let told = run(&project, &["new", "--update-sdk", "mine"]);
+    assert!(told.contains("  python/tickhound_sdk/state.py\n") && told.contains("  VERSION\n"), "{told}");
+    assert!(run(&project, &["new", "--update-sdk", "mine"]).contains("is the SDK of this program already"));
+    assert!(!text(&output(&project, &["inspect", "./copy"]).stderr).contains("note:"));
+
+    // Moved away, or checked out alone.
+    fs::remove_dir_all(&sdk).unwrap();
+    let said = text(&output(&project, &["build", "mine"]).stderr);
+    assert!(said.contains("which does not exist; `tickhound new --update-sdk mine` writes it"), "{said}");
+    let wrong = output(&project, &["new", "--update-sdk", "mine", "--lang", "c"]);
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 /// The contract's copies beside the examples are the contract.

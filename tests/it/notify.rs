@@ -2,6 +2,7 @@
 //! does not notice.
 
 pub mod receiver;
+mod told;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A symbol that was a line of its own in the log, which `grep DETECTED` found.
-const FORGED: &str = "X\n2026-01-01T00:00:00.000000Z  INFO ✅ [BREAKOUT] FAKE - DETECTED: 0.99 confidence";
+const FORGED: &str = "X\n2026-01-01T00:00:00.000000+05:30  INFO ✅ [BREAKOUT] FAKE - DETECTED: 0.99 confidence";
 
 /// Texts that clear the screen, set the title, hide, reverse, or end a line in each way.
 const HOSTILE: [&str; 10] = [
@@ -208,8 +208,9 @@ fn no_command_and_no_log_prints_what_strangers_wrote_as_it_is() {
     let log = host.log();
     assert_printable("the log", log.as_bytes());
     // An event is a line, and begins with its time and its level.
-    assert!(log.lines().all(|line| line.starts_with("20") && line.contains('Z')), "{log}");
-    let detected = log.lines().filter(|line| line.split_once("Z  INFO ✅ [").is_some_and(|(time, _)| time.len() < 30));
+    let is_time = |text: &str| text.parse::<jiff::Timestamp>().is_ok();
+    assert!(log.lines().all(|line| line.split_once(' ').is_some_and(|(time, _)| is_time(time))), "{log}");
+    let detected = log.lines().filter(|line| line.split_once("  INFO ✅ [").is_some_and(|(time, _)| is_time(time)));
     assert_eq!(detected.count(), redis.totals()["alerts"] as usize, "{log}");
 }
 

@@ -243,12 +243,34 @@ fn a_detector_that_fails_is_counted_and_the_others_are_not_disturbed() {
     let alone = summary(&project, &SIMULATED);
     project.add_plugin(misbehaving());
     project.configure(
-        "[detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
+        "[plugins]\nfaults = 1000\n\
+         [detectors.bad]\nplugin = \"misbehaving\"\nparams = { how = \"panic\", at = 1000000, price = 31.45 }",
     );
     let beside = summary(&project, &SIMULATED);
     assert!(beside["detectors"]["bad"]["faults"].as_u64().unwrap() > 0, "{beside}");
     assert_eq!(beside["detectors"]["breakout"]["alerts"], alone["detectors"]["breakout"]["alerts"]);
     assert_eq!(beside["detectors"]["breakout"]["faults"], 0);
+}
+
+/// A detector that failed on every tick was called a thousand times, with a line in the log for each.
+#[test]
+fn a_replay_ends_at_the_fault_budget_and_says_so_once() {
+    let project = project();
+    project.add_plugin(misbehaving());
+    let failing = ["--params", "how=panic", "--params", "at=1000000", "--params", "price=31.45"];
+    let args = [&SIMULATED[..], &["--detector", "misbehaving"], &failing].concat();
+    let output = project.output(&args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(text(&output.stdout).is_empty(), "{}", text(&output.stdout));
+    let reason = "misbehaving failed on 4 ticks, and a replay tolerates 3 (plugins.faults); the first was entry ";
+    assert_eq!(said.matches(reason).count(), 1, "{said}");
+    assert_eq!((said.matches("src/lib.rs:").count(), said.lines().count()), (1, 1), "{said}");
+
+    // Who wants to see all of them can have them.
+    let counted = project.command(&args).env("TICKHOUND_PLUGINS__FAULTS", "1000000").output().unwrap();
+    assert!(counted.status.success(), "{}", text(&counted.stderr));
+    assert!(text(&counted.stdout).contains("ticks on which misbehaving failed"), "{}", text(&counted.stdout));
 }
 
 #[test]

@@ -375,6 +375,63 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
     }
 }
 
+/// The one thing that the API changes. Another web site must not be able to, whatever a browser lets it send.
+#[test]
+fn alerts_are_muted_by_the_page_and_by_nobody_elses() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let serving = Serving::start(&project);
+    let address = &serving.address;
+    let ask = |method: &str, path: &str, headers: &str, body: &str| -> (u16, Value) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n{headers}");
+        stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
+    };
+    let json = "Content-Type: application/json\r\n";
+    let own = format!("{json}Origin: http://{address}\r\nSec-Fetch-Site: same-origin\r\n");
+    let body = r#"{"symbols":"NIFTY*","detector":"breakout","for":"30m"}"#;
+    let (status, made) = ask("POST", "/api/mutes", &own, body);
+    let lasts = made["until_ms"].as_u64().unwrap() - made["made_ms"].as_u64().unwrap();
+    assert_eq!((status, lasts, &made["symbols"]), (201, 1_800_000, &Value::from("NIFTY*")));
+    assert_eq!(ask("POST", "/api/mutes", json, r#"{"symbols":"SBIN"}"#).0, 201, "a client that is no browser");
+    let (_, listed) = ask("GET", "/api/mutes", "", "");
+    assert_eq!(listed["mutes"].as_array().unwrap().len(), 2, "{listed}");
+
+    for (method, headers, body, expected) in [
+        ("POST", format!("{json}Origin: https://evil.example\r\n"), body, 403),
+        ("POST", format!("{json}Origin: null\r\n"), body, 403),
+        ("POST", format!("{json}Origin: http://{address}\r\nOrigin: https://evil.example\r\n"), body, 400),
+        ("POST", format!("{json}Sec-Fetch-Site: cross-site\r\n"), body, 403),
+        ("POST", format!("{json}Sec-Fetch-Site: same-site\r\n"), body, 403),
+        ("POST", format!("{json}Sec-Fetch-Site: none\r\n"), body, 403),
+        ("POST", "Content-Type: text/plain\r\n".to_owned(), body, 415),
+        ("POST", String::new(), body, 415),
+        ("POST", json.to_owned(), "{}", 400),
+        ("POST", json.to_owned(), "", 400),
+        ("POST", json.to_owned(), r#"{"symbols":""}"#, 400),
+        ("POST", json.to_owned(), r#"{"symbols":"A","for":"-1h"}"#, 400),
+        ("POST", json.to_owned(), r#"{"symbols":"A","more":1}"#, 400),
+        ("DELETE", "Sec-Fetch-Site: cross-site\r\n".to_owned(), "", 403),
+        ("PUT", json.to_owned(), body, 405),
+    ] {
+        let path = if method == "DELETE" { "/api/mutes?symbols=SBIN" } else { "/api/mutes" };
+        let (status, answer) = ask(method, path, &headers, body);
+        assert_eq!(status, expected, "{method} {headers}{body}: {answer}");
+    }
+    assert_eq!(ask("POST", "/api/mutes", json, &format!("{{\"symbols\":\"{}\"}}", "A".repeat(5000))).0, 413);
+    assert_eq!(ask("POST", "/api/alerts", json, body).0, 405);
+    assert_eq!(ask("DELETE", "/api/mutes?symbols=nifty*&detector=breakout", "", "").0, 200);
+    assert_eq!(ask("DELETE", "/api/mutes?symbols=nifty*&detector=breakout", "", "").0, 404);
+    let (_, listed) = ask("GET", "/api/mutes", "", "");
+    assert_eq!(listed["mutes"].as_array().unwrap().len(), 1, "{listed}");
+    assert!(project.run(&["mutes"]).starts_with("SBIN: until "));
+}
+
 #[test]
 fn without_the_token_nothing_is_answered_and_it_is_never_shown() {
     let redis = Redis::start();
@@ -392,6 +449,8 @@ fn without_the_token_nothing_is_answered_and_it_is_never_shown() {
             assert!(body.contains("server.token") && !body.contains(TOKEN));
         }
     }
+    let mute = format!("POST /api/mutes HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n", serving.address);
+    assert_eq!(serving.send(&format!("{mute}Content-Length: 0\r\n")).0, 401, "nobody mutes without the token");
     assert_eq!(ask(&format!("/api/status?token={TOKEN}"), "").0, 401, "a token does not belong into an address");
     for path in ["/", "/healthz"] {
         assert_eq!(ask(path, "").0, 200, "{path} holds no data");
@@ -1066,6 +1125,8 @@ fn metrics_keep_the_rules_of_prometheus_and_are_all_explained() {
                 "result",
                 "role",
                 "verdict",
+                "code",
+                "phase",
                 "version",
                 "plugin",
                 "sha256",

@@ -39,6 +39,8 @@ impl Terminal {
             .env("TERM", "xterm-256color")
             .env("SHELL", "/bin/sh")
             .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR")
+            .env_remove("CLICOLOR_FORCE")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

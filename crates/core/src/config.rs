@@ -8,9 +8,12 @@ pub mod alerts;
 mod calendar;
 mod detectors;
 mod engine;
+mod environment;
+mod health;
 pub mod input;
 mod live;
 pub mod notify;
+mod origin;
 mod plugins;
 mod secrets;
 mod section;
@@ -23,10 +26,11 @@ mod zone;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +39,14 @@ pub(crate) use self::calendar::parse_calendar;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
     calendar::{BUILT_IN, built_in},
-    detectors::DetectorConfig,
-    engine::{BACKLOG_MAX, EngineConfig},
+    detectors::{DetectorConfig, Inheritance, NEXT_VERSION, inheritance},
+    engine::{BACKLOG_MAX, EngineConfig, WORKERS_MAX},
+    environment::environment,
+    health::HealthConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
-    notify::{NotifyConfig, NotifyKind, OnDoubt},
+    notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
+    origin::Origin,
     plugins::{PluginsConfig, Watch},
     secrets::ExposedSecrets,
     section::is_unset,
@@ -50,6 +57,8 @@ pub use self::{
     stream::{Start, StreamConfig},
     zone::time_zone,
 };
+
+use self::{environment::Overridden, origin::Origins};
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -75,6 +84,8 @@ pub struct Config {
     /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
+    /// From when on a feed counts as not healthy.
+    pub health: HealthConfig,
     /// The page, the API and the metrics.
     pub server: ServerConfig,
     /// Running in the background.
@@ -90,7 +101,9 @@ impl Config {
         self.engine.validate(source)?;
         self.plugins.validate(source)?;
         self.alerts.validate(source)?;
+        self.dead_letters.validate(source)?;
         notify::validate(&self.notify, source)?;
+        self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
         detectors::validate(&self.detectors, &self.plugins, source)
@@ -143,10 +156,20 @@ impl LoadedConfig {
 /// # Errors
 /// An error says file, line, column, what was expected and the nearest valid name.
 pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!("can't read {}: run tickhound in the project's folder, or name the file with --config", file.display())
-    })?;
+    let text = std::fs::read_to_string(file).map_err(|error| explain_unreadable(file, error))?;
     parse(file, text, environment)
+}
+
+fn explain_unreadable(file: &Path, error: io::Error) -> anyhow::Error {
+    let name = file.display();
+    match error.kind() {
+        io::ErrorKind::NotFound if file == Path::new(DEFAULT_FILE) => anyhow!(
+            "there is no {name} here: `tickhound init` creates it, with the plugins that ship; if you have one, run tickhound \
+             in the project's folder, or name the file with --config"
+        ),
+        io::ErrorKind::NotFound => anyhow!("there is no {name}, which --config names"),
+        _ => anyhow!("can't read {name}: {error}"),
+    }
 }
 
 /// Parses the text of the configuration that ships with Tickhound.
@@ -165,9 +188,18 @@ pub fn parse_text(file: &Path, text: &str) -> Result<LoadedConfig> {
     parse(file, text.to_owned(), std::iter::empty())
 }
 
-fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
-    let source = Source::parse(file, text)?;
-    let mut config = source.config(environment)?;
+/// Parses a configuration as if `file` held this text, and applies the variables as [`load`] does.
+///
+/// # Errors
+/// The same as those of [`load`].
+pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig> {
+    let mut source = Source::parse(file, text)?;
+    // Errors in the file have a position as long as nothing else is mixed with it.
+    source.config()?;
+    let Overridden { mut table, variables } = environment::apply(source.table()?, environment)?;
+    let inherited = detectors::inherit(&mut table);
+    source.set_origins(Origins { variables, inherited });
+    let mut config: Config = table.try_into()?;
     config.validate(&source)?;
     config.session.load(file.parent().unwrap_or(Path::new("")), &source)?;
     let root = project_root(file);

@@ -17,6 +17,9 @@ impl EntryId {
     /// The id that sorts before every entry.
     pub const ZERO: Self = Self { millis: 0, seq: 0 };
 
+    /// From here on (2001-09-09) the first part of an id is a time; smaller ones are numbers that a producer has chosen.
+    pub const TIMES_FROM_MS: u64 = 1_000_000_000_000;
+
     /// The id right before this one. Zero has none, and returns itself.
     pub fn before(self) -> Self {
         match self.seq.checked_sub(1) {

@@ -5,6 +5,7 @@
 //! read a clock.
 
 pub mod checkpoint;
+pub mod condition;
 pub mod config;
 pub mod decode;
 pub mod event;

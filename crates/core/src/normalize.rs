@@ -223,11 +223,7 @@ impl Normalizer {
             if volume.quantity.is_nan() || volume.quantity == 0.0 {
                 flags |= flag::QUOTE_ONLY;
             }
-            let middle = match quotes {
-                Quotes::Carry => None,
-                Quotes::Mid => state.bid.zip(state.ask).map(|(bid, ask)| f64::midpoint(bid, ask)),
-            };
-            price[row] = middle.or(state.price).unwrap_or(f64::NAN);
+            price[row] = state.price_without_trade(quotes).unwrap_or(f64::NAN);
         }
         batch.time[row] = time;
         state.time = time;
@@ -259,6 +255,17 @@ impl Normalizer {
             self.symbols.resize_with(symbol + 1, SymbolEntry::default);
         }
         &mut self.symbols[symbol]
+    }
+}
+
+impl NormalizerState {
+    /// The price of a tick without a trade.
+    fn price_without_trade(&self, quotes: Quotes) -> Option<f64> {
+        let middle = match quotes {
+            Quotes::Carry => None,
+            Quotes::Mid => self.bid.zip(self.ask).map(|(bid, ask)| f64::midpoint(bid, ask)),
+        };
+        middle.or(self.price)
     }
 }
 

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{condition::Condition, stream::LeftOut};
+
 /// What one host runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,6 +29,10 @@ pub struct Receipt {
     pub rejection: Option<RejectedChange>,
     /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
+    /// What is wrong with the feed or the host, the gravest first.
+    pub conditions: Vec<Condition>,
+    /// When the host committed the last tick, ms since the Unix epoch; `None` if it has not seen any tick.
+    pub last_tick_ms: Option<u64>,
 }
 
 /// What one detector runs.
@@ -64,6 +70,10 @@ pub struct DetectorReceipt {
     pub skipped: u64,
     /// Those of its patterns that match no symbol, once the host has seen enough to say so.
     pub unmatched: Vec<String>,
+    /// The number of its alerts that this host has committed.
+    pub alerts: u64,
+    /// The number of its detections that did not become alerts, by reason.
+    pub left_out: LeftOut,
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

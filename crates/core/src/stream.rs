@@ -36,6 +36,8 @@ pub struct Totals {
     pub shadow_alerts: u64,
     /// Detections that were held back: too soon after an alert of their symbol, or beyond the limit per minute.
     pub held_back: u64,
+    /// Detections below their detector's `min_confidence`.
+    pub below_min_confidence: u64,
     /// Dead letters: entries that are not ticks, and entries on which a detector failed.
     pub dead: u64,
     /// Entries that were trimmed before they were processed.
@@ -43,6 +45,57 @@ pub struct Totals {
     /// Entries that were processed, and trimmed before a recovery could replay them: they are missing in the detectors'
     /// states.
     pub state_gap: u64,
+}
+
+/// The detections of one detector that did not become alerts, by the setting that left them out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct LeftOut {
+    /// Detections below `min_confidence`.
+    pub min_confidence: u64,
+    /// Detections too soon after an alert of their symbol and direction (`cooldown_s`).
+    pub cooldown: u64,
+    /// Detections beyond the limit in a minute of event time (`max_alerts_per_minute`, or that of `[alerts]`).
+    pub per_minute: u64,
+}
+
+/// The alerts of one detector that a limit per minute has held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverLimit {
+    /// The number of alerts that were held back.
+    pub count: u64,
+    /// The limit, alerts in a minute of event time.
+    pub most: u64,
+    /// Which setting the limit follows from.
+    pub origin: LimitOrigin,
+}
+
+/// The setting that a detector's limit of alerts per minute follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitOrigin {
+    /// The detector's own `max_alerts_per_minute`.
+    Detector,
+    /// `alerts.maxlen / alerts.keep_minutes`, which is nobody's choice for this detector.
+    Alerts,
+}
+
+impl LeftOut {
+    /// Whether nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds the detections of another count.
+    pub fn add(&mut self, other: &Self) {
+        self.min_confidence += other.min_confidence;
+        self.cooldown += other.cooldown;
+        self.per_minute += other.per_minute;
+    }
+
+    /// Detections that a limit held back, although they were as sure as was asked for.
+    pub fn held_back(&self) -> u64 {
+        self.cooldown + self.per_minute
+    }
 }
 
 /// Everything that one or more batches caused, to be written in one transaction.
@@ -79,8 +132,10 @@ pub struct Commit {
     pub attempt: Option<Attempt>,
     /// The recent alert rates, this commit included.
     pub rates: AlertRates,
-    /// The number of alerts that the limit of `[alerts]` has held back, by detector.
-    pub over_limit: BTreeMap<String, u64>,
+    /// The number of alerts that a limit per minute has held back, by detector.
+    pub over_limit: BTreeMap<String, OverLimit>,
+    /// The detections that did not become alerts, by detector.
+    pub left_out: BTreeMap<String, LeftOut>,
     /// The host's status for observers, as JSON.
     pub receipt: Option<Arc<str>>,
 }

@@ -15,7 +15,7 @@ use tickhound_core::{
     config::AlertsConfig,
     event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
-    stream::Commit,
+    stream::{Commit, LeftOut, LimitOrigin, OverLimit},
 };
 
 /// A read, a visit, a swap or an eviction on its way through the shards to its commit.
@@ -51,7 +51,7 @@ pub struct ReadFlight {
     /// Entries that must never be processed again.
     poison: Vec<EntryId>,
     found: Vec<ResolvedDetection>,
-    held_back: u64,
+    left_out: Vec<(u16, LeftOut)>,
     faulted: Vec<FaultReport>,
 }
 
@@ -97,7 +97,7 @@ impl Flight {
             lost: std::mem::take(&mut routed.lost),
             poison: Vec::new(),
             found: Vec::new(),
-            held_back: 0,
+            left_out: Vec::new(),
             faulted: Vec::new(),
         };
         let waiting = routed.jobs.iter().flatten().count();
@@ -262,7 +262,7 @@ impl VisitFlight {
 impl ReadFlight {
     fn accept(&mut self, mut processing: Processing, mut faulted: Vec<FaultReport>) {
         self.found.append(&mut processing.found);
-        self.held_back += processing.held_back;
+        self.left_out.append(&mut processing.left_out);
         self.faulted.append(&mut faulted);
     }
 
@@ -280,11 +280,13 @@ impl ReadFlight {
         touched.append(&mut self.lost);
         let (mut ordinal, mut last) = (0, None);
         let found = std::mem::take(&mut self.found);
-        commit.totals.held_back += self.held_back;
+        for (detector, left_out) in std::mem::take(&mut self.left_out) {
+            leave_out(&generation.detectors[usize::from(detector)].name, &left_out, commit);
+        }
         for found in found {
             let spec = &generation.detectors[usize::from(found.detector)];
             if !may_alert(spec, found.time, &generation.alerts, commit) {
-                commit.totals.held_back += 1;
+                leave_out(&spec.name, &LeftOut { per_minute: 1, ..LeftOut::default() }, commit);
                 continue;
             }
             let shadow_of = spec.settings.shadow_of.clone();
@@ -354,18 +356,27 @@ impl ReadFlight {
     }
 }
 
-/// Returns whether a detector may raise an alert now, and counts the alert. Its own limit goes before that of `[alerts]`,
-/// which is nobody's choice and thus reported.
+/// Returns whether a detector may raise an alert now, and counts the alert. Its own limit goes before that of `[alerts]`.
 fn may_alert(spec: &DetectorSpec, time: u64, alerts: &AlertsConfig, commit: &mut Commit) -> bool {
     let own = spec.settings.max_alerts_per_minute;
-    if own > 0 {
-        return commit.rates.may_alert(&spec.name, time, own);
-    }
-    let may_alert = commit.rates.may_alert(&spec.name, time, alerts.max_per_minute());
+    let (most, origin) =
+        if own > 0 { (own, LimitOrigin::Detector) } else { (alerts.max_per_minute(), LimitOrigin::Alerts) };
+    let may_alert = commit.rates.may_alert(&spec.name, time, most);
     if !may_alert {
-        *commit.over_limit.entry(spec.name.clone()).or_default() += 1;
+        let over = commit.over_limit.entry(spec.name.clone()).or_insert(OverLimit { count: 0, most, origin });
+        *over = OverLimit { count: over.count + 1, most, origin };
     }
     may_alert
+}
+
+/// Counts detections that do not become alerts.
+fn leave_out(detector: &str, left_out: &LeftOut, commit: &mut Commit) {
+    commit.totals.below_min_confidence += left_out.min_confidence;
+    commit.totals.held_back += left_out.held_back();
+    match commit.left_out.get_mut(detector) {
+        Some(sum) => sum.add(left_out),
+        None => drop(commit.left_out.insert(detector.to_owned(), *left_out)),
+    }
 }
 
 /// What alerts are made with.

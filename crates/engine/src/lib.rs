@@ -3,6 +3,8 @@
 //! What holds: the engine knows nothing of Redis. It reads and commits through a `tickhound_core::stream::Stream`.
 
 pub mod commit;
+pub mod conditions;
+pub mod feed;
 pub mod ingest;
 pub mod monitor;
 pub mod pace;

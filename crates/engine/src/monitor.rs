@@ -28,9 +28,10 @@ use crate::{
     shard::{Answer, TaskOutcome},
 };
 use tickhound_core::{
+    event::EntryId,
     normalize::NormalizeCounts,
     receipt::Receipt,
-    stream::{Commit, Totals},
+    stream::{Commit, LeftOut, Totals},
     wall::now_ms,
 };
 
@@ -93,6 +94,12 @@ pub struct Monitor {
     phase: AtomicU8,
     /// Arrival of the oldest entry in flight, in milliseconds since the Unix epoch; 0 if nothing is in flight.
     oldest_ms: AtomicU64,
+    /// When the last tick was committed, in milliseconds since the Unix epoch; 0 if there was none.
+    last_tick_ms: AtomicU64,
+    /// Entries committed.
+    pub entries: AtomicU64,
+    /// Entries among them that were dead-lettered, each counted once.
+    pub dead_entries: AtomicU64,
     /// Times that the host acquired the lease.
     pub acquired: AtomicU64,
     /// Times that the host was fenced: another host had acquired the lease.
@@ -139,7 +146,10 @@ pub struct Monitor {
 struct Ledger {
     recent: Recent,
     totals: Totals,
+    /// The reason of the newest dead letter.
+    dead_reason: String,
     alerts_by: BTreeMap<String, u64>,
+    left_out: BTreeMap<String, LeftOut>,
     receipt: Option<Arc<Receipt>>,
     generation: Option<Arc<Generation>>,
     rejected_at_ms: u64,
@@ -167,6 +177,8 @@ pub struct DetectorCounts {
     pub skipped: u64,
     /// Alerts committed.
     pub alerts: u64,
+    /// Detections that did not become alerts.
+    pub left_out: LeftOut,
 }
 
 /// An active detector.
@@ -185,6 +197,9 @@ impl Default for Monitor {
             started_at_ms: now_ms(),
             phase: AtomicU8::new(Phase::Starting as u8),
             oldest_ms: zero(),
+            last_tick_ms: zero(),
+            entries: zero(),
+            dead_entries: zero(),
             acquired: zero(),
             fenced: zero(),
             disconnects: zero(),
@@ -282,7 +297,17 @@ impl Monitor {
         let undecodable = commit.dead_letters.iter().filter(|letter| letter.blamed.is_none()).count();
         self.undecodable.fetch_add(undecodable as u64, Relaxed);
         self.faulted.fetch_add((commit.dead_letters.len() - undecodable) as u64, Relaxed);
+        self.entries.fetch_add(commit.done.len() as u64, Relaxed);
+        if commit.ticks > 0 {
+            self.last_tick_ms.store(now.as_millis() as u64, Relaxed);
+        }
         let mut ledger = self.ledger();
+        if let Some(newest) = commit.dead_letters.last() {
+            // The letters of one entry are next to each other.
+            let dead = commit.dead_letters.chunk_by(|a, b| a.entry == b.entry).count();
+            self.dead_entries.fetch_add(dead as u64, Relaxed);
+            ledger.dead_reason.clone_from(&newest.reason);
+        }
         // Entries of one millisecond have one latency, so they are counted with one addition.
         for run in commit.done.chunk_by(|a, b| a.millis == b.millis) {
             let age_us = age_us(run[0].millis);
@@ -294,6 +319,12 @@ impl Monitor {
             match ledger.alerts_by.get_mut(&alert.detector) {
                 Some(count) => *count += 1,
                 None => drop(ledger.alerts_by.insert(alert.detector.clone(), 1)),
+            }
+        }
+        for (detector, left_out) in &commit.left_out {
+            match ledger.left_out.get_mut(detector) {
+                Some(sum) => sum.add(left_out),
+                None => drop(ledger.left_out.insert(detector.clone(), *left_out)),
             }
         }
         for alert in &commit.alerts {
@@ -346,6 +377,29 @@ impl Monitor {
         }
     }
 
+    /// Whether entries are in flight.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.oldest_ms.load(Relaxed) > 0
+    }
+
+    /// The age of the oldest entry in flight in milliseconds; 0 if there is none, or if its id is not a time.
+    pub(crate) fn lag_ms(&self) -> u64 {
+        match self.oldest_ms.load(Relaxed) {
+            EntryId::TIMES_FROM_MS.. => self.behind_ms(),
+            _ => 0,
+        }
+    }
+
+    /// When the last tick was committed, in milliseconds since the Unix epoch; `None` if there was none.
+    pub fn last_tick_ms(&self) -> Option<u64> {
+        Some(self.last_tick_ms.load(Relaxed)).filter(|last| *last > 0)
+    }
+
+    /// The reason of the newest dead letter of this host; empty if there was none.
+    pub fn dead_reason(&self) -> String {
+        self.ledger().dead_reason.clone()
+    }
+
     /// The load of each worker; empty before they are started.
     pub fn shards(&self) -> &[ShardLoad] {
         self.shards.get().map_or(&[], |shards| shards)
@@ -361,6 +415,11 @@ impl Monitor {
         self.ledger().receipt.clone()
     }
 
+    /// The alerts of a detector that were committed, and its detections that did not become alerts.
+    pub fn outcomes(&self, detector: &str) -> (u64, LeftOut) {
+        self.ledger().outcomes(detector)
+    }
+
     /// The active detectors, in the order of their names.
     pub fn detectors(&self) -> Vec<DetectorView> {
         let ledger = self.ledger();
@@ -368,8 +427,8 @@ impl Monitor {
         let view = |spec: &Arc<DetectorSpec>| {
             let counted = ledger.detectors.get(&spec.name);
             let counts = counted.map_or_else(DetectorCounts::default, Counted::counts);
-            let alerts = ledger.alerts_by.get(&spec.name).copied().unwrap_or(0);
-            DetectorView { spec: spec.clone(), counts: DetectorCounts { alerts, ..counts } }
+            let (alerts, left_out) = ledger.outcomes(&spec.name);
+            DetectorView { spec: spec.clone(), counts: DetectorCounts { alerts, left_out, ..counts } }
         };
         generation.detectors.iter().map(view).collect()
     }
@@ -417,6 +476,12 @@ impl Phase {
     }
 }
 
+impl Ledger {
+    fn outcomes(&self, detector: &str) -> (u64, LeftOut) {
+        (self.alerts_by.get(detector).copied().unwrap_or(0), self.left_out.get(detector).copied().unwrap_or_default())
+    }
+}
+
 impl Counted {
     fn counts(&self) -> DetectorCounts {
         let (health, before) = (&self.spec.health, &self.before);
@@ -426,6 +491,7 @@ impl Counted {
             faults: before.faults + health.fault_count().0,
             skipped: before.skipped + health.skipped_ticks(),
             alerts: 0,
+            left_out: LeftOut::default(),
         }
     }
 }

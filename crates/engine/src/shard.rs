@@ -37,6 +37,7 @@ use crate::{
 use tickhound_core::{
     event::{Batch, CLOCK, Direction},
     normalize::{NormalizeCounts, Normalizer},
+    stream::LeftOut,
 };
 
 /// A task for a shard.
@@ -147,8 +148,8 @@ pub struct Processing {
     pub rows: usize,
     /// Detections at or above each detector's minimum confidence.
     pub found: Vec<ResolvedDetection>,
-    /// Detections within the cool-down of an alert of their symbol and direction.
-    pub held_back: u64,
+    /// The detections that were left out here, by the index of their detector in the generation.
+    pub left_out: Vec<(u16, LeftOut)>,
     /// What was repaired.
     pub repaired: NormalizeCounts,
 }
@@ -390,15 +391,20 @@ impl Shard {
                 }
             };
             let slot = &self.slots[number];
+            let mut left_out = LeftOut { min_confidence: detections.len() as u64, ..LeftOut::default() };
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
+                left_out.min_confidence -= 1;
                 let found = resolve(found, number as u16, &job.batch, &self.normalizer);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
                 let ResolvedDetection { symbol, direction, time, .. } = found;
                 if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
                     processing.found.push(found);
                 } else {
-                    processing.held_back += 1;
+                    left_out.cooldown += 1;
                 }
+            }
+            if !left_out.is_empty() {
+                processing.left_out.push((number as u16, left_out));
             }
         }
         // Only now: to recover from a fault, a detector is rebuilt as of the end of the journal, which is before this

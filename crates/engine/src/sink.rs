@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use tickhound_core::{
     config::{AlertsConfig, is_unset},
     event::Alert,
+    stream::{LimitOrigin, OverLimit},
 };
 
 /// The shortest time between two lines about omitted alerts.
@@ -30,16 +31,14 @@ pub struct Sinks {
     log: AlertLog,
     /// Whether the lines of alerts have details.
     details: bool,
-    over_limit: OverLimit,
+    over_limit: HeldBack,
 }
 
-/// Alerts that were held back by the limit of `[alerts]` and are not reported yet.
+/// Alerts that were held back by a limit per minute and are not reported yet.
 #[derive(Debug, Default)]
-struct OverLimit {
-    /// The number of alerts by detector.
-    counts: BTreeMap<String, u64>,
-    /// The maximum number of alerts in a minute.
-    max_per_minute: u64,
+struct HeldBack {
+    /// These alerts by detector.
+    counts: BTreeMap<String, OverLimit>,
     reported: Option<Instant>,
 }
 
@@ -72,13 +71,12 @@ impl Sinks {
         } else {
             AlertLog::Fresh(StaleAlerts::new(config))
         };
-        let max_per_minute = config.max_per_minute();
-        Self { log, details: config.log_details, over_limit: OverLimit { max_per_minute, ..OverLimit::default() } }
+        Self { log, details: config.log_details, over_limit: HeldBack::default() }
     }
 
-    /// Publishes alerts that have just been committed. `over_limit` is the number of those that the limit of `[alerts]` held
-    /// back, by detector.
-    pub fn publish(&mut self, alerts: &[Alert], over_limit: &BTreeMap<String, u64>) {
+    /// Publishes alerts that have just been committed. `over_limit` are those that a limit per minute held back, by
+    /// detector.
+    pub fn publish(&mut self, alerts: &[Alert], over_limit: &BTreeMap<String, OverLimit>) {
         for alert in alerts {
             match &mut self.log {
                 AlertLog::Nothing => break,
@@ -112,10 +110,11 @@ impl Drop for Sinks {
     }
 }
 
-impl OverLimit {
-    fn add(&mut self, over_limit: &BTreeMap<String, u64>) {
-        for (detector, count) in over_limit {
-            *self.counts.entry(detector.clone()).or_default() += count;
+impl HeldBack {
+    fn add(&mut self, over_limit: &BTreeMap<String, OverLimit>) {
+        for (detector, over) in over_limit {
+            let before = self.counts.get(detector).map_or(0, |before| before.count);
+            self.counts.insert(detector.clone(), OverLimit { count: before + over.count, ..*over });
         }
         if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_OVER_LIMIT_EVERY) {
             self.report();
@@ -123,16 +122,24 @@ impl OverLimit {
     }
 
     fn report(&mut self) {
-        let most = self.max_per_minute;
-        for (detector, count) in std::mem::take(&mut self.counts) {
-            warn!(
-                event = "alerts_over_limit",
-                detector,
-                count,
-                "a detector raises more than {most} alerts in a minute of market time (alerts.maxlen / \
-                 alerts.keep_minutes); {count} further ones were held back, so that they don't push other alerts out of \
-                 the stream. Set the detector's max_alerts_per_minute to allow more, or min_confidence to raise fewer."
-            );
+        for (detector, OverLimit { count, most, origin }) in std::mem::take(&mut self.counts) {
+            match origin {
+                LimitOrigin::Alerts => warn!(
+                    event = "alerts_over_limit",
+                    detector,
+                    count,
+                    "a detector raises more than {most} alerts in a minute of market time (alerts.maxlen / \
+                     alerts.keep_minutes); {count} further ones were held back, so that they don't push other alerts out of \
+                     the stream. Set the detector's max_alerts_per_minute to allow more, or min_confidence to raise fewer."
+                ),
+                LimitOrigin::Detector => info!(
+                    event = "alerts_held_back",
+                    detector,
+                    count,
+                    "{count} alerts were held back: the detector may raise {most} in a minute of market time \
+                     (max_alerts_per_minute). `tickhound status` counts them."
+                ),
+            }
             self.reported = Some(Instant::now());
         }
     }

@@ -15,6 +15,7 @@ use std::{
 use tracing::info;
 
 use crate::{
+    conditions::Conditions,
     monitor::{FlowCounts, Monitor, Phase},
     shard::{Answer, TaskOutcome},
 };
@@ -42,6 +43,8 @@ pub struct Stats {
     pub unseen: AtomicU64,
     /// The time from arrival to commit of the newest committed entry in milliseconds.
     pub lag_ms: AtomicU64,
+    /// What is wrong with the feed or the host.
+    pub conditions: Conditions,
     /// More detail for status reports and metrics.
     pub monitor: Monitor,
     /// Whether the engine's loop is alive.

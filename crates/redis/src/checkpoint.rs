@@ -92,6 +92,9 @@ const SEALED: [&str; 16] = [
     "clock_delay_ms",
 ];
 
+/// The name of the count of detections below `min_confidence`, which the seal does not cover.
+const BELOW_MIN_CONFIDENCE: &str = "below_min_confidence";
+
 /// The field with the ticks that are far behind the clock; empty if there are none. It has a seal of its own: without it,
 /// a clock that went back is only noticed some ticks later, and an earlier release goes on without knowing it.
 const BEHIND: &str = "clock_behind";
@@ -103,7 +106,8 @@ impl Checkpoint {
     /// Adds the command that writes the checkpoint of a commit.
     pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, owner: Ownership, at_ms: u64) {
         let Ownership { epoch, token } = owner;
-        let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap } = commit.totals;
+        let Totals { commits, entries, alerts, quiet, shadow_alerts, held_back, dead, lost, state_gap, .. } =
+            commit.totals;
         let Clock { time, delay_ms, unstamped, behind } = commit.clock;
         let mut sum = Sum::default();
         commands.arg("HSET").arg(key);
@@ -132,6 +136,8 @@ impl Checkpoint {
         field("clock_delay_ms", &delay_ms.map_or_else(String::new, |delay| delay.to_string()));
         sum.add(PROCESSED, entries.saturating_sub(lost));
         commands.arg("entries").show(entries).arg("lost").show(lost);
+        // A statistic, which earlier releases neither write nor cover with their seal.
+        commands.arg(BELOW_MIN_CONFIDENCE).show(commit.totals.below_min_confidence);
         commands.arg(BEHIND).arg(write_behind(behind));
         commands.arg("seal").show(format_args!("v{FORM} {sum} {commits}"));
         if let Some(visit) = &commit.visit {
@@ -174,6 +180,7 @@ impl FromRedisValue for Checkpoint {
                 quiet: fields.number("quiet"),
                 shadow_alerts: fields.number("shadow_alerts"),
                 held_back: fields.number("held_back"),
+                below_min_confidence: fields.statistic(BELOW_MIN_CONFIDENCE),
                 dead: fields.number("dead"),
                 lost: fields.number("lost"),
                 state_gap: fields.number("state_gap"),
@@ -225,6 +232,11 @@ impl Fields {
 
     fn number(&mut self, name: &'static str) -> u64 {
         self.read(name).unwrap_or(0)
+    }
+
+    /// Parses a count that nothing depends on: if it is damaged, it begins anew, and the checkpoint is still good.
+    fn statistic(&self, name: &str) -> u64 {
+        self.texts.get(name).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// Parses the mark of a recovery. A damaged mark counts as missing: then a recovery that ends the process again and

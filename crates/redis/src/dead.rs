@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd};
+use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection, cmd, streams::StreamInfoGroupsReply};
 
 use crate::{
     connection::{client, connect},
@@ -61,6 +61,7 @@ pub struct DeadLetters {
     connection: MultiplexedConnection,
     key: String,
     stream: String,
+    group: String,
     address: String,
 }
 
@@ -99,7 +100,7 @@ impl DeadLetters {
         let connection = connect(&client, timeout).await;
         let connection = connection.map_err(|error| anyhow!("redis at {address}: {}", explain(&error)))?;
         let key = Keys::new(&config.key, &config.group).dead;
-        Ok(Self { connection, key, stream: config.key.clone(), address })
+        Ok(Self { connection, key, stream: config.key.clone(), group: config.group.clone(), address })
     }
 
     /// The key of the stream of dead letters.
@@ -137,6 +138,23 @@ impl DeadLetters {
     pub async fn oldest(&mut self, after: EntryId, through: EntryId, count: usize) -> Result<Vec<Letter>> {
         let (key, begin, end) = (self.key.clone(), format!("({after}"), through.to_string());
         self.letters(cmd("XRANGE").arg(key).arg(begin).arg(end).arg("COUNT").arg(count)).await
+    }
+
+    /// Returns whether the group has read all entries of the stream from `first` to `last`, and acknowledged them.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or rejects the request.
+    pub async fn is_processed(&mut self, first: EntryId, last: EntryId) -> Result<bool> {
+        let (stream, group) = (self.stream.clone(), self.group.clone());
+        let groups: StreamInfoGroupsReply = self.query(cmd("XINFO").arg("GROUPS").arg(&stream)).await?;
+        let read = groups.groups.iter().find(|known| known.name == group).map(|group| &group.last_delivered_id);
+        if read.and_then(|id| id.parse::<EntryId>().ok()).is_none_or(|read| read < last) {
+            return Ok(false);
+        }
+        let mut pending = cmd("XPENDING");
+        pending.arg(&stream).arg(&group).arg(first.to_string()).arg(last.to_string()).arg(1);
+        let pending: Vec<Value> = self.query(&pending).await?;
+        Ok(pending.is_empty())
     }
 
     /// Returns the letter of this id.

@@ -19,6 +19,8 @@ pub(crate) struct Keys {
     pub host: String,
     /// The position of each notification channel.
     pub notify: String,
+    /// The mutes of notification channels.
+    pub mutes: String,
 }
 
 impl Keys {
@@ -36,6 +38,7 @@ impl Keys {
             dead: key("dead"),
             host: key("host"),
             notify: key("notify"),
+            mutes: key("mutes"),
         }
     }
 }

@@ -17,6 +17,8 @@ mod history;
 pub mod inspect;
 mod keys;
 mod lease;
+mod mute;
+pub mod mutes;
 pub mod notification_position;
 mod partition_config;
 mod pending_publishes;
@@ -33,6 +35,10 @@ mod stream;
 mod survey;
 mod tls;
 mod wire;
+
+/// The oldest release of Redis that has every command that is used: `XRANGE` and `XREVRANGE` accept an excluded end since
+/// 6.2. Valkey has them, too.
+pub const SERVER_VERSION_MIN: &str = "6.2";
 
 pub use self::{
     adopt::remove_if_empty,

@@ -7,7 +7,7 @@
 //! - `sending` is written before a request is sent, and removed when its outcome is known. If another process reads it,
 //!   the message may or may not have arrived.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, anyhow};
 use redis::{Client, Connection, Script, Value};
@@ -18,9 +18,11 @@ use crate::{
     connection::{client, connect_blocking},
     errors::explain,
     keys::Keys,
+    mute::Mute,
     reply,
 };
 use tickhound_core::{
+    condition::ConditionCode,
     config::StreamConfig,
     event::EntryId,
     stream::{Extent, owner::Owner},
@@ -83,6 +85,29 @@ pub struct ChannelState {
     pub last_error: Option<String>,
     /// The totals since the channel exists.
     pub totals: NotificationTotals,
+    /// The conditions of the host that the receiver was told of, and that it was not told the end of.
+    pub told: Vec<ToldCondition>,
+    /// The number of alerts that each mute in force has kept from this channel, by the mute's id.
+    pub muted: BTreeMap<String, u64>,
+}
+
+/// A condition of the host that a receiver was told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToldCondition {
+    /// What is wrong.
+    pub code: ConditionCode,
+    /// What it is about.
+    pub subject: String,
+    /// When it began, ms since the Unix epoch.
+    pub began_ms: u64,
+}
+
+impl ToldCondition {
+    /// Whether this is the condition with that code and subject.
+    pub fn is(&self, code: ConditionCode, subject: &str) -> bool {
+        self.code == code && self.subject == subject
+    }
 }
 
 impl ChannelState {
@@ -106,6 +131,8 @@ pub struct MessageInFlight {
     pub alerts: u64,
     /// The number of attempts.
     pub attempts: u64,
+    /// The number of alerts that mutes leave out between its first and its last one, by the mute's id.
+    pub muted: BTreeMap<String, u64>,
 }
 
 /// The alerts that were not sent, which the next message must report.
@@ -153,6 +180,10 @@ pub struct NotificationTotals {
     pub in_doubt: u64,
     /// At least so many alerts were trimmed before they were sent.
     pub missed: u64,
+    /// The number of alerts that mutes have left out.
+    pub muted: u64,
+    /// The number of messages about the host's health that arrived.
+    pub health: u64,
 }
 
 /// What Redis holds about a channel.
@@ -163,6 +194,8 @@ pub struct ChannelReading {
     pub ours: bool,
     /// The server's clock, ms since the Unix epoch.
     pub now_ms: u64,
+    /// The mutes of the group. Some of them may have ended.
+    pub mutes: Vec<Mute>,
 }
 
 /// How much an alerts stream has held.
@@ -176,11 +209,14 @@ pub struct AlertsExtent {
     pub last: EntryId,
 }
 
+/// The lease's holder, the state of a channel, the server's clock (s, us), and the mutes.
+type StateReply = (Option<String>, Option<String>, (u64, u64), Vec<(String, String)>);
+
 /// Reads and writes the state of one channel, on a connection of its own.
 pub struct ChannelPosition {
     client: Client,
     timeout: Duration,
-    keys: Keys,
+    pub(crate) keys: Keys,
     owner: String,
     /// Whether the partition is ours, or was when somebody last held the lease.
     pub owned: bool,
@@ -217,14 +253,16 @@ impl ChannelPosition {
         read.cmd("GET").arg(&self.keys.lease);
         read.cmd("HGET").arg(&self.keys.notify).arg(&self.channel);
         read.cmd("TIME");
-        let (holder, known, (seconds, micros)): (Option<String>, Option<String>, (u64, u64)) =
-            self.ask(|connection| read.query(connection))?;
+        read.cmd("HGETALL").arg(&self.keys.mutes);
+        let (holder, known, (seconds, micros), mutes): StateReply = self.ask(|connection| read.query(connection))?;
         if let Some(holder) = holder {
             self.owned = holder == self.owner;
         }
         self.known = known.unwrap_or_default();
         let state = serde_json::from_str(&self.known).ok();
-        Ok(ChannelReading { state, ours: self.owned, now_ms: seconds * 1000 + micros / 1000 })
+        // One that can't be read is another program's, or a newer release's.
+        let mutes = mutes.iter().filter_map(|(_, mute)| serde_json::from_str(mute).ok()).collect();
+        Ok(ChannelReading { state, ours: self.owned, now_ms: seconds * 1000 + micros / 1000, mutes })
     }
 
     /// Replaces the state that was read; returns false if it has changed since, or if `fenced` and the partition is not
@@ -325,7 +363,7 @@ impl ChannelPosition {
     }
 
     /// Sends a request on the open connection, or on a new one.
-    fn ask<T>(&mut self, ask: impl FnOnce(&mut Connection) -> redis::RedisResult<T>) -> Result<T> {
+    pub(crate) fn ask<T>(&mut self, ask: impl FnOnce(&mut Connection) -> redis::RedisResult<T>) -> Result<T> {
         let answer = match &mut self.connection {
             Some(open) => ask(open),
             none => connect_blocking(&self.client, self.timeout).and_then(|open| {

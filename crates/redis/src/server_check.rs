@@ -48,7 +48,7 @@ pub(super) fn key_types<'a>(
     config: &'a StreamConfig,
     alerts: &'a AlertsConfig,
     keys: &'a Keys,
-) -> [(&'a str, &'static str); 11] {
+) -> [(&'a str, &'static str); 12] {
     [
         (&config.key, "stream"),
         (&alerts.stream, "stream"),
@@ -61,6 +61,7 @@ pub(super) fn key_types<'a>(
         (&keys.venues, "hash"),
         (&keys.host, "string"),
         (&keys.notify, "hash"),
+        (&keys.mutes, "hash"),
     ]
 }
 

@@ -28,9 +28,6 @@ use tickhound_core::{
     stream::{Totals, owner::Owner},
 };
 
-/// An id whose first part is below this (the year 2001) is a counter and not a time, so the entry has no age.
-const FIRST_TIME_MS: u64 = 1_000_000_000_000;
-
 /// What the server knows of a partition.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Survey {
@@ -269,7 +266,7 @@ async fn read_group(
         _ => survey.lag.map(|lag| lag + survey.pending),
     };
     survey.behind_ms = oldest_pending.or(oldest_ours).map(|oldest| match oldest.millis {
-        FIRST_TIME_MS.. => now_ms.saturating_sub(oldest.millis),
+        EntryId::TIMES_FROM_MS.. => now_ms.saturating_sub(oldest.millis),
         _ => 0,
     });
     // An entry has waited since it arrived, or since the last commit, which shows that the host processes entries.

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bindings/detector.h"
+#include "tickhound.h"
 
 // Stands in `symbols` for a clock row: event time has reached a whole second. We don't need it.
 #define CLOCK UINT32_MAX
@@ -29,8 +30,7 @@ static size_t slot_count;
 
 static void *allocate(void *old, size_t bytes) {
     void *new = realloc(old, bytes);
-    // The host tells that the memory is at an end, and starts another instance.
-    if (!new) __builtin_trap();
+    if (!new) FAIL("out of memory");
     return new;
 }
 
@@ -99,7 +99,7 @@ void exports_detector_detect(detector_batch_t *ticks, detector_list_detection_t 
         uint32_t symbol = ticks->symbols.ptr[row];
         if (symbol == CLOCK) continue;
         struct slot *slot = slot_of(symbol);
-        if (!slot) __builtin_trap();
+        if (!slot) FAIL("a symbol was not introduced");
         double price = ticks->prices.ptr[row];
         double moved = (price / slot->price - 1.0) * 100.0;
         if (slot->has_price && fabs(moved) >= move_pct) {

@@ -37,7 +37,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     Column, Detection, Detector, Direction, Manifest, Param, Tick,
-    bars::{Bar, MicroBars},
+    bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::{Atr, Ema},
     rank::{RankSketch, stouffer},
@@ -207,8 +207,8 @@ impl Detector for Breakout {
             state.since = tick.time;
         }
         let age = tick.time - *state.began.get_or_insert(tick.time);
-        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
-        if let Some(bar) = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY)) {
+        let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
+        if let Some(bar) = state.bars.push_on(grid, tick.time, tick.price, tick.column(QUANTITY)) {
             self.close_bar(state, bar);
         }
         if let (Some(last), Some(_)) = (state.price, state.last_time) {

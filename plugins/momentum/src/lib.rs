@@ -34,7 +34,7 @@ use std::{collections::VecDeque, time::Duration};
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     Column, Detection, Detector, Direction, Manifest, Param, Tick,
-    bars::{Bar, MicroBars},
+    bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::{Ema, Rsi},
     rank::{RankSketch, stouffer},
@@ -172,8 +172,8 @@ impl Detector for Momentum {
             return None;
         }
         state.price = Some(tick.price);
-        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
-        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, f64::NAN)?;
+        let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
+        let bar = state.bars.push_on(grid, tick.time, tick.price, f64::NAN)?;
         let pause = state.bars.current()?.start - bar.start;
         if pause > self.bar * u64::from(self.params.n) {
             state.begin_look_back();

@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     Column, Detection, Detector, Direction, Manifest, Param, Tick,
-    bars::{Bar, MicroBars},
+    bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::Atr,
     rank::{RankSketch, stouffer},
@@ -120,8 +120,8 @@ impl Detector for Reversal {
             return None;
         }
         state.price = Some(tick.price);
-        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
-        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
+        let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
+        let bar = state.bars.push_on(grid, tick.time, tick.price, tick.column(QUANTITY))?;
         let pause = (state.bars.current()?.start - bar.start) / self.bar;
         let found = self.close_bar(state, &bar, pause > LATE_BARS);
         if pause > u64::from(self.params.trend_bars) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     Column, Detection, Detector, Direction, Manifest, Param, Tick,
-    bars::{Bar, MicroBars},
+    bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::Ema,
     rank::RankSketch,
@@ -134,8 +134,8 @@ impl Detector for VolumeSpike {
             state.end_slot(0);
             state.opened = tick.session_open(SINCE_OPEN).unwrap_or(tick.time);
         }
-        let open = tick.session_open(SINCE_OPEN).unwrap_or(0);
-        let bar = state.bars.push_since(open, self.bar, tick.time, tick.price, tick.column(QUANTITY))?;
+        let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
+        let bar = state.bars.push_on(grid, tick.time, tick.price, tick.column(QUANTITY))?;
         if bar.quantity <= 0.0 {
             return None;
         }

@@ -3,6 +3,7 @@
 import { LONG_TIMEOUT_MS, get } from "./api.js";
 import { decimals, timeLabel, timeMarks, valueAxis } from "./axis.js";
 import { arrow, byId, clock, detectorColor, duration, exact, figure, fixed, full, make, middle, nanosToMillis, price, say, wallOffset, zone } from "./format.js";
+import { muting } from "./mutes.js";
 import { color } from "./theme.js";
 import { visible } from "./visible.js";
 
@@ -90,6 +91,7 @@ export function show(alert, from, set) {
     make("p", { class: "actions" },
       make("button", { type: "button", onclick: () => set({ symbol }) }, "only ", make("bdi", {}, middle(symbol))),
       make("button", { type: "button", onclick: () => set({ detector }) }, "only ", make("bdi", {}, middle(detector)))),
+    muting(alert),
     make("h3", {}, "Evidence"),
     evidence(alert.evidence),
     make("h3", {}, "Link and ids"),

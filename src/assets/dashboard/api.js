@@ -55,11 +55,11 @@ function askForToken() {
 
 export const isAskingForToken = () => asking !== null;
 
-async function request(path, signal, more = {}) {
+async function request(path, signal, more = {}, init = {}) {
   for (;;) {
     const sent = token;
     const headers = { ...more, ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
-    const response = await fetch(path, { cache: "no-store", headers, signal: signal() });
+    const response = await fetch(path, { cache: "no-store", ...init, headers, signal: signal() });
     if (response.status !== 401) return response;
     // Another request may have received a new token by now.
     if (token === sent) await askForToken();
@@ -75,6 +75,16 @@ async function failure(response) {
 export async function get(path, parameters = {}, timeout_ms = TIMEOUT_MS) {
   const query = search(parameters);
   const response = await request(query ? `${path}?${query}` : path, () => AbortSignal.timeout(timeout_ms));
+  if (!response.ok) throw await failure(response);
+  return response.json();
+}
+
+/** Changes something: sends `body` as JSON, if there is one. Returns the answer, or throws an error with a sentence. */
+export async function change(method, path, parameters = {}, body = undefined) {
+  const query = search(parameters);
+  const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const response = await request(query ? `${path}?${query}` : path, () => AbortSignal.timeout(TIMEOUT_MS), headers, init);
   if (!response.ok) throw await failure(response);
   return response.json();
 }

@@ -42,6 +42,11 @@ const DETECTORS = [
   { name: "faults", number: true },
 ];
 
+/** Says how many detections of a detector did not become alerts, and why. */
+const leftOut = ({ min_confidence: below, cooldown, per_minute: over } = {}) => {
+  return below + cooldown + over > 0 ? `${count(below)} below min_confidence, ${count(cooldown)} held back by cooldown_s, ${count(over)} by a limit per minute` : null;
+};
+
 /** Shows the answer of /api/detectors; `now_ms` is the host's clock. */
 export function detectors(answer, now_ms, generation) {
   const { detectors: all = [], warming = [], refusal, needs_restart: needsRestart = [] } = answer;
@@ -56,7 +61,8 @@ export function detectors(answer, now_ms, generation) {
     const state = until ? badge("bad", until > now_ms ? `✕ quarantine, ${seconds(until - now_ms)}` : "✕ being tried again", "the detector failed too often; after the quarantine it is tried again")
       : warming.includes(name) ? badge("warn", "… warming up") : badge("good", `✓ ${detector.state}`, STATES[detector.state]);
     return [
-      title, state, count(detector.ns_per_tick), share(detector.core_share), count(detector.ticks), count(detector.alerts),
+      title, state, count(detector.ns_per_tick), share(detector.core_share), count(detector.ticks),
+      make("span", { title: leftOut(detector.left_out) }, count(detector.alerts)),
       count(detector.faults),
     ];
   });
@@ -135,6 +141,7 @@ export function account(status) {
     ["… lost: trimmed before they were processed", count(totals.lost)],
     ["alerts", count(totals.alerts)],
     ["alerts held back by limits", count(totals.held_back)],
+    ["detections below min_confidence", count(totals.below_min_confidence)],
     ["dead letters", count(totals.dead)],
     ["ticks with a repaired time or volume (since the start)", count(counters.repaired)],
     ["ticks that no detector saw, without a price or time (since the start)", count(counters.unseen)],

@@ -32,7 +32,8 @@ function describe(status) {
     figures.push(pending);
     figures.push(status.behind_ms > 0 ? `lag ${duration(status.behind_ms)}` : "no lag");
   }
-  return { kind: verdict, word: verdict, figures: figures.filter(Boolean).join(", "), reason: sentence(status, reason) };
+  const more = (status.reasons ?? []).slice(1).map(({ text }) => text);
+  return { kind: verdict, word: verdict, figures: figures.filter(Boolean).join(", "), reason: sentence(status, reason), more };
 }
 
 function sentence(status, reason) {
@@ -72,11 +73,19 @@ export function show({ status, age_ms, error, wants_token }) {
   say(byId("word"), now.word);
   say(byId("figures"), joint + now.figures);
   say(byId("reason"), now.reason);
+  list(byId("more-reasons"), now.more ?? []);
   document.title = `${{ healthy: "✓", degraded: "▲", stuck: "✕", unreachable: "✕" }[now.kind] ?? "?"} ${now.word} · Tickhound`;
   icon(now.kind);
   const isKnown = status && now.kind !== "unknown";
   byId("facts").classList.toggle("stale", !isKnown);
   return isKnown;
+}
+
+/** Shows one item for each text. */
+function list(element, texts) {
+  while (element.children.length > texts.length) element.lastElementChild.remove();
+  while (element.children.length < texts.length) element.append(document.createElement("li"));
+  texts.forEach((text, at) => say(element.children[at], text));
 }
 
 let drawn = null;

@@ -35,7 +35,7 @@ use tokio::sync::watch;
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table};
 
 use super::rows::Rows;
-use crate::authoring::replay::{ReplaySetup, Source, Summary, replay};
+use crate::authoring::replay::{OnFaults, ReplaySetup, Source, Summary, replay};
 use tickhound_core::{
     config::{self, DetectorConfig, InputConfig, LoadedConfig},
     decode::Decoder,
@@ -51,13 +51,16 @@ const START: &str = "2025-11-24T09:15:00+05:30";
 /// The relative difference that a number may have from the expected one, so that authors can copy rounded numbers.
 const TOLERANCE: f64 = 1e-3;
 
+/// The difference that the time of an alert may have from the expected one, seconds: the digits of a time in a case.
+const TIME_TOLERANCE: f64 = 1e-6;
+
 /// The most restarts in a case. Each takes a moment, so in long cases there is not one for every tick.
 const RESTARTS_MAX: usize = 200;
 
 /// The sizes of batches and numbers of workers that must all give the same alerts.
 const SHAPES: [(usize, usize); 3] = [(2000, 1), (1, 2), (7, 3)];
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseFile {
     #[serde(default)]
@@ -75,7 +78,7 @@ fn default_start() -> String {
     START.to_owned()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExpectedAlert {
     symbol: String,
@@ -163,14 +166,15 @@ impl Case {
             match &first {
                 None => {
                     failures.extend(self.compare(&alerts));
+                    if !failures.is_empty() && summary.faults.is_empty() {
+                        failures.extend(self.hint_at_one_symbol(plugin, loaded, &alerts).await?);
+                    }
                     first = Some(alerts);
                 }
-                Some(first) if *first != alerts => failures.push(format!(
-                    "the alerts depend on the batches: there are {} in batches of {batch}, and {} in batches of {}",
-                    alerts.len(),
-                    first.len(),
-                    SHAPES[0].0
-                )),
+                Some(first) if *first != alerts => {
+                    let (alone, _) = self.replay(plugin, loaded, batch, 1).await?;
+                    failures.push(dependence(first, &alerts, &alone, (batch, workers)));
+                }
                 Some(_) => {}
             }
             if !failures.is_empty() {
@@ -182,6 +186,34 @@ impl Case {
             failures.extend(self.restarts(&generation.detectors[0])?);
         }
         Ok(CaseResult { failures, alerts: first.unwrap_or_default() })
+    }
+
+    /// Returns a hint if an alert is missing that the detector raises when all ticks are those of one symbol: the case may
+    /// expect it to compare two symbols.
+    async fn hint_at_one_symbol(
+        &self,
+        plugin: &Arc<Plugin>,
+        loaded: &LoadedConfig,
+        alerts: &[Alert],
+    ) -> Result<Option<String>> {
+        let is_at = |alert: &Alert, time: f64| (self.seconds(alert) - time).abs() < TIME_TOLERANCE;
+        let times = self.contents.alerts.iter().map(|expected| expected.time);
+        let missing: Vec<f64> = times.filter(|time| !alerts.iter().any(|alert| is_at(alert, *time))).collect();
+        let Some(as_one) = under_one_symbol(&self.contents.ticks)?.filter(|_| !missing.is_empty()) else {
+            return Ok(None);
+        };
+        let (entries, input) = entries(&as_one, self.start_ns)?;
+        let contents = CaseFile { alerts: Vec::new(), ticks: as_one, ..self.contents.clone() };
+        let (file, about) = (self.file.clone(), self.about.clone());
+        let case = Self { file, about, contents, start_ns: self.start_ns, input, entries: Arc::new(entries) };
+        let (alerts, _) = case.replay(plugin, loaded, SHAPES[0].0, SHAPES[0].1).await?;
+        let found = missing.into_iter().find(|time| alerts.iter().any(|alert| is_at(alert, *time)));
+        Ok(found.map(|time| {
+            format!(
+                "hint: a detector sees one symbol at a time, and can't compare two of them; with all ticks under one \
+                 symbol, there is an alert at {time} s"
+            )
+        }))
     }
 
     /// Writes the raised alerts into the case's file, as the expected ones.
@@ -255,7 +287,15 @@ impl Case {
             }
         };
         let (config, root) = (&case_config.config, case_config.root.as_path());
-        let setup = ReplaySetup { config, root, generation, batch: Some(batch), pace: Pace::Max, tape: None };
+        let setup = ReplaySetup {
+            config,
+            root,
+            generation,
+            batch: Some(batch),
+            pace: Pace::Max,
+            on_faults: OnFaults::Count,
+            tape: None,
+        };
         let source = Source::given(self.entries.clone());
         let summary = replay(source, setup, sink, Arc::default(), watch::Sender::new(false)).await?;
         let alerts = std::mem::take(&mut *raised.lock().expect("no thread panics while it holds the lock"));
@@ -302,7 +342,7 @@ impl Case {
             }
         };
         // The time of a tick is given and not computed, so it has to match exactly.
-        number("time", self.seconds(raised), expected.time, 1e-6);
+        number("time", self.seconds(raised), expected.time, TIME_TOLERANCE);
         let near = |value: f64| TOLERANCE * value.abs();
         if let Some(confidence) = expected.confidence {
             number("confidence", raised.confidence, confidence, TOLERANCE);
@@ -386,6 +426,45 @@ impl Case {
     }
 }
 
+/// Says what the alerts depend on, given those of the first shape, those of another one, and those in the other's batches
+/// with one worker.
+fn dependence(first: &[Alert], other: &[Alert], alone: &[Alert], (batch, workers): (usize, usize)) -> String {
+    if alone == first {
+        return format!(
+            "the alerts depend on the number of workers: there are {} with {workers} workers, and {} with one; a detector \
+             sees one symbol at a time: symbols are spread over the workers, so it must not remember anything outside of \
+             a symbol's state",
+            other.len(),
+            first.len()
+        );
+    }
+    format!(
+        "the alerts depend on the batches: there are {} in batches of {batch}, and {} in batches of {}",
+        other.len(),
+        first.len(),
+        SHAPES[0].0
+    )
+}
+
+/// Returns the ticks with the first symbol in all of them; `None` if there is only one symbol.
+fn under_one_symbol(csv: &str) -> Result<Option<String>> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv.trim_start().as_bytes());
+    let header = reader.headers()?.clone();
+    let symbol = header.iter().position(|name| name == "symbol").context("the ticks have symbols")?;
+    let mut rows = reader.records().collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = rows.first().and_then(|row| row.get(symbol)).map(str::to_owned) else { return Ok(None) };
+    if rows.iter().all(|row| row.get(symbol) == Some(&first)) {
+        return Ok(None);
+    }
+    for row in &mut rows {
+        *row = row.iter().enumerate().map(|(at, cell)| if at == symbol { first.as_str() } else { cell }).collect();
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(&header)?;
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    Ok(Some(String::from_utf8(writer.into_inner()?)?))
+}
+
 /// Makes entries of the ticks, as a producer would publish them. Columns that are not standard become extra columns.
 fn entries(csv: &str, start_ns: i64) -> Result<(Entries, InputConfig)> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv.trim_start().as_bytes());
@@ -452,6 +531,14 @@ mod tests {
         assert_eq!(entries.get(1).unwrap().field(b"timestamp_ns"), Some(&b"1000000500000"[..]));
         assert_eq!(entries.get(1).unwrap().field(b"iv"), None);
         assert_eq!(input.extra.keys().collect::<Vec<_>>(), ["iv"]);
+    }
+
+    #[test]
+    fn the_ticks_of_a_case_can_be_those_of_one_symbol() {
+        assert_eq!(under_one_symbol("symbol,time,price\nA,0,1\nA,1,2\n").unwrap(), None);
+        let ticks = "\nsymbol, time,price,bid\nA,0,1,\n\"B,C\",1,2,3\n";
+        let expected = "symbol,time,price,bid\nA,0,1,\nA,1,2,3\n";
+        assert_eq!(under_one_symbol(ticks).unwrap().unwrap(), expected);
     }
 
     #[test]

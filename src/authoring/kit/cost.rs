@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::rows::Rows;
-use crate::authoring::replay::{Ids, ReplaySetup, Source, replay};
+use crate::authoring::replay::{Ids, OnFaults, ReplaySetup, Source, replay};
 use tickhound_core::config::PluginsConfig;
 use tickhound_core::{
     config::LoadedConfig,
@@ -159,7 +159,8 @@ pub(crate) async fn measure(
     progress("running the engine");
     let started = Instant::now();
     let (config, root) = (&loaded.config, loaded.root.as_path());
-    let setup = ReplaySetup { config, root, generation, batch: None, pace: Pace::Max, tape: None };
+    let setup =
+        ReplaySetup { config, root, generation, batch: None, pace: Pace::Max, on_faults: OnFaults::Count, tape: None };
     replay(Source::given(entries.clone()), setup, |_| Ok(()), Arc::default(), watch::Sender::new(false)).await?;
     let engine_ticks_per_second = entries.len() as f64 / started.elapsed().as_secs_f64();
 

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::sdk;
 use crate::replace::replace;
 use tickhound_engine::plugin::runtime;
 
@@ -47,11 +48,14 @@ pub(crate) struct BuiltPlugin {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Builds the project in `dir`.
+/// Builds the project in `dir`, and says if its SDK is not that of this release.
 ///
 /// # Errors
-/// When the folder is not a project, the build fails, or its output is not a component.
+/// When the folder is not a project, its SDK is missing, the build fails, or its output is not a component.
 pub(crate) fn build(dir: &Path) -> Result<BuiltPlugin> {
+    if is_project(dir) {
+        ensure_sdk(dir)?;
+    }
     let file = if dir.join(RECIPE).exists() {
         build_by_recipe(dir)?
     } else if dir.join("Cargo.toml").exists() {
@@ -69,6 +73,28 @@ pub(crate) fn build(dir: &Path) -> Result<BuiltPlugin> {
         None => bytes,
     };
     Ok(BuiltPlugin { file, bytes })
+}
+
+/// Whether the folder is a project that can be built.
+pub(crate) fn is_project(dir: &Path) -> bool {
+    dir.join(RECIPE).exists() || dir.join("Cargo.toml").exists()
+}
+
+/// Fails if a project needs the SDK beside it, and there is none: it was moved, or checked out alone.
+fn ensure_sdk(dir: &Path) -> Result<()> {
+    // `../../tickhound-sdk` is a folder that the user has chosen.
+    let beside = format!("../{}", sdk::DIR);
+    let is_beside = |text: &str| text.match_indices(&beside).any(|(at, _)| !text[..at].ends_with('/'));
+    let needs = |file: &str| fs::read_to_string(dir.join(file)).is_ok_and(|text| is_beside(&text));
+    let sdk = sdk::of_project(dir)?;
+    ensure!(
+        sdk.is_dir() || !(needs(RECIPE) || needs("Cargo.toml")),
+        "{} needs the SDK in {}, which does not exist; `tickhound new --update-sdk {}` writes it",
+        dir.display(),
+        sdk.display(),
+        dir.display()
+    );
+    sdk::note_difference(dir)
 }
 
 /// Installs a plugin into a folder atomically, so that a host that watches the folder never reads half a file.

@@ -6,12 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use toml_edit::{DocumentMut, Item, Value};
 
-use super::project;
-
-/// The path of a file in the project, and its contents.
-type TemplateFile = (&'static str, &'static str);
+use super::{
+    project,
+    sdk::{self, TemplateFile},
+};
 
 /// The name of the templates' detector; each occurrence is replaced with the new name.
 const NAME: &str = "jump";
@@ -37,44 +36,24 @@ const C: &[TemplateFile] = files!["c":
 
 const JS: &[TemplateFile] = files!["js":
     ".gitignore", "README.md", "detector.toml", "package.json", "plugin.js",
-    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+    "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
 const PYTHON: &[TemplateFile] = files!["python":
     ".gitignore", "README.md", "detector.toml", "app.py",
-    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+    "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
-macro_rules! sdk {
-    ($($path:literal),+ $(,)?) => { &[$(($path, include_str!(concat!("../../../detectors-sdk/", $path)))),+] };
-}
+/// The file with which cargo builds all projects beside each other into one folder.
+const CARGO_CONFIG: &str = ".cargo/config.toml";
 
-/// The files of the SDK, which a Rust project contains, so that it does not need a copy of Tickhound.
-const SDK: &[TemplateFile] = sdk![
-    "README.md",
-    "src/bars.rs",
-    "src/detector.rs",
-    "src/guest.rs",
-    "src/harness.rs",
-    "src/indicators.rs",
-    "src/instance.rs",
-    "src/lib.rs",
-    "src/manifest.rs",
-    "src/manifest/check.rs",
-    "src/panic.rs",
-    "src/params.rs",
-    "src/rank.rs",
-    "src/window.rs",
-    "wit/detector.wit",
-];
+const SHARED_TARGET: &str = "\
+# The projects beside this one share one folder for what cargo builds. CARGO_TARGET_DIR overrides this.
+[build]
+target-dir = \"../tickhound-sdk/target\"
+";
 
-const SDK_MANIFEST: &str = include_str!("../../../detectors-sdk/Cargo.toml");
-const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
-
-/// The folder of the SDK in a project.
-const SDK_DIR: &str = "tickhound-sdk";
-
-/// Creates a project in the folder `parent/name`.
+/// Creates a project in the folder `parent/name`, and the SDK beside it if there is none.
 ///
 /// # Errors
 /// When the name is invalid, or the folder exists already.
@@ -89,28 +68,39 @@ pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBu
     let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language).context("unknown language")?;
     for (path, text) in *files {
         let text = renamed(text, name);
-        // In the repository, the SDK is in another folder.
-        let text = text.replace("../../../detectors-sdk", SDK_DIR);
-        write(&dir.join(path), &text)?;
+        sdk::write(&dir.join(path), &beside_sdk(&text))?;
     }
-    if language == "rust" {
-        write(&dir.join(SDK_DIR).join("Cargo.toml"), &standalone()?)?;
-        SDK.iter().try_for_each(|(path, text)| write(&dir.join(SDK_DIR).join(path), text))?;
+    if language == "rust" && !has_target_dir(&dir) {
+        sdk::write(&dir.join(CARGO_CONFIG), SHARED_TARGET)?;
     }
+    sdk::create(&dir)?;
     Ok(dir)
 }
 
-/// Returns the command that installs the tools for this language, if it needs any.
+/// Replaces the paths of the repository, where the SDK is in another folder.
+fn beside_sdk(text: &str) -> String {
+    text.replace("../../../detectors-sdk", &format!("../{}", sdk::DIR))
+        .replace("--module-root ../../..", "--module-root ..")
+}
+
+/// Whether the user has set a folder for what cargo builds, in a file that cargo reads for this project.
+fn has_target_dir(project: &Path) -> bool {
+    let project = std::path::absolute(project).unwrap_or_else(|_| project.to_path_buf());
+    let mut folders: Vec<PathBuf> = project.ancestors().map(|folder| folder.join(".cargo")).collect();
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    folders.extend(std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home));
+    let is_set = |file: PathBuf| {
+        let settings = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+        settings.is_some_and(|settings| settings.get("build").is_some_and(|build| build.get("target-dir").is_some()))
+    };
+    folders.iter().any(|folder| is_set(folder.join("config.toml")) || is_set(folder.join("config")))
+}
+
+/// Returns the command that installs the tools for this language, if it needs any. It is run in the project's folder.
 pub(crate) fn tools(language: &str) -> Option<String> {
     let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language)?;
     let (_, recipe) = files.iter().find(|(path, _)| *path == project::RECIPE)?;
-    project::Recipe::parse(recipe).ok().map(|recipe| recipe.tools).filter(|tools| !tools.is_empty())
-}
-
-fn write(file: &Path, text: &str) -> Result<()> {
-    let explain = || format!("can't write {}", file.display());
-    fs::create_dir_all(file.parent().with_context(explain)?).with_context(explain)?;
-    fs::write(file, text).with_context(explain)
+    project::Recipe::parse(recipe).ok().map(|recipe| beside_sdk(&recipe.tools)).filter(|tools| !tools.is_empty())
 }
 
 /// Replaces the template's name in a text, both as a name and as a type.
@@ -122,47 +112,18 @@ fn renamed(text: &str, name: &str) -> String {
     text.replace(NAME, name).replace(&camel(NAME), &camel(name))
 }
 
-/// Returns the SDK's manifest, with the values that it inherits from our workspace filled in.
-fn standalone() -> Result<String> {
-    let mut sdk: DocumentMut = SDK_MANIFEST.parse()?;
-    let workspace: DocumentMut = WORKSPACE_MANIFEST.parse()?;
-    let of = |section: &str| workspace["workspace"][section].as_table_like();
-    let (package, dependencies) = of("package").zip(of("dependencies")).context("the workspace names neither")?;
-    for unused in ["lints", "target", "example"] {
-        sdk.remove(unused);
-    }
-    for (section, values) in [("package", package), ("dependencies", dependencies)] {
-        for (key, item) in sdk[section].as_table_like_mut().context("a section is a table")?.iter_mut() {
-            if item.get("workspace").is_some() {
-                let value = values.get(key.get()).and_then(Item::as_value);
-                *item = Item::Value(value.cloned().context("the workspace names every key")?);
-                if let Some(decor) = item.as_value_mut().map(Value::decor_mut) {
-                    decor.clear();
-                }
-            }
-        }
-    }
-    Ok(sdk.to_string().replace(".workspace =", " ="))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A user who has one folder for all that cargo builds keeps it.
     #[test]
-    fn the_sdk_is_complete_and_independent_of_the_workspace() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors-sdk");
-        for folder in ["src", "src/manifest", "wit"] {
-            for entry in fs::read_dir(root.join(folder)).unwrap() {
-                let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
-                let is_there = root.join(&path).is_dir() || SDK.iter().any(|(known, _)| *known == path);
-                assert!(is_there, "{path} is missing in SDK");
-            }
-        }
-        let manifest: toml::Table = toml::from_str(&standalone().unwrap()).unwrap();
-        assert!(!toml::to_string(&manifest).unwrap().contains("workspace"), "{manifest:?}");
-        assert_eq!(manifest["package"]["edition"].as_str(), Some("2024"));
-        assert!(manifest["dependencies"]["wit-bindgen"]["features"].is_array());
+    fn a_target_folder_that_the_user_has_set_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".cargo")).unwrap();
+        fs::write(dir.path().join(CARGO_CONFIG), "[build]\ntarget-dir = \"mine\"\n").unwrap();
+        let project = create("mine", "rust", dir.path()).unwrap();
+        assert!(!project.join(CARGO_CONFIG).exists());
     }
 
     #[test]
@@ -175,7 +136,12 @@ mod tests {
         for (language, _) in LANGUAGES {
             let project = create(&format!("my-{language}"), language, dir.path()).unwrap();
             assert!(project.join("cases").is_dir() && project.join("README.md").exists(), "{language}");
+            for (path, _) in LANGUAGES.iter().find(|(known, _)| *known == language).unwrap().1 {
+                let text = fs::read_to_string(project.join(path)).unwrap();
+                assert!(!text.contains("../../.."), "{language}: {path} has a path of the repository");
+            }
         }
+        assert!(dir.path().join("my-rust").join(CARGO_CONFIG).exists());
         for wrong in ["", "Jump", "1st", "a b", "../x", "x-"] {
             assert!(create(wrong, "rust", dir.path()).is_err(), "{wrong}");
         }

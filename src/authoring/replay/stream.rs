@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context, Error, Result, anyhow};
 use tokio::sync::{mpsc, watch};
 
-use super::source::{Ids, Source, wait_until};
+use super::{
+    OnFaults,
+    source::{Ids, Source, wait_until},
+};
 use tickhound_core::{
     decode::{Decoder, Names, NewNames, PlainTick, Scalar},
     event::{Entries, EntryId, TickRow},
@@ -30,9 +33,6 @@ const AHEAD: usize = 4;
 
 /// Ticks that are due within this time are sent together.
 const GRAIN: Duration = Duration::from_millis(2);
-
-/// A replay ends with an error when a detector has failed on this many ticks.
-const FAULTS_MAX: u64 = 1000;
 
 /// The progress of a replay, for a progress bar.
 #[derive(Debug, Default)]
@@ -191,12 +191,19 @@ impl Table {
 pub(super) struct ReplayCounts {
     pub(super) alerts: BTreeMap<String, u64>,
     pub(super) undecodable: BTreeMap<String, u64>,
-    faults: BTreeMap<String, u64>,
+    faults: BTreeMap<String, FaultCount>,
     pub(super) skipped_lines: u64,
     pub(super) untimed: u64,
     pub(super) stopped: bool,
     /// Why the replay has failed.
     pub(super) error: Option<Error>,
+}
+
+/// The ticks on which a detector has failed.
+struct FaultCount {
+    ticks: u64,
+    /// The first of them, and why: an entry and a sentence.
+    first: String,
 }
 
 type CommitSink = Box<dyn FnMut(&Commit) -> Result<()> + Send>;
@@ -210,6 +217,7 @@ pub(super) struct ReplayStream {
     read: Entries,
     sink: CommitSink,
     counts: Arc<Mutex<ReplayCounts>>,
+    on_faults: OnFaults,
     stop: watch::Sender<bool>,
 }
 
@@ -218,9 +226,10 @@ impl ReplayStream {
         reader: Reader,
         sink: CommitSink,
         counts: Arc<Mutex<ReplayCounts>>,
+        on_faults: OnFaults,
         stop: watch::Sender<bool>,
     ) -> Self {
-        Self { reader, next: None, read: Entries::default(), sink, counts, stop }
+        Self { reader, next: None, read: Entries::default(), sink, counts, on_faults, stop }
     }
 
     /// Ends the replay; of several errors, the first one counts.
@@ -260,20 +269,28 @@ impl ReplayStream {
                 *counts.undecodable.entry(letter.reason.clone()).or_default() += 1;
                 continue;
             };
-            let faults = counts.faults.entry(blamed.detector.clone()).or_default();
-            *faults += 1;
-            if *faults > FAULTS_MAX {
-                return Err(anyhow!(
-                    "{} failed on {FAULTS_MAX} ticks, at {}: {}",
-                    blamed.detector,
-                    letter.entry,
-                    letter.reason
-                ));
+            let faults = counts.faults.entry(blamed.detector.clone()).or_insert_with(|| FaultCount {
+                ticks: 0,
+                first: format!("entry {}: {}", letter.entry, letter.reason),
+            });
+            faults.ticks += 1;
+            if let OnFaults::EndAfter(tolerated) = self.on_faults
+                && faults.ticks > tolerated
+            {
+                let FaultCount { ticks, first } = &*faults;
+                return Err(out_of_budget(&blamed.detector, *ticks, tolerated, first));
             }
         }
         drop(counts);
         (self.sink)(commit)
     }
+}
+
+/// The error of a replay in which a detector has failed too often.
+pub(super) fn out_of_budget(detector: &str, faults: u64, tolerated: u64, first: &str) -> Error {
+    anyhow!(
+        "{detector} failed on {faults} ticks, and a replay tolerates {tolerated} (plugins.faults); the first was {first}"
+    )
 }
 
 impl Stream for ReplayStream {

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::letters::{PAGE, matches};
 use crate::{
     cli::text::zone,
+    clock,
     output::{self, Lines},
 };
 use tickhound_core::{config::LoadedConfig, event::EntryId, publish::raw_fields, text::printable};
@@ -129,13 +130,14 @@ pub(super) async fn show(args: &ShowArgs, dead: &mut DeadLetters, loaded: &Loade
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn time(id: EntryId, zone: &TimeZone, format: &str) -> String {
+/// The time of a letter, as `show` formats it.
+fn time(id: EntryId, zone: &TimeZone, show: fn(Timestamp, &TimeZone) -> String) -> String {
     let instant = i64::try_from(id.millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    instant.map_or_else(|| "-".to_owned(), |at| at.to_zoned_datetime(zone.clone()).strftime(format).to_string())
+    instant.map_or_else(|| "-".to_owned(), |at| show(at, zone))
 }
 
 /// The part of the reason that letters of one cause share.
-fn kind(letter: &Letter) -> String {
+pub(super) fn kind(letter: &Letter) -> String {
     if let Some(detector) = letter.field("detector") {
         return format!("{detector} failed");
     }
@@ -144,7 +146,7 @@ fn kind(letter: &Letter) -> String {
     if kind.is_empty() { "no reason".into() } else { printable(&cut(kind, KIND_MAX)).into_owned() }
 }
 
-fn summary(kinds: BTreeMap<String, u64>) -> String {
+pub(super) fn summary(kinds: BTreeMap<String, u64>) -> String {
     let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let others: u64 = kinds.iter().skip(KINDS_SHOWN).map(|(_, count)| count).sum();
@@ -159,7 +161,7 @@ fn summary(kinds: BTreeMap<String, u64>) -> String {
 fn row(letter: &Letter, zone: &TimeZone) -> [String; 5] {
     let field = |name| printable(letter.field(name).unwrap_or("-")).into_owned();
     let reason = letter.field("reason").unwrap_or("").lines().next().unwrap_or("");
-    let when = time(letter.id, zone, "%Y-%m-%d %H:%M:%S");
+    let when = time(letter.id, zone, clock::to_the_second);
     [letter.id.to_string(), when, field("entry"), field("detector"), printable(reason).into_owned()]
 }
 
@@ -197,7 +199,7 @@ fn whole(letter: &Letter, zone: &TimeZone) -> Lines {
         }
     };
     line("letter", &letter.id.to_string());
-    line("time", &time(letter.id, zone, "%Y-%m-%d %H:%M:%S%.3f %Q"));
+    line("time", &time(letter.id, zone, clock::to_the_millisecond));
     letter.fields.iter().filter(|(name, _)| name != "raw").for_each(|(name, value)| line(name, value));
     let Some(raw) = letter.field("raw") else { return text };
     let _ = writeln!(text, "raw");
@@ -279,7 +281,7 @@ fn to_json(letter: &Letter, zone: &TimeZone) -> String {
     let more = letter.fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_str()));
     let more = more.map(|(name, value)| format!("{}:{}", json!(name), json!(value)));
     let members: Vec<String> = known.chain(more).collect();
-    let time = time(letter.id, zone, "%Y-%m-%dT%H:%M:%S%.3f%:z");
+    let time = time(letter.id, zone, clock::rfc_3339);
     format!("{{\"id\":\"{}\",\"time\":\"{time}\",{}}}", letter.id, members.join(","))
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,9 +11,10 @@ use crate::{
         outcome::{Outcomes, Rule},
         tape::Quality,
     },
+    clock,
     output::Lines,
 };
-use tickhound_core::event::Alert;
+use tickhound_core::{event::Alert, stream::LeftOut};
 
 /// How many reasons are shown; the others are counted.
 const REASONS: usize = 5;
@@ -26,6 +28,8 @@ pub(super) struct ReplayResult<'a> {
     pub(super) shuffled: &'a [BTreeMap<String, u64>],
     pub(super) rule: Rule,
     pub(super) alerts: &'a [Alert],
+    /// The time zone in which times are shown.
+    pub(super) zone: TimeZone,
 }
 
 impl ReplayResult<'_> {
@@ -35,6 +39,10 @@ impl ReplayResult<'_> {
         let mut sorted: Vec<f64> = of.map(|alert| alert.confidence).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         sorted.get(sorted.len() / 2).copied()
+    }
+
+    fn left_out(&self, detector: &str) -> LeftOut {
+        self.summary.left_out.get(detector).copied().unwrap_or_default()
     }
 
     fn counts_shuffled(&self, detector: &str) -> Vec<u64> {
@@ -52,7 +60,7 @@ impl ReplayResult<'_> {
                 let detector = json!({
                     "alerts": count, "median_confidence": self.confidence(name), "outcomes": outcomes,
                     "hit_rate": outcomes.hit_rate(), "ns_per_tick": summary.ns_per_tick.get(name),
-                    "alerts_shuffled": self.counts_shuffled(name),
+                    "alerts_shuffled": self.counts_shuffled(name), "left_out": self.left_out(name),
                     "faults": faults, "last_fault": Some(last_fault).filter(|fault| !fault.is_empty()),
                 });
                 (name, detector)
@@ -61,9 +69,9 @@ impl ReplayResult<'_> {
         json!({
             "stopped": summary.stopped, "seconds": summary.seconds, "entries": summary.totals.entries,
             "ticks": quality.ticks, "symbols": quality.symbols, "ticks_per_second": self.rate(),
-            "first": instant(quality.first), "last": instant(quality.last),
+            "first": rfc_3339(quality.first), "last": rfc_3339(quality.last),
             "alerts": summary.alerts.values().sum::<u64>(), "held_back": summary.totals.held_back,
-            "detectors": detectors,
+            "below_min_confidence": summary.totals.below_min_confidence, "detectors": detectors,
             "outcome_rule": { "atr": rule.k, "minutes": rule.within.as_secs_f64() / 60.0 },
             "data": {
                 "undecodable": summary.undecodable, "skipped_lines": summary.skipped_lines, "unseen": summary.unseen,
@@ -82,13 +90,14 @@ impl ReplayResult<'_> {
         let Self { summary, quality, .. } = self;
         let mut text = Lines::default();
         let stopped = if summary.stopped { "stopped: " } else { "" };
+        let time = |nanos| instant(nanos).map(|at| clock::to_the_second(at, &self.zone));
         let _ = writeln!(
             text,
             "{stopped}{} ticks of {} symbols, {} to {}, in {:.2} s ({:.0} ticks/s)",
             quality.ticks,
             quality.symbols,
-            instant(quality.first).unwrap_or_default(),
-            instant(quality.last).unwrap_or_default(),
+            time(quality.first).unwrap_or_default(),
+            time(quality.last).unwrap_or_default(),
             summary.seconds,
             self.rate()
         );
@@ -100,6 +109,7 @@ impl ReplayResult<'_> {
             (summary.unseen, "ticks without a price or a time, not passed to detectors"),
             (summary.skipped_lines, "skipped lines that are not a JSON object"),
             (summary.totals.held_back, "detections held back (cooldown_s, max_alerts_per_minute, alerts.keep_minutes)"),
+            (summary.totals.below_min_confidence, "detections below min_confidence"),
         ];
         for (count, what) in repairs.iter().filter(|(count, _)| *count > 0) {
             let _ = writeln!(text, "{count:>9} {what}");
@@ -124,7 +134,7 @@ impl ReplayResult<'_> {
         let mut line = String::new();
         let shuffled = !self.shuffled.is_empty();
         let width = self.summary.alerts.keys().map(String::len).max().unwrap_or(0).max("detector".len());
-        let _ = write!(line, "{:width$} {:>8}", "detector", "alerts");
+        let _ = write!(line, "{:width$} {:>8} {:>8} {:>8}", "detector", "alerts", "held", "below");
         if shuffled {
             let _ = write!(line, " {:>15}", "in shuffled");
         }
@@ -136,7 +146,8 @@ impl ReplayResult<'_> {
         );
         for (name, count) in &self.summary.alerts {
             line.clear();
-            let _ = write!(line, "{name:width$} {count:>8}");
+            let left_out = self.left_out(name);
+            let _ = write!(line, "{name:width$} {count:>8} {:>8} {:>8}", left_out.held_back(), left_out.min_confidence);
             if shuffled {
                 let counts = self.counts_shuffled(name);
                 let (least, most) = (counts.iter().min().copied(), counts.iter().max().copied());
@@ -158,6 +169,10 @@ impl ReplayResult<'_> {
             );
         }
         let _ = writeln!(text);
+        let _ = writeln!(
+            text,
+            "held: detections held back by cooldown_s or a limit per minute; below: those below min_confidence."
+        );
         let _ = writeln!(
             text,
             "confidence: the median. reached, failed: the price first moved {} average true ranges with, or against, the alert,",
@@ -182,8 +197,12 @@ pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
-/// An event time as text; `None` before the first tick.
-fn instant(nanos: u64) -> Option<String> {
-    let instant = jiff::Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
-    (nanos > 0).then(|| format!("{instant:.0}"))
+/// An event time; `None` before the first tick.
+fn instant(nanos: u64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(nanos)).ok().filter(|_| nanos > 0)
+}
+
+/// An event time for programs.
+fn rfc_3339(nanos: u64) -> Option<String> {
+    instant(nanos).map(|at| format!("{at:.0}"))
 }

@@ -6,10 +6,13 @@ use jiff::tz::TimeZone;
 
 use crate::{
     cli::text::{self, grouped, span},
-    observe::health::{ConsumerReport, EntryCounts, HealthReport, Throughput, Verdict},
+    observe::health::{ConsumerReport, EntryCounts, HealthReport, Reason, Throughput, Verdict},
     output::Lines,
 };
-use tickhound_core::{receipt::Receipt, wall::now_ms};
+use tickhound_core::{
+    receipt::{DetectorReceipt, Receipt},
+    wall::now_ms,
+};
 use tickhound_redis::{SavedState, StoredAlert, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
@@ -27,6 +30,9 @@ pub(super) fn write_report(
         Verdict::Unreachable => "❌ unreachable",
     };
     writeln!(out, "{mark}: {}", report.reason)?;
+    for Reason { text, .. } in report.reasons.iter().skip(1) {
+        writeln!(out, "   and: {text}")?;
+    }
     let Some(survey) = &report.survey else { return Ok(()) };
     write_stream(out, report, survey)?;
     if let Some(pace) = pace {
@@ -71,16 +77,18 @@ fn write_stream(out: &mut Lines, report: &HealthReport, survey: &Survey) -> fmt:
 fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
     let totals = survey.totals;
     let committed = survey.committed_ms_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", span(ago)));
-    writeln!(out, "last commit: {committed}")?;
+    writeln!(out, "last commit: {committed}{}", last_tick(survey))?;
     writeln!(
         out,
-        "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, {} dead",
+        "processed: {} entries = {} with alerts or dead letters + {} without + {} lost to trimming; {} alerts, {} held back, \
+         {} below min_confidence, {} dead",
         totals.entries,
         totals.entries.saturating_sub(totals.quiet + totals.lost),
         totals.quiet,
         totals.lost,
         totals.alerts,
         totals.held_back,
+        totals.below_min_confidence,
         totals.dead,
     )?;
     if let Some(SavedState { symbols, bytes, age_ms, behind }) = &survey.state {
@@ -105,6 +113,13 @@ fn write_totals(out: &mut Lines, survey: &Survey) -> fmt::Result {
     )
 }
 
+/// The age of the last tick, for the line of the last commit, which may be one without ticks.
+fn last_tick(survey: &Survey) -> String {
+    let receipt = survey.receipt.as_ref().filter(|_| survey.owner.is_some());
+    let last_ms = receipt.and_then(|receipt| receipt.last_tick_ms);
+    last_ms.map_or_else(String::new, |last_ms| format!(", last tick: {} ago", span(now_ms().saturating_sub(last_ms))))
+}
+
 fn throughput_line(pace: &Throughput) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "unknown".to_owned(), |rate| grouped(rate.round() as u64));
     let Throughput { seconds, entries_per_s, added_per_s, alerts_per_s } = pace;
@@ -113,6 +128,16 @@ fn throughput_line(pace: &Throughput) -> String {
         grouped(entries_per_s.round() as u64),
         rate(*added_per_s),
     )
+}
+
+/// What became of a detector's detections; empty if there were none.
+fn outcomes(detector: &DetectorReceipt) -> String {
+    let DetectorReceipt { alerts, left_out, .. } = detector;
+    if *alerts == 0 && left_out.is_empty() {
+        return String::new();
+    }
+    let (held_back, below) = (left_out.held_back(), left_out.min_confidence);
+    format!(", {alerts} alerts, {held_back} held back, {below} below min_confidence")
 }
 
 fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
@@ -128,7 +153,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
         }
         writeln!(
             out,
-            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}",
+            "  → {}: {} {} ({}, sha256 {}), since generation {}, {} ago, state {}{cost}{}",
             name,
             detector.plugin,
             detector.version,
@@ -137,6 +162,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             detector.generation,
             ago(detector.since_ms),
             detector.state,
+            outcomes(detector),
         )?;
         for pattern in &detector.unmatched {
             let (name, seen) = (&detector.name, receipt.symbols);

@@ -1,10 +1,6 @@
 //! `tickhound status --watch`: updates in place on a terminal, otherwise prints one report after the other.
 
-use std::{
-    io::{self, IsTerminal},
-    pin::pin,
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use anyhow::Result;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,7 +25,7 @@ const REST_OF_SCREEN: &str = "\x1b[J";
 /// The output can't be written.
 pub(super) async fn watch(observer: &mut Observer, period: Duration) -> Result<Verdict> {
     let (mut stop, mut closed) = (pin!(stop_requested()?), pin!(output_closed()));
-    let in_place = io::stdout().is_terminal() && !observer.json;
+    let in_place = output::can_draw() && !observer.json;
     let mut timer = interval(period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Nothing is known before the first observation.

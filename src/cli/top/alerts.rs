@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -14,7 +15,10 @@ use super::{
     section::{WIDE, section},
     state::State,
 };
-use crate::cli::text::{detected, event_time, fit, fit_middle, grouped, span};
+use crate::{
+    cli::text::{detected, event_time, fit, fit_middle, grouped, span},
+    clock,
+};
 use tickhound_core::text::printable;
 use tickhound_redis::StoredAlert;
 
@@ -80,7 +84,7 @@ pub(super) fn draw(
 }
 
 fn title(state: &State, shown: usize, selected: Option<usize>) -> String {
-    let mut title = "ALERTS newest first".to_owned();
+    let mut title = format!("ALERTS newest first, {}", clock::label(Timestamp::now(), &state.zone));
     if let Some(at) = selected {
         title.push_str(&format!(" · {} of {}", grouped(at as u64 + 1), grouped(shown as u64)));
     }
@@ -102,7 +106,7 @@ fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Lin
     if alert.is("stale") {
         late = format!(", {} late", span(alert.number("lag_ms").unwrap_or(0)));
     }
-    let time = event_time(alert, &state.zone, "%H:%M:%S");
+    let time = event_time(alert, &state.zone, clock::bare_time_of_day);
     let whole = format!("{time} {}{arrow}{price}{late}", detected(alert));
     let text = if whole.width() <= width {
         fit(&whole, width)
@@ -159,7 +163,7 @@ fn evidence(alert: &StoredAlert, state: &State) -> Vec<Line<'static>> {
         Line::from(format!("by {}, plugin {} {}", field("detector"), field("plugin"), field("version"))),
         Line::from(vec![Span::from("confidence "), bold(confidence)]),
         Line::from(spans),
-        Line::from(event_time(alert, &state.zone, "%Y-%m-%d %H:%M:%S%.3f %Z")),
+        Line::from(event_time(alert, &state.zone, clock::to_the_millisecond)),
         Line::from(timing),
         Line::styled(field("id"), state.paint.dim()),
     ]

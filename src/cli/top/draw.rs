@@ -18,6 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{alerts, overview::CurvePoint, section::WIDE, state::State, tables};
 use crate::{
     cli::text::{fit, grouped, span},
+    clock::time_of_day,
     observe::health::{HealthReport, Verdict},
 };
 use tickhound_core::{
@@ -47,11 +48,14 @@ Ctrl-Z         suspend; `fg` resumes
 processed: entries that are committed.  waiting: entries that
 are not.  late: the tick was old when it was processed (stale).";
 
+/// How many reasons are shown below the verdict, which is the gravest one.
+const REASONS_SHOWN: usize = 2;
+
 pub(super) fn draw(frame: &mut Frame, state: &mut State) {
     let area = frame.area();
     let report = state.overview.newest.as_ref().map(|(report, _)| report.clone());
     let verdict = verdict(state, area.width);
-    let notices = report.as_ref().map_or_else(Vec::new, |report| notices(report, state));
+    let notices = report.as_ref().map_or_else(Vec::new, |report| notices(report, state, area.width));
     let curve_rows = match area.height {
         0..20 => 1,
         20..34 => 2,
@@ -102,7 +106,7 @@ pub(super) fn draw(frame: &mut Frame, state: &mut State) {
 }
 
 fn draw_title(frame: &mut Frame, area: Rect, state: &State) {
-    let now = Timestamp::now().to_zoned_datetime(state.zone.clone()).strftime("%H:%M:%S %Z").to_string();
+    let now = time_of_day(Timestamp::now(), &state.zone);
     let left = format!(" tickhound top  {} · {}", printable(&state.stream), printable(&state.group));
     let right = match state.paused {
         Some(since) => format!(" PAUSED for {}, p resumes  {now} ", span(since.elapsed().as_millis() as u64)),
@@ -154,8 +158,16 @@ fn wrapped(text: &str, width: u16, most: usize, style: Style) -> Vec<Line<'stati
 }
 
 /// Notices that are neither a verdict nor a number.
-fn notices(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
+fn notices(report: &HealthReport, state: &State, width: u16) -> Vec<Line<'static>> {
+    let further = report.reasons.iter().skip(1);
+    let mut lines: Vec<Line<'static>> = further
+        .take(REASONS_SHOWN)
+        .flat_map(|reason| wrapped(&format!("⚠ {}", printable(&reason.text)), width, 2, state.paint.warn()))
+        .collect();
     let mut notices = Vec::new();
+    if let Some(more @ 1..) = report.reasons.len().checked_sub(1 + REASONS_SHOWN) {
+        notices.push(format!("⚠ and {more} more; `tickhound status` lists them"));
+    }
     let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
     if let Some(receipt) = receipt {
         if !receipt.warming.is_empty() {
@@ -168,7 +180,8 @@ fn notices(report: &HealthReport, state: &State) -> Vec<Line<'static>> {
     if state.missed > 0 {
         notices.push(format!("⚠ at least {} alerts were trimmed before they could be shown", grouped(state.missed)));
     }
-    notices.iter().map(|notice| Line::styled(printable(notice).into_owned(), state.paint.warn())).collect()
+    lines.extend(notices.iter().map(|notice| Line::styled(printable(notice).into_owned(), state.paint.warn())));
+    lines
 }
 
 fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'static>> {
@@ -184,7 +197,12 @@ fn numbers(report: &HealthReport, state: &State, width: usize) -> Vec<Line<'stat
     let totals = survey.totals;
     let alerts = state.overview.pace.map_or_else(String::new, |pace| format!(" ({:.1}/s)", pace.alerts_per_s));
     let mut second = format!("processed {} · alerts {}{alerts}", grouped(totals.entries), grouped(totals.alerts));
-    let counts = [("dead", totals.dead), ("lost", totals.lost), ("held back", totals.held_back)];
+    let counts = [
+        ("held back", totals.held_back),
+        ("below min_confidence", totals.below_min_confidence),
+        ("dead", totals.dead),
+        ("lost", totals.lost),
+    ];
     for (name, count) in counts {
         second.push_str(&format!(" · {name} {}", grouped(count)));
     }
@@ -301,6 +319,7 @@ mod tests {
         };
         HealthReport {
             verdict: Verdict::Degraded,
+            reasons: Vec::new(),
             reason: format!("{name} is not what it was {}", name.repeat(20)),
             stream: name.to_owned(),
             group: name.to_owned(),

@@ -9,15 +9,12 @@ use super::{
 use tickhound_core::{
     config::{Config, LoadedConfig},
     decode::{Decoder, Outcome},
-    event::Entries,
+    event::{Entries, EntryId},
 };
 use tickhound_redis::{
     Conflict,
     inspect::{NeededBy, PartitionInspection, StreamCounts, StreamInspection, WrongType},
 };
-
-/// Ids of entries from here on (2001-09-09) are times; a producer chose smaller ones as plain numbers.
-const TIMES_FROM_MS: u64 = 1_000_000_000_000;
 
 /// A host may be stopped for this long, to restart or to update it. A stream that keeps entries for less loses some.
 const STOP_MS: u64 = 15 * 60_000;
@@ -75,7 +72,7 @@ impl Flow {
         let removed = |length, added: Option<u64>| added.map_or(0, |added| added.saturating_sub(length));
         let (before, after) = (removed(stream.length, stream.added), removed(length, added));
         let trimmed = after > before || (after > 0 && arrived < TRIM_NODES);
-        let oldest = stream.oldest.filter(|oldest| oldest.millis >= TIMES_FROM_MS);
+        let oldest = stream.oldest.filter(|oldest| oldest.millis >= EntryId::TIMES_FROM_MS);
         let oldest_ms = oldest.map(|oldest| stream.now_ms.saturating_sub(oldest.millis));
         let span = oldest.map_or(0, |oldest| newest.millis.saturating_sub(oldest.millis));
         let rate_overall = if span >= SPAN_MIN_MS { length as f64 * 1e3 / span as f64 } else { 0.0 };
@@ -90,7 +87,7 @@ impl Flow {
         let first_ms = stream.now_ms.saturating_sub(stream.between.as_millis() as u64);
         let undone = stream.group.as_ref().and_then(|group| group.oldest_unprocessed);
         let behind_ms =
-            undone.filter(|id| id.millis >= TIMES_FROM_MS).map_or(0, |id| first_ms.saturating_sub(id.millis));
+            undone.filter(|id| id.millis >= EntryId::TIMES_FROM_MS).map_or(0, |id| first_ms.saturating_sub(id.millis));
         Self { rate_now, rate_overall, trimmed, removed: after, retention_ms, oldest_ms, behind_ms }
     }
 
@@ -243,7 +240,7 @@ fn judge_ids(stream: &StreamInspection, flow: &Flow) -> Option<Finding> {
         return None;
     }
     let own = "let the server assign the ids (XADD key *), which are then the times of arrival";
-    if newest.millis < TIMES_FROM_MS {
+    if newest.millis < EntryId::TIMES_FROM_MS {
         return Some(
             Finding::warning("clock.ids", format!("the ids of entries are not times ({newest}), so `lag_ms`, `stale` and the retention of the stream are unknown"))
                 .cure(own),

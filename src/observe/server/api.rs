@@ -53,7 +53,12 @@ pub(super) async fn readyz(
         reasons = vec!["send the token to see the reasons".to_owned()];
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+    let mut answer = json!({ "ready": ready, "reasons": reasons, "verdict": report.verdict });
+    if trusted {
+        // A host with a silent feed or a full disk is ready: to restart it, or to send requests elsewhere, mends neither.
+        answer["verdict_reasons"] = json!(report.reasons);
+    }
+    (status, Json(answer)).into_response()
 }
 
 pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> Json<Value> {
@@ -76,6 +81,7 @@ pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> J
     Json(json!({
         "verdict": report.verdict,
         "reason": report.reason,
+        "reasons": report.reasons,
         "now_ms": now_ms(),
         "timezone": app.timezone,
         "timezone_label": app.timezone_label(),
@@ -88,6 +94,7 @@ pub(super) async fn status(State(app): State<Arc<App>>, _: Params<Nothing>) -> J
         "ticks_per_s": load.ticks_per_s,
         "alerts_per_min": load.alerts_per_min,
         "behind_ms": app.behind_ms(Some(&report)),
+        "last_tick_ms": app.last_tick_ms(&report),
         "counters": {
             "submitted": submitted,
             "completed": completed,
@@ -135,6 +142,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
             shown["core_share"] = json!(share.map_or(0.0, |share| share.core_share));
             shown["ticks"] = json!(counts.ticks);
             shown["alerts"] = json!(counts.alerts);
+            shown["left_out"] = json!(counts.left_out);
             shown["faults"] = json!(counts.faults);
             shown["skipped"] = json!(counts.skipped);
         }

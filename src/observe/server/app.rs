@@ -184,6 +184,15 @@ impl App {
         own.or_else(|| report.survey.as_ref()?.receipt.clone().map(Arc::new))
     }
 
+    /// Returns when the owner committed the last tick, ms since the Unix epoch; `None` if that is not known.
+    pub(super) fn last_tick_ms(&self, report: &HealthReport) -> Option<u64> {
+        if self.monitor().role() == Role::Owner {
+            return self.monitor().last_tick_ms();
+        }
+        let survey = report.survey.as_ref().filter(|survey| survey.owner.is_some())?;
+        survey.receipt.as_ref()?.last_tick_ms
+    }
+
     /// Returns the age of the oldest uncommitted entry, ms; 0 if there is none, `None` if it is unknown.
     pub(super) fn behind_ms(&self, report: Option<&HealthReport>) -> Option<u64> {
         let in_flight = self.monitor().behind_ms();

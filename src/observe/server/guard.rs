@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use subtle::ConstantTimeEq;
+use tickhound_core::config::ServerConfig;
 
 use super::{
     app::{App, digest},
@@ -34,6 +35,9 @@ const MONITORING: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What a link on another web site, such as a wiki or a dashboard, may open. None of it takes long.
 const LINKED: [&str; 5] = ["/", "/healthz", "/readyz", "/metrics", "/api/openapi.json"];
+
+/// The only path whose requests may change something: what notification channels leave out.
+pub(super) const CHANGING: &str = "/api/mutes";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -65,6 +69,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let changing = request.uri().path() == CHANGING;
     let mut response = match admit(&app, client, request, next).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
@@ -75,21 +80,32 @@ pub(super) async fn guard(
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     match status {
         StatusCode::UNAUTHORIZED => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-        StatusCode::METHOD_NOT_ALLOWED => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = if changing { "GET, HEAD, POST, DELETE" } else { "GET, HEAD" };
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
         _ => {}
     }
     response
 }
 
 async fn admit(app: &App, client: Client, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "the API is read-only: use GET or HEAD"));
-    }
+    let changes = match *request.method() {
+        Method::GET | Method::HEAD => false,
+        Method::POST | Method::DELETE if request.uri().path() == CHANGING => true,
+        _ => {
+            let error = format!("the API is read-only, except for POST and DELETE at {CHANGING}: use GET or HEAD");
+            return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error));
+        }
+    };
     check_target(&request)?;
     if app.loopback {
         check_names_host(&request, app.config.server.public_host())?;
     }
     check_site(&request)?;
+    if changes {
+        check_change(&request, &app.config.server)?;
+    }
     let trusted = app.token.is_none_or(|token| has_token(request.headers(), &token));
     let path = request.uri().path().to_owned();
     let path = path.as_str();
@@ -190,6 +206,37 @@ fn check_site(request: &Request) -> Result<(), ApiError> {
         StatusCode::FORBIDDEN,
         "another web site has sent this request (Sec-Fetch-Site); open the address in the browser yourself",
     ))
+}
+
+/// Refuses a change that another web site may have a browser ask for. What a form or a script of another site may send
+/// without asking first has another content type, and browsers say where a request comes from.
+fn check_change(request: &Request, server: &ServerConfig) -> Result<(), ApiError> {
+    let text = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let refuse = |error: &str| Err(ApiError::new(StatusCode::FORBIDDEN, error));
+    if text(SEC_FETCH_SITE).is_some_and(|site| !site.eq_ignore_ascii_case("same-origin")) {
+        return refuse("another web site has sent this request (Sec-Fetch-Site); use the page itself");
+    }
+    if request.headers().get_all(header::ORIGIN).iter().count() > 1 {
+        return Err(ApiError::bad_request("the request has more than one Origin header"));
+    }
+    if let Some(origin) = text(header::ORIGIN) {
+        let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+        let host = text(header::HOST).unwrap_or_default();
+        let public = server.public_url.split('/').take(3).collect::<Vec<_>>().join("/");
+        let is_ours = !authority.is_empty() && authority.eq_ignore_ascii_case(host);
+        let is_public = server.public_host().is_some() && origin.eq_ignore_ascii_case(&public);
+        if !(is_ours || is_public) {
+            return refuse("another web site has sent this request (Origin); use the page itself");
+        }
+    }
+    let content_type = text(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if *request.method() == Method::POST && !content_type.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the header `Content-Type: application/json`",
+        ));
+    }
+    Ok(())
 }
 
 fn has_token(headers: &HeaderMap, token: &[u8; 32]) -> bool {

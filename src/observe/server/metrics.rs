@@ -23,7 +23,7 @@ use super::{
     error::{ApiError, Nothing, Params},
 };
 use crate::observe::health::{HealthReport, Verdict};
-use tickhound_core::{receipt::Receipt, stream::Totals};
+use tickhound_core::{condition::ConditionCode, receipt::Receipt, stream::Totals, wall::now_ms};
 use tickhound_engine::{
     monitor::{DetectorView, Monitor, Role},
     stats::Stats,
@@ -44,7 +44,13 @@ pub(super) async fn metrics(
             .one(app.monitor().started_at_ms as f64 / 1000.0),
     ];
     host(&mut families, app.monitor(), &report);
+    conditions(&mut families, &report);
     flow(&mut families, &app.stats, totals(&app, &report));
+    let last_tick_ms = app.last_tick_ms(&report);
+    let age = last_tick_ms.map(|last_ms| now_ms().saturating_sub(last_ms) as f64 / 1000.0);
+    let last_tick = gauge("tickhound_last_tick_age", "Time since the owner committed the last tick");
+    // Before the first tick it has no value: there is no age that would be right.
+    families.push(age.into_iter().fold(last_tick.in_unit(seconds()), Family::one));
     lateness(&mut families, app.monitor(), app.behind_ms(Some(&report)));
     workers(&mut families, app.monitor());
     let receipt = app.receipt(&report);
@@ -95,6 +101,21 @@ fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &HealthReport) {
     ]);
 }
 
+/// What is wrong with the feed, the channels and the files, as the owner has reported it.
+fn conditions(families: &mut Vec<Family>, report: &HealthReport) {
+    let mut conditions = gauge(
+        "tickhound_condition",
+        "Conditions that hold, by code: how many channels or files are affected; 0 or 1 for the others",
+    );
+    if report.survey.is_some() {
+        for code in ConditionCode::ALL {
+            let holding = report.reasons.iter().filter(|reason| reason.code == code.name()).count();
+            conditions = conditions.with(&[("code", code.name())], holding as f64);
+        }
+    }
+    families.push(conditions);
+}
+
 /// Ticks, alerts, and dead letters.
 fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
     let monitor = &stats.monitor;
@@ -111,6 +132,9 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
             .with(&[("kind", "out_of_order")], monitor.out_of_order.load(Relaxed))
             .with(&[("kind", "volume")], monitor.volume.load(Relaxed))
             .with(&[("kind", "time_estimated")], monitor.time_estimated.load(Relaxed)),
+        counter("tickhound_entries", "Entries committed").one(monitor.entries.load(Relaxed)),
+        counter("tickhound_entries_dead_lettered", "Entries among them that were dead-lettered, for whatever reason")
+            .one(monitor.dead_entries.load(Relaxed)),
         counter("tickhound_ticks_outside", "Ticks from outside of the sessions of their calendar, by phase")
             .with(&[("phase", "pre_open")], monitor.pre_open.load(Relaxed))
             .with(&[("phase", "off_session")], monitor.off_session.load(Relaxed)),
@@ -133,6 +157,11 @@ fn flow(families: &mut Vec<Family>, stats: &Stats, totals: Totals) {
         .one(totals.lost),
         counter("tickhound_group_alerts_held_back", "Alerts held back by limits, over the life of the group")
             .one(totals.held_back),
+        counter(
+            "tickhound_group_detections_below_min_confidence",
+            "Detections below their detector's min_confidence, over the life of the group",
+        )
+        .one(totals.below_min_confidence),
         counter(
             "tickhound_group_state_gap_entries",
             "Entries trimmed before their effect on detectors was saved, over the life of the group",
@@ -175,6 +204,10 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
     let mut busy = counter("tickhound_detector_busy", "Time spent in the detector, summed over all workers");
     let mut alerts =
         counter("tickhound_detector_alerts", "Alerts of the detector that were committed, including those of a shadow");
+    let mut left_out = counter(
+        "tickhound_detector_detections_left_out",
+        "Detections that did not become alerts, by the setting that left them out",
+    );
     let mut faults = counter("tickhound_detector_faults", "Calls of the detector that failed");
     let mut skipped =
         counter("tickhound_detector_skipped_ticks", "Ticks not given to the detector while it was in quarantine");
@@ -193,6 +226,13 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
         ticks = ticks.with(&label, counts.ticks);
         busy = busy.with(&label, counts.spent_ns as f64 / 1e9);
         alerts = alerts.with(&label, counts.alerts);
+        for (reason, count) in [
+            ("min_confidence", counts.left_out.min_confidence),
+            ("cooldown", counts.left_out.cooldown),
+            ("per_minute", counts.left_out.per_minute),
+        ] {
+            left_out = left_out.with(&[label[0], ("reason", reason)], count);
+        }
         faults = faults.with(&label, counts.faults);
         skipped = skipped.with(&label, counts.skipped);
         quarantined = quarantined.with(&label, f64::from(spec.health.is_quarantined()));
@@ -200,7 +240,7 @@ fn detectors(families: &mut Vec<Family>, views: &[DetectorView], receipt: Option
     let warming = receipt.map_or(0, |receipt| receipt.warming.len());
     let warming =
         gauge("tickhound_detectors_warming", "Detectors that are warming up before they take over").one(warming as f64);
-    families.extend([info, ticks, busy.in_unit(seconds()), alerts, faults, skipped, quarantined, warming]);
+    families.extend([info, ticks, busy.in_unit(seconds()), alerts, left_out, faults, skipped, quarantined, warming]);
 }
 
 /// Whether changes of plugins and settings are in force.

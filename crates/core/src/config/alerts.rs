@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
 
+/// The largest value of `maxlen`: an alert takes up to a kilobyte of the server's memory.
+const MAXLEN_MAX: usize = 100_000_000;
+
+/// Why `maxlen` has a limit.
+const MAXLEN_REASON: &str = "each takes up to a kilobyte of the server's memory; 0 = all";
+
+/// The largest value of `alerts.stale_after_ms`: a month.
+const STALE_AFTER_MAX_MS: u64 = 31 * 86_400_000;
+
 /// `[alerts]`: where alerts go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +123,8 @@ impl AlertsConfig {
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["alerts"]);
         section.check_not_empty("stream", &self.stream)?;
+        section.check_limit("maxlen", self.maxlen, 0..=MAXLEN_MAX, MAXLEN_REASON)?;
+        section.check_range("stale_after_ms", self.stale_after_ms, 0..=STALE_AFTER_MAX_MS)?;
         section.check_range("keep_minutes", self.keep_minutes, 0..=1440)?;
         section.check_not_empty("shadow_stream", &self.shadow_stream)?;
         section.check_not_empty("field", &self.field)?;
@@ -137,6 +148,13 @@ pub struct DeadLettersConfig {
 impl Default for DeadLettersConfig {
     fn default() -> Self {
         Self { maxlen: 100_000 }
+    }
+}
+
+impl DeadLettersConfig {
+    pub(super) fn validate(&self, source: &Source) -> Result<()> {
+        let section = Section::new(source, &["dead_letters"]);
+        section.check_limit("maxlen", self.maxlen, 0..=MAXLEN_MAX, MAXLEN_REASON)
     }
 }
 

@@ -5,6 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Source, section::Section};
 
+/// The largest value of `engine.workers`. Each worker is a thread with an instance of every detector, from one to some ten
+/// MiB each, and no more workers compute at once than the machine has cores.
+pub const WORKERS_MAX: usize = 256;
+
+/// The largest value of `engine.report_every`, seconds: a day, as progress that is rarer is of no use.
+const REPORT_EVERY_MAX_S: u64 = 86_400;
+
 /// The largest value of `engine.backlog`.
 pub const BACKLOG_MAX: usize = 10_000_000;
 
@@ -48,6 +55,14 @@ impl EngineConfig {
 
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["engine"]);
+        section.check_limit(
+            "workers",
+            self.workers,
+            0..=WORKERS_MAX,
+            "each worker is a thread with an instance of every detector, and more workers than cores gain nothing; 0 = one per \
+             core",
+        )?;
+        section.check_range("report_every", self.report_every, 0..=REPORT_EVERY_MAX_S)?;
         section.check_range("checkpoint_every_ms", self.checkpoint_every_ms, 10..=3_600_000)?;
         section.check_range("symbols_max", self.symbols_max, 1..=SYMBOLS_MAX)?;
         section.check_range("backlog", self.backlog, 1..=BACKLOG_MAX)

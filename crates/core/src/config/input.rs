@@ -1,6 +1,6 @@
 //! `[input]`: how entries become ticks.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,9 @@ use super::{Source, section::Section};
 
 /// The largest value of `input.ahead_max_ms`: a time that is still further ahead of its arrival is not a time.
 pub const AHEAD_MAX_MS: u64 = 5 * 60 * 1000;
+
+/// The values of `input.price_scale`: prices are published in units from nano to billions.
+const PRICE_SCALES: RangeInclusive<f64> = 1e-9..=1e9;
 
 /// `[input]` and its sub-tables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +69,7 @@ impl Default for InputConfig {
 impl InputConfig {
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["input"]);
+        section.check_range("price_scale", self.price_scale, PRICE_SCALES)?;
         section.check_range("ahead_max_ms", self.ahead_max_ms, 0..=AHEAD_MAX_MS)?;
         for pattern in &self.unresolved {
             section.check_not_empty("unresolved", pattern)?;

@@ -15,7 +15,7 @@ use super::{
 use crate::event::Direction;
 
 /// The placeholders that the template of a line may contain.
-pub const PLACEHOLDERS: [&str; 13] = [
+pub const PLACEHOLDERS: [&str; 14] = [
     "arrow",
     "symbol",
     "price",
@@ -29,6 +29,7 @@ pub const PLACEHOLDERS: [&str; 13] = [
     "version",
     "lag_ms",
     "evidence",
+    "link",
 ];
 
 /// The maximum length of a template, characters.
@@ -60,6 +61,8 @@ pub struct NotifyConfig {
     pub tls_ca: PathBuf,
     /// The template of an alert's line. Empty: the default template.
     pub text: String,
+    /// What is sent: alerts, and the host's own trouble.
+    pub events: Vec<NotifyEvent>,
     /// The detectors whose alerts are sent: `*` matches any text, `?` one character.
     pub detectors: Vec<String>,
     /// The symbols whose alerts are sent: `*` matches any text, `?` one character.
@@ -76,6 +79,8 @@ pub struct NotifyConfig {
     /// The time after the first alert of a message in which further alerts join it, ms. Two seconds are long enough for
     /// the burst of one move, and short enough to still be news.
     pub group_ms: u64,
+    /// Which alerts of a message are shown together.
+    pub group_by: GroupBy,
     /// The maximum number of alerts that a message shows, those with the highest confidence; the others are counted.
     /// Ten are what a person reads at a glance.
     pub max_per_message: usize,
@@ -103,6 +108,7 @@ impl Default for NotifyConfig {
             chat: String::new(),
             tls_ca: PathBuf::new(),
             text: String::new(),
+            events: vec![NotifyEvent::Alerts],
             detectors: any(),
             symbols: any(),
             directions: Direction::NAMES.map(str::to_owned).to_vec(),
@@ -110,6 +116,7 @@ impl Default for NotifyConfig {
             shadows: false,
             max_age_s: 300,
             group_ms: 2000,
+            group_by: GroupBy::Nothing,
             max_per_message: 10,
             per_minute: 20,
             timeout_ms: 10_000,
@@ -130,6 +137,28 @@ pub enum NotifyKind {
     Discord,
     /// A Telegram bot.
     Telegram,
+}
+
+/// What a channel is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyEvent {
+    /// Alerts.
+    Alerts,
+    /// What is wrong with the host or its feed, when it begins and when it ends.
+    Health,
+}
+
+/// Which alerts of a message are shown together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupBy {
+    /// Each alert is shown by itself.
+    #[default]
+    #[serde(rename = "")]
+    Nothing,
+    /// The alerts of an instrument, its future and its options are shown together.
+    #[serde(rename = "underlying")]
+    Underlying,
 }
 
 /// What to do with a message that may or may not have arrived.
@@ -167,6 +196,11 @@ pub(super) fn validate(channels: &[NotifyConfig], source: &Source) -> Result<()>
 }
 
 impl NotifyConfig {
+    /// Whether the channel is told of these.
+    pub fn has(&self, event: NotifyEvent) -> bool {
+        self.events.contains(&event)
+    }
+
     /// Checks that exactly one URL is given, and the credentials that this kind of receiver needs.
     fn validate_receiver(&self, section: &Section<'_>) -> Result<()> {
         let Self { name, url, url_env, url_file, token_env, token_file, chat, .. } = self;
@@ -192,7 +226,12 @@ impl NotifyConfig {
     }
 
     fn validate_filter(&self, section: &Section<'_>) -> Result<()> {
-        let Self { detectors, symbols, directions, .. } = self;
+        let Self { detectors, symbols, directions, events, .. } = self;
+        ensure!(
+            !events.is_empty(),
+            "{}: notify.events is empty, expected alerts, health, or both; to switch the channel off, set enabled = false",
+            section.at("events")
+        );
         section.check_range("min_confidence", self.min_confidence, 0.0..=1.0)?;
         for (key, list) in [("detectors", detectors), ("symbols", symbols), ("directions", directions)] {
             ensure!(

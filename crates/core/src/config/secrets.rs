@@ -52,7 +52,7 @@ fn list(keys: &[String]) -> String {
 impl LoadedConfig {
     /// The files with secrets that every user of this machine can read.
     pub fn exposed_secrets(&self) -> Vec<ExposedSecrets> {
-        let in_file = self.source.config(std::iter::empty()).unwrap_or_default();
+        let in_file = self.source.config().unwrap_or_default();
         let mut files = vec![(self.source.file().to_path_buf(), plain_secrets(&in_file))];
         let named = |key: &str, file: &Path| (file.to_path_buf(), vec![key.to_owned()]);
         files.push(named("stream.tls_key", &self.config.stream.tls_key));

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::Source;
 
@@ -44,6 +44,14 @@ impl<'a> Section<'a> {
         let (name, least, most) = (&self.name, allowed.start(), allowed.end());
         ensure!(allowed.contains(&value), "{}: {name}.{key} is {value}, expected {least} to {most}", self.at(key));
         Ok(())
+    }
+
+    /// Checks that a number is within `allowed`; the error ends with the `reason` of the limit.
+    pub(super) fn check_limit<T>(&self, key: &str, value: T, allowed: RangeInclusive<T>, reason: &str) -> Result<()>
+    where
+        T: PartialOrd + Display,
+    {
+        self.check_range(key, value, allowed).map_err(|error| anyhow!("{error}: {reason}"))
     }
 
     /// Checks that a text has at least one character.

@@ -20,7 +20,7 @@ pub struct ServiceConfig {
     pub log_max_mib: u64,
     /// The number of earlier log files to retain, as `log_file.1` (the newest), `log_file.2`, …
     pub log_keep: u32,
-    /// Whether a new log file also begins each day in `input.timezone`.
+    /// Whether a new log file also begins each day in `timezone`.
     pub log_daily: bool,
     /// The IANA time zone of the times that people see: in the log, on the page, in reports and messages. Empty:
     /// `input.timezone`, which is the exchange's.

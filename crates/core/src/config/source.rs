@@ -1,18 +1,18 @@
-//! The text of `config.toml`: it locates keys, applies environment variables, and suggests the nearest valid name.
+//! The text of `config.toml`: it locates keys, and suggests the nearest valid name.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
-use serde::{Deserialize, de::DeserializeOwned};
+use anyhow::{Result, anyhow};
+use serde::de::DeserializeOwned;
 use toml::{
-    Spanned, Table, Value,
+    Spanned, Table,
     de::{DeTable, DeValue},
 };
 
-use super::Config;
-
-/// The prefix of environment variables that override a key of the file; they also contain `__`.
-const ENVIRONMENT_PREFIX: &str = "TICKHOUND_";
+use super::{
+    Config,
+    origin::{Origins, in_table_of},
+};
 
 /// The edit distance beyond which a suggestion is noise.
 const NEAREST_MAX_DISTANCE: usize = 3;
@@ -22,16 +22,22 @@ const NEAREST_MAX_DISTANCE: usize = 3;
 pub struct Source {
     file: PathBuf,
     text: String,
+    origins: Origins,
 }
 
 impl Source {
     /// Takes the text of `file`, which must be valid TOML.
     pub(crate) fn parse(file: &Path, text: String) -> Result<Self> {
-        let source = Self { file: file.to_path_buf(), text };
+        let source = Self { file: file.to_path_buf(), text, origins: Origins::default() };
         match DeTable::parse(&source.text) {
             Ok(_) => Ok(source),
             Err(error) => Err(source.explain(&error)),
         }
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The path of the file.
@@ -39,9 +45,26 @@ impl Source {
         &self.file
     }
 
+    /// Sets where values come from that the file does not set.
+    pub(super) fn set_origins(&mut self, origins: Origins) {
+        self.origins = origins;
+    }
+
+    /// Where values come from that the file does not set.
+    pub(super) fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     /// The position of the key at `path`, as `file:line:column`, or of the nearest table above a key that is not in the
-    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0.
+    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0. For a key that a variable sets, it is the
+    /// variable's name, and for one that a shadow inherits, the position of the live detector's.
     pub fn at(&self, path: &[&str]) -> String {
+        if let Some(variable) = self.origins.variable(path) {
+            return variable.to_owned();
+        }
+        if let Some(live) = self.origins.live(path) {
+            return self.at(&in_table_of(live, path));
+        }
         match self.span(path) {
             Some(offset) => self.position(offset),
             None => self.file.display().to_string(),
@@ -81,35 +104,22 @@ impl Source {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// The configuration, with the overrides of environment variables applied.
-    pub(super) fn config(&self, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
-        let mut config: Config = self.read()?;
-        let mut merged: Table = self.read()?;
-        for (name, text) in environment {
-            let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX).filter(|path| path.contains("__")) else { continue };
-            let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-            // `7` may be a number or a text, so both are tried: the key's type decides.
-            let typed = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
-            let candidates = typed.into_iter().chain([Value::String(text)]);
-            let mut rejected = None;
-            for candidate in candidates {
-                let mut attempt = merged.clone();
-                if !set(&mut attempt, &path, candidate) {
-                    bail!("environment variable {name}: {} is not a section of config.toml", path[0]);
-                }
-                match Config::deserialize(Value::Table(attempt.clone())) {
-                    Ok(accepted) => {
-                        (config, merged, rejected) = (accepted, attempt, None);
-                        break;
-                    }
-                    Err(error) => rejected = Some(rejected.unwrap_or(error)),
-                }
-            }
-            if let Some(error) = rejected {
-                bail!("environment variable {name}: {}", with_suggestion(error.message()));
-            }
-        }
-        Ok(config)
+    /// Whether the file sets the key at `path`.
+    pub fn sets(&self, path: &[&str]) -> bool {
+        let table: Option<Table> = toml::from_str(&self.text).ok();
+        let mut keys = path.iter();
+        let first = keys.next().and_then(|key| table.as_ref()?.get(*key));
+        keys.fold(first, |value, key| value?.as_table()?.get(*key)).is_some()
+    }
+
+    /// The configuration that the file alone makes.
+    pub(super) fn config(&self) -> Result<Config> {
+        self.read()
+    }
+
+    /// The keys of the file.
+    pub(super) fn table(&self) -> Result<Table> {
+        self.read()
     }
 
     /// What the text says, without environment variables.
@@ -123,23 +133,8 @@ impl Source {
     }
 }
 
-/// Sets the key at `path`; false if a part of the path is not a section.
-fn set(table: &mut Table, path: &[String], value: Value) -> bool {
-    match path {
-        [] => false,
-        [key] => {
-            table.insert(key.clone(), value);
-            true
-        }
-        [section, rest @ ..] => {
-            let inner = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-            inner.as_table_mut().is_some_and(|inner| set(inner, rest, value))
-        }
-    }
-}
-
 /// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
-fn with_suggestion(message: &str) -> String {
+pub(super) fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let suggestion = match (message.starts_with("unknown "), quoted.next()) {
         (true, Some(wrong)) => nearest(wrong, quoted),

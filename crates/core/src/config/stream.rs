@@ -11,6 +11,10 @@ use super::{
 };
 use crate::event::EntryId;
 
+/// The largest value of `stream.claim_idle_ms`: a week, so that what a dead consumer left on a Friday is not forgotten for
+/// longer.
+const CLAIM_IDLE_MAX_MS: u64 = 7 * 86_400_000;
+
 /// `[stream]`: the Redis Stream that is read, and as whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -97,6 +101,7 @@ impl StreamConfig {
         section.check_range("block_ms", self.block_ms, 10..=60_000)?;
         section.check_range("lease_ms", self.lease_ms, 500..=600_000)?;
         section.check_range("timeout_ms", self.timeout_ms, 100..=600_000)?;
+        section.check_range("claim_idle_ms", self.claim_idle_ms, 0..=CLAIM_IDLE_MAX_MS)?;
         section.check_range("max_deliveries", self.max_deliveries, 0..=1_000_000)
     }
 }

@@ -388,9 +388,10 @@ impl Generations {
     /// The receipt that the next step writes, if one is due. `active` is the generation that is active now.
     /// `symbols` is the number of symbols that are known.
     pub(super) fn receipt(&mut self, active: &Arc<Generation>, symbols: u64) -> Option<Arc<str>> {
-        if self.receipts.is_due() {
+        let conditions = self.stats.conditions.changes();
+        if self.receipts.is_due(conditions) {
             let text = self.write_receipt(active, symbols);
-            self.receipts.set(text);
+            self.receipts.set(text, conditions);
         }
         self.receipts.unwritten()
     }
@@ -456,6 +457,7 @@ impl Generations {
         let of_detector = |spec: &Arc<DetectorSpec>| {
             let mut receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
             receipt.unmatched = spec.unmatched().filter(|_| has_seen_enough).map(str::to_owned).collect();
+            (receipt.alerts, receipt.left_out) = self.stats.monitor.outcomes(&spec.name);
             receipt
         };
         let warming = match &self.warm_up {
@@ -472,6 +474,8 @@ impl Generations {
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,
+            conditions: self.stats.conditions.current(),
+            last_tick_ms: self.stats.monitor.last_tick_ms(),
         };
         let text = serde_json::to_string(&receipt).unwrap_or_default().into();
         self.stats.monitor.receipt_written(receipt, active);

@@ -34,6 +34,8 @@ pub(super) struct Receipts {
     /// A receipt that is not written yet.
     text: Option<Arc<str>>,
     due: Option<Instant>,
+    /// How many conditions had begun or ended when the last receipt was made.
+    conditions: u64,
 }
 
 impl Receipts {
@@ -50,13 +52,14 @@ impl Receipts {
         self.changed();
     }
 
-    /// Whether a new receipt is due.
-    pub(super) fn is_due(&self) -> bool {
-        self.due.is_some_and(|due| due <= Instant::now())
+    /// Whether a new receipt is due. `conditions` is how many conditions have begun or ended.
+    pub(super) fn is_due(&self, conditions: u64) -> bool {
+        self.conditions != conditions || self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Sets the receipt that is written with the next step.
-    pub(super) fn set(&mut self, text: Arc<str>) {
+    pub(super) fn set(&mut self, text: Arc<str>, conditions: u64) {
+        self.conditions = conditions;
         self.text = Some(text);
         self.due = None;
     }
@@ -74,12 +77,13 @@ impl Receipts {
     }
 }
 
-/// Whether so much was seen that a pattern without a match is probably a mistake. `symbols` is the number of symbols that are known, `ticks` that of the ticks since the start.
+/// Whether so much was seen that a pattern without a match is probably a mistake. `symbols` is the number of symbols that
+/// are known, `ticks` that of the ticks since the start.
 pub(super) fn has_seen_enough(symbols: u64, ticks: u64) -> bool {
     ticks >= TICKS_MIN.max(symbols.saturating_mul(TICKS_PER_SYMBOL))
 }
 
-/// The part of a receipt about one detector. `origins` has where the states of the detectors come from.
+/// The part of a receipt about one detector, without its alerts. `origins` has where the states of the detectors come from.
 pub(super) fn of_detector(
     spec: &DetectorSpec,
     origins: &BTreeMap<String, &'static str>,
@@ -101,6 +105,6 @@ pub(super) fn of_detector(
         last_fault,
         quarantined_until_ms: quarantines.until_ms(spec),
         skipped: spec.health.skipped_ticks(),
-        unmatched: Vec::new(),
+        ..DetectorReceipt::default()
     }
 }

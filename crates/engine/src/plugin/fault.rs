@@ -10,10 +10,14 @@ use super::{
     guest::{Guest, Limits, Shortage, TABLE_ELEMENTS_MAX},
     texts::{MESSAGE_BYTES_MAX, shortened},
 };
+use tickhound_core::text::printable;
 
 /// The mark in linear memory behind which the SDK's panic hook writes the message: a length of four bytes
 /// (little-endian), then the text.
 const PANIC_MARK: &[u8; 16] = b"TICKHOUND-PANIC\0";
+
+/// The marks that are looked at in each memory; a guest could fill its memory with empty ones.
+const PANIC_MARKS_MAX: usize = 8;
 
 /// Part of wasmtime's message when a guest returns more than the call allows. It has no public type.
 const TOO_MUCH_RETURNED: &str = "fuel allocated for hostcalls has been exhausted";
@@ -83,8 +87,11 @@ pub(super) fn describe_fault(
     if root.contains(TOO_MUCH_RETURNED) {
         return Fault::Contract(store.data().call().excess(limits.state_max_bytes));
     }
+    // A guest that reports a text then executes `unreachable`. SDKs for interpreters leave a text in advance, for calls of
+    // the system that can't be caught, so it says nothing about any other trap.
+    let is_reported = matches!(error.downcast_ref::<Trap>(), None | Some(Trap::UnreachableCodeReached));
     // Last, since this searches the guest's memory.
-    if let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
+    if is_reported && let Some(text) = error.downcast_ref::<WasmCoreDump>().and_then(|dump| panic_text(dump, store)) {
         return Fault::Trap(text);
     }
     Fault::Trap(shortened(&root, MESSAGE_BYTES_MAX).into_owned())
@@ -93,9 +100,13 @@ pub(super) fn describe_fault(
 fn panic_text(dump: &WasmCoreDump, store: &mut Store<Guest>) -> Option<String> {
     dump.memories().iter().find_map(|memory| {
         let bytes = memory.data(&*store);
-        let mark = memmem::find(bytes, PANIC_MARK)? + PANIC_MARK.len();
-        let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
-        let text = bytes.get(mark + 4..mark + 4 + length.min(MESSAGE_BYTES_MAX))?;
-        (length > 0).then(|| String::from_utf8_lossy(text).into_owned())
+        // An interpreter may have copied the mark, for example while it compiled the SDK.
+        memmem::find_iter(bytes, PANIC_MARK).take(PANIC_MARKS_MAX).find_map(|mark| {
+            let mark = mark + PANIC_MARK.len();
+            let length = u32::from_le_bytes(bytes.get(mark..mark + 4)?.try_into().ok()?) as usize;
+            let text = bytes.get(mark + 4..mark + 4 + length.min(MESSAGE_BYTES_MAX))?;
+            // It ends up in the log, in dead letters and on the page.
+            (length > 0).then(|| shortened(&printable(&String::from_utf8_lossy(text)), MESSAGE_BYTES_MAX).into_owned())
+        })
     })
 }

@@ -22,7 +22,7 @@ use super::{
     spec::DetectorSpec,
     trial,
 };
-use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig};
+use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig, NEXT_VERSION};
 
 /// Checks those parts of a configuration that the engine does not know, such as notification channels. The program hands
 /// it in, and each load calls it before it builds anything.
@@ -93,7 +93,7 @@ impl Loader {
     /// # Errors
     /// Names the first problem. The newest generation then stays the same.
     pub fn reload(&mut self) -> Result<bool> {
-        let mut read = config::load(self.config_file(), std::env::vars())?;
+        let mut read = config::load(self.config_file(), config::environment())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
         (self.validate)(&read)?;
@@ -129,12 +129,9 @@ impl Loader {
     }
 }
 
-/// The suffix of a plugin's name that makes it the next version of another plugin.
-const NEXT: &str = ".next";
-
 /// Returns the name of the plugin that `plugin` is the next version of, if it is one.
 pub fn next_of(plugin: &str) -> Option<&str> {
-    plugin.strip_suffix(NEXT)
+    plugin.strip_suffix(NEXT_VERSION)
 }
 
 /// Returns the configuration with a shadow `NAME-next` for each enabled detector whose plugin `X.wasm` has a next version
@@ -153,7 +150,7 @@ pub fn with_next(loaded: &LoadedConfig) -> LoadedConfig {
         .iter()
         .filter(|(_, live)| live.enabled && live.shadow_of.is_empty() && live.sha256.is_empty());
     for (name, live) in live {
-        let plugin = format!("{}{NEXT}", live.plugin);
+        let plugin = format!("{}{NEXT_VERSION}", live.plugin);
         if dir.join(format!("{plugin}.wasm")).exists() {
             let shadow = DetectorConfig { plugin, shadow_of: name.clone(), ..live.clone() };
             with.config.detectors.entry(format!("{name}-next")).or_insert(shadow);

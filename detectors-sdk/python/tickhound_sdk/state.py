@@ -1,0 +1,81 @@
+"""States as bytes, and back.
+
+A state is saved as JSON, so that it can be read by eye. What is restored equals what was saved in every bit: floats are
+written with all their digits, and the order of a dict's keys is part of the state, since code that walks through a dict
+depends on it. What JSON does not have (tuples, deques, other keys than texts) is an object with one key that begins with
+`~`. The same state always gives the same bytes.
+"""
+
+import dataclasses
+import json
+from collections import deque
+from typing import Any
+
+_PLAIN = (float, int, str, bool, type(None))
+
+
+def dump(state: Any) -> bytes:
+    """Returns a state as bytes; raises a TypeError if it contains something that can't be saved."""
+    if dataclasses.is_dataclass(state):
+        names = [field.name for field in dataclasses.fields(state)]
+        packed = {name: _pack(getattr(state, name), f"state.{name}") for name in names}
+    else:
+        packed = _pack(state, "state")
+    return json.dumps(packed, separators=(",", ":")).encode()
+
+
+def load(kind: Any, data: bytes) -> Any:
+    """Returns the state that `dump` made these bytes of; raises a ValueError if they are of another type of state."""
+    packed = json.loads(data)
+    if not dataclasses.is_dataclass(kind):
+        return _unpack(packed)
+    names = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(packed, dict) or list(packed) != names:
+        saved = list(packed) if isinstance(packed, dict) else type(packed).__name__
+        raise ValueError(f"it was saved with {saved}, and the fields are {names}; increase state_version")
+    state = kind()
+    for name, value in packed.items():
+        setattr(state, name, _unpack(value))
+    return state
+
+
+def _pack(value: Any, path: str) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list:
+        return _items(value, path)
+    if kind is dict:
+        if all(type(key) is str and not key.startswith("~") for key in value):
+            return {key: _pack(item, f"{path}[{key!r}]") for key, item in value.items()}
+        pairs = [[_pack(key, f"a key of {path}"), _pack(item, f"{path}[{key!r}]")] for key, item in value.items()]
+        return {"~dict": pairs}
+    if kind is tuple:
+        return {"~tuple": _items(value, path)}
+    if kind is deque:
+        return {"~deque": [value.maxlen, _items(value, path)]}
+    if kind in (set, frozenset):
+        raise TypeError(f"{path} is a set, whose order differs after a restart: use a dict or a list")
+    raise TypeError(
+        f"{path} is a {kind.__name__}, which can't be saved: use numbers, texts, None, lists, tuples, dicts and deques"
+    )
+
+
+def _items(values: Any, path: str) -> list[Any]:
+    # Most lists are windows of numbers.
+    return [item if type(item) in _PLAIN else _pack(item, f"{path}[{index}]") for index, item in enumerate(values)]
+
+
+def _unpack(value: Any) -> Any:
+    if type(value) is list:
+        return [_unpack(item) for item in value]
+    if type(value) is not dict:
+        return value
+    if "~dict" in value:
+        return {_unpack(key): _unpack(item) for key, item in value["~dict"]}
+    if "~tuple" in value:
+        return tuple(_unpack(item) for item in value["~tuple"])
+    if "~deque" in value:
+        maxlen, items = value["~deque"]
+        return deque((_unpack(item) for item in items), maxlen)
+    return {key: _unpack(item) for key, item in value.items()}
