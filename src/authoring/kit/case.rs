@@ -211,7 +211,8 @@ impl Case {
         let (entries, input) = entries(&as_one, self.start_ns)?;
         let contents = CaseFile { alerts: Vec::new(), ticks: as_one, ..self.contents.clone() };
         let (file, about) = (self.file.clone(), self.about.clone());
-        let case = Self { file, about, contents, start_ns: self.start_ns, input, entries: Arc::new(entries) };
+        let (start_ns, session) = (self.start_ns, self.session.clone());
+        let case = Self { file, about, contents, start_ns, input, session, entries: Arc::new(entries) };
         let (alerts, _) = case.replay(plugin, loaded, SHAPES[0].0, SHAPES[0].1).await?;
         let found = missing.into_iter().find(|time| alerts.iter().any(|alert| is_at(alert, *time)));
         Ok(found.map(|time| {

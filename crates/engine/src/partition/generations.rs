@@ -458,7 +458,6 @@ impl Generations {
             let mut receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
             (receipt.alerts, receipt.left_out) = self.stats.monitor.outcomes(&spec.name);
             receipt.unmatched = spec.unmatched().filter(|_| has_seen_enough).map(str::to_owned).collect();
-            (receipt.alerts, receipt.left_out) = self.stats.monitor.outcomes(&spec.name);
             receipt
         };
         let warming = match &self.warm_up {
