@@ -332,7 +332,14 @@ mod tests {
         let visit = Visit { complete: vec![("a".into(), 1)], made_by: vec![("a".into(), 2)], ..Visit::default() };
         let commit = Commit {
             newest: EntryId { millis: 7, seq: 1 },
-            totals: Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() },
+            totals: Totals {
+                commits: 9,
+                entries: 20,
+                lost: 3,
+                alerts: 5,
+                below_min_confidence: 6,
+                ..Totals::default()
+            },
             clock: CLOCK,
             index: Some(21),
             visit: Some(visit),
@@ -362,7 +369,9 @@ mod tests {
         let checkpoint = read(&written());
         assert_eq!(checkpoint.integrity, Integrity::Intact);
         assert_eq!((checkpoint.last, checkpoint.epoch, checkpoint.token), (Some(EntryId { millis: 7, seq: 1 }), 4, 5));
-        assert_eq!(checkpoint.totals, Totals { commits: 9, entries: 20, lost: 3, alerts: 5, ..Totals::default() });
+        let totals =
+            Totals { commits: 9, entries: 20, lost: 3, alerts: 5, below_min_confidence: 6, ..Totals::default() };
+        assert_eq!(checkpoint.totals, totals);
         assert_eq!(checkpoint.clock, CLOCK);
         assert_eq!((checkpoint.index, checkpoint.at_ms), (Some(21), 13));
         assert_eq!(checkpoint.complete, Some(BTreeMap::from([("a".to_owned(), 1)])));
@@ -371,14 +380,19 @@ mod tests {
 
     #[test]
     fn whatever_is_changed_in_a_checkpoint_is_noticed() {
-        for name in written().keys().filter(|name| ![BEHIND, "complete", "made_by", "commits"].contains(&name.as_str()))
-        {
+        let others = [BEHIND, BELOW_MIN_CONFIDENCE, "complete", "made_by", "commits"];
+        for name in written().keys().filter(|name| !others.contains(&name.as_str())) {
             for other in ["8", "garbage"] {
                 let mut fields = written();
                 fields.insert(name.clone(), other.to_owned());
                 assert!(is_damaged(&fields), "{name} = {other}");
             }
         }
+        // Nothing depends on this one: it begins anew.
+        let mut fields = written();
+        fields.insert(BELOW_MIN_CONFIDENCE.into(), "garbage".into());
+        let checkpoint = read(&fields);
+        assert_eq!((checkpoint.integrity, checkpoint.totals.below_min_confidence), (Integrity::Intact, 0));
         let mut fields = written();
         fields.insert(BEHIND.into(), "v2 0000000000000000 1,2,3".into());
         let checkpoint = read(&fields);
