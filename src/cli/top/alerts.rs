@@ -114,7 +114,7 @@ fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Lin
         // Words that every line has make room for the name, whose end may say which option it is, and for the price.
         let (detector, symbol) = (alert.field("detector").to_uppercase(), printable(alert.field("symbol")));
         let (begin, end) =
-            (format!("{time} [{}] ", printable(&detector)), format!(" {:.2}{arrow}{price}", alert.confidence()));
+            (format!("{time} ✅ [{}] ", printable(&detector)), format!(" {:.2}{arrow}{price}", alert.confidence()));
         let room = width.saturating_sub(begin.width() + end.width()).max(SYMBOL_WIDTH_MIN);
         fit(&format!("{begin}{}{end}{late}", fit_middle(&symbol, room.min(symbol.width()))), width)
     };
