@@ -81,8 +81,10 @@ fn live_and_replay_raise_the_same_alerts() {
     project.configure("[alerts]\njsonl = \"logs/alerts.jsonl\"");
     project.feed(12, 24_000, &["--layout", "flat"]);
     project.run(&["run", "--drain"]);
-    let live = alerts(&project.path("logs/alerts.jsonl"));
+    let mut live = alerts(&project.path("logs/alerts.jsonl"));
     assert!(live.len() > 20, "{}", live.len());
+    // A replay leaves out which build raised an alert, so that builds can be compared.
+    live.iter_mut().for_each(|alert| alert.retain(|name, _| name != "sha256" && name != "params_hash"));
 
     project.run(&["replay", "--stream", "--out", "stream.jsonl"]);
     assert_eq!(contents(&alerts(&project.path("stream.jsonl"))), contents(&live), "ids and all");
