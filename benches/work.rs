@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use jiff::{Timestamp, tz::TimeZone};
 use tickhound_core::{
     checkpoint::{DetectorState, Packer, SymbolState},
-    config::{self, LoadedConfig},
+    config::{self, DetectorConfig, LoadedConfig},
     decode::{Decoder, Outcome},
     event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId, TickRow},
     normalize::Normalizer,
@@ -113,8 +113,12 @@ impl Market {
         loaded.root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         // Compiled once, so that a run under valgrind need not.
         loaded.config.plugins.cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("benches");
-        // The shipped configuration has breakout and momentum at work; with these every detection counts.
-        loaded.config.detectors.values_mut().for_each(|detector| detector.min_confidence = 0.0);
+        // The shipped configuration has breakout and momentum at work. With the plugins' own defaults they find more, and
+        // every detection counts.
+        for detector in loaded.config.detectors.values_mut() {
+            let DetectorConfig { plugin, enabled, .. } = std::mem::take(detector);
+            *detector = DetectorConfig { plugin, enabled, min_confidence: 0.0, ..DetectorConfig::default() };
+        }
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
         let generation =
             Loader::start(&loaded, decoder.column_names(), |_| Ok(()), Isolation::InProcess)?.newest().clone();

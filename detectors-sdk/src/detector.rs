@@ -145,7 +145,7 @@ impl<'a> Tick<'a> {
     #[must_use]
     #[track_caller]
     pub fn is_in_session(&self, position: usize) -> bool {
-        self.flags(position) & (flag::PRE_OPEN | flag::OFF_SESSION) == 0
+        self.flags(position) & flag::OUTSIDE == 0
     }
 
     /// Returns when the tick's session opened, or opens if this is a tick of its pre-open, in ns since the Unix epoch, given
@@ -238,6 +238,8 @@ pub mod flag {
     pub const PRE_OPEN: u32 = 32;
     /// The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday.
     pub const OFF_SESSION: u32 = 64;
+    /// Both: the tick is not from a session that is open.
+    pub const OUTSIDE: u32 = PRE_OPEN | OFF_SESSION;
 }
 
 /// The direction in which the price moves, or is expected to move.

@@ -91,7 +91,7 @@ impl CalendarReport {
             name: calendar.name().to_owned(),
             timezone: zone.iana_name().unwrap_or("UTC").to_owned(),
             phase,
-            since: span.session.map(|_| shown(span.begin, zone)),
+            since: (span.begin > 0).then(|| shown(span.begin, zone)),
             until: (span.end < u64::MAX).then(|| shown(span.end, zone)),
             next: calendar.sessions_after(at).take(AHEAD).map(|session| SessionReport::of(session, zone)).collect(),
             warning: calendar.warning(at),

@@ -20,11 +20,8 @@ use crate::{
     },
     decode::time_zone,
     event::{Batch, CLOCK, column, flag},
-    session::{COLUMNS, Phase, SessionClock, Sessions, Span},
+    session::{COLUMNS, NO_SESSION, Phase, SessionClock, Sessions},
 };
-
-/// The number of the session of a symbol that had no tick in any.
-const NO_SESSION: i32 = i32::MIN;
 
 /// What was changed in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,10 +185,10 @@ impl Normalizer {
         }
         let (before, calendar) = (entry.state.time, entry.calendar);
         let time = batch.time[row].max(before);
-        let span = *self.sessions.span(calendar, time);
-        let session = span.session.map_or(NO_SESSION, |session| session.number);
+        let span = self.sessions.span(calendar, time);
+        let (phase, session) = (span.phase, span.number);
         if self.session_columns {
-            set_session_columns(batch, row, &span, time);
+            set_session_columns(batch, row, span.seconds(time));
         }
         let state = &mut self.entry(symbol).state;
         let Batch { price, columns, .. } = batch;
@@ -199,8 +196,8 @@ impl Normalizer {
         if time > batch.time[row] {
             flags |= flag::OUT_OF_ORDER;
         }
-        flags |= span.phase.flag();
-        let starts = span.phase == Phase::Open && state.session != Some(session);
+        flags |= phase.flag();
+        let starts = phase == Phase::Open && state.session != Some(session);
         if starts {
             flags |= flag::SESSION_START;
         }
@@ -231,7 +228,7 @@ impl Normalizer {
             state.price = Some(price);
             // Rows without a price are removed, so only a row with one may use up the session's start.
             state.day = Some(session);
-            match span.phase {
+            match phase {
                 Phase::Open => state.session = Some(session),
                 Phase::PreOpen | Phase::Closed => {
                     state.session.get_or_insert(NO_SESSION);
@@ -270,8 +267,7 @@ impl NormalizerState {
 }
 
 /// Fills the last columns, which are those with times of the session.
-fn set_session_columns(batch: &mut Batch, row: usize, span: &Span, time: u64) {
-    let (since_open, to_close) = span.seconds(time);
+fn set_session_columns(batch: &mut Batch, row: usize, (since_open, to_close): (f64, f64)) {
     if let [.., since, to] = batch.columns.as_mut_slice() {
         (since[row], to[row]) = (since_open, to_close);
     }

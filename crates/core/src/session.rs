@@ -20,6 +20,12 @@ pub const COLUMNS: [&str; 2] = ["since_open", "to_close"];
 /// for symbols with times of long ago.
 const REMEMBERED: usize = 4;
 
+/// The number of the session before the first one.
+pub const NO_SESSION: i32 = i32::MIN;
+
+/// The open and the close of a session whose hours nobody knows.
+pub const UNKNOWN: u64 = u64::MAX;
+
 /// What a span of time is to a market.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -53,8 +59,12 @@ pub struct Span {
     pub end: u64,
     /// What the span is.
     pub phase: Phase,
-    /// The session that began last; `None` before the first one.
-    pub session: Option<Session>,
+    /// The number of the session that began last; [`NO_SESSION`] before the first one.
+    pub number: i32,
+    /// When that session opened, ns since the Unix epoch; [`UNKNOWN`] without a calendar.
+    pub open: u64,
+    /// When that session closes, ns since the Unix epoch; [`UNKNOWN`] without a calendar.
+    pub close: u64,
 }
 
 /// Which calendar each symbol has.
@@ -84,7 +94,7 @@ pub struct SessionClock {
 #[derive(Debug)]
 struct Remembering {
     calendar: Arc<Calendar>,
-    spans: [Option<Span>; REMEMBERED],
+    spans: [Span; REMEMBERED],
     oldest: usize,
 }
 
@@ -106,12 +116,16 @@ impl Span {
         (self.begin..self.end).contains(&time)
     }
 
-    /// The seconds from the session's open to `time`, and from `time` to its close. Both are signed, and NaN before the first
-    /// session.
+    /// The seconds from the session's open to `time`, and from `time` to its close. Both are signed, and NaN if the hours are
+    /// not known.
+    #[inline]
     pub fn seconds(&self, time: u64) -> (f64, f64) {
-        let seconds = |from: u64, to: u64| (i128::from(to) - i128::from(from)) as f64 / 1e9;
-        self.session
-            .map_or((f64::NAN, f64::NAN), |Session { open, close, .. }| (seconds(open, time), seconds(time, close)))
+        if self.open == UNKNOWN {
+            return (f64::NAN, f64::NAN);
+        }
+        // Times in ns are below 2^63 until the year 2262.
+        let seconds = |from: u64, to: u64| to.wrapping_sub(from) as i64 as f64 / 1e9;
+        (seconds(self.open, time), seconds(time, self.close))
     }
 }
 
@@ -125,7 +139,7 @@ impl Sessions {
         let default = self.default.clone().unwrap_or_else(|| Arc::new(Calendar::days(zone)));
         let others = self.by_symbol.iter().map(|of| of.calendar.clone());
         let calendars = std::iter::once(default).chain(others);
-        let calendars = calendars.map(|calendar| Remembering { calendar, spans: [None; REMEMBERED], oldest: 0 });
+        let calendars = calendars.map(Remembering::new);
         SessionClock { by_symbol: self.by_symbol.clone(), calendars: calendars.collect() }
     }
 
@@ -186,19 +200,29 @@ impl SessionClock {
     #[inline]
     pub fn span(&mut self, calendar: u16, time: u64) -> &Span {
         let of = &mut self.calendars[usize::from(calendar)];
-        let remembered = |span: &Option<Span>| span.as_ref().is_some_and(|span| span.contains(time));
-        let at = of.spans.iter().position(remembered).unwrap_or_else(|| of.remember(time));
-        of.spans[at].as_ref().expect("a position that was just found or filled")
+        if !of.spans[0].contains(time) {
+            of.look_up(time);
+        }
+        &of.spans[0]
     }
 }
 
 impl Remembering {
+    fn new(calendar: Arc<Calendar>) -> Self {
+        let spans = [calendar.span(0); REMEMBERED];
+        Self { calendar, spans, oldest: 0 }
+    }
+
+    /// Finds or computes the span that contains a time, and puts it first.
     #[cold]
-    fn remember(&mut self, time: u64) -> usize {
-        let at = self.oldest;
-        self.spans[at] = Some(self.calendar.span(time));
-        self.oldest = (at + 1) % REMEMBERED;
-        at
+    fn look_up(&mut self, time: u64) {
+        let known = self.spans.iter().position(|span| span.contains(time));
+        let at = known.unwrap_or_else(|| {
+            self.oldest = self.oldest % (REMEMBERED - 1) + 1;
+            self.spans[self.oldest] = self.calendar.span(time);
+            self.oldest
+        });
+        self.spans.swap(0, at);
     }
 }
 

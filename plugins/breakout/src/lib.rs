@@ -194,20 +194,24 @@ impl Detector for Breakout {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
-        if !tick.is_in_session(FLAGS) {
+        let flags = tick.flags(FLAGS);
+        if flags & flag::OUTSIDE != 0 {
             return None;
         }
-        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+        if flags & flag::SESSION_START != 0 {
             state.begin_session();
         }
-        if tick.flags(FLAGS) & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
+        if flags & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
             return None;
         }
         if state.last_time.is_none_or(|last| tick.time - last > self.window / 2) {
             state.since = tick.time;
         }
-        let age = tick.time - *state.began.get_or_insert(tick.time);
-        let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
+        let began = *state.began.get_or_insert(tick.time);
+        let open = tick.session_open(SINCE_OPEN);
+        // A session that is joined late has the age that it has, and not that of its first known tick.
+        let age = tick.time.saturating_sub(open.unwrap_or(began));
+        let grid = Grid { origin: open.unwrap_or(0), length: self.bar };
         if let Some(bar) = state.bars.push_on(grid, tick.time, tick.price, tick.column(QUANTITY)) {
             self.close_bar(state, bar);
         }

@@ -161,14 +161,15 @@ impl Detector for Momentum {
     }
 
     fn on_tick(&self, state: &mut State, tick: &Tick<'_>) -> Option<Detection> {
-        if !tick.is_in_session(FLAGS) {
+        let flags = tick.flags(FLAGS);
+        if flags & flag::OUTSIDE != 0 {
             return None;
         }
-        if tick.flags(FLAGS) & flag::SESSION_START != 0 {
+        if flags & flag::SESSION_START != 0 {
             state.bars.clear();
             state.begin_look_back();
         }
-        if tick.flags(FLAGS) & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
+        if flags & flag::QUOTE_ONLY != 0 && state.price == Some(tick.price) {
             return None;
         }
         state.price = Some(tick.price);

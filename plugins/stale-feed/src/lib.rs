@@ -98,9 +98,9 @@ impl Detector for StaleFeed {
             .column(Column::required("flags"))
             .column(Column::optional("since_open"))
             .column(Column::optional("to_close"))
-            .param(number("silent_s", 10.0, [1.0, 86400.0], "s", "least silence that is told"))
+            .param(number("silent_s", 10.0, [1.0, 86400.0], "s", "minimum silence that raises an alert"))
             .param(number("rank_min", 0.999, [0.0, 1.0], "", "least share of recent gaps that were shorter"))
-            .param(number("stuck_s", 60.0, [0.0, 86400.0], "s", "least time without a change of price; 0 = never mind"))
+            .param(number("stuck_s", 60.0, [0.0, 86400.0], "s", "minimum time without a change of price; 0 = off"))
             .param(number("stuck_k", 2.0, [0.1, 1000.0], "", "least multiple of the usual quantity meanwhile"))
             .param(number("half_life", 5000.0, [100.0, 1e6], "gaps", "after which a gap counts half"))
     }

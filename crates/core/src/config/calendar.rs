@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Source, zone::time_zone};
 use crate::session::{
     Calendar,
-    calendar::{Hours, KnownDays, MINUTES_PER_DAY, weekday_of},
+    calendar::{Hours, MINUTES_PER_DAY, weekday_of},
 };
 
 /// The calendars that are built in, by name, as the text of their files.
@@ -136,10 +136,16 @@ pub(super) fn parse(name: &str, source: &Source) -> Result<Calendar> {
     let optional = |text: &str, key: &str| {
         if text.is_empty() { Ok(None) } else { date(text, || source.at(&[key])).map(Some) }
     };
+    let begins = optional(&file.begins, "begins")?;
     optional(&file.as_of, "as_of")?;
-    let known = KnownDays { first: optional(&file.begins, "begins")?, last: optional(&file.ends, "ends")? };
+    let last_known = optional(&file.ends, "ends")?;
+    ensure!(
+        begins.zip(last_known).is_none_or(|(begins, ends)| begins <= ends),
+        "{}: ends is before begins",
+        source.at(&["ends"])
+    );
     let holidays = holidays.collect::<Result<BTreeSet<Date>>>()?;
-    Ok(Calendar { name: name.to_owned(), zone, days, hours, special, holidays, known })
+    Ok(Calendar { name: name.to_owned(), zone, days, hours, special, holidays, last_known })
 }
 
 fn at(source: &Source, list: &str, number: usize, key: &str) -> String {
@@ -210,12 +216,7 @@ mod tests {
             let error = parse_calendar("x", &valid.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        assert!(
-            parse_calendar("x", &valid.replace("[\"mon\"]", "[]"))
-                .unwrap()
-                .span(1_763_942_400_000_000_000)
-                .session
-                .is_none()
-        );
+        let never = parse_calendar("x", &valid.replace("[\"mon\"]", "[]")).unwrap();
+        assert!(never.warning(1_763_942_400_000_000_000).unwrap().contains("no session in the next 30 days"));
     }
 }

@@ -12,7 +12,7 @@ use jiff::{
     tz::TimeZone,
 };
 
-use super::{Phase, Session, Span};
+use super::{NO_SESSION, Phase, Session, Span, UNKNOWN};
 
 /// The most days between two sessions that are searched: twice the longest closure of the last century, in 1914.
 const SEARCHED_DAYS: i64 = 300;
@@ -23,6 +23,11 @@ const FOLLOWED: usize = 7;
 /// The time before its last known day at which a calendar should be replaced, days. Exchanges publish the holidays of a
 /// year some weeks before it begins.
 const RENEW_DAYS: i32 = 42;
+
+const NANOS_PER_DAY: u64 = 86_400_000_000_000;
+
+/// A market that does not open for so long is probably a mistake in its calendar, ns.
+const SOON_NS: u64 = 30 * NANOS_PER_DAY;
 
 pub(crate) const MINUTES_PER_DAY: u16 = 24 * 60;
 
@@ -38,15 +43,8 @@ pub struct Calendar {
     /// The days with other hours.
     pub(crate) special: BTreeMap<Date, Hours>,
     pub(crate) holidays: BTreeSet<Date>,
-    /// The first and the last day whose holidays are known.
-    pub(crate) known: KnownDays,
-}
-
-/// The days whose holidays are known; `None` without a limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KnownDays {
-    pub(crate) first: Option<Date>,
-    pub(crate) last: Option<Date>,
+    /// The last day whose holidays are known; `None` if there will never be any.
+    pub(crate) last_known: Option<Date>,
 }
 
 /// The hours of a session, in minutes after midnight.
@@ -69,7 +67,7 @@ impl Calendar {
             hours: BTreeMap::from([(Date::MIN, all_day)]),
             special: BTreeMap::new(),
             holidays: BTreeSet::new(),
-            known: KnownDays::default(),
+            last_known: None,
         }
     }
 
@@ -83,9 +81,18 @@ impl Calendar {
         &self.zone
     }
 
-    /// What is wrong with the calendar on the day of `now_ns`, if its end is near or past: a sentence with the cure.
+    /// What is wrong with the calendar on the day of `now_ns`, if it has no sessions, or its end is near or past: a sentence
+    /// with the cure.
     pub fn warning(&self, now_ns: u64) -> Option<String> {
-        let (last, today) = (self.known.last?, self.date(now_ns));
+        let soon = now_ns.saturating_add(SOON_NS);
+        let is_closed = self.span(now_ns).phase == Phase::Closed;
+        if is_closed && self.sessions_after(now_ns).next().is_none_or(|next| next.begin > soon) {
+            let (name, days) = (&self.name, SOON_NS / NANOS_PER_DAY);
+            return Some(format!(
+                "the calendar {name} has no session in the next {days} days; check its days and hours"
+            ));
+        }
+        let (last, today) = (self.last_known?, self.date(now_ns));
         let days = days_between(today, last);
         let ends = match days {
             RENEW_DAYS.. => return None,
@@ -107,7 +114,10 @@ impl Calendar {
         let date = self.date(time);
         let session = self.last_begun(date, time);
         let next = self.sessions_after(time).next().map_or(u64::MAX, |next| next.begin);
-        let Some(session) = session else { return Span { begin: 0, end: next, phase: Phase::Closed, session } };
+        let Some(session) = session else {
+            let phase = Phase::Closed;
+            return Span { begin: 0, end: next, phase, number: NO_SESSION, open: UNKNOWN, close: UNKNOWN };
+        };
         let close = session.close.min(next);
         let (phase, begin, end) = if time < session.open {
             (Phase::PreOpen, session.begin, session.open)
@@ -116,7 +126,10 @@ impl Calendar {
         } else {
             (Phase::Closed, close, next)
         };
-        Span { begin, end, phase, session: Some(session) }
+        let Session { number, open, .. } = session;
+        // Without a calendar, nobody knows when the market opens on a day.
+        let (open, close) = if self.name.is_empty() { (UNKNOWN, UNKNOWN) } else { (open, close) };
+        Span { begin, end, phase, number, open, close }
     }
 
     /// Returns `time` if a session is open then, and the open of the next session otherwise.
@@ -159,7 +172,7 @@ impl Calendar {
         let span = self.span(now);
         match span.phase {
             Phase::Open => Some(span.end),
-            Phase::PreOpen => span.session.map(|session| session.close),
+            Phase::PreOpen => Some(span.close),
             Phase::Closed => self.sessions_after(now).next().map(|session| session.close),
         }
     }
