@@ -36,6 +36,8 @@ export const Flag: {
   readonly PRE_OPEN: 32;
   /** The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday. */
   readonly OFF_SESSION: 64;
+  /** PRE_OPEN and OFF_SESSION: a tick with one of them is not from a session that is open. */
+  readonly OUTSIDE: 96;
 };
 
 /** Thrown by `configure` to reject parameters, with a sentence for the author of the configuration. */

@@ -28,6 +28,7 @@ export const Flag = Object.freeze({
   PRE_OPEN: 32,
   /** The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday. */
   OFF_SESSION: 64,
+  OUTSIDE: 96,
 });
 
 /** Thrown by `configure` to reject parameters, with a sentence for the author of the configuration. */

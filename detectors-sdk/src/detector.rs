@@ -238,8 +238,8 @@ pub mod flag {
     pub const PRE_OPEN: u32 = 32;
     /// The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday.
     pub const OFF_SESSION: u32 = 64;
-    /// Both: the tick is not from a session that is open.
-    pub const OUTSIDE: u32 = PRE_OPEN | OFF_SESSION;
+    /// [`PRE_OPEN`] and [`OFF_SESSION`]: a tick with one of them is not from a session that is open.
+    pub const OUTSIDE: u32 = 96;
 }
 
 /// The direction in which the price moves, or is expected to move.

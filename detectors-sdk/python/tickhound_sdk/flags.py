@@ -20,3 +20,6 @@ PRE_OPEN = 32
 
 OFF_SESSION = 64
 """The tick is from outside of the session and its pre-open: at night, at a weekend, on a holiday."""
+
+OUTSIDE = 96
+"""PRE_OPEN and OFF_SESSION: a tick with one of them is not from a session that is open."""
