@@ -232,9 +232,11 @@ impl<S: Stream> Recovery<'_, S> {
     async fn take_answers(&mut self, left: usize, replay: &mut Replay) {
         // Every call of a guest has a deadline, so this wait ends; the first calls may take long.
         while replay.waiting > left
-            && let Some(Answer { incidents, outcome, .. }) = self.stats.waiting(self.pipeline.workers.answer()).await
+            && let Some(Answer { incidents, calendars, outcome, .. }) =
+                self.stats.waiting(self.pipeline.workers.answer()).await
         {
             replay.waiting -= 1;
+            self.stats.monitor.note_calendars_with_symbols(&calendars);
             if let TaskOutcome::Restored(RestoredStates { damaged, latest }) = outcome {
                 replay.dropped.extend(damaged.iter().map(ToString::to_string));
                 latest.into_iter().for_each(|(id, time)| self.pipeline.ingest.note_latest(id, time));
