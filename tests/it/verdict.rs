@@ -384,6 +384,31 @@ fn a_log_that_can_not_be_written_is_not_healthy() {
     assert!(log.contains("log_lines_lost"), "{log}");
 }
 
+/// The age of the last tick was missing after a restart on a dead feed, so the alert rule that asked for it could not fire.
+#[test]
+fn the_age_of_the_last_tick_survives_a_restart() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut host = project.start_owner();
+    let last_tick = || status(&project)["survey"]["receipt"]["last_tick_ms"].as_u64();
+    assert_eq!(last_tick(), None, "there was none");
+    add(&redis, ticks("NIFTY", [0]));
+    let before = wait_for("the tick is in the receipt", last_tick);
+    host.stop();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &listen)]);
+    host.wait_for_event("lease_acquired");
+    let age = wait_for("the age is a metric", || {
+        let metrics = ureq::get(format!("http://{listen}/metrics")).call().ok()?.body_mut().read_to_string().ok()?;
+        let line = metrics.lines().find(|line| line.starts_with("tickhound_last_tick_age_seconds "))?;
+        line.split(' ').nth(1)?.parse::<f64>().ok()
+    });
+    assert!(age <= (now_ms() - before) as f64 / 1000.0, "{age}");
+    wait_for("the next receipt has it, too", || (last_tick() == Some(before)).then_some(()));
+    assert!(text(&project.output(&["status"]).stdout).contains(", last tick: "));
+    host.stop();
+}
+
 /// What is wrong with the feed of the owner is not asked of a standby, and ends with the lease.
 #[test]
 fn conditions_are_those_of_the_owner() {

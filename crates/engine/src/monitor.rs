@@ -105,7 +105,7 @@ pub struct Monitor {
     phase: AtomicU8,
     /// Arrival of the oldest entry in flight, in milliseconds since the Unix epoch; 0 if nothing is in flight.
     oldest_ms: AtomicU64,
-    /// When the last tick was committed, in milliseconds since the Unix epoch; 0 if there was none.
+    /// When this host or the owner before committed the last tick, in milliseconds since the Unix epoch; 0 if none did.
     last_tick_ms: AtomicU64,
     /// Entries committed.
     pub entries: AtomicU64,
@@ -244,6 +244,11 @@ impl Monitor {
     /// Notes when the oldest entry in flight arrived.
     pub(crate) fn set_oldest(&self, oldest_ms: Option<u64>) {
         self.oldest_ms.store(oldest_ms.unwrap_or(0), Relaxed);
+    }
+
+    /// Notes when another host committed the last tick, if that is known and later than what this host knows.
+    pub(crate) fn note_last_tick(&self, last_ms: Option<u64>) {
+        self.last_tick_ms.fetch_max(last_ms.unwrap_or(0), Relaxed);
     }
 
     /// Enters another phase.
@@ -420,7 +425,7 @@ impl Monitor {
         }
     }
 
-    /// When the last tick was committed, in milliseconds since the Unix epoch; `None` if there was none.
+    /// When this host or the owner before committed the last tick, in milliseconds since the Unix epoch; `None` if none did.
     pub fn last_tick_ms(&self) -> Option<u64> {
         Some(self.last_tick_ms.load(Relaxed)).filter(|last| *last > 0)
     }

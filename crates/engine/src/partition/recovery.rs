@@ -104,6 +104,7 @@ impl<S: Stream> Recovery<'_, S> {
         let newest = acquired.newest.filter(|_| !acquired.began_anew);
         self.pipeline.ingest.reset(acquired.clock, newest.map_or(0, |newest| newest.millis));
         let mut saved = self.stats.waiting(self.stream.saved()).await?;
+        self.stats.monitor.note_last_tick(saved.last_tick_ms);
         let venues = std::mem::take(&mut saved.venues);
         let Some(last) = acquired.newest else {
             // Nothing was ever committed, or nobody knows of it any more: every chunk begins here, and what is saved goes.
