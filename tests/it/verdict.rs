@@ -172,6 +172,9 @@ fn a_feed_that_is_silent_outside_of_session_hours_is_healthy() {
     for calendar in ["", "closed"] {
         project.configure(&format!("[session]\ncalendar = \"{calendar}\"\n[health]\nsilent_after_s = 1"));
         let mut host = project.start_owner();
+        let checked = text(&project.output(&["check"]).stdout);
+        let warns = checked.contains("without session.calendar, a silent feed is not noticed");
+        assert_eq!(warns, calendar.is_empty(), "{checked}");
         // Each reason that holds would be there by the third line of progress.
         let started = now_ms();
         wait_for("some seconds", || (now_ms() > started + 4000).then_some(()));
