@@ -191,6 +191,31 @@ impl Follower {
         }
     }
 
+    /// Continues in a new file if another program has removed or renamed the one that is open.
+    async fn reopen_if_gone(&mut self) -> Result<(), Completion> {
+        loop {
+            let reopened = lock(&self.file).reopen_if_gone();
+            match reopened {
+                Ok(false) => return Ok(()),
+                Ok(true) => break,
+                Err(error) => self.unwritable(&error).await?,
+            }
+        }
+        warn!(
+            event = "jsonl_reopened",
+            file = %self.path.display(),
+            "the alerts file was removed or renamed; continuing in a new one with the next alert"
+        );
+        let known = std::mem::replace(&mut self.known, known_ids());
+        self.open().await?;
+        self.log_written_again();
+        // A file that was put there may have alerts; an empty one goes on where the one before ended.
+        if self.known.is_empty() {
+            self.known = known;
+        }
+        Ok(())
+    }
+
     /// Locks the file and reads its end. Returns since when published alerts belong into it, ms since the Unix epoch.
     async fn open(&mut self) -> Result<u64, Completion> {
         self.lock().await?;
@@ -281,6 +306,7 @@ impl Follower {
         let stopping = *self.stop.borrow() == FollowerStop::Finish;
         let news = self.reader.read().await?;
         self.log_missed(news.missed);
+        self.reopen_if_gone().await.map_err(Interruption::End)?;
         self.write(&news.alerts).await.map_err(Interruption::End)?;
         self.through = Some(self.reader.position());
         if !news.at_end {
@@ -344,6 +370,16 @@ impl Follower {
             self.unwritable(&error).await?;
         }
         self.health.works();
+        self.log_written_again();
+        fresh.iter().for_each(|alert| _ = self.known.insert(alert.field("id")));
+        if let CatchUp::Active { added, .. } = &mut self.catch_up {
+            *added += fresh.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Logs that the file can be written, if it could not.
+    fn log_written_again(&mut self) {
         if std::mem::take(&mut self.write_failures).0 > 0 {
             info!(
                 event = "jsonl_written_again",
@@ -351,11 +387,6 @@ impl Follower {
                 "the alerts file can be written again; no alert is missing from it"
             );
         }
-        fresh.iter().for_each(|alert| _ = self.known.insert(alert.field("id")));
-        if let CatchUp::Active { added, .. } = &mut self.catch_up {
-            *added += fresh.len() as u64;
-        }
-        Ok(())
     }
 
     /// The result of a write; `Err` if the write is blocked and the host ends.

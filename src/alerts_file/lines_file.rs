@@ -109,6 +109,20 @@ impl LinesFile {
         }
     }
 
+    /// Opens the file at the path if that is another one by now, or if there is none any more: lines that are written to a
+    /// file without a name are lost. The new one is not locked. Returns whether it was opened.
+    ///
+    /// # Errors
+    /// No file can be created at the path.
+    pub(super) fn reopen_if_gone(&mut self) -> io::Result<bool> {
+        if !self.is_regular() || self.is_at_path() {
+            return Ok(false);
+        }
+        self.file = open(&self.path)?;
+        (self.torn_at, self.created) = (None, None);
+        Ok(true)
+    }
+
     /// Cuts off half a line at the end, and returns the last whole ones.
     pub(super) fn recover(&mut self) -> io::Result<Tail> {
         let metadata = self.file.metadata()?;

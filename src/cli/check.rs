@@ -52,6 +52,9 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
         );
     } else {
         outln!("ok: {}", loaded.source.at(&[]));
+        if config.session.sessions.calendars().is_empty() {
+            outln!("      without session.calendar, a silent feed is not noticed");
+        }
         warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
         generation.detectors.iter().for_each(|spec| print_detector(spec, loaded));
         for notify::ChannelSummary { name, receiver, warnings } in &channels {

@@ -20,7 +20,7 @@ use super::{
     filter::{Filter, Gathered, RECENT_MAX},
     health::{HealthNews, HealthWatch, told_after},
     message::{Notification, NotificationKind, Style},
-    pacing::{self, Backoff},
+    pacing::{self, Backoff, Relapse},
     secret::Secrets,
     shown::ShownAlerts,
     webhook::{self, Request},
@@ -113,6 +113,7 @@ pub(super) struct Channel {
     complaint: Option<String>,
     /// Attempts that had failed before the condition of this channel began.
     failures_before: Option<u64>,
+    relapse: Relapse,
 }
 
 impl Channel {
@@ -136,6 +137,7 @@ impl Channel {
             backoff: Backoff::default(),
             complaint: None,
             failures_before: None,
+            relapse: Relapse::default(),
         })
     }
 
@@ -261,15 +263,18 @@ impl Channel {
         let (conditions, name) = (&self.settings.conditions, &self.config.name);
         let code = ConditionCode::ChannelFailing;
         let Some(state) = state else {
-            self.failures_before = None;
+            (self.failures_before, self.relapse) = (None, Relapse::default());
             conditions.end_all(code, |subject| subject == name, "another host sends the notifications of this channel");
             return;
         };
         if !state.is_failing() || self.backoff.is_hiccup() {
-            self.failures_before = None;
-            conditions.end(code, name);
+            if self.relapse.allows_end(Instant::now()) {
+                self.failures_before = None;
+                conditions.end(code, name);
+            }
             return;
         }
+        self.relapse.failed(Instant::now());
         let failures = state.totals.failures;
         let before = *self.failures_before.get_or_insert(failures.saturating_sub(1));
         let reason = state.last_error.as_deref().unwrap_or("the last attempt failed");

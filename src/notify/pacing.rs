@@ -34,6 +34,46 @@ pub(super) struct Backoff {
     pauses: u32,
 }
 
+/// A channel that fails again within this time of a delivery is not mended by the next delivery.
+const CALM: Duration = Duration::from_secs(60);
+
+/// Whether a channel that was failing may count as mended: with its first delivery, but if it fails again soon, only after
+/// a while without a failure. A receiver that takes every other message would otherwise be failing and mended in turns.
+#[derive(Debug, Default)]
+pub(super) enum Relapse {
+    /// It has not failed.
+    #[default]
+    None,
+    /// It is failing; the first delivery ends that.
+    First,
+    /// It delivered at this time.
+    Mended(Instant),
+    /// It has failed again soon after a delivery, at this time for the last time.
+    Again(Instant),
+}
+
+impl Relapse {
+    /// The channel is failing.
+    pub(super) fn failed(&mut self, now: Instant) {
+        *self = match self {
+            Self::Mended(at) if now.duration_since(*at) < CALM => Self::Again(now),
+            Self::Again(_) => Self::Again(now),
+            Self::None | Self::First | Self::Mended(_) => Self::First,
+        };
+    }
+
+    /// The channel is not failing. Returns whether its condition may end.
+    pub(super) fn allows_end(&mut self, now: Instant) -> bool {
+        match self {
+            Self::First => *self = Self::Mended(now),
+            Self::Again(at) if now.duration_since(*at) < CALM => return false,
+            Self::Again(_) => *self = Self::None,
+            Self::None | Self::Mended(_) => {}
+        }
+        true
+    }
+}
+
 impl Backoff {
     /// Time left to wait; `None` if a message may be sent.
     pub(super) fn remaining(&self) -> Option<Duration> {
@@ -154,6 +194,27 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_stops_no_message() {
         assert_eq!(wait_for_turn(&[9_000_000, 9_000_001], 1, 5), Duration::ZERO);
+    }
+
+    /// A receiver took every other message: failing and mended in turns was six messages within eleven seconds.
+    #[test]
+    fn a_channel_that_fails_again_soon_is_mended_by_a_calm_minute_only() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut relapse = Relapse::default();
+        assert!(relapse.allows_end(at(0)));
+        relapse.failed(at(1));
+        assert!(relapse.allows_end(at(2)), "the first delivery mends it");
+        for second in [3, 5, 7] {
+            relapse.failed(at(second));
+            assert!(!relapse.allows_end(at(second + 1)));
+        }
+        assert!(!relapse.allows_end(at(66)));
+        assert!(relapse.allows_end(at(67)));
+        relapse.failed(at(68));
+        assert!(relapse.allows_end(at(69)));
+        relapse.failed(at(200));
+        assert!(relapse.allows_end(at(201)), "long after");
     }
 
     #[test]

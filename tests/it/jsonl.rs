@@ -272,6 +272,40 @@ fn a_new_file_begins_with_what_is_new_and_misses_nothing_after_a_kill() {
     assert_same(&in_file(&project, FILE), &in_stream(&redis)[before..]);
 }
 
+/// Somebody tidied up while the host ran. Each later line went into a file that no longer had a name.
+#[test]
+fn a_file_that_is_removed_or_renamed_is_continued_in_a_new_one() {
+    let redis = Redis::start();
+    let project = alerting(&redis, "");
+    let mut host = project.start_owner();
+    for round in 1..=3 {
+        let before = in_stream(&redis).len();
+        project.feed(12, 300, &[]);
+        redis.wait_processed(round * 300);
+        let alerts = in_stream(&redis);
+        assert!(alerts.len() > before, "the round has alerts");
+        wait_for("they are in the file", || (count(&project, FILE) >= alerts.len() - before).then_some(()));
+        assert_same(&in_file(&project, FILE), &alerts[before..]);
+        match round {
+            1 => fs::remove_file(project.path(FILE)).unwrap(),
+            _ => fs::rename(project.path(FILE), project.path("rotated.jsonl")).unwrap(),
+        }
+    }
+    // A new file that can't be created is a condition.
+    fs::create_dir(project.path(FILE)).unwrap();
+    wait_for("the verdict says so", || {
+        let shown = project.output(&["status"]).stdout;
+        String::from_utf8_lossy(&shown).contains("jsonl can't be written").then_some(())
+    });
+    fs::remove_dir(project.path(FILE)).unwrap();
+    let before = in_stream(&redis).len();
+    project.feed(12, 300, &[]);
+    redis.wait_processed(1200);
+    host.stop();
+    assert_same(&in_file(&project, FILE), &in_stream(&redis)[before..]);
+    assert!(host.has_event("jsonl_reopened") && host.has_event("jsonl_written_again"), "{}", host.log());
+}
+
 /// The path was changed while ticks flowed: the new file starts where the old one ends.
 #[test]
 fn of_two_files_in_a_row_the_second_starts_where_the_first_ends() {

@@ -83,7 +83,7 @@ fn entries_that_are_all_dead_lettered_are_not_healthy() {
     redis.wait_processed(1000);
     wait_for("all of them are counted", || {
         let text = reason(&project, "dead_letters")["text"].as_str().unwrap().to_owned();
-        text.starts_with("1000 of the last minute's 1000 entries were dead-lettered").then_some(())
+        text.starts_with("1000 of 1000 entries in the last minute were dead-lettered").then_some(())
     });
     let status = status(&project);
     assert_eq!((&status["verdict"], &status["reason"]), (&Value::from("degraded"), &status["reasons"][0]["text"]));
@@ -91,7 +91,9 @@ fn entries_that_are_all_dead_lettered_are_not_healthy() {
     let shown = project.output(&["status"]);
     assert_eq!(shown.status.code(), Some(1));
     let shown = text(&shown.stdout);
-    assert!(shown.contains("degraded: 1000 of the last minute's 1000") && shown.contains("`tickhound dead show`"));
+    assert!(
+        shown.contains("degraded: 1000 of 1000 entries in the last minute") && shown.contains("`tickhound dead show`")
+    );
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
     // Everybody says the same, and an orchestrator does not restart a host that works.
     let get = |path: &str| {
@@ -124,7 +126,7 @@ fn ticks_whose_times_are_raised_in_numbers_are_not_healthy() {
     let mut host = project.start_owner();
     add(&redis, ticks("NIFTY", (0..200).map(|number| if number % 2 == 0 { 0 } else { 600_000 })));
     let raised = reason(&project, "times_raised");
-    assert!(raised["text"].as_str().unwrap().contains("of the last minute's"), "{raised}");
+    assert!(raised["text"].as_str().unwrap().contains(" ticks in the last minute had a time before"), "{raised}");
     assert!(status(&project)["survey"]["receipt"]["last_tick_ms"].as_u64().unwrap() > now_ms() - 60_000);
     add(&redis, ticks("NIFTY", (0..5000).map(|_| 0)));
     ended(&project, "times_raised");
@@ -141,7 +143,8 @@ fn a_feed_that_falls_silent_in_session_hours_is_not_healthy() {
     let mut host = project.start_owner();
     let silent = reason(&project, "silent_feed");
     let text = silent["text"].as_str().unwrap();
-    assert!(text.contains("in session hours (crypto): no tick has come since this host reads it"), "{text}");
+    assert!(text.contains("in session hours (crypto): no tick has come in the "), "{text}");
+    assert!(text.contains(" s since this host started reading; "), "{text}");
     assert!(text.contains(&format!("check that the producer runs, and publishes to {STREAM}")), "{text}");
     add(&redis, ticks("BTC", [0]));
     ended(&project, "silent_feed");
@@ -151,7 +154,7 @@ fn a_feed_that_falls_silent_in_session_hours_is_not_healthy() {
     wait_for("it is silent again, and says that entries come", || {
         let silent = reason(&project, "silent_feed");
         let text = silent["text"].as_str().unwrap();
-        (text.contains("the last tick came ") && text.contains("1 entries have come since")).then_some(())
+        (text.contains("the last tick came ") && text.contains("1 entry came without a tick")).then_some(())
     });
     host.stop();
 }
@@ -169,6 +172,9 @@ fn a_feed_that_is_silent_outside_of_session_hours_is_healthy() {
     for calendar in ["", "closed"] {
         project.configure(&format!("[session]\ncalendar = \"{calendar}\"\n[health]\nsilent_after_s = 1"));
         let mut host = project.start_owner();
+        let checked = text(&project.output(&["check"]).stdout);
+        let warns = checked.contains("without session.calendar, a silent feed is not noticed");
+        assert_eq!(warns, calendar.is_empty(), "{checked}");
         // Each reason that holds would be there by the third line of progress.
         let started = now_ms();
         wait_for("some seconds", || (now_ms() > started + 4000).then_some(()));
@@ -177,28 +183,110 @@ fn a_feed_that_is_silent_outside_of_session_hours_is_healthy() {
     }
 }
 
-/// A calendar was one of another market, or the time zone was wrong: every tick was outside of every session, which
-/// nothing said.
+/// The file of a calendar `config/sessions/NAME.toml` with one session on each of these days.
+fn add_calendar(project: &Project, name: &str, days: &str, open: &str, close: &str) {
+    fs::create_dir_all(project.path("config/sessions")).unwrap();
+    let calendar = format!(
+        "source = \"a test\"\nas_of = \"2020-01-01\"\ntimezone = \"UTC\"\ndays = [{days}]\n\
+         [[hours]]\nopen = \"{open}\"\nclose = \"{close}\"\n"
+    );
+    fs::write(project.path(&format!("config/sessions/{name}.toml")), calendar).unwrap();
+}
+
+const EVERY_DAY: &str = "\"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\", \"sun\"";
+
+/// The time of the day so many minutes after now, in UTC.
+fn time_of_day(minutes: i64) -> String {
+    let minutes = (now_ms() as i64 / 60_000 + minutes).rem_euclid(24 * 60);
+    format!("{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+/// The time zone was wrong: every tick was outside of every session, which nothing said.
 #[test]
 fn ticks_outside_of_every_session_are_not_healthy_while_one_is_open() {
     let redis = Redis::start();
     let project = Project::new(&redis);
-    fs::create_dir(project.path("config/sessions")).unwrap();
-    let closed = "source = \"a test\"\nas_of = \"2020-01-01\"\ntimezone = \"UTC\"\ndays = []\n\
-                  [[hours]]\nopen = \"00:00\"\nclose = \"00:01\"\n";
-    fs::write(project.path("config/sessions/closed.toml"), closed).unwrap();
+    add_calendar(&project, "hour", EVERY_DAY, &time_of_day(-30), &time_of_day(30));
     project.configure(
-        "[session]\ncalendar = \"crypto\"\n[[session.by_symbol]]\nsymbols = [\"NIFTY\"]\ncalendar = \"closed\"",
+        "[session]\ncalendar = \"crypto\"\n[[session.by_symbol]]\nsymbols = [\"NIFTY\"]\ncalendar = \"hour\"",
+    );
+    let mut host = project.start_owner();
+    let two_hours_ago = 2 * 3_600_000;
+    add(&redis, ticks("BTC", (0..500).map(|_| 0)));
+    add(&redis, ticks("NIFTY", (0..100).map(|_| two_hours_ago)));
+    let outside = reason(&project, "off_session");
+    let text = outside["text"].as_str().unwrap();
+    assert!(
+        text.contains("100 of 100 ticks in the last minute are outside of the sessions of their calendar (hour)"),
+        "{text}"
+    );
+    assert!(text.contains("check [session] and input.timezone"), "{text}");
+    assert_eq!(outside["subject"], "hour");
+    add(&redis, ticks("NIFTY", (0..500).map(|_| 0)));
+    ended(&project, "off_session");
+    begin_and_end(&host, "off_session");
+    host.stop();
+}
+
+/// Each evening, what an exchange sends after its close was an alarm, because crypto trades on. And each night, crypto was
+/// silent where nobody had subscribed to it.
+#[test]
+fn a_calendar_says_nothing_about_the_symbols_of_another() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    add_calendar(&project, "closed", "", "00:00", "00:01");
+    project.configure(
+        "[session]\ncalendar = \"crypto\"\n[[session.by_symbol]]\nsymbols = [\"NIFTY\"]\ncalendar = \"closed\"\n\
+         [health]\nsilent_after_s = 1",
     );
     let mut host = project.start_owner();
     add(&redis, ticks("NIFTY", (0..100).map(|_| 0)));
-    let outside = reason(&project, "off_session");
-    let text = outside["text"].as_str().unwrap();
-    assert!(text.contains("ticks are outside of the sessions of their calendar (crypto, closed)"), "{text}");
-    assert!(text.contains("check [session] and input.timezone"), "{text}");
-    add(&redis, ticks("BTC", (0..500).map(|_| 0)));
-    ended(&project, "off_session");
-    begin_and_end(&host, "off_session");
+    redis.wait_processed(100);
+    for _ in 0..2 {
+        let started = now_ms();
+        wait_for("some seconds", || (now_ms() > started + 4000).then_some(()));
+        assert_eq!(status(&project)["reasons"], Value::Array(Vec::new()));
+        // The next host knows the symbol from the saved state.
+        host.stop();
+        host = project.start_owner();
+    }
+    host.stop();
+}
+
+/// The feed of an exchange was dead, and one crypto symbol hid it. A restart forgets nothing of it.
+#[test]
+fn a_feed_that_is_silent_is_not_hidden_by_that_of_another_calendar() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    add_calendar(&project, "exchange", EVERY_DAY, &time_of_day(-30), &time_of_day(30));
+    project.configure(
+        "[session]\ncalendar = \"exchange\"\n[[session.by_symbol]]\nsymbols = [\"BTC*\"]\ncalendar = \"crypto\"\n\
+         [health]\nsilent_after_s = 3",
+    );
+    let mut host = project.start_owner();
+    add(&redis, ticks("NIFTY", [0]));
+    for _ in 0..2 {
+        let silent = wait_for("the exchange is silent", || {
+            add(&redis, ticks("BTCUSDT", [0]));
+            let status = status(&project);
+            let reasons = status["reasons"].as_array().unwrap();
+            reasons.iter().find(|reason| reason["code"] == "silent_feed").cloned()
+        });
+        assert_eq!(silent["subject"], "exchange");
+        let text = silent["text"].as_str().unwrap();
+        assert!(
+            text.contains("in session hours (exchange): ") && text.contains("of the symbols with this calendar"),
+            "{text}"
+        );
+        host.stop();
+        host = project.start_owner();
+    }
+    wait_for("the exchange is there again", || {
+        add(&redis, ticks("BTCUSDT", [0]));
+        add(&redis, ticks("NIFTY", [0]));
+        let status = status(&project);
+        status["reasons"].as_array().unwrap().iter().all(|reason| reason["code"] != "silent_feed").then_some(())
+    });
     host.stop();
 }
 
@@ -297,6 +385,31 @@ fn a_log_that_can_not_be_written_is_not_healthy() {
     ended(&project, "log_failing");
     let log = fs::read_to_string(project.path("it.log")).unwrap();
     assert!(log.contains("log_lines_lost"), "{log}");
+}
+
+/// The age of the last tick was missing after a restart on a dead feed, so the alert rule that asked for it could not fire.
+#[test]
+fn the_age_of_the_last_tick_survives_a_restart() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let mut host = project.start_owner();
+    let last_tick = || status(&project)["survey"]["receipt"]["last_tick_ms"].as_u64();
+    assert_eq!(last_tick(), None, "there was none");
+    add(&redis, ticks("NIFTY", [0]));
+    let before = wait_for("the tick is in the receipt", last_tick);
+    host.stop();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let mut host = project.start_with(&["run"], &[("TICKHOUND_SERVER__LISTEN", &listen)]);
+    host.wait_for_event("lease_acquired");
+    let age = wait_for("the age is a metric", || {
+        let metrics = ureq::get(format!("http://{listen}/metrics")).call().ok()?.body_mut().read_to_string().ok()?;
+        let line = metrics.lines().find(|line| line.starts_with("tickhound_last_tick_age_seconds "))?;
+        line.split(' ').nth(1)?.parse::<f64>().ok()
+    });
+    assert!(age <= (now_ms() - before) as f64 / 1000.0, "{age}");
+    wait_for("the next receipt has it, too", || (last_tick() == Some(before)).then_some(()));
+    assert!(text(&project.output(&["status"]).stdout).contains(", last tick: "));
+    host.stop();
 }
 
 /// What is wrong with the feed of the owner is not asked of a standby, and ends with the lease.

@@ -89,6 +89,8 @@ pub struct SavedStates {
     pub poison: Vec<EntryId>,
     /// Symbols with the venue that they come from, as of the boundary of their chunk.
     pub venues: Vec<(String, String)>,
+    /// When the owner before committed the last tick, ms since the Unix epoch; `None` if that is not known.
+    pub last_tick_ms: Option<u64>,
 }
 
 /// The states that a visit saves.

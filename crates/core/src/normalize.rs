@@ -40,6 +40,17 @@ pub struct NormalizeCounts {
     pub off_session: u64,
 }
 
+/// What the symbols of one calendar had since it was last asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CalendarCounts {
+    /// Symbols that were introduced.
+    pub symbols: u64,
+    /// Rows.
+    pub ticks: u64,
+    /// Rows from outside of every session.
+    pub off_session: u64,
+}
+
 /// Normalizes the rows of one shard's symbols.
 #[derive(Debug)]
 pub struct Normalizer {
@@ -50,6 +61,8 @@ pub struct Normalizer {
     session_columns: bool,
     /// The symbols by their ids.
     symbols: Vec<SymbolEntry>,
+    /// The counts by the number of the calendar; empty if all symbols have the same one, whose counts are those of all rows.
+    by_calendar: Vec<CalendarCounts>,
     /// The number of the last batch.
     batch: u64,
 }
@@ -92,7 +105,9 @@ impl Normalizer {
     pub fn new(config: &InputConfig, sessions: &Sessions) -> Result<Self> {
         let sessions = sessions.clock(time_zone(&config.timezone)?);
         let (quotes, volume) = (config.quotes, config.volume);
-        Ok(Self { quotes, volume, sessions, session_columns: false, symbols: Vec::new(), batch: 0 })
+        let calendars = if sessions.is_single() { 0 } else { sessions.count() };
+        let by_calendar = vec![CalendarCounts::default(); calendars];
+        Ok(Self { quotes, volume, sessions, session_columns: false, symbols: Vec::new(), by_calendar, batch: 0 })
     }
 
     /// Says whether batches get the columns [`COLUMNS`] behind their own.
@@ -103,8 +118,17 @@ impl Normalizer {
     /// Introduces a symbol before its first row or state.
     pub fn introduce(&mut self, symbol: u32, name: &str) {
         if !self.sessions.is_single() {
-            self.entry(symbol).calendar = self.sessions.calendar_of(name);
+            let calendar = self.sessions.calendar_of(name);
+            self.entry(symbol).calendar = calendar;
+            self.by_calendar[usize::from(calendar)].symbols += 1;
         }
+    }
+
+    /// What the symbols of each calendar had since this was last called, by the number of the calendar; empty if all
+    /// symbols have the same one.
+    pub fn take_calendar_counts(&mut self) -> Vec<CalendarCounts> {
+        let none = vec![CalendarCounts::default(); self.by_calendar.len()];
+        std::mem::replace(&mut self.by_calendar, none)
     }
 
     /// The price of a symbol that detectors saw before the last batch, NaN if there was none.
@@ -166,6 +190,11 @@ impl Normalizer {
                 counts.time_estimated += u64::from(flags & flag::TIME_ESTIMATED != 0);
                 counts.pre_open += u64::from(flags & flag::PRE_OPEN != 0);
                 counts.off_session += u64::from(flags & flag::OFF_SESSION != 0);
+                if !self.by_calendar.is_empty() {
+                    let of = &mut self.by_calendar[usize::from(self.symbols[batch.symbol[row] as usize].calendar)];
+                    of.ticks += 1;
+                    of.off_session += u64::from(flags & flag::OFF_SESSION != 0);
+                }
             }
         }
         if counts.unpriced > 0 {

@@ -31,7 +31,7 @@ pub struct Receipt {
     pub needs_restart: Vec<String>,
     /// What is wrong with the feed or the host, the gravest first.
     pub conditions: Vec<Condition>,
-    /// When the host committed the last tick, ms since the Unix epoch; `None` if it has not seen any tick.
+    /// When the host or the owner before it committed the last tick, ms since the Unix epoch; `None` if none has.
     pub last_tick_ms: Option<u64>,
 }
 

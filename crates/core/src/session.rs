@@ -160,10 +160,15 @@ impl Sessions {
         self.calendars().into_iter().filter_map(|calendar| calendar.warning(now_ns)).collect()
     }
 
-    /// Since when at least one of the named calendars has been open without a pause, ns since the Unix epoch. `None` if none
-    /// is open at `now_ns`, or none is named.
-    pub fn open_since(&self, now_ns: u64) -> Option<u64> {
-        self.calendars().into_iter().filter_map(|calendar| calendar.open_since(now_ns)).min()
+    /// The calendars by their numbers, which are those of [`SessionClock::calendar_of`]. The first one is `None` if symbols
+    /// without a calendar of their own have none.
+    pub fn by_number(&self) -> impl Iterator<Item = Option<&Arc<Calendar>>> {
+        std::iter::once(self.default.as_ref()).chain(self.by_symbol.iter().map(|of| Some(&of.calendar)))
+    }
+
+    /// Whether all symbols have the same calendar, or none has one.
+    pub fn is_single(&self) -> bool {
+        self.by_symbol.is_empty()
     }
 
     /// When the session of a symbol ends that is open at `now_ns` or comes next, ns since the Unix epoch. Without a calendar it
@@ -194,6 +199,11 @@ impl SessionClock {
     /// Whether all symbols have the same calendar.
     pub fn is_single(&self) -> bool {
         self.by_symbol.is_empty()
+    }
+
+    /// How many calendars there are, numbered from 0.
+    pub fn count(&self) -> usize {
+        self.calendars.len()
     }
 
     /// The span that contains a time.

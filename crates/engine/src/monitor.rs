@@ -29,7 +29,7 @@ use crate::{
 };
 use tickhound_core::{
     event::EntryId,
-    normalize::NormalizeCounts,
+    normalize::{CalendarCounts, NormalizeCounts},
     receipt::Receipt,
     stream::{Commit, LeftOut, Totals},
     wall::now_ms,
@@ -75,6 +75,17 @@ pub struct ShardLoad {
     pub busy_ns: AtomicU64,
 }
 
+/// What the symbols of one calendar had.
+#[derive(Debug, Default)]
+pub(crate) struct CalendarLoad {
+    /// Symbols that a worker was introduced to, each counted once for each start of its worker.
+    pub(crate) symbols: AtomicU64,
+    /// Ticks.
+    pub(crate) ticks: AtomicU64,
+    /// Ticks from outside of every session.
+    pub(crate) off_session: AtomicU64,
+}
+
 /// Counters of the flow at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowCounts {
@@ -94,7 +105,7 @@ pub struct Monitor {
     phase: AtomicU8,
     /// Arrival of the oldest entry in flight, in milliseconds since the Unix epoch; 0 if nothing is in flight.
     oldest_ms: AtomicU64,
-    /// When the last tick was committed, in milliseconds since the Unix epoch; 0 if there was none.
+    /// When this host or the owner before committed the last tick, in milliseconds since the Unix epoch; 0 if none did.
     last_tick_ms: AtomicU64,
     /// Entries committed.
     pub entries: AtomicU64,
@@ -137,6 +148,8 @@ pub struct Monitor {
     /// Duration of each step, which commits and reads in one round trip.
     pub steps: Buckets,
     shards: OnceLock<Box<[ShardLoad]>>,
+    /// By the number of the calendar; not set if all symbols have the same one.
+    calendars: OnceLock<Box<[CalendarLoad]>>,
     ledger: Mutex<Ledger>,
     history: Mutex<History>,
 }
@@ -219,6 +232,7 @@ impl Default for Monitor {
             alert_latency: Buckets::default(),
             steps: Buckets::default(),
             shards: OnceLock::new(),
+            calendars: OnceLock::new(),
             ledger: Mutex::default(),
             history: Mutex::default(),
         }
@@ -230,6 +244,11 @@ impl Monitor {
     /// Notes when the oldest entry in flight arrived.
     pub(crate) fn set_oldest(&self, oldest_ms: Option<u64>) {
         self.oldest_ms.store(oldest_ms.unwrap_or(0), Relaxed);
+    }
+
+    /// Notes when another host committed the last tick, if that is known and later than what this host knows.
+    pub(crate) fn note_last_tick(&self, last_ms: Option<u64>) {
+        self.last_tick_ms.fetch_max(last_ms.unwrap_or(0), Relaxed);
     }
 
     /// Enters another phase.
@@ -261,11 +280,27 @@ impl Monitor {
         } else {
             0
         };
+        self.note_calendars_with_symbols(&answer.calendars);
+        for (load, counts) in self.calendars().iter().zip(&answer.calendars) {
+            load.ticks.fetch_add(counts.ticks, Relaxed);
+            load.off_session.fetch_add(counts.off_session, Relaxed);
+        }
         if let Some(load) = self.shards().get(answer.shard) {
             // Only the engine's task changes it, so no update is lost between load and store.
             load.queued.store(load.queued.load(Relaxed).saturating_sub(ticks), Relaxed);
             load.ticks.fetch_add(ticks, Relaxed);
             load.busy_ns.fetch_add(answer.took.as_nanos() as u64, Relaxed);
+        }
+    }
+
+    /// Notes which calendars have symbols. What a replay shows again is not counted.
+    pub(crate) fn note_calendars_with_symbols(&self, calendars: &[CalendarCounts]) {
+        if calendars.is_empty() {
+            return;
+        }
+        let loads = self.calendars.get_or_init(|| calendars.iter().map(|_| CalendarLoad::default()).collect());
+        for (load, counts) in loads.iter().zip(calendars).filter(|(_, counts)| counts.symbols > 0) {
+            load.symbols.fetch_add(counts.symbols, Relaxed);
         }
     }
 
@@ -390,7 +425,7 @@ impl Monitor {
         }
     }
 
-    /// When the last tick was committed, in milliseconds since the Unix epoch; `None` if there was none.
+    /// When this host or the owner before committed the last tick, in milliseconds since the Unix epoch; `None` if none did.
     pub fn last_tick_ms(&self) -> Option<u64> {
         Some(self.last_tick_ms.load(Relaxed)).filter(|last| *last > 0)
     }
@@ -403,6 +438,12 @@ impl Monitor {
     /// The load of each worker; empty before they are started.
     pub fn shards(&self) -> &[ShardLoad] {
         self.shards.get().map_or(&[], |shards| shards)
+    }
+
+    /// What the symbols of each calendar had, by the number of the calendar. Empty before the first answer of a worker, and if
+    /// all symbols have the same calendar.
+    pub(crate) fn calendars(&self) -> &[CalendarLoad] {
+        self.calendars.get().map_or(&[], |calendars| calendars)
     }
 
     /// The totals of the group as of the last commit of this host.

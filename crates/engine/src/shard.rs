@@ -36,7 +36,7 @@ use crate::{
 };
 use tickhound_core::{
     event::{Batch, CLOCK, Direction},
-    normalize::{NormalizeCounts, Normalizer},
+    normalize::{CalendarCounts, NormalizeCounts, Normalizer},
     stream::LeftOut,
 };
 
@@ -113,6 +113,9 @@ pub struct Answer {
     pub took: Duration,
     /// What went wrong meanwhile.
     pub incidents: Incidents,
+    /// What the symbols of each calendar had since the answer before, by the number of the calendar; empty if all symbols
+    /// have the same one.
+    pub calendars: Vec<CalendarCounts>,
     /// What the task was for.
     pub outcome: TaskOutcome,
 }
@@ -232,9 +235,9 @@ pub enum Priority {
 }
 
 impl Answer {
-    /// An answer without the number of its shard and its duration, which the shard's thread adds.
+    /// An answer without the number of its shard, its duration and the counts of calendars, which the shard's thread adds.
     pub fn new(read: u64, incidents: Incidents, outcome: TaskOutcome) -> Self {
-        Self { read, shard: 0, took: Duration::ZERO, incidents, outcome }
+        Self { read, shard: 0, took: Duration::ZERO, incidents, calendars: Vec::new(), outcome }
     }
 }
 
@@ -348,6 +351,7 @@ impl Shard {
                 }
             };
             (answer.shard, answer.took) = (number, started.elapsed());
+            answer.calendars = self.normalizer.take_calendar_counts();
             if outbox.blocking_send(answer).is_err() {
                 break;
             }

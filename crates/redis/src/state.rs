@@ -19,6 +19,7 @@ use crate::{
 use tickhound_core::{
     checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
     event::{Clock, EntryId, TicksBehind},
+    receipt::Receipt,
     stream::{Commit, StreamError},
     venue::is_venue,
 };
@@ -142,7 +143,15 @@ pub(super) async fn read_saved(
         return Err(newer_release(&keys.state, form));
     }
     let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
-    Ok(SavedStates { venues: read_venues(venues, &keys.venues)?, ..fields.into_states() })
+    let venues = read_venues(venues, &keys.venues)?;
+    Ok(SavedStates { venues, last_tick_ms: last_tick_ms(connection, keys).await, ..fields.into_states() })
+}
+
+/// When the owner before committed the last tick, as its receipt says. A receipt that can't be read is like a missing one:
+/// nothing is processed by it.
+async fn last_tick_ms(connection: &mut MultiplexedConnection, keys: &Keys) -> Option<u64> {
+    let receipt: Option<String> = query(connection, cmd("GET").arg(&keys.host)).await.ok()?;
+    serde_json::from_str::<Receipt>(&receipt?).ok()?.last_tick_ms
 }
 
 /// The symbols with the venues that were saved. A damaged one is not known: the next tick that names a venue gives the
@@ -211,6 +220,7 @@ impl SavedFields {
             symbols: self.symbols.into_iter().collect(),
             poison: self.poison.into_iter().collect(),
             venues: Vec::new(),
+            last_tick_ms: None,
         }
     }
 }

@@ -105,7 +105,7 @@ fn host(families: &mut Vec<Family>, monitor: &Monitor, report: &HealthReport) {
 fn conditions(families: &mut Vec<Family>, report: &HealthReport) {
     let mut conditions = gauge(
         "tickhound_condition",
-        "Conditions that hold, by code: how many channels or files are affected; 0 or 1 for the others",
+        "Conditions that hold, by code: how many channels, files or calendars are affected; 0 or 1 for the others",
     );
     if report.survey.is_some() {
         for code in ConditionCode::ALL {

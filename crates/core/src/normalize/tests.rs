@@ -1,9 +1,11 @@
 //! The faults of real feeds, and how the normalizer treats them.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::TickRow;
+use crate::{config::built_in, event::TickRow, pattern::SymbolPattern, session::SymbolCalendar};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2025-11-24 10:00 in Kolkata.
@@ -54,6 +56,36 @@ fn cumulative(volumes: &[(u64, f64)]) -> Feed {
     }
     feed.apply();
     feed
+}
+
+/// A feed of one calendar was hidden by that of another, since only the sum of both was counted.
+#[test]
+fn each_calendar_has_counts_of_its_own() {
+    let by_symbol = vec![SymbolCalendar {
+        patterns: SymbolPattern::list(&["*USDT".into()]),
+        calendar: Arc::new(built_in("crypto")),
+    }];
+    let sessions = Sessions::new(Some(Arc::new(built_in("nse"))), by_symbol);
+    let mut feed = Feed::new(&InputConfig::default());
+    feed.normalizer = Normalizer::new(&InputConfig::default(), &sessions).unwrap();
+    feed.normalizer.introduce(0, "NIFTY");
+    feed.normalizer.introduce(1, "BTCUSDT");
+    let known = CalendarCounts { symbols: 1, ..CalendarCounts::default() };
+    assert_eq!(feed.normalizer.take_calendar_counts(), [known, known]);
+    // The NSE closes between these times; crypto does not.
+    let evening = 6 * 3600;
+    for (symbol, seconds) in [(0, 0), (0, evening), (1, evening)] {
+        feed.row(seconds, 10.0, &[]);
+        *feed.batch.symbol.last_mut().unwrap() = symbol;
+    }
+    assert_eq!(feed.apply().off_session, 1);
+    let counts = |ticks, off_session| CalendarCounts { symbols: 0, ticks, off_session };
+    assert_eq!(feed.normalizer.take_calendar_counts(), [counts(2, 1), counts(1, 0)]);
+    assert_eq!(feed.normalizer.take_calendar_counts(), [counts(0, 0), counts(0, 0)], "they were taken");
+    let mut single = Feed::new(&InputConfig::default());
+    single.normalizer.introduce(0, "NIFTY");
+    single.row(0, 10.0, &[]).apply();
+    assert_eq!(single.normalizer.take_calendar_counts(), [], "one calendar has all rows");
 }
 
 #[test]

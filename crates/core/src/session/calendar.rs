@@ -154,8 +154,8 @@ impl Calendar {
         })
     }
 
-    /// Since when the market has been open without a pause; `None` if it is closed.
-    pub(super) fn open_since(&self, now: u64) -> Option<u64> {
+    /// Since when the market has been open without a pause, ns since the Unix epoch; `None` if it is closed at `now`.
+    pub fn open_since(&self, now: u64) -> Option<u64> {
         let mut since = Some(self.span(now)).filter(|span| span.phase == Phase::Open)?.begin;
         for _ in 0..FOLLOWED {
             let before = self.span(since.checked_sub(1)?);

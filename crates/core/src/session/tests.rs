@@ -100,12 +100,14 @@ fn what_is_open_and_until_when() {
         calendar: Arc::new(built_in("crypto")),
     }];
     let zone = || TimeZone::get("Asia/Kolkata").unwrap();
-    let nse = Sessions::new(default.clone(), Vec::new());
+    let nse = built_in("nse");
     assert_eq!(nse.open_since(ns("2025-11-24T10:00:00+05:30")), Some(ns("2025-11-24T09:15:00+05:30")));
     assert_eq!(nse.open_since(ns("2025-11-24T09:14:00+05:30")), None);
-    assert_eq!(Sessions::default().open_since(ns("2025-11-24T10:00:00+05:30")), None);
+    assert_eq!(Sessions::default().by_number().flatten().count(), 0, "no calendar, no hours");
     let both = Sessions::new(default, by_symbol);
-    let since = both.open_since(ns("2025-11-24T00:10:00Z")).unwrap();
+    let by_number: Vec<&str> = both.by_number().flatten().map(|calendar| calendar.name()).collect();
+    assert_eq!(by_number, ["nse", "crypto"], "each is asked on its own");
+    let since = built_in("crypto").open_since(ns("2025-11-24T00:10:00Z")).unwrap();
     assert!(since < ns("2025-11-23T00:00:00Z"), "days without a pause are one");
     let night = ns("2025-11-24T20:00:00+05:30");
     assert_eq!(both.close_after("RELIANCE", night, zone()), Some(ns("2025-11-25T15:30:00+05:30")));

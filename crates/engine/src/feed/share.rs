@@ -1,7 +1,8 @@
 //! Whether a share of what came within a minute is affected; pure, with one observation a second.
 //!
 //! What holds: a condition begins and ends by what comes. While nothing comes, there is nothing that speaks against it,
-//! so it stays: entries that were all dead-lettered are not forgotten after a quiet minute.
+//! so it stays: entries that were all dead-lettered are not forgotten after a quiet minute. On a sparse feed one good entry
+//! does not end it, so that it does not flap with every other entry.
 
 use std::collections::VecDeque;
 
@@ -10,6 +11,13 @@ const WINDOW: usize = 60;
 
 /// A condition that holds ends below this part of the share at which it begins, so that it does not flap.
 const END_PART: f64 = 0.5;
+
+/// The fewest of a minute that must be unaffected to end a condition: fewer say little.
+const GOOD_LEAST: u64 = 5;
+
+/// The seconds without an affected one after which a single unaffected one ends a condition: a sparse feed may never have
+/// [`GOOD_LEAST`] within a minute.
+const CALM_S: u64 = 300;
 
 /// The fewest that must be affected.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +35,7 @@ pub(super) struct Evidence {
     pub(super) affected: u64,
     /// How many came within that minute.
     pub(super) all: u64,
-    /// How many seconds ago the last one came.
+    /// How many seconds ago the last of them came.
     pub(super) ago_s: u64,
     /// How many were affected since the condition began.
     pub(super) total: u64,
@@ -38,10 +46,15 @@ impl Evidence {
     pub(super) fn share_of(self, what: &str) -> String {
         let Self { affected, all, ago_s, .. } = self;
         if ago_s <= WINDOW as u64 {
-            format!("{affected} of the last minute's {all} {what}")
+            format!("{affected} of {all} {what} in the last minute")
         } else {
             format!("{affected} of {all} {what} within a minute, the last of them {ago_s} s ago,")
         }
+    }
+
+    /// The verb for what was affected.
+    pub(super) fn was(self) -> &'static str {
+        if self.affected == 1 { "was" } else { "were" }
     }
 }
 
@@ -53,8 +66,8 @@ pub(super) struct ShareWatch {
     least: Least,
     /// Affected and all since the beginning, as of each of the last seconds.
     seconds: VecDeque<ShareCounts>,
-    /// The seconds since the last one came.
-    ago_s: u64,
+    /// The seconds since the last one was affected.
+    calm_s: u64,
     state: ShareState,
 }
 
@@ -68,33 +81,37 @@ pub(super) struct ShareCounts {
 #[derive(Clone, Copy, Debug)]
 enum ShareState {
     Calm,
-    /// `before` were affected before the minute in which it began; `within` is the newest evidence.
+    /// `before` were affected before the minute in which it began; `within` is the newest evidence, `ago_s` seconds old.
     Holds {
         before: u64,
         within: ShareCounts,
+        ago_s: u64,
     },
 }
 
 impl ShareWatch {
     /// Observes what comes after `before`.
     pub(super) fn new(share: f64, least: Least, before: ShareCounts) -> Self {
-        Self { share, least, seconds: VecDeque::from([before]), ago_s: 0, state: ShareState::Calm }
+        Self { share, least, seconds: VecDeque::from([before]), calm_s: 0, state: ShareState::Calm }
     }
 
     /// Observes a second. Returns the evidence if the condition holds.
     pub(super) fn observe(&mut self, now: ShareCounts) -> Option<Evidence> {
-        let came = self.seconds.back().is_some_and(|last| last.all != now.all);
-        self.ago_s = if came { 0 } else { self.ago_s + 1 };
+        let last = self.seconds.back().copied().unwrap_or_default();
+        self.calm_s = if last.affected == now.affected { self.calm_s + 1 } else { 0 };
+        if let ShareState::Holds { ago_s, .. } = &mut self.state {
+            *ago_s += 1;
+        }
         if self.seconds.len() > WINDOW {
             self.seconds.pop_front();
         }
         self.seconds.push_back(now);
-        if came {
+        if last.all != now.all {
             self.judge(now);
         }
-        let ShareState::Holds { before, within } = self.state else { return None };
-        let ShareCounts { affected: part, all } = within;
-        Some(Evidence { affected: part, all, ago_s: self.ago_s, total: now.affected.saturating_sub(before) })
+        let ShareState::Holds { before, within, ago_s } = self.state else { return None };
+        let ShareCounts { affected, all } = within;
+        Some(Evidence { affected, all, ago_s, total: now.affected.saturating_sub(before) })
     }
 
     fn judge(&mut self, now: ShareCounts) {
@@ -107,11 +124,14 @@ impl ShareWatch {
             return;
         }
         let share = affected as f64 / all as f64;
+        let has_enough_good = all - affected >= GOOD_LEAST || self.calm_s >= CALM_S;
         self.state = match self.state {
-            ShareState::Holds { .. } if share < self.share * END_PART => ShareState::Calm,
-            ShareState::Holds { before, .. } => ShareState::Holds { before, within },
+            ShareState::Holds { .. } if share < self.share * END_PART && has_enough_good => ShareState::Calm,
+            // A minute without any is no evidence: that of before is shown, with its age.
+            ShareState::Holds { .. } if affected == 0 => self.state,
+            ShareState::Holds { before, .. } => ShareState::Holds { before, within, ago_s: 0 },
             ShareState::Calm if share >= self.share && self.is_enough(within) => {
-                ShareState::Holds { before: first.affected, within }
+                ShareState::Holds { before: first.affected, within, ago_s: 0 }
             }
             ShareState::Calm => ShareState::Calm,
         };
@@ -173,6 +193,22 @@ mod tests {
         let again = seconds(&mut watch, &mut sum, (10, 100), 60).unwrap();
         assert_eq!((again.affected, again.all), (600, 6000));
         assert!(again.total < 1000, "the first time is not counted again: {}", again.total);
+    }
+
+    /// One entry came every 63 s, and every other one was garbage: the condition began and ended with each.
+    #[test]
+    fn it_does_not_flap_on_a_sparse_feed() {
+        let (mut watch, mut sum) = watch();
+        for _ in 0..10 {
+            let bad = seconds(&mut watch, &mut sum, (1, 1), 1).unwrap();
+            assert_eq!((bad.affected, bad.all, bad.ago_s), (1, 1, 0));
+            assert!(seconds(&mut watch, &mut sum, (0, 0), 62).is_some());
+            let good = seconds(&mut watch, &mut sum, (0, 1), 1).unwrap();
+            assert_eq!(good.share_of("entries"), "1 of 1 entries within a minute, the last of them 63 s ago,");
+            assert!(seconds(&mut watch, &mut sum, (0, 0), 62).is_some());
+        }
+        assert!(seconds(&mut watch, &mut sum, (0, 1), 4).is_some(), "four are too few");
+        assert_eq!(seconds(&mut watch, &mut sum, (0, 1), 1), None);
     }
 
     #[test]

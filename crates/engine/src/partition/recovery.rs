@@ -104,6 +104,7 @@ impl<S: Stream> Recovery<'_, S> {
         let newest = acquired.newest.filter(|_| !acquired.began_anew);
         self.pipeline.ingest.reset(acquired.clock, newest.map_or(0, |newest| newest.millis));
         let mut saved = self.stats.waiting(self.stream.saved()).await?;
+        self.stats.monitor.note_last_tick(saved.last_tick_ms);
         let venues = std::mem::take(&mut saved.venues);
         let Some(last) = acquired.newest else {
             // Nothing was ever committed, or nobody knows of it any more: every chunk begins here, and what is saved goes.
@@ -232,9 +233,11 @@ impl<S: Stream> Recovery<'_, S> {
     async fn take_answers(&mut self, left: usize, replay: &mut Replay) {
         // Every call of a guest has a deadline, so this wait ends; the first calls may take long.
         while replay.waiting > left
-            && let Some(Answer { incidents, outcome, .. }) = self.stats.waiting(self.pipeline.workers.answer()).await
+            && let Some(Answer { incidents, calendars, outcome, .. }) =
+                self.stats.waiting(self.pipeline.workers.answer()).await
         {
             replay.waiting -= 1;
+            self.stats.monitor.note_calendars_with_symbols(&calendars);
             if let TaskOutcome::Restored(RestoredStates { damaged, latest }) = outcome {
                 replay.dropped.extend(damaged.iter().map(ToString::to_string));
                 latest.into_iter().for_each(|(id, time)| self.pipeline.ingest.note_latest(id, time));
