@@ -213,8 +213,33 @@ fn a_symbol_keeps_the_venue_that_it_came_from_first_over_kills_and_restarts() {
     }
     let alerts = redis.alerts();
     assert_chains(&alerts);
-    assert_eq!(alerts.iter().filter(|alert| alert["symbol"] == "RELIANCE").count(), 5);
+    let venues = |symbol: &str| {
+        let of = alerts.iter().filter(|alert| alert["symbol"] == symbol);
+        of.map(|alert| alert["venue"].as_str()).collect::<Vec<_>>()
+    };
+    // Known from the tick on that names it, and as exactly after a kill.
+    assert_eq!(venues("RELIANCE"), ["", "NSE", "NSE", "NSE", "NSE"]);
+    assert_eq!((venues("TCS"), venues("INFY")), (vec!["BSE", "BSE"], vec!["NSE", "NSE"]));
     assert!(contents(&alerts) == contents(&project.reference(&redis)));
+}
+
+/// A detector for `MCX:*` raised alerts about each symbol of another venue, as no symbol contains one by default.
+#[test]
+fn a_pattern_of_a_venue_alone_matches_no_symbol_without_one() {
+    let redis = Redis::start();
+    let more = "[detectors.mcx]\nplugin = \"probe\"\nsymbols = [\"MCX:*\"]\n[detectors.one]\nplugin = \"probe\"\n\
+                symbols = [\"nse:rel*\"]\n";
+    let project = Project::with_probe(redis.url(), "", more);
+    publish(&redis, 0, &["NSE:RELIANCE", "NSE:TCS", "MCX:GOLD", "RELIANCE"]);
+    project.run(&["run", "--drain"]);
+    let alerts = redis.alerts();
+    let of = |name: &str| {
+        let of = alerts.iter().filter(|alert| alert["detector"] == name);
+        of.map(|alert| (alert["symbol"].as_str(), alert["venue"].as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(of("mcx"), []);
+    assert_eq!(of("one"), [("RELIANCE", "NSE"), ("RELIANCE", "NSE")]);
+    assert_eq!(of("probe").len(), 4);
 }
 
 #[test]

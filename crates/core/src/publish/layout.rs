@@ -388,6 +388,7 @@ mod tests {
             version: "0.1.0".into(),
             origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
             symbol: "NFO:NIFTY25NOV25750PE".into(),
+            venue: "NFO".into(),
             time: 1_763_959_531_250_000_001,
             price: 101.0,
             confidence: 0.9473,
