@@ -11,7 +11,10 @@ use self::python::python;
 use crate::{
     notify::receiver::Receiver,
     server::Serving,
-    support::{ALERTS, Alert, Project, Redis, STREAM, Sighting, assert_chains, contents, shipped, text, wait_for},
+    support::{
+        ALERTS, Alert, Project, Redis, SHADOW_ALERTS, STREAM, Sighting, assert_chains, contents, shipped, text,
+        wait_for,
+    },
 };
 
 const PRODUCER: &str = include_str!("desk/producer.py");
@@ -159,6 +162,38 @@ fn an_alert_has_the_same_types_in_stream_file_api_and_webhook_and_they_are_those
     assert_eq!((&of_breakout["sha256"], &of_breakout["generation"]), (&json!(sha256[..12]), &json!(1)));
     let hashes: Vec<&Value> = stream.values().map(|alert| &alert["params_hash"]).collect();
     assert!(hashes.iter().any(|hash| **hash != hashes[0].clone()), "two detectors have two sets of parameters");
+}
+
+/// A stream still holds alerts that an earlier release has written, without the later fields.
+#[test]
+fn alerts_of_an_earlier_release_fit_the_schema_and_those_of_shadows_say_so() {
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "", "");
+    let fields = |id: &'static str| {
+        let price = [("id", id), ("detector", "probe"), ("plugin", "probe"), ("version", "0.1.0"), ("symbol", "TCS")];
+        let more = [("time", "1763959530000000000"), ("price", "101.5"), ("confidence", "0.9"), ("direction", "up")];
+        let end = [("evidence", "{}"), ("entry", "5-0"), ("lag_ms", "3"), ("recovered", "0"), ("stale", "0")];
+        [price.as_slice(), &more, &end].concat()
+    };
+    let add = |stream: &str, fields: &[(&str, &str)]| {
+        let _: String = redis::cmd("XADD").arg(stream).arg("*").arg(fields).query(&mut redis.connect()).unwrap();
+    };
+    add(ALERTS, &fields("5-0/probe/0"));
+    add(SHADOW_ALERTS, &[fields("5-0/bold/0").as_slice(), &[("shadow_of", "probe")]].concat());
+    let serving = Serving::start(&project);
+    let get = |path: &str| serde_json::from_str::<Value>(&serving.get(path).1).unwrap();
+    let one = |id: &str| get(&format!("/api/alert?id={id}"));
+    let (live, shadow) = (one("5-0/probe/0"), one("5-0/bold/0"));
+    let all = get("/api/alerts")["alerts"][0].clone();
+    assert_eq!(all, live);
+    assert_eq!((&shadow["shadow_of"], live.get("shadow_of")), (&json!("probe"), None));
+    assert_eq!([&live["venue"], &live["sha256"], &live["generation"]], [&json!(""), &json!(""), &Value::Null]);
+    let shown = project.run(&["alerts", "--json"]);
+    assert_eq!(shown.lines().count(), 1);
+    let path = project.path("old.jsonl");
+    fs::write(&path, format!("{live}\n{shadow}\n{shown}")).unwrap();
+    let schema = shipped("docs/alert.schema.json").display().to_string();
+    assert_eq!(python(SCHEMA, &[&schema, &path.display().to_string()]).trim(), "3");
 }
 
 fn project_text(redis: &Redis, more: &str) -> String {
