@@ -338,7 +338,10 @@ fn the_line_of_an_alert_has_direction_and_price_if_asked() {
 fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
     let redis = Redis::start();
     let more = "symbols = [\"NFITY*\", \"nifty*\"]\n";
-    let project = Project::with_probe(redis.url(), "", more);
+    let others = "[[notify]]\nname = \"desk\"\nurl = \"http://127.0.0.1:9/\"\nsymbols = [\"tcs\", \"INFY\"]\n\
+                  detectors = [\"PROBE\", \"prob\"]\n[[session.by_symbol]]\nsymbols = [\"MCX:*\", \"TC*\", \"GOLD*\"]\n\
+                  calendar = \"crypto\"\n";
+    let project = Project::with_probe(redis.url(), "", &format!("{more}{others}"));
     let symbols = ["NSE:NIFTY 50", "NIFTY25NOVFUT", "TCS"];
     publish(&redis, 0, &symbols);
     let _host = project.start_owner();
@@ -356,4 +359,12 @@ fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
         check.contains(&format!("warning: {expected}")).then_some(check)
     });
     assert!(!check.contains("`nifty*`"), "{check}");
+    let expected = [
+        "notify `desk`: detectors has `prob`, which matches no configured detector",
+        "notify `desk`: symbols has `INFY`, which matches none of 3 symbols seen",
+        "session.by_symbol: `MCX:*` matches only symbols that contain their venue; set input.venue to \"keep\"",
+        "session.by_symbol: `GOLD*` matches none of 3 symbols seen",
+    ];
+    assert!(expected.iter().all(|one| check.contains(one)), "{check}");
+    assert_eq!(check.matches("warning: ").count(), 5, "{check}");
 }
