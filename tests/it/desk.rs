@@ -367,4 +367,8 @@ fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
     ];
     assert!(expected.iter().all(|one| check.contains(one)), "{check}");
     assert_eq!(check.matches("warning: ").count(), 5, "{check}");
+    let said = |detector: &str| text(&project.output(&["mute", "TCS", "--detector", detector, "--for", "1m"]).stderr);
+    assert!(said("prob").contains("no configured detector matches `prob`"), "{}", said("prob"));
+    assert!(!said("PROBE").contains("no configured detector"), "{}", said("PROBE"));
+    project.run(&["unmute", "TCS", "--detector", "probe"]);
 }

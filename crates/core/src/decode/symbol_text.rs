@@ -151,11 +151,13 @@ impl SymbolRules {
 pub(super) fn read_exchange(text: &str, numbered: &[(i64, &str)], venue: &mut String) -> bool {
     let is_venue = read_venue(text, venue);
     // No exchange has an underscore, and this is read with each tick.
-    if is_venue && venue.contains('_') && numbered.iter().all(|(_, name)| name != venue) {
-        if let Some((_, exchange)) = SEGMENTS.iter().find(|(segment, _)| segment == venue) {
-            venue.clear();
-            venue.push_str(exchange);
-        }
+    if is_venue
+        && venue.contains('_')
+        && numbered.iter().all(|(_, name)| name != venue)
+        && let Some((_, exchange)) = SEGMENTS.iter().find(|(segment, _)| segment == venue)
+    {
+        venue.clear();
+        venue.push_str(exchange);
     }
     is_venue
 }
