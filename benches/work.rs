@@ -355,7 +355,7 @@ impl Market {
         Ok(part("commit".to_owned(), alerts, move || {
             let flight = ahead.pop().unwrap_or_else(&flight);
             let mut commit = Commit::default();
-            flight.add_to(ingest.symbol_names(), 0, &mut commit);
+            flight.add_to(&ingest, 0, &mut commit);
             assert_eq!(commit.alerts.len(), alerts);
             assert!(commit.alerts.iter().all(|alert| alert.fields().len() > 10));
         }))

@@ -55,7 +55,7 @@ pub(super) struct AlertsArgs {
     /// Only alerts since then: a span, a time, or an id.
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Only alerts of this detector; * and ? as in symbols. May be repeated.
+    /// Only alerts of this detector, in any case; * and ? as in symbols. May be repeated.
     #[arg(long, value_name = "NAME")]
     detector: Vec<String>,
     /// Only alerts about this symbol, in any case, with or without its venue; * = any text, ? = one character. May be

@@ -13,7 +13,7 @@ use tickhound_core::{
     text::printable,
     wall::now_ms,
 };
-use tickhound_redis::mutes::Mute;
+use tickhound_redis::{NamePattern, mutes::Mute};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -27,7 +27,7 @@ pub(super) struct MuteArgs {
     /// Symbols: `*` matches any text, `?` one character; in any case, with or without the venue.
     #[arg(value_name = "SYMBOLS")]
     symbols: String,
-    /// Detectors: `*` matches any text, `?` one character.
+    /// Detectors: `*` matches any text, `?` one character; in any case.
     #[arg(long, value_name = "DETECTORS", default_value = "*")]
     detector: String,
     /// How long: a span such as 30m or 2h, at most 30 days; or `session`, until the session of the symbols ends.
@@ -68,6 +68,11 @@ fn parse_end(text: &str) -> Result<MuteEnd, String> {
 pub(super) fn mute(args: &MuteArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let config = &loaded.config;
     let mute = notify::mute(config, &args.symbols, &args.detector, &args.end)?;
+    let detectors = NamePattern::wildcard(&mute.detector);
+    if !config.detectors.keys().any(|name| detectors.matches(name)) {
+        let pattern = printable(&mute.detector);
+        errln!("note: no configured detector matches `{pattern}`; `tickhound check` lists the detectors");
+    }
     if args.json {
         crate::output::print_json(&to_json(&mute, 0));
         return Ok(ExitCode::SUCCESS);

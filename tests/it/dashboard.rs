@@ -520,6 +520,9 @@ fn a_link_in_a_message_opens_its_alert() {
         desk.browser.wait_until("the alert is open", &format!("{title}?.includes({symbol:?})"));
         assert_eq!(desk.browser.eval("location.href"), link(id), "the address can be passed on");
     }
+    let says_shadow =
+        "document.getElementById('alert').innerText.includes('a shadow of breakout: this alert is not live')";
+    assert_eq!(desk.browser.eval(says_shadow), true);
     // In the same tab, with a filter.
     desk.browser.open(&format!("{}?symbol=nifty", link("").replace("#alert=", "")));
     desk.browser.wait_until("the list is there", "document.querySelectorAll('#rows li').length === 100");

@@ -11,7 +11,10 @@ use self::python::python;
 use crate::{
     notify::receiver::Receiver,
     server::Serving,
-    support::{ALERTS, Alert, Project, Redis, STREAM, Sighting, assert_chains, contents, shipped, text, wait_for},
+    support::{
+        ALERTS, Alert, Project, Redis, SHADOW_ALERTS, STREAM, Sighting, assert_chains, contents, shipped, text,
+        wait_for,
+    },
 };
 
 const PRODUCER: &str = include_str!("desk/producer.py");
@@ -161,6 +164,38 @@ fn an_alert_has_the_same_types_in_stream_file_api_and_webhook_and_they_are_those
     assert!(hashes.iter().any(|hash| **hash != hashes[0].clone()), "two detectors have two sets of parameters");
 }
 
+/// A stream still holds alerts that an earlier release has written, without the later fields.
+#[test]
+fn alerts_of_an_earlier_release_fit_the_schema_and_those_of_shadows_say_so() {
+    let redis = Redis::start();
+    let project = Project::with_probe(redis.url(), "", "");
+    let fields = |id: &'static str| {
+        let price = [("id", id), ("detector", "probe"), ("plugin", "probe"), ("version", "0.1.0"), ("symbol", "TCS")];
+        let more = [("time", "1763959530000000000"), ("price", "101.5"), ("confidence", "0.9"), ("direction", "up")];
+        let end = [("evidence", "{}"), ("entry", "5-0"), ("lag_ms", "3"), ("recovered", "0"), ("stale", "0")];
+        [price.as_slice(), &more, &end].concat()
+    };
+    let add = |stream: &str, fields: &[(&str, &str)]| {
+        let _: String = redis::cmd("XADD").arg(stream).arg("*").arg(fields).query(&mut redis.connect()).unwrap();
+    };
+    add(ALERTS, &fields("5-0/probe/0"));
+    add(SHADOW_ALERTS, &[fields("5-0/bold/0").as_slice(), &[("shadow_of", "probe")]].concat());
+    let serving = Serving::start(&project);
+    let get = |path: &str| serde_json::from_str::<Value>(&serving.get(path).1).unwrap();
+    let one = |id: &str| get(&format!("/api/alert?id={id}"));
+    let (live, shadow) = (one("5-0/probe/0"), one("5-0/bold/0"));
+    let all = get("/api/alerts")["alerts"][0].clone();
+    assert_eq!(all, live);
+    assert_eq!((&shadow["shadow_of"], live.get("shadow_of")), (&json!("probe"), None));
+    assert_eq!([&live["venue"], &live["sha256"], &live["generation"]], [&json!(""), &json!(""), &Value::Null]);
+    let shown = project.run(&["alerts", "--json"]);
+    assert_eq!(shown.lines().count(), 1);
+    let path = project.path("old.jsonl");
+    fs::write(&path, format!("{live}\n{shadow}\n{shown}")).unwrap();
+    let schema = shipped("docs/alert.schema.json").display().to_string();
+    assert_eq!(python(SCHEMA, &[&schema, &path.display().to_string()]).trim(), "3");
+}
+
 fn project_text(redis: &Redis, more: &str) -> String {
     format!(
         "[stream]\nurl = \"{}\"\nblock_ms = 200\n[detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
@@ -213,8 +248,33 @@ fn a_symbol_keeps_the_venue_that_it_came_from_first_over_kills_and_restarts() {
     }
     let alerts = redis.alerts();
     assert_chains(&alerts);
-    assert_eq!(alerts.iter().filter(|alert| alert["symbol"] == "RELIANCE").count(), 5);
+    let venues = |symbol: &str| {
+        let of = alerts.iter().filter(|alert| alert["symbol"] == symbol);
+        of.map(|alert| alert["venue"].as_str()).collect::<Vec<_>>()
+    };
+    // Known from the tick on that names it, and as exactly after a kill.
+    assert_eq!(venues("RELIANCE"), ["", "NSE", "NSE", "NSE", "NSE"]);
+    assert_eq!((venues("TCS"), venues("INFY")), (vec!["BSE", "BSE"], vec!["NSE", "NSE"]));
     assert!(contents(&alerts) == contents(&project.reference(&redis)));
+}
+
+/// A detector for `MCX:*` raised alerts about each symbol of another venue, as no symbol contains one by default.
+#[test]
+fn a_pattern_of_a_venue_alone_matches_no_symbol_without_one() {
+    let redis = Redis::start();
+    let more = "[detectors.mcx]\nplugin = \"probe\"\nsymbols = [\"MCX:*\"]\n[detectors.one]\nplugin = \"probe\"\n\
+                symbols = [\"nse:rel*\"]\n";
+    let project = Project::with_probe(redis.url(), "", more);
+    publish(&redis, 0, &["NSE:RELIANCE", "NSE:TCS", "MCX:GOLD", "RELIANCE"]);
+    project.run(&["run", "--drain"]);
+    let alerts = redis.alerts();
+    let of = |name: &str| {
+        let of = alerts.iter().filter(|alert| alert["detector"] == name);
+        of.map(|alert| (alert["symbol"].as_str(), alert["venue"].as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(of("mcx"), []);
+    assert_eq!(of("one"), [("RELIANCE", "NSE"), ("RELIANCE", "NSE")]);
+    assert_eq!(of("probe").len(), 4);
 }
 
 #[test]
@@ -278,7 +338,10 @@ fn the_line_of_an_alert_has_direction_and_price_if_asked() {
 fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
     let redis = Redis::start();
     let more = "symbols = [\"NFITY*\", \"nifty*\"]\n";
-    let project = Project::with_probe(redis.url(), "", more);
+    let others = "[[notify]]\nname = \"desk\"\nurl = \"http://127.0.0.1:9/\"\nsymbols = [\"tcs\", \"INFY\"]\n\
+                  detectors = [\"PROBE\", \"prob\"]\n[[session.by_symbol]]\nsymbols = [\"MCX:*\", \"TC*\", \"GOLD*\"]\n\
+                  calendar = \"crypto\"\n";
+    let project = Project::with_probe(redis.url(), "", &format!("{more}{others}"));
     let symbols = ["NSE:NIFTY 50", "NIFTY25NOVFUT", "TCS"];
     publish(&redis, 0, &symbols);
     let _host = project.start_owner();
@@ -296,4 +359,16 @@ fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
         check.contains(&format!("warning: {expected}")).then_some(check)
     });
     assert!(!check.contains("`nifty*`"), "{check}");
+    let expected = [
+        "notify `desk`: detectors has `prob`, which matches no configured detector",
+        "notify `desk`: symbols has `INFY`, which matches none of 3 symbols seen",
+        "session.by_symbol: `MCX:*` matches only symbols that contain their venue; set input.venue to \"keep\"",
+        "session.by_symbol: `GOLD*` matches none of 3 symbols seen",
+    ];
+    assert!(expected.iter().all(|one| check.contains(one)), "{check}");
+    assert_eq!(check.matches("warning: ").count(), 5, "{check}");
+    let said = |detector: &str| text(&project.output(&["mute", "TCS", "--detector", detector, "--for", "1m"]).stderr);
+    assert!(said("prob").contains("no configured detector matches `prob`"), "{}", said("prob"));
+    assert!(!said("PROBE").contains("no configured detector"), "{}", said("PROBE"));
+    project.run(&["unmute", "TCS", "--detector", "probe"]);
 }

@@ -270,7 +270,7 @@ fn a_filter_is_a_pattern_of_symbols_as_everywhere_else() {
         ("nifty", vec!["NIFTY"]),
         ("Nifty*", vec!["NIFTY25NOV25750PE", "NIFTY"]),
         ("reliance", vec!["BSE:RELIANCE", "NSE:RELIANCE"]),
-        ("nse:*", vec!["NIFTY25NOV25750PE", "NSE:RELIANCE", "BANKNIFTY", "NIFTY"]),
+        ("nse:*", vec!["NSE:RELIANCE"]),
         ("nse:rel*", vec!["NSE:RELIANCE"]),
         ("NIF", vec![]),
     ] {

@@ -433,6 +433,8 @@ pub struct Alert {
     pub origin: AlertOrigin,
     /// The symbol, as detectors see it.
     pub symbol: String,
+    /// The venue that the symbol names, or that its ticks had named by then; empty if neither does.
+    pub venue: String,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
     /// The price at that time, quote currency; NaN if no price is known.

@@ -1,7 +1,8 @@
 //! Patterns of symbols, as detectors, channels, commands and the page's filter have them.
 //!
 //! What holds: a pattern means the same wherever a user writes it. `*` stands for any text and `?` for one character; upper
-//! and lower case are the same; and a venue counts only where both the pattern and the symbol name one.
+//! and lower case are the same; and a venue counts only where both the pattern and the symbol name one. A pattern that names
+//! nothing but a venue needs a symbol that names one: `MCX:*` would match every other symbol.
 
 use wildmatch::WildMatch;
 
@@ -25,6 +26,8 @@ enum Form {
         venue: Option<WildMatch>,
         /// The part behind it, or all of it.
         name: WildMatch,
+        /// Whether that part consists of `*` and `?`, so that it names no instrument.
+        any_name: bool,
     },
 }
 
@@ -39,6 +42,7 @@ impl SymbolPattern {
             whole: WildMatch::new_case_insensitive(&upper),
             venue: venue.map(WildMatch::new_case_insensitive),
             name: WildMatch::new_case_insensitive(name),
+            any_name: name.bytes().all(|byte| b"*?".contains(&byte)),
         })
     }
 
@@ -53,17 +57,21 @@ impl SymbolPattern {
     }
 
     /// Whether the symbol fits. `RELIANCE` matches the symbol `NSE:RELIANCE`; `NSE:RELIANCE` matches the symbol `RELIANCE`,
-    /// whose venue is unknown, but not `BSE:RELIANCE`.
+    /// whose venue is unknown, but not `BSE:RELIANCE`; `NSE:*` matches `NSE:RELIANCE`, but not `RELIANCE`.
     pub fn matches(&self, symbol: &str) -> bool {
         match &self.0 {
             Form::Exact(exact) => exact == symbol,
-            Form::Glob { whole, venue: wanted, name: pattern, .. } => {
+            Form::Glob { whole, venue: wanted, name: pattern, any_name, .. } => {
                 if whole.matches(symbol) {
                     return true;
                 }
                 let (venue, name) = venue::split(symbol);
-                let fits = |wanted: &WildMatch, venue| wanted.matches(venue);
-                wanted.as_ref().zip(venue).is_none_or(|(wanted, venue)| fits(wanted, venue)) && pattern.matches(name)
+                let fits = match (wanted, venue) {
+                    (Some(wanted), Some(venue)) => wanted.matches(venue),
+                    (Some(_), None) => !any_name,
+                    (None, _) => true,
+                };
+                fits && pattern.matches(name)
             }
         }
     }
@@ -105,7 +113,12 @@ mod tests {
             ("NSE:RELIANCE", "BSE:RELIANCE", false),
             ("NSE:RELIANCE", "RELIANCE", true),
             ("NSE:TCS", "RELIANCE", false),
-            ("NSE:*", "RELIANCE", true),
+            ("NSE:*", "RELIANCE", false),
+            ("NSE:???????*", "RELIANCE", false),
+            ("*:*", "RELIANCE", false),
+            ("*:*", "NSE:RELIANCE", true),
+            ("MCX|*", "RELIANCE", false),
+            ("NSE:REL*", "RELIANCE", true),
             ("NSE:*", "NSE:RELIANCE", true),
             ("NSE:*", "BSE:RELIANCE", false),
             ("?SE:RELIANCE", "BSE:RELIANCE", true),

@@ -17,7 +17,6 @@ pub use self::{
 use crate::{
     event::{Alert, DeadLetter, DetectorFault, Direction},
     text::printable_json,
-    venue,
 };
 
 impl Alert {
@@ -38,7 +37,7 @@ impl Alert {
             ("lag_ms", self.lag_ms.to_string().into()),
             ("recovered", if self.recovered { "1" } else { "0" }.into()),
             ("stale", if self.stale { "1" } else { "0" }.into()),
-            ("venue", venue_of(self).into()),
+            ("venue", self.venue.as_str().into()),
             ("sha256", self.origin.sha256.as_str().into()),
             ("params_hash", self.origin.params_hash.as_str().into()),
             ("generation", self.origin.generation.to_string().into()),
@@ -81,13 +80,8 @@ pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
 pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 12] {
     let fields = alert.fields();
     let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] = fields;
-    let venue = ("venue", venue_of(alert).into());
+    let venue = ("venue", alert.venue.as_str().into());
     [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue]
-}
-
-/// The venue that the symbol of an alert names; empty if it names none.
-fn venue_of(alert: &Alert) -> &str {
-    venue::split(&alert.symbol).0.unwrap_or_default()
 }
 
 impl DeadLetter {
@@ -160,6 +154,7 @@ mod tests {
             version: "0.1.0".into(),
             origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
             symbol: "NIFTY25NOV25750PE".into(),
+            venue: "NFO".into(),
             time: 1_700_000_000_000_000_001,
             price: 101.05,
             confidence: 0.9473,

@@ -6,7 +6,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
-    ingest::{Evicted, Routed},
+    ingest::{Evicted, Ingest, Place, Routed},
     plugin::{DetectorSpec, Generation, params},
     shard::{Answer, FaultReport, Processing, ResolvedDetection, StateOrigin, TaskOutcome},
 };
@@ -16,6 +16,7 @@ use tickhound_core::{
     event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
     stream::{Commit, LeftOut, LimitOrigin, OverLimit},
+    venue,
 };
 
 /// A read, a visit, a swap or an eviction on its way through the shards to its commit.
@@ -166,13 +167,13 @@ impl Flight {
         }
     }
 
-    /// Adds a read or a visit to `commit`. `names` has the name of each symbol by its number.
-    pub fn add_to(self, names: &[Arc<str>], now_ms: u64, commit: &mut Commit) {
-        let Self { frontier, payload, .. } = self;
+    /// Adds a read or a visit to `commit`. `ingest` has routed it, and has the name and the venue of each symbol.
+    pub fn add_to(self, ingest: &Ingest, now_ms: u64, commit: &mut Commit) {
+        let Self { frontier, payload, number, .. } = self;
         match payload {
             Payload::Read(read) => {
                 commit.layout = frontier.generation.layout.clone();
-                read.add_to(&Context { generation: &frontier.generation, names, now_ms }, commit);
+                read.add_to(&Context { generation: &frontier.generation, ingest, number, now_ms }, commit);
             }
             Payload::Visit(VisitFlight { chunks, saved, venues }) => {
                 commit.visit = Some(Visit { chunks, symbols: saved, venues, ..Visit::default() });
@@ -268,7 +269,8 @@ impl ReadFlight {
 
     /// Adds everything that the read caused to `commit`.
     fn add_to(mut self, context: &Context<'_>, commit: &mut Commit) {
-        let Context { generation, names, .. } = *context;
+        let Context { generation, ingest, .. } = *context;
+        let names = ingest.symbol_names();
         let first_letter = commit.dead_letters.len();
         self.write_letters(generation, commit);
         // Indexes of detectors in a generation are in the order of their names.
@@ -331,18 +333,21 @@ impl ReadFlight {
     }
 
     fn alert(&self, found: ResolvedDetection, ordinal: u32, context: &Context<'_>) -> Alert {
-        let Context { generation, names, now_ms } = *context;
+        let Context { generation, ingest, number, now_ms } = *context;
         let stale_after_ms = generation.alerts.stale_after_ms;
         let spec = &generation.detectors[found.detector as usize];
         let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
         let lag_ms = now_ms.saturating_sub(entry.millis);
+        let symbol = symbol_name(ingest.symbol_names(), found.symbol);
+        let venue = ingest.venue_at(found.symbol, Place { read: number, entry: found.entry });
         Alert {
             id: format!("{entry}/{}/{ordinal}", spec.name),
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
             origin: spec.alert_origin(generation.number),
-            symbol: symbol_name(names, found.symbol).to_owned(),
+            symbol: symbol.to_owned(),
+            venue: venue.or(venue::split(symbol).0).unwrap_or_default().to_owned(),
             time: found.time,
             price: found.price,
             confidence: found.confidence,
@@ -382,8 +387,10 @@ fn leave_out(detector: &str, left_out: &LeftOut, commit: &mut Commit) {
 /// What alerts are made with.
 struct Context<'a> {
     generation: &'a Generation,
-    /// The name of each symbol by its number.
-    names: &'a [Arc<str>],
+    /// Has the name and the venue of each symbol by its number.
+    ingest: &'a Ingest,
+    /// The number of the read.
+    number: u64,
     now_ms: u64,
 }
 

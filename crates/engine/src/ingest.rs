@@ -11,6 +11,7 @@ use std::{ops::Range, sync::Arc};
 
 use rustc_hash::FxHashSet;
 
+pub(crate) use self::symbols::Place;
 pub use self::symbols::{Evicted, EvictionCause};
 use self::symbols::{Name, RejectedTick, Route, Symbols};
 use tickhound_core::{
@@ -195,6 +196,11 @@ impl Ingest {
     /// The name of each symbol by its number.
     pub fn symbol_names(&self) -> &[Arc<str>] {
         self.symbols.names()
+    }
+
+    /// The venue of a symbol as of an entry; `None` if no tick had named it by then.
+    pub(crate) fn venue_at(&self, symbol: u32, place: Place) -> Option<&str> {
+        self.symbols.venue_at(symbol, place)
     }
 
     /// Decodes and routes a whole read, however many symbols there are then.
@@ -383,7 +389,7 @@ impl Router<'_> {
         let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
         symbols.touch(id, time);
         if let Some(venue) = new_venue {
-            symbols.set_venue(id, venue);
+            symbols.set_venue(id, venue, Place { read: *read, entry });
         }
         if symbols.awaited[id as usize] {
             return Ok(());
@@ -924,6 +930,33 @@ mod tests {
             routed_symbols(&mut ingest, &entries(&[(NOW, &known), (NOW, &cut), (NOW, &a), (NOW, &b)]));
         assert_eq!((rows.len(), letters.len()), (3, 1), "{letters:?}");
         assert_eq!(ingest.take_unsaved_venues(&(0..256)).len(), 2);
+    }
+
+    /// Alerts had no venue. Later entries are routed before the alerts of an entry are written.
+    #[test]
+    fn the_venue_of_a_symbol_is_known_from_the_entry_on_that_names_it() {
+        let mut ingest = ingest_with("refuse-mixed").with_symbols_max(8);
+        let at = |read, entry| Place { read, entry };
+        let texts = ["A", "NSE:A", "A"].map(|symbol| format!("symbol={symbol} ltp=1 timestamp={NOW}"));
+        let entry = |n: usize| (NOW, texts[n].as_str());
+        ingest.route(1, &entries(&[entry(0), entry(1)]));
+        ingest.route(2, &entries(&[entry(2)]));
+        let places = [at(1, 0), at(1, 1), at(2, 0), at(3, 0)];
+        assert_eq!(places.map(|place| ingest.venue_at(0, place)), [None, Some("NSE"), Some("NSE"), Some("NSE")]);
+        assert_eq!(ingest.venue_at(7, at(9, 0)), None);
+        // Alerts about an evicted symbol may still be on their way. Its venue is not saved any more.
+        let others: Vec<String> = (1..9).map(|n| format!("symbol=BSE:S{n} ltp=1 timestamp={NOW}")).collect();
+        let others: Vec<(u64, &str)> = (1..).zip(&others).map(|(n, text)| (NOW + n, text.as_str())).collect();
+        ingest.route_until_full(4, &entries(&others));
+        let evicted = ingest.evict().unwrap();
+        assert!(evicted.ids.contains(&0));
+        assert_eq!([at(1, 0), at(2, 0)].map(|place| ingest.venue_at(0, place)), [None, Some("NSE")]);
+        ingest.save_venues_anew();
+        assert!(ingest.take_unsaved_venues(&(0..256)).iter().all(|(name, venue)| **name != *"A" && **venue == *"BSE"));
+        ingest.reuse(&evicted.ids);
+        let news: Vec<(u64, &str)> = vec![(NOW + 20, "symbol=N1 ltp=1"), (NOW + 20, "symbol=N2 ltp=1")];
+        ingest.route(5, &entries(&news));
+        assert_eq!(ingest.venue_at(0, at(5, 1)), None, "the number is another symbol's");
     }
 
     #[test]

@@ -486,7 +486,7 @@ impl<S: Stream> Partition<S> {
             }
         }
         let generation = flight.generation().clone();
-        flight.add_to(self.pipeline.ingest.symbol_names(), now_ms, commit);
+        flight.add_to(&self.pipeline.ingest, now_ms, commit);
         if let Some(visit) = &mut commit.visit {
             visit.complete = self.generations.complete(&generation);
             visit.made_by = made_by(&generation);

@@ -64,7 +64,8 @@ impl StoredAlert {
     }
 }
 
-/// A detector's name that is written out, or a pattern in which `*` stands for any text and `?` for one character.
+/// A detector's name that is written out, or a pattern in which `*` stands for any text and `?` for one character, in any
+/// case: log lines have the names in upper case.
 #[derive(Clone, Debug)]
 pub enum NamePattern {
     /// Matches this name only.
@@ -76,10 +77,11 @@ pub enum NamePattern {
 impl NamePattern {
     /// Parses a pattern with `*` and `?`.
     pub fn wildcard(pattern: &str) -> Self {
-        Self::Wildcard(WildMatch::new(pattern))
+        Self::Wildcard(WildMatch::new_case_insensitive(pattern))
     }
 
-    fn matches(&self, name: &str) -> bool {
+    /// Whether the name fits.
+    pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
             Self::Wildcard(pattern) => pattern.matches(name),
@@ -170,6 +172,9 @@ mod tests {
             (filter(), true),
             (AlertFilter { detectors: vec![NamePattern::Exact("breakout".into())], ..filter() }, true),
             (AlertFilter { detectors: vec![NamePattern::Exact("break*".into())], ..filter() }, false),
+            (AlertFilter { detectors: vec![NamePattern::wildcard("BREAKOUT")], ..filter() }, true),
+            (AlertFilter { detectors: vec![NamePattern::wildcard("Break*")], ..filter() }, true),
+            (AlertFilter { detectors: vec![NamePattern::wildcard("BREAK")], ..filter() }, false),
             (AlertFilter { symbols: vec![SymbolPattern::new("A*"), SymbolPattern::new("N*PE")], ..filter() }, true),
             (AlertFilter { symbols: vec![SymbolPattern::new("NIFTY")], ..filter() }, false),
             (AlertFilter { directions: vec!["down".into()], ..filter() }, false),

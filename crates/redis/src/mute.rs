@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-use wildmatch::WildMatch;
 
-use crate::alert::StoredAlert;
+use crate::alert::{NamePattern, StoredAlert};
 use tickhound_core::{pattern::SymbolPattern, text::is_printable};
 
 /// The longest pattern of a mute, characters: the longest symbols have some 40.
@@ -67,27 +66,28 @@ impl Mute {
         format!("{}{SEPARATOR}{}", self.made_ms, self.field())
     }
 
-    /// The field that holds it. Patterns of symbols are the same in any case.
+    /// The field that holds it. Patterns are the same in any case.
     pub(crate) fn field(&self) -> String {
-        format!("{}{SEPARATOR}{}", self.symbols.to_uppercase(), self.detector)
+        format!("{}{SEPARATOR}{}", self.symbols.to_uppercase(), self.detector.to_lowercase())
     }
 }
 
 /// The mutes that are in force at one time, ready to be compared with alerts.
-pub struct MutesInForce(Vec<(SymbolPattern, WildMatch, String)>);
+pub struct MutesInForce(Vec<(SymbolPattern, NamePattern, String)>);
 
 impl MutesInForce {
     /// Those of `mutes` that have not ended at `now_ms`.
     pub fn at(mutes: &[Mute], now_ms: u64) -> Self {
         let in_force = mutes.iter().filter(|mute| mute.until_ms > now_ms);
-        let compiled = |mute: &Mute| (SymbolPattern::new(&mute.symbols), WildMatch::new(&mute.detector), mute.id());
+        let compiled =
+            |mute: &Mute| (SymbolPattern::new(&mute.symbols), NamePattern::wildcard(&mute.detector), mute.id());
         Self(in_force.map(compiled).collect())
     }
 
     /// The id of the mute that leaves out this alert; of several, the first.
     pub fn of(&self, alert: &StoredAlert) -> Option<&str> {
         let (symbol, detector) = (alert.field("symbol"), alert.field("detector"));
-        let fits = |(symbols, detectors, _): &&(SymbolPattern, WildMatch, String)| {
+        let fits = |(symbols, detectors, _): &&(SymbolPattern, NamePattern, String)| {
             symbols.matches(symbol) && detectors.matches(detector)
         };
         self.0.iter().find(fits).map(|(.., id)| id.as_str())
@@ -112,12 +112,13 @@ mod tests {
 
     #[test]
     fn a_mute_leaves_out_what_its_patterns_match_until_it_ends() {
-        let mutes = [mute("NIFTY*", "breakout", 200), mute("nse:sbin", "*", 300)];
+        let mutes = [mute("NIFTY*", "BREAKOUT", 200), mute("nse:sbin", "*", 300)];
         for (symbol, detector, now_ms, muted) in [
             ("NIFTY25NOVFUT", "breakout", 199, true),
             ("NIFTY25NOVFUT", "breakout", 200, false),
             ("NIFTY25NOVFUT", "momentum", 100, false),
             ("BANKNIFTY25NOVFUT", "breakout", 100, false),
+            ("NIFTY25NOVFUT", "Breakout", 100, true),
             ("SBIN", "momentum", 299, true),
             ("BSE:SBIN", "momentum", 299, false),
             ("SBIN", "momentum", 300, false),
@@ -134,6 +135,6 @@ mod tests {
         }
         assert!(Mute::new(&"A".repeat(PATTERN_MAX + 1), "*").is_err());
         assert_eq!(Mute::new("株*", "*").unwrap().symbols, "株*");
-        assert_eq!(mute("nifty*", "a", 1).field(), mute("NIFTY*", "a", 2).field());
+        assert_eq!(mute("nifty*", "a", 1).field(), mute("NIFTY*", "A", 2).field());
     }
 }

@@ -77,13 +77,16 @@ export function show(alert, from, set) {
     ["detector", `${detector} (${plugin} ${version})`],
     ["committed", `${duration(lag)} after the arrival of its entry${stale ? ", so it is late" : ""}${recovered ? "; recovered, since its entry had been read before a crash or takeover" : ""}`],
   ];
+  if (alert.venue) facts.push(["venue", alert.venue]);
+  if (alert.sha256) facts.push(["code", `sha256 ${alert.sha256}, parameters ${alert.params_hash}, generation ${alert.generation ?? "unknown"}`]);
+  const shadow = alert.shadow_of ? `, a shadow of ${alert.shadow_of}: this alert is not live` : "";
   const ids = [["link", location.href], ["alert", alert.id], ["entry", alert.entry], ["in the alerts stream", alert.stream_id]];
   const spans = make("div", { class: "choice", role: "group", "aria-label": "time span around the alert" }, ...SPANS.map(([seconds, text]) =>
     make("button", { type: "button", "aria-pressed": String(seconds === span_s), onclick: event => widen(seconds, event.currentTarget) }, `± ${text}`)));
   panel.replaceChildren(
     make("div", { class: "title" },
       make("h2", { id: "alert-title" }, make("span", { class: `arrow ${direction}` }, arrow(direction)), " ", make("bdi", { title: symbol }, middle(symbol))), closer()),
-    make("p", { class: "quiet" }, make("span", { class: `dot ${detectorColor(detector)}` }, detector), ` ${direction}, confidence ${fixed(confidence, 2)}`),
+    make("p", { class: "quiet" }, make("span", { class: `dot ${detectorColor(detector)}` }, detector), ` ${direction}, confidence ${fixed(confidence, 2)}${shadow}`),
     spans,
     make("div", { id: "alert-chart", role: "img", "aria-label": `price of ${symbol} around the alert` }),
     make("p", { id: "alert-chart-note", class: "quiet", role: "status" }, "loading the price …"),

@@ -160,6 +160,7 @@ mod tests {
             version: "1.0.0".into(),
             origin: AlertOrigin::default(),
             symbol: "X".into(),
+            venue: String::new(),
             time: second * S,
             price,
             confidence: 0.9,

@@ -208,6 +208,7 @@ fn blank() -> Alert {
         version: String::new(),
         origin: AlertOrigin::default(),
         symbol: String::new(),
+        venue: String::new(),
         time: 0,
         price: f64::NAN,
         confidence: 0.0,

@@ -66,6 +66,9 @@ pub(super) struct AlertJson {
     sha256: String,
     params_hash: String,
     generation: Option<u64>,
+    /// The detector that a shadow runs beside; `None` in alerts of live detectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_of: Option<String>,
 }
 
 impl AlertJson {
@@ -92,6 +95,7 @@ impl AlertJson {
             sha256: text("sha256"),
             params_hash: text("params_hash"),
             generation: alert.number("generation"),
+            shadow_of: Some(text("shadow_of")).filter(|live| !live.is_empty()),
         }
     }
 }

@@ -39,7 +39,7 @@ impl AlertQuery {
     /// The entry that caused the alert, with whose id the alert's id begins.
     ///
     /// # Errors
-    /// When the id is none.
+    /// When the text is not an id.
     pub(super) fn entry(&self) -> Result<EntryId, ApiError> {
         let entry = self.id.split_once('/').map(|(entry, _)| entry_id("id", entry));
         entry.and_then(Result::ok).ok_or_else(|| {
@@ -72,7 +72,7 @@ impl ChartQuery {
     /// The entries around the alert.
     ///
     /// # Errors
-    /// When the id is none, or a span is too long.
+    /// When the text of the id is not one, or a span is too long.
     pub(super) fn span(&self) -> Result<ChartSpan, ApiError> {
         let entry = entry_id("entry", &self.entry)?;
         let span_ms = |name, seconds: Option<u64>| match seconds.unwrap_or(SPAN_DEFAULT_S) {
@@ -112,7 +112,7 @@ pub(super) fn confidence(min_confidence: Option<f64>) -> Result<Option<f64>, Api
 /// The id of an entry, in the form that the API's description has.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not an id.
 pub(super) fn entry_id(name: &str, text: &str) -> Result<EntryId, ApiError> {
     // This is the pattern of the OpenAPI description. Numbers of twenty digits may not fit.
     let digits = |part: &str| (1..=19).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());

@@ -102,6 +102,11 @@ pub(super) fn validate(
             "{}: detectors.{name}.symbols is empty; to switch the detector off, set enabled = false",
             section.at("symbols")
         );
+        ensure!(
+            detector.symbols.iter().all(|pattern| !pattern.trim().is_empty()),
+            "{}: detectors.{name}.symbols has an empty pattern, which matches no symbol; `*` matches all of them",
+            section.at("symbols")
+        );
     }
     Ok(())
 }
@@ -231,6 +236,20 @@ mod tests {
         let config = "[detectors.a]\nshadow_of = \"b\"\n[detectors.b]\nplugin = \"x\"\nmin_confidence = 7\n";
         let said = parse_text("config.toml".as_ref(), config).map(|_| ()).unwrap_err().to_string();
         assert!(said.starts_with("config.toml:5:1: detectors.b.min_confidence is 7"), "{said}");
+    }
+
+    #[test]
+    fn an_empty_pattern_is_refused_wherever_patterns_are() {
+        for (table, key) in [
+            ("[detectors.a]\nplugin = \"p\"\nsymbols = [\"\"]", "detectors.a.symbols"),
+            ("[detectors.a]\nplugin = \"p\"\nsymbols = [\"X\", \" \"]", "detectors.a.symbols"),
+            ("[[notify]]\nname = \"n\"\nurl = \"http://127.0.0.1/\"\nsymbols = [\"\"]", "notify.symbols"),
+            ("[[notify]]\nname = \"n\"\nurl = \"http://127.0.0.1/\"\ndetectors = [\"\"]", "notify.detectors"),
+            ("[[session.by_symbol]]\nsymbols = [\"\"]\ncalendar = \"nse\"", "session.by_symbol"),
+        ] {
+            let error = parse_text("config.toml".as_ref(), table).map(|_| ()).unwrap_err();
+            assert!(format!("{error:#}").contains(&format!("{key} has an empty pattern")), "{table}: {error:#}");
+        }
     }
 
     #[test]

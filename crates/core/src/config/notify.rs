@@ -239,6 +239,11 @@ impl NotifyConfig {
                 "{}: notify.{key} is empty; to switch the channel off, set enabled = false",
                 section.at(key)
             );
+            ensure!(
+                key == "directions" || list.iter().all(|pattern| !pattern.trim().is_empty()),
+                "{}: notify.{key} has an empty pattern, which matches nothing; `*` matches all",
+                section.at(key)
+            );
         }
         if let Some(wrong) = directions.iter().find(|direction| !Direction::NAMES.contains(&direction.as_str())) {
             bail!(

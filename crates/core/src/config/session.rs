@@ -66,6 +66,11 @@ impl SessionConfig {
         for (number, SymbolSession { symbols, calendar: name }) in self.by_symbol.iter().enumerate() {
             let at = |key: &str| source.at(&["session", "by_symbol", &number.to_string(), key]);
             ensure!(!symbols.is_empty(), "{}: session.by_symbol has no symbols", at("symbols"));
+            ensure!(
+                symbols.iter().all(|pattern| !pattern.trim().is_empty()),
+                "{}: session.by_symbol has an empty pattern, which matches no symbol; `*` matches all of them",
+                at("symbols")
+            );
             let calendar = Arc::new(calendar(name, folder, &at("calendar"))?);
             by_symbol.push(SymbolCalendar { patterns: SymbolPattern::list(symbols), calendar });
         }

@@ -10,7 +10,7 @@ use super::{
     iso::Zone,
     mapping::{Mapping, Target},
     symbol::check_symbol,
-    symbol_text::{SymbolRules, SymbolText, read_venue},
+    symbol_text::{SymbolRules, SymbolText, read_exchange, read_venue},
     time,
 };
 use crate::event::column;
@@ -277,7 +277,7 @@ impl<'a> Assembler<'a> {
         let numbered = |number| self.rules.mapping.venues.iter().find(|(known, _)| *known == number);
         match (number.and_then(numbered), value) {
             (Some((_, name)), _) => read_venue(name, &mut self.tick.venue),
-            (None, Scalar::Text(text)) => read_venue(text, &mut self.tick.venue),
+            (None, Scalar::Text(text)) => read_exchange(text, self.rules.mapping.venues, &mut self.tick.venue),
             _ => false,
         }
     }

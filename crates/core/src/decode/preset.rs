@@ -93,7 +93,8 @@ static PRESETS: [Preset; 10] = [
             ("bid_quantity", &["best_bid_quantity", "depth.buy[0].quantity", "bid_quantity"]),
             ("ask_quantity", &["best_ask_quantity", "depth.sell[0].quantity", "ask_quantity"]),
             ("oi", &["open_interest", "oi"]),
-            ("venue", &["exchange", "segment", "venue"]),
+            // Not `segment`: it says more than the exchange, and for an index less.
+            ("venue", &["exchange", "venue"]),
         ],
         price_scale: 1.0,
         skips: &[],

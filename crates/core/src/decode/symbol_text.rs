@@ -13,6 +13,41 @@ use crate::{
 /// name unless `input.venue` is `keep`, and states are saved under it.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
 
+/// The exchange of each segment that vendors write in its place. Publishers write either for the same instrument, which would
+/// then come from two venues.
+const SEGMENTS: [(&str, &str); 30] = [
+    ("NSE_EQ", "NSE"),
+    ("NSE_CM", "NSE"),
+    ("NSE_INDEX", "NSE"),
+    ("NSE_FO", "NFO"),
+    ("NSE_FNO", "NFO"),
+    ("NFO_FUT", "NFO"),
+    ("NFO_OPT", "NFO"),
+    ("BSE_EQ", "BSE"),
+    ("BSE_CM", "BSE"),
+    ("BSE_INDEX", "BSE"),
+    ("BSE_FO", "BFO"),
+    ("BSE_FNO", "BFO"),
+    ("BFO_FUT", "BFO"),
+    ("BFO_OPT", "BFO"),
+    ("NSE_CD", "CDS"),
+    ("NSE_CURRENCY", "CDS"),
+    ("NCD_FO", "CDS"),
+    ("CDE_FO", "CDS"),
+    ("CDS_FUT", "CDS"),
+    ("CDS_OPT", "CDS"),
+    ("BSE_CURRENCY", "BCD"),
+    ("BCD_FO", "BCD"),
+    ("BCD_FUT", "BCD"),
+    ("BCD_OPT", "BCD"),
+    ("MCX_FO", "MCX"),
+    ("MCX_FUT", "MCX"),
+    ("MCX_OPT", "MCX"),
+    ("MCX_COMM", "MCX"),
+    ("NCO_FUT", "NCO"),
+    ("NCO_OPT", "NCO"),
+];
+
 /// The texts that mean "no value".
 const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
 
@@ -102,7 +137,7 @@ impl SymbolRules {
     fn split<'t>(&self, text: &'t str) -> (Option<&'t str>, &'t str) {
         let Some((prefix, name)) = text.split_once(':') else { return (None, text) };
         let is_venue = match self.venue {
-            VenueRule::Keep => venue::is_venue(prefix) && !name.trim().is_empty(),
+            VenueRule::Keep => venue::is_venue(prefix),
             VenueRule::Strip | VenueRule::RefuseMixed => {
                 EXCHANGES.iter().any(|known| prefix.eq_ignore_ascii_case(known))
             }
@@ -111,7 +146,23 @@ impl SymbolRules {
     }
 }
 
-/// Reads the venue in a field of its own; false if the text is not one.
+/// Reads the venue in a field of its own, as its exchange if it is a segment of one; false if the text is not a venue. A segment
+/// that the vendor of the feed has a number for, in `numbered`, stays: the number stands for the same venue.
+pub(super) fn read_exchange(text: &str, numbered: &[(i64, &str)], venue: &mut String) -> bool {
+    let is_venue = read_venue(text, venue);
+    // No exchange has an underscore, and this is read with each tick.
+    if is_venue
+        && venue.contains('_')
+        && numbered.iter().all(|(_, name)| name != venue)
+        && let Some((_, exchange)) = SEGMENTS.iter().find(|(segment, _)| segment == venue)
+    {
+        venue.clear();
+        venue.push_str(exchange);
+    }
+    is_venue
+}
+
+/// Reads the venue in a field of its own, as it is written but for the case; false if the text is not one.
 pub(super) fn read_venue(text: &str, venue: &mut String) -> bool {
     let text = text.trim();
     let is_separator = |byte: u8| byte == b' ' || byte == b'-';

@@ -460,8 +460,14 @@ fn the_venue_is_kept_stripped_or_beside_the_symbol_wherever_the_tick_names_it() 
         // The symbol's own venue goes before that of a field, in any order.
         ("kite", r#""exchange":"BSE","symbol":"NSE:A""#, "NSE:A", "A", ("A", "NSE")),
         ("kite", r#""symbol":"NSE:A","exchange":"BSE""#, "NSE:A", "A", ("A", "NSE")),
-        ("kite", r#""symbol":"A","segment":"NFO-OPT""#, "NFO_OPT:A", "A", ("A", "NFO_OPT")),
-        ("kite", r#""symbol":"A","exchange":"","segment":7"#, "A", "A", ("A", "")),
+        // One venue in the words of several vendors.
+        ("kite", r#""symbol":"A","exchange":"NFO-OPT""#, "NFO:A", "A", ("A", "NFO")),
+        ("kite", r#""symbol":"A","exchange":"nse_cm""#, "NSE:A", "A", ("A", "NSE")),
+        ("kite", r#""symbol":"A","exchange":"MCX_FO""#, "MCX:A", "A", ("A", "MCX")),
+        ("kite", r#""symbol":"NIFTY 50","exchange":"","segment":"INDICES""#, "NIFTY 50", "NIFTY 50", ("NIFTY 50", "")),
+        ("kite", r#""symbol":"A","exchange":"NFO","segment":"NFO-FUT""#, "NFO:A", "A", ("A", "NFO")),
+        ("kite", r#""symbol":"A","segment":"NFO-FUT""#, "A", "A", ("A", "")),
+        ("kite", r#""symbol":"A","exchange":"NYSE_ARCA""#, "NYSE_ARCA:A", "A", ("A", "NYSE_ARCA")),
         ("kite", r#""symbol":"A","exchange":"nan""#, "A", "A", ("A", "")),
         ("kite", r#""symbol":"A","exchange":"a\u001bb""#, "A", "A", ("A", "")),
         ("kite", r#""symbol":"A""#, "A", "A", ("A", "")),
@@ -471,6 +477,8 @@ fn the_venue_is_kept_stripped_or_beside_the_symbol_wherever_the_tick_names_it() 
         ("upstox", r#""instrument_key":"NSE_EQ|INE1""#, "NSE_EQ|INE1", "NSE_EQ|INE1", ("NSE_EQ|INE1", "")),
         ("angel", r#""token":"2885","exchange_type":3"#, "BSE:2885", "2885", ("2885", "BSE")),
         ("dhan", r#""security_id":1333,"exchange_segment":1"#, "NSE_EQ:1333", "1333", ("1333", "NSE_EQ")),
+        ("dhan", r#""security_id":1333,"exchange_segment":"NSE_EQ""#, "NSE_EQ:1333", "1333", ("1333", "NSE_EQ")),
+        ("angel", r#""token":"2885","exchange":"bse_cm""#, "BSE:2885", "2885", ("2885", "BSE")),
         ("dhan", r#""security_id":1333,"exchange_segment":99"#, "1333", "1333", ("1333", "")),
         (
             "cryptofeed",
@@ -485,6 +493,14 @@ fn the_venue_is_kept_stripped_or_beside_the_symbol_wherever_the_tick_names_it() 
         assert_eq!(symbol("keep"), (kept.into(), String::new()), "{text}");
         assert_eq!(symbol("strip"), (stripped.into(), String::new()), "{text}");
         assert_eq!(symbol("refuse-mixed"), (beside.0.into(), beside.1.into()), "{text}");
+    }
+    // A venue alone names no instrument.
+    for rule in ["keep", "strip", "refuse-mixed"] {
+        for text in ["NSE:", "NSE: ", "nse:-"] {
+            let error =
+                symbol_by(rule, "", "kite", &format!("{{\"symbol\":\"{text}\",\"last_price\":1}}")).unwrap_err();
+            assert!(error.contains("symbol"), "{rule} {text}: {error}");
+        }
     }
     // Each element of a list has its own.
     let list = br#"[{"symbol":"A","ltp":1,"exchange":"NSE"},{"symbol":"B","ltp":1},{"symbol":"BSE:C","ltp":1}]"#;

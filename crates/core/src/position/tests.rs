@@ -164,6 +164,7 @@ fn alert((entry, known): (u64, u64)) -> Alert {
         version: String::new(),
         origin: AlertOrigin::default(),
         symbol: String::new(),
+        venue: String::new(),
         time: known,
         price: 1.0,
         confidence: 1.0,

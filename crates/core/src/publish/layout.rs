@@ -96,7 +96,7 @@ impl AlertLayout {
             AlertsLayout::Fields => None,
             AlertsLayout::Json => Some(config.field.clone()),
         };
-        if ALERT_FIELDS.contains(&config.field.as_str()) {
+        if ALERT_FIELDS.contains(&config.field.as_str()) || config.field == SHADOW_OF {
             // A reader takes such an entry for one of the other layout.
             return Err(format!(
                 "alerts.field is `{}`, which is a field of alerts; expected another name",
@@ -110,6 +110,10 @@ impl AlertLayout {
         for (name, value) in &config.map {
             if name.is_empty() || name == OWN {
                 return Err(format!("alerts.map.{name}: this name can't be used"));
+            }
+            if name == SHADOW_OF {
+                // Each alert would look like one of a shadow.
+                return Err(format!("alerts.map.{name}: this name is for alerts of shadows; expected another one"));
             }
             map.push((name.clone(), Mapped::compile(value).map_err(|error| format!("alerts.map.{name}: {error}"))?));
         }
@@ -153,6 +157,9 @@ impl Mapped {
         Ok(match value {
             MappedValue::Flag(flag) => Self::Constant(json(flag)),
             MappedValue::Integer(number) => Self::Constant(json(number)),
+            MappedValue::Number(number) if !number.is_finite() => {
+                return Err(format!("`{number}` has no form in JSON; expected a finite number"));
+            }
             MappedValue::Number(number) => Self::Constant(json(number)),
             MappedValue::Directions(words) => Self::Words([&words.up, &words.down, &words.none].map(json)),
             MappedValue::Text(text) => Self::Template(parse(text)?),
@@ -388,6 +395,7 @@ mod tests {
             version: "0.1.0".into(),
             origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
             symbol: "NFO:NIFTY25NOV25750PE".into(),
+            venue: "NFO".into(),
             time: 1_763_959_531_250_000_001,
             price: 101.0,
             confidence: 0.9473,
@@ -534,6 +542,9 @@ mod tests {
             ("a = \"{price\"", "has a single `{`"),
             ("a = \"price}\"", "has a single `}`"),
             ("tickhound = 1", "this name can't be used"),
+            ("shadow_of = \"\"", "alerts.map.shadow_of: this name is for alerts of shadows"),
+            ("a = nan", "alerts.map.a: `NaN` has no form in JSON; expected a finite number"),
+            ("a = -inf", "alerts.map.a: `-inf` has no form in JSON"),
             ("a = [1]", "expected a text, a number"),
             ("a = { up = \"BUY\" }", "expected a text, a number"),
             (&many, "at most 64 are allowed"),

@@ -95,6 +95,23 @@ struct NumberedSymbol {
     route: Option<Route>,
 }
 
+/// The place of an entry among all that are routed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The number of its read; reads are numbered from 1.
+    pub(crate) read: u64,
+    /// Its index in the read.
+    pub(crate) entry: u32,
+}
+
+/// The venue of a symbol.
+#[derive(Clone)]
+struct KnownVenue {
+    name: Arc<str>,
+    /// The entry whose tick named it first; the default if it was known before.
+    since: Place,
+}
+
 /// All known symbols.
 pub(super) struct Symbols {
     routes: FxHashMap<Arc<str>, Route>,
@@ -105,8 +122,9 @@ pub(super) struct Symbols {
     pub(super) awaited: Vec<bool>,
     /// By id, when the symbol's last tick arrived, in milliseconds of its entry's id.
     arrived_ms: Vec<u64>,
-    /// By id, the venue that the symbol comes from; `None` before a tick of it names one.
-    venues: Vec<Option<Arc<str>>>,
+    /// By id, the venue that the symbol comes from; `None` before a tick of it names one. That of an evicted symbol stays
+    /// as long as its name.
+    venues: Vec<Option<KnownVenue>>,
     /// Symbols whose venue is not saved yet.
     unsaved_venues: Vec<u32>,
     /// The venues of symbols that may still be unknown here: those that were saved, or that the live side of a warm-up has.
@@ -223,7 +241,7 @@ impl Symbols {
             return Ok(None);
         }
         let first = match known {
-            Some(Route { id, .. }) => self.venues[id as usize].as_ref(),
+            Some(Route { id, .. }) => self.venues[id as usize].as_ref().map(|known| &known.name),
             None => self.known_venues.get(self.text(symbol)),
         };
         match first {
@@ -237,10 +255,17 @@ impl Symbols {
         }
     }
 
-    /// Notes the venue of a symbol with the entry that is being routed.
-    pub(super) fn set_venue(&mut self, id: u32, venue: Arc<str>) {
-        self.venues[id as usize] = Some(venue);
+    /// Notes the venue of a symbol with the entry that is being routed, which is at `since`.
+    pub(super) fn set_venue(&mut self, id: u32, name: Arc<str>, since: Place) {
+        self.venues[id as usize] = Some(KnownVenue { name, since });
         self.new_venues.push(id);
+    }
+
+    /// The venue of a symbol as of an entry; `None` if no tick had named it by then, or there is no such symbol. Later
+    /// entries are routed before the alerts of this one are written.
+    pub(super) fn venue_at(&self, id: u32, place: Place) -> Option<&str> {
+        let known = self.venues.get(id as usize)?.as_ref();
+        known.filter(|known| known.since <= place).map(|known| &*known.name)
     }
 
     /// Learns the venues of symbols before their first tick here.
@@ -250,8 +275,10 @@ impl Symbols {
 
     /// Returns the symbols that have a venue, with it.
     pub(super) fn venues(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> + '_ {
-        let with_venue =
-            |(name, route): (&Arc<str>, &Route)| Some((name.clone(), self.venues[route.id as usize].clone()?));
+        let with_venue = |(name, route): (&Arc<str>, &Route)| {
+            let known = self.venues[route.id as usize].as_ref()?;
+            Some((name.clone(), known.name.clone()))
+        };
         self.routes.iter().filter_map(with_venue)
     }
 
@@ -259,12 +286,14 @@ impl Symbols {
     pub(super) fn take_unsaved_venues(&mut self, chunks: &Range<u16>) -> Vec<(Arc<str>, Arc<str>)> {
         let Self { unsaved_venues, names, venues, .. } = self;
         let due = unsaved_venues.extract_if(.., |id| chunks.contains(&chunk_of(&names[*id as usize])));
-        due.filter_map(|id| Some((names[id as usize].clone(), venues[id as usize].clone()?))).collect()
+        let with_venue = |id: u32| Some((names[id as usize].clone(), venues[id as usize].as_ref()?.name.clone()));
+        due.filter_map(with_venue).collect()
     }
 
     /// Has all venues saved again.
     pub(super) fn save_venues_anew(&mut self) {
-        self.unsaved_venues = (0..).zip(&self.venues).filter_map(|(id, venue)| venue.as_ref().map(|_| id)).collect();
+        let ids = self.routes.values().map(|route| route.id);
+        self.unsaved_venues = ids.filter(|id| self.venues[*id as usize].is_some()).collect();
     }
 
     /// Adds a symbol that is not known yet, with the entry that is being routed.
@@ -358,6 +387,7 @@ impl Symbols {
         ids.iter().for_each(|id| self.remove(*id));
         names.iter().for_each(|name| _ = self.known_venues.remove(name));
         let evicted: FxHashSet<u32> = ids.iter().copied().collect();
+        self.unsaved_venues.retain(|id| !evicted.contains(id));
         for symbol in self.numbered.iter_mut().flatten() {
             symbol.route.take_if(|route| evicted.contains(&route.id));
         }
@@ -393,7 +423,8 @@ impl Symbols {
                 id
             }
         };
-        self.venues[id as usize] = self.known_venues.get(&name).cloned();
+        let venue = self.known_venues.get(&name);
+        self.venues[id as usize] = venue.map(|name| KnownVenue { name: name.clone(), since: Place::default() });
         let route = Route { id, shard };
         self.routes.insert(name, route);
         route
@@ -403,7 +434,6 @@ impl Symbols {
         let name = &self.names[id as usize];
         self.chunk_sizes[usize::from(chunk_of(name))] -= 1;
         self.routes.remove(name);
-        self.venues[id as usize] = None;
     }
 
     fn numbered(&self, number: u32) -> &NumberedSymbol {
