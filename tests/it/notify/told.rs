@@ -145,6 +145,11 @@ fn a_channel_for_trouble_alone_gets_no_alerts() {
     let host = project.start_owner();
     tick(&redis, "A", 20);
     wait_for_health(&desk, &["began phone"]);
+    let shown = text(&project.output(&["notify"]).stdout);
+    assert!(
+        shown.contains("; it sends no alerts, only what is wrong with the host\n") && !shown.contains("of ,"),
+        "{shown}"
+    );
     configure(&redis, &project, &(sink("desk", &desk.url(), BOTH) + &phone_sink));
     wait_for("it begins to read alerts", || (state(&redis, "desk")?["stream"] == "alerts:intraday").then_some(()));
     tick(&redis, "B", 1);
