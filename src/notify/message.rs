@@ -196,9 +196,9 @@ impl Notification {
         for news in news.iter().take(NEWS_SHOWN_MAX) {
             lines.push(match news {
                 HealthNews::Began(condition) => format!("⚠ {group}: {}", sentence(&condition.text)),
-                HealthNews::Ended { told, ended_ms } => {
-                    let lasted = ended_ms.map_or_else(String::new, |ended| lasted(told.began_ms, ended));
-                    format!("✅ {group}: {}{}{lasted}", told.code.end(), with(&told.subject))
+                HealthNews::Ended { reported, ended_ms } => {
+                    let lasted = ended_ms.map_or_else(String::new, |ended| lasted(reported.began_ms, ended));
+                    format!("✅ {group}: {}{}{lasted}", reported.code.end(), with(&reported.subject))
                 }
                 HealthNews::Passed { condition, ended_ms } => {
                     let Condition { code, subject, text, began_ms, .. } = condition;
@@ -414,7 +414,7 @@ mod tests {
         condition::ConditionCode,
         config::{GroupBy, notify::PLACEHOLDERS},
     };
-    use tickhound_redis::notification_position::ToldCondition;
+    use tickhound_redis::notification_position::ReportedCondition;
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
@@ -517,11 +517,12 @@ mod tests {
 
     #[test]
     fn the_hosts_trouble_is_told_with_its_cure_and_its_end() {
-        let told = ToldCondition { code: ConditionCode::ChannelFailing, subject: "phone".into(), began_ms: 1000 };
+        let reported =
+            ReportedCondition { code: ConditionCode::ChannelFailing, subject: "phone".into(), began_ms: 1000 };
         let news = vec![
             HealthNews::Began(condition("no tick for 100 s. Check the producer")),
-            HealthNews::Ended { told: told.clone(), ended_ms: Some(721_000) },
-            HealthNews::Ended { told: ToldCondition { subject: String::new(), ..told }, ended_ms: None },
+            HealthNews::Ended { reported: reported.clone(), ended_ms: Some(721_000) },
+            HealthNews::Ended { reported: ReportedCondition { subject: String::new(), ..reported }, ended_ms: None },
             HealthNews::Passed { condition: condition("no tick"), ended_ms: 41_000 },
         ];
         let health = Notification { kind: NotificationKind::Health(news), ..message(Vec::new()) };
