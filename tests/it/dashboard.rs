@@ -355,7 +355,7 @@ fn the_dot_of_a_detector_is_beside_its_name() {
     let Some(mut desk) = Desk::open("") else { return };
     desk.becomes("healthy");
     add_alert(&desk, 0, "NIFTY25NOV25750PE", &[("detector", "momentum"), ("stale", "1")]);
-    for width in [1440, 1280, 390] {
+    for width in [1440, 1280] {
         desk.browser.size(width, 900);
         desk.browser.wait_until("the alert is there", "document.querySelectorAll('#rows li').length === 1");
         let height = |cell: &str| format!("document.querySelector('#rows {cell}').getBoundingClientRect().height");
