@@ -128,10 +128,8 @@ fn run_supervised(
     let engine = Partition::new(stream, config, stages).with_watcher(watcher);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
-        if supervisor != Supervisor::Nobody {
-            tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
-        }
         start_watching(config, &stats, log);
+        start_reporting(supervisor, &stats, stop.subscribe());
         engine.run(until, stop.subscribe()).await
     });
     stats.conditions.close();
@@ -146,6 +144,13 @@ fn run_supervised(
             file.display()
         ),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Starts the task that reports to a supervisor, if there is one. Called within the runtime.
+fn start_reporting(supervisor: Supervisor, stats: &Arc<Stats>, stop: watch::Receiver<bool>) {
+    if supervisor != Supervisor::Nobody {
+        tokio::spawn(supervisor.report(stats.clone(), stop));
     }
 }
 
