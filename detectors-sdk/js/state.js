@@ -6,6 +6,7 @@
 
 /** Returns a state as bytes; throws a TypeError if it contains something that can't be saved. */
 export function dump(state) {
+  around.clear();
   return encode(JSON.stringify(pack(state, "state")));
 }
 
@@ -13,6 +14,9 @@ export function dump(state) {
 export function load(bytes) {
   return unpack(JSON.parse(decode(bytes)));
 }
+
+// The objects around the one that is being packed: one of them inside itself would have no end.
+const around = new Set();
 
 function pack(value, path) {
   switch (typeof value) {
@@ -27,10 +31,18 @@ function pack(value, path) {
     case "undefined":
       return { "~undefined": true };
     case "object":
-      return value === null ? null : packObject(value, path);
+      return value === null ? null : packInside(value, path);
     default:
       throw unsaveable(path, `a ${typeof value}`);
   }
+}
+
+function packInside(value, path) {
+  if (around.has(value)) throw new TypeError(`${path} contains itself, which can't be saved`);
+  around.add(value);
+  const packed = packObject(value, path);
+  around.delete(value);
+  return packed;
 }
 
 function packObject(value, path) {

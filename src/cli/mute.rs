@@ -7,7 +7,10 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
 use super::text::span;
-use crate::notify::{self, MuteEnd};
+use crate::{
+    clock::to_the_second,
+    notify::{self, MuteEnd},
+};
 use tickhound_core::{
     config::{Config, LoadedConfig},
     text::printable,
@@ -30,7 +33,8 @@ pub(super) struct MuteArgs {
     /// Detectors: `*` matches any text, `?` one character; in any case.
     #[arg(long, value_name = "DETECTORS", default_value = "*")]
     detector: String,
-    /// How long: a span such as 30m or 2h, at most 30 days; or `session`, until the session of the symbols ends.
+    /// How long: a span such as 30m or 2h, at most 30 days; or `session`, until the session of the symbols ends,
+    /// the last one if they may have several calendars.
     #[arg(long = "for", value_name = "SPAN", default_value = "session", value_parser = parse_end)]
     end: MuteEnd,
     /// Print one JSON object.
@@ -132,6 +136,5 @@ fn describe(mute: &Mute) -> String {
 fn until(mute: &Mute, config: &Config) -> Result<String> {
     let zone: TimeZone = config.display_zone()?;
     let end = i64::try_from(mute.until_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let text = |end: Timestamp| end.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
-    Ok(end.map_or_else(|| "?".to_owned(), text))
+    Ok(end.map_or_else(|| "?".to_owned(), |end| to_the_second(end, &zone)))
 }

@@ -108,7 +108,12 @@ fn print(name: &str, mark: &str, recorded: Option<&ChannelStatus>) {
     let now_ms = now_ms();
     let ago = |at_ms: u64| format!("{} ago", seconds(now_ms.saturating_sub(at_ms)));
     let ok = state.last_ok_ms.map_or_else(|| "no message yet".to_owned(), |at| format!("last message {}", ago(at)));
-    outln!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
+    // One that sends no alerts has read none.
+    if state.stream.is_empty() {
+        outln!("{name}: {mark} {ok}; it sends no alerts, only what is wrong with the host");
+    } else {
+        outln!("{name}: {mark} {ok}; sent up to {} of {}, {behind} alerts behind it", state.at, state.stream);
+    }
     let NotificationTotals { messages, alerts, older, failures, refused, in_doubt, missed, muted, health } =
         state.totals;
     outln!(

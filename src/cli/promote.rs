@@ -59,6 +59,7 @@ pub(super) fn run(args: &PromoteArgs, loaded: &LoadedConfig) -> Result<ExitCode>
 
 /// What makes a shadow live: a change of the configuration, the exchange of a plugin's file, or both.
 struct Promotion {
+    shadow: String,
     live: String,
     change: Option<Change>,
     exchange: Option<Exchange>,
@@ -89,7 +90,7 @@ impl Promotion {
         let exchange = (next_of(&shadow.plugin) == Some(plugin)).then(|| Exchange::plan(plugin, loaded)).transpose()?;
         let change =
             loaded.config.detectors.contains_key(name).then(|| Change::plan(name, &live, loaded)).transpose()?;
-        Ok(Self { live, change, exchange })
+        Ok(Self { shadow: name.to_owned(), live, change, exchange })
     }
 
     /// Checks that a host would accept the result.
@@ -112,7 +113,7 @@ impl Promotion {
     }
 
     fn print(&self, loaded: &LoadedConfig) {
-        let Self { live, change, exchange } = self;
+        let Self { live, change, exchange, .. } = self;
         if let Some(exchange) = exchange {
             let [next, replaced, previous] = [exchange.next(), exchange.live(), exchange.previous()];
             outln!("{} -> {} (the old one becomes {})", next.display(), replaced.display(), previous.display());
@@ -126,9 +127,31 @@ impl Promotion {
         }
         if let Some(Change { named, old, new, .. }) = change {
             output::print_diff(&named.display().to_string(), old, new);
+            if table::has_mixed_line_ends(old) {
+                outln!("{} has line ends of Windows and of Unix; all become those of Unix", named.display());
+            }
         }
         for variable in loaded.variables_below(&["detectors", live]) {
             outln!("{variable} is set here, and overrides what the file has for {live}");
+        }
+        self.print_channels(loaded);
+    }
+
+    /// Says which notification channels name the shadow, whose alerts have the name of the live detector from now on.
+    fn print_channels(&self, loaded: &LoadedConfig) {
+        let Self { shadow, live, .. } = self;
+        let channels = loaded.config.notify.iter().enumerate();
+        for (index, channel) in channels.filter(|(_, channel)| channel.detectors.contains(shadow)) {
+            let at = loaded.source.at(&["notify", &index.to_string(), "detectors"]);
+            let cure = if channel.shadows {
+                "it has shadows = true, so only a channel without that sends them".to_owned()
+            } else {
+                format!("write {live} there")
+            };
+            outln!(
+                "{at}: the [[notify]] channel {} names {shadow}, whose alerts become those of {live}: {cure}",
+                channel.name
+            );
         }
     }
 
@@ -144,9 +167,10 @@ impl Promotion {
 
     fn print_way_back(&self) {
         let changed = self.change.iter().map(|change| change.file.clone());
-        for file in changed.chain(self.exchange.iter().map(Exchange::live)) {
+        for file in changed {
             outln!("to go back: mv {} {}", previous(&file).display(), file.display());
         }
+        self.exchange.iter().flat_map(Exchange::way_back).for_each(|command| outln!("to go back: {command}"));
     }
 }
 

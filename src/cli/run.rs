@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tokio::{signal::unix, sync::watch};
+use tokio::{runtime::Runtime, signal::unix, sync::watch};
 use tracing::{info, warn};
 
 use super::{
@@ -98,11 +98,7 @@ fn run_supervised(
     let runtime = process::runtime()?;
     let stats = Arc::new(Stats::default());
     // Before anything that takes time: a signal that arrives while plugins load must not be lost.
-    let stop = runtime.block_on(async { stop_on_signal(Some(log.clone())) })?;
-    end_if_stuck(stop.subscribe(), stats.pulse.clone(), log.clone())?;
-    if log.is_file() {
-        runtime.block_on(async { reopen_on_signal(log.clone()) })?;
-    }
+    let stop = handle_signals(&runtime, log, &stats.pulse)?;
     let pid_file = args.detached.then(|| loaded.resolve(&config.service.pid_file));
     let _pid_file = pid_file.map(|path| runtime.block_on(PidFile::acquire(&path, options))).transpose()?;
     let Parts { decoder, loader, stream } = Parts::load(loaded)?;
@@ -132,14 +128,8 @@ fn run_supervised(
     let engine = Partition::new(stream, config, stages).with_watcher(watcher);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
-        if supervisor != Supervisor::Nobody {
-            tokio::spawn(supervisor.report(stats.clone(), stop.subscribe()));
-        }
-        tokio::spawn(watch_feed(stats.clone(), feed_limits(config)));
-        tokio::spawn(watch_log(log.clone(), stats.conditions.clone()));
-        if config.engine.report_every > 0 {
-            tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(config.engine.report_every)));
-        }
+        start_watching(config, &stats, log);
+        start_reporting(supervisor, &stats, stop.subscribe());
         engine.run(until, stop.subscribe()).await
     });
     stats.conditions.close();
@@ -155,6 +145,32 @@ fn run_supervised(
         ),
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Starts the task that reports to a supervisor, if there is one. Called within the runtime.
+fn start_reporting(supervisor: Supervisor, stats: &Arc<Stats>, stop: watch::Receiver<bool>) {
+    if supervisor != Supervisor::Nobody {
+        tokio::spawn(supervisor.report(stats.clone(), stop));
+    }
+}
+
+/// Starts the tasks that watch the feed and the log, and the one that logs the progress. Called within the runtime.
+fn start_watching(config: &Config, stats: &Arc<Stats>, log: &Arc<LogQueue>) {
+    tokio::spawn(watch_feed(stats.clone(), feed_limits(config)));
+    tokio::spawn(watch_log(log.clone(), stats.conditions.clone()));
+    if config.engine.report_every > 0 {
+        tokio::spawn(stats::log_progress(stats.clone(), Duration::from_secs(config.engine.report_every)));
+    }
+}
+
+/// Starts what handles signals: the end of the host, also of one that is stuck, and a new log file.
+fn handle_signals(runtime: &Runtime, log: &Arc<LogQueue>, pulse: &Pulse) -> Result<watch::Sender<bool>> {
+    let stop = runtime.block_on(async { stop_on_signal(Some(log.clone())) })?;
+    end_if_stuck(stop.subscribe(), pulse.clone(), log.clone())?;
+    if log.is_file() {
+        runtime.block_on(async { reopen_on_signal(log.clone()) })?;
+    }
+    Ok(stop)
 }
 
 /// What the conditions of the feed are judged by.

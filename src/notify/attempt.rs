@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{answer::AttemptOutcome, health::HealthNews, webhook::Request};
-use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions, ToldCondition};
+use tickhound_redis::notification_position::{ChannelState, MessageInFlight, Omissions, ReportedCondition};
 
 /// A message, and the state that it leads to.
 pub(super) struct Composed {
@@ -45,7 +45,7 @@ pub(super) enum Topic {
         /// What it tells.
         news: Vec<HealthNews>,
         /// What the receiver was told of once it has this message.
-        told: Vec<ToldCondition>,
+        reported: Vec<ReportedCondition>,
     },
 }
 
@@ -136,8 +136,8 @@ pub(super) fn transition(
 /// Moves behind the message.
 fn advance(state: &mut ChannelState, message: &Composed) {
     state.sending = None;
-    if let Topic::Health { told, .. } = &message.topic {
-        state.told.clone_from(told);
+    if let Topic::Health { reported, .. } = &message.topic {
+        state.reported.clone_from(reported);
         return;
     }
     state.at.clone_from(&message.to);
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_message_about_the_hosts_health_leaves_the_position_and_what_is_unreported() {
-        let told = vec![ToldCondition { code: ConditionCode::SilentFeed, ..ToldCondition::default() }];
-        let topic = Topic::Health { news: Vec::new(), told: told.clone() };
+        let reported = vec![ReportedCondition { code: ConditionCode::SilentFeed, ..ReportedCondition::default() }];
+        let topic = Topic::Health { news: Vec::new(), reported: reported.clone() };
         let message = Composed { topic, alerts: 0, fresh: 0, older: 0, ..message(1) };
         let omissions = Omissions { refused: 3, ..Omissions::default() };
         let begun = ChannelState {
@@ -225,10 +225,10 @@ mod tests {
         for outcome in [AttemptOutcome::Delivered, AttemptOutcome::Rejected("no".into())] {
             let (state, _) = transition(begun.clone(), &message, outcome, NOW_MS);
             assert_eq!((state.at.as_str(), state.index, &state.sending), ("1-0", 1, &None));
-            assert_eq!((&state.omissions, &state.told), (&omissions, &told));
+            assert_eq!((&state.omissions, &state.reported), (&omissions, &reported));
         }
         let (state, _) = transition(begun, &message, AttemptOutcome::Later("busy".into(), None), NOW_MS);
-        assert_eq!(state.told, [], "it is told again");
+        assert_eq!(state.reported, [], "it is reported again");
     }
 
     #[test]

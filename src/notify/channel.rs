@@ -18,7 +18,7 @@ use super::{
     answer::AttemptOutcome,
     attempt::{Action, Composed, Topic, Wait, count_muted, transition},
     filter::{Filter, Gathered, RECENT_MAX},
-    health::{HealthNews, HealthWatch, told_after},
+    health::{HealthNews, HealthWatch, reported_after},
     message::{Notification, NotificationKind, Style},
     pacing::{self, Backoff, Relapse},
     secret::Secrets,
@@ -245,7 +245,7 @@ impl Channel {
         if !self.config.has(NotifyEvent::Health) {
             return Ok(None);
         }
-        let news = self.health.news(&state.told, Instant::now());
+        let news = self.health.news(&state.reported, Instant::now());
         if news.is_empty() {
             return Ok(None);
         }
@@ -357,12 +357,12 @@ impl Channel {
                 let stream = self.settings.stream(&self.config);
                 let AlertsExtent { added, last, .. } = self.position.extent(stream)?;
                 // If it reads another stream now, its receiver still knows what it was told of the host.
-                let told = reading.state.as_ref().map(|state| state.told.clone()).unwrap_or_default();
+                let reported = reading.state.as_ref().map(|state| state.reported.clone()).unwrap_or_default();
                 ChannelState {
                     stream: stream.to_owned(),
                     at: last.to_string(),
                     index: added,
-                    told,
+                    reported,
                     ..ChannelState::default()
                 }
             }
@@ -503,7 +503,7 @@ impl Channel {
     fn compose_health(&self, state: &ChannelState, news: Vec<HealthNews>, now_ms: u64) -> Composed {
         let token = rand::random::<u64>() >> 1;
         let key = format!("{}/health/{token:x}", self.config.name);
-        let told = told_after(&state.told, &news);
+        let reported = reported_after(&state.reported, &news);
         let request = self.request(key, &self.notification(NotificationKind::Health(news.clone())));
         Composed {
             token,
@@ -513,7 +513,7 @@ impl Channel {
             fresh: 0,
             older: 0,
             muted: BTreeMap::new(),
-            topic: Topic::Health { news, told },
+            topic: Topic::Health { news, reported },
             unreported: Omissions::default(),
             to: state.at.clone(),
             index: state.index,
@@ -573,7 +573,7 @@ impl Channel {
 
     fn act(&mut self, action: &Action, message: &Composed) {
         if let (Action::Continue | Action::GiveUp { .. }, Topic::Health { news, .. }) = (action, &message.topic) {
-            self.health.mark_told(news);
+            self.health.mark_reported(news);
         }
         match action {
             Action::Continue => self.record_delivery(message),

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use tickhound_core::condition::{Condition, ConditionCode};
-use tickhound_redis::notification_position::ToldCondition;
+use tickhound_redis::notification_position::ReportedCondition;
 
 /// After a host has begun to send for this long, a condition that was told by an earlier one and is not found again has
 /// ended. The slowest conditions are judged by the ticks of some minutes.
@@ -35,7 +35,7 @@ pub(super) enum HealthNews {
     /// Something that was told is no longer wrong.
     Ended {
         /// What was told.
-        told: ToldCondition,
+        reported: ReportedCondition,
         /// When it ended, ms since the Unix epoch; `None` if nobody saw it end.
         ended_ms: Option<u64>,
     },
@@ -53,7 +53,7 @@ impl HealthNews {
     fn identity(&self) -> (ConditionCode, &str) {
         match self {
             Self::Began(condition) | Self::Passed { condition, .. } => (condition.code, &condition.subject),
-            Self::Ended { told, .. } => (told.code, &told.subject),
+            Self::Ended { reported, .. } => (reported.code, &reported.subject),
         }
     }
 }
@@ -84,25 +84,28 @@ impl HealthWatch {
     }
 
     /// What is to be told, given what was.
-    pub(super) fn news(&mut self, told: &[ToldCondition], now: Instant) -> Vec<HealthNews> {
+    pub(super) fn news(&mut self, reported: &[ReportedCondition], now: Instant) -> Vec<HealthNews> {
         let since = *self.sending_since.get_or_insert(now);
         let is_settled = now.duration_since(since) >= SETTLED_AFTER;
         let mut news = Vec::new();
         for condition in &self.current {
-            if !told.iter().any(|told| told.is(condition.code, &condition.subject)) {
+            if !reported.iter().any(|reported| reported.is(condition.code, &condition.subject)) {
                 news.push(HealthNews::Began(condition.clone()));
             }
         }
-        for told in told {
-            let ended = self.ended.iter().find(|(ended, _)| told.is(ended.code, &ended.subject));
-            let lasts = self.current.iter().any(|now| told.is(now.code, &now.subject));
+        for reported in reported {
+            let ended = self.ended.iter().find(|(ended, _)| reported.is(ended.code, &ended.subject));
+            let lasts = self.current.iter().any(|now| reported.is(now.code, &now.subject));
             if !lasts && (ended.is_some() || is_settled) {
-                news.push(HealthNews::Ended { told: told.clone(), ended_ms: ended.map(|(_, ended_ms)| *ended_ms) });
+                news.push(HealthNews::Ended {
+                    reported: reported.clone(),
+                    ended_ms: ended.map(|(_, ended_ms)| *ended_ms),
+                });
             }
         }
         for (condition, ended_ms) in &self.ended {
             let lasts = self.current.iter().any(|now| is_same(now, condition));
-            if !lasts && !told.iter().any(|told| told.is(condition.code, &condition.subject)) {
+            if !lasts && !reported.iter().any(|reported| reported.is(condition.code, &condition.subject)) {
                 news.push(HealthNews::Passed { condition: condition.clone(), ended_ms: *ended_ms });
             }
         }
@@ -110,10 +113,10 @@ impl HealthWatch {
     }
 
     /// Notes that these were told.
-    pub(super) fn mark_told(&mut self, news: &[HealthNews]) {
-        for told in news {
-            let (code, subject) = told.identity();
-            if !matches!(told, HealthNews::Began(_)) {
+    pub(super) fn mark_reported(&mut self, news: &[HealthNews]) {
+        for reported in news {
+            let (code, subject) = reported.identity();
+            if !matches!(reported, HealthNews::Began(_)) {
                 self.ended.retain(|(ended, _)| !ended.is(code, subject));
             }
         }
@@ -121,18 +124,18 @@ impl HealthWatch {
 }
 
 /// What was told, after these are told too.
-pub(super) fn told_after(told: &[ToldCondition], news: &[HealthNews]) -> Vec<ToldCondition> {
-    let mut told = told.to_vec();
+pub(super) fn reported_after(reported: &[ReportedCondition], news: &[HealthNews]) -> Vec<ReportedCondition> {
+    let mut reported = reported.to_vec();
     for news in news {
         match news {
             HealthNews::Began(Condition { code, subject, began_ms, .. }) => {
-                told.push(ToldCondition { code: *code, subject: subject.clone(), began_ms: *began_ms });
+                reported.push(ReportedCondition { code: *code, subject: subject.clone(), began_ms: *began_ms });
             }
-            HealthNews::Ended { told: ended, .. } => told.retain(|told| told != ended),
+            HealthNews::Ended { reported: ended, .. } => reported.retain(|reported| reported != ended),
             HealthNews::Passed { .. } => {}
         }
     }
-    told
+    reported
 }
 
 fn is_same(one: &Condition, other: &Condition) -> bool {
@@ -148,16 +151,16 @@ mod tests {
     }
 
     /// A channel, and what it was told.
-    struct Told {
+    struct WatchedHost {
         watch: HealthWatch,
-        told: Vec<ToldCondition>,
+        reported: Vec<ReportedCondition>,
         now: Instant,
         now_ms: u64,
     }
 
-    impl Told {
-        fn new(told: Vec<ToldCondition>) -> Self {
-            Self { watch: HealthWatch::new("desk"), told, now: Instant::now(), now_ms: 1_000_000 }
+    impl WatchedHost {
+        fn new(reported: Vec<ReportedCondition>) -> Self {
+            Self { watch: HealthWatch::new("desk"), reported, now: Instant::now(), now_ms: 1_000_000 }
         }
 
         fn wait(&mut self, seconds: u64) {
@@ -171,9 +174,9 @@ mod tests {
 
         /// What a message tells now.
         fn tell(&mut self) -> Vec<String> {
-            let news = self.watch.news(&self.told, self.now);
-            self.watch.mark_told(&news);
-            self.told = told_after(&self.told, &news);
+            let news = self.watch.news(&self.reported, self.now);
+            self.watch.mark_reported(&news);
+            self.reported = reported_after(&self.reported, &news);
             let text = |news: &HealthNews| {
                 let what = match news {
                     HealthNews::Began(_) => "began",
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_condition_is_told_once_when_it_begins_and_once_when_it_ends() {
-        let mut desk = Told::new(Vec::new());
+        let mut desk = WatchedHost::new(Vec::new());
         let silent = condition(ConditionCode::SilentFeed, "", 900);
         assert!(desk.tell().is_empty());
         desk.observe(std::slice::from_ref(&silent));
@@ -202,10 +205,10 @@ mod tests {
 
     #[test]
     fn a_restart_while_a_condition_lasts_tells_nothing() {
-        let mut before = Told::new(Vec::new());
+        let mut before = WatchedHost::new(Vec::new());
         before.observe(&[condition(ConditionCode::SilentFeed, "", 900), condition(ConditionCode::LagGrowing, "", 900)]);
         assert_eq!(before.tell().len(), 2);
-        let mut after = Told::new(before.told);
+        let mut after = WatchedHost::new(before.reported);
         after.observe(&[]);
         assert!(after.tell().is_empty(), "nothing is known yet");
         after.wait(60);
@@ -220,10 +223,10 @@ mod tests {
     /// A standby has no news, however long it waits: its time begins when it takes over.
     #[test]
     fn a_host_that_takes_over_is_given_time_too() {
-        let mut told = Told::new(Vec::new());
-        told.observe(&[condition(ConditionCode::DeadLetters, "", 900)]);
-        assert_eq!(told.tell(), ["began dead_letters"]);
-        let mut other = Told::new(told.told);
+        let mut reported = WatchedHost::new(Vec::new());
+        reported.observe(&[condition(ConditionCode::DeadLetters, "", 900)]);
+        assert_eq!(reported.tell(), ["began dead_letters"]);
+        let mut other = WatchedHost::new(reported.reported);
         assert!(other.tell().is_empty());
         other.wait(SETTLED_AFTER.as_secs() - 1);
         other.observe(&[condition(ConditionCode::LogFailing, "", 900)]);
@@ -237,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_passed_while_nothing_could_be_sent_is_told_once() {
-        let mut desk = Told::new(Vec::new());
+        let mut desk = WatchedHost::new(Vec::new());
         desk.observe(&[condition(ConditionCode::LagGrowing, "", 900)]);
         desk.observe(&[]);
         desk.observe(&[condition(ConditionCode::LagGrowing, "", 990)]);
@@ -250,10 +253,10 @@ mod tests {
 
     #[test]
     fn a_channel_is_not_told_of_its_own_failure() {
-        let mut desk = Told::new(Vec::new());
+        let mut desk = WatchedHost::new(Vec::new());
         let failing = |channel| condition(ConditionCode::ChannelFailing, channel, 900);
         desk.observe(&[failing("desk"), failing("phone")]);
         assert_eq!(desk.tell(), ["began channel_failing"]);
-        assert_eq!(desk.told[0].subject, "phone");
+        assert_eq!(desk.reported[0].subject, "phone");
     }
 }

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{health::HealthNews, sanitize::sanitize, shown::ShownAlerts};
+use crate::clock::time_of_day;
 use tickhound_core::{
     condition::Condition,
     config::{NotifyKind, ServerConfig},
@@ -23,12 +24,13 @@ const LINK: &str = " {link}";
 /// The name of a link, where a receiver shows a name instead of the address.
 const LINK_NAME: &str = "chart";
 
-/// The most conditions of the host that a message has in full; the others are counted. They are listed by gravity, and the
-/// longest text of four fits into the shortest message, even if each character of it is escaped.
+/// The most conditions of the host that a message has in full; the others are counted. They are listed by gravity.
 const NEWS_SHOWN_MAX: usize = 4;
 
-/// A longer sentence about a condition is cut, characters.
-const NEWS_MAX: usize = 200;
+/// A longer sentence about a condition is cut, characters. The first length holds the longest sentence of a host with the cure
+/// at its end. The others are for messages that would be too long for their receiver, since four conditions share one: with the
+/// last length they fit into the shortest message even if each character of them is escaped.
+const SENTENCE_MAX: [usize; 4] = [601, 400, 200, 100];
 
 /// Blocks of scripts that are written from right to left, from Hebrew to Arabic, with their presentation forms, ancient
 /// and recent ones.
@@ -90,23 +92,30 @@ impl Notification {
     /// The whole text, short enough for its receiver; alerts that do not fit are counted.
     pub(super) fn text(&self, style: &Style<'_>) -> String {
         let mut shown = self.shown.clone();
+        let [mut sentence_max, shorter @ ..] = SENTENCE_MAX;
+        let mut shorter = shorter.into_iter();
+        let longest = longest(style.kind);
         loop {
-            let text = self.text_with(&shown, style);
-            let longest = longest(style.kind);
-            if length(&text) <= longest || shown.is_empty() {
-                return cut(text, longest);
+            let text = self.text_with(&shown, sentence_max, style);
+            if length(&text) <= longest {
+                return text;
             }
-            shown.drop_least();
+            if !shown.is_empty() {
+                shown.drop_least();
+                continue;
+            }
+            let Some(length) = shorter.next() else { return cut(text, longest) };
+            sentence_max = length;
         }
     }
 
-    fn text_with(&self, shown: &ShownAlerts, style: &Style<'_>) -> String {
+    fn text_with(&self, shown: &ShownAlerts, sentence_max: usize, style: &Style<'_>) -> String {
         let plain = |text: &str| escape(text, style.kind);
         let bold = |text: &str| emphasized(text, style.kind);
         let mut lines = Vec::new();
         match &self.kind {
             NotificationKind::Alerts => {}
-            NotificationKind::Health(news) => self.add_news(news, &mut lines, style),
+            NotificationKind::Health(news) => self.add_news(news, sentence_max, &mut lines, style),
             NotificationKind::Test => {
                 lines.push(bold("This is a test from tickhound: if you can read it, alerts will arrive here"));
             }
@@ -179,17 +188,17 @@ impl Notification {
         ]
     }
 
-    /// Adds a line for each of `news`, as far as there is room.
-    fn add_news(&self, news: &[HealthNews], lines: &mut Vec<String>, style: &Style<'_>) {
+    /// Adds a line for each of `news`, as far as there is room, with sentences of at most `sentence_max` characters.
+    fn add_news(&self, news: &[HealthNews], sentence_max: usize, lines: &mut Vec<String>, style: &Style<'_>) {
         let group = literal(&self.group, style.kind);
-        let sentence = |text: &str| literal_sentence(text, style.kind);
+        let sentence = |text: &str| literal_sentence(text, sentence_max, style.kind);
         let with = |subject: &str| if subject.is_empty() { String::new() } else { format!(" ({})", sentence(subject)) };
         for news in news.iter().take(NEWS_SHOWN_MAX) {
             lines.push(match news {
                 HealthNews::Began(condition) => format!("⚠ {group}: {}", sentence(&condition.text)),
-                HealthNews::Ended { told, ended_ms } => {
-                    let lasted = ended_ms.map_or_else(String::new, |ended| lasted(told.began_ms, ended));
-                    format!("✅ {group}: {}{}{lasted}", told.code.end(), with(&told.subject))
+                HealthNews::Ended { reported, ended_ms } => {
+                    let lasted = ended_ms.map_or_else(String::new, |ended| lasted(reported.began_ms, ended));
+                    format!("✅ {group}: {}{}{lasted}", reported.code.end(), with(&reported.subject))
                 }
                 HealthNews::Passed { condition, ended_ms } => {
                     let Condition { code, subject, text, began_ms, .. } = condition;
@@ -250,10 +259,10 @@ fn count(alerts: u64) -> String {
     if alerts == 1 { "1 alert".into() } else { format!("{alerts} alerts") }
 }
 
-/// The time of day.
+/// The time of day, with its zone.
 fn clock(millis: u64, zone: &TimeZone) -> String {
     let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    time.map_or_else(|| "?".into(), |time| time.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S").to_string())
+    time.map_or_else(|| "?".into(), |time| time_of_day(time, zone))
 }
 
 /// How long a condition lasted, as the end of a sentence.
@@ -312,8 +321,8 @@ fn literal(value: &str, kind: NotifyKind) -> String {
 
 /// Shows a sentence literally that may quote what strangers sent. Where a receiver makes links and mentions of plain text,
 /// an invisible space keeps them apart.
-fn literal_sentence(text: &str, kind: NotifyKind) -> String {
-    let clipped = clip_to(text, NEWS_MAX);
+fn literal_sentence(text: &str, longest: usize, kind: NotifyKind) -> String {
+    let clipped = clip_to(text, longest);
     if kind == NotifyKind::Webhook {
         return clipped;
     }
@@ -405,7 +414,7 @@ mod tests {
         condition::ConditionCode,
         config::{GroupBy, notify::PLACEHOLDERS},
     };
-    use tickhound_redis::notification_position::ToldCondition;
+    use tickhound_redis::notification_position::ReportedCondition;
 
     const KINDS: [NotifyKind; 4] = [NotifyKind::Webhook, NotifyKind::Slack, NotifyKind::Discord, NotifyKind::Telegram];
 
@@ -436,7 +445,7 @@ mod tests {
     #[test]
     fn an_alert_is_one_line_with_its_key_values() {
         let one = message(vec![alert(TIME, "NIFTY25NOV25750PE", 0.947)]);
-        let expected = "▲ [BREAKOUT] NIFTY25NOV25750PE at 101.05: 0.95 confidence, 14:33:20";
+        let expected = "▲ [BREAKOUT] NIFTY25NOV25750PE at 101.05: 0.95 confidence, 14:33:20 IST";
         assert_eq!(text(&one, NotifyKind::Webhook, ""), expected);
         assert_eq!(text(&one, NotifyKind::Telegram, ""), expected);
     }
@@ -468,7 +477,7 @@ mod tests {
         let one = message(vec![alert(TIME, "A", 0.9)]);
         let linked = |kind, template| text_linked(&one, kind, template, "https://scanner.example");
         let url = "https://scanner.example/#alert=1764061400000-0/breakout/0";
-        let line = "▲ [BREAKOUT] A at 101.05: 0.90 confidence, 14:33:20";
+        let line = "▲ [BREAKOUT] A at 101.05: 0.90 confidence, 14:33:20 IST";
         assert_eq!(linked(NotifyKind::Webhook, ""), format!("{line} {url}"));
         assert_eq!(linked(NotifyKind::Telegram, ""), format!("{line} <a href=\"{url}\">chart</a>"));
         assert_eq!(linked(NotifyKind::Slack, "{link} {symbol}"), format!("<{url}|chart> A"));
@@ -508,11 +517,12 @@ mod tests {
 
     #[test]
     fn the_hosts_trouble_is_told_with_its_cure_and_its_end() {
-        let told = ToldCondition { code: ConditionCode::ChannelFailing, subject: "phone".into(), began_ms: 1000 };
+        let reported =
+            ReportedCondition { code: ConditionCode::ChannelFailing, subject: "phone".into(), began_ms: 1000 };
         let news = vec![
             HealthNews::Began(condition("no tick for 100 s. Check the producer")),
-            HealthNews::Ended { told: told.clone(), ended_ms: Some(721_000) },
-            HealthNews::Ended { told: ToldCondition { subject: String::new(), ..told }, ended_ms: None },
+            HealthNews::Ended { reported: reported.clone(), ended_ms: Some(721_000) },
+            HealthNews::Ended { reported: ReportedCondition { subject: String::new(), ..reported }, ended_ms: None },
             HealthNews::Passed { condition: condition("no tick"), ended_ms: 41_000 },
         ];
         let health = Notification { kind: NotificationKind::Health(news), ..message(Vec::new()) };
@@ -523,6 +533,29 @@ mod tests {
              ✅ scanner_group: the notification channel is no longer failing\n\
              ✅ scanner_group: the feed is no longer silent, after 40 s. It was: no tick"
         );
+    }
+
+    /// They were cut after 200 characters, before the cure.
+    #[test]
+    fn the_cure_at_the_end_of_a_long_sentence_is_sent() {
+        let cure = "Restart the producer.";
+        let sentence = |length: usize| format!("{}{cure}", "word ".repeat((length - cure.len()) / 5));
+        for (shown, longest) in [(1, 600), (2, 600), (4, 400)] {
+            let news = (0..shown).map(|_| HealthNews::Began(condition(&sentence(longest)))).collect();
+            let health = Notification { kind: NotificationKind::Health(news), ..message(Vec::new()) };
+            for kind in KINDS {
+                let sent = text(&health, kind, "");
+                // A dot at a sentence's end makes no link.
+                assert_eq!(sent.matches(cure).count(), shown, "{kind:?}: {sent}");
+                assert!(length(&sent) <= super::longest(kind));
+            }
+        }
+        let news = HealthNews::Began(condition(&format!("{}{cure}", "@".repeat(579))));
+        let health = Notification { kind: NotificationKind::Health(vec![news]), ..message(Vec::new()) };
+        for kind in KINDS {
+            let sent = text(&health, kind, "");
+            assert!(length(&sent) <= super::longest(kind) && sent.contains("@"), "{kind:?}: {sent}");
+        }
     }
 
     /// A condition may quote what a producer has sent.
@@ -558,7 +591,7 @@ mod tests {
         };
         let sent = text(&many, NotifyKind::Telegram, "{symbol}");
         let expected = "<b>40 alerts</b>\nA\nA\nA\n… and 37 more: see alerts:intraday\n\
-            too old to be shown: 37 alerts, newest at 14:33:20: see alerts:intraday\n\
+            too old to be shown: 37 alerts, newest at 14:33:20 IST: see alerts:intraday\n\
             2 alerts may not have been delivered: it is unknown whether a message arrived; ids after 5-0 up to 7-1: see alerts:intraday\n\
             1 alert not delivered: the receiver rejected a message: see alerts:intraday\n\
             at least 12 alerts not delivered: trimmed from the stream before they were sent (alerts.maxlen): see alerts:intraday";

@@ -11,7 +11,7 @@ use tickhound_redis::mutes::{Addition, MUTES_MAX, Mute, Mutes};
 /// When a mute ends.
 #[derive(Clone, Debug)]
 pub(crate) enum MuteEnd {
-    /// With the session of the symbols.
+    /// With the session of the symbols: the last of them, if they may have several calendars.
     Session,
     /// After this time.
     After(Span),

@@ -22,7 +22,7 @@ use super::{
     shown::AlertGroup,
 };
 use tickhound_core::config::{NotifyConfig, NotifyKind, is_unset};
-use tickhound_redis::notification_position::{Omissions, ToldCondition};
+use tickhound_redis::notification_position::{Omissions, ReportedCondition};
 
 /// The longest time to resolve a name and to connect, within the time that a message may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ fn health(news: &HealthNews) -> Value {
             "event": "began", "code": condition.code, "subject": condition.subject, "text": condition.text,
             "began_ms": condition.began_ms, "ended_ms": null, "count": condition.count,
         }),
-        HealthNews::Ended { told: ToldCondition { code, subject, began_ms }, ended_ms } => json!({
+        HealthNews::Ended { reported: ReportedCondition { code, subject, began_ms }, ended_ms } => json!({
             "event": "ended", "code": code, "subject": subject, "text": code.end(), "began_ms": began_ms,
             "ended_ms": ended_ms, "count": null,
         }),

@@ -31,7 +31,7 @@ fn the_shipped_configuration_shows_every_key_at_its_default() {
 fn a_wrong_configuration_is_refused_where_it_is_wrong() {
     let cases = [
         ("[engine]\nworkrs = 2", "config/config.toml:2:1: unknown field `workrs`", "did you mean `workers`?"),
-        ("[engine]\nworkers = \"two\"", "config/config.toml:2:11", "expected usize"),
+        ("[engine]\nworkers = \"two\"", "config/config.toml:2:11", "expected a whole number"),
         ("[engine\nworkers = 2", "config/config.toml:1:8", ""),
         ("[stream]\n\nbatch = 0", "config/config.toml:3:1", "stream.batch is 0, expected 1 to 10000"),
         ("[stream]\nstart = \"erliest\"", "config/config.toml:2:9", "expected \"earliest\", \"latest\" or an entry id"),

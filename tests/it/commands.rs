@@ -94,6 +94,36 @@ fn a_promoted_shadow_leaves_the_live_detector_what_it_does_not_set() {
 }
 
 #[test]
+fn a_promotion_says_which_channels_name_the_shadow() {
+    let channel = |name: &str, more: &str| {
+        format!("[[notify]]\nname = \"{name}\"\nkind = \"slack\"\nurl_env = \"DESK_URL\"\n{more}\n")
+    };
+    let channels = [
+        channel("desk", "detectors = [\"breakout\", \"bolder\"]"),
+        channel("trial", "detectors = [\"bolder\"]\nshadows = true"),
+        channel("all", ""),
+    ];
+    let project = alone(&format!("{}{DESK}", channels.concat()));
+    let said = project.run(&["promote", "bolder", "--dry-run"]);
+    for named in [
+        "channel desk names bolder, whose alerts become those of breakout: write breakout there",
+        "channel trial names bolder",
+    ] {
+        assert!(said.contains(named), "{said}");
+    }
+    assert!(!said.contains("channel all"), "{said}");
+
+    // What an editor on Windows puts in front, and ends lines with.
+    let marked = format!("\u{feff}{}", config(&project));
+    fs::write(project.path("config/config.toml"), &marked).unwrap();
+    project.run(&["promote", "bolder"]);
+    assert!(config(&project).starts_with("\u{feff}["), "{}", config(&project));
+    fs::write(project.path("config/config.toml"), marked.replacen('\n', "\r\n", 4)).unwrap();
+    let said = project.run(&["promote", "bolder", "--dry-run"]);
+    assert!(said.contains("has line ends of Windows and of Unix; all become those of Unix"), "{said}");
+}
+
+#[test]
 fn check_shows_the_values_in_force_and_where_they_come_from() {
     let redis = Redis::start();
     let project = Project::new(&redis);
@@ -340,6 +370,17 @@ fn an_unknown_variable_is_an_error() {
     );
     let output = project.command(&["inspect", "breakout"]).env("TICKHOUND_SERVICE_HOST", "10.0.0.1").output().unwrap();
     assert!(output.status.success(), "Kubernetes sets it: {}", text(&output.stderr));
+}
+
+/// The error named a line of the file, which has nothing wrong.
+#[test]
+fn a_parameter_of_a_variable_that_the_plugin_rejects_is_named() {
+    let project = alone(DESK);
+    for (name, value) in [("WINDOW_S", "much"), ("WINDOW_S", "-1"), ("MODE", "sideways"), ("ATR_LEM", "3")] {
+        let variable = format!("TICKHOUND_DETECTORS__BREAKOUT__PARAMS__{name}");
+        let said = fails(&project, &["check"], &[(&variable, value)]);
+        assert!(said.contains(&variable), "{said}");
+    }
 }
 
 #[test]

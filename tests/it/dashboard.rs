@@ -349,6 +349,22 @@ fn the_page_ends_where_its_content_does() {
     assert_eq!(desk.browser.complaints(), Vec::<String>::new());
 }
 
+/// It stood alone in the line above "momentum".
+#[test]
+fn the_dot_of_a_detector_is_beside_its_name() {
+    let Some(mut desk) = Desk::open("") else { return };
+    desk.becomes("healthy");
+    add_alert(&desk, 0, "NIFTY25NOV25750PE", &[("detector", "momentum"), ("stale", "1")]);
+    for width in [1440, 1280] {
+        desk.browser.size(width, 900);
+        desk.browser.wait_until("the alert is there", "document.querySelectorAll('#rows li').length === 1");
+        let height = |cell: &str| format!("document.querySelector('#rows {cell}').getBoundingClientRect().height");
+        let lines = format!("{} / {}", height(".dot"), height(".time"));
+        let lines = desk.browser.eval(&lines).as_f64().unwrap();
+        assert!(lines < 1.5, "{width} px: {lines} lines");
+    }
+}
+
 /// Of `BANKNIFTY25NOV5780…` nobody knows whether it is a call or a put.
 #[test]
 fn the_end_of_a_symbol_is_never_cut() {

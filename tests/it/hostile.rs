@@ -361,10 +361,40 @@ fn a_promoted_plugin_takes_its_signature_along() {
     replace(&project, "breakout.next", &release(&shipped("plugins/breakout.wasm"), "two"));
     let files = ["plugins/breakout.wasm", "plugins/momentum.wasm", "plugins/breakout.next.wasm"];
     project.run(&["sign", "--key", "desk.key", files[0], files[1], files[2]]);
-    project.run(&["promote", "breakout-next"]);
+    let said = project.run(&["promote", "breakout-next"]);
     project.run(&["check"]);
     project.run(&["verify", files[0]]);
     assert!(!project.path("plugins/breakout.next.wasm.minisig").exists());
+
+    // The way back left the new signature, so that the old plugin was rejected.
+    let back: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("to go back: ")).collect();
+    assert_eq!(back.len(), 2, "{said}");
+    for command in back {
+        let words: Vec<&str> = command.split(' ').collect();
+        assert!(
+            Command::new(words[0]).args(&words[1..]).current_dir(project.path("")).status().unwrap().success(),
+            "{command}"
+        );
+    }
+    project.run(&["check"]);
+    project.run(&["verify", files[0]]);
+    assert_eq!(fs::read(project.path(files[0])).unwrap(), fs::read(shipped("plugins/breakout.wasm")).unwrap());
+}
+
+/// A plugin that had no signature gets none that is another's.
+#[test]
+fn the_way_back_from_a_signed_plugin_to_an_unsigned_one_removes_the_signature() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    project.run(&["sign", "--new-key", "desk.key", "--no-password"]);
+    project.configure("[plugins]\nallow_next = true");
+    replace(&project, "breakout.next", &release(&shipped("plugins/breakout.wasm"), "two"));
+    project.run(&["sign", "--key", "desk.key", "plugins/breakout.next.wasm"]);
+    // Of an earlier promotion.
+    fs::write(project.path("plugins/breakout.wasm.previous.minisig"), "old").unwrap();
+    let said = project.run(&["promote", "breakout-next"]);
+    let back: Vec<&str> = said.lines().filter(|line| line.starts_with("to go back: ")).collect();
+    assert!(back.len() == 2 && back[0].starts_with("to go back: rm ") && back[0].ends_with(".minisig"), "{said}");
 }
 
 /// A check costs a process, but a cached plugin costs none.

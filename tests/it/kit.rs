@@ -75,7 +75,7 @@ fn a_case_that_does_not_hold_says_what_is_different() {
             "[[alerts]]\nsymbol = \"A\"\ntime = 0\ndirection = \"down\"\n",
             "direction is up, expected down",
         ),
-        ("params.toml", "[params]\nhow = \"panic\"\nat = 1000000\nprice = 101.0\n", "the detector failed 1 times: "),
+        ("params.toml", "[params]\nhow = \"panic\"\nat = 1000000\nprice = 101.0\n", "the detector failed once: "),
         (
             "more.toml",
             "alerts = [{ symbol = \"A\", time = 0 }, { symbol = \"A\", time = 1, evidence = { seen = 2.001 } }, \

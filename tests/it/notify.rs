@@ -1,8 +1,8 @@
 //! Notifications of alerts: each alert once, whatever the receiver, the host or the server does; and the flow
 //! does not notice.
 
+mod news;
 pub mod receiver;
-mod told;
 
 use std::{
     collections::{BTreeMap, HashSet},

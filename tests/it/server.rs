@@ -423,6 +423,11 @@ fn alerts_are_muted_by_the_page_and_by_nobody_elses() {
         let (status, answer) = ask(method, path, &headers, body);
         assert_eq!(status, expected, "{method} {headers}{body}: {answer}");
     }
+    for body in ["[]", "7", r#""SBIN""#] {
+        let (status, answer) = ask("POST", "/api/mutes", json, body);
+        let said = answer.to_string();
+        assert!(status == 400 && said.contains("expected an object such as") && !said.contains("struct"), "{said}");
+    }
     assert_eq!(ask("POST", "/api/mutes", json, &format!("{{\"symbols\":\"{}\"}}", "A".repeat(5000))).0, 413);
     assert_eq!(ask("POST", "/api/alerts", json, body).0, 405);
     assert_eq!(ask("DELETE", "/api/mutes?symbols=nifty*&detector=breakout", "", "").0, 200);

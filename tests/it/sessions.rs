@@ -77,17 +77,28 @@ fn what_is_open_is_shown_and_a_calendar_can_be_replaced() {
     };
     let monday = at("2025-11-24T10:00:00+05:30");
     assert_eq!(monday["phase"], "open");
-    assert_eq!(monday["until"], "Mon 2025-11-24 15:30 IST");
-    assert_eq!(monday["next"][0]["open"], "Tue 2025-11-25 09:15 IST");
-    assert_eq!(monday["next"][0]["pre_open"], "Tue 2025-11-25 09:00 IST");
-    assert_eq!(at("2025-12-24T20:00:00+05:30")["next"][0]["open"], "Fri 2025-12-26 09:15 IST", "after Christmas");
+    assert_eq!(monday["until"], "2025-11-24T15:30:00.000+05:30");
+    assert_eq!(monday["next"][0]["open"], "2025-11-25T09:15:00.000+05:30");
+    assert_eq!(monday["next"][0]["pre_open"], "2025-11-25T09:00:00.000+05:30");
+    assert_eq!(at("2025-12-24T20:00:00+05:30")["next"][0]["open"], "2025-12-26T09:15:00.000+05:30", "after Christmas");
+    let shown = project.run(&["sessions", "--at", "2025-11-24T10:00:00+05:30"]);
+    assert!(shown.contains("open until Mon 2025-11-24 15:30 IST\n"), "people read another form: {shown}");
+    // They were answered for 1970.
+    for wrong in ["9999-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2554-07-22T00:00:00Z", "yesterday", "2025-11-24"] {
+        let output = project.output(&["sessions", "--at", wrong]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("a time") && said.contains("such as 2026-11-08T18:30:00+05:30"), "{said}");
+    }
+    assert_eq!(at("2553-12-31T00:00:00Z")["name"], "nse");
+    assert_eq!(at("1970-01-01T00:00:00Z")["name"], "nse");
     assert!(at("2027-02-01T00:00:00Z")["warning"].as_str().unwrap().contains("has ended"));
 
     let built_in = project.run(&["sessions", "--print", "nse"]);
     fs::create_dir_all(project.path("config/sessions")).unwrap();
     let file = project.path("config/sessions/nse.toml");
     fs::write(&file, built_in.replace("close = \"15:30\"\n", "close = \"17:00\"\n")).unwrap();
-    assert_eq!(at("2025-11-24T10:00:00+05:30")["until"], "Mon 2025-11-24 17:00 IST");
+    assert_eq!(at("2025-11-24T10:00:00+05:30")["until"], "2025-11-24T17:00:00.000+05:30");
 
     fs::write(&file, built_in.replace("open = \"09:15\"\nclose", "open = \"9.15\"\nclose")).unwrap();
     let output = project.output(&["check"]);

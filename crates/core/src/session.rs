@@ -171,13 +171,29 @@ impl Sessions {
         self.by_symbol.is_empty()
     }
 
-    /// When the session of a symbol ends that is open at `now_ns` or comes next, ns since the Unix epoch. Without a calendar it
-    /// is the end of the day in `zone`. `None` if no session comes.
-    pub fn close_after(&self, symbol: &str, now_ns: u64, zone: TimeZone) -> Option<u64> {
-        let of_symbol = self.by_symbol.iter().find(|of| of.is_of(symbol));
-        match of_symbol.map(|of| &of.calendar).or(self.default.as_ref()) {
-            Some(calendar) => calendar.close_after(now_ns),
-            None => Calendar::days(zone).close_after(now_ns),
+    /// When the session of the symbols that match a pattern ends, which is open at `now_ns` or comes next, ns since the Unix
+    /// epoch: the last of them, if they may have several calendars. Without a calendar it is the end of the day in `zone`. `None`
+    /// if no session comes.
+    pub fn close_after(&self, pattern: &str, now_ns: u64, zone: TimeZone) -> Option<u64> {
+        let days = Calendar::days(zone);
+        let default = self.default.as_deref().unwrap_or(&days);
+        self.calendars_of(pattern, default).into_iter().filter_map(|calendar| calendar.close_after(now_ns)).max()
+    }
+
+    /// The calendars that symbols which match a pattern may have.
+    fn calendars_of<'a>(&'a self, pattern: &str, default: &'a Calendar) -> Vec<&'a Calendar> {
+        let all = || self.by_symbol.iter().map(|of| &*of.calendar);
+        let of = |symbol: &str| self.by_symbol.iter().find(|of| of.is_of(symbol)).map_or(default, |of| &*of.calendar);
+        if pattern.contains(['*', '?']) {
+            return all().chain([default]).collect();
+        }
+        match venue::split(pattern) {
+            (Some(_), _) => vec![of(pattern)],
+            // It also matches the symbol at each venue.
+            (None, name) => {
+                let at_venues = self.by_symbol.iter().filter(|of| of.has_at_a_venue(name)).map(|of| &*of.calendar);
+                at_venues.chain([of(name)]).collect()
+            }
         }
     }
 }
@@ -187,6 +203,11 @@ impl SymbolCalendar {
     fn is_of(&self, symbol: &str) -> bool {
         let has_venue = venue::split(symbol).0.is_some();
         self.patterns.iter().any(|pattern| (has_venue || !pattern.names_venue()) && pattern.matches(symbol))
+    }
+
+    /// Whether the symbol of this name has this calendar at one of the venues.
+    fn has_at_a_venue(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.names_venue() && pattern.matches(name))
     }
 }
 

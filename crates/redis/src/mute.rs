@@ -73,24 +73,32 @@ impl Mute {
 }
 
 /// The mutes that are in force at one time, ready to be compared with alerts.
-pub struct MutesInForce(Vec<(SymbolPattern, NamePattern, String)>);
+pub struct MutesInForce(Vec<MuteInForce>);
+
+/// A mute, ready to be compared with alerts.
+struct MuteInForce {
+    symbols: SymbolPattern,
+    detectors: NamePattern,
+    id: String,
+}
 
 impl MutesInForce {
     /// Those of `mutes` that have not ended at `now_ms`.
     pub fn at(mutes: &[Mute], now_ms: u64) -> Self {
         let in_force = mutes.iter().filter(|mute| mute.until_ms > now_ms);
-        let compiled =
-            |mute: &Mute| (SymbolPattern::new(&mute.symbols), NamePattern::wildcard(&mute.detector), mute.id());
+        let compiled = |mute: &Mute| MuteInForce {
+            symbols: SymbolPattern::new(&mute.symbols),
+            detectors: NamePattern::wildcard(&mute.detector),
+            id: mute.id(),
+        };
         Self(in_force.map(compiled).collect())
     }
 
     /// The id of the mute that leaves out this alert; of several, the first.
     pub fn of(&self, alert: &StoredAlert) -> Option<&str> {
         let (symbol, detector) = (alert.field("symbol"), alert.field("detector"));
-        let fits = |(symbols, detectors, _): &&(SymbolPattern, NamePattern, String)| {
-            symbols.matches(symbol) && detectors.matches(detector)
-        };
-        self.0.iter().find(fits).map(|(.., id)| id.as_str())
+        let fits = |mute: &&MuteInForce| mute.symbols.matches(symbol) && mute.detectors.matches(detector);
+        self.0.iter().find(fits).map(|mute| mute.id.as_str())
     }
 }
 

@@ -85,16 +85,16 @@ pub struct ChannelState {
     pub last_error: Option<String>,
     /// The totals since the channel exists.
     pub totals: NotificationTotals,
-    /// The conditions of the host that the receiver was told of, and that it was not told the end of.
-    pub told: Vec<ToldCondition>,
+    /// The conditions of the host that were reported to the receiver, and whose end was not.
+    pub reported: Vec<ReportedCondition>,
     /// The number of alerts that each mute in force has kept from this channel, by the mute's id.
     pub muted: BTreeMap<String, u64>,
 }
 
-/// A condition of the host that a receiver was told of.
+/// A condition of the host that was reported to a receiver.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ToldCondition {
+pub struct ReportedCondition {
     /// What is wrong.
     pub code: ConditionCode,
     /// What it is about.
@@ -103,7 +103,7 @@ pub struct ToldCondition {
     pub began_ms: u64,
 }
 
-impl ToldCondition {
+impl ReportedCondition {
     /// Whether this is the condition with that code and subject.
     pub fn is(&self, code: ConditionCode, subject: &str) -> bool {
         self.code == code && self.subject == subject

@@ -32,6 +32,18 @@ test("what can't be saved is named", () => {
   }
 });
 
+test("a state that contains itself is rejected, and shared parts become copies", () => {
+  const state = { a: [0] };
+  state.a.push(new Map([["x", state]]));
+  for (let time = 0; time < 2; time += 1) {
+    assert.throws(() => dump(state), (error) => error instanceof TypeError && error.message === "state.a[1].x contains itself, which can't be saved");
+  }
+  const window = [1];
+  const restored = load(dump({ a: window, b: window }));
+  assert.deepEqual(restored, { a: [1], b: [1] });
+  assert.notEqual(restored.a, restored.b);
+});
+
 test("what is thrown is described, whatever it is", () => {
   const hostile = { toJSON() { throw new Error("no"); } };
   assert.equal(describeError("text"), "threw text");

@@ -39,6 +39,18 @@ class States(unittest.TestCase):
                 state.dump(value)
             self.assertIn(said, str(raised.exception))
 
+    def test_a_state_that_contains_itself_is_rejected_and_shared_parts_become_copies(self) -> None:
+        window: list = [1.0]
+        cycle = {"a": [window]}
+        cycle["a"].append(cycle)
+        for value in (cycle, State(levels={"x": cycle})):
+            with self.assertRaises(TypeError) as raised:
+                state.dump(value)
+            self.assertIn("the state contains itself", str(raised.exception))
+        restored = state.load(dict, state.dump({"a": window, "b": window}))
+        self.assertEqual(restored, {"a": [1.0], "b": [1.0]})
+        self.assertIsNot(restored["a"], restored["b"])
+
     def test_a_state_with_other_fields_is_not_read(self) -> None:
         for data in (b'{"price":1.0}', b"[1]", b"{", b'{"price":1.0,"levels":{},"window":{}}'):
             with self.assertRaises(ValueError):

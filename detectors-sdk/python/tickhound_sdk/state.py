@@ -16,12 +16,15 @@ _PLAIN = (float, int, str, bool, type(None))
 
 def dump(state: Any) -> bytes:
     """Returns a state as bytes; raises a TypeError if it contains something that can't be saved."""
-    if dataclasses.is_dataclass(state):
-        names = [field.name for field in dataclasses.fields(state)]
-        packed = {name: _pack(getattr(state, name), f"state.{name}") for name in names}
-    else:
-        packed = _pack(state, "state")
-    return json.dumps(packed, separators=(",", ":")).encode()
+    try:
+        if dataclasses.is_dataclass(state):
+            names = [field.name for field in dataclasses.fields(state)]
+            packed = {name: _pack(getattr(state, name), f"state.{name}") for name in names}
+        else:
+            packed = _pack(state, "state")
+        return json.dumps(packed, separators=(",", ":")).encode()
+    except RecursionError:
+        raise TypeError("the state contains itself, or is nested too deeply, which can't be saved") from None
 
 
 def load(kind: Any, data: bytes) -> Any:

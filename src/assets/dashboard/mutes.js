@@ -18,7 +18,7 @@ export function muting({ symbol, detector }) {
   }, "mute ", make("bdi", {}, middle(name)), ` ${text}`);
   return make("div", {},
     make("p", { class: "actions" }, ...targets.flatMap(target => SPANS.map(span => button(target, span)))),
-    make("p", { class: "quiet" }, "Muting is about notifications only: the list has all alerts. ", note));
+    make("p", { class: "quiet" }, "Muting affects notifications only; the list still shows every alert. ", note));
 }
 
 async function mute(button, note, name, what) {

@@ -167,7 +167,8 @@ impl Case {
                 failures.push(format!("{count} lines of the case are not ticks: {reason}"));
             }
             for (count, fault) in summary.faults.values() {
-                failures.push(format!("the detector failed {count} times: {fault}"));
+                let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+                failures.push(format!("the detector failed {times}: {fault}"));
             }
             match &first {
                 None => {

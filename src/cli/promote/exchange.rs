@@ -67,6 +67,20 @@ impl Exchange {
         self.live().with_added_extension(PREVIOUS)
     }
 
+    /// The commands that bring the old version back. As in [`Self::install`], the signature goes first.
+    pub(super) fn way_back(&self) -> Vec<String> {
+        let [live, previous] = [self.live(), self.previous()];
+        let [signature, old_signature] = [&live, &previous].map(|file| signature_file(file));
+        let moved = |from: &Path, to: &Path| format!("mv {} {}", from.display(), to.display());
+        let of_signature = match (old_signature.exists(), signature.exists()) {
+            (true, _) => Some(moved(&old_signature, &signature)),
+            // The old version had none, and this one is not its own.
+            (false, true) => Some(format!("rm {}", signature.display())),
+            (false, false) => None,
+        };
+        of_signature.into_iter().chain([moved(&previous, &live)]).collect()
+    }
+
     /// Copies the old version, unless an earlier run has already replaced it.
     pub(super) fn save_previous(&self) -> Result<()> {
         let live = self.live();
@@ -80,7 +94,8 @@ impl Exchange {
             // An earlier run may have replaced the signature before it was killed.
             Ok(bytes) if fs::read(&next).is_ok_and(|next| next == bytes) => Ok(()),
             Ok(_) => copy(&signature, &previous),
-            Err(_) => Ok(()),
+            // One of an earlier exchange is not that of this version.
+            Err(_) => remove(&previous),
         }
     }
 

@@ -8,17 +8,31 @@ use toml_edit::{Document, DocumentMut, Item, Key, Table, TableLike, Value};
 
 use tickhound_core::config::{Inheritance, NEXT_VERSION, inheritance};
 
+/// The first character of a file that some editors write.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The key of a detector's parameters.
 const PARAMS: &str = "params";
+
+/// Whether some lines of the text end as on Windows and some as on Unix. [`promoted`] ends all of these as on Unix.
+pub(super) fn has_mixed_line_ends(text: &str) -> bool {
+    let windows = text.matches("\r\n").count();
+    windows > 0 && windows < text.matches('\n').count()
+}
 
 /// Returns the text with the settings of the shadow in the table of the live detector, and without the shadow's table.
 ///
 /// # Errors
 /// When the file does not have both tables.
 pub(super) fn promoted(text: &str, shadow: &str, live: &str) -> Result<String> {
+    // The mark that some editors put in front is no part of the text; it stays.
+    if let Some(text) = text.strip_prefix(BYTE_ORDER_MARK) {
+        return Ok(format!("{BYTE_ORDER_MARK}{}", promoted(text, shadow, live)?));
+    }
     // The crate writes the line ends of Unix; those of the file stay.
-    if text.contains('\n') && text.matches('\n').count() == text.matches("\r\n").count() {
-        return Ok(promoted(&text.replace("\r\n", "\n"), shadow, live)?.replace('\n', "\r\n"));
+    if text.contains("\r\n") {
+        let after = promoted(&text.replace("\r\n", "\n"), shadow, live)?;
+        return Ok(if has_mixed_line_ends(text) { after } else { after.replace('\n', "\r\n") });
     }
     let mut own = text.parse::<DocumentMut>()?;
     let own = detectors(&mut own)?.remove(shadow).filter(Item::is_table_like);
@@ -339,7 +353,13 @@ plugin = \"momentum\"
     #[test]
     fn line_ends_stay_as_they_are() {
         let windows = promoted(&FILE.replace('\n', "\r\n"), "bolder", "breakout").unwrap();
-        assert_eq!(windows, promoted(FILE, "bolder", "breakout").unwrap().replace('\n', "\r\n"));
+        let unix = promoted(FILE, "bolder", "breakout").unwrap();
+        assert_eq!(windows, unix.replace('\n', "\r\n"));
+        let marked = promoted(&format!("\u{feff}{FILE}").replace('\n', "\r\n"), "bolder", "breakout").unwrap();
+        assert_eq!(marked, format!("\u{feff}{windows}"));
+        let mixed = FILE.replacen('\n', "\r\n", 3);
+        assert!(has_mixed_line_ends(&mixed) && ![FILE, &windows].iter().any(|text| has_mixed_line_ends(text)));
+        assert_eq!(promoted(&mixed, "bolder", "breakout").unwrap(), unix);
     }
 
     #[test]

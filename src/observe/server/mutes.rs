@@ -28,7 +28,7 @@ const BODY_MAX: usize = 4096;
 
 /// What to mute.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"symbols\": \"NIFTY*\", \"for\": \"30m\"}")]
 struct MuteRequest {
     symbols: String,
     #[serde(default = "any")]
@@ -76,19 +76,19 @@ async fn mute(
     let MuteRequest { symbols, detector, end } = request;
     let end = MuteEnd::parse(&end).map_err(|error| ApiError::bad_request(format!("for: {error}")))?;
     let made = blocking(&app, move |config| notify::mute(config, &symbols, &detector, &end)).await?;
-    let made = made.map_err(|error| refused(error, StatusCode::BAD_REQUEST))?;
+    let made = made.map_err(|error| rejected(error, StatusCode::BAD_REQUEST))?;
     Ok((StatusCode::CREATED, Json(to_json(&made, 0))))
 }
 
 async fn unmute(State(app): State<Arc<App>>, query: Params<UnmuteQuery>) -> Result<Json<Value>, ApiError> {
     let Params(UnmuteQuery { symbols, detector }) = query;
     let ended = blocking(&app, move |config| notify::unmute(config, &symbols, &detector)).await?;
-    ended.map_err(|error| refused(error, StatusCode::NOT_FOUND))?;
+    ended.map_err(|error| rejected(error, StatusCode::NOT_FOUND))?;
     Ok(Json(json!({ "ok": true })))
 }
 
 /// The answer to what is not possible has this status.
-fn refused(error: MuteError, status: StatusCode) -> ApiError {
+fn rejected(error: MuteError, status: StatusCode) -> ApiError {
     match error {
         MuteError::Rejected(reason) => ApiError::new(status, reason),
         MuteError::Failed(error) => ApiError::from(error),

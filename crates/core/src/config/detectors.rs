@@ -74,6 +74,14 @@ pub(super) fn validate(
         let section = Section::new(source, &["detectors", name]);
         // The name is part of every alert's id, where `/` separates.
         ensure!(is_name(name), "{}: detector name `{name}`: expected letters, digits, - and _", section.position());
+        // First, since a shadow may have its plugin from its live detector.
+        let live = &detector.shadow_of;
+        let is_live = detectors.get(live).is_some_and(|live| live.shadow_of.is_empty());
+        ensure!(
+            live.is_empty() || (is_live && live != name),
+            "{}: detectors.{name}.shadow_of is `{live}`, expected the name of a detector that is not itself a shadow",
+            section.at("shadow_of")
+        );
         ensure!(
             !detector.plugin.is_empty() && !detector.plugin.contains(['/', '\\']),
             "{}: detectors.{name}.plugin is `{}`, expected the name of a file in {} without .wasm",
@@ -86,13 +94,6 @@ pub(super) fn validate(
             pin.is_empty() || (pin.len() == 64 && pin.bytes().all(|byte| byte.is_ascii_hexdigit())),
             "{}: detectors.{name}.sha256 is `{pin}`, expected the 64 hexadecimal digits that `tickhound inspect` shows",
             section.at("sha256")
-        );
-        let live = &detector.shadow_of;
-        let is_live = detectors.get(live).is_some_and(|live| live.shadow_of.is_empty());
-        ensure!(
-            live.is_empty() || (is_live && live != name),
-            "{}: detectors.{name}.shadow_of is `{live}`, expected the name of a detector that is not itself a shadow",
-            section.at("shadow_of")
         );
         section.check_range("min_confidence", detector.min_confidence, 0.0..=1.0)?;
         section.check_range("cooldown_s", detector.cooldown_s, 0.0..=86_400.0)?;
@@ -254,9 +255,11 @@ mod tests {
 
     #[test]
     fn a_shadow_of_a_shadow_or_of_itself_is_rejected() {
-        for of in ["shadow", "second"] {
+        for (of, plugin) in
+            ["shadow", "second", "nobody"].into_iter().flat_map(|of| [(of, "plugin = \"a\"\n"), (of, "")])
+        {
             let config = format!(
-                "{LIVE}[detectors.shadow]\nshadow_of = \"live\"\n[detectors.second]\nplugin = \"a\"\nshadow_of = \"{of}\"\n"
+                "{LIVE}[detectors.shadow]\nshadow_of = \"live\"\n[detectors.second]\n{plugin}shadow_of = \"{of}\"\n"
             );
             let said = parse_text("config.toml".as_ref(), &config).map(|_| ()).unwrap_err().to_string();
             assert!(said.contains("expected the name of a detector that is not itself a shadow"), "{said}");

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, nearest, source::with_suggestion};
+use super::{Config, DetectorConfig, nearest, source::with_suggestion};
 
 /// The prefix of the variables that override keys of the file. Those that do also contain `__`.
 const PREFIX: &str = "TICKHOUND_";
@@ -86,7 +86,10 @@ impl Overridden {
         for candidate in typed.into_iter().chain([Value::String(text)]) {
             let mut attempt = self.table.clone();
             if !insert(&mut attempt, &path, candidate) {
-                bail!("environment variable {name}: {} is not a section of config.toml", path[0]);
+                bail!(
+                    "environment variable {name}: {} is not a section of config.toml",
+                    path[..path.len() - 1].join(".")
+                );
             }
             match Config::deserialize(Value::Table(attempt.clone())) {
                 Ok(_) => {
@@ -132,10 +135,14 @@ fn path(variable: &str, table: &Table, known: &Table) -> Result<Vec<String>> {
         "environment variable {variable}: [[notify]] is a list, which only the file sets; a secret of a channel may be \
          in a variable that its url_env or token_env names"
     );
+    // The names of detectors are not known, and each has these keys.
+    let of_detector = Table::try_from(DetectorConfig::default())?;
     let mut known = Some(known);
     let mut inner = Some(table);
-    let mut path = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut is_key = false;
     for segment in segments {
+        ensure!(!is_key, "environment variable {variable}: {} is a key of config.toml, not a section", path.join("."));
         let names = inner.into_iter().chain(known).flat_map(Table::keys);
         let name = match find(segment, names).as_slice() {
             [] => segment.to_lowercase(),
@@ -145,9 +152,13 @@ fn path(variable: &str, table: &Table, known: &Table) -> Result<Vec<String>> {
                  one of them"
             ),
         };
-        inner = inner.and_then(|inner| inner.get(&name)?.as_table());
-        known = known.and_then(|known| known.get(&name)?.as_table());
+        let (value, default) = (inner.and_then(|inner| inner.get(&name)), known.and_then(|known| known.get(&name)));
+        is_key = value.or(default).is_some_and(|value| !value.is_table());
+        (inner, known) = (value.and_then(Value::as_table), default.and_then(Value::as_table));
         path.push(name);
+        if matches!(path.as_slice(), [section, _] if section == "detectors") {
+            known = Some(&of_detector);
+        }
     }
     Ok(path)
 }
@@ -290,11 +301,41 @@ mod tests {
             ("TICKHOUND_PORT", "expected TICKHOUND_SECTION__KEY"),
             ("TICKHOUND___URL", "unknown environment variable"),
             ("TICKHOUND_NOTIFY__DESK__URL", "url_env"),
+            ("TICKHOUND_ENGINE__WORKERS__X", "engine.workers is a key of config.toml, not a section"),
+            ("TICKHOUND_DETECTORS__BIG__COOLDOWN_S__X", "detectors.Big.cooldown_s is a key of config.toml, not"),
+            ("TICKHOUND_DETECTORS__ORDER_FLOW__PARAMS__MIN_Z__X", "detectors.order-flow.params.min-z is a key"),
+            ("TICKHOUND_DETECTORS__ORDER_FLOW", "expected a table"),
+            ("TICKHOUND_DETECTORS__BIG__SYMBOLS", "expected a list"),
         ];
         for (variable, expected) in cases {
             let said = error(FILE, variable);
             assert!(said.contains(variable) && said.contains(expected), "{said}");
         }
+    }
+
+    /// The names of Rust's types were in these sentences.
+    #[test]
+    fn a_value_of_another_type_is_an_error_in_words() {
+        let cases = [
+            ("TICKHOUND_ENGINE__WORKERS", "two", "invalid type: string \"two\", expected a whole number from 0 on"),
+            ("TICKHOUND_ENGINE__WORKERS", "[]", "expected a whole number"),
+            ("TICKHOUND_ENGINE__WORKERS", "-1", "expected a whole number from 0 on"),
+            ("TICKHOUND_ENGINE", "1", "expected TICKHOUND_SECTION__KEY"),
+            ("TICKHOUND_DETECTORS__BIG__SYMBOLS", "NIFTY*", "expected a list, such as [\"a\", \"b\"]"),
+            ("TICKHOUND_DETECTORS__BIG__ENABLED", "yes", "expected true or false"),
+            ("TICKHOUND_DETECTORS__BIG__MIN_CONFIDENCE", "much", "expected a number"),
+            ("TICKHOUND_DETECTORS__BIG__PARAMS", "usize", "expected a table, such as { a = 1 }"),
+            ("TICKHOUND_STREAM__URL", "", "TICKHOUND_STREAM__URL: stream.url is empty"),
+        ];
+        for (variable, value, expected) in cases {
+            let said = with(FILE, &[(variable, value)]).map(|_| ()).unwrap_err().to_string();
+            assert!(said.contains(variable) && said.contains(expected), "{said}");
+            for name in ["struct ", "expected usize", "a sequence", "a map", "f64", "bool"] {
+                assert!(!said.contains(name), "{said}");
+            }
+        }
+        let said = with("[[notify]]\nname = \"a\"\ngroup_by = \"symbol\"\n", &[]).map(|_| ()).unwrap_err().to_string();
+        assert!(said.ends_with("unknown value `symbol`, expected `\"\"` or `underlying`"), "{said}");
     }
 
     #[test]

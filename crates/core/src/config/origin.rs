@@ -76,6 +76,15 @@ impl LoadedConfig {
         if self.source.sets(path) { Origin::File(self.source.at(path)) } else { Origin::Default }
     }
 
+    /// Returns where the parameters of a detector come from, for an error that does not name one of them: the position of its
+    /// table, and the variables that set some.
+    pub fn position_of_params(&self, detector: &str) -> String {
+        let live = self.config.detectors.get(detector).map_or("", |detector| detector.shadow_of.as_str());
+        let variables = [detector, live].into_iter().flat_map(|of| self.variables_below(&["detectors", of, "params"]));
+        let position = self.source.at(&["detectors", detector]);
+        variables.fold(position, |position, variable| format!("{position} and {variable}"))
+    }
+
     /// Returns the variables that set keys below `path`.
     pub fn variables_below(&self, path: &[&str]) -> Vec<&str> {
         let is_below = |key: &[String]| key.len() >= path.len() && key.iter().zip(path).all(|(key, part)| key == part);

@@ -133,8 +133,9 @@ impl Source {
     }
 }
 
-/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`", and says in words what it says in Rust.
 pub(super) fn with_suggestion(message: &str) -> String {
+    let message = &in_words(message);
     let mut quoted = message.split('`').skip(1).step_by(2);
     let suggestion = match (message.starts_with("unknown "), quoted.next()) {
         (true, Some(wrong)) => nearest(wrong, quoted),
@@ -144,6 +145,27 @@ pub(super) fn with_suggestion(message: &str) -> String {
         Some(name) => format!("{}; did you mean `{name}`?", message.trim_end()),
         None => message.trim_end().to_owned(),
     }
+}
+
+/// Replaces the names of Rust's types and of its enums in a message of serde.
+fn in_words(message: &str) -> String {
+    let message = match message.strip_prefix("unknown variant ") {
+        Some(rest) => format!("unknown value {}", rest.replace("``", "`\"\"`")),
+        None => message.trim_end().to_owned(),
+    };
+    let Some((head, expected)) = message.rsplit_once(", expected ") else { return message };
+    let words = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text",
+        "a sequence" => "a list, such as [\"a\", \"b\"]",
+        "a map" => "a table, such as { a = 1 }",
+        other if other.starts_with("struct ") => "a table, such as { a = 1 }",
+        other => other,
+    };
+    format!("{head}, expected {words}")
 }
 
 /// The candidate that `wrong` was probably meant to be, if one is similar enough.

@@ -87,7 +87,9 @@ impl StreamConfig {
 
     pub(super) fn validate(&self, source: &Source) -> Result<()> {
         let section = Section::new(source, &["stream"]);
-        for (key, text) in [("key", &self.key), ("group", &self.group), ("consumer", &self.consumer)] {
+        for (key, text) in
+            [("url", &self.url), ("key", &self.key), ("group", &self.group), ("consumer", &self.consumer)]
+        {
             section.check_not_empty(key, text)?;
         }
         let (has_cert, has_key) = (!is_unset(&self.tls_cert), !is_unset(&self.tls_key));

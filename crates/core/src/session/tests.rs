@@ -117,6 +117,32 @@ fn what_is_open_and_until_when() {
     assert_eq!(close, Some(ns("2025-11-25T00:00:00+05:30")), "the end of the day");
 }
 
+/// A pattern was taken for a symbol, which has the calendar of no commodity: a mute of `GOLD*` ended in their evening session.
+#[test]
+fn the_session_of_a_pattern_ends_with_the_last_one_of_its_symbols() {
+    let calendar = |pattern: &str, name: &str| SymbolCalendar {
+        patterns: SymbolPattern::list(&[pattern.into()]),
+        calendar: Arc::new(built_in(name)),
+    };
+    let by_symbol = vec![calendar("GOLD*", "mcx"), calendar("NASDAQ:*", "us")];
+    let sessions = Sessions::new(Some(Arc::new(built_in("nse"))), by_symbol.clone());
+    let zone = || TimeZone::get("Asia/Kolkata").unwrap();
+    let noon = ns("2025-11-24T12:00:00+05:30");
+    let close = |pattern: &str| sessions.close_after(pattern, noon, zone()).unwrap();
+    let nse = ns("2025-11-24T15:30:00+05:30");
+    let us = ns("2025-11-24T16:00:00-05:00");
+    let mcx = close("GOLDM25DECFUT").min(close("NSE:GOLDM25DECFUT"));
+    assert!(nse < mcx && mcx < us, "each is another");
+    assert_eq!([close("NSE:SBIN"), close("NYSE:SBIN"), close("NASDAQ:AAPL")], [nse, nse, us]);
+    assert_eq!(close("AAPL"), us, "it may be that of NASDAQ");
+    for pattern in ["*", "gold*", "?OLD", "NIFTY*", "MCX:*"] {
+        assert_eq!(close(pattern), us, "{pattern}");
+    }
+    // Other symbols have a day, which ends before New York closes.
+    let without = Sessions::new(None, by_symbol[..1].to_vec());
+    assert_eq!(without.close_after("*", noon, zone()), Some(ns("2025-11-25T00:00:00+05:30")));
+}
+
 proptest! {
     /// The spans of a calendar follow each other without a gap, and numbers of sessions never fall.
     #[test]

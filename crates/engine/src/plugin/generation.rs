@@ -123,9 +123,9 @@ impl Generation {
             }
             spec.trial = match known.iter().find(|other| other.runs_as(&spec)) {
                 Some(tried) => tried.trial,
-                None => plugins.try_out(&spec, column_names.len() + COLUMNS.len()).map_err(|error| {
-                    anyhow!("{}: detector {name} {error:#}", loaded.source.at(&["detectors", name]))
-                })?,
+                None => plugins
+                    .try_out(&spec, column_names.len() + COLUMNS.len())
+                    .map_err(|error| anyhow!("{}: detector {name} {error:#}", loaded.position_of_params(name)))?,
             };
             detectors.push(Arc::new(spec));
         }

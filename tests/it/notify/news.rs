@@ -76,7 +76,7 @@ fn trouble_is_told_when_it_begins_and_ends_once_over_restarts_and_a_take_over() 
     assert!(text.starts_with("⚠ scanner_group: the notification channel phone does not deliver"), "{text}");
     assert!(text.contains("403") && text.contains("tickhound notify"), "with the cure: {text}");
     assert_eq!(told.ids(), Vec::<String>::new());
-    wait_for("it is recorded", || (state(&redis, "desk")?["told"][0]["code"] == "channel_failing").then_some(()));
+    wait_for("it is recorded", || (state(&redis, "desk")?["reported"][0]["code"] == "channel_failing").then_some(()));
 
     // A restart, then a take-over, while it lasts.
     host.kill();
@@ -145,6 +145,11 @@ fn a_channel_for_trouble_alone_gets_no_alerts() {
     let host = project.start_owner();
     tick(&redis, "A", 20);
     wait_for_health(&desk, &["began phone"]);
+    let shown = text(&project.output(&["notify"]).stdout);
+    assert!(
+        shown.contains("; it sends no alerts, only what is wrong with the host\n") && !shown.contains("of ,"),
+        "{shown}"
+    );
     configure(&redis, &project, &(sink("desk", &desk.url(), BOTH) + &phone_sink));
     wait_for("it begins to read alerts", || (state(&redis, "desk")?["stream"] == "alerts:intraday").then_some(()));
     tick(&redis, "B", 1);
@@ -166,10 +171,10 @@ fn trouble_is_not_told_again_after_a_failover() {
     wait_for_health(&desk, &["began phone"]);
     wait_for("it is recorded", || {
         let state = state(&lossy.replicas.first, "desk")?;
-        (state["told"][0]["subject"] == "phone" && state["sending"].is_null()).then_some(())
+        (state["reported"][0]["subject"] == "phone" && state["sending"].is_null()).then_some(())
     });
     let redis = lossy.fail_over();
-    wait_for("it is recorded again", || (state(redis, "desk")?["told"][0]["subject"] == "phone").then_some(()));
+    wait_for("it is recorded again", || (state(redis, "desk")?["reported"][0]["subject"] == "phone").then_some(()));
     for _ in 0..3 {
         pause();
     }
