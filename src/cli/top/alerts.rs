@@ -28,6 +28,9 @@ const EVIDENCE_WIDTH: u16 = 42;
 /// Width of a symbol at least, however narrow the screen is, in columns: the name of an option with its underlying cut short.
 const SYMBOL_WIDTH_MIN: usize = 14;
 
+/// The width below which a line has no time, columns: the name needs the room.
+const TIME_WIDTH_MIN: usize = 48;
+
 /// Rows of the evidence where it replaces the tables.
 const EVIDENCE_ROWS: u16 = 9;
 
@@ -113,8 +116,9 @@ fn line(alert: &StoredAlert, state: &State, width: usize, selected: bool) -> Lin
     } else {
         // Words that every line has make room for the name, whose end may say which option it is, and for the price.
         let (detector, symbol) = (alert.field("detector").to_uppercase(), printable(alert.field("symbol")));
+        let time = if width < TIME_WIDTH_MIN { String::new() } else { format!("{time} ") };
         let (begin, end) =
-            (format!("{time} ✅ [{}] ", printable(&detector)), format!(" {:.2}{arrow}{price}", alert.confidence()));
+            (format!("{time}✅ [{}] ", printable(&detector)), format!(" {:.2}{arrow}{price}", alert.confidence()));
         let room = width.saturating_sub(begin.width() + end.width()).max(SYMBOL_WIDTH_MIN);
         fit(&format!("{begin}{}{end}{late}", fit_middle(&symbol, room.min(symbol.width()))), width)
     };
