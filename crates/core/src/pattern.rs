@@ -89,6 +89,14 @@ impl SymbolPattern {
         }
     }
 
+    /// Whether the pattern names a venue, and matches the symbol of this name at it.
+    pub(crate) fn matches_at_its_venue(&self, name: &str) -> bool {
+        match &self.0 {
+            Form::Exact(symbol) => matches!(venue::split(symbol), (Some(_), own) if own == name),
+            Form::Glob { venue, name: pattern, .. } => venue.is_some() && pattern.matches(name),
+        }
+    }
+
     /// The pattern as it is written.
     pub fn text(&self) -> &str {
         match &self.0 {

@@ -207,7 +207,7 @@ impl SymbolCalendar {
 
     /// Whether the symbol of this name has this calendar at one of the venues.
     fn has_at_a_venue(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.names_venue() && pattern.matches(name))
+        self.patterns.iter().any(|pattern| pattern.matches_at_its_venue(name))
     }
 }
 
