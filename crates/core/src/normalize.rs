@@ -105,7 +105,7 @@ impl Normalizer {
     pub fn new(config: &InputConfig, sessions: &Sessions) -> Result<Self> {
         let sessions = sessions.clock(time_zone(&config.timezone)?);
         let (quotes, volume) = (config.quotes, config.volume);
-        let calendars = if sessions.is_single() { 0 } else { sessions.count() };
+        let calendars = if sessions.count() > 1 { sessions.count() } else { 0 };
         let by_calendar = vec![CalendarCounts::default(); calendars];
         Ok(Self { quotes, volume, sessions, session_columns: false, symbols: Vec::new(), by_calendar, batch: 0 })
     }
@@ -117,7 +117,7 @@ impl Normalizer {
 
     /// Introduces a symbol before its first row or state.
     pub fn introduce(&mut self, symbol: u32, name: &str) {
-        if !self.sessions.is_single() {
+        if !self.by_calendar.is_empty() {
             let calendar = self.sessions.calendar_of(name);
             self.entry(symbol).calendar = calendar;
             self.by_calendar[usize::from(calendar)].symbols += 1;

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::event::{AlertOrigin, EntryId};
 
-    fn alert() -> Alert {
+    pub(super) fn alert() -> Alert {
         Alert {
             id: "5-0/breakout/0".into(),
             detector: "breakout".into(),

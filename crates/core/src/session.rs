@@ -217,11 +217,6 @@ impl SessionClock {
         self.by_symbol.iter().position(|of| of.is_of(symbol)).map_or(0, |at| at as u16 + 1)
     }
 
-    /// Whether all symbols have the same calendar.
-    pub fn is_single(&self) -> bool {
-        self.by_symbol.is_empty()
-    }
-
     /// How many calendars there are, numbered from 0.
     pub fn count(&self) -> usize {
         self.calendars.len()

@@ -385,26 +385,15 @@ impl<'de> Visitor<'de> for JsonVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{AlertOrigin, EntryId};
+    use crate::publish;
 
     fn alert() -> Alert {
         Alert {
-            id: "5-0/breakout/0".into(),
-            detector: "breakout".into(),
-            plugin: "breakout".into(),
-            version: "0.1.0".into(),
-            origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
             symbol: "NFO:NIFTY25NOV25750PE".into(),
-            venue: "NFO".into(),
             time: 1_763_959_531_250_000_001,
             price: 101.0,
-            confidence: 0.9473,
-            direction: Direction::Up,
             evidence: vec![("level".into(), 100.0), ("atr".into(), 0.35), ("broken".into(), f64::NAN)],
-            entry: EntryId { millis: 5, seq: 0 },
-            lag_ms: 3,
-            recovered: true,
-            stale: false,
+            ..publish::tests::alert()
         }
     }
 

@@ -213,7 +213,9 @@ impl Calendar {
             (date.tomorrow().ok()?, minutes - MINUTES_PER_DAY)
         };
         let time = Time::new((minutes / 60) as i8, (minutes % 60) as i8, 0, 0).ok()?;
-        u64::try_from(self.zone.to_timestamp(date.to_datetime(time)).ok()?.as_nanosecond()).ok()
+        let instant = self.zone.to_timestamp(date.to_datetime(time)).ok()?;
+        // The first day of 1970 begins before that in some zones, and a feed without times may have ids that are counters.
+        Some(u64::try_from(instant.as_nanosecond()).unwrap_or(0))
     }
 }
 

@@ -66,6 +66,19 @@ fn the_other_built_in_calendars() {
     assert_eq!(crypto.warning(ns("2026-11-29T00:00:00Z")), None);
 }
 
+/// Ids of entries may be counters, which are times of 1970. The first day had no session, so its ticks were outside of all.
+#[test]
+fn without_a_calendar_no_time_is_outside_of_a_session() {
+    for zone in ["Asia/Kolkata", "UTC", "America/New_York", "Pacific/Kiritimati"] {
+        let days = Calendar::days(TimeZone::get(zone).unwrap());
+        for time in [0, 1, 5_000_000, 86_400_000_000_000, ns("2025-11-24T10:00:00Z")] {
+            let span = days.span(time);
+            assert!(span.phase == Phase::Open && span.contains(time), "{zone}: {span:?}");
+            assert!(span.seconds(time).0.is_nan(), "nobody knows its open");
+        }
+    }
+}
+
 #[test]
 fn a_calendar_that_ends_says_so_in_time() {
     let nse = built_in("nse");
