@@ -11,7 +11,6 @@ use tickhound_core::{
     config::{Config, LoadedConfig, Origin, input::VenueRule},
     pattern::SymbolPattern,
     stream::StreamError,
-    venue,
     wall::now_ms,
 };
 use tickhound_engine::plugin::{DetectorSpec, Generation, params};
@@ -199,12 +198,10 @@ fn unmatched_of_calendars(config: &Config, symbols: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     for text in config.session.by_symbol.iter().flat_map(|of| &of.symbols) {
         let pattern = SymbolPattern::new(text);
-        let of_venue = pattern.names_venue();
-        let has_venue = |symbol: &str| venue::split(symbol).0.is_some();
-        if symbols.iter().any(|symbol| pattern.matches(symbol) && (!of_venue || has_venue(symbol))) {
+        if symbols.iter().any(|symbol| pattern.matches_known_venue(symbol)) {
             continue;
         }
-        if of_venue && config.input.venue != VenueRule::Keep {
+        if pattern.names_venue() && config.input.venue != VenueRule::Keep {
             warnings.push(format!(
                 "session.by_symbol: `{text}` matches only symbols that contain their venue; set input.venue to \"keep\", or \
                  leave out the venue"

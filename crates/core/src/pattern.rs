@@ -89,6 +89,11 @@ impl SymbolPattern {
         }
     }
 
+    /// Whether the symbol fits, and names a venue if the pattern does: a symbol of an unknown venue is not of that one.
+    pub fn matches_known_venue(&self, symbol: &str) -> bool {
+        self.matches(symbol) && (!self.names_venue() || venue::split(symbol).0.is_some())
+    }
+
     /// Whether the pattern names a venue, and matches the symbol of this name at it.
     pub(crate) fn matches_at_its_venue(&self, name: &str) -> bool {
         match &self.0 {

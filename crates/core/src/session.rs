@@ -201,8 +201,7 @@ impl Sessions {
 impl SymbolCalendar {
     /// Whether a symbol has this calendar. One without a venue has none by its venue: `MCX:*` would match all of them.
     fn is_of(&self, symbol: &str) -> bool {
-        let has_venue = venue::split(symbol).0.is_some();
-        self.patterns.iter().any(|pattern| (has_venue || !pattern.names_venue()) && pattern.matches(symbol))
+        self.patterns.iter().any(|pattern| pattern.matches_known_venue(symbol))
     }
 
     /// Whether the symbol of this name has this calendar at one of the venues.
