@@ -6,21 +6,22 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::{cargo, root, run, target_dir};
+use crate::{
+    cargo, root, run,
+    running::{self, Running, wait},
+    target_dir,
+};
 
 /// Their versions decide what is generated.
 const TOOLS: [&str; 2] = ["schemathesis==4.32.5", "prometheus-client==0.26.0"];
 
 /// So that what is not answered without it is tried as well.
 const TOKEN: &str = "token-of-the-xtask-api";
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails on anything that OpenMetrics does not allow.
 const PARSE: &str = "
@@ -30,16 +31,6 @@ headers = {'Authorization': 'Bearer ' + sys.argv[2], 'Accept': 'application/open
 text = urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers)).read().decode()
 print(len(list(text_string_to_metric_families(text))), 'metrics')
 ";
-
-/// Ended when it goes out of scope.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 pub(crate) fn check() -> Result<()> {
     run(cargo().args(["build", "--release", "--locked"]))?;
@@ -55,11 +46,7 @@ pub(crate) fn check() -> Result<()> {
         fs::remove_dir_all(&project)?;
     }
     fs::create_dir_all(&project)?;
-    let socket = project.join("redis.sock");
-    let mut server = Command::new("redis-server");
-    server.args(["--port", "0", "--save", "", "--unixsocket"]).arg(&socket).arg("--dir").arg(&project);
-    let _redis = Running(server.stdout(Stdio::null()).spawn()?);
-    wait("redis-server answers", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
+    let (_redis, socket) = running::redis(&project)?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let tickhound = |args: &[&str]| {
         let mut command = Command::new(target_dir().join("release/tickhound"));
@@ -72,7 +59,7 @@ pub(crate) fn check() -> Result<()> {
     run(tickhound(&["init"]).stdout(Stdio::null()))?;
     run(tickhound(&["feed", "--simulate", "--symbols", "20", "--count", "20000"]).stdout(Stdio::null()))?;
     run(tickhound(&["run", "--drain"]).stdout(Stdio::null()))?;
-    let _host = Running(tickhound(&["run"]).stdout(fs::File::create(project.join("log"))?).spawn()?);
+    let _host = Running::start(tickhound(&["run"]).stdout(fs::File::create(project.join("log"))?))?;
     wait("the server listens", || TcpStream::connect(&address).is_ok())?;
     let mut probe = Command::new(tools.join("st"));
     probe.arg("run").arg(root().join("src/observe/server/openapi.json")).arg("--url").arg(format!("http://{address}"));
@@ -82,14 +69,4 @@ pub(crate) fn check() -> Result<()> {
     probe.args(["--seed", "1", "--max-examples", "50", "--no-color"]).current_dir(&project);
     run(&mut probe)?;
     run(Command::new(tools.join("python")).args(["-c", PARSE]).arg(format!("http://{address}/metrics")).arg(TOKEN))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the step of a wait for a condition")]
-fn wait(what: &str, condition: impl Fn() -> bool) -> Result<()> {
-    let started = Instant::now();
-    while !condition() {
-        ensure!(started.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod fuzz;
 mod instructions;
 mod languages;
 mod plugins;
+mod running;
 mod screenshots;
 mod strip;
 

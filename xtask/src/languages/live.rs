@@ -1,41 +1,16 @@
 //! The detectors of all languages in one host, on a real stream: their alerts live are those of a replay, before and after a
 //! restart.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{WATCH, tickhound};
-use crate::run;
+use crate::{run, running};
 
 /// What is the same in an alert of each language, live and replayed.
 const SAME: [&str; 8] = ["plugin", "version", "symbol", "time", "price", "confidence", "direction", "evidence"];
-
-/// A redis-server on a socket, which ends with this value.
-struct Server(Child);
-
-impl Server {
-    fn start(dir: &Path) -> Result<Self> {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket", "redis.sock", "--dir"]);
-        command.arg(dir).current_dir(dir).stdout(Stdio::null());
-        Ok(Self(command.spawn().context("can't start redis-server")?))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Runs the detectors, which were built in the folders of `languages`, live and as a replay.
 pub(super) fn compare(all: &Path, languages: &[&str]) -> Result<()> {
@@ -45,7 +20,8 @@ pub(super) fn compare(all: &Path, languages: &[&str]) -> Result<()> {
     }
     fs::create_dir_all(dir.join("plugins"))?;
     fs::create_dir_all(dir.join("config"))?;
-    let url = format!("redis+unix://{}", dir.canonicalize()?.join("redis.sock").display());
+    let (_redis, socket) = running::redis(&dir)?;
+    let url = format!("redis+unix://{}", socket.display());
     let mut config = format!("[stream]\nurl = \"{url}\"\n[alerts]\njsonl = \"live.jsonl\"\n[engine]\nworkers = 2\n");
     for language in languages {
         fs::copy(all.join(language).join("plugins/watch.wasm"), dir.join(format!("plugins/{language}.wasm")))?;
@@ -54,7 +30,6 @@ pub(super) fn compare(all: &Path, languages: &[&str]) -> Result<()> {
         );
     }
     fs::write(dir.join("config/config.toml"), config)?;
-    let _server = Server::start(&dir)?;
     for _ in 0..2 {
         run(tickhound(&dir).args(["feed", "--simulate", "--symbols", "10", "--count", "3000"]))?;
         run(tickhound(&dir).args(["run", "--drain"]).stdout(Stdio::null()))?;
