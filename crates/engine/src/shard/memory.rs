@@ -23,7 +23,7 @@ use tickhound_core::{
 const RESTORED_AT_ONCE: usize = 256;
 
 /// A symbol with the states of its detectors.
-struct DetectorStates {
+struct RestorableSymbol {
     id: u32,
     name: Arc<str>,
     detectors: Vec<DetectorState>,
@@ -241,7 +241,7 @@ impl Shard {
     pub(super) fn restore(&mut self, unpacked: Vec<UnpackedSymbol>) -> Answer {
         let mut incidents = Incidents::default();
         let mut symbols = Vec::with_capacity(unpacked.len());
-        let mut states: Vec<DetectorStates> = Vec::with_capacity(unpacked.len());
+        let mut states: Vec<RestorableSymbol> = Vec::with_capacity(unpacked.len());
         for UnpackedSymbol { saved: SavedSymbol { id, name, packed, .. }, state } in unpacked {
             self.memory.add(id, &name);
             self.journal.mark(chunk_of(&name));
@@ -250,7 +250,7 @@ impl Shard {
                     self.restore_cooldowns(id, &name, &detectors);
                     self.memory.note_saved(id, packed);
                     self.prices.set(id, normalizer.price());
-                    states.push(DetectorStates { id, name: name.clone(), detectors });
+                    states.push(RestorableSymbol { id, name: name.clone(), detectors });
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
@@ -304,10 +304,10 @@ impl Slot {
     }
 
     /// Restores the detector's states of the `new` ones of `symbols`.
-    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[DetectorStates]) {
+    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[RestorableSymbol]) {
         let spec = self.spec.clone();
         let mut readable: Vec<(u32, &[u8])> = Vec::new();
-        for DetectorStates { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
+        for RestorableSymbol { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
             let Some(state) = detectors.iter().find(|state| state.detector == spec.name) else { continue };
             if state.schema == self.schema {
                 readable.push((*id, &state.bytes));
