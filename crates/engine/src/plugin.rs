@@ -40,6 +40,7 @@ mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod view;
 pub mod watch;
 
 pub use self::{
@@ -50,11 +51,12 @@ pub use self::{
     generation::{Flow, Generation, PluginSource},
     guest::Limits,
     health::Health,
-    instance::Instance,
+    instance::{GROUP_MARK, Instance},
     loader::Loader,
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
+    view::{Feed, LAST_OF_SNAPSHOT, Scope, View},
 };
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]

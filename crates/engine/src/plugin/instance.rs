@@ -21,6 +21,10 @@ use super::{
 };
 use tickhound_core::event::{Batch, CLOCK};
 
+/// The first character of the name under which a group is interned, which no symbol has. The name of its family and `/` follow,
+/// and then its own name; of the group of all symbols, its own name alone.
+pub const GROUP_MARK: char = '\0';
+
 /// An instance of a detector: a guest with its parameters, its symbols and their states.
 pub struct Instance {
     store: Store<Guest>,
