@@ -60,7 +60,7 @@ pub use self::{
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]
 pub mod bindings {
     wasmtime::component::bindgen!({
-        path: "../../detectors-sdk/wit",
+        path: "../../detectors-sdk/wit-0.1",
         world: "detector",
         ownership: Borrowing { duplicate_if_necessary: true },
     });

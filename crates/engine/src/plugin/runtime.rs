@@ -36,7 +36,7 @@ pub use super::digest::sha256;
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
 /// The contract's WIT package.
-pub const CONTRACT_WIT: &str = include_str!("../../../../detectors-sdk/wit/detector.wit");
+pub const CONTRACT_WIT: &str = include_str!("../../../../detectors-sdk/wit-0.1/detector.wit");
 
 /// The custom section in which the SDK writes the contract version that a plugin was built for.
 const CONTRACT_SECTION: &str = "tickhound:contract";
