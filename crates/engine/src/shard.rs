@@ -433,28 +433,23 @@ enum FaultBudget {
 }
 
 fn resolve(
-    found: bindings::tickhound::detector::types::Detection,
+    found: Detection,
     detector: u16,
     batch: &Batch,
     normalizer: &Normalizer,
 ) -> ResolvedDetection {
-    use bindings::tickhound::detector::types::Direction as Guest;
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
-    let price = if on_clock { price_at(found.symbol, row, batch, normalizer) } else { batch.price[row] };
+    let price = if on_clock { price_at(found.about, row, batch, normalizer) } else { batch.price[row] };
     ResolvedDetection {
         entry: batch.entry[row],
         detector,
         on_clock,
-        symbol: found.symbol,
+        symbol: found.about,
         time: batch.time[row],
         price,
         confidence: found.confidence,
-        direction: match found.direction {
-            Guest::Up => Direction::Up,
-            Guest::Down => Direction::Down,
-            Guest::None => Direction::None,
-        },
+        direction: found.direction,
         evidence: found.evidence,
     }
 }

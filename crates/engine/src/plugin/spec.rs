@@ -9,14 +9,17 @@ use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::{
-    bindings::tickhound::detector::types::Manifest,
     check_process::TrialResult,
+    facts::Facts,
     fault::Fault,
     guest::Limits,
     health::Health,
     instance::Instance,
+    manifest::{DeclaredFeed, Length, Manifest, Wake},
     params::{self, Params},
     runtime::{Plugin, sha256},
+    view::{FEED_SECONDS_MAX, Feed, Scope, View},
+    wiring::{ColumnSource, WakeCondition, WakeSide, Wiring},
 };
 use tickhound_core::{
     config::{DetectorConfig, LoadedConfig, nearest},
@@ -49,9 +52,10 @@ pub struct DetectorSpec {
     pub trial: TrialResult,
     /// The health of all its instances together.
     pub health: Health,
-    /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
-    /// lacks. Those with times of the session follow those of the input.
-    pub columns: Arc<[Option<usize>]>,
+    /// How its rows are made from batches.
+    wiring: Arc<Wiring>,
+    /// What it learns about symbols.
+    facts: Facts,
     /// Patterns of the symbols it sees; `None` if it sees all.
     symbols: Option<Vec<WatchedPattern>>,
     /// The first digits of the hash of all parameters, as alerts have them.
