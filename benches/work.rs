@@ -121,7 +121,7 @@ impl Market {
         }
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
         let generation =
-            Loader::start(&loaded, decoder.column_names(), |_| Ok(()), Isolation::InProcess)?.newest().clone();
+            Loader::start(&loaded, decoder.column_names(), |_, _| Ok(()), Isolation::InProcess)?.newest().clone();
         let mut simulator = Simulator::new(&SimConfig { symbols: SYMBOLS, ..SimConfig::default() });
         let ticks = simulator.by_ref().take(PASS * PASSES).collect();
         Ok(Self { loaded, generation, instruments: simulator.instruments().to_vec(), ticks })
