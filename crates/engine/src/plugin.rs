@@ -20,6 +20,7 @@ mod call;
 pub mod check_child;
 pub mod check_process;
 pub mod code;
+mod columns;
 mod contract;
 mod deadline;
 mod detection;
@@ -41,6 +42,7 @@ pub mod manifest;
 mod packed;
 pub mod params;
 mod reload;
+mod resolve;
 pub mod runtime;
 pub mod signature;
 mod spec;
@@ -54,6 +56,7 @@ mod wiring;
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
+    columns::{BatchColumns, DAYS_TO_EXPIRY},
     deadline::Overrun,
     detection::{Detection, Gate, Judgment},
     fault::Fault,

@@ -405,12 +405,7 @@ enum FaultBudget {
     Untouched,
 }
 
-fn resolve(
-    found: Detection,
-    detector: u16,
-    batch: &Batch,
-    prices: &LastPrices,
-) -> ResolvedDetection {
+fn resolve(found: Detection, detector: u16, batch: &Batch, prices: &LastPrices) -> ResolvedDetection {
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
     let price = if on_clock { prices.at(found.about, row, batch) } else { batch.price[row] };

@@ -138,7 +138,9 @@ impl<'a> DetectionCheck<'a> {
         }
         let is_about = about == owner || self.has_groups && self.introduced.is_symbol(*about);
         if !is_about {
-            return Err(format!("a detection at row {row} is about {about}, which is neither its state's nor a member"));
+            return Err(format!(
+                "a detection at row {row} is about {about}, which is neither its state's nor a member"
+            ));
         }
         self.check_members(members)
     }

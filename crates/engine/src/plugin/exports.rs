@@ -135,7 +135,7 @@ impl Exports {
                 guest.call_configure(store, &params)?.map(|readiness| readiness.warm_up_seconds)
             }
             Self::V0_2 { detector, .. } => {
-                let params: Vec<_> = params.iter().map(|(name, value)| (name.as_str(), value.into())).collect();
+                let params: Vec<_> = params.iter().map(|(name, value)| (name.clone(), value.into())).collect();
                 detector.call_configure(store, &params)?.map(|readiness| readiness.warm_up_seconds)
             }
         })
@@ -155,15 +155,18 @@ impl Exports {
                 guest.call_introduce(store, &symbols)
             }
             Self::V0_2 { detector, .. } => {
-                let texts: Vec<Vec<Option<&str>>> =
-                    symbols.iter().map(|symbol| symbol.texts.iter().map(Option::as_deref).collect()).collect();
                 let symbols: Vec<_> = symbols
                     .iter()
-                    .zip(&texts)
-                    .map(|(NewSymbol { id, name, .. }, texts)| types_0_2::Symbol { id: *id, name, texts })
+                    .map(|NewSymbol { id, name, texts }| types_0_2::Symbol {
+                        id: *id,
+                        name: (*name).to_owned(),
+                        texts: texts.clone(),
+                    })
                     .collect();
-                let groups: Vec<_> =
-                    groups.iter().map(|NewGroup { id, name }| types_0_2::Group { id: *id, name }).collect();
+                let groups: Vec<_> = groups
+                    .iter()
+                    .map(|NewGroup { id, name }| types_0_2::Group { id: *id, name: (*name).to_owned() })
+                    .collect();
                 detector.call_introduce(store, &symbols, &groups)
             }
         }
@@ -191,12 +194,18 @@ impl Exports {
     ) -> Result<Result<(), String>> {
         match self {
             Self::V0_1(guest) => {
-                let state = |(symbol, state): &(u32, _)| types_0_1::SymbolStateParam { symbol: *symbol, state };
-                guest.call_restore(store, state_version, &states.iter().map(state).collect::<Vec<_>>())
+                let states: Vec<_> = states
+                    .iter()
+                    .map(|(symbol, state)| types_0_1::SymbolStateParam { symbol: *symbol, state })
+                    .collect();
+                guest.call_restore(store, state_version, &states)
             }
             Self::V0_2 { detector, .. } => {
-                let state = |(owner, state): &(u32, _)| types_0_2::SavedStateParam { owner: *owner, state };
-                detector.call_restore(store, state_version, &states.iter().map(state).collect::<Vec<_>>())
+                let states: Vec<_> = states
+                    .iter()
+                    .map(|(owner, state)| types_0_2::SavedState { owner: *owner, state: state.to_vec() })
+                    .collect();
+                detector.call_restore(store, state_version, &states)
             }
         }
     }
@@ -244,20 +253,24 @@ impl From<ProbeJudgment> for Judgment {
     }
 }
 
-macro_rules! value_param {
-    ($types:ident) => {
-        impl<'a> From<&'a Value> for $types::ValueParam<'a> {
-            fn from(value: &'a Value) -> Self {
-                match value {
-                    Value::Flag(value) => Self::Flag(*value),
-                    Value::Integer(value) => Self::Integer(*value),
-                    Value::Number(value) => Self::Number(*value),
-                    Value::Text(value) => Self::Text(value),
-                }
-            }
+impl<'a> From<&'a Value> for types_0_1::ValueParam<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Flag(value) => Self::Flag(*value),
+            Value::Integer(value) => Self::Integer(*value),
+            Value::Number(value) => Self::Number(*value),
+            Value::Text(value) => Self::Text(value),
         }
-    };
+    }
 }
 
-value_param!(types_0_1);
-value_param!(types_0_2);
+impl From<&Value> for types_0_2::Value {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Flag(value) => Self::Flag(*value),
+            Value::Integer(value) => Self::Integer(*value),
+            Value::Number(value) => Self::Number(*value),
+            Value::Text(value) => Self::Text(value.clone()),
+        }
+    }
+}

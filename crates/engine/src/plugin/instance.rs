@@ -197,8 +197,7 @@ impl Instance {
             .iter()
             .map(|source| column(*source, batch).unwrap_or_else(|| &absent[..batch.len()]))
             .collect();
-        let ticks =
-            TickLists { symbols: &batch.symbol, times: &batch.time, prices: &batch.price, columns: &columns };
+        let ticks = TickLists { symbols: &batch.symbol, times: &batch.time, prices: &batch.price, columns: &columns };
         match exports::detect_lists(guest, store, ticks) {
             Ok(detections) => {
                 let mut check = DetectionCheck::new(batch, introduced, false);

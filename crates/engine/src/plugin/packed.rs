@@ -140,8 +140,9 @@ impl<'a> Unread<'a> {
     fn name(&mut self) -> Result<String, String> {
         let [length] = self.array()?;
         let bytes = self.bytes(usize::from(length))?;
-        let name = str::from_utf8(bytes)
-            .map_err(|_| format!("evidence `{}` has a name that is not UTF-8", shown(&String::from_utf8_lossy(bytes))))?;
+        let name = str::from_utf8(bytes).map_err(|_| {
+            format!("evidence `{}` has a name that is not UTF-8", shown(&String::from_utf8_lossy(bytes)))
+        })?;
         Ok(name.to_owned())
     }
 

@@ -23,17 +23,17 @@ use wasmtime::{
 use super::{
     check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, TrialResult, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
-    contract::{CONTRACT_VERSIONS, ContractVersion, stated_version},
+    contract::{ContractVersion, stated_version},
     deadline::EPOCH_TICK,
-    fault::{Fault, describe_fault},
     exports::ExportsPre,
+    fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     manifest::Manifest,
     params, structure,
 };
 
 pub use super::{
-    contract::{CONTRACT_VERSION, built_for},
+    contract::{CONTRACT_VERSION, CONTRACT_VERSIONS, built_for},
     digest::sha256,
 };
 

@@ -8,7 +8,7 @@ use tickhound_core::event::{Batch, CLOCK};
 /// Where the values of a column come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum ColumnSource {
+pub(super) enum ColumnSource {
     /// The column at this position of a batch.
     Batch(usize),
     /// The constant of the row's symbol at this position, from the reference data.
@@ -20,31 +20,31 @@ pub(crate) enum ColumnSource {
 /// On which side of a column the price wakes a detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum WakeSide {
+pub(super) enum WakeSide {
     Above,
     Below,
 }
 
 /// A condition under which a tick reaches a detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WakeCondition {
-    pub(crate) side: WakeSide,
+pub(super) struct WakeCondition {
+    pub(super) side: WakeSide,
     /// The position of the column among those of the detector.
-    pub(crate) column: usize,
+    pub(super) column: usize,
 }
 
 /// How the rows of a detector are made from batches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Wiring {
-    pub(crate) view: View,
+pub(super) struct Wiring {
+    pub(super) view: View,
     /// The source of each column that the plugin asks for, computed ones included.
-    pub(crate) columns: Vec<ColumnSource>,
+    pub(super) columns: Vec<ColumnSource>,
     /// The conditions of which one must hold for a tick; empty: every tick reaches the detector.
-    pub(crate) wakes: Vec<WakeCondition>,
+    pub(super) wakes: Vec<WakeCondition>,
     /// The columns of the reference data that are constants of this detector.
-    pub(crate) constants: Vec<usize>,
+    pub(super) constants: Vec<usize>,
     /// The text column of each text that the plugin asks for; `None` for an optional one that there is not.
-    pub(crate) texts: Vec<Option<usize>>,
+    pub(super) texts: Vec<Option<usize>>,
 }
 
 /// The constants of symbols, by their ids.
@@ -77,6 +77,14 @@ impl Constants {
 }
 
 impl Wiring {
+    /// Returns the positions in a batch of the columns that are read.
+    pub(super) fn positions(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().filter_map(|source| match source {
+            ColumnSource::Batch(position) => Some(*position),
+            ColumnSource::Constant(_) | ColumnSource::Absent => None,
+        })
+    }
+
     /// Returns whether a row of a batch reaches the detector: each row that is not a tick does, and a tick for which one of the
     /// conditions holds.
     ///
@@ -89,7 +97,9 @@ impl Wiring {
         let price = batch.price[row];
         self.wakes.iter().any(|WakeCondition { side, column }| {
             let limit = match self.columns[*column] {
-                ColumnSource::Batch(position) => batch.columns.get(position).and_then(|values| values.get(row)).copied(),
+                ColumnSource::Batch(position) => {
+                    batch.columns.get(position).and_then(|values| values.get(row)).copied()
+                }
                 ColumnSource::Constant(position) => Some(constants.get(batch.symbol[row], position)),
                 ColumnSource::Absent => None,
             };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
-use crate::plugin::{DetectorSpec, Detection, Fault, Instance};
+use crate::plugin::{Detection, DetectorSpec, Fault, Instance};
 use tickhound_core::event::{Batch, CLOCK};
 
 /// The number of states that an instance hands over to its successor with each batch, in addition to those that the batch

@@ -9,11 +9,18 @@ use anyhow::{Result, ensure};
 
 use super::{Column, DeclaredColumn, DeclaredFeed, Length, Manifest, Param, Wake};
 use crate::plugin::{
+    columns::DAYS_TO_EXPIRY,
     params::Value,
     texts::{is_identifier, is_printable, shown},
-    view::FEED_SECONDS_MAX,
 };
-use tickhound_core::{event::column, session};
+use tickhound_core::{
+    event::column,
+    market::{
+        bars::{self, SECONDS_MAX},
+        computed::LENGTH_MAX,
+    },
+    session,
+};
 
 /// The maximum length of a name or a version, bytes. Each alert repeats those of the plugin.
 const NAME_MAX: usize = 64;
@@ -36,18 +43,11 @@ const FEEDS_MAX: usize = 4;
 /// The maximum number of computed columns. A channel on each of several time frames needs a dozen.
 const COMPUTED_MAX: usize = 32;
 
-/// The greatest length of a computed column, rows. Each symbol has so many values in memory.
-pub(crate) const COMPUTED_LENGTH_MAX: u32 = 10_000;
-
 /// The maximum number of conditions under which ticks reach a detector. Each is tried at each tick.
 const WAKES_MAX: usize = 16;
 
 /// The maximum number of texts of the reference data.
 const TEXTS_MAX: usize = 32;
-
-/// The columns of bars, and the others that are not those of the input.
-pub(crate) const BAR_COLUMNS: [&str; 5] = ["open", "high", "low", "vwap", "count"];
-pub(crate) const DAYS_TO_EXPIRY: &str = "days_to_expiry";
 
 /// The maximum number of parameters. The detectors that ship have up to twenty.
 const PARAMS_MAX: usize = 128;
@@ -93,10 +93,8 @@ fn check_feeds(manifest: &Manifest) -> Result<()> {
 fn check_feed(manifest: &Manifest, feed: &DeclaredFeed) -> Result<()> {
     match feed {
         DeclaredFeed::Ticks => Ok(()),
-        DeclaredFeed::Bars(length) => check_length(manifest, "the length of bars", length, FEED_SECONDS_MAX),
-        DeclaredFeed::Snapshots(length) => {
-            check_length(manifest, "the distance of snapshots", length, FEED_SECONDS_MAX)
-        }
+        DeclaredFeed::Bars(length) => check_length(manifest, "the length of bars", length, SECONDS_MAX),
+        DeclaredFeed::Snapshots(length) => check_length(manifest, "the distance of snapshots", length, SECONDS_MAX),
     }
 }
 
@@ -120,7 +118,7 @@ fn check_length(manifest: &Manifest, what: &str, length: &Length, most: u32) -> 
 
 fn check_computed(manifest: &Manifest, computed: &DeclaredColumn) -> Result<()> {
     let DeclaredColumn { name, of, feed, length, .. } = computed;
-    let standard = column::NAMES.iter().chain(&session::COLUMNS).chain(&BAR_COLUMNS);
+    let standard = column::NAMES.iter().chain(&session::COLUMNS).chain(&bars::COLUMNS);
     let is_taken = standard.chain(&[DAYS_TO_EXPIRY, "price"]).any(|standard| standard == name);
     ensure!(!is_taken, "computed column `{name}` has the name of a standard column");
     let values: &[&str] = match feed {
@@ -135,7 +133,7 @@ fn check_computed(manifest: &Manifest, computed: &DeclaredColumn) -> Result<()> 
         values.join(" or ")
     );
     check_feed(manifest, feed)?;
-    check_length(manifest, &format!("the length of computed column `{name}`"), length, COMPUTED_LENGTH_MAX)
+    check_length(manifest, &format!("the length of computed column `{name}`"), length, LENGTH_MAX)
 }
 
 fn check_wakes(manifest: &Manifest) -> Result<()> {
@@ -323,16 +321,23 @@ mod tests {
 
     #[test]
     fn computed_columns_and_wakes_name_what_there_is() {
-        let computed = |change: fn(&mut DeclaredColumn)| move |manifest: &mut Manifest| change(&mut manifest.computed[0]);
+        let computed =
+            |change: fn(&mut DeclaredColumn)| move |manifest: &mut Manifest| change(&mut manifest.computed[0]);
         rejected("column `bid` is declared twice", computed(|column| column.name = "bid".into()));
         rejected("the name of a column is `a b`", computed(|column| column.name = "a b".into()));
-        rejected("computed column `oi` has the name of a standard column", computed(|column| column.name = "oi".into()));
+        rejected(
+            "computed column `oi` has the name of a standard column",
+            computed(|column| column.name = "oi".into()),
+        );
         rejected("`vwap` has the name of a standard", computed(|column| column.name = "vwap".into()));
         rejected("is of `bid`, expected price or high or low", computed(|column| column.of = "bid".into()));
         rejected("is of `high`, expected price", computed(|column| column.feed = DeclaredFeed::Ticks));
-        rejected("is of snapshots, expected ticks or bars", computed(|column| {
-            column.feed = DeclaredFeed::Snapshots(Length::Fixed(1));
-        }));
+        rejected(
+            "is of snapshots, expected ticks or bars",
+            computed(|column| {
+                column.feed = DeclaredFeed::Snapshots(Length::Fixed(1));
+            }),
+        );
         rejected("is 10001, expected 1 to 10000", computed(|column| column.length = Length::Fixed(10_001)));
         rejected("33 computed columns, expected at most 32", |manifest| manifest.computed = vec![channel_high(); 33]);
         rejected("a wake is about `ask`, which is none of its columns", |manifest| {

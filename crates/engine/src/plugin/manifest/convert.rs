@@ -9,20 +9,20 @@ use crate::plugin::{
 
 /// Converts the types that both versions have alike.
 macro_rules! convert_common {
-    ($version:ident) => {
+    ($version:ident, $value:ident) => {
         impl From<$version::Column> for Column {
             fn from($version::Column { name, required }: $version::Column) -> Self {
                 Self { name, required }
             }
         }
 
-        impl From<$version::ValueResult> for Value {
-            fn from(value: $version::ValueResult) -> Self {
+        impl From<$version::$value> for Value {
+            fn from(value: $version::$value) -> Self {
                 match value {
-                    $version::ValueResult::Flag(value) => Self::Flag(value),
-                    $version::ValueResult::Integer(value) => Self::Integer(value),
-                    $version::ValueResult::Number(value) => Self::Number(value),
-                    $version::ValueResult::Text(value) => Self::Text(value),
+                    $version::$value::Flag(value) => Self::Flag(value),
+                    $version::$value::Integer(value) => Self::Integer(value),
+                    $version::$value::Number(value) => Self::Number(value),
+                    $version::$value::Text(value) => Self::Text(value),
                 }
             }
         }
@@ -36,8 +36,8 @@ macro_rules! convert_common {
     };
 }
 
-convert_common!(v0_1);
-convert_common!(v0_2);
+convert_common!(v0_1, ValueResult);
+convert_common!(v0_2, Value);
 
 impl From<v0_1::Manifest> for Manifest {
     fn from(manifest: v0_1::Manifest) -> Self {
