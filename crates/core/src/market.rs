@@ -8,7 +8,6 @@ pub mod bars;
 pub mod computed;
 pub mod context;
 pub mod groups;
-pub mod layout;
 pub mod order;
 pub mod reference;
 pub mod series;

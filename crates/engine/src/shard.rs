@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     ingest::{Job, SymbolBase, TakenOver},
-    plugin::{Fault, Generation, bindings, runtime::BACKGROUND_NICE},
+    plugin::{Detection, Fault, Generation, runtime::BACKGROUND_NICE},
 };
 use tickhound_core::{
     event::{Batch, CLOCK, Direction},
@@ -405,29 +405,19 @@ enum FaultBudget {
     Untouched,
 }
 
-fn resolve(
-    found: bindings::tickhound::detector::types::Detection,
-    detector: u16,
-    batch: &Batch,
-    prices: &LastPrices,
-) -> ResolvedDetection {
-    use bindings::tickhound::detector::types::Direction as Guest;
+fn resolve(found: Detection, detector: u16, batch: &Batch, prices: &LastPrices) -> ResolvedDetection {
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
-    let price = if on_clock { prices.at(found.symbol, row, batch) } else { batch.price[row] };
+    let price = if on_clock { prices.at(found.about, row, batch) } else { batch.price[row] };
     ResolvedDetection {
         entry: batch.entry[row],
         detector,
         on_clock,
-        symbol: found.symbol,
+        symbol: found.about,
         time: batch.time[row],
         price,
         confidence: found.confidence,
-        direction: match found.direction {
-            Guest::Up => Direction::Up,
-            Guest::Down => Direction::Down,
-            Guest::None => Direction::None,
-        },
+        direction: found.direction,
         evidence: found.evidence,
     }
 }

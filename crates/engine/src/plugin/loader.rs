@@ -14,13 +14,14 @@ use tracing::warn;
 use super::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
+    columns::BatchColumns,
     digest::sha256,
     folder::Folder,
     generation::{Generation, PluginSource},
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial,
+    trial::{self, TrialRows},
 };
 use tickhound_core::{
     config::{self, ChangedKey, DetectorConfig, LoadedConfig, NEXT_VERSION},
@@ -229,10 +230,10 @@ impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
         Ok(plugin)
     }
 
-    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+    fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
         let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
         let bytes = &read.context("its plugin was not read")?.bytes;
-        trial::try_out(self.runtime, spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec, columns))
     }
 }
 

@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The maximum length of bars or distance of snapshots, seconds: a day. A session is not longer.
-pub const FEED_SECONDS_MAX: u32 = 86_400;
-
 /// The bit of a row's feed that marks the last row of a snapshot, of one symbol or group.
 pub const LAST_OF_SNAPSHOT: u8 = 0x80;
 
