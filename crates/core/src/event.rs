@@ -449,6 +449,10 @@ pub struct Alert {
     pub symbol: String,
     /// The venue that the symbol names, or that its ticks had named by then; empty if neither does.
     pub venue: String,
+    /// The group whose detector raised it; empty if a symbol's did.
+    pub group: String,
+    /// The symbols that make up the event of a group.
+    pub members: Vec<String>,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
     /// The price at that time, quote currency; NaN if no price is known.

@@ -5,7 +5,6 @@
 //! symbols that are known: the longest silent ones make room for new ones between two entries, by the arrival of their last
 //! ticks, which is saved with their states.
 
-mod base;
 mod contexts;
 mod plan;
 mod set_back;
@@ -17,19 +16,19 @@ use std::{ops::Range, sync::Arc};
 use rustc_hash::FxHashSet;
 
 pub use self::{
-    base::{OwnerBase, SharedBase, SharedBases, SharedContext},
     plan::Plan,
     symbols::{Evicted, EvictionCause},
     wide::ViewRows,
 };
-pub(crate) use self::{symbols::Place, wide::has_group};
 use self::{
     plan::ViewPlan,
     symbols::{Name, RejectedTick, Route, Symbols},
     wide::{Outlet, RowPlace, Wide},
 };
+pub(crate) use self::{symbols::Place, wide::has_group};
 use crate::plugin::GROUP_MARK;
 use tickhound_core::{
+    checkpoint::SharedBases,
     decode::{DecodeError, Decoder, Outcome, RawTick},
     event::{Batch, Clock, Entries, Entry, EntryId, TickRow, TicksBehind, column, flag},
     normalize::{CalendarCounts, NormalizeCounts, NormalizedRow, Normalizer, NormalizerState},
@@ -75,6 +74,19 @@ impl Job {
     pub fn rows(&self) -> usize {
         self.batch.len() + self.views.iter().map(|view| view.batch.len()).sum::<usize>()
     }
+}
+
+/// What is saved of a symbol, or of a group, beside the states of its detectors, as of a visit to its chunk.
+#[derive(Clone, Debug)]
+pub struct OwnerBase {
+    /// The number of the symbol or group.
+    pub id: u32,
+    /// When its last tick arrived, in milliseconds of its entry's id.
+    pub arrived_ms: u64,
+    /// The state of its normalizer; `None` for a group.
+    pub normalizer: Option<NormalizerState>,
+    /// Its bars, last values and computed columns; empty if there are none.
+    pub series: Vec<u8>,
 }
 
 /// What a visit saves of symbols and groups beside the states of their detectors.
@@ -323,7 +335,9 @@ impl Ingest {
                 continue;
             }
             ids.push((id, its));
-            let Some(state) = warm.normalizer.state(its).filter(|_| self.normalizer.state(id).is_none()) else { continue };
+            let Some(state) = warm.normalizer.state(its).filter(|_| self.normalizer.state(id).is_none()) else {
+                continue;
+            };
             self.symbols.note_row(id, arrived_ms);
             self.symbols.note_latest(id, state.time());
             self.normalizer.restore(id, state.clone());
@@ -497,8 +511,18 @@ impl Ingest {
         let place = RowPlace { read, entry: 0, arrived_ms: 0, rows };
         let (wide, newest) = (wide.as_deref_mut(), *newest_ms);
         let is_taken_back = false;
-        let mut router =
-            Router { place, ahead_max_ms, symbols, normalizer, row, wide, is_taken_back, clock, newest_ms: newest, routed };
+        let mut router = Router {
+            place,
+            ahead_max_ms,
+            symbols,
+            normalizer,
+            row,
+            wide,
+            is_taken_back,
+            clock,
+            newest_ms: newest,
+            routed,
+        };
         for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
             let symbol = Name::Number(*symbol);
@@ -752,13 +776,7 @@ fn judge(
     }
 }
 
-fn open<'a>(
-    slot: &'a mut Option<Job>,
-    read: u64,
-    columns: usize,
-    rows: usize,
-    views: &[ViewPlan],
-) -> &'a mut Job {
+fn open<'a>(slot: &'a mut Option<Job>, read: u64, columns: usize, rows: usize, views: &[ViewPlan]) -> &'a mut Job {
     slot.get_or_insert_with(|| Job {
         read,
         symbols: Vec::new(),
@@ -1090,13 +1108,15 @@ mod tests {
         let job = routed.jobs[0].as_ref().unwrap();
         assert_eq!((routed.ticks, routed.repaired.unpriced), (1, 1));
         assert_eq!((job.symbols.len(), &job.batch.symbol), (1, &vec![CLOCK]));
-        let [base] = &ingest.visit(&(0..256))[0][..] else { panic!("one symbol is saved") };
-        assert!(base.changed && base.arrived_ms == NOW && base.normalizer.price().is_nan());
+        let mut saved = || ingest.visit(&(0..256)).by_shard.remove(0);
+        let [base] = &saved()[..] else { panic!("one symbol is saved") };
+        assert!(base.arrived_ms == NOW && base.normalizer.as_ref().unwrap().price().is_nan());
         let price = format!("symbol=A ltp=10 timestamp={THEN}");
         assert!(ingest.route(2, &entries(&[(NOW, &quote)])).jobs[0].is_none(), "there is nothing to show");
         ingest.route(3, &entries(&[(NOW + 1, &price)]));
-        assert_eq!(ingest.visit(&(0..256))[0][0].normalizer.price(), 10.0);
-        assert!(!ingest.visit(&(0..256))[0][0].changed, "it was just saved");
+        let mut saved = || ingest.visit(&(0..256)).by_shard.remove(0);
+        assert_eq!(saved()[0].normalizer.as_ref().unwrap().price(), 10.0);
+        assert!(saved().is_empty(), "it was just saved");
     }
 
     #[test]

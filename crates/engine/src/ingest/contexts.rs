@@ -4,10 +4,12 @@
 
 use rustc_hash::FxHashMap;
 
-use super::base::{SharedBases, SharedContext};
-use tickhound_core::market::{
-    Market,
-    context::{ContextRule, ContextValue},
+use tickhound_core::{
+    checkpoint::{SharedBases, SharedContext},
+    market::{
+        Market,
+        context::{ContextRule, ContextValue},
+    },
 };
 
 /// The last value of each source of each context.
@@ -76,11 +78,6 @@ impl ContextValues {
     /// The value that a context has in the rows of a symbol.
     pub(super) fn get(&self, cell: Option<u32>) -> f64 {
         cell.map_or(f64::NAN, |cell| self.cells[cell as usize].value)
-    }
-
-    /// Whether there are no sources.
-    pub(super) fn is_empty(&self) -> bool {
-        self.cells.is_empty()
     }
 
     /// What is saved.

@@ -5,13 +5,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::plugin::{Feed, Scope, View};
-use tickhound_core::market::{
-    Market,
-    computed::{Computation, RowKind},
-    layout::RowLayout,
-    series::SeriesWanted,
-};
+use crate::plugin::{BatchColumns, Feed, Generation, Scope, View};
+use tickhound_core::market::{Market, computed::RowKind, series::SeriesWanted};
 
 /// What is wanted of ingest.
 #[derive(Debug)]
@@ -19,7 +14,7 @@ pub struct Plan {
     /// Groups, contexts and reference data.
     pub(super) market: Arc<Market>,
     /// The columns of each row.
-    pub(super) layout: RowLayout,
+    pub(super) layout: Arc<BatchColumns>,
     /// The views beside that of contract 0.1.
     pub(super) views: Vec<ViewPlan>,
     pub(super) series: SeriesWanted,
@@ -42,13 +37,21 @@ pub(super) struct ViewPlan {
 }
 
 impl Plan {
-    /// A plan for these views and computed columns. `columns` is the number of columns of the input.
-    pub fn new(
-        market: Arc<Market>,
-        columns: usize,
-        views: impl IntoIterator<Item = View>,
-        computed: Vec<Computation>,
-    ) -> Self {
+    /// What the detectors of a generation want; `None` if that is only ticks of symbols with the columns of the input and of the
+    /// session.
+    pub fn of(generation: &Generation) -> Option<Self> {
+        let columns = &generation.columns;
+        let specs = || generation.detectors.iter();
+        let is_wide = |position: usize| position >= columns.days_to_expiry();
+        let is_wanted = specs().any(|spec| !spec.view().is_of_ticks() || spec.batch_columns().any(is_wide));
+        is_wanted.then(|| {
+            let views = specs().map(|spec| spec.view().clone());
+            Self::new(generation.market.clone(), columns.clone(), views)
+        })
+    }
+
+    fn new(market: Arc<Market>, layout: Arc<BatchColumns>, views: impl IntoIterator<Item = View>) -> Self {
+        let computed = layout.computations().to_vec();
         let views: BTreeSet<View> = views.into_iter().filter(|view| !view.is_of_ticks()).collect();
         let feeds = || views.iter().flat_map(|view| view.feeds.iter().copied());
         let of_bars = feeds().filter_map(|feed| if let Feed::Bars(seconds) = feed { Some(seconds) } else { None });
@@ -62,10 +65,10 @@ impl Plan {
         let last_values = feeds().any(|feed| feed != Feed::Ticks);
         let bars: Vec<u32> = bars.into_iter().collect();
         Self {
-            layout: RowLayout { input: columns, contexts: market.contexts().len(), computed: computed.len() },
             views: views.into_iter().map(|view| ViewPlan::new(view, &market, &bars)).collect(),
-            series: SeriesWanted { bars, last_values, columns, computed },
+            series: SeriesWanted { bars, last_values, columns: layout.input(), computed },
             steps: steps.into_iter().collect(),
+            layout,
             market,
         }
     }

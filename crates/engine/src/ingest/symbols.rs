@@ -337,11 +337,6 @@ impl Symbols {
         (route, true)
     }
 
-    /// Returns the groups.
-    pub(super) fn groups(&self) -> impl Iterator<Item = (&Arc<str>, Route)> {
-        self.groups.iter().map(|(name, route)| (name, *route))
-    }
-
     /// Whether a number is that of a group.
     pub(super) fn is_group(&self, id: u32) -> bool {
         self.names[id as usize].starts_with(GROUP_MARK)

@@ -11,13 +11,13 @@ use tracing::warn;
 
 use super::{
     Job,
-    base::{SharedBase, SharedBases},
     contexts::{ContextLinks, ContextValues},
     plan::{Plan, ViewPlan},
     symbols::Symbols,
 };
 use crate::plugin::{GROUP_MARK, LAST_OF_SNAPSHOT, Scope, View};
 use tickhound_core::{
+    checkpoint::{SharedBase, SharedBases},
     decode::check_symbol,
     event::{Batch, TickRow, column, flag},
     market::{
@@ -237,9 +237,9 @@ impl Wide {
     pub(super) fn fill(&mut self, row: &mut NormalizedRow<'_>, session: i32) {
         let Self { plan, contexts, facts, series, computed, .. } = self;
         let facts = &facts[row.symbol as usize];
-        let input = plan.layout.input;
+        let input = plan.layout.input();
         contexts.note(&facts.links, &plan.market, row.price, &row.columns[..input]);
-        row.columns[plan.layout.of_bars(0)..plan.layout.days_to_expiry()].fill(f64::NAN);
+        row.columns[plan.layout.bars()..plan.layout.computed()].fill(f64::NAN);
         computed.clear();
         series.add_computed(row.symbol, computed);
         fill_extras(row.columns, plan, facts, (contexts, session), computed);
@@ -257,7 +257,7 @@ impl Wide {
         }
         if !self.series.is_empty() {
             let span = normalizer.span(normalizer.calendar_of(*symbol), *time);
-            let columns = &columns[..plan.layout.input];
+            let columns = &columns[..plan.layout.input()];
             self.series.push(&MarketTick { symbol: *symbol, now, span: &span, price: *price, columns });
         }
     }
@@ -285,9 +285,9 @@ impl Wide {
         symbols: &mut Symbols,
         normalizer: &mut Normalizer,
     ) {
-        self.resolve_all(symbols);
         let first = !std::mem::replace(&mut self.has_restored_contexts, true);
         if first {
+            self.resolve_all(symbols);
             self.contexts.restore(bases, &self.plan.market);
         }
         let groups: FxHashSet<u32> = names
@@ -376,10 +376,9 @@ impl Wide {
         row.resize(plan.layout.width(), f64::NAN);
         row[column::QUANTITY] = bar.quantity;
         row[column::FLAGS] = f64::from(bar.flags);
-        row[plan.layout.session(0)] = bar.since_open;
-        row[plan.layout.session(1)] = bar.to_close;
-        let of_bars = plan.layout.of_bars(0);
-        row[of_bars..plan.layout.days_to_expiry()].copy_from_slice(&bar.columns());
+        row[plan.layout.session()] = bar.since_open;
+        row[plan.layout.session() + 1] = bar.to_close;
+        row[plan.layout.bars()..plan.layout.computed()].copy_from_slice(&bar.columns());
         let span = normalizer.span(normalizer.calendar_of(*symbol), bar.start);
         fill_extras(row, plan, &facts[*symbol as usize], (contexts, span.number), computed);
     }
@@ -428,8 +427,8 @@ impl Wide {
         row.resize(plan.layout.width(), f64::NAN);
         row[column::QUANTITY] = f64::NAN;
         row[column::FLAGS] = f64::from(if last.is_first { flag::SESSION_START } else { 0 });
-        row[plan.layout.session(0)] = step.since_open;
-        row[plan.layout.session(1)] = step.to_close;
+        row[plan.layout.session()] = step.since_open;
+        row[plan.layout.session() + 1] = step.to_close;
         computed.clear();
         series.add_computed(id, computed);
         fill_extras(row, plan, &facts[id as usize], (contexts, step.session), computed);
@@ -572,9 +571,9 @@ fn fill_extras(
     let layout = &plan.layout;
     row[layout.days_to_expiry()] = plan.market.reference().days_to_expiry(facts.reference, session);
     for (at, cell) in facts.links.reads.iter().enumerate() {
-        row[layout.context(at)] = contexts.get(*cell);
+        row[layout.contexts() + at] = contexts.get(*cell);
     }
-    row[layout.computed(0)..].copy_from_slice(computed);
+    row[layout.computed()..].copy_from_slice(computed);
 }
 
 fn push_clock(rows: &mut ViewRows, entry: u32, second: u64) {

@@ -4,20 +4,7 @@
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use tickhound_core::normalize::NormalizerState;
-
-/// What is saved of a symbol, or of a group, beside the states of its detectors, as of a visit to its chunk.
-#[derive(Clone, Debug)]
-pub struct OwnerBase {
-    /// The number of the symbol or group.
-    pub id: u32,
-    /// When its last tick arrived, in milliseconds of its entry's id.
-    pub arrived_ms: u64,
-    /// The state of its normalizer; `None` for a group.
-    pub normalizer: Option<NormalizerState>,
-    /// Its bars, last values and computed columns; empty if there are none.
-    pub series: Vec<u8>,
-}
+use crate::normalize::NormalizerState;
 
 /// The symbols that the owners of a visit depend on, as of the visit.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
