@@ -49,6 +49,7 @@ mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod value;
 mod view;
 pub mod watch;
 mod wiring;
