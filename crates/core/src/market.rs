@@ -6,6 +6,7 @@
 pub mod context;
 pub mod groups;
 pub mod reference;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 pub mod underlying;
@@ -18,13 +19,21 @@ use sha2::{Digest, Sha256};
 use self::{
     context::{ContextRule, Contexts},
     groups::Groups,
-    reference::Reference,
+    reference::{DAYS_TO_EXPIRY, Reference},
     underlying::{is_derivative, underlying},
 };
-use crate::config::{Config, Source};
+use crate::{
+    config::{Config, InputConfig, Source},
+    event::column,
+    receipt::MarketReceipt,
+    session::COLUMNS,
+};
 
 /// The text column that every symbol has: the name of its underlying.
 pub const UNDERLYING: &str = "underlying";
+
+/// The columns that rows have beside those of the input, so that neither a context nor the reference data can have their names.
+const COLUMNS_OF_ROWS: [&str; 7] = ["price", "open", "high", "low", "vwap", "count", DAYS_TO_EXPIRY];
 
 /// The reference data, groups and contexts that are in force together.
 #[derive(Debug, Default)]
@@ -108,10 +117,26 @@ impl Market {
         self.reference.text(column, self.reference.row(symbol)).map(Cow::Borrowed)
     }
 
+    /// What `status` shows of it.
+    pub fn receipt(&self) -> MarketReceipt {
+        MarketReceipt {
+            reference: self.reference.sha256().to_owned(),
+            rows: self.reference.len() as u64,
+            groups: self.families().filter(|name| *name != UNDERLYING).map(str::to_owned).collect(),
+            contexts: self.contexts().iter().map(|rule| rule.name.clone()).collect(),
+        }
+    }
+
     /// The hash of everything that decides what detectors see of the market. It is equal in every release and process.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
+}
+
+/// Whether rows have a column of this name without contexts and reference data.
+fn is_column_of_rows(name: &str, input: &InputConfig) -> bool {
+    let known = column::NAMES.iter().chain(&COLUMNS).chain(&COLUMNS_OF_ROWS);
+    known.into_iter().any(|known| *known == name) || input.extra.contains_key(name)
 }
 
 /// The underlying of a symbol: by the reference data if it says so, or else by the symbol's name.

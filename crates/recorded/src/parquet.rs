@@ -5,7 +5,7 @@ mod delta;
 mod limits;
 mod pages;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod texts;
 mod thrift;
 mod types;

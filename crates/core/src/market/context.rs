@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 
 use anyhow::{Result, bail, ensure};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{UNDERLYING, groups::text_column, is_spot, reference::Reference, underlying_of};
+use super::{UNDERLYING, groups::text_column, is_column_of_rows, is_spot, reference::Reference, underlying_of};
 use crate::{
     config::{Config, ContextConfig, Source, nearest},
     event::column,
@@ -48,7 +48,37 @@ enum ContextSource {
     /// The underlying of the row's symbol, at this venue; empty: at any.
     Underlying { venue: String },
     /// The symbol that this text column of the reference data names for the row's symbol.
-    Named(usize, FxHashSet<String>),
+    Named(usize, NamedSymbols),
+}
+
+/// The symbols that a text column names, in upper case.
+#[derive(Debug, Default)]
+struct NamedSymbols {
+    whole: FxHashSet<String>,
+    /// Those that name a venue, by the name behind it.
+    at_venues: FxHashMap<String, String>,
+}
+
+impl NamedSymbols {
+    fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let mut named = Self::default();
+        for text in texts.map(str::to_uppercase) {
+            if let (Some(_), name) = venue::split(&text) {
+                named.at_venues.insert(name.to_owned(), text.clone());
+            }
+            named.whole.insert(text);
+        }
+        named
+    }
+
+    /// The text that names this symbol: like a pattern, it may leave out the venue, and so may the symbol.
+    fn find(&self, symbol: &str) -> Option<&str> {
+        let whole = |name: &str| self.whole.get(name).map(String::as_str);
+        match venue::split(symbol) {
+            (Some(_), name) => whole(symbol).or_else(|| whole(name)),
+            (None, name) => whole(name).or_else(|| self.at_venues.get(name).map(String::as_str)),
+        }
+    }
 }
 
 impl Contexts {
@@ -58,8 +88,8 @@ impl Contexts {
         for (name, context) in &config.context {
             let at = |key: &str| source.at(&["context", name, key]);
             ensure!(
-                !input.contains(&name.as_str()),
-                "{}: context.{name}: the input has a column of this name; choose another",
+                !is_column_of_rows(name, &config.input),
+                "{}: context.{name}: rows have a column of this name already; choose another",
                 source.at(&["context", name])
             );
             let value = value(context, &input, config, || at("column"))?;
@@ -69,8 +99,7 @@ impl Contexts {
                 UNDERLYING => ContextSource::Underlying { venue: context.venue.to_uppercase() },
                 column => {
                     let column = text_column(column, reference, || at("of"))?;
-                    let named = reference.distinct_texts(column).map(str::to_uppercase);
-                    ContextSource::Named(column, named.collect())
+                    ContextSource::Named(column, NamedSymbols::new(reference.distinct_texts(column)))
                 }
             });
         }
@@ -103,10 +132,7 @@ impl Contexts {
                 let is_there = venue.is_empty() || venue::split(symbol).0.is_none_or(|own| own == venue);
                 (is_there && is_spot(symbol, reference)).then(|| underlying_of(symbol, reference))
             }
-            ContextSource::Named(_, names) => {
-                let name = venue::split(symbol).1;
-                [symbol, name].into_iter().find_map(|name| names.get(name)).map(|name| Cow::Borrowed(name.as_str()))
-            }
+            ContextSource::Named(_, names) => names.find(symbol).map(Cow::Borrowed),
         }
     }
 }

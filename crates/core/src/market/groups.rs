@@ -58,6 +58,11 @@ impl Groups {
         Ok(Self(groups))
     }
 
+    /// The patterns of a family's members; none if all symbols may be.
+    pub(super) fn patterns(&self, family: usize) -> &[SymbolPattern] {
+        self.0.get(family).and_then(|family| family.patterns.as_deref()).unwrap_or_default()
+    }
+
     pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|family| family.name.as_str())
     }

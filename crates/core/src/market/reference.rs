@@ -20,7 +20,13 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 pub use self::build::{ReferenceBuilder, TableSink};
-use crate::{config::LoadedConfig, decode::exchange_of, event::CODE_DIGITS, session::NO_SESSION, venue};
+use crate::{
+    config::{LoadedConfig, nearest},
+    decode::exchange_of,
+    event::CODE_DIGITS,
+    session::NO_SESSION,
+    venue,
+};
 
 /// Reads a table from a file: its header, then its rows. The program hands it in, since Parquet is read by another crate.
 pub type ReadTable = fn(File, &mut dyn TableSink) -> Result<()>;
@@ -52,6 +58,8 @@ pub struct Reference {
     underlying: Option<usize>,
     /// Whether the row is a future or an option, where the data says so.
     derivative: Vec<Option<bool>>,
+    /// The columns of the files that are left out, since rows have others of their names.
+    taken: Vec<String>,
     files: Vec<ReferenceFile>,
     sha256: String,
     notes: Vec<String>,
@@ -93,6 +101,8 @@ struct TextColumn {
     /// The number of the row's text in `distinct`; 0: none.
     values: Vec<u32>,
     distinct: Vec<Box<str>>,
+    /// A value that is not a number, if others are.
+    odd: Option<Box<str>>,
 }
 
 impl Reference {
@@ -143,6 +153,25 @@ impl Reference {
     /// The names of the text columns, by number.
     pub fn text_columns(&self) -> impl ExactSizeIterator<Item = &str> {
         self.texts.iter().map(|column| column.name.as_str())
+    }
+
+    /// Why there is no column of numbers of this name, as a sentence that begins with "the".
+    pub fn explain_missing(&self, name: &str) -> String {
+        if self.is_empty() {
+            return "the configuration has no reference data ([reference] files)".to_owned();
+        }
+        if self.taken.iter().any(|taken| taken == name) {
+            return format!(
+                "the reference data has it, but ticks, bars or contexts have a column of this name: [reference.columns] can give it another ({name}_ref = \"{name}\")"
+            );
+        }
+        if let Some(TextColumn { odd, .. }) = self.texts.iter().find(|column| column.name == name) {
+            let odd = odd.as_ref().map(|odd| format!(", such as `{odd}`")).unwrap_or_default();
+            return format!("the column of the reference data has values that are not numbers{odd}");
+        }
+        let near = nearest(name, self.numeric_columns());
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("the reference data has no such column{near}")
     }
 
     /// The different values of a text column.

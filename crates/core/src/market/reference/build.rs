@@ -3,26 +3,31 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail, ensure};
+use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
 use super::{
-    DAYS_TO_EXPIRY, EXPIRY, FileStamp, NumberColumn, Reference, ReferenceFile, ReferenceRow, TextColumn, column_name,
+    EXPIRY, FileStamp, NumberColumn, Reference, ReferenceFile, ReferenceRow, TextColumn, column_name,
     date::{day_number, read_date},
 };
 use crate::{
-    config::{Config, nearest},
+    config::{Config, nearest, time_zone},
     decode::{SYMBOL_BYTES_MAX, Scalar, check_symbol, exchange_of, is_absent},
-    event::column,
-    market::{UNDERLYING, underlying::underlying},
-    session::COLUMNS,
+    market::{UNDERLYING, is_column_of_rows, underlying::underlying},
     venue,
 };
 
 /// The most columns of a file. A dump of instruments has some twenty, a file of factors perhaps hundreds.
 const COLUMNS_MAX: usize = 1000;
 
+/// The most cells of all files, each of which takes 4 bytes while files are read and 8 afterwards.
+const CELLS_MAX: usize = 100_000_000;
+
 /// The most rows of all files. All instruments of India's exchanges are 100,000, all options of the United States 2 million.
 const ROWS_MAX: usize = 5_000_000;
+
+/// How many columns an error shows, and how much of each name.
+const SHOWN: usize = 30;
 
 /// The columns that name the symbol, the first of which counts.
 const SYMBOLS: [&str; 4] = ["symbol", "tradingsymbol", "trading_symbol", "instrument"];
@@ -35,9 +40,6 @@ const INSTRUMENT_TYPE: &str = "instrument_type";
 const OPTION_TYPE: &str = "option_type";
 const STRIKE: &str = "strike";
 const NAME: &str = "name";
-
-/// The columns of bars, and the price, which rows have as they are.
-const OF_ROWS: [&str; 6] = ["price", "open", "high", "low", "vwap", "count"];
 
 /// Takes the rows of a table.
 pub trait TableSink {
@@ -57,6 +59,8 @@ pub trait TableSink {
 /// Joins the rows of files by symbol.
 pub struct ReferenceBuilder<'a> {
     config: &'a Config,
+    /// The zone of times that stand for days.
+    zone: TimeZone,
     columns: Vec<RawColumn>,
     /// The rows of each name, with their venues; an empty one: any.
     names: FxHashMap<String, Vec<(String, u32)>>,
@@ -190,6 +194,7 @@ impl<'a> ReferenceBuilder<'a> {
     pub fn new(config: &'a Config) -> Self {
         Self {
             config,
+            zone: time_zone(&config.input.timezone).unwrap_or(TimeZone::UTC),
             columns: Vec::new(),
             names: FxHashMap::default(),
             // Row 0 has no values.
@@ -309,7 +314,7 @@ impl<'a> ReferenceBuilder<'a> {
             if let Some(kind) = types.and_then(|types| types.text(row)) {
                 return Some(is_derivative_type(kind));
             }
-            expiry.and_then(|expiry| expiry.text(row)).map(|_| true)
+            expiry.and_then(|expiry| read_date(expiry.text(row)?, &self.zone)).map(|_| true)
         };
         (0..self.written_by.len()).map(judge).collect()
     }
@@ -335,13 +340,8 @@ impl<'a> ReferenceBuilder<'a> {
     fn add_column(&mut self, mut column: RawColumn, reference: &mut Reference) {
         let Config { input, context, reference: section, .. } = self.config;
         let name = column.name.clone();
-        let is_taken = column::NAMES.contains(&name.as_str())
-            || OF_ROWS.contains(&name.as_str())
-            || COLUMNS.contains(&name.as_str())
-            || name == DAYS_TO_EXPIRY
-            || input.extra.contains_key(&name)
-            || context.contains_key(&name);
-        if is_taken {
+        if is_column_of_rows(&name, input) || context.contains_key(&name) {
+            reference.taken.push(name.clone());
             let cure = "[reference.columns] can give them other names";
             return self.note(
                 "columns are left out, since ticks, bars or contexts have columns of their names",
@@ -354,6 +354,7 @@ impl<'a> ReferenceBuilder<'a> {
         if !is_used[1..].contains(&true) {
             return self.note("columns have no values, and are left out", "", name);
         }
+        let mut odd = None;
         if name == EXPIRY {
             reference.expiry = self.expiry_days(&mut column);
         } else if name == UNDERLYING {
@@ -368,13 +369,18 @@ impl<'a> ReferenceBuilder<'a> {
                 reference.numbers.push(NumberColumn { name, values: column.rows.iter().map(value).collect() });
                 return;
             }
+            let used =
+                || column.distinct.iter().zip(&is_used[1..]).filter(|(_, is_used)| **is_used).map(|(text, _)| text);
+            if used().any(|text| number(text).is_some()) {
+                odd = used().find(|text| number(text).is_none()).cloned();
+            }
         }
-        reference.texts.push(TextColumn { name, values: column.rows, distinct: column.distinct });
+        reference.texts.push(TextColumn { name, values: column.rows, distinct: column.distinct, odd });
     }
 
     /// The days of expiry by row. The texts of the column become `YYYY-MM-DD`.
     fn expiry_days(&mut self, column: &mut RawColumn) -> Vec<f64> {
-        let dates: Vec<_> = column.distinct.iter().map(|text| read_date(text)).collect();
+        let dates: Vec<_> = column.distinct.iter().map(|text| read_date(text, &self.zone)).collect();
         for (text, _) in column.distinct.iter().zip(&dates).filter(|(_, date)| date.is_none()) {
             self.note(
                 "values of expiry are not dates",
@@ -385,13 +391,13 @@ impl<'a> ReferenceBuilder<'a> {
         let date = |number: &u32| number.checked_sub(1).and_then(|number| dates[number as usize]);
         let days = column.rows.iter().map(|number| date(number).map_or(f64::NAN, |date| f64::from(day_number(date))));
         let days = days.collect();
-        column.unify(|text| read_date(text).map_or_else(|| text.to_owned(), |date| date.to_string()));
+        column.unify(|text| read_date(text, &self.zone).map_or_else(|| text.to_owned(), |date| date.to_string()));
         days
     }
 
     fn no_symbol(&self, names: &[&str]) -> String {
-        let shown: Vec<&str> = names.iter().take(30).copied().collect();
-        let shown = shown.join(", ");
+        let shown = names.iter().take(SHOWN).map(|name| name.chars().take(SHOWN).collect::<String>());
+        let shown = shown.collect::<Vec<_>>().join(", ");
         match self.config.reference.symbol.as_str() {
             "" => format!(
                 "has no column with the symbol ({}): its first line must have the names of the columns, and reference.symbol may \
@@ -419,7 +425,8 @@ impl<'a> ReferenceBuilder<'a> {
             self.note("rows without a symbol are left out", "", String::new());
             return Ok(None);
         }
-        let symbol = symbol.to_uppercase();
+        // pandas writes a column of integers as floats if some of them are missing.
+        let symbol = symbol.strip_suffix(".0").filter(|token| is_digits(token)).unwrap_or(symbol).to_uppercase();
         if let Err(unusable) = check_symbol(&symbol) {
             self.note("rows are left out", "", unusable.to_string());
             return Ok(None);
@@ -445,7 +452,10 @@ impl<'a> ReferenceBuilder<'a> {
             return Ok(Some(row));
         }
         let row = self.written_by.len();
-        ensure!(row <= ROWS_MAX, "more than {ROWS_MAX} symbols: reference.venues can leave out those of other venues");
+        ensure!(
+            row <= ROWS_MAX && row * self.columns.len() <= CELLS_MAX,
+            "has more than {ROWS_MAX} symbols, or {CELLS_MAX} cells: reference.venues can leave out the rows of other venues"
+        );
         rows.push((venue, row as u32));
         self.written_by.push(file);
         self.columns.iter_mut().for_each(|column| column.rows.push(0));
@@ -475,9 +485,18 @@ fn write_cell(cell: Option<&Scalar<'_>>, text: &mut String) {
     }
 }
 
-/// A finite number. `1e400` and `inf` are none.
+/// The number that a text means: `true` is 1, and infinity is no value, like NaN.
 fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
+    let number: f64 = match text {
+        "true" | "True" | "TRUE" => 1.0,
+        "false" | "False" | "FALSE" => 0.0,
+        text => text.parse().ok()?,
+    };
+    Some(if number.is_finite() { number } else { f64::NAN })
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The type of an option as `CE` or `PE`, and any other type in upper case.
