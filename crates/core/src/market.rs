@@ -1,14 +1,22 @@
-//! What a detector may know beside the ticks of one symbol: reference data, groups of symbols, and values of other symbols.
+//! What a detector may know beside the ticks of one symbol: reference data, groups of symbols, and values of other symbols; and
+//! what is computed from ticks once for all detectors, in stream order.
 //!
 //! What holds: a [`Market`] never changes. Which group a symbol belongs to and whose value it reads depend on the symbol's name,
 //! the configuration and the reference data alone, so that they are the same in each worker, live and in a replay.
 
+pub mod bars;
+pub mod computed;
 pub mod context;
 pub mod groups;
+pub mod layout;
+pub mod order;
 pub mod reference;
+pub mod series;
+pub mod snapshots;
 pub mod survey;
 #[cfg(test)]
 mod tests;
+pub mod tick;
 pub mod underlying;
 
 use std::{borrow::Cow, sync::Arc};
