@@ -15,6 +15,7 @@ mod doctor;
 mod feed;
 mod init;
 mod inspect;
+mod market_report;
 mod mute;
 mod new;
 mod notify;
