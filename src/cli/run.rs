@@ -20,6 +20,7 @@ use crate::{
     alerts_file::{AlertsFile, Completion},
     notify::Notifier,
     observe::server::{Server, ServerContext},
+    record,
     service::{LogHealth, LogQueue, PidFile, Supervisor},
 };
 use tickhound_core::{
@@ -129,6 +130,9 @@ fn run_supervised(
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         start_watching(config, &stats, log);
+        if let Ok(folder) = record::folder_of(loaded) {
+            tokio::spawn(record::watch_recorder(folder, stats.conditions.clone()));
+        }
         start_reporting(supervisor, &stats, stop.subscribe());
         engine.run(until, stop.subscribe()).await
     });

@@ -32,6 +32,7 @@ mod printable;
 mod probe;
 mod promise;
 mod proxy;
+mod record;
 mod recovery;
 mod reload;
 mod replay;

@@ -10,11 +10,13 @@ mod detectors;
 mod engine;
 mod environment;
 mod health;
+mod history;
 pub mod input;
 mod live;
 pub mod notify;
 mod origin;
 mod plugins;
+mod record;
 mod secrets;
 mod section;
 mod server;
@@ -43,11 +45,13 @@ pub use self::{
     engine::{BACKLOG_MAX, EngineConfig, WORKERS_MAX},
     environment::environment,
     health::HealthConfig,
+    history::HistoryConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
     origin::Origin,
     plugins::{PluginsConfig, Watch},
+    record::RecordConfig,
     secrets::ExposedSecrets,
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
@@ -84,6 +88,10 @@ pub struct Config {
     /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
+    /// Ticks from before the stream, in files.
+    pub history: HistoryConfig,
+    /// How `tickhound record` writes these files.
+    pub record: RecordConfig,
     /// From when on a feed counts as not healthy.
     pub health: HealthConfig,
     /// The page, the API and the metrics.
@@ -103,6 +111,7 @@ impl Config {
         self.alerts.validate(source)?;
         self.dead_letters.validate(source)?;
         notify::validate(&self.notify, source)?;
+        self.record.validate(source)?;
         self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
