@@ -117,10 +117,10 @@ impl Rows {
             let instrument = &market.instruments()[tick.instrument as usize];
             renderer.render(instrument, &tick, |name, value| entries.push_field(name, value));
         }
-        let mut ingest = Ingest::new(Decoder::new(&input, Path::new("."))?, 1, Clock::default());
+        let normalizer = Normalizer::new(&input, &Sessions::default())?;
+        let mut ingest = Ingest::new(Decoder::new(&input, Path::new("."))?, normalizer, 1, Clock::default());
         let job = ingest.route(1, &entries).jobs.into_iter().flatten().next().context("there is not one tick")?;
-        let mut batch = job.batch;
-        Normalizer::new(&input, &Sessions::default())?.apply(&mut batch);
+        let batch = job.batch;
         // Other ways have no clock rows, and these detectors don't listen to them.
         let mut ticks_only = Batch::new(batch.columns.len());
         for row in (0..batch.len()).filter(|row| batch.symbol[*row] != CLOCK) {

@@ -464,6 +464,8 @@ pub struct AlertOrigin {
     pub params_hash: String,
     /// The number of the generation that was active at the entry, counted from the start of the host.
     pub generation: u64,
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of the reference data; empty if there is none.
+    pub reference: String,
 }
 
 /// How many digits of a SHA-256 an alert has: 48 bits tell a million versions of a plugin apart, and are short enough to

@@ -13,7 +13,7 @@ use crate::{
 use tickhound_core::{
     checkpoint::Visit,
     config::AlertsConfig,
-    event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
+    event::{Alert, AlertOrigin, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
     stream::{Commit, LeftOut, LimitOrigin, OverLimit},
     venue,
@@ -345,7 +345,10 @@ impl ReadFlight {
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
-            origin: spec.alert_origin(generation.number),
+            origin: AlertOrigin {
+                reference: generation.market.reference().code().to_owned(),
+                ..spec.alert_origin(generation.number)
+            },
             symbol: symbol.to_owned(),
             venue: venue.or(venue::split(symbol).0).unwrap_or_default().to_owned(),
             time: found.time,

@@ -14,6 +14,7 @@ use super::{
 };
 use tickhound_core::{
     config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
+    market::Market,
     publish::AlertLayout,
     session::COLUMNS,
 };
@@ -28,6 +29,8 @@ pub struct Generation {
     pub detectors: Vec<Arc<DetectorSpec>>,
     /// The settings of alerts.
     pub alerts: AlertsConfig,
+    /// What detectors know of the market beside the ticks of one symbol.
+    pub market: Arc<Market>,
     /// How alerts are written.
     pub layout: Arc<AlertLayout>,
     /// The sizes of reads.
@@ -136,7 +139,8 @@ impl Generation {
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
         let layout = AlertLayout::compile(&alerts);
         let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts"])))?.into();
-        Ok(Self { number, detectors, alerts, layout, flow, notify: loaded.config.notify.clone() })
+        let market = loaded.market.clone();
+        Ok(Self { number, detectors, alerts, market, layout, flow, notify: loaded.config.notify.clone() })
     }
 
     /// Builds a generation from plugins in memory. Each has its name, the name of its file in messages, and its bytes.
@@ -155,12 +159,13 @@ impl Generation {
     /// Returns the same generation with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
         let (alerts, layout, notify) = (self.alerts.clone(), self.layout.clone(), self.notify.clone());
-        Self { number: self.number, detectors, alerts, layout, flow: self.flow, notify }
+        Self { number: self.number, detectors, alerts, market: self.market.clone(), layout, flow: self.flow, notify }
     }
 
     /// Returns whether nothing but the number differs from `other`.
     pub fn is(&self, other: &Self) -> bool {
         self.alerts == other.alerts
+            && self.market.fingerprint() == other.market.fingerprint()
             && self.flow == other.flow
             && self.notify == other.notify
             && self.detectors.len() == other.detectors.len()
