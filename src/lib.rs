@@ -18,6 +18,7 @@ mod alerts_file;
 mod authoring;
 pub mod cli;
 mod clock;
+mod history;
 mod notify;
 mod observe;
 mod record;

@@ -11,16 +11,8 @@ use serde::{
 };
 
 pub use self::{
-<<<<<<< HEAD
-    layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, read_document},
-    raw::{Fields, WHOLE_BYTES_MAX, raw_fields, raw_json},
-||||||| f668cc0
-    layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, read_document},
-    raw::{Fields, raw_fields, raw_json},
-=======
     layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, OPTIONAL_FIELDS, read_document},
-    raw::{Fields, raw_fields, raw_json},
->>>>>>> w-router
+    raw::{Fields, WHOLE_BYTES_MAX, raw_fields, raw_json},
 };
 use crate::{
     event::{Alert, DeadLetter, DetectorFault, Direction},

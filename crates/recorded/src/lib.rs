@@ -104,8 +104,7 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside: Vec<PathBuf> = Vec::new();
         for entry in path.read_dir().with_context(explain)? {
             let file = entry.with_context(explain)?.path();
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if file.is_file() && ENDINGS.iter().any(|ending| without_compression(name).ends_with(ending)) {
+            if has_ticks(&file) {
                 inside.push(file);
             }
         }
@@ -114,6 +113,12 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut inside);
     }
     Ok(files)
+}
+
+/// Whether a path is that of a file that holds ticks, judging by its name.
+pub fn has_ticks(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    path.is_file() && ENDINGS.iter().any(|ending| without_compression(name).ends_with(ending))
 }
 
 /// A file name without the ending of a compressed file.
