@@ -91,8 +91,11 @@ impl HistoryFolder {
 }
 
 impl Archive for HistoryFolder {
-    fn has_ticks(&self) -> bool {
-        !self.days().is_empty()
+    fn end_ms(&self) -> Option<u64> {
+        let (last, _) = self.days().pop_last()?;
+        let midnight = last.tomorrow().ok()?.to_datetime(jiff::civil::Time::midnight());
+        let end = self.zone.to_timestamp(midnight).ok()?.as_millisecond();
+        u64::try_from(end).ok().map(|end| end.saturating_sub(1))
     }
 
     fn open(&self, span: ArchiveSpan) -> Box<dyn ArchiveReader> {
@@ -297,7 +300,7 @@ mod tests {
         write("holes.log", "{}\n");
         write("reference.csv", "symbol,lot\nSBIN,1\n");
         let folder = folder(dir.path());
-        assert!(folder.has_ticks());
+        assert_eq!(folder.end_ms(), Some(1_764_201_600_000 - 1), "the end of 2025-11-26");
         let ids: Vec<(String, String)> = read(&folder, "2025-11-24T00:00:00Z", END);
         let symbols: Vec<&str> = ids
             .iter()
@@ -332,6 +335,6 @@ mod tests {
     #[test]
     fn a_folder_that_is_missing_has_no_ticks() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!folder(&dir.path().join("none")).has_ticks());
+        assert_eq!(folder(&dir.path().join("none")).end_ms(), None);
     }
 }

@@ -20,6 +20,7 @@ mod entries;
 mod faults;
 mod flow;
 mod gray;
+mod history;
 mod hostile;
 mod hostile_guest;
 mod hygiene;

@@ -14,8 +14,8 @@ pub struct ArchiveSpan {
 
 /// Where ticks from before the stream are.
 pub trait Archive: Send + Sync + 'static {
-    /// Whether there are any.
-    fn has_ticks(&self) -> bool;
+    /// When the newest day ends of which there are any, ms since the Unix epoch; `None` if there are none.
+    fn end_ms(&self) -> Option<u64>;
 
     /// Opens a part. It may be large, and is read on a thread of its own.
     fn open(&self, span: ArchiveSpan) -> Box<dyn ArchiveReader>;

@@ -126,14 +126,18 @@ impl Generations {
         self.archive = Some(archive);
     }
 
-    /// The newest entry that is history, if `newest` is the newest one that was processed.
+    /// The newest entry that is history: the newest one that was processed, or, before the first one, where the stream begins.
     pub(super) fn history_end(&self, newest: EntryId) -> EntryId {
-        newest.max(self.base)
+        if newest == EntryId::ZERO { self.base } else { newest }
     }
 
     /// Whether there may be something to warm up on, although nothing was committed.
     pub(super) fn has_archive(&self) -> bool {
-        self.archive.as_ref().is_some_and(|archive| archive.has_ticks())
+        self.archive_end_ms().is_some()
+    }
+
+    fn archive_end_ms(&self) -> Option<u64> {
+        self.archive.as_ref().and_then(|archive| archive.end_ms())
     }
 
     /// Begins with the newest generation, and returns the one to start with: detectors without a saved state follow when
@@ -146,7 +150,7 @@ impl Generations {
         // A release without this list saved the states of every detector.
         let has_list = acquired.complete.is_some();
         let warms_up = self.warms_up && if has_history { has_list } else { self.has_archive() };
-        self.base = if has_history { EntryId::ZERO } else { first_position(acquired) };
+        self.base = if has_history { EntryId::ZERO } else { self.first_position(acquired) };
         let complete = acquired.complete.as_ref();
         let is_complete =
             |spec: &&Arc<DetectorSpec>| complete.and_then(|complete| complete.get(&spec.name)) == Some(&spec.schema());
@@ -470,6 +474,20 @@ impl Generations {
         }
     }
 
+    /// The last entry before those that a group delivers which has no commit yet.
+    fn first_position(&self, acquired: &Acquisition) -> EntryId {
+        match (acquired.last_delivered, acquired.oldest) {
+            (EntryId::ZERO, Some(oldest)) => oldest.before(),
+            // Nobody has added anything: the ids to come are times from now on. The market may have been closed for days, so
+            // sessions count from the newest one that is known.
+            (EntryId::ZERO, None) => {
+                let begun_ms = now_ms().saturating_sub(CLOCKS_DIFFER_MS);
+                EntryId { millis: self.archive_end_ms().map_or(begun_ms, |end_ms| end_ms.min(begun_ms)), seq: 0 }
+            }
+            (delivered, _) => delivered,
+        }
+    }
+
     fn activation(&self, warmed: Option<Warmed>) -> Activation {
         Activation { generation: self.target.clone(), warmed }
     }
@@ -557,16 +575,6 @@ impl DetectorStates {
             _ => drop(self.incomplete.remove(name)),
         }
         self.origins.insert(name.to_owned(), text);
-    }
-}
-
-/// The last entry before those that a group delivers which has no commit yet.
-fn first_position(acquired: &Acquisition) -> EntryId {
-    match (acquired.last_delivered, acquired.oldest) {
-        (EntryId::ZERO, Some(oldest)) => oldest.before(),
-        // Nobody has added anything: the ids to come are times from now on.
-        (EntryId::ZERO, None) => EntryId { millis: now_ms().saturating_sub(CLOCKS_DIFFER_MS), seq: 0 },
-        (delivered, _) => delivered,
     }
 }
 
