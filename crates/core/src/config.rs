@@ -12,12 +12,14 @@ mod engine;
 mod environment;
 mod groups;
 mod health;
+mod history;
 pub mod input;
 mod live;
 mod market;
 pub mod notify;
 mod origin;
 mod plugins;
+mod record;
 mod reference;
 mod secrets;
 mod section;
@@ -50,11 +52,13 @@ pub use self::{
     environment::environment,
     groups::FamilyConfig,
     health::HealthConfig,
+    history::HistoryConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
     origin::Origin,
     plugins::{PluginsConfig, Watch},
+    record::RecordConfig,
     reference::ReferenceConfig,
     secrets::ExposedSecrets,
     section::is_unset,
@@ -101,6 +105,10 @@ pub struct Config {
     /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
+    /// Ticks from before the stream, in files.
+    pub history: HistoryConfig,
+    /// How `tickhound record` writes these files.
+    pub record: RecordConfig,
     /// From when on a feed counts as not healthy.
     pub health: HealthConfig,
     /// The page, the API and the metrics.
@@ -123,6 +131,7 @@ impl Config {
         self.alerts.validate(source)?;
         self.dead_letters.validate(source)?;
         notify::validate(&self.notify, source)?;
+        self.record.validate(source)?;
         self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;

@@ -82,6 +82,9 @@ pub struct DetectorReceipt {
     /// The origin of its state: `carried` over from its predecessor, `restored` at the host's start, `rewarmed` from
     /// the stream's history, or `cold`.
     pub state: String,
+    /// How many sessions of `history.dir` it was warmed up with before the stream; 0 if there were none, or its state has
+    /// another origin.
+    pub rewarmed_sessions: u32,
     /// The time that a tick takes, ns; `None` before it is measured.
     pub ns_per_tick: Option<u64>,
     /// The number of calls that failed.
@@ -98,6 +101,17 @@ pub struct DetectorReceipt {
     pub left_out: LeftOut,
     /// Those of its patterns that match no symbol, once the host has seen enough to say so.
     pub unmatched: Vec<String>,
+}
+
+impl DetectorReceipt {
+    /// The origin of its state as people see it, such as `rewarmed, 5 sessions`.
+    pub fn state_text(&self) -> String {
+        match self.rewarmed_sessions {
+            0 => self.state.clone(),
+            1 => format!("{}, 1 session", self.state),
+            sessions => format!("{}, {sessions} sessions", self.state),
+        }
+    }
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

@@ -177,7 +177,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             detector.sha256.get(..12).unwrap_or_default(),
             detector.generation,
             ago(detector.since_ms),
-            detector.state,
+            detector.state_text(),
             outcomes(detector),
         )?;
         for pattern in &detector.unmatched {
@@ -196,7 +196,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
         writeln!(out, "  → {}", market_line(market))?;
     }
     if !warming.is_empty() {
-        writeln!(out, "  … warming up on the stream before taking over: {}", warming.join(", "))?;
+        writeln!(out, "  … warming up on earlier entries before taking over: {}", warming.join(", "))?;
     }
     if let Some(rejection) = rejection {
         let (mark, fixed) = if rejection.is_current { ("❌ ", "") } else { ("", ", fixed since") };
