@@ -82,7 +82,9 @@ pub struct State {
     /// The mean square of the index's moves, and their number.
     square: f64,
     moves: u32,
+    /// The values of |z| so far, and their number.
     sizes: RankSketch,
+    ranked: u32,
     /// The direction in which it has fired without z coming back since: 1, -1, or 0.
     spent: i8,
 }
@@ -166,7 +168,8 @@ impl Detector for LeadLag {
     }
 
     fn warm_up(&self) -> Duration {
-        let moves = u64::from(WARM_UP_MOVES) * u64::from(self.params.step_s);
+        // As many moves for the usual one and beta, then as many for ranks.
+        let moves = u64::from(2 * WARM_UP_MOVES) * u64::from(self.params.step_s);
         Duration::from_secs(moves + u64::from(self.params.move_s))
     }
 
@@ -188,15 +191,14 @@ impl LeadLag {
         let Params { k, laggards_min, opening_s, half_life, .. } = self.params;
         let name = if self.params.index.is_empty() { row.group() } else { &self.params.index };
         let (index, market) = state.change_of(name, row.time)?;
-        let is_known = state.moves >= WARM_UP_MOVES && state.square > SQUARE_MIN;
-        let usual = state.square.sqrt();
-        let z = if is_known { market / usual } else { 0.0 };
+        let usual = state.usual(market, self.alpha);
+        let z = usual.map_or(0.0, |usual| market / usual);
         let rank = state.sizes.rank(z.abs());
-        // Added only now, since a value is compared with those before it.
-        state.sizes.push(z.abs(), half_life);
-        state.moves = state.moves.saturating_add(1);
-        state.square += (market * market - state.square) * self.alpha.max(1.0 / f64::from(state.moves));
-
+        if usual.is_some() {
+            // Added only now, since a value is compared with those before it.
+            state.sizes.push(z.abs(), half_life);
+            state.ranked = state.ranked.saturating_add(1);
+        }
         if z * f64::from(state.spent) < k / 2.0 {
             state.spent = 0;
         }
@@ -206,7 +208,8 @@ impl LeadLag {
         let has_moved = gates.at_least("index_units", z.abs(), k);
         let is_new = gates.holds("came_back", z * f64::from(side), k / 2.0, side != state.spent);
         let is_open = gates.at_least("since_open_s", since_open, opening_s);
-        let is_due = has_moved && is_new && is_open;
+        let is_ranked = gates.above("ranked_steps", f64::from(state.ranked), f64::from(WARM_UP_MOVES));
+        let is_due = has_moved && is_new && is_open && is_ranked;
         let laggards = if is_due { self.laggards(state, row, &index, market) } else { Vec::new() };
         state.fit(self.decay, &index, row.time, market);
         if !is_due || !gates.at_least("laggards", laggards.len() as f64, f64::from(laggards_min)) {
@@ -216,7 +219,7 @@ impl LeadLag {
         let direction = if side > 0 { Direction::Up } else { Direction::Down };
         let behind = laggards.iter().map(|laggard| laggard.behind).sum::<f64>() / laggards.len() as f64;
         let found = Detection::new(direction, rank?).about(&index).with("units", z).with("index_pct", market * 100.0);
-        let found = found.with("usual_pct", usual * 100.0).with("laggards", laggards.len() as f64);
+        let found = found.with("usual_pct", usual? * 100.0).with("laggards", laggards.len() as f64);
         let found = found.with("behind_pct", behind * 100.0 * f64::from(side));
         Some(found.members(laggards.into_iter().take(NAMED_MAX).map(|laggard| laggard.name)))
     }
@@ -259,6 +262,14 @@ impl State {
             follower.path.clear();
             follower.change = None;
         });
+    }
+
+    /// Returns the usual move of the index, once there are enough, and adds a move to them.
+    fn usual(&mut self, market: f64, alpha: f64) -> Option<f64> {
+        let usual = (self.moves >= WARM_UP_MOVES && self.square > SQUARE_MIN).then(|| self.square.sqrt());
+        self.moves = self.moves.saturating_add(1);
+        self.square += (market * market - self.square) * alpha.max(1.0 / f64::from(self.moves));
+        usual
     }
 
     /// Returns the name of the member, as its rows have it, and its move at this time.
