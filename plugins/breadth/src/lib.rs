@@ -5,8 +5,8 @@
 //! exactly at its average counts half; one that has not been traded in this session does not count. A thrust up is a step at
 //! which the breadth is at least `high`, and was at most `low` at one of the `steps` steps before: the market has turned from
 //! weak to strong as a whole, and fast. A thrust down is its mirror image: from at least 1 - `low` to at most 1 - `high`. This
-//! is the breadth thrust of Zweig (1986: from below 0.40 to above 0.615 within ten days, of advancing issues) for the share above
-//! VWAP and for minutes; the share of one moment swings more than his average of ten days, so the limits are further apart.
+//! is the breadth thrust of Zweig (1986) with his limits, 0.40 and 0.615 within ten steps, for the share above VWAP and minutes
+//! instead of the share of advancing issues, averaged over ten days, and days.
 //!
 //! After a thrust, the breadth before it no longer counts, so a second one needs a turn of its own. Nothing fires in the first
 //! `opening_steps` steps of a session, when averages are not stable yet, and these steps are no beginning of a thrust either.
@@ -99,8 +99,8 @@ impl Detector for Breadth {
             .column(Column::required("quantity"))
             .column(Column::required("vwap"))
             .param(Param::integer("step_s", 60).range(1.0, 3600.0).unit("s").doc("time between two steps"))
-            .param(number("low", 0.25, [0.0, 1.0], "", "breadth from which a thrust up begins"))
-            .param(number("high", 0.75, [0.0, 1.0], "", "breadth that it reaches"))
+            .param(number("low", 0.4, [0.0, 1.0], "", "breadth from which a thrust up begins"))
+            .param(number("high", 0.615, [0.0, 1.0], "", "breadth that it reaches"))
             .param(count("steps", 10, [1.0, 120.0], "steps", "within which it does"))
             .param(count("members_min", 10, [2.0, 10_000.0], "", "least members that count"))
             .param(count("opening_steps", 15, [0.0, 10_000.0], "steps", "steps of a session before anything fires"))

@@ -258,5 +258,5 @@ fn a_state_stays_small() {
 #[test]
 fn limits_in_the_wrong_order_are_rejected() {
     let rejected = Harness::<Breadth>::new().param("low", 0.8).try_build();
-    assert_eq!(rejected.err().unwrap(), "low (0.8) must be below high (0.75)");
+    assert_eq!(rejected.err().unwrap(), "low (0.8) must be below high (0.615)");
 }
