@@ -74,7 +74,7 @@ impl Contract {
         if let Some(contract) = Self::of_reference(reference) {
             return contract;
         }
-        let name = name.rsplit([':', '|']).next().unwrap_or(name).trim().to_ascii_uppercase();
+        let name = name.rsplit([':', '|']).next().unwrap_or(name).trim_ascii().to_ascii_uppercase();
         if let Some(terms) = of_name(&name) {
             return Self::Option(terms);
         }
@@ -83,7 +83,7 @@ impl Contract {
 
     fn of_reference(reference: Reference<'_>) -> Option<Self> {
         let Reference { option_type, strike, days_to_expiry } = reference;
-        let right = match option_type?.trim().to_ascii_uppercase().as_str() {
+        let right = match option_type?.trim_ascii().to_ascii_uppercase().as_str() {
             "CE" | "C" | "CALL" => Right::Call,
             "PE" | "P" | "PUT" => Right::Put,
             "FUT" | "FUTIDX" | "FUTSTK" => return Some(Self::Other),
@@ -119,11 +119,11 @@ fn of_name(name: &str) -> Option<Terms> {
         None => (name.strip_suffix("PE")?, Right::Put),
     };
     let (expiry, strike) = monthly(dated).or_else(|| weekly(dated))?;
-    Some(Terms { right, strike: Strike::new(strike)?, expiry: FROM_NAME + expiry })
+    Some(Terms { right, strike, expiry: FROM_NAME + expiry })
 }
 
 /// Reads root, two digits of the year, three letters of the month, and strike.
-fn monthly(dated: &str) -> Option<(u32, f64)> {
+fn monthly(dated: &str) -> Option<(u32, Strike)> {
     let of_month = |(number, month): (u32, &&str)| {
         let at = dated.rfind(*month)?;
         let year = digits(dated.get(at.checked_sub(2)?..at)?)?;
@@ -135,7 +135,7 @@ fn monthly(dated: &str) -> Option<(u32, f64)> {
 }
 
 /// Reads root, two digits of the year, a digit or letter of the month, two digits of the day, and strike.
-fn weekly(dated: &str) -> Option<(u32, f64)> {
+fn weekly(dated: &str) -> Option<(u32, Strike)> {
     // The first digit behind a letter begins the expiry: roots with a digit at their end have no weekly options.
     let bytes = dated.as_bytes();
     let begin = (1..bytes.len()).find(|at| !bytes[at - 1].is_ascii_digit() && bytes[*at].is_ascii_digit())?;
@@ -152,12 +152,16 @@ fn weekly(dated: &str) -> Option<(u32, f64)> {
     Some((date(year, month, day), strike(expiry.get(5..)?)?))
 }
 
-fn strike(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    text.parse().ok().filter(|_| plain)
+/// Reads a strike such as `25750` or `102.5`. Whole numbers, since the code that reads any float is a tenth of a detector.
+fn strike(text: &str) -> Option<Strike> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let (whole, places) = (digits(whole)?, 10i64.checked_pow(part.len().try_into().ok()?)?);
+    let units = i64::from(whole) * STRIKE_UNITS as i64 + i64::from(digits(part)?) * STRIKE_UNITS as i64 / places;
+    (units > 0).then_some(Strike(units))
 }
 
 fn digits(text: &str) -> Option<u32> {
+    // `parse` takes a sign too.
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -193,9 +197,22 @@ mod tests {
         ] {
             assert_eq!(option(Contract::of(name, NOTHING)), (right, strike, FROM_NAME + expiry), "{name}");
         }
-        for name in
-            ["NIFTY", "NIFTY 50", "RELIANCE", "PRESTIGE", "FORCE", "25NOV25750CE", "X25NOV-1CE", "XCE", "É25NOVÉCE"]
-        {
+        for name in [
+            "NIFTY",
+            "NIFTY 50",
+            "RELIANCE",
+            "PRESTIGE",
+            "FORCE",
+            "25NOV25750CE",
+            "X25NOV-1CE",
+            "X25NOV1.CE",
+            "X25NOV.5CE",
+            "X25NOV0CE",
+            "X25NOV1E2CE",
+            "X25NOV99999999999CE",
+            "XCE",
+            "É25NOVÉCE",
+        ] {
             assert_eq!(Contract::of(name, NOTHING), Contract::Underlying, "{name}");
         }
         assert_eq!(Contract::of("NIFTY25NOVFUT", NOTHING), Contract::Other);

@@ -26,8 +26,6 @@
 
 mod contract;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     ByMember, Column, Detection, Detector, Direction, Gates, Manifest, Param, Scope, Tick, detector, flag,
@@ -107,7 +105,8 @@ struct Instrument {
 struct Chain {
     /// Later than any before the session's first option.
     expiry: Option<u32>,
-    pairs: BTreeMap<Strike, Pair>,
+    /// In the order of strikes.
+    pairs: Vec<(Strike, Pair)>,
 }
 
 /// The call and the put of one strike.
@@ -291,7 +290,7 @@ impl State {
 
     /// Begins the chain and its average anew.
     fn begin_chain(&mut self, expiry: Option<u32>) {
-        self.chain = Chain { expiry, pairs: BTreeMap::new() };
+        self.chain = Chain { expiry, pairs: Vec::new() };
         (self.turnover, self.quantity, self.trades) = (0.0, 0.0, 0);
         (self.side, self.peak) = (0, 0.0);
     }
@@ -339,7 +338,7 @@ impl State {
         if self.chain.expiry != Some(terms.expiry) {
             return false;
         }
-        let pair = self.chain.pairs.entry(terms.strike).or_default();
+        let pair = self.chain.pair(terms.strike);
         match terms.right {
             Right::Call => pair.call = Some(leg),
             Right::Put => pair.put = Some(leg),
@@ -349,14 +348,23 @@ impl State {
 }
 
 impl Chain {
+    /// Returns the pair of a strike, which is empty at first.
+    fn pair(&mut self, strike: Strike) -> &mut Pair {
+        let at = self.pairs.partition_point(|(other, _)| *other < strike);
+        if self.pairs.get(at).is_none_or(|(other, _)| *other != strike) {
+            self.pairs.insert(at, (strike, Pair::default()));
+        }
+        &mut self.pairs[at].1
+    }
+
     /// Returns the straddle whose strike is nearest to the spot; of two that are as near, the lower one.
     fn at_money(&self, spot: f64) -> Option<Straddle> {
-        let whole = |(strike, pair): (&Strike, &Pair)| {
+        let whole = |(strike, pair): &(Strike, Pair)| {
             Some(Straddle { strike: *strike, call: pair.call?, put: pair.put?, spot })
         };
         let middle = Strike::new(spot)?;
-        let below = self.pairs.range(..=middle).rev().find_map(whole);
-        let above = self.pairs.range(middle..).find_map(whole);
+        let (below, above) = self.pairs.split_at(self.pairs.partition_point(|(strike, _)| *strike <= middle));
+        let (below, above) = (below.iter().rev().find_map(whole), above.iter().find_map(whole));
         match (below, above) {
             (Some(below), Some(above)) if above.distance() < below.distance() => Some(above),
             (below, above) => below.or(above),
