@@ -9,6 +9,7 @@ pub mod condition;
 pub mod config;
 pub mod decode;
 pub mod event;
+pub mod market;
 pub mod normalize;
 pub mod pattern;
 pub mod position;
