@@ -221,7 +221,7 @@ fn expected_computed(given: &[Given], made: &Made, place: usize, name: &str, at:
     let earlier = made.computed[..at].iter().filter(|(_, name, _)| *name == format!("{symbol}/60")).count();
     let bars = || made.bars.iter().filter(|row| row.name == symbol && row.length == 60).take(earlier);
     let last = |mut values: Vec<f64>, length: usize| {
-        (values.len() >= length).then(|| values.split_off(values.len() - length)).unwrap_or_default()
+        if values.len() < length { Vec::new() } else { values.split_off(values.len() - length) }
     };
     let of_bars = |at: usize| last(bars().map(|row| row.values[at].1).collect(), 3);
     let (highs, closes) = (of_bars(3), of_bars(5));
