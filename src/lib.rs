@@ -21,3 +21,4 @@ mod notify;
 mod observe;
 mod replace;
 mod service;
+mod why;

@@ -33,6 +33,7 @@ mod instance;
 pub mod loader;
 mod manifest;
 pub mod params;
+mod probe_log;
 mod reload;
 pub mod runtime;
 pub mod signature;
@@ -52,6 +53,7 @@ pub use self::{
     health::Health,
     instance::Instance,
     loader::Loader,
+    probe_log::{ProbeLog, ProbeQuestion, ProbedGate, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
