@@ -16,7 +16,7 @@ use tickhound_core::{
     config::{self, DetectorConfig, LoadedConfig},
     decode::{Decoder, Outcome},
     event::{Batch, Clock, DecodedTicks, Entries, Entry, EntryId, TickRow},
-    normalize::Normalizer,
+    normalize::{NormalizedRow, Normalizer},
     session::Sessions,
     simulate::{Instrument, Layout, Renderer, SimConfig, Simulator, Tick},
     stream::Commit,
@@ -121,7 +121,7 @@ impl Market {
         }
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
         let generation =
-            Loader::start(&loaded, decoder.column_names(), |_| Ok(()), Isolation::InProcess)?.newest().clone();
+            Loader::start(&loaded, decoder.column_names(), |_, _| Ok(()), Isolation::InProcess)?.newest().clone();
         let mut simulator = Simulator::new(&SimConfig { symbols: SYMBOLS, ..SimConfig::default() });
         let ticks = simulator.by_ref().take(PASS * PASSES).collect();
         Ok(Self { loaded, generation, instruments: simulator.instruments().to_vec(), ticks })
@@ -170,16 +170,20 @@ impl Market {
         all
     }
 
+    fn ingest_for(&self, shards: usize) -> Result<Ingest> {
+        Ok(Ingest::new(self.decoder()?, self.normalizer()?, shards, Clock::default()))
+    }
+
+    fn normalizer(&self) -> Result<Normalizer> {
+        Normalizer::new(&self.loaded.config.input, &Sessions::default())
+    }
+
     /// Normalised rows in batches of this size.
-    fn rows(&self, size: usize, normalized: bool) -> Result<Rows> {
-        let mut ingest = Ingest::new(self.decoder()?, 1, Clock::default());
-        let mut normalizer = Normalizer::new(&self.loaded.config.input, &Sessions::default())?;
+    fn rows(&self, size: usize) -> Result<Rows> {
+        let mut ingest = self.ingest_for(1)?;
         let mut rows = Rows { batches: Vec::new(), symbols: Vec::new() };
         for (read, entries) in (1..).zip(self.simulated(Layout::Json)) {
             let mut job = ingest.route(read, &entries).jobs.remove(0).context("a read without ticks")?;
-            if normalized {
-                normalizer.apply(&mut job.batch);
-            }
             rows.symbols.append(&mut job.symbols);
             // Clock rows come on top of the ticks.
             let length = job.batch.len();
@@ -217,6 +221,11 @@ impl Market {
 
     /// Ticks that are decoded already, to the queues of four shards.
     fn route(&self) -> Result<Part> {
+        self.routing("route", self.decoded()?)
+    }
+
+    /// Reads of ticks that are decoded already.
+    fn decoded(&self) -> Result<Vec<Entries>> {
         let mut decoder = self.decoder()?;
         let mut reads = self.simulated(Layout::Json);
         let names: Vec<(u32, Arc<str>)> =
@@ -234,7 +243,7 @@ impl Market {
             }
             entries.decoded = Some(Box::new(decoded));
         }
-        self.routing("route", reads)
+        Ok(reads)
     }
 
     /// From entries to the queues of four shards.
@@ -243,8 +252,7 @@ impl Market {
     }
 
     fn routing(&self, name: &str, reads: Vec<Entries>) -> Result<Part> {
-        let decoder = self.decoder()?;
-        let mut ingest = Ingest::new(decoder, 4, Clock::default());
+        let mut ingest = self.ingest_for(4)?;
         let mut pass = 0;
         Ok(part(name.to_owned(), PASS, move || {
             if pass % PASSES == 0 {
@@ -257,24 +265,29 @@ impl Market {
     }
 
     fn normalize(&self) -> Result<Part> {
-        let input = self.loaded.config.input.clone();
-        let rows = self.rows(usize::MAX, false)?;
-        let mut normalizer = Normalizer::new(&input, &Sessions::default())?;
-        // Copied beforehand where it can be.
-        let mut ahead = rows.batches.clone();
-        ahead.reverse();
+        let reads = self.decoded()?;
+        let fresh = self.normalizer()?;
+        let (mut normalizer, mut pass, mut row) = (fresh.beside(), 0, Vec::new());
         Ok(part("normalize".to_owned(), PASS, move || {
-            if ahead.is_empty() {
-                ahead.extend(rows.batches.iter().rev().cloned());
-                normalizer = Normalizer::new(&input, &Sessions::default()).expect("it was made once");
+            if pass % PASSES == 0 {
+                normalizer = fresh.beside();
             }
-            let mut batch = ahead.pop().expect("it was just filled");
-            assert_eq!(normalizer.apply(&mut batch).unpriced, 0);
+            let ticks = reads[pass % PASSES].decoded.as_ref().expect("they are decoded");
+            let width = ticks.columns.len() / ticks.symbol.len();
+            row.resize(width, 0.0);
+            for (at, columns) in ticks.columns.chunks_exact(width).enumerate() {
+                row.copy_from_slice(columns);
+                let (symbol, time, price) = (ticks.symbol[at], ticks.time[at].unwrap_or_default(), ticks.price[at]);
+                let mut tick = NormalizedRow { symbol, time, price, columns: &mut row };
+                normalizer.normalize(&mut tick);
+                assert!(!tick.price.is_nan());
+            }
+            pass += 1;
         }))
     }
 
     fn detect(&self, spec: &Arc<DetectorSpec>, batch: usize) -> Result<Part> {
-        let rows = self.rows(batch, true)?;
+        let rows = self.rows(batch)?;
         let spec = spec.clone();
         let name = format!("detect/{}/{batch}", spec.name);
         let calls = rows.batches.len() / PASSES;
@@ -294,21 +307,20 @@ impl Market {
 
     /// A worker with both detectors; its queue and its thread included.
     fn shard(&self) -> Result<Part> {
-        let rows = self.rows(READ, false)?;
-        let (generation, input) = (self.generation.clone(), self.loaded.config.input.clone());
+        let rows = self.rows(READ)?;
+        let generation = self.generation.clone();
         let calls = rows.batches.len() / PASSES;
-        let mut worker = Worker::start(&generation, &input)?;
+        let mut worker = Worker::start(&generation)?;
         let mut next = 0;
-        let arrivals_ms = arrivals(&rows.batches);
         let shard = part("shard".to_owned(), PASS, move || {
             if next + calls > rows.batches.len() {
                 next = 0;
-                worker = Worker::start(&generation, &input).expect("it was started once");
+                worker = Worker::start(&generation).expect("it was started once");
             }
             for number in next..next + calls {
                 let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
                 let batch = rows.batches[number].clone();
-                worker.work(Job { read: number as u64, arrivals_ms: arrivals_ms.clone(), symbols, batch });
+                worker.work(Job { read: number as u64, symbols, batch });
             }
             next += calls;
         });
@@ -317,18 +329,16 @@ impl Market {
 
     /// What a worker found in one pass, to a commit, and from there to the fields of alerts; counted by alerts.
     fn commit(&self) -> Result<Part> {
-        let rows = self.rows(usize::MAX, false)?;
-        let mut ingest = Ingest::new(self.decoder()?, 1, Clock::default());
-        let mut worker = Worker::start(&self.generation, &self.loaded.config.input)?;
+        let rows = self.rows(usize::MAX)?;
+        let mut ingest = self.ingest_for(1)?;
+        let mut worker = Worker::start(&self.generation)?;
         for (read, entries) in (0..).zip(self.simulated(Layout::Json)) {
             ingest.route(read, &entries);
         }
         let mut richest = (Vec::new(), 0);
-        let arrivals_ms = arrivals(&rows.batches);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let arrivals_ms = arrivals_ms.clone();
-            let job = Job { read: number as u64, arrivals_ms, symbols, batch: batch.clone() };
+            let job = Job { read: number as u64, symbols, batch: batch.clone() };
             let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else {
                 bail!("a worker answers a job with what it has processed");
             };
@@ -374,7 +384,7 @@ impl Market {
 
     /// A symbol's state, packed and unpacked.
     fn pack(&self) -> Result<[Part; 2]> {
-        let rows = self.rows(READ, true)?;
+        let rows = self.rows(READ)?;
         let mut detectors = Vec::new();
         for spec in &self.generation.detectors {
             let mut instance = started(spec, &rows)?;
@@ -410,13 +420,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(generation: &Arc<Generation>, input: &config::InputConfig) -> Result<Self> {
+    fn start(generation: &Arc<Generation>) -> Result<Self> {
         let (outbox, answers) = mpsc::channel(4);
-        let normalizer = Normalizer::new(input, &Sessions::default())?;
         let setup = ShardSetup {
             number: 0,
             generation: generation.clone(),
-            normalizer,
             queue: 4,
             priority: Priority::Live,
             tape: Some(Arc::new(Caller)),
@@ -509,14 +517,8 @@ fn copied(entries: &Entries) -> Entries {
     copy
 }
 
-/// The arrivals of as many entries as any of these batches has.
-fn arrivals(batches: &[Batch]) -> Arc<[u64]> {
-    let last = batches.iter().flat_map(|batch| &batch.entry).max();
-    vec![0; last.map_or(0, |last| *last as usize + 1)].into()
-}
-
 fn job() -> Job {
-    Job { read: 1, arrivals_ms: Arc::default(), symbols: Vec::new(), batch: Batch::new(0) }
+    Job { read: 1, symbols: Vec::new(), batch: Batch::new(0) }
 }
 
 fn again(found: &ResolvedDetection) -> ResolvedDetection {

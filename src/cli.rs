@@ -52,6 +52,7 @@ use tickhound_core::{
     text::is_printable,
 };
 use tickhound_engine::plugin::{check_child, check_process};
+use tickhound_recorded::read_reference;
 
 /// The longest wait at the end for the last lines of the log.
 const LOG_FINISH_MAX: Duration = Duration::from_secs(1);
@@ -241,7 +242,7 @@ impl Cli {
             Command::Status(args) => status::run(args, &load()?),
             Command::Top(args) => top::run(args, &load()?),
             Command::Alerts(args) => alerts::run(args, &load()?),
-            Command::Check(args) => check::run(args, &load()?),
+            Command::Check(args) => check::run(args, &self.load_with_market()?),
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
             Command::Notify(args) => notify::run(args, &load()?),
@@ -250,7 +251,7 @@ impl Cli {
             Command::Unmute(args) => mute::unmute(args, &load()?),
             Command::Sessions(args) => sessions::run(args, &load()?),
             Command::Shadow(args) => shadow::run(args, &load()?),
-            Command::Promote(args) => promote::run(args, &load()?),
+            Command::Promote(args) => promote::run(args, &self.load_with_market()?),
             Command::Demo(args) => demo::run(args),
             Command::Init(args) => init::run(args),
             Command::New(args) => new::run(args),
@@ -271,13 +272,21 @@ impl Cli {
         Ok(loaded)
     }
 
+    /// The configuration with its reference data, for commands that load plugins. The others work although a file of reference
+    /// data can't be read.
+    fn load_with_market(&self) -> Result<LoadedConfig> {
+        let mut loaded = self.load()?;
+        loaded.load_market(read_reference, None)?;
+        Ok(loaded)
+    }
+
     /// The configuration; the one that ships if the default file does not exist, with the plugins' own defaults.
     fn load_or_shipped(&self) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
         if self.config == default && !default.exists() {
             return author::shipped_with_defaults();
         }
-        self.load()
+        self.load_with_market()
     }
 
     /// The log of a command that prints a report goes to stderr.

@@ -23,7 +23,6 @@ mod pacing;
 mod sanitize;
 mod secret;
 mod shown;
-mod underlying;
 mod webhook;
 
 use std::{

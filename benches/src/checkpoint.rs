@@ -60,18 +60,12 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
     let (outbox, mut outcomes) = mpsc::channel(4 * SHARDS);
     let mut shards = Vec::new();
     for number in 0..SHARDS {
-        let normalizer = Normalizer::new(&input, &Sessions::default())?;
-        let setup = ShardSetup {
-            number,
-            generation: detectors.clone(),
-            normalizer,
-            queue: 4,
-            priority: Priority::Live,
-            tape: None,
-        };
+        let setup =
+            ShardSetup { number, generation: detectors.clone(), queue: 4, priority: Priority::Live, tape: None };
         shards.push(ShardHandle::start(setup, outbox.clone())?);
     }
-    let mut ingest = Ingest::new(Decoder::new(&input, ".".as_ref())?, SHARDS, Clock::default());
+    let normalizer = Normalizer::new(&input, &Sessions::default())?;
+    let mut ingest = Ingest::new(Decoder::new(&input, ".".as_ref())?, normalizer, SHARDS, Clock::default());
     let mut pace = Pace::new(Duration::from_millis(engine.checkpoint_every_ms));
     let mut market = Simulator::new(&SimConfig { symbols: SYMBOLS, dirt: 0.0, ..SimConfig::default() });
     let mut renderer = Renderer::new(Layout::Flat);
@@ -98,8 +92,8 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
         let Some(chunks) = pace.due(Instant::now(), ingest.chunk_sizes()) else { continue };
         read += 1;
         pace.started(&chunks);
-        for shard in &shards {
-            shard.submit(Task::Save { read, chunks: chunks.clone() }).await;
+        for (shard, bases) in shards.iter().zip(ingest.visit(&chunks)) {
+            shard.submit(Task::Save { read, chunks: chunks.clone(), bases }).await;
         }
         let saved = answers(&mut outcomes, SHARDS).await?;
         let took = saved.iter().map(|answer| answer.took).max().unwrap_or_default();

@@ -33,6 +33,7 @@ use self::{
 use tickhound_core::{
     config::{AlertsConfig, Config},
     decode::Decoder,
+    normalize::Normalizer,
     stream::{Commit, LeftOut, Totals},
 };
 use tickhound_engine::{
@@ -126,7 +127,8 @@ pub(crate) async fn replay(
     let counts = Arc::<Mutex<ReplayCounts>>::default();
     let stream = ReplayStream::new(reader, Box::new(sink), counts.clone(), on_faults, stop);
     let stats = Arc::<Stats>::default();
-    let stages = Stages { reloads: Reload::fixed(generation), decoder, sinks, stats: stats.clone() };
+    let normalizer = Normalizer::new(&config.input, &config.session.sessions)?;
+    let stages = Stages { reloads: Reload::fixed(generation), decoder, normalizer, sinks, stats: stats.clone() };
     let mut engine = Partition::new(stream, config, stages);
     if let Some(tape) = tape {
         engine = engine.with_tape(tape);

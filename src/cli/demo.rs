@@ -15,6 +15,7 @@ use super::author;
 use tickhound_core::{
     config::{AlertsConfig, LoadedConfig},
     decode::Decoder,
+    normalize::Normalizer,
     simulate::SimConfig,
 };
 use tickhound_engine::{
@@ -62,8 +63,13 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let (stream, committed) = SimulatedStream::new(&sim, args.speed);
     let stats = Arc::new(Stats::default());
     let alerts = AlertsConfig { log: !args.json, ..config.alerts.clone() };
-    let stages =
-        Stages { reloads: Reload::fixed(generation), decoder, sinks: Sinks::new(&alerts), stats: stats.clone() };
+    let stages = Stages {
+        reloads: Reload::fixed(generation),
+        decoder,
+        normalizer: Normalizer::new(&config.input, &config.session.sessions)?,
+        sinks: Sinks::new(&alerts),
+        stats: stats.clone(),
+    };
     let engine = Partition::new(stream, config, stages);
     info!(
         event = "demo_started",

@@ -26,6 +26,7 @@ use tickhound_engine::plugin::{
     folder::Folder,
     loader::{self, next_of, with_next},
 };
+use tickhound_recorded::read_reference;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -99,6 +100,7 @@ impl Promotion {
             Some(Change { named, new, .. }) => config::parse(named, new.clone(), config::environment())?,
             None => loaded.clone(),
         };
+        after.load_market(read_reference, Some(&loaded.market))?;
         let decoder = Decoder::new(&after.config.input, &after.root)?;
         let runtime = author::runtime(&after)?;
         match &self.exchange {

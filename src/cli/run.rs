@@ -25,6 +25,7 @@ use crate::{
 use tickhound_core::{
     condition::ConditionCode,
     config::{Config, LoadedConfig},
+    normalize::Normalizer,
     pulse::Pulse,
     stream::Totals,
 };
@@ -124,7 +125,8 @@ fn run_supervised(
     let alerts_file = AlertsFile::start(&config.stream, &newest.alerts, &stats.conditions)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
-    let stages = Stages { reloads, decoder, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
+    let normalizer = Normalizer::new(&config.input, &config.session.sessions)?;
+    let stages = Stages { reloads, decoder, normalizer, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
     let engine = Partition::new(stream, config, stages).with_watcher(watcher);
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::underlying::underlying;
-use tickhound_core::config::GroupBy;
+use tickhound_core::{config::GroupBy, market::underlying::underlying};
 use tickhound_redis::StoredAlert;
 
 /// The alerts that a message shows.

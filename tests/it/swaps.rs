@@ -19,7 +19,7 @@ use tickhound_core::{
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
 use tickhound_engine::{
-    ingest::Ingest,
+    ingest::{Ingest, TakenOver},
     plugin::{DetectorSpec, Generation, Isolation, Runtime},
     shard::{Answer, Priority, ResolvedDetection, ShardHandle, ShardSetup, Task, TaskOutcome},
 };
@@ -152,16 +152,10 @@ impl Worker {
         let decoder = Decoder::new(&config.input, ".".as_ref()).unwrap();
         let (outbox, outcomes) = mpsc::channel(4);
         let normalizer = Normalizer::new(&config.input, &config.session.sessions).unwrap();
-        let setup = ShardSetup {
-            number: 0,
-            generation: generation.clone(),
-            normalizer,
-            queue: 4,
-            priority: Priority::Live,
-            tape: None,
-        };
+        let setup =
+            ShardSetup { number: 0, generation: generation.clone(), queue: 4, priority: Priority::Live, tape: None };
         let shard = ShardHandle::start(setup, outbox).unwrap();
-        let ingest = Ingest::new(decoder, 1, Clock::default());
+        let ingest = Ingest::new(decoder, normalizer, 1, Clock::default());
         Self { ingest, shard, outcomes, read: 0, found: Vec::new(), letters: Vec::new(), quarantined: false }
     }
 
@@ -187,12 +181,14 @@ impl Worker {
 
     async fn swap(&mut self, generation: Arc<Generation>) {
         self.read += 1;
-        self.ask(Task::Swap { read: self.read, generation, symbols: Vec::new(), warmed: Vec::new() }).await;
+        let taken_over = TakenOver::default();
+        self.ask(Task::Swap { read: self.read, generation, taken_over, warmed: Vec::new() }).await;
     }
 
     async fn save(&mut self, chunks: Range<u16>) {
         self.read += 1;
-        self.ask(Task::Save { read: self.read, chunks }).await;
+        let bases = self.ingest.visit(&chunks).remove(0);
+        self.ask(Task::Save { read: self.read, chunks, bases }).await;
     }
 }
 

@@ -6,15 +6,18 @@
 
 pub mod alerts;
 mod calendar;
+mod context;
 mod detectors;
 mod engine;
 mod environment;
+mod groups;
 mod health;
 pub mod input;
 mod live;
 pub mod notify;
 mod origin;
 mod plugins;
+mod reference;
 mod secrets;
 mod section;
 mod server;
@@ -28,6 +31,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Result, anyhow};
@@ -39,15 +43,18 @@ pub(crate) use self::calendar::parse_calendar;
 pub use self::{
     alerts::{AlertsConfig, DeadLettersConfig},
     calendar::{BUILT_IN, built_in},
+    context::ContextConfig,
     detectors::{DetectorConfig, Inheritance, NEXT_VERSION, inheritance},
     engine::{BACKLOG_MAX, EngineConfig, WORKERS_MAX},
     environment::environment,
+    groups::FamilyConfig,
     health::HealthConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
     origin::Origin,
     plugins::{PluginsConfig, Watch},
+    reference::ReferenceConfig,
     secrets::ExposedSecrets,
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
@@ -59,6 +66,7 @@ pub use self::{
 };
 
 use self::{environment::Overridden, origin::Origins};
+use crate::market::{self, Market, reference::ReadTable};
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -73,6 +81,12 @@ pub struct Config {
     pub input: InputConfig,
     /// When the markets of the symbols trade.
     pub session: SessionConfig,
+    /// What is known of symbols beside their ticks.
+    pub reference: ReferenceConfig,
+    /// The families of groups by name.
+    pub groups: BTreeMap<String, FamilyConfig>,
+    /// The columns with values of other symbols by name.
+    pub context: BTreeMap<String, ContextConfig>,
     /// Threads, queues and checkpoints.
     pub engine: EngineConfig,
     /// The folder of plugins, and their limits.
@@ -98,6 +112,9 @@ impl Config {
     fn validate(&self, source: &Source) -> Result<()> {
         self.stream.validate(source)?;
         self.input.validate(source)?;
+        self.reference.validate(source)?;
+        groups::validate(&self.groups, source)?;
+        context::validate(&self.context, source)?;
         self.engine.validate(source)?;
         self.plugins.validate(source)?;
         self.alerts.validate(source)?;
@@ -106,7 +123,7 @@ impl Config {
         self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
-        detectors::validate(&self.detectors, &self.plugins, source)
+        detectors::validate(self, source)
     }
 
     /// The zone of the times that people see.
@@ -142,12 +159,25 @@ pub struct LoadedConfig {
     /// The folder that paths in the file are relative to: the folder that holds the file, or that folder's parent when
     /// the folder is called `config`.
     pub root: PathBuf,
+    /// The reference data, groups and contexts. Without reference data until [`load_market`](Self::load_market) has read it.
+    pub market: Arc<Market>,
 }
 
 impl LoadedConfig {
     /// A path of the configuration, relative to the project root.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Reads the reference data, and builds what detectors know of the market. The data that `before` has is taken from there if
+    /// the files are the same.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it, or the key of a group or context that does not fit the data.
+    pub fn load_market(&mut self, read: ReadTable, before: Option<&Market>) -> Result<()> {
+        let reference = market::reference::load(self, read, before.map(Market::reference))?;
+        self.market = Arc::new(Market::build(&self.config, &self.source, reference)?);
+        Ok(())
     }
 }
 
@@ -204,7 +234,13 @@ pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (Strin
     config.session.load(file.parent().unwrap_or(Path::new("")), &source)?;
     let root = project_root(file);
     config.resolve_secrets(&root);
-    Ok(LoadedConfig { config, source, root })
+    let market = if config.reference.files.is_empty() {
+        Market::build(&config, &source, Arc::default())?
+    } else {
+        // Groups and contexts can't be checked before the files are read.
+        Market::default()
+    };
+    Ok(LoadedConfig { config, source, root, market: Arc::new(market) })
 }
 
 /// The folder above `config/`, or that of the file where it is not in a folder of this name. An empty path would not be

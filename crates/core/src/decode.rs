@@ -26,6 +26,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use rustc_hash::FxHashMap;
 
+pub(crate) use self::symbol_text::{exchange_of, is_absent};
 pub use self::{
     assemble::Scalar,
     names::{Names, NewNames},

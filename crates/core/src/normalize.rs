@@ -19,14 +19,14 @@ use crate::{
         input::{Quotes, VolumeKind},
     },
     decode::time_zone,
-    event::{Batch, CLOCK, column, flag},
-    session::{COLUMNS, NO_SESSION, Phase, SessionClock, Sessions},
+    event::{column, flag},
+    session::{NO_SESSION, Phase, SessionClock, Sessions},
 };
 
-/// What was changed in a batch.
+/// What was changed in rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NormalizeCounts {
-    /// Rows that were removed, because no price of their symbol is known yet.
+    /// Rows that no detector sees, because no price of their symbol is known yet.
     pub unpriced: u64,
     /// Rows whose time was raised.
     pub out_of_order: u64,
@@ -51,7 +51,20 @@ pub struct CalendarCounts {
     pub off_session: u64,
 }
 
-/// Normalizes the rows of one shard's symbols.
+/// A tick that is normalized in place.
+#[derive(Debug)]
+pub struct NormalizedRow<'a> {
+    /// The number of the symbol.
+    pub symbol: u32,
+    /// The event time, ns since the Unix epoch, UTC.
+    pub time: u64,
+    /// The last traded price; NaN where absent, and afterwards only if no price of the symbol is known.
+    pub price: f64,
+    /// The columns of the input, then the [session's](crate::session::COLUMNS) if they are wanted.
+    pub columns: &'a mut [f64],
+}
+
+/// Normalizes the ticks of all symbols, in stream order.
 #[derive(Debug)]
 pub struct Normalizer {
     quotes: Quotes,
@@ -61,27 +74,34 @@ pub struct Normalizer {
     session_columns: bool,
     /// The symbols by their ids.
     symbols: Vec<SymbolEntry>,
+    counts: NormalizeCounts,
     /// The counts by the number of the calendar; empty if all symbols have the same one, whose counts are those of all rows.
     by_calendar: Vec<CalendarCounts>,
-    /// The number of the last batch.
-    batch: u64,
+    /// The rows since the last [`Self::keep`], which may be taken back.
+    revocable: Vec<Revocable>,
 }
 
-/// The state of a symbol, and its price before the last batch with one of its rows.
+/// What a symbol has here.
 #[derive(Debug, Default)]
 struct SymbolEntry {
     state: NormalizerState,
-    /// The number of that batch.
-    batch: u64,
-    /// The price before that batch.
-    price_before: Option<f64>,
     /// The number of the symbol's calendar.
     calendar: u16,
 }
 
+/// A row that may be taken back.
+#[derive(Debug)]
+struct Revocable {
+    symbol: u32,
+    /// The state before the row.
+    before: NormalizerState,
+    flags: u32,
+    unpriced: bool,
+}
+
 /// The state of a symbol. Its fields are stored by position, in checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct NormalizerState {
+pub struct NormalizerState {
     /// The time of the last tick, ns.
     time: u64,
     /// The price that detectors saw last.
@@ -106,13 +126,41 @@ impl Normalizer {
         let sessions = sessions.clock(time_zone(&config.timezone)?);
         let (quotes, volume) = (config.quotes, config.volume);
         let calendars = if sessions.count() > 1 { sessions.count() } else { 0 };
-        let by_calendar = vec![CalendarCounts::default(); calendars];
-        Ok(Self { quotes, volume, sessions, session_columns: false, symbols: Vec::new(), by_calendar, batch: 0 })
+        Ok(Self {
+            quotes,
+            volume,
+            sessions,
+            session_columns: false,
+            symbols: Vec::new(),
+            counts: NormalizeCounts::default(),
+            by_calendar: vec![CalendarCounts::default(); calendars],
+            revocable: Vec::new(),
+        })
     }
 
-    /// Says whether batches get the columns [`COLUMNS`] behind their own.
+    /// Another one that normalizes alike, without any symbol.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            quotes: self.quotes,
+            volume: self.volume,
+            sessions: self.sessions.clone(),
+            session_columns: self.session_columns,
+            symbols: Vec::new(),
+            counts: NormalizeCounts::default(),
+            by_calendar: vec![CalendarCounts::default(); self.by_calendar.len()],
+            revocable: Vec::new(),
+        }
+    }
+
+    /// Says whether rows have the columns [`COLUMNS`](crate::session::COLUMNS) behind those of the input.
     pub fn set_session_columns(&mut self, wanted: bool) {
         self.session_columns = wanted;
+    }
+
+    /// Whether rows have the columns with times of the session.
+    pub fn has_session_columns(&self) -> bool {
+        self.session_columns
     }
 
     /// Introduces a symbol before its first row or state.
@@ -124,45 +172,35 @@ impl Normalizer {
         }
     }
 
-    /// What the symbols of each calendar had since this was last called, by the number of the calendar; empty if all
+    /// Takes back that a symbol was introduced.
+    pub fn take_back_symbol(&mut self, symbol: u32) {
+        let Some(entry) = self.symbols.get_mut(symbol as usize) else { return };
+        if let Some(counts) = self.by_calendar.get_mut(usize::from(entry.calendar)) {
+            counts.symbols -= 1;
+        }
+        *entry = SymbolEntry::default();
+    }
+
+    /// Takes what was changed in rows since this was last called.
+    pub fn take_counts(&mut self) -> NormalizeCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Takes what the symbols of each calendar had since this was last called, by the number of the calendar; empty if all
     /// symbols have the same one.
     pub fn take_calendar_counts(&mut self) -> Vec<CalendarCounts> {
         let none = vec![CalendarCounts::default(); self.by_calendar.len()];
         std::mem::replace(&mut self.by_calendar, none)
     }
 
-    /// The price of a symbol that detectors saw before the last batch, NaN if there was none.
-    pub fn price_before(&self, symbol: u32) -> f64 {
-        let Some(entry) = self.symbols.get(symbol as usize) else { return f64::NAN };
-        // Without a row in the last batch, the state has not changed since.
-        let price = if entry.batch == self.batch { entry.price_before } else { entry.state.price };
-        price.unwrap_or(f64::NAN)
+    /// The state of a symbol; `None` if it had no tick.
+    pub fn state(&self, symbol: u32) -> Option<&NormalizerState> {
+        self.symbols.get(symbol as usize).map(|entry| &entry.state).filter(|state| state.has_tick())
     }
 
-    /// The state of a symbol, for [`Self::restore`]; `None` if it had no tick.
-    pub fn save(&self, symbol: u32) -> Option<Vec<u8>> {
-        self.state(symbol).map(|state| rmp_serde::to_vec(state).expect("plain numbers are always written"))
-    }
-
-    /// The time of a symbol's latest tick, ns; 0 if it had none.
-    pub fn latest(&self, symbol: u32) -> u64 {
-        self.state(symbol).map_or(0, |state| state.time)
-    }
-
-    /// Whether a symbol has a state.
-    pub fn knows(&self, symbol: u32) -> bool {
-        self.state(symbol).is_some()
-    }
-
-    /// Restores the state of a symbol from the bytes that [`Self::save`] returned.
-    ///
-    /// # Errors
-    /// When the bytes are not a saved state. The symbol's state is then unchanged.
-    pub fn restore(&mut self, symbol: u32, saved: &[u8]) -> Result<()> {
-        let mut state: NormalizerState = rmp_serde::from_slice(saved).context("not a saved state of a symbol")?;
-        state.session = state.session.or(state.day);
+    /// Continues a symbol from a state.
+    pub fn restore(&mut self, symbol: u32, state: NormalizerState) {
         self.entry(symbol).state = state;
-        Ok(())
     }
 
     /// Forgets the state of a symbol.
@@ -172,107 +210,100 @@ impl Normalizer {
         }
     }
 
-    /// Normalizes every row in place, and removes those without a price.
-    pub fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
-        let mut counts = NormalizeCounts::default();
-        self.batch += 1;
-        if self.session_columns {
-            let rows = batch.len();
-            batch.columns.extend(COLUMNS.map(|_| vec![f64::NAN; rows]));
-        }
-        for row in 0..batch.len() {
-            if batch.symbol[row] != CLOCK {
-                let flags = self.normalize_row(batch, row);
-                batch.columns[column::FLAGS][row] = f64::from(flags);
-                counts.unpriced += u64::from(batch.price[row].is_nan());
-                counts.out_of_order += u64::from(flags & flag::OUT_OF_ORDER != 0);
-                counts.volume_repaired += u64::from(flags & flag::VOLUME_REPAIRED != 0);
-                counts.time_estimated += u64::from(flags & flag::TIME_ESTIMATED != 0);
-                counts.pre_open += u64::from(flags & flag::PRE_OPEN != 0);
-                counts.off_session += u64::from(flags & flag::OFF_SESSION != 0);
-                if !self.by_calendar.is_empty() {
-                    let of = &mut self.by_calendar[usize::from(self.symbols[batch.symbol[row] as usize].calendar)];
-                    of.ticks += 1;
-                    of.off_session += u64::from(flags & flag::OFF_SESSION != 0);
-                }
-            }
-        }
-        if counts.unpriced > 0 {
-            remove_unpriced(batch);
-        }
-        counts
+    /// Forgets all symbols.
+    pub fn forget_all(&mut self) {
+        *self = self.beside();
     }
 
-    /// Normalizes one row and returns its flags. Its price stays NaN if none is known.
-    fn normalize_row(&mut self, batch: &mut Batch, row: usize) -> u32 {
-        let (quotes, kind) = (self.quotes, self.volume);
-        let symbol = batch.symbol[row];
-        let this_batch = self.batch;
-        let entry = self.entry(symbol);
-        if entry.batch != this_batch {
-            (entry.batch, entry.price_before) = (this_batch, entry.state.price);
+    /// Normalizes a row in place. Its price stays NaN if none is known; no detector may see it then.
+    pub fn normalize(&mut self, row: &mut NormalizedRow<'_>) {
+        let calendar = self.entry(row.symbol).calendar;
+        let flags = self.normalize_values(row, calendar);
+        row.columns[column::FLAGS] = f64::from(flags);
+        let unpriced = row.price.is_nan();
+        if flags != 0 || unpriced {
+            self.counts.add(flags, unpriced);
         }
-        let (before, calendar) = (entry.state.time, entry.calendar);
-        let time = batch.time[row].max(before);
-        let span = self.sessions.span(calendar, time);
+        if let Some(of) = self.by_calendar.get_mut(usize::from(calendar)) {
+            of.ticks += 1;
+            of.off_session += u64::from(flags & flag::OFF_SESSION != 0);
+        }
+    }
+
+    /// Like [`Self::normalize`], for a row that [`Self::take_back`] may take back.
+    pub fn normalize_revocably(&mut self, row: &mut NormalizedRow<'_>) {
+        let before = self.entry(row.symbol).state.clone();
+        self.normalize(row);
+        let (flags, unpriced) = (row.columns[column::FLAGS] as u32, row.price.is_nan());
+        self.revocable.push(Revocable { symbol: row.symbol, before, flags, unpriced });
+    }
+
+    /// Keeps the rows that might have been taken back.
+    pub fn keep(&mut self) {
+        self.revocable.clear();
+    }
+
+    /// Takes back all rows since the last [`Self::keep`], as if they had never been, and returns their number.
+    pub fn take_back(&mut self) -> usize {
+        let rows = std::mem::take(&mut self.revocable);
+        for Revocable { symbol, before, flags, unpriced } in rows.iter().rev() {
+            let entry = &mut self.symbols[*symbol as usize];
+            entry.state.clone_from(before);
+            if let Some(of) = self.by_calendar.get_mut(usize::from(entry.calendar)) {
+                of.ticks -= 1;
+                of.off_session -= u64::from(flags & flag::OFF_SESSION != 0);
+            }
+            self.counts.take_back(*flags, *unpriced);
+        }
+        rows.len()
+    }
+
+    /// Normalizes the values of a row, and returns its flags.
+    fn normalize_values(&mut self, row: &mut NormalizedRow<'_>, calendar: u16) -> u32 {
+        let NormalizedRow { symbol, time: published, price, columns } = row;
+        let Self { quotes, volume: kind, sessions, session_columns, symbols, .. } = self;
+        let state = &mut symbols[*symbol as usize].state;
+        let before = state.time;
+        let time = (*published).max(before);
+        let span = sessions.span(calendar, time);
         let (phase, session) = (span.phase, span.number);
-        if self.session_columns {
-            set_session_columns(batch, row, span.seconds(time));
+        if *session_columns && let [.., since_open, to_close] = &mut **columns {
+            (*since_open, *to_close) = span.seconds(time);
         }
-        let state = &mut self.entry(symbol).state;
-        let Batch { price, columns, .. } = batch;
-        let mut flags = columns[column::FLAGS][row] as u32;
-        if time > batch.time[row] {
+        let mut flags = columns[column::FLAGS] as u32;
+        if time > *published {
             flags |= flag::OUT_OF_ORDER;
         }
         flags |= phase.flag();
-        let starts = phase == Phase::Open && state.session != Some(session);
-        if starts {
+        if phase == Phase::Open && state.session != Some(session) {
             flags |= flag::SESSION_START;
         }
         // Volume is counted anew from the pre-open on, which the session's own volume includes.
         let counts_anew = state.day != Some(session);
         let mut volume = VolumeRow {
-            quantity: columns[column::QUANTITY][row],
-            cum_volume: columns[column::CUM_VOLUME][row],
-            unclear: columns[column::VOLUME][row],
+            quantity: columns[column::QUANTITY],
+            cum_volume: columns[column::CUM_VOLUME],
+            unclear: columns[column::VOLUME],
         };
-        if state.volume.normalize(kind, &mut volume, counts_anew, time - before) {
+        if state.volume.normalize(*kind, &mut volume, counts_anew, time - before) {
             flags |= flag::VOLUME_REPAIRED;
         }
-        columns[column::QUANTITY][row] = volume.quantity;
-        columns[column::CUM_VOLUME][row] = volume.cum_volume;
-        state.bid = number(columns[column::BID][row]).or(state.bid);
-        state.ask = number(columns[column::ASK][row]).or(state.ask);
-        if price[row].is_nan() {
+        columns[column::QUANTITY] = volume.quantity;
+        columns[column::CUM_VOLUME] = volume.cum_volume;
+        state.bid = number(columns[column::BID]).or(state.bid);
+        state.ask = number(columns[column::ASK]).or(state.ask);
+        if price.is_nan() {
             // Volume without a price is a trade at the last price.
             if volume.quantity.is_nan() || volume.quantity == 0.0 {
                 flags |= flag::QUOTE_ONLY;
             }
-            price[row] = state.price_without_trade(quotes).unwrap_or(f64::NAN);
+            *price = state.price_without_trade(*quotes).unwrap_or(f64::NAN);
         }
-        batch.time[row] = time;
-        state.time = time;
-        if let Some(price) = number(price[row]) {
-            state.price = Some(price);
-            // Rows without a price are removed, so only a row with one may use up the session's start.
-            state.day = Some(session);
-            match phase {
-                Phase::Open => state.session = Some(session),
-                Phase::PreOpen | Phase::Closed => {
-                    state.session.get_or_insert(NO_SESSION);
-                }
-            }
+        (*published, state.time) = (time, time);
+        if let Some(price) = number(*price) {
+            state.note_price(price, phase, session);
         }
         flags
-    }
-
-    fn state(&self, symbol: u32) -> Option<&NormalizerState> {
-        // The time alone does not show whether there was a tick: it may be 0 if entry ids are counters and not times.
-        self.symbols
-            .get(symbol as usize)
-            .map(|entry| &entry.state)
-            .filter(|state| **state != NormalizerState::default())
     }
 
     fn entry(&mut self, symbol: u32) -> &mut SymbolEntry {
@@ -284,7 +315,78 @@ impl Normalizer {
     }
 }
 
+impl NormalizeCounts {
+    fn add(&mut self, flags: u32, unpriced: bool) {
+        self.each(flags, unpriced, |count| *count += 1);
+    }
+
+    fn take_back(&mut self, flags: u32, unpriced: bool) {
+        self.each(flags, unpriced, |count| *count -= 1);
+    }
+
+    /// Applies `change` to the counts that a row with these flags has a part in.
+    fn each(&mut self, flags: u32, unpriced: bool, change: impl Fn(&mut u64)) {
+        if unpriced {
+            change(&mut self.unpriced);
+        }
+        for (bit, count) in [
+            (flag::OUT_OF_ORDER, &mut self.out_of_order),
+            (flag::VOLUME_REPAIRED, &mut self.volume_repaired),
+            (flag::TIME_ESTIMATED, &mut self.time_estimated),
+            (flag::PRE_OPEN, &mut self.pre_open),
+            (flag::OFF_SESSION, &mut self.off_session),
+        ] {
+            if flags & bit != 0 {
+                change(count);
+            }
+        }
+    }
+}
+
 impl NormalizerState {
+    /// The state as bytes, for [`Self::from_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        rmp_serde::to_vec(self).expect("plain numbers are always written")
+    }
+
+    /// The state that [`Self::to_bytes`] of this or an older release returned.
+    ///
+    /// # Errors
+    /// When the bytes are not a saved state.
+    pub fn from_bytes(saved: &[u8]) -> Result<Self> {
+        let mut state: Self = rmp_serde::from_slice(saved).context("not a saved state of a symbol")?;
+        state.session = state.session.or(state.day);
+        Ok(state)
+    }
+
+    /// The time of the last tick, ns.
+    pub fn time(&self) -> u64 {
+        self.time
+    }
+
+    /// The price that detectors saw last; NaN if they have seen none.
+    pub fn price(&self) -> f64 {
+        self.price.unwrap_or(f64::NAN)
+    }
+
+    /// Whether the symbol had a tick.
+    fn has_tick(&self) -> bool {
+        // The time alone does not show that: it may be 0 if entry ids are counters and not times.
+        *self != Self::default()
+    }
+
+    /// Notes a price that detectors see. Rows without a price are removed, so only a row with one may use up the session's
+    /// start.
+    fn note_price(&mut self, price: f64, phase: Phase, session: i32) {
+        (self.price, self.day) = (Some(price), Some(session));
+        match phase {
+            Phase::Open => self.session = Some(session),
+            Phase::PreOpen | Phase::Closed => {
+                self.session.get_or_insert(NO_SESSION);
+            }
+        }
+    }
+
     /// The price of a tick without a trade.
     fn price_without_trade(&self, quotes: Quotes) -> Option<f64> {
         let middle = match quotes {
@@ -295,30 +397,8 @@ impl NormalizerState {
     }
 }
 
-/// Fills the last columns, which are those with times of the session.
-fn set_session_columns(batch: &mut Batch, row: usize, (since_open, to_close): (f64, f64)) {
-    if let [.., since, to] = batch.columns.as_mut_slice() {
-        (since[row], to[row]) = (since_open, to_close);
-    }
-}
-
 fn number(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some(value)
-}
-
-fn remove_unpriced(batch: &mut Batch) {
-    let keep: Vec<bool> = batch.symbol.iter().zip(&batch.price).map(|(s, p)| *s == CLOCK || !p.is_nan()).collect();
-    fn retain<T>(values: &mut Vec<T>, keep: &[bool]) {
-        let mut keep = keep.iter();
-        values.retain(|_| *keep.next().unwrap_or(&true));
-    }
-    retain(&mut batch.entry, &keep);
-    retain(&mut batch.symbol, &keep);
-    retain(&mut batch.time, &keep);
-    for column in &mut batch.columns {
-        retain(column, &keep);
-    }
-    retain(&mut batch.price, &keep);
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub(crate) struct SymbolCalendar {
 }
 
 /// Finds the spans of times, and remembers the last ones: a time zone is too slow to ask for each tick.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionClock {
     by_symbol: Arc<[SymbolCalendar]>,
     /// The calendar of other symbols, then those of `by_symbol`.
@@ -91,7 +91,7 @@ pub struct SessionClock {
 }
 
 /// A calendar and the spans that were asked for last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Remembering {
     calendar: Arc<Calendar>,
     spans: [Span; REMEMBERED],

@@ -1,8 +1,9 @@
-//! Decodes entries to ticks, interns their symbols, resolves their times and routes them to shards.
+//! Decodes entries to ticks, interns their symbols, resolves their times, normalizes them and routes them to shards.
 //!
-//! What holds: rows of one symbol go to one shard, in stream order. Event time and the positions of clock rows depend on
-//! the entries alone, not on batches, shards or the wall clock. So do the symbols that are known: the longest silent ones
-//! make room for new ones between two entries, by the arrival of their last ticks, which is saved with their states.
+//! What holds: rows of one symbol go to one shard, in stream order, and each tick is normalized once, whoever sees it. Event
+//! time and the positions of clock rows depend on the entries alone, not on batches, shards or the wall clock. So do the
+//! symbols that are known: the longest silent ones make room for new ones between two entries, by the arrival of their last
+//! ticks, which is saved with their states.
 
 mod set_back;
 mod symbols;
@@ -17,6 +18,8 @@ use self::symbols::{Name, RejectedTick, Route, Symbols};
 use tickhound_core::{
     decode::{Decoder, Outcome},
     event::{Batch, Clock, Entries, EntryId, TickRow, TicksBehind, column, flag},
+    normalize::{CalendarCounts, NormalizeCounts, NormalizedRow, Normalizer, NormalizerState},
+    session,
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -43,12 +46,32 @@ const TICKS_PER_ENTRY_MAX: usize = 1 << 18;
 pub struct Job {
     /// The number of the read.
     pub read: u64,
-    /// When each entry of the read arrived, in milliseconds of its id.
-    pub arrivals_ms: Arc<[u64]>,
     /// Symbols that this shard sees for the first time.
     pub symbols: Vec<(u32, Arc<str>)>,
-    /// The rows.
+    /// The rows, normalized.
     pub batch: Batch,
+}
+
+/// What is saved of a symbol beside the states of its detectors, as of a visit to its chunk.
+#[derive(Debug)]
+pub struct SymbolBase {
+    /// The number of the symbol.
+    pub id: u32,
+    /// When its last tick arrived, in milliseconds of its entry's id.
+    pub arrived_ms: u64,
+    /// Whether it had a tick since the visit before.
+    pub changed: bool,
+    /// The state of its normalizer.
+    pub normalizer: NormalizerState,
+}
+
+/// What a live ingest takes over from that of a warm-up, for one shard.
+#[derive(Debug, Default)]
+pub struct TakenOver {
+    /// Symbols that only the warm-up has seen.
+    pub symbols: Vec<(u32, Arc<str>)>,
+    /// The last price of each symbol that was normalized by the warm-up alone.
+    pub prices: Vec<(u32, f64)>,
 }
 
 /// One read after decoding and routing.
@@ -60,8 +83,12 @@ pub struct Routed {
     pub undecodable: Vec<(u32, String)>,
     /// Entries whose body was trimmed away.
     pub lost: Vec<EntryId>,
-    /// Ticks in all jobs.
+    /// Ticks that were normalized. Those without a price are in no job.
     pub ticks: usize,
+    /// What was repaired in them.
+    pub repaired: NormalizeCounts,
+    /// What the symbols of each calendar had; empty if all symbols have the same one.
+    pub calendars: Vec<CalendarCounts>,
     /// Ticks that were skipped because they have no time and none can be estimated yet.
     pub untimed: u64,
     /// The number of entries that were routed, if symbols must be evicted after these; the others are not routed.
@@ -74,6 +101,9 @@ pub struct Ingest {
     shards: usize,
     columns: usize,
     symbols: Symbols,
+    normalizer: Normalizer,
+    /// The columns of the tick that is being routed.
+    row: Vec<f64>,
     /// The most symbols that are known after an entry.
     symbols_max: usize,
     clock: Clock,
@@ -83,9 +113,19 @@ pub struct Ingest {
 
 impl Ingest {
     /// Creates a router to `shards` shards. `clock` is the event time as of the last commit.
-    pub fn new(decoder: Decoder, shards: usize, clock: Clock) -> Self {
+    pub fn new(decoder: Decoder, normalizer: Normalizer, shards: usize, clock: Clock) -> Self {
         let columns = decoder.column_names().len();
-        Self { decoder, shards, columns, symbols: Symbols::default(), symbols_max: usize::MAX, clock, newest_ms: 0 }
+        Self {
+            decoder,
+            shards,
+            columns,
+            symbols: Symbols::default(),
+            normalizer,
+            row: Vec::new(),
+            symbols_max: usize::MAX,
+            clock,
+            newest_ms: 0,
+        }
     }
 
     /// Limits the number of symbols.
@@ -97,7 +137,13 @@ impl Ingest {
     pub fn beside(&self, clock: Clock) -> Self {
         let mut symbols = Symbols::default();
         symbols.learn_venues(self.symbols.venues());
-        Self { decoder: self.decoder.clone(), symbols, clock, newest_ms: 0, ..*self }
+        let (decoder, normalizer) = (self.decoder.clone(), self.normalizer.beside());
+        Self { decoder, symbols, normalizer, row: Vec::new(), clock, newest_ms: 0, ..*self }
+    }
+
+    /// Says whether rows have the columns with times of the session, from the next entry on.
+    pub fn set_session_columns(&mut self, wanted: bool) {
+        self.normalizer.set_session_columns(wanted);
     }
 
     /// Learns the venues that symbols came from before they are restored.
@@ -119,6 +165,7 @@ impl Ingest {
     /// processed arrived at `newest_ms`.
     pub fn reset(&mut self, clock: Clock, newest_ms: u64) {
         self.symbols.forget_all();
+        self.normalizer.forget_all();
         (self.clock, self.newest_ms) = (clock, newest_ms);
     }
 
@@ -135,32 +182,76 @@ impl Ingest {
         (id, shard)
     }
 
-    /// Interns a symbol before its first tick here; elsewhere its last one arrived at `arrived_ms`. Returns its number if
-    /// it is new.
-    pub fn meet(&mut self, symbol: &str, arrived_ms: u64) -> Option<u32> {
-        let (Route { id, .. }, new) = self.symbols.meet(symbol, arrived_ms, self.shards);
-        new.then_some(id)
-    }
-
-    /// Notes the time of a symbol's latest tick, as its restored state has it.
-    pub(crate) fn note_latest(&mut self, symbol: u32, time: u64) {
-        self.symbols.note_latest(symbol, time);
-    }
-
-    /// Stops skipping the ticks of this symbol, whose state has been restored.
-    pub fn restored(&mut self, symbol: u32) {
+    /// Stops skipping the ticks of this symbol, and continues with its saved state; `None` if that can't be read.
+    pub(crate) fn restored(&mut self, symbol: u32, state: Option<NormalizerState>) {
         self.symbols.awaited[symbol as usize] = false;
+        self.normalizer.introduce(symbol, &self.symbols.names()[symbol as usize]);
+        if let Some(state) = state {
+            self.symbols.note_latest(symbol, state.time());
+            self.normalizer.restore(symbol, state);
+        }
+    }
+
+    /// Takes what the symbols of each calendar had; empty if all symbols have the same one.
+    pub(crate) fn take_calendar_counts(&mut self) -> Vec<CalendarCounts> {
+        self.normalizer.take_calendar_counts()
+    }
+
+    /// What is saved of the symbols in these chunks of the saved state, for each shard.
+    pub fn visit(&mut self, chunks: &Range<u16>) -> Vec<Vec<SymbolBase>> {
+        let Self { symbols, normalizer, shards, .. } = self;
+        let mut bases: Vec<Vec<SymbolBase>> = (0..*shards).map(|_| Vec::new()).collect();
+        for chunk in chunks.clone() {
+            for (id, shard) in symbols.in_chunk(chunk) {
+                // A symbol whose saved state was damaged has none before its next tick.
+                let Some(state) = normalizer.state(id) else { continue };
+                let (arrived_ms, changed) = (symbols.arrived_ms(id), symbols.has_changed(id));
+                bases[shard].push(SymbolBase { id, arrived_ms, changed, normalizer: state.clone() });
+            }
+            symbols.visited(chunk);
+        }
+        bases
+    }
+
+    /// Takes over what only the ingest of a warm-up knows: symbols that `may_meet` accepts, and the normalizer state of
+    /// symbols that have none here, since their saved states were damaged. Returns what each shard must know of it.
+    pub(crate) fn take_over(&mut self, warm: &Self, may_meet: impl Fn(&str) -> bool) -> Vec<TakenOver> {
+        let mut taken: Vec<TakenOver> = (0..self.shards).map(|_| TakenOver::default()).collect();
+        for (Route { id: its, .. }, name) in warm.symbols.known() {
+            let arrived_ms = warm.symbols.arrived_ms(its);
+            let Route { id, shard } = match self.symbols.route_of(&name) {
+                Some(route) => route,
+                None if may_meet(&name) => {
+                    let (route, _) = self.symbols.meet(&name, arrived_ms, self.shards);
+                    self.normalizer.introduce(route.id, &name);
+                    taken[route.shard].symbols.push((route.id, name));
+                    route
+                }
+                None => continue,
+            };
+            let Some(state) = warm.normalizer.state(its).filter(|_| self.normalizer.state(id).is_none()) else {
+                continue;
+            };
+            self.symbols.note_arrival(id, arrived_ms);
+            self.symbols.note_latest(id, state.time());
+            self.normalizer.restore(id, state.clone());
+            taken[shard].prices.push((id, state.price()));
+        }
+        taken
     }
 
     /// Forgets the longest silent symbols, if there are too many; or all of them, if the feed's clock went back, and sets the
     /// clock back. The shards must forget them at the same position.
     pub fn evict(&mut self) -> Option<Evicted> {
-        if !set_back::is_set_back(&self.clock) {
-            return self.symbols.evict(self.symbols_max);
-        }
-        let (from, to) = (self.clock.time, self.clock.behind.time);
-        (self.clock.time, self.clock.behind) = (to, TicksBehind::default());
-        Some(self.symbols.evict_all(EvictionCause::ClockSetBack { from, to }))
+        let evicted = if set_back::is_set_back(&self.clock) {
+            let (from, to) = (self.clock.time, self.clock.behind.time);
+            (self.clock.time, self.clock.behind) = (to, TicksBehind::default());
+            self.symbols.evict_all(EvictionCause::ClockSetBack { from, to })
+        } else {
+            self.symbols.evict(self.symbols_max)?
+        };
+        evicted.ids.iter().for_each(|id| self.normalizer.forget(*id));
+        Some(evicted)
     }
 
     /// Whether there are fewer symbols than an eviction leaves, so that none can have been evicted.
@@ -216,19 +307,21 @@ impl Ingest {
 
     fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
+        let session = if self.normalizer.has_session_columns() { session::COLUMNS.len() } else { 0 };
+        self.row.resize(self.columns + session, f64::NAN);
         match &entries.decoded {
             Some(_) => self.route_decoded(read, entries, symbols_max, &mut routed),
             None => self.route_undecoded(read, entries, symbols_max, &mut routed),
         }
-        let arrivals_ms: Arc<[u64]> = entries.iter().map(|entry| entry.id.millis).collect();
-        routed.jobs.iter_mut().flatten().for_each(|job| job.arrivals_ms = arrivals_ms.clone());
+        routed.repaired = self.normalizer.take_counts();
+        routed.calendars = self.normalizer.take_calendar_counts();
         routed
     }
 
     fn route_undecoded(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>, routed: &mut Routed) {
         let rows = self.room(entries.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { decoder, columns, symbols, clock, newest_ms, .. } = self;
+        let Self { decoder, symbols, normalizer, row, clock, newest_ms, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
             let at = index as u32;
             if entry.fields().len() == 0 {
@@ -236,7 +329,7 @@ impl Ingest {
                 continue;
             }
             let mut router =
-                Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
+                Router { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms: *newest_ms, routed };
             let (mut ticks, mut rejected) = (0, None);
             let outcome = decoder.decode(entry, &mut |tick| {
                 ticks += 1;
@@ -244,7 +337,8 @@ impl Ingest {
                     let symbol = Name::Text(&tick.symbol);
                     let (time, price, values) = (tick.time, tick.price, &tick.columns);
                     let tick = RoutedTick { symbol, venue: &tick.venue, time, price, values };
-                    if let Err(reason) = router.tick(at, entry.id, &tick) {
+                    // The entry may turn out to be damaged behind this tick.
+                    if let Err(reason) = router.tick(at, entry.id, &tick, Normalizer::normalize_revocably) {
                         rejected = Some(reason);
                     }
                 }
@@ -260,10 +354,14 @@ impl Ingest {
             match reason {
                 Ok(reason) => {
                     symbols.end_entry(entry.id.millis);
+                    normalizer.keep();
                     routed.undecodable.extend(reason.map(|reason| (at, reason)));
                 }
                 Err(reason) => {
-                    routed.take_back(at, &symbols.undo_entry());
+                    routed.ticks -= normalizer.take_back();
+                    let new = symbols.undo_entry();
+                    new.iter().for_each(|id| normalizer.take_back_symbol(*id));
+                    routed.take_back(at, &new);
                     routed.undecodable.push((at, reason));
                 }
             }
@@ -284,18 +382,18 @@ impl Ingest {
         let Some(decoded) = &entries.decoded else { return };
         let rows = self.room(decoded.entry.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { columns, symbols, clock, newest_ms, .. } = self;
+        let Self { columns, symbols, normalizer, row, clock, newest_ms, .. } = self;
         routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names, &decoded.venues);
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         let ticks = ticks.zip(decoded.columns.chunks_exact(*columns));
         let mut router =
-            Router { read, columns: *columns, rows, ahead_max_ms, symbols, clock, newest_ms: *newest_ms, routed };
+            Router { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms: *newest_ms, routed };
         for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
             let symbol = Name::Number(*symbol);
             let tick = RoutedTick { symbol, venue: "", time: *time, price: *price, values };
-            if let Err(rejected) = router.tick(*entry, id, &tick) {
+            if let Err(rejected) = router.tick(*entry, id, &tick, Normalizer::normalize) {
                 router.routed.undecodable.push((*entry, rejected.to_string()));
             }
             router.symbols.end_entry(id.millis);
@@ -319,7 +417,7 @@ impl Routed {
         // An entry may have hundreds of thousands of them.
         let new: FxHashSet<u32> = new.iter().copied().collect();
         for job in self.jobs.iter_mut().flatten() {
-            self.ticks -= job.batch.take_back(entry);
+            job.batch.take_back(entry);
             // Those of the last entry are at the end.
             while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
         }
@@ -349,11 +447,13 @@ struct RoutedTick<'a> {
 /// Puts ticks into the jobs of their shards.
 struct Router<'a> {
     read: u64,
-    columns: usize,
     /// The likely number of rows of a job.
     rows: usize,
     ahead_max_ms: u64,
     symbols: &'a mut Symbols,
+    normalizer: &'a mut Normalizer,
+    /// Room for the columns of a tick, as wide as a row.
+    row: &'a mut [f64],
     clock: &'a mut Clock,
     /// When the newest entry before this one arrived.
     newest_ms: u64,
@@ -362,8 +462,15 @@ struct Router<'a> {
 
 impl Router<'_> {
     /// Routes a tick. One that is rejected has no effect, not even on the clock.
-    fn tick(&mut self, entry: u32, id: EntryId, tick: &RoutedTick<'_>) -> Result<(), RejectedTick> {
-        let Self { read, columns, rows, ahead_max_ms, symbols, clock, newest_ms, routed } = self;
+    #[inline]
+    fn tick(
+        &mut self,
+        entry: u32,
+        id: EntryId,
+        tick: &RoutedTick<'_>,
+        normalize: impl Fn(&mut Normalizer, &mut NormalizedRow<'_>),
+    ) -> Result<(), RejectedTick> {
+        let Self { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms, routed } = self;
         let Routed { jobs, ticks, untimed, .. } = &mut **routed;
         let known = symbols.find(tick.symbol)?;
         let new_venue = symbols.new_venue(tick.symbol, known, tick.venue)?;
@@ -382,7 +489,7 @@ impl Router<'_> {
         if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
             let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
             for slot in jobs.iter_mut() {
-                open(slot, *read, *columns, *rows).batch.push_clock(entry, second);
+                open(slot, *read, row.len(), *rows).batch.push_clock(entry, second);
             }
         }
         clock.time = clock.time.max(time);
@@ -394,23 +501,30 @@ impl Router<'_> {
         if symbols.awaited[id as usize] {
             return Ok(());
         }
-        let job = open(&mut jobs[shard], *read, *columns, *rows);
         if known.is_none() {
-            job.symbols.push((id, symbols.names()[id as usize].clone()));
-        }
-        job.batch.push(TickRow { entry, symbol: id, time, price: tick.price, columns: tick.values });
-        if estimated {
-            let flags = job.batch.columns[column::FLAGS].last_mut().expect("the row was just added");
-            *flags = f64::from(*flags as u32 | flag::TIME_ESTIMATED);
+            let name = &symbols.names()[id as usize];
+            normalizer.introduce(id, name);
+            open(&mut jobs[shard], *read, row.len(), *rows).symbols.push((id, name.clone()));
         }
         *ticks += 1;
+        row[..tick.values.len()].copy_from_slice(tick.values);
+        if estimated {
+            row[column::FLAGS] = f64::from(row[column::FLAGS] as u32 | flag::TIME_ESTIMATED);
+        }
+        let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: row };
+        normalize(normalizer, &mut normalized);
+        let NormalizedRow { time, price, columns, .. } = normalized;
+        if !price.is_nan() {
+            let job = open(&mut jobs[shard], *read, columns.len(), *rows);
+            job.batch.push(TickRow { entry, symbol: id, time, price, columns });
+        }
         Ok(())
     }
 }
 
 fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut Job {
     let batch = || Batch::with_capacity(columns, rows);
-    slot.get_or_insert_with(|| Job { read, arrivals_ms: Arc::default(), symbols: Vec::new(), batch: batch() })
+    slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: batch() })
 }
 
 /// The time of a tick, and whether it is estimated. Without a time of its own, a tick gets its arrival less the delay of
@@ -467,6 +581,7 @@ mod tests {
     use tickhound_core::{
         config::InputConfig,
         event::{CLOCK, DecodedTicks},
+        session::Sessions,
     };
 
     /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -475,8 +590,12 @@ mod tests {
     const NOW: u64 = THEN + 365 * 86_400_000;
 
     fn ingest(shards: usize) -> Ingest {
-        let config = InputConfig::default();
-        Ingest::new(Decoder::new(&config, Path::new(".")).unwrap(), shards, Clock::default())
+        ingest_by(&InputConfig::default(), shards)
+    }
+
+    fn ingest_by(config: &InputConfig, shards: usize) -> Ingest {
+        let normalizer = Normalizer::new(config, &Sessions::default()).unwrap();
+        Ingest::new(Decoder::new(config, Path::new(".")).unwrap(), normalizer, shards, Clock::default())
     }
 
     fn entries(ticks: &[(u64, &str)]) -> Entries {
@@ -489,6 +608,11 @@ mod tests {
             }
         }
         entries
+    }
+
+    /// Whether the time of each row is estimated.
+    fn estimated(batch: &Batch) -> Vec<bool> {
+        batch.columns[column::FLAGS].iter().map(|flags| *flags as u32 & flag::TIME_ESTIMATED != 0).collect()
     }
 
     #[test]
@@ -506,8 +630,7 @@ mod tests {
         assert_eq!(routed.untimed, 1, "nothing to estimate the first one from");
         assert_eq!(batch.symbol, [CLOCK, 0, 0, 1]);
         assert_eq!(batch.time[1..], [THEN, THEN + 2, THEN + 3].map(|ms| ms * NANOS_PER_MILLI));
-        let estimated = f64::from(flag::TIME_ESTIMATED);
-        assert_eq!(batch.columns[column::FLAGS][1..], [0.0, estimated, estimated]);
+        assert_eq!(estimated(batch)[1..], [false, true, true]);
     }
 
     #[test]
@@ -528,14 +651,15 @@ mod tests {
         let bare = |ticks: u64| (0..ticks).map(|ms| (NOW + ms, "symbol=A ltp=1")).collect::<Vec<_>>();
         ingest.route(1, &entries(&bare(3000)));
         let stray = format!("symbol=B ltp=1 timestamp={LONG_AGO}");
-        let mut read = vec![(NOW + 3000, stray.as_str())];
-        read.extend(bare(20).into_iter().map(|(at, tick)| (at + 3000, tick)));
         for round in 0..200 {
+            let from = NOW + 3000 + round * 100;
+            let mut read = vec![(from, stray.as_str())];
+            read.extend(bare(20).into_iter().map(|(at, tick)| (at - NOW + from, tick)));
             let routed = ingest.route(1, &entries(&read));
             let batch = &routed.jobs[0].as_ref().unwrap().batch;
             let ticks: Vec<(u32, u64)> = batch.symbol.iter().copied().zip(batch.time.iter().copied()).collect();
             let of_feed = ticks.iter().filter(|(symbol, _)| *symbol == 0).map(|(_, time)| time / NANOS_PER_MILLI);
-            assert_eq!(of_feed.collect::<Vec<_>>(), (NOW + 3000..NOW + 3020).collect::<Vec<_>>(), "round {round}");
+            assert_eq!(of_feed.collect::<Vec<_>>(), (from..from + 20).collect::<Vec<_>>(), "round {round}");
             let of_stray = ticks.iter().filter(|(symbol, _)| *symbol == 1).map(|(_, time)| time / NANOS_PER_MILLI);
             assert_eq!(of_stray.collect::<Vec<_>>(), [LONG_AGO]);
         }
@@ -633,7 +757,7 @@ mod tests {
         let mut ingest = ingest(1);
         let routed = ingest.route(1, &entries(&[(u64::MAX, &stamped), (u64::MAX, "symbol=A ltp=1")]));
         assert_eq!((routed.ticks, routed.untimed), (1, 1));
-        assert_eq!(*routed.jobs[0].as_ref().unwrap().arrivals_ms, [u64::MAX; 2]);
+        assert_eq!(ingest.symbols.arrived_ms(0), u64::MAX);
     }
 
     #[test]
@@ -687,6 +811,51 @@ mod tests {
         assert_eq!((routed.ticks, routed.lost.len()), (1, 1));
         let batch = &routed.jobs[0].as_ref().unwrap().batch;
         assert_eq!(batch.symbol, [CLOCK, 0], "the symbol of the tick that was taken back is forgotten");
+    }
+
+    /// Its ticks had been normalized before the error was seen. They must not raise the time of later ticks, count as volume,
+    /// or begin a session.
+    #[test]
+    fn a_truncated_document_leaves_the_normalizer_as_it_was() {
+        let tick = |symbol: &str, ms: u64, volume: u64| {
+            format!(
+                "{{\"symbol\":\"{symbol}\",\"ltp\":{volume},\"volume_traded\":{volume},\"timestamp\":{}}}",
+                THEN + ms
+            )
+        };
+        let whole = |symbol, ms, volume| format!("data={}", tick(symbol, ms, volume));
+        let cut = format!("data=[{},{},{},{{\"symbol\":", tick("A", 900, 70), tick("A", 950, 90), tick("B", 950, 90));
+        let before = [whole("A", 0, 10), whole("A", 100, 20)];
+        let after = [whole("A", 200, 25), whole("B", 300, 30), whole("A", 400, 26)];
+        let route = |texts: &[&[String]]| {
+            let mut ingest = ingest(1);
+            let texts = texts.concat();
+            let texts: Vec<(u64, &str)> = texts.iter().map(|text| (NOW, text.as_str())).collect();
+            let routed = ingest.route(1, &entries(&texts));
+            let states: Vec<Option<NormalizerState>> = (0..2).map(|id| ingest.normalizer.state(id).cloned()).collect();
+            let mut batch = routed.jobs.into_iter().flatten().next().unwrap().batch;
+            batch.entry.clear();
+            (routed.repaired, routed.ticks, states, format!("{batch:?}"))
+        };
+        assert_eq!(route(&[&before, &[cut], &after]), route(&[&before, &after]));
+    }
+
+    /// Detectors can't see a tick without a price. Its symbol is known nevertheless, and what it published is saved.
+    #[test]
+    fn a_tick_without_a_price_is_saved_and_not_shown() {
+        let mut ingest = ingest(1);
+        let quote = format!("symbol=A bid=9 ask=11 timestamp={THEN}");
+        let routed = ingest.route(1, &entries(&[(NOW, &quote)]));
+        let job = routed.jobs[0].as_ref().unwrap();
+        assert_eq!((routed.ticks, routed.repaired.unpriced), (1, 1));
+        assert_eq!((job.symbols.len(), &job.batch.symbol), (1, &vec![CLOCK]));
+        let [base] = &ingest.visit(&(0..256))[0][..] else { panic!("one symbol is saved") };
+        assert!(base.changed && base.arrived_ms == NOW && base.normalizer.price().is_nan());
+        let price = format!("symbol=A ltp=10 timestamp={THEN}");
+        assert!(ingest.route(2, &entries(&[(NOW, &quote)])).jobs[0].is_none(), "there is nothing to show");
+        ingest.route(3, &entries(&[(NOW + 1, &price)]));
+        assert_eq!(ingest.visit(&(0..256))[0][0].normalizer.price(), 10.0);
+        assert!(!ingest.visit(&(0..256))[0][0].changed, "it was just saved");
     }
 
     #[test]
@@ -773,7 +942,9 @@ mod tests {
     #[test]
     fn a_time_far_ahead_of_its_arrival_moves_the_clock_as_far_as_the_arrival_allows() {
         let tick = |second: u64| format!("symbol=A ltp=1 timestamp={}", NOW + second * 1000);
-        let texts = [tick(0), tick(299), tick(1), tick(3), tick(4), "symbol=B ltp=1".to_owned()];
+        // The time of a symbol never falls, so a tick behind the one with the lowered time is another symbol's.
+        let other = tick(1).replace("symbol=A", "symbol=C");
+        let texts = [tick(0), tick(299), other, tick(3), tick(4), "symbol=B ltp=1".to_owned()];
         let arrivals = [0, 0, 1, 3, 4, 5].map(|second| NOW + second * 1000);
         let read: Vec<(u64, &str)> = arrivals.into_iter().zip(texts.iter().map(String::as_str)).collect();
         let mut ingest = ingest(1);
@@ -789,8 +960,7 @@ mod tests {
         let expected = [(clock, 0), (tick, 0), (clock, 2), (tick, 2), (tick, 1), (clock, 3), (tick, 3), (clock, 4)];
         assert_eq!(rows[..8], expected);
         assert_eq!(rows[8..], [(tick, 4), (clock, 5), (tick, 5)], "no estimate is made from the time that was lowered");
-        assert_eq!(batch.columns[column::FLAGS][3], f64::from(flag::TIME_ESTIMATED));
-        assert_eq!(batch.columns[column::FLAGS][4], 0.0);
+        assert_eq!(estimated(batch)[3..5], [true, false]);
     }
 
     #[test]
@@ -830,7 +1000,7 @@ mod tests {
             while !rest.is_empty() {
                 let routed = ingest.route_until_full(1, &rest);
                 for job in routed.jobs.iter().flatten() {
-                    assert!(job.batch.entry.iter().all(|entry| (*entry as usize) < job.arrivals_ms.len()));
+                    assert!(job.batch.entry.iter().all(|entry| (*entry as usize) < rest.len()));
                 }
                 rest = rest.split_off(routed.full_after.unwrap_or(rest.len()));
                 if let Some(evicted) = ingest.evict() {
@@ -868,7 +1038,7 @@ mod tests {
 
     fn ingest_with(venue: &str) -> Ingest {
         let config: InputConfig = toml::from_str(&format!("venue = \"{venue}\"")).unwrap();
-        Ingest::new(Decoder::new(&config, Path::new(".")).unwrap(), 1, Clock::default())
+        ingest_by(&config, 1)
     }
 
     /// Symbols of the rows of one read, and the reasons of its dead letters.

@@ -274,22 +274,22 @@ impl Monitor {
 
     /// Notes the answer of a worker.
     pub(crate) fn answered(&self, answer: &Answer) {
-        let ticks = if let TaskOutcome::Processed(processing) = &answer.outcome {
-            self.repaired(&processing.repaired);
-            processing.rows as u64
-        } else {
-            0
-        };
-        self.note_calendars_with_symbols(&answer.calendars);
-        for (load, counts) in self.calendars().iter().zip(&answer.calendars) {
-            load.ticks.fetch_add(counts.ticks, Relaxed);
-            load.off_session.fetch_add(counts.off_session, Relaxed);
-        }
+        let ticks = if let TaskOutcome::Processed(processing) = &answer.outcome { processing.rows as u64 } else { 0 };
         if let Some(load) = self.shards().get(answer.shard) {
             // Only the engine's task changes it, so no update is lost between load and store.
             load.queued.store(load.queued.load(Relaxed).saturating_sub(ticks), Relaxed);
             load.ticks.fetch_add(ticks, Relaxed);
             load.busy_ns.fetch_add(answer.took.as_nanos() as u64, Relaxed);
+        }
+    }
+
+    /// Counts what was repaired in ticks, and what the symbols of each calendar had.
+    pub(crate) fn normalized(&self, repaired: &NormalizeCounts, calendars: &[CalendarCounts]) {
+        self.repaired(repaired);
+        self.note_calendars_with_symbols(calendars);
+        for (load, counts) in self.calendars().iter().zip(calendars) {
+            load.ticks.fetch_add(counts.ticks, Relaxed);
+            load.off_session.fetch_add(counts.off_session, Relaxed);
         }
     }
 

@@ -51,6 +51,7 @@ use tickhound_core::{
     config::Config,
     decode::Decoder,
     event::{Clock, Entries, EntryId},
+    normalize::Normalizer,
     rate::AlertRates,
     stream::{Acquisition, Commit, Delivery, ReadFrom, ReadRequest, Stream, StreamError, Totals},
     wall::now_ms,
@@ -74,6 +75,8 @@ pub struct Stages {
     pub reloads: watch::Receiver<Reload>,
     /// The decoder of its entries.
     pub decoder: Decoder,
+    /// The normalizer of its ticks.
+    pub normalizer: Normalizer,
     /// The sinks of its alerts.
     pub sinks: Sinks,
     /// The counters of the run.
@@ -147,13 +150,13 @@ struct Turn {
 impl<S: Stream> Partition<S> {
     /// Prepares a run; nothing is read and no thread is started yet.
     pub fn new(stream: S, config: &Config, stages: Stages) -> Self {
-        let Stages { reloads, decoder, sinks, stats } = stages;
+        let Stages { reloads, decoder, normalizer, sinks, stats } = stages;
         let generation = reloads.borrow().generation.clone();
         Self {
             stream,
             config: config.clone(),
             sinks,
-            pipeline: Pipeline::new(config, decoder, generation, stats.clone()),
+            pipeline: Pipeline::new(config, decoder, normalizer, generation, stats.clone()),
             generations: Generations::new(reloads, config, stats.clone()),
             stats,
             trial: Trial::default(),

@@ -15,12 +15,18 @@
 //! instance has one owner, and an instance that trapped is never called again.
 
 mod answer;
+mod bindings;
 mod call;
 pub mod check_child;
 pub mod check_process;
 pub mod code;
+mod columns;
+mod contract;
 mod deadline;
+mod detection;
 pub mod digest;
+mod exports;
+mod facts;
 mod fault;
 pub mod file;
 pub mod folder;
@@ -30,40 +36,39 @@ mod health;
 #[cfg(test)]
 mod hostile_guest;
 mod instance;
+mod introduced;
 pub mod loader;
-mod manifest;
+pub mod manifest;
+mod packed;
 pub mod params;
 mod probe_log;
 mod reload;
+mod resolve;
 pub mod runtime;
 pub mod signature;
 mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod view;
 pub mod watch;
+mod wiring;
 
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
+    columns::{BatchColumns, DAYS_TO_EXPIRY},
     deadline::Overrun,
+    detection::{Detection, Gate, Judgment},
     fault::Fault,
     generation::{Flow, Generation, PluginSource},
     guest::Limits,
     health::Health,
-    instance::Instance,
+    instance::{GROUP_MARK, Instance},
     loader::Loader,
     probe_log::{ProbeLog, ProbeQuestion, ProbedGate, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
+    view::{Feed, LAST_OF_SNAPSHOT, Scope, View},
 };
-
-#[expect(missing_docs, reason = "generated from the WIT, which documents it")]
-pub mod bindings {
-    wasmtime::component::bindgen!({
-        path: "../../detectors-sdk/wit",
-        world: "detector",
-        ownership: Borrowing { duplicate_if_necessary: true },
-    });
-}

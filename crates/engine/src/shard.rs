@@ -8,6 +8,8 @@ mod eviction;
 mod fault_replay;
 mod journal;
 mod memory;
+mod prices;
+mod saved;
 mod slot;
 mod swap;
 
@@ -22,21 +24,24 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-pub use self::swap::{StateOrigin, WarmDetector};
 use self::{
     cooldown::{Candidate, Cooldowns},
     fault_replay::FailedCall,
     journal::Journal,
     memory::Memory,
+    prices::LastPrices,
     slot::Slot,
 };
+pub use self::{
+    saved::{RestoredState, SavedSymbol, UnpackedSymbol},
+    swap::{StateOrigin, WarmDetector},
+};
 use crate::{
-    ingest::Job,
-    plugin::{Fault, Generation, bindings, runtime::BACKGROUND_NICE},
+    ingest::{Job, SymbolBase, TakenOver},
+    plugin::{Detection, Fault, Generation, runtime::BACKGROUND_NICE},
 };
 use tickhound_core::{
     event::{Batch, CLOCK, Direction},
-    normalize::{CalendarCounts, NormalizeCounts, Normalizer},
     stream::LeftOut,
 };
 
@@ -53,9 +58,11 @@ pub enum Task {
         read: u64,
         /// The chunks of the visit.
         chunks: Range<u16>,
+        /// What is saved with the states of the detectors, of each of the shard's symbols in these chunks.
+        bases: Vec<SymbolBase>,
     },
     /// Restore these symbols from their saved states; answered.
-    Restore(Vec<SavedSymbol>),
+    Restore(Vec<UnpackedSymbol>),
     /// Save every state with the next visits, since the server has lost what was saved; not answered.
     SaveAnew,
     /// Continue with another generation; answered.
@@ -64,8 +71,8 @@ pub enum Task {
         read: u64,
         /// The generation that is active from here on.
         generation: Arc<Generation>,
-        /// Symbols that the `warmed` detectors know and this shard does not.
-        symbols: Vec<(u32, Arc<str>)>,
+        /// What only the warm-up of the `warmed` detectors knows.
+        taken_over: TakenOver,
         /// Detectors that were warmed up in another shard.
         warmed: Vec<WarmDetector>,
     },
@@ -88,20 +95,6 @@ pub trait Tape: Send + Sync {
     fn note(&self, shard: usize, symbols: &[(u32, Arc<str>)], rows: &Batch);
 }
 
-/// A symbol with its packed state.
-#[derive(Debug)]
-pub struct SavedSymbol {
-    /// The number of the symbol in this run.
-    pub id: u32,
-    /// The name of the symbol.
-    pub name: Arc<str>,
-    /// The state as [`tickhound_core::checkpoint::Packer`] packs it.
-    pub packed: Vec<u8>,
-    /// The arrival of the newest entry that was processed, in milliseconds of its id. It stands in for the arrival of the
-    /// symbol's last tick where a state does not have that.
-    pub newest_ms: u64,
-}
-
 /// The answer of a shard to a task.
 #[derive(Debug)]
 pub struct Answer {
@@ -113,20 +106,8 @@ pub struct Answer {
     pub took: Duration,
     /// What went wrong meanwhile.
     pub incidents: Incidents,
-    /// What the symbols of each calendar had since the answer before, by the number of the calendar; empty if all symbols
-    /// have the same one.
-    pub calendars: Vec<CalendarCounts>,
     /// What the task was for.
     pub outcome: TaskOutcome,
-}
-
-/// The result of restoring states.
-#[derive(Debug, Default)]
-pub struct RestoredStates {
-    /// Symbols whose states can't be read.
-    pub damaged: Vec<Arc<str>>,
-    /// The number of each other symbol, and the event time of its latest tick, ns.
-    pub latest: Vec<(u32, u64)>,
 }
 
 /// The result of a task, by its kind.
@@ -137,7 +118,7 @@ pub enum TaskOutcome {
     /// States were saved: symbols that have changed since their last visit, with their packed states.
     Saved(Vec<(Arc<str>, Arc<[u8]>)>),
     /// States were restored.
-    Restored(RestoredStates),
+    Restored,
     /// A generation was activated; where the state of each of its detectors comes from.
     Swapped(Vec<StateOrigin>),
     /// Symbols were forgotten.
@@ -153,8 +134,6 @@ pub struct Processing {
     pub found: Vec<ResolvedDetection>,
     /// The detections that were left out here, by the index of their detector in the generation.
     pub left_out: Vec<(u16, LeftOut)>,
-    /// What was repaired.
-    pub repaired: NormalizeCounts,
 }
 
 /// What went wrong in a shard during a task.
@@ -215,8 +194,6 @@ pub struct ShardSetup {
     pub number: usize,
     /// The generation that it begins with.
     pub generation: Arc<Generation>,
-    /// The normalizer of its ticks.
-    pub normalizer: Normalizer,
     /// The number of tasks that may wait for it.
     pub queue: usize,
     /// The priority of its thread.
@@ -235,9 +212,9 @@ pub enum Priority {
 }
 
 impl Answer {
-    /// An answer without the number of its shard, its duration and the counts of calendars, which the shard's thread adds.
+    /// An answer without the number of its shard and its duration, which the shard's thread adds.
     pub fn new(read: u64, incidents: Incidents, outcome: TaskOutcome) -> Self {
-        Self { read, shard: 0, took: Duration::ZERO, incidents, calendars: Vec::new(), outcome }
+        Self { read, shard: 0, took: Duration::ZERO, incidents, outcome }
     }
 }
 
@@ -248,7 +225,7 @@ impl ShardHandle {
     /// # Errors
     /// Fails if the system can't start a thread.
     pub fn start(setup: ShardSetup, outbox: mpsc::Sender<Answer>) -> Result<Self> {
-        let ShardSetup { number, generation, normalizer, queue, priority, tape } = setup;
+        let ShardSetup { number, generation, queue, priority, tape } = setup;
         let memory = Memory::new()?;
         let (tasks, inbox) = mpsc::channel::<Task>(queue);
         let thread = thread::Builder::new()
@@ -259,7 +236,7 @@ impl ShardHandle {
                     // On Linux each thread has its own niceness. If it can't be raised, the warm-up only disturbs more.
                     let _ = rustix::process::nice(BACKGROUND_NICE);
                 }
-                let mut shard = Shard::new(&generation, normalizer, memory);
+                let mut shard = Shard::new(&generation, memory);
                 shard.tape = tape.map(|tape| (number, tape));
                 shard.run(number, inbox, &outbox);
             })
@@ -301,7 +278,7 @@ impl Drop for AbortOnPanic {
 
 struct Shard {
     symbols: Vec<(u32, Arc<str>)>,
-    normalizer: Normalizer,
+    prices: LastPrices,
     slots: Vec<Slot>,
     memory: Memory,
     journal: Journal,
@@ -310,11 +287,11 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(generation: &Generation, normalizer: Normalizer, memory: Memory) -> Self {
+    fn new(generation: &Generation, memory: Memory) -> Self {
         let slots = generation.detectors.iter().map(|spec| Slot::new(spec.clone())).collect();
         Self {
             symbols: Vec::new(),
-            normalizer,
+            prices: LastPrices::default(),
             slots,
             memory,
             journal: Journal::default(),
@@ -330,7 +307,7 @@ impl Shard {
             let mut answer = match task {
                 Task::Process(job) => self.process(job, FaultBudget::Charged),
                 Task::Replay(job) => self.process(job, FaultBudget::Untouched),
-                Task::Save { read, chunks } => self.save(read, chunks),
+                Task::Save { read, chunks, bases } => self.save(read, chunks, bases),
                 Task::Restore(states) => self.restore(states),
                 Task::Evict { read, symbols } => self.evict(read, &symbols),
                 Task::SaveAnew => {
@@ -343,7 +320,7 @@ impl Shard {
                     let _ = to.send(());
                     continue;
                 }
-                Task::Swap { read, generation, symbols, warmed } => self.swap(read, &generation, symbols, warmed),
+                Task::Swap { read, generation, taken_over, warmed } => self.swap(read, &generation, taken_over, warmed),
                 Task::Leave(to) => {
                     // The warm-up may have been dropped meanwhile.
                     let _ = to.send(self.leave());
@@ -351,7 +328,6 @@ impl Shard {
                 }
             };
             (answer.shard, answer.took) = (number, started.elapsed());
-            answer.calendars = self.normalizer.take_calendar_counts();
             if outbox.blocking_send(answer).is_err() {
                 break;
             }
@@ -367,18 +343,14 @@ impl Shard {
         }
     }
 
-    fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
+    fn process(&mut self, job: Job, budget: FaultBudget) -> Answer {
         self.symbols.extend(job.symbols.iter().cloned());
-        self.memory.note(&job);
-        job.symbols.iter().for_each(|(id, name)| self.normalizer.introduce(*id, name));
-        self.normalizer.set_session_columns(self.slots.iter().any(|slot| slot.spec.wants_session()));
-        let rows = job.batch.len();
-        let repaired = self.normalizer.apply(&mut job.batch);
+        job.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
         }
         let mut incidents = Incidents::default();
-        let mut processing = Processing { rows, repaired, ..Processing::default() };
+        let mut processing = Processing { rows: job.batch.len(), ..Processing::default() };
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
             slot.note_wanted(&job.symbols);
@@ -398,7 +370,7 @@ impl Shard {
             let mut left_out = LeftOut { min_confidence: detections.len() as u64, ..LeftOut::default() };
             for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
                 left_out.min_confidence -= 1;
-                let found = resolve(found, number as u16, &job.batch, &self.normalizer);
+                let found = resolve(found, number as u16, &job.batch, &self.prices);
                 let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
                 let ResolvedDetection { symbol, direction, time, .. } = found;
                 if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
@@ -411,6 +383,7 @@ impl Shard {
                 processing.left_out.push((number as u16, left_out));
             }
         }
+        self.prices.note(&job.batch);
         // Only now: to recover from a fault, a detector is rebuilt as of the end of the journal, which is before this
         // batch.
         self.journal.push(job.batch);
@@ -432,36 +405,19 @@ enum FaultBudget {
     Untouched,
 }
 
-fn resolve(
-    found: bindings::tickhound::detector::types::Detection,
-    detector: u16,
-    batch: &Batch,
-    normalizer: &Normalizer,
-) -> ResolvedDetection {
-    use bindings::tickhound::detector::types::Direction as Guest;
+fn resolve(found: Detection, detector: u16, batch: &Batch, prices: &LastPrices) -> ResolvedDetection {
     let row = found.row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
-    let price = if on_clock { price_at(found.symbol, row, batch, normalizer) } else { batch.price[row] };
+    let price = if on_clock { prices.at(found.about, row, batch) } else { batch.price[row] };
     ResolvedDetection {
         entry: batch.entry[row],
         detector,
         on_clock,
-        symbol: found.symbol,
+        symbol: found.about,
         time: batch.time[row],
         price,
         confidence: found.confidence,
-        direction: match found.direction {
-            Guest::Up => Direction::Up,
-            Guest::Down => Direction::Down,
-            Guest::None => Direction::None,
-        },
+        direction: found.direction,
         evidence: found.evidence,
     }
-}
-
-/// The price of a symbol at a clock row: the price of its last row before that one, or else the last price before this
-/// batch. An alert must not depend on how ticks are divided into batches.
-fn price_at(symbol: u32, clock_row: usize, batch: &Batch, normalizer: &Normalizer) -> f64 {
-    let before = batch.symbol[..clock_row].iter().rposition(|other| *other == symbol);
-    before.map_or_else(|| normalizer.price_before(symbol), |row| batch.price[row])
 }

@@ -17,9 +17,14 @@ use tracing::info;
 use crate::{
     conditions::Conditions,
     monitor::{FlowCounts, Monitor, Phase},
-    shard::{Answer, TaskOutcome},
+    shard::Answer,
 };
-use tickhound_core::{pulse::Pulse, stream::Commit, wall::since_epoch};
+use tickhound_core::{
+    normalize::{CalendarCounts, NormalizeCounts},
+    pulse::Pulse,
+    stream::Commit,
+    wall::since_epoch,
+};
 
 /// How often a wait that ends by itself shows that the engine is not stuck.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -99,13 +104,15 @@ impl Stats {
         self.submitted.store(self.completed.load(Relaxed), Relaxed);
     }
 
+    /// Counts what was repaired in the ticks of a read, and what the symbols of each calendar had.
+    pub(crate) fn normalized(&self, repaired: &NormalizeCounts, calendars: &[CalendarCounts]) {
+        self.repaired.fetch_add(repaired.out_of_order + repaired.volume_repaired, Relaxed);
+        self.unseen.fetch_add(repaired.unpriced, Relaxed);
+        self.monitor.normalized(repaired, calendars);
+    }
+
     /// Counts the answer of a shard.
     pub(crate) fn answered(&self, answer: &Answer) {
-        if let TaskOutcome::Processed(processing) = &answer.outcome {
-            let repaired = &processing.repaired;
-            self.repaired.fetch_add(repaired.out_of_order + repaired.volume_repaired, Relaxed);
-            self.unseen.fetch_add(repaired.unpriced, Relaxed);
-        }
         self.monitor.answered(answer);
     }
 

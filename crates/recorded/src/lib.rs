@@ -8,6 +8,7 @@ mod lines;
 pub mod pace;
 mod parquet;
 pub mod record;
+mod reference;
 mod table;
 mod time;
 
@@ -26,7 +27,7 @@ use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
 use self::{contained::contained, lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
-pub use self::{contained::contains_panics, table::Mapping};
+pub use self::{contained::contains_panics, reference::read_reference, table::Mapping};
 use tickhound_core::{
     decode::{Decoder, Names},
     simulate::Layout,

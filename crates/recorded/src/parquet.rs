@@ -31,6 +31,7 @@ use super::{
 };
 use tickhound_core::{
     decode::{Decoder, Names, Scalar, TablePlan},
+    market::reference::TableSink,
     simulate::layout::{Encoder, Value},
 };
 
@@ -42,6 +43,25 @@ pub(super) fn is_parquet(mut file: &File) -> bool {
     let mut start = [0; MAGIC.len()];
     let has_magic = file.read_exact(&mut start).is_ok() && start == MAGIC;
     file.seek(SeekFrom::Start(0)).is_ok() && has_magic
+}
+
+/// Passes the names of the columns to `sink`, and then each row. Nested columns have no cells.
+pub(super) fn pass_rows(file: File, sink: &mut dyn TableSink) -> Result<()> {
+    let mut columns = Columns::open(file).context("is not a readable Parquet file")?;
+    columns.select(|_| true)?;
+    sink.header(&columns.names())?;
+    let mut cells: Vec<Option<Cells>> = Vec::new();
+    loop {
+        let rows = columns.read(&mut cells).context("a part of the file is damaged")?;
+        if rows == 0 {
+            return Ok(());
+        }
+        for row in 0..rows {
+            let cells = cells.iter().map(|cells| cells.as_ref().and_then(|cells| cells.scalar(row)));
+            let cells: Vec<Scalar<'_>> = cells.map(|cell| cell.unwrap_or(Scalar::Text(""))).collect();
+            sink.row(&cells)?;
+        }
+    }
 }
 
 /// The rows of one file.

@@ -20,6 +20,7 @@ use super::{
 use tickhound_core::{
     config::nearest,
     decode::Scalar,
+    market::reference::TableSink,
     simulate::layout::{Encoder, Value},
 };
 
@@ -145,6 +146,25 @@ impl Read for RowReader {
         let bytes = self.text.read(buffer)?;
         self.left.store(left.saturating_sub(bytes as u64), Relaxed);
         Ok(bytes)
+    }
+}
+
+/// Passes the first line of a CSV file to `sink` as names of columns, and then each row.
+pub(super) fn pass_rows(text: Box<dyn Read + Send>, separator: u8, sink: &mut dyn TableSink) -> Result<()> {
+    let left = Arc::new(AtomicU64::new(RECORD_MAX));
+    let text = RowReader { text, left: left.clone() };
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(separator).from_reader(text);
+    let mut row = StringRecord::new();
+    reader.read_record(&mut row)?;
+    let names: Vec<&str> = row.iter().map(str::trim).collect();
+    sink.header(&names)?;
+    loop {
+        left.store(RECORD_MAX, Relaxed);
+        if !reader.read_record(&mut row)? {
+            return Ok(());
+        }
+        let cells: Vec<Scalar<'_>> = row.iter().map(Scalar::Text).collect();
+        sink.row(&cells)?;
     }
 }
 

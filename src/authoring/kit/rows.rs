@@ -24,13 +24,11 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn of(entries: &Entries, input: &InputConfig, sessions: &Sessions) -> Result<Self> {
-        let mut ingest = Ingest::new(Decoder::new(input, Path::new("."))?, 1, Clock::default());
+        let decoder = Decoder::new(input, Path::new("."))?;
+        let mut ingest = Ingest::new(decoder, Normalizer::new(input, sessions)?, 1, Clock::default());
+        ingest.set_session_columns(true);
         let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("the entries contain no ticks")?;
-        let mut batch = job.batch;
-        let mut normalizer = Normalizer::new(input, sessions)?;
-        normalizer.set_session_columns(true);
-        normalizer.apply(&mut batch);
-        Ok(Self { symbols: job.symbols, batch })
+        Ok(Self { symbols: job.symbols, batch: job.batch })
     }
 
     /// Splits the rows into chunks of this size.

@@ -48,17 +48,25 @@ const SDK: &[TemplateFile] = sdk![
     "python/tickhound_sdk/state.py",
     "src/bars.rs",
     "src/detector.rs",
+    "src/gates.rs",
     "src/guest.rs",
     "src/harness.rs",
+    "src/harness/detections.rs",
+    "src/harness/row.rs",
     "src/indicators.rs",
     "src/instance.rs",
     "src/lib.rs",
     "src/manifest.rs",
     "src/manifest/check.rs",
+    "src/members.rs",
+    "src/packed.rs",
     "src/panic.rs",
     "src/params.rs",
     "src/rank.rs",
+    "src/row.rs",
+    "src/shape.rs",
     "src/window.rs",
+    "wit-0.1/detector.wit",
     "wit/detector.wit",
 ];
 
@@ -186,7 +194,7 @@ mod tests {
     #[test]
     fn the_sdk_is_complete_and_independent_of_the_workspace() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors-sdk");
-        for folder in ["src", "src/manifest", "wit", "c", "js", "python", "python/tickhound_sdk"] {
+        for folder in ["src", "src/harness", "src/manifest", "wit", "wit-0.1", "c", "js", "python", "python/tickhound_sdk"] {
             for entry in fs::read_dir(root.join(folder)).unwrap() {
                 let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
                 let is_ignored = path.ends_with("package-lock.json");

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{
-    PluginsConfig, Source,
+    Config, Source,
     section::{Section, is_name},
+    source::nearest,
 };
+use crate::market::UNDERLYING;
 
 /// The suffix of a plugin's name that makes it the next version of another plugin.
 pub const NEXT_VERSION: &str = ".next";
@@ -32,6 +34,8 @@ pub struct DetectorConfig {
     pub enabled: bool,
     /// The symbols that the detector sees: `*` matches any text, `?` one character.
     pub symbols: Vec<String>,
+    /// The families of groups whose members a detector of scope `group` sees together: `underlying`, or names of `[groups]`.
+    pub groups: Vec<String>,
     /// The live detector that this one shadows: its alerts go to a stream of their own. Empty: this detector is live. A
     /// shadow has the live detector's values for the keys that it does not set.
     pub shadow_of: String,
@@ -54,6 +58,7 @@ impl Default for DetectorConfig {
             sha256: String::new(),
             enabled: true,
             symbols: vec!["*".into()],
+            groups: vec![UNDERLYING.into()],
             shadow_of: String::new(),
             min_confidence: 0.6,
             cooldown_s: 0.0,
@@ -63,11 +68,7 @@ impl Default for DetectorConfig {
     }
 }
 
-pub(super) fn validate(
-    detectors: &BTreeMap<String, DetectorConfig>,
-    plugins: &PluginsConfig,
-    source: &Source,
-) -> Result<()> {
+pub(super) fn validate(Config { detectors, plugins, groups: families, .. }: &Config, source: &Source) -> Result<()> {
     // A wrong value that shadows inherit is reported where it is set.
     let (live, shadows): (Vec<_>, Vec<_>) = detectors.iter().partition(|(_, detector)| detector.shadow_of.is_empty());
     for (name, detector) in live.into_iter().chain(shadows) {
@@ -108,6 +109,23 @@ pub(super) fn validate(
             "{}: detectors.{name}.symbols has an empty pattern, which matches no symbol; `*` matches all of them",
             section.at("symbols")
         );
+        ensure!(
+            !detector.groups.is_empty(),
+            "{}: detectors.{name}.groups is empty, expected `{UNDERLYING}` or names of [groups]",
+            section.at("groups")
+        );
+        for (number, family) in detector.groups.iter().enumerate() {
+            let at = || section.at("groups");
+            let known = || families.keys().map(String::as_str).chain([UNDERLYING]);
+            let near = nearest(family, known()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            ensure!(
+                known().any(|known| known == family),
+                "{}: detectors.{name}.groups has `{family}`, but there is no [groups.{family}]{near}",
+                at()
+            );
+            let is_first = !detector.groups[..number].contains(family);
+            ensure!(is_first, "{}: detectors.{name}.groups has `{family}` twice", at());
+        }
     }
     Ok(())
 }

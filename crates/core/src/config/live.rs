@@ -5,8 +5,11 @@ use toml::Table;
 
 use super::Config;
 
-/// The keys that may change while the host runs, beside everything under `[detectors]` and `[[notify]]`. All other
-/// keys need a restart, so that a new key is safe until it is listed here.
+/// The sections of which every key may change while the host runs, beside `[[notify]]`.
+const LIVE_SECTIONS: [&str; 4] = ["context", "detectors", "groups", "reference"];
+
+/// The keys of other sections that may change while the host runs. All others need a restart, so that a new key is safe until
+/// it is listed here.
 const LIVE: [(&str, &[&str]); 4] = [
     ("stream", &["batch"]),
     ("engine", &["backlog"]),
@@ -51,7 +54,7 @@ pub fn merge(in_force: &Config, read: &Config) -> Result<(Config, Vec<ChangedKey
     let (old, new) = (Table::try_from(in_force)?, Table::try_from(read)?);
     let mut merged = new.clone();
     let mut differ = Vec::new();
-    for (section, old) in old.iter().filter(|(section, _)| *section != "detectors") {
+    for (section, old) in old.iter().filter(|(section, _)| !LIVE_SECTIONS.contains(&section.as_str())) {
         let (Some(old), Some(new)) = (old.as_table(), new.get(section).and_then(toml::Value::as_table)) else {
             // `[[notify]]` is a list, and takes effect as it was read.
             continue;

@@ -104,7 +104,7 @@ impl SymbolRules {
         };
         let text = self.tokens.get(text).map_or(text, String::as_str);
         let (prefix, name) = self.split(text);
-        if ABSENT.iter().any(|absent| name.eq_ignore_ascii_case(absent)) {
+        if is_absent(name) {
             return SymbolText::Absent;
         }
         if self.unresolved_first[usize::from(name.as_bytes()[0])] && SymbolPattern::any_matches(&self.unresolved, name)
@@ -146,6 +146,17 @@ impl SymbolRules {
     }
 }
 
+/// The exchange that a text names, itself or by a segment; `None` if the text is not a venue.
+pub(crate) fn exchange_of(text: &str) -> Option<String> {
+    let mut venue = String::new();
+    read_exchange(text, &[], &mut venue).then_some(venue)
+}
+
+/// Whether a text means "no value".
+pub(crate) fn is_absent(text: &str) -> bool {
+    ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent))
+}
+
 /// Reads the venue in a field of its own, as its exchange if it is a segment of one; false if the text is not a venue. A segment
 /// that the vendor of the feed has a number for, in `numbered`, stays: the number stands for the same venue.
 pub(super) fn read_exchange(text: &str, numbered: &[(i64, &str)], venue: &mut String) -> bool {
@@ -166,8 +177,8 @@ pub(super) fn read_exchange(text: &str, numbered: &[(i64, &str)], venue: &mut St
 pub(super) fn read_venue(text: &str, venue: &mut String) -> bool {
     let text = text.trim();
     let is_separator = |byte: u8| byte == b' ' || byte == b'-';
-    let is_venue = !ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent))
-        && venue::is_venue_of(text.bytes().map(|byte| if is_separator(byte) { b'_' } else { byte }));
+    let is_venue =
+        !is_absent(text) && venue::is_venue_of(text.bytes().map(|byte| if is_separator(byte) { b'_' } else { byte }));
     if is_venue {
         venue.clear();
         venue.extend(text.chars().map(|c| if c == ' ' || c == '-' { '_' } else { c.to_ascii_uppercase() }));

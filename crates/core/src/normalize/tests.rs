@@ -5,11 +5,43 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::built_in, event::TickRow, pattern::SymbolPattern, session::SymbolCalendar};
+use crate::{
+    config::built_in,
+    event::{Batch, CLOCK, TickRow},
+    pattern::SymbolPattern,
+    session::SymbolCalendar,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2025-11-24 10:00 in Kolkata.
 const START: u64 = 1_763_958_600 * SECOND;
+
+impl Normalizer {
+    /// Normalizes every row of a batch, and removes those without a price.
+    fn apply(&mut self, batch: &mut Batch) -> NormalizeCounts {
+        let mut normalized = Batch::new(batch.columns.len());
+        for row in 0..batch.len() {
+            let (entry, symbol, time, price) = (batch.entry[row], batch.symbol[row], batch.time[row], batch.price[row]);
+            if symbol == CLOCK {
+                normalized.push_clock(entry, time);
+                continue;
+            }
+            let mut columns: Vec<f64> = batch.columns.iter().map(|column| column[row]).collect();
+            let mut row = NormalizedRow { symbol, time, price, columns: &mut columns };
+            self.normalize(&mut row);
+            let NormalizedRow { time, price, .. } = row;
+            if !price.is_nan() {
+                normalized.push(TickRow { entry, symbol, time, price, columns: &columns });
+            }
+        }
+        *batch = normalized;
+        self.take_counts()
+    }
+
+    fn save(&self, symbol: u32) -> Option<Vec<u8>> {
+        self.state(symbol).map(NormalizerState::to_bytes)
+    }
+}
 
 struct Feed {
     normalizer: Normalizer,
@@ -112,24 +144,6 @@ fn volume_begins_again_with_a_day_or_after_a_long_pause_from_low() {
 }
 
 #[test]
-fn the_price_before_a_batch_does_not_change_with_its_rows() {
-    let mut feed = Feed::new(&InputConfig::default());
-    let before = |feed: &mut Feed, prices: &[f64]| {
-        feed.batch = Batch::new(column::NAMES.len());
-        for price in prices {
-            feed.row(0, *price, &[]);
-        }
-        feed.apply();
-        feed.normalizer.price_before(0)
-    };
-    assert!(before(&mut feed, &[]).is_nan());
-    assert!(before(&mut feed, &[f64::NAN, 10.0]).is_nan());
-    assert_eq!(before(&mut feed, &[11.0, 12.0]), 10.0);
-    // Neither a tick without a price nor a batch without the symbol changes it.
-    assert_eq!([before(&mut feed, &[f64::NAN]), before(&mut feed, &[])], [12.0; 2]);
-}
-
-#[test]
 fn a_symbol_whose_only_time_is_zero_is_saved() {
     let mut feed = Feed::new(&InputConfig::default());
     assert_eq!(feed.normalizer.save(0), None);
@@ -217,11 +231,12 @@ fn volume_without_a_price_is_a_trade() {
 }
 
 #[test]
-fn bytes_that_are_not_a_state_change_nothing() {
+fn bytes_that_are_not_a_state_are_rejected() {
     let mut feed = Feed::new(&InputConfig::default());
     feed.row(0, 5.0, &[]).apply();
     let saved = feed.normalizer.save(0).unwrap();
-    assert!(feed.normalizer.restore(0, &saved[1..]).is_err());
+    assert!(NormalizerState::from_bytes(&saved[1..]).is_err());
+    assert_eq!(NormalizerState::from_bytes(&saved).unwrap().to_bytes(), saved);
     assert_eq!(feed.normalizer.save(0), Some(saved));
     assert_eq!(feed.normalizer.save(1), None);
 }
@@ -278,6 +293,28 @@ proptest! {
     }
 
     #[test]
+    fn rows_that_are_taken_back_have_never_been(rows in rows(), from in 0usize..150, count in 0usize..150) {
+        let normalizer = || Normalizer::new(&InputConfig::default(), &Sessions::default()).unwrap();
+        let (mut undisturbed, mut disturbed) = (normalizer(), normalizer());
+        let from = from.min(rows.len());
+        let counts = undisturbed.apply(&mut batch(&rows));
+        let first = disturbed.apply(&mut batch(&rows[..from]));
+        let others: Vec<_> = rows.iter().rev().take(count).cloned().collect();
+        for (seconds, symbol, price, mut columns) in others.iter().cloned() {
+            let time = START + seconds * SECOND;
+            disturbed.normalize_revocably(&mut NormalizedRow { symbol, time, price, columns: &mut columns });
+        }
+        prop_assert_eq!(disturbed.take_back(), others.len());
+        prop_assert_eq!(disturbed.take_counts(), NormalizeCounts::default());
+        let second = disturbed.apply(&mut batch(&rows[from..]));
+        prop_assert_eq!(first.unpriced + second.unpriced, counts.unpriced);
+        prop_assert_eq!(first.volume_repaired + second.volume_repaired, counts.volume_repaired);
+        for symbol in 0..2 {
+            prop_assert_eq!(disturbed.state(symbol), undisturbed.state(symbol));
+        }
+    }
+
+    #[test]
     fn cutting_into_batches_and_restarting_between_changes_nothing(rows in rows(), cut in 0usize..150) {
         let config = InputConfig::default();
         let cut = cut.min(rows.len());
@@ -290,7 +327,7 @@ proptest! {
         let mut after = Normalizer::new(&config, &Sessions::default()).unwrap();
         for symbol in 0..2 {
             if let Some(saved) = before.save(symbol) {
-                after.restore(symbol, &saved).unwrap();
+                after.restore(symbol, NormalizerState::from_bytes(&saved).unwrap());
             }
         }
         after.apply(&mut second);

@@ -131,6 +131,14 @@ pub(super) struct Symbols {
     known_venues: FxHashMap<Arc<str>, Arc<str>>,
     /// By id, the event time of the symbol's latest tick, ns.
     latest: Vec<u64>,
+    /// By id, whether the symbol had a tick since its chunk was last visited.
+    changed: Vec<bool>,
+    /// By id, the symbol's chunk of the saved state.
+    chunks: Vec<u16>,
+    /// By id, the symbol's shard.
+    shards: Vec<u32>,
+    /// The symbols in each chunk of the saved state.
+    in_chunk: Vec<Vec<u32>>,
     /// The number of symbols in each chunk of the saved state.
     chunk_sizes: Vec<u32>,
     /// Numbers that new symbols get first.
@@ -155,6 +163,10 @@ impl Default for Symbols {
             unsaved_venues: Vec::new(),
             known_venues: FxHashMap::default(),
             latest: Vec::new(),
+            changed: Vec::new(),
+            chunks: Vec::new(),
+            shards: Vec::new(),
+            in_chunk: vec![Vec::new(); usize::from(CHUNKS)],
             chunk_sizes: vec![0; usize::from(CHUNKS)],
             free: Vec::new(),
             touched: Vec::new(),
@@ -284,8 +296,8 @@ impl Symbols {
 
     /// Takes the venues that are not saved yet, of symbols in these chunks.
     pub(super) fn take_unsaved_venues(&mut self, chunks: &Range<u16>) -> Vec<(Arc<str>, Arc<str>)> {
-        let Self { unsaved_venues, names, venues, .. } = self;
-        let due = unsaved_venues.extract_if(.., |id| chunks.contains(&chunk_of(&names[*id as usize])));
+        let Self { unsaved_venues, names, venues, chunks: chunk_of, .. } = self;
+        let due = unsaved_venues.extract_if(.., |id| chunks.contains(&chunk_of[*id as usize]));
         let with_venue = |id: u32| Some((names[id as usize].clone(), venues[id as usize].as_ref()?.name.clone()));
         due.filter_map(with_venue).collect()
     }
@@ -342,6 +354,7 @@ impl Symbols {
             // A recovered entry may have arrived before entries that are processed already.
             let (last, latest) = (&mut self.arrived_ms[*id as usize], &mut self.latest[*id as usize]);
             (*last, *latest) = (arrived_ms.max(*last), (*time).max(*latest));
+            self.changed[*id as usize] = true;
         }
         self.touched.clear();
         self.new.clear();
@@ -356,7 +369,7 @@ impl Symbols {
         self.touched.clear();
         self.new_venues.drain(..).for_each(|id| self.venues[id as usize] = None);
         let new = std::mem::take(&mut self.new);
-        new.iter().for_each(|id| self.remove(*id));
+        new.iter().rev().for_each(|id| self.remove(*id));
         self.free.extend(&new);
         new
     }
@@ -404,13 +417,54 @@ impl Symbols {
         self.free.extend(ids);
     }
 
+    /// Returns the symbols in a chunk, each with its shard.
+    pub(super) fn in_chunk(&self, chunk: u16) -> impl Iterator<Item = (u32, usize)> {
+        self.in_chunk[usize::from(chunk)].iter().map(|id| (*id, self.shards[*id as usize] as usize))
+    }
+
+    /// Notes a visit to a chunk.
+    pub(super) fn visited(&mut self, chunk: u16) {
+        self.in_chunk[usize::from(chunk)].iter().for_each(|id| self.changed[*id as usize] = false);
+    }
+
+    /// Whether the symbol had a tick since its chunk was last visited.
+    pub(super) fn has_changed(&self, id: u32) -> bool {
+        self.changed[id as usize]
+    }
+
+    /// Returns the known symbols in the order of their numbers, with their routes.
+    pub(super) fn known(&self) -> Vec<(Route, Arc<str>)> {
+        let mut known: Vec<(Route, Arc<str>)> =
+            self.routes.iter().map(|(name, route)| (*route, name.clone())).collect();
+        known.sort_unstable_by_key(|(route, _)| route.id);
+        known
+    }
+
+    /// The route of a symbol that is known.
+    pub(super) fn route_of(&self, name: &str) -> Option<Route> {
+        self.routes.get(name).copied()
+    }
+
+    /// When the symbol's last tick arrived, in milliseconds of its entry's id.
+    pub(super) fn arrived_ms(&self, id: u32) -> u64 {
+        self.arrived_ms[id as usize]
+    }
+
+    /// Notes when the symbol's last tick arrived.
+    pub(super) fn note_arrival(&mut self, id: u32, arrived_ms: u64) {
+        self.arrived_ms[id as usize] = arrived_ms;
+    }
+
     fn add_name(&mut self, name: Arc<str>, shards: usize) -> Route {
         let shard = (FxBuildHasher.hash_one(&*name) >> 32) as usize % shards;
-        self.chunk_sizes[usize::from(chunk_of(&name))] += 1;
+        let chunk = chunk_of(&name);
+        self.chunk_sizes[usize::from(chunk)] += 1;
         let id = match self.free.pop() {
             Some(id) => {
                 self.names[id as usize] = name.clone();
                 (self.awaited[id as usize], self.arrived_ms[id as usize], self.latest[id as usize]) = (false, 0, 0);
+                (self.changed[id as usize], self.chunks[id as usize]) = (false, chunk);
+                self.shards[id as usize] = shard as u32;
                 id
             }
             None => {
@@ -420,9 +474,13 @@ impl Symbols {
                 self.arrived_ms.push(0);
                 self.venues.push(None);
                 self.latest.push(0);
+                self.changed.push(false);
+                self.chunks.push(chunk);
+                self.shards.push(shard as u32);
                 id
             }
         };
+        self.in_chunk[usize::from(chunk)].push(id);
         let venue = self.known_venues.get(&name);
         self.venues[id as usize] = venue.map(|name| KnownVenue { name: name.clone(), since: Place::default() });
         let route = Route { id, shard };
@@ -431,9 +489,12 @@ impl Symbols {
     }
 
     fn remove(&mut self, id: u32) {
-        let name = &self.names[id as usize];
-        self.chunk_sizes[usize::from(chunk_of(name))] -= 1;
-        self.routes.remove(name);
+        let chunk = usize::from(self.chunks[id as usize]);
+        self.chunk_sizes[chunk] -= 1;
+        // Those of an entry that is taken back are the last ones.
+        let at = self.in_chunk[chunk].iter().rposition(|other| *other == id);
+        self.in_chunk[chunk].remove(at.expect("a known symbol is in its chunk"));
+        self.routes.remove(&self.names[id as usize]);
     }
 
     fn numbered(&self, number: u32) -> &NumberedSymbol {

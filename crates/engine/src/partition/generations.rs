@@ -19,12 +19,12 @@ use tracing::{info, warn};
 use super::{
     quarantine::Quarantines,
     receipts::{self, Receipts},
-    warm_up::{WarmUp, WarmUpEnd, WarmUpSetup},
+    warm_up::{WarmUp, WarmUpEnd, WarmUpSetup, Warmed},
 };
 use crate::{
     commit::Flight,
     plugin::{DetectorSpec, Generation, Reload, watch::WatcherHandle},
-    shard::{FaultReport, Incidents, StateOrigin, WarmDetector},
+    shard::{FaultReport, Incidents, StateOrigin},
     stats::Stats,
 };
 use tickhound_core::{
@@ -57,10 +57,10 @@ pub(super) struct Generations {
     stats: Arc<Stats>,
 }
 
-/// A generation to activate, with the detectors of each shard that were warmed up.
+/// A generation to activate, with the detectors that were warmed up, if any were.
 pub(super) struct Activation {
     pub(super) generation: Arc<Generation>,
-    pub(super) warmed: Vec<Vec<WarmDetector>>,
+    pub(super) warmed: Option<Warmed>,
 }
 
 /// Detectors of the target without a state, and how far their warm-up is.
@@ -162,7 +162,7 @@ impl Generations {
         self.target = target;
         if cold.is_empty() || !self.warms_up || !has_history {
             self.warm_up = WarmUpPhase::Idle;
-            return Some(self.activation(Vec::new()));
+            return Some(self.activation(None));
         }
         self.warm_up = WarmUpPhase::due(cold);
         None
@@ -181,14 +181,14 @@ impl Generations {
         };
         let names = warm_up.names().to_vec();
         match warm_up.finish(newest, &self.stats).await {
-            WarmUpEnd::Finished(warmed) => Some(self.activation(warmed)),
+            WarmUpEnd::Finished(warmed) => Some(self.activation(Some(warmed))),
             WarmUpEnd::NoEntries => {
                 warn!(
                     event = "warm_up_empty",
                     detectors = names.join(", "),
                     "the stream holds no entries to warm up on; the detectors start cold"
                 );
-                Some(self.activation(Vec::new()))
+                Some(self.activation(None))
             }
             WarmUpEnd::Interrupted(error) => {
                 warn!(event = "warm_up_interrupted", %error, "the warm-up was interrupted; starting it again");
@@ -230,7 +230,7 @@ impl Generations {
         let healed = self.quarantines.try_again(&mut detectors)?;
         self.target = Arc::new(self.target.with(detectors));
         if !self.warms_up {
-            return Some(self.activation(Vec::new()));
+            return Some(self.activation(None));
         }
         self.warm_up = WarmUpPhase::due(vec![healed]);
         None
@@ -433,7 +433,7 @@ impl Generations {
         }
     }
 
-    fn activation(&self, warmed: Vec<Vec<WarmDetector>>) -> Activation {
+    fn activation(&self, warmed: Option<Warmed>) -> Activation {
         Activation { generation: self.target.clone(), warmed }
     }
 

@@ -10,22 +10,24 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use tracing::{error, warn};
 
-use super::{intake::Intake, workers::Workers};
+use super::{intake::Intake, warm_up::Warmed, workers::Workers};
 use crate::{
     commit::{Flight, Frontier, Origin},
     ingest::{Evicted, EvictionCause, Ingest, Routed},
     pace::Pace,
     plugin::Generation,
-    shard::{SavedSymbol, Task, WarmDetector},
+    shard::{SavedSymbol, Task, UnpackedSymbol},
     stats::Stats,
 };
 use tickhound_core::{
-    checkpoint::{CHUNKS, arrived_ms},
+    checkpoint::{CHUNKS, Packer, arrived_ms},
     config::Config,
     decode::Decoder,
     event::{Clock, Entries, EntryId},
+    normalize::{CalendarCounts, Normalizer},
     position::Position,
     stream::Commit,
 };
@@ -52,10 +54,33 @@ pub(super) struct Pipeline {
     stats: Arc<Stats>,
 }
 
+/// Entries that the workers were given to replay.
+pub(super) struct Replaying {
+    /// How many answers to expect.
+    pub(super) answers: usize,
+    /// What the symbols of each calendar had; empty if all symbols have the same one.
+    pub(super) calendars: Vec<CalendarCounts>,
+}
+
+/// States that the workers were given to restore.
+#[derive(Default)]
+pub(super) struct Restoring {
+    /// How many answers to expect.
+    pub(super) answers: usize,
+    /// Symbols whose states can't be read.
+    pub(super) damaged: Vec<String>,
+}
+
 impl Pipeline {
-    pub(super) fn new(config: &Config, decoder: Decoder, generation: Arc<Generation>, stats: Arc<Stats>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        decoder: Decoder,
+        normalizer: Normalizer,
+        generation: Arc<Generation>,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
-            ingest: Ingest::new(decoder, config.engine.worker_count(), Clock::default())
+            ingest: Ingest::new(decoder, normalizer, config.engine.worker_count(), Clock::default())
                 .with_symbols_max(config.engine.symbols_max),
             workers: Workers::new(config),
             position: Position::default(),
@@ -116,6 +141,7 @@ impl Pipeline {
     async fn submit_routed(&mut self, entries: Entries, origin: Origin, mut routed: Routed) {
         report_trimmed(&routed.lost);
         self.stats.untimed(routed.untimed);
+        self.stats.normalized(&routed.repaired, &routed.calendars);
         let out_of_order = self.position.begin_processing(&entries);
         let flight = Flight::read(self.number, entries, origin, &mut routed, self.frontier());
         self.launch(flight, out_of_order);
@@ -145,10 +171,11 @@ impl Pipeline {
         self.number += 1;
         self.pace.started(&chunks);
         let venues = self.ingest.take_unsaved_venues(&chunks);
+        let bases = self.ingest.visit(&chunks);
         let shards = self.workers.shards();
         self.flights.push_back(Flight::visit(self.number, chunks.clone(), venues, shards.len(), self.frontier()));
-        for shard in shards {
-            shard.submit(Task::Save { read: self.number, chunks: chunks.clone() }).await;
+        for (shard, bases) in shards.iter().zip(bases) {
+            shard.submit(Task::Save { read: self.number, chunks: chunks.clone(), bases }).await;
         }
     }
 
@@ -157,25 +184,29 @@ impl Pipeline {
         self.visit(0..CHUNKS).await;
     }
 
-    /// Activates a generation between two batches: at the same position of the stream in every shard. `warmed` has the
-    /// detectors of each shard that were warmed up.
-    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Vec<Vec<WarmDetector>>) {
-        self.generation = generation;
+    /// Activates a generation between two batches: at the same position of the stream in every shard, with the detectors
+    /// that were `warmed` up.
+    pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Option<Warmed>) {
+        self.set_generation(generation);
         self.number += 1;
         let Self { workers, ingest, generation, number, damaged, .. } = self;
         let none_evicted = ingest.has_evicted_none();
-        let mut warmed = warmed.into_iter();
-        let mut tasks = Vec::with_capacity(workers.shards().len());
-        for _ in workers.shards() {
-            let warmed = warmed.next().unwrap_or_default();
+        let mut taken_over = Vec::new();
+        let mut detectors = Vec::new();
+        if let Some(warmed) = warmed {
             // The warm-up has also seen symbols that were evicted here. They must not come back: they would take the room of
             // others, and what the other detectors see would depend on the warm-up.
-            let seen = warmed.first().into_iter().flat_map(WarmDetector::symbols);
-            let seen = seen.filter(|(name, _)| none_evicted || damaged.contains(&***name));
-            let symbols = seen.filter_map(|(name, arrived_ms)| Some((ingest.meet(name, arrived_ms)?, name.clone())));
-            let symbols = symbols.collect();
-            tasks.push(Task::Swap { read: *number, generation: generation.clone(), symbols, warmed });
+            taken_over = ingest.take_over(&warmed.ingest, |name| none_evicted || damaged.contains(name));
+            detectors = warmed.detectors;
         }
+        let (mut taken_over, mut detectors) = (taken_over.into_iter(), detectors.into_iter());
+        let tasks: Vec<Task> = (0..workers.shards().len())
+            .map(|_| {
+                let taken_over = taken_over.next().unwrap_or_default();
+                let warmed = detectors.next().unwrap_or_default();
+                Task::Swap { read: *number, generation: generation.clone(), taken_over, warmed }
+            })
+            .collect();
         self.flights.push_back(Flight::swap(self.number, tasks.len(), self.frontier()));
         for (shard, task) in self.workers.shards().iter().zip(tasks) {
             shard.submit(task).await;
@@ -186,8 +217,8 @@ impl Pipeline {
         self.evict().await;
     }
 
-    /// Has the workers process entries that were committed before. Returns how many answers to expect.
-    pub(super) async fn replay(&mut self, entries: &Entries) -> usize {
+    /// Has the workers process entries that were committed before.
+    pub(super) async fn replay(&mut self, entries: &Entries) -> Replaying {
         self.number += 1;
         let routed = self.ingest.route(self.number, entries);
         let mut answers = 0;
@@ -197,7 +228,7 @@ impl Pipeline {
                 answers += 1;
             }
         }
-        answers
+        Replaying { answers, calendars: routed.calendars }
     }
 
     /// Notes symbols whose saved states were dropped because they are damaged.
@@ -216,15 +247,24 @@ impl Pipeline {
         shares
     }
 
-    /// Has each worker restore its share. Returns how many answers to expect.
-    pub(super) async fn restore(&mut self, shares: Vec<Vec<SavedSymbol>>) -> usize {
-        let mut answers = 0;
-        for (shard, share) in self.workers.shards().iter().zip(shares) {
-            share.iter().for_each(|symbol| self.ingest.restored(symbol.id));
-            shard.submit(Task::Restore(share)).await;
-            answers += 1;
+    /// Has each worker restore its share, and continues the normalizers of its symbols.
+    pub(super) async fn restore(&mut self, shares: Vec<Vec<SavedSymbol>>) -> Restoring {
+        // On threads of their own: to unpack states takes most of the time, and the workers may still replay.
+        let unpacking: Vec<_> =
+            shares.into_iter().map(|share| tokio::task::spawn_blocking(move || unpack(share))).collect();
+        let mut restoring = Restoring::default();
+        for (shard, unpacked) in self.workers.shards().iter().zip(unpacking) {
+            let symbols = self.stats.waiting(unpacked).await.expect("unpacking does not panic, and nobody aborts it");
+            for UnpackedSymbol { saved, state } in &symbols {
+                self.ingest.restored(saved.id, state.as_ref().ok().map(|state| state.normalizer.clone()));
+                if state.is_err() {
+                    restoring.damaged.push(saved.name.to_string());
+                }
+            }
+            shard.submit(Task::Restore(symbols)).await;
+            restoring.answers += 1;
         }
-        answers
+        restoring
     }
 
     /// Has every state saved again with the next visits, since the server has lost what was saved.
@@ -243,7 +283,7 @@ impl Pipeline {
         self.damaged.clear();
         self.entries = 0;
         self.pace.restart();
-        self.generation = generation;
+        self.set_generation(generation);
         self.workers.restart(&self.generation)?;
         self.stats.monitor.started(self.workers.shards().len());
         Ok(())
@@ -345,6 +385,11 @@ impl Pipeline {
         self.flights.iter().find_map(|flight| flight.ids().next()).map(|id| id.millis)
     }
 
+    fn set_generation(&mut self, generation: Arc<Generation>) {
+        self.ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
+        self.generation = generation;
+    }
+
     fn frontier(&self) -> Frontier {
         Frontier {
             generation: self.generation.clone(),
@@ -363,6 +408,22 @@ impl Pipeline {
         self.pace.processed(flight.entries());
         self.flights.push_back(flight);
     }
+}
+
+/// Unpacks states. Without memory for that, none of them can be read.
+fn unpack(share: Vec<SavedSymbol>) -> Vec<UnpackedSymbol> {
+    if share.is_empty() {
+        return Vec::new();
+    }
+    let mut packer = match Packer::new() {
+        Ok(packer) => packer,
+        Err(error) => {
+            let unread =
+                |saved| UnpackedSymbol { saved, state: Err(anyhow!("failed to start the decompressor: {error}")) };
+            return share.into_iter().map(unread).collect();
+        }
+    };
+    share.into_iter().map(|saved| saved.unpack(&mut packer)).collect()
 }
 
 fn report_evicted(evicted: &Evicted) {

@@ -16,10 +16,14 @@ use std::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Retention, generations::Generations, pipeline::Pipeline};
+use super::{
+    Retention,
+    generations::Generations,
+    pipeline::{Pipeline, Replaying, Restoring},
+};
 use crate::{
     plugin::DetectorSpec,
-    shard::{Answer, RestoredStates, SavedSymbol, TaskOutcome},
+    shard::{Answer, SavedSymbol},
     stats::Stats,
 };
 use tickhound_core::{
@@ -150,7 +154,7 @@ impl<S: Stream> Recovery<'_, S> {
                 return Ok(ResumeOutcome::Stopped);
             }
             cursor = cursor.max(at);
-            replay.waiting += self.pipeline.restore(shares).await;
+            self.restore(shares, &mut replay).await;
         }
         self.take_answers(0, &mut replay).await;
         self.pipeline.ingest.reset_clock(acquired.clock);
@@ -176,7 +180,7 @@ impl<S: Stream> Recovery<'_, S> {
         self.forget_unusable(unusable);
         let shares = self.pipeline.divide(stops.into_values().flatten().collect(), end.newest.millis);
         let mut replay = Replay::new(0, BTreeSet::new());
-        replay.waiting += self.pipeline.restore(shares).await;
+        self.restore(shares, &mut replay).await;
         self.take_answers(0, &mut replay).await;
         self.drop_misplaced(misplaced, damaged);
         self.forget_damaged(replay.dropped);
@@ -191,6 +195,14 @@ impl<S: Stream> Recovery<'_, S> {
             );
         }
         self.pipeline.visit_all().await;
+    }
+
+    /// Has the shards restore their shares of the saved states.
+    async fn restore(&mut self, shares: Vec<Vec<SavedSymbol>>, replay: &mut Replay) {
+        let Restoring { answers, mut damaged } = self.pipeline.restore(shares).await;
+        replay.waiting += answers;
+        replay.dropped.append(&mut damaged);
+        self.stats.monitor.note_calendars_with_symbols(&self.pipeline.ingest.take_calendar_counts());
     }
 
     /// Replays the entries after one id and up to another.
@@ -213,7 +225,9 @@ impl<S: Stream> Recovery<'_, S> {
             cursor = last;
             entries.retain(|id| !replay.left_out.contains(&id));
             replay.replayed += entries.len() as u64;
-            replay.waiting += self.pipeline.replay(&entries).await;
+            let Replaying { answers, calendars } = self.pipeline.replay(&entries).await;
+            replay.waiting += answers;
+            self.stats.monitor.note_calendars_with_symbols(&calendars);
             self.take_answers(AHEAD * self.pipeline.workers.shards().len(), replay).await;
             if replay.reported.elapsed() > REPORT_EVERY {
                 replay.reported = Instant::now();
@@ -233,15 +247,9 @@ impl<S: Stream> Recovery<'_, S> {
     async fn take_answers(&mut self, left: usize, replay: &mut Replay) {
         // Every call of a guest has a deadline, so this wait ends; the first calls may take long.
         while replay.waiting > left
-            && let Some(Answer { incidents, calendars, outcome, .. }) =
-                self.stats.waiting(self.pipeline.workers.answer()).await
+            && let Some(Answer { incidents, .. }) = self.stats.waiting(self.pipeline.workers.answer()).await
         {
             replay.waiting -= 1;
-            self.stats.monitor.note_calendars_with_symbols(&calendars);
-            if let TaskOutcome::Restored(RestoredStates { damaged, latest }) = outcome {
-                replay.dropped.extend(damaged.iter().map(ToString::to_string));
-                latest.into_iter().for_each(|(id, time)| self.pipeline.ingest.note_latest(id, time));
-            }
             self.generations.note_missing_states(0, &incidents.cold, self.pipeline.generation());
         }
     }

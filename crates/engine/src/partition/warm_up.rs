@@ -27,7 +27,6 @@ use crate::{
 use tickhound_core::{
     config::Config,
     event::{Entries, EntryId},
-    normalize::Normalizer,
     stream::{History, StreamError},
 };
 
@@ -70,10 +69,18 @@ pub(super) struct WarmUpSetup<H> {
     pub(super) newest: EntryId,
 }
 
+/// What a warm-up has made.
+pub(super) struct Warmed {
+    /// The detectors of each shard.
+    pub(super) detectors: Vec<Vec<WarmDetector>>,
+    /// The ingest stage that they were shown the stream by.
+    pub(super) ingest: Box<Ingest>,
+}
+
 /// How a warm-up ended.
 pub(super) enum WarmUpEnd {
-    /// The detectors of each shard have warmed up.
-    Finished(Vec<Vec<WarmDetector>>),
+    /// The detectors have warmed up.
+    Finished(Warmed),
     /// The stream holds no entries to warm up on.
     NoEntries,
     /// The server failed at the end, so that everything has to be shown once more.
@@ -108,8 +115,7 @@ impl std::error::Error for OutOfBudget {}
 /// What the detectors of a warm-up were shown.
 struct WarmUpResult {
     entries: usize,
-    /// The detectors of each shard.
-    warmed: Vec<Vec<WarmDetector>>,
+    warmed: Warmed,
 }
 
 /// The task of a warm-up.
@@ -152,7 +158,8 @@ impl WarmUp {
         setup: WarmUpSetup<H>,
         config: &Config,
     ) -> Self {
-        let WarmUpSetup { history, ingest, left_out, newest } = setup;
+        let WarmUpSetup { history, mut ingest, left_out, newest } = setup;
+        ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
         let (through, processed_through) = watch::channel(newest);
         let (closing, close) = watch::channel(false);
         let (finish, finishing) = oneshot::channel();
@@ -248,15 +255,15 @@ impl<H: History> WarmUpTask<H> {
             }
         }
         self.take_answers(0).await?;
-        let mut warmed = Vec::new();
+        let mut detectors = Vec::new();
         for shard in self.shards {
             let (leave, left) = oneshot::channel();
             shard.submit(Task::Leave(leave)).await;
-            warmed.push(left.await.context("a worker has ended early")?);
+            detectors.push(left.await.context("a worker has ended early")?);
         }
         let took_ms = started.elapsed().as_millis() as u64;
         info!(event = "warm_up_finished", entries = self.shown, took_ms, "warmed up on the entries in the stream");
-        Ok(WarmUpResult { entries: self.shown, warmed })
+        Ok(WarmUpResult { entries: self.shown, warmed: Warmed { detectors, ingest: Box::new(self.ingest) } })
     }
 
     /// Shows what was processed, page by page, until the partition finishes the warm-up.
@@ -371,7 +378,6 @@ fn background_shards(
         let setup = ShardSetup {
             number,
             generation: generation.clone(),
-            normalizer: Normalizer::new(&config.input, &config.session.sessions)?,
             queue: AHEAD + 2,
             priority: Priority::Background,
             tape: None,

@@ -13,11 +13,7 @@ use crate::{
     shard::{Answer, Priority, ShardHandle, ShardSetup, Tape, Task},
     stats::Stats,
 };
-use tickhound_core::{
-    config::{BACKLOG_MAX, Config, InputConfig},
-    normalize::Normalizer,
-    session::Sessions,
-};
+use tickhound_core::config::{BACKLOG_MAX, Config};
 
 /// Flights of which there are few at once, beside reads and the visits behind them: changes of the generation.
 const SWAPS_MAX: usize = 16;
@@ -26,8 +22,6 @@ const SWAPS_MAX: usize = 16;
 pub(super) struct Workers {
     shards: Vec<ShardHandle>,
     count: usize,
-    input: InputConfig,
-    sessions: Sessions,
     outbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     pub(super) tape: Option<Arc<dyn Tape>>,
@@ -41,15 +35,7 @@ impl Workers {
         // one task per shard.
         // The backlog may be changed while the host runs, and room that is not used costs nothing.
         let (outbox, answers) = mpsc::channel((4 * BACKLOG_MAX + SWAPS_MAX) * count);
-        Self {
-            shards: Vec::new(),
-            count,
-            input: config.input.clone(),
-            sessions: config.session.sessions.clone(),
-            outbox,
-            answers,
-            tape: None,
-        }
+        Self { shards: Vec::new(), count, outbox, answers, tape: None }
     }
 
     /// Replaces all shards by new ones without any state. What the old ones still answer is dropped.
@@ -60,7 +46,6 @@ impl Workers {
             let setup = ShardSetup {
                 number,
                 generation: generation.clone(),
-                normalizer: Normalizer::new(&self.input, &self.sessions)?,
                 queue: BACKLOG_MAX + 2,
                 priority: Priority::Live,
                 tape: self.tape.clone(),

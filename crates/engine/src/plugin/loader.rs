@@ -14,19 +14,24 @@ use tracing::warn;
 use super::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
+    columns::BatchColumns,
     digest::sha256,
     folder::Folder,
     generation::{Generation, PluginSource},
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial,
+    trial::{self, TrialRows},
 };
-use tickhound_core::config::{self, ChangedKey, DetectorConfig, LoadedConfig, NEXT_VERSION};
+use tickhound_core::{
+    config::{self, ChangedKey, DetectorConfig, LoadedConfig, NEXT_VERSION},
+    market::Market,
+};
 
-/// Checks those parts of a configuration that the engine does not know, such as notification channels. The program hands
-/// it in, and each load calls it before it builds anything.
-pub type Validate = fn(&LoadedConfig) -> Result<()>;
+/// Reads and checks those parts of a configuration that the engine does not know: reference data, of which the market of before
+/// may have what is unchanged, and notification channels. The program hands it in, and each load calls it before it builds
+/// anything.
+pub type Complete = fn(&mut LoadedConfig, Option<&Market>) -> Result<()>;
 
 /// Loads the first generation, and each later one on a change.
 pub struct Loader {
@@ -35,7 +40,7 @@ pub struct Loader {
     loaded: LoadedConfig,
     column_names: Vec<String>,
     newest: Arc<Generation>,
-    validate: Validate,
+    complete: Complete,
     needs_restart: Vec<String>,
 }
 
@@ -47,15 +52,17 @@ impl Loader {
     pub fn start(
         loaded: &LoadedConfig,
         column_names: &[String],
-        validate: Validate,
+        complete: Complete,
         isolation: Isolation,
     ) -> Result<Self> {
-        validate(loaded)?;
-        let runtime = Runtime::new(CacheLocation::of(loaded).as_ref(), isolation)?;
-        let newest = Arc::new(build_first(&runtime, loaded, column_names, &Folder::of(loaded))?);
+        let mut loaded = loaded.clone();
+        let market = loaded.market.clone();
+        complete(&mut loaded, Some(&market))?;
+        let runtime = Runtime::new(CacheLocation::of(&loaded).as_ref(), isolation)?;
+        let newest = Arc::new(build_first(&runtime, &loaded, column_names, &Folder::of(&loaded))?);
         newest.log_loaded();
         let column_names = column_names.to_vec();
-        Ok(Self { runtime, loaded: loaded.clone(), column_names, newest, validate, needs_restart: Vec::new() })
+        Ok(Self { runtime, loaded, column_names, newest, complete, needs_restart: Vec::new() })
     }
 
     /// Returns the newest generation.
@@ -96,7 +103,7 @@ impl Loader {
         let mut read = config::load(self.config_file(), config::environment())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
-        (self.validate)(&read)?;
+        (self.complete)(&mut read, Some(&self.loaded.market))?;
         let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
         self.needs_restart = self.report_needs_restart(differ, &read);
         self.loaded = read;
@@ -223,10 +230,10 @@ impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
         Ok(plugin)
     }
 
-    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+    fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
         let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
         let bytes = &read.context("its plugin was not read")?.bytes;
-        trial::try_out(self.runtime, spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec, columns))
     }
 }
 

@@ -20,7 +20,7 @@ impl Shard {
             self.symbols.retain(|(id, _)| !evicted.contains(id));
             self.memory.forget(&evicted);
             self.cooldowns.forget_symbols(&evicted);
-            evicted.iter().for_each(|id| self.normalizer.forget(*id));
+            self.prices.forget(&evicted);
             for slot in std::mem::take(&mut self.slots) {
                 let slot = self.without(slot, &evicted);
                 self.slots.push(slot);

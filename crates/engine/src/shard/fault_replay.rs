@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{FaultReport, Incidents, Shard, slot::start_instance};
-use crate::plugin::{Fault, bindings::tickhound::detector::types::Detection};
+use crate::plugin::{Detection, Fault};
 use tickhound_core::{
     checkpoint::CHUNKS,
     event::{Batch, CLOCK},

@@ -10,20 +10,20 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{error, warn};
 
 use super::{
-    Answer, Cooldowns, FaultReport, Incidents, RestoredStates, SavedSymbol, Shard, Slot, TaskOutcome,
+    Answer, Cooldowns, FaultReport, Incidents, RestoredState, SavedSymbol, Shard, Slot, TaskOutcome, UnpackedSymbol,
     slot::PredecessorKind,
 };
-use crate::{ingest::Job, plugin::Fault};
+use crate::{ingest::SymbolBase, plugin::Fault};
 use tickhound_core::{
     checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
-    event::CLOCK,
+    normalize::NormalizerState,
 };
 
 /// The maximum number of symbols in one restore, since the call has a deadline.
 const RESTORED_AT_ONCE: usize = 256;
 
-/// A symbol with its unpacked states.
-struct UnpackedSymbol {
+/// A symbol with the states of its detectors.
+struct DetectorStates {
     id: u32,
     name: Arc<str>,
     detectors: Vec<DetectorState>,
@@ -38,8 +38,10 @@ pub(super) struct Memory {
     chunk_of: Vec<u16>,
     /// Whether the symbol has changed since its last save.
     changed: Vec<bool>,
-    /// When the last tick of the symbol arrived, ms of an entry's id.
+    /// When the last tick of the symbol had arrived at the last visit to its chunk, ms of an entry's id.
     arrived_ms: Vec<u64>,
+    /// The state of the symbol's normalizer as of that visit; `None` if it had no tick.
+    normalizers: Vec<Option<NormalizerState>>,
     /// The packed state as of the last visit to the symbol's chunk.
     packed: Vec<Option<Arc<[u8]>>>,
     /// Whether the server has lost the saved state.
@@ -58,35 +60,26 @@ impl Memory {
             chunk_of: Vec::new(),
             changed: Vec::new(),
             arrived_ms: Vec::new(),
+            normalizers: Vec::new(),
             packed: Vec::new(),
             lost: Vec::new(),
             known: Vec::new(),
         })
     }
 
-    /// Marks the symbols of a job as changed.
-    pub(super) fn note(&mut self, job: &Job) {
-        for (id, name) in &job.symbols {
-            self.add(*id, name);
-        }
-        let rows = job.batch.symbol.iter().zip(&job.batch.entry);
-        for (symbol, entry) in rows.filter(|(symbol, _)| **symbol != CLOCK) {
-            self.changed[*symbol as usize] = true;
-            // A recovered entry may have arrived before entries that are processed already.
-            let arrived_ms = &mut self.arrived_ms[*symbol as usize];
-            *arrived_ms = job.arrivals_ms[*entry as usize].max(*arrived_ms);
-        }
+    /// Notes what is saved of a symbol beside the states of the detectors.
+    fn note_base(&mut self, base: SymbolBase) {
+        let id = base.id as usize;
+        self.changed[id] |= base.changed;
+        (self.arrived_ms[id], self.normalizers[id]) = (base.arrived_ms, Some(base.normalizer));
     }
 
-    /// Records the saved state of a symbol. The newest processed entry had arrived at `newest_ms`.
-    fn note_saved(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64) {
-        let id = id as usize;
-        let arrived_ms = arrived_ms(&packed);
+    /// Records the saved state of a symbol.
+    fn note_saved(&mut self, id: u32, packed: Vec<u8>) {
         // An older release did not save the arrival. The symbol then counts as one that has just had a tick, and its state
         // is saved again with that time.
-        self.changed[id] |= arrived_ms.is_none();
-        self.arrived_ms[id] = arrived_ms.unwrap_or(newest_ms);
-        self.packed[id] = Some(packed.into());
+        self.changed[id as usize] |= arrived_ms(&packed).is_none();
+        self.packed[id as usize] = Some(packed.into());
     }
 
     /// Marks every state as changed, so that it is saved again.
@@ -103,21 +96,6 @@ impl Memory {
     /// Marks the state of a symbol as changed, so that it is saved again.
     pub(super) fn mark_changed(&mut self, symbol: u32) {
         self.changed[symbol as usize] = true;
-    }
-
-    /// Returns when the last tick of each symbol arrived, by symbol id.
-    pub(super) fn into_arrivals(self) -> Vec<u64> {
-        self.arrived_ms
-    }
-
-    /// Records the arrival of a symbol's last tick, which a warm-up has processed.
-    pub(super) fn note_arrival(&mut self, symbol: u32, arrived_ms: u64) {
-        self.arrived_ms[symbol as usize] = arrived_ms;
-    }
-
-    /// Returns whether the symbol has a saved state.
-    pub(super) fn has_saved(&self, symbol: u32) -> bool {
-        self.packed[symbol as usize].is_some()
     }
 
     /// Returns the symbols of a chunk.
@@ -162,6 +140,7 @@ impl Memory {
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
         self.arrived_ms.resize(length, 0);
+        self.normalizers.resize(length, None);
         self.packed.resize(length, None);
         self.lost.resize(length, false);
         self.chunk_of.resize(length, 0);
@@ -182,14 +161,15 @@ impl Memory {
         }
         for id in evicted.iter().map(|id| *id as usize) {
             (self.changed[id], self.lost[id], self.known[id]) = (false, false, false);
-            (self.arrived_ms[id], self.packed[id]) = (0, None);
+            (self.arrived_ms[id], self.normalizers[id], self.packed[id]) = (0, None, None);
         }
     }
 }
 
 impl Shard {
-    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>) -> Answer {
+    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>, bases: Vec<SymbolBase>) -> Answer {
         let (mut incidents, mut saved) = (Incidents::default(), Vec::new());
+        bases.into_iter().for_each(|base| self.memory.note_base(base));
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
         let memory = &self.memory;
         let due = chunks.clone().flat_map(|chunk| memory.symbols_of(chunk));
@@ -200,10 +180,11 @@ impl Shard {
         for number in 0..self.slots.len() {
             self.save_slot(number, &due, &mut states, &mut incidents);
         }
-        let Self { normalizer, memory, journal, slots, .. } = self;
+        let Self { memory, journal, slots, .. } = self;
         for (id, name) in due {
-            let Some(normalizer_state) = normalizer.save(id) else { continue };
-            let state = SymbolState { normalizer: normalizer_state, detectors: states.remove(&id).unwrap_or_default() };
+            let Some(normalizer) = &memory.normalizers[id as usize] else { continue };
+            let detectors = states.remove(&id).unwrap_or_default();
+            let state = SymbolState { normalizer: normalizer.to_bytes(), detectors };
             let packed: Option<Arc<[u8]>> = match memory.packer.pack(memory.arrived_ms[id as usize], &state) {
                 Ok(packed) => Some(packed.into()),
                 Err(error) => {
@@ -257,26 +238,23 @@ impl Shard {
         incidents.faulted.push(FaultReport { detector: number as u16, entry: None, fault, quarantined });
     }
 
-    pub(super) fn restore(&mut self, saved: Vec<SavedSymbol>) -> Answer {
-        let (mut incidents, mut restored) = (Incidents::default(), RestoredStates::default());
-        let mut symbols = Vec::with_capacity(saved.len());
-        let mut states: Vec<UnpackedSymbol> = Vec::with_capacity(saved.len());
-        for SavedSymbol { id, name, packed, newest_ms } in saved {
+    pub(super) fn restore(&mut self, unpacked: Vec<UnpackedSymbol>) -> Answer {
+        let mut incidents = Incidents::default();
+        let mut symbols = Vec::with_capacity(unpacked.len());
+        let mut states: Vec<DetectorStates> = Vec::with_capacity(unpacked.len());
+        for UnpackedSymbol { saved: SavedSymbol { id, name, packed, .. }, state } in unpacked {
             self.memory.add(id, &name);
-            self.normalizer.introduce(id, &name);
             self.journal.mark(chunk_of(&name));
-            let state = self.memory.packer.unpack(&packed);
-            match state.and_then(|state| self.normalizer.restore(id, &state.normalizer).map(|()| state.detectors)) {
-                Ok(detectors) => {
+            match state {
+                Ok(RestoredState { normalizer, detectors }) => {
                     self.restore_cooldowns(id, &name, &detectors);
-                    self.memory.note_saved(id, packed, newest_ms);
-                    restored.latest.push((id, self.normalizer.latest(id)));
-                    states.push(UnpackedSymbol { id, name: name.clone(), detectors });
+                    self.memory.note_saved(id, packed);
+                    self.prices.set(id, normalizer.price());
+                    states.push(DetectorStates { id, name: name.clone(), detectors });
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
-                    restored.damaged.push(name.clone());
                     let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
                     wanting.for_each(|slot| slot.mark_cold("the saved state of a symbol can't be read"));
                 }
@@ -289,7 +267,7 @@ impl Shard {
             slot.restore_saved(&symbols, &self.symbols, &states);
         }
         self.report_missing_states(&mut incidents);
-        Answer::new(0, incidents, TaskOutcome::Restored(restored))
+        Answer::new(0, incidents, TaskOutcome::Restored)
     }
 
     /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with
@@ -326,10 +304,10 @@ impl Slot {
     }
 
     /// Restores the detector's states of the `new` ones of `symbols`.
-    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[UnpackedSymbol]) {
+    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[DetectorStates]) {
         let spec = self.spec.clone();
         let mut readable: Vec<(u32, &[u8])> = Vec::new();
-        for UnpackedSymbol { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
+        for DetectorStates { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
             let Some(state) = detectors.iter().find(|state| state.detector == spec.name) else { continue };
             if state.schema == self.schema {
                 readable.push((*id, &state.bytes));

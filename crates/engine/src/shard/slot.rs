@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
-use crate::plugin::{DetectorSpec, Fault, Instance, bindings::tickhound::detector::types::Detection};
+use crate::plugin::{Detection, DetectorSpec, Fault, Instance};
 use tickhound_core::event::{Batch, CLOCK};
 
 /// The number of states that an instance hands over to its successor with each batch, in addition to those that the batch
@@ -314,12 +314,17 @@ fn sees(wanted: &[bool], symbol: u32) -> bool {
 fn copy_rows(batch: &Batch, rows: &[u32], picked: &mut Batch) {
     fn copy<T: Copy>(from: &[T], rows: &[u32], to: &mut Vec<T>) {
         to.clear();
-        to.extend(rows.iter().map(|row| from[*row as usize]));
+        // A list that no detector reads is empty.
+        if !from.is_empty() {
+            to.extend(rows.iter().map(|row| from[*row as usize]));
+        }
     }
     copy(&batch.entry, rows, &mut picked.entry);
     copy(&batch.symbol, rows, &mut picked.symbol);
     copy(&batch.time, rows, &mut picked.time);
     copy(&batch.price, rows, &mut picked.price);
+    copy(&batch.group, rows, &mut picked.group);
+    copy(&batch.feed, rows, &mut picked.feed);
     picked.columns.resize(batch.columns.len(), Vec::new());
     for (from, to) in batch.columns.iter().zip(&mut picked.columns) {
         copy(from, rows, to);

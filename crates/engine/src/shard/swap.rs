@@ -12,8 +12,10 @@ use super::{
     Answer, Incidents, Shard, TaskOutcome,
     slot::{Predecessor, PredecessorKind, Slot, start_instance},
 };
-use crate::plugin::{DetectorSpec, Fault, Generation};
-use tickhound_core::normalize::Normalizer;
+use crate::{
+    ingest::TakenOver,
+    plugin::{DetectorSpec, Fault, Generation},
+};
 
 /// The origin of a detector's state in a new generation. The order is that of the shards' results: the greatest one is the
 /// result for the detector.
@@ -32,43 +34,23 @@ pub enum StateOrigin {
 /// A detector that was warmed up in a background shard.
 pub struct WarmDetector {
     slot: Slot,
-    shard: Arc<WarmShard>,
-}
-
-/// The symbols of a background shard, for all of its detectors.
-struct WarmShard {
-    symbols: Vec<(u32, Arc<str>)>,
-    normalizer: Normalizer,
-    /// When the last tick of each symbol arrived, by symbol id.
-    arrived_ms: Vec<u64>,
-}
-
-impl WarmDetector {
-    /// Returns the symbols of its shard, with the arrival of the last tick of each in milliseconds of an entry's id.
-    pub fn symbols(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
-        let arrived_ms = |id: u32| self.shard.arrived_ms.get(id as usize).copied().unwrap_or(0);
-        self.shard.symbols.iter().map(move |(id, name)| (name, arrived_ms(*id)))
-    }
+    /// The symbols of its shard.
+    symbols: Arc<[(u32, Arc<str>)]>,
 }
 
 impl Shard {
-    /// Replaces the detectors. `new` are symbols that only the `warmed` detectors know.
+    /// Replaces the detectors. `taken_over` is what only the warm-up of the `warmed` detectors knows.
     pub(super) fn swap(
         &mut self,
         read: u64,
         generation: &Generation,
-        new: Vec<(u32, Arc<str>)>,
+        taken_over: TakenOver,
         warmed: Vec<WarmDetector>,
     ) -> Answer {
-        for (id, name) in &new {
-            self.memory.add(*id, name);
-            self.normalizer.introduce(*id, name);
-        }
-        self.symbols.extend(new);
+        taken_over.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
+        taken_over.prices.iter().for_each(|(id, price)| self.prices.set(*id, *price));
+        self.symbols.extend(taken_over.symbols);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
-        if let Some(warmed) = warmed.first() {
-            self.take_over_normalizer(&warmed.shard, &ours);
-        }
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
         let mut warmed: FxHashMap<String, WarmDetector> =
@@ -110,24 +92,6 @@ impl Shard {
         Answer::new(read, incidents, TaskOutcome::Swapped(origins))
     }
 
-    /// Takes over the normalizer state of symbols that are unknown here because their saved states were damaged.
-    fn take_over_normalizer(&mut self, warm: &WarmShard, ours: &FxHashMap<Arc<str>, u32>) {
-        for (its, name) in &warm.symbols {
-            let is_unknown = |our: u32| !self.memory.has_saved(our) && !self.normalizer.knows(our);
-            let our = ours.get(name).filter(|our| is_unknown(**our));
-            let Some((our, saved)) = our.zip(warm.normalizer.save(*its)) else { continue };
-            self.memory.note_arrival(*our, warm.arrived_ms.get(*its as usize).copied().unwrap_or(0));
-            if let Err(error) = self.normalizer.restore(*our, &saved) {
-                warn!(
-                    event = "normalizer_handover_failed",
-                    symbol = %name,
-                    error = format!("{error:#}"),
-                    "failed to hand over the normalizer state of a symbol"
-                );
-            }
-        }
-    }
-
     /// Forgets the symbols that only one of both versions of a detector sees: there is no state to continue with, and none
     /// may stay saved.
     fn forget_filtered(&mut self, before: &DetectorSpec, now: &DetectorSpec) {
@@ -142,9 +106,9 @@ impl Shard {
 
     /// Ends the shard, and returns its detectors with its symbols.
     pub(super) fn leave(self) -> Vec<WarmDetector> {
-        let Self { symbols, normalizer, slots, memory, .. } = self;
-        let shard = Arc::new(WarmShard { symbols, normalizer, arrived_ms: memory.into_arrivals() });
-        slots.into_iter().map(|slot| WarmDetector { slot, shard: shard.clone() }).collect()
+        let Self { symbols, slots, .. } = self;
+        let symbols: Arc<[(u32, Arc<str>)]> = symbols.into();
+        slots.into_iter().map(|slot| WarmDetector { slot, symbols: symbols.clone() }).collect()
     }
 
     /// Returns the slot of a detector in the new generation, given the slot `before`, and the origin of its state.
@@ -220,7 +184,7 @@ impl Shard {
                 return slot;
             }
         }
-        let known = warmed.shard.symbols.iter().filter(|(its, _)| instance.knows(*its));
+        let known = warmed.symbols.iter().filter(|(its, _)| instance.knows(*its));
         let pending: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(name)?, *its))).collect();
         // A cool-down is saved with a state. Without a state it would end with the process, so it ends now.
         let stateless = self.symbols.iter().filter(|(id, _)| !pending.contains_key(id));

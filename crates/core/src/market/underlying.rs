@@ -14,7 +14,7 @@
 //! | option as OCC names it | `AAPL251121C00150000` |
 //! | each of these behind a venue | `NFO:NIFTY25NOVFUT`, `NSE_FO\|NIFTY25NOVFUT` |
 
-use tickhound_core::venue;
+use crate::venue;
 
 /// The months as symbols have them.
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
@@ -39,7 +39,7 @@ const OCC_STRIKE: usize = 8;
 const OCC_PREFIX: &str = "O:";
 
 /// Returns the underlying of the instrument with this name.
-pub(super) fn underlying(symbol: &str) -> String {
+pub fn underlying(symbol: &str) -> String {
     let whole = symbol.trim().to_uppercase();
     let name = match venue::split(&whole) {
         // A token is unique within its venue only.
@@ -50,8 +50,17 @@ pub(super) fn underlying(symbol: &str) -> String {
     if let Some((_, root)) = INDICES.iter().find(|(index, _)| *index == words) {
         return (*root).to_owned();
     }
-    let root = derivative(name).or_else(|| in_words(name)).or_else(|| occ(name)).or_else(|| share(name));
-    root.unwrap_or(name).to_owned()
+    derived_from(name).or_else(|| share(name)).unwrap_or(name).to_owned()
+}
+
+/// Returns whether the name is that of a future or an option.
+pub(super) fn is_derivative(symbol: &str) -> bool {
+    derived_from(venue::split(&symbol.trim().to_uppercase()).1).is_some()
+}
+
+/// The root of a future or an option.
+fn derived_from(name: &str) -> Option<&str> {
+    derivative(name).or_else(|| in_words(name)).or_else(|| occ(name))
 }
 
 /// The root of a future or an option whose name is one word: `root` + expiry + `FUT`, or + strike + `CE` or `PE`.
