@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde::Serialize;
 
-use tickhound_engine::plugin::{ProbedGate, ProbedRow, ProbedState};
+use tickhound_engine::plugin::{Gate, ProbedRow, ProbedState};
 
 /// One state at one row.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl<'a> Judged<'a> {
     }
 
     /// The first condition that did not hold.
-    pub(crate) fn first_failing(&self) -> Option<&'a ProbedGate> {
+    pub(crate) fn first_failing(&self) -> Option<&'a Gate> {
         self.state.gates.iter().find(|gate| !gate.holds)
     }
 
@@ -101,7 +101,7 @@ impl<'a> WindowAccount<'a> {
 }
 
 /// How far a condition is from holding, relative to what it compares; infinite if either is not a number.
-pub(crate) fn distance(gate: &ProbedGate) -> f64 {
+pub(crate) fn distance(gate: &Gate) -> f64 {
     let scale = gate.limit.abs().max(gate.value.abs());
     let distance = (gate.value - gate.limit).abs() / scale;
     match scale {
@@ -123,12 +123,8 @@ mod tests {
     use super::*;
 
     pub(super) fn row(time: u64, owner: &str, gates: &[(&str, f64, f64, bool)]) -> ProbedRow {
-        let gate = |&(name, value, limit, holds): &(&str, f64, f64, bool)| ProbedGate {
-            name: name.to_owned(),
-            value,
-            limit,
-            holds,
-        };
+        let gate =
+            |&(name, value, limit, holds): &(&str, f64, f64, bool)| Gate { name: name.to_owned(), value, limit, holds };
         let states = vec![ProbedState { owner: owner.to_owned(), gates: gates.iter().map(gate).collect() }];
         let symbol = Some(owner.to_owned());
         ProbedRow { time, symbol, group: None, price: 1.0, columns: Vec::new(), states }
@@ -171,7 +167,7 @@ mod tests {
 
     #[test]
     fn distances_are_relative_and_never_nan() {
-        let gate = |value, limit| ProbedGate { name: String::new(), value, limit, holds: false };
+        let gate = |value, limit| Gate { name: String::new(), value, limit, holds: false };
         let distances = [(99.0, 100.0), (-1.0, 1.0), (0.0, 0.0), (0.0, 5.0), (f64::NAN, 1.0), (f64::INFINITY, 1.0)]
             .map(|(value, limit)| distance(&gate(value, limit)));
         assert_eq!(distances, [0.01, 2.0, 0.0, 1.0, f64::INFINITY, f64::INFINITY]);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::clock::{rfc_3339, to_the_millisecond};
 use tickhound_core::{event::Alert, text::printable};
-use tickhound_engine::plugin::{DetectorSpec, ProbedGate, ProbedRow};
+use tickhound_engine::plugin::{DetectorSpec, Gate, ProbedRow};
 
 /// The digits of a number that a person is shown: enough to tell a price from a limit beside it.
 const DIGITS: i32 = 10;
@@ -84,7 +84,7 @@ impl Shower<'_> {
 
     /// A table of the conditions of a state, beside those of an earlier row of it.
     pub(crate) fn gates(&self, judged: &Judged<'_>, before: Option<&Judged<'_>>) -> String {
-        let earlier = |gate: &ProbedGate| {
+        let earlier = |gate: &Gate| {
             let gates = before.map(|before| before.state.gates.as_slice()).unwrap_or_default();
             gates
                 .iter()
@@ -106,7 +106,7 @@ impl Shower<'_> {
 
     /// A table of rows; the one at `marked` is marked.
     pub(crate) fn rows<'r>(&self, rows: impl Iterator<Item = &'r ProbedRow>, marked: &ProbedRow) -> String {
-        let names: Vec<&str> = self.spec.row_columns().collect();
+        let names: Vec<&str> = self.spec.column_names().collect();
         let mut cells = vec![["", "time", "symbol", "price"].into_iter().chain(names).map(str::to_owned).collect()];
         for row in rows {
             let mark = if std::ptr::eq(row, marked) { ">" } else { "" };
@@ -167,7 +167,7 @@ impl Shower<'_> {
     /// A row for programs.
     pub(crate) fn row_json(&self, row: &ProbedRow) -> Value {
         let columns: serde_json::Map<String, Value> =
-            self.spec.row_columns().map(str::to_owned).zip(row.columns.iter().map(|value| json!(value))).collect();
+            self.spec.column_names().map(str::to_owned).zip(row.columns.iter().map(|value| json!(value))).collect();
         let mut shown = json!({
             "time": self.time_json(row.time),
             "time_ns": row.time,
