@@ -4,5 +4,6 @@
 //! the detector itself looked at, by the code that detects; nothing is computed a second time.
 
 pub(crate) mod judged;
+pub(crate) mod raised;
 pub(crate) mod scratch;
 pub(crate) mod shown;

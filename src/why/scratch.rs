@@ -48,19 +48,20 @@ pub(crate) struct Probed {
 pub(crate) struct LoneDetector<'a> {
     /// The configuration, with this detector alone.
     loaded: LoadedConfig,
-    load: &'a dyn Fn(&LoadedConfig) -> Result<Generation>,
+    load: &'a LoadDetectors<'a>,
+    /// The detector as it was loaded first.
+    first: Generation,
 }
 
+/// Loads the detectors of a configuration; unchanged ones are taken from an earlier generation.
+pub(crate) type LoadDetectors<'a> = dyn Fn(&LoadedConfig, Option<&Generation>) -> Result<Generation> + 'a;
+
 impl<'a> LoneDetector<'a> {
-    /// Prepares a detector of the configuration, whether or not it is enabled. `load` loads the detectors of a configuration.
+    /// Loads a detector of the configuration, whether or not it is enabled.
     ///
     /// # Errors
-    /// When there is no such detector.
-    pub(crate) fn new(
-        loaded: &LoadedConfig,
-        name: &str,
-        load: &'a dyn Fn(&LoadedConfig) -> Result<Generation>,
-    ) -> Result<Self> {
+    /// When there is no such detector, it can't be loaded, or it can't tell what it looks at.
+    pub(crate) fn load(loaded: &LoadedConfig, name: &str, load: &'a LoadDetectors<'a>) -> Result<Self> {
         let mut loaded = loaded.clone();
         let config = &mut loaded.config;
         let Some(mut settings) = config.detectors.remove(name) else {
@@ -74,29 +75,31 @@ impl<'a> LoneDetector<'a> {
         // Faults count over the whole replay, and what has no state is not warmed up a second time.
         config.plugins.fault_window_s = u64::MAX;
         config.plugins.rewarm_s = 0;
-        Ok(Self { loaded, load })
-    }
-
-    /// Loads the detector.
-    ///
-    /// # Errors
-    /// When it can't be loaded, or can't tell what it looks at.
-    pub(crate) fn spec(&self) -> Result<Arc<DetectorSpec>> {
-        Ok(self.generation()?.1)
-    }
-
-    fn generation(&self) -> Result<(Generation, Arc<DetectorSpec>)> {
-        let generation = (self.load)(&self.loaded)?;
-        let spec = generation.detectors.first().context("the detector is not loaded")?.clone();
+        let first = load(&loaded, None)?;
+        let detector = Self { loaded, load, first };
+        let spec = detector.spec()?;
+        let manifest = &spec.plugin.manifest;
         ensure!(
             spec.plugin.can_probe(),
-            "{} can't tell what it looks at: its plugin, {} {}, does not export `probe`. Build it with an SDK of contract 0.2 \
-             (docs/why.md)",
-            spec.name,
-            spec.plugin.manifest.name,
-            spec.plugin.manifest.version
+            "{name} can't tell what it looks at: its plugin, {} {}, does not export `probe`. Build it with an SDK of contract \
+             0.2 (docs/why.md)",
+            manifest.name,
+            manifest.version
         );
-        Ok((generation, spec))
+        Ok(detector)
+    }
+
+    /// The detector.
+    ///
+    /// # Errors
+    /// When it was not loaded.
+    pub(crate) fn spec(&self) -> Result<&Arc<DetectorSpec>> {
+        self.first.detectors.first().context("the detector was not loaded")
+    }
+
+    /// A generation of these detectors.
+    fn generation(&self, detectors: Vec<Arc<DetectorSpec>>) -> Result<Generation> {
+        Ok(Generation { detectors, ..(self.load)(&self.loaded, Some(&self.first))? })
     }
 
     /// Replays the detector without a state from the beginning of a source on, until event time is beyond `until`, ns since the Unix
@@ -105,11 +108,10 @@ impl<'a> LoneDetector<'a> {
     /// # Errors
     /// When the source can't be read.
     pub(crate) async fn replay(&self, source: Source, question: ProbeQuestion, until: u64) -> Result<Probed> {
-        let (mut generation, spec) = self.generation()?;
-        let log = Arc::new(ProbeLog::new(question));
+        let (spec, log) = (self.spec()?, Arc::new(ProbeLog::new(question)));
         // Both see the same rows. Names of detectors have no spaces, so this one is no other's.
         let probing = Arc::new(spec.probing(&format!("{} probed", spec.name), log.clone()));
-        generation.detectors = vec![spec.clone(), probing.clone()];
+        let generation = self.generation(vec![spec.clone(), probing.clone()])?;
         let raised = Arc::<Mutex<Vec<Alert>>>::default();
         let stop = watch::Sender::new(false);
         let sink = {
@@ -142,12 +144,11 @@ impl<'a> LoneDetector<'a> {
     /// # Errors
     /// When Redis can't be reached, or has no state of this partition.
     pub(crate) async fn replay_saved(&self, question: ProbeQuestion) -> Result<Probed> {
-        let (mut generation, spec) = self.generation()?;
+        let (spec, log) = (self.spec()?, Arc::new(ProbeLog::new(question)));
         let config = &self.loaded.config;
-        let log = Arc::new(ProbeLog::new(question));
         // Saved states are found by the name of the detector.
         let probing = Arc::new(spec.probing(&spec.name, log.clone()));
-        generation.detectors = vec![probing.clone()];
+        let generation = self.generation(vec![probing.clone()])?;
         let done = watch::Sender::new(false);
         let stream = ObservedStream::new(&config.stream, &config.alerts, &config.dead_letters, done.clone())?;
         let stages = Stages {

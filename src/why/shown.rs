@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::{
-    judged::{Judged, WindowAccount},
+    judged::{Judged, WindowAccount, distance, near},
     scratch::{Basis, Probed},
 };
 use crate::clock::{rfc_3339, to_the_millisecond};
@@ -180,6 +180,94 @@ impl Shower<'_> {
         }
         shown
     }
+}
+
+/// The states that are closest to a detection.
+pub(crate) struct NearStates<'a> {
+    probed: &'a Probed,
+    /// Those that are near, the closest first.
+    pub(crate) near: Vec<Judged<'a>>,
+    /// How many are near, those included that are not listed.
+    count: usize,
+    /// The latest event time of all states, ns since the Unix epoch.
+    latest: u64,
+}
+
+impl<'a> NearStates<'a> {
+    /// The closest states of all that were looked at, at most so many.
+    pub(crate) fn of(probed: &'a Probed, most: usize) -> Self {
+        let mut near = near(probed.rows.latest.values());
+        let count = near.len();
+        near.truncate(most);
+        Self { probed, near, count, latest: probed.rows.latest.values().map(|row| row.time).max().unwrap_or(0) }
+    }
+}
+
+impl Shower<'_> {
+    /// The states that are near, for people.
+    pub(crate) fn near(&self, states: &NearStates<'_>) -> String {
+        let NearStates { probed, near, count, latest } = states;
+        let all = probed.rows.latest.len();
+        if all == 0 {
+            return format!("{} looked at nothing; replayed {}", self.spec.name, self.basis(probed, u64::MAX));
+        }
+        let mut text = format!(
+            "{}: {count} of {all} are one gate away or closer, as of {}\nreplayed {}\n",
+            self.spec.name,
+            self.time(*latest),
+            self.basis(probed, *latest)
+        );
+        if near.is_empty() {
+            return text;
+        }
+        let mut rows = vec![
+            ["", "price", "held", "gate that does not hold", "value", "limit", "away", "at"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for judged in near {
+            let gate = judged.first_failing();
+            let of_gate = |shown: &dyn Fn(&Gate) -> String| gate.map_or_else(|| "-".to_owned(), shown);
+            rows.push(vec![
+                judged.state.owner.clone(),
+                number(judged.row.price),
+                judged.held().to_string(),
+                of_gate(&|gate| gate.name.clone()),
+                of_gate(&|gate| number(gate.value)),
+                of_gate(&|gate| number(gate.limit)),
+                of_gate(&|gate| share(distance(gate))),
+                self.time(judged.row.time),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table(&rows));
+        text
+    }
+
+    /// The states that are near, for programs.
+    pub(crate) fn near_json(&self, states: &NearStates<'_>) -> Value {
+        let NearStates { probed, near, count, latest } = states;
+        json!({
+            "detector": self.spec.name,
+            "as_of": if *latest > 0 { self.time_json(*latest) } else { Value::Null },
+            "replayed": self.basis_json(probed, *latest),
+            "looked_at": probed.rows.latest.len(),
+            "count": count,
+            "near": near.iter().map(|judged| self.near_state_json(judged)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn near_state_json(&self, judged: &Judged<'_>) -> Value {
+        let mut shown = self.judged_json(judged);
+        shown["gate"] = json!(judged.first_failing().map(|gate| &gate.name));
+        shown["away"] = json!(judged.first_failing().map(distance));
+        shown
+    }
+}
+
+/// A distance relative to its limit, as a percentage.
+fn share(distance: f64) -> String {
+    if distance.is_finite() { format!("{:.2} %", 100.0 * distance) } else { "-".to_owned() }
 }
 
 /// A number with as many digits as help a person.
