@@ -2,7 +2,7 @@
 //! hash of all rows that its state has seen, so whatever was lost, repeated, late or seen by the wrong one shows.
 
 use crate::support::{
-    Alert, Difference, Host, Project, Redis, STREAM, difference, text, wait_for, witness, witness_market,
+    Alert, Difference, Host, Project, Redis, STATE, STREAM, difference, text, wait_for, witness, witness_market,
     witness_symbol,
 };
 
@@ -57,7 +57,7 @@ impl Market {
             let pause = n / 700 * 31_000;
             let late = if n % 50 == 49 { 8_000 } else { 0 };
             let time = THEN + n * 137 + pause - late;
-            let symbol = SYMBOLS[(n * n % 31) as usize % SYMBOLS.len()];
+            let symbol = SYMBOLS[(n * 2_654_435_761 >> 9) as usize % SYMBOLS.len()];
             let price = format!("{}", 100 + n * 7919 % 97);
             let volume = format!("{}", n * 10);
             let fields =
@@ -108,7 +108,7 @@ fn groups_see_the_same_rows_with_any_number_of_workers_and_after_kills() {
     market.drain();
     market.assert_as(&reference, "after kills");
     // The fields with what others depend on don't pile up.
-    let fields: Vec<String> = market.redis.ask("HKEYS ticks:tickhound:state");
+    let fields: Vec<String> = market.redis.ask(&format!("HKEYS {STATE}"));
     assert!(fields.iter().filter(|field| field.starts_with("b:")).count() <= 256, "{fields:?}");
     wait_for("nothing is pending", || (market.redis.pending() == 0).then_some(()));
 }
