@@ -53,4 +53,5 @@ mod time;
 mod tls;
 mod top;
 mod verdict;
+mod views;
 mod walls;
