@@ -79,11 +79,10 @@ impl HistoryFolder {
         for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let Some(date) = date_in(&name) else { continue };
-            let day = days.entry(date).or_default();
             if name == format!("{date}{}", day_file::ENDING) {
-                day.recorded = Some(path);
+                days.entry(date).or_default().recorded = Some(path);
             } else if path.is_dir() || tickhound_recorded::has_ticks(&path) {
-                day.others.push(path);
+                days.entry(date).or_default().others.push(path);
             }
         }
         days

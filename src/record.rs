@@ -103,7 +103,7 @@ pub(crate) async fn watch_recorder(folder: PathBuf, conditions: Conditions) {
         let Ok(Ok(Some(status))) = read.await else { continue };
         match status.verdict(now_ms()) {
             RecordVerdict::Failing(text) => {
-                conditions.report(ConditionCode::RecordingFailing, "", &text, status.missing)
+                conditions.report(ConditionCode::RecordingFailing, "", &text, status.missing);
             }
             RecordVerdict::Recording | RecordVerdict::Stopped => conditions.end(ConditionCode::RecordingFailing, ""),
         }

@@ -24,9 +24,12 @@ const DETECTORS: &str = "[detectors.breakout]\nplugin = \"breakout\"\nmin_confid
     [detectors.probe]\nplugin = \"probe\"\n\
     [detectors.probe-clock]\nplugin = \"probe_clock\"\n";
 
+/// The fields of an entry: names and values.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A simulated market of six sessions, over a weekend and a holiday: the entries of each.
 struct Week {
-    days: Vec<Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)>>,
+    days: Vec<Vec<(EntryId, Fields)>>,
 }
 
 impl Week {
