@@ -76,8 +76,7 @@ pub(crate) fn folder_of(loaded: &LoadedConfig) -> Result<PathBuf> {
     let dir = &loaded.config.history.dir;
     ensure!(
         !is_unset(dir),
-        "history.dir is empty: write `[history]` with dir = \"history\" into the configuration, and the files go into that \
-         folder"
+        "history.dir is empty, so there is no folder to record into: name one under `[history]`, such as dir = \"history\""
     );
     Ok(loaded.resolve(dir))
 }
