@@ -9,7 +9,7 @@
 //!
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `call` how much a call may return,
 //! `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason
-//! why a call failed, and `health` the count of faults.
+//! why a call failed, and `health` the count of faults. `probe_log` keeps what a detector that is not a host's looks at.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
@@ -41,6 +41,7 @@ pub mod loader;
 pub mod manifest;
 mod packed;
 pub mod params;
+mod probe_log;
 mod reload;
 mod resolve;
 pub mod runtime;
@@ -49,6 +50,7 @@ mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod value;
 mod view;
 pub mod watch;
 mod wiring;
@@ -65,6 +67,7 @@ pub use self::{
     health::Health,
     instance::{GROUP_MARK, Instance},
     loader::Loader,
+    probe_log::{ProbeLog, ProbeQuestion, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
