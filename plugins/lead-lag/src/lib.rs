@@ -337,7 +337,8 @@ impl Follower {
 /// Limits a move to so many usual ones, given their mean square. After prices that stood still, any move is taken as it is.
 fn clip(size: f64, square: f64) -> f64 {
     let limit = if square > SQUARE_MIN { CLIP * square.sqrt() } else { f64::MAX };
-    size.clamp(-limit, limit)
+    // Unlike `clamp`, this brings no code that prints numbers.
+    size.max(-limit).min(limit)
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {
