@@ -10,6 +10,7 @@ mod chaos;
 mod claims;
 mod cli;
 mod commands;
+mod compare;
 mod dashboard;
 mod dead;
 mod deploy;
