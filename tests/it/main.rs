@@ -50,4 +50,5 @@ mod time;
 mod tls;
 mod top;
 mod verdict;
+mod views;
 mod walls;
