@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::{
     Clock, Detection, Detector,
     contract::{Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
-    packed::{Batch, CLOCK, LAST_OF_SNAPSHOT, pack_detection},
+    packed::{Batch, CLOCK, pack_detection},
     params,
     row::{Named, Source},
     shape::{RowKind, Shape},
@@ -109,15 +109,14 @@ impl<D: Detector> Instance<D> {
             let group = if shape.has_groups() { named(names, owner).name.as_str() } else { "" };
             let source = Source { batch: &batch, row, id, symbol, group };
             let state = states[owner as usize].get_or_insert_default();
-            let feed = batch.feed(row);
-            let detection = match source.kind(feed & !LAST_OF_SNAPSHOT) {
+            let detection = match batch.kind(row) {
                 RowKind::Tick => detector.on_tick(state, &source.tick()),
                 RowKind::Bar(length) => detector.on_bar(state, &source.bar(length)),
-                RowKind::Snapshot(length) => {
-                    detector.on_snapshot(state, &source.snapshot(length, feed & LAST_OF_SNAPSHOT != 0))
-                }
+                RowKind::Snapshot(length) => detector.on_snapshot(state, &source.snapshot(length, batch.is_last(row))),
             };
-            outcome.add(&batch, row as u32, owner, detection.as_ref(), symbols);
+            if detection.is_some() || is_probe {
+                outcome.add(&batch, row as u32, owner, detection, symbols);
+            }
         }
         outcome
     }
@@ -168,12 +167,14 @@ impl<S> Owners<S> {
 }
 
 impl Outcome {
+    // Out of line, since few rows have something to add.
+    #[cold]
     fn add(
         &mut self,
         batch: &Batch<'_>,
         row: u32,
         owner: u32,
-        detection: Option<&Detection>,
+        detection: Option<Detection>,
         symbols: &BTreeMap<String, u32>,
     ) {
         if let Some(detection) = detection {
@@ -185,7 +186,7 @@ impl Outcome {
                 Some(id) => *id,
                 None => panic!("a detection names the symbol `{name}`, which the host has not introduced"),
             };
-            pack_detection(detection, row, owner, id_of, &mut self.detections);
+            pack_detection(&detection, row, owner, id_of, &mut self.detections);
         }
         let gates = batch.take_gates();
         if !gates.is_empty() {
@@ -214,7 +215,9 @@ fn strike<D: Detector>(
         let (Some(named), Some(state)) = (named, state) else { continue };
         let clock = Clock { time: batch.time(row), batch, owner: &named.name };
         let detection = detector.on_clock(state, &clock);
-        outcome.add(batch, row as u32, owner as u32, detection.as_ref(), symbols);
+        if detection.is_some() || batch.gates.is_some() {
+            outcome.add(batch, row as u32, owner as u32, detection, symbols);
+        }
     }
 }
 

@@ -83,6 +83,7 @@ fn detector_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Valu
         "shadow_of": Some(&settings.shadow_of).filter(|live| !live.is_empty()),
         "symbols": settings.symbols, "cooldown_s": settings.cooldown_s,
         "max_alerts_per_minute": settings.max_alerts_per_minute,
+        "view": spec.view(), "contract": spec.plugin.contract(),
         "origins": origins_json(spec, loaded),
     })
 }
