@@ -240,7 +240,7 @@ impl Cli {
         if let Command::Run(args) = command
             && !args.background
         {
-            return self.run_host(args, &load()?);
+            return self.run_host(args, &self.load_with_market()?);
         }
         if let Command::Record(args) = command
             && args.records()
