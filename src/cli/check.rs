@@ -89,6 +89,7 @@ fn detector_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Valu
         "scope": spec.view().scope.as_str(), "feeds": spec.view().feeds.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "symbols": settings.symbols, "cooldown_s": settings.cooldown_s,
         "max_alerts_per_minute": settings.max_alerts_per_minute,
+        "view": spec.view(), "contract": spec.plugin.contract(),
         "origins": origins_json(spec, loaded),
     })
 }
