@@ -12,10 +12,13 @@ mod check;
 mod dead;
 mod demo;
 mod doctor;
+mod explain;
 mod feed;
 mod init;
 mod inspect;
+mod market_report;
 mod mute;
+mod near;
 mod new;
 mod notify;
 mod parse;
@@ -35,6 +38,8 @@ mod text;
 mod top;
 mod verify;
 mod version;
+mod why;
+mod why_not;
 
 use std::{
     path::{Path, PathBuf},
@@ -129,6 +134,12 @@ enum Command {
     Top(top::TopArgs),
     /// Show the alerts that were raised, and follow new ones.
     Alerts(alerts::AlertsArgs),
+    /// Explain an alert: what the detector looked at then and before.
+    Explain(explain::ExplainArgs),
+    /// Show what a detector looked at when it found nothing, and what was missing.
+    WhyNot(why_not::WhyNotArgs),
+    /// Show the symbols that are closest to a detection.
+    Near(near::NearArgs),
     /// Check configuration, plugins and Redis without reading ticks.
     Check(check::CheckArgs),
     /// Diagnose server, stream, group, machine and plugins; each finding has a cure.
@@ -256,6 +267,9 @@ impl Cli {
             Command::Status(args) => status::run(args, &load()?),
             Command::Top(args) => top::run(args, &load()?),
             Command::Alerts(args) => alerts::run(args, &load()?),
+            Command::Explain(args) => explain::run(args, &load()?),
+            Command::WhyNot(args) => why_not::run(args, &load()?),
+            Command::Near(args) => near::run(args, &load()?),
             Command::Check(args) => check::run(args, &self.load_with_market()?),
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
@@ -316,6 +330,8 @@ impl Cli {
             Command::Top(_) => stderr("off"),
             // Their reports say on how many ticks a detector failed, and why.
             Command::Replay(_) | Command::Test(_) => stderr(REPORTED_ELSEWHERE),
+            // Nothing that a host would mend is to be mended.
+            Command::Explain(_) | Command::WhyNot(_) | Command::Near(_) => stderr("off"),
             // The host logs what it answers.
             Command::CheckPlugin { .. } => stderr("off"),
             _ => stderr("warn"),

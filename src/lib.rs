@@ -24,3 +24,4 @@ mod observe;
 mod record;
 mod replace;
 mod service;
+mod why;

@@ -18,10 +18,7 @@ use tickhound_core::{
 use tickhound_engine::{ingest::Ingest, plugin::DetectorSpec};
 use tickhound_sdk::__private::{
     Instance, Plugin,
-    bindings::{
-        Guest,
-        tickhound::detector::types::{Batch as NativeBatch, Symbol},
-    },
+    bindings::{Guest, tickhound::detector::types::Symbol},
 };
 
 use crate::{
@@ -169,23 +166,47 @@ fn native<P: Plugin>(rows: &Rows, batch: usize) -> Result<Measured> {
     P::with(|instance| *instance = Instance::new());
     let params: Vec<_> = manifest.params.into_iter().map(|param| (param.name, param.default)).collect();
     P::configure(params).map_err(|rejection| anyhow!("{rejection}"))?;
-    P::introduce(rows.symbols.iter().map(|(id, name)| Symbol { id: *id, name: name.to_string() }).collect());
-    let chunks: Vec<NativeBatch> = rows
-        .chunks(batch)
-        .into_iter()
-        .map(|chunk| NativeBatch {
-            columns: columns.iter().map(|position| chunk.columns[*position].clone()).collect(),
-            symbols: chunk.symbol,
-            times: chunk.time,
-            prices: chunk.price,
-        })
-        .collect();
+    let symbol = |(id, name): &(u32, Arc<str>)| Symbol { id: *id, name: name.to_string(), texts: Vec::new() };
+    P::introduce(rows.symbols.iter().map(symbol).collect(), Vec::new());
+    let chunks: Vec<(u32, Vec<u8>)> =
+        rows.chunks(batch).iter().map(|chunk| (chunk.len() as u32, packed_call(chunk, &columns))).collect();
     let mut found = 0;
     let begun = own_cpu_seconds();
-    for chunk in chunks {
-        found += black_box(P::detect(chunk)).len();
+    for (rows, values) in chunks {
+        found += count_detections(&black_box(P::detect(rows, values)))?;
     }
     Ok(((own_cpu_seconds() - begun) * 1e9 / rows.batch.len() as f64, found))
+}
+
+/// The rows of a call as the contract packs them.
+fn packed_call(batch: &Batch, columns: &[usize]) -> Vec<u8> {
+    let mut packed: Vec<u8> = batch.time.iter().flat_map(|time| time.to_le_bytes()).collect();
+    let columns = columns.iter().map(|position| &batch.columns[*position]);
+    packed.extend(std::iter::once(&batch.price).chain(columns).flatten().flat_map(|value| value.to_le_bytes()));
+    packed.extend(batch.symbol.iter().flat_map(|symbol| symbol.to_le_bytes()));
+    packed
+}
+
+/// The number of packed detections.
+fn count_detections(packed: &[u8]) -> Result<usize> {
+    let (mut rest, mut count) = (packed, 0);
+    while !rest.is_empty() {
+        // Row, owner, about, confidence and direction.
+        let members: [u8; 2] = *taken(&mut rest, 21 + 2)?.last_chunk().context("it has as many bytes")?;
+        taken(&mut rest, 4 * usize::from(u16::from_le_bytes(members)))?;
+        for _ in 0..taken(&mut rest, 1)?[0] {
+            let name = taken(&mut rest, 1)?[0];
+            taken(&mut rest, usize::from(name) + 8)?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn taken<'a>(rest: &mut &'a [u8], bytes: usize) -> Result<&'a [u8]> {
+    let (taken, behind) = rest.split_at_checked(bytes).context("a detection is cut off")?;
+    *rest = behind;
+    Ok(taken)
 }
 
 /// What a call costs beside what the detector does, µs: a clock row, to which it does not listen.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Manifest, contract};
+use crate::{
+    Manifest,
+    row::{Bar, Clock, Snapshot, Tick},
+};
 
 /// A detector: a function of parameters and ticks that returns detections.
 ///
@@ -43,8 +46,9 @@ pub trait Detector: Sized + 'static {
     /// The parameters: a struct with a field for each [`Param`](crate::Param) of the manifest, or `()` if there are none.
     type Params: DeserializeOwned;
 
-    /// Everything that the detector knows about one symbol. It is `Default` at the symbol's first tick. The SDK holds one
-    /// state for each symbol, and saves and restores it across restarts.
+    /// Everything that the detector knows about one symbol, or about one group if that is its [`scope`](Manifest::scope). It
+    /// is `Default` at the first row. The SDK holds one state for each symbol or group, and saves and restores it across
+    /// restarts. [`ByMember`](crate::ByMember) is a map of a group's members.
     type State: Default + Serialize + DeserializeOwned + 'static;
 
     /// The version of [`State`](Self::State). Increase it when older states can't be read any more, because a field was
@@ -57,7 +61,7 @@ pub trait Detector: Sized + 'static {
     /// Whether [`on_clock`](Self::on_clock) is called.
     const WANTS_CLOCK: bool = false;
 
-    /// Returns the detector's name, columns and parameters. Each call must return the same.
+    /// Returns the detector's name, scope, feeds, columns and parameters. Each call must return the same.
     fn manifest() -> Manifest;
 
     /// Returns a detector with these parameters. Each is within its limits. Conditions between several parameters are
@@ -72,143 +76,32 @@ pub trait Detector: Sized + 'static {
         Duration::ZERO
     }
 
-    /// Processes the next tick of a symbol, and may change the symbol's state.
-    fn on_tick(&self, state: &mut Self::State, tick: &Tick<'_>) -> Option<Detection>;
+    /// Processes the next tick, and may change the state of its symbol or group. Called for [`Feed::Ticks`](crate::Feed::Ticks),
+    /// which is the feed of a manifest that names none.
+    fn on_tick(&self, state: &mut Self::State, tick: &Tick<'_>) -> Option<Detection> {
+        let _ = (state, tick);
+        None
+    }
 
-    /// Called for each symbol that has a state when event time reaches a whole second, if
+    /// Processes the next bar, and may change the state of its symbol or group. Called for
+    /// [`Feed::bars`](crate::Feed::bars).
+    fn on_bar(&self, state: &mut Self::State, bar: &Bar<'_>) -> Option<Detection> {
+        let _ = (state, bar);
+        None
+    }
+
+    /// Processes the next row of a snapshot, and may change the state of its symbol or group. Called for
+    /// [`Feed::snapshots`](crate::Feed::snapshots).
+    fn on_snapshot(&self, state: &mut Self::State, row: &Snapshot<'_>) -> Option<Detection> {
+        let _ = (state, row);
+        None
+    }
+
+    /// Called for each symbol or group that has a state when event time reaches a whole second, if
     /// [`WANTS_CLOCK`](Self::WANTS_CLOCK) is true. Seconds in which no symbol has a tick are skipped.
     fn on_clock(&self, state: &mut Self::State, clock: &Clock<'_>) -> Option<Detection> {
         let _ = (state, clock);
         None
-    }
-}
-
-/// One market update of one symbol.
-///
-/// ```
-/// use tickhound_sdk::Tick;
-///
-/// const BID: usize = 0; // the position of the column `bid` in the manifest
-///
-/// fn distance_to_bid(tick: &Tick<'_>) -> Option<f64> {
-///     let distance = tick.price - tick.column(BID);
-///     distance.is_finite().then_some(distance)
-/// }
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Tick<'a> {
-    /// The event time, ns since the Unix epoch, UTC. It never decreases within one symbol.
-    pub time: u64,
-    /// The last traded price in quote currency, finite and greater than 0.
-    pub price: f64,
-    pub(crate) symbol: &'a str,
-    pub(crate) columns: &'a [Vec<f64>],
-    pub(crate) row: usize,
-}
-
-impl<'a> Tick<'a> {
-    /// Returns the name of the symbol, such as `NIFTY25NOV25750PE`.
-    #[must_use]
-    pub fn symbol(&self) -> &'a str {
-        self.symbol
-    }
-
-    /// Returns the value of a column, given its position in the manifest. An absent value is NaN.
-    ///
-    /// # Panics
-    /// Panics if the manifest has no such position.
-    #[inline]
-    #[must_use]
-    #[track_caller]
-    pub fn column(&self, position: usize) -> f64 {
-        self.columns[position][self.row]
-    }
-
-    /// Returns the value of the column `flags`, given its position in the manifest. It is a set of the bits in [`flag`].
-    ///
-    /// # Panics
-    /// Panics if the manifest has no such position.
-    #[inline]
-    #[must_use]
-    #[track_caller]
-    pub fn flags(&self, position: usize) -> u32 {
-        // The contract guarantees a whole number of at least 0. NaN would give 0.
-        self.column(position) as u32
-    }
-
-    /// Returns whether the tick is from the session, and not from its pre-open or from outside of it, given the position of
-    /// the column `flags` in the manifest.
-    ///
-    /// # Panics
-    /// Panics if the manifest has no such position.
-    #[inline]
-    #[must_use]
-    #[track_caller]
-    pub fn is_in_session(&self, position: usize) -> bool {
-        self.flags(position) & flag::OUTSIDE == 0
-    }
-
-    /// Returns when the tick's session opened, or opens if this is a tick of its pre-open, in ns since the Unix epoch, given
-    /// the position of the column `since_open` in the manifest. `None` if the host does not know it.
-    ///
-    /// # Panics
-    /// Panics if the manifest has no such position.
-    #[inline]
-    #[must_use]
-    #[track_caller]
-    pub fn session_open(&self, position: usize) -> Option<u64> {
-        after(self.time, -self.column(position))
-    }
-
-    /// Returns when the tick's session closes, in ns since the Unix epoch, given the position of the column `to_close` in the
-    /// manifest. `None` if the host does not know it.
-    ///
-    /// # Panics
-    /// Panics if the manifest has no such position.
-    #[inline]
-    #[must_use]
-    #[track_caller]
-    pub fn session_close(&self, position: usize) -> Option<u64> {
-        after(self.time, self.column(position))
-    }
-
-    /// Returns the event time in seconds since the Unix epoch, exact to a microsecond.
-    #[inline]
-    #[must_use]
-    pub fn seconds(&self) -> f64 {
-        seconds(self.time)
-    }
-}
-
-/// A whole second that event time has reached.
-///
-/// ```
-/// use tickhound_sdk::{Clock, Detection};
-///
-/// const MINUTE: u64 = 60_000_000_000;
-///
-/// fn on_clock(last_tick: &mut u64, clock: &Clock<'_>) -> Option<Detection> {
-///     (clock.time >= *last_tick + MINUTE).then(|| Detection::neutral(1.0))
-/// }
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Clock<'a> {
-    /// The second, in ns since the Unix epoch, UTC.
-    pub time: u64,
-    pub(crate) symbol: &'a str,
-}
-
-impl<'a> Clock<'a> {
-    /// Returns the name of the symbol whose state is passed along.
-    #[must_use]
-    pub fn symbol(&self) -> &'a str {
-        self.symbol
-    }
-
-    /// Returns the second, in seconds since the Unix epoch.
-    #[must_use]
-    pub fn seconds(&self) -> f64 {
-        seconds(self.time)
     }
 }
 
@@ -276,6 +169,10 @@ pub struct Detection {
     pub direction: Direction,
     /// Named finite numbers with which a person can check the detection.
     pub evidence: Vec<(String, f64)>,
+    /// The name of the member that the detection is about; `None` if it is about the symbol or group whose state it comes from.
+    pub about: Option<String>,
+    /// The names of the symbols that make up the event of a group, if they matter.
+    pub members: Vec<String>,
 }
 
 impl Detection {
@@ -296,7 +193,7 @@ impl Detection {
 
     /// Returns a detection with a computed direction.
     pub fn new(direction: Direction, confidence: f64) -> Self {
-        Self { confidence, direction, evidence: Vec::new() }
+        Self { confidence, direction, evidence: Vec::new(), about: None, members: Vec::new() }
     }
 
     /// Adds a number with which a person can check the detection. A number that isn't finite, such as the value of an
@@ -308,29 +205,22 @@ impl Detection {
         self
     }
 
+    /// Makes the detection one about a member of the group, and not about the group. Takes the [`Member`](crate::Member) of a
+    /// row, or a name that a row of this state had.
+    pub fn about(mut self, member: impl AsRef<str>) -> Self {
+        self.about = Some(member.as_ref().into());
+        self
+    }
+
+    /// Adds symbols that make up the event, such as the two legs of a pair.
+    pub fn members<M: AsRef<str>>(mut self, members: impl IntoIterator<Item = M>) -> Self {
+        self.members.extend(members.into_iter().map(|member| member.as_ref().to_owned()));
+        self
+    }
+
     /// Returns the evidence of this name.
     #[must_use]
     pub fn evidence(&self, name: &str) -> Option<f64> {
         self.evidence.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
-
-    pub(crate) fn at(self, row: u32, symbol: u32) -> contract::Detection {
-        let direction = match self.direction {
-            Direction::Up => contract::Direction::Up,
-            Direction::Down => contract::Direction::Down,
-            Direction::None => contract::Direction::None,
-        };
-        contract::Detection { row, symbol, confidence: self.confidence, direction, evidence: self.evidence }
-    }
-}
-
-/// Returns the time `seconds` after `time`, in ns. Seconds of a session are exact to a ns.
-fn after(time: u64, seconds: f64) -> Option<u64> {
-    let nanos = seconds * 1e9;
-    let nanos = if nanos < 0.0 { nanos - 0.5 } else { nanos + 0.5 };
-    if nanos.is_nan() { None } else { time.checked_add_signed(nanos as i64) }
-}
-
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
 }

@@ -3,7 +3,7 @@
 use crate::{
     __private::bindings::Guest,
     Detector,
-    contract::{Batch, Detection, Manifest, Readiness, Symbol, SymbolState, Value},
+    contract::{Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
     instance::Instance,
 };
 
@@ -29,19 +29,23 @@ impl<P: Plugin> Guest for P {
         P::with(|instance| instance.configure(&params))
     }
 
-    fn introduce(symbols: Vec<Symbol>) {
-        P::with(|instance| instance.introduce(symbols));
+    fn introduce(symbols: Vec<Symbol>, groups: Vec<Group>) {
+        P::with(|instance| instance.introduce(symbols, groups));
     }
 
-    fn detect(ticks: Batch) -> Vec<Detection> {
-        P::with(|instance| instance.detect(&ticks))
+    fn detect(rows: u32, values: Vec<u8>) -> Vec<u8> {
+        P::with(|instance| instance.detect(rows, &values))
     }
 
-    fn save(symbols: Vec<u32>) -> Vec<SymbolState> {
-        P::with(|instance| instance.save(&symbols))
+    fn save(owners: Vec<u32>) -> Vec<SavedState> {
+        P::with(|instance| instance.save(&owners))
     }
 
-    fn restore(state_version: u32, states: Vec<SymbolState>) -> Result<(), String> {
+    fn restore(state_version: u32, states: Vec<SavedState>) -> Result<(), String> {
         P::with(|instance| instance.restore(state_version, &states))
+    }
+
+    fn probe(rows: u32, values: Vec<u8>) -> Vec<Judgment> {
+        P::with(|instance| instance.probe(rows, &values))
     }
 }

@@ -1,7 +1,8 @@
-//! Runs a detector natively, for `cargo test`: ticks in, detections out.
+//! Runs a detector natively, for `cargo test`: ticks, bars or snapshots in, detections out.
 //!
 //! The harness runs the same code as a WebAssembly module, and does what the host does around it: it checks the manifest and
-//! the parameters, introduces symbols, and adds clock rows. It panics wherever the host would reject the detector.
+//! the parameters, introduces symbols and groups, adds clock rows, and leaves out ticks that don't meet the manifest's
+//! conditions. It panics wherever the host would reject the detector.
 //!
 //! ```
 //! # use tickhound_sdk::{Detection, Detector, Manifest, Tick};
@@ -23,69 +24,33 @@
 //! assert_eq!(found[0].symbol, "NIFTY");
 //! ```
 
-use std::{marker::PhantomData, time::Duration};
+pub(crate) mod detections;
+mod row;
 
+use std::{collections::BTreeMap, marker::PhantomData, time::Duration};
+
+pub use self::row::{Row, bar, group_tick, snapshot, tick};
+
+use self::detections::{RawDetection, unpack};
 use crate::{
-    Detection, Detector, Direction, Value,
-    contract::{self, Batch, Symbol},
-    instance::{CLOCK, Instance},
+    Detection, Detector, Value,
+    contract::{self, Group, Scope, Symbol},
+    instance::Instance,
+    packed::{CLOCK, LAST_OF_SNAPSHOT},
+    shape::{RowKind, Shape},
 };
 
 /// The number of reloads in [`Harness::check`]: enough for each phase of a detector, and few enough for a day of ticks.
 const RELOADS: usize = 100;
 
+/// The maximum number of feeds, as in the host.
+const FEEDS_MAX: usize = 4;
+
+/// The maximum length of a feed's bars or steps, as in the host: a day.
+const FEED_SECONDS_MAX: u32 = 86_400;
+
 /// The number of nanoseconds in a second.
 const NANOS: u64 = 1_000_000_000;
-
-/// Returns a tick of a symbol, `seconds` after the Unix epoch. [`Row::with`] adds columns.
-///
-/// ```
-/// use tickhound_sdk::harness::tick;
-/// let row = tick("NIFTY", 1.5, 100.0).with("quantity", 75.0);
-/// ```
-pub fn tick(symbol: &str, seconds: f64, price: f64) -> Row {
-    Row { symbol: symbol.into(), time: (seconds * 1e9).round() as u64, price, columns: Vec::new() }
-}
-
-/// A tick for the harness, made by [`tick`].
-///
-/// ```
-/// use tickhound_sdk::harness::{Row, tick};
-///
-/// fn quote(bid: f64, ask: f64) -> Row {
-///     tick("NIFTY", 0.0, 100.0).with("bid", bid).with("ask", ask).at_nanos(1_500_000_001)
-/// }
-///
-/// let row = quote(99.95, 100.05);
-/// ```
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Row {
-    symbol: String,
-    time: u64,
-    price: f64,
-    columns: Vec<(String, f64)>,
-}
-
-impl Row {
-    /// Sets the value of a column. By default `flags` is 0, and every other column is NaN. Columns that the detector doesn't
-    /// ask for are ignored.
-    pub fn with(mut self, column: &str, value: f64) -> Self {
-        self.columns.push((column.into(), value));
-        self
-    }
-
-    /// Sets the event time in ns since the Unix epoch, if seconds are not precise enough.
-    pub fn at_nanos(mut self, time: u64) -> Self {
-        self.time = time;
-        self
-    }
-
-    fn column(&self, name: &str) -> f64 {
-        let absent = if name == "flags" { 0.0 } else { f64::NAN };
-        self.columns.iter().rfind(|(n, _)| n == name).map_or(absent, |(_, value)| *value)
-    }
-}
 
 /// A detection with its symbol and time.
 ///
@@ -98,9 +63,11 @@ impl Row {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// The symbol.
+    /// What the detection is about: a symbol, or the group.
     pub symbol: String,
-    /// The event time of the tick or clock row, ns since the Unix epoch.
+    /// The group whose state the detection comes from; empty if the state belongs to a symbol.
+    pub group: String,
+    /// The event time of the row, ns since the Unix epoch.
     pub time: u64,
     /// The detection that the detector returned.
     pub detection: Detection,
@@ -174,10 +141,14 @@ impl<D: Detector> Harness<D> {
     /// # Errors
     /// Returns the error of [`Detector::new`], or how `Params` doesn't match the manifest.
     pub fn try_build(self) -> Result<Running<D>, String> {
+        let manifest = Instance::<D>::describe();
+        let shape = Shape::new(&manifest, &self.params)?;
+        check_feeds(&shape.feeds);
         let mut instance = Instance::new();
         let warm_up_seconds = instance.configure(&self.params)?.warm_up_seconds;
         let warm_up = Duration::from_secs_f64(warm_up_seconds);
-        Ok(Running { params: self.params, instance, warm_up, symbols: Vec::new(), times: Vec::new(), reached: None })
+        let (names, times) = (Vec::new(), BTreeMap::new());
+        Ok(Running { params: self.params, manifest, shape, instance, warm_up, names, times, reached: None })
     }
 
     /// Feeds all ticks twice, once in one batch and once tick by tick with reloads in between, and returns the detections.
@@ -228,26 +199,62 @@ impl<D: Detector> Harness<D> {
 /// ```
 pub struct Running<D: Detector> {
     params: Vec<(String, contract::Value)>,
+    manifest: contract::Manifest,
+    shape: Shape,
     instance: Instance<D>,
     warm_up: Duration,
-    /// The names of symbols, by id.
-    symbols: Vec<String>,
-    /// The time of the last tick, ns, by id.
-    times: Vec<u64>,
+    /// What was introduced, by id.
+    names: Vec<Introduced>,
+    /// The time of the last row, ns, by symbol and feed.
+    times: BTreeMap<(u32, u8), u64>,
     /// The whole second that event time has reached.
     reached: Option<u64>,
 }
 
+/// A symbol or a group.
+#[derive(Clone, Debug, PartialEq)]
+enum Introduced {
+    Symbol { name: String, texts: Vec<Option<String>> },
+    Group(String),
+}
+
+/// Rows by column, as `detect` gets them.
+#[derive(Default)]
+struct Columns {
+    times: Vec<u64>,
+    prices: Vec<f64>,
+    columns: Vec<Vec<f64>>,
+    symbols: Vec<u32>,
+    groups: Vec<u32>,
+    feeds: Vec<u8>,
+}
+
 impl<D: Detector> Running<D> {
-    /// Feeds ticks as one batch, and returns the detections in order.
+    /// Feeds rows as one batch, and returns the detections in order.
     ///
     /// # Panics
-    /// Panics if a tick breaks the contract (the price is not greater than 0, or the time decreases within the symbol), or a
-    /// detection does (the confidence is outside 0..=1, or evidence is not finite).
-    pub fn feed(&mut self, ticks: impl IntoIterator<Item = Row>) -> Vec<Found> {
-        let batch = self.batch(ticks);
-        let detections = self.instance.detect(&batch);
-        detections.into_iter().map(|detection| self.found(detection, &batch)).collect()
+    /// Panics if a row breaks the contract (the price is not greater than 0, the time decreases within the symbol, the manifest
+    /// has no such feed), or a detection does (the confidence is outside 0..=1, or evidence is not finite).
+    pub fn feed(&mut self, rows: impl IntoIterator<Item = Row>) -> Vec<Found> {
+        let batch = self.batch(rows);
+        let packed = self.instance.detect(batch.times.len() as u32, &batch.pack(&self.shape));
+        unpack(&packed).into_iter().map(|detection| self.found(detection, &batch)).collect()
+    }
+
+    /// Feeds rows as [`feed`](Self::feed) does, and returns the gates that the detector has looked at: the time of the row, the
+    /// symbol or group of the state, and the gates.
+    ///
+    /// # Panics
+    /// Panics like [`feed`](Self::feed), if a row breaks the contract.
+    pub fn probe(&mut self, rows: impl IntoIterator<Item = Row>) -> Vec<Judged> {
+        let batch = self.batch(rows);
+        let judgments = self.instance.probe(batch.times.len() as u32, &batch.pack(&self.shape));
+        let judged = judgments.into_iter().map(|judgment| Judged {
+            owner: self.names[judgment.owner as usize].name().to_owned(),
+            time: batch.times[judgment.row as usize],
+            gates: judgment.gates.into_iter().map(Gate::from).collect(),
+        });
+        judged.collect()
     }
 
     /// Returns the result of [`Detector::warm_up`].
@@ -256,10 +263,12 @@ impl<D: Detector> Running<D> {
         self.warm_up
     }
 
-    /// Returns the size of a symbol's saved state in bytes, or `None` before its first tick.
+    /// Returns the size of the saved state of a symbol, or of a group if states belong to groups, in bytes. `None` before its
+    /// first row.
     #[must_use]
-    pub fn state_size(&self, symbol: &str) -> Option<usize> {
-        let id = self.symbols.iter().position(|name| name == symbol)?;
+    pub fn state_size(&self, owner: &str) -> Option<usize> {
+        let is_owner = |named: &&Introduced| named.name() == owner && named.is_group() == self.shape.has_groups();
+        let id = self.names.iter().position(|named| is_owner(&named))?;
         self.instance.save(&[id as u32]).first().map(|saved| saved.state.len())
     }
 
@@ -268,11 +277,13 @@ impl<D: Detector> Running<D> {
     /// # Panics
     /// Panics if a state can't be restored, or differs when it is saved again.
     pub fn reload(&mut self) {
-        let ids: Vec<u32> = (0..self.symbols.len() as u32).collect();
+        let ids: Vec<u32> = (0..self.names.len() as u32).collect();
         let saved = self.instance.save(&ids);
         let mut fresh = Instance::new();
         fresh.configure(&self.params).expect("the same parameters were accepted before");
-        fresh.introduce(ids.iter().map(|&id| Symbol { id, name: self.symbols[id as usize].clone() }).collect());
+        for (id, named) in (0..).zip(&self.names) {
+            introduce(&mut fresh, id, named);
+        }
         if let Err(error) = fresh.restore(D::STATE_VERSION, &saved) {
             panic!("the saved states can't be restored: {error}");
         }
@@ -280,67 +291,198 @@ impl<D: Detector> Running<D> {
         self.instance = fresh;
     }
 
-    fn batch(&mut self, ticks: impl IntoIterator<Item = Row>) -> Batch {
-        let columns = D::manifest().0.columns;
-        let mut batch = Batch {
-            symbols: Vec::new(),
-            times: Vec::new(),
-            prices: Vec::new(),
-            columns: vec![Vec::new(); columns.len()],
-        };
-        for tick in ticks {
-            let Row { time, price, .. } = tick;
-            assert!(price.is_finite() && price > 0.0, "a price is finite and > 0, not {price}");
-            let id = self.id(&tick.symbol);
-            assert!(self.times[id as usize] <= time, "time never falls within {}", tick.symbol);
-            self.times[id as usize] = time;
+    fn batch(&mut self, rows: impl IntoIterator<Item = Row>) -> Columns {
+        let mut batch = Columns { columns: vec![Vec::new(); self.shape.columns], ..Columns::default() };
+        for row in rows {
+            assert!(row.price.is_finite() && row.price > 0.0, "a price is finite and > 0, not {}", row.price);
+            let feed = row.feed(&self.shape.feeds);
+            let (id, group) = (self.symbol(&row), self.group(&row));
+            let last = self.times.entry((id, feed)).or_default();
+            assert!(*last <= row.time, "time never falls within {}", row.symbol);
+            *last = row.time;
 
-            let second = time / NANOS * NANOS;
+            let second = row.time / NANOS * NANOS;
             if self.reached.is_some_and(|reached| reached < second) {
-                batch.symbols.push(CLOCK);
-                batch.times.push(second);
-                batch.prices.push(f64::NAN);
-                batch.columns.iter_mut().for_each(|values| values.push(f64::NAN));
+                batch.push_clock(second);
             }
             self.reached = self.reached.max(Some(second));
 
+            let names = self.manifest.columns.iter().map(|column| &column.name);
+            let names = names.chain(self.manifest.computed.iter().map(|computed| &computed.name));
+            let values: Vec<f64> = names.map(|name| row.column(name)).collect();
+            if row.is_tick() && !self.wakes(row.price, &values) {
+                continue;
+            }
+            let is_last = row.is_last() || row.is_snapshot() && !self.shape.has_groups();
+            batch.times.push(row.time);
+            batch.prices.push(row.price);
             batch.symbols.push(id);
-            batch.times.push(time);
-            batch.prices.push(price);
-            for (values, column) in batch.columns.iter_mut().zip(&columns) {
-                values.push(tick.column(&column.name));
+            batch.groups.push(group);
+            batch.feeds.push(if is_last { feed | LAST_OF_SNAPSHOT } else { feed });
+            for (column, value) in batch.columns.iter_mut().zip(values) {
+                column.push(value);
             }
         }
         batch
     }
 
-    /// Returns the id of a symbol, and introduces the symbol if it is new.
-    fn id(&mut self, symbol: &str) -> u32 {
-        if let Some(id) = self.symbols.iter().position(|name| name == symbol) {
-            return id as u32;
+    /// Returns whether a tick with these columns reaches the detector.
+    fn wakes(&self, price: f64, values: &[f64]) -> bool {
+        let value = |name: &str| {
+            let names = self.manifest.columns.iter().map(|column| &column.name);
+            let mut names = names.chain(self.manifest.computed.iter().map(|computed| &computed.name));
+            let position = names.position(|column| column == name);
+            values[position.unwrap_or_else(|| panic!("a wake names the column `{name}`, which the manifest lacks"))]
+        };
+        let holds = |wake: &contract::Wake| match wake {
+            contract::Wake::Above(column) => price > value(column) || value(column).is_nan(),
+            contract::Wake::Below(column) => price < value(column) || value(column).is_nan(),
+        };
+        self.manifest.wakes.is_empty() || self.manifest.wakes.iter().any(holds)
+    }
+
+    /// Returns the id of a row's symbol, and introduces the symbol if it is new.
+    fn symbol(&mut self, row: &Row) -> u32 {
+        let is_it = |named: &Introduced| !named.is_group() && named.name() == row.symbol;
+        match self.names.iter().position(is_it) {
+            Some(id) => id as u32,
+            None => {
+                let texts = self.manifest.texts.iter().map(|text| row.text(&text.name)).collect();
+                self.introduce(Introduced::Symbol { name: row.symbol.clone(), texts })
+            }
         }
-        let id = self.symbols.len() as u32;
-        self.instance.introduce(vec![Symbol { id, name: symbol.into() }]);
-        self.symbols.push(symbol.into());
-        self.times.push(0);
+    }
+
+    /// Returns the id of a row's group, and introduces the group if it is new. 0 if there are no groups.
+    fn group(&mut self, row: &Row) -> u32 {
+        let group = match (self.shape.scope, row.group.as_deref()) {
+            (Scope::Symbol, None) => return 0,
+            (Scope::Symbol, Some(group)) => {
+                panic!("a row is of group {group}, but the scope of the detector is a symbol")
+            }
+            (Scope::Group, Some(group)) => group,
+            (Scope::Group, None) => panic!("a row has no group: make it with `group_tick`, or use `in_group`"),
+            (Scope::Market, _) => "market",
+        };
+        let named = Introduced::Group(group.to_owned());
+        match self.names.iter().position(|known| *known == named) {
+            Some(id) => id as u32,
+            None => self.introduce(named),
+        }
+    }
+
+    fn introduce(&mut self, named: Introduced) -> u32 {
+        let id = self.names.len() as u32;
+        introduce(&mut self.instance, id, &named);
+        self.names.push(named);
         id
     }
 
-    fn found(&self, detection: contract::Detection, batch: &Batch) -> Found {
-        let contract::Detection { row, symbol, confidence, direction, evidence } = detection;
+    fn found(&self, raw: RawDetection, batch: &Columns) -> Found {
+        let RawDetection { row, owner, about, members, mut detection } = raw;
+        let confidence = detection.confidence;
         assert!((0.0..=1.0).contains(&confidence), "a confidence is in 0..=1, not {confidence}");
-        for (name, value) in &evidence {
+        for (name, value) in &detection.evidence {
             assert!(value.is_finite(), "the evidence `{name}` is finite, not {value}");
         }
-        let direction = match direction {
-            contract::Direction::Up => Direction::Up,
-            contract::Direction::Down => Direction::Down,
-            contract::Direction::None => Direction::None,
-        };
-        Found {
-            symbol: self.symbols[symbol as usize].clone(),
-            time: batch.times[row as usize],
-            detection: Detection { confidence, direction, evidence },
+        let name = |id: u32| self.names[id as usize].name().to_owned();
+        detection.about = (about != owner).then(|| name(about));
+        detection.members = members.into_iter().map(name).collect();
+        let group = if self.shape.has_groups() { name(owner) } else { String::new() };
+        Found { symbol: name(about), group, time: batch.times[row as usize], detection }
+    }
+}
+
+/// What a detector has looked at in one row, for one state.
+///
+/// ```
+/// use tickhound_sdk::harness::Judged;
+///
+/// fn missed(judged: &Judged) -> Vec<&str> {
+///     judged.gates.iter().filter(|gate| !gate.holds).map(|gate| gate.name.as_str()).collect()
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The symbol or group whose state was looked at.
+    pub owner: String,
+    /// The event time of the row, ns since the Unix epoch.
+    pub time: u64,
+    /// The gates, in the order in which they were compared.
+    pub gates: Vec<Gate>,
+}
+
+/// A comparison of a value with a limit, made by [`Gates`](crate::Gates).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Its name.
+    pub name: String,
+    /// What was compared.
+    pub value: f64,
+    /// With what.
+    pub limit: f64,
+    /// Whether the condition held.
+    pub holds: bool,
+}
+
+impl From<contract::Gate> for Gate {
+    fn from(contract::Gate { name, value, limit, holds }: contract::Gate) -> Self {
+        Self { name, value, limit, holds }
+    }
+}
+
+impl Introduced {
+    fn name(&self) -> &str {
+        match self {
+            Self::Symbol { name, .. } | Self::Group(name) => name,
+        }
+    }
+
+    fn is_group(&self) -> bool {
+        matches!(self, Self::Group(_))
+    }
+}
+
+impl Columns {
+    fn push_clock(&mut self, second: u64) {
+        self.times.push(second);
+        self.prices.push(f64::NAN);
+        self.columns.iter_mut().for_each(|values| values.push(f64::NAN));
+        self.symbols.push(CLOCK);
+        self.groups.push(CLOCK);
+        self.feeds.push(0);
+    }
+
+    fn pack(&self, shape: &Shape) -> Vec<u8> {
+        let mut packed = Vec::new();
+        packed.extend(self.times.iter().flat_map(|time| time.to_le_bytes()));
+        let columns = self.columns.iter().flatten();
+        packed.extend(self.prices.iter().chain(columns).flat_map(|value| value.to_le_bytes()));
+        packed.extend(self.symbols.iter().flat_map(|id| id.to_le_bytes()));
+        if shape.has_groups() {
+            packed.extend(self.groups.iter().flat_map(|id| id.to_le_bytes()));
+        }
+        if shape.has_feeds() {
+            packed.extend(&self.feeds);
+        }
+        packed
+    }
+}
+
+fn introduce<D: Detector>(instance: &mut Instance<D>, id: u32, named: &Introduced) {
+    match named.clone() {
+        Introduced::Symbol { name, texts } => instance.introduce(vec![Symbol { id, name, texts }], Vec::new()),
+        Introduced::Group(name) => instance.introduce(Vec::new(), vec![Group { id, name }]),
+    }
+}
+
+/// Panics where the host rejects the feeds.
+fn check_feeds(feeds: &[RowKind]) {
+    assert!(feeds.len() <= FEEDS_MAX, "a detector has at most {FEEDS_MAX} feeds, not {}", feeds.len());
+    for (position, feed) in feeds.iter().enumerate() {
+        assert!(!feeds[..position].contains(feed), "the feed {feed:?} is in the manifest twice");
+        if let RowKind::Bar(seconds) | RowKind::Snapshot(seconds) = feed {
+            assert!((1..=FEED_SECONDS_MAX).contains(seconds), "a feed is of 1 to {FEED_SECONDS_MAX} s, not {seconds}");
         }
     }
 }

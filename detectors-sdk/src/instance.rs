@@ -1,35 +1,53 @@
-//! A configured detector and the state of each of its symbols.
+//! A configured detector and its states, each of a symbol or a group.
 //!
 //! The WebAssembly build and the native harness use the same code. Nothing here
-//! differs between two runs: symbols are visited in the order of their ids.
+//! differs between two runs: states are visited in the order of their ids.
+
+use std::collections::BTreeMap;
 
 use crate::{
-    Clock, Detector, Tick,
-    contract::{Batch, Detection, Manifest, Readiness, Symbol, SymbolState, Value},
+    Clock, Detection, Detector,
+    contract::{Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
+    packed::{Batch, CLOCK, LAST_OF_SNAPSHOT, pack_detection},
     params,
+    row::{Named, Source},
+    shape::{RowKind, Shape},
 };
-
-/// The id that marks a clock row: event time has reached a whole second.
-pub(crate) const CLOCK: u32 = u32::MAX;
 
 /// The implementation of the contract's functions.
 pub struct Instance<D: Detector> {
-    detector: Option<D>,
-    /// By symbol id; `None` for an id that belongs to another shard.
-    slots: Vec<Option<Slot<D::State>>>,
+    configured: Option<Configured<D>>,
+    owners: Owners<D::State>,
 }
 
-struct Slot<S> {
-    name: String,
-    /// `None` until the first tick.
-    state: Option<S>,
+struct Configured<D> {
+    detector: D,
+    shape: Shape,
+}
+
+/// The symbols and groups that were introduced, and the states of those that own one.
+struct Owners<S> {
+    /// By id; `None` for an id that belongs to another shard.
+    names: Vec<Option<Named>>,
+    /// By id; `None` until the first row.
+    states: Vec<Option<S>>,
+    /// The newest id of each symbol, for detections of groups, which name symbols.
+    symbols: BTreeMap<String, u32>,
+}
+
+/// What a call has found so far.
+struct Outcome {
+    /// The detections, packed.
+    detections: Vec<u8>,
+    judgments: Vec<Judgment>,
 }
 
 impl<D: Detector> Instance<D> {
     /// Returns an instance without a configuration and symbols.
     #[expect(clippy::new_without_default, reason = "made in a constant, where `default` can't be called")]
     pub const fn new() -> Self {
-        Self { detector: None, slots: Vec::new() }
+        let owners = Owners { names: Vec::new(), states: Vec::new(), symbols: BTreeMap::new() };
+        Self { configured: None, owners }
     }
 
     pub(crate) fn describe() -> Manifest {
@@ -37,103 +55,176 @@ impl<D: Detector> Instance<D> {
             state_version: D::STATE_VERSION,
             state_outlives_params: D::STATE_OUTLIVES_PARAMS,
             wants_clock: D::WANTS_CLOCK,
-            ..D::manifest().0
+            ..D::manifest().described()
         }
     }
 
     pub(crate) fn configure(&mut self, values: &[(String, Value)]) -> Result<Readiness, String> {
+        let shape = Shape::new(&Self::describe(), values)?;
         let detector = D::new(params::from_values(values)?)?;
         let warm_up_seconds = detector.warm_up().as_secs_f64();
-        self.detector = Some(detector);
+        self.configured = Some(Configured { detector, shape });
         Ok(Readiness { warm_up_seconds })
     }
 
-    pub(crate) fn introduce(&mut self, symbols: Vec<Symbol>) {
-        for Symbol { id, name } in symbols {
-            let index = id as usize;
-            if index >= self.slots.len() {
-                self.slots.resize_with(index + 1, || None);
+    pub(crate) fn introduce(&mut self, symbols: Vec<Symbol>, groups: Vec<Group>) {
+        for Symbol { id, name, texts } in symbols {
+            if self.configured.as_ref().is_some_and(|configured| configured.shape.has_groups()) {
+                self.owners.symbols.insert(name.clone(), id);
             }
-            self.slots[index] = Some(Slot { name, state: None });
+            self.owners.add(id, Named { name, texts });
+        }
+        for Group { id, name } in groups {
+            self.owners.add(id, Named { name, texts: Vec::new() });
         }
     }
 
-    pub(crate) fn detect(&mut self, ticks: &Batch) -> Vec<Detection> {
-        let Some(detector) = &self.detector else { panic!("the host called `detect` before `configure`") };
-        let mut detections = Vec::new();
-        let rows = ticks.symbols.iter().zip(&ticks.times).zip(&ticks.prices);
-        for (row, ((&symbol, &time), &price)) in rows.enumerate() {
-            if symbol == CLOCK {
+    /// Processes rows, and returns the detections, packed.
+    pub(crate) fn detect(&mut self, rows: u32, values: &[u8]) -> Vec<u8> {
+        self.process(rows, values, false).detections
+    }
+
+    /// Processes rows like [`detect`](Self::detect), and returns what was looked at.
+    pub(crate) fn probe(&mut self, rows: u32, values: &[u8]) -> Vec<Judgment> {
+        self.process(rows, values, true).judgments
+    }
+
+    fn process(&mut self, rows: u32, values: &[u8], is_probe: bool) -> Outcome {
+        let Some(Configured { detector, shape }) = &self.configured else {
+            panic!("the host called `detect` before `configure`")
+        };
+        let batch = Batch::new(shape, rows, values, is_probe);
+        let mut outcome = Outcome { detections: Vec::new(), judgments: Vec::new() };
+        for row in 0..batch.rows {
+            let id = batch.symbol(row);
+            if id == CLOCK {
                 if D::WANTS_CLOCK {
-                    strike(detector, &mut self.slots, time, row as u32, &mut detections);
+                    strike(detector, &batch, row, &mut self.owners, &mut outcome);
                 }
                 continue;
             }
-            let Some(Some(slot)) = self.slots.get_mut(symbol as usize) else {
-                panic!("the host sent a tick of symbol {symbol} before introducing it")
+            let owner = batch.owner(row, id);
+            let Owners { names, states, symbols } = &mut self.owners;
+            let symbol = named(names, id);
+            let group = if shape.has_groups() { named(names, owner).name.as_str() } else { "" };
+            let source = Source { batch: &batch, row, id, symbol, group };
+            let state = states[owner as usize].get_or_insert_default();
+            let feed = batch.feed(row);
+            let detection = match source.kind(feed & !LAST_OF_SNAPSHOT) {
+                RowKind::Tick => detector.on_tick(state, &source.tick()),
+                RowKind::Bar(length) => detector.on_bar(state, &source.bar(length)),
+                RowKind::Snapshot(length) => {
+                    detector.on_snapshot(state, &source.snapshot(length, feed & LAST_OF_SNAPSHOT != 0))
+                }
             };
-            let tick = Tick { time, price, symbol: &slot.name, columns: &ticks.columns, row };
-            if let Some(detection) = detector.on_tick(slot.state.get_or_insert_default(), &tick) {
-                detections.push(detection.at(row as u32, symbol));
-            }
+            outcome.add(&batch, row as u32, owner, detection.as_ref(), symbols);
         }
-        detections
+        outcome
     }
 
-    pub(crate) fn save(&self, symbols: &[u32]) -> Vec<SymbolState> {
-        let saved = symbols.iter().filter_map(|&symbol| {
-            let state = self.slots.get(symbol as usize)?.as_ref()?.state.as_ref()?;
+    pub(crate) fn save(&self, owners: &[u32]) -> Vec<SavedState> {
+        let saved = owners.iter().filter_map(|&owner| {
+            let state = self.owners.states.get(owner as usize)?.as_ref()?;
             let state = postcard::to_allocvec(state).unwrap_or_else(|error| panic!("can't save a state: {error}"));
-            Some(SymbolState { symbol, state })
+            Some(SavedState { owner, state })
         });
         saved.collect()
     }
 
-    pub(crate) fn restore(&mut self, state_version: u32, states: &[SymbolState]) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, state_version: u32, states: &[SavedState]) -> Result<(), String> {
         if state_version != D::STATE_VERSION {
             return Err(format!("saved under state version {state_version}, this detector reads {}", D::STATE_VERSION));
         }
         let mut decoded = Vec::with_capacity(states.len());
-        for SymbolState { symbol, state } in states {
-            let Some(Some(slot)) = self.slots.get(*symbol as usize) else {
-                return Err(format!("symbol {symbol} was not introduced"));
+        for SavedState { owner, state } in states {
+            let Some(Some(named)) = self.owners.names.get(*owner as usize) else {
+                return Err(format!("symbol {owner} was not introduced"));
             };
-            let unreadable = |why: &str| format!("the state of {} can't be read: {why}", slot.name);
+            let unreadable = |why: &str| format!("the state of {} can't be read: {why}", named.name);
             let (state, rest) =
                 postcard::take_from_bytes::<D::State>(state).map_err(|error| unreadable(&error.to_string()))?;
             if !rest.is_empty() {
                 return Err(unreadable("it goes on after its end"));
             }
-            decoded.push((*symbol as usize, state));
+            decoded.push((*owner as usize, state));
         }
         for (index, state) in decoded {
-            if let Some(slot) = &mut self.slots[index] {
-                slot.state = Some(state);
-            }
+            self.owners.states[index] = Some(state);
         }
         Ok(())
     }
 }
 
-/// Calls `on_clock` for every symbol that has a state.
+impl<S> Owners<S> {
+    fn add(&mut self, id: u32, named: Named) {
+        let index = id as usize;
+        if index >= self.names.len() {
+            self.names.resize_with(index + 1, || None);
+            self.states.resize_with(index + 1, || None);
+        }
+        self.names[index] = Some(named);
+        self.states[index] = None;
+    }
+}
+
+impl Outcome {
+    fn add(
+        &mut self,
+        batch: &Batch<'_>,
+        row: u32,
+        owner: u32,
+        detection: Option<&Detection>,
+        symbols: &BTreeMap<String, u32>,
+    ) {
+        if let Some(detection) = detection {
+            assert!(
+                batch.shape.has_groups() || detection.about.is_none() && detection.members.is_empty(),
+                "only a detection of a group is about a member, or has members"
+            );
+            let id_of = |name: &str| match symbols.get(name) {
+                Some(id) => *id,
+                None => panic!("a detection names the symbol `{name}`, which the host has not introduced"),
+            };
+            pack_detection(detection, row, owner, id_of, &mut self.detections);
+        }
+        let gates = batch.take_gates();
+        if !gates.is_empty() {
+            self.judgments.push(Judgment { row, owner, gates });
+        }
+    }
+}
+
+fn named(names: &[Option<Named>], id: u32) -> &Named {
+    let Some(Some(named)) = names.get(id as usize) else {
+        panic!("the host sent a row of symbol or group {id} before introducing it")
+    };
+    named
+}
+
+/// Calls `on_clock` for every state.
 fn strike<D: Detector>(
     detector: &D,
-    slots: &mut [Option<Slot<D::State>>],
-    time: u64,
-    row: u32,
-    detections: &mut Vec<Detection>,
+    batch: &Batch<'_>,
+    row: usize,
+    owners: &mut Owners<D::State>,
+    outcome: &mut Outcome,
 ) {
-    for (symbol, slot) in slots.iter_mut().enumerate() {
-        let Some(Slot { name, state: Some(state) }) = slot else { continue };
-        if let Some(detection) = detector.on_clock(state, &Clock { time, symbol: name }) {
-            detections.push(detection.at(row, symbol as u32));
-        }
+    let Owners { names, states, symbols } = owners;
+    for (owner, (named, state)) in names.iter().zip(states).enumerate() {
+        let (Some(named), Some(state)) = (named, state) else { continue };
+        let clock = Clock { time: batch.time(row), batch, owner: &named.name };
+        let detection = detector.on_clock(state, &clock);
+        outcome.add(batch, row as u32, owner as u32, detection.as_ref(), symbols);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Tick,
+        harness::detections::{RawDetection, unpack},
+    };
 
     /// Counts ticks and seconds of each symbol, and tells each.
     struct Count;
@@ -168,57 +259,62 @@ mod tests {
         let mut instance = Instance::new();
         instance.configure(&[]).unwrap();
         for (id, name) in [(7, "C"), (2, "A"), (5, "B")] {
-            instance.introduce(vec![Symbol { id, name: name.into() }]);
+            instance.introduce(vec![symbol(id, name)], Vec::new());
         }
-        instance.detect(&batch(&[(5, 1), (2, 2)]));
+        detect(&mut instance, &[(5, 1), (2, 2)]);
         instance
     }
 
-    fn batch(rows: &[(u32, u64)]) -> Batch {
-        Batch {
-            symbols: rows.iter().map(|row| row.0).collect(),
-            times: rows.iter().map(|row| row.1).collect(),
-            prices: rows.iter().map(|row| if row.0 == CLOCK { f64::NAN } else { 100.0 }).collect(),
-            columns: Vec::new(),
-        }
+    /// Packs rows of an id and a time.
+    fn packed(rows: &[(u32, u64)]) -> Vec<u8> {
+        let price = |row: &(u32, u64)| if row.0 == CLOCK { f64::NAN } else { 100.0 };
+        let times = rows.iter().flat_map(|row| row.1.to_le_bytes());
+        let prices = rows.iter().flat_map(|row| price(row).to_le_bytes());
+        let symbols = rows.iter().flat_map(|row| row.0.to_le_bytes());
+        times.chain(prices).chain(symbols).collect()
     }
 
-    fn told(detections: Vec<Detection>) -> Vec<(u32, u32, String, f64)> {
-        let one = |mut detection: Detection| {
-            let (name, value) = detection.evidence.remove(0);
-            (detection.row, detection.symbol, name, value)
+    fn detect(instance: &mut Instance<Count>, rows: &[(u32, u64)]) -> Vec<(u32, u32, String, f64)> {
+        let one = |mut raw: RawDetection| {
+            assert_eq!(raw.about, raw.owner);
+            let (name, value) = raw.detection.evidence.remove(0);
+            (raw.row, raw.owner, name, value)
         };
-        detections.into_iter().map(one).collect()
+        unpack(&instance.detect(rows.len() as u32, &packed(rows))).into_iter().map(one).collect()
+    }
+
+    fn symbol(id: u32, name: &str) -> Symbol {
+        Symbol { id, name: name.into(), texts: Vec::new() }
     }
 
     #[test]
     fn rows_reach_their_symbol_and_seconds_every_symbol_that_had_a_tick() {
-        let detections = instance().detect(&batch(&[(2, 3), (CLOCK, 5_000_000_000), (7, 5_000_000_001)]));
+        let detections = detect(&mut instance(), &[(2, 3), (CLOCK, 5_000_000_000), (7, 5_000_000_001)]);
         let expected = [(0, 2, "A", 2.0), (1, 2, "A", 5.0), (1, 5, "B", 5.0), (2, 7, "C", 1.0)];
-        assert_eq!(told(detections), expected.map(|(row, symbol, name, value)| (row, symbol, name.to_owned(), value)));
+        assert_eq!(detections, expected.map(|(row, symbol, name, value)| (row, symbol, name.to_owned(), value)));
     }
 
     #[test]
     fn saved_states_restore_under_other_ids_and_unseen_symbols_have_none() {
         let instance = instance();
         let mut saved = instance.save(&[2, 3, 7, 5, 900]);
-        assert_eq!(saved.iter().map(|state| state.symbol).collect::<Vec<_>>(), [2, 5]);
+        assert_eq!(saved.iter().map(|state| state.owner).collect::<Vec<_>>(), [2, 5]);
 
         let mut other = Instance::<Count>::new();
         other.configure(&[]).unwrap();
-        other.introduce(vec![Symbol { id: 0, name: "B".into() }]);
+        other.introduce(vec![symbol(0, "B")], Vec::new());
         saved.remove(0);
-        saved[0].symbol = 0;
+        saved[0].owner = 0;
         assert_eq!(other.restore(3, &saved), Ok(()));
-        assert_eq!(told(other.detect(&batch(&[(0, 9)]))), [(0, 0, "B".to_owned(), 2.0)]);
+        assert_eq!(detect(&mut other, &[(0, 9)]), [(0, 0, "B".to_owned(), 2.0)]);
     }
 
     #[test]
     fn a_refused_restore_changes_nothing() {
         let mut instance = instance();
         let before = instance.save(&[2, 5, 7]);
-        let good = SymbolState { symbol: 2, state: vec![9, 9] };
-        let bad = |symbol: u32, state: &[u8]| SymbolState { symbol, state: state.to_vec() };
+        let good = SavedState { owner: 2, state: vec![9, 9] };
+        let bad = |owner: u32, state: &[u8]| SavedState { owner, state: state.to_vec() };
         for (version, second, told) in [
             (2, bad(5, &[1, 1]), "saved under state version 2, this detector reads 3"),
             (3, bad(4, &[1, 1]), "symbol 4 was not introduced"),

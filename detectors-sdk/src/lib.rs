@@ -2,21 +2,29 @@
 
 pub mod bars;
 mod detector;
+mod gates;
 mod guest;
 #[cfg(not(target_family = "wasm"))]
 pub mod harness;
 pub mod indicators;
 mod instance;
 mod manifest;
+mod members;
+mod packed;
 #[cfg(any(target_family = "wasm", test))]
 mod panic;
 mod params;
 pub mod rank;
+mod row;
+mod shape;
 pub mod window;
 
 pub use crate::{
-    detector::{Clock, Detection, Detector, Direction, Tick, flag},
-    manifest::{Column, Manifest, Param, Value},
+    detector::{Detection, Detector, Direction, flag},
+    gates::Gates,
+    manifest::{Column, Computed, Feed, Length, Manifest, Param, Scope, Value, Wake},
+    members::{ByMember, Member},
+    row::{Bar, Clock, Snapshot, Tick},
 };
 
 use __private::bindings::tickhound::detector::types as contract;
@@ -28,7 +36,7 @@ use __private::bindings::tickhound::detector::types as contract;
 /// ```
 /// assert_eq!(tickhound_sdk::CONTRACT_VERSION.split('.').count(), 3);
 /// ```
-pub const CONTRACT_VERSION: &str = "0.1.0";
+pub const CONTRACT_VERSION: &str = "0.2.0";
 
 /// Makes the crate a detector. Call it once, at the top level of the crate.
 ///
@@ -116,7 +124,7 @@ pub mod __private {
     pub mod bindings {
         wit_bindgen::generate!({
             path: "wit",
-            world: "detector",
+            world: "explaining-detector",
             pub_export_macro: true,
             export_macro_name: "export",
             additional_derives: [PartialEq],

@@ -11,7 +11,7 @@ use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{
     Limits, Plugin,
     params::{self, expected},
-    runtime::CONTRACT_VERSION,
+    runtime::CONTRACT_VERSIONS,
     structure,
 };
 
@@ -68,7 +68,8 @@ fn print_anatomy(file: &std::path::Path, anatomy: &Anatomy) {
         anatomy.exports.iter().filter(|name| !CONTRACT.contains(&name.as_str())).cloned().collect();
     outln!("file         {}, {} bytes, {}", file.display(), anatomy.bytes, anatomy.kind);
     outln!("sha256       {}", anatomy.sha256);
-    outln!("contract     {} (this host: {CONTRACT_VERSION})", anatomy.contract.as_deref().unwrap_or("not stated"));
+    let stated = anatomy.contract.as_deref().unwrap_or("not stated");
+    outln!("contract     {stated} (this host: {})", CONTRACT_VERSIONS.join(", "));
     outln!("imports      {}", list(&anatomy.imports));
     if anatomy.kind == "component" && !extra.is_empty() {
         outln!("also exports {}", list(&extra));

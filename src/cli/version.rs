@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::output;
-use tickhound_engine::plugin::runtime::CONTRACT_VERSION;
+use tickhound_engine::plugin::runtime::CONTRACT_VERSIONS;
 use tickhound_redis::SERVER_VERSION_MIN;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -33,7 +33,7 @@ pub(super) fn print(detail: Detail) {
     let or_unknown = |text: &'static str| if text.is_empty() { "unknown" } else { text };
     outln!("commit     {}", or_unknown(COMMIT));
     outln!("target     {}", or_unknown(TARGET));
-    outln!("contract   tickhound:detector@{CONTRACT_VERSION}");
+    outln!("contract   tickhound:detector@{}", CONTRACT_VERSIONS.join(", "));
     outln!("wasmtime   {}", or_unknown(WASMTIME));
     outln!("redis      {SERVER_VERSION_MIN} or later, or Valkey");
     outln!("features   {}", FEATURES.join(", "));
@@ -43,7 +43,7 @@ pub(super) fn print(detail: Detail) {
 pub(super) fn print_json() {
     let known = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
     output::print_json(&json!({
-        "version": VERSION, "commit": known(COMMIT), "target": known(TARGET), "contracts": [CONTRACT_VERSION],
+        "version": VERSION, "commit": known(COMMIT), "target": known(TARGET), "contracts": CONTRACT_VERSIONS,
         "wasmtime": known(WASMTIME), "redis_min": SERVER_VERSION_MIN, "features": FEATURES,
     }));
 }

@@ -462,7 +462,7 @@ fn the_version_says_what_the_program_was_built_from() {
     let lock = fs::read_to_string(shipped("Cargo.lock")).unwrap();
     let wasmtime = json["wasmtime"].as_str().unwrap();
     assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{wasmtime}\"")));
-    let contract = fs::read_to_string(shipped("detectors-sdk/wit/detector.wit")).unwrap();
+    let contract = fs::read_to_string(shipped("detectors-sdk/wit-0.1/detector.wit")).unwrap();
     let spoken = json["contracts"][0].as_str().unwrap();
     assert!(contract.contains(&format!("package tickhound:detector@{spoken};")) && all.contains(spoken));
     // The options belong together, and a command is still needed.

@@ -27,6 +27,7 @@ mod hygiene;
 mod jsonl;
 mod kit;
 mod late;
+mod market;
 mod notify;
 mod plugins;
 mod printable;

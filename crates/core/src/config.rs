@@ -15,6 +15,7 @@ mod health;
 mod history;
 pub mod input;
 mod live;
+mod market;
 pub mod notify;
 mod origin;
 mod plugins;
@@ -64,13 +65,15 @@ pub use self::{
     server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
     session::{SessionConfig, SymbolSession},
-    source::{Source, nearest},
+    source::Source,
     stream::{Start, StreamConfig},
     zone::time_zone,
 };
 
+pub use crate::nearest::nearest;
+
 use self::{environment::Overridden, origin::Origins};
-use crate::market::{self, Market, reference::ReadTable};
+use crate::market::{Market, reference::ReadTable};
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -184,8 +187,8 @@ impl LoadedConfig {
     /// # Errors
     /// Names the file and what is wrong with it, or the key of a group or context that does not fit the data.
     pub fn load_market(&mut self, read: ReadTable, before: Option<&Market>) -> Result<()> {
-        let reference = market::reference::load(self, read, before.map(Market::reference))?;
-        self.market = Arc::new(Market::build(&self.config, &self.source, reference)?);
+        let reference = market::load_reference(self, read, before.map(Market::reference))?;
+        self.market = Arc::new(market::build(&self.config, &self.source, reference)?);
         Ok(())
     }
 }
@@ -244,7 +247,7 @@ pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (Strin
     let root = project_root(file);
     config.resolve_secrets(&root);
     let market = if config.reference.files.is_empty() {
-        Market::build(&config, &source, Arc::default())?
+        market::build(&config, &source, Arc::default())?
     } else {
         // Groups and contexts can't be checked before the files are read.
         Market::default()

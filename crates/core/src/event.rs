@@ -310,7 +310,12 @@ pub struct Batch {
     pub time: Vec<u64>,
     /// The last traded price, quote currency; NaN on clock rows, and before normalization where absent.
     pub price: Vec<f64>,
-    /// The standard columns, then the extra ones; NaN where absent.
+    /// The group whose state the row is for, or [`CLOCK`]; empty if states belong to symbols.
+    pub group: Vec<u32>,
+    /// The position of the row's feed in its view, 0 for a clock row; empty if the only feed is ticks. Bit 7 marks the last row of
+    /// a snapshot.
+    pub feed: Vec<u8>,
+    /// The standard columns, then the extra ones; NaN where absent. A column that no detector reads may be empty.
     pub columns: Vec<Vec<f64>>,
 }
 
@@ -327,6 +332,8 @@ impl Batch {
             symbol: Vec::with_capacity(rows),
             time: Vec::with_capacity(rows),
             price: Vec::with_capacity(rows),
+            group: Vec::new(),
+            feed: Vec::new(),
             columns: (0..columns).map(|_| Vec::with_capacity(rows)).collect(),
         }
     }
@@ -361,7 +368,9 @@ impl Batch {
             symbol: self.symbol[rows.clone()].to_vec(),
             time: self.time[rows.clone()].to_vec(),
             price: self.price[rows.clone()].to_vec(),
-            columns: self.columns.iter().map(|column| column[rows.clone()].to_vec()).collect(),
+            group: part(&self.group, &rows),
+            feed: part(&self.feed, &rows),
+            columns: self.columns.iter().map(|column| part(column, &rows)).collect(),
         }
     }
 
@@ -390,6 +399,11 @@ impl Batch {
             column.push(f64::NAN);
         }
     }
+}
+
+/// Copies a range of a list that is either empty or has a value for each row.
+fn part<T: Copy>(list: &[T], rows: &Range<usize>) -> Vec<T> {
+    list.get(rows.clone()).unwrap_or_default().to_vec()
 }
 
 /// The direction in which a detector saw the price move, or expects it to move.
@@ -435,6 +449,10 @@ pub struct Alert {
     pub symbol: String,
     /// The venue that the symbol names, or that its ticks had named by then; empty if neither does.
     pub venue: String,
+    /// The group whose detector raised it; empty if a symbol's did.
+    pub group: String,
+    /// The symbols that make up the event of a group.
+    pub members: Vec<String>,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
     /// The price at that time, quote currency; NaN if no price is known.

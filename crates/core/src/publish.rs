@@ -23,7 +23,12 @@ impl Alert {
     /// The names and values of the fields in the alerts stream: those that each alert has, and then [`OPTIONAL_FIELDS`] that
     /// have a value.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
-        let optional = [("reference", Cow::from(self.origin.reference.as_str()))];
+        let members = if self.members.is_empty() { String::new() } else { json(&self.members) };
+        let optional = [
+            ("reference", Cow::from(self.origin.reference.as_str())),
+            ("group", self.group.as_str().into()),
+            ("members", members.into()),
+        ];
         self.own_fields().into_iter().chain(optional.into_iter().filter(|(_, value)| !value.is_empty())).collect()
     }
 
@@ -122,11 +127,10 @@ fn json_value(name: &str, value: &str) -> String {
         ("recovered" | "stale", "0") => "false".into(),
         ("recovered" | "stale", "1") => "true".into(),
         ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "generation", "") => "null".into(),
-        ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" | "generation", value)
-            if is_json_in_line(value) =>
-        {
-            value.to_owned()
-        }
+        (
+            "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" | "generation" | "members",
+            value,
+        ) if is_json_in_line(value) => value.to_owned(),
         _ => json(&value),
     }
 }
@@ -167,6 +171,8 @@ mod tests {
             },
             symbol: "NIFTY25NOV25750PE".into(),
             venue: "NFO".into(),
+            group: String::new(),
+            members: Vec::new(),
             time: 1_700_000_000_000_000_001,
             price: 101.05,
             confidence: 0.9473,

@@ -29,10 +29,34 @@ pub struct Receipt {
     pub rejection: Option<RejectedChange>,
     /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
+    /// What detectors know of the market beside the ticks of one symbol.
+    #[serde(skip_serializing_if = "MarketReceipt::is_empty")]
+    pub market: MarketReceipt,
     /// What is wrong with the feed or the host, the gravest first.
     pub conditions: Vec<Condition>,
     /// When the host or the owner before it committed the last tick, ms since the Unix epoch; `None` if none has.
     pub last_tick_ms: Option<u64>,
+}
+
+/// The reference data, groups and contexts in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarketReceipt {
+    /// The SHA-256 of the reference data, hexadecimal; empty if there is none.
+    pub reference: String,
+    /// The number of its rows.
+    pub rows: u64,
+    /// The families of groups that the configuration defines.
+    pub groups: Vec<String>,
+    /// The names of contexts.
+    pub contexts: Vec<String>,
+}
+
+impl MarketReceipt {
+    /// Whether there is none of these.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What one detector runs.

@@ -9,18 +9,24 @@
 //!
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `call` how much a call may return,
 //! `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason
-//! why a call failed, and `health` the count of faults.
+//! why a call failed, and `health` the count of faults. `probe_log` keeps what a detector that is not a host's looks at.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
 
 mod answer;
+mod bindings;
 mod call;
 pub mod check_child;
 pub mod check_process;
 pub mod code;
+mod columns;
+mod contract;
 mod deadline;
+mod detection;
 pub mod digest;
+mod exports;
+mod facts;
 mod fault;
 pub mod file;
 pub mod folder;
@@ -30,38 +36,40 @@ mod health;
 #[cfg(test)]
 mod hostile_guest;
 mod instance;
+mod introduced;
 pub mod loader;
-mod manifest;
+pub mod manifest;
+mod packed;
 pub mod params;
+mod probe_log;
 mod reload;
+mod resolve;
 pub mod runtime;
 pub mod signature;
 mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod value;
+mod view;
 pub mod watch;
+mod wiring;
 
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
+    columns::{BatchColumns, DAYS_TO_EXPIRY},
     deadline::Overrun,
+    detection::{Detection, Gate, Judgment},
     fault::Fault,
     generation::{Flow, Generation, PluginSource},
     guest::Limits,
     health::Health,
-    instance::Instance,
+    instance::{GROUP_MARK, Instance},
     loader::Loader,
+    probe_log::{ProbeLog, ProbeQuestion, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
+    view::{Feed, LAST_OF_SNAPSHOT, Scope, View},
 };
-
-#[expect(missing_docs, reason = "generated from the WIT, which documents it")]
-pub mod bindings {
-    wasmtime::component::bindgen!({
-        path: "../../detectors-sdk/wit",
-        world: "detector",
-        ownership: Borrowing { duplicate_if_necessary: true },
-    });
-}

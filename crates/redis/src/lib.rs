@@ -20,6 +20,7 @@ mod lease;
 mod mute;
 pub mod mutes;
 pub mod notification_position;
+mod observed;
 mod partition_config;
 mod pending_publishes;
 mod producer;
@@ -48,6 +49,7 @@ pub use self::{
     claims::Conflict,
     dead::{DeadLetters, Letter, LetterOutcome},
     history::RedisHistory,
+    observed::ObservedStream,
     producer::{Producer, Published},
     queries::{AlertPage, AlertStream, EntryPage, LiveAlerts, PageRequest, ReadOrder, StreamQueries},
     recent_ids::RecentIds,

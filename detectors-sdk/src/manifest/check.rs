@@ -12,7 +12,9 @@ impl Manifest {
         assert!(is_name(&manifest.name), "a detector's name is of lower-case letters, digits, `_` and `-`");
         assert!(!manifest.version.is_empty(), "the manifest has no version");
         assert!(!manifest.description.is_empty(), "the manifest has no description");
-        no_twins("column", manifest.columns.iter().map(|column| column.name.as_str()));
+        let computed = manifest.computed.iter().map(|computed| computed.name.as_str());
+        no_twins("column", manifest.columns.iter().map(|column| column.name.as_str()).chain(computed));
+        no_twins("text", manifest.texts.iter().map(|text| text.name.as_str()));
         no_twins("parameter", manifest.params.iter().map(|param| param.name.as_str()));
         for param in &manifest.params {
             accept(param, param.default.clone());

@@ -417,7 +417,7 @@ impl Case {
         }
         let same = detections.len() == whole.len()
             && detections.iter().zip(&whole).all(|(one, other)| {
-                (one.row, one.symbol, one.direction) == (other.row, other.symbol, other.direction)
+                (one.row, one.owner, one.direction) == (other.row, other.owner, other.direction)
                     && one.confidence == other.confidence
                     && one.evidence == other.evidence
             });

@@ -27,7 +27,6 @@ use tickhound_engine::plugin::{
     code::COMPILED_FOLDER as COMPILED,
     folder::{Folder, plugin_name},
     loader::{Compiling, next_of, with_next},
-    runtime::CONTRACT_VERSION,
 };
 
 /// A compiled plugin that no host has used for this long is stale.
@@ -121,10 +120,11 @@ fn judge_detector(id: &str, spec: &DetectorSpec, loaded: &LoadedConfig, receipt:
     let workers = loaded.config.engine.worker_count();
     let memory = spec.start().map_or(0, |instance| instance.memory_bytes() as u64);
     let observed = format!(
-        "{} {} (sha256 {}, contract {CONTRACT_VERSION}) takes {} ns a tick in its trial, and {} of memory at the start in each of {workers} workers",
+        "{} {} (sha256 {}, contract {}) takes {} ns a tick in its trial, and {} of memory at the start in each of {workers} workers",
         manifest.name,
         manifest.version,
         &spec.plugin.sha256[..12],
+        spec.plugin.contract(),
         spec.trial.ns_per_tick,
         size(memory)
     );

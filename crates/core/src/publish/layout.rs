@@ -31,7 +31,7 @@ const OWN: &str = "tickhound";
 pub const MAPPED_MAX: usize = 64;
 
 /// The fields that follow those of [`ALERT_FIELDS`] in alerts that have a value for them.
-pub const OPTIONAL_FIELDS: [&str; 1] = ["reference"];
+pub const OPTIONAL_FIELDS: [&str; 3] = ["reference", "group", "members"];
 
 /// The fields of an alert in its stream, in their order. Alerts of shadows also have `shadow_of`.
 pub const ALERT_FIELDS: [&str; 18] = [
@@ -428,6 +428,8 @@ mod tests {
         assert_eq!(names(&alert()), ALERT_FIELDS);
         let mut full = alert();
         full.origin.reference = "00112233aabb".into();
+        (full.group, full.members) = ("NIFTY".into(), vec!["A".into(), "B".into()]);
+        assert!(full.to_json().contains(r#""group":"NIFTY","members":["A","B"]"#), "{}", full.to_json());
         assert_eq!(names(&full), [&ALERT_FIELDS[..], &OPTIONAL_FIELDS].concat());
     }
 

@@ -530,6 +530,7 @@ impl Generations {
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,
+            market: active.market.receipt(),
             conditions: self.stats.conditions.current(),
             last_tick_ms: self.stats.monitor.last_tick_ms(),
         };

@@ -4,7 +4,7 @@
 //! and stops at the limit of the call. The size of the guest's memory is no such limit, since a list may name the same
 //! memory a thousand times.
 
-use super::bindings::tickhound::detector::types::SymbolStateResult;
+use super::detection::DETECTION_BYTES_PER_OWNER;
 
 /// The maximum size of a manifest, bytes: more than all of its texts have together if each is as long as it may be.
 const MANIFEST_BYTES_MAX: usize = 1 << 20;
@@ -13,16 +13,12 @@ const MANIFEST_BYTES_MAX: usize = 1 << 20;
 /// beginning. An author may quote a whole state in it, so what is longer than a message is not yet a fault.
 const REJECTION_BYTES_MAX: usize = 64 << 10;
 
-/// The maximum size of the detections about a symbol at one row, bytes: one with as much evidence as it may have, or a dozen
-/// as they usually are. A detection takes 48 bytes, and each number of its evidence 32 and the bytes of its name.
-pub(super) const DETECTION_BYTES_PER_SYMBOL: usize = 4 << 10;
-
 /// The maximum size of the detections of one call, bytes. Only detections about thousands of symbols at clock rows reach it.
 /// It is the size of all entries that may be between read and commit.
 const DETECTION_BYTES_MAX: usize = 64 << 20;
 
 /// The size of an empty state in a list of states, bytes.
-const STATE_BYTES_MIN: usize = size_of::<SymbolStateResult>();
+const STATE_BYTES_MIN: usize = 32;
 
 /// A call, with what decides how much it may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +35,17 @@ pub(super) enum Call {
         rows: usize,
         /// The number of clock rows among them.
         clock_rows: usize,
-        /// The number of symbols that the guest knows.
-        symbols: usize,
+        /// The number of symbols and groups that the guest knows.
+        owners: usize,
+    },
+    /// The guest processes a batch, and says what it has looked at.
+    Probe {
+        /// The number of rows.
+        rows: usize,
+        /// The number of clock rows among them.
+        clock_rows: usize,
+        /// The number of symbols and groups that the guest knows.
+        owners: usize,
     },
     /// The guest saves the states of this many symbols.
     Save(usize),
@@ -56,9 +61,10 @@ impl Call {
             Self::Describe => MANIFEST_BYTES_MAX,
             Self::Configure | Self::Restore => REJECTION_BYTES_MAX,
             Self::Introduce => 0,
-            Self::Detect { rows, clock_rows, symbols } => {
-                let symbols_at_rows = rows.saturating_add(clock_rows.saturating_mul(symbols));
-                symbols_at_rows.saturating_mul(DETECTION_BYTES_PER_SYMBOL).min(DETECTION_BYTES_MAX)
+            // The gates of a judgment are as many as the numbers of a detection.
+            Self::Detect { rows, clock_rows, owners } | Self::Probe { rows, clock_rows, owners } => {
+                let owners_at_rows = rows.saturating_add(clock_rows.saturating_mul(owners));
+                owners_at_rows.saturating_mul(DETECTION_BYTES_PER_OWNER).min(DETECTION_BYTES_MAX)
             }
             Self::Save(symbols) => symbols.saturating_mul(state_max_bytes + STATE_BYTES_MIN),
         }
@@ -73,7 +79,11 @@ impl Call {
             Self::Restore => format!("it rejects a state with more than {kib} KiB of text"),
             Self::Detect { rows, .. } => format!(
                 "its detections in {rows} rows are larger than {kib} KiB, {} KiB for each row and symbol",
-                DETECTION_BYTES_PER_SYMBOL >> 10
+                DETECTION_BYTES_PER_OWNER >> 10
+            ),
+            Self::Probe { rows, .. } => format!(
+                "what it looked at in {rows} rows is larger than {kib} KiB, {} KiB for each row and state",
+                DETECTION_BYTES_PER_OWNER >> 10
             ),
             Self::Save(_) => format!(
                 "its states are larger than {} KiB for each symbol (plugins.state_max_kib)",
@@ -89,9 +99,9 @@ mod tests {
 
     #[test]
     fn what_every_row_may_return_a_batch_may_return() {
-        let call = Call::Detect { rows: 3, clock_rows: 1, symbols: 4 };
-        assert_eq!(call.bytes_max(256 << 10), (3 + 4) * DETECTION_BYTES_PER_SYMBOL);
-        let huge = Call::Detect { rows: 1_000_000, clock_rows: usize::MAX, symbols: usize::MAX >> 12 };
+        let call = Call::Detect { rows: 3, clock_rows: 1, owners: 4 };
+        assert_eq!(call.bytes_max(256 << 10), (3 + 4) * DETECTION_BYTES_PER_OWNER);
+        let huge = Call::Detect { rows: 1_000_000, clock_rows: usize::MAX, owners: usize::MAX >> 12 };
         assert_eq!(huge.bytes_max(256 << 10), DETECTION_BYTES_MAX);
     }
 }

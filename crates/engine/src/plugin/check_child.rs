@@ -9,12 +9,14 @@ use std::{
     io::{self, BufRead, Read, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 
 use super::{
     check_process::{CheckAnswer, CheckTask, Checked, Request, Start},
+    facts::Facts,
     instance::Instance,
     runtime::Runtime,
     trial,
@@ -46,7 +48,8 @@ pub fn serve() -> Result<ExitCode> {
 fn check(runtime: &Runtime, request: Request, bytes: &[u8]) -> Result<Checked> {
     let Request { name, limits, task, .. } = request;
     let plugin = runtime.compile(&name, Path::new(&name), bytes, limits)?;
-    let CheckTask::Try { params, columns, width } = task else { return Ok(Checked::Described) };
-    let start = || Instance::start(&plugin, &params, columns.clone().into(), limits);
-    Ok(Checked::Tried(trial::run(start, plugin.manifest.state_version, width)?))
+    let CheckTask::Try { params, wiring, rows } = task else { return Ok(Checked::Described) };
+    let wiring = Arc::new(wiring);
+    let start = || Instance::start(&plugin, &params, wiring.clone(), Facts::MadeUp, limits);
+    Ok(Checked::Tried(trial::run(start, &rows, plugin.manifest.state_version)?))
 }

@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{guest::Limits, params::Params};
+use super::{guest::Limits, params::Params, trial::TrialRows, wiring::Wiring};
 use tickhound_core::config::PluginsConfig;
 
 /// The hidden command of the program that is a check process. It calls
@@ -91,10 +91,9 @@ pub(super) enum CheckTask {
     /// After that, try it with these parameters.
     Try {
         params: Params,
-        /// The position of each of its columns among those of the input.
-        columns: Vec<Option<usize>>,
-        /// The number of columns of the input.
-        width: usize,
+        /// How its rows are made, and from which batches.
+        wiring: Wiring,
+        rows: TrialRows,
     },
 }
 

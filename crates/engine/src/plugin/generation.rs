@@ -7,16 +7,16 @@ use tracing::info;
 
 use super::{
     check_process::TrialResult,
+    columns::BatchColumns,
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial,
+    trial::{self, TrialRows},
 };
 use tickhound_core::{
     config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
     market::Market,
     publish::AlertLayout,
-    session::COLUMNS,
 };
 
 /// The plugins and settings that are in force together.
@@ -31,6 +31,8 @@ pub struct Generation {
     pub alerts: AlertsConfig,
     /// What detectors know of the market beside the ticks of one symbol.
     pub market: Arc<Market>,
+    /// The columns of batches.
+    pub columns: Arc<BatchColumns>,
     /// How alerts are written.
     pub layout: Arc<AlertLayout>,
     /// The sizes of reads.
@@ -56,11 +58,11 @@ pub trait PluginSource {
     /// Names the reason why there is none.
     fn plugin(&mut self, detector: &DetectorConfig, limits: Limits) -> Result<Arc<Plugin>>;
 
-    /// Tries a detector whose plugin this source has returned. `width` is the number of columns of a batch.
+    /// Tries a detector whose plugin this source has returned. `columns` are those of batches.
     ///
     /// # Errors
     /// Names the call that failed, and its fault.
-    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult>;
+    fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult>;
 }
 
 /// The source of a single plugin, which was checked before.
@@ -69,8 +71,8 @@ impl PluginSource for Arc<Plugin> {
         Ok(self.clone())
     }
 
-    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
-        trial::run(|| spec.start(), spec.plugin.manifest.state_version, width)
+    fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
+        trial::run(|| spec.start_trial(), &TrialRows::new(spec, columns), spec.plugin.manifest.state_version)
     }
 }
 
@@ -92,9 +94,9 @@ impl PluginSource for Embedded<'_> {
         self.runtime.compile(name, file, bytes, limits)
     }
 
-    fn try_out(&mut self, spec: &DetectorSpec, width: usize) -> Result<TrialResult> {
+    fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
         let (.., bytes) = self.find(&spec.plugin.name)?;
-        trial::try_out(self.runtime, spec, bytes, width)
+        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec, columns))
     }
 }
 
@@ -113,12 +115,13 @@ impl Generation {
         let limits = Limits::of(&loaded.config.plugins);
         let number = before.map_or(1, |before| before.number + 1);
         let known = before.map_or(&[][..], |before| &before.detectors);
+        let mut columns = BatchColumns::new(column_names, &loaded.market, before.map(|before| before.columns.as_ref()));
         let mut detectors = Vec::new();
         for (name, config) in loaded.config.detectors.iter().filter(|(_, config)| config.enabled) {
             let plugin = plugins.plugin(config, limits).with_context(|| {
                 format!("{}: plugin of detector {name}", loaded.source.at(&["detectors", name, "plugin"]))
             })?;
-            let mut spec = DetectorSpec::resolve(name, config, plugin, column_names, loaded)?;
+            let mut spec = DetectorSpec::resolve(name, config, plugin, &mut columns, loaded)?;
             spec.generation = number;
             if let Some(unchanged) = known.iter().find(|other| other.is(&spec)) {
                 detectors.push(unchanged.clone());
@@ -127,7 +130,7 @@ impl Generation {
             spec.trial = match known.iter().find(|other| other.runs_as(&spec)) {
                 Some(tried) => tried.trial,
                 None => plugins
-                    .try_out(&spec, column_names.len() + COLUMNS.len())
+                    .try_out(&spec, &columns)
                     .map_err(|error| anyhow!("{}: detector {name} {error:#}", loaded.position_of_params(name)))?,
             };
             detectors.push(Arc::new(spec));
@@ -139,8 +142,8 @@ impl Generation {
         let flow = Flow { batch: loaded.config.stream.batch, backlog: loaded.config.engine.backlog };
         let layout = AlertLayout::compile(&alerts);
         let layout = layout.map_err(|error| anyhow!("{}: {error}", loaded.source.at(&["alerts"])))?.into();
-        let market = loaded.market.clone();
-        Ok(Self { number, detectors, alerts, market, layout, flow, notify: loaded.config.notify.clone() })
+        let (market, columns) = (loaded.market.clone(), Arc::new(columns));
+        Ok(Self { number, detectors, alerts, market, columns, layout, flow, notify: loaded.config.notify.clone() })
     }
 
     /// Builds a generation from plugins in memory. Each has its name, the name of its file in messages, and its bytes.
@@ -159,13 +162,15 @@ impl Generation {
     /// Returns the same generation with other detectors.
     pub fn with(&self, detectors: Vec<Arc<DetectorSpec>>) -> Self {
         let (alerts, layout, notify) = (self.alerts.clone(), self.layout.clone(), self.notify.clone());
-        Self { number: self.number, detectors, alerts, market: self.market.clone(), layout, flow: self.flow, notify }
+        let (market, columns) = (self.market.clone(), self.columns.clone());
+        Self { number: self.number, detectors, alerts, market, columns, layout, flow: self.flow, notify }
     }
 
     /// Returns whether nothing but the number differs from `other`.
     pub fn is(&self, other: &Self) -> bool {
         self.alerts == other.alerts
             && self.market.fingerprint() == other.market.fingerprint()
+            && self.columns == other.columns
             && self.flow == other.flow
             && self.notify == other.notify
             && self.detectors.len() == other.detectors.len()

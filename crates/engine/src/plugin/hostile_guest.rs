@@ -9,12 +9,14 @@ use tickhound_core::{
 };
 
 use super::{
-    bindings::tickhound::detector::types::Detection,
     check_process::Isolation,
+    detection::Detection,
+    facts::Facts,
     fault::Fault,
     guest::Limits,
     instance::Instance,
     runtime::{Plugin, Runtime},
+    wiring::Wiring,
 };
 
 /// Where the guest keeps what it answers: the list of `detect`, that of `save`, the result of `restore`, and then whatever
@@ -77,7 +79,8 @@ fn limits() -> Limits {
 }
 
 fn instance(plugin: &Plugin) -> Instance {
-    let mut instance = Instance::start(plugin, &Vec::new(), Arc::new([]), limits()).unwrap();
+    let wiring = Arc::new(Wiring::default());
+    let mut instance = Instance::start(plugin, &Vec::new(), wiring, Facts::MadeUp, limits()).unwrap();
     instance.introduce(&[(0, "A"), (1, "B")]).unwrap();
     instance
 }
@@ -155,7 +158,7 @@ fn assert_contract(detected: &Result<Vec<Detection>, Fault>, batch: &Batch) {
     assert!(detections.is_sorted_by_key(|detection| detection.row));
     for detection in detections {
         let symbol = batch.symbol[detection.row as usize];
-        assert!(detection.symbol == symbol || (symbol == CLOCK && detection.symbol < 2), "{detection:?}");
+        assert!(detection.owner == symbol || (symbol == CLOCK && detection.owner < 2), "{detection:?}");
         assert!((0.0..=1.0).contains(&detection.confidence), "{detection:?}");
         assert!(detection.evidence.iter().all(|(_, value)| value.is_finite()), "{detection:?}");
     }
@@ -193,7 +196,7 @@ fn a_guest_that_answers_within_the_contract_is_understood() {
     let mut guest = instance(&plugin);
     guest.restore(0, &[(0, &[heads, detection, evidence].concat())]).unwrap().unwrap();
     let detections = guest.detect(&batch()).unwrap();
-    assert_eq!((detections.len(), detections[0].row, detections[0].symbol), (1, 1, 1));
+    assert_eq!((detections.len(), detections[0].row, detections[0].owner), (1, 1, 1));
     assert_eq!(detections[0].evidence, [("rank".to_owned(), 3.5)]);
 }
 

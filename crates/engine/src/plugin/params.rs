@@ -1,36 +1,10 @@
 //! Parameters: checks the values in `config.toml` against the declarations in a manifest.
 
-use std::fmt;
-
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::{
-    bindings::tickhound::detector::types::{Manifest, Param, ValueResult as DeclaredValue},
-    manifest,
-};
+use super::manifest::{self, Manifest, Param};
+pub use super::value::{Value, json_value};
 use tickhound_core::config::{Source, nearest};
-
-/// The value of a parameter. Its type is that of the default.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Value {
-    /// `true` or `false`.
-    Flag(bool),
-    /// A whole number.
-    Integer(i64),
-    /// A finite number.
-    Number(f64),
-    /// A text.
-    Text(String),
-}
-
-impl fmt::Display for Value {
-    /// Writes the value like TOML and JSON do.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        json_value(self).fmt(f)
-    }
-}
 
 /// Every parameter of a manifest with its value, in the order of the manifest.
 pub type Params = Vec<(String, Value)>;
@@ -40,7 +14,7 @@ pub type Params = Vec<(String, Value)>;
 /// # Errors
 /// Names the declaration that is incomplete, too long, or contradicts itself.
 pub(crate) fn check_manifest(manifest: &Manifest) -> Result<()> {
-    manifest::check(manifest)?;
+    manifest::check::check(manifest)?;
     for param in &manifest.params {
         let default = default(param);
         if let Err(reason) = check_value(param, &default) {
@@ -86,34 +60,19 @@ pub fn to_json(params: &Params) -> serde_json::Value {
     params.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 
-/// Returns the value as JSON.
-pub fn json_value(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Flag(v) => json!(v),
-        Value::Integer(v) => json!(v),
-        Value::Number(v) => json!(v),
-        Value::Text(v) => json!(v),
-    }
-}
-
 /// Returns the default of a parameter.
 pub fn default(param: &Param) -> Value {
-    match &param.default {
-        DeclaredValue::Flag(v) => Value::Flag(*v),
-        DeclaredValue::Integer(v) => Value::Integer(*v),
-        DeclaredValue::Number(v) => Value::Number(*v),
-        DeclaredValue::Text(v) => Value::Text(v.clone()),
-    }
+    param.default.clone()
 }
 
 /// Returns the type, range and unit of a parameter, in words.
 pub fn expected(param: &Param) -> String {
     let kind = match &param.default {
-        DeclaredValue::Flag(_) => "true or false",
-        DeclaredValue::Integer(_) => "a whole number",
-        DeclaredValue::Number(_) => "a number",
-        DeclaredValue::Text(_) if param.choices.is_empty() => "a text",
-        DeclaredValue::Text(_) => return format!("one of \"{}\"", param.choices.join("\", \"")),
+        Value::Flag(_) => "true or false",
+        Value::Integer(_) => "a whole number",
+        Value::Number(_) => "a number",
+        Value::Text(_) if param.choices.is_empty() => "a text",
+        Value::Text(_) => return format!("one of \"{}\"", param.choices.join("\", \"")),
     };
     let range = match (param.minimum, param.maximum) {
         (Some(least), Some(most)) => format!(" from {least} to {most}"),
@@ -126,13 +85,13 @@ pub fn expected(param: &Param) -> String {
 }
 
 /// Converts a value to the type of a default, if it fits.
-fn convert(value: &toml::Value, like: &DeclaredValue) -> Option<Value> {
+fn convert(value: &toml::Value, like: &Value) -> Option<Value> {
     Some(match (like, value) {
-        (DeclaredValue::Flag(_), toml::Value::Boolean(v)) => Value::Flag(*v),
-        (DeclaredValue::Integer(_), toml::Value::Integer(v)) => Value::Integer(*v),
-        (DeclaredValue::Number(_), toml::Value::Float(v)) => Value::Number(*v),
-        (DeclaredValue::Number(_), toml::Value::Integer(v)) => Value::Number(*v as f64),
-        (DeclaredValue::Text(_), toml::Value::String(v)) => Value::Text(v.clone()),
+        (Value::Flag(_), toml::Value::Boolean(v)) => Value::Flag(*v),
+        (Value::Integer(_), toml::Value::Integer(v)) => Value::Integer(*v),
+        (Value::Number(_), toml::Value::Float(v)) => Value::Number(*v),
+        (Value::Number(_), toml::Value::Integer(v)) => Value::Number(*v as f64),
+        (Value::Text(_), toml::Value::String(v)) => Value::Text(v.clone()),
         _ => return None,
     })
 }

@@ -14,35 +14,31 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::{debug, warn};
-use wasmparser::{Parser, Payload};
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use wasmtime::{
     Cache, Config, Engine, Store,
     component::{Component, Linker, types::ComponentItem},
 };
 
 use super::{
-    bindings::{DetectorPre, tickhound::detector::types::Manifest},
     check_process::{CheckFailure, CheckTask, Isolation, ProcessLimits, Request, TrialResult, request},
     code::{CacheLocation, CodeCache, CodeOrigin, wasmtime_cache},
+    contract::{ContractVersion, stated_version},
     deadline::EPOCH_TICK,
+    exports::ExportsPre,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
+    manifest::Manifest,
     params, structure,
 };
 
-pub use super::digest::sha256;
+pub use super::{
+    contract::{CONTRACT_VERSION, CONTRACT_VERSIONS, built_for},
+    digest::sha256,
+};
 
-/// The version of the contract that this host speaks, which is that of the WIT package `tickhound:detector`.
-pub const CONTRACT_VERSION: &str = "0.1.0";
-
-/// The contract's WIT package.
-pub const CONTRACT_WIT: &str = include_str!("../../../../detectors-sdk/wit/detector.wit");
-
-/// The custom section in which the SDK writes the contract version that a plugin was built for.
-const CONTRACT_SECTION: &str = "tickhound:contract";
-
-/// The prefix of a component's type imports that is followed by the contract version.
-const CONTRACT_TYPES: &str = "tickhound:detector/types@";
+/// The number of core parameters of `detect` in contract 0.1: four lists, each an address and a length. In 0.2 there are three.
+const PARAMS_OF_DETECT_0_1: usize = 8;
 
 /// The maximum stack of a guest. It is enough for any sane detector, and an endless recursion exceeds it before the
 /// thread's own stack.
@@ -93,7 +89,7 @@ pub struct Plugin {
     pub sha256: String,
     /// The plugin's description of itself.
     pub manifest: Manifest,
-    pre: DetectorPre<Guest>,
+    exports: ExportsPre,
     engine: Engine,
     _ticker: Arc<Ticker>,
 }
@@ -153,7 +149,7 @@ impl Runtime {
                 bail!("no room for its compiled code in {}", handover.dir().display());
             }
         }
-        check_contract_section(bytes)?;
+        let stated = stated_version(bytes)?;
         structure::check(bytes)?;
         let encoded = component_bytes(bytes)?;
         let component = encoded.as_deref().unwrap_or(bytes);
@@ -171,19 +167,20 @@ impl Runtime {
             "compiled a plugin, or loaded it from the cache"
         );
         check_imports(&compiler.engine, &component)?;
-        let pre = compiler
+        let version = stated.unwrap_or_else(|| version_of_exports(&compiler.engine, &component));
+        let exports = compiler
             .linker
             .instantiate_pre(&component)
-            .and_then(DetectorPre::new)
-            .map_err(|error| anyhow!("not a detector of contract {CONTRACT_VERSION}: {}", first_line(&error)))?;
-        let manifest = compiler.describe(&pre, limits)?;
+            .and_then(|pre| ExportsPre::new(version, pre))
+            .map_err(|error| not_a_detector(stated, &error))?;
+        let manifest = compiler.describe(&exports, limits)?;
         params::check_manifest(&manifest).context("invalid manifest; please report this to the plugin's author")?;
         Ok(Arc::new(Plugin {
             name: name.to_owned(),
             file: file.to_path_buf(),
             sha256,
             manifest,
-            pre,
+            exports,
             engine: compiler.engine.clone(),
             _ticker: self.ticker.clone(),
         }))
@@ -247,9 +244,9 @@ impl Compiler {
         format!("{sha256}-{:016x}", hasher.finish())
     }
 
-    fn describe(&self, pre: &DetectorPre<Guest>, limits: Limits) -> Result<Manifest> {
+    fn describe(&self, exports: &ExportsPre, limits: Limits) -> Result<Manifest> {
         let mut store = Guest::store(&self.engine, limits);
-        let answer = pre.instantiate(&mut store).and_then(|guest| guest.call_describe(&mut store));
+        let answer = exports.instantiate(&mut store).and_then(|exports| exports.describe(&mut store));
         answer.map_err(|error| {
             let fault = describe_fault(&error, &mut store, limits, Fault::Start);
             anyhow!("it failed while it described itself: {fault}")
@@ -258,8 +255,18 @@ impl Compiler {
 }
 
 impl Plugin {
-    pub(super) fn pre(&self) -> &DetectorPre<Guest> {
-        &self.pre
+    /// Returns the version of the contract that the plugin speaks.
+    pub fn contract(&self) -> &'static str {
+        self.exports.version().as_str()
+    }
+
+    /// Returns whether the plugin can tell why it found something, or nothing.
+    pub fn can_probe(&self) -> bool {
+        self.exports.can_probe()
+    }
+
+    pub(super) fn exports(&self) -> &ExportsPre {
+        &self.exports
     }
 
     pub(super) fn store(&self, limits: Limits) -> Store<Guest> {
@@ -317,11 +324,12 @@ pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     }
     let mut module = bytes.to_vec();
     if !custom_section_exists(bytes, |name| name.starts_with("component-type")) {
-        ensure!(
-            exports_function(bytes, "detect"),
-            "a WebAssembly module, but not a detector: build it with tickhound-sdk and the `detector!` macro"
-        );
-        describe_exports(&mut module).context("can't be made a component")?;
+        let Some(params) = params_of_detect(bytes) else {
+            bail!("a WebAssembly module, but not a detector: build it with tickhound-sdk and the `detector!` macro")
+        };
+        let stated = stated_version(bytes)?;
+        let by_shape = if params == PARAMS_OF_DETECT_0_1 { ContractVersion::V0_1 } else { ContractVersion::V0_2 };
+        describe_exports(&mut module, stated.unwrap_or(by_shape)).context("can't be made a component")?;
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
@@ -340,41 +348,47 @@ pub fn component_bytes(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
 
 const BUILD_HINT: &str = "built for wasm32-wasip1 or wasm32-wasip2? build with --target wasm32-unknown-unknown";
 
-/// Rejects another contract version before anything is compiled. This is also the first check of the bytes, which rejects
-/// what is not WebAssembly, or was cut off.
-fn check_contract_section(bytes: &[u8]) -> Result<()> {
-    ensure!(!bytes.is_empty(), "the file is empty; was it still being copied?");
-    ensure!(bytes.starts_with(b"\0asm"), "not a WebAssembly file");
-    for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.map_err(|error| anyhow!("damaged or cut off, copy it again: {error}"))?;
-        let Some(built_for) = built_for(&payload) else { continue };
-        ensure!(
-            built_for == CONTRACT_VERSION,
-            "built for detector contract {built_for}, this host speaks {CONTRACT_VERSION}: \
-             rebuild it with the tickhound-sdk of this release"
-        );
-    }
-    Ok(())
-}
-
-/// Returns the contract version that a file was built for, if `payload` is the part that names it.
-pub fn built_for(payload: &Payload<'_>) -> Option<String> {
-    match payload {
-        Payload::CustomSection(section) if section.name() == CONTRACT_SECTION => {
-            Some(String::from_utf8_lossy(section.data()).into_owned())
-        }
-        Payload::ComponentImportSection(imports) => {
-            let names = imports.clone().into_iter().filter_map(|import| import.ok());
-            names.filter_map(|import| import.name.name.strip_prefix(CONTRACT_TYPES)).next().map(str::to_owned)
-        }
-        _ => None,
-    }
-}
-
 fn custom_section_exists(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> bool {
     Parser::new(0)
         .parse_all(bytes)
         .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if wanted(section.name())))
+}
+
+/// Returns the number of parameters of the core function that a module exports as `detect`.
+fn params_of_detect(bytes: &[u8]) -> Option<usize> {
+    let (mut types, mut functions, mut detect) = (Vec::new(), Vec::new(), None);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.ok()? {
+            Payload::TypeSection(section) => {
+                types.extend(section.into_iter_err_on_gc_types().map(|ty| ty.map_or(0, |ty| ty.params().len())));
+            }
+            Payload::ImportSection(section) => {
+                let imports = section.into_imports().flatten();
+                functions.extend(imports.filter_map(|import| match import.ty {
+                    TypeRef::Func(ty) => Some(ty),
+                    _ => None,
+                }));
+            }
+            Payload::FunctionSection(section) => functions.extend(section.into_iter().flatten()),
+            Payload::ExportSection(section) => {
+                let mut exports = section.into_iter().flatten();
+                detect = exports.find(|export| export.name == "detect" && export.kind == ExternalKind::Func);
+            }
+            _ => {}
+        }
+    }
+    let ty = functions.get(detect?.index as usize)?;
+    types.get(*ty as usize).copied()
+}
+
+/// Adds a description of the exports in terms of the contract to a core module, since C compilers can't.
+fn describe_exports(module: &mut Vec<u8>, version: ContractVersion) -> Result<()> {
+    let mut contract = wit_parser::Resolve::default();
+    let package = contract.push_source("detector.wit", version.wit())?;
+    let can_probe = version == ContractVersion::V0_2 && exports_function(module, "probe");
+    let world = if can_probe { "explaining-detector" } else { "detector" };
+    let world = contract.select_world(&[package], Some(world))?;
+    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8)
 }
 
 fn exports_function(bytes: &[u8], wanted: &str) -> bool {
@@ -384,12 +398,17 @@ fn exports_function(bytes: &[u8], wanted: &str) -> bool {
     })
 }
 
-/// Adds a description of the exports in terms of the contract to a core module, since C compilers can't.
-fn describe_exports(module: &mut Vec<u8>) -> Result<()> {
-    let mut contract = wit_parser::Resolve::default();
-    let package = contract.push_source("detector.wit", CONTRACT_WIT)?;
-    let world = contract.select_world(&[package], Some("detector"))?;
-    wit_component::embed_component_metadata(module, &contract, world, wit_component::StringEncoding::UTF8)
+/// Returns the version whose `detect` a component exports: that of 0.1 has one parameter.
+fn version_of_exports(engine: &Engine, component: &Component) -> ContractVersion {
+    match component.component_type().get_export(engine, "detect").map(|export| export.ty) {
+        Some(ComponentItem::ComponentFunc(detect)) if detect.params().len() != 1 => ContractVersion::V0_2,
+        _ => ContractVersion::V0_1,
+    }
+}
+
+fn not_a_detector(stated: Option<ContractVersion>, error: &wasmtime::Error) -> anyhow::Error {
+    let version = stated.map_or_else(|| CONTRACT_VERSIONS.join(" or "), |version| version.as_str().to_owned());
+    anyhow!("not a detector of contract {version}: {}", first_line(error))
 }
 
 /// Rejects a component that could call anything. A detector is a function of its ticks, so it may import types only.

@@ -5,24 +5,30 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use super::{
-    bindings::tickhound::detector::types::Manifest,
     check_process::TrialResult,
+    columns::BatchColumns,
+    facts::Facts,
     fault::Fault,
     guest::Limits,
     health::Health,
     instance::Instance,
+    manifest::Manifest,
     params::{self, Params},
+    probe_log::ProbeLog,
+    resolve::Resolving,
     runtime::{Plugin, sha256},
+    view::{Scope, View},
+    wiring::Wiring,
 };
 use tickhound_core::{
-    config::{DetectorConfig, LoadedConfig, nearest},
+    config::{DetectorConfig, LoadedConfig},
     event::{AlertOrigin, CODE_DIGITS},
     pattern::SymbolPattern,
-    session::COLUMNS,
+    session,
     wall::now_ms,
 };
 
@@ -49,15 +55,20 @@ pub struct DetectorSpec {
     pub trial: TrialResult,
     /// The health of all its instances together.
     pub health: Health,
-    /// The position in a batch of each column that the plugin asks for; `None` for an optional column that the input
-    /// lacks. Those with times of the session follow those of the input.
-    pub columns: Arc<[Option<usize>]>,
+    /// How its rows are made from batches.
+    pub(super) wiring: Arc<Wiring>,
+    /// What it learns about symbols.
+    facts: Facts,
     /// Patterns of the symbols it sees; `None` if it sees all.
     symbols: Option<Vec<WatchedPattern>>,
     /// The first digits of the hash of all parameters, as alerts have them.
     params_hash: String,
     /// Whether it asks for times of the session.
     wants_session: bool,
+    /// The fingerprint of the market, if it decides what the detector sees.
+    market: Option<u64>,
+    /// Where its instances write what they look at, if it is not a detector of a host.
+    probe_log: Option<Arc<ProbeLog>>,
     schema: u64,
     fingerprint: u64,
 }
@@ -90,25 +101,31 @@ impl Clone for WatchedPattern {
 }
 
 impl DetectorSpec {
-    /// Checks the settings of a detector against its plugin and the columns of the input.
+    /// Checks the settings of a detector against its plugin and the columns of batches, which then have its computed ones.
     pub(super) fn resolve(
         name: &str,
         config: &DetectorConfig,
         plugin: Arc<Plugin>,
-        column_names: &[String],
+        columns: &mut BatchColumns,
         loaded: &LoadedConfig,
     ) -> Result<Self> {
         let params = params::resolve(&plugin.manifest, name, &config.params, &loaded.source)?;
         let mut params_hash = sha256(params::to_json(&params).to_string().as_bytes());
         params_hash.truncate(CODE_DIGITS);
-        let columns = positions(name, &plugin.manifest, column_names, loaded)?;
+        let manifest = &plugin.manifest;
+        let wiring = Resolving { detector: name, manifest, params: &params, config, loaded }.wiring(columns)?;
+        let market = depends_on_market(&wiring, columns).then(|| loaded.market.fingerprint());
+        let times = columns.session()..columns.session() + session::COLUMNS.len();
+        let wants_session = wiring.positions().any(|position| times.contains(&position));
         let sees_all = config.symbols.iter().any(|pattern| pattern == "*");
         Ok(Self {
             name: name.to_owned(),
             schema: schema(&plugin.manifest, &params),
-            fingerprint: fingerprint(&plugin, &params, config),
-            wants_session: columns.iter().flatten().any(|position| *position >= column_names.len()),
-            columns: columns.into(),
+            fingerprint: fingerprint(&plugin, &params, config, market),
+            wants_session,
+            market,
+            facts: Facts::Market(loaded.market.clone()),
+            wiring: Arc::new(wiring),
             plugin,
             params,
             settings: config.clone(),
@@ -118,6 +135,7 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
+            probe_log: None,
             params_hash,
             symbols: (!sees_all).then(|| config.symbols.iter().map(|text| WatchedPattern::new(text)).collect()),
         })
@@ -152,6 +170,22 @@ impl DetectorSpec {
         }
     }
 
+    /// Returns which rows the detector sees.
+    pub fn view(&self) -> &View {
+        &self.wiring.view
+    }
+
+    /// Returns whether the detector gets only some of the ticks, by its own conditions: see
+    /// [`Instance::keep_waking`](super::Instance::keep_waking).
+    pub fn has_wakes(&self) -> bool {
+        !self.wiring.wakes.is_empty()
+    }
+
+    /// Returns the positions in a batch of the columns that the detector reads.
+    pub fn batch_columns(&self) -> impl Iterator<Item = usize> {
+        self.wiring.positions()
+    }
+
     /// Returns whether the detector asks for times of the session.
     pub(crate) fn wants_session(&self) -> bool {
         self.wants_session
@@ -159,18 +193,36 @@ impl DetectorSpec {
 
     /// Returns the same detector without its faults, and thus out of quarantine.
     pub fn without_faults(&self) -> Self {
-        let Self { name, plugin, params, settings, columns, symbols, params_hash, .. } = self;
+        let Self { name, plugin, params, settings, wiring, facts, symbols, params_hash, .. } = self;
         Self {
             name: name.clone(),
             plugin: plugin.clone(),
             params: params.clone(),
             settings: settings.clone(),
-            columns: columns.clone(),
+            wiring: wiring.clone(),
+            facts: facts.clone(),
             symbols: symbols.clone(),
             params_hash: params_hash.clone(),
             health: Health::default(),
+            probe_log: self.probe_log.clone(),
             ..*self
         }
+    }
+
+    /// Returns the same detector under a name, with instances that write what they look at to a log, and detect nothing.
+    pub fn probing(&self, name: &str, log: Arc<ProbeLog>) -> Self {
+        Self { name: name.to_owned(), probe_log: Some(log), ..self.without_faults() }
+    }
+
+    /// Returns the names of the columns that the detector reads, in its order.
+    pub fn column_names(&self) -> impl Iterator<Item = &str> {
+        let Manifest { columns, computed, .. } = &self.plugin.manifest;
+        columns.iter().map(|column| column.name.as_str()).chain(computed.iter().map(|column| column.name.as_str()))
+    }
+
+    /// Returns the first digits of the hash of all parameters, as alerts have them.
+    pub fn params_hash(&self) -> &str {
+        &self.params_hash
     }
 
     /// Returns the hash of everything that must be equal for a saved state to be restored: the plugin's name and state
@@ -190,7 +242,8 @@ impl DetectorSpec {
     pub(crate) fn runs_as(&self, other: &Self) -> bool {
         self.plugin.sha256 == other.plugin.sha256
             && self.params == other.params
-            && self.columns == other.columns
+            && self.wiring == other.wiring
+            && self.market == other.market
             && self.limits == other.limits
     }
 
@@ -199,7 +252,23 @@ impl DetectorSpec {
     /// # Errors
     /// Returns a fault, also if the plugin rejects its parameters.
     pub fn start(&self) -> Result<Instance, Fault> {
-        Instance::start(&self.plugin, &self.params, self.columns.clone(), self.limits)
+        self.start_with(self.facts.clone())
+    }
+
+    /// Starts a new instance for a trial, which introduces symbols that are made up.
+    ///
+    /// # Errors
+    /// Returns a fault, also if the plugin rejects its parameters.
+    pub(super) fn start_trial(&self) -> Result<Instance, Fault> {
+        self.start_with(Facts::MadeUp)
+    }
+
+    fn start_with(&self, facts: Facts) -> Result<Instance, Fault> {
+        let instance = Instance::start(&self.plugin, &self.params, self.wiring.clone(), facts, self.limits)?;
+        Ok(match &self.probe_log {
+            Some(log) => instance.with_probe_log(log.clone()),
+            None => instance,
+        })
     }
 
     /// Returns whether nothing differs from `other`.
@@ -208,30 +277,14 @@ impl DetectorSpec {
     }
 }
 
-fn positions(
-    detector: &str,
-    manifest: &Manifest,
-    column_names: &[String],
-    loaded: &LoadedConfig,
-) -> Result<Vec<Option<usize>>> {
-    let mut positions = Vec::new();
-    for column in &manifest.columns {
-        let of_input = column_names.iter().position(|name| *name == column.name);
-        let of_session = || COLUMNS.iter().position(|name| *name == column.name).map(|at| column_names.len() + at);
-        let position = of_input.or_else(of_session);
-        if position.is_none() && column.required {
-            let near = nearest(&column.name, column_names.iter().map(String::as_str));
-            let near = near.map(|near| format!("; did its author mean `{near}`?")).unwrap_or_default();
-            bail!(
-                "{}: {} needs the column `{}`, which the input does not have: define it in [input.extra]{near}",
-                loaded.source.at(&["detectors", detector]),
-                manifest.name,
-                column.name
-            );
-        }
-        positions.push(position);
-    }
-    Ok(positions)
+/// Returns whether the groups, contexts and reference data decide what a detector sees.
+fn depends_on_market(wiring: &Wiring, columns: &BatchColumns) -> bool {
+    let mut of_market =
+        wiring.positions().filter(|position| (columns.days_to_expiry()..columns.bars()).contains(position));
+    wiring.view.scope == Scope::Group
+        || !wiring.constants.is_empty()
+        || wiring.texts.iter().any(Option::is_some)
+        || of_market.next().is_some()
 }
 
 fn schema(manifest: &Manifest, params: &Params) -> u64 {
@@ -239,9 +292,11 @@ fn schema(manifest: &Manifest, params: &Params) -> u64 {
     hash(&format!("{}\0{}\0{params:?}", manifest.name, manifest.state_version))
 }
 
-fn fingerprint(plugin: &Plugin, params: &Params, config: &DetectorConfig) -> u64 {
-    let DetectorConfig { symbols, cooldown_s, min_confidence, .. } = config;
-    hash(&format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}", plugin.sha256))
+fn fingerprint(plugin: &Plugin, params: &Params, config: &DetectorConfig, market: Option<u64>) -> u64 {
+    let DetectorConfig { symbols, cooldown_s, min_confidence, groups, .. } = config;
+    // Detectors that don't depend on the market keep the fingerprint that they have had before there was one.
+    let market = market.map(|market| format!("\0{groups:?}\0{market:016x}")).unwrap_or_default();
+    hash(&format!("{}\0{params:?}\0{symbols:?}\0{min_confidence:?}\0{cooldown_s:?}{market}", plugin.sha256))
 }
 
 /// Hashes a text. The hash is saved, so it must be the same in every release.

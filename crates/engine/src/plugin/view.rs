@@ -1,0 +1,87 @@
+//! Views: which rows a detector sees, and whose state they go to. Detectors of the same view share its rows.
+
+use serde::{Deserialize, Serialize};
+
+/// The bit of a row's feed that marks the last row of a snapshot, of one symbol or group.
+pub const LAST_OF_SNAPSHOT: u8 = 0x80;
+
+/// What a state belongs to, and which rows one state sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One symbol.
+    #[default]
+    Symbol,
+    /// A group of symbols.
+    Group,
+    /// All symbols: they are one group.
+    Market,
+}
+
+/// What a row is, with its length in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Feed {
+    /// A tick.
+    Ticks,
+    /// A bar of so many seconds.
+    Bars(u32),
+    /// What was known of a symbol at a step, of which there is one each so many seconds.
+    Snapshots(u32),
+}
+
+/// Which rows a detector sees. A row's feed is a position in [`Self::feeds`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct View {
+    /// What its states belong to.
+    pub scope: Scope,
+    /// The families whose groups it sees, sorted; empty unless the scope is a group.
+    pub families: Vec<String>,
+    /// What its rows are, in the order of the manifest. No two are equal.
+    pub feeds: Vec<Feed>,
+}
+
+impl Scope {
+    /// Returns the name, as in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Symbol => "symbol",
+            Self::Group => "group",
+            Self::Market => "market",
+        }
+    }
+}
+
+impl std::fmt::Display for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ticks => f.write_str("ticks"),
+            Self::Bars(seconds) => write!(f, "bars of {seconds} s"),
+            Self::Snapshots(seconds) => write!(f, "snapshots each {seconds} s"),
+        }
+    }
+}
+
+impl Default for View {
+    /// The view of contract 0.1: ticks of symbols.
+    fn default() -> Self {
+        Self { scope: Scope::Symbol, families: Vec::new(), feeds: vec![Feed::Ticks] }
+    }
+}
+
+impl View {
+    /// Returns whether states belong to groups, so that rows say to which.
+    pub fn has_groups(&self) -> bool {
+        self.scope != Scope::Symbol
+    }
+
+    /// Returns whether rows say from which feed they are.
+    pub fn has_feeds(&self) -> bool {
+        self.feeds != [Feed::Ticks]
+    }
+
+    /// Returns whether this is the view of contract 0.1.
+    pub fn is_of_ticks(&self) -> bool {
+        !self.has_groups() && !self.has_feeds()
+    }
+}
