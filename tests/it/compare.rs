@@ -34,7 +34,7 @@ params = { bar_s = 5, length = 60, entry_z = 2.0 }
 plugin = "breadth"
 groups = ["NIFTY"]
 min_confidence = 0.0
-params = { step_s = 10, members_min = 4, opening_steps = 5 }
+params = { step_s = 5, members_min = 4, opening_steps = 5, low = 0.45, high = 0.55, steps = 20 }
 [detectors.lead-lag]
 plugin = "lead-lag"
 groups = ["NIFTY"]
