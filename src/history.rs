@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt::Display,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -75,15 +77,20 @@ impl HistoryFolder {
     /// The days that have files.
     fn days(&self) -> BTreeMap<Date, Day> {
         let mut days: BTreeMap<Date, Day> = BTreeMap::new();
+        let listed = fs::read_dir(&self.folder);
         // A folder that is missing has no files yet.
-        for path in fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if let Err(error) = &listed
+            && error.kind() != ErrorKind::NotFound
+        {
+            skipped(&self.folder, error);
+        }
+        for path in listed.into_iter().flatten().flatten().map(|entry| entry.path()) {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let Some(date) = date_in(&name) else { continue };
-            let day = days.entry(date).or_default();
             if name == format!("{date}{}", day_file::ENDING) {
-                day.recorded = Some(path);
+                days.entry(date).or_default().recorded = Some(path);
             } else if path.is_dir() || tickhound_recorded::has_ticks(&path) {
-                day.others.push(path);
+                days.entry(date).or_default().others.push(path);
             }
         }
         days
@@ -204,7 +211,7 @@ impl HistoryReader {
     }
 }
 
-fn skipped(file: &Path, error: &anyhow::Error) {
+fn skipped(file: &Path, error: &impl Display) {
     warn!(
         event = "history_file_skipped",
         file = %file.display(),

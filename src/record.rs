@@ -76,8 +76,7 @@ pub(crate) fn folder_of(loaded: &LoadedConfig) -> Result<PathBuf> {
     let dir = &loaded.config.history.dir;
     ensure!(
         !is_unset(dir),
-        "history.dir is empty: write `[history]` with dir = \"history\" into the configuration, and the files go into that \
-         folder"
+        "history.dir is empty, so there is no folder to record into: name one under `[history]`, such as dir = \"history\""
     );
     Ok(loaded.resolve(dir))
 }
@@ -91,22 +90,29 @@ pub(crate) fn zone_of(loaded: &LoadedConfig) -> Result<TimeZone> {
     calendar.map_or_else(|| time_zone(&loaded.config.input.timezone), |calendar| Ok(calendar.zone().clone()))
 }
 
-/// Reports for ever what is wrong with the recorder of a folder, if it has had one.
-pub(crate) async fn watch_recorder(folder: PathBuf, conditions: Conditions) {
-    loop {
-        tokio::time::sleep(WATCH_EVERY).await;
-        // A file on a network disk may take long.
-        let read = tokio::task::spawn_blocking({
-            let folder = folder.clone();
-            move || RecordStatus::read(&folder)
-        });
-        let Ok(Ok(Some(status))) = read.await else { continue };
-        match status.verdict(now_ms()) {
-            RecordVerdict::Failing(text) => {
-                conditions.report(ConditionCode::RecordingFailing, "", &text, status.missing)
+/// Reports, as long as this process lives, what is wrong with the recorder of a folder, if it has had one. On a thread of its
+/// own: a network disk that hangs must hold up nothing, and not the end of the host either.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn watch_recorder(folder: PathBuf, conditions: Conditions) -> Result<()> {
+    let watch = move || {
+        loop {
+            std::thread::park_timeout(WATCH_EVERY);
+            if let Ok(Some(status)) = RecordStatus::read(&folder) {
+                report(&status, &conditions);
             }
-            RecordVerdict::Recording | RecordVerdict::Stopped => conditions.end(ConditionCode::RecordingFailing, ""),
         }
+    };
+    std::thread::Builder::new().name("record-watch".into()).spawn(watch).map(drop).context("failed to start a thread")
+}
+
+fn report(status: &RecordStatus, conditions: &Conditions) {
+    match status.verdict(now_ms()) {
+        RecordVerdict::Failing(text) => {
+            conditions.report(ConditionCode::RecordingFailing, "", &text, status.missing);
+        }
+        RecordVerdict::Recording | RecordVerdict::Stopped => conditions.end(ConditionCode::RecordingFailing, ""),
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{
     background, process,
+    stop::exits,
     text::{grouped, span},
 };
 use crate::{
@@ -26,8 +27,6 @@ use tickhound_core::{config::LoadedConfig, wall::now_ms};
 /// How long `--background` waits until the recorder has opened its files, and `--stop` until it has ended. Both take
 /// milliseconds; the rest is for a disk that is slow.
 const WAIT: Duration = Duration::from_secs(30);
-
-const POLL_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -166,7 +165,7 @@ fn wait_until_ready(child: &mut Child) -> Result<()> {
             Ok(line) => match line.split_once('=') {
                 Some(("READY", _)) => return Ok(()),
                 Some(("STATUS", status)) if status.starts_with(FAILED) => {
-                    status[FAILED.len()..].clone_into(&mut reason)
+                    status[FAILED.len()..].clone_into(&mut reason);
                 }
                 _ => {}
             },
@@ -198,12 +197,8 @@ fn stop(folder: &Path) -> Result<ExitCode> {
             return Err(error).with_context(|| format!("can't signal {owner}; it may belong to another user"));
         }
     }
-    let began = Instant::now();
-    while !owner.is_gone() {
-        if began.elapsed() > WAIT {
-            bail!("{owner} is still running after {} s; its log says why", WAIT.as_secs());
-        }
-        std::thread::sleep(POLL_EVERY);
+    if !process::runtime()?.block_on(exits(&owner, WAIT)) {
+        bail!("{owner} is still running after {} s; its log says why", WAIT.as_secs());
     }
     outln!("stopped {owner}");
     Ok(ExitCode::SUCCESS)

@@ -129,6 +129,9 @@ fn run_supervised(
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let normalizer = Normalizer::new(&config.input, &config.session.sessions)?;
     let stages = Stages { reloads, decoder, normalizer, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
+    if let Ok(folder) = record::folder_of(loaded) {
+        record::watch_recorder(folder, stats.conditions.clone())?;
+    }
     let mut engine = Partition::new(stream, config, stages).with_watcher(watcher);
     if let Some(history) = HistoryFolder::of(loaded)? {
         engine = engine.with_archive(Arc::new(history));
@@ -136,9 +139,6 @@ fn run_supervised(
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         start_watching(config, &stats, log);
-        if let Ok(folder) = record::folder_of(loaded) {
-            tokio::spawn(record::watch_recorder(folder, stats.conditions.clone()));
-        }
         start_reporting(supervisor, &stats, stop.subscribe());
         engine.run(until, stop.subscribe()).await
     });

@@ -80,6 +80,14 @@ impl DayFolder {
             self.remove_old();
         }
         let path = self.path(day);
+        if self.current.as_ref().is_some_and(|(_, file)| !file.is_at(&path)) {
+            warn!(
+                event = "record_file_gone",
+                file = %path.display(),
+                "another program has removed or renamed the day file; recording goes on in a new one"
+            );
+            self.current = Some((day, self.open(day)?.0));
+        }
         let Some((_, file)) = &mut self.current else { return Ok(0) };
         file.append(frame).with_context(|| format!("can't write {}", path.display()))
     }
@@ -247,6 +255,23 @@ mod tests {
         let gone = names().iter().filter(|name| name.parse::<Date>().unwrap() < today).count();
         assert!(gone <= 4 && names().contains(&"2100-01-01".to_owned()));
         assert!(dir.path().join("2025-01-01.jsonl.zst").exists());
+    }
+
+    /// A file without a name takes lines until it is closed, and then they are gone.
+    #[test]
+    fn a_file_that_was_removed_is_created_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut days = folder(dir.path(), 0);
+        record(&mut days, OPEN_MS);
+        fs::remove_file(dir.path().join("2025-11-03.jsonl.zst")).unwrap();
+        record(&mut days, OPEN_MS + 1);
+        assert_eq!(folder(dir.path(), 0).resume().unwrap().last.unwrap().id.millis, OPEN_MS + 1);
+        fs::remove_dir_all(dir.path()).unwrap();
+        let mut frame = PendingFrame::default();
+        let mut entries = Entries::default();
+        entries.push_entry(EntryId { millis: OPEN_MS + 2, seq: 0 });
+        frame.push(&entries.get(0).unwrap(), None).unwrap();
+        assert!(days.append(days.day_of(entries.get(0).unwrap().id), &frame).is_err());
     }
 
     #[test]

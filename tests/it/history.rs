@@ -24,9 +24,12 @@ const DETECTORS: &str = "[detectors.breakout]\nplugin = \"breakout\"\nmin_confid
     [detectors.probe]\nplugin = \"probe\"\n\
     [detectors.probe-clock]\nplugin = \"probe_clock\"\n";
 
+/// The fields of an entry: names and values.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A simulated market of six sessions, over a weekend and a holiday: the entries of each.
 struct Week {
-    days: Vec<Vec<(EntryId, Vec<(Vec<u8>, Vec<u8>)>)>>,
+    days: Vec<Vec<(EntryId, Fields)>>,
 }
 
 impl Week {
@@ -184,26 +187,33 @@ fn five_days_of_history_are_as_good_as_five_days_of_running() {
     assert!(!again.contains("warm_up_started"), "{again}");
 }
 
-/// A running host whose stream keeps the last entries only gets new detectors: the files end within what the stream has.
+/// A running host gets new detectors. Its recorder was started late, and has died some entries ago, so that the stream has
+/// what was before the files, and what is behind them; or the stream keeps its last entries only.
 #[test]
 fn a_new_detector_of_a_running_host_is_shown_files_and_stream_and_no_entry_twice() {
     let five = FiveDays::record();
-    let redis = Redis::start();
-    let project = project(&redis, five.folder.path(), "");
-    configure(&project, &redis, five.folder.path(), "[detectors.other]\nplugin = \"probe\"\nsymbols = [\"NONE\"]\n");
-    let mut host = project.start_owner();
-    five.week.add(&redis, 0..5);
-    redis.wait_all_processed(five.week.count(0..5));
-    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN 500"));
-    // The recorder has died some entries before: these are in the stream alone.
     cut_last_frames(five.folder.path());
-    configure(&project, &redis, five.folder.path(), DETECTORS);
-    let detector = wait_rewarmed(&redis, "probe");
-    assert_eq!(detector["rewarmed_sessions"], 5, "{detector}");
-    five.week.add(&redis, 5..6);
-    redis.wait_all_processed(five.week.count(0..6));
-    five.check(&redis.alerts());
-    host.stop();
+    for (trim, window_s, sessions) in [("MAXLEN 500", 86_400, 5), ("MAXLEN 1000000", 2_592_000, 2)] {
+        let redis = Redis::start();
+        let project = project(&redis, five.folder.path(), "");
+        let plugins = format!("[plugins]\nrewarm_s = {window_s}\n");
+        let other = format!("{plugins}[detectors.other]\nplugin = \"probe\"\nsymbols = [\"NONE\"]\n");
+        configure(&project, &redis, five.folder.path(), &other);
+        let mut host = project.start_owner();
+        five.week.add(&redis, 0..5);
+        redis.wait_all_processed(five.week.count(0..5));
+        let _: u64 = redis.ask(&format!("XTRIM {STREAM} {trim}"));
+        configure(&project, &redis, five.folder.path(), &format!("{plugins}{DETECTORS}"));
+        let detector = wait_rewarmed(&redis, "probe");
+        assert_eq!(detector["rewarmed_sessions"], sessions, "{detector}");
+        five.week.add(&redis, 5..6);
+        redis.wait_all_processed(five.week.count(0..6));
+        five.check(&redis.alerts());
+        host.stop();
+        for day in ["03", "04", "06"] {
+            fs::remove_file(five.folder.path().join(format!("2025-11-{day}.jsonl.zst"))).unwrap_or(());
+        }
+    }
 }
 
 /// Cuts the newest day file within its last frame.

@@ -54,4 +54,5 @@ mod time;
 mod tls;
 mod top;
 mod verdict;
+mod views;
 mod walls;

@@ -11,6 +11,7 @@ use std::{
     fs::{File, OpenOptions},
     hash::{Hash, Hasher},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -207,6 +208,12 @@ impl DayFile {
         }
         self.length += bytes.len() as u64;
         Ok(bytes.len() as u64)
+    }
+
+    /// Whether the file is still the one at its path: what is written to a file without a name is lost.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let (Ok(open), Ok(at_path)) = (self.file.metadata(), path.metadata()) else { return false };
+        (open.dev(), open.ino()) == (at_path.dev(), at_path.ino())
     }
 
     /// Has the system write everything to the disk.

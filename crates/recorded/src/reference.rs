@@ -87,8 +87,9 @@ mod tests {
         ] {
             assert!(notes.contains(expected), "{expected}\n{notes}");
         }
-        assert!(reference.explain_missing("volume").contains("[reference.columns]"));
-        assert!(reference.explain_missing("prev_clos").contains("did you mean `prev_close`?"));
+        assert!(reference.explain("volume").unwrap().contains("[reference.columns]"));
+        assert!(reference.explain("sector").unwrap().ends_with("values that are not numbers"));
+        assert_eq!((reference.explain("prev_close"), reference.explain("prev_clos")), (None, None));
     }
 
     #[test]
