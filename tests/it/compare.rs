@@ -181,3 +181,28 @@ fn a_swap_of_another_detector_changes_nothing() {
     project.write_config(&config);
     assert!(alerts == others(project.reference(&redis)));
 }
+
+/// Strike, right and expiry of an option come from the reference data, and from its name where that has none.
+#[test]
+fn reference_data_says_the_same_of_options_as_their_names_and_wins() {
+    let alerts = |expiry: Option<&str>| {
+        let project = project("redis://127.0.0.1:1".into(), "", "[reference]\nfiles = [\"instruments.csv\"]");
+        let mut file = "tradingsymbol,name,expiry,strike,instrument_type,exchange\n".to_owned();
+        file.push_str("NIFTY,NIFTY 50,,0,EQ,NSE\n");
+        let options = [("NIFTY", 25_750), ("ICICIBANK", 1350), ("RELIANCE", 1490), ("HDFCBANK", 985)];
+        for (name, strike) in options {
+            for right in ["CE", "PE"] {
+                let Some(expiry) = expiry else { continue };
+                file.push_str(&format!("{name}25NOV{strike}{right},{name},{expiry},{strike},{right},NFO\n"));
+            }
+        }
+        fs::write(project.path("instruments.csv"), file).unwrap();
+        let replay = ["replay", "--simulate", "--symbols", "24", "--count", "30000", "--coupling", "1"];
+        project.run(&[&replay[..], &["--detector", "straddle", "--out", "alerts.jsonl"]].concat());
+        fs::read_to_string(project.path("alerts.jsonl")).unwrap()
+    };
+    let by_name = alerts(None);
+    assert!(by_name.lines().count() > 20);
+    assert!(alerts(Some("2025-11-25")) == by_name);
+    assert_eq!(alerts(Some("2025-10-28")), "", "they have expired");
+}
