@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::json;
 
-use super::parts::Parts;
+use super::{market_report, parts::Parts};
 use crate::notify;
 use tickhound_core::{
     config::{Config, LoadedConfig, Origin, input::VenueRule},
@@ -42,6 +42,8 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     warnings.extend(unmatched_patterns(generation, &symbols));
     warnings.extend(unmatched_of_channels(config, generation, &symbols));
     warnings.extend(unmatched_of_calendars(config, &symbols));
+    let market = market_report::MarketReport::new(&generation.market, &symbols);
+    warnings.extend(market.warnings());
     if args.json {
         let detectors: Vec<_> = generation.detectors.iter().map(|spec| detector_json(spec, loaded)).collect();
         let redis = reached.as_ref().err().map(ToString::to_string);
@@ -51,7 +53,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             .collect();
         crate::output::print_json(
             &json!({ "ok": redis.is_none(), "redis_error": redis, "detectors": detectors, "notify": notify,
-                "warnings": warnings }),
+                "market": market.to_json(), "warnings": warnings }),
         );
     } else {
         outln!("ok: {}", loaded.source.at(&[]));
@@ -59,6 +61,7 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
             outln!("      without session.calendar, a silent feed is not noticed");
         }
         warnings.iter().for_each(|warning| outln!("      warning: {warning}"));
+        market.lines().iter().for_each(|line| outln!("ok: {line}"));
         generation.detectors.iter().for_each(|spec| print_detector(spec, loaded));
         for notify::ChannelSummary { name, receiver, warnings } in &channels {
             outln!("ok: notify {name} = {receiver}");

@@ -12,7 +12,7 @@ use serde::{
 
 pub use self::{
     layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, OPTIONAL_FIELDS, read_document},
-    raw::{Fields, raw_fields, raw_json},
+    raw::{Fields, WHOLE_BYTES_MAX, raw_fields, raw_json},
 };
 use crate::{
     event::{Alert, DeadLetter, DetectorFault, Direction},

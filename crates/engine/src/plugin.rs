@@ -11,7 +11,8 @@
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `exports` its functions in both
 //! versions of the contract, `packed` the form of rows and detections in 0.2, `facts` what it learns about symbols, `call` how
 //! much a call may return, `detection` and `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time
-//! limit of a call, `fault` the reason why a call failed, and `health` the count of faults.
+//! limit of a call, `fault` the reason why a call failed, and `health` the count of faults. `probe_log` keeps what a detector
+//! that is not a host's looks at.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
@@ -43,6 +44,7 @@ pub mod loader;
 pub mod manifest;
 mod packed;
 pub mod params;
+mod probe_log;
 mod reload;
 mod resolve;
 pub mod runtime;
@@ -68,6 +70,7 @@ pub use self::{
     health::Health,
     instance::{GROUP_MARK, Instance},
     loader::Loader,
+    probe_log::{ProbeLog, ProbeQuestion, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,

@@ -20,6 +20,7 @@ mod lease;
 mod mute;
 pub mod mutes;
 pub mod notification_position;
+mod observed;
 mod partition_config;
 mod pending_publishes;
 mod producer;
@@ -33,6 +34,7 @@ mod state;
 mod step;
 mod stream;
 mod survey;
+mod tail;
 mod tls;
 mod wire;
 
@@ -47,10 +49,12 @@ pub use self::{
     claims::Conflict,
     dead::{DeadLetters, Letter, LetterOutcome},
     history::RedisHistory,
+    observed::ObservedStream,
     producer::{Producer, Published},
     queries::{AlertPage, AlertStream, EntryPage, LiveAlerts, PageRequest, ReadOrder, StreamQueries},
     recent_ids::RecentIds,
     server_check::may_evict_any_key,
     stream::RedisStream,
     survey::{ConsumerStatus, SavedState, Survey, Surveyor, survey},
+    tail::{StreamTail, TailPage},
 };

@@ -18,7 +18,7 @@ use crate::{
     seal::{Unsealed, seal, unseal},
 };
 use tickhound_core::{
-    checkpoint::{BasesField, Boundary, CHUNKS, LastVisit, SavedStates, newer_form},
+    checkpoint::{BasesField, Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, newer_form},
     event::{Clock, EntryId, TicksBehind},
     receipt::Receipt,
     stream::{Commit, StreamError},
@@ -156,6 +156,40 @@ pub(super) async fn read_saved(
     let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
     let venues = read_venues(venues, &keys.venues)?;
     Ok(SavedStates { venues, last_tick_ms: last_tick_ms(connection, keys).await, ..fields.into_states() })
+}
+
+/// Reads all saved states beside their owner, who may save others meanwhile: those of a chunk in one request with its boundary,
+/// so that they belong together.
+///
+/// # Errors
+/// Also when a later release wrote one of them.
+pub(super) async fn read_observed(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<SavedStates, StreamError> {
+    let names: Vec<String> = query(connection, cmd("HKEYS").arg(&keys.state)).await?;
+    let mut chunks: Vec<Vec<String>> = (0..CHUNKS).map(|chunk| vec![format!("c:{chunk}")]).collect();
+    let mut others = Vec::new();
+    for name in names {
+        match name.split_at_checked(2) {
+            Some(("s:", symbol)) => chunks[usize::from(chunk_of(symbol))].push(name),
+            Some(("c:", _)) | None => {}
+            Some(_) => others.push(name),
+        }
+    }
+    let mut fields = SavedFields::default();
+    for names in chunks.into_iter().chain([others]).filter(|names| !names.is_empty()) {
+        let values: Vec<Option<Vec<u8>>> = query(connection, cmd("HMGET").arg(&keys.state).arg(&names)).await?;
+        for (name, value) in names.iter().zip(values) {
+            value.into_iter().for_each(|value| fields.add(name, value));
+        }
+    }
+    if let Some(form) = fields.newer {
+        return Err(newer_release(&keys.state, form));
+    }
+    let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
+    let venues = read_venues(venues, &keys.venues)?;
+    Ok(SavedStates { venues, ..fields.into_states() })
 }
 
 /// When the owner before committed the last tick, as its receipt says. A receipt that can't be read is like a missing one:

@@ -185,9 +185,8 @@ impl Bars {
             session_close: close,
         };
         bar.add(tick);
-        // The session's first tick may have had no price of its own.
+        // The flag of the tick is not enough: the first tick of the session may have had no price of its own.
         let state = self.state(tick.symbol);
-        bar.flags &= !flag::SESSION_START;
         if state.session != Some(number) {
             bar.flags |= flag::SESSION_START;
         }

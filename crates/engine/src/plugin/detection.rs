@@ -66,7 +66,7 @@ pub struct Judgment {
 }
 
 /// A condition that a detection depends on, as it was at one row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Gate {
     /// A short name, such as `above_channel`.
     pub name: String,

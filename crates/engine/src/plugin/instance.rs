@@ -17,6 +17,7 @@ use super::{
     introduced::Introduced,
     packed::{ColumnValues, Parts, RowPacker, unpack},
     params::Params,
+    probe_log::{ProbeLog, ProbeWriter},
     runtime::Plugin,
     texts::{MESSAGE_BYTES_MAX, shortened},
     wiring::{ColumnSource, Constants, Wiring},
@@ -41,6 +42,8 @@ pub struct Instance {
     packer: RowPacker,
     introduced: Introduced,
     state_sizes: StateSizes,
+    /// Where it writes what it looks at, if it is not an instance of a host.
+    probe_writer: Option<Box<ProbeWriter>>,
     /// The event time that must pass before the first detection, seconds.
     pub warm_up_seconds: f64,
 }
@@ -75,6 +78,7 @@ impl Instance {
                 packer: RowPacker::default(),
                 introduced: Introduced::default(),
                 state_sizes: StateSizes::default(),
+                probe_writer: None,
                 warm_up_seconds: checked_warm_up(warm_up_seconds)?,
             }),
             Ok((_, Err(rejection))) => {
@@ -83,6 +87,11 @@ impl Instance {
             }
             Err(error) => Err(describe_fault(&error, &mut store, limits, Fault::Start)),
         }
+    }
+
+    /// Has it write what it looks at to a log. From then on it detects nothing.
+    pub(super) fn with_probe_log(self, log: Arc<ProbeLog>) -> Self {
+        Self { probe_writer: Some(Box::new(ProbeWriter::new(log))), ..self }
     }
 
     /// Returns the size of its linear memories, bytes. It never shrinks.
@@ -105,9 +114,15 @@ impl Instance {
             if let Some(interned) = name.strip_prefix(GROUP_MARK) {
                 let name = interned.split_once('/').map_or(interned, |(_, name)| name);
                 self.introduced.add_group(*id);
+                if let Some(writer) = &mut self.probe_writer {
+                    writer.introduce(*id, name);
+                }
                 groups.push(NewGroup { id: *id, name });
             } else {
                 self.introduced.add_symbol(*id);
+                if let Some(writer) = &mut self.probe_writer {
+                    writer.introduce(*id, name);
+                }
                 if self.constants.columns > 0 {
                     self.constants.set(*id, &self.facts.constants(&self.wiring, name));
                 }
@@ -129,6 +144,9 @@ impl Instance {
     /// # Errors
     /// Returns a fault, after which the instance must be dropped.
     pub fn detect(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
+        if self.probe_writer.is_some() {
+            return self.write_probed(batch);
+        }
         let clock_rows = batch.symbol.iter().filter(|symbol| **symbol == CLOCK).count();
         let call = Call::Detect { rows: batch.len(), clock_rows, owners: self.introduced.count() };
         self.begin(call, batch.len());
@@ -153,6 +171,19 @@ impl Instance {
             Ok(judgments) => check_judgments(judgments, batch, introduced).map(Some).map_err(Fault::Contract),
             Err(error) => Err(self.fault(&error)),
         }
+    }
+
+    /// Processes one batch, and writes what the detector has looked at instead of returning detections.
+    fn write_probed(&mut self, batch: &Batch) -> Result<Vec<Detection>, Fault> {
+        let judgments = self.probe(batch)?.unwrap_or_default();
+        let Self { probe_writer: Some(writer), wiring, constants, .. } = self else { return Ok(Vec::new()) };
+        let value = |row: usize, source: &ColumnSource| match source {
+            ColumnSource::Batch(_) => column(*source, batch).map_or(f64::NAN, |values| values[row]),
+            ColumnSource::Constant(column) => constants.get(batch.symbol[row], *column),
+            ColumnSource::Absent => f64::NAN,
+        };
+        writer.write(batch, judgments, |row| wiring.columns.iter().map(|source| value(row, source)).collect());
+        Ok(Vec::new())
     }
 
     /// Saves the states of `owners`: the id and the plugin's own encoding of each that has one.

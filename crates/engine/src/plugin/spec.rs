@@ -18,6 +18,7 @@ use super::{
     instance::Instance,
     manifest::Manifest,
     params::{self, Params},
+    probe_log::ProbeLog,
     resolve::Resolving,
     runtime::{Plugin, sha256},
     view::{Scope, View},
@@ -66,6 +67,8 @@ pub struct DetectorSpec {
     wants_session: bool,
     /// The fingerprint of the market, if it decides what the detector sees.
     market: Option<u64>,
+    /// Where its instances write what they look at, if it is not a detector of a host.
+    probe_log: Option<Arc<ProbeLog>>,
     schema: u64,
     fingerprint: u64,
 }
@@ -132,6 +135,7 @@ impl DetectorSpec {
             since_ms: now_ms(),
             trial: TrialResult::default(),
             health: Health::default(),
+            probe_log: None,
             params_hash,
             symbols: (!sees_all).then(|| config.symbols.iter().map(|text| WatchedPattern::new(text)).collect()),
         })
@@ -200,8 +204,25 @@ impl DetectorSpec {
             symbols: symbols.clone(),
             params_hash: params_hash.clone(),
             health: Health::default(),
+            probe_log: self.probe_log.clone(),
             ..*self
         }
+    }
+
+    /// Returns the same detector under a name, with instances that write what they look at to a log, and detect nothing.
+    pub fn probing(&self, name: &str, log: Arc<ProbeLog>) -> Self {
+        Self { name: name.to_owned(), probe_log: Some(log), ..self.without_faults() }
+    }
+
+    /// Returns the names of the columns that the detector reads, in its order.
+    pub fn column_names(&self) -> impl Iterator<Item = &str> {
+        let Manifest { columns, computed, .. } = &self.plugin.manifest;
+        columns.iter().map(|column| column.name.as_str()).chain(computed.iter().map(|column| column.name.as_str()))
+    }
+
+    /// Returns the first digits of the hash of all parameters, as alerts have them.
+    pub fn params_hash(&self) -> &str {
+        &self.params_hash
     }
 
     /// Returns the hash of everything that must be equal for a saved state to be restored: the plugin's name and state
@@ -243,7 +264,11 @@ impl DetectorSpec {
     }
 
     fn start_with(&self, facts: Facts) -> Result<Instance, Fault> {
-        Instance::start(&self.plugin, &self.params, self.wiring.clone(), facts, self.limits)
+        let instance = Instance::start(&self.plugin, &self.params, self.wiring.clone(), facts, self.limits)?;
+        Ok(match &self.probe_log {
+            Some(log) => instance.with_probe_log(log.clone()),
+            None => instance,
+        })
     }
 
     /// Returns whether nothing differs from `other`.

@@ -215,6 +215,26 @@ fn expected_snapshots(calendar: &Calendar, given: &[Given], symbol: usize, secon
     rows
 }
 
+/// The computed columns of a row: `name` is a symbol, or that of a bar's row, and `at` is the row's place among all rows.
+fn expected_computed(given: &[Given], made: &Made, place: usize, name: &str, at: usize) -> Vec<f64> {
+    let symbol = name.split('/').next().unwrap();
+    let earlier = made.computed[..at].iter().filter(|(_, name, _)| *name == format!("{symbol}/60")).count();
+    let bars = || made.bars.iter().filter(|row| row.name == symbol && row.length == 60).take(earlier);
+    let last = |mut values: Vec<f64>, length: usize| {
+        if values.len() < length { Vec::new() } else { values.split_off(values.len() - length) }
+    };
+    let of_bars = |at: usize| last(bars().map(|row| row.values[at].1).collect(), 3);
+    let (highs, closes) = (of_bars(3), of_bars(5));
+    let ticks = given[..place].iter().filter(|tick| SYMBOLS[tick.symbol] == symbol && tick.counts());
+    let prices = last(ticks.map(|tick| tick.price).collect(), 4);
+    let mean = closes.iter().sum::<f64>() / 3.0;
+    vec![
+        highs.into_iter().reduce(f64::max).unwrap_or(f64::NAN),
+        prices.into_iter().reduce(f64::min).unwrap_or(f64::NAN),
+        if closes.is_empty() { f64::NAN } else { mean },
+    ]
+}
+
 fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_by(|a, b| (a.place, &a.name, a.length).cmp(&(b.place, &b.name, b.length)));
     rows
@@ -347,6 +367,10 @@ proptest! {
         let snapshots =
             each().flat_map(|(symbol, seconds)| expected_snapshots(&calendars[symbol], &given, symbol, seconds));
         assert_equal(&made.snapshots, &sorted(snapshots.collect()));
+        for (at, (place, name, values)) in made.computed.iter().enumerate() {
+            let expected = expected_computed(&given, &made, *place, name, at);
+            prop_assert_eq!(format!("{:?}", values), format!("{:?}", expected), "{} at {}", name, place);
+        }
         for row in &made.bars {
             let of = |name: &str| row.values.iter().find(|(known, _)| *known == name).unwrap().1;
             prop_assert!(of("low") <= of("open").min(of("close")) && of("high") >= of("open").max(of("close")));
