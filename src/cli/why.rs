@@ -84,10 +84,10 @@ impl Inquiry<'_> {
         Ok(saved.filter(covers).unwrap_or(all))
     }
 
-    /// Continues a detector from the saved states up to now; `None` if the host has saved none.
+    /// Continues a detector from the saved states up to now; `None` if there are none, or no row has come since.
     pub(super) fn replay_saved(&self, detector: &LoneDetector<'_>, question: &ProbeQuestion) -> Result<Option<Probed>> {
         let probed = self.runtime.block_on(detector.replay_saved(question.clone()))?;
-        Ok((probed.rows.rows > 0).then_some(probed))
+        Ok(probed.filter(|probed| probed.rows.rows > 0))
     }
 
     /// Replays a detector from the beginning of the files, or of the stream.
@@ -148,9 +148,10 @@ impl Inquiry<'_> {
         let (from, names_seconds) = if let Ok(at) = text.parse::<Timestamp>() {
             (at, true)
         } else {
-            let civil = match text.parse::<Time>() {
-                Ok(time) => self.day(zone)?.to_datetime(time),
-                Err(_) => text.parse::<DateTime>().ok().with_context(expected)?,
+            // First with a date: a time is also read from a text with one.
+            let civil = match text.parse::<DateTime>() {
+                Ok(civil) => civil,
+                Err(_) => self.day(zone)?.to_datetime(text.parse::<Time>().ok().with_context(expected)?),
             };
             (zone.to_timestamp(civil)?, text.matches(':').count() > 1)
         };

@@ -139,18 +139,22 @@ impl<'a> LoneDetector<'a> {
         Ok(Probed { basis, rows: log.take(), alerts, faults: faults(&probing) })
     }
 
-    /// Continues the detector from the states that the host has saved, up to the newest entry.
+    /// Continues the detector from the states that the host has saved, up to the newest entry; `None` if not all of its states are
+    /// saved, such as those of a detector that no host runs, or with other parameters.
     ///
     /// # Errors
-    /// When Redis can't be reached, or has no state of this partition.
-    pub(crate) async fn replay_saved(&self, question: ProbeQuestion) -> Result<Probed> {
+    /// When Redis can't be reached.
+    pub(crate) async fn replay_saved(&self, question: ProbeQuestion) -> Result<Option<Probed>> {
         let (spec, log) = (self.spec()?, Arc::new(ProbeLog::new(question)));
         let config = &self.loaded.config;
+        let done = watch::Sender::new(false);
+        let stream = ObservedStream::new(&config.stream, &config.alerts, &config.dead_letters, done.clone())?;
+        if stream.saved_detectors().await?.get(&spec.name) != Some(&spec.schema()) {
+            return Ok(None);
+        }
         // Saved states are found by the name of the detector.
         let probing = Arc::new(spec.probing(&spec.name, log.clone()));
         let generation = self.generation(vec![probing.clone()])?;
-        let done = watch::Sender::new(false);
-        let stream = ObservedStream::new(&config.stream, &config.alerts, &config.dead_letters, done.clone())?;
         let stages = Stages {
             reloads: Reload::fixed(generation),
             decoder: Decoder::new(&config.input, &self.loaded.root)?,
@@ -159,7 +163,7 @@ impl<'a> LoneDetector<'a> {
             stats: Arc::<Stats>::default(),
         };
         Partition::new(stream, config, stages).run(Until::Stopped, done.subscribe()).await?;
-        Ok(Probed { basis: Basis::Saved, rows: log.take(), alerts: Vec::new(), faults: faults(&probing) })
+        Ok(Some(Probed { basis: Basis::Saved, rows: log.take(), alerts: Vec::new(), faults: faults(&probing) }))
     }
 }
 

@@ -51,3 +51,4 @@ mod tls;
 mod top;
 mod verdict;
 mod walls;
+mod why;

@@ -627,6 +627,11 @@ pub fn probe_clock() -> PathBuf {
     probes().join("examples/probe_clock.wasm")
 }
 
+/// The detector that says what it looks at: `rise`, with three gates.
+pub fn probe_gates() -> PathBuf {
+    probes().join("examples/probe_gates.wasm")
+}
+
 fn probes() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| fixtures("probe"))
