@@ -320,7 +320,8 @@ impl Market {
             for number in next..next + calls {
                 let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
                 let batch = rows.batches[number].clone();
-                worker.work(Job { read: number as u64, symbols, batch });
+                let (members, views) = (Vec::new(), Vec::new());
+                worker.work(Job { read: number as u64, symbols, members, batch, views });
             }
             next += calls;
         });
@@ -338,7 +339,8 @@ impl Market {
         let mut richest = (Vec::new(), 0);
         for (number, batch) in rows.batches.iter().enumerate() {
             let symbols = if number == 0 { rows.symbols.clone() } else { Vec::new() };
-            let job = Job { read: number as u64, symbols, batch: batch.clone() };
+            let (members, views, batch) = (Vec::new(), Vec::new(), batch.clone());
+            let job = Job { read: number as u64, symbols, members, batch, views };
             let TaskOutcome::Processed(Processing { found, .. }) = worker.work(job).outcome else {
                 bail!("a worker answers a job with what it has processed");
             };
@@ -394,10 +396,11 @@ impl Market {
             for (_, bytes) in instance.save(&[rows.symbols[0].0]).map_err(failed)? {
                 let detector = spec.name.clone();
                 let (schema, alerted, alerted_apart) = (spec.schema(), [0; 3], [0; 3]);
-                detectors.push(DetectorState { detector, schema, bytes, alerted, alerted_apart });
+                let about = Vec::new();
+                detectors.push(DetectorState { detector, schema, bytes, alerted, alerted_apart, about });
             }
         }
-        let state = SymbolState { normalizer: vec![7; 30], detectors };
+        let state = SymbolState { normalizer: vec![7; 30], detectors, series: Vec::new() };
         let (mut packer, mut unpacker) = (Packer::new()?, Packer::new()?);
         let packed = packer.pack(1, &state)?;
         let expected = packed.clone();
@@ -518,9 +521,9 @@ fn copied(entries: &Entries) -> Entries {
 }
 
 fn job() -> Job {
-    Job { read: 1, symbols: Vec::new(), batch: Batch::new(0) }
+    Job { read: 1, symbols: Vec::new(), members: Vec::new(), batch: Batch::new(0), views: Vec::new() }
 }
 
 fn again(found: &ResolvedDetection) -> ResolvedDetection {
-    ResolvedDetection { evidence: found.evidence.clone(), ..*found }
+    ResolvedDetection { members: found.members.clone(), evidence: found.evidence.clone(), ..*found }
 }

@@ -92,8 +92,8 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
         let Some(chunks) = pace.due(Instant::now(), ingest.chunk_sizes()) else { continue };
         read += 1;
         pace.started(&chunks);
-        for (shard, bases) in shards.iter().zip(ingest.visit(&chunks)) {
-            shard.submit(Task::Save { read, chunks: chunks.clone(), bases }).await;
+        for (shard, bases) in shards.iter().zip(ingest.visit(&chunks).by_shard) {
+            shard.submit(Task::Save { read, chunks: chunks.clone(), bases, shared: None }).await;
         }
         let saved = answers(&mut outcomes, SHARDS).await?;
         let took = saved.iter().map(|answer| answer.took).max().unwrap_or_default();
@@ -108,7 +108,7 @@ async fn pauses(detectors: &Arc<Generation>, ticks: usize) -> Result<Vec<f64>> {
 
 /// The number of symbols that a shard has saved.
 fn symbols(answer: &Answer) -> usize {
-    if let TaskOutcome::Saved(saved) = &answer.outcome { saved.len() } else { 0 }
+    if let TaskOutcome::Saved(saved) = &answer.outcome { saved.states.len() } else { 0 }
 }
 
 async fn answers(outcomes: &mut mpsc::Receiver<Answer>, count: usize) -> Result<Vec<Answer>> {

@@ -187,8 +187,8 @@ impl Worker {
 
     async fn save(&mut self, chunks: Range<u16>) {
         self.read += 1;
-        let bases = self.ingest.visit(&chunks).remove(0);
-        self.ask(Task::Save { read: self.read, chunks, bases }).await;
+        let bases = self.ingest.visit(&chunks).by_shard.remove(0);
+        self.ask(Task::Save { read: self.read, chunks, bases, shared: None }).await;
     }
 }
 

@@ -8,6 +8,8 @@
 //! What holds: the state of a symbol changes only with its ticks, so chunks may be of different ages. No saved state
 //! depends on shards, so a host with another number of workers can restore it.
 
+mod bases;
+
 use std::io;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +20,7 @@ use zstd::{
     zstd_safe::CParameter,
 };
 
+pub use self::bases::{SharedBase, SharedBases, SharedContext};
 use crate::event::{Clock, EntryId};
 
 /// The number of chunks: enough that saving one chunk of 10,000 symbols takes about a millisecond, and few enough to
@@ -91,6 +94,17 @@ pub struct SavedStates {
     pub venues: Vec<(String, String)>,
     /// When the owner before committed the last tick, ms since the Unix epoch; `None` if that is not known.
     pub last_tick_ms: Option<u64>,
+    /// What the owners of a visit depend on, by the names of the fields; packed by [`Packer::pack_bases`].
+    pub bases: Vec<(BasesField, Vec<u8>)>,
+}
+
+/// The name of a field with [`SharedBases`]: the visit that they belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BasesField {
+    /// The newest entry of the visit's boundary.
+    pub newest: EntryId,
+    /// The chunks of the visit.
+    pub chunks: std::ops::Range<u16>,
 }
 
 /// The states that a visit saves.
@@ -110,16 +124,24 @@ pub struct Visit {
     pub complete: Vec<(String, u64)>,
     /// The fingerprint of each detector that its states were made by: `DetectorSpec::fingerprint` of the engine.
     pub made_by: Vec<(String, u64)>,
+    /// What the visited owners depend on, packed; `None` if they depend on nothing.
+    pub bases: Option<(BasesField, Vec<u8>)>,
+    /// Fields with bases that no state depends on any more.
+    pub obsolete: Vec<BasesField>,
 }
 
-/// The state of one symbol.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// The state of one symbol or group. Its fields are stored by position, and new ones only if they are not empty, so that an older
+/// release reads a state that has none.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SymbolState {
-    /// The state of the normalizer.
+    /// The state of the normalizer; empty for a group.
     #[serde(with = "serde_bytes")]
     pub normalizer: Vec<u8>,
     /// The state of each detector.
     pub detectors: Vec<DetectorState>,
+    /// The symbol's bars, last values and computed columns.
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<u8>,
 }
 
 /// The state of one detector for a symbol.
@@ -137,6 +159,20 @@ pub struct DetectorState {
     pub alerted: [u64; 3],
     /// The event time of another alert in each direction, if event time went back.
     #[serde(default)]
+    pub alerted_apart: [u64; 3],
+    /// The alerts about members of a group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub about: Vec<AboutMember>,
+}
+
+/// The last alerts of a group's detector about one of the members. Its fields are stored by position.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct AboutMember {
+    /// The name of the member.
+    pub member: String,
+    /// The event time of the last alert in each direction, ns; 0 if there was none.
+    pub alerted: [u64; 3],
+    /// The event time of another alert in each direction, if event time went back.
     pub alerted_apart: [u64; 3],
 }
 
@@ -163,12 +199,31 @@ impl Packer {
     /// # Errors
     /// When there is not enough memory.
     pub fn pack(&mut self, arrived_ms: u64, state: &SymbolState) -> Result<Vec<u8>> {
-        let plain = rmp_serde::to_vec(state)?;
+        self.pack_plain(arrived_ms, &rmp_serde::to_vec(state)?)
+    }
+
+    /// Packs what the owners of a visit depend on.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn pack_bases(&mut self, bases: &SharedBases) -> Result<Vec<u8>> {
+        self.pack_plain(0, &rmp_serde::to_vec(bases)?)
+    }
+
+    /// Unpacks what the owners of a visit depend on.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`Packer::pack_bases`] of this or an older release returned.
+    pub fn unpack_bases(&mut self, packed: &[u8]) -> Result<SharedBases> {
+        rmp_serde::from_slice(&self.unpack_plain(packed)?).context("they are not bases")
+    }
+
+    fn pack_plain(&mut self, arrived_ms: u64, plain: &[u8]) -> Result<Vec<u8>> {
         let mut packed = vec![FORM];
         packed.extend(arrived_ms.to_le_bytes());
         packed.extend(u32::try_from(plain.len())?.to_le_bytes());
         packed.extend(checksum(&packed));
-        packed.extend(self.compressor.compress(&plain)?);
+        packed.extend(self.compressor.compress(plain)?);
         Ok(packed)
     }
 
@@ -177,6 +232,10 @@ impl Packer {
     /// # Errors
     /// When the bytes are not what [`Packer::pack`] of this or an older release returned.
     pub fn unpack(&mut self, packed: &[u8]) -> Result<SymbolState> {
+        rmp_serde::from_slice(&self.unpack_plain(packed)?).context("it is not the state of a symbol")
+    }
+
+    fn unpack_plain(&mut self, packed: &[u8]) -> Result<Vec<u8>> {
         let form = *packed.first().context("it is empty")?;
         let header = match form {
             EVENT_TIME_FORM => EVENT_TIME_HEADER,
@@ -189,7 +248,7 @@ impl Packer {
         ensure!(length <= UNPACKED_MAX, "it claims a length of {length} bytes");
         let plain = self.decompressor.decompress(compressed, length).context("it is damaged")?;
         ensure!(plain.len() == length, "it is damaged: {} bytes instead of {length}", plain.len());
-        rmp_serde::from_slice(&plain).context("it is not the state of a symbol")
+        Ok(plain)
     }
 }
 
@@ -231,8 +290,15 @@ mod tests {
     fn state() -> SymbolState {
         let (alerted, alerted_apart) = ([1, 2, 3], [0, 4, 0]);
         let bytes = vec![7; 5000];
-        let detector = DetectorState { detector: "breakout".into(), schema: u64::MAX, bytes, alerted, alerted_apart };
-        SymbolState { normalizer: vec![1, 2, 3], detectors: vec![detector] }
+        let detector = DetectorState {
+            detector: "breakout".into(),
+            schema: u64::MAX,
+            bytes,
+            alerted,
+            alerted_apart,
+            about: Vec::new(),
+        };
+        SymbolState { normalizer: vec![1, 2, 3], detectors: vec![detector], series: Vec::new() }
     }
 
     #[test]

@@ -449,6 +449,10 @@ pub struct Alert {
     pub symbol: String,
     /// The venue that the symbol names, or that its ticks had named by then; empty if neither does.
     pub venue: String,
+    /// The group whose detector raised it; empty if a symbol's did.
+    pub group: String,
+    /// The symbols that make up the event of a group.
+    pub members: Vec<String>,
     /// The event time, ns since the Unix epoch, UTC.
     pub time: u64,
     /// The price at that time, quote currency; NaN if no price is known.
@@ -478,6 +482,8 @@ pub struct AlertOrigin {
     pub params_hash: String,
     /// The number of the generation that was active at the entry, counted from the start of the host.
     pub generation: u64,
+    /// The first [`CODE_DIGITS`] digits of the SHA-256 of the reference data; empty if there is none.
+    pub reference: String,
 }
 
 /// How many digits of a SHA-256 an alert has: 48 bits tell a million versions of a plugin apart, and are short enough to

@@ -20,7 +20,7 @@ use crate::{
     },
     decode::time_zone,
     event::{column, flag},
-    session::{NO_SESSION, Phase, SessionClock, Sessions},
+    session::{NO_SESSION, Phase, SessionClock, Sessions, Span},
 };
 
 /// What was changed in rows.
@@ -161,6 +161,21 @@ impl Normalizer {
     /// Whether rows have the columns with times of the session.
     pub fn has_session_columns(&self) -> bool {
         self.session_columns
+    }
+
+    /// The number of the calendar of a symbol.
+    pub fn calendar_of(&self, symbol: u32) -> u16 {
+        self.symbols.get(symbol as usize).map_or(0, |entry| entry.calendar)
+    }
+
+    /// The number of calendars.
+    pub fn calendars(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// The span of a calendar that contains a time.
+    pub fn span(&mut self, calendar: u16, time: u64) -> Span {
+        *self.sessions.span(calendar, time)
     }
 
     /// Introduces a symbol before its first row or state.

@@ -11,7 +11,7 @@ use serde::{
 };
 
 pub use self::{
-    layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, read_document},
+    layout::{ALERT_FIELDS, AlertLayout, MAPPED_MAX, OPTIONAL_FIELDS, read_document},
     raw::{Fields, raw_fields, raw_json},
 };
 use crate::{
@@ -20,8 +20,20 @@ use crate::{
 };
 
 impl Alert {
-    /// The names and values of the fields in the alerts stream.
-    pub fn fields(&self) -> [(&'static str, Cow<'_, str>); ALERT_FIELDS.len()] {
+    /// The names and values of the fields in the alerts stream: those that each alert has, and then [`OPTIONAL_FIELDS`] that
+    /// have a value.
+    pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let members = if self.members.is_empty() { String::new() } else { json(&self.members) };
+        let optional = [
+            ("reference", Cow::from(self.origin.reference.as_str())),
+            ("group", self.group.as_str().into()),
+            ("members", members.into()),
+        ];
+        self.own_fields().into_iter().chain(optional.into_iter().filter(|(_, value)| !value.is_empty())).collect()
+    }
+
+    /// The fields that each alert has.
+    fn own_fields(&self) -> [(&'static str, Cow<'_, str>); ALERT_FIELDS.len()] {
         [
             ("id", self.id.as_str().into()),
             ("detector", self.detector.as_str().into()),
@@ -76,9 +88,9 @@ pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
 }
 
 /// The fields of an alert that are the same however it is delivered, and whichever build of its detector raised it: all but
-/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash` and `generation`.
+/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash`, `generation` and `reference`.
 pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 12] {
-    let fields = alert.fields();
+    let fields = alert.own_fields();
     let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] = fields;
     let venue = ("venue", alert.venue.as_str().into());
     [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue]
@@ -115,11 +127,10 @@ fn json_value(name: &str, value: &str) -> String {
         ("recovered" | "stale", "0") => "false".into(),
         ("recovered" | "stale", "1") => "true".into(),
         ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "generation", "") => "null".into(),
-        ("time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" | "generation", value)
-            if is_json_in_line(value) =>
-        {
-            value.to_owned()
-        }
+        (
+            "time" | "price" | "confidence" | "lag_ms" | "recovered" | "stale" | "evidence" | "generation" | "members",
+            value,
+        ) if is_json_in_line(value) => value.to_owned(),
         _ => json(&value),
     }
 }
@@ -152,9 +163,16 @@ mod tests {
             detector: "breakout".into(),
             plugin: "breakout".into(),
             version: "0.1.0".into(),
-            origin: AlertOrigin { sha256: "0123456789ab".into(), params_hash: "ba9876543210".into(), generation: 3 },
+            origin: AlertOrigin {
+                sha256: "0123456789ab".into(),
+                params_hash: "ba9876543210".into(),
+                generation: 3,
+                reference: String::new(),
+            },
             symbol: "NIFTY25NOV25750PE".into(),
             venue: "NFO".into(),
+            group: String::new(),
+            members: Vec::new(),
             time: 1_700_000_000_000_000_001,
             price: 101.05,
             confidence: 0.9473,

@@ -7,13 +7,13 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     ingest::{Evicted, Ingest, Place, Routed},
-    plugin::{DetectorSpec, Generation, params},
-    shard::{Answer, FaultReport, Processing, ResolvedDetection, StateOrigin, TaskOutcome},
+    plugin::{DetectorSpec, GROUP_MARK, Generation, params},
+    shard::{Answer, FaultReport, Processing, ResolvedDetection, SavedOwners, StateOrigin, TaskOutcome},
 };
 use tickhound_core::{
-    checkpoint::Visit,
+    checkpoint::{BasesField, Visit},
     config::AlertsConfig,
-    event::{Alert, Clock, DeadLetter, DetectorFault, Entries, EntryId},
+    event::{Alert, AlertOrigin, Clock, DeadLetter, DetectorFault, Entries, EntryId},
     publish::raw_json,
     stream::{Commit, LeftOut, LimitOrigin, OverLimit},
     venue,
@@ -62,6 +62,10 @@ pub struct VisitFlight {
     saved: Vec<(Arc<str>, Arc<[u8]>)>,
     /// Symbols with the venue that they come from.
     venues: Vec<(Arc<str>, Arc<str>)>,
+    /// What the visited owners depend on, packed.
+    bases: Option<Vec<u8>>,
+    /// Fields with bases that no chunk refers to any more.
+    obsolete: Vec<BasesField>,
 }
 
 /// How often entries were delivered.
@@ -116,15 +120,9 @@ impl Flight {
         flight
     }
 
-    /// A visit of `shards` shards to `chunks`, with the venues that are saved with their states.
-    pub fn visit(
-        number: u64,
-        chunks: Range<u16>,
-        venues: Vec<(Arc<str>, Arc<str>)>,
-        shards: usize,
-        frontier: Frontier,
-    ) -> Self {
-        Self::new(number, frontier, shards, Payload::Visit(VisitFlight { chunks, saved: Vec::new(), venues }))
+    /// A visit of `shards` shards.
+    pub(crate) fn visit(number: u64, visit: VisitFlight, shards: usize, frontier: Frontier) -> Self {
+        Self::new(number, frontier, shards, Payload::Visit(visit))
     }
 
     /// A change of `shards` shards to the generation of `frontier`.
@@ -156,7 +154,10 @@ impl Flight {
             (Payload::Read(read), TaskOutcome::Processed(processing)) => {
                 read.accept(processing, answer.incidents.faulted);
             }
-            (Payload::Visit(visit), TaskOutcome::Saved(mut saved)) => visit.saved.append(&mut saved),
+            (Payload::Visit(visit), TaskOutcome::Saved(SavedOwners { mut states, shared })) => {
+                visit.saved.append(&mut states);
+                visit.bases = visit.bases.take().or(shared);
+            }
             (Payload::Swap(origins), TaskOutcome::Swapped(of_shard)) => {
                 // The worst of all shards counts.
                 origins.resize(origins.len().max(of_shard.len()), StateOrigin::Unchanged);
@@ -175,8 +176,10 @@ impl Flight {
                 commit.layout = frontier.generation.layout.clone();
                 read.add_to(&Context { generation: &frontier.generation, ingest, number, now_ms }, commit);
             }
-            Payload::Visit(VisitFlight { chunks, saved, venues }) => {
-                commit.visit = Some(Visit { chunks, symbols: saved, venues, ..Visit::default() });
+            Payload::Visit(VisitFlight { chunks, saved, venues, bases, obsolete }) => {
+                let field = BasesField { newest: frontier.newest, chunks: chunks.clone() };
+                let bases = bases.map(|packed| (field, packed));
+                commit.visit = Some(Visit { chunks, symbols: saved, venues, bases, obsolete, ..Visit::default() });
             }
             // They are not written down: the states of the visit behind them are.
             Payload::Swap(_) | Payload::Eviction(_) => return,
@@ -254,6 +257,12 @@ impl Flight {
 }
 
 impl VisitFlight {
+    /// A visit to `chunks`, with the venues that are saved with their states, and the fields with bases that no chunk refers to
+    /// then.
+    pub(crate) fn new(chunks: Range<u16>, venues: Vec<(Arc<str>, Arc<str>)>, obsolete: Vec<BasesField>) -> Self {
+        Self { chunks, saved: Vec::new(), venues, bases: None, obsolete }
+    }
+
     /// The number of symbols whose states were saved.
     pub fn symbols(&self) -> usize {
         self.saved.len()
@@ -275,7 +284,7 @@ impl ReadFlight {
         self.write_letters(generation, commit);
         // Indexes of detectors in a generation are in the order of their names.
         self.found.sort_by(|a, b| {
-            let name = |found: &ResolvedDetection| symbol_name(names, found.symbol);
+            let name = |found: &ResolvedDetection| symbol_name(names, found.owner);
             (a.entry, a.detector, !a.on_clock, name(a)).cmp(&(b.entry, b.detector, !b.on_clock, name(b)))
         });
         let mut touched: Vec<EntryId> = commit.dead_letters[first_letter..].iter().map(|letter| letter.entry).collect();
@@ -338,15 +347,24 @@ impl ReadFlight {
         let spec = &generation.detectors[found.detector as usize];
         let entry = self.entries.get(found.entry as usize).map_or(EntryId::ZERO, |entry| entry.id);
         let lag_ms = now_ms.saturating_sub(entry.millis);
-        let symbol = symbol_name(ingest.symbol_names(), found.symbol);
+        let names = ingest.symbol_names();
+        let symbol = shown_name(symbol_name(names, found.symbol));
+        let group = symbol_name(names, found.owner).starts_with(GROUP_MARK);
+        let group = if group { shown_name(symbol_name(names, found.owner)) } else { "" };
+        let members = found.members.iter().map(|id| symbol_name(names, *id).to_owned()).collect();
         let venue = ingest.venue_at(found.symbol, Place { read: number, entry: found.entry });
         Alert {
             id: format!("{entry}/{}/{ordinal}", spec.name),
             detector: spec.name.clone(),
             plugin: spec.plugin.manifest.name.clone(),
             version: spec.plugin.manifest.version.clone(),
-            origin: spec.alert_origin(generation.number),
+            origin: AlertOrigin {
+                reference: generation.market.reference().code().to_owned(),
+                ..spec.alert_origin(generation.number)
+            },
             symbol: symbol.to_owned(),
+            group: group.to_owned(),
+            members,
             venue: venue.or(venue::split(symbol).0).unwrap_or_default().to_owned(),
             time: found.time,
             price: found.price,
@@ -413,6 +431,12 @@ fn blame(faulted: &FaultReport, generation: &Generation) -> (String, DetectorFau
         params: params::to_json(&spec.params).to_string(),
     };
     (reason, blamed)
+}
+
+/// The name of a symbol or group as alerts have it.
+fn shown_name(interned: &str) -> &str {
+    let Some(name) = interned.strip_prefix(GROUP_MARK) else { return interned };
+    name.split_once('/').map_or(name, |(_, name)| name)
 }
 
 fn symbol_name(names: &[Arc<str>], symbol: u32) -> &str {

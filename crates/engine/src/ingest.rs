@@ -5,19 +5,32 @@
 //! symbols that are known: the longest silent ones make room for new ones between two entries, by the arrival of their last
 //! ticks, which is saved with their states.
 
+mod contexts;
+mod plan;
 mod set_back;
 mod symbols;
+mod wide;
 
 use std::{ops::Range, sync::Arc};
 
 use rustc_hash::FxHashSet;
 
-pub(crate) use self::symbols::Place;
-pub use self::symbols::{Evicted, EvictionCause};
-use self::symbols::{Name, RejectedTick, Route, Symbols};
+pub use self::{
+    plan::Plan,
+    symbols::{Evicted, EvictionCause},
+    wide::ViewRows,
+};
+use self::{
+    plan::ViewPlan,
+    symbols::{Name, RejectedTick, Route, Symbols},
+    wide::{Outlet, RowPlace, Wide},
+};
+pub(crate) use self::{symbols::Place, wide::has_group};
+use crate::plugin::GROUP_MARK;
 use tickhound_core::{
-    decode::{Decoder, Outcome},
-    event::{Batch, Clock, Entries, EntryId, TickRow, TicksBehind, column, flag},
+    checkpoint::SharedBases,
+    decode::{DecodeError, Decoder, Outcome, RawTick},
+    event::{Batch, Clock, Entries, Entry, EntryId, TickRow, TicksBehind, column, flag},
     normalize::{CalendarCounts, NormalizeCounts, NormalizedRow, Normalizer, NormalizerState},
     session,
 };
@@ -46,23 +59,43 @@ const TICKS_PER_ENTRY_MAX: usize = 1 << 18;
 pub struct Job {
     /// The number of the read.
     pub read: u64,
-    /// Symbols that this shard sees for the first time.
+    /// Symbols and groups of this shard that it sees for the first time.
     pub symbols: Vec<(u32, Arc<str>)>,
-    /// The rows, normalized.
+    /// Symbols that it sees for the first time as members of its groups.
+    pub members: Vec<(u32, Arc<str>)>,
+    /// The ticks of its symbols, normalized.
     pub batch: Batch,
+    /// The rows of the other views that detectors have.
+    pub views: Vec<ViewRows>,
 }
 
-/// What is saved of a symbol beside the states of its detectors, as of a visit to its chunk.
-#[derive(Debug)]
-pub struct SymbolBase {
-    /// The number of the symbol.
+impl Job {
+    /// The number of all rows.
+    pub fn rows(&self) -> usize {
+        self.batch.len() + self.views.iter().map(|view| view.batch.len()).sum::<usize>()
+    }
+}
+
+/// What is saved of a symbol, or of a group, beside the states of its detectors, as of a visit to its chunk.
+#[derive(Clone, Debug)]
+pub struct OwnerBase {
+    /// The number of the symbol or group.
     pub id: u32,
     /// When its last tick arrived, in milliseconds of its entry's id.
     pub arrived_ms: u64,
-    /// Whether it had a tick since the visit before.
-    pub changed: bool,
-    /// The state of its normalizer.
-    pub normalizer: NormalizerState,
+    /// The state of its normalizer; `None` for a group.
+    pub normalizer: Option<NormalizerState>,
+    /// Its bars, last values and computed columns; empty if there are none.
+    pub series: Vec<u8>,
+}
+
+/// What a visit saves of symbols and groups beside the states of their detectors.
+#[derive(Debug)]
+pub struct VisitBases {
+    /// What has changed since the visit before, for each shard.
+    pub by_shard: Vec<Vec<OwnerBase>>,
+    /// What the visited owners depend on.
+    pub shared: SharedBases,
 }
 
 /// What a live ingest takes over from that of a warm-up, for one shard.
@@ -104,6 +137,10 @@ pub struct Ingest {
     normalizer: Normalizer,
     /// The columns of the tick that is being routed.
     row: Vec<f64>,
+    /// What detectors want beside ticks of symbols; `None` if nothing.
+    wide: Option<Box<Wide>>,
+    /// The ticks of an entry, if it must be known whether all of it can be read before one of them is routed.
+    ticks: EntryTicks,
     /// The most symbols that are known after an entry.
     symbols_max: usize,
     clock: Clock,
@@ -122,6 +159,8 @@ impl Ingest {
             symbols: Symbols::default(),
             normalizer,
             row: Vec::new(),
+            wide: None,
+            ticks: EntryTicks::default(),
             symbols_max: usize::MAX,
             clock,
             newest_ms: 0,
@@ -138,7 +177,23 @@ impl Ingest {
         let mut symbols = Symbols::default();
         symbols.learn_venues(self.symbols.venues());
         let (decoder, normalizer) = (self.decoder.clone(), self.normalizer.beside());
-        Self { decoder, symbols, normalizer, row: Vec::new(), clock, newest_ms: 0, ..*self }
+        let ticks = EntryTicks::default();
+        Self { decoder, symbols, normalizer, row: Vec::new(), wide: None, ticks, clock, newest_ms: 0, ..*self }
+    }
+
+    /// Continues with what another generation wants beside ticks of symbols, from the next entry on; `None`: nothing.
+    pub fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
+        let wide = self.wide.take();
+        self.wide = plan.map(|plan| {
+            Box::new(match wide {
+                Some(wide) if Arc::ptr_eq(&wide.plan, &plan) => return wide,
+                Some(wide) => wide.with(plan),
+                None => Wide::new(plan, self.shards),
+            })
+        });
+        if let Some(wide) = &mut self.wide {
+            wide.resolve_all(&mut self.symbols);
+        }
     }
 
     /// Says whether rows have the columns with times of the session, from the next entry on.
@@ -166,6 +221,7 @@ impl Ingest {
     pub fn reset(&mut self, clock: Clock, newest_ms: u64) {
         self.symbols.forget_all();
         self.normalizer.forget_all();
+        self.wide = self.wide.take().map(|wide| Box::new(Wide::new(wide.plan, self.shards)));
         (self.clock, self.newest_ms) = (clock, newest_ms);
     }
 
@@ -174,21 +230,57 @@ impl Ingest {
         self.newest_ms = 0;
     }
 
-    /// Interns a symbol whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped. Its
-    /// last tick arrived at `arrived_ms`. Returns its number and its shard.
-    pub(crate) fn await_state(&mut self, symbol: &str, arrived_ms: u64) -> (u32, usize) {
-        let Route { id, shard } = self.symbols.meet(symbol, arrived_ms, self.shards).0;
+    /// Interns a symbol or group whose saved state is restored later, by [`Ingest::restored`]. Until then its ticks are skipped.
+    /// Its last tick arrived at `arrived_ms`. Returns its number and its shard.
+    pub(crate) fn await_state(&mut self, name: &str, arrived_ms: u64) -> (u32, usize) {
+        let is_group = name.starts_with(GROUP_MARK);
+        let (Route { id, shard }, _) = if is_group {
+            self.symbols.meet_group(name, self.shards)
+        } else {
+            self.symbols.meet(name, arrived_ms, self.shards)
+        };
         self.symbols.awaited[id as usize] = true;
+        if is_group {
+            self.symbols.note_arrival(id, arrived_ms);
+        } else if let Some(wide) = &mut self.wide {
+            wide.await_state(id);
+        }
         (id, shard)
     }
 
-    /// Stops skipping the ticks of this symbol, and continues with its saved state; `None` if that can't be read.
-    pub(crate) fn restored(&mut self, symbol: u32, state: Option<NormalizerState>) {
-        self.symbols.awaited[symbol as usize] = false;
-        self.normalizer.introduce(symbol, &self.symbols.names()[symbol as usize]);
+    /// Continues what the owners of these names depend on from their `bases`, unless an earlier boundary had it. Their own states
+    /// follow.
+    pub(crate) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {
+        if let Some(wide) = &mut self.wide {
+            wide.restore_bases(names, bases, &mut self.symbols, &mut self.normalizer);
+        }
+    }
+
+    /// Stops skipping the ticks of this symbol or group, and continues with its saved state, which is `None` if that can't be read,
+    /// and with its saved series.
+    pub(crate) fn restored(&mut self, id: u32, state: Option<NormalizerState>, series: &[u8]) {
+        let Self { symbols, normalizer, wide, .. } = self;
+        symbols.awaited[id as usize] = false;
+        let name = symbols.names()[id as usize].clone();
+        if symbols.is_group(id) {
+            symbols.shown[id as usize] = true;
+            if let Some(wide) = wide {
+                wide.note_group(&name, symbols.shard_of(id));
+            }
+            return;
+        }
+        if wide.as_ref().is_some_and(|wide| !wide.is_awaited(id)) {
+            // It has been normalized from an earlier boundary on, for a group or as the source of a context.
+            return;
+        }
+        normalizer.introduce(id, &name);
         if let Some(state) = state {
-            self.symbols.note_latest(symbol, state.time());
-            self.normalizer.restore(symbol, state);
+            symbols.note_latest(id, state.time());
+            normalizer.restore(id, state);
+        }
+        if let Some(wide) = wide {
+            wide.begin(id, series);
+            wide.resolve(id, symbols);
         }
     }
 
@@ -197,47 +289,78 @@ impl Ingest {
         self.normalizer.take_calendar_counts()
     }
 
-    /// What is saved of the symbols in these chunks of the saved state, for each shard.
-    pub fn visit(&mut self, chunks: &Range<u16>) -> Vec<Vec<SymbolBase>> {
-        let Self { symbols, normalizer, shards, .. } = self;
-        let mut bases: Vec<Vec<SymbolBase>> = (0..*shards).map(|_| Vec::new()).collect();
+    /// What a visit to these chunks of the saved state saves of symbols and groups.
+    pub fn visit(&mut self, chunks: &Range<u16>) -> VisitBases {
+        let Self { symbols, normalizer, shards, wide, .. } = self;
+        let shared = wide.as_ref().map(|wide| wide.shared_bases(chunks, symbols, normalizer)).unwrap_or_default();
+        let mut by_shard: Vec<Vec<OwnerBase>> = (0..*shards).map(|_| Vec::new()).collect();
         for chunk in chunks.clone() {
-            for (id, shard) in symbols.in_chunk(chunk) {
-                // A symbol whose saved state was damaged has none before its next tick.
-                let Some(state) = normalizer.state(id) else { continue };
-                let (arrived_ms, changed) = (symbols.arrived_ms(id), symbols.has_changed(id));
-                bases[shard].push(SymbolBase { id, arrived_ms, changed, normalizer: state.clone() });
+            for (id, shard) in symbols.in_chunk(chunk).filter(|(id, _)| symbols.has_changed(*id)) {
+                let normalizer = normalizer.state(id).cloned();
+                if normalizer.is_none() && !symbols.is_group(id) {
+                    continue;
+                }
+                let series = wide.as_ref().map(|wide| wide.save(id)).unwrap_or_default();
+                by_shard[shard].push(OwnerBase { id, arrived_ms: symbols.arrived_ms(id), normalizer, series });
             }
             symbols.visited(chunk);
         }
-        bases
+        VisitBases { by_shard, shared }
     }
 
-    /// Takes over what only the ingest of a warm-up knows: symbols that `may_meet` accepts, and the normalizer state of
-    /// symbols that have none here, since their saved states were damaged. Returns what each shard must know of it.
-    pub(crate) fn take_over(&mut self, warm: &Self, may_meet: impl Fn(&str) -> bool) -> Vec<TakenOver> {
+    /// Takes over what only the ingest of a warm-up knows: symbols that `may_meet` accepts, groups, and the normalizer state of
+    /// symbols that have none here, since their saved states were damaged; and bars and computed columns that `before`, the plan
+    /// until now, did not have. Returns what each shard must know of it.
+    pub(crate) fn take_over(
+        &mut self,
+        warm: &mut Self,
+        before: Option<&Plan>,
+        may_meet: impl Fn(&str) -> bool,
+    ) -> Vec<TakenOver> {
         let mut taken: Vec<TakenOver> = (0..self.shards).map(|_| TakenOver::default()).collect();
+        let mut ids = Vec::new();
         for (Route { id: its, .. }, name) in warm.symbols.known() {
             let arrived_ms = warm.symbols.arrived_ms(its);
+            let is_group = name.starts_with(GROUP_MARK);
             let Route { id, shard } = match self.symbols.route_of(&name) {
-                Some(route) => route,
-                None if may_meet(&name) => {
-                    let (route, _) = self.symbols.meet(&name, arrived_ms, self.shards);
-                    self.normalizer.introduce(route.id, &name);
+                Some(route) if !is_group || self.symbols.shown[route.id as usize] => route,
+                None if !is_group && !may_meet(&name) => continue,
+                _ => {
+                    let route = self.meet(&name, arrived_ms);
                     taken[route.shard].symbols.push((route.id, name));
                     route
                 }
-                None => continue,
             };
+            if is_group {
+                continue;
+            }
+            ids.push((id, its));
             let Some(state) = warm.normalizer.state(its).filter(|_| self.normalizer.state(id).is_none()) else {
                 continue;
             };
-            self.symbols.note_arrival(id, arrived_ms);
+            self.symbols.note_row(id, arrived_ms);
             self.symbols.note_latest(id, state.time());
             self.normalizer.restore(id, state.clone());
             taken[shard].prices.push((id, state.price()));
         }
+        if let Some((wide, warm)) = self.wide.as_mut().zip(warm.wide.as_mut()) {
+            wide.resolve_all(&mut self.symbols);
+            wide.take_over(warm, before, &ids);
+        }
         taken
+    }
+
+    /// Interns a symbol or group that a warm-up has seen.
+    fn meet(&mut self, name: &str, arrived_ms: u64) -> Route {
+        if name.starts_with(GROUP_MARK) {
+            let (route, _) = self.symbols.meet_group(name, self.shards);
+            self.symbols.shown[route.id as usize] = true;
+            self.symbols.note_row(route.id, arrived_ms);
+            return route;
+        }
+        let (route, _) = self.symbols.meet(name, arrived_ms, self.shards);
+        self.normalizer.introduce(route.id, name);
+        route
     }
 
     /// Forgets the longest silent symbols, if there are too many; or all of them, if the feed's clock went back, and sets the
@@ -251,6 +374,9 @@ impl Ingest {
             self.symbols.evict(self.symbols_max)?
         };
         evicted.ids.iter().for_each(|id| self.normalizer.forget(*id));
+        if let Some(wide) = &mut self.wide {
+            wide.forget(&evicted.ids);
+        }
         Some(evicted)
     }
 
@@ -308,7 +434,7 @@ impl Ingest {
     fn route_within(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>) -> Routed {
         let mut routed = Routed { jobs: (0..self.shards).map(|_| None).collect(), ..Routed::default() };
         let session = if self.normalizer.has_session_columns() { session::COLUMNS.len() } else { 0 };
-        self.row.resize(self.columns + session, f64::NAN);
+        self.row.resize(self.wide.as_ref().map_or(self.columns + session, |wide| wide.width()), f64::NAN);
         match &entries.decoded {
             Some(_) => self.route_decoded(read, entries, symbols_max, &mut routed),
             None => self.route_undecoded(read, entries, symbols_max, &mut routed),
@@ -321,35 +447,30 @@ impl Ingest {
     fn route_undecoded(&mut self, read: u64, entries: &Entries, symbols_max: Option<usize>, routed: &mut Routed) {
         let rows = self.room(entries.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { decoder, symbols, normalizer, row, clock, newest_ms, .. } = self;
+        let Self { decoder, symbols, normalizer, row, wide, ticks: held, clock, newest_ms, .. } = self;
         for (index, entry) in entries.iter().enumerate() {
             let at = index as u32;
             if entry.fields().len() == 0 {
                 routed.lost.push(entry.id);
                 continue;
             }
-            let mut router =
-                Router { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms: *newest_ms, routed };
-            let (mut ticks, mut rejected) = (0, None);
-            let outcome = decoder.decode(entry, &mut |tick| {
-                ticks += 1;
-                if ticks <= TICKS_PER_ENTRY_MAX {
-                    let symbol = Name::Text(&tick.symbol);
-                    let (time, price, values) = (tick.time, tick.price, &tick.columns);
-                    let tick = RoutedTick { symbol, venue: &tick.venue, time, price, values };
-                    // The entry may turn out to be damaged behind this tick.
-                    if let Err(reason) = router.tick(at, entry.id, &tick, Normalizer::normalize_revocably) {
-                        rejected = Some(reason);
-                    }
-                }
-            });
-            let reason = match (outcome, rejected) {
-                (Ok(_), _) if ticks > TICKS_PER_ENTRY_MAX => Err(too_many(ticks)),
-                // The valid ticks of a list are processed; the dead letter holds the whole list.
-                (Ok(Outcome::Partly(_, error)), _) => Ok(Some(error.to_string())),
-                (Ok(_), rejected) => Ok(rejected.map(|rejected| rejected.to_string())),
-                // A truncated document may have given ticks before the error: they are taken back.
-                (Err(error), _) => Err(error.to_string()),
+            let place = RowPlace { read, entry: at, arrived_ms: entry.id.millis, rows };
+            let mut router = Router {
+                place,
+                ahead_max_ms,
+                symbols,
+                normalizer,
+                row,
+                wide: wide.as_deref_mut(),
+                is_taken_back: false,
+                clock,
+                newest_ms: *newest_ms,
+                routed,
+            };
+            let reason = if router.wide.is_some() {
+                router.held_entry(entry, decoder, held)
+            } else {
+                router.entry(entry, decoder)
             };
             match reason {
                 Ok(reason) => {
@@ -382,18 +503,32 @@ impl Ingest {
         let Some(decoded) = &entries.decoded else { return };
         let rows = self.room(decoded.entry.len());
         let ahead_max_ms = self.decoder.ahead_max_ms();
-        let Self { columns, symbols, normalizer, row, clock, newest_ms, .. } = self;
+        let Self { columns, symbols, normalizer, row, wide, clock, newest_ms, .. } = self;
         routed.undecodable.clone_from(&decoded.rejected);
         symbols.learn(&decoded.names, &decoded.venues);
         let ticks = decoded.entry.iter().zip(&decoded.symbol).zip(&decoded.time).zip(&decoded.price);
         let ticks = ticks.zip(decoded.columns.chunks_exact(*columns));
-        let mut router =
-            Router { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms: *newest_ms, routed };
+        let place = RowPlace { read, entry: 0, arrived_ms: 0, rows };
+        let (wide, newest) = (wide.as_deref_mut(), *newest_ms);
+        let is_taken_back = false;
+        let mut router = Router {
+            place,
+            ahead_max_ms,
+            symbols,
+            normalizer,
+            row,
+            wide,
+            is_taken_back,
+            clock,
+            newest_ms: newest,
+            routed,
+        };
         for (at, ((((entry, symbol), time), price), values)) in ticks.enumerate() {
             let id = entries.id(*entry as usize).unwrap_or_default();
             let symbol = Name::Number(*symbol);
             let tick = RoutedTick { symbol, venue: "", time: *time, price: *price, values };
-            if let Err(rejected) = router.tick(*entry, id, &tick, Normalizer::normalize) {
+            (router.place.entry, router.place.arrived_ms) = (*entry, id.millis);
+            if let Err(rejected) = router.tick(id, &tick, Normalizer::normalize) {
                 router.routed.undecodable.push((*entry, rejected.to_string()));
             }
             router.symbols.end_entry(id.millis);
@@ -444,16 +579,42 @@ struct RoutedTick<'a> {
     values: &'a [f64],
 }
 
+/// The ticks of an entry that is decoded before it is routed; kept for their memory.
+#[derive(Default)]
+struct EntryTicks {
+    ticks: Vec<RawTick>,
+    /// The number of ticks, of which at most [`TICKS_PER_ENTRY_MAX`] are kept.
+    count: usize,
+}
+
+impl EntryTicks {
+    fn push(&mut self, tick: &RawTick) {
+        self.count += 1;
+        match self.ticks.get_mut(self.count - 1) {
+            Some(kept) => kept.clone_from(tick),
+            None if self.count <= TICKS_PER_ENTRY_MAX => self.ticks.push(tick.clone()),
+            None => {}
+        }
+    }
+
+    fn of_entry(&self) -> &[RawTick] {
+        &self.ticks[..self.count.min(self.ticks.len())]
+    }
+}
+
 /// Puts ticks into the jobs of their shards.
 struct Router<'a> {
-    read: u64,
-    /// The likely number of rows of a job.
-    rows: usize,
+    /// Where the entry is.
+    place: RowPlace,
     ahead_max_ms: u64,
     symbols: &'a mut Symbols,
     normalizer: &'a mut Normalizer,
     /// Room for the columns of a tick, as wide as a row.
     row: &'a mut [f64],
+    /// What detectors want beside ticks of symbols.
+    wide: Option<&'a mut Wide>,
+    /// Whether the entry is known to be taken back, so that views don't get its ticks.
+    is_taken_back: bool,
     clock: &'a mut Clock,
     /// When the newest entry before this one arrived.
     newest_ms: u64,
@@ -461,50 +622,98 @@ struct Router<'a> {
 }
 
 impl Router<'_> {
+    /// Decodes and routes an entry. Returns a reason if some of its ticks are rejected.
+    ///
+    /// # Errors
+    /// Returns the reason why the ticks must be taken back.
+    fn entry(&mut self, entry: Entry<'_>, decoder: &mut Decoder) -> Result<Option<String>, String> {
+        let (mut ticks, mut rejected) = (0, None);
+        let outcome = decoder.decode(entry, &mut |tick| {
+            ticks += 1;
+            if ticks <= TICKS_PER_ENTRY_MAX
+                && let Err(reason) = self.raw_tick(entry.id, tick)
+            {
+                rejected = Some(reason);
+            }
+        });
+        judge(outcome, ticks, rejected)
+    }
+
+    /// Like [`Self::entry`], for an entry whose ticks may end bars: they can't be taken back, so it must be known before whether
+    /// they are.
+    fn held_entry(
+        &mut self,
+        entry: Entry<'_>,
+        decoder: &mut Decoder,
+        held: &mut EntryTicks,
+    ) -> Result<Option<String>, String> {
+        held.count = 0;
+        let outcome = decoder.decode(entry, &mut |tick| held.push(tick));
+        self.is_taken_back = outcome.is_err() || held.count > TICKS_PER_ENTRY_MAX;
+        let mut rejected = None;
+        for tick in held.of_entry() {
+            if let Err(reason) = self.raw_tick(entry.id, tick) {
+                rejected = Some(reason);
+            }
+        }
+        judge(outcome, held.count, rejected)
+    }
+
+    #[inline]
+    fn raw_tick(&mut self, id: EntryId, tick: &RawTick) -> Result<(), RejectedTick> {
+        let symbol = Name::Text(&tick.symbol);
+        let (time, price, values) = (tick.time, tick.price, &tick.columns);
+        let tick = RoutedTick { symbol, venue: &tick.venue, time, price, values };
+        // The entry may turn out to be damaged behind this tick.
+        self.tick(id, &tick, Normalizer::normalize_revocably)
+    }
+
     /// Routes a tick. One that is rejected has no effect, not even on the clock.
     #[inline]
     fn tick(
         &mut self,
-        entry: u32,
         id: EntryId,
         tick: &RoutedTick<'_>,
         normalize: impl Fn(&mut Normalizer, &mut NormalizedRow<'_>),
     ) -> Result<(), RejectedTick> {
-        let Self { read, rows, ahead_max_ms, symbols, normalizer, row, clock, newest_ms, routed } = self;
-        let Routed { jobs, ticks, untimed, .. } = &mut **routed;
-        let known = symbols.find(tick.symbol)?;
-        let new_venue = symbols.new_venue(tick.symbol, known, tick.venue)?;
-        let Some((time, estimated)) = resolve_time(clock, id, tick.time, *ahead_max_ms) else {
-            *untimed += 1;
+        let known = self.symbols.find(tick.symbol)?;
+        let new_venue = self.symbols.new_venue(tick.symbol, known, tick.venue)?;
+        let Some((time, estimated)) = resolve_time(self.clock, id, tick.time, self.ahead_max_ms) else {
+            self.routed.untimed += 1;
             return Ok(());
         };
-        if tick.time.is_some() && id.millis >= *newest_ms {
-            if set_back::is_far_behind(time, clock.time) {
-                set_back::note(clock, time, known.map_or(0, |known| symbols.latest(known.id)));
-            } else if clock.behind.count > 0 {
-                clock.behind = TicksBehind::default();
+        if tick.time.is_some() && id.millis >= self.newest_ms {
+            if set_back::is_far_behind(time, self.clock.time) {
+                set_back::note(self.clock, time, known.map_or(0, |known| self.symbols.latest(known.id)));
+            } else if self.clock.behind.count > 0 {
+                self.clock.behind = TicksBehind::default();
             }
         }
-        // Every shard gets a clock row before the first tick of a second of event time, whichever shard that tick goes to.
-        if time / NANOS_PER_SECOND > clock.time / NANOS_PER_SECOND {
-            let second = time / NANOS_PER_SECOND * NANOS_PER_SECOND;
-            for slot in jobs.iter_mut() {
-                open(slot, *read, row.len(), *rows).batch.push_clock(entry, second);
-            }
+        if time / NANOS_PER_SECOND > self.clock.time / NANOS_PER_SECOND {
+            self.reach(time / NANOS_PER_SECOND * NANOS_PER_SECOND);
         }
+        let Self { place, symbols, normalizer, row, wide, is_taken_back, clock, routed, .. } = self;
+        let RowPlace { read, entry, rows, .. } = *place;
+        let Routed { jobs, ticks, .. } = &mut **routed;
         clock.time = clock.time.max(time);
         let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
         symbols.touch(id, time);
         if let Some(venue) = new_venue {
-            symbols.set_venue(id, venue, Place { read: *read, entry });
+            symbols.set_venue(id, venue, Place { read, entry });
         }
-        if symbols.awaited[id as usize] {
+        let is_awaited = symbols.awaited[id as usize];
+        if is_awaited && wide.as_ref().is_none_or(|wide| wide.is_awaited(id)) {
             return Ok(());
+        }
+        let mut views: &[ViewPlan] = &[];
+        let plan = wide.as_ref().map(|wide| wide.plan.clone());
+        if let Some(plan) = &plan {
+            views = &plan.views;
         }
         if known.is_none() {
             let name = &symbols.names()[id as usize];
             normalizer.introduce(id, name);
-            open(&mut jobs[shard], *read, row.len(), *rows).symbols.push((id, name.clone()));
+            open(&mut jobs[shard], read, row.len(), rows, views).symbols.push((id, name.clone()));
         }
         *ticks += 1;
         row[..tick.values.len()].copy_from_slice(tick.values);
@@ -513,18 +722,68 @@ impl Router<'_> {
         }
         let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: row };
         normalize(normalizer, &mut normalized);
-        let NormalizedRow { time, price, columns, .. } = normalized;
-        if !price.is_nan() {
-            let job = open(&mut jobs[shard], *read, columns.len(), *rows);
-            job.batch.push(TickRow { entry, symbol: id, time, price, columns });
+        let mut wide = wide.as_deref_mut().filter(|_| !*is_taken_back);
+        if let Some(wide) = &mut wide {
+            wide.resolve(id, symbols);
+        }
+        if normalized.price.is_nan() {
+            return Ok(());
+        }
+        if let Some(wide) = &mut wide {
+            let session = normalizer.span(normalizer.calendar_of(id), normalized.time).number;
+            wide.fill(&mut normalized, session);
+        }
+        let NormalizedRow { time, price, columns, .. } = &normalized;
+        if !is_awaited {
+            let job = open(&mut jobs[shard], read, columns.len(), rows, views);
+            job.batch.push(TickRow { entry, symbol: id, time: *time, price: *price, columns });
+        }
+        if let Some(wide) = wide {
+            wide.tick(&normalized, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
         }
         Ok(())
     }
+
+    /// Notes that event time reaches a whole second. Every shard gets a clock row before the first tick of a second of event time,
+    /// whichever shard that tick goes to.
+    fn reach(&mut self, second: u64) {
+        let Self { place, symbols, normalizer, row, wide, clock, routed, .. } = self;
+        let (place, jobs) = (*place, &mut routed.jobs);
+        let plan = wide.as_ref().map(|wide| wide.plan.clone());
+        if let Some(wide) = wide {
+            wide.reach(clock.time, second, normalizer, Outlet { place, symbols, jobs });
+        }
+        let views = plan.as_ref().map_or(&[][..], |plan| &plan.views);
+        for slot in jobs.iter_mut() {
+            open(slot, place.read, row.len(), place.rows, views).batch.push_clock(place.entry, second);
+        }
+    }
 }
 
-fn open(slot: &mut Option<Job>, read: u64, columns: usize, rows: usize) -> &mut Job {
-    let batch = || Batch::with_capacity(columns, rows);
-    slot.get_or_insert_with(|| Job { read, symbols: Vec::new(), batch: batch() })
+/// Whether the ticks of an entry stay, and the reason of its dead letter if it has one.
+fn judge(
+    outcome: Result<Outcome, DecodeError>,
+    ticks: usize,
+    rejected: Option<RejectedTick>,
+) -> Result<Option<String>, String> {
+    match (outcome, rejected) {
+        (Ok(_), _) if ticks > TICKS_PER_ENTRY_MAX => Err(too_many(ticks)),
+        // The valid ticks of a list are processed; the dead letter holds the whole list.
+        (Ok(Outcome::Partly(_, error)), _) => Ok(Some(error.to_string())),
+        (Ok(_), rejected) => Ok(rejected.map(|rejected| rejected.to_string())),
+        // A truncated document may have given ticks before the error: they are taken back.
+        (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+fn open<'a>(slot: &'a mut Option<Job>, read: u64, columns: usize, rows: usize, views: &[ViewPlan]) -> &'a mut Job {
+    slot.get_or_insert_with(|| Job {
+        read,
+        symbols: Vec::new(),
+        members: Vec::new(),
+        batch: Batch::with_capacity(columns, rows),
+        views: views.iter().map(|view| ViewRows::new(view, columns)).collect(),
+    })
 }
 
 /// The time of a tick, and whether it is estimated. Without a time of its own, a tick gets its arrival less the delay of
@@ -849,13 +1108,15 @@ mod tests {
         let job = routed.jobs[0].as_ref().unwrap();
         assert_eq!((routed.ticks, routed.repaired.unpriced), (1, 1));
         assert_eq!((job.symbols.len(), &job.batch.symbol), (1, &vec![CLOCK]));
-        let [base] = &ingest.visit(&(0..256))[0][..] else { panic!("one symbol is saved") };
-        assert!(base.changed && base.arrived_ms == NOW && base.normalizer.price().is_nan());
+        let mut saved = || ingest.visit(&(0..256)).by_shard.remove(0);
+        let [base] = &saved()[..] else { panic!("one symbol is saved") };
+        assert!(base.arrived_ms == NOW && base.normalizer.as_ref().unwrap().price().is_nan());
         let price = format!("symbol=A ltp=10 timestamp={THEN}");
         assert!(ingest.route(2, &entries(&[(NOW, &quote)])).jobs[0].is_none(), "there is nothing to show");
         ingest.route(3, &entries(&[(NOW + 1, &price)]));
-        assert_eq!(ingest.visit(&(0..256))[0][0].normalizer.price(), 10.0);
-        assert!(!ingest.visit(&(0..256))[0][0].changed, "it was just saved");
+        let mut saved = || ingest.visit(&(0..256)).by_shard.remove(0);
+        assert_eq!(saved()[0].normalizer.as_ref().unwrap().price(), 10.0);
+        assert!(saved().is_empty(), "it was just saved");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod fault_replay;
 mod journal;
 mod memory;
 mod prices;
+mod rows;
 mod saved;
 mod slot;
 mod swap;
@@ -21,6 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -30,6 +32,7 @@ use self::{
     journal::Journal,
     memory::Memory,
     prices::LastPrices,
+    rows::{Names, ShardRows},
     slot::Slot,
 };
 pub use self::{
@@ -37,10 +40,11 @@ pub use self::{
     swap::{StateOrigin, WarmDetector},
 };
 use crate::{
-    ingest::{Job, SymbolBase, TakenOver},
+    ingest::{Job, OwnerBase, TakenOver},
     plugin::{Detection, Fault, Generation, runtime::BACKGROUND_NICE},
 };
 use tickhound_core::{
+    checkpoint::SharedBases,
     event::{Batch, CLOCK, Direction},
     stream::LeftOut,
 };
@@ -58,8 +62,11 @@ pub enum Task {
         read: u64,
         /// The chunks of the visit.
         chunks: Range<u16>,
-        /// What is saved with the states of the detectors, of each of the shard's symbols in these chunks.
-        bases: Vec<SymbolBase>,
+        /// What is saved with the states of the detectors, of those of the shard's symbols and groups in these chunks that have
+        /// changed since the visit before.
+        bases: Vec<OwnerBase>,
+        /// What the owners of the visit depend on, if this shard is to pack it.
+        shared: Option<Box<SharedBases>>,
     },
     /// Restore these symbols from their saved states; answered.
     Restore(Vec<UnpackedSymbol>),
@@ -115,14 +122,23 @@ pub struct Answer {
 pub enum TaskOutcome {
     /// Rows were processed.
     Processed(Processing),
-    /// States were saved: symbols that have changed since their last visit, with their packed states.
-    Saved(Vec<(Arc<str>, Arc<[u8]>)>),
+    /// States were saved.
+    Saved(SavedOwners),
     /// States were restored.
     Restored,
     /// A generation was activated; where the state of each of its detectors comes from.
     Swapped(Vec<StateOrigin>),
     /// Symbols were forgotten.
     Evicted,
+}
+
+/// The result of a visit.
+#[derive(Debug, Default)]
+pub struct SavedOwners {
+    /// The symbols and groups that have changed since their last visit, with their packed states.
+    pub states: Vec<(Arc<str>, Arc<[u8]>)>,
+    /// What the owners of the visit depend on, packed.
+    pub shared: Option<Vec<u8>>,
 }
 
 /// The result of processing the rows of one read.
@@ -154,8 +170,12 @@ pub struct ResolvedDetection {
     pub detector: u16,
     /// Whether it was made on a clock row.
     pub on_clock: bool,
-    /// The symbol it is about.
+    /// The symbol or group whose state it comes from.
+    pub owner: u32,
+    /// What it is about: the owner, or a member of the group.
     pub symbol: u32,
+    /// The members that make up the event of a group.
+    pub members: Vec<u32>,
     /// The event time in nanoseconds.
     pub time: u64,
     /// The price at that time; NaN if none is known.
@@ -277,7 +297,11 @@ impl Drop for AbortOnPanic {
 }
 
 struct Shard {
+    /// The symbols and groups that have their states here.
     symbols: Vec<(u32, Arc<str>)>,
+    /// The symbols that groups here have as members.
+    members: Vec<(u32, Arc<str>)>,
+    member_ids: FxHashSet<u32>,
     prices: LastPrices,
     slots: Vec<Slot>,
     memory: Memory,
@@ -291,6 +315,8 @@ impl Shard {
         let slots = generation.detectors.iter().map(|spec| Slot::new(spec.clone())).collect();
         Self {
             symbols: Vec::new(),
+            members: Vec::new(),
+            member_ids: FxHashSet::default(),
             prices: LastPrices::default(),
             slots,
             memory,
@@ -307,7 +333,7 @@ impl Shard {
             let mut answer = match task {
                 Task::Process(job) => self.process(job, FaultBudget::Charged),
                 Task::Replay(job) => self.process(job, FaultBudget::Untouched),
-                Task::Save { read, chunks, bases } => self.save(read, chunks, bases),
+                Task::Save { read, chunks, bases, shared } => self.save(read, chunks, bases, shared),
                 Task::Restore(states) => self.restore(states),
                 Task::Evict { read, symbols } => self.evict(read, &symbols),
                 Task::SaveAnew => {
@@ -336,59 +362,93 @@ impl Shard {
 
     /// Starts every detector that has not started, as its first tick would.
     fn start(&mut self) {
-        let Self { slots, symbols, .. } = self;
+        let Self { slots, symbols, members, .. } = self;
+        let (none, all) = (Names { owners: &[], members: &[] }, Names { owners: symbols, members });
         for slot in slots.iter_mut().filter(|slot| slot.instance.is_none() && !slot.spec.health.is_quarantined()) {
             // What fails here fails again at the first tick, and is reported then.
-            let _ = slot.make_ready(&[], symbols);
+            let _ = slot.make_ready(none, all);
         }
     }
 
-    fn process(&mut self, job: Job, budget: FaultBudget) -> Answer {
+    fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
+        // What a change of the generation or a warm-up has brought already.
+        job.symbols.retain(|(id, _)| !self.memory.knows(*id));
+        job.members.retain(|(id, _)| self.member_ids.insert(*id));
         self.symbols.extend(job.symbols.iter().cloned());
+        self.members.extend(job.members.iter().cloned());
         job.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
         }
         let mut incidents = Incidents::default();
-        let mut processing = Processing { rows: job.batch.len(), ..Processing::default() };
+        let mut processing = Processing { rows: job.rows(), ..Processing::default() };
+        let rows = ShardRows::of(&mut job);
         for number in 0..self.slots.len() {
-            let slot = &mut self.slots[number];
-            slot.note_wanted(&job.symbols);
-            let detections = match slot.detect(&job.batch, &job.symbols, &self.symbols) {
-                Ok(detections) => detections,
-                Err(fault) => {
-                    let call = FailedCall {
-                        detector: number,
-                        batch: &job.batch,
-                        fault,
-                        counts: budget == FaultBudget::Charged,
-                    };
-                    self.replay_after_fault(call, &mut incidents)
-                }
-            };
-            let slot = &self.slots[number];
-            let mut left_out = LeftOut { min_confidence: detections.len() as u64, ..LeftOut::default() };
-            for found in detections.into_iter().filter(|found| found.confidence >= slot.spec.min_confidence) {
-                left_out.min_confidence -= 1;
-                let found = resolve(found, number as u16, &job.batch, &self.prices);
-                let (name, cooldown_s) = (&slot.spec.name, slot.spec.settings.cooldown_s);
-                let ResolvedDetection { symbol, direction, time, .. } = found;
-                if self.cooldowns.admit(name, Candidate { symbol, direction, time }, cooldown_s) {
-                    processing.found.push(found);
-                } else {
-                    left_out.cooldown += 1;
-                }
-            }
-            if !left_out.is_empty() {
-                processing.left_out.push((number as u16, left_out));
-            }
+            let found = self.detect(number, &rows, &job, budget, &mut incidents);
+            self.admit(number, found, &mut processing);
         }
-        self.prices.note(&job.batch);
+        self.prices.note(&rows.ticks);
         // Only now: to recover from a fault, a detector is rebuilt as of the end of the journal, which is before this
         // batch.
-        self.journal.push(job.batch);
+        self.journal.push(rows);
         self.report_missing_states(&mut incidents);
         Answer::new(job.read, incidents, TaskOutcome::Processed(processing))
+    }
+
+    /// Shows a detector its rows, and returns what it has found.
+    fn detect(
+        &mut self,
+        number: usize,
+        rows: &ShardRows,
+        job: &Job,
+        budget: FaultBudget,
+        incidents: &mut Incidents,
+    ) -> Vec<ResolvedDetection> {
+        let new = Names { owners: &job.symbols, members: &job.members };
+        let all = Names { owners: &self.symbols, members: &self.members };
+        let slot = &mut self.slots[number];
+        slot.note_wanted(new);
+        let empty = Batch::default();
+        let batch = match rows.of_view(slot.spec.view()) {
+            Some(batch) => batch,
+            // All names are introduced to an instance when it starts.
+            None if slot.instance.is_none() => return Vec::new(),
+            None => &empty,
+        };
+        let detections = match slot.detect(batch, new, all) {
+            Ok(detections) => detections,
+            Err(fault) => {
+                let call = FailedCall { detector: number, batch, fault, counts: budget == FaultBudget::Charged };
+                self.replay_after_fault(call, incidents)
+            }
+        };
+        let found = detections.into_iter().map(|found| resolve(found, number as u16, (rows, batch), &self.prices));
+        found.collect()
+    }
+
+    /// Adds those detections of a detector that may become alerts.
+    fn admit(&mut self, number: usize, found: Vec<ResolvedDetection>, processing: &mut Processing) {
+        let spec = &self.slots[number].spec;
+        let mut left_out = LeftOut { min_confidence: found.len() as u64, ..LeftOut::default() };
+        for found in found.into_iter().filter(|found| found.confidence >= spec.min_confidence) {
+            left_out.min_confidence -= 1;
+            let ResolvedDetection { owner, symbol, direction, time, .. } = found;
+            let about = if owner == symbol { None } else { self.members.iter().find(|(id, _)| *id == symbol) };
+            let candidate = Candidate { owner, about: about.map(|(_, name)| &**name), direction, time };
+            if self.cooldowns.admit(&spec.name, candidate, spec.settings.cooldown_s) {
+                processing.found.push(found);
+            } else {
+                left_out.cooldown += 1;
+            }
+        }
+        if !left_out.is_empty() {
+            processing.left_out.push((number as u16, left_out));
+        }
+    }
+
+    /// All names that the shard knows.
+    fn names(&self) -> Names<'_> {
+        Names { owners: &self.symbols, members: &self.members }
     }
 
     /// Adds the detectors whose state was found to be missing since this was last called.
@@ -405,19 +465,29 @@ enum FaultBudget {
     Untouched,
 }
 
-fn resolve(found: Detection, detector: u16, batch: &Batch, prices: &LastPrices) -> ResolvedDetection {
-    let row = found.row as usize;
+fn resolve(found: Detection, detector: u16, rows: (&ShardRows, &Batch), prices: &LastPrices) -> ResolvedDetection {
+    let Detection { row, owner, about, confidence, direction, members, evidence } = found;
+    let (all, batch) = rows;
+    let row = row as usize;
     let on_clock = batch.symbol[row] == CLOCK;
-    let price = if on_clock { prices.at(found.about, row, batch) } else { batch.price[row] };
+    let price = match (batch.group.is_empty(), on_clock) {
+        (true, true) => prices.at_clock(about, (batch.entry[row], batch.time[row]), &all.ticks),
+        _ if batch.symbol[row] == about => batch.price[row],
+        // A group has no price. That of another member may be known in one shard and not in another.
+        _ => f64::NAN,
+    };
+    let (entry, time) = (batch.entry[row], batch.time[row]);
     ResolvedDetection {
-        entry: batch.entry[row],
+        entry,
         detector,
         on_clock,
-        symbol: found.about,
-        time: batch.time[row],
+        owner,
+        symbol: about,
+        members,
+        time,
         price,
-        confidence: found.confidence,
-        direction: found.direction,
-        evidence: found.evidence,
+        confidence,
+        direction,
+        evidence,
     }
 }

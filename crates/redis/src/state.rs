@@ -1,7 +1,8 @@
 //! The saved states, in a hash beside the stream, and the venues of symbols, in another one.
 //!
-//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state, and `p:<entry>` marks an entry that
-//! must not be processed again. What holds: fields are written inside a step, so they belong to its commit, and only the
+//! The field `c:<chunk>` holds the boundary of a chunk, `s:<symbol>` a packed state of a symbol or group,
+//! `b:<entry>:<chunks>` what the owners of these chunks depend on, and `p:<entry>` marks an entry that must not be processed
+//! again. What holds: fields are written inside a step, so they belong to its commit, and only the
 //! owner writes them. Each has a form and a checksum. What a later release wrote is never overwritten.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,7 +18,7 @@ use crate::{
     seal::{Unsealed, seal, unseal},
 };
 use tickhound_core::{
-    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, newer_form},
+    checkpoint::{BasesField, Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, newer_form},
     event::{Clock, EntryId, TicksBehind},
     receipt::Receipt,
     stream::{Commit, StreamError},
@@ -45,7 +46,17 @@ pub(super) fn write(commands: &mut Commands, key: &str, commit: &Commit, at_ms: 
     for (symbol, packed) in &visit.symbols {
         commands.show(format_args!("s:{symbol}")).arg(packed);
     }
+    if let Some((field, packed)) = &visit.bases {
+        commands.arg(bases_field(field)).arg(packed);
+    }
     commands.end();
+    if !visit.obsolete.is_empty() {
+        commands.arg("HDEL").arg(key);
+        for field in &visit.obsolete {
+            commands.arg(bases_field(field));
+        }
+        commands.end();
+    }
     // A symbol that was forgotten and traded again before this visit has a new state, which is written above.
     let traded_again: HashSet<&str> = if visit.forgotten.is_empty() {
         HashSet::new()
@@ -156,10 +167,9 @@ pub(super) async fn read_observed(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
 ) -> Result<SavedStates, StreamError> {
-    let names: Vec<String> = query(connection, cmd("HKEYS").arg(&keys.state)).await?;
     let mut chunks: Vec<Vec<String>> = (0..CHUNKS).map(|chunk| vec![format!("c:{chunk}")]).collect();
     let mut others = Vec::new();
-    for name in names {
+    for name in query::<Vec<String>>(connection, cmd("HKEYS").arg(&keys.state)).await? {
         match name.split_at_checked(2) {
             Some(("s:", symbol)) => chunks[usize::from(chunk_of(symbol))].push(name),
             Some(("c:", _)) | None => {}
@@ -167,18 +177,37 @@ pub(super) async fn read_observed(
         }
     }
     let mut fields = SavedFields::default();
-    for names in chunks.into_iter().chain([others]).filter(|names| !names.is_empty()) {
-        let values: Vec<Option<Vec<u8>>> = query(connection, cmd("HMGET").arg(&keys.state).arg(&names)).await?;
-        for (name, value) in names.iter().zip(values) {
-            value.into_iter().for_each(|value| fields.add(name, value));
-        }
+    // What the states of a boundary depend on is deleted with the boundary, so it is read first; and once more, since chunks may
+    // have got new boundaries meanwhile.
+    for names in std::iter::once(others).chain(chunks) {
+        read_fields(connection, keys, &names, &mut fields).await?;
     }
+    let mut names: Vec<String> = query(connection, cmd("HKEYS").arg(&keys.state)).await?;
+    names.retain(|name| name.starts_with("b:"));
+    read_fields(connection, keys, &names, &mut fields).await?;
     if let Some(form) = fields.newer {
         return Err(newer_release(&keys.state, form));
     }
     let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
     let venues = read_venues(venues, &keys.venues)?;
     Ok(SavedStates { venues, ..fields.into_states() })
+}
+
+/// Reads fields in one request.
+async fn read_fields(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    names: &[String],
+    fields: &mut SavedFields,
+) -> Result<(), StreamError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let values: Vec<Option<Vec<u8>>> = query(connection, cmd("HMGET").arg(&keys.state).arg(names)).await?;
+    for (name, value) in names.iter().zip(values) {
+        value.into_iter().for_each(|value| fields.add(name, value));
+    }
+    Ok(())
 }
 
 /// When the owner before committed the last tick, as its receipt says. A receipt that can't be read is like a missing one:
@@ -208,6 +237,7 @@ struct SavedFields {
     visits: HashMap<u16, LastVisit>,
     symbols: HashMap<String, Vec<u8>>,
     poison: BTreeSet<EntryId>,
+    bases: HashMap<String, (BasesField, Vec<u8>)>,
     /// The form of a field that a later release wrote.
     newer: Option<u32>,
 }
@@ -223,6 +253,12 @@ impl SavedFields {
                 let (visit, form) = last_visit(field, &value);
                 self.newer = self.newer.or(form);
                 self.visits.extend(chunk.parse().ok().map(|chunk: u16| (chunk, visit)));
+            }
+            Some(("b:", name)) => {
+                self.newer = self.newer.or(newer_form(&value));
+                if let Some(field) = to_bases_field(name) {
+                    self.bases.insert(name.to_owned(), (field, value));
+                }
             }
             Some(("p:", id)) => {
                 self.check_poison_mark(field, &value);
@@ -255,8 +291,21 @@ impl SavedFields {
             poison: self.poison.into_iter().collect(),
             venues: Vec::new(),
             last_tick_ms: None,
+            bases: self.bases.into_values().collect(),
         }
     }
+}
+
+/// The name of a field with what the owners of a visit depend on.
+fn bases_field(BasesField { newest, chunks }: &BasesField) -> String {
+    format!("b:{newest}:{}-{}", chunks.start, chunks.end)
+}
+
+/// Parses what follows `b:` in the name of a field; `None` if [`bases_field`] did not write it.
+fn to_bases_field(name: &str) -> Option<BasesField> {
+    let (newest, chunks) = name.split_once(':')?;
+    let (start, end) = chunks.split_once('-')?;
+    Some(BasesField { newest: newest.parse().ok()?, chunks: start.parse().ok()?..end.parse().ok()? })
 }
 
 fn newer_release(key: &str, form: u32) -> StreamError {
@@ -325,6 +374,27 @@ mod tests {
         let saved = [("A", sealed.clone()), ("B", sealed)].map(|(symbol, sealed)| (symbol.to_owned(), sealed));
         assert_eq!(read_venues(saved.into(), "key").unwrap(), [("A".to_owned(), "NSE".to_owned())]);
         assert!(read_venues([("A".to_owned(), "v3 x".to_owned())].into(), "key").is_err());
+    }
+
+    #[test]
+    fn the_bases_of_a_visit_come_back_and_those_that_are_obsolete_go() {
+        let field = |millis, chunks| BasesField { newest: EntryId { millis, seq: 2 }, chunks };
+        let visit = Visit {
+            chunks: 3..9,
+            bases: Some((field(7, 3..9), vec![2, 0])),
+            obsolete: vec![field(5, 0..256)],
+            ..Visit::default()
+        };
+        let commit = Commit { visit: Some(visit), ..Commit::default() };
+        let mut commands = Commands::default();
+        write(&mut commands, "key", &commit, 0);
+        let texts: Vec<_> =
+            (0..commands.len()).map(|at| String::from_utf8_lossy(commands.get(at)).into_owned()).collect();
+        assert!(texts[0].contains("b:7-2:3-9") && texts[1].contains("HDEL") && texts[1].contains("b:5-2:0-256"));
+        let mut fields = SavedFields::default();
+        fields.add("b:7-2:3-9", vec![2, 0]);
+        fields.add("b:7-2", vec![2]);
+        assert_eq!(fields.into_states().bases, [(field(7, 3..9), vec![2, 0])]);
     }
 
     #[test]

@@ -79,6 +79,7 @@ export function show(alert, from, set) {
   ];
   if (alert.venue) facts.push(["venue", alert.venue]);
   if (alert.sha256) facts.push(["code", `sha256 ${alert.sha256}, parameters ${alert.params_hash}, generation ${alert.generation ?? "unknown"}`]);
+  if (alert.reference) facts.push(["reference data", `sha256 ${alert.reference}`]);
   const shadow = alert.shadow_of ? `, a shadow of ${alert.shadow_of}: this alert is not live` : "";
   const ids = [["link", location.href], ["alert", alert.id], ["entry", alert.entry], ["in the alerts stream", alert.stream_id]];
   const spans = make("div", { class: "choice", role: "group", "aria-label": "time span around the alert" }, ...SPANS.map(([seconds, text]) =>

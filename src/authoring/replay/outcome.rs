@@ -161,6 +161,8 @@ mod tests {
             origin: AlertOrigin::default(),
             symbol: "X".into(),
             venue: String::new(),
+            group: String::new(),
+            members: Vec::new(),
             time: second * S,
             price,
             confidence: 0.9,

@@ -209,6 +209,8 @@ fn blank() -> Alert {
         origin: AlertOrigin::default(),
         symbol: String::new(),
         venue: String::new(),
+        group: String::new(),
+        members: Vec::new(),
         time: 0,
         price: f64::NAN,
         confidence: 0.0,

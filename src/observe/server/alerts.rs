@@ -66,6 +66,9 @@ pub(super) struct AlertJson {
     sha256: String,
     params_hash: String,
     generation: Option<u64>,
+    /// The first digits of the SHA-256 of the reference data; `None` if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     /// The detector that a shadow runs beside; `None` in alerts of live detectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     shadow_of: Option<String>,
@@ -95,6 +98,7 @@ impl AlertJson {
             sha256: text("sha256"),
             params_hash: text("params_hash"),
             generation: alert.number("generation"),
+            reference: Some(text("reference")).filter(|hash| !hash.is_empty()),
             shadow_of: Some(text("shadow_of")).filter(|live| !live.is_empty()),
         }
     }

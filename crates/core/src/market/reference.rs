@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 pub use self::build::{ReferenceBuilder, TableSink};
-use crate::{config::LoadedConfig, decode::exchange_of, session::NO_SESSION, venue};
+use crate::{config::LoadedConfig, decode::exchange_of, event::CODE_DIGITS, session::NO_SESSION, venue};
 
 /// Reads a table from a file: its header, then its rows. The program hands it in, since Parquet is read by another crate.
 pub type ReadTable = fn(File, &mut dyn TableSink) -> Result<()>;
@@ -178,6 +178,11 @@ impl Reference {
     /// The SHA-256 of the file, hexadecimal, or of the list of these if there are several; empty without a file.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// The first [`CODE_DIGITS`] digits of [`Self::sha256`], as alerts have them; empty without a file.
+    pub fn code(&self) -> &str {
+        self.sha256.get(..CODE_DIGITS).unwrap_or_default()
     }
 
     /// Sentences about what is odd in the data, and yet no error.

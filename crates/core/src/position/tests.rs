@@ -165,6 +165,8 @@ fn alert((entry, known): (u64, u64)) -> Alert {
         origin: AlertOrigin::default(),
         symbol: String::new(),
         venue: String::new(),
+        group: String::new(),
+        members: Vec::new(),
         time: known,
         price: 1.0,
         confidence: 1.0,

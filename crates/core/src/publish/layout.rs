@@ -30,6 +30,9 @@ const OWN: &str = "tickhound";
 /// The most members that `[alerts.map]` may add. Readers have some ten names of their own.
 pub const MAPPED_MAX: usize = 64;
 
+/// The fields that follow those of [`ALERT_FIELDS`] in alerts that have a value for them.
+pub const OPTIONAL_FIELDS: [&str; 3] = ["reference", "group", "members"];
+
 /// The fields of an alert in its stream, in their order. Alerts of shadows also have `shadow_of`.
 pub const ALERT_FIELDS: [&str; 18] = [
     "id",
@@ -96,7 +99,8 @@ impl AlertLayout {
             AlertsLayout::Fields => None,
             AlertsLayout::Json => Some(config.field.clone()),
         };
-        if ALERT_FIELDS.contains(&config.field.as_str()) || config.field == SHADOW_OF {
+        if ALERT_FIELDS.iter().chain(&OPTIONAL_FIELDS).any(|field| config.field == *field) || config.field == SHADOW_OF
+        {
             // A reader takes such an entry for one of the other layout.
             return Err(format!(
                 "alerts.field is `{}`, which is a field of alerts; expected another name",
@@ -261,9 +265,9 @@ fn placeholder(name: &str) -> Result<Part, String> {
     if let Some(number) = name.strip_prefix("evidence.").filter(|number| !number.is_empty()) {
         return Ok(Part::Evidence(number.to_owned()));
     }
-    let field = find(&ALERT_FIELDS).map(Part::Field);
+    let field = find(&ALERT_FIELDS).or_else(|| find(&OPTIONAL_FIELDS)).map(Part::Field);
     field.or_else(|| find(&DERIVED).map(Part::Derived)).ok_or_else(|| {
-        let all = || ALERT_FIELDS.into_iter().chain(DERIVED);
+        let all = || ALERT_FIELDS.into_iter().chain(OPTIONAL_FIELDS).chain(DERIVED);
         let near = nearest(name, all()).map(|near| format!("; did you mean `{{{near}}}`?")).unwrap_or_default();
         let all: Vec<&str> = all().collect();
         format!("`{{{name}}}` is not a placeholder, expected one of {}, evidence.NAME{near}", all.join(", "))
@@ -281,7 +285,8 @@ pub fn read_document(text: &str) -> Option<Vec<(String, String)>> {
         };
         Some((name.to_owned(), named(&own).or_else(|| named(&members))?))
     };
-    let fields: Vec<(String, String)> = ALERT_FIELDS.into_iter().chain([SHADOW_OF]).filter_map(field).collect();
+    let fields: Vec<(String, String)> =
+        ALERT_FIELDS.into_iter().chain(OPTIONAL_FIELDS).chain([SHADOW_OF]).filter_map(field).collect();
     let has = |name: &str| fields.iter().any(|(known, value)| known == name && !value.is_empty());
     ["id", "detector", "symbol", "entry"].into_iter().all(has).then_some(fields)
 }
@@ -419,7 +424,13 @@ mod tests {
 
     #[test]
     fn the_names_of_fields_are_those_that_an_alert_has() {
-        assert_eq!(alert().fields().map(|(name, _)| name), ALERT_FIELDS);
+        let names = |alert: &Alert| alert.fields().iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        assert_eq!(names(&alert()), ALERT_FIELDS);
+        let mut full = alert();
+        full.origin.reference = "00112233aabb".into();
+        (full.group, full.members) = ("NIFTY".into(), vec!["A".into(), "B".into()]);
+        assert!(full.to_json().contains(r#""group":"NIFTY","members":["A","B"]"#), "{}", full.to_json());
+        assert_eq!(names(&full), [&ALERT_FIELDS[..], &OPTIONAL_FIELDS].concat());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{hash::BuildHasher, ops::Range, sync::Arc};
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
+use crate::plugin::GROUP_MARK;
 use tickhound_core::{
     checkpoint::{CHUNKS, chunk_of},
     decode::{UnusableSymbol, check_symbol},
@@ -115,6 +116,8 @@ struct KnownVenue {
 /// All known symbols.
 pub(super) struct Symbols {
     routes: FxHashMap<Arc<str>, Route>,
+    /// The groups, by the names under which they are interned. No tick can name one.
+    groups: FxHashMap<Arc<str>, Route>,
     /// The name of each symbol, by id. The name of an evicted symbol stays until its number is reused.
     names: Vec<Arc<str>>,
     numbered: Vec<Option<NumberedSymbol>>,
@@ -137,6 +140,8 @@ pub(super) struct Symbols {
     chunks: Vec<u16>,
     /// By id, the symbol's shard.
     shards: Vec<u32>,
+    /// By id, whether the shard of a group knows it.
+    pub(super) shown: Vec<bool>,
     /// The symbols in each chunk of the saved state.
     in_chunk: Vec<Vec<u32>>,
     /// The number of symbols in each chunk of the saved state.
@@ -155,6 +160,7 @@ impl Default for Symbols {
     fn default() -> Self {
         Self {
             routes: FxHashMap::default(),
+            groups: FxHashMap::default(),
             names: Vec::new(),
             numbered: Vec::new(),
             awaited: Vec::new(),
@@ -166,6 +172,7 @@ impl Default for Symbols {
             changed: Vec::new(),
             chunks: Vec::new(),
             shards: Vec::new(),
+            shown: Vec::new(),
             in_chunk: vec![Vec::new(); usize::from(CHUNKS)],
             chunk_sizes: vec![0; usize::from(CHUNKS)],
             free: Vec::new(),
@@ -320,6 +327,33 @@ impl Symbols {
         route
     }
 
+    /// Returns the route of a group, which is interned under this name, and whether it is new.
+    pub(super) fn meet_group(&mut self, name: &str, shards: usize) -> (Route, bool) {
+        if let Some(route) = self.groups.get(name) {
+            return (*route, false);
+        }
+        let route = self.intern(name.into(), shards);
+        self.groups.insert(self.names[route.id as usize].clone(), route);
+        (route, true)
+    }
+
+    /// Whether a number is that of a group.
+    pub(super) fn is_group(&self, id: u32) -> bool {
+        self.names[id as usize].starts_with(GROUP_MARK)
+    }
+
+    /// Notes that a symbol or group has changed, and had a row at an entry that arrived then.
+    pub(super) fn note_row(&mut self, id: u32, arrived_ms: u64) {
+        self.changed[id as usize] = true;
+        let last = &mut self.arrived_ms[id as usize];
+        *last = arrived_ms.max(*last);
+    }
+
+    /// Notes that a symbol has changed without a tick.
+    pub(super) fn note_changed(&mut self, id: u32) {
+        self.changed[id as usize] = true;
+    }
+
     /// Returns the route of a symbol whose last tick arrived at `arrived_ms` elsewhere, and whether it is new here.
     pub(super) fn meet(&mut self, name: &str, arrived_ms: u64, shards: usize) -> (Route, bool) {
         if let Some(route) = self.routes.get(name) {
@@ -390,10 +424,9 @@ impl Symbols {
 
     /// Evicts all symbols.
     pub(super) fn evict_all(&mut self, cause: EvictionCause) -> Evicted {
-        let mut all: Vec<(u32, Arc<str>)> = self.routes.iter().map(|(name, route)| (route.id, name.clone())).collect();
         // The numbers are given to new symbols in this order.
-        all.sort_unstable();
-        self.evict_these(all.into_iter().unzip(), cause)
+        let all = self.known().into_iter().map(|(route, name)| (route.id, name));
+        self.evict_these(all.unzip(), cause)
     }
 
     fn evict_these(&mut self, (ids, names): (Vec<u32>, Vec<Arc<str>>), cause: EvictionCause) -> Evicted {
@@ -432,17 +465,22 @@ impl Symbols {
         self.changed[id as usize]
     }
 
-    /// Returns the known symbols in the order of their numbers, with their routes.
+    /// Returns the known symbols and groups in the order of their numbers, with their routes.
     pub(super) fn known(&self) -> Vec<(Route, Arc<str>)> {
         let mut known: Vec<(Route, Arc<str>)> =
-            self.routes.iter().map(|(name, route)| (*route, name.clone())).collect();
+            self.routes.iter().chain(&self.groups).map(|(name, route)| (*route, name.clone())).collect();
         known.sort_unstable_by_key(|(route, _)| route.id);
         known
     }
 
-    /// The route of a symbol that is known.
+    /// The route of a symbol or group that is known.
     pub(super) fn route_of(&self, name: &str) -> Option<Route> {
-        self.routes.get(name).copied()
+        self.routes.get(name).or_else(|| self.groups.get(name)).copied()
+    }
+
+    /// The number of its shard.
+    pub(super) fn shard_of(&self, id: u32) -> usize {
+        self.shards[id as usize] as usize
     }
 
     /// When the symbol's last tick arrived, in milliseconds of its entry's id.
@@ -456,6 +494,12 @@ impl Symbols {
     }
 
     fn add_name(&mut self, name: Arc<str>, shards: usize) -> Route {
+        let route = self.intern(name.clone(), shards);
+        self.routes.insert(name, route);
+        route
+    }
+
+    fn intern(&mut self, name: Arc<str>, shards: usize) -> Route {
         let shard = (FxBuildHasher.hash_one(&*name) >> 32) as usize % shards;
         let chunk = chunk_of(&name);
         self.chunk_sizes[usize::from(chunk)] += 1;
@@ -464,7 +508,7 @@ impl Symbols {
                 self.names[id as usize] = name.clone();
                 (self.awaited[id as usize], self.arrived_ms[id as usize], self.latest[id as usize]) = (false, 0, 0);
                 (self.changed[id as usize], self.chunks[id as usize]) = (false, chunk);
-                self.shards[id as usize] = shard as u32;
+                (self.shards[id as usize], self.shown[id as usize]) = (shard as u32, false);
                 id
             }
             None => {
@@ -477,15 +521,14 @@ impl Symbols {
                 self.changed.push(false);
                 self.chunks.push(chunk);
                 self.shards.push(shard as u32);
+                self.shown.push(false);
                 id
             }
         };
         self.in_chunk[usize::from(chunk)].push(id);
         let venue = self.known_venues.get(&name);
         self.venues[id as usize] = venue.map(|name| KnownVenue { name: name.clone(), since: Place::default() });
-        let route = Route { id, shard };
-        self.routes.insert(name, route);
-        route
+        Route { id, shard }
     }
 
     fn remove(&mut self, id: u32) {
@@ -494,7 +537,8 @@ impl Symbols {
         // Those of an entry that is taken back are the last ones.
         let at = self.in_chunk[chunk].iter().rposition(|other| *other == id);
         self.in_chunk[chunk].remove(at.expect("a known symbol is in its chunk"));
-        self.routes.remove(&self.names[id as usize]);
+        let name = &self.names[id as usize];
+        self.routes.remove(name).or_else(|| self.groups.remove(name));
     }
 
     fn numbered(&self, number: u32) -> &NumberedSymbol {

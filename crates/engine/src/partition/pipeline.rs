@@ -4,7 +4,7 @@
 //! are taken out in that order.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -15,15 +15,15 @@ use tracing::{error, warn};
 
 use super::{intake::Intake, warm_up::Warmed, workers::Workers};
 use crate::{
-    commit::{Flight, Frontier, Origin},
-    ingest::{Evicted, EvictionCause, Ingest, Routed},
+    commit::{Flight, Frontier, Origin, VisitFlight},
+    ingest::{Evicted, EvictionCause, Ingest, Plan, Routed, VisitBases},
     pace::Pace,
     plugin::Generation,
     shard::{SavedSymbol, Task, UnpackedSymbol},
     stats::Stats,
 };
 use tickhound_core::{
-    checkpoint::{CHUNKS, Packer, arrived_ms},
+    checkpoint::{BasesField, CHUNKS, Packer, SharedBases, arrived_ms},
     config::Config,
     decode::Decoder,
     event::{Clock, Entries, EntryId},
@@ -41,6 +41,8 @@ pub(super) struct Pipeline {
     pub(super) pace: Pace,
     /// The generation that is active from the next batch on.
     generation: Arc<Generation>,
+    /// What it wants of ingest beside ticks of symbols.
+    plan: Option<Arc<Plan>>,
     /// Entries of the last read: they are decoded and routed while the server works on the next step.
     fresh: Entries,
     flights: VecDeque<Flight>,
@@ -51,7 +53,37 @@ pub(super) struct Pipeline {
     /// Symbols whose saved states were damaged. A warm-up may bring these back before they have a tick, even if others were
     /// evicted.
     damaged: BTreeSet<String>,
+    pub(super) bases: SavedBases,
     stats: Arc<Stats>,
+}
+
+/// What is saved of bases.
+#[derive(Default)]
+pub(super) struct SavedBases {
+    /// The fields that are saved.
+    fields: Vec<BasesField>,
+    /// The newest entry of each chunk's boundary, by chunk; of those that were visited by this host.
+    newest: BTreeMap<u16, EntryId>,
+}
+
+impl SavedBases {
+    /// Bases as they were saved, with the newest entry of the boundary of each chunk.
+    pub(super) fn new(fields: Vec<BasesField>, newest: BTreeMap<u16, EntryId>) -> Self {
+        Self { fields, newest }
+    }
+
+    /// Notes a visit. Returns the fields that no chunk refers to any more.
+    fn visited(&mut self, field: &BasesField, has_bases: bool) -> Vec<BasesField> {
+        self.newest.extend(field.chunks.clone().map(|chunk| (chunk, field.newest)));
+        let newest = &self.newest;
+        let is_obsolete =
+            |of: &mut BasesField| of != field && of.chunks.clone().all(|chunk| newest.get(&chunk) != Some(&of.newest));
+        let obsolete = self.fields.extract_if(.., is_obsolete).collect();
+        if has_bases && !self.fields.contains(field) {
+            self.fields.push(field.clone());
+        }
+        obsolete
+    }
 }
 
 /// Entries that the workers were given to replay.
@@ -87,11 +119,13 @@ impl Pipeline {
             intake: Intake::default(),
             pace: Pace::new(Duration::from_millis(config.engine.checkpoint_every_ms)),
             generation,
+            plan: None,
             fresh: Entries::default(),
             flights: VecDeque::new(),
             entries: 0,
             number: 0,
             damaged: BTreeSet::new(),
+            bases: SavedBases::default(),
             stats,
         }
     }
@@ -147,7 +181,7 @@ impl Pipeline {
         self.launch(flight, out_of_order);
         for (number, (shard, job)) in self.workers.shards().iter().zip(routed.jobs).enumerate() {
             if let Some(job) = job {
-                self.stats.monitor.queued(number, job.batch.len());
+                self.stats.monitor.queued(number, job.rows());
                 shard.submit(Task::Process(job)).await;
             }
         }
@@ -171,11 +205,19 @@ impl Pipeline {
         self.number += 1;
         self.pace.started(&chunks);
         let venues = self.ingest.take_unsaved_venues(&chunks);
-        let bases = self.ingest.visit(&chunks);
+        let VisitBases { by_shard, shared } = self.ingest.visit(&chunks);
+        let frontier = self.frontier();
+        let field = BasesField { newest: frontier.newest, chunks: chunks.clone() };
+        let mut shared = (!shared.is_empty()).then(|| Box::new(shared));
+        let obsolete = self.bases.visited(&field, shared.is_some());
         let shards = self.workers.shards();
-        self.flights.push_back(Flight::visit(self.number, chunks.clone(), venues, shards.len(), self.frontier()));
-        for (shard, bases) in shards.iter().zip(bases) {
-            shard.submit(Task::Save { read: self.number, chunks: chunks.clone(), bases }).await;
+        let visit = VisitFlight::new(chunks.clone(), venues, obsolete);
+        self.flights.push_back(Flight::visit(self.number, visit, shards.len(), frontier));
+        for (number, (shard, bases)) in shards.iter().zip(by_shard).enumerate() {
+            // One worker packs what all depend on; which one changes, since that takes a while.
+            let is_packer = number == usize::from(chunks.start) % shards.len();
+            let shared = if is_packer { shared.take() } else { None };
+            shard.submit(Task::Save { read: self.number, chunks: chunks.clone(), bases, shared }).await;
         }
     }
 
@@ -187,16 +229,18 @@ impl Pipeline {
     /// Activates a generation between two batches: at the same position of the stream in every shard, with the detectors
     /// that were `warmed` up.
     pub(super) async fn swap(&mut self, generation: Arc<Generation>, warmed: Option<Warmed>) {
+        let before = self.plan.clone();
         self.set_generation(generation);
         self.number += 1;
         let Self { workers, ingest, generation, number, damaged, .. } = self;
         let none_evicted = ingest.has_evicted_none();
         let mut taken_over = Vec::new();
         let mut detectors = Vec::new();
-        if let Some(warmed) = warmed {
+        if let Some(mut warmed) = warmed {
             // The warm-up has also seen symbols that were evicted here. They must not come back: they would take the room of
             // others, and what the other detectors see would depend on the warm-up.
-            taken_over = ingest.take_over(&warmed.ingest, |name| none_evicted || damaged.contains(name));
+            let may_meet = |name: &str| none_evicted || damaged.contains(name);
+            taken_over = ingest.take_over(&mut warmed.ingest, before.as_deref(), may_meet);
             detectors = warmed.detectors;
         }
         let (mut taken_over, mut detectors) = (taken_over.into_iter(), detectors.into_iter());
@@ -247,6 +291,11 @@ impl Pipeline {
         shares
     }
 
+    /// Continues what the owners of these names depend on, as of their boundary.
+    pub(super) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {
+        self.ingest.restore_bases(names, bases);
+    }
+
     /// Has each worker restore its share, and continues the normalizers of its symbols.
     pub(super) async fn restore(&mut self, shares: Vec<Vec<SavedSymbol>>) -> Restoring {
         // On threads of their own: to unpack states takes most of the time, and the workers may still replay.
@@ -256,9 +305,12 @@ impl Pipeline {
         for (shard, unpacked) in self.workers.shards().iter().zip(unpacking) {
             let symbols = self.stats.waiting(unpacked).await.expect("unpacking does not panic, and nobody aborts it");
             for UnpackedSymbol { saved, state } in &symbols {
-                self.ingest.restored(saved.id, state.as_ref().ok().map(|state| state.normalizer.clone()));
-                if state.is_err() {
-                    restoring.damaged.push(saved.name.to_string());
+                match state {
+                    Ok(state) => self.ingest.restored(saved.id, state.normalizer.clone(), &state.series),
+                    Err(_) => {
+                        self.ingest.restored(saved.id, None, &[]);
+                        restoring.damaged.push(saved.name.to_string());
+                    }
                 }
             }
             shard.submit(Task::Restore(symbols)).await;
@@ -387,6 +439,8 @@ impl Pipeline {
 
     fn set_generation(&mut self, generation: Arc<Generation>) {
         self.ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
+        self.plan = Plan::of(&generation).map(Arc::new);
+        self.ingest.set_plan(self.plan.clone());
         self.generation = generation;
     }
 

@@ -19,15 +19,15 @@ use tracing::{error, info, warn};
 use super::{
     Retention,
     generations::Generations,
-    pipeline::{Pipeline, Replaying, Restoring},
+    pipeline::{Pipeline, Replaying, Restoring, SavedBases},
 };
 use crate::{
-    plugin::DetectorSpec,
+    plugin::{DetectorSpec, GROUP_MARK},
     shard::{Answer, SavedSymbol},
     stats::Stats,
 };
 use tickhound_core::{
-    checkpoint::{Boundary, CHUNKS, LastVisit, SavedStates, chunk_of, is_forgotten},
+    checkpoint::{Boundary, CHUNKS, LastVisit, Packer, SavedStates, SharedBases, chunk_of, is_forgotten},
     decode::check_symbol,
     event::EntryId,
     stream::{Acquisition, Stream, StreamError, Totals},
@@ -67,8 +67,8 @@ pub(super) struct Recovery<'a, S> {
 struct Plan {
     /// Where the replay begins.
     start: Boundary,
-    /// Symbols to restore at each boundary.
-    stops: BTreeMap<EntryId, Vec<(String, Vec<u8>)>>,
+    /// What to restore at each boundary.
+    stops: BTreeMap<EntryId, Stop>,
     /// Symbols whose saved states have expired.
     forgotten: Vec<String>,
     /// Symbols that an earlier release accepted.
@@ -77,6 +77,23 @@ struct Plan {
     misplaced: Vec<String>,
     /// The number of chunks whose boundary is damaged.
     damaged: usize,
+}
+
+/// What is restored at a boundary.
+#[derive(Default)]
+struct Stop {
+    /// The names and packed states of symbols and groups.
+    owners: Vec<(String, Vec<u8>)>,
+    /// What they depend on, packed.
+    bases: Vec<Vec<u8>>,
+}
+
+/// A stop whose owners have their numbers.
+struct DividedStop {
+    at: EntryId,
+    names: Vec<String>,
+    shares: Vec<Vec<SavedSymbol>>,
+    bases: Vec<Vec<u8>>,
 }
 
 /// The progress of a replay.
@@ -110,6 +127,7 @@ impl<S: Stream> Recovery<'_, S> {
         let mut saved = self.stats.waiting(self.stream.saved()).await?;
         self.stats.monitor.note_last_tick(saved.last_tick_ms);
         let venues = std::mem::take(&mut saved.venues);
+        self.pipeline.bases = saved_bases(&saved);
         let Some(last) = acquired.newest else {
             // Nothing was ever committed, or nobody knows of it any more: every chunk begins here, and what is saved goes.
             self.retention.poison = saved.poison;
@@ -143,17 +161,17 @@ impl<S: Stream> Recovery<'_, S> {
         self.forget_unusable(unusable);
 
         // All symbols are divided before the first entry is replayed, so that their ticks are skipped until their stop.
-        let mut stops: Vec<(EntryId, Vec<Vec<SavedSymbol>>)> =
-            stops.into_iter().map(|(at, symbols)| (at, self.pipeline.divide(symbols, last.millis))).collect();
-        stops.push((last, Vec::new()));
+        let mut stops: Vec<DividedStop> = stops.into_iter().map(|(at, stop)| self.divide(at, stop, last)).collect();
+        stops.push(DividedStop { at: last, names: Vec::new(), shares: Vec::new(), bases: Vec::new() });
         self.pipeline.ingest.reset_clock(start.clock);
         let mut replay = Replay::new(end.processed.saturating_sub(start.processed), left_out);
         let mut cursor = start.newest;
-        for (at, shares) in stops {
+        for DividedStop { at, names, shares, bases } in stops {
             if self.replay(cursor, at, &mut replay).await? == ResumeOutcome::Stopped {
                 return Ok(ResumeOutcome::Stopped);
             }
             cursor = cursor.max(at);
+            self.restore_bases(&names, &bases);
             self.restore(shares, &mut replay).await;
         }
         self.take_answers(0, &mut replay).await;
@@ -178,7 +196,13 @@ impl<S: Stream> Recovery<'_, S> {
         let Plan { start, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
         self.retention.forgotten = forgotten;
         self.forget_unusable(unusable);
-        let shares = self.pipeline.divide(stops.into_values().flatten().collect(), end.newest.millis);
+        let mut all = Stop::default();
+        for mut stop in stops.into_values() {
+            all.owners.append(&mut stop.owners);
+            all.bases.append(&mut stop.bases);
+        }
+        let DividedStop { names, shares, bases, .. } = self.divide(end.newest, all, end.newest);
+        self.restore_bases(&names, &bases);
         let mut replay = Replay::new(0, BTreeSet::new());
         self.restore(shares, &mut replay).await;
         self.take_answers(0, &mut replay).await;
@@ -195,6 +219,38 @@ impl<S: Stream> Recovery<'_, S> {
             );
         }
         self.pipeline.visit_all().await;
+    }
+
+    /// Interns the owners of a stop. `last` is the last entry that was processed.
+    fn divide(&mut self, at: EntryId, stop: Stop, last: EntryId) -> DividedStop {
+        let names = stop.owners.iter().map(|(name, _)| name.clone()).collect();
+        let shares = self.pipeline.divide(stop.owners, last.millis);
+        DividedStop { at, names, shares, bases: stop.bases }
+    }
+
+    /// Continues what these owners depend on.
+    fn restore_bases(&mut self, names: &[String], packed: &[Vec<u8>]) {
+        let mut bases = SharedBases::default();
+        for packed in packed {
+            match Packer::new().map_err(anyhow::Error::from).and_then(|mut packer| packer.unpack_bases(packed)) {
+                Ok(one) => bases.extend(one),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    error!(
+                        event = "bases_damaged",
+                        %error,
+                        "what groups and contexts depend on can't be read; detectors of groups and contexts are incomplete \
+                         (plugins.rewarm_s says whether they warm up again)"
+                    );
+                    let generation = self.pipeline.generation().clone();
+                    for spec in generation.detectors.iter().filter(|spec| !spec.view().is_of_ticks()) {
+                        self.generations.lacks_state(&spec.name, 0);
+                    }
+                }
+            }
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.pipeline.restore_bases(&names, &bases);
     }
 
     /// Has the shards restore their shares of the saved states.
@@ -331,6 +387,15 @@ impl<S: Stream> Recovery<'_, S> {
     }
 }
 
+/// The fields with bases, and the boundaries that refer to them.
+fn saved_bases(saved: &SavedStates) -> SavedBases {
+    let newest = (0u16..).zip(&saved.visits).filter_map(|(chunk, visit)| match visit {
+        LastVisit::At(boundary) => Some((chunk, boundary.newest)),
+        LastVisit::Never | LastVisit::Damaged => None,
+    });
+    SavedBases::new(saved.bases.iter().map(|(field, _)| field.clone()).collect(), newest.collect())
+}
+
 /// Plans the recovery of saved states; `end` is the last commit.
 fn plan(saved: SavedStates, end: Boundary) -> Plan {
     let mut has_states = vec![false; usize::from(CHUNKS)];
@@ -342,6 +407,7 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
         LastVisit::Never | LastVisit::Damaged => None,
     });
     let boundaries: Vec<Option<Boundary>> = visits.collect();
+    let bases = saved.bases;
     let start = boundaries.iter().flatten().copied().min_by_key(|boundary| boundary.newest).unwrap_or(end);
     let damaged = boundaries.iter().filter(|boundary| boundary.is_none()).count();
     let mut plan = Plan {
@@ -357,12 +423,19 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
             plan.misplaced.push(name);
             continue;
         };
-        if check_symbol(&name).is_err() {
+        if !name.starts_with(GROUP_MARK) && check_symbol(&name).is_err() {
             plan.unusable.push(name);
         } else if is_forgotten(&packed, end.newest.millis) {
             plan.forgotten.push(name);
         } else {
-            plan.stops.entry(boundary.newest.min(end.newest)).or_default().push((name, packed));
+            plan.stops.entry(boundary.newest.min(end.newest)).or_default().owners.push((name, packed));
+        }
+    }
+    // What was known at the start of the replay counts also if no state is as of there.
+    plan.stops.entry(start.newest.min(end.newest)).or_default();
+    for (field, packed) in bases {
+        if let Some(stop) = plan.stops.get_mut(&field.newest.min(end.newest)) {
+            stop.bases.push(packed);
         }
     }
     plan
@@ -401,7 +474,7 @@ mod tests {
         let plan = plan(saved(LastVisit::At(at(5)), LastVisit::At(at(7)), LastVisit::At(at(6))), at(9));
         assert_eq!((plan.start, plan.damaged), (at(5), 0));
         let stops: Vec<(u64, &str)> =
-            plan.stops.iter().map(|(at, symbols)| (at.millis, symbols[0].0.as_str())).collect();
+            plan.stops.iter().map(|(at, stop)| (at.millis, stop.owners[0].0.as_str())).collect();
         assert_eq!(stops, [(5, "A"), (7, "B")]);
     }
 

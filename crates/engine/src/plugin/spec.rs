@@ -166,6 +166,7 @@ impl DetectorSpec {
             sha256: sha256.get(..CODE_DIGITS).unwrap_or(sha256).to_owned(),
             params_hash: self.params_hash.clone(),
             generation,
+            reference: String::new(),
         }
     }
 

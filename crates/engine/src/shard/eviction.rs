@@ -15,10 +15,15 @@ impl Shard {
     /// Forgets those of `symbols` that belong to this shard.
     pub(super) fn evict(&mut self, read: u64, symbols: &[u32]) -> Answer {
         let mut incidents = Incidents::default();
-        let evicted: FxHashSet<u32> = symbols.iter().copied().filter(|id| self.memory.knows(*id)).collect();
+        let mut evicted: FxHashSet<u32> = symbols.iter().copied().filter(|id| self.memory.knows(*id)).collect();
+        self.memory.forget(&evicted);
+        if !self.members.is_empty() {
+            let symbols: FxHashSet<u32> = symbols.iter().copied().collect();
+            self.member_ids.retain(|id| !symbols.contains(id));
+            evicted.extend(self.members.extract_if(.., |(id, _)| symbols.contains(id)).map(|(id, _)| id));
+        }
         if !evicted.is_empty() {
             self.symbols.retain(|(id, _)| !evicted.contains(id));
-            self.memory.forget(&evicted);
             self.cooldowns.forget_symbols(&evicted);
             self.prices.forget(&evicted);
             for slot in std::mem::take(&mut self.slots) {
@@ -55,7 +60,7 @@ impl Shard {
         if matches!(slot.lacks, ColdReport::None) {
             slot.lacks = lacks;
         }
-        slot.note_wanted(&self.symbols);
+        slot.note_wanted(self.names());
         slot
     }
 }

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{FaultReport, Incidents, Shard, slot::start_instance};
+use super::{
+    FaultReport, Incidents, Shard,
+    rows::{Names, owners},
+    slot::start_instance,
+};
 use crate::plugin::{Detection, Fault};
 use tickhound_core::{
     checkpoint::CHUNKS,
@@ -115,27 +119,28 @@ impl Shard {
 
     /// Starts an instance with the state as of the end of the journal, from saved states and the batches since.
     pub(super) fn rebuild(&mut self, detector: usize) -> Result<(), Fault> {
-        let Self { symbols, slots, memory, journal, .. } = self;
+        let Self { symbols, members, slots, memory, journal, .. } = self;
         let slot = &mut slots[detector];
         (slot.instance, slot.predecessor) = (None, None);
-        slot.instance = Some(start_instance(&slot.spec, symbols)?);
+        slot.instance = Some(start_instance(&slot.spec, Names { owners: symbols, members })?);
         // Chunks were saved at different positions. Each is restored when the replay reaches its position, and the rows
         // of its symbols before that are left out.
         let mut marks: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
         for chunk in (0..CHUNKS).filter(|chunk| !memory.symbols_of(*chunk).is_empty()) {
             marks.entry(journal.mark_of(chunk)).or_default().push(chunk);
         }
-        for (position, batch) in journal.batches() {
+        for (position, rows) in journal.batches() {
             for chunk in marks.remove(&position).into_iter().flatten() {
                 memory.restore_chunk(chunk, slot)?;
             }
+            let Some(batch) = rows.of_view(slot.spec.view()) else { continue };
             // The rows borrow the set while the slot is borrowed mutably.
             let failed_on = std::mem::take(&mut slot.failed_on);
             // A symbol that was evicted since is unknown to the new instance.
-            let is_restored = |symbol: u32| {
-                symbol == CLOCK || memory.knows(symbol) && journal.mark_of(memory.chunk_of(symbol)) <= position
+            let is_restored = |owner: u32| {
+                owner == CLOCK || memory.knows(owner) && journal.mark_of(memory.chunk_of(owner)) <= position
             };
-            let rows = (0u32..).zip(&batch.symbol).filter(|(_, symbol)| is_restored(**symbol)).map(|(row, _)| row);
+            let rows = (0u32..).zip(owners(batch)).filter(|(_, owner)| is_restored(**owner)).map(|(row, _)| row);
             let answer = slot.detect_rows(batch, rows.filter(|row| !failed_on.contains(&(position, *row))));
             slot.failed_on = failed_on;
             answer?;

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 
-use tickhound_core::{checkpoint::CHUNKS, event::Batch};
+use super::rows::ShardRows;
+use tickhound_core::checkpoint::CHUNKS;
 
 /// The batches of a shard, back to the oldest mark of a used chunk.
 pub(super) struct Journal {
     /// All rows of the shard, normalized.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<ShardRows>,
     /// The position of the first batch. Positions count from the shard's start.
     first: u64,
     /// The position at which a chunk was last saved, by chunk.
@@ -25,7 +26,7 @@ impl Default for Journal {
 
 impl Journal {
     /// Appends a batch.
-    pub(super) fn push(&mut self, batch: Batch) {
+    pub(super) fn push(&mut self, batch: ShardRows) {
         self.batches.push_back(batch);
     }
 
@@ -59,7 +60,7 @@ impl Journal {
     }
 
     /// Returns every batch with its position.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (u64, &Batch)> {
+    pub(super) fn batches(&self) -> impl Iterator<Item = (u64, &ShardRows)> {
         (self.first..).zip(&self.batches)
     }
 }
@@ -73,10 +74,10 @@ mod tests {
         let mut journal = Journal::default();
         let positions = |journal: &Journal| journal.batches().map(|(position, _)| position).collect::<Vec<_>>();
         for _ in 0..3 {
-            journal.push(Batch::default());
+            journal.push(ShardRows::default());
         }
         journal.mark(7);
-        journal.push(Batch::default());
+        journal.push(ShardRows::default());
         journal.trim(|chunk| chunk == 7 || chunk == 8);
         assert_eq!(positions(&journal), [0, 1, 2, 3], "chunk 8 was never saved");
         journal.trim(|chunk| chunk == 7);

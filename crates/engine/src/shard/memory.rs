@@ -10,12 +10,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{error, warn};
 
 use super::{
-    Answer, Cooldowns, FaultReport, Incidents, RestoredState, SavedSymbol, Shard, Slot, TaskOutcome, UnpackedSymbol,
+    Answer, Cooldowns, FaultReport, Incidents, RestoredState, SavedOwners, SavedSymbol, Shard, Slot, TaskOutcome,
+    UnpackedSymbol,
+    rows::{Names, owns},
     slot::PredecessorKind,
 };
-use crate::{ingest::SymbolBase, plugin::Fault};
+use crate::{ingest::OwnerBase, plugin::Fault};
 use tickhound_core::{
-    checkpoint::{CHUNKS, DetectorState, Packer, SymbolState, arrived_ms, chunk_of},
+    checkpoint::{AboutMember, CHUNKS, DetectorState, Packer, SharedBases, SymbolState, arrived_ms, chunk_of},
     normalize::NormalizerState,
 };
 
@@ -23,10 +25,19 @@ use tickhound_core::{
 const RESTORED_AT_ONCE: usize = 256;
 
 /// A symbol with the states of its detectors.
-struct DetectorStates {
+struct RestorableSymbol {
     id: u32,
     name: Arc<str>,
     detectors: Vec<DetectorState>,
+}
+
+/// What is saved of a symbol or group beside the states of detectors.
+#[derive(Clone)]
+struct Base {
+    /// The state of the normalizer; `None` for a group.
+    normalizer: Option<NormalizerState>,
+    /// Bars, last values and computed columns.
+    series: Vec<u8>,
 }
 
 /// The saved states of a shard's symbols, and which of them have changed since.
@@ -40,8 +51,8 @@ pub(super) struct Memory {
     changed: Vec<bool>,
     /// When the last tick of the symbol had arrived at the last visit to its chunk, ms of an entry's id.
     arrived_ms: Vec<u64>,
-    /// The state of the symbol's normalizer as of that visit; `None` if it had no tick.
-    normalizers: Vec<Option<NormalizerState>>,
+    /// What is saved beside the states of detectors, as of that visit; `None` if there was no tick.
+    bases: Vec<Option<Base>>,
     /// The packed state as of the last visit to the symbol's chunk.
     packed: Vec<Option<Arc<[u8]>>>,
     /// Whether the server has lost the saved state.
@@ -60,7 +71,7 @@ impl Memory {
             chunk_of: Vec::new(),
             changed: Vec::new(),
             arrived_ms: Vec::new(),
-            normalizers: Vec::new(),
+            bases: Vec::new(),
             packed: Vec::new(),
             lost: Vec::new(),
             known: Vec::new(),
@@ -68,18 +79,32 @@ impl Memory {
     }
 
     /// Notes what is saved of a symbol beside the states of the detectors.
-    fn note_base(&mut self, base: SymbolBase) {
-        let id = base.id as usize;
-        self.changed[id] |= base.changed;
-        (self.arrived_ms[id], self.normalizers[id]) = (base.arrived_ms, Some(base.normalizer));
+    fn note_base(&mut self, base: OwnerBase) {
+        let OwnerBase { id, arrived_ms, normalizer, series } = base;
+        let id = id as usize;
+        self.changed[id] = true;
+        (self.arrived_ms[id], self.bases[id]) = (arrived_ms, Some(Base { normalizer, series }));
     }
 
-    /// Records the saved state of a symbol.
-    fn note_saved(&mut self, id: u32, packed: Vec<u8>) {
+    /// Records the saved state of a symbol. The newest processed entry had arrived at `newest_ms`.
+    fn note_saved(&mut self, id: u32, packed: Vec<u8>, newest_ms: u64, base: Base) {
+        let id = id as usize;
+        let arrived_ms = arrived_ms(&packed);
         // An older release did not save the arrival. The symbol then counts as one that has just had a tick, and its state
         // is saved again with that time.
-        self.changed[id as usize] |= arrived_ms(&packed).is_none();
-        self.packed[id as usize] = Some(packed.into());
+        self.changed[id] |= arrived_ms.is_none();
+        self.arrived_ms[id] = arrived_ms.unwrap_or(newest_ms);
+        (self.packed[id], self.bases[id]) = (Some(packed.into()), Some(base));
+    }
+
+    /// Packs what the owners of a visit depend on.
+    fn pack_shared(&mut self, shared: &SharedBases) -> Option<Vec<u8>> {
+        let packed = self.packer.pack_bases(shared);
+        let failed = |error: &anyhow::Error| {
+            let error = format!("{error:#}");
+            warn!(event = "bases_not_saved", %error, "failed to save what groups and contexts depend on");
+        };
+        packed.inspect_err(failed).ok()
     }
 
     /// Marks every state as changed, so that it is saved again.
@@ -114,7 +139,7 @@ impl Memory {
         for part in self.chunks[usize::from(chunk)].chunks(RESTORED_AT_ONCE) {
             let mut states: Vec<(u32, Vec<u8>)> = Vec::new();
             let spec = slot.spec.clone();
-            for (id, _) in part.iter().filter(|(_, name)| spec.wants(name)) {
+            for (id, _) in part.iter().filter(|(_, name)| owns(&spec, name)) {
                 let Some(packed) = &self.packed[*id as usize] else { continue };
                 let detectors = self.packer.unpack(packed).map(|state| state.detectors).unwrap_or_default();
                 let state = detectors.into_iter().find(|state| state.detector == slot.spec.name);
@@ -140,7 +165,7 @@ impl Memory {
         let length = self.changed.len().max(id as usize + 1);
         self.changed.resize(length, false);
         self.arrived_ms.resize(length, 0);
-        self.normalizers.resize(length, None);
+        self.bases.resize(length, None);
         self.packed.resize(length, None);
         self.lost.resize(length, false);
         self.chunk_of.resize(length, 0);
@@ -161,13 +186,19 @@ impl Memory {
         }
         for id in evicted.iter().map(|id| *id as usize) {
             (self.changed[id], self.lost[id], self.known[id]) = (false, false, false);
-            (self.arrived_ms[id], self.normalizers[id], self.packed[id]) = (0, None, None);
+            (self.arrived_ms[id], self.bases[id], self.packed[id]) = (0, None, None);
         }
     }
 }
 
 impl Shard {
-    pub(super) fn save(&mut self, read: u64, chunks: Range<u16>, bases: Vec<SymbolBase>) -> Answer {
+    pub(super) fn save(
+        &mut self,
+        read: u64,
+        chunks: Range<u16>,
+        bases: Vec<OwnerBase>,
+        shared: Option<Box<SharedBases>>,
+    ) -> Answer {
         let (mut incidents, mut saved) = (Incidents::default(), Vec::new());
         bases.into_iter().for_each(|base| self.memory.note_base(base));
         let clocked = self.slots.iter().any(|slot| slot.spec.plugin.manifest.wants_clock);
@@ -182,9 +213,10 @@ impl Shard {
         }
         let Self { memory, journal, slots, .. } = self;
         for (id, name) in due {
-            let Some(normalizer) = &memory.normalizers[id as usize] else { continue };
+            let Some(Base { normalizer, series }) = &memory.bases[id as usize] else { continue };
             let detectors = states.remove(&id).unwrap_or_default();
-            let state = SymbolState { normalizer: normalizer.to_bytes(), detectors };
+            let normalizer = normalizer.as_ref().map(NormalizerState::to_bytes).unwrap_or_default();
+            let state = SymbolState { normalizer, detectors, series: series.clone() };
             let packed: Option<Arc<[u8]>> = match memory.packer.pack(memory.arrived_ms[id as usize], &state) {
                 Ok(packed) => Some(packed.into()),
                 Err(error) => {
@@ -204,7 +236,8 @@ impl Shard {
             slot.failed_on = slot.failed_on.split_off(&(journal.first(), 0));
         }
         self.report_missing_states(&mut incidents);
-        Answer::new(read, incidents, TaskOutcome::Saved(saved))
+        let shared = shared.and_then(|shared| self.memory.pack_shared(&shared));
+        Answer::new(read, incidents, TaskOutcome::Saved(SavedOwners { states: saved, shared }))
     }
 
     /// Adds a detector's states of the symbols. A detector that fails is rebuilt, and tried once more.
@@ -241,21 +274,21 @@ impl Shard {
     pub(super) fn restore(&mut self, unpacked: Vec<UnpackedSymbol>) -> Answer {
         let mut incidents = Incidents::default();
         let mut symbols = Vec::with_capacity(unpacked.len());
-        let mut states: Vec<DetectorStates> = Vec::with_capacity(unpacked.len());
-        for UnpackedSymbol { saved: SavedSymbol { id, name, packed, .. }, state } in unpacked {
+        let mut states: Vec<RestorableSymbol> = Vec::with_capacity(unpacked.len());
+        for UnpackedSymbol { saved: SavedSymbol { id, name, packed, newest_ms }, state } in unpacked {
             self.memory.add(id, &name);
             self.journal.mark(chunk_of(&name));
             match state {
-                Ok(RestoredState { normalizer, detectors }) => {
+                Ok(RestoredState { normalizer, series, detectors }) => {
                     self.restore_cooldowns(id, &name, &detectors);
-                    self.memory.note_saved(id, packed);
-                    self.prices.set(id, normalizer.price());
-                    states.push(DetectorStates { id, name: name.clone(), detectors });
+                    self.prices.set(id, normalizer.as_ref().map_or(f64::NAN, NormalizerState::price));
+                    self.memory.note_saved(id, packed, newest_ms, Base { normalizer, series });
+                    states.push(RestorableSymbol { id, name: name.clone(), detectors });
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
                     error!(event = "state_damaged", symbol = %name, %error, "a saved state can't be read; dropped it");
-                    let wanting = self.slots.iter_mut().filter(|slot| slot.spec.wants(&name));
+                    let wanting = self.slots.iter_mut().filter(|slot| owns(&slot.spec, &name));
                     wanting.for_each(|slot| slot.mark_cold("the saved state of a symbol can't be read"));
                 }
             }
@@ -263,8 +296,9 @@ impl Shard {
         }
         self.symbols.extend(symbols.iter().cloned());
         for slot in &mut self.slots {
-            slot.note_wanted(&symbols);
-            slot.restore_saved(&symbols, &self.symbols, &states);
+            let new = Names { owners: &symbols, members: &[] };
+            slot.note_wanted(new);
+            slot.restore_saved(new, Names { owners: &self.symbols, members: &self.members }, &states);
         }
         self.report_missing_states(&mut incidents);
         Answer::new(0, incidents, TaskOutcome::Restored)
@@ -273,10 +307,13 @@ impl Shard {
     /// Restores the cool-downs of a symbol. If a detector does not see the symbol any more, its saved state is removed with
     /// the next visit.
     fn restore_cooldowns(&mut self, id: u32, name: &str, detectors: &[DetectorState]) {
-        for DetectorState { detector, alerted, alerted_apart, .. } in detectors {
+        for DetectorState { detector, alerted, alerted_apart, about, .. } in detectors {
             let slot = self.slots.iter().find(|slot| slot.spec.name == *detector);
-            if slot.is_none_or(|slot| slot.spec.wants(name)) {
+            if slot.is_none_or(|slot| owns(&slot.spec, name)) {
                 self.cooldowns.restore(detector, id, [*alerted, *alerted_apart]);
+                for AboutMember { member, alerted, alerted_apart } in about {
+                    self.cooldowns.restore_about(detector, id, member, [*alerted, *alerted_apart]);
+                }
             } else {
                 self.memory.mark_changed(id);
             }
@@ -292,22 +329,28 @@ impl Slot {
         cooldowns: &Cooldowns,
         states: &mut FxHashMap<u32, Vec<DetectorState>>,
     ) -> Result<(), Fault> {
-        let ids: Vec<u32> = due.iter().filter(|(_, name)| self.spec.wants(name)).map(|(id, _)| *id).collect();
+        let ids: Vec<u32> = due.iter().filter(|(_, name)| owns(&self.spec, name)).map(|(id, _)| *id).collect();
         self.hand_over(ids.iter().copied())?;
         let Some(instance) = self.instance.as_mut().filter(|_| !ids.is_empty()) else { return Ok(()) };
         for (id, bytes) in instance.save(&ids)? {
             let (detector, [alerted, alerted_apart]) = (self.spec.name.clone(), cooldowns.of(&self.spec.name, id));
-            let state = DetectorState { detector, schema: self.schema, bytes, alerted, alerted_apart };
+            let about = cooldowns.about(&detector, id).map(|(member, [alerted, alerted_apart])| AboutMember {
+                member: member.to_owned(),
+                alerted: *alerted,
+                alerted_apart: *alerted_apart,
+            });
+            let about = about.collect();
+            let state = DetectorState { detector, schema: self.schema, bytes, alerted, alerted_apart, about };
             states.entry(id).or_default().push(state);
         }
         Ok(())
     }
 
     /// Restores the detector's states of the `new` ones of `symbols`.
-    fn restore_saved(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)], states: &[DetectorStates]) {
+    fn restore_saved(&mut self, new: Names<'_>, all: Names<'_>, states: &[RestorableSymbol]) {
         let spec = self.spec.clone();
         let mut readable: Vec<(u32, &[u8])> = Vec::new();
-        for DetectorStates { id, detectors, .. } in states.iter().filter(|symbol| spec.wants(&symbol.name)) {
+        for RestorableSymbol { id, detectors, .. } in states.iter().filter(|symbol| owns(&spec, &symbol.name)) {
             let Some(state) = detectors.iter().find(|state| state.detector == spec.name) else { continue };
             if state.schema == self.schema {
                 readable.push((*id, &state.bytes));
@@ -316,7 +359,7 @@ impl Slot {
             }
         }
         let version = spec.plugin.manifest.state_version;
-        let restored = self.make_ready(new, symbols).and_then(|()| {
+        let restored = self.make_ready(new, all).and_then(|()| {
             let parts = readable.chunks(RESTORED_AT_ONCE).map(|part| self.restore(version, part));
             parts.collect::<Result<Vec<_>, _>>()
         });

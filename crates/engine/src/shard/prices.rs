@@ -11,9 +11,18 @@ pub(super) struct LastPrices {
 }
 
 impl LastPrices {
+    /// The price of a symbol at the clock row of this time, before an entry of the next batch.
+    pub(super) fn at_clock(&self, symbol: u32, (entry, time): (u32, u64), batch: &Batch) -> f64 {
+        let first = batch.entry.partition_point(|other| *other < entry);
+        let is_it = |row: &usize| batch.symbol[*row] == CLOCK && batch.time[*row] == time;
+        // Every shard has every clock row.
+        let row = (first..batch.len()).find(is_it).unwrap_or(first);
+        self.at(symbol, row, batch)
+    }
+
     /// The price of a symbol at a clock row of the next batch: the price of its last row before that one, or else the last
     /// price before the batch. An alert must not depend on how ticks are divided into batches.
-    pub(super) fn at(&self, symbol: u32, clock_row: usize, batch: &Batch) -> f64 {
+    fn at(&self, symbol: u32, clock_row: usize, batch: &Batch) -> f64 {
         let before = batch.symbol[..clock_row].iter().rposition(|other| *other == symbol);
         before.map_or_else(|| self.last.get(symbol as usize).copied().unwrap_or(f64::NAN), |row| batch.price[row])
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::plugin::GROUP_MARK;
 use tickhound_core::{
-    checkpoint::{DetectorState, Packer},
+    checkpoint::{DetectorState, Packer, SymbolState},
     normalize::NormalizerState,
 };
 
@@ -35,8 +36,10 @@ pub struct UnpackedSymbol {
 /// The state of a symbol, as it was saved.
 #[derive(Debug)]
 pub struct RestoredState {
-    /// The state of its normalizer.
-    pub normalizer: NormalizerState,
+    /// The state of its normalizer; `None` for a group.
+    pub normalizer: Option<NormalizerState>,
+    /// Its bars, last values and computed columns; empty if there are none.
+    pub series: Vec<u8>,
     /// The states of its detectors.
     pub detectors: Vec<DetectorState>,
 }
@@ -45,8 +48,10 @@ impl SavedSymbol {
     /// Unpacks the state.
     pub fn unpack(self, packer: &mut Packer) -> UnpackedSymbol {
         let state = packer.unpack(&self.packed).and_then(|state| {
-            let normalizer = NormalizerState::from_bytes(&state.normalizer)?;
-            Ok(RestoredState { normalizer, detectors: state.detectors })
+            let SymbolState { normalizer, detectors, series } = state;
+            let is_group = self.name.starts_with(GROUP_MARK);
+            let normalizer = if is_group { None } else { Some(NormalizerState::from_bytes(&normalizer)?) };
+            Ok(RestoredState { normalizer, series, detectors })
         });
         UnpackedSymbol { saved: self, state }
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
+use super::rows::{Names, owners};
 use crate::plugin::{Detection, DetectorSpec, Fault, Instance};
 use tickhound_core::event::{Batch, CLOCK};
 
@@ -97,30 +98,20 @@ impl Slot {
 
     /// Processes a batch. The rows of the detections are those of the shard's batch. `new` are the symbols that this batch
     /// adds to `symbols`.
-    pub(super) fn detect(
-        &mut self,
-        batch: &Batch,
-        new: &[(u32, Arc<str>)],
-        symbols: &[(u32, Arc<str>)],
-    ) -> Result<Vec<Detection>, Fault> {
+    pub(super) fn detect(&mut self, batch: &Batch, new: Names<'_>, all: Names<'_>) -> Result<Vec<Detection>, Fault> {
         if self.spec.health.is_quarantined() {
             (self.instance, self.predecessor) = (None, None);
             self.spec.health.record_skipped(batch.len());
             return Ok(Vec::new());
         }
-        self.make_ready(new, symbols)?;
+        self.make_ready(new, all)?;
         if self.predecessor.is_some() {
             self.hand_over_for(batch)?;
         }
-        if self.spec.wants_all() {
+        if self.spec.wants_all() && !self.spec.has_wakes() {
             return self.call(batch);
         }
-        let Self { wanted, selected, selected_rows, .. } = self;
-        selected_rows.clear();
-        selected_rows
-            .extend((0u32..).zip(&batch.symbol).filter(|(_, symbol)| sees(wanted, **symbol)).map(|(row, _)| row));
-        copy_rows(batch, selected_rows, selected);
-        self.call_selected()
+        self.detect_rows(batch, 0..batch.len() as u32)
     }
 
     /// Processes some rows of a batch, if the detector sees them.
@@ -133,27 +124,32 @@ impl Slot {
         let all = spec.wants_all();
         selected_rows.clear();
         selected_rows.extend(rows.filter(|row| all || sees(wanted, batch.symbol[*row as usize])));
+        if spec.has_wakes()
+            && let Some(instance) = &self.instance
+        {
+            instance.keep_waking(batch, selected_rows);
+        }
         copy_rows(batch, selected_rows, selected);
         self.call_selected()
     }
 
-    /// Starts the instance if there is none, and introduces the `new` ones of `symbols`.
-    pub(super) fn make_ready(&mut self, new: &[(u32, Arc<str>)], symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
+    /// Starts the instance if there is none, and introduces the `new` ones of `all` names.
+    pub(super) fn make_ready(&mut self, new: Names<'_>, all: Names<'_>) -> Result<(), Fault> {
         match &mut self.instance {
             Some(instance) => introduce(instance, &self.spec, new),
             None => {
-                self.instance = Some(start_instance(&self.spec, symbols)?);
+                self.instance = Some(start_instance(&self.spec, all)?);
                 Ok(())
             }
         }
     }
 
-    /// Records which of `symbols` the detector sees.
-    pub(super) fn note_wanted(&mut self, symbols: &[(u32, Arc<str>)]) {
+    /// Records which of the names the detector sees.
+    pub(super) fn note_wanted(&mut self, names: Names<'_>) {
         if self.spec.wants_all() {
             return;
         }
-        for (id, name) in symbols {
+        for (id, name) in names.symbols(&self.spec) {
             let id = *id as usize;
             if self.wanted.len() <= id {
                 self.wanted.resize(id + 1, false);
@@ -163,18 +159,21 @@ impl Slot {
     }
 
     /// Applies other settings of the host to the same plugin and parameters.
-    pub(super) fn set_spec(&mut self, spec: Arc<DetectorSpec>, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
+    pub(super) fn set_spec(&mut self, spec: Arc<DetectorSpec>, names: Names<'_>) -> Result<(), Fault> {
         self.spec = spec;
         self.wanted.clear();
-        self.note_wanted(symbols);
-        self.introduce_all(symbols)
+        self.note_wanted(names);
+        self.introduce_all(names)
     }
 
-    /// Introduces those of the shard's symbols that the instance does not know, if there is an instance.
-    pub(super) fn introduce_all(&mut self, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
+    /// Introduces those of the shard's names that the instance does not know, if there is an instance.
+    pub(super) fn introduce_all(&mut self, names: Names<'_>) -> Result<(), Fault> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
-        let new: Vec<(u32, Arc<str>)> = symbols.iter().filter(|(id, _)| !instance.knows(*id)).cloned().collect();
-        introduce(instance, &self.spec, &new)
+        let unknown = |names: &[(u32, Arc<str>)]| -> Vec<(u32, Arc<str>)> {
+            names.iter().filter(|(id, _)| !instance.knows(*id)).cloned().collect()
+        };
+        let (owners, members) = (unknown(names.owners), unknown(names.members));
+        introduce(instance, &self.spec, Names { owners: &owners, members: &members })
     }
 
     /// Reports that the detector lacks state, unless the slot has reported that before.
@@ -284,7 +283,7 @@ impl Slot {
         if self.spec.plugin.manifest.wants_clock && batch.symbol.contains(&CLOCK) {
             return self.hand_over_all();
         }
-        let mut due: FxHashSet<u32> = batch.symbol.iter().copied().collect();
+        let mut due: FxHashSet<u32> = owners(batch).iter().copied().collect();
         if let Some(Predecessor { pending, .. }) = &self.predecessor {
             due.extend(pending.keys().take(HANDED_OVER_PER_BATCH));
         }
@@ -292,16 +291,15 @@ impl Slot {
     }
 }
 
-/// Starts an instance, and introduces those of `symbols` that it sees.
-pub(super) fn start_instance(spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<Instance, Fault> {
+/// Starts an instance, and introduces those of the names that it sees.
+pub(super) fn start_instance(spec: &DetectorSpec, names: Names<'_>) -> Result<Instance, Fault> {
     let mut instance = spec.start()?;
-    introduce(&mut instance, spec, symbols)?;
+    introduce(&mut instance, spec, names)?;
     Ok(instance)
 }
 
-fn introduce(instance: &mut Instance, spec: &DetectorSpec, symbols: &[(u32, Arc<str>)]) -> Result<(), Fault> {
-    let wanted: Vec<(u32, &str)> =
-        symbols.iter().filter(|(_, name)| spec.wants(name)).map(|(id, name)| (*id, &**name)).collect();
+fn introduce(instance: &mut Instance, spec: &DetectorSpec, names: Names<'_>) -> Result<(), Fault> {
+    let wanted: Vec<(u32, &str)> = names.of(spec).map(|(id, name)| (*id, &**name)).collect();
     if wanted.is_empty() { Ok(()) } else { instance.introduce(&wanted) }
 }
 

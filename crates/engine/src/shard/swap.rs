@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::{
     Answer, Incidents, Shard, TaskOutcome,
+    rows::owns,
     slot::{Predecessor, PredecessorKind, Slot, start_instance},
 };
 use crate::{
@@ -47,6 +48,8 @@ impl Shard {
         taken_over: TakenOver,
         warmed: Vec<WarmDetector>,
     ) -> Answer {
+        let mut taken_over = taken_over;
+        taken_over.symbols.retain(|(id, _)| !self.memory.knows(*id));
         taken_over.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
         taken_over.prices.iter().for_each(|(id, price)| self.prices.set(*id, *price));
         self.symbols.extend(taken_over.symbols);
@@ -68,8 +71,8 @@ impl Shard {
             if origin == StateOrigin::Cold {
                 self.cooldowns.forget_all(&spec.name);
             }
-            slot.note_wanted(&self.symbols);
-            if let Err(fault) = slot.introduce_all(&self.symbols) {
+            slot.note_wanted(self.names());
+            if let Err(fault) = slot.introduce_all(self.names()) {
                 warn!(
                     event = "symbol_introduction_failed",
                     detector = %spec.name,
@@ -95,10 +98,10 @@ impl Shard {
     /// Forgets the symbols that only one of both versions of a detector sees: there is no state to continue with, and none
     /// may stay saved.
     fn forget_filtered(&mut self, before: &DetectorSpec, now: &DetectorSpec) {
-        if before.settings.symbols == now.settings.symbols {
+        if before.settings.symbols == now.settings.symbols && before.view() == now.view() {
             return;
         }
-        for (id, _) in self.symbols.iter().filter(|(_, name)| before.wants(name) != now.wants(name)) {
+        for (id, _) in self.symbols.iter().filter(|(_, name)| owns(before, name) != owns(now, name)) {
             self.cooldowns.forget(&now.name, *id);
             self.memory.mark_changed(*id);
         }
@@ -120,7 +123,7 @@ impl Shard {
             && !before.spec.health.is_quarantined()
             && !self.loses_symbols(&before, spec)
         {
-            before.set_spec(spec.clone(), &self.symbols).map(|()| (before, StateOrigin::Unchanged))
+            before.set_spec(spec.clone(), self.names()).map(|()| (before, StateOrigin::Unchanged))
         } else if before.schema == spec.schema() && before.instance.is_some() {
             before
                 .hand_over_all()
@@ -145,17 +148,17 @@ impl Shard {
     /// Returns whether the instance knows symbols that the detector does not see any more.
     fn loses_symbols(&self, before: &Slot, spec: &DetectorSpec) -> bool {
         let knows = |id: u32| before.instance.as_ref().is_some_and(|instance| instance.knows(id));
-        before.spec.settings.symbols != spec.settings.symbols
-            && self.symbols.iter().any(|(id, name)| knows(*id) && !spec.wants(name))
+        let is_lost = |(id, name): &(u32, Arc<str>)| knows(*id) && !spec.wants(name);
+        before.spec.settings.symbols != spec.settings.symbols && self.names().symbols(spec).iter().any(is_lost)
     }
 
     /// Returns a new instance to which the previous one hands over its states with the batches that follow.
     pub(super) fn carry(&self, spec: &Arc<DetectorSpec>, before: Slot, kind: PredecessorKind) -> Result<Slot, Fault> {
         let mut slot = Slot::new(spec.clone());
-        slot.instance = Some(start_instance(spec, &self.symbols)?);
+        slot.instance = Some(start_instance(spec, self.names())?);
         slot.failed_on = before.failed_on;
         let Some(instance) = before.instance else { return Ok(slot) };
-        let continues = |(id, name): &&(u32, Arc<str>)| instance.knows(*id) && spec.wants(name);
+        let continues = |(id, name): &&(u32, Arc<str>)| instance.knows(*id) && owns(spec, name);
         // Both instances belong to this shard, so their ids are equal.
         let pending = self.symbols.iter().filter(continues).map(|(id, _)| (*id, *id)).collect();
         let state_version = before.spec.plugin.manifest.state_version;
@@ -172,7 +175,7 @@ impl Shard {
     ) -> Slot {
         let mut slot = Slot::new(spec.clone());
         let Some(instance) = warmed.slot.instance else { return slot };
-        match start_instance(spec, &self.symbols) {
+        match start_instance(spec, self.names()) {
             Ok(started) => slot.instance = Some(started),
             Err(fault) => {
                 warn!(
@@ -184,7 +187,7 @@ impl Shard {
                 return slot;
             }
         }
-        let known = warmed.symbols.iter().filter(|(its, _)| instance.knows(*its));
+        let known = warmed.symbols.iter().filter(|(its, name)| instance.knows(*its) && owns(spec, name));
         let pending: FxHashMap<u32, u32> = known.filter_map(|(its, name)| Some((*ours.get(name)?, *its))).collect();
         // A cool-down is saved with a state. Without a state it would end with the process, so it ends now.
         let stateless = self.symbols.iter().filter(|(id, _)| !pending.contains_key(id));
