@@ -358,3 +358,26 @@ fn one_plugin_serves_detectors_with_their_own_parameters_and_symbols() {
     assert!(!symbols("futures").is_empty() && symbols("futures").iter().all(|symbol| symbol.ends_with("FUT")));
     assert!(symbols("off").is_empty());
 }
+
+/// The alerts of plugins that the SDK of contract 0.1 has built, byte for byte as a host of that time has raised them.
+#[test]
+fn a_plugin_of_contract_0_1_raises_the_alerts_that_it_has_always_raised() {
+    let fixture = shipped("tests/fixtures/contract-0.1");
+    let project = Project::at("redis://127.0.0.1:1".into());
+    let detectors = ["breakout", "momentum"];
+    for plugin in detectors {
+        let file = format!("plugins/{plugin}.wasm");
+        fs::copy(fixture.join(format!("{plugin}.wasm")), project.path(&file)).unwrap();
+        assert!(project.run(&["inspect", &file]).contains("contract     0.1.0 (this host: 0.1.0, 0.2.0)"));
+    }
+    let config = detectors.map(|name| format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n"));
+    fs::write(project.path("config/config.toml"), config.concat()).unwrap();
+    for workers in ["1", "3"] {
+        let market = ["replay", "--simulate", "--symbols", "4", "--seed", "11", "--count", "40000"];
+        project.run(&[&market[..], &["--workers", workers, "--out", "alerts.jsonl"]].concat());
+        let raised = fs::read_to_string(project.path("alerts.jsonl")).unwrap();
+        let expected = zstd::decode_all(&fs::read(fixture.join("alerts.jsonl.zst")).unwrap()[..]).unwrap();
+        assert!(raised == String::from_utf8(expected).unwrap(), "other alerts than those of a host of contract 0.1");
+        assert_eq!(raised.lines().count(), 233);
+    }
+}

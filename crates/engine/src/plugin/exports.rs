@@ -14,7 +14,8 @@ use super::{
     detection::{Detection, Gate, Judgment},
     guest::Guest,
     manifest::Manifest,
-    params::{Params, Value},
+    params::Params,
+    value::Value,
 };
 use tickhound_core::event::Direction;
 

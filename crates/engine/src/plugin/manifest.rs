@@ -3,7 +3,7 @@
 pub(super) mod check;
 mod convert;
 
-use super::{params::Value, view::Scope};
+use super::{value::Value, view::Scope};
 
 /// A plugin's description of itself.
 #[derive(Clone, Debug)]

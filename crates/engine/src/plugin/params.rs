@@ -1,33 +1,10 @@
 //! Parameters: checks the values in `config.toml` against the declarations in a manifest.
 
-use std::fmt;
-
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::manifest::{self, Manifest, Param};
+pub use super::value::{Value, json_value};
 use tickhound_core::config::{Source, nearest};
-
-/// The value of a parameter. Its type is that of the default.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Value {
-    /// `true` or `false`.
-    Flag(bool),
-    /// A whole number.
-    Integer(i64),
-    /// A finite number.
-    Number(f64),
-    /// A text.
-    Text(String),
-}
-
-impl fmt::Display for Value {
-    /// Writes the value like TOML and JSON do.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        json_value(self).fmt(f)
-    }
-}
 
 /// Every parameter of a manifest with its value, in the order of the manifest.
 pub type Params = Vec<(String, Value)>;
@@ -81,16 +58,6 @@ pub fn resolve(manifest: &Manifest, detector: &str, given: &toml::Table, source:
 /// Returns the parameters as a JSON object.
 pub fn to_json(params: &Params) -> serde_json::Value {
     params.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
-}
-
-/// Returns the value as JSON.
-pub fn json_value(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Flag(v) => json!(v),
-        Value::Integer(v) => json!(v),
-        Value::Number(v) => json!(v),
-        Value::Text(v) => json!(v),
-    }
 }
 
 /// Returns the default of a parameter.

@@ -6,7 +6,8 @@ use anyhow::{Result, bail, ensure};
 use super::{
     columns::{BatchColumns, DAYS_TO_EXPIRY},
     manifest::{ColumnFunction, DeclaredColumn, DeclaredFeed, Length, Manifest, Wake},
-    params::{Params, Value},
+    params::Params,
+    value::Value,
     view::{Feed, Scope, View},
     wiring::{ColumnSource, WakeCondition, WakeSide, Wiring},
 };

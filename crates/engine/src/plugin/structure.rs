@@ -43,7 +43,7 @@ const FUNCTION_BYTES_MAX: usize = 4 << 20;
 const PASSED_PARTS: &str = "it passes components or modules to components, which no detector needs";
 
 /// A component or module that is being read.
-struct Scope {
+struct FilePart {
     encoding: Encoding,
     /// What an instantiation makes, itself included.
     size: InstanceSize,
@@ -80,13 +80,13 @@ struct Counts {
 /// # Errors
 /// Names the limit that the file exceeds, or where it is damaged.
 pub fn check(bytes: &[u8]) -> Result<()> {
-    let mut scopes: Vec<Scope> = Vec::new();
+    let mut scopes: Vec<FilePart> = Vec::new();
     let mut counts = Counts::default();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| damaged(&error))? {
             Payload::Version { encoding, .. } => {
                 let size = InstanceSize { instances: 1, parts: 0 };
-                scopes.push(Scope { encoding, size, components: Vec::new(), modules: Vec::new() });
+                scopes.push(FilePart { encoding, size, components: Vec::new(), modules: Vec::new() });
                 ensure!(scopes.len() <= DEPTH_MAX, "it nests components more than {DEPTH_MAX} deep");
             }
             Payload::End(_) => {
@@ -190,7 +190,7 @@ fn check_function(function: &FunctionBody<'_>) -> Result<()> {
 
 /// Counts what an instantiation of the innermost component makes. A component that instantiates another one ten times, which
 /// instantiates a third one ten times, and so on, has as many instances as the product says.
-fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
+fn add_instances(payload: &Payload<'_>, scopes: &mut [FilePart]) -> Result<()> {
     let Some((scope, outer)) = scopes.split_last_mut() else { return Ok(()) };
     match payload {
         Payload::CodeSectionStart { count, .. } => scope.size.parts += u64::from(*count),
@@ -242,7 +242,11 @@ fn add_instances(payload: &Payload<'_>, scopes: &mut [Scope]) -> Result<()> {
 }
 
 /// Adds the components and modules that another scope has, and that this one may instantiate under an alias.
-fn add_aliases(aliases: &SectionLimited<'_, ComponentAlias<'_>>, scope: &mut Scope, outer: &[Scope]) -> Result<()> {
+fn add_aliases(
+    aliases: &SectionLimited<'_, ComponentAlias<'_>>,
+    scope: &mut FilePart,
+    outer: &[FilePart],
+) -> Result<()> {
     for alias in aliases.clone() {
         match alias.map_err(|error| damaged(&error))? {
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
@@ -264,7 +268,7 @@ fn add_aliases(aliases: &SectionLimited<'_, ComponentAlias<'_>>, scope: &mut Sco
 }
 
 /// Returns the scope that is so many levels further out.
-fn up<'a>(scope: &'a Scope, outer: &'a [Scope], count: u32) -> Result<&'a Scope> {
+fn up<'a>(scope: &'a FilePart, outer: &'a [FilePart], count: u32) -> Result<&'a FilePart> {
     match (count as usize).checked_sub(1) {
         None => Ok(scope),
         Some(up) => outer.iter().rev().nth(up).ok_or_else(|| anyhow!("damaged: there is no scope so far out")),

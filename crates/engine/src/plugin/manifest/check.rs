@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 use super::{Column, DeclaredColumn, DeclaredFeed, Length, Manifest, Param, Wake};
 use crate::plugin::{
     columns::DAYS_TO_EXPIRY,
-    params::Value,
     texts::{is_identifier, is_printable, shown},
+    value::Value,
 };
 use tickhound_core::{
     event::column,

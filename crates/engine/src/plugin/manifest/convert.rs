@@ -3,7 +3,7 @@
 use super::{Column, ColumnFunction, DeclaredColumn, DeclaredFeed, Length, Manifest, Param, Wake};
 use crate::plugin::{
     bindings::{v0_1::tickhound::detector::types as v0_1, v0_2::tickhound::detector::types as v0_2},
-    params::Value,
+    value::Value,
     view::Scope,
 };
 
