@@ -23,7 +23,7 @@ use tickhound_core::{
     simulate::Layout,
     stream::Stream,
 };
-use tickhound_engine::plugin::{self, Generation, ProbeQuestion, loader};
+use tickhound_engine::plugin::{self, ProbeQuestion, loader};
 use tickhound_recorded::{Files, Mapping, Options};
 use tickhound_redis::RedisStream;
 
@@ -53,12 +53,12 @@ pub(super) struct TimeWindow {
     pub(super) to: u64,
 }
 
-/// Returns what loads the detectors of a configuration.
-pub(super) fn loading(plugins: &plugin::Runtime) -> impl Fn(&LoadedConfig, Option<&Generation>) -> Result<Generation> {
-    |loaded, before| {
+/// Loads a detector of the configuration.
+pub(super) fn load_detector(loaded: &LoadedConfig, name: &str, plugins: &plugin::Runtime) -> Result<LoneDetector> {
+    LoneDetector::load(loaded, name, |loaded| {
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-        loader::build(plugins, loaded, decoder.column_names(), before, &Catalogue::of(loaded))
-    }
+        loader::build(plugins, loaded, decoder.column_names(), None, &Catalogue::of(loaded))
+    })
 }
 
 impl Inquiry<'_> {
@@ -66,7 +66,7 @@ impl Inquiry<'_> {
     /// window, else from all entries that the stream holds.
     pub(super) fn replay_window(
         &self,
-        detector: &LoneDetector<'_>,
+        detector: &LoneDetector,
         question: &ProbeQuestion,
         window: TimeWindow,
     ) -> Result<Probed> {
@@ -85,18 +85,13 @@ impl Inquiry<'_> {
     }
 
     /// Continues a detector from the saved states up to now; `None` if there are none, or no row has come since.
-    pub(super) fn replay_saved(&self, detector: &LoneDetector<'_>, question: &ProbeQuestion) -> Result<Option<Probed>> {
+    pub(super) fn replay_saved(&self, detector: &LoneDetector, question: &ProbeQuestion) -> Result<Option<Probed>> {
         let probed = self.runtime.block_on(detector.replay_saved(question.clone()))?;
         Ok(probed.filter(|probed| probed.rows.rows > 0))
     }
 
     /// Replays a detector from the beginning of the files, or of the stream.
-    pub(super) fn replay_all(
-        &self,
-        detector: &LoneDetector<'_>,
-        question: ProbeQuestion,
-        until: u64,
-    ) -> Result<Probed> {
+    pub(super) fn replay_all(&self, detector: &LoneDetector, question: ProbeQuestion, until: u64) -> Result<Probed> {
         self.runtime.block_on(detector.replay(self.open()?, question, until))
     }
 
