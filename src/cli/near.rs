@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     output,
-    why::{
-        scratch::LoneDetector,
-        shown::{NearStates, Shower},
-    },
+    why::shown::{NearStates, Shower},
 };
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::ProbeQuestion;

@@ -12,11 +12,7 @@ use super::{
 };
 use crate::{
     output,
-    why::{
-        judged::WindowAccount,
-        scratch::{LoneDetector, Probed},
-        shown::Shower,
-    },
+    why::{judged::WindowAccount, scratch::Probed, shown::Shower},
 };
 use tickhound_core::{config::LoadedConfig, event::Alert, pattern::SymbolPattern};
 use tickhound_engine::plugin::{ProbeQuestion, Scope};

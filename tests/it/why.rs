@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::Value;
 
-use crate::support::{Project, Redis, probe_gates, shipped, text};
+use crate::{
+    server::Serving,
+    support::{Project, Redis, probe_gates, shipped, text, wait_for},
+};
 
 const STREAM: &str = "ticks:intraday:processed";
 
@@ -159,6 +162,39 @@ fn near_continues_from_the_states_that_a_host_has_saved() {
     // A window that the saved states are from before is answered from them.
     let shown = json(&project, &["why-not", "B", "--detector", "rise", "--at", "2025-11-24 10:42:31"]);
     assert_eq!((&shown["replayed"]["state"], &shown["closest"]["gates"][0]["value"]), (&"saved".into(), &5.0.into()));
+}
+
+/// The page asks for this, too.
+#[test]
+fn the_api_shows_what_is_near_beside_a_running_host() {
+    let redis = Redis::start();
+    let project = project(redis.url());
+    publish(&redis, &TICKS);
+    let serving = Serving::start(&project);
+    redis.wait_all_processed(TICKS.len());
+    let near = |path: &str| {
+        let (status, body) = serving.get(path);
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (count, _) = wait_for("the states are saved", || {
+        let (status, answer) = near("/api/near?detector=rise");
+        assert!(status == 200 || status == 503, "{answer}");
+        (status == 200).then(|| (answer["count"].as_u64().unwrap(), answer))
+    });
+    assert!(count <= 2);
+    for (query, status, reason) in [
+        ("detector=fall", 400, "there is no detector fall, or it is not enabled"),
+        ("detector=rise&limit=0", 400, "limit is 0, expected 1 to 1000"),
+        ("limit=5", 400, "missing parameter `detector`"),
+    ] {
+        let (got, answer) = near(&format!("/api/near?{query}"));
+        assert!(got == status && answer["error"].as_str().unwrap().contains(reason), "{query}: {got} {answer}");
+    }
+    // The replay neither disturbs the host nor writes into its log.
+    let (processed, alerts) = (redis.processed(), redis.alerts().len());
+    assert_eq!((processed, alerts), (TICKS.len() as u64, 1));
+    assert_eq!(serving.host.count_event("checkpoint_restored"), 0);
+    assert_eq!(serving.host.count_event("lease_acquired"), 1);
 }
 
 #[test]
