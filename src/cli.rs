@@ -16,6 +16,7 @@ mod explain;
 mod feed;
 mod init;
 mod inspect;
+mod market_report;
 mod mute;
 mod near;
 mod new;
@@ -24,6 +25,7 @@ mod parse;
 mod parts;
 mod process;
 mod promote;
+mod record;
 mod replay;
 mod run;
 mod sessions;
@@ -39,7 +41,12 @@ mod version;
 mod why;
 mod why_not;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
@@ -117,6 +124,8 @@ enum Command {
     Restart(stop::RestartArgs),
     /// Publish recorded or simulated ticks to the stream.
     Feed(feed::FeedArgs),
+    /// Record the stream into daily files, for replays and warm-ups.
+    Record(record::RecordArgs),
     /// Run detectors on recorded ticks, at full speed and without Redis.
     Replay(Box<replay::ReplayArgs>),
     /// Show the state of the stream, its consumer group and the host.
@@ -233,6 +242,11 @@ impl Cli {
         {
             return self.run_host(args, &load()?);
         }
+        if let Command::Record(args) = command
+            && args.records()
+        {
+            return self.run_recorder(args, &load()?);
+        }
         self.start_log(command);
         match command {
             Command::Run(args) => background::start(&background::StartOptions {
@@ -248,6 +262,7 @@ impl Cli {
                 let LoadedConfig { config, .. } = load()?;
                 feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
             }
+            Command::Record(args) => record::control(args, &self.config, &load()?, &self.options()),
             Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
             Command::Status(args) => status::run(args, &load()?),
             Command::Top(args) => top::run(args, &load()?),
@@ -326,16 +341,41 @@ impl Cli {
     /// Runs a host. Its log goes to stdout, so that `tickhound run | grep DETECTED` works; or to a file, in the
     /// background or with --log-file. A thread of its own writes it.
     fn run_host(&self, args: &run::RunArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
-        if args.detached {
+        let config = &loaded.config;
+        let file = args.log_file.clone();
+        let log = self.start_service_log(args.detached, file.as_deref(), &config.service.log_file, loaded)?;
+        let ended = run::run(args, loaded, &log, &self.options());
+        log.finish(LOG_FINISH_MAX);
+        ended
+    }
+
+    /// Runs a recorder. Its log goes to stdout, or in the background to a file.
+    fn run_recorder(&self, args: &record::RecordArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
+        let log = self.start_service_log(args.detached, None, &loaded.config.record.log_file, loaded)?;
+        let ended = record::record(args, loaded, &log);
+        log.finish(LOG_FINISH_MAX);
+        ended
+    }
+
+    /// Starts the log of a process that runs for long: in a file that was given, or, in the background, in that of the
+    /// configuration.
+    fn start_service_log(
+        &self,
+        detached: bool,
+        given: Option<&Path>,
+        configured: &Path,
+        loaded: &LoadedConfig,
+    ) -> Result<Arc<LogQueue>> {
+        if detached {
             // The terminal may be closed later. This fails if the process already leads a session, which is fine.
             let _ = rustix::process::setsid();
         }
         let config = &loaded.config;
-        let in_background = args.detached.then(|| loaded.resolve(&config.service.log_file));
-        let target = match args.log_file.clone().or(in_background) {
+        let in_background = detached.then(|| loaded.resolve(configured));
+        let target = match given.map(Path::to_path_buf).or(in_background) {
             Some(file) => {
                 let mut log = LogFile::open(&file, &config.service, config.display_zone()?)?;
-                if args.detached {
+                if detached {
                     log.take_stderr();
                 }
                 LogTarget::File(log)
@@ -345,9 +385,7 @@ impl Cli {
         let log = LogQueue::start(target)?;
         let colors = !log.is_file() && has_colors(Target::Stdout);
         self.log_to(BoxMakeWriter::new(log.clone()), colors, "info");
-        let ended = run::run(args, loaded, &log, &self.options());
-        log.finish(LOG_FINISH_MAX);
-        ended
+        Ok(log)
     }
 
     /// The options that were given, to start another process with.

@@ -6,7 +6,8 @@
 //!
 //! Modules: `cli` (one file for each command), `observe` (health, doctor, the HTTP server), `alerts_file` (the JSON
 //! lines file), `notify` (notification channels), `service` (pid file, log, supervisor), `output` (what is printed),
-//! `clock` (the times that people see), `replace` (files that are replaced in one step) and `authoring` (the kit for authors of detectors, and replay). Only
+//! `clock` (the times that people see), `record` (the stream in daily files), `history` (these files before the stream),
+//! `replace` (files that are replaced in one step) and `authoring` (the kit for authors of detectors, and replay). Only
 //! `cli` is public: `main` parses the arguments and runs the command.
 
 // First: its macros are for all the others.
@@ -17,8 +18,10 @@ mod alerts_file;
 mod authoring;
 pub mod cli;
 mod clock;
+mod history;
 mod notify;
 mod observe;
+mod record;
 mod replace;
 mod service;
 mod why;

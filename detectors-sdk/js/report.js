@@ -63,9 +63,10 @@ function frames(stack) {
   return found;
 }
 
-const SDK = /(tickhound-sdk|detectors-sdk)\/js\/(tickhound|state|report)\.js:/;
+const SDK = /(tickhound-sdk|detectors-sdk)\/js\/(tickhound|detector|instance|members|packed|report|rows|state)\.js:/;
 
-function utf8(code) {
+/** Returns the bytes of a character. */
+export function utf8(code) {
   if (code >= 0xd800 && code < 0xe000) return [0xef, 0xbf, 0xbd]; // a surrogate without its other half
   if (code < 0x80) return [code];
   if (code < 0x800) return [0xc0 | (code >> 6), 0x80 | (code & 63)];

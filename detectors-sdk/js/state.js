@@ -2,7 +2,9 @@
 //
 // A state is saved as JSON, so that it can be read by eye. What is restored equals what was saved in every bit: numbers are
 // written with all their digits, and keys keep their order. What JSON does not have (NaN, -0, undefined, BigInts, Maps, Sets,
-// Float64Arrays) is an object with one key that begins with `~`. The same state always gives the same bytes.
+// Float64Arrays, ByMembers) is an object with one key that begins with `~`. The same state always gives the same bytes.
+
+import { ByMember } from "./members.js";
 
 /** Returns a state as bytes; throws a TypeError if it contains something that can't be saved. */
 export function dump(state) {
@@ -56,6 +58,8 @@ function packObject(value, path) {
     }
     case Map.prototype:
       return { "~map": pairs([...value]) };
+    case ByMember.prototype:
+      return { "~members": pairs(value.entries()) };
     case Set.prototype:
       return { "~set": Array.from(value, (item) => pack(item, `an item of ${path}`)) };
     case Float64Array.prototype:
@@ -66,7 +70,7 @@ function packObject(value, path) {
 }
 
 function unsaveable(path, what) {
-  const can = "numbers, texts, booleans, null, arrays, plain objects, Maps, Sets, BigInts and Float64Arrays";
+  const can = "numbers, texts, booleans, null, arrays, plain objects, Maps, Sets, ByMembers, BigInts and Float64Arrays";
   return new TypeError(`${path} is ${what}, which can't be saved: use ${can}`);
 }
 
@@ -87,6 +91,8 @@ function unpack(value) {
       return Object.fromEntries(pairs());
     case "~map":
       return new Map(pairs());
+    case "~members":
+      return new ByMember(pairs());
     case "~set":
       return new Set(tagged.map(unpack));
     case "~f64":

@@ -12,13 +12,18 @@ use tickhound_engine::plugin::{CacheLocation, Isolation, Runtime, file::read_fil
 pub(super) const CONFIG: &str = include_str!("../../config/config.toml");
 
 /// The plugins that ship, so that commands work from any folder.
-pub(super) const SHIPPED: [(&str, &[u8]); 8] = [
+pub(super) const SHIPPED: [(&str, &[u8]); 13] = [
+    ("breadth", include_bytes!("../../plugins/breadth.wasm")),
     ("breakout", include_bytes!("../../plugins/breakout.wasm")),
     ("gap", include_bytes!("../../plugins/gap.wasm")),
+    ("lead-lag", include_bytes!("../../plugins/lead-lag.wasm")),
     ("momentum", include_bytes!("../../plugins/momentum.wasm")),
     ("order-flow", include_bytes!("../../plugins/order-flow.wasm")),
+    ("pair", include_bytes!("../../plugins/pair.wasm")),
+    ("residual-move", include_bytes!("../../plugins/residual-move.wasm")),
     ("reversal", include_bytes!("../../plugins/reversal.wasm")),
     ("stale-feed", include_bytes!("../../plugins/stale-feed.wasm")),
+    ("straddle", include_bytes!("../../plugins/straddle.wasm")),
     ("volume-spike", include_bytes!("../../plugins/volume-spike.wasm")),
     ("vwap", include_bytes!("../../plugins/vwap.wasm")),
 ];

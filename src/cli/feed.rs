@@ -63,6 +63,9 @@ pub(super) struct FeedArgs {
     /// Share of simulated ticks with faults like those of real feeds, 0 to 1.
     #[arg(long, default_value_t = 0.0, requires = "simulate", value_parser = super::parse::share)]
     dirt: f64,
+    /// How much simulated stocks follow the NIFTY, and premiums of options the trading activity, 0 to 1.
+    #[arg(long, default_value_t = 0.0, requires = "simulate", value_parser = super::parse::share)]
+    coupling: f64,
     /// Stop after this many ticks.
     #[arg(long)]
     count: Option<u64>,
@@ -176,8 +179,8 @@ enum Input {
 impl Input {
     fn open(args: &FeedArgs, pace: Pace) -> Result<Self> {
         if args.simulate {
-            let config =
-                SimConfig { symbols: args.symbols as usize, seed: args.seed, dirt: args.dirt, ..SimConfig::default() };
+            let FeedArgs { symbols, seed, dirt, coupling, .. } = *args;
+            let config = SimConfig { symbols: symbols as usize, seed, dirt, coupling, ..SimConfig::default() };
             let simulator = Box::new(Simulator::new(&config));
             return Ok(Self::Simulated { simulator, renderer: Renderer::new(args.layout) });
         }

@@ -10,7 +10,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::authoring::kit::{
     sdk,
-    template::{self, LANGUAGES},
+    template::{self, FeedChoice, LANGUAGES, ProjectShape, SCOPES},
 };
 
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,7 @@ use crate::authoring::kit::{
 Examples:
   tickhound new opening-drive
   tickhound new opening-drive --lang python
+  tickhound new opening-drive --scope group --feed bars:60
   tickhound new --update-sdk opening-drive
 
 The folder tickhound-sdk is created beside the project. All projects beside each other share it, with its tools and what
@@ -30,21 +31,27 @@ pub(super) struct NewArgs {
     /// Language of the project.
     #[arg(long, value_name = "LANGUAGE", default_value = LANGUAGES[0].0, value_parser = PossibleValuesParser::new(LANGUAGES.map(|(name, _)| name)))]
     lang: String,
+    /// Scope of the detector: it sees one symbol, the members of a group, or the whole market.
+    #[arg(long, value_name = "SCOPE", default_value = SCOPES[0], value_parser = PossibleValuesParser::new(SCOPES))]
+    scope: String,
+    /// Rows that the detector sees: `ticks`, `bars:SECONDS` or `snapshots:SECONDS`.
+    #[arg(long, value_name = "FEED", default_value = "ticks")]
+    feed: FeedChoice,
     /// Replace the files of the SDK that this project uses by those of this program, instead of creating a project.
-    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["name", "lang"])]
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["name", "lang", "scope", "feed"])]
     update_sdk: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &NewArgs) -> Result<ExitCode> {
     match (&args.update_sdk, &args.name) {
         (Some(project), _) => update_sdk(project),
-        (None, Some(name)) => create(name, &args.lang),
+        (None, Some(name)) => create(name, &args.lang, &ProjectShape { scope: args.scope.clone(), feed: args.feed }),
         (None, None) => Ok(ExitCode::FAILURE), // the parser has asked for one of them
     }
 }
 
-fn create(name: &str, lang: &str) -> Result<ExitCode> {
-    let dir = template::create(name, lang, Path::new("."))?;
+fn create(name: &str, lang: &str, shape: &ProjectShape) -> Result<ExitCode> {
+    let dir = template::create(name, lang, shape, Path::new("."))?;
     sdk::note_difference(&dir)?;
     outln!("{} is a working detector. Next:", dir.display());
     outln!();
@@ -63,12 +70,23 @@ fn create(name: &str, lang: &str) -> Result<ExitCode> {
 fn update_sdk(project: &Path) -> Result<ExitCode> {
     ensure!(project.is_dir(), "{} is not the folder of a project", project.display());
     let dir = sdk::of_project(project)?;
+    let contract = sdk::contract(&dir);
     let written = sdk::update(&dir)?;
     if written.is_empty() {
         outln!("{} is the SDK of this program already", dir.display());
     } else {
         outln!("{} is now the SDK of this program; it wrote:", dir.display());
         written.iter().for_each(|path| outln!("  {path}"));
+    }
+    if let (Some(before), Some(now)) = (contract, sdk::contract(&dir))
+        && before != now
+    {
+        outln!(
+            "It implements contract {now}, and before {before}: detectors of groups, bars and more, see its README.md."
+        );
+        if let Some(advice) = sdk::advice(project) {
+            outln!("{}: {advice}.", project.display());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -91,6 +91,9 @@ pub(super) struct ReplayArgs {
     /// Seed of the simulated market, and of the order of shuffled moves.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How much simulated stocks follow the NIFTY, and premiums of options the trading activity, 0 to 1.
+    #[arg(long, default_value_t = 0.0, requires = "simulate", value_parser = super::parse::share)]
+    coupling: f64,
     /// Number of ticks to simulate.
     #[arg(long, default_value_t = 1_000_000, requires = "simulate")]
     count: u64,
@@ -264,7 +267,8 @@ impl Replayer<'_> {
     fn open(&self, loaded: &LoadedConfig, tables: Tables) -> Result<Source> {
         let (args, config) = (self.args, &loaded.config);
         if args.simulate {
-            let market = SimConfig { symbols: args.symbols as usize, seed: args.seed, ..SimConfig::default() };
+            let ReplayArgs { symbols, seed, coupling, .. } = *args;
+            let market = SimConfig { symbols: symbols as usize, seed, coupling, ..SimConfig::default() };
             return Ok(Source::simulated(&market, args.count));
         }
         if args.stream {

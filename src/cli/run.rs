@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{
     alerts_file::{AlertsFile, Completion},
+    history::HistoryFolder,
     notify::Notifier,
     observe::server::{Server, ServerContext},
+    record,
     service::{LogHealth, LogQueue, PidFile, Supervisor},
 };
 use tickhound_core::{
@@ -129,7 +131,13 @@ fn run_supervised(
     runtime.spawn(alerts_file.clone().follow(reloads.clone()));
     let normalizer = Normalizer::new(&config.input, &config.session.sessions)?;
     let stages = Stages { reloads, decoder, normalizer, sinks: Sinks::new(&newest.alerts), stats: stats.clone() };
-    let engine = Partition::new(stream, config, stages).with_watcher(watcher);
+    if let Ok(folder) = record::folder_of(loaded) {
+        record::watch_recorder(folder, stats.conditions.clone())?;
+    }
+    let mut engine = Partition::new(stream, config, stages).with_watcher(watcher);
+    if let Some(history) = HistoryFolder::of(loaded)? {
+        engine = engine.with_archive(Arc::new(history));
+    }
     let until = if args.drain { Until::Drained } else { Until::Stopped };
     let ended = runtime.block_on(async {
         start_watching(config, &stats, log);

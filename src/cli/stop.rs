@@ -159,7 +159,8 @@ fn signal(owner: &Owner, pid: Pid, signal: Signal) -> Result<()> {
     }
 }
 
-async fn exits(owner: &Owner, within: Duration) -> bool {
+/// Waits until a process has ended; returns whether it has.
+pub(super) async fn exits(owner: &Owner, within: Duration) -> bool {
     let since = Instant::now();
     while !owner.is_gone() {
         if since.elapsed() >= within {

@@ -13,6 +13,7 @@ mod fix;
 mod group;
 mod host;
 mod machine;
+mod market;
 mod memory;
 mod plugins;
 mod server;
@@ -29,6 +30,7 @@ use tickhound_core::{
     decode::Decoder,
     wall::now_ms,
 };
+use tickhound_recorded::read_reference;
 use tickhound_redis::inspect::{self, Inspection};
 
 /// The longest time that all requests to the server may take together: a server that hangs must not block the doctor.
@@ -36,13 +38,14 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Examines everything; with `fix`, applies the remedies that are safe.
 pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> Vec<Finding> {
-    let loaded = match loaded {
+    let mut loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             let finding = Finding::problem("config.file", format!("{error:#}"));
             return vec![finding.cure("fix the configuration and run the doctor again; every other check needs it")];
         }
     };
+    let market = loaded.load_market(read_reference, None);
     let config = &loaded.config;
     let file = loaded.source.file().display();
     let mut findings = vec![Finding::ok("config.file", format!("the configuration {file} is valid"))];
@@ -69,6 +72,7 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
     findings.extend(judge_secrets(&loaded));
     findings.extend(judge_calendars(config));
     findings.extend(machine::judge(&machine::inspect(&loaded), config));
+    findings.extend(market::judge(market, &loaded.market, &facts.symbols));
     findings.extend(plugins::judge(&loaded, decoder.as_ref(), &facts));
     apply_remedies(findings, &loaded, fix).await
 }

@@ -58,7 +58,7 @@ impl PidFile {
     /// # Errors
     /// Another process holds the file, or it can't be written.
     pub(crate) async fn acquire(path: &Path, options: &[String]) -> Result<Self> {
-        let explain = || format!("service.pid_file: can't write {}", path.display());
+        let explain = || format!("can't write the pid file {}", path.display());
         create_folder_of(path).with_context(explain)?;
         let since = Instant::now();
         loop {

@@ -55,6 +55,11 @@ impl Supervisor {
         }
     }
 
+    /// Reports that the process works.
+    pub(crate) fn notify_ready(self) {
+        self.notify(&[NotifyState::Ready]);
+    }
+
     /// Reports that the process is stopping.
     pub(crate) fn notify_stopping(self) {
         self.notify(&[NotifyState::Stopping]);

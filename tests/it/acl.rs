@@ -279,3 +279,21 @@ fn a_server_that_may_evict_the_stream_is_refused_without_the_right_to_its_settin
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("the server may evict any key (maxmemory-policy allkeys-lru)"), "{said}");
 }
+
+/// A recorder needs no right to write anything.
+#[test]
+fn an_observer_may_record_the_stream() {
+    let guarded = Guarded::start();
+    let (feeder, observer) = (guarded.project("feeder"), guarded.project("observer"));
+    observer.configure("[history]\ndir = \"history\"\n[record]\nfree_min_mib = 0");
+    let mut recorder = observer.start(&["record"]);
+    recorder.wait_for_event("record_started");
+    feeder.feed(8, 500, &[]);
+    wait_for("all is recorded", || {
+        let status: Json = serde_json::from_slice(&observer.output(&["record", "--json"]).stdout).ok()?;
+        (status["recorder"]["entries"] == 500).then_some(())
+    });
+    recorder.stop();
+    let denied = guarded.denied();
+    assert!(denied.iter().all(|(_, what)| what == "client|setinfo"), "{denied:?}");
+}

@@ -17,7 +17,11 @@ fn the_shipped_configuration_shows_every_key_at_its_default() {
     let (on, off): (Vec<_>, Vec<_>) = detectors.iter().partition(|(_, detector)| detector.enabled);
     let names = |of: Vec<(&String, _)>| of.into_iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(on), ["breakout", "momentum"]);
-    assert_eq!(names(off), ["gap", "order-flow", "reversal", "stale-feed", "volume-spike", "vwap"]);
+    let alone = ["gap", "order-flow", "reversal", "stale-feed", "volume-spike", "vwap"];
+    let of_several = ["breadth", "lead-lag", "pair", "residual-move", "straddle"];
+    let mut expected = [&alone[..], &of_several].concat();
+    expected.sort_unstable();
+    assert_eq!(names(off), expected);
     let file: toml::Table = file.parse().unwrap();
     let defaults = toml::Table::try_from(tickhound_core::config::Config::default()).unwrap();
     for (section, keys) in defaults.iter().filter(|(section, _)| *section != "detectors") {

@@ -23,6 +23,23 @@ const UNIT: [&str; 15] = [
     "UMask=0077",
 ];
 
+/// What the unit of the recorder must say.
+const RECORDERS_UNIT: [&str; 13] = [
+    "User=tickhound",
+    "Restart=always",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "ProtectSystem=strict",
+    "ReadWritePaths=/opt/tickhound/history",
+    "MemoryDenyWriteExecute=yes",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "LimitCORE=0",
+    "MemoryMax=1G",
+    "UMask=0077",
+];
+
 /// System calls by which a process that compiles a plugin limits itself. Without them it would not start.
 const CHILDS_CALLS: [&str; 6] =
     ["setrlimit", "prlimit64", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"];
@@ -37,6 +54,16 @@ fn the_unit_confines_the_host_and_lets_its_children_confine_themselves() {
     let removed = filters.iter().position(|filter| *filter == "~@privileged @resources").unwrap();
     let added: Vec<&str> = filters[removed + 1..].iter().flat_map(|filter| filter.split(' ')).collect();
     assert!(CHILDS_CALLS.iter().all(|call| added.contains(call)), "{added:?}");
+}
+
+#[test]
+fn the_unit_of_the_recorder_lets_it_write_its_folder_only_and_does_not_end_with_the_host() {
+    let unit = fs::read_to_string(shipped("deploy/systemd/tickhound-record.service")).unwrap();
+    let lines: Vec<&str> = unit.lines().collect();
+    let missing: Vec<&&str> = RECORDERS_UNIT.iter().filter(|line| !lines.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let binds = ["BindsTo=", "PartOf=", "Requires="];
+    assert!(!lines.iter().any(|line| binds.iter().any(|bind| line.starts_with(bind))));
 }
 
 /// `plugins.cache = "auto"` uses `$CACHE_DIRECTORY`, which systemd sets. A variable for the key itself would also override

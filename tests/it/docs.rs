@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::support::{binary, shipped, text};
-use tickhound_core::config::{Config, DetectorConfig, NotifyConfig};
+use tickhound_core::config::{Config, ContextConfig, DetectorConfig, FamilyConfig, NotifyConfig};
 
 /// A test that is renamed or dropped must not stand in the table of faults any more, nor in that of SECURITY.md.
 #[test]
@@ -49,7 +49,8 @@ fn each_key_is_in_the_readme_and_in_the_shipped_configuration() {
             sections.push((name.clone(), format!("[{name}]"), keys(section)));
         }
     }
-    sections.retain(|(name, ..)| name != "detectors");
+    // These have names that users choose.
+    sections.retain(|(name, ..)| !["detectors", "groups", "context"].contains(&name.as_str()));
     assert!(sections.len() > 7, "{sections:?}");
     let detector = keys(toml::Table::try_from(DetectorConfig::default()).unwrap());
     sections.push(("detectors.NAME".into(), "[detectors.breakout]".into(), detector));
@@ -75,6 +76,24 @@ fn each_key_is_in_the_readme_and_in_the_shipped_configuration() {
         }
         if !code(notify).any(|code| code == key) {
             missing.push(format!("README.md: notify {key}"));
+        }
+    }
+    let of_market = [
+        ("groups", keys(toml::Table::try_from(FamilyConfig::default()).unwrap()), "banks", "`[context"),
+        ("context", keys(toml::Table::try_from(ContextConfig::default()).unwrap()), "vix", "`engine.workers`"),
+    ];
+    for (section, keys, example, end) in of_market {
+        let (_, shown) = shown.split_once(&format!("\n# [{section}.{example}]\n")).unwrap();
+        let (shown, _) = shown.split_once("\n\n").unwrap();
+        let (_, rows) = table.split_once(&format!("| `[{section}.NAME]`")).unwrap();
+        let (rows, _) = rows.split_once(&format!("| {end}")).unwrap();
+        for key in keys {
+            if !shown.lines().any(|line| line.starts_with(&format!("# {key} = "))) {
+                missing.push(format!("config/config.toml: {section} {key}"));
+            }
+            if !code(rows).any(|code| code == key) {
+                missing.push(format!("README.md: {section} {key}"));
+            }
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     server::Serving,
-    support::{Project, Redis, probe_gates, shipped, text, wait_for},
+    support::{Project, Redis, probe_gates, probe_group, shipped, text, wait_for},
 };
 
 const STREAM: &str = "ticks:intraday:processed";
@@ -162,6 +162,33 @@ fn near_continues_from_the_states_that_a_host_has_saved() {
     // A window that the saved states are from before is answered from them.
     let shown = json(&project, &["why-not", "B", "--detector", "rise", "--at", "2025-11-24 10:42:31"]);
     assert_eq!((&shown["replayed"]["state"], &shown["closest"]["gates"][0]["value"]), (&"saved".into(), &5.0.into()));
+}
+
+/// The state is that of the group, whichever member is asked about, and continues from what the host has saved.
+#[test]
+fn a_detector_of_groups_is_asked_about_a_group_or_a_member() {
+    let redis = Redis::start();
+    let project = project(redis.url());
+    project.add_plugin(&probe_group());
+    let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
+    let more =
+        "[groups.pair]\nsymbols = [\"A\", \"B\"]\n[detectors.count]\nplugin = \"probe_group\"\ngroups = [\"pair\"]\n";
+    project.write_config(&format!("{config}\n{more}"));
+    publish(&redis, &TICKS);
+    let ask = ["why-not", "pair", "--detector", "count", "--at", "2025-11-24 10:42"];
+    let shown = json(&project, &ask);
+    assert_eq!((&shown["looked_at"], &shown["closest"]["owner"]), (&8.into(), &"pair".into()), "{shown:#}");
+    assert_eq!((&shown["closest"]["symbol"], &shown["closest"]["gates"][0]["value"]), (&"B".into(), &8.0.into()));
+    let of_member = json(&project, &["why-not", "A", "--detector", "count", "--at", "2025-11-24 10:42"]);
+    assert_eq!((&of_member["rows"], &of_member["closest"]["gates"][0]["value"]), (&4.into(), &7.0.into()));
+    assert_eq!(of_member["closest"]["group"], "pair");
+
+    project.run(&["run", "--drain"]);
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN 0"));
+    publish(&redis, &[("A", 30, 105.5), ("C", 31, 50.6), ("B", 32, 7.0)]);
+    let near = json(&project, &["near", "count"]);
+    assert_eq!((&near["replayed"]["state"], &near["looked_at"]), (&"saved".into(), &1.into()), "{near:#}");
+    assert_eq!((&near["near"][0]["owner"], &near["near"][0]["gates"][0]["value"]), (&"pair".into(), &10.0.into()));
 }
 
 /// The page asks for this, too.

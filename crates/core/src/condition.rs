@@ -24,6 +24,8 @@ pub enum ConditionCode {
     AlertsFileFailing,
     /// The log can't be written.
     LogFailing,
+    /// The recorder of the stream does not record.
+    RecordingFailing,
     /// A share of the ticks has its volume repaired.
     VolumeRepaired,
     /// A condition of a newer release.
@@ -34,7 +36,7 @@ pub enum ConditionCode {
 
 impl ConditionCode {
     /// Every code that this release reports, the gravest first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DeadLetters,
         Self::SilentFeed,
         Self::TimesRaised,
@@ -43,6 +45,7 @@ impl ConditionCode {
         Self::ChannelFailing,
         Self::AlertsFileFailing,
         Self::LogFailing,
+        Self::RecordingFailing,
         Self::VolumeRepaired,
     ];
 
@@ -57,6 +60,7 @@ impl ConditionCode {
             Self::ChannelFailing => "channel_failing",
             Self::AlertsFileFailing => "alerts_file_failing",
             Self::LogFailing => "log_failing",
+            Self::RecordingFailing => "recording_failing",
             Self::VolumeRepaired => "volume_repaired",
             Self::Other => "other",
         }
@@ -73,6 +77,7 @@ impl ConditionCode {
             Self::ChannelFailing => "the notification channel is no longer failing",
             Self::AlertsFileFailing => "the alerts file is no longer failing",
             Self::LogFailing => "the log can be written again",
+            Self::RecordingFailing => "the recorder records, or was stopped",
             Self::VolumeRepaired => "the volumes of nearly all ticks are plausible again",
             Self::Other => "the condition has ended",
         }

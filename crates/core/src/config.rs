@@ -12,11 +12,14 @@ mod engine;
 mod environment;
 mod groups;
 mod health;
+mod history;
 pub mod input;
 mod live;
+mod market;
 pub mod notify;
 mod origin;
 mod plugins;
+mod record;
 mod reference;
 mod secrets;
 mod section;
@@ -49,24 +52,28 @@ pub use self::{
     environment::environment,
     groups::FamilyConfig,
     health::HealthConfig,
+    history::HistoryConfig,
     input::InputConfig,
     live::{ChangedKey, merge},
     notify::{GroupBy, NotifyConfig, NotifyEvent, NotifyKind, OnDoubt},
     origin::Origin,
     plugins::{PluginsConfig, Watch},
+    record::RecordConfig,
     reference::ReferenceConfig,
     secrets::ExposedSecrets,
     section::is_unset,
     server::{CONNECTIONS_MAX, ServerConfig, Token},
     service::ServiceConfig,
     session::{SessionConfig, SymbolSession},
-    source::{Source, nearest},
+    source::Source,
     stream::{Start, StreamConfig},
     zone::time_zone,
 };
 
+pub use crate::nearest::nearest;
+
 use self::{environment::Overridden, origin::Origins};
-use crate::market::{self, Market, reference::ReadTable};
+use crate::market::{Market, reference::ReadTable};
 
 /// The file that is read when no `--config` is given.
 pub const DEFAULT_FILE: &str = "config/config.toml";
@@ -98,6 +105,10 @@ pub struct Config {
     /// The notification channels, which send alerts to people and programs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyConfig>,
+    /// Ticks from before the stream, in files.
+    pub history: HistoryConfig,
+    /// How `tickhound record` writes these files.
+    pub record: RecordConfig,
     /// From when on a feed counts as not healthy.
     pub health: HealthConfig,
     /// The page, the API and the metrics.
@@ -120,6 +131,7 @@ impl Config {
         self.alerts.validate(source)?;
         self.dead_letters.validate(source)?;
         notify::validate(&self.notify, source)?;
+        self.record.validate(source)?;
         self.health.validate(source)?;
         self.server.validate(source)?;
         self.service.validate(source)?;
@@ -175,8 +187,8 @@ impl LoadedConfig {
     /// # Errors
     /// Names the file and what is wrong with it, or the key of a group or context that does not fit the data.
     pub fn load_market(&mut self, read: ReadTable, before: Option<&Market>) -> Result<()> {
-        let reference = market::reference::load(self, read, before.map(Market::reference))?;
-        self.market = Arc::new(Market::build(&self.config, &self.source, reference)?);
+        let reference = market::load_reference(self, read, before.map(Market::reference))?;
+        self.market = Arc::new(market::build(&self.config, &self.source, reference)?);
         Ok(())
     }
 }
@@ -235,7 +247,7 @@ pub fn parse(file: &Path, text: String, environment: impl Iterator<Item = (Strin
     let root = project_root(file);
     config.resolve_secrets(&root);
     let market = if config.reference.files.is_empty() {
-        Market::build(&config, &source, Arc::default())?
+        market::build(&config, &source, Arc::default())?
     } else {
         // Groups and contexts can't be checked before the files are read.
         Market::default()

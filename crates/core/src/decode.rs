@@ -16,7 +16,6 @@ mod names;
 mod nan;
 mod preset;
 mod python;
-mod symbol;
 mod symbol_text;
 mod table;
 mod time;
@@ -26,14 +25,15 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 use rustc_hash::FxHashMap;
 
-pub(crate) use self::symbol_text::{exchange_of, is_absent};
 pub use self::{
     assemble::Scalar,
     names::{Names, NewNames},
-    symbol::{SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
     table::{ColumnKind, PlainTick, TablePlan},
 };
-pub use crate::config::time_zone;
+pub use crate::{
+    config::time_zone,
+    symbol::{SYMBOL_BYTES_MAX, UnusableSymbol, check_symbol},
+};
 
 use self::{
     assemble::{Assembler, Buffers, Rules},

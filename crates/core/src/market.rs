@@ -12,6 +12,7 @@ pub mod order;
 pub mod reference;
 pub mod series;
 pub mod snapshots;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 pub mod tick;
@@ -19,19 +20,21 @@ pub mod underlying;
 
 use std::{borrow::Cow, sync::Arc};
 
-use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use self::{
-    context::{ContextRule, Contexts},
-    groups::Groups,
-    reference::Reference,
+    context::{ContextRule, ContextSource, Contexts},
+    groups::{Family, Groups},
+    reference::{DAYS_TO_EXPIRY, Reference},
     underlying::{is_derivative, underlying},
 };
-use crate::config::{Config, Source};
+use crate::{event::column, receipt::MarketReceipt, session::COLUMNS};
 
 /// The text column that every symbol has: the name of its underlying.
 pub const UNDERLYING: &str = "underlying";
+
+/// The columns that rows have beside those of the input, so that neither a context nor the reference data can have their names.
+const COLUMNS_OF_ROWS: [&str; 7] = ["price", "open", "high", "low", "vwap", "count", DAYS_TO_EXPIRY];
 
 /// The reference data, groups and contexts that are in force together.
 #[derive(Debug, Default)]
@@ -45,20 +48,19 @@ pub struct Market {
 }
 
 impl Market {
-    /// Checks the groups and contexts of a configuration against its input and the reference data.
-    ///
-    /// # Errors
-    /// Names the key, its value and what is allowed.
-    pub fn build(config: &Config, source: &Source, reference: Arc<Reference>) -> Result<Self> {
-        let groups = Groups::build(&config.groups, source, &reference)?;
-        let contexts = Contexts::build(config, source, &reference)?;
+    /// A market with these families and contexts. `settings` are all that they follow from beside the reference data.
+    pub(crate) fn new(
+        reference: Arc<Reference>,
+        families: Vec<Family>,
+        contexts: Vec<(ContextRule, ContextSource)>,
+        settings: &str,
+    ) -> Self {
         let mut texts: Vec<String> = reference.text_columns().map(str::to_owned).collect();
         if !texts.iter().any(|text| text == UNDERLYING) {
             texts.push(UNDERLYING.to_owned());
         }
-        let Config { reference: section, groups: families, context, .. } = config;
-        let fingerprint = hash(&format!("{}\0{section:?}\0{families:?}\0{context:?}", reference.sha256()));
-        Ok(Self { reference, groups, contexts, texts, fingerprint })
+        let fingerprint = hash(&format!("{}\0{settings}", reference.sha256()));
+        Self { reference, groups: Groups::new(families), contexts: Contexts::new(contexts), texts, fingerprint }
     }
 
     /// The reference data.
@@ -115,10 +117,25 @@ impl Market {
         self.reference.text(column, self.reference.row(symbol)).map(Cow::Borrowed)
     }
 
-    /// The hash of everything that decides what detectors see of the market. It is equal in every release and process.
+    /// What `status` shows of it.
+    pub fn receipt(&self) -> MarketReceipt {
+        MarketReceipt {
+            reference: self.reference.sha256().to_owned(),
+            rows: self.reference.len() as u64,
+            groups: self.families().filter(|name| *name != UNDERLYING).map(str::to_owned).collect(),
+            contexts: self.contexts().iter().map(|rule| rule.name.clone()).collect(),
+        }
+    }
+
+    /// The hash of everything that decides what detectors see of the market. It is equal in every process of a release.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
+}
+
+/// Whether rows have a column of this name without `[input.extra]`, contexts and reference data.
+pub(crate) fn is_column_of_rows(name: &str) -> bool {
+    column::NAMES.iter().chain(&COLUMNS).chain(&COLUMNS_OF_ROWS).any(|known| *known == name)
 }
 
 /// The underlying of a symbol: by the reference data if it says so, or else by the symbol's name.
@@ -134,7 +151,7 @@ pub(crate) fn is_spot(symbol: &str, reference: &Reference) -> bool {
     !reference.is_derivative(reference.row(symbol)).unwrap_or_else(|| is_derivative(symbol))
 }
 
-/// Hashes a text. The hash is saved, so it must be the same in every release.
+/// Hashes a text, the same in every process.
 fn hash(text: &str) -> u64 {
     let digest = Sha256::digest(text);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))

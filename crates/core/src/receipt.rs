@@ -29,10 +29,34 @@ pub struct Receipt {
     pub rejection: Option<RejectedChange>,
     /// The keys of the configuration that were changed and take effect after a restart.
     pub needs_restart: Vec<String>,
+    /// What detectors know of the market beside the ticks of one symbol.
+    #[serde(skip_serializing_if = "MarketReceipt::is_empty")]
+    pub market: MarketReceipt,
     /// What is wrong with the feed or the host, the gravest first.
     pub conditions: Vec<Condition>,
     /// When the host or the owner before it committed the last tick, ms since the Unix epoch; `None` if none has.
     pub last_tick_ms: Option<u64>,
+}
+
+/// The reference data, groups and contexts in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarketReceipt {
+    /// The SHA-256 of the reference data, hexadecimal; empty if there is none.
+    pub reference: String,
+    /// The number of its rows.
+    pub rows: u64,
+    /// The families of groups that the configuration defines.
+    pub groups: Vec<String>,
+    /// The names of contexts.
+    pub contexts: Vec<String>,
+}
+
+impl MarketReceipt {
+    /// Whether there is none of these.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What one detector runs.
@@ -58,6 +82,9 @@ pub struct DetectorReceipt {
     /// The origin of its state: `carried` over from its predecessor, `restored` at the host's start, `rewarmed` from
     /// the stream's history, or `cold`.
     pub state: String,
+    /// How many sessions of `history.dir` it was warmed up with before the stream; 0 if there were none, or its state has
+    /// another origin.
+    pub rewarmed_sessions: u32,
     /// The time that a tick takes, ns; `None` before it is measured.
     pub ns_per_tick: Option<u64>,
     /// The number of calls that failed.
@@ -74,6 +101,17 @@ pub struct DetectorReceipt {
     pub left_out: LeftOut,
     /// Those of its patterns that match no symbol, once the host has seen enough to say so.
     pub unmatched: Vec<String>,
+}
+
+impl DetectorReceipt {
+    /// The origin of its state as people see it, such as `rewarmed, 5 sessions`.
+    pub fn state_text(&self) -> String {
+        match self.rewarmed_sessions {
+            0 => self.state.clone(),
+            1 => format!("{}, 1 session", self.state),
+            sessions => format!("{}, {sessions} sessions", self.state),
+        }
+    }
 }
 
 /// A change that was rejected, so that the previous generation as a whole stays in force.

@@ -180,6 +180,24 @@ impl Sessions {
         self.calendars_of(pattern, default).into_iter().filter_map(|calendar| calendar.close_after(now_ns)).max()
     }
 
+    /// When the session began that is `count` sessions before the one at `time`, ns since the Unix epoch, by the calendar of
+    /// symbols without one of their own; without one, sessions are days in `zone`.
+    pub fn begin_before(&self, time: u64, count: u32, zone: TimeZone) -> u64 {
+        let days = Calendar::days(zone);
+        let calendar = self.default.as_deref().unwrap_or(&days);
+        let (mut span, mut left) = (calendar.span(time), count);
+        while let Some(before) = span.begin.checked_sub(1).map(|before| calendar.span(before)) {
+            if before.number != span.number {
+                match left.checked_sub(1) {
+                    Some(fewer) if before.number != NO_SESSION => left = fewer,
+                    _ => break,
+                }
+            }
+            span = before;
+        }
+        span.begin
+    }
+
     /// The calendars that symbols which match a pattern may have.
     fn calendars_of<'a>(&'a self, pattern: &str, default: &'a Calendar) -> Vec<&'a Calendar> {
         let all = || self.by_symbol.iter().map(|of| &*of.calendar);

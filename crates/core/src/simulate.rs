@@ -45,12 +45,15 @@ pub struct SimConfig {
     pub rate: f64,
     /// The share of ticks with a fault of the producer, from 0 to 1; [`Dirt`] lists the faults.
     pub dirt: f64,
+    /// How strongly underlyings follow the NIFTY, and premiums of options the activity of trading, from 0 to 1. At 1, a stock
+    /// moves by its beta times the NIFTY's move in addition to its own moves.
+    pub coupling: f64,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
         // Monday, 2025-11-03, 09:15 in India: the near contracts expire in November.
-        Self { symbols: 100, seed: 1, start: 1_762_141_500 * NS_PER_S, rate: 1.5, dirt: 0.0 }
+        Self { symbols: 100, seed: 1, start: 1_762_141_500 * NS_PER_S, rate: 1.5, dirt: 0.0, coupling: 0.0 }
     }
 }
 
@@ -129,6 +132,7 @@ pub struct Simulator {
     /// The mean time between two ticks of an instrument, ms.
     gap_ms: f64,
     dirt: f64,
+    coupling: f64,
 }
 
 /// The state that an instrument's next tick depends on.
@@ -157,7 +161,8 @@ impl Simulator {
             .zip(&instruments)
             .map(|(i, _)| Reverse((start + (uniform(&mut rng) * gap_ms) as u64 * NS_PER_MS, i)))
             .collect();
-        Self { instruments, underlyings, books, hours, due, rng, dirt_rng, gap_ms, dirt: config.dirt.clamp(0.0, 1.0) }
+        let (dirt, coupling) = (config.dirt.clamp(0.0, 1.0), config.coupling.clamp(0.0, 1.0));
+        Self { instruments, underlyings, books, hours, due, rng, dirt_rng, gap_ms, dirt, coupling }
     }
 
     /// The instruments, by [`Tick::instrument`].
@@ -172,6 +177,7 @@ impl Simulator {
 
     fn tick(&mut self) -> Tick {
         let (time, index) = self.next_due();
+        let market = self.underlyings[instrument::MARKET].change();
         let rng = &mut self.rng;
         let instrument = &self.instruments[index as usize];
         let underlying = &mut self.underlyings[instrument.underlying];
@@ -181,7 +187,9 @@ impl Simulator {
         if book.day != day {
             *book = Book { day, oi: book.oi, ..Book::default() };
         }
-        let fair = instrument.fair_price(underlying.price());
+        let spot = underlying.price() * (1.0 + self.coupling * instrument.beta() * market);
+        let fair =
+            instrument.fair_price(spot, 1.0 + self.coupling * PREMIUM_OF_ACTIVITY * (underlying.activity() - 1.0));
         let dirt = self.dirt_rng.next_u64();
         let bare = Tick {
             instrument: index,
@@ -257,6 +265,9 @@ fn quotes(fair: f64, spread: f64) -> (f64, f64) {
     let ask = ((fair + spread / 2.0) * STEPS).ceil().max(bid + 1.0);
     (bid * 5.0 / 100.0, ask * 5.0 / 100.0)
 }
+
+/// What the width of options' premiums gains by each multiple of the activity of a calm market.
+const PREMIUM_OF_ACTIVITY: f64 = 0.05;
 
 /// The price steps in one rupee: all of these instruments trade in steps of 0.05.
 const STEPS: f64 = 20.0;

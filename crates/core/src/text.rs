@@ -51,6 +51,9 @@ const HIDDEN: [(char, char, HiddenKind); 30] = [
 const VARIATION_FIRST: char = '\u{fe00}';
 const VARIATION_LAST: char = '\u{fe0f}';
 
+/// The texts that mean "no value".
+const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
+
 /// What makes a character hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HiddenKind {
@@ -77,6 +80,11 @@ impl HiddenKind {
             Self::Invisible => "an invisible character",
         }
     }
+}
+
+/// Whether a text means "no value".
+pub(crate) fn is_absent(text: &str) -> bool {
+    ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent))
 }
 
 /// What makes a character hidden; `None` for all others.

@@ -553,8 +553,12 @@ impl Routed {
         let new: FxHashSet<u32> = new.iter().copied().collect();
         for job in self.jobs.iter_mut().flatten() {
             job.batch.take_back(entry);
-            // Those of the last entry are at the end.
-            while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
+            // Those of the last entry are at the end, with groups among them.
+            if job.views.is_empty() {
+                while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
+            } else {
+                job.symbols.retain(|(id, _)| !new.contains(id));
+            }
         }
     }
 }
@@ -720,26 +724,28 @@ impl Router<'_> {
         if estimated {
             row[column::FLAGS] = f64::from(row[column::FLAGS] as u32 | flag::TIME_ESTIMATED);
         }
-        let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: row };
+        // Columns that are not of the input or the session follow those.
+        let own = tick.values.len() + if normalizer.has_session_columns() { session::COLUMNS.len() } else { 0 };
+        let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: &mut row[..own] };
         normalize(normalizer, &mut normalized);
+        let NormalizedRow { time, price, .. } = normalized;
         let mut wide = wide.as_deref_mut().filter(|_| !*is_taken_back);
         if let Some(wide) = &mut wide {
             wide.resolve(id, symbols);
         }
-        if normalized.price.is_nan() {
+        if price.is_nan() {
             return Ok(());
         }
         if let Some(wide) = &mut wide {
-            let session = normalizer.span(normalizer.calendar_of(id), normalized.time).number;
-            wide.fill(&mut normalized, session);
+            let session = normalizer.span(normalizer.calendar_of(id), time).number;
+            wide.fill(id, price, session, row);
         }
-        let NormalizedRow { time, price, columns, .. } = &normalized;
+        let made = TickRow { entry, symbol: id, time, price, columns: row };
         if !is_awaited {
-            let job = open(&mut jobs[shard], read, columns.len(), rows, views);
-            job.batch.push(TickRow { entry, symbol: id, time: *time, price: *price, columns });
+            open(&mut jobs[shard], read, row.len(), rows, views).batch.push(made);
         }
         if let Some(wide) = wide {
-            wide.tick(&normalized, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
+            wide.tick(&made, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! What holds: the engine knows nothing of Redis. It reads and commits through a `tickhound_core::stream::Stream`.
 
+pub mod archive;
 pub mod commit;
 pub mod conditions;
 pub mod feed;

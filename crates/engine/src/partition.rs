@@ -40,6 +40,7 @@ use self::{
     warm_up::WarmUpSetup,
 };
 use crate::{
+    archive::Archive,
     commit::{Flight, Origin, Payload},
     monitor::Phase,
     plugin::{Reload, watch::WatcherHandle},
@@ -169,6 +170,12 @@ impl<S: Stream> Partition<S> {
     /// Has `watcher` check the files whenever the host becomes owner.
     pub fn with_watcher(mut self, watcher: WatcherHandle) -> Self {
         self.generations.set_watcher(watcher);
+        self
+    }
+
+    /// Has warm-ups begin with what `archive` has from before the stream.
+    pub fn with_archive(mut self, archive: Arc<dyn Archive>) -> Self {
+        self.generations.set_archive(archive);
         self
     }
 
@@ -302,7 +309,7 @@ impl<S: Stream> Partition<S> {
 
     /// Takes up changes of the configuration and the plugins, warm-ups that have ended, and detectors that come back.
     async fn take_up_changes(&mut self) -> Result<(), StreamError> {
-        let has_history = self.account.totals.commits > 0;
+        let has_history = self.account.totals.commits > 0 || self.generations.has_archive();
         if let Some(activation) = self.generations.take_reload(self.pipeline.generation(), has_history) {
             self.activate(activation).await;
         }
@@ -330,7 +337,7 @@ impl<S: Stream> Partition<S> {
     /// # Errors
     /// Fails if the server does not report what is pending; the warm-up is tried again after a while.
     async fn start_warm_up(&mut self) -> Result<(), StreamError> {
-        let newest = self.pipeline.position.newest();
+        let newest = self.generations.history_end(self.pipeline.position.newest());
         let pending = self.stats.waiting(self.stream.pending(EntryId::ZERO, newest)).await;
         let mut left_out = pending.inspect_err(|_| self.generations.delay_warm_up())?;
         // What is pending and not in flight is processed later, by the detectors that are active then.
@@ -339,7 +346,7 @@ impl<S: Stream> Partition<S> {
         }
         left_out.extend(&self.retention.poison);
         let ingest = self.pipeline.ingest.beside(Clock::default());
-        let setup = WarmUpSetup { history: self.stream.reader(), ingest, left_out, newest };
+        let setup = WarmUpSetup { history: self.stream.reader(), ingest, left_out, newest, archive: None };
         self.generations.start_warm_up(setup, &self.config);
         Ok(())
     }

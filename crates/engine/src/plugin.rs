@@ -11,8 +11,8 @@
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `exports` its functions in both
 //! versions of the contract, `packed` the form of rows and detections in 0.2, `facts` what it learns about symbols, `call` how
 //! much a call may return, `detection` and `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time
-//! limit of a call, `fault` the reason why a call failed, and `health` the count of faults.
-//! `probe_log` keeps what a detector that is not a host's looks at.
+//! limit of a call, `fault` the reason why a call failed, and `health` the count of faults. `probe_log` keeps what a detector
+//! that is not a host's looks at.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.

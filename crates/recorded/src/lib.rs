@@ -1,9 +1,12 @@
 //! Files of recorded ticks: their format is detected from their content, and several files are merged by time.
 //!
-//! Supported are CSV, JSON lines and recorded `<ns> <json>` lines, plain or compressed by gzip or zstd, and Parquet.
+//! Supported are CSV, JSON lines, recorded `<ns> <json>` lines and the day files of `tickhound record`, plain or compressed
+//! by gzip or zstd, and Parquet.
 //! Each tick becomes the fields that a producer would have put into a stream entry.
 
 mod contained;
+pub mod day_file;
+mod entry_line;
 mod lines;
 pub mod pace;
 mod parquet;
@@ -27,7 +30,7 @@ use flate2::bufread::MultiGzDecoder;
 use jiff::tz::TimeZone;
 
 use self::{contained::contained, lines::Lines, parquet::ParquetFile, record::Record, table::Table, time::TimeReader};
-pub use self::{contained::contains_panics, reference::read_reference, table::Mapping};
+pub use self::{contained::contains_panics, entry_line::EntryTooLarge, reference::read_reference, table::Mapping};
 use tickhound_core::{
     decode::{Decoder, Names},
     simulate::Layout,
@@ -101,8 +104,7 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside: Vec<PathBuf> = Vec::new();
         for entry in path.read_dir().with_context(explain)? {
             let file = entry.with_context(explain)?.path();
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if file.is_file() && ENDINGS.iter().any(|ending| without_compression(name).ends_with(ending)) {
+            if has_ticks(&file) {
                 inside.push(file);
             }
         }
@@ -111,6 +113,12 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut inside);
     }
     Ok(files)
+}
+
+/// Whether a path is that of a file that holds ticks, judging by its name.
+pub fn has_ticks(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    path.is_file() && ENDINGS.iter().any(|ending| without_compression(name).ends_with(ending))
 }
 
 /// A file name without the ending of a compressed file.
@@ -323,12 +331,14 @@ fn plain_text(file: CountingReader) -> Result<Box<dyn BufRead + Send>> {
     const BUFFER: usize = 1 << 16;
     const GZIP: &[u8] = b"\x1f\x8b";
     const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+    /// A frame that decoders skip, with which day files begin: the first byte may be any from 0x50 to 0x5f.
+    const ZSTD_SKIPPED: &[u8] = b"\x2a\x4d\x18";
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let mut raw = BufReader::with_capacity(BUFFER, file);
     let start = raw.fill_buf()?;
     let mut text: Box<dyn BufRead + Send> = if start.starts_with(GZIP) {
         Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw)))
-    } else if start.starts_with(ZSTD) {
+    } else if start.starts_with(ZSTD) || (start.len() > 4 && start[0] >> 4 == 5 && start[1..4] == *ZSTD_SKIPPED) {
         let mut unpacked = zstd::Decoder::with_buffer(raw).context("is compressed by zstd, and damaged")?;
         unpacked.window_log_max(ZSTD_WINDOW_MAX)?;
         Box::new(BufReader::with_capacity(BUFFER, unpacked))

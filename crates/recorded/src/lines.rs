@@ -1,13 +1,14 @@
-//! Reads lines of JSON, one object each, perhaps after the time at which it was recorded.
+//! Reads lines of JSON, one object each, perhaps after the time at which it was recorded; and those of a day file, each with
+//! an entry of the stream.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use tracing::warn;
 
 use super::{
-    Options, RECORD_MAX,
+    Options, RECORD_MAX, entry_line,
     record::Record,
     time::{self, TimeReader},
 };
@@ -25,6 +26,8 @@ pub(crate) struct Lines {
     /// The number of the current line, from 1.
     number: u64,
     skipped: u64,
+    /// Whether this is a day file: the last line was that of an entry.
+    is_day_file: bool,
 }
 
 impl Lines {
@@ -32,7 +35,18 @@ impl Lines {
     pub(crate) fn new(text: Box<dyn BufRead + Send>, name: String, options: &Options) -> Self {
         let Options { layout, symbol, needs_time, .. } = options.clone();
         let times = options.time_reader();
-        Self { text, name, layout, symbol, needs_time, times, line: Vec::new(), number: 0, skipped: 0 }
+        Self {
+            text,
+            name,
+            layout,
+            symbol,
+            needs_time,
+            times,
+            line: Vec::new(),
+            number: 0,
+            skipped: 0,
+            is_day_file: false,
+        }
     }
 
     /// The number of lines that are not a JSON object where the layout needs one.
@@ -45,8 +59,7 @@ impl Lines {
         loop {
             self.line.clear();
             self.number += 1;
-            let mut text = (&mut self.text).take(RECORD_MAX + 1);
-            if text.read_until(b'\n', &mut self.line)? == 0 {
+            if self.read_line()? == 0 {
                 return Ok(false);
             }
             ensure!(
@@ -60,6 +73,16 @@ impl Lines {
                 continue;
             }
             record.clear();
+            if entry_line::may_be_entry(line) && entry_line::read_line(line, record) {
+                ensure!(self.symbol.is_none(), "line {}: --symbol is not for recorded entries", self.number);
+                self.is_day_file = true;
+                // The entry is published as it was, whatever the layout.
+                return Ok(true);
+            }
+            if self.is_day_file && !self.line.ends_with(b"\n") {
+                // The file is a copy that ends within a line.
+                return Ok(false);
+            }
             let (recorded, json) = split_recorded(line);
             record.time = recorded;
             // The text is not parsed and written again: the host must see what the producer sent.
@@ -93,6 +116,16 @@ impl Lines {
                     self.skipped += 1;
                 }
             }
+        }
+    }
+
+    /// Reads the next line, and returns its length; 0 at the end. A day file may be read while it is written, or after its
+    /// recorder was killed: it then ends with a part of a frame, and the entries in that are whole in the stream only.
+    fn read_line(&mut self) -> io::Result<usize> {
+        let mut text = (&mut self.text).take(RECORD_MAX + 1);
+        match text.read_until(b'\n', &mut self.line) {
+            Err(error) if self.is_day_file && error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            read => read,
         }
     }
 }

@@ -5,12 +5,13 @@ mod delta;
 mod limits;
 mod pages;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod texts;
 mod thrift;
 mod types;
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{Read, Seek, SeekFrom},
     sync::{
@@ -57,10 +58,22 @@ pub(super) fn pass_rows(file: File, sink: &mut dyn TableSink) -> Result<()> {
             return Ok(());
         }
         for row in 0..rows {
-            let cells = cells.iter().map(|cells| cells.as_ref().and_then(|cells| cells.scalar(row)));
-            let cells: Vec<Scalar<'_>> = cells.map(|cell| cell.unwrap_or(Scalar::Text(""))).collect();
-            sink.row(&cells)?;
+            let texts = cells
+                .iter()
+                .map(|cells| cells.as_ref().and_then(|cells| cells.scalar(row)).map_or(Cow::Borrowed(""), text));
+            let texts: Vec<Cow<'_, str>> = texts.collect();
+            sink.row(&texts.iter().map(|text| &**text).collect::<Vec<_>>())?;
         }
+    }
+}
+
+/// A cell as text, from which numbers can be read back exactly.
+fn text(cell: Scalar<'_>) -> Cow<'_, str> {
+    match cell {
+        Scalar::Text(text) => text.into(),
+        Scalar::Integer(number) => number.to_string().into(),
+        Scalar::Number(number) => number.to_string().into(),
+        Scalar::Flag(flag) => flag.to_string().into(),
     }
 }
 

@@ -163,7 +163,7 @@ pub(super) fn pass_rows(text: Box<dyn Read + Send>, separator: u8, sink: &mut dy
         if !reader.read_record(&mut row)? {
             return Ok(());
         }
-        let cells: Vec<Scalar<'_>> = row.iter().map(Scalar::Text).collect();
+        let cells: Vec<&str> = row.iter().collect();
         sink.row(&cells)?;
     }
 }

@@ -34,6 +34,7 @@ mod state;
 mod step;
 mod stream;
 mod survey;
+mod tail;
 mod tls;
 mod wire;
 
@@ -55,4 +56,5 @@ pub use self::{
     server_check::may_evict_any_key,
     stream::RedisStream,
     survey::{ConsumerStatus, SavedState, Survey, Surveyor, survey},
+    tail::{StreamTail, TailPage},
 };

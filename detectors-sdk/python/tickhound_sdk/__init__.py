@@ -7,29 +7,46 @@ from typing import Any
 
 from . import flags
 from .detector import (
-    Clock,
+    Computed,
     Detection,
     Detector,
     Direction,
     Reject,
-    Tick,
+    Scope,
+    ew_volatility,
     flag,
+    highest,
     integer,
+    lowest,
+    mean,
     number,
     text,
 )
+from .members import ByMember, by_member
+from .rows import Bar, Clock, Gates, Snapshot, Tick
 
 __all__ = [
+    "Bar",
+    "ByMember",
     "Clock",
+    "Computed",
     "Detection",
     "Detector",
     "Direction",
+    "Gates",
     "Reject",
+    "Scope",
+    "Snapshot",
     "Tick",
+    "by_member",
+    "ew_volatility",
     "export",
     "flag",
     "flags",
+    "highest",
     "integer",
+    "lowest",
+    "mean",
     "number",
     "text",
 ]

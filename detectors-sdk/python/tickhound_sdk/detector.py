@@ -1,12 +1,16 @@
-"""What authors use: the class to derive from, its parameters, its ticks and its detections.
+"""What authors use: the class to derive from, its parameters, its computed columns and its detections.
 
 Nothing here knows how the host calls a detector; `guest` does.
 """
 
 import math
-from typing import Any, ClassVar, Generic, Literal, Sequence, TypeVar
+from typing import Any, ClassVar, Generic, Iterable, Literal, Mapping, Sequence, TypeVar
+
+from .rows import Bar, Clock, Snapshot, Tick
 
 Direction = Literal["up", "down", "none"]
+
+Scope = Literal["symbol", "group", "market"]
 
 State = TypeVar("State")
 
@@ -16,10 +20,10 @@ class Reject(Exception):
 
 
 class Detector(Generic[State]):
-    """A detector: a function of parameters and ticks that returns detections.
+    """A detector: a function of parameters and rows that returns detections.
 
-    The same ticks must give the same detections, live or replayed. So a detector keeps all that it knows about a symbol
-    in that symbol's state, and nothing in the module or in `self` that changes after `configure`.
+    The same rows must give the same detections, live or replayed. So a detector keeps all that it knows about a symbol
+    or a group in the state of that symbol or group, and nothing in the module or in `self` that changes after `configure`.
     """
 
     name: ClassVar[str]
@@ -31,11 +35,35 @@ class Detector(Generic[State]):
     description: ClassVar[str] = ""
     """One sentence for users; by default the first line of the class's docstring."""
 
+    scope: ClassVar[Scope] = "symbol"
+    """What a state belongs to: a symbol; a group of symbols, which the user's configuration defines; or the market, which is
+    one group of all symbols. A state sees the rows of its symbol, or those of all members in stream order."""
+
+    feeds: ClassVar[Sequence[str]] = ("ticks",)
+    """What the rows are: `"ticks"` for `on_tick`, `"bars:60"` for `on_bar` each 60 seconds, `"snapshots:60"` for
+    `on_snapshot`. Instead of a number, the name of an integer parameter may follow, as in `"bars:bar_s"`."""
+
     required_columns: ClassVar[Sequence[str]] = ()
     """Columns beside symbol, time and price without which the host rejects the detector."""
 
     optional_columns: ClassVar[Sequence[str]] = ()
     """Columns whose values are all NaN if the input lacks them."""
+
+    computed: ClassVar[Mapping[str, "Computed"]] = {}
+    """Columns that the host computes, by their names, such as `{"channel_high": highest("price", "ticks", 500)}`."""
+
+    wake_above: ClassVar[Sequence[str]] = ()
+    """With any of these or of `wake_below`, only ticks for which one condition holds reach the detector: that the price is
+    above this column, or the column is NaN. Bars, snapshots and the clock always do."""
+
+    wake_below: ClassVar[Sequence[str]] = ()
+    """As `wake_above`, for a price below this column."""
+
+    required_texts: ClassVar[Sequence[str]] = ()
+    """Texts of the reference data without which the host rejects the detector, such as `"option_type"`."""
+
+    optional_texts: ClassVar[Sequence[str]] = ()
+    """Texts that are None for all symbols if the reference data lacks them."""
 
     state_version: ClassVar[int] = 1
     """The version of the state. Increase it when older states can't be read any more."""
@@ -44,8 +72,8 @@ class Detector(Generic[State]):
     """Whether a saved state stays meaningful when only parameters change. Otherwise it is dropped."""
 
     State: ClassVar[Any] = dict
-    """The type of the state of a symbol, which is called without arguments at the symbol's first tick: a dataclass whose
-    fields all have defaults, or `dict`."""
+    """The type of the state of a symbol or group, which is called without arguments at its first row: a dataclass whose
+    fields all have defaults, or `dict`. `ByMember` is a map of a group's members."""
 
     def configure(self) -> None:
         """Checks conditions between several parameters, which are attributes by now. Raise `Reject` to reject them."""
@@ -54,75 +82,21 @@ class Detector(Generic[State]):
         """Returns the event time that must pass for a symbol before its first detection, in seconds."""
         return 0.0
 
-    def on_tick(self, state: State, tick: "Tick") -> "Detection | None":
-        """Processes the next tick of a symbol, and may change the symbol's state."""
+    def on_tick(self, state: State, tick: Tick) -> "Detection | None":
+        """Processes the next tick, and may change the state of its symbol or group."""
         raise NotImplementedError(f"{type(self).__name__} has no on_tick")
 
-    def on_clock(self, state: State, clock: "Clock") -> "Detection | None":
-        """Called for each symbol that has a state when event time reaches a whole second, if the class defines it."""
+    def on_bar(self, state: State, bar: Bar) -> "Detection | None":
+        """Processes the next bar, and may change the state of its symbol or group."""
+        raise NotImplementedError(f"{type(self).__name__} has no on_bar")
+
+    def on_snapshot(self, state: State, row: Snapshot) -> "Detection | None":
+        """Processes the next row of a snapshot, and may change the state of its symbol or group."""
+        raise NotImplementedError(f"{type(self).__name__} has no on_snapshot")
+
+    def on_clock(self, state: State, clock: Clock) -> "Detection | None":
+        """Called for each symbol or group that has a state when event time reaches a whole second, if the class defines it."""
         return None
-
-
-class Tick:
-    """One market update of one symbol. A column that the detector asks for is an attribute, or `tick["its name"]`."""
-
-    __slots__ = ("symbol", "time", "price", "_names", "_values")
-
-    symbol: str
-    """The name of the symbol, such as `NIFTY25NOV25750PE`."""
-
-    time: int
-    """The event time, ns since the Unix epoch, UTC. It never decreases within one symbol."""
-
-    price: float
-    """The last traded price in quote currency, finite and greater than 0."""
-
-    def __init__(
-        self, symbol: str, time: int, price: float, names: dict[str, int] = {}, values: Sequence[float] = ()
-    ) -> None:
-        self.symbol = symbol
-        self.time = time
-        self.price = price
-        self._names = names
-        self._values = values
-
-    @property
-    def seconds(self) -> float:
-        """The event time in seconds since the Unix epoch, exact to a microsecond."""
-        return self.time / 1e9
-
-    def __getitem__(self, column: str) -> float:
-        """The value of a column; NaN if it is absent."""
-        try:
-            return self._values[self._names[column]]
-        except KeyError:
-            raise KeyError(
-                f"the detector does not ask for the column `{column}`: add it to required_columns or optional_columns"
-            ) from None
-
-    def __getattr__(self, column: str) -> float:
-        if column in self._names:
-            return self._values[self._names[column]]
-        raise AttributeError(
-            f"a tick has no `{column}`; if it is a column, add it to required_columns or optional_columns"
-        )
-
-
-class Clock:
-    """A whole second that event time has reached."""
-
-    __slots__ = ("symbol", "time")
-
-    def __init__(self, symbol: str, time: int) -> None:
-        self.symbol = symbol
-        """The name of the symbol whose state is passed along."""
-        self.time = time
-        """The second, in ns since the Unix epoch, UTC."""
-
-    @property
-    def seconds(self) -> float:
-        """The second, in seconds since the Unix epoch."""
-        return self.time / 1e9
 
 
 class Detection:
@@ -131,7 +105,7 @@ class Detection:
     A number of the evidence that isn't finite, such as the value of an absent column, is left out.
     """
 
-    __slots__ = ("confidence", "direction", "evidence")
+    __slots__ = ("confidence", "direction", "evidence", "about_symbol", "member_symbols")
 
     def __init__(self, direction: Direction, confidence: float, **evidence: float) -> None:
         if direction not in ("up", "down", "none"):
@@ -142,6 +116,8 @@ class Detection:
         self.confidence = confidence
         self.direction: Direction = direction
         self.evidence: list[tuple[str, float]] = []
+        self.about_symbol: str | None = None
+        self.member_symbols: list[str] = []
         for name, value in evidence.items():
             self.add(name, value)
 
@@ -166,6 +142,49 @@ class Detection:
         if math.isfinite(value):
             self.evidence.append((name, value))
         return self
+
+    def about(self, symbol: str) -> "Detection":
+        """Makes the detection one about a member of the group, and not about the group."""
+        self.about_symbol = symbol
+        return self
+
+    def members(self, symbols: Iterable[str]) -> "Detection":
+        """Adds symbols that make up the event of a group, such as the two legs of a pair."""
+        self.member_symbols.extend(symbols)
+        return self
+
+
+class Computed:
+    """The declaration of a column that the host computes once for all detectors that ask for it, from the rows of one symbol
+    before the present row. It is NaN until there are enough."""
+
+    def __init__(self, function: str, of: str, feed: str, length: int | str) -> None:
+        self.function = function
+        self.of = of
+        self.feed = feed
+        self.length = length
+
+
+def highest(of: str, feed: str, length: int | str) -> Computed:
+    """Returns the greatest of the last `length` values, or as many as the integer parameter of this name says. `of` is
+    `"price"`, or `"high"` or `"low"` of bars; `feed` is `"ticks"` or `"bars:60"`."""
+    return Computed("highest", of, feed, length)
+
+
+def lowest(of: str, feed: str, length: int | str) -> Computed:
+    """Returns the least of the last `length` values."""
+    return Computed("lowest", of, feed, length)
+
+
+def mean(of: str, feed: str, length: int | str) -> Computed:
+    """Returns the mean of the last `length` values."""
+    return Computed("mean", of, feed, length)
+
+
+def ew_volatility(of: str, feed: str, length: int | str) -> Computed:
+    """Returns the exponentially weighted standard deviation of the logarithm of the ratio of successive values, per row.
+    Half of the weight is on the last `length` rows."""
+    return Computed("ew_volatility", of, feed, length)
 
 
 class Param:

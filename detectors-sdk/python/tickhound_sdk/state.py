@@ -2,14 +2,16 @@
 
 A state is saved as JSON, so that it can be read by eye. What is restored equals what was saved in every bit: floats are
 written with all their digits, and the order of a dict's keys is part of the state, since code that walks through a dict
-depends on it. What JSON does not have (tuples, deques, other keys than texts) is an object with one key that begins with
-`~`. The same state always gives the same bytes.
+depends on it. What JSON does not have (tuples, deques, other keys than texts, members) is an object with one key that begins
+with `~`. The same state always gives the same bytes.
 """
 
 import dataclasses
 import json
 from collections import deque
 from typing import Any
+
+from .members import ByMember
 
 _PLAIN = (float, int, str, bool, type(None))
 
@@ -18,10 +20,9 @@ def dump(state: Any) -> bytes:
     """Returns a state as bytes; raises a TypeError if it contains something that can't be saved."""
     try:
         if dataclasses.is_dataclass(state):
-            names = [field.name for field in dataclasses.fields(state)]
-            packed = {name: _pack(getattr(state, name), f"state.{name}") for name in names}
+            packed = _pack_fields(state, "state")
         else:
-            packed = _pack(state, "state")
+            packed = _pack_members(state, "state") if type(state) is ByMember else _pack(state, "state")
         return json.dumps(packed, separators=(",", ":")).encode()
     except RecursionError:
         raise TypeError("the state contains itself, or is nested too deeply, which can't be saved") from None
@@ -30,16 +31,51 @@ def dump(state: Any) -> bytes:
 def load(kind: Any, data: bytes) -> Any:
     """Returns the state that `dump` made these bytes of; raises a ValueError if they are of another type of state."""
     packed = json.loads(data)
-    if not dataclasses.is_dataclass(kind):
+    return _unpack(packed) if kind is dict else _unpack_into(kind(), packed)
+
+
+def _pack_fields(value: Any, path: str) -> Any:
+    packed = {}
+    for name in _names(value):
+        field, at = getattr(value, name), f"{path}.{name}"
+        packed[name] = _pack_members(field, at) if type(field) is ByMember else _pack(field, at)
+    return packed
+
+
+def _pack_members(members: "ByMember[Any]", path: str) -> Any:
+    expected = None if members.default is None else members.default()
+    is_record = dataclasses.is_dataclass(expected)
+    packed = {}
+    for name, value in members.items():
+        at = f"{path}[{name!r}]"
+        if is_record and type(value) is not type(expected):
+            raise TypeError(f"{at} is a {type(value).__name__}, and a new member is a {type(expected).__name__}")
+        packed[name] = _pack_fields(value, at) if is_record else _pack(value, at)
+    return {"~members": packed}
+
+
+def _unpack_into(fresh: Any, packed: Any) -> Any:
+    """Returns what was packed. `fresh` is what a new state has in this place."""
+    if dataclasses.is_dataclass(fresh):
+        names = _names(fresh)
+        if not isinstance(packed, dict) or list(packed) != names:
+            saved = list(packed) if isinstance(packed, dict) else type(packed).__name__
+            raise ValueError(f"it was saved with {saved}, and the fields are {names}; increase state_version")
+        for name, value in packed.items():
+            setattr(fresh, name, _unpack_into(getattr(fresh, name), value))
+        return fresh
+    has_members = isinstance(packed, dict) and "~members" in packed
+    if has_members != (type(fresh) is ByMember):
+        raise ValueError("it has a ByMember in another place than a new state; increase state_version")
+    if not has_members:
         return _unpack(packed)
-    names = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(packed, dict) or list(packed) != names:
-        saved = list(packed) if isinstance(packed, dict) else type(packed).__name__
-        raise ValueError(f"it was saved with {saved}, and the fields are {names}; increase state_version")
-    state = kind()
-    for name, value in packed.items():
-        setattr(state, name, _unpack(value))
-    return state
+    for name, value in packed["~members"].items():
+        fresh[name] = _unpack_into(None if fresh.default is None else fresh.default(), value)
+    return fresh
+
+
+def _names(record: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(record)]
 
 
 def _pack(value: Any, path: str) -> Any:
@@ -59,6 +95,8 @@ def _pack(value: Any, path: str) -> Any:
         return {"~deque": [value.maxlen, _items(value, path)]}
     if kind in (set, frozenset):
         raise TypeError(f"{path} is a set, whose order differs after a restart: use a dict or a list")
+    if kind is ByMember:
+        raise TypeError(f"{path} is a ByMember, which is saved as a field of the state's dataclass: declare it with by_member")
     raise TypeError(
         f"{path} is a {kind.__name__}, which can't be saved: use numbers, texts, None, lists, tuples, dicts and deques"
     )

@@ -19,9 +19,9 @@ class Jump extends Detector {
     state.price = tick.price;
     if (last === null) return;
     const moved = (tick.price / last - 1.0) * 100.0;
-    if (Math.abs(moved) < this.move_pct) return;
+    if (!tick.gates.atLeast("move", Math.abs(moved), this.move_pct)) return;
     return new Detection(moved > 0 ? "up" : "down", 1.0 - this.move_pct / Math.abs(moved), { move_pct: moved });
   }
 }
 
-export const { describe, configure, introduce, detect, save, restore } = detector(Jump);
+export const { describe, configure, introduce, detect, save, restore, probe } = detector(Jump);

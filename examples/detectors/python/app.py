@@ -24,7 +24,7 @@ class Jump(Detector[State]):
         if last is None:
             return None
         moved = (tick.price / last - 1.0) * 100.0
-        if abs(moved) < self.move_pct:
+        if not tick.gates.at_least("move", abs(moved), self.move_pct):
             return None
         direction = "up" if moved > 0 else "down"
         return Detection(direction, 1.0 - self.move_pct / abs(moved), move_pct=moved)

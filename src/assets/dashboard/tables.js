@@ -59,7 +59,7 @@ export function detectors(answer, now_ms, generation) {
         make("span", { title: `sha256 ${detector.sha256}` }, (detector.sha256 ?? "").slice(0, 12)),
         ` · generation ${count(detector.generation)}, since ${labelled(detector.since_ms)}`));
     const state = until ? badge("bad", until > now_ms ? `✕ quarantine, ${seconds(until - now_ms)}` : "✕ being tried again", "the detector failed too often; after the quarantine it is tried again")
-      : warming.includes(name) ? badge("warn", "… warming up") : badge("good", `✓ ${detector.state}`, STATES[detector.state]);
+      : warming.includes(name) ? badge("warn", "… warming up") : badge("good", `✓ ${detector.state}${sessions(detector.rewarmed_sessions)}`, STATES[detector.state]);
     return [
       title, state, count(detector.ns_per_tick), share(detector.core_share), count(detector.ticks),
       make("span", { title: leftOut(detector.left_out) }, count(detector.alerts)),
@@ -93,10 +93,13 @@ export function warmUp({ detectors: all = [] }) {
   return `no alerts yet: detectors warm up first${longest.length > 0 ? `, in market time: ${longest.join(", ")}` : ""}`;
 }
 
+// Of the files of history.dir; an older host does not say.
+const sessions = (number) => !number ? "" : `, ${number} ${number === 1 ? "session" : "sessions"}`;
+
 const STATES = {
   carried: "the state of the previous version was carried over",
   restored: "the saved state was restored when the host started",
-  rewarmed: "the detector was warmed up with the entries of the stream before it took over",
+  rewarmed: "the detector was warmed up with the files of history.dir and the entries of the stream before it took over",
   cold: "the detector started without any state",
 };
 

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use toml_edit::{DocumentMut, Item, Value};
 
+use super::project::RECIPE;
+
 /// The path of a file in a folder that is created, and its contents.
 pub(super) type TemplateFile = (&'static str, &'static str);
 
@@ -19,6 +21,10 @@ pub(crate) const DIR: &str = "tickhound-sdk";
 
 /// The file that names the release.
 const VERSION_FILE: &str = "VERSION";
+
+/// The file with the contract, and how the line begins that names its version.
+const CONTRACT_FILE: &str = "wit/detector.wit";
+const CONTRACT_PACKAGE: &str = "package tickhound:detector@";
 
 /// The release of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -31,10 +37,16 @@ macro_rules! sdk {
 const SDK: &[TemplateFile] = sdk![
     ".gitignore",
     "README.md",
+    "c/README.md",
     "c/tickhound.h",
     "js/README.md",
+    "js/detector.js",
+    "js/instance.js",
+    "js/members.js",
     "js/package.json",
+    "js/packed.js",
     "js/report.js",
+    "js/rows.js",
     "js/state.js",
     "js/tickhound.d.ts",
     "js/tickhound.js",
@@ -43,8 +55,12 @@ const SDK: &[TemplateFile] = sdk![
     "python/tickhound_sdk/detector.py",
     "python/tickhound_sdk/flags.py",
     "python/tickhound_sdk/guest.py",
+    "python/tickhound_sdk/instance.py",
+    "python/tickhound_sdk/members.py",
+    "python/tickhound_sdk/packed.py",
     "python/tickhound_sdk/py.typed",
     "python/tickhound_sdk/report.py",
+    "python/tickhound_sdk/rows.py",
     "python/tickhound_sdk/state.py",
     "src/bars.rs",
     "src/detector.rs",
@@ -66,7 +82,6 @@ const SDK: &[TemplateFile] = sdk![
     "src/row.rs",
     "src/shape.rs",
     "src/window.rs",
-    "wit-0.1/detector.wit",
     "wit/detector.wit",
 ];
 
@@ -105,6 +120,37 @@ pub(crate) fn update(dir: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(written)
+}
+
+/// Returns the version of the contract that the SDK in this folder implements; `None` if it doesn't say so.
+pub(crate) fn contract(dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(dir.join(CONTRACT_FILE)).ok()?;
+    let package = text.lines().find_map(|line| line.strip_prefix(CONTRACT_PACKAGE))?;
+    Some(package.trim_end().trim_end_matches(';').to_owned())
+}
+
+/// Returns what the author of a project has to do after its SDK has changed to a newer contract, in a sentence; `None` if there
+/// is nothing to do.
+pub(crate) fn advice(project: &Path) -> Option<&'static str> {
+    if project.join("bindings/detector.h").exists() {
+        return Some(
+            "its bindings/ are of contract 0.1.0, which hosts still run; c/README.md of the SDK says how to replace them",
+        );
+    }
+    let recipe = fs::read_to_string(project.join(RECIPE)).unwrap_or_default();
+    let is_built_for_less = |option: &str| recipe.contains(&format!("{option} detector "));
+    if is_built_for_less("-w") {
+        Some(
+            "its code needs no change; to have its gates shown, build it with `-w explaining-detector` (detector.toml)",
+        )
+    } else if is_built_for_less("-n") {
+        Some(
+            "its code needs no change; to have its gates shown, build it with `-n explaining-detector` (detector.toml), and \
+             export `probe` too",
+        )
+    } else {
+        None
+    }
 }
 
 /// Returns what is different from the SDK of this release, in a sentence; `None` if nothing is.
@@ -210,6 +256,23 @@ mod tests {
         assert!(manifest["dependencies"]["wit-bindgen"]["features"].is_array());
     }
 
+    /// A project that an earlier release has made builds for the contract as it did, and its author learns what is new.
+    #[test]
+    fn what_a_project_of_an_earlier_contract_has_to_do_is_said() {
+        let project = tempfile::tempdir().unwrap();
+        let recipe = |text: &str| fs::write(project.path().join(RECIPE), format!("build = \"{text}\"\n")).unwrap();
+        assert_eq!(advice(project.path()), None);
+        recipe("componentize-py -d ../tickhound-sdk/wit -w detector componentize app");
+        assert!(advice(project.path()).unwrap().contains("-w explaining-detector"));
+        recipe("componentize-qjs --wit ../tickhound-sdk/wit -n detector --sync");
+        assert!(advice(project.path()).unwrap().contains("export `probe`"));
+        recipe("componentize-qjs --wit ../tickhound-sdk/wit -n explaining-detector --sync");
+        assert_eq!(advice(project.path()), None);
+        fs::create_dir(project.path().join("bindings")).unwrap();
+        fs::write(project.path().join("bindings/detector.h"), "").unwrap();
+        assert!(advice(project.path()).unwrap().contains("c/README.md"));
+    }
+
     #[test]
     fn the_flags_are_the_same_in_all_languages() {
         let of = |path: &str| SDK.iter().find(|(known, _)| *known == path).unwrap().1;
@@ -220,7 +283,8 @@ mod tests {
         assert!(flags.len() > 4, "{flags:?}");
         for (name, bit) in flags {
             assert!(of("python/tickhound_sdk/flags.py").contains(&format!("\n{name} = {bit}\n")), "{name}");
-            assert!(of("js/tickhound.js").contains(&format!("  {name}: {bit},\n")), "{name}");
+            assert!(of("js/detector.js").contains(&format!("  {name}: {bit},\n")), "{name}");
+            assert!(of("c/tickhound.h").contains(&format!("    TICKHOUND_{name} = {bit},\n")), "{name}");
             assert!(of("js/tickhound.d.ts").contains(&format!("  readonly {name}: {bit};\n")), "{name}");
         }
     }
@@ -243,7 +307,10 @@ mod tests {
         let said = difference(&dir).unwrap().unwrap();
         assert!(said.ends_with(&format!("is the SDK of 0.0.1, and this program is {VERSION}")), "{said}");
 
-        assert_eq!(update(&dir).unwrap(), ["js/state.js", VERSION_FILE]);
+        fs::write(dir.join(CONTRACT_FILE), "/// Of then.\npackage tickhound:detector@0.1.0;\n").unwrap();
+        assert_eq!(contract(&dir).as_deref(), Some("0.1.0"));
+        assert_eq!(update(&dir).unwrap(), ["js/state.js", CONTRACT_FILE, VERSION_FILE]);
+        assert_eq!(contract(&dir).as_deref(), Some("0.2.0"));
         assert_eq!(difference(&dir).unwrap(), None);
 
         // As an earlier release made it: in the project, and for Rust alone.

@@ -1,4 +1,6 @@
-//! Templates of detector projects: the examples of this repository under another name.
+//! Templates of detector projects: the examples of this repository under another name, for another scope or feed.
+
+mod shape;
 
 use std::{
     fs,
@@ -6,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+
+pub(crate) use self::shape::{FeedChoice, ProjectShape, SCOPES};
 
 use super::{
     project,
@@ -30,8 +34,8 @@ const RUST: &[TemplateFile] = files!["rust":
 ];
 
 const C: &[TemplateFile] = files!["c":
-    ".gitignore", "README.md", "detector.toml", "plugin.c", "bindings/detector.c", "bindings/detector.h",
-    "wit/detector.wit", "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
+    ".gitignore", "README.md", "detector.toml", "plugin.c",
+    "cases/apart.toml", "cases/fall.toml", "cases/quiet.toml", "cases/rise.toml",
 ];
 
 const JS: &[TemplateFile] = files!["js":
@@ -57,7 +61,7 @@ target-dir = \"../tickhound-sdk/target\"
 ///
 /// # Errors
 /// When the name is invalid, or the folder exists already.
-pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBuf> {
+pub(crate) fn create(name: &str, language: &str, shape: &ProjectShape, parent: &Path) -> Result<PathBuf> {
     let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.ends_with('-')
@@ -67,7 +71,7 @@ pub(crate) fn create(name: &str, language: &str, parent: &Path) -> Result<PathBu
     ensure!(!dir.exists(), "{} exists already", dir.display());
     let (_, files) = LANGUAGES.iter().find(|(known, _)| *known == language).context("unknown language")?;
     for (path, text) in *files {
-        let text = renamed(text, name);
+        let text = renamed(&shape.of_template(path, text)?, name);
         sdk::write(&dir.join(path), &beside_sdk(&text))?;
     }
     if language == "rust" && !has_target_dir(&dir) {
@@ -122,7 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".cargo")).unwrap();
         fs::write(dir.path().join(CARGO_CONFIG), "[build]\ntarget-dir = \"mine\"\n").unwrap();
-        let project = create("mine", "rust", dir.path()).unwrap();
+        let project = create("mine", "rust", &ProjectShape::default(), dir.path()).unwrap();
         assert!(!project.join(CARGO_CONFIG).exists());
     }
 
@@ -133,8 +137,9 @@ mod tests {
             "opening-drive OpeningDrive `opening-drive.wasm`"
         );
         let dir = tempfile::tempdir().unwrap();
+        let create = |name: &str, language: &str| create(name, language, &ProjectShape::default(), dir.path());
         for (language, _) in LANGUAGES {
-            let project = create(&format!("my-{language}"), language, dir.path()).unwrap();
+            let project = create(&format!("my-{language}"), language).unwrap();
             assert!(project.join("cases").is_dir() && project.join("README.md").exists(), "{language}");
             for (path, _) in LANGUAGES.iter().find(|(known, _)| *known == language).unwrap().1 {
                 let text = fs::read_to_string(project.join(path)).unwrap();
@@ -143,8 +148,8 @@ mod tests {
         }
         assert!(dir.path().join("my-rust").join(CARGO_CONFIG).exists());
         for wrong in ["", "Jump", "1st", "a b", "../x", "x-"] {
-            assert!(create(wrong, "rust", dir.path()).is_err(), "{wrong}");
+            assert!(create(wrong, "rust").is_err(), "{wrong}");
         }
-        assert!(create("my-rust", "rust", dir.path()).unwrap_err().to_string().ends_with("exists already"));
+        assert!(create("my-rust", "rust").unwrap_err().to_string().ends_with("exists already"));
     }
 }

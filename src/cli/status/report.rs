@@ -10,7 +10,8 @@ use crate::{
     output::Lines,
 };
 use tickhound_core::{
-    receipt::{DetectorReceipt, Receipt},
+    event::CODE_DIGITS,
+    receipt::{DetectorReceipt, MarketReceipt, Receipt},
     wall::now_ms,
 };
 use tickhound_redis::{SavedState, StoredAlert, Survey};
@@ -140,10 +141,25 @@ fn outcomes(detector: &DetectorReceipt) -> String {
     format!(", {alerts} alerts, {held_back} held back, {below} below min_confidence")
 }
 
+/// The reference data, groups and contexts in force.
+fn market_line(market: &MarketReceipt) -> String {
+    let MarketReceipt { reference, rows, groups, contexts } = market;
+    let mut parts = Vec::new();
+    if let Some(hash) = reference.get(..CODE_DIGITS) {
+        parts.push(format!("reference data: {} rows, sha256 {hash}", grouped(*rows)));
+    }
+    for (what, names) in [("groups", groups), ("contexts", contexts)] {
+        if !names.is_empty() {
+            parts.push(format!("{what}: {}", names.join(", ")));
+        }
+    }
+    parts.join("; ")
+}
+
 fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
     let now_ms = now_ms();
     let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
-    let Receipt { generation, since_ms, detectors, warming, rejection, needs_restart, .. } = receipt;
+    let Receipt { generation, since_ms, detectors, warming, rejection, needs_restart, market, .. } = receipt;
     writeln!(out, "generation {generation}, in force for {}:", ago(*since_ms))?;
     for detector in detectors {
         let cost = detector.ns_per_tick.map_or_else(String::new, |ns| format!(", {ns} ns/tick"));
@@ -161,7 +177,7 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             detector.sha256.get(..12).unwrap_or_default(),
             detector.generation,
             ago(detector.since_ms),
-            detector.state,
+            detector.state_text(),
             outcomes(detector),
         )?;
         for pattern in &detector.unmatched {
@@ -176,8 +192,11 @@ fn write_receipt(out: &mut Lines, receipt: &Receipt) -> fmt::Result {
             writeln!(out, "    ❌ quarantined, retried in {left}; {} ticks skipped so far", detector.skipped)?;
         }
     }
+    if !market.is_empty() {
+        writeln!(out, "  → {}", market_line(market))?;
+    }
     if !warming.is_empty() {
-        writeln!(out, "  … warming up on the stream before taking over: {}", warming.join(", "))?;
+        writeln!(out, "  … warming up on earlier entries before taking over: {}", warming.join(", "))?;
     }
     if let Some(rejection) = rejection {
         let (mark, fixed) = if rejection.is_current { ("❌ ", "") } else { ("", ", fixed since") };

@@ -171,7 +171,7 @@ fn notices(report: &HealthReport, state: &State, width: u16) -> Vec<Line<'static
     let receipt = report.survey.as_ref().and_then(|survey| survey.receipt.as_ref().filter(|_| survey.owner.is_some()));
     if let Some(receipt) = receipt {
         if !receipt.warming.is_empty() {
-            notices.push(format!("… warming up on the stream: {}", receipt.warming.join(", ")));
+            notices.push(format!("… warming up on earlier entries: {}", receipt.warming.join(", ")));
         }
         if !receipt.needs_restart.is_empty() {
             notices.push(format!("⚠ needs a restart: {}", receipt.needs_restart.join(", ")));

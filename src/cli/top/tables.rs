@@ -115,7 +115,10 @@ fn detector_lines(report: &HealthReport, state: &State, width: usize) -> Vec<Lin
             }
             None => {
                 let since = span(now_ms().saturating_sub(detector.since_ms));
-                (format!("✅ {}, generation {}, {since}", detector.state, detector.generation), state.paint.good())
+                (
+                    format!("✅ {}, generation {}, {since}", detector.state_text(), detector.generation),
+                    state.paint.good(),
+                )
             }
         };
         let numbers = format!(

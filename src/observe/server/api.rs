@@ -16,7 +16,10 @@ use super::{
     guard::Trusted,
 };
 use crate::observe::health::Verdict;
-use tickhound_core::{receipt::DetectorReceipt, wall::now_ms};
+use tickhound_core::{
+    receipt::{DetectorReceipt, MarketReceipt},
+    wall::now_ms,
+};
 use tickhound_engine::monitor::{DetectorView, Role, Samples};
 
 pub(super) async fn healthz(State(app): State<Arc<App>>, _: Params<Nothing>) -> Response {
@@ -125,7 +128,9 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
         return Err(ApiError::unavailable(report.reason.clone()));
     }
     let Some(receipt) = app.receipt(&report) else {
-        return Ok(Json(json!({ "detectors": [], "warming": [], "refusal": null, "needs_restart": [] })));
+        return Ok(Json(
+            json!({ "detectors": [], "warming": [], "refusal": null, "needs_restart": [], "market": MarketReceipt::default() }),
+        ));
     };
     // Only the owner knows more than what is in Redis.
     let views = if owns { monitor.detectors() } else { Vec::new() };
@@ -153,6 +158,7 @@ pub(super) async fn detectors(State(app): State<Arc<App>>, _: Params<Nothing>) -
         "warming": receipt.warming,
         "refusal": receipt.rejection,
         "needs_restart": receipt.needs_restart,
+        "market": receipt.market,
     })))
 }
 

@@ -12,9 +12,8 @@ use toml::{Table, Value};
 use super::{
     Config, Source,
     section::{Section, is_name},
-    source::nearest,
 };
-use crate::market::UNDERLYING;
+use crate::{market::UNDERLYING, nearest::nearest};
 
 /// The suffix of a plugin's name that makes it the next version of another plugin.
 pub const NEXT_VERSION: &str = ".next";

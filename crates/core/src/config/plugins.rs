@@ -52,6 +52,9 @@ pub struct PluginsConfig {
     /// How much of the stream's end a detector without a saved state replays, without alerts, before it sees new
     /// ticks, seconds. 0: it starts cold. The default of a day covers what intraday detectors remember.
     pub rewarm_s: u64,
+    /// How many sessions before the present one a detector without a saved state is shown from the files of `[history]`
+    /// before the stream. 0: none. The default of a week of trading covers what baselines over days need.
+    pub rewarm_sessions: u32,
 }
 
 /// How the host notices changes of plugins and configuration.
@@ -86,6 +89,7 @@ impl Default for PluginsConfig {
             faults: 3,
             fault_window_s: 60,
             rewarm_s: 86_400,
+            rewarm_sessions: 5,
         }
     }
 }
@@ -98,6 +102,7 @@ impl PluginsConfig {
         section.check_range("faults", self.faults, 0..=1_000_000)?;
         section.check_range("fault_window_s", self.fault_window_s, 1..=86_400)?;
         section.check_range("rewarm_s", self.rewarm_s, 0..=31_536_000)?;
+        section.check_range("rewarm_sessions", self.rewarm_sessions, 0..=1000)?;
         section.check_range("state_max_kib", self.state_max_kib, 1..=65_536)?;
         section.check_range("memory_max_mib", self.memory_max_mib, 1..=4096)?;
         section.check_range("file_max_mib", self.file_max_mib, 1..=1024)?;

@@ -9,9 +9,9 @@ use super::{
     Source,
     calendar::{BUILT_IN, parse},
     section::{Section, is_name},
-    source::nearest,
 };
 use crate::{
+    nearest::nearest,
     pattern::SymbolPattern,
     session::{Calendar, Sessions, SymbolCalendar},
 };

@@ -13,9 +13,7 @@ use super::{
     Config,
     origin::{Origins, in_table_of},
 };
-
-/// The edit distance beyond which a suggestion is noise.
-const NEAREST_MAX_DISTANCE: usize = 3;
+use crate::nearest::nearest;
 
 /// The text of a configuration file.
 #[derive(Clone, Debug)]
@@ -166,13 +164,4 @@ fn in_words(message: &str) -> String {
         other => other,
     };
     format!("{head}, expected {words}")
-}
-
-/// The candidate that `wrong` was probably meant to be, if one is similar enough.
-pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= NEAREST_MAX_DISTANCE && *distance < name.len())
-        .min()
-        .map(|(_, name)| name)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::source::nearest;
+use crate::nearest::nearest;
 
 /// The time zone with this IANA name.
 ///

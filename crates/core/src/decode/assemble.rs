@@ -9,11 +9,14 @@ use super::{
     DecodeError, Outcome, RawTick,
     iso::Zone,
     mapping::{Mapping, Target},
-    symbol::check_symbol,
-    symbol_text::{SymbolRules, SymbolText, read_exchange, read_venue},
+    symbol_text::{SymbolRules, SymbolText},
     time,
 };
-use crate::event::column;
+use crate::{
+    event::column,
+    symbol::check_symbol,
+    venue::{read_exchange, read_venue},
+};
 
 /// The maximum length of a 64-bit number as text, with its sign.
 const DIGITS_MAX: usize = 20;

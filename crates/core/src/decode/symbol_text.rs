@@ -2,54 +2,17 @@
 
 use rustc_hash::FxHashMap;
 
-use super::symbol::{SYMBOL_BYTES_MAX, worth_copying};
 use crate::{
     config::{InputConfig, input::VenueRule},
     pattern::SymbolPattern,
+    symbol::{SYMBOL_BYTES_MAX, worth_copying},
+    text::is_absent,
     venue,
 };
 
 /// The exchanges that publishers put before a symbol, as in `NSE:RELIANCE`. Of other venues, the symbol has always kept the
 /// name unless `input.venue` is `keep`, and states are saved under it.
 const EXCHANGES: [&str; 9] = ["NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO", "NSEIX"];
-
-/// The exchange of each segment that vendors write in its place. Publishers write either for the same instrument, which would
-/// then come from two venues.
-const SEGMENTS: [(&str, &str); 30] = [
-    ("NSE_EQ", "NSE"),
-    ("NSE_CM", "NSE"),
-    ("NSE_INDEX", "NSE"),
-    ("NSE_FO", "NFO"),
-    ("NSE_FNO", "NFO"),
-    ("NFO_FUT", "NFO"),
-    ("NFO_OPT", "NFO"),
-    ("BSE_EQ", "BSE"),
-    ("BSE_CM", "BSE"),
-    ("BSE_INDEX", "BSE"),
-    ("BSE_FO", "BFO"),
-    ("BSE_FNO", "BFO"),
-    ("BFO_FUT", "BFO"),
-    ("BFO_OPT", "BFO"),
-    ("NSE_CD", "CDS"),
-    ("NSE_CURRENCY", "CDS"),
-    ("NCD_FO", "CDS"),
-    ("CDE_FO", "CDS"),
-    ("CDS_FUT", "CDS"),
-    ("CDS_OPT", "CDS"),
-    ("BSE_CURRENCY", "BCD"),
-    ("BCD_FO", "BCD"),
-    ("BCD_FUT", "BCD"),
-    ("BCD_OPT", "BCD"),
-    ("MCX_FO", "MCX"),
-    ("MCX_FUT", "MCX"),
-    ("MCX_OPT", "MCX"),
-    ("MCX_COMM", "MCX"),
-    ("NCO_FUT", "NCO"),
-    ("NCO_OPT", "NCO"),
-];
-
-/// The texts that mean "no value".
-const ABSENT: [&str; 6] = ["", "nan", "none", "null", "-", "n/a"];
 
 /// What a text says about the symbol of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,46 +107,6 @@ impl SymbolRules {
         };
         if is_venue { (Some(prefix), name.trim()) } else { (None, text) }
     }
-}
-
-/// The exchange that a text names, itself or by a segment; `None` if the text is not a venue.
-pub(crate) fn exchange_of(text: &str) -> Option<String> {
-    let mut venue = String::new();
-    read_exchange(text, &[], &mut venue).then_some(venue)
-}
-
-/// Whether a text means "no value".
-pub(crate) fn is_absent(text: &str) -> bool {
-    ABSENT.iter().any(|absent| text.eq_ignore_ascii_case(absent))
-}
-
-/// Reads the venue in a field of its own, as its exchange if it is a segment of one; false if the text is not a venue. A segment
-/// that the vendor of the feed has a number for, in `numbered`, stays: the number stands for the same venue.
-pub(super) fn read_exchange(text: &str, numbered: &[(i64, &str)], venue: &mut String) -> bool {
-    let is_venue = read_venue(text, venue);
-    // No exchange has an underscore, and this is read with each tick.
-    if is_venue
-        && venue.contains('_')
-        && numbered.iter().all(|(_, name)| name != venue)
-        && let Some((_, exchange)) = SEGMENTS.iter().find(|(segment, _)| segment == venue)
-    {
-        venue.clear();
-        venue.push_str(exchange);
-    }
-    is_venue
-}
-
-/// Reads the venue in a field of its own, as it is written but for the case; false if the text is not one.
-pub(super) fn read_venue(text: &str, venue: &mut String) -> bool {
-    let text = text.trim();
-    let is_separator = |byte: u8| byte == b' ' || byte == b'-';
-    let is_venue =
-        !is_absent(text) && venue::is_venue_of(text.bytes().map(|byte| if is_separator(byte) { b'_' } else { byte }));
-    if is_venue {
-        venue.clear();
-        venue.extend(text.chars().map(|c| if c == ' ' || c == '-' { '_' } else { c.to_ascii_uppercase() }));
-    }
-    is_venue
 }
 
 fn copy_upper(text: &str, into: &mut String) {

@@ -5,16 +5,10 @@
 
 use std::borrow::Cow;
 
-use anyhow::{Result, bail, ensure};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{UNDERLYING, groups::text_column, is_spot, reference::Reference, underlying_of};
-use crate::{
-    config::{Config, ContextConfig, Source, nearest},
-    event::column,
-    pattern::SymbolPattern,
-    venue,
-};
+use super::{is_spot, reference::Reference, underlying_of};
+use crate::{pattern::SymbolPattern, venue};
 
 /// A context, as ingest needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,39 +36,49 @@ pub(super) struct Contexts {
 
 /// Which symbol a context takes its value from.
 #[derive(Debug)]
-enum ContextSource {
+pub(crate) enum ContextSource {
     /// This one, for all rows.
     Symbol(SymbolPattern),
     /// The underlying of the row's symbol, at this venue; empty: at any.
     Underlying { venue: String },
     /// The symbol that this text column of the reference data names for the row's symbol.
-    Named(usize, FxHashSet<String>),
+    Named(usize, NamedSymbols),
+}
+
+/// The symbols that a text column names, in upper case.
+#[derive(Debug, Default)]
+pub(crate) struct NamedSymbols {
+    whole: FxHashSet<String>,
+    /// Those that name a venue, by the name behind it.
+    at_venues: FxHashMap<String, String>,
+}
+
+impl NamedSymbols {
+    pub(crate) fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let mut named = Self::default();
+        for text in texts.map(str::to_uppercase) {
+            if let (Some(_), name) = venue::split(&text) {
+                named.at_venues.insert(name.to_owned(), text.clone());
+            }
+            named.whole.insert(text);
+        }
+        named
+    }
+
+    /// The text that names this symbol: like a pattern, it may leave out the venue, and so may the symbol.
+    fn find(&self, symbol: &str) -> Option<&str> {
+        let whole = |name: &str| self.whole.get(name).map(String::as_str);
+        match venue::split(symbol) {
+            (Some(_), name) => whole(symbol).or_else(|| whole(name)),
+            (None, name) => whole(name).or_else(|| self.at_venues.get(name).map(String::as_str)),
+        }
+    }
 }
 
 impl Contexts {
-    pub(super) fn build(config: &Config, source: &Source, reference: &Reference) -> Result<Self> {
-        let input: Vec<&str> = column::NAMES.into_iter().chain(config.input.extra.keys().map(String::as_str)).collect();
-        let mut contexts = Self::default();
-        for (name, context) in &config.context {
-            let at = |key: &str| source.at(&["context", name, key]);
-            ensure!(
-                !input.contains(&name.as_str()),
-                "{}: context.{name}: the input has a column of this name; choose another",
-                source.at(&["context", name])
-            );
-            let value = value(context, &input, config, || at("column"))?;
-            contexts.rules.push(ContextRule { name: name.clone(), value });
-            contexts.sources.push(match context.of.as_str() {
-                "" => ContextSource::Symbol(SymbolPattern::new(&context.symbol)),
-                UNDERLYING => ContextSource::Underlying { venue: context.venue.to_uppercase() },
-                column => {
-                    let column = text_column(column, reference, || at("of"))?;
-                    let named = reference.distinct_texts(column).map(str::to_uppercase);
-                    ContextSource::Named(column, named.collect())
-                }
-            });
-        }
-        Ok(contexts)
+    pub(super) fn new(contexts: Vec<(ContextRule, ContextSource)>) -> Self {
+        let (rules, sources) = contexts.into_iter().unzip();
+        Self { rules, sources }
     }
 
     pub(super) fn rules(&self) -> &[ContextRule] {
@@ -103,28 +107,7 @@ impl Contexts {
                 let is_there = venue.is_empty() || venue::split(symbol).0.is_none_or(|own| own == venue);
                 (is_there && is_spot(symbol, reference)).then(|| underlying_of(symbol, reference))
             }
-            ContextSource::Named(_, names) => {
-                let name = venue::split(symbol).1;
-                [symbol, name].into_iter().find_map(|name| names.get(name)).map(|name| Cow::Borrowed(name.as_str()))
-            }
+            ContextSource::Named(_, names) => names.find(symbol).map(Cow::Borrowed),
         }
     }
-}
-
-fn value(context: &ContextConfig, input: &[&str], config: &Config, at: impl Fn() -> String) -> Result<ContextValue> {
-    let name = context.column.as_str();
-    if name == "price" {
-        return Ok(ContextValue::Price);
-    }
-    if let Some(position) = input.iter().position(|known| *known == name) {
-        return Ok(ContextValue::Column(position));
-    }
-    ensure!(
-        !config.context.contains_key(name),
-        "{}: `{name}` is a context itself, expected price or a column of the input",
-        at()
-    );
-    let near = nearest(name, input.iter().copied().chain(["price"]));
-    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    bail!("{}: the input has no column `{name}`, expected price or one of {}{near}", at(), input.join(", "))
 }

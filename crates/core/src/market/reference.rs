@@ -8,19 +8,20 @@ mod build;
 mod date;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read, Seek},
     os::unix::fs::MetadataExt,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
+use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 pub use self::build::{ReferenceBuilder, TableSink};
-use crate::{config::LoadedConfig, decode::exchange_of, event::CODE_DIGITS, session::NO_SESSION, venue};
+use crate::{event::CODE_DIGITS, session::NO_SESSION, venue, venue::exchange_of};
 
 /// Reads a table from a file: its header, then its rows. The program hands it in, since Parquet is read by another crate.
 pub type ReadTable = fn(File, &mut dyn TableSink) -> Result<()>;
@@ -52,11 +53,13 @@ pub struct Reference {
     underlying: Option<usize>,
     /// Whether the row is a future or an option, where the data says so.
     derivative: Vec<Option<bool>>,
+    /// The columns of the files that are left out, since rows have others of their names.
+    taken: Vec<String>,
     files: Vec<ReferenceFile>,
     sha256: String,
     notes: Vec<String>,
     /// The settings that it was built with.
-    settings: String,
+    settings: Option<ReferenceSettings>,
 }
 
 /// A file that was read.
@@ -70,6 +73,25 @@ pub struct ReferenceFile {
     stamp: FileStamp,
     /// The number of its rows that have a symbol.
     pub rows: usize,
+}
+
+/// Which files are read, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReferenceSettings {
+    /// The files.
+    pub(crate) files: Vec<PathBuf>,
+    /// The column with the symbol; empty: one of the usual names.
+    pub(crate) symbol: String,
+    /// The venues whose rows are used, the preferred one first; empty: all.
+    pub(crate) venues: Vec<String>,
+    /// The columns that hold texts in any case.
+    pub(crate) texts: Vec<String>,
+    /// The columns of the files by their new names.
+    pub(crate) columns: BTreeMap<String, String>,
+    /// The columns that rows have from the input and from contexts.
+    pub(crate) taken: Vec<String>,
+    /// The zone of times that stand for days.
+    pub(crate) zone: TimeZone,
 }
 
 /// What differs after a file was changed or replaced.
@@ -93,6 +115,8 @@ struct TextColumn {
     /// The number of the row's text in `distinct`; 0: none.
     values: Vec<u32>,
     distinct: Vec<Box<str>>,
+    /// A value that is not a number, if others are.
+    odd: Option<Box<str>>,
 }
 
 impl Reference {
@@ -145,8 +169,22 @@ impl Reference {
         self.texts.iter().map(|column| column.name.as_str())
     }
 
+    /// Why a column of the files is not one of numbers; `None` if no file has it.
+    pub fn explain(&self, name: &str) -> Option<String> {
+        if self.taken.iter().any(|taken| taken == name) {
+            return Some(
+                "the reference data has it, but ticks, bars or contexts have a column of this name; [reference.columns] can \
+                 give it another name"
+                    .to_owned(),
+            );
+        }
+        let text = self.texts.iter().find(|column| column.name == name)?;
+        let odd = text.odd.as_ref().map(|odd| format!(", such as `{odd}`")).unwrap_or_default();
+        Some(format!("the reference data has it, but with values that are not numbers{odd}"))
+    }
+
     /// The different values of a text column.
-    pub(super) fn distinct_texts(&self, column: usize) -> impl Iterator<Item = &str> {
+    pub(crate) fn distinct_texts(&self, column: usize) -> impl Iterator<Item = &str> {
         self.texts.get(column).into_iter().flat_map(|column| &column.distinct).map(|text| &**text)
     }
 
@@ -168,6 +206,11 @@ impl Reference {
     /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
+    }
+
+    /// Whether it was built with these settings, from files that are as they were: `is_same` compares a name and a stamp.
+    pub(crate) fn is_of(&self, settings: &ReferenceSettings, is_same: impl Fn(&str, FileStamp) -> bool) -> bool {
+        self.settings.as_ref() == Some(settings) && self.files.iter().all(|file| is_same(&file.name, file.stamp))
     }
 
     /// The files that the data comes from.
@@ -197,28 +240,8 @@ pub fn column_name(text: &str) -> String {
     text.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()
 }
 
-/// Reads the reference data that a configuration asks for. The data of before is used again if neither files nor settings differ.
-pub(crate) fn load(loaded: &LoadedConfig, read: ReadTable, before: Option<&Arc<Reference>>) -> Result<Arc<Reference>> {
-    let config = &loaded.config;
-    let settings = format!("{:?}\0{:?}\0{:?}", config.reference, config.input.extra.keys(), config.context.keys());
-    if let Some(before) = before
-        && before.settings == settings
-        && before.files.iter().all(|file| FileStamp::of(&loaded.resolve(Path::new(&file.name))) == Some(file.stamp))
-    {
-        return Ok(before.clone());
-    }
-    let mut builder = ReferenceBuilder::new(config);
-    for name in &config.reference.files {
-        let at = || loaded.source.at(&["reference", "files"]);
-        let path = loaded.resolve(name);
-        read_file(&path, name, read, &mut builder).with_context(|| format!("{}: {}", at(), path.display()))?;
-    }
-    let mut reference = builder.finish().with_context(|| loaded.source.at(&["reference"]))?;
-    reference.settings = settings;
-    Ok(Arc::new(reference))
-}
-
-fn read_file(path: &Path, name: &Path, read: ReadTable, builder: &mut ReferenceBuilder<'_>) -> Result<()> {
+/// Reads a file into `builder`.
+pub(crate) fn read_file(path: &Path, name: &str, read: ReadTable, builder: &mut ReferenceBuilder) -> Result<()> {
     let mut file = File::open(path).context("can't read the reference data")?;
     let before = file.metadata().context("can't read the reference data")?;
     ensure!(before.is_file(), "is not a file");
@@ -233,7 +256,7 @@ fn read_file(path: &Path, name: &Path, read: ReadTable, builder: &mut ReferenceB
         digest.update(&buffer[..count]);
     }
     file.rewind()?;
-    builder.begin_file(&name.display().to_string(), hex(&digest.finalize()), FileStamp::from(&before));
+    builder.begin_file(name, hex(&digest.finalize()), FileStamp::from(&before));
     read(file.try_clone()?, builder)?;
     // Half of a file may be valid, and mean something else.
     ensure!(

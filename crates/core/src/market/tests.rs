@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use crate::{
     config::{LoadedConfig, parse_text},
-    decode::Scalar,
     market::reference::TableSink,
 };
 
@@ -16,7 +15,7 @@ fn read_plain(mut file: File, sink: &mut dyn TableSink) -> Result<()> {
     file.read_to_string(&mut text)?;
     let mut lines = text.lines();
     sink.header(&lines.next().unwrap_or_default().split(',').collect::<Vec<_>>())?;
-    lines.try_for_each(|line| sink.row(&line.split(',').map(Scalar::Text).collect::<Vec<_>>()))
+    lines.try_for_each(|line| sink.row(&line.split(',').collect::<Vec<_>>()))
 }
 
 /// A configuration beside these files, with its market.

@@ -23,7 +23,7 @@ const BASE64_NAME: &str = "base64:";
 
 /// The most bytes of names and values that are written whole: room for a list of several thousand ticks. There is a dead
 /// letter for each detector that failed on an entry, so that copies of large entries would fill the server's memory.
-const WHOLE_BYTES_MAX: usize = 2 << 20;
+pub const WHOLE_BYTES_MAX: usize = 2 << 20;
 
 /// The number of fields that are written of a larger entry, and the bytes of each name and value.
 const CUT_FIELDS: usize = 16;

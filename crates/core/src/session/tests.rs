@@ -171,3 +171,23 @@ proptest! {
         }
     }
 }
+
+/// How far a warm-up goes back.
+#[test]
+fn sessions_are_counted_back_over_weekends_and_holidays() {
+    let zone = TimeZone::get("Asia/Kolkata").unwrap();
+    let nse = Sessions::new(Some(Arc::new(built_in("nse"))), Vec::new());
+    let begin = |time: &str, count| nse.begin_before(ns(time), count, zone.clone());
+    // A Monday, in the session and before it; the session of Friday goes on until then.
+    assert_eq!(begin("2025-11-24T10:00:00+05:30", 0), ns("2025-11-24T09:00:00+05:30"));
+    assert_eq!(begin("2025-11-24T08:00:00+05:30", 0), ns("2025-11-21T09:00:00+05:30"));
+    assert_eq!(begin("2025-11-24T10:00:00+05:30", 5), ns("2025-11-17T09:00:00+05:30"));
+    // 2025-11-05 was a holiday.
+    assert_eq!(begin("2025-11-06T16:00:00+05:30", 1), ns("2025-11-04T09:00:00+05:30"));
+    let days = Sessions::default();
+    assert_eq!(days.begin_before(ns("2025-11-24T10:00:00+05:30"), 5, zone.clone()), ns("2025-11-19T00:00:00+05:30"));
+    for time in [0, 5_000_000, u64::MAX] {
+        assert!(days.begin_before(time, 3, zone.clone()) <= time);
+        assert!(nse.begin_before(time, 3, zone.clone()) <= time);
+    }
+}

@@ -46,14 +46,23 @@ impl Instrument {
         !matches!(self.kind, InstrumentKind::Index | InstrumentKind::Stock)
     }
 
-    /// The fair price when the underlying is at `spot`, > 0.
+    /// The move of the underlying for a move of 1 of the market; 0 for the market itself.
+    pub(super) fn beta(&self) -> f64 {
+        match self.underlying {
+            MARKET => 0.0,
+            // 0.6, 0.7, … 1.3, and again.
+            number => 0.6 + (number % 8) as f64 / 10.0,
+        }
+    }
+
+    /// The fair price when the underlying is at `spot`, > 0, and premiums are `richness` times the usual ones.
     ///
     /// Options follow a hyperbola between 0 and their intrinsic value. It has the right shape (delta from 0 to 1, most
     /// time value at the strike, put-call parity) and needs only a square root.
-    pub(super) fn fair_price(&self, spot: f64) -> f64 {
+    pub(super) fn fair_price(&self, spot: f64, richness: f64) -> f64 {
         let time = (f64::from(self.months) + 1.0).sqrt();
         let option = |moneyness: f64| {
-            let width = spot * UNDERLYINGS[self.underlying].swing * time;
+            let width = spot * UNDERLYINGS[self.underlying].swing * time * richness;
             (moneyness + (moneyness * moneyness + width * width).sqrt()) / 2.0
         };
         match self.kind {
@@ -93,6 +102,9 @@ const fn stock(name: &'static str, price: f64, lot: u64, strike_step: f64) -> Li
 const fn index(name: &'static str, price: f64, lot: u64, strike_step: f64) -> Listing {
     Listing { name, price, lot, strike_step, swing: 0.02, is_index: true }
 }
+
+/// The index in [`UNDERLYINGS`] of the market, which the others follow: NIFTY.
+pub(super) const MARKET: usize = 0;
 
 /// The underlyings, with prices near those of November 2025.
 pub(super) const UNDERLYINGS: [Listing; 32] = [
@@ -234,7 +246,7 @@ mod tests {
         let all = universe(2000);
         let delta = |symbol: &str| {
             let option = all.iter().find(|i| i.symbol == symbol).unwrap();
-            option.fair_price(25_755.0) - option.fair_price(25_745.0)
+            option.fair_price(25_755.0, 1.0) - option.fair_price(25_745.0, 1.0)
         };
         assert!((delta("NIFTY25NOV25750CE") / 10.0 - 0.51).abs() < 0.02);
         assert!((delta("NIFTY25NOV25750PE") / 10.0 + 0.49).abs() < 0.02);

@@ -49,6 +49,11 @@ impl Underlying {
         self.price
     }
 
+    /// The distance from the initial price, as a share of it.
+    pub(super) fn change(&self) -> f64 {
+        self.price / self.base - 1.0
+    }
+
     /// The trading activity, as a multiple of that in a calm market, >= 1.
     pub(super) fn activity(&self) -> f64 {
         self.mood.activity

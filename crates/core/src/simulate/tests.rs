@@ -33,6 +33,40 @@ fn the_same_seed_gives_the_same_bytes_everywhere() {
     assert_ne!(digest(&SimConfig { seed: 2, ..config }, 20_000, Layout::Json), digests[0]);
 }
 
+/// The correlation of one-minute moves of a stock with the NIFTY's, and the least and the greatest straddle.
+fn coupled(coupling: f64) -> (f64, f64) {
+    let config = SimConfig { symbols: 8, coupling, ..SimConfig::default() };
+    let mut simulator = Simulator::new(&config);
+    let names: Vec<_> = simulator.instruments().iter().map(|i| i.symbol.clone()).collect();
+    let of = |name: &str| names.iter().position(|symbol| symbol == name).unwrap();
+    let (index, stock) = (of("NIFTY"), of("ICICIBANK"));
+    let (call, put) = (of("NIFTY25NOV25750CE"), of("NIFTY25NOV25750PE"));
+    let mut prices = vec![0.0; names.len()];
+    let (mut moves, mut extremes) = (Vec::new(), (f64::MAX, f64::MIN));
+    let mut before = [0.0; 2];
+    for minute in 1..=300 {
+        let end = config.start + minute * 60 * NS_PER_S;
+        for tick in simulator.by_ref().take_while(|tick| tick.time < end) {
+            prices[tick.instrument as usize] = tick.price;
+        }
+        let now = [prices[index], prices[stock]];
+        moves.extend((minute > 1).then(|| [now[0] / before[0] - 1.0, now[1] / before[1] - 1.0]));
+        before = now;
+        // Relative to the part that its distance from the spot gives it.
+        let premium = (prices[call] + prices[put]) / (now[0] - 25_750.0).hypot(now[0] * 0.02);
+        extremes = (premium.min(extremes.0), premium.max(extremes.1));
+    }
+    let sum = |a: usize, b: usize| moves.iter().map(|both| both[a] * both[b]).sum::<f64>();
+    (sum(0, 1) / (sum(0, 0) * sum(1, 1)).sqrt(), extremes.1 / extremes.0)
+}
+
+#[test]
+fn with_coupling_stocks_follow_the_index_and_premiums_vary() {
+    let ((alone, even), (together, uneven)) = (coupled(0.0), coupled(1.0));
+    assert!(alone.abs() < 0.2 && together > 0.4, "{alone}, {together}");
+    assert!(even < 1.05 && uneven > 1.1, "{even}, {uneven}");
+}
+
 #[test]
 fn ticks_are_in_order_within_sessions_and_sane() {
     let mut simulator = Simulator::new(&SimConfig { symbols: 30, rate: 0.05, ..SimConfig::default() });

@@ -28,7 +28,7 @@ use tickhound_core::{
         snapshots::{SnapshotStep, step_passed},
         tick::MarketTick,
     },
-    normalize::{NormalizedRow, Normalizer},
+    normalize::Normalizer,
 };
 
 /// What ingest knows beside ticks of symbols.
@@ -234,31 +234,30 @@ impl Wide {
     }
 
     /// Fills the columns of a tick that are not of the input, as of before it.
-    pub(super) fn fill(&mut self, row: &mut NormalizedRow<'_>, session: i32) {
+    pub(super) fn fill(&mut self, symbol: u32, price: f64, session: i32, row: &mut [f64]) {
         let Self { plan, contexts, facts, series, computed, .. } = self;
-        let facts = &facts[row.symbol as usize];
-        let input = plan.layout.input();
-        contexts.note(&facts.links, &plan.market, row.price, &row.columns[..input]);
-        row.columns[plan.layout.bars()..plan.layout.computed()].fill(f64::NAN);
+        let facts = &facts[symbol as usize];
+        contexts.note(&facts.links, &plan.market, price, &row[..plan.layout.input()]);
+        row[plan.layout.bars()..plan.layout.computed()].fill(f64::NAN);
         computed.clear();
-        series.add_computed(row.symbol, computed);
-        fill_extras(row.columns, plan, facts, (contexts, session), computed);
+        series.add_computed(symbol, computed);
+        fill_extras(row, plan, facts, (contexts, session), computed);
     }
 
     /// Adds a tick to the views that have ticks, and then to bars, last values and computed columns.
-    pub(super) fn tick(&mut self, row: &NormalizedRow<'_>, now: u64, normalizer: &mut Normalizer, mut out: Outlet<'_>) {
+    pub(super) fn tick(&mut self, row: &TickRow<'_, u64>, now: u64, normalizer: &mut Normalizer, mut out: Outlet<'_>) {
         let plan = self.plan.clone();
-        let NormalizedRow { symbol, time, price, columns } = row;
-        let made = MadeRow { symbol: *symbol, time: *time, price: *price, columns };
+        let TickRow { symbol, time, price, columns, .. } = *row;
+        let made = MadeRow { symbol, time, price, columns };
         for (at, view) in plan.views.iter().enumerate() {
             if let Some(feed) = view.ticks {
                 self.push(at, feed, &made, &mut out, |_, _| ());
             }
         }
         if !self.series.is_empty() {
-            let span = normalizer.span(normalizer.calendar_of(*symbol), *time);
+            let span = normalizer.span(normalizer.calendar_of(symbol), time);
             let columns = &columns[..plan.layout.input()];
-            self.series.push(&MarketTick { symbol: *symbol, now, span: &span, price: *price, columns });
+            self.series.push(&MarketTick { symbol, now, span: &span, price, columns });
         }
     }
 

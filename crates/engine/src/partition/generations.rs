@@ -22,6 +22,7 @@ use super::{
     warm_up::{WarmUp, WarmUpEnd, WarmUpSetup, Warmed},
 };
 use crate::{
+    archive::Archive,
     commit::Flight,
     plugin::{DetectorSpec, Generation, Reload, watch::WatcherHandle},
     shard::{FaultReport, Incidents, StateOrigin},
@@ -39,6 +40,12 @@ use tickhound_core::{
 /// second, one in an interpreted language some seconds.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The origin of a state that a warm-up has built, in receipts.
+const REWARMED: &str = "rewarmed";
+
+/// How long before the start of a host the stream of a server without any may begin: the server's clock may be behind.
+const CLOCKS_DIFFER_MS: u64 = 2_000;
+
 /// The pause before a warm-up is tried again after the server has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -54,6 +61,10 @@ pub(super) struct Generations {
     watcher: WatcherHandle,
     /// Whether detectors warm up (`plugins.rewarm_s`).
     warms_up: bool,
+    /// What was before the stream, if anybody knows.
+    archive: Option<Arc<dyn Archive>>,
+    /// Where the stream begins for a host that has no commit before it: what is up to this entry is history.
+    base: EntryId,
     stats: Arc<Stats>,
 }
 
@@ -78,6 +89,8 @@ enum WarmUpPhase {
 struct DetectorStates {
     /// Where the state of each comes from.
     origins: BTreeMap<String, &'static str>,
+    /// How many sessions of the archive those were shown that have warmed up.
+    sessions: BTreeMap<String, u32>,
     /// Detectors whose state is missing, and the read at which that was last seen. They do not count as complete until they
     /// have warmed up, so that a host which starts meanwhile warms them up too.
     incomplete: BTreeMap<String, u64>,
@@ -97,6 +110,8 @@ impl Generations {
             reloads,
             watcher: WatcherHandle::default(),
             warms_up: config.plugins.rewarm_s > 0,
+            archive: None,
+            base: EntryId::ZERO,
             stats,
         }
     }
@@ -106,15 +121,36 @@ impl Generations {
         self.watcher = watcher;
     }
 
+    /// Has warm-ups begin with `archive`.
+    pub(super) fn set_archive(&mut self, archive: Arc<dyn Archive>) {
+        self.archive = Some(archive);
+    }
+
+    /// The newest entry that is history: the newest one that was processed, or, before the first one, where the stream begins.
+    pub(super) fn history_end(&self, newest: EntryId) -> EntryId {
+        if newest == EntryId::ZERO { self.base } else { newest }
+    }
+
+    /// Whether there may be something to warm up on, although nothing was committed.
+    pub(super) fn has_archive(&self) -> bool {
+        self.archive_end_ms().is_some()
+    }
+
+    fn archive_end_ms(&self) -> Option<u64> {
+        self.archive.as_ref().and_then(|archive| archive.end_ms())
+    }
+
     /// Begins with the newest generation, and returns the one to start with: detectors without a saved state follow when
     /// they have warmed up.
     pub(super) async fn begin(&mut self, acquired: &Acquisition) -> Arc<Generation> {
         self.load_changed_files().await;
         let newest = self.reloads.borrow_and_update().generation.clone();
         self.target = with_active_specs(&newest, &self.target.detectors);
-        let has_history = acquired.newest.is_some();
+        let has_history = acquired.newest.is_some_and(|newest| newest > EntryId::ZERO);
         // A release without this list saved the states of every detector.
-        let warms_up = has_history && acquired.complete.is_some() && self.warms_up;
+        let has_list = acquired.complete.is_some();
+        let warms_up = self.warms_up && if has_history { has_list } else { self.has_archive() };
+        self.base = if has_history { EntryId::ZERO } else { self.first_position(acquired) };
         let complete = acquired.complete.as_ref();
         let is_complete =
             |spec: &&Arc<DetectorSpec>| complete.and_then(|complete| complete.get(&spec.name)) == Some(&spec.schema());
@@ -171,6 +207,7 @@ impl Generations {
     /// Continues with the warm-up: notes how far the stream has been processed, and finishes the warm-up if it is close to
     /// that. Returns the generation that can be activated then.
     pub(super) async fn take_warm_up(&mut self, newest: EntryId, active: &Arc<Generation>) -> Option<Activation> {
+        let newest = self.history_end(newest);
         let WarmUpPhase::Running(warm_up) = &self.warm_up else { return None };
         warm_up.note(newest);
         if !warm_up.is_close() {
@@ -181,12 +218,15 @@ impl Generations {
         };
         let names = warm_up.names().to_vec();
         match warm_up.finish(newest, &self.stats).await {
-            WarmUpEnd::Finished(warmed) => Some(self.activation(Some(warmed))),
+            WarmUpEnd::Finished(warmed) => {
+                self.states.sessions.extend(names.into_iter().map(|name| (name, warmed.sessions)));
+                Some(self.activation(Some(warmed)))
+            }
             WarmUpEnd::NoEntries => {
                 warn!(
                     event = "warm_up_empty",
                     detectors = names.join(", "),
-                    "the stream holds no entries to warm up on; the detectors start cold"
+                    "neither the files of history.dir nor the stream hold entries to warm up on; the detectors start cold"
                 );
                 Some(self.activation(None))
             }
@@ -242,13 +282,14 @@ impl Generations {
     }
 
     /// Starts the warm-up that is due.
-    pub(super) fn start_warm_up<H: History>(&mut self, setup: WarmUpSetup<H>, config: &Config) {
+    pub(super) fn start_warm_up<H: History>(&mut self, mut setup: WarmUpSetup<H>, config: &Config) {
         let WarmUpPhase::Due(cold, _) = std::mem::replace(&mut self.warm_up, WarmUpPhase::Idle) else { return };
         let names: Vec<String> = cold.iter().map(|spec| spec.name.clone()).collect();
+        setup.archive.clone_from(&self.archive);
         info!(
             event = "warm_up_started",
             detectors = names.join(", "),
-            "warming up detectors on the entries in the stream before they become active"
+            "warming up detectors on earlier entries before they become active"
         );
         let generation = Arc::new(self.target.with(cold));
         self.warm_up = WarmUpPhase::Running(WarmUp::start(names, generation, setup, config));
@@ -433,6 +474,20 @@ impl Generations {
         }
     }
 
+    /// The last entry before those that a group delivers which has no commit yet.
+    fn first_position(&self, acquired: &Acquisition) -> EntryId {
+        match (acquired.last_delivered, acquired.oldest) {
+            (EntryId::ZERO, Some(oldest)) => oldest.before(),
+            // Nobody has added anything: the ids to come are times from now on. The market may have been closed for days, so
+            // sessions count from the newest one that is known.
+            (EntryId::ZERO, None) => {
+                let begun_ms = now_ms().saturating_sub(CLOCKS_DIFFER_MS);
+                EntryId { millis: self.archive_end_ms().map_or(begun_ms, |end_ms| end_ms.min(begun_ms)), seq: 0 }
+            }
+            (delivered, _) => delivered,
+        }
+    }
+
     fn activation(&self, warmed: Option<Warmed>) -> Activation {
         Activation { generation: self.target.clone(), warmed }
     }
@@ -456,6 +511,7 @@ impl Generations {
         let has_seen_enough = receipts::has_seen_enough(symbols, self.stats.completed.load(Relaxed));
         let of_detector = |spec: &Arc<DetectorSpec>| {
             let mut receipt = receipts::of_detector(spec, &self.states.origins, &self.quarantines);
+            receipt.rewarmed_sessions = self.states.sessions_of(&spec.name);
             (receipt.alerts, receipt.left_out) = self.stats.monitor.outcomes(&spec.name);
             receipt.unmatched = spec.unmatched().filter(|_| has_seen_enough).map(str::to_owned).collect();
             receipt
@@ -474,6 +530,7 @@ impl Generations {
             warming,
             rejection: self.receipts.rejected.clone().or(rejection),
             needs_restart,
+            market: active.market.receipt(),
             conditions: self.stats.conditions.current(),
             last_tick_ms: self.stats.monitor.last_tick_ms(),
         };
@@ -491,6 +548,12 @@ impl WarmUpPhase {
 }
 
 impl DetectorStates {
+    /// The number of sessions of the archive that a detector was shown; 0 if its state has another origin.
+    fn sessions_of(&self, detector: &str) -> u32 {
+        let is_rewarmed = self.origin(detector) == REWARMED;
+        self.sessions.get(detector).copied().filter(|_| is_rewarmed).unwrap_or(0)
+    }
+
     fn origin(&self, detector: &str) -> &'static str {
         self.origins.get(detector).copied().unwrap_or("cold")
     }
@@ -500,7 +563,7 @@ impl DetectorStates {
         let text = match origin {
             StateOrigin::Unchanged => return,
             StateOrigin::Predecessor => "carried",
-            StateOrigin::WarmUp => "rewarmed",
+            StateOrigin::WarmUp => REWARMED,
             StateOrigin::Cold => "cold",
         };
         // A carried state lacks what the one before lacked. Otherwise only what was seen since the swap is missing.

@@ -239,6 +239,10 @@ impl Pipeline {
         if let Some(mut warmed) = warmed {
             // The warm-up has also seen symbols that were evicted here. They must not come back: they would take the room of
             // others, and what the other detectors see would depend on the warm-up.
+            if ingest.clock() == Clock::default() {
+                // Nothing was processed yet: event time goes on from the last entry that the detectors were shown.
+                ingest.reset_clock(warmed.ingest.clock());
+            }
             let may_meet = |name: &str| none_evicted || damaged.contains(name);
             taken_over = ingest.take_over(&mut warmed.ingest, before.as_deref(), may_meet);
             detectors = warmed.detectors;

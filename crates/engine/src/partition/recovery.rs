@@ -431,11 +431,11 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
             plan.stops.entry(boundary.newest.min(end.newest)).or_default().owners.push((name, packed));
         }
     }
-    // What was known at the start of the replay counts also if no state is as of there.
-    plan.stops.entry(start.newest.min(end.newest)).or_default();
     for (field, packed) in bases {
-        if let Some(stop) = plan.stops.get_mut(&field.newest.min(end.newest)) {
-            stop.bases.push(packed);
+        let at = field.newest.min(end.newest);
+        // What was known at the start of the replay counts also if no state is as of there.
+        if field.newest == start.newest || plan.stops.contains_key(&at) {
+            plan.stops.entry(at).or_default().bases.push(packed);
         }
     }
     plan

@@ -1,7 +1,10 @@
 //! Warms up detectors without a state: shows them what the stream holds, in the background and without alerts.
 //!
 //! They run in shards of their own, which give way to the others, up to where the stream has been processed. Then they
-//! become active between two batches.
+//! become active between two batches. If there is an archive of what was before the stream, it is shown first, each entry
+//! once: the stream is shown from behind the last entry of the archive.
+
+mod archived;
 
 use std::{
     collections::BTreeSet,
@@ -17,8 +20,10 @@ use tokio::{
 };
 use tracing::{debug, info};
 
+use self::archived::ArchivedPages;
 use super::intake::Intake;
 use crate::{
+    archive::Archive,
     ingest::{Evicted, Ingest, Plan},
     plugin::Generation,
     shard::{Answer, Priority, ShardHandle, ShardSetup, Task, WarmDetector},
@@ -67,6 +72,8 @@ pub(super) struct WarmUpSetup<H> {
     pub(super) left_out: BTreeSet<EntryId>,
     /// How far the stream has been processed.
     pub(super) newest: EntryId,
+    /// What was before the stream, if anybody knows.
+    pub(super) archive: Option<Arc<dyn Archive>>,
 }
 
 /// What a warm-up has made.
@@ -75,13 +82,15 @@ pub(super) struct Warmed {
     pub(super) detectors: Vec<Vec<WarmDetector>>,
     /// The ingest stage that they were shown the stream by.
     pub(super) ingest: Box<Ingest>,
+    /// The number of sessions of the archive that they were shown.
+    pub(super) sessions: u32,
 }
 
 /// How a warm-up ended.
 pub(super) enum WarmUpEnd {
     /// The detectors have warmed up.
     Finished(Warmed),
-    /// The stream holds no entries to warm up on.
+    /// Neither an archive nor the stream holds entries to warm up on.
     NoEntries,
     /// The server failed at the end, so that everything has to be shown once more.
     Interrupted(Error),
@@ -106,7 +115,7 @@ struct OutOfBudget {
 
 impl fmt::Display for OutOfBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it exceeded its fault budget on the entries in the stream: {}", self.fault)
+        write!(f, "it exceeded its fault budget on earlier entries: {}", self.fault)
     }
 }
 
@@ -134,6 +143,10 @@ struct WarmUpTask<H> {
     intake: Intake,
     left_out: BTreeSet<EntryId>,
     through: watch::Receiver<EntryId>,
+    archive: Option<Arc<dyn Archive>>,
+    /// The number of sessions of the archive that were shown.
+    sessions: u32,
+    config: Config,
 }
 
 /// What a read of the stream does when the server can't be reached.
@@ -158,7 +171,8 @@ impl WarmUp {
         setup: WarmUpSetup<H>,
         config: &Config,
     ) -> Self {
-        let WarmUpSetup { history, mut ingest, left_out, newest } = setup;
+        let WarmUpSetup { history, mut ingest, left_out, newest, archive } = setup;
+        let archive = archive.filter(|_| config.plugins.rewarm_sessions > 0);
         ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
         ingest.set_plan(Plan::of(&generation).map(Arc::new));
         let (through, processed_through) = watch::channel(newest);
@@ -169,6 +183,7 @@ impl WarmUp {
         let window_ms = config.plugins.rewarm_s.saturating_mul(1000);
         let cursor = EntryId { millis: newest.millis.saturating_sub(window_ms), seq: 0 };
         let shards = background_shards(&generation, config);
+        let config = config.clone();
         let task = tokio::spawn(async move {
             let (shards, answers) = shards?;
             let task = WarmUpTask {
@@ -183,6 +198,9 @@ impl WarmUp {
                 intake: Intake::default(),
                 left_out,
                 through: processed_through,
+                archive,
+                sessions: 0,
+                config,
             };
             task.run(&closing, finishing).await
         });
@@ -246,6 +264,9 @@ impl<H: History> WarmUpTask<H> {
         mut finishing: oneshot::Receiver<()>,
     ) -> Result<WarmUpResult> {
         let started = Instant::now();
+        if let Some(archive) = self.archive.take() {
+            self.show_archive(archive).await?;
+        }
         self.show_until_finishing(closing, &mut finishing).await?;
         // What was processed meanwhile, up to the position at which the detectors become active.
         let through = *self.through.borrow_and_update();
@@ -263,8 +284,42 @@ impl<H: History> WarmUpTask<H> {
             detectors.push(left.await.context("a worker has ended early")?);
         }
         let took_ms = started.elapsed().as_millis() as u64;
-        info!(event = "warm_up_finished", entries = self.shown, took_ms, "warmed up on the entries in the stream");
-        Ok(WarmUpResult { entries: self.shown, warmed: Warmed { detectors, ingest: Box::new(self.ingest) } })
+        let Self { shown: entries, sessions, ingest, .. } = self;
+        info!(event = "warm_up_finished", entries, sessions, took_ms, "warmed up on earlier entries");
+        Ok(WarmUpResult { entries, warmed: Warmed { detectors, ingest: Box::new(ingest), sessions } })
+    }
+
+    /// Shows what the archive has, up to what was processed. What the stream has from before the archive is shown first, and
+    /// what it has behind it follows: so each entry is shown once.
+    async fn show_archive(&mut self, archive: Arc<dyn Archive>) -> Result<()> {
+        let newest = *self.through.borrow();
+        let (oldest, _) = self.read_page((EntryId::ZERO, newest), 1, OnFailure::Retry).await?;
+        let stream_from = oldest.first().unwrap_or(EntryId { millis: u64::MAX, seq: u64::MAX });
+        let mut pages = ArchivedPages::start(archive, newest, stream_from, &self.config)?;
+        let (mut reported, mut is_first) = (Instant::now(), true);
+        while let Some(mut page) = pages.next().await {
+            let through = *self.through.borrow();
+            if is_first && let Some(first) = page.first().map(|first| first.before().min(through)) {
+                while self.show_page(first, OnFailure::Retry).await? == PageEnd::MoreFollows {}
+            }
+            is_first = false;
+            let Some(last) = page.last() else { break };
+            page.retain(|id| id <= through);
+            self.cursor = page.last().unwrap_or(self.cursor);
+            page.retain(|id| !self.left_out.contains(&id));
+            self.shown += page.len();
+            pages.note_shown(&page);
+            self.show(page).await?;
+            if last >= through {
+                break;
+            }
+            if reported.elapsed() > REPORT_EVERY {
+                reported = Instant::now();
+                info!(event = "warm_up_progressed", entries = self.shown, at = %self.cursor, "warming up on recorded entries");
+            }
+        }
+        self.sessions = pages.sessions();
+        Ok(())
     }
 
     /// Shows what was processed, page by page, until the partition finishes the warm-up.
@@ -301,9 +356,26 @@ impl<H: History> WarmUpTask<H> {
         if self.cursor >= through {
             return Ok(PageEnd::Reached);
         }
-        let (mut page, asked) = loop {
-            let asked = self.intake.page(PAGE);
-            match self.history.read(self.cursor, through, asked).await {
+        let (mut page, asked) = self.read_page((self.cursor, through), PAGE, on_failure).await?;
+        let end = if page.len() < asked { PageEnd::Reached } else { PageEnd::MoreFollows };
+        let Some(last) = page.last() else { return Ok(end) };
+        self.cursor = last;
+        page.retain(|id| !self.left_out.contains(&id));
+        self.shown += page.len();
+        self.show(page).await?;
+        Ok(end)
+    }
+
+    /// Reads entries of the stream after one id and up to another. Returns them, and how many were asked for: at most `most`.
+    async fn read_page(
+        &mut self,
+        (after, through): (EntryId, EntryId),
+        most: usize,
+        on_failure: OnFailure,
+    ) -> Result<(Entries, usize)> {
+        let (page, asked) = loop {
+            let asked = self.intake.page(most);
+            match self.history.read(after, through, asked).await {
                 Ok(page) => break (page, asked),
                 // The server is well, so a smaller page can be read at once.
                 Err(StreamError::TooLarge(_)) => self.intake.begin_small(),
@@ -321,13 +393,7 @@ impl<H: History> WarmUpTask<H> {
         };
         self.intake.note(&page);
         self.intake.lift_page_limit();
-        let end = if page.len() < asked { PageEnd::Reached } else { PageEnd::MoreFollows };
-        let Some(last) = page.last() else { return Ok(end) };
-        self.cursor = last;
-        page.retain(|id| !self.left_out.contains(&id));
-        self.shown += page.len();
-        self.show(page).await?;
-        Ok(end)
+        Ok((page, asked))
     }
 
     /// Shows entries, and evicts symbols between them as the live shards do.

@@ -42,6 +42,8 @@ pub struct Loader {
     newest: Arc<Generation>,
     complete: Complete,
     needs_restart: Vec<String>,
+    /// The files of reference data of the configuration that was read last, whether it is in force or not.
+    reference_files: Vec<PathBuf>,
 }
 
 impl Loader {
@@ -62,7 +64,8 @@ impl Loader {
         let newest = Arc::new(build_first(&runtime, &loaded, column_names, &Folder::of(&loaded))?);
         newest.log_loaded();
         let column_names = column_names.to_vec();
-        Ok(Self { runtime, loaded, column_names, newest, complete, needs_restart: Vec::new() })
+        let reference_files = reference_files(&loaded);
+        Ok(Self { runtime, loaded, column_names, newest, complete, needs_restart: Vec::new(), reference_files })
     }
 
     /// Returns the newest generation.
@@ -85,6 +88,11 @@ impl Loader {
         self.loaded.resolve(&self.loaded.config.plugins.dir)
     }
 
+    /// Returns the files of reference data, those of a rejected configuration if that was read last.
+    pub(crate) fn reference_files(&self) -> &[PathBuf] {
+        &self.reference_files
+    }
+
     /// Returns whether next versions of plugins start shadows.
     pub fn allows_next(&self) -> bool {
         self.loaded.config.plugins.allow_next
@@ -103,6 +111,7 @@ impl Loader {
         let mut read = config::load(self.config_file(), config::environment())?;
         let (merged, differ) = config::merge(&self.loaded.config, &read.config)?;
         read.config = merged;
+        self.reference_files = reference_files(&read);
         (self.complete)(&mut read, Some(&self.loaded.market))?;
         let next = build(&self.runtime, &read, &self.column_names, Some(&self.newest), &Folder::of(&read))?;
         self.needs_restart = self.report_needs_restart(differ, &read);
@@ -134,6 +143,10 @@ impl Loader {
         }
         names
     }
+}
+
+fn reference_files(loaded: &LoadedConfig) -> Vec<PathBuf> {
+    loaded.config.reference.files.iter().map(|file| loaded.resolve(file)).collect()
 }
 
 /// Returns the name of the plugin that `plugin` is the next version of, if it is one.

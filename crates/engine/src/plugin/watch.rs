@@ -1,4 +1,4 @@
-//! Reloads plugins and configuration when their files change while the host runs.
+//! Reloads plugins, configuration and reference data when their files change while the host runs.
 //!
 //! Folders are watched, not files, so that a replaced file is still noticed. The system's events make a reload fast.
 //! A scan of sizes and times every second makes it certain: it notices a changed link target, a file on a network mount,
@@ -165,9 +165,8 @@ struct FileWatcher {
     reloaded_once: bool,
     /// When to load a change that was not complete. That attempt is final.
     retry_at: Option<Instant>,
-    /// When the last write to an unclosed configuration was reported. Half a configuration may be valid, and mean
-    /// something else.
-    config_written_at: Option<Instant>,
+    /// When the last write to an unclosed file was reported of which a half may be valid, and mean something else.
+    half_written_at: Option<Instant>,
     /// The last reported rejection, so that it is reported once.
     reported_rejection: Option<String>,
     /// The plugins reported as unused.
@@ -187,7 +186,7 @@ impl FileWatcher {
             stamped_at: Instant::now(),
             reloaded_once: false,
             retry_at: None,
-            config_written_at: None,
+            half_written_at: None,
             reported_rejection: None,
             reported_unused: Vec::new(),
         };
@@ -249,16 +248,15 @@ impl FileWatcher {
         if !event.paths.iter().any(|path| self.matters(path)) {
             return;
         }
-        let config = self.loader.config_file().file_name();
-        let is_config = event.paths.iter().any(|path| path.file_name() == config);
+        let half = event.paths.iter().any(|path| self.half_may_be_valid(path));
         match write_progress(event.kind) {
             WriteProgress::Irrelevant => {}
             WriteProgress::Ongoing => {
-                self.config_written_at = is_config.then(Instant::now).or(self.config_written_at);
+                self.half_written_at = half.then(Instant::now).or(self.half_written_at);
                 self.retry_at = Some(Instant::now() + UNCLOSED_QUIET_PERIOD);
             }
             WriteProgress::Complete => {
-                self.config_written_at.take_if(|_| is_config);
+                self.half_written_at.take_if(|_| half);
                 // A rejection is reported for each change, even if the reason is the same as before.
                 self.reported_rejection = None;
                 // The stamps come before the load, so that a change during the load differs from them.
@@ -302,18 +300,22 @@ impl FileWatcher {
             self.native = self.watch_natively().ok();
         }
         let changed = stamps.keys().filter(|path| stamps.get(*path) != self.stamps.get(*path));
-        let changed = changed.cloned().collect();
+        let changed: Vec<PathBuf> = changed.cloned().collect();
+        // Without events, nothing tells that a file was closed.
+        if self.native.is_none() && changed.iter().any(|path| self.is_reference(path)) {
+            self.half_written_at = Some(Instant::now());
+        }
         self.stamps = stamps;
         Some(changed)
     }
 
     fn load(&mut self, attempt: Attempt) {
-        let half_written_until = self.config_written_at.map(|at| at + UNCLOSED_QUIET_PERIOD);
+        let half_written_until = self.half_written_at.map(|at| at + UNCLOSED_QUIET_PERIOD);
         if let Some(until) = half_written_until.filter(|until| *until > Instant::now()) {
             self.retry_at = Some(until);
             return;
         }
-        (self.retry_at, self.config_written_at, self.reloaded_once) = (None, None, true);
+        (self.retry_at, self.half_written_at, self.reloaded_once) = (None, None, true);
         match (self.loader.reload(), attempt) {
             (Ok(is_newer), _) => self.accept(is_newer),
             (Err(_), Attempt::Tentative) => {
@@ -398,11 +400,12 @@ impl FileWatcher {
         Ok(native)
     }
 
-    /// The stamps of the folders, the configuration, and every plugin.
+    /// The stamps of the folders, the configuration, the reference data, and every plugin.
     fn take_stamps(&self) -> BTreeMap<PathBuf, Stamp> {
         let plugins = fs::read_dir(self.loader.plugins_dir()).into_iter().flatten().flatten();
         let plugins = plugins.map(|entry| entry.path()).filter(|path| is_of_plugin(path));
-        let files = plugins.chain([self.loader.config_file().to_path_buf()]);
+        let others = self.loader.reference_files().iter().cloned().chain([self.loader.config_file().to_path_buf()]);
+        let files = plugins.chain(others);
         let files = files.filter_map(|path| Some((stamp(&path)?, path)));
         // Size and time of a folder change with each file in it, whether or not that file matters.
         let folders = self.folders().into_iter().filter_map(|path| Some((stamp(&path)?, path)));
@@ -410,16 +413,33 @@ impl FileWatcher {
         files.chain(folders).map(|(stamp, path)| (path, stamp)).collect()
     }
 
-    fn folders(&self) -> [PathBuf; 2] {
-        let folder = self.loader.config_file().parent().filter(|dir| !dir.as_os_str().is_empty());
-        [folder.unwrap_or(Path::new(".")).to_path_buf(), self.loader.plugins_dir()]
+    /// The folders of all files, each once.
+    fn folders(&self) -> Vec<PathBuf> {
+        let of = |file: &Path| match file.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        // A rejected configuration may name a folder that does not exist yet.
+        let of_reference = self.loader.reference_files().iter().map(|file| of(file)).filter(|folder| folder.is_dir());
+        let mut folders: Vec<PathBuf> =
+            of_reference.chain([of(self.loader.config_file()), self.loader.plugins_dir()]).collect();
+        folders.sort();
+        folders.dedup();
+        folders
     }
 
     fn matters(&self, path: &Path) -> bool {
         // Kubernetes exchanges the link `..data`, and with it every file.
-        is_of_plugin(path)
-            || path.file_name() == self.loader.config_file().file_name()
-            || path.file_name() == Some(OsStr::new("..data"))
+        is_of_plugin(path) || self.half_may_be_valid(path) || path.file_name() == Some(OsStr::new("..data"))
+    }
+
+    /// Whether half of the file may be valid, and mean something else. Half of a plugin is not valid.
+    fn half_may_be_valid(&self, path: &Path) -> bool {
+        path.file_name() == self.loader.config_file().file_name() || self.is_reference(path)
+    }
+
+    fn is_reference(&self, path: &Path) -> bool {
+        self.loader.reference_files().iter().any(|file| file.file_name() == path.file_name())
     }
 }
 

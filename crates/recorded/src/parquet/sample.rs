@@ -15,11 +15,11 @@ use parquet::{
 };
 
 /// A declaration such as `optional int64 volume`, and the values of the column.
-pub(super) type Column = (String, Values);
+pub(crate) type Column = (String, Values);
 
 /// The values of a column by its physical type.
 #[derive(Clone)]
-pub(super) enum Values {
+pub(crate) enum Values {
     Flags(Vec<Option<bool>>),
     Int32(Vec<Option<i32>>),
     Int64(Vec<Option<i64>>),
@@ -31,12 +31,12 @@ pub(super) enum Values {
 }
 
 /// Writes a file with one row group.
-pub(super) fn write(file: &Path, columns: &[Column]) {
+pub(crate) fn write(file: &Path, columns: &[Column]) {
     write_groups(file, &[columns.to_vec()], WriterProperties::new());
 }
 
 /// Writes a file with several row groups of the same columns.
-pub(super) fn write_groups(file: &Path, groups: &[Vec<Column>], properties: WriterProperties) {
+pub(crate) fn write_groups(file: &Path, groups: &[Vec<Column>], properties: WriterProperties) {
     let declarations: Vec<&str> = groups[0].iter().map(|(declaration, _)| declaration.as_str()).collect();
     let schema = parse_message_type(&format!("message schema {{ {}; }}", declarations.join("; "))).unwrap();
     let file = File::create(file).unwrap();
@@ -69,17 +69,17 @@ fn put<D: DataType>(column: &mut SerializedColumnWriter<'_>, values: &[Option<D:
 }
 
 /// A column of texts, some of which may be missing.
-pub(super) fn texts<'a>(name: &str, values: impl IntoIterator<Item = Option<&'a str>>) -> Column {
+pub(crate) fn texts<'a>(name: &str, values: impl IntoIterator<Item = Option<&'a str>>) -> Column {
     let values = values.into_iter().map(|text| text.map(ByteArray::from)).collect();
     (format!("optional binary {name} (STRING)"), Values::Bytes(values))
 }
 
 /// A column of whole numbers, some of which may be missing.
-pub(super) fn wholes(name: &str, values: impl IntoIterator<Item = Option<i64>>) -> Column {
+pub(crate) fn wholes(name: &str, values: impl IntoIterator<Item = Option<i64>>) -> Column {
     (format!("optional int64 {name}"), Values::Int64(values.into_iter().collect()))
 }
 
 /// A column of numbers, some of which may be missing.
-pub(super) fn floats(name: &str, values: impl IntoIterator<Item = Option<f64>>) -> Column {
+pub(crate) fn floats(name: &str, values: impl IntoIterator<Item = Option<f64>>) -> Column {
     (format!("optional double {name}"), Values::Double(values.into_iter().collect()))
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use serde::Deserialize;
-use tickhound_sdk::{Detection, Detector, Manifest, Param, Tick, detector};
+use tickhound_sdk::{Detection, Detector, Direction, Manifest, Param, Tick, detector};
 
 #[derive(Deserialize)]
 struct Jump {
@@ -24,12 +24,11 @@ impl Detector for Jump {
 
     fn on_tick(&self, last: &mut Option<f64>, tick: &Tick<'_>) -> Option<Detection> {
         let move_pct = (tick.price / last.replace(tick.price)? - 1.0) * 100.0;
-        let confidence = 1.0 - self.move_pct / move_pct.abs();
-        match move_pct {
-            up if up >= self.move_pct => Some(Detection::up(confidence).with("move_pct", up)),
-            down if down <= -self.move_pct => Some(Detection::down(confidence).with("move_pct", down)),
-            _ => None,
+        if !tick.gates().at_least("move", move_pct.abs(), self.move_pct) {
+            return None;
         }
+        let direction = if move_pct > 0.0 { Direction::Up } else { Direction::Down };
+        Some(Detection::new(direction, 1.0 - self.move_pct / move_pct.abs()).with("move_pct", move_pct))
     }
 }
 

@@ -1,28 +1,33 @@
 //! Builds reference data from the rows of files.
 
-use std::fmt::Write as _;
-
 use anyhow::{Result, bail, ensure};
 use rustc_hash::FxHashMap;
 
 use super::{
-    DAYS_TO_EXPIRY, EXPIRY, FileStamp, NumberColumn, Reference, ReferenceFile, ReferenceRow, TextColumn, column_name,
+    EXPIRY, FileStamp, NumberColumn, Reference, ReferenceFile, ReferenceRow, ReferenceSettings, TextColumn,
+    column_name,
     date::{day_number, read_date},
 };
 use crate::{
-    config::{Config, nearest},
-    decode::{SYMBOL_BYTES_MAX, Scalar, check_symbol, exchange_of, is_absent},
-    event::column,
-    market::{UNDERLYING, underlying::underlying},
-    session::COLUMNS,
+    market::{UNDERLYING, is_column_of_rows, underlying::underlying},
+    nearest::nearest,
+    symbol::{SYMBOL_BYTES_MAX, check_symbol},
+    text::is_absent,
     venue,
+    venue::exchange_of,
 };
 
 /// The most columns of a file. A dump of instruments has some twenty, a file of factors perhaps hundreds.
 const COLUMNS_MAX: usize = 1000;
 
+/// The most cells of all files, each of which takes 4 bytes while files are read and 8 afterwards.
+const CELLS_MAX: usize = 100_000_000;
+
 /// The most rows of all files. All instruments of India's exchanges are 100,000, all options of the United States 2 million.
 const ROWS_MAX: usize = 5_000_000;
+
+/// How many columns an error shows, and how much of each name.
+const SHOWN: usize = 30;
 
 /// The columns that name the symbol, the first of which counts.
 const SYMBOLS: [&str; 4] = ["symbol", "tradingsymbol", "trading_symbol", "instrument"];
@@ -36,9 +41,6 @@ const OPTION_TYPE: &str = "option_type";
 const STRIKE: &str = "strike";
 const NAME: &str = "name";
 
-/// The columns of bars, and the price, which rows have as they are.
-const OF_ROWS: [&str; 6] = ["price", "open", "high", "low", "vwap", "count"];
-
 /// Takes the rows of a table.
 pub trait TableSink {
     /// Takes the names of the columns, once before all rows.
@@ -51,12 +53,12 @@ pub trait TableSink {
     ///
     /// # Errors
     /// When the table can't be used.
-    fn row(&mut self, cells: &[Scalar<'_>]) -> Result<()>;
+    fn row(&mut self, cells: &[&str]) -> Result<()>;
 }
 
 /// Joins the rows of files by symbol.
-pub struct ReferenceBuilder<'a> {
-    config: &'a Config,
+pub struct ReferenceBuilder {
+    settings: ReferenceSettings,
     columns: Vec<RawColumn>,
     /// The rows of each name, with their venues; an empty one: any.
     names: FxHashMap<String, Vec<(String, u32)>>,
@@ -134,12 +136,12 @@ impl Finding {
     }
 }
 
-impl TableSink for ReferenceBuilder<'_> {
+impl TableSink for ReferenceBuilder {
     fn header(&mut self, names: &[&str]) -> Result<()> {
         ensure!(names.len() <= COLUMNS_MAX, "has {} columns, expected at most {COLUMNS_MAX}", names.len());
         let own: Vec<String> = names.iter().map(|name| column_name(name)).collect();
         let position = |wanted: &str| own.iter().position(|name| *name == column_name(wanted));
-        let symbol = &self.config.reference.symbol;
+        let symbol = &self.settings.symbol;
         let symbol = if symbol.is_empty() { SYMBOLS.iter().find_map(|name| position(name)) } else { position(symbol) };
         let Some(symbol) = symbol else { bail!("{}", self.no_symbol(names)) };
         let venue = VENUES.iter().find_map(|name| position(name));
@@ -148,15 +150,15 @@ impl TableSink for ReferenceBuilder<'_> {
             if let Some(first) = own[..at].iter().position(|other| other == name).filter(|_| !name.is_empty()) {
                 bail!("has the column `{name}` twice, in positions {} and {}", first + 1, at + 1);
             }
-            let renamed = self.config.reference.columns.iter().find(|(_, column)| column_name(column) == *name);
-            let name = renamed.map_or(name, |(renamed, _)| renamed);
-            columns.push((at != symbol && !name.is_empty()).then(|| self.column(name)));
+            let renamed = self.settings.columns.iter().find(|(_, column)| column_name(column) == *name);
+            let name = renamed.map_or(name, |(renamed, _)| renamed).clone();
+            columns.push((at != symbol && !name.is_empty()).then(|| self.column(&name)));
         }
         self.file = FileColumns { columns, symbol, venue };
         Ok(())
     }
 
-    fn row(&mut self, cells: &[Scalar<'_>]) -> Result<()> {
+    fn row(&mut self, cells: &[&str]) -> Result<()> {
         let mut symbol = std::mem::take(&mut self.text);
         write_cell(cells.get(self.file.symbol), &mut symbol);
         let row = self.find_row(&symbol, cells)?;
@@ -185,11 +187,11 @@ impl TableSink for ReferenceBuilder<'_> {
     }
 }
 
-impl<'a> ReferenceBuilder<'a> {
-    /// A builder for the reference data of a configuration.
-    pub fn new(config: &'a Config) -> Self {
+impl ReferenceBuilder {
+    /// A builder without files.
+    pub(crate) fn new(settings: ReferenceSettings) -> Self {
         Self {
-            config,
+            settings,
             columns: Vec::new(),
             names: FxHashMap::default(),
             // Row 0 has no values.
@@ -210,13 +212,14 @@ impl<'a> ReferenceBuilder<'a> {
     ///
     /// # Errors
     /// When a column that the configuration names is in none of the files.
-    pub fn finish(mut self) -> Result<Reference> {
+    pub(crate) fn finish(mut self) -> Result<Reference> {
         self.check_named_columns()?;
         self.join_venues();
         self.derive_from_types();
         let mut reference = Reference { derivative: self.derivatives(), ..Reference::default() };
+        let wanted = self.settings.venues.clone();
         for (name, rows) in std::mem::take(&mut self.names) {
-            reference.by_name.insert(name.clone(), self.preferred(&name, &rows));
+            reference.by_name.insert(name.clone(), self.preferred(&name, &rows, &wanted));
             for (venue, row) in rows {
                 reference.at_venue.insert(format!("{venue}:{name}"), ReferenceRow(row));
             }
@@ -231,11 +234,12 @@ impl<'a> ReferenceBuilder<'a> {
         };
         reference.notes = self.notes.iter().map(Finding::sentence).collect();
         reference.files = self.files;
+        reference.settings = Some(self.settings);
         Ok(reference)
     }
 
     fn check_named_columns(&self) -> Result<()> {
-        let section = &self.config.reference;
+        let section = &self.settings;
         let known = || self.columns.iter().map(|column| column.name.as_str());
         let lacking = |name: &&String| !self.files.is_empty() && !known().any(|known| known == name.as_str());
         if let Some((name, column)) = section.columns.iter().find(|(name, _)| lacking(name)) {
@@ -309,14 +313,13 @@ impl<'a> ReferenceBuilder<'a> {
             if let Some(kind) = types.and_then(|types| types.text(row)) {
                 return Some(is_derivative_type(kind));
             }
-            expiry.and_then(|expiry| expiry.text(row)).map(|_| true)
+            expiry.and_then(|expiry| read_date(expiry.text(row)?, &self.settings.zone)).map(|_| true)
         };
         (0..self.written_by.len()).map(judge).collect()
     }
 
     /// The row that stands for a name without a venue.
-    fn preferred(&mut self, name: &str, rows: &[(String, u32)]) -> ReferenceRow {
-        let wanted = &self.config.reference.venues;
+    fn preferred(&mut self, name: &str, rows: &[(String, u32)], wanted: &[String]) -> ReferenceRow {
         let rank = |venue: &str| wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(venue));
         let at_venues = rows.iter().filter(|(venue, _)| !venue.is_empty());
         if at_venues.clone().count() > 1 && wanted.is_empty() {
@@ -333,15 +336,9 @@ impl<'a> ReferenceBuilder<'a> {
 
     /// Adds a column of numbers or of texts, whichever its values are.
     fn add_column(&mut self, mut column: RawColumn, reference: &mut Reference) {
-        let Config { input, context, reference: section, .. } = self.config;
         let name = column.name.clone();
-        let is_taken = column::NAMES.contains(&name.as_str())
-            || OF_ROWS.contains(&name.as_str())
-            || COLUMNS.contains(&name.as_str())
-            || name == DAYS_TO_EXPIRY
-            || input.extra.contains_key(&name)
-            || context.contains_key(&name);
-        if is_taken {
+        if is_column_of_rows(&name) || self.settings.taken.contains(&name) {
+            reference.taken.push(name.clone());
             let cure = "[reference.columns] can give them other names";
             return self.note(
                 "columns are left out, since ticks, bars or contexts have columns of their names",
@@ -354,12 +351,13 @@ impl<'a> ReferenceBuilder<'a> {
         if !is_used[1..].contains(&true) {
             return self.note("columns have no values, and are left out", "", name);
         }
+        let mut odd = None;
         if name == EXPIRY {
             reference.expiry = self.expiry_days(&mut column);
         } else if name == UNDERLYING {
             // So that an underlying has one name, whoever names it.
             column.unify(underlying);
-        } else if !section.texts.contains(&name) && !matches!(name.as_str(), OPTION_TYPE | INSTRUMENT_TYPE) {
+        } else if !self.settings.texts.contains(&name) && !matches!(name.as_str(), OPTION_TYPE | INSTRUMENT_TYPE) {
             let numbers = column.distinct.iter().zip(&is_used[1..]);
             let numbers: Option<Vec<f64>> =
                 numbers.map(|(text, is_used)| number(text).or_else(|| (!is_used).then_some(f64::NAN))).collect();
@@ -368,13 +366,18 @@ impl<'a> ReferenceBuilder<'a> {
                 reference.numbers.push(NumberColumn { name, values: column.rows.iter().map(value).collect() });
                 return;
             }
+            let used =
+                || column.distinct.iter().zip(&is_used[1..]).filter(|(_, is_used)| **is_used).map(|(text, _)| text);
+            if used().any(|text| number(text).is_some()) {
+                odd = used().find(|text| number(text).is_none()).cloned();
+            }
         }
-        reference.texts.push(TextColumn { name, values: column.rows, distinct: column.distinct });
+        reference.texts.push(TextColumn { name, values: column.rows, distinct: column.distinct, odd });
     }
 
     /// The days of expiry by row. The texts of the column become `YYYY-MM-DD`.
     fn expiry_days(&mut self, column: &mut RawColumn) -> Vec<f64> {
-        let dates: Vec<_> = column.distinct.iter().map(|text| read_date(text)).collect();
+        let dates: Vec<_> = column.distinct.iter().map(|text| read_date(text, &self.settings.zone)).collect();
         for (text, _) in column.distinct.iter().zip(&dates).filter(|(_, date)| date.is_none()) {
             self.note(
                 "values of expiry are not dates",
@@ -385,14 +388,16 @@ impl<'a> ReferenceBuilder<'a> {
         let date = |number: &u32| number.checked_sub(1).and_then(|number| dates[number as usize]);
         let days = column.rows.iter().map(|number| date(number).map_or(f64::NAN, |date| f64::from(day_number(date))));
         let days = days.collect();
-        column.unify(|text| read_date(text).map_or_else(|| text.to_owned(), |date| date.to_string()));
+        column.unify(|text| {
+            read_date(text, &self.settings.zone).map_or_else(|| text.to_owned(), |date| date.to_string())
+        });
         days
     }
 
     fn no_symbol(&self, names: &[&str]) -> String {
-        let shown: Vec<&str> = names.iter().take(30).copied().collect();
-        let shown = shown.join(", ");
-        match self.config.reference.symbol.as_str() {
+        let shown = names.iter().take(SHOWN).map(|name| name.chars().take(SHOWN).collect::<String>());
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        match self.settings.symbol.as_str() {
             "" => format!(
                 "has no column with the symbol ({}): its first line must have the names of the columns, and reference.symbol may \
                  say which it is; it has {shown}",
@@ -414,12 +419,13 @@ impl<'a> ReferenceBuilder<'a> {
     }
 
     /// The row that a symbol's values go to; `None` if they are left out.
-    fn find_row(&mut self, symbol: &str, cells: &[Scalar<'_>]) -> Result<Option<usize>> {
+    fn find_row(&mut self, symbol: &str, cells: &[&str]) -> Result<Option<usize>> {
         if symbol.is_empty() {
             self.note("rows without a symbol are left out", "", String::new());
             return Ok(None);
         }
-        let symbol = symbol.to_uppercase();
+        // pandas writes a column of integers as floats if some of them are missing.
+        let symbol = symbol.strip_suffix(".0").filter(|token| is_digits(token)).unwrap_or(symbol).to_uppercase();
         if let Err(unusable) = check_symbol(&symbol) {
             self.note("rows are left out", "", unusable.to_string());
             return Ok(None);
@@ -428,7 +434,7 @@ impl<'a> ReferenceBuilder<'a> {
         let mut venue = String::new();
         write_cell(self.file.venue.and_then(|at| cells.get(at)), &mut venue);
         let venue = exchange_of(own.unwrap_or(&venue)).unwrap_or_default();
-        let wanted = &self.config.reference.venues;
+        let wanted = &self.settings.venues;
         if !venue.is_empty() && !wanted.is_empty() && !wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(&venue)) {
             return Ok(None);
         }
@@ -445,7 +451,10 @@ impl<'a> ReferenceBuilder<'a> {
             return Ok(Some(row));
         }
         let row = self.written_by.len();
-        ensure!(row <= ROWS_MAX, "more than {ROWS_MAX} symbols: reference.venues can leave out those of other venues");
+        ensure!(
+            row <= ROWS_MAX && row * self.columns.len() <= CELLS_MAX,
+            "has more than {ROWS_MAX} symbols, or {CELLS_MAX} cells: reference.venues can leave out the rows of other venues"
+        );
         rows.push((venue, row as u32));
         self.written_by.push(file);
         self.columns.iter_mut().for_each(|column| column.rows.push(0));
@@ -461,23 +470,27 @@ impl<'a> ReferenceBuilder<'a> {
 }
 
 /// Writes the text of a cell; nothing if it means "no value".
-fn write_cell(cell: Option<&Scalar<'_>>, text: &mut String) {
+fn write_cell(cell: Option<&&str>, text: &mut String) {
     text.clear();
-    match cell {
-        None => {}
-        Some(Scalar::Text(cell)) if is_absent(cell.trim()) => {}
+    let cell = cell.map_or("", |cell| cell.trim());
+    if !is_absent(cell) {
         // Texts that are much longer than any name are not copied whole, but just enough to be too long.
-        Some(Scalar::Text(cell)) => text.extend(cell.trim().chars().take(SYMBOL_BYTES_MAX + 1)),
-        Some(Scalar::Integer(number)) => drop(write!(text, "{number}")),
-        Some(Scalar::Number(number)) if number.is_nan() => {}
-        Some(Scalar::Number(number)) => drop(write!(text, "{number}")),
-        Some(Scalar::Flag(flag)) => drop(write!(text, "{}", u8::from(*flag))),
+        text.extend(cell.chars().take(SYMBOL_BYTES_MAX + 1));
     }
 }
 
-/// A finite number. `1e400` and `inf` are none.
+/// The number that a text means: `true` is 1, and infinity is no value, like NaN.
 fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
+    let number: f64 = match text {
+        "true" | "True" | "TRUE" => 1.0,
+        "false" | "False" | "FALSE" => 0.0,
+        text => text.parse().ok()?,
+    };
+    Some(if number.is_finite() { number } else { f64::NAN })
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The type of an option as `CE` or `PE`, and any other type in upper case.

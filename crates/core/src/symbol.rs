@@ -39,7 +39,7 @@ pub fn check_symbol(symbol: &str) -> Result<(), UnusableSymbol> {
 }
 
 /// The part of a text that is worth copying as a symbol: all of it, or, if it is too long, just enough to be too long.
-pub(super) fn worth_copying(text: &str) -> &str {
+pub(crate) fn worth_copying(text: &str) -> &str {
     if text.len() <= SYMBOL_BYTES_MAX {
         return text;
     }
