@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::author::Catalogue;
 use crate::{
     authoring::replay::Source,
+    history::HistoryFolder,
     output::{self, Lines},
     why::scratch::{LoneDetector, Probed},
 };
@@ -62,8 +63,8 @@ pub(super) fn load_detector(loaded: &LoadedConfig, name: &str, plugins: &plugin:
 }
 
 impl Inquiry<'_> {
-    /// Replays a detector for a window: from files if there are any, else from the saved states if they are from before the
-    /// window, else from all entries that the stream holds.
+    /// Replays a detector for a window: from files if some are named, else from the saved states if they are from before the
+    /// window, else from the files of `history.dir` if they hold the window, else from all entries that the stream holds.
     pub(super) fn replay_window(
         &self,
         detector: &LoneDetector,
@@ -78,10 +79,31 @@ impl Inquiry<'_> {
             Some(saved) if saved.rows.since.is_some_and(|since| since <= window.from) => return Ok(saved),
             saved => saved,
         };
+        if let Some(recorded) = self.replay_recorded(detector, question, window)? {
+            return Ok(recorded);
+        }
         let all = self.replay_all(detector, question.clone(), window.to)?;
         // If the saved states were older than the window, no row of it is missing there.
         let covers = |saved: &Probed| !all.rows.within.is_empty() && saved.rows.within.len() == all.rows.within.len();
         Ok(saved.filter(covers).unwrap_or(all))
+    }
+
+    /// Replays a detector from the files of `history.dir`, as many sessions as a warm-up reads; `None` if they hold no row of the
+    /// window.
+    fn replay_recorded(
+        &self,
+        detector: &LoneDetector,
+        question: &ProbeQuestion,
+        window: TimeWindow,
+    ) -> Result<Option<Probed>> {
+        let Some(history) = HistoryFolder::of(self.loaded)? else { return Ok(None) };
+        let files = history.files_until(window.to, self.loaded.config.plugins.rewarm_sessions as usize);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let source = self.open_files(&files)?;
+        let probed = self.runtime.block_on(detector.replay(source, question.clone(), window.to))?;
+        Ok(Some(probed).filter(|probed| !probed.rows.within.is_empty()))
     }
 
     /// Continues a detector from the saved states up to now; `None` if there are none, or no row has come since.
@@ -107,6 +129,11 @@ impl Inquiry<'_> {
             let Some(newest) = newest else { bail!("the stream {} is empty; name recorded files", config.stream.key) };
             return Source::stream(stream.reader(), EntryId::ZERO, newest);
         }
+        self.open_files(&self.ticks.files)
+    }
+
+    fn open_files(&self, files: &[PathBuf]) -> Result<Source> {
+        let config = &self.loaded.config;
         let decoder = Decoder::new(&config.input, &self.loaded.root)?;
         let options = Options {
             decoder: Some(decoder.clone()),
@@ -115,7 +142,7 @@ impl Inquiry<'_> {
             zone: time_zone(&config.input.timezone)?,
             ..Options::default()
         };
-        let files = Files::open(&tickhound_recorded::expand(&self.ticks.files)?, &options)?;
+        let files = Files::open(&tickhound_recorded::expand(files)?, &options)?;
         Ok(Source::files(files, decoder))
     }
 

@@ -16,6 +16,7 @@ mod live;
 mod metrics;
 mod mutes;
 mod near;
+mod near_replays;
 mod paced;
 mod page;
 mod paging;

@@ -164,6 +164,29 @@ fn near_continues_from_the_states_that_a_host_has_saved() {
     assert_eq!((&shown["replayed"]["state"], &shown["closest"]["gates"][0]["value"]), (&"saved".into(), &5.0.into()));
 }
 
+/// The stream keeps a minute; the day files keep days.
+#[test]
+fn what_the_stream_does_not_hold_any_more_is_in_the_files_of_history() {
+    let redis = Redis::start();
+    let project = project(redis.url());
+    let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
+    project.write_config(&format!("{config}\n[history]\ndir = \"history\"\n"));
+    fs::create_dir_all(project.path("history")).unwrap();
+    let line = |(symbol, second, price): &(&str, u64, f64)| {
+        let time = START + second * 1000;
+        format!("{{\"symbol\":\"{symbol}\",\"ltp\":{price},\"timestamp\":{time},\"quantity\":5}}\n")
+    };
+    fs::write(project.path("history/2025-11-24.jsonl"), TICKS.iter().map(line).collect::<String>()).unwrap();
+    publish(&redis, &TICKS);
+    project.run(&["run", "--drain"]);
+    let id = redis.alerts()[0]["id"].clone();
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN 0"));
+    let shown = json(&project, &["explain", &id]);
+    assert_eq!((&shown["reproduction"], &shown["replayed"]["state"]), (&"same".into(), &"entries".into()), "{shown:#}");
+    let shown = json(&project, &["why-not", "B", "--detector", "rise", "--at", "2025-11-24 10:42"]);
+    assert_eq!(shown["closest"]["price"], 50.25);
+}
+
 /// The state is that of the group, whichever member is asked about, and continues from what the host has saved.
 #[test]
 fn a_detector_of_groups_is_asked_about_a_group_or_a_member() {

@@ -13,7 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, watch};
 
-use super::{near::NearReplays, shares::Shares};
+use super::{near_replays::NearReplays, shares::Shares};
 use crate::{
     clock,
     observe::health::{HealthObserver, HealthReport},

@@ -3,16 +3,12 @@
 //! What holds: one detector is replayed at a time, in a thread of its own with the server's low priority, from the saved states.
 //! It ends by itself. The engine is not asked, and answers within a moment are shared.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
 use axum::{Json, extract::State};
 use serde_json::Value;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
@@ -26,44 +22,12 @@ use crate::why::{
 };
 use tickhound_engine::plugin::ProbeQuestion;
 
-/// How long an answer is good for: what is near changes from second to second, and several people may look on.
-const SHARED_FOR: Duration = Duration::from_secs(5);
-
 /// How long a request waits: as long as the states of a large market take to be read and replayed on a slow machine. The replay
 /// goes on, and the next request gets its answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The most states in an answer.
 const STATES_MAX: usize = 1000;
-
-/// What replays detectors for requests.
-pub(super) struct NearReplays {
-    /// Allows one at a time.
-    permit: Arc<Semaphore>,
-    recent: Arc<Mutex<Option<RecentNear>>>,
-}
-
-/// An answer of a moment ago.
-struct RecentNear {
-    at: Instant,
-    detector: String,
-    answer: Value,
-}
-
-impl Default for NearReplays {
-    fn default() -> Self {
-        Self { permit: Arc::new(Semaphore::new(1)), recent: Arc::default() }
-    }
-}
-
-impl NearReplays {
-    /// The answer of a moment ago for the same detector.
-    fn recent(&self, detector: &str) -> Option<Value> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = recent.as_ref().filter(|recent| recent.detector == detector && recent.at.elapsed() < SHARED_FOR);
-        fresh.map(|recent| recent.answer.clone())
-    }
-}
 
 pub(super) async fn near(
     State(app): State<Arc<App>>,
@@ -79,13 +43,13 @@ pub(super) async fn near(
 
 /// Replays a detector.
 async fn replayed(app: &App, name: String) -> Result<Value, ApiError> {
-    let Ok(permit) = app.near.permit.clone().try_acquire_owned() else {
+    let Some(permit) = app.near.begin() else {
         return Err(ApiError::unavailable("another detector is being replayed; try again"));
     };
     let generation = app.reloads.borrow().generation.clone();
     let detector = LoneDetector::of(&app.config, &app.root, &generation, &name);
     let detector = detector.map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
-    let (zone, recent) = (app.zone().clone(), app.near.recent.clone());
+    let zone = app.zone().clone();
     let (send, answer) = oneshot::channel();
     // The thread has the server's priority. Its log is not the host's: it acquires no lease, and restores no checkpoint.
     let replay = move || {
@@ -97,11 +61,7 @@ async fn replayed(app: &App, name: String) -> Result<Value, ApiError> {
     };
     let thread = thread::Builder::new().name("near".into()).spawn(move || {
         let answer = with_default(NoSubscriber::new(), replay);
-        if let Ok(answer) = &answer {
-            let answer = RecentNear { at: Instant::now(), detector: name, answer: answer.clone() };
-            *recent.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-        }
-        drop(permit);
+        permit.end(name, answer.as_ref().ok());
         // The request may have ended.
         let _ = send.send(answer);
     });
