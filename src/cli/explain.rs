@@ -164,7 +164,7 @@ impl Explanation<'_> {
         answer.push_str(&format!("\nreplayed {}\n", shower.basis(probed, alert.time)));
         answer.push_str(&format!("{}\n", self.reproduction));
         let Some(judged) = judged else {
-            answer.push_str("the detector looked at nothing then\n");
+            answer.push_str("the detector named no gate then (docs/why.md)\n");
             return answer;
         };
         answer.push_str(&format!("\ngates of {}\n", judged.state.owner));
