@@ -32,6 +32,7 @@ mod stop;
 mod test;
 mod text;
 mod top;
+mod unmatched;
 mod verify;
 mod version;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::tz::TimeZone;
 
+use super::observer::Observation;
 use crate::{
     cli::text::{self, grouped, span},
     observe::health::{ConsumerReport, EntryCounts, HealthReport, Reason, Throughput, Verdict},
@@ -13,16 +14,11 @@ use tickhound_core::{
     receipt::{DetectorReceipt, Receipt},
     wall::now_ms,
 };
-use tickhound_redis::{SavedState, StoredAlert, Survey};
+use tickhound_redis::{SavedState, Survey};
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
-pub(super) fn write_report(
-    out: &mut Lines,
-    report: &HealthReport,
-    pace: Option<&Throughput>,
-    alerts: &[StoredAlert],
-    zone: &TimeZone,
-) -> fmt::Result {
+pub(super) fn write_report(out: &mut Lines, observation: &Observation, zone: &TimeZone) -> fmt::Result {
+    let Observation { report, pace, warnings, alerts } = observation;
     let mark = match report.verdict {
         Verdict::Healthy => "✅ healthy",
         Verdict::Degraded => "⚠️  degraded",
@@ -44,6 +40,9 @@ pub(super) fn write_report(
     }
     if let Some(receipt) = survey.receipt.as_ref().filter(|_| survey.owner.is_some()) {
         write_receipt(out, receipt)?;
+    }
+    for warning in warnings {
+        writeln!(out, "  ⚠️  {warning}")?;
     }
     write_totals(out, survey)?;
     if !alerts.is_empty() {
