@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
-use serde::Serialize;
 
-use super::report::write_report;
+use super::report::{Observation, write_report};
 use crate::{
     cli::{text, unmatched},
-    observe::health::{HealthObserver, HealthReport, Throughput},
+    observe::health::HealthObserver,
     output::{self, Lines},
 };
 use tickhound_core::config::Config;
-use tickhound_redis::{AlertsReader, RedisStream, StoredAlert};
+use tickhound_redis::{AlertsReader, RedisStream};
 
 /// How many of the newest alerts are shown.
 const ALERTS_SHOWN: usize = 5;
@@ -24,21 +23,6 @@ const SYMBOLS_EVERY: Duration = Duration::from_secs(60);
 /// The number of entries after which a pattern that has matched nothing is likely wrong: before that, its symbols may not
 /// have traded yet.
 const ENTRIES_MIN: u64 = 1000;
-
-/// The state of the partition at one moment.
-#[derive(Serialize)]
-pub(super) struct Observation {
-    #[serde(flatten)]
-    pub(super) report: HealthReport,
-    /// The throughput since the previous observation; `None` for the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) pace: Option<Throughput>,
-    /// The patterns of channels and calendars that match nothing. Those of detectors are in the receipt.
-    pub(super) warnings: Vec<String>,
-    /// The newest alerts, newest first.
-    #[serde(skip)]
-    pub(super) alerts: Vec<StoredAlert>,
-}
 
 /// Observes the partition over connections that stay open.
 pub(super) struct Observer {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
-use super::observer::Observation;
 use crate::{
     cli::text::{self, grouped, span},
     observe::health::{ConsumerReport, EntryCounts, HealthReport, Reason, Throughput, Verdict},
@@ -14,7 +14,22 @@ use tickhound_core::{
     receipt::{DetectorReceipt, Receipt},
     wall::now_ms,
 };
-use tickhound_redis::{SavedState, Survey};
+use tickhound_redis::{SavedState, StoredAlert, Survey};
+
+/// The state of the partition at one moment.
+#[derive(Serialize)]
+pub(super) struct Observation {
+    #[serde(flatten)]
+    pub(super) report: HealthReport,
+    /// The throughput since the previous observation; `None` for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pace: Option<Throughput>,
+    /// The patterns of channels and calendars that match nothing. Those of detectors are in the receipt.
+    pub(super) warnings: Vec<String>,
+    /// The newest alerts, newest first.
+    #[serde(skip)]
+    pub(super) alerts: Vec<StoredAlert>,
+}
 
 /// Writes the report, the throughput and the newest alerts, which are newest first.
 pub(super) fn write_report(out: &mut Lines, observation: &Observation, zone: &TimeZone) -> fmt::Result {
