@@ -36,6 +36,7 @@ mod stop;
 mod test;
 mod text;
 mod top;
+mod unmatched;
 mod verify;
 mod version;
 mod why;

@@ -56,3 +56,4 @@ mod top;
 mod verdict;
 mod views;
 mod walls;
+mod why;

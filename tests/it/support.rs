@@ -627,6 +627,11 @@ pub fn probe_clock() -> PathBuf {
     probes().join("examples/probe_clock.wasm")
 }
 
+/// The detector that says what it looks at: `rise`, with three gates.
+pub fn probe_gates() -> PathBuf {
+    probes().join("examples/probe_gates.wasm")
+}
+
 /// The plugin in `tests/fixtures/witness`: it alerts on every row of a group, with a hash of all that the group has seen.
 pub fn witness() -> PathBuf {
     witnesses().join("witness.wasm")
@@ -645,6 +650,11 @@ pub fn witness_symbol() -> PathBuf {
 fn witnesses() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| fixtures("witness"))
+}
+
+/// The detector of groups that says what it looks at: `count`, with one gate.
+pub fn probe_group() -> PathBuf {
+    probes().join("examples/probe_group.wasm")
 }
 
 fn probes() -> &'static Path {
