@@ -91,3 +91,49 @@ fn a_context_has_one_source_for_all_symbols_or_one_that_depends_on_the_symbol() 
     assert_eq!(market.context_source(1, "SBIN"), market.context_fed_by(1, "NSE:INDIA VIX"));
     assert_eq!(market.context_fed_by(1, "SBIN"), None);
 }
+
+#[test]
+fn a_text_column_names_the_source_with_or_without_its_venue() {
+    let files = [("r.csv", "symbol,index\nSBIN,Nifty Bank\nTCS,NSE:NIFTY IT\nODD,\n")];
+    let loaded = market("[reference]\nfiles = [\"r.csv\"]\n[context.index]\nof = \"index\"\n", &files).unwrap();
+    let market = &loaded.market;
+    for (symbol, source) in [("SBIN", "NIFTY BANK"), ("NSE:SBIN", "NIFTY BANK"), ("TCS", "NIFTY IT")] {
+        assert!(market.context_source(0, symbol).is_some(), "{symbol}");
+        for fed in [source.to_owned(), format!("NSE:{source}")] {
+            assert_eq!(market.context_fed_by(0, &fed), market.context_source(0, symbol), "{symbol}: {fed}");
+        }
+    }
+    assert_eq!((market.context_source(0, "ODD"), market.context_source(0, "NEW")), (None, None));
+    assert_ne!(market.context_fed_by(0, "BSE:NIFTY IT"), market.context_source(0, "TCS"));
+    assert_eq!(market.context_fed_by(0, "SBIN"), None);
+}
+
+#[test]
+fn the_underlying_of_a_context_may_be_that_of_one_venue() {
+    let loaded = market("[context.spot]\nof = \"underlying\"\nvenue = \"nse\"\n", &[]).unwrap();
+    let market = &loaded.market;
+    let source = market.context_source(0, "NFO:RELIANCE25NOVFUT");
+    assert_eq!(market.context_fed_by(0, "NSE:RELIANCE"), source);
+    assert_eq!(market.context_fed_by(0, "RELIANCE"), source);
+    assert_eq!(market.context_fed_by(0, "BSE:RELIANCE"), None);
+    assert_eq!(market.context_fed_by(0, "NSE:RELIANCE25NOVFUT"), None);
+}
+
+#[test]
+fn a_symbol_belongs_to_one_group_of_a_family_or_to_none() {
+    let config = "[reference]\nfiles = [\"kite.csv\"]\n[groups.fno]\nby = \"expiry\"\nsymbols = [\"NIFTY*\"]\n\
+                  [groups.pair]\nsymbols = [\"NSE:RELIANCE\", \"nifty 50\"]\n";
+    let loaded = market(config, &[("kite.csv", KITE)]).unwrap();
+    let market = &loaded.market;
+    assert_eq!(market.families().collect::<Vec<_>>(), ["underlying", "fno", "pair"]);
+    let group = |family, symbol| market.group_of(family, symbol).map(|group| group.into_owned());
+    assert_eq!(group(1, "NIFTY25NOV25750PE").as_deref(), Some("2025-11-25"));
+    assert_eq!(group(1, "RELIANCE25NOVFUT"), None);
+    assert_eq!(group(1, "NIFTY 50"), None);
+    assert_eq!(group(2, "NIFTY 50").as_deref(), Some("pair"));
+    assert_eq!(group(2, "RELIANCE").as_deref(), Some("pair"));
+    assert_eq!(group(2, "BSE:RELIANCE"), None);
+    assert_eq!(group(3, "RELIANCE"), None);
+    let survey = market.survey(["NIFTY 50", "RELIANCE", "\0underlying/NIFTY"].into_iter());
+    assert_eq!((survey.symbols, survey.families[2].largest.clone()), (2, Some(("pair".into(), 2))));
+}

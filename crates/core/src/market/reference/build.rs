@@ -337,15 +337,6 @@ impl ReferenceBuilder {
     /// Adds a column of numbers or of texts, whichever its values are.
     fn add_column(&mut self, mut column: RawColumn, reference: &mut Reference) {
         let name = column.name.clone();
-        if is_column_of_rows(&name) || self.settings.taken.contains(&name) {
-            reference.taken.push(name.clone());
-            let cure = "[reference.columns] can give them other names";
-            return self.note(
-                "columns are left out, since ticks, bars or contexts have columns of their names",
-                cure,
-                name,
-            );
-        }
         let mut is_used = vec![false; column.distinct.len() + 1];
         column.rows.iter().for_each(|number| is_used[*number as usize] = true);
         if !is_used[1..].contains(&true) {
@@ -361,6 +352,13 @@ impl ReferenceBuilder {
             let numbers = column.distinct.iter().zip(&is_used[1..]);
             let numbers: Option<Vec<f64>> =
                 numbers.map(|(text, is_used)| number(text).or_else(|| (!is_used).then_some(f64::NAN))).collect();
+            // Texts are not columns of rows, so that a context may have the name of the text that names its source.
+            if numbers.is_some() && (is_column_of_rows(&name) || self.settings.taken.contains(&name)) {
+                reference.taken.push(name.clone());
+                let cure = "[reference.columns] can give them other names";
+                let what = "columns are left out, since ticks, bars or contexts have columns of their names";
+                return self.note(what, cure, name);
+            }
             if let Some(numbers) = numbers {
                 let value = |number: &u32| number.checked_sub(1).map_or(f64::NAN, |number| numbers[number as usize]);
                 reference.numbers.push(NumberColumn { name, values: column.rows.iter().map(value).collect() });
