@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::intake::Intake;
 use crate::{
-    ingest::{Evicted, Ingest, Plan},
+    ingest::{Evicted, Ingest, IngestPlan},
     plugin::Generation,
     shard::{Answer, Priority, ShardHandle, ShardSetup, Task, WarmDetector},
     stats::Stats,
@@ -160,7 +160,7 @@ impl WarmUp {
     ) -> Self {
         let WarmUpSetup { history, mut ingest, left_out, newest } = setup;
         ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
-        ingest.set_plan(Plan::of(&generation).map(Arc::new));
+        ingest.set_plan(IngestPlan::of(&generation).map(Arc::new));
         let (through, processed_through) = watch::channel(newest);
         let (closing, close) = watch::channel(false);
         let (finish, finishing) = oneshot::channel();
