@@ -59,7 +59,7 @@ impl Market {
             let pause = n / 700 * 31_000;
             let late = if n % 50 == 49 { 8_000 } else { 0 };
             let time = THEN + n * 137 + pause - late;
-            let symbol = SYMBOLS[(n * 2_654_435_761 >> 9) as usize % SYMBOLS.len()];
+            let symbol = SYMBOLS[((n * 2_654_435_761) >> 9) as usize % SYMBOLS.len()];
             let price = format!("{}", 100 + n * 7919 % 97);
             let volume = format!("{}", n * 10);
             let fields =

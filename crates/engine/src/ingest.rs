@@ -16,7 +16,7 @@ use std::{ops::Range, sync::Arc};
 use rustc_hash::FxHashSet;
 
 pub use self::{
-    plan::Plan,
+    plan::IngestPlan,
     symbols::{Evicted, EvictionCause},
     wide::ViewRows,
 };
@@ -182,7 +182,7 @@ impl Ingest {
     }
 
     /// Continues with what another generation wants beside ticks of symbols, from the next entry on; `None`: nothing.
-    pub fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
+    pub fn set_plan(&mut self, plan: Option<Arc<IngestPlan>>) {
         let wide = self.wide.take();
         self.wide = plan.map(|plan| {
             Box::new(match wide {
@@ -323,7 +323,7 @@ impl Ingest {
     pub(crate) fn take_over(
         &mut self,
         warm: &mut Self,
-        before: Option<&Plan>,
+        before: Option<&IngestPlan>,
         may_meet: impl Fn(&str) -> bool,
     ) -> Vec<TakenOver> {
         let mut taken: Vec<TakenOver> = (0..self.shards).map(|_| TakenOver::default()).collect();
@@ -592,6 +592,20 @@ struct RoutedTick<'a> {
     values: &'a [f64],
 }
 
+/// A tick whose symbol and time are known.
+struct FoundTick {
+    /// The number of the symbol.
+    id: u32,
+    shard: usize,
+    /// Whether it is the symbol's first tick.
+    is_new: bool,
+    /// Whether the symbol's own state is as of a later entry.
+    is_awaited: bool,
+    time: u64,
+    /// Whether the time is estimated.
+    estimated: bool,
+}
+
 /// The ticks of an entry that is decoded before it is routed; kept for their memory.
 #[derive(Default)]
 struct EntryTicks {
@@ -705,25 +719,39 @@ impl Router<'_> {
         if time / NANOS_PER_SECOND > self.clock.time / NANOS_PER_SECOND {
             self.reach(time / NANOS_PER_SECOND * NANOS_PER_SECOND);
         }
+        let Self { place, symbols, wide, clock, routed, .. } = self;
+        clock.time = clock.time.max(time);
+        let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, routed.jobs.len()));
+        symbols.touch(id, time);
+        if let Some(venue) = new_venue {
+            symbols.set_venue(id, venue, Place { read: place.read, entry: place.entry });
+        }
+        let is_awaited = symbols.awaited[id as usize];
+        if !is_awaited || wide.as_ref().is_some_and(|wide| !wide.is_awaited(id)) {
+            let found = FoundTick { id, shard, is_new: known.is_none(), is_awaited, time, estimated };
+            self.add(&found, tick, normalize);
+        }
+        Ok(())
+    }
+
+    /// Normalizes a tick and adds its rows.
+    #[inline]
+    fn add(
+        &mut self,
+        found: &FoundTick,
+        tick: &RoutedTick<'_>,
+        normalize: impl Fn(&mut Normalizer, &mut NormalizedRow<'_>),
+    ) {
         let Self { place, symbols, normalizer, row, wide, is_taken_back, clock, routed, .. } = self;
         let RowPlace { read, entry, rows, .. } = *place;
         let Routed { jobs, ticks, .. } = &mut **routed;
-        clock.time = clock.time.max(time);
-        let Route { id, shard } = known.unwrap_or_else(|| symbols.add(tick.symbol, jobs.len()));
-        symbols.touch(id, time);
-        if let Some(venue) = new_venue {
-            symbols.set_venue(id, venue, Place { read, entry });
-        }
-        let is_awaited = symbols.awaited[id as usize];
-        if is_awaited && wide.as_ref().is_none_or(|wide| wide.is_awaited(id)) {
-            return Ok(());
-        }
+        let FoundTick { id, shard, is_new, is_awaited, time, estimated } = *found;
         let mut views: &[ViewPlan] = &[];
         let plan = wide.as_ref().map(|wide| wide.plan.clone());
         if let Some(plan) = &plan {
             views = &plan.views;
         }
-        if known.is_none() {
+        if is_new {
             let name = &symbols.names()[id as usize];
             normalizer.introduce(id, name);
             open(&mut jobs[shard], read, row.len(), rows, views).symbols.push((id, name.clone()));
@@ -743,7 +771,7 @@ impl Router<'_> {
             wide.resolve(id, symbols);
         }
         if price.is_nan() {
-            return Ok(());
+            return;
         }
         if let Some(wide) = &mut wide {
             let session = normalizer.span(normalizer.calendar_of(id), time).number;
@@ -756,7 +784,6 @@ impl Router<'_> {
         if let Some(wide) = wide {
             wide.tick(&made, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
         }
-        Ok(())
     }
 
     /// Notes that event time reaches a whole second. Every shard gets a clock row before the first tick of a second of event time,

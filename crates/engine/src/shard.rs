@@ -383,8 +383,9 @@ impl Shard {
         let mut incidents = Incidents::default();
         let mut processing = Processing { rows: job.rows(), ..Processing::default() };
         let rows = ShardRows::of(&mut job);
+        let new = Names { owners: &job.symbols, members: &job.members };
         for number in 0..self.slots.len() {
-            let found = self.detect(number, &rows, &job, budget, &mut incidents);
+            let found = self.detect(number, &ShardRead { rows: &rows, new, budget }, &mut incidents);
             self.admit(number, found, &mut processing);
         }
         self.prices.note(&rows.ticks);
@@ -396,15 +397,8 @@ impl Shard {
     }
 
     /// Shows a detector its rows, and returns what it has found.
-    fn detect(
-        &mut self,
-        number: usize,
-        rows: &ShardRows,
-        job: &Job,
-        budget: FaultBudget,
-        incidents: &mut Incidents,
-    ) -> Vec<ResolvedDetection> {
-        let new = Names { owners: &job.symbols, members: &job.members };
+    fn detect(&mut self, number: usize, read: &ShardRead<'_>, incidents: &mut Incidents) -> Vec<ResolvedDetection> {
+        let ShardRead { rows, new, budget } = *read;
         let all = Names { owners: &self.symbols, members: &self.members };
         let slot = &mut self.slots[number];
         slot.note_wanted(new);
@@ -456,6 +450,14 @@ impl Shard {
         let lacks = (0u16..).zip(&mut self.slots).filter_map(|(number, slot)| Some((number, slot.lacks.take()?)));
         incidents.cold.extend(lacks);
     }
+}
+
+/// What a shard has of one read.
+struct ShardRead<'a> {
+    rows: &'a ShardRows,
+    /// The names that are new with it.
+    new: Names<'a>,
+    budget: FaultBudget,
 }
 
 /// Whether the faults of a detector count against its fault budget.

@@ -10,7 +10,7 @@ use tickhound_core::market::{Market, computed::RowKind, series::SeriesWanted};
 
 /// What is wanted of ingest.
 #[derive(Debug)]
-pub struct Plan {
+pub struct IngestPlan {
     /// Groups, contexts and reference data.
     pub(super) market: Arc<Market>,
     /// The columns of each row.
@@ -36,7 +36,7 @@ pub(super) struct ViewPlan {
     pub(super) snapshots: Vec<(u8, u32)>,
 }
 
-impl Plan {
+impl IngestPlan {
     /// What the detectors of a generation want; `None` if that is only ticks of symbols with the columns of the input and of the
     /// session.
     pub fn of(generation: &Generation) -> Option<Self> {

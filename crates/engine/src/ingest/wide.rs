@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     Job,
     contexts::{ContextLinks, ContextValues},
-    plan::{Plan, ViewPlan},
+    plan::{IngestPlan, ViewPlan},
     symbols::Symbols,
 };
 use crate::plugin::{GROUP_MARK, LAST_OF_SNAPSHOT, Scope, View};
@@ -33,12 +33,12 @@ use tickhound_core::{
 
 /// What ingest knows beside ticks of symbols.
 pub(super) struct Wide {
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<IngestPlan>,
     series: Series,
     order: NameOrder,
     contexts: ContextValues,
     /// By the numbers of the symbols.
-    facts: Vec<Facts>,
+    facts: Vec<SymbolFacts>,
     /// Which shards have owners, by view. They get its clock rows.
     owning: Vec<Vec<bool>>,
     shards: usize,
@@ -71,7 +71,7 @@ struct EndedRow {
 
 /// What follows from the name of a symbol.
 #[derive(Clone, Debug, Default)]
-struct Facts {
+struct SymbolFacts {
     is_resolved: bool,
     /// Whether the symbol is not normalized yet: its state is as of a later entry.
     is_awaited: bool,
@@ -111,7 +111,7 @@ struct MadeRow<'a> {
 }
 
 impl Wide {
-    pub(super) fn new(plan: Arc<Plan>, shards: usize) -> Self {
+    pub(super) fn new(plan: Arc<IngestPlan>, shards: usize) -> Self {
         Self {
             series: Series::new(&plan.series),
             order: NameOrder::default(),
@@ -128,9 +128,9 @@ impl Wide {
     }
 
     /// Continues with another plan, as of the present place of the stream.
-    pub(super) fn with(self, plan: Arc<Plan>) -> Self {
+    pub(super) fn with(self, plan: Arc<IngestPlan>) -> Self {
         let contexts = ContextValues::new(&plan.market, Some((&self.contexts, &self.plan.market)));
-        let facts = self.facts.into_iter().map(|facts| Facts { is_resolved: false, ..facts }).collect();
+        let facts = self.facts.into_iter().map(|facts| SymbolFacts { is_resolved: false, ..facts }).collect();
         let series = self.series.with(&plan.series);
         Self { series, contexts, facts, order: self.order, ..Self::new(plan, self.shards) }
     }
@@ -174,7 +174,7 @@ impl Wide {
         let links = self.contexts.link(&plan.market, &name);
         let reference = plan.market.reference().row(&name);
         let facts = self.facts(id);
-        *facts = Facts { is_resolved: true, reference, owners, links, ..std::mem::take(facts) };
+        *facts = SymbolFacts { is_resolved: true, reference, owners, links, ..std::mem::take(facts) };
     }
 
     /// Notes that a symbol is not normalized before its state is restored.
@@ -203,7 +203,7 @@ impl Wide {
         for id in ids {
             self.series.forget(*id);
             if let Some(facts) = self.facts.get_mut(*id as usize) {
-                *facts = Facts::default();
+                *facts = SymbolFacts::default();
             }
         }
         // Groups are only forgotten together with all symbols, so no other symbol has one of them.
@@ -251,7 +251,7 @@ impl Wide {
         let made = MadeRow { symbol, time, price, columns };
         for (at, view) in plan.views.iter().enumerate() {
             if let Some(feed) = view.ticks {
-                self.push(at, feed, &made, &mut out, |_, _| ());
+                self.push((at, feed), &made, &mut out, |_, _| ());
             }
         }
         if !self.series.is_empty() {
@@ -265,8 +265,8 @@ impl Wide {
     pub(super) fn shared_bases(&self, chunks: &Range<u16>, symbols: &Symbols, normalizer: &Normalizer) -> SharedBases {
         let visited = chunks.clone().flat_map(|chunk| symbols.in_chunk(chunk)).map(|(id, _)| id);
         let groups: FxHashSet<u32> = visited.filter(|id| symbols.is_group(*id)).collect();
-        let is_member = |facts: &Facts| facts.owners.iter().flatten().any(|owner| groups.contains(owner));
-        let is_needed = |facts: &Facts| facts.is_resolved && (!facts.links.feeds.is_empty() || is_member(facts));
+        let is_member = |facts: &SymbolFacts| facts.owners.iter().flatten().any(|owner| groups.contains(owner));
+        let is_needed = |facts: &SymbolFacts| facts.is_resolved && (!facts.links.feeds.is_empty() || is_member(facts));
         let needed = (0u32..).zip(&self.facts).filter(|(_, facts)| is_needed(facts));
         let bases = needed.map(|(id, _)| SharedBase {
             name: symbols.names()[id as usize].to_string(),
@@ -313,7 +313,7 @@ impl Wide {
     }
 
     /// Takes over what only a warm-up has: bars and computed columns that are new here, and contexts.
-    pub(super) fn take_over(&mut self, warm: &mut Self, before: Option<&Plan>, ids: &[(u32, u32)]) {
+    pub(super) fn take_over(&mut self, warm: &mut Self, before: Option<&IngestPlan>, ids: &[(u32, u32)]) {
         let plan = self.plan.clone();
         let had_bars = |seconds: &u32| before.is_some_and(|before| before.series.bars.contains(seconds));
         let mut wanted = plan.series.clone();
@@ -356,7 +356,7 @@ impl Wide {
             let made = MadeRow { symbol, time, price, columns };
             for (at, view) in plan.views.iter().enumerate() {
                 for (feed, _) in view.bars.iter().filter(|(_, of)| *of == length) {
-                    self.push(at, *feed, &made, out, |_, _| ());
+                    self.push((at, *feed), &made, out, |_, _| ());
                 }
             }
         }
@@ -402,7 +402,7 @@ impl Wide {
             let made = MadeRow { symbol: id, time: step.time, price, columns: &row };
             for (at, view) in plan.views.iter().enumerate() {
                 for (feed, _) in view.snapshots.iter().filter(|(_, of)| *of == seconds) {
-                    self.push(at, *feed, &made, out, |owner, row| _ = lasts.insert((at, owner), row));
+                    self.push((at, *feed), &made, out, |owner, row| _ = lasts.insert((at, owner), row));
                 }
             }
         }
@@ -431,11 +431,10 @@ impl Wide {
         Some(last.price)
     }
 
-    /// Adds a row to a view, for each owner that it concerns. `note` gets each owner, its shard and the index of the row.
+    /// Adds a row to a feed of a view, for each owner that it concerns. `note` gets each owner, its shard and the index of the row.
     fn push(
         &mut self,
-        at: usize,
-        feed: u8,
+        (at, feed): (usize, u8),
         row: &MadeRow<'_>,
         out: &mut Outlet<'_>,
         mut note: impl FnMut(u32, (usize, usize)),
@@ -468,10 +467,10 @@ impl Wide {
         }
     }
 
-    fn facts(&mut self, id: u32) -> &mut Facts {
+    fn facts(&mut self, id: u32) -> &mut SymbolFacts {
         let id = id as usize;
         if self.facts.len() <= id {
-            self.facts.resize_with(id + 1, Facts::default);
+            self.facts.resize_with(id + 1, SymbolFacts::default);
         }
         &mut self.facts[id]
     }
@@ -483,7 +482,7 @@ impl Outlet<'_> {
     }
 
     /// Introduces a group to its shard, and a member, unless the shard knows them.
-    fn introduce(&mut self, owner: u32, member: Option<u32>, plan: &Plan) {
+    fn introduce(&mut self, owner: u32, member: Option<u32>, plan: &IngestPlan) {
         let shard = self.symbols.shard_of(owner);
         let is_new = !std::mem::replace(&mut self.symbols.shown[owner as usize], true);
         let names = self.symbols.names();
@@ -495,7 +494,13 @@ impl Outlet<'_> {
     }
 
     /// Adds a row to a view of the owner's shard, and returns the shard and the index of the row.
-    fn push(&mut self, (at, plan): (usize, &Plan), feed: u8, row: &MadeRow<'_>, group: Option<u32>) -> (usize, usize) {
+    fn push(
+        &mut self,
+        (at, plan): (usize, &IngestPlan),
+        feed: u8,
+        row: &MadeRow<'_>,
+        group: Option<u32>,
+    ) -> (usize, usize) {
         let owner = group.unwrap_or(row.symbol);
         let shard = self.symbols.shard_of(owner);
         self.symbols.note_row(owner, if group.is_some() { self.place.arrived_ms } else { 0 });
@@ -539,7 +544,7 @@ pub(crate) fn has_group(view: &View, name: &str) -> bool {
 }
 
 /// The names under which the groups of a symbol are interned, in a view.
-fn groups_of(view: &ViewPlan, plan: &Plan, symbol: &str) -> Vec<String> {
+fn groups_of(view: &ViewPlan, plan: &IngestPlan, symbol: &str) -> Vec<String> {
     match view.view.scope {
         Scope::Symbol => Vec::new(),
         Scope::Market => vec![format!("{GROUP_MARK}{MARKET}")],
@@ -559,8 +564,8 @@ fn groups_of(view: &ViewPlan, plan: &Plan, symbol: &str) -> Vec<String> {
 /// Fills the columns of a row that are neither of the input, nor of the session, nor of bars.
 fn fill_extras(
     row: &mut [f64],
-    plan: &Plan,
-    facts: &Facts,
+    plan: &IngestPlan,
+    facts: &SymbolFacts,
     (contexts, session): (&ContextValues, i32),
     computed: &[f64],
 ) {

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use super::{intake::Intake, warm_up::Warmed, workers::Workers};
 use crate::{
     commit::{Flight, Frontier, Origin, VisitFlight},
-    ingest::{Evicted, EvictionCause, Ingest, Plan, Routed, VisitBases},
+    ingest::{Evicted, EvictionCause, Ingest, IngestPlan, Routed, VisitBases},
     pace::Pace,
     plugin::Generation,
     shard::{SavedSymbol, Task, UnpackedSymbol},
@@ -42,7 +42,7 @@ pub(super) struct Pipeline {
     /// The generation that is active from the next batch on.
     generation: Arc<Generation>,
     /// What it wants of ingest beside ticks of symbols.
-    plan: Option<Arc<Plan>>,
+    plan: Option<Arc<IngestPlan>>,
     /// Entries of the last read: they are decoded and routed while the server works on the next step.
     fresh: Entries,
     flights: VecDeque<Flight>,
@@ -443,7 +443,7 @@ impl Pipeline {
 
     fn set_generation(&mut self, generation: Arc<Generation>) {
         self.ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
-        self.plan = Plan::of(&generation).map(Arc::new);
+        self.plan = IngestPlan::of(&generation).map(Arc::new);
         self.ingest.set_plan(self.plan.clone());
         self.generation = generation;
     }

@@ -24,7 +24,7 @@ use self::archived::ArchivedPages;
 use super::intake::Intake;
 use crate::{
     archive::Archive,
-    ingest::{Evicted, Ingest, Plan},
+    ingest::{Evicted, Ingest, IngestPlan},
     plugin::Generation,
     shard::{Answer, Priority, ShardHandle, ShardSetup, Task, WarmDetector},
     stats::Stats,
@@ -174,7 +174,7 @@ impl WarmUp {
         let WarmUpSetup { history, mut ingest, left_out, newest, archive } = setup;
         let archive = archive.filter(|_| config.plugins.rewarm_sessions > 0);
         ingest.set_session_columns(generation.detectors.iter().any(|spec| spec.wants_session()));
-        ingest.set_plan(Plan::of(&generation).map(Arc::new));
+        ingest.set_plan(IngestPlan::of(&generation).map(Arc::new));
         let (through, processed_through) = watch::channel(newest);
         let (closing, close) = watch::channel(false);
         let (finish, finishing) = oneshot::channel();
