@@ -5,8 +5,8 @@
 //! first, `structure` checks the file's size and depth, `contract` finds the version of the contract, `runtime` compiles it
 //! and rejects what is not a detector, `code` caches compiled plugins, `manifest` is what a plugin says about itself, `params`
 //! checks the configuration against that, `resolve` finds out which rows and columns it gets (`view`, `columns`, `wiring`),
-//! `spec` joins plugin and settings, and `trial` calls the detector for the first time. `generation` is the result, and
-//! `reload` publishes it.
+//! `spec` joins plugin and settings, and `trial` calls the detector for the first time, with `trial_rows`. `generation` is
+//! the result, and `reload` publishes it.
 //!
 //! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `exports` its functions in both
 //! versions of the contract, `packed` the form of rows and detections in 0.2, `facts` what it learns about symbols, `call` how
@@ -53,6 +53,7 @@ mod spec;
 pub mod structure;
 mod texts;
 mod trial;
+mod trial_rows;
 mod value;
 mod view;
 pub mod watch;
@@ -68,11 +69,11 @@ pub use self::{
     generation::{Flow, Generation, PluginSource},
     guest::Limits,
     health::Health,
-    instance::{GROUP_MARK, Instance},
+    instance::Instance,
     loader::Loader,
     probe_log::{ProbeLog, ProbeQuestion, ProbedRow, ProbedRows, ProbedState, WINDOW_ROWS_MAX},
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    view::{Feed, LAST_OF_SNAPSHOT, Scope, View, mark_last_rows},
+    view::{Feed, GROUP_MARK, LAST_OF_SNAPSHOT, Scope, View, mark_last_rows},
 };

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use super::{
     check_process::{CheckAnswer, CheckTask, Checked, Request, Start},
-    facts::Facts,
+    facts::SymbolFacts,
     instance::Instance,
     runtime::Runtime,
     trial,
@@ -50,6 +50,6 @@ fn check(runtime: &Runtime, request: Request, bytes: &[u8]) -> Result<Checked> {
     let plugin = runtime.compile(&name, Path::new(&name), bytes, limits)?;
     let CheckTask::Try { params, wiring, rows } = task else { return Ok(Checked::Described) };
     let wiring = Arc::new(wiring);
-    let start = || Instance::start(&plugin, &params, wiring.clone(), Facts::MadeUp, limits);
+    let start = || Instance::start(&plugin, &params, wiring.clone(), SymbolFacts::MadeUp, limits);
     Ok(Checked::Tried(trial::run(start, &rows, plugin.manifest.state_version)?))
 }

@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{guest::Limits, params::Params, trial::TrialRows, wiring::Wiring};
+use super::{guest::Limits, params::Params, trial_rows::TrialRows, wiring::Wiring};
 use tickhound_core::config::PluginsConfig;
 
 /// The hidden command of the program that is a check process. It calls

@@ -11,14 +11,14 @@ const TRIAL_TEXT: &str = "TRIAL";
 
 /// Where facts about symbols come from.
 #[derive(Clone, Debug)]
-pub(super) enum Facts {
+pub(super) enum SymbolFacts {
     /// They are made up, for a trial.
     MadeUp,
     /// They are those of the market.
     Market(Arc<Market>),
 }
 
-impl Facts {
+impl SymbolFacts {
     /// Returns the texts of a symbol that a detector asks for.
     pub(super) fn texts(&self, wiring: &Wiring, symbol: &str) -> Vec<Option<String>> {
         let text = |column: usize| match self {

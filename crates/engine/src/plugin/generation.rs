@@ -11,7 +11,8 @@ use super::{
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::{self, TrialRows},
+    trial,
+    trial_rows::TrialRows,
 };
 use tickhound_core::{
     config::{AlertsConfig, DetectorConfig, LoadedConfig, NotifyConfig, is_unset},
@@ -72,7 +73,7 @@ impl PluginSource for Arc<Plugin> {
     }
 
     fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
-        trial::run(|| spec.start_trial(), &TrialRows::new(spec, columns), spec.plugin.manifest.state_version)
+        trial::run(|| spec.start_trial(), &TrialRows::new(spec.view(), columns), spec.plugin.manifest.state_version)
     }
 }
 
@@ -96,7 +97,7 @@ impl PluginSource for Embedded<'_> {
 
     fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
         let (.., bytes) = self.find(&spec.plugin.name)?;
-        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec, columns))
+        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec.view(), columns))
     }
 }
 

@@ -11,7 +11,7 @@ use tickhound_core::{
 use super::{
     check_process::Isolation,
     detection::Detection,
-    facts::Facts,
+    facts::SymbolFacts,
     fault::Fault,
     guest::Limits,
     instance::Instance,
@@ -81,7 +81,7 @@ fn limits() -> Limits {
 
 fn instance(plugin: &Plugin) -> Instance {
     let wiring = Arc::new(Wiring::default());
-    let mut instance = Instance::start(plugin, &Vec::new(), wiring, Facts::MadeUp, limits()).unwrap();
+    let mut instance = Instance::start(plugin, &Vec::new(), wiring, SymbolFacts::MadeUp, limits()).unwrap();
     instance.introduce(&[(0, "A"), (1, "B")]).unwrap();
     instance
 }
@@ -258,7 +258,7 @@ fn packing_plugin(runtime: &Runtime, manifest: &[u8]) -> anyhow::Result<Arc<Plug
 fn packing_instance(plugin: &Plugin) -> Instance {
     let view = View { scope: Scope::Group, families: vec!["f".into()], feeds: vec![Feed::Ticks] };
     let wiring = Arc::new(Wiring { view, ..Wiring::default() });
-    let mut instance = Instance::start(plugin, &Vec::new(), wiring, Facts::MadeUp, limits()).unwrap();
+    let mut instance = Instance::start(plugin, &Vec::new(), wiring, SymbolFacts::MadeUp, limits()).unwrap();
     instance.introduce(&[(0, "A"), (1, "B"), (2, "\0f/A"), (3, "\0f/B")]).unwrap();
     instance
 }

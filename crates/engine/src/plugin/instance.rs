@@ -11,7 +11,7 @@ use super::{
     call::Call,
     detection::{Detection, DetectionCheck, Judgment, check_judgments},
     exports::{self, Exports, NewGroup, NewSymbol, TickLists},
-    facts::Facts,
+    facts::SymbolFacts,
     fault::{Fault, describe_fault},
     guest::{Guest, Limits},
     introduced::Introduced,
@@ -20,13 +20,10 @@ use super::{
     probe_log::{ProbeLog, ProbeWriter},
     runtime::Plugin,
     texts::{MESSAGE_BYTES_MAX, shortened},
+    view::GROUP_MARK,
     wiring::{ColumnSource, Constants, Wiring},
 };
 use tickhound_core::event::{Batch, CLOCK};
-
-/// The first character of the name under which a group is interned, which no symbol has. The name of its family and `/` follow,
-/// and then its own name; of the group of all symbols, its own name alone.
-pub const GROUP_MARK: char = '\0';
 
 /// An instance of a detector: a guest with its parameters, its symbols and their states.
 pub struct Instance {
@@ -34,7 +31,7 @@ pub struct Instance {
     exports: Exports,
     limits: Limits,
     wiring: Arc<Wiring>,
-    facts: Facts,
+    facts: SymbolFacts,
     constants: Constants,
     /// A column of NaN, for columns that a batch lacks. Contract 0.1 only.
     absent: Vec<f64>,
@@ -57,7 +54,7 @@ impl Instance {
         plugin: &Plugin,
         params: &Params,
         wiring: Arc<Wiring>,
-        facts: Facts,
+        facts: SymbolFacts,
         limits: Limits,
     ) -> Result<Self, Fault> {
         let mut store = plugin.store(limits);

@@ -21,7 +21,8 @@ use super::{
     guest::Limits,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    trial::{self, TrialRows},
+    trial,
+    trial_rows::TrialRows,
 };
 use tickhound_core::{
     config::{self, ChangedKey, DetectorConfig, LoadedConfig, NEXT_VERSION},
@@ -246,7 +247,7 @@ impl<F: PluginFiles> PluginSource for Compiling<'_, F> {
     fn try_out(&mut self, spec: &DetectorSpec, columns: &BatchColumns) -> Result<TrialResult> {
         let read = self.read.iter().find(|read| read.plugin.sha256 == spec.plugin.sha256);
         let bytes = &read.context("its plugin was not read")?.bytes;
-        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec, columns))
+        trial::try_out(self.runtime, spec, bytes, &TrialRows::new(spec.view(), columns))
     }
 }
 

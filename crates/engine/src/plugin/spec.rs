@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     check_process::TrialResult,
     columns::BatchColumns,
-    facts::Facts,
+    facts::SymbolFacts,
     fault::Fault,
     guest::Limits,
     health::Health,
@@ -58,7 +58,7 @@ pub struct DetectorSpec {
     /// How its rows are made from batches.
     pub(super) wiring: Arc<Wiring>,
     /// What it learns about symbols.
-    facts: Facts,
+    facts: SymbolFacts,
     /// Patterns of the symbols it sees; `None` if it sees all.
     symbols: Option<Vec<WatchedPattern>>,
     /// The first digits of the hash of all parameters, as alerts have them.
@@ -124,7 +124,7 @@ impl DetectorSpec {
             fingerprint: fingerprint(&plugin, &params, config, market),
             wants_session,
             market,
-            facts: Facts::Market(loaded.market.clone()),
+            facts: SymbolFacts::Market(loaded.market.clone()),
             wiring: Arc::new(wiring),
             plugin,
             params,
@@ -260,10 +260,10 @@ impl DetectorSpec {
     /// # Errors
     /// Returns a fault, also if the plugin rejects its parameters.
     pub(super) fn start_trial(&self) -> Result<Instance, Fault> {
-        self.start_with(Facts::MadeUp)
+        self.start_with(SymbolFacts::MadeUp)
     }
 
-    fn start_with(&self, facts: Facts) -> Result<Instance, Fault> {
+    fn start_with(&self, facts: SymbolFacts) -> Result<Instance, Fault> {
         let instance = Instance::start(&self.plugin, &self.params, self.wiring.clone(), facts, self.limits)?;
         Ok(match &self.probe_log {
             Some(log) => instance.with_probe_log(log.clone()),

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use tickhound_core::event::{Batch, CLOCK};
 
+/// The first character of the name under which a group is interned, which no symbol has. The name of its family and `/` follow,
+/// and then its own name; of the group of all symbols, its own name alone.
+pub const GROUP_MARK: char = '\0';
+
 /// The bit of a row's feed that marks the last row of a snapshot, of one symbol or group.
 pub const LAST_OF_SNAPSHOT: u8 = 0x80;
 
