@@ -95,6 +95,24 @@ impl HistoryFolder {
         }
         days
     }
+
+    /// The files of the day of an event time, and of so many days with files before it, in their order.
+    pub(crate) fn files_until(&self, at_ns: u64, days: usize) -> Vec<PathBuf> {
+        let at = jiff::Timestamp::from_nanosecond(i128::from(at_ns)).unwrap_or(jiff::Timestamp::MAX);
+        let last = self.zone.to_datetime(at).date();
+        let known: Vec<Day> = self.days().into_iter().filter(|(date, _)| *date <= last).map(|(_, day)| day).collect();
+        let first = known.len().saturating_sub(days + 1);
+        known.into_iter().skip(first).flat_map(Day::into_paths).collect()
+    }
+}
+
+impl Day {
+    /// What is read of the day: the recorder's file if there is one.
+    fn into_paths(self) -> Vec<PathBuf> {
+        let Self { recorded, mut others } = self;
+        others.sort();
+        recorded.map_or(others, |recorded| vec![recorded])
+    }
 }
 
 impl Archive for HistoryFolder {
@@ -110,10 +128,7 @@ impl Archive for HistoryFolder {
         // A file of the day before may reach into the span, if its days are those of another zone.
         let first = first.ok().and_then(|first| self.zone.to_datetime(first).date().yesterday().ok());
         let days = self.days().into_iter().filter(|(date, _)| Some(*date) >= first);
-        let days = days.map(|(_, Day { recorded, mut others })| {
-            others.sort();
-            recorded.map_or(others, |recorded| vec![recorded])
-        });
+        let days = days.map(|(_, day)| day.into_paths());
         Box::new(HistoryReader {
             days: days.collect(),
             span,

@@ -158,11 +158,8 @@ fn wasm(spec: &DetectorSpec, rows: &Rows, batch: usize) -> Result<Measured> {
 /// The same code without WebAssembly. It is given its rows, so nothing is copied for it.
 fn native<P: Plugin>(rows: &Rows, batch: usize) -> Result<Measured> {
     let manifest = P::describe();
-    let column = |name: &str| {
-        let position = column::NAMES.iter().position(|known| *known == name);
-        position.with_context(|| format!("no column {name}"))
-    };
-    let columns: Vec<usize> = manifest.columns.iter().map(|asked| column(&asked.name)).collect::<Result<_>>()?;
+    let column = |name: &str| column::NAMES.iter().position(|known| *known == name);
+    let columns: Vec<Option<usize>> = manifest.columns.iter().map(|asked| column(&asked.name)).collect();
     P::with(|instance| *instance = Instance::new());
     let params: Vec<_> = manifest.params.into_iter().map(|param| (param.name, param.default)).collect();
     P::configure(params).map_err(|rejection| anyhow!("{rejection}"))?;
@@ -178,10 +175,11 @@ fn native<P: Plugin>(rows: &Rows, batch: usize) -> Result<Measured> {
     Ok(((own_cpu_seconds() - begun) * 1e9 / rows.batch.len() as f64, found))
 }
 
-/// The rows of a call as the contract packs them.
-fn packed_call(batch: &Batch, columns: &[usize]) -> Vec<u8> {
+/// The rows of a call as the contract packs them. Columns that the input lacks are NaN.
+fn packed_call(batch: &Batch, columns: &[Option<usize>]) -> Vec<u8> {
+    let absent = vec![f64::NAN; batch.len()];
+    let columns = columns.iter().map(|position| position.map_or(&absent, |position| &batch.columns[position]));
     let mut packed: Vec<u8> = batch.time.iter().flat_map(|time| time.to_le_bytes()).collect();
-    let columns = columns.iter().map(|position| &batch.columns[*position]);
     packed.extend(std::iter::once(&batch.price).chain(columns).flatten().flat_map(|value| value.to_le_bytes()));
     packed.extend(batch.symbol.iter().flat_map(|symbol| symbol.to_le_bytes()));
     packed

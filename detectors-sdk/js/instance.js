@@ -39,7 +39,9 @@ export class Instance {
     if (typeof kind.detectorName !== "string") {
       throw new TypeError(`${kind.name} needs a name, such as static detectorName = "jump"`);
     }
-    const computed = ([name, declared]) => ({ name, ...declared, feed: parseFeed(declared.feed), length: length(declared.length) });
+    const computed = ([name, declared]) => {
+      return { name, ...declared, feed: parseFeed(declared.feed), length: length(declared.length) };
+    };
     return {
       name: kind.detectorName,
       version: kind.version,

@@ -43,9 +43,38 @@ export const Flag: {
 /** Thrown by `configure` to reject parameters, with a sentence for the author of the configuration. */
 export class Reject extends Error {}
 
+/** What a state belongs to, and which rows one state sees. */
+export type Scope = "symbol" | "group" | "market";
+
 /**
- * A detector: a function of parameters and ticks that returns detections. The same ticks must give the same detections, so all
- * that it knows about a symbol is in that symbol's state. Each parameter is a property of the object.
+ * What the rows are: "ticks", or "bars:60" and "snapshots:60" with a number of seconds. Instead of a number, the name of an
+ * integer parameter may follow.
+ */
+export type Feed = string;
+
+/** A column that the host computes, as `highest`, `lowest`, `mean` and `ewVolatility` declare it. */
+export interface Computed {
+  readonly function: "highest" | "lowest" | "mean" | "ew-volatility";
+}
+
+/**
+ * The greatest of the last `length` values before the present row, or as many as the integer parameter of this name says. `of`
+ * is "price", or "high" or "low" of bars. It is NaN until there are enough.
+ */
+export function highest(of: string, feed: Feed, length: number | string): Computed;
+/** The least of the last `length` values. */
+export function lowest(of: string, feed: Feed, length: number | string): Computed;
+/** The mean of the last `length` values. */
+export function mean(of: string, feed: Feed, length: number | string): Computed;
+/**
+ * The exponentially weighted standard deviation of the logarithm of the ratio of successive values, per row. Half of the weight
+ * is on the last `length` rows.
+ */
+export function ewVolatility(of: string, feed: Feed, length: number | string): Computed;
+
+/**
+ * A detector: a function of parameters and rows that returns detections. The same rows must give the same detections, so all
+ * that it knows about a symbol or group is in the state of that symbol or group. Each parameter is a property of the object.
  */
 export class Detector<State = Record<string, unknown>> {
   /** A short name: lower-case letters, digits, `_` and `-`. */
@@ -60,6 +89,23 @@ export class Detector<State = Record<string, unknown>> {
   static requiredColumns: string[];
   /** Columns whose values are all NaN if the input lacks them. */
   static optionalColumns: string[];
+  /** What a state belongs to: a symbol, a group of symbols that the user's configuration defines, or the market. */
+  static scope: Scope;
+  /** What the rows are; by default ["ticks"]. */
+  static feeds: Feed[];
+  /** Columns that the host computes, by their names. */
+  static computed: Record<string, Computed>;
+  /**
+   * With any of these or of `wakeBelow`, only ticks for which one condition holds reach the detector: that the price is above
+   * this column, or the column is NaN. Bars, snapshots and the clock always do.
+   */
+  static wakeAbove: string[];
+  /** As `wakeAbove`, for a price below this column. */
+  static wakeBelow: string[];
+  /** Texts of the reference data without which the host rejects the detector. */
+  static requiredTexts: string[];
+  /** Texts that are null for all symbols if the reference data lacks them. */
+  static optionalTexts: string[];
   /** The version of the state. Increase it when older states can't be read any more. */
   static stateVersion: number;
   /** Whether a saved state stays meaningful when only parameters change. Otherwise it is dropped. */
@@ -69,34 +115,106 @@ export class Detector<State = Record<string, unknown>> {
   configure(): void;
   /** Returns the event time that must pass for a symbol before its first detection, in seconds. */
   warmUpSeconds(): number;
-  /** Returns the state of a symbol at its first tick: plain data, which the SDK saves and restores. */
+  /** Returns the state of a symbol or group at its first row: plain data, which the SDK saves and restores. */
   newState(): State;
-  /** Processes the next tick of a symbol, and may change the symbol's state. */
+  /** Processes the next tick, and may change the state of its symbol or group. */
   onTick(state: State, tick: Tick): Detection | null | void;
-  /** Called for each symbol that has a state when event time reaches a whole second, if the class defines it. */
+  /** Processes the next bar, and may change the state of its symbol or group. */
+  onBar(state: State, bar: Bar): Detection | null | void;
+  /** Processes the next row of a snapshot, and may change the state of its symbol or group. */
+  onSnapshot(state: State, row: Snapshot): Detection | null | void;
+  /** Called for each symbol or group that has a state when event time reaches a whole second, if the class defines it. */
   onClock(state: State, clock: Clock): Detection | null | void;
 }
 
-/** A whole second that event time has reached. */
-export class Clock {
-  readonly symbol: string;
-  /** The event time in seconds since the Unix epoch, exact to a microsecond. */
-  readonly seconds: number;
-  /** The event time in microseconds since the Unix epoch, a whole number. */
-  readonly micros: number;
+/**
+ * Compares values with limits, and records each comparison when somebody asks why there is a detection, or none. Each method
+ * returns the result of its comparison.
+ */
+export interface Gates {
+  /** Whether `value > limit`. */
+  above(name: string, value: number, limit: number): boolean;
+  /** Whether `value >= limit`. */
+  atLeast(name: string, value: number, limit: number): boolean;
+  /** Whether `value < limit`. */
+  below(name: string, value: number, limit: number): boolean;
+  /** Whether `value <= limit`. */
+  atMost(name: string, value: number, limit: number): boolean;
+  /** Returns `holds`, the result of any other comparison of `value` with `limit`. */
+  holds(name: string, value: number, limit: number, holds: boolean): boolean;
 }
 
-/** One market update of one symbol. */
-export class Tick {
+/** A time, and what it is for. */
+interface Timed {
+  /** The name of the symbol; of a clock row, empty if the state belongs to a group. */
   readonly symbol: string;
-  /** The event time in seconds since the Unix epoch, exact to a microsecond. It never decreases within the symbol. */
+  /** The name of the group whose state is passed along; empty if the state belongs to a symbol. */
+  readonly group: string;
+  /** The event time in seconds since the Unix epoch, exact to a microsecond. It never decreases within a symbol and feed. */
   readonly seconds: number;
   /** The event time in microseconds since the Unix epoch, a whole number. */
   readonly micros: number;
-  /** The last traded price in quote currency, finite and greater than 0. */
+  /** The event time in nanoseconds since the Unix epoch. */
+  readonly nanos: bigint;
+  readonly gates: Gates;
+}
+
+/** A whole second that event time has reached. */
+export interface Clock extends Timed {}
+
+interface Row extends Timed {
+  /** The price in quote currency, finite and greater than 0. */
   readonly price: number;
   /** Returns the value of a column that the detector asks for; NaN if it is absent. */
   column(name: string): number;
+  /** Returns the text of the reference data of this name; null if there is none for the symbol. */
+  text(name: string): string | null;
+}
+
+/** One market update of one symbol. The price is the last traded one. */
+export interface Tick extends Row {}
+
+/**
+ * What happened to one symbol in a span of the session. Its time is the end of the span. The detector has to ask for the columns
+ * that it reads: `open`, `high`, `low`, `quantity`, `count`, `vwap`.
+ */
+export interface Bar extends Row {
+  readonly open: number;
+  readonly high: number;
+  readonly low: number;
+  /** The last price, which is also `price`. */
+  readonly close: number;
+  readonly quantity: number;
+  readonly count: number;
+  readonly vwap: number;
+  /** The length of the feed, which tells the bars of several feeds apart. */
+  readonly lengthSeconds: number;
+}
+
+/** What was known of one symbol at one step: its last price, and the last known value of each column. */
+export interface Snapshot extends Row {
+  /** The time between two steps, which tells several feeds apart. */
+  readonly lengthSeconds: number;
+  /** Whether no row of this step follows, for this state. */
+  readonly isLast: boolean;
+}
+
+/** A map from the symbols of a group's members to values, in the order of the symbols. It is saved and restored. */
+export class ByMember<T> implements Iterable<[string, T]> {
+  constructor(entries?: Iterable<[string, T]>);
+  readonly size: number;
+  /** Returns the value of a member, which is `initial()` if the member is new. */
+  entry(symbol: string, initial: () => T): T;
+  /** Returns the value of a member; undefined if there is none. */
+  get(symbol: string): T | undefined;
+  has(symbol: string): boolean;
+  set(symbol: string, value: T): this;
+  delete(symbol: string): boolean;
+  clear(): void;
+  keys(): string[];
+  values(): T[];
+  entries(): [string, T][];
+  [Symbol.iterator](): Iterator<[string, T]>;
 }
 
 /** A detected event: how rare it is, in 0 to 1; its direction; and numbers with which a person can check it. */
@@ -105,6 +223,10 @@ export class Detection {
   static up(confidence: number, evidence?: Record<string, number>): Detection;
   static down(confidence: number, evidence?: Record<string, number>): Detection;
   static neutral(confidence: number, evidence?: Record<string, number>): Detection;
+  /** Makes the detection one about a member of the group, and not about the group. */
+  about(symbol: string): this;
+  /** Adds symbols that make up the event of a group, such as the two legs of a pair. */
+  members(symbols: Iterable<string>): this;
 }
 
 /** Returns the functions of the contract, which the module exports. */
@@ -115,4 +237,5 @@ export function detector(kind: new () => Detector<any>): {
   detect: (...args: any[]) => any;
   save: (...args: any[]) => any;
   restore: (...args: any[]) => any;
+  probe: (...args: any[]) => any;
 };

@@ -6,7 +6,8 @@
 import { Answer, Instance } from "./instance.js";
 import { describe, leave } from "./report.js";
 
-export { Detection, Detector, Flag, Reject, ewVolatility, flag, highest, integer, lowest, mean, number, text } from "./detector.js";
+export { Detection, Detector, Flag, Reject, flag, integer, number, text } from "./detector.js";
+export { ewVolatility, highest, lowest, mean } from "./detector.js";
 export { ByMember } from "./members.js";
 
 /** Returns the functions of the contract for a class of a detector. */

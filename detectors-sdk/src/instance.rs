@@ -3,12 +3,10 @@
 //! The WebAssembly build and the native harness use the same code. Nothing here
 //! differs between two runs: states are visited in the order of their ids.
 
-use std::collections::BTreeMap;
-
 use crate::{
     Clock, Detection, Detector,
     contract::{Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
-    packed::{Batch, CLOCK, LAST_OF_SNAPSHOT, pack_detection},
+    packed::{Batch, CLOCK, pack_detection},
     params,
     row::{Named, Source},
     shape::{RowKind, Shape},
@@ -31,8 +29,16 @@ struct Owners<S> {
     names: Vec<Option<Named>>,
     /// By id; `None` until the first row.
     states: Vec<Option<S>>,
-    /// The newest id of each symbol, for detections of groups, which name symbols.
-    symbols: BTreeMap<String, u32>,
+    /// The newest id of each symbol, in the order of their names, for detections of groups, which name symbols.
+    symbols: Vec<u32>,
+}
+
+/// Symbols by name.
+#[derive(Clone, Copy)]
+struct Symbols<'a> {
+    names: &'a [Option<Named>],
+    /// In the order of names.
+    ids: &'a [u32],
 }
 
 /// What a call has found so far.
@@ -46,7 +52,7 @@ impl<D: Detector> Instance<D> {
     /// Returns an instance without a configuration and symbols.
     #[expect(clippy::new_without_default, reason = "made in a constant, where `default` can't be called")]
     pub const fn new() -> Self {
-        let owners = Owners { names: Vec::new(), states: Vec::new(), symbols: BTreeMap::new() };
+        let owners = Owners { names: Vec::new(), states: Vec::new(), symbols: Vec::new() };
         Self { configured: None, owners }
     }
 
@@ -69,10 +75,10 @@ impl<D: Detector> Instance<D> {
 
     pub(crate) fn introduce(&mut self, symbols: Vec<Symbol>, groups: Vec<Group>) {
         for Symbol { id, name, texts } in symbols {
-            if self.configured.as_ref().is_some_and(|configured| configured.shape.has_groups()) {
-                self.owners.symbols.insert(name.clone(), id);
-            }
             self.owners.add(id, Named { name, texts });
+            if self.configured.as_ref().is_some_and(|configured| configured.shape.has_groups()) {
+                self.owners.add_symbol(id);
+            }
         }
         for Group { id, name } in groups {
             self.owners.add(id, Named { name, texts: Vec::new() });
@@ -89,6 +95,8 @@ impl<D: Detector> Instance<D> {
         self.process(rows, values, true).judgments
     }
 
+    // Not once for each caller: the author's code would be in the file twice.
+    #[inline(never)]
     fn process(&mut self, rows: u32, values: &[u8], is_probe: bool) -> Outcome {
         let Some(Configured { detector, shape }) = &self.configured else {
             panic!("the host called `detect` before `configure`")
@@ -109,15 +117,14 @@ impl<D: Detector> Instance<D> {
             let group = if shape.has_groups() { named(names, owner).name.as_str() } else { "" };
             let source = Source { batch: &batch, row, id, symbol, group };
             let state = states[owner as usize].get_or_insert_default();
-            let feed = batch.feed(row);
-            let detection = match source.kind(feed & !LAST_OF_SNAPSHOT) {
+            let detection = match batch.kind(row) {
                 RowKind::Tick => detector.on_tick(state, &source.tick()),
                 RowKind::Bar(length) => detector.on_bar(state, &source.bar(length)),
-                RowKind::Snapshot(length) => {
-                    detector.on_snapshot(state, &source.snapshot(length, feed & LAST_OF_SNAPSHOT != 0))
-                }
+                RowKind::Snapshot(length) => detector.on_snapshot(state, &source.snapshot(length, batch.is_last(row))),
             };
-            outcome.add(&batch, row as u32, owner, detection.as_ref(), symbols);
+            if detection.is_some() || is_probe {
+                outcome.add(&batch, row as u32, owner, detection, Symbols { names, ids: symbols });
+            }
         }
         outcome
     }
@@ -165,27 +172,38 @@ impl<S> Owners<S> {
         self.names[index] = Some(named);
         self.states[index] = None;
     }
+
+    /// Makes a symbol that was added known by its name.
+    fn add_symbol(&mut self, id: u32) {
+        let symbols = Symbols { names: &self.names, ids: &self.symbols };
+        match symbols.search(&named(&self.names, id).name) {
+            Ok(at) => self.symbols[at] = id,
+            Err(at) => self.symbols.insert(at, id),
+        }
+    }
+}
+
+impl Symbols<'_> {
+    /// Returns the position of a name among the ids, or where it belongs.
+    fn search(&self, name: &str) -> Result<usize, usize> {
+        self.ids.binary_search_by(|&id| named(self.names, id).name.as_str().cmp(name))
+    }
 }
 
 impl Outcome {
-    fn add(
-        &mut self,
-        batch: &Batch<'_>,
-        row: u32,
-        owner: u32,
-        detection: Option<&Detection>,
-        symbols: &BTreeMap<String, u32>,
-    ) {
+    // Out of line, since few rows have something to add.
+    #[cold]
+    fn add(&mut self, batch: &Batch<'_>, row: u32, owner: u32, detection: Option<Detection>, symbols: Symbols<'_>) {
         if let Some(detection) = detection {
             assert!(
                 batch.shape.has_groups() || detection.about.is_none() && detection.members.is_empty(),
                 "only a detection of a group is about a member, or has members"
             );
-            let id_of = |name: &str| match symbols.get(name) {
-                Some(id) => *id,
-                None => panic!("a detection names the symbol `{name}`, which the host has not introduced"),
+            let id_of = |name: &str| match symbols.search(name) {
+                Ok(at) => symbols.ids[at],
+                Err(_) => panic!("a detection names the symbol `{name}`, which the host has not introduced"),
             };
-            pack_detection(detection, row, owner, id_of, &mut self.detections);
+            pack_detection(&detection, row, owner, id_of, &mut self.detections);
         }
         let gates = batch.take_gates();
         if !gates.is_empty() {
@@ -210,11 +228,13 @@ fn strike<D: Detector>(
     outcome: &mut Outcome,
 ) {
     let Owners { names, states, symbols } = owners;
-    for (owner, (named, state)) in names.iter().zip(states).enumerate() {
-        let (Some(named), Some(state)) = (named, state) else { continue };
-        let clock = Clock { time: batch.time(row), batch, owner: &named.name };
+    for (owner, (name, state)) in names.iter().zip(states).enumerate() {
+        let (Some(Named { name, .. }), Some(state)) = (name, state) else { continue };
+        let clock = Clock { time: batch.time(row), batch, owner: name };
         let detection = detector.on_clock(state, &clock);
-        outcome.add(batch, row as u32, owner as u32, detection.as_ref(), symbols);
+        if detection.is_some() || batch.gates.is_some() {
+            outcome.add(batch, row as u32, owner as u32, detection, Symbols { names, ids: symbols });
+        }
     }
 }
 

@@ -242,3 +242,55 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Saved<T> {
         Ok(members)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u32, name: &str) -> Member<'_> {
+        Member { id, name }
+    }
+
+    #[test]
+    fn a_member_that_comes_back_under_another_id_is_the_same() {
+        let mut members = ByMember::<u32>::new();
+        *members.entry(member(7, "B")) += 1;
+        *members.entry(member(3, "A")) += 10;
+        *members.entry(member(9, "B")) += 1;
+        *members.entry(member(9, "B")) += 1;
+        assert_eq!(members.iter().collect::<Vec<_>>(), [("A", &10), ("B", &3)]);
+        assert_eq!(members.ids, [(3, 1), (9, 0)]);
+        assert_eq!((members.get("B"), members.get(member(3, "A")), members.get("C")), (Some(&3), Some(&10), None));
+    }
+
+    #[test]
+    fn what_is_kept_keeps_its_order_and_is_found() {
+        let mut members = ByMember::<u32>::new();
+        for (id, name) in [(5, "D"), (1, "B"), (2, "C"), (4, "A")] {
+            *members.entry(member(id, name)) = id;
+        }
+        members.retain(|name, _| name != "C");
+        *members.entry(member(2, "C")) = 9;
+        *members.entry(member(5, "D")) += 1;
+        *members.get_mut("A").unwrap() += 1;
+        members.update(|_, value| *value *= 2);
+        assert_eq!(members.iter().collect::<Vec<_>>(), [("A", &10), ("B", &2), ("C", &18), ("D", &12)]);
+        assert_eq!(members.len(), 4);
+        members.clear();
+        assert!(members.is_empty());
+    }
+
+    #[test]
+    fn it_is_saved_by_name_and_rejects_what_it_has_not_saved() {
+        let mut members = ByMember::<u32>::new();
+        *members.entry(member(5, "D")) = 4;
+        *members.entry(member(1, "B")) = 2;
+        let saved = postcard::to_allocvec(&members).unwrap();
+        assert_eq!(saved, [2, 1, b'B', 2, 1, b'D', 4]);
+        let restored: ByMember<u32> = postcard::from_bytes(&saved).unwrap();
+        assert_eq!(restored, members);
+        for twice in [[2, 1, b'B', 2, 1, b'B', 4], [2, 1, b'D', 2, 1, b'B', 4]] {
+            assert!(postcard::from_bytes::<ByMember<u32>>(&twice).is_err());
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use crate::{
     contract::Gate,
     detector::{Detection, Direction},
-    shape::Shape,
+    shape::{RowKind, Shape},
 };
 
 /// The id that marks a clock row: event time has reached a whole second.
@@ -76,8 +76,16 @@ impl<'a> Batch<'a> {
         self.groups.map_or(symbol, |groups| u32::from_le_bytes(groups[row]))
     }
 
-    pub(crate) fn feed(&self, row: usize) -> u8 {
-        self.feeds.map_or(0, |feeds| feeds[row])
+    pub(crate) fn kind(&self, row: usize) -> RowKind {
+        match self.feeds {
+            None => RowKind::Tick,
+            Some(feeds) => self.shape.feeds[usize::from(feeds[row] & !LAST_OF_SNAPSHOT)],
+        }
+    }
+
+    /// Returns whether the row is the last one of a snapshot, for its state.
+    pub(crate) fn is_last(&self, row: usize) -> bool {
+        self.feeds.is_some_and(|feeds| feeds[row] & LAST_OF_SNAPSHOT != 0)
     }
 
     /// Returns the gates of the row that was processed last.

@@ -1,12 +1,6 @@
 //! What a detector is called with: ticks, bars, rows of snapshots, and seconds.
 
-use crate::{
-    detector::flag,
-    gates::Gates,
-    members::Member,
-    packed::Batch,
-    shape::{BarColumns, RowKind},
-};
+use crate::{detector::flag, gates::Gates, members::Member, packed::Batch, shape::BarColumns};
 
 /// A symbol or group as the host has introduced it.
 #[derive(Debug)]
@@ -362,11 +356,6 @@ impl<'a> Source<'a> {
 
     pub(crate) fn snapshot(self, length: u32, last: bool) -> Snapshot<'a> {
         Snapshot { time: self.batch.time(self.row), price: self.batch.price(self.row), length, last, source: self }
-    }
-
-    /// Returns what the row is, given its feed without the bit of snapshots.
-    pub(crate) fn kind(&self, feed: u8) -> RowKind {
-        self.batch.shape.feeds[usize::from(feed)]
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod loader;
 mod notify;
+mod plugins;
 mod server;
 mod settings;
 
@@ -12,7 +13,7 @@ mod settings;
 #[allow(dead_code, reason = "the module is whole, and the target uses part of it")]
 mod resp;
 
-pub use self::{loader::loader, notify::answer, server::query, settings::config};
+pub use self::{loader::loader, notify::answer, plugins::detections, server::query, settings::config};
 
 use std::{cell::RefCell, fs, panic, path::Path, sync::Once};
 

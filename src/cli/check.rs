@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{market_report, parts::Parts};
+use super::{market_report, parts::Parts, text::grouped};
 use crate::notify;
 use tickhound_core::{
     config::{Config, LoadedConfig, Origin, input::VenueRule},
@@ -13,8 +13,10 @@ use tickhound_core::{
     stream::StreamError,
     wall::now_ms,
 };
-use tickhound_engine::plugin::{DetectorSpec, Generation, params};
+use tickhound_engine::plugin::{DetectorSpec, Generation, Scope, params};
 use tickhound_redis::{NamePattern, RedisStream};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How far origins are aligned: a longer value moves only its own.
 const VALUE_WIDTH_MAX: usize = 40;
@@ -84,8 +86,10 @@ fn detector_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Valu
         "params": params::to_json(&spec.params),
         "min_confidence": spec.min_confidence, "trial_ns_per_tick": spec.trial.ns_per_tick,
         "shadow_of": Some(&settings.shadow_of).filter(|live| !live.is_empty()),
+        "scope": spec.view().scope.as_str(), "feeds": spec.view().feeds.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "symbols": settings.symbols, "cooldown_s": settings.cooldown_s,
         "max_alerts_per_minute": settings.max_alerts_per_minute,
+        "view": spec.view(), "contract": spec.plugin.contract(),
         "origins": origins_json(spec, loaded),
     })
 }
@@ -102,18 +106,45 @@ fn print_detector(spec: &DetectorSpec, loaded: &LoadedConfig) {
         spec.plugin.file.display(),
         spec.trial.ns_per_tick
     );
+    if let Some(capacity) = capacity(spec) {
+        outln!("      {capacity}");
+    }
     print_values(spec, loaded);
 }
 
+/// What one thread carries, if all rows of a state go through one.
+fn capacity(spec: &DetectorSpec) -> Option<String> {
+    let rows = match spec.trial.ns_per_tick {
+        0 => return None,
+        ns => grouped(NANOS_PER_SECOND / u64::from(ns)),
+    };
+    let feeds: Vec<String> = spec.view().feeds.iter().map(ToString::to_string).collect();
+    let feeds = feeds.join(" and ");
+    match spec.view().scope {
+        Scope::Symbol => None,
+        Scope::Group => Some(format!(
+            "sees groups of {} ({feeds}); the rows of one group go through one thread, which carries about {rows} a second by \
+             its trial",
+            spec.view().families.join(", ")
+        )),
+        Scope::Market => Some(format!(
+            "sees all symbols ({feeds}) in one thread, whatever engine.workers is; it carries about {rows} rows a second by its \
+             trial"
+        )),
+    }
+}
+
 /// The values in force of a detector's settings, beside its parameters.
-fn settings(spec: &DetectorSpec) -> [(&'static str, serde_json::Value); 4] {
+fn settings(spec: &DetectorSpec) -> Vec<(&'static str, serde_json::Value)> {
     let settings = &spec.settings;
-    [
+    let groups = (spec.view().scope == Scope::Group).then(|| ("groups", json!(settings.groups)));
+    let others = [
         ("symbols", json!(settings.symbols)),
         ("min_confidence", json!(settings.min_confidence)),
         ("cooldown_s", json!(settings.cooldown_s)),
         ("max_alerts_per_minute", json!(settings.max_alerts_per_minute)),
-    ]
+    ];
+    others.into_iter().chain(groups).collect()
 }
 
 /// Where a value of a detector comes from. A shadow that a `.next.wasm` starts has no table: it has all from its live detector.
@@ -127,7 +158,7 @@ fn origin(spec: &DetectorSpec, loaded: &LoadedConfig, key: &[&str]) -> Origin {
 
 /// Prints the values in force, with where each comes from as a comment.
 fn print_values(spec: &DetectorSpec, loaded: &LoadedConfig) {
-    let settings = settings(spec).map(|(key, value)| (vec![key], value.to_string()));
+    let settings = settings(spec).into_iter().map(|(key, value)| (vec![key], value.to_string()));
     let params = spec.params.iter().map(|(name, value)| (vec!["params", name.as_str()], value.to_string()));
     let lines: Vec<(String, Origin)> = settings
         .into_iter()
@@ -142,10 +173,10 @@ fn print_values(spec: &DetectorSpec, loaded: &LoadedConfig) {
 
 fn origins_json(spec: &DetectorSpec, loaded: &LoadedConfig) -> serde_json::Value {
     let of = |path: &[&str]| json!(origin(spec, loaded, path).to_string());
-    let settings = settings(spec).map(|(key, _)| (key.to_owned(), of(&[key])));
+    let settings = settings(spec).into_iter().map(|(key, _)| (key.to_owned(), of(&[key])));
     let params: serde_json::Map<_, _> =
         spec.params.iter().map(|(name, _)| (name.clone(), of(&["params", name]))).collect();
-    settings.into_iter().chain([("params".to_owned(), json!(params))]).collect()
+    settings.chain([("params".to_owned(), json!(params))]).collect()
 }
 
 /// Whether the server can be used, and the symbols that detectors remember; none for a user who may not read them.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     author, text,
-    why::{Inquiry, TicksArgs, TimeWindow, loading, print_text},
+    why::{Inquiry, TicksArgs, TimeWindow, load_detector, print_text},
 };
 use crate::{
     output,
@@ -79,15 +79,14 @@ pub(super) fn run(args: &ExplainArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     let runtime = super::process::runtime()?;
     let inquiry = Inquiry { loaded, ticks: &args.ticks, runtime: &runtime };
     let plugins = author::runtime(loaded)?;
-    let load = loading(&plugins);
-    let detector = LoneDetector::load(loaded, name, &load)?;
+    let detector = load_detector(loaded, name, &plugins)?;
     let alert = find(&inquiry, &detector, &args.id, entry)?;
     let window = TimeWindow { from: alert.time, to: alert.time };
     let subject = SymbolPattern::exact(&alert.symbol);
     let around = usize::from(args.around);
     let question = ProbeQuestion::Window { subject, from: alert.time, to: alert.time, around };
     let probed = inquiry.replay_window(&detector, &question, window)?;
-    let spec = detector.spec()?;
+    let spec = detector.spec();
     let judged: Vec<Judged<'_>> = probed.rows.within.iter().flat_map(Judged::of_row).collect();
     // Several ticks may have one time. The one of the alert is one at which all gates held.
     let at = judged.iter().position(Judged::all_held).or_else(|| judged.len().checked_sub(1));
@@ -110,7 +109,7 @@ pub(super) fn run(args: &ExplainArgs, loaded: &LoadedConfig) -> Result<ExitCode>
 }
 
 /// Looks an alert up in the alerts streams, and else among those that the detector raises when it is replayed.
-fn find(inquiry: &Inquiry<'_>, detector: &LoneDetector<'_>, id: &str, entry: EntryId) -> Result<RaisedAlert> {
+fn find(inquiry: &Inquiry<'_>, detector: &LoneDetector, id: &str, entry: EntryId) -> Result<RaisedAlert> {
     let config = &inquiry.loaded.config;
     for stream in [&config.alerts.stream, &config.alerts.shadow_stream] {
         match inquiry.runtime.block_on(stored(inquiry.loaded, stream, id, entry)) {
@@ -165,7 +164,7 @@ impl Explanation<'_> {
         answer.push_str(&format!("\nreplayed {}\n", shower.basis(probed, alert.time)));
         answer.push_str(&format!("{}\n", self.reproduction));
         let Some(judged) = judged else {
-            answer.push_str("the detector looked at nothing then\n");
+            answer.push_str("the detector named no gate then (docs/why.md)\n");
             return answer;
         };
         answer.push_str(&format!("\ngates of {}\n", judged.state.owner));

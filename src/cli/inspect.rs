@@ -10,13 +10,14 @@ use crate::authoring::kit::anatomy::Anatomy;
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::{
     Limits, Plugin,
+    manifest::{Column, DeclaredColumn},
     params::{self, expected},
     runtime::CONTRACT_VERSIONS,
     structure,
 };
 
 /// The exports of every detector; any other comes from the language's runtime.
-const CONTRACT: [&str; 6] = ["describe", "configure", "introduce", "detect", "save", "restore"];
+const CONTRACT: [&str; 7] = ["describe", "configure", "introduce", "detect", "save", "restore", "probe"];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -62,19 +63,27 @@ pub(super) fn run(args: &InspectArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     }
 }
 
+fn list(names: impl IntoIterator<Item = String>) -> String {
+    let names: Vec<String> = names.into_iter().collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn column(column: &Column) -> String {
+    format!("{}{}", column.name, if column.required { "" } else { " (optional)" })
+}
+
 fn print_anatomy(file: &std::path::Path, anatomy: &Anatomy) {
-    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let extra: Vec<String> =
         anatomy.exports.iter().filter(|name| !CONTRACT.contains(&name.as_str())).cloned().collect();
     outln!("file         {}, {} bytes, {}", file.display(), anatomy.bytes, anatomy.kind);
     outln!("sha256       {}", anatomy.sha256);
     let stated = anatomy.contract.as_deref().unwrap_or("not stated");
     outln!("contract     {stated} (this host: {})", CONTRACT_VERSIONS.join(", "));
-    outln!("imports      {}", list(&anatomy.imports));
+    outln!("imports      {}", list(anatomy.imports.iter().cloned()));
     if anatomy.kind == "component" && !extra.is_empty() {
-        outln!("also exports {}", list(&extra));
+        outln!("also exports {}", list(extra));
     }
-    outln!("made with    {}", list(&anatomy.made_with));
+    outln!("made with    {}", list(anatomy.made_with.iter().cloned()));
 }
 
 fn print_manifest(plugin: &Plugin) {
@@ -82,11 +91,19 @@ fn print_manifest(plugin: &Plugin) {
     let effect = if manifest.state_outlives_params { "keeps" } else { "resets" };
     outln!("state        version {}; a change of parameters {effect} it", manifest.state_version);
     outln!("clock        {}", if manifest.wants_clock { "called every second" } else { "not used" });
-    let mut columns = Vec::new();
-    for column in &manifest.columns {
-        columns.push(format!("{}{}", column.name, if column.required { "" } else { " (optional)" }));
+    outln!("scope        {}", manifest.scope.as_str());
+    outln!("feeds        {}", list(manifest.feeds.iter().map(ToString::to_string)));
+    outln!("columns      {}", list(manifest.columns.iter().map(column)));
+    if !manifest.computed.is_empty() {
+        outln!("computed     {}", list(manifest.computed.iter().map(ToString::to_string)));
     }
-    outln!("columns      {}", if columns.is_empty() { "none".to_owned() } else { columns.join(", ") });
+    if !manifest.wakes.is_empty() {
+        outln!("wakes        {}", list(manifest.wakes.iter().map(ToString::to_string)));
+    }
+    if !manifest.texts.is_empty() {
+        outln!("texts        {}", list(manifest.texts.iter().map(column)));
+    }
+    outln!("explains     {}", if plugin.can_probe() { "why it found something, or nothing" } else { "nothing" });
     if manifest.params.is_empty() {
         outln!("parameters   none");
         return;
@@ -100,8 +117,19 @@ fn print_manifest(plugin: &Plugin) {
 
 fn manifest_json(plugin: &Plugin) -> Value {
     let manifest = &plugin.manifest;
-    let columns: Vec<Value> =
-        manifest.columns.iter().map(|column| json!({ "name": column.name, "required": column.required })).collect();
+    let columns = |columns: &[Column]| -> Vec<Value> {
+        columns.iter().map(|column| json!({ "name": column.name, "required": column.required })).collect()
+    };
+    let computed: Vec<Value> = manifest
+        .computed
+        .iter()
+        .map(|DeclaredColumn { name, function, of, feed, length }| {
+            let (function, feed, length) = (function.as_str(), feed.to_string(), length.to_string());
+            json!({ "name": name, "function": function, "of": of, "feed": feed, "length": length })
+        })
+        .collect();
+    let feeds: Vec<String> = manifest.feeds.iter().map(ToString::to_string).collect();
+    let wakes: Vec<String> = manifest.wakes.iter().map(ToString::to_string).collect();
     let params: Vec<Value> = manifest
         .params
         .iter()
@@ -113,7 +141,9 @@ fn manifest_json(plugin: &Plugin) -> Value {
         })
         .collect();
     json!({
-        "name": manifest.name, "version": manifest.version, "description": manifest.description, "columns": columns,
+        "name": manifest.name, "version": manifest.version, "description": manifest.description,
+        "columns": columns(&manifest.columns), "scope": manifest.scope, "feeds": feeds, "computed": computed,
+        "wakes": wakes, "texts": columns(&manifest.texts), "contract": plugin.contract(), "explains": plugin.can_probe(),
         "params": params, "state_version": manifest.state_version,
         "state_outlives_params": manifest.state_outlives_params, "wants_clock": manifest.wants_clock,
     })

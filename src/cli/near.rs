@@ -6,14 +6,11 @@ use anyhow::Result;
 
 use super::{
     author, text,
-    why::{Inquiry, TicksArgs, loading, print_text},
+    why::{Inquiry, TicksArgs, load_detector, print_text},
 };
 use crate::{
     output,
-    why::{
-        scratch::LoneDetector,
-        shown::{NearStates, Shower},
-    },
+    why::shown::{NearStates, Shower},
 };
 use tickhound_core::config::LoadedConfig;
 use tickhound_engine::plugin::ProbeQuestion;
@@ -49,14 +46,13 @@ pub(super) fn run(args: &NearArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     let runtime = super::process::runtime()?;
     let inquiry = Inquiry { loaded, ticks: &args.ticks, runtime: &runtime };
     let plugins = author::runtime(loaded)?;
-    let load = loading(&plugins);
-    let detector = LoneDetector::load(loaded, &args.detector, &load)?;
+    let detector = load_detector(loaded, &args.detector, &plugins)?;
     let saved = if inquiry.has_files() { None } else { inquiry.replay_saved(&detector, &ProbeQuestion::Latest)? };
     let probed = match saved {
         Some(saved) => saved,
         None => inquiry.replay_all(&detector, ProbeQuestion::Latest, u64::MAX)?,
     };
-    let shower = Shower { spec: detector.spec()?, zone: &zone };
+    let shower = Shower { spec: detector.spec(), zone: &zone };
     let near = NearStates::of(&probed, args.last);
     if args.json {
         output::print_json(&shower.near_json(&near));

@@ -115,14 +115,16 @@ fn run_supervised(
         detectors = newest.detectors.len(),
         "starting"
     );
+    let (reloads, watcher) = watch(loader, config.plugins.watch)?;
     let served = ServerContext {
         config: config.clone(),
         stats: stats.clone(),
         decoder: decoder.clone(),
+        root: loaded.root.clone(),
+        reloads: reloads.clone(),
         stopping: stop.subscribe(),
     };
     let _server = Server::start(&config.server, served)?;
-    let (reloads, watcher) = watch(loader, config.plugins.watch)?;
     let notifier = Notifier::start(loaded, &stats.conditions)?;
     let alerts_file = AlertsFile::start(&config.stream, &newest.alerts, &stats.conditions)?;
     runtime.spawn(notifier.clone().follow(reloads.clone()));

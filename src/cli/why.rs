@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::author::Catalogue;
 use crate::{
     authoring::replay::Source,
+    history::HistoryFolder,
     output::{self, Lines},
     why::scratch::{LoneDetector, Probed},
 };
@@ -23,7 +24,7 @@ use tickhound_core::{
     simulate::Layout,
     stream::Stream,
 };
-use tickhound_engine::plugin::{self, Generation, ProbeQuestion, loader};
+use tickhound_engine::plugin::{self, ProbeQuestion, loader};
 use tickhound_recorded::{Files, Mapping, Options};
 use tickhound_redis::RedisStream;
 
@@ -53,20 +54,20 @@ pub(super) struct TimeWindow {
     pub(super) to: u64,
 }
 
-/// Returns what loads the detectors of a configuration.
-pub(super) fn loading(plugins: &plugin::Runtime) -> impl Fn(&LoadedConfig, Option<&Generation>) -> Result<Generation> {
-    |loaded, before| {
+/// Loads a detector of the configuration.
+pub(super) fn load_detector(loaded: &LoadedConfig, name: &str, plugins: &plugin::Runtime) -> Result<LoneDetector> {
+    LoneDetector::load(loaded, name, |loaded| {
         let decoder = Decoder::new(&loaded.config.input, &loaded.root)?;
-        loader::build(plugins, loaded, decoder.column_names(), before, &Catalogue::of(loaded))
-    }
+        loader::build(plugins, loaded, decoder.column_names(), None, &Catalogue::of(loaded))
+    })
 }
 
 impl Inquiry<'_> {
-    /// Replays a detector for a window: from files if there are any, else from the saved states if they are from before the
-    /// window, else from all entries that the stream holds.
+    /// Replays a detector for a window: from files if some are named, else from the saved states if they are from before the
+    /// window, else from the files of `history.dir` if they hold the window, else from all entries that the stream holds.
     pub(super) fn replay_window(
         &self,
-        detector: &LoneDetector<'_>,
+        detector: &LoneDetector,
         question: &ProbeQuestion,
         window: TimeWindow,
     ) -> Result<Probed> {
@@ -78,25 +79,41 @@ impl Inquiry<'_> {
             Some(saved) if saved.rows.since.is_some_and(|since| since <= window.from) => return Ok(saved),
             saved => saved,
         };
+        if let Some(recorded) = self.replay_recorded(detector, question, window)? {
+            return Ok(recorded);
+        }
         let all = self.replay_all(detector, question.clone(), window.to)?;
         // If the saved states were older than the window, no row of it is missing there.
         let covers = |saved: &Probed| !all.rows.within.is_empty() && saved.rows.within.len() == all.rows.within.len();
         Ok(saved.filter(covers).unwrap_or(all))
     }
 
-    /// Continues a detector from the saved states up to now; `None` if the host has saved none.
-    pub(super) fn replay_saved(&self, detector: &LoneDetector<'_>, question: &ProbeQuestion) -> Result<Option<Probed>> {
+    /// Replays a detector from the files of `history.dir`, as many sessions as a warm-up reads; `None` if they hold no row of the
+    /// window.
+    fn replay_recorded(
+        &self,
+        detector: &LoneDetector,
+        question: &ProbeQuestion,
+        window: TimeWindow,
+    ) -> Result<Option<Probed>> {
+        let Some(history) = HistoryFolder::of(self.loaded)? else { return Ok(None) };
+        let files = history.files_until(window.to, self.loaded.config.plugins.rewarm_sessions as usize);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let source = self.open_files(&files)?;
+        let probed = self.runtime.block_on(detector.replay(source, question.clone(), window.to))?;
+        Ok(Some(probed).filter(|probed| !probed.rows.within.is_empty()))
+    }
+
+    /// Continues a detector from the saved states up to now; `None` if there are none, or no row has come since.
+    pub(super) fn replay_saved(&self, detector: &LoneDetector, question: &ProbeQuestion) -> Result<Option<Probed>> {
         let probed = self.runtime.block_on(detector.replay_saved(question.clone()))?;
-        Ok((probed.rows.rows > 0).then_some(probed))
+        Ok(probed.filter(|probed| probed.rows.rows > 0))
     }
 
     /// Replays a detector from the beginning of the files, or of the stream.
-    pub(super) fn replay_all(
-        &self,
-        detector: &LoneDetector<'_>,
-        question: ProbeQuestion,
-        until: u64,
-    ) -> Result<Probed> {
+    pub(super) fn replay_all(&self, detector: &LoneDetector, question: ProbeQuestion, until: u64) -> Result<Probed> {
         self.runtime.block_on(detector.replay(self.open()?, question, until))
     }
 
@@ -112,6 +129,11 @@ impl Inquiry<'_> {
             let Some(newest) = newest else { bail!("the stream {} is empty; name recorded files", config.stream.key) };
             return Source::stream(stream.reader(), EntryId::ZERO, newest);
         }
+        self.open_files(&self.ticks.files)
+    }
+
+    fn open_files(&self, files: &[PathBuf]) -> Result<Source> {
+        let config = &self.loaded.config;
         let decoder = Decoder::new(&config.input, &self.loaded.root)?;
         let options = Options {
             decoder: Some(decoder.clone()),
@@ -120,7 +142,7 @@ impl Inquiry<'_> {
             zone: time_zone(&config.input.timezone)?,
             ..Options::default()
         };
-        let files = Files::open(&tickhound_recorded::expand(&self.ticks.files)?, &options)?;
+        let files = Files::open(&tickhound_recorded::expand(files)?, &options)?;
         Ok(Source::files(files, decoder))
     }
 
@@ -148,9 +170,10 @@ impl Inquiry<'_> {
         let (from, names_seconds) = if let Ok(at) = text.parse::<Timestamp>() {
             (at, true)
         } else {
-            let civil = match text.parse::<Time>() {
-                Ok(time) => self.day(zone)?.to_datetime(time),
-                Err(_) => text.parse::<DateTime>().ok().with_context(expected)?,
+            // First with a date: a time is also read from a text with one.
+            let civil = match text.parse::<DateTime>() {
+                Ok(civil) => civil,
+                Err(_) => self.day(zone)?.to_datetime(text.parse::<Time>().ok().with_context(expected)?),
             };
             (zone.to_timestamp(civil)?, text.matches(':').count() > 1)
         };

@@ -8,15 +8,11 @@ use serde_json::json;
 
 use super::{
     author, text,
-    why::{Inquiry, TicksArgs, loading, print_text, span},
+    why::{Inquiry, TicksArgs, load_detector, print_text, span},
 };
 use crate::{
     output,
-    why::{
-        judged::WindowAccount,
-        scratch::{LoneDetector, Probed},
-        shown::Shower,
-    },
+    why::{judged::WindowAccount, scratch::Probed, shown::Shower},
 };
 use tickhound_core::{config::LoadedConfig, event::Alert, pattern::SymbolPattern};
 use tickhound_engine::plugin::{ProbeQuestion, Scope};
@@ -65,9 +61,8 @@ pub(super) fn run(args: &WhyNotArgs, loaded: &LoadedConfig) -> Result<ExitCode> 
     let inquiry = Inquiry { loaded, ticks: &args.ticks, runtime: &runtime };
     let window = inquiry.window(&args.at, args.span, &zone)?;
     let plugins = author::runtime(loaded)?;
-    let load = loading(&plugins);
-    let detector = LoneDetector::load(loaded, &args.detector, &load)?;
-    let spec = detector.spec()?;
+    let detector = load_detector(loaded, &args.detector, &plugins)?;
+    let spec = detector.spec();
     let symbol = args.symbol.to_uppercase();
     ensure!(
         spec.view().scope != Scope::Symbol || spec.wants(&symbol),

@@ -15,6 +15,8 @@ mod guard;
 mod live;
 mod metrics;
 mod mutes;
+mod near;
+mod near_replays;
 mod paced;
 mod page;
 mod paging;
@@ -134,6 +136,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/alert", get(alerts::one))
         .route("/api/alerts/live", get(live::live))
         .route("/api/chart", get(chart::chart))
+        .route("/api/near", get(near::near))
         .route("/api/mutes", mutes::routes());
     page::routes(routes)
         .fallback(|| async { ApiError::not_found() })

@@ -3,14 +3,17 @@
 //! What holds: the engine is that of a host, with a stream that is only read. So groups, bars, contexts and states are what they
 //! are in a host, and what is kept is as of the same rows.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::watch;
 
 use crate::authoring::replay::{OnFaults, ReplaySetup, Source, replay};
 use tickhound_core::{
-    config::{AlertsConfig, LoadedConfig},
+    config::{AlertsConfig, Config, LoadedConfig},
     decode::Decoder,
     event::Alert,
     normalize::Normalizer,
@@ -44,40 +47,46 @@ pub(crate) struct Probed {
     pub(crate) faults: Option<(u64, String)>,
 }
 
-/// A detector of the configuration, and how to load it.
-pub(crate) struct LoneDetector<'a> {
-    /// The configuration, with this detector alone.
-    loaded: LoadedConfig,
-    load: &'a LoadDetectors<'a>,
-    /// The detector as it was loaded first.
-    first: Generation,
+/// A detector apart from all others.
+pub(crate) struct LoneDetector {
+    config: Config,
+    /// The folder that paths in the configuration are relative to.
+    root: PathBuf,
+    spec: Arc<DetectorSpec>,
+    /// The generation that it is from.
+    generation: Generation,
 }
 
-/// Loads the detectors of a configuration; unchanged ones are taken from an earlier generation.
-pub(crate) type LoadDetectors<'a> = dyn Fn(&LoadedConfig, Option<&Generation>) -> Result<Generation> + 'a;
-
-impl<'a> LoneDetector<'a> {
+impl LoneDetector {
     /// Loads a detector of the configuration, whether or not it is enabled.
     ///
     /// # Errors
     /// When there is no such detector, it can't be loaded, or it can't tell what it looks at.
-    pub(crate) fn load(loaded: &LoadedConfig, name: &str, load: &'a LoadDetectors<'a>) -> Result<Self> {
+    pub(crate) fn load(
+        loaded: &LoadedConfig,
+        name: &str,
+        load: impl FnOnce(&LoadedConfig) -> Result<Generation>,
+    ) -> Result<Self> {
         let mut loaded = loaded.clone();
-        let config = &mut loaded.config;
-        let Some(mut settings) = config.detectors.remove(name) else {
-            let known: Vec<&str> = config.detectors.keys().map(String::as_str).collect();
+        let detectors = &mut loaded.config.detectors;
+        let Some(mut settings) = detectors.remove(name) else {
+            let known: Vec<&str> = detectors.keys().map(String::as_str).collect();
             bail!("there is no detector {name} in the configuration; it has {}", known.join(", "));
         };
         settings.enabled = true;
         settings.shadow_of = String::new();
-        config.detectors = [(name.to_owned(), settings)].into();
-        config.engine.workers = 1;
-        // Faults count over the whole replay, and what has no state is not warmed up a second time.
-        config.plugins.fault_window_s = u64::MAX;
-        config.plugins.rewarm_s = 0;
-        let first = load(&loaded, None)?;
-        let detector = Self { loaded, load, first };
-        let spec = detector.spec()?;
+        *detectors = [(name.to_owned(), settings)].into();
+        let generation = load(&loaded)?;
+        Self::of(&loaded.config, &loaded.root, &generation, name)
+    }
+
+    /// Takes a detector that is loaded already.
+    ///
+    /// # Errors
+    /// When there is no such detector, or it can't tell what it looks at.
+    pub(crate) fn of(config: &Config, root: &Path, generation: &Generation, name: &str) -> Result<Self> {
+        let spec = generation.detectors.iter().find(|spec| spec.name == name);
+        let spec = spec.with_context(|| format!("there is no detector {name}, or it is not enabled"))?.clone();
         let manifest = &spec.plugin.manifest;
         ensure!(
             spec.plugin.can_probe(),
@@ -86,20 +95,22 @@ impl<'a> LoneDetector<'a> {
             manifest.name,
             manifest.version
         );
-        Ok(detector)
+        let mut config = config.clone();
+        config.engine.workers = 1;
+        // Faults count over the whole replay, and what has no state is not warmed up a second time.
+        config.plugins.fault_window_s = u64::MAX;
+        config.plugins.rewarm_s = 0;
+        Ok(Self { config, root: root.to_owned(), spec, generation: generation.clone() })
     }
 
     /// The detector.
-    ///
-    /// # Errors
-    /// When it was not loaded.
-    pub(crate) fn spec(&self) -> Result<&Arc<DetectorSpec>> {
-        self.first.detectors.first().context("the detector was not loaded")
+    pub(crate) fn spec(&self) -> &DetectorSpec {
+        &self.spec
     }
 
     /// A generation of these detectors.
-    fn generation(&self, detectors: Vec<Arc<DetectorSpec>>) -> Result<Generation> {
-        Ok(Generation { detectors, ..(self.load)(&self.loaded, Some(&self.first))? })
+    fn generation(&self, detectors: Vec<Arc<DetectorSpec>>) -> Generation {
+        Generation { detectors, ..self.generation.clone() }
     }
 
     /// Replays the detector without a state from the beginning of a source on, until event time is beyond `until`, ns since the Unix
@@ -108,10 +119,10 @@ impl<'a> LoneDetector<'a> {
     /// # Errors
     /// When the source can't be read.
     pub(crate) async fn replay(&self, source: Source, question: ProbeQuestion, until: u64) -> Result<Probed> {
-        let (spec, log) = (self.spec()?, Arc::new(ProbeLog::new(question)));
+        let (spec, log) = (&self.spec, Arc::new(ProbeLog::new(question)));
         // Both see the same rows. Names of detectors have no spaces, so this one is no other's.
         let probing = Arc::new(spec.probing(&format!("{} probed", spec.name), log.clone()));
-        let generation = self.generation(vec![spec.clone(), probing.clone()])?;
+        let generation = self.generation(vec![spec.clone(), probing.clone()]);
         let raised = Arc::<Mutex<Vec<Alert>>>::default();
         let stop = watch::Sender::new(false);
         let sink = {
@@ -125,8 +136,8 @@ impl<'a> LoneDetector<'a> {
             }
         };
         let setup = ReplaySetup {
-            config: &self.loaded.config,
-            root: &self.loaded.root,
+            config: &self.config,
+            root: &self.root,
             generation,
             batch: None,
             pace: Pace::Max,
@@ -139,27 +150,31 @@ impl<'a> LoneDetector<'a> {
         Ok(Probed { basis, rows: log.take(), alerts, faults: faults(&probing) })
     }
 
-    /// Continues the detector from the states that the host has saved, up to the newest entry.
+    /// Continues the detector from the states that the host has saved, up to the newest entry; `None` if not all of its states are
+    /// saved, such as those of a detector that no host runs, or with other parameters.
     ///
     /// # Errors
-    /// When Redis can't be reached, or has no state of this partition.
-    pub(crate) async fn replay_saved(&self, question: ProbeQuestion) -> Result<Probed> {
-        let (spec, log) = (self.spec()?, Arc::new(ProbeLog::new(question)));
-        let config = &self.loaded.config;
-        // Saved states are found by the name of the detector.
-        let probing = Arc::new(spec.probing(&spec.name, log.clone()));
-        let generation = self.generation(vec![probing.clone()])?;
+    /// When Redis can't be reached.
+    pub(crate) async fn replay_saved(&self, question: ProbeQuestion) -> Result<Option<Probed>> {
+        let (spec, log) = (&self.spec, Arc::new(ProbeLog::new(question)));
+        let config = &self.config;
         let done = watch::Sender::new(false);
         let stream = ObservedStream::new(&config.stream, &config.alerts, &config.dead_letters, done.clone())?;
+        if stream.saved_detectors().await?.get(&spec.name) != Some(&spec.schema()) {
+            return Ok(None);
+        }
+        // Saved states are found by the name of the detector.
+        let probing = Arc::new(spec.probing(&spec.name, log.clone()));
+        let generation = self.generation(vec![probing.clone()]);
         let stages = Stages {
             reloads: Reload::fixed(generation),
-            decoder: Decoder::new(&config.input, &self.loaded.root)?,
+            decoder: Decoder::new(&config.input, &self.root)?,
             normalizer: Normalizer::new(&config.input, &config.session.sessions)?,
             sinks: Sinks::new(&AlertsConfig { log: false, ..AlertsConfig::default() }),
             stats: Arc::<Stats>::default(),
         };
         Partition::new(stream, config, stages).run(Until::Stopped, done.subscribe()).await?;
-        Ok(Probed { basis: Basis::Saved, rows: log.take(), alerts: Vec::new(), faults: faults(&probing) })
+        Ok(Some(Probed { basis: Basis::Saved, rows: log.take(), alerts: Vec::new(), faults: faults(&probing) }))
     }
 }
 

@@ -121,7 +121,8 @@ impl Shower<'_> {
     /// What a window says, for people.
     pub(crate) fn window(&self, account: &WindowAccount<'_>, alerts: &[Alert]) -> String {
         let Some(closest) = account.closest else {
-            return "it looked at nothing: it saw no tick there, or none that it looks at".to_owned();
+            let rows = "it named no gate at any of these rows: they don't matter to it, such as ticks from outside of a session, or";
+            return format!("{rows} its plugin names none (docs/why.md)");
         };
         let detections = account.detections().count();
         let mut text = if detections == 0 {
@@ -209,7 +210,9 @@ impl Shower<'_> {
         let NearStates { probed, near, count, latest } = states;
         let all = probed.rows.latest.len();
         if all == 0 {
-            return format!("{} looked at nothing; replayed {}", self.spec.name, self.basis(probed, u64::MAX));
+            let rows = probed.rows.rows;
+            let basis = self.basis(probed, u64::MAX);
+            return format!("{} named no gate at any of {rows} rows (docs/why.md); replayed {basis}", self.spec.name);
         }
         let mut text = format!(
             "{}: {count} of {all} are one gate away or closer, as of {}\nreplayed {}\n",

@@ -627,6 +627,36 @@ pub fn probe_clock() -> PathBuf {
     probes().join("examples/probe_clock.wasm")
 }
 
+/// The detector that says what it looks at: `rise`, with three gates.
+pub fn probe_gates() -> PathBuf {
+    probes().join("examples/probe_gates.wasm")
+}
+
+/// The plugin in `tests/fixtures/witness`: it alerts on every row of a group, with a hash of all that the group has seen.
+pub fn witness() -> PathBuf {
+    witnesses().join("witness.wasm")
+}
+
+/// The witness whose state belongs to the market.
+pub fn witness_market() -> PathBuf {
+    witnesses().join("examples/witness_market.wasm")
+}
+
+/// The witness whose states belong to symbols.
+pub fn witness_symbol() -> PathBuf {
+    witnesses().join("examples/witness_symbol.wasm")
+}
+
+fn witnesses() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| fixtures("witness"))
+}
+
+/// The detector of groups that says what it looks at: `count`, with one gate.
+pub fn probe_group() -> PathBuf {
+    probes().join("examples/probe_group.wasm")
+}
+
 fn probes() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| fixtures("probe"))

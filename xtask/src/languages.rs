@@ -29,8 +29,11 @@ const LANGUAGES: [(&str, &str); 4] =
 /// What the templates are called, and so every detector here: else alerts would differ by their detector.
 const NAME: &str = "jump";
 
-/// The detector in `tests/fixtures/languages`, which uses all of the contract and fails.
+/// The detector in `tests/fixtures/languages` that sees a symbol, uses all of the contract for these, and fails.
 const WATCH: &str = "watch";
+
+/// The detector in `tests/fixtures/languages` that sees a group, in ticks and bars.
+const GROUP: &str = "group";
 
 /// What the detectors of all languages have to agree in.
 #[derive(PartialEq)]
@@ -43,6 +46,8 @@ struct Results {
     failing: Vec<u8>,
     /// The number of those ticks.
     faults: u64,
+    /// The alerts of the detector of groups.
+    group: Vec<u8>,
 }
 
 pub(crate) fn run_all() -> Result<()> {
@@ -75,7 +80,8 @@ pub(crate) fn run_all() -> Result<()> {
         ran.push(language);
     }
     let expected = expected.context("no language was run")?;
-    let counts = [&expected.jump, &expected.watch, &expected.failing].map(|alerts| lines(alerts).count());
+    let results = [&expected.jump, &expected.watch, &expected.failing, &expected.group];
+    let counts = results.map(|alerts| lines(alerts).count());
     ensure!(counts.iter().all(|count| *count > 0), "the detectors find nothing, which compares well");
     println!("\nlive, with a restart");
     live::compare(&dir, &ran)?;
@@ -108,9 +114,7 @@ fn results(dir: &Path, language: &str, source: &str, expected: Option<&Results>)
     run(tickhound(dir).args(["build", NAME, "--into", "plugins"]))?;
     run(tickhound(dir).args(["bench", "plugins/jump.wasm", "--ticks", "20000", "--symbols", "50"]))?;
     let (jump, _) = replay(dir, NAME, "100000", "move_pct=0.1")?;
-    make_watch(dir, language, source)?;
-    run(tickhound(dir).args(["test", WATCH]))?;
-    run(tickhound(dir).args(["build", WATCH, "--into", "plugins"]))?;
+    make_from_fixture(dir, WATCH, language, source)?;
     let (watch, _) = replay(dir, WATCH, "50000", "move_pct=0.05")?;
     // A price that occurs, the same in all languages.
     let first = expected.map_or(watch.as_slice(), |expected| expected.watch.as_slice());
@@ -123,7 +127,10 @@ fn results(dir: &Path, language: &str, source: &str, expected: Option<&Results>)
     println!("failed on {faults} ticks, the last time with: {last}");
     ensure!(faults > 0, "it did not fail at the price {price}");
     ensure!(last.contains(&format!("{source}:")) && last.contains("too much"), "the fault does not say what and where");
-    Ok(Results { jump, watch, failing, faults })
+    make_from_fixture(dir, GROUP, language, source)?;
+    let (group, _) = replay(dir, GROUP, "50000", "move_pct=0.05")?;
+    test_shapes(dir, language)?;
+    Ok(Results { jump, watch, failing, faults, group })
 }
 
 /// Replays a simulated market; returns the alerts and the summary.
@@ -136,16 +143,27 @@ fn replay(dir: &Path, name: &str, count: &str, params: &str) -> Result<(Vec<u8>,
     Ok((fs::read(dir.join("alerts.jsonl"))?, serde_json::from_slice(&output.stdout)?))
 }
 
-/// Makes a second project, with the code and the cases in `tests/fixtures/languages`.
-fn make_watch(dir: &Path, language: &str, source: &str) -> Result<()> {
-    run(tickhound(dir).args(["new", WATCH, "--lang", language]))?;
+/// Makes a project with the code and the cases in `tests/fixtures/languages`, tests it, and builds it into the plugins folder.
+fn make_from_fixture(dir: &Path, name: &str, language: &str, source: &str) -> Result<()> {
+    run(tickhound(dir).args(["new", name, "--lang", language]))?;
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/languages");
     let ending = Path::new(source).extension().context("the code has an ending")?;
-    let project = dir.join(WATCH);
-    fs::copy(fixtures.join(WATCH).with_extension(ending), project.join(source))?;
+    let project = dir.join(name);
+    fs::copy(fixtures.join(name).with_extension(ending), project.join(source))?;
     fs::remove_dir_all(project.join("cases"))?;
     fs::create_dir(project.join("cases"))?;
-    fs::copy(fixtures.join("cases/clock.toml"), project.join("cases/clock.toml"))?;
+    fs::copy(fixtures.join(format!("cases/{name}.toml")), project.join(format!("cases/{name}.toml")))?;
+    run(tickhound(dir).args(["test", name]))?;
+    run(tickhound(dir).args(["build", name, "--into", "plugins"]))
+}
+
+/// Tests the templates of other scopes and feeds.
+fn test_shapes(dir: &Path, language: &str) -> Result<()> {
+    for (scope, feed) in [("group", "ticks"), ("market", "bars:60"), ("symbol", "snapshots:5")] {
+        let name = format!("{scope}-jump");
+        run(tickhound(dir).args(["new", &name, "--lang", language, "--scope", scope, "--feed", feed]))?;
+        run(tickhound(dir).args(["test", &name]))?;
+    }
     Ok(())
 }
 

@@ -23,13 +23,15 @@ impl Alert {
     /// The names and values of the fields in the alerts stream: those that each alert has, and then [`OPTIONAL_FIELDS`] that
     /// have a value.
     pub fn fields(&self) -> Vec<(&'static str, Cow<'_, str>)> {
-        let members = if self.members.is_empty() { String::new() } else { json(&self.members) };
-        let optional = [
-            ("reference", Cow::from(self.origin.reference.as_str())),
-            ("group", self.group.as_str().into()),
-            ("members", members.into()),
-        ];
+        let [group, members] = self.group_fields();
+        let optional = [("reference", Cow::from(self.origin.reference.as_str())), group, members];
         self.own_fields().into_iter().chain(optional.into_iter().filter(|(_, value)| !value.is_empty())).collect()
+    }
+
+    /// The fields of an alert of a group; empty if it is not one.
+    fn group_fields(&self) -> [(&'static str, Cow<'_, str>); 2] {
+        let members = if self.members.is_empty() { String::new() } else { json(&self.members) };
+        [("group", self.group.as_str().into()), ("members", members.into())]
     }
 
     /// The fields that each alert has.
@@ -88,12 +90,14 @@ pub fn log_line(detector: &str, symbol: &str, confidence: f64) -> String {
 }
 
 /// The fields of an alert that are the same however it is delivered, and whichever build of its detector raised it: all but
-/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash`, `generation` and `reference`.
-pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 12] {
+/// `lag_ms`, `recovered`, `stale`, `sha256`, `params_hash`, `generation` and `reference`. The last two are empty unless it is an
+/// alert of a group.
+pub fn content_fields(alert: &Alert) -> [(&'static str, Cow<'_, str>); 14] {
     let fields = alert.own_fields();
     let [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, ..] = fields;
     let venue = ("venue", alert.venue.as_str().into());
-    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue]
+    let [group, members] = alert.group_fields();
+    [id, detector, plugin, version, symbol, time, price, confidence, direction, evidence, entry, venue, group, members]
 }
 
 impl DeadLetter {

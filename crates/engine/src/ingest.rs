@@ -248,6 +248,15 @@ impl Ingest {
         (id, shard)
     }
 
+    /// The groups of symbols whose states are awaited that have no saved state themselves.
+    pub(crate) fn groups_without_states(&mut self) -> Vec<String> {
+        let Some(wide) = &mut self.wide else { return Vec::new() };
+        wide.resolve_all(&mut self.symbols);
+        let groups = self.symbols.known().into_iter().filter(|(_, name)| name.starts_with(GROUP_MARK));
+        let begin = groups.filter(|(route, _)| !self.symbols.awaited[route.id as usize]);
+        begin.map(|(_, name)| name.to_string()).collect()
+    }
+
     /// Continues what the owners of these names depend on from their `bases`, unless an earlier boundary had it. Their own states
     /// follow.
     pub(crate) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {
@@ -553,8 +562,12 @@ impl Routed {
         let new: FxHashSet<u32> = new.iter().copied().collect();
         for job in self.jobs.iter_mut().flatten() {
             job.batch.take_back(entry);
-            // Those of the last entry are at the end.
-            while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
+            // Those of the last entry are at the end, with groups among them.
+            if job.views.is_empty() {
+                while job.symbols.pop_if(|(id, _)| new.contains(id)).is_some() {}
+            } else {
+                job.symbols.retain(|(id, _)| !new.contains(id));
+            }
         }
     }
 }
@@ -720,26 +733,28 @@ impl Router<'_> {
         if estimated {
             row[column::FLAGS] = f64::from(row[column::FLAGS] as u32 | flag::TIME_ESTIMATED);
         }
-        let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: row };
+        // Columns that are not of the input or the session follow those.
+        let own = tick.values.len() + if normalizer.has_session_columns() { session::COLUMNS.len() } else { 0 };
+        let mut normalized = NormalizedRow { symbol: id, time, price: tick.price, columns: &mut row[..own] };
         normalize(normalizer, &mut normalized);
+        let NormalizedRow { time, price, .. } = normalized;
         let mut wide = wide.as_deref_mut().filter(|_| !*is_taken_back);
         if let Some(wide) = &mut wide {
             wide.resolve(id, symbols);
         }
-        if normalized.price.is_nan() {
+        if price.is_nan() {
             return Ok(());
         }
         if let Some(wide) = &mut wide {
-            let session = normalizer.span(normalizer.calendar_of(id), normalized.time).number;
-            wide.fill(&mut normalized, session);
+            let session = normalizer.span(normalizer.calendar_of(id), time).number;
+            wide.fill(id, price, session, row);
         }
-        let NormalizedRow { time, price, columns, .. } = &normalized;
+        let made = TickRow { entry, symbol: id, time, price, columns: row };
         if !is_awaited {
-            let job = open(&mut jobs[shard], read, columns.len(), rows, views);
-            job.batch.push(TickRow { entry, symbol: id, time: *time, price: *price, columns });
+            open(&mut jobs[shard], read, row.len(), rows, views).batch.push(made);
         }
         if let Some(wide) = wide {
-            wide.tick(&normalized, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
+            wide.tick(&made, clock.time, normalizer, Outlet { place: *place, symbols, jobs });
         }
         Ok(())
     }

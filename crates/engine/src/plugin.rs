@@ -2,14 +2,17 @@
 //!
 //! From a file to a generation: `watch` notices a change, and `loader` builds a generation. For that, `folder` reads the
 //! files, `signature` checks who has signed them, `check_process` does everything that follows in a process of its own
-//! first, `structure` checks the file's size and depth, `runtime` compiles it and rejects what is not a detector, `code`
-//! caches compiled plugins, `manifest` checks what a plugin says about itself, `params` checks the configuration against
-//! that, `spec` joins plugin and settings, and `trial` calls the detector for the first time. `generation` is the result,
-//! and `reload` publishes it.
+//! first, `structure` checks the file's size and depth, `contract` finds the version of the contract, `runtime` compiles it
+//! and rejects what is not a detector, `code` caches compiled plugins, `manifest` is what a plugin says about itself, `params`
+//! checks the configuration against that, `resolve` finds out which rows and columns it gets (`view`, `columns`, `wiring`),
+//! `spec` joins plugin and settings, and `trial` calls the detector for the first time. `generation` is the result, and
+//! `reload` publishes it.
 //!
-//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `call` how much a call may return,
-//! `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time limit of a call, `fault` the reason
-//! why a call failed, and `health` the count of faults. `probe_log` keeps what a detector that is not a host's looks at.
+//! At run time: `instance` is a detector in one shard, `guest` its store and its limits, `exports` its functions in both
+//! versions of the contract, `packed` the form of rows and detections in 0.2, `facts` what it learns about symbols, `call` how
+//! much a call may return, `detection` and `answer` what must hold of it, `texts` how its texts are shown, `deadline` the time
+//! limit of a call, `fault` the reason why a call failed, and `health` the count of faults. `probe_log` keeps what a detector
+//! that is not a host's looks at.
 //!
 //! Invariants: a detector can call nothing (its world has no imports), one
 //! instance has one owner, and an instance that trapped is never called again.
@@ -71,5 +74,5 @@ pub use self::{
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    view::{Feed, LAST_OF_SNAPSHOT, Scope, View},
+    view::{Feed, LAST_OF_SNAPSHOT, Scope, View, mark_last_rows},
 };

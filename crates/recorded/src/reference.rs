@@ -87,8 +87,9 @@ mod tests {
         ] {
             assert!(notes.contains(expected), "{expected}\n{notes}");
         }
-        assert!(reference.explain_missing("volume").contains("[reference.columns]"));
-        assert!(reference.explain_missing("prev_clos").contains("did you mean `prev_close`?"));
+        assert!(reference.explain("volume").unwrap().contains("[reference.columns]"));
+        assert!(reference.explain("sector").unwrap().ends_with("values that are not numbers"));
+        assert_eq!((reference.explain("prev_close"), reference.explain("prev_clos")), (None, None));
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
         }
         fs::write(folder.path().join("kite.csv"), &dump).unwrap();
         let loaded = load(folder.path(), "[reference]\nfiles = [\"kite.csv\"]\n").unwrap();
-        assert_eq!(loaded.market.reference().len(), 50_000);
+        assert_eq!(loaded.market.reference().len(), 100_000);
         assert_eq!(number(&loaded, "strike", "U7725NOV2500CE"), 2500.0);
         assert_eq!(text(&loaded, "underlying", "U7725NOV2500CE").as_deref(), Some("U77"));
     }

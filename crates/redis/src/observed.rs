@@ -4,7 +4,10 @@
 //! states of a chunk are read in one request with their boundary, and the last commit after all of them, so that no
 //! boundary is behind it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use redis::{Client, Value, aio::MultiplexedConnection, cmd};
 use tokio::sync::watch;
@@ -73,9 +76,23 @@ impl ObservedStream {
         })
     }
 
+    /// Returns the detectors whose states are all saved, with the hash that must be equal to read them.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or the checkpoint can't be read.
+    pub async fn saved_detectors(&self) -> Result<BTreeMap<String, u64>, StreamError> {
+        let mut requests = self.connect().await?;
+        let checkpoint = state::read_checkpoint(&mut requests, &self.config.keys).await?;
+        Ok(checkpoint.last.and(checkpoint.complete).unwrap_or_default())
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, StreamError> {
+        let timeout = Duration::from_millis(self.config.stream.timeout_ms);
+        connect(&self.client, timeout).await.map_err(unavailable)
+    }
+
     async fn open(&mut self) -> Result<Acquisition, StreamError> {
-        let timeout = std::time::Duration::from_millis(self.config.stream.timeout_ms);
-        let mut requests = connect(&self.client, timeout).await.map_err(unavailable)?;
+        let mut requests = self.connect().await?;
         let entries = self.address.connect().await?;
         let keys = &self.config.keys;
         let saved = state::read_observed(&mut requests, keys).await?;

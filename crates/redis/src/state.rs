@@ -167,10 +167,9 @@ pub(super) async fn read_observed(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
 ) -> Result<SavedStates, StreamError> {
-    let names: Vec<String> = query(connection, cmd("HKEYS").arg(&keys.state)).await?;
     let mut chunks: Vec<Vec<String>> = (0..CHUNKS).map(|chunk| vec![format!("c:{chunk}")]).collect();
     let mut others = Vec::new();
-    for name in names {
+    for name in query::<Vec<String>>(connection, cmd("HKEYS").arg(&keys.state)).await? {
         match name.split_at_checked(2) {
             Some(("s:", symbol)) => chunks[usize::from(chunk_of(symbol))].push(name),
             Some(("c:", _)) | None => {}
@@ -178,18 +177,37 @@ pub(super) async fn read_observed(
         }
     }
     let mut fields = SavedFields::default();
-    for names in chunks.into_iter().chain([others]).filter(|names| !names.is_empty()) {
-        let values: Vec<Option<Vec<u8>>> = query(connection, cmd("HMGET").arg(&keys.state).arg(&names)).await?;
-        for (name, value) in names.iter().zip(values) {
-            value.into_iter().for_each(|value| fields.add(name, value));
-        }
+    // What the states of a boundary depend on is deleted with the boundary, so it is read first; and once more, since chunks may
+    // have got new boundaries meanwhile.
+    for names in std::iter::once(others).chain(chunks) {
+        read_fields(connection, keys, &names, &mut fields).await?;
     }
+    let mut names: Vec<String> = query(connection, cmd("HKEYS").arg(&keys.state)).await?;
+    names.retain(|name| name.starts_with("b:"));
+    read_fields(connection, keys, &names, &mut fields).await?;
     if let Some(form) = fields.newer {
         return Err(newer_release(&keys.state, form));
     }
     let venues: HashMap<String, String> = query(connection, cmd("HGETALL").arg(&keys.venues)).await?;
     let venues = read_venues(venues, &keys.venues)?;
     Ok(SavedStates { venues, ..fields.into_states() })
+}
+
+/// Reads fields in one request.
+async fn read_fields(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    names: &[String],
+    fields: &mut SavedFields,
+) -> Result<(), StreamError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let values: Vec<Option<Vec<u8>>> = query(connection, cmd("HMGET").arg(&keys.state).arg(names)).await?;
+    for (name, value) in names.iter().zip(values) {
+        value.into_iter().for_each(|value| fields.add(name, value));
+    }
+    Ok(())
 }
 
 /// When the owner before committed the last tick, as its receipt says. A receipt that can't be read is like a missing one:

@@ -263,8 +263,19 @@ impl Breakout {
 
     /// Returns the detection at this tick, before the tick becomes part of the channel.
     fn find(&self, state: &mut State, tick: &Tick<'_>, age: u64) -> Option<Detection> {
-        let (high, low) = self.channel(state, tick.time, age)?;
-        let range = state.atr.get(self.params.atr_len)?.max(state.step.unwrap_or(0.0));
+        let gates = tick.gates();
+        let filled = match self.params.mode {
+            Mode::Rolling => (tick.time - state.since, self.window / 2),
+            Mode::OpeningRange => (age, self.opening),
+        };
+        let channel = self.channel(state, tick.time, age);
+        let range = state.atr.get(self.params.atr_len);
+        let is_filled = gates.holds("channel_filled_s", seconds(filled.0), seconds(filled.1), channel.is_some());
+        let is_warm = gates.at_least("bars", state.closed.into(), self.warm_up_bars().into());
+        if !is_filled {
+            return None;
+        }
+        let ((high, low), range) = (channel?, range?.max(state.step.unwrap_or(0.0)));
         let price = tick.price;
         let outlived = match self.params.mode {
             Mode::Rolling => self.window,
@@ -273,25 +284,33 @@ impl Breakout {
         };
         state.up.rearm(tick, 1.0, range * self.params.rearm_atr, outlived);
         state.down.rearm(tick, -1.0, range * self.params.rearm_atr, outlived);
+        // Between the two, the level that is closer counts.
         let (direction, sign, level) = match () {
-            () if price > high => (Direction::Up, 1.0, high),
-            () if price < low => (Direction::Down, -1.0, low),
-            () => return None,
+            () if price - high >= low - price => (Direction::Up, 1.0, high),
+            () => (Direction::Down, -1.0, low),
         };
         let excess = sign * (price - level);
         let arm = if sign > 0.0 { state.up } else { state.down };
-        let last_time = state.last_time?;
-        let ready = state.closed >= self.warm_up_bars() && tick.time - last_time <= STALE_BARS * self.bar;
-        if !ready || excess <= self.params.buffer_atr * range || !arm.may_fire(tick.time, self.cooldown) {
+        let pause = tick.time - state.last_time?;
+        let noise = self.params.buffer_atr * range;
+        let is_fresh = gates.at_most("pause_s", seconds(pause), seconds(STALE_BARS * self.bar));
+        let since_fired = arm.fired.map_or(f64::INFINITY, |(fired, _)| seconds(tick.time - fired));
+        let is_armed =
+            gates.holds("armed_s", since_fired, seconds(self.cooldown), arm.may_fire(tick.time, self.cooldown));
+        let is_beyond = gates.holds("beyond_channel", price, level + sign * noise, excess > noise);
+        if !(is_warm && is_fresh && is_armed && is_beyond) {
             return None;
         }
-        if self.params.squeeze_only && !squeezed(&state.closes, range) {
-            return None;
+        if self.params.squeeze_only {
+            let (band, ranges) = squeeze(&state.closes, range);
+            if !gates.below("squeeze", band, ranges) {
+                return None;
+            }
         }
         let move_rank = state.moves.rank(excess)?;
         let volume = self.volume(state, tick.time);
         let found = match volume {
-            Some((ratio, _)) if ratio < self.params.volume_min_ratio => return None,
+            Some((ratio, _)) if !gates.at_least("volume_ratio", ratio, self.params.volume_min_ratio) => return None,
             Some((ratio, rank)) => {
                 let confidence = stouffer(&[(move_rank, 1.0), (rank, VOLUME_WEIGHT)], CORRELATION);
                 Detection::new(direction, confidence).with("volume_ratio", ratio).with("volume_rank", rank)
@@ -355,12 +374,18 @@ impl Arm {
     }
 }
 
-/// Returns whether the closes vary less than their bars: the band lies inside the channel.
-fn squeezed(closes: &[f64], range: f64) -> bool {
+/// Returns how far the band of the closes reaches, and how far the channel of the bars: in a squeeze, the band lies inside the
+/// channel. With too few closes there is no band.
+fn squeeze(closes: &[f64], range: f64) -> (f64, f64) {
     let count = closes.len() as f64;
     let mean = closes.iter().sum::<f64>() / count;
     let variance = closes.iter().map(|close| (close - mean) * (close - mean)).sum::<f64>() / count;
-    closes.len() == SQUEEZE_BARS && SQUEEZE_DEVIATIONS * variance.sqrt() < SQUEEZE_RANGES * range
+    let band = if closes.len() == SQUEEZE_BARS { SQUEEZE_DEVIATIONS * variance.sqrt() } else { f64::NAN };
+    (band, SQUEEZE_RANGES * range)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND as f64
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

@@ -4,7 +4,8 @@
 //! the same session. The index is the member named by `index`, or else the one that has the group's name. Its usual move is the
 //! root mean square of its moves (exponentially weighted, half as much after `usual_half_life` steps), so z is its move in usual
 //! ones of about the last hour. Beta and correlation of a member come from its moves and those of the index at the same
-//! steps, about 0, by exponentially weighted sums (half as much after `beta_half_life` steps). A member lags if
+//! steps, about 0, by exponentially weighted sums (half as much after `beta_half_life` steps). No sum takes a move as larger than
+//! eight usual ones, or one bad price would spoil it for weeks. A member lags if
 //!
 //! 1. it has a usual beta: its beta is at least `beta_min` and its correlation at least `correlation_min`,
 //! 2. it has moved by at most `lag_share` of beta times the index's move, in the index's direction.
@@ -39,6 +40,10 @@ const APART: u64 = 3600 * SECOND;
 
 /// The number of moves after which usual move, beta and ranks are meaningful.
 const WARM_UP_MOVES: u32 = 240;
+
+/// The number of moves after which it is known which one is too large to be taken as it is, and how many usual ones that is.
+const CLIP_FROM: u32 = 30;
+const CLIP: f64 = 8.0;
 
 /// The most steps in a move: the state of a member stays below 4 KiB.
 const STEPS_MAX: u32 = 120;
@@ -98,7 +103,8 @@ struct Follower {
     seen: u64,
     /// Its move at that time, if it has a price of `move_s` ago.
     change: Option<f64>,
-    /// The sums of squares of the index's moves, of its own, and of products of both.
+    /// The sums of weights, of squares of the index's moves, of its own, and of products of both.
+    weight: f64,
     index: f64,
     own: f64,
     products: f64,
@@ -267,6 +273,7 @@ impl State {
     /// Returns the usual move of the index, once there are enough, and adds a move to them.
     fn usual(&mut self, market: f64, alpha: f64) -> Option<f64> {
         let usual = (self.moves >= WARM_UP_MOVES && self.square > SQUARE_MIN).then(|| self.square.sqrt());
+        let market = if self.moves < CLIP_FROM { market } else { clip(market, self.square) };
         self.moves = self.moves.saturating_add(1);
         self.square += (market * market - self.square) * alpha.max(1.0 / f64::from(self.moves));
         usual
@@ -284,10 +291,7 @@ impl State {
             if let Some(own) = follower.change_at(time)
                 && name != index
             {
-                follower.index = follower.index * decay + market * market;
-                follower.own = follower.own * decay + own * own;
-                follower.products = follower.products * decay + market * own;
-                follower.moves = follower.moves.saturating_add(1);
+                follower.fit(decay, own, market);
             }
         });
     }
@@ -300,10 +304,23 @@ impl Follower {
             self.path.pop_front();
         }
         let is_begin = |(time, _): &&(u64, f64)| time + length <= row.time && time + 2 * length > row.time;
-        let change = |(_, price): &(u64, f64)| libm::log(row.price / price);
+        let change = |(_, price): &(u64, f64)| libm::log(row.price) - libm::log(*price);
         self.change = self.path.front().filter(is_begin).map(change);
         self.path.push_back((row.time, row.price));
         self.seen = row.time;
+    }
+
+    fn fit(&mut self, decay: f64, own: f64, market: f64) {
+        let (mut own, mut market) = (own, market);
+        if self.moves >= CLIP_FROM {
+            own = clip(own, self.own / self.weight);
+            market = clip(market, self.index / self.weight);
+        }
+        self.weight = self.weight * decay + 1.0;
+        self.index = self.index * decay + market * market;
+        self.own = self.own * decay + own * own;
+        self.products = self.products * decay + market * own;
+        self.moves = self.moves.saturating_add(1);
     }
 
     fn change_at(&self, time: u64) -> Option<f64> {
@@ -315,6 +332,13 @@ impl Follower {
         let is_known = self.moves >= WARM_UP_MOVES && self.index > SQUARE_MIN && self.own > SQUARE_MIN;
         is_known.then(|| (self.products / self.index, self.products / (self.index * self.own).sqrt()))
     }
+}
+
+/// Limits a move to so many usual ones, given their mean square. After prices that stood still, any move is taken as it is.
+fn clip(size: f64, square: f64) -> f64 {
+    let limit = if square > SQUARE_MIN { CLIP * square.sqrt() } else { f64::MAX };
+    // Unlike `clamp`, this brings no code that prints numbers.
+    size.max(-limit).min(limit)
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

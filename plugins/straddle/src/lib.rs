@@ -9,7 +9,8 @@
 //! "combined premium VWAP" of these desks); a cross says that what options cost has turned.
 //!
 //! The distance of the premium from its average is in standard deviations: z is the distance over the root mean square of past
-//! distances (exponentially weighted, half as much after `half_life` trades). An excursion is the path of the premium from
+//! distances (exponentially weighted, half as much after `half_life` trades; a distance counts as eight of them at most, or one
+//! bad price would spoil many sessions). An excursion is the path of the premium from
 //! one side's `hysteresis` to the other's. A cross is a trade at which z reaches the `hysteresis` on the other side. The
 //! direction is that of the premium. Nothing fires in the first `opening_ticks` trades of a session, or after a nearer expiry
 //! has appeared. Trades don't count while a leg has had no tick for `stale_s`, or the nearest strike is further than
@@ -44,6 +45,14 @@ const APART: u64 = 3600 * SECOND;
 
 /// The number of excursions after which ranks are meaningful.
 const RANK_WARM_UP: u32 = 10;
+
+/// The number of distances after which it is known which one is too large to be taken as it is, and how many usual ones that
+/// is.
+const CLIP_FROM: u32 = 100;
+const CLIP: f64 = 8.0;
+
+/// The least mean square of distances that differ from 0: rounding errors are below it.
+const SQUARE_MIN: f64 = 1e-20;
 
 /// The positions of the manifest's columns.
 const QUANTITY: usize = 0;
@@ -82,6 +91,8 @@ pub struct State {
     trades: u32,
     /// The mean square of the distance relative to the average, which hardly differs between sessions.
     square: f64,
+    /// The number of distances in all sessions.
+    distances: u32,
     /// The side of the excursion: 1 above, -1 below, 0 before the first of a session.
     side: i8,
     /// The largest |z| of the excursion.
@@ -229,9 +240,13 @@ impl StraddleVwap {
         state.trades = state.trades.saturating_add(1);
         let average = state.turnover / state.quantity;
         let distance = premium / average - 1.0;
+        // Absurd prices and quantities overflow, and must not outlive the session.
+        if !distance.is_finite() {
+            return None;
+        }
         let deviation = state.square.sqrt();
         // Added only now, since a value is compared with those before it.
-        state.square += (distance * distance - state.square) * self.alpha;
+        state.learn(distance, self.alpha);
         // At the first trade of all there is no deviation, and not yet a side.
         let z = if deviation > 0.0 { distance / deviation } else { 0.0 };
         if !gates.above("trades", f64::from(state.trades), f64::from(opening_ticks)) {
@@ -286,6 +301,14 @@ impl State {
         self.members.retain(|_, instrument| instrument.session == ended);
         self.own = None;
         self.begin_chain(None);
+    }
+
+    /// Adds a distance to the mean square.
+    fn learn(&mut self, distance: f64, alpha: f64) {
+        let is_known = self.distances >= CLIP_FROM && self.square > SQUARE_MIN;
+        let most = if is_known { CLIP * CLIP * self.square } else { f64::MAX };
+        self.square += ((distance * distance).min(most) - self.square) * alpha;
+        self.distances = self.distances.saturating_add(1);
     }
 
     /// Begins the chain and its average anew.

@@ -5,6 +5,7 @@ import * as alerts from "./alerts.js";
 import { get, isAskingForToken, sleep } from "./api.js";
 import * as charts from "./charts.js";
 import { byId, make, say, setZone, zoneSentence } from "./format.js";
+import * as near from "./near.js";
 import * as tables from "./tables.js";
 import * as verdict from "./verdict.js";
 
@@ -122,6 +123,7 @@ async function detectors() {
   try {
     receipt = await get("api/detectors");
     alerts.know(receipt.detectors ?? []);
+    near.offer(receipt.detectors ?? []);
     alerts.explainEmpty(tables.warmUp(receipt));
     if (last.status) tables.detectors(receipt, last.status.now_ms, last.status.survey?.receipt);
   } catch { /* The verdict shows already that the host does not answer. */ }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -140,7 +140,9 @@ pub(crate) async fn measure(
     let spec = generation.detectors[0].clone();
     progress("simulating a market");
     let entries = Arc::new(simulated(plan)?);
-    let rows = Rows::of(&entries, &loaded.config.input, &loaded.config.session.sessions)?;
+    let rows = Rows::of(&entries, &loaded.config.input, &loaded.config.session.sessions, &generation)?;
+    let row_count = rows.of_view(spec.view()).len();
+    ensure!(row_count > 0, "the simulated market has no row of the detector's feeds: simulate more ticks (--ticks)");
 
     progress("starting the detector");
     let start_ms = measure_starts(&spec)?;
@@ -153,7 +155,7 @@ pub(crate) async fn measure(
 
     progress("filling the detector's memory");
     let memory = measure_memory(&rows, &spec)?;
-    let symbols = rows.ids().len();
+    let symbols = rows.owners(spec.view()).len();
     let per_symbol = |bytes: usize| bytes as f64 / symbols as f64;
 
     progress("running the engine");
@@ -174,7 +176,7 @@ pub(crate) async fn measure(
         memory_per_symbol: per_symbol(memory.filled - memory.at_start),
         state_per_symbol: per_symbol(memory.state),
         symbols,
-        ticks: rows.batch.len(),
+        ticks: row_count,
         engine_ticks_per_second,
         workers: config.engine.worker_count(),
     })
@@ -200,14 +202,14 @@ fn measure_starts(spec: &DetectorSpec) -> Result<Spread> {
 }
 
 fn measure_ticks(rows: &Rows, batch: usize, spec: &DetectorSpec, baseline: &DetectorSpec) -> Result<PerTick> {
-    let chunks = rows.chunks(batch);
+    let [chunks, other_chunks] = [spec, baseline].map(|spec| rows.chunks(spec.view(), batch));
     let (mut own, mut other, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
     // The two take turns, so that a change in the machine's speed affects both.
     for _ in 0..ROUNDS {
         let (ns, call) = measure_round(rows, &chunks, spec)?;
         own.push(ns);
         longest = longest.max(call);
-        other.push(measure_round(rows, &chunks, baseline)?.0);
+        other.push(measure_round(rows, &other_chunks, baseline)?.0);
     }
     let longest_call_ms = longest.as_secs_f64() * 1e3;
     Ok(PerTick { batch, ns: Spread::of(own), baseline_ns: Spread::of(other), longest_call_ms })
@@ -236,11 +238,11 @@ fn measure_memory(rows: &Rows, spec: &DetectorSpec) -> Result<Memory> {
     let fault = |fault| failed(spec, &fault);
     let at_start = spec.start().map_err(fault)?.memory_bytes();
     let mut instance = rows.start(spec).map_err(fault)?;
-    for chunk in rows.chunks(FILL_BATCH) {
+    for chunk in rows.chunks(spec.view(), FILL_BATCH) {
         instance.detect(&chunk).map_err(fault)?;
     }
     let filled = instance.memory_bytes();
-    let saved = instance.save(&rows.ids()).map_err(fault)?;
+    let saved = instance.save(&rows.owners(spec.view())).map_err(fault)?;
     Ok(Memory { at_start, filled, state: saved.iter().map(|(_, state)| state.len()).sum() })
 }
 

@@ -25,7 +25,7 @@ use parquet::{
 use crate::output::JsonStdout;
 use tickhound_core::{
     event::{Alert, AlertOrigin, Direction, EntryId},
-    publish::{content_fields, json_line},
+    publish::{OPTIONAL_FIELDS, content_fields, json_line},
     text::printable,
 };
 
@@ -88,7 +88,10 @@ impl Output {
             Format::Json(text) => {
                 for alert in alerts {
                     let fields = content_fields(alert);
-                    writeln!(text, "{}", json_line(fields.iter().map(|(name, value)| (*name, &**value))))?;
+                    // As a live host writes them: optional fields only with a value. The columns of tables are the same in each row.
+                    let fields =
+                        fields.iter().filter(|(name, value)| !(value.is_empty() && OPTIONAL_FIELDS.contains(name)));
+                    writeln!(text, "{}", json_line(fields.map(|(name, value)| (*name, &**value))))?;
                 }
             }
             Format::Csv(table) => {
@@ -296,6 +299,20 @@ mod tests {
             assert_eq!(&row[position("price")], "-1", "numbers stay numbers");
             assert_eq!(&row[position("evidence")], r#"{"level":-1.5}"#);
         }
+    }
+
+    /// The lines had neither, though those of a live host do.
+    #[test]
+    fn a_line_names_group_and_members_where_there_are_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alerts.jsonl");
+        let members = vec!["HDFCBANK".to_owned(), "M&M".to_owned()];
+        let alerts = [blank(), Alert { group: "banks".to_owned(), members, ..blank() }];
+        let lines = String::from_utf8(written(&file, &alerts, 2)).unwrap();
+        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines[0].get("group"), lines[0].get("members")), (None, None));
+        assert_eq!(lines[1]["group"], "banks");
+        assert_eq!(lines[1]["members"], serde_json::json!(["HDFCBANK", "M&M"]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tickhound_core::{
     receipt::{DetectorReceipt, Receipt},
 };
 use tickhound_engine::plugin::{
-    CacheLocation, DetectorSpec, Generation, Isolation, PluginSource, Runtime,
+    CacheLocation, DetectorSpec, Feed, Generation, Isolation, PluginSource, Runtime, Scope, View,
     code::COMPILED_FOLDER as COMPILED,
     folder::{Folder, plugin_name},
     loader::{Compiling, next_of, with_next},
@@ -63,7 +63,7 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
             ),
         );
     }
-    let mut busy_ns = 0;
+    let (mut busy_ns, mut market_ns) = (0, 0);
     let (folder, cache) = (Folder::of(loaded), CacheLocation::of(loaded));
     // A host makes the folder and closes it to others; a diagnosis changes nothing.
     let closed = cache.as_ref().filter(|cache| {
@@ -78,7 +78,11 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
                 match load_alone(&mut plugins, loaded, name, detector, columns) {
                     Err(error) => findings.push(Finding::problem(id, format!("{error:#}")).cure(REJECTED)),
                     Ok(spec) => {
-                        busy_ns += u64::from(spec.trial.ns_per_tick);
+                        let View { scope, feeds, .. } = spec.view();
+                        // Bars and snapshots are far fewer than ticks.
+                        let ns = if feeds.contains(&Feed::Ticks) { u64::from(spec.trial.ns_per_tick) } else { 0 };
+                        busy_ns += ns;
+                        market_ns += if *scope == Scope::Market { ns } else { 0 };
                         findings.push(judge_detector(&id, &spec, loaded, facts.receipt.as_ref()));
                         findings.extend(judge_symbols(&spec, &facts.symbols));
                     }
@@ -92,6 +96,7 @@ pub(super) fn judge(loaded: &LoadedConfig, decoder: Option<&Decoder>, facts: &Pa
     }
     if facts.ticks_per_second > 0.0 && busy_ns > 0 {
         findings.push(judge_load(busy_ns, facts.ticks_per_second, workers));
+        findings.extend(judge_market_load(market_ns, facts.ticks_per_second));
     }
     findings.extend(unused(&folder.dir, &loaded.config));
     // In a shared folder, other programs may own the files.
@@ -182,6 +187,24 @@ fn judge_load(busy_ns: u64, ticks_per_second: f64, workers: usize) -> Finding {
     }
     Finding::warning("plugins.load", observed)
         .cure("raise engine.workers up to the number of cores, or narrow the detectors' symbols; `tickhound bench` shows what a detector costs")
+}
+
+/// Judges the one thread that has the state of the whole market.
+fn judge_market_load(market_ns: u64, ticks_per_second: f64) -> Option<Finding> {
+    let share = market_ns as f64 * ticks_per_second / 1e9;
+    if market_ns == 0 {
+        return None;
+    }
+    let observed = format!(
+        "detectors of scope market take {market_ns} ns a tick, which is {:.1} % of their one thread at {ticks_per_second:.0} \
+         ticks a second",
+        share * 100.0
+    );
+    if share <= LOAD_MAX {
+        return Some(Finding::ok("plugins.market", observed));
+    }
+    let cure = "narrow their symbols, or give them bars or snapshots instead of ticks; more workers do not help";
+    Some(Finding::warning("plugins.market", observed).cure(cure))
 }
 
 fn unused(dir: &Path, config: &Config) -> Option<Finding> {
@@ -291,6 +314,13 @@ mod tests {
         assert_eq!(judge_load(2_000, 100_000.0, 1).level, Level::Ok);
         assert_eq!(judge_load(2_000, 400_000.0, 1).level, Level::Warning);
         assert_eq!(judge_load(2_000, 400_000.0, 4).level, Level::Ok);
+    }
+
+    #[test]
+    fn what_sees_the_market_is_judged_by_one_thread() {
+        assert_eq!(judge_market_load(0, 100_000.0).map(|finding| finding.level), None);
+        assert_eq!(judge_market_load(2_000, 100_000.0).map(|finding| finding.level), Some(Level::Ok));
+        assert_eq!(judge_market_load(2_000, 400_000.0).map(|finding| finding.level), Some(Level::Warning));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The state that all requests share.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -12,7 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore, watch};
 
-use super::shares::Shares;
+use super::{near_replays::NearReplays, shares::Shares};
 use crate::{
     clock,
     observe::health::{HealthObserver, HealthReport},
@@ -25,6 +26,7 @@ use tickhound_core::{
 };
 use tickhound_engine::{
     monitor::{Monitor, Role},
+    plugin::Reload,
     stats::Stats,
 };
 use tickhound_redis::StreamQueries;
@@ -57,6 +59,10 @@ pub(crate) struct ServerContext {
     pub(crate) stats: Arc<Stats>,
     /// A decoder like the engine's.
     pub(crate) decoder: Decoder,
+    /// The folder that paths in the configuration are relative to.
+    pub(crate) root: PathBuf,
+    /// The newest generation, and each one after it.
+    pub(crate) reloads: watch::Receiver<Reload>,
     /// True when the run is about to end.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -82,6 +88,9 @@ pub(super) struct App {
     pub(super) listeners: Arc<Shares>,
     /// Allows one chart at a time, since it is the only expensive request.
     pub(super) charts: Semaphore,
+    pub(super) near: NearReplays,
+    pub(super) root: PathBuf,
+    pub(super) reloads: watch::Receiver<Reload>,
     /// True when the server is about to end.
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) stopping: watch::Receiver<bool>,
@@ -104,7 +113,7 @@ impl App {
         served: ServerContext,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
-        let ServerContext { config: mut all, stats, decoder, stopping } = served;
+        let ServerContext { config: mut all, stats, decoder, root, reloads, stopping } = served;
         let StreamConfig { lease_ms, timeout_ms, .. } = all.stream;
         let lease = Duration::from_millis(lease_ms);
         let still_max = lease + Duration::from_millis(3 * timeout_ms);
@@ -128,6 +137,9 @@ impl App {
             requests: shares(REQUESTS_MAX, REQUESTS_PER_ADDRESS),
             listeners: shares(LISTENERS_MAX, LISTENERS_PER_ADDRESS),
             charts: Semaphore::new(1),
+            near: NearReplays::default(),
+            root,
+            reloads,
             stopped,
             lease,
             still_max,
@@ -137,6 +149,11 @@ impl App {
             timezone,
             zone,
         })
+    }
+
+    /// The zone of the times that people see.
+    pub(super) fn zone(&self) -> &TimeZone {
+        &self.zone
     }
 
     pub(super) fn monitor(&self) -> &Monitor {

@@ -21,7 +21,7 @@ use super::app::App;
 
 /// Every file of the dashboard. Scripts and styles are separate files, since the page's content security policy does
 /// not allow them inline.
-const FILES: [AssetSource; 15] = [
+const FILES: [AssetSource; 16] = [
     AssetSource::new("/", HTML, include_bytes!("../../assets/dashboard/index.html")),
     AssetSource::new("/assets/style.css", CSS, include_bytes!("../../assets/dashboard/style.css")),
     AssetSource::new("/assets/theme.js", SCRIPT, include_bytes!("../../assets/dashboard/theme.js")),
@@ -36,6 +36,7 @@ const FILES: [AssetSource; 15] = [
     AssetSource::new("/assets/alerts.js", SCRIPT, include_bytes!("../../assets/dashboard/alerts.js")),
     AssetSource::new("/assets/alert.js", SCRIPT, include_bytes!("../../assets/dashboard/alert.js")),
     AssetSource::new("/assets/mutes.js", SCRIPT, include_bytes!("../../assets/dashboard/mutes.js")),
+    AssetSource::new("/assets/near.js", SCRIPT, include_bytes!("../../assets/dashboard/near.js")),
     AssetSource::new("/assets/echarts.js", SCRIPT, include_bytes!("../../assets/echarts.common.min.js")),
 ];
 

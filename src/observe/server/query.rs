@@ -87,6 +87,28 @@ impl ChartQuery {
     }
 }
 
+/// The parameters of `/api/near`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NearQuery {
+    pub(super) detector: String,
+    pub(super) limit: Option<usize>,
+}
+
+/// The states of `/api/near` by default: those that fit beside each other on a page.
+const NEAR_DEFAULT: usize = 20;
+
+/// The most states that a response may have.
+///
+/// # Errors
+/// When the number is out of range.
+pub(super) fn near_limit(limit: Option<usize>) -> Result<usize, ApiError> {
+    match limit.unwrap_or(NEAR_DEFAULT) {
+        limit if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+        limit => Err(ApiError::bad_request(format!("limit is {limit}, expected 1 to {LIMIT_MAX}"))),
+    }
+}
+
 /// The most alerts that a response may have.
 ///
 /// # Errors

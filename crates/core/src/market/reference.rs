@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 pub use self::build::{ReferenceBuilder, TableSink};
-use crate::{event::CODE_DIGITS, nearest::nearest, session::NO_SESSION, venue, venue::exchange_of};
+use crate::{event::CODE_DIGITS, session::NO_SESSION, venue, venue::exchange_of};
 
 /// Reads a table from a file: its header, then its rows. The program hands it in, since Parquet is read by another crate.
 pub type ReadTable = fn(File, &mut dyn TableSink) -> Result<()>;
@@ -169,23 +169,18 @@ impl Reference {
         self.texts.iter().map(|column| column.name.as_str())
     }
 
-    /// Why there is no column of numbers of this name, as a sentence that begins with "the".
-    pub fn explain_missing(&self, name: &str) -> String {
-        if self.is_empty() {
-            return "the configuration has no reference data ([reference] files)".to_owned();
-        }
+    /// Why a column of the files is not one of numbers; `None` if no file has it.
+    pub fn explain(&self, name: &str) -> Option<String> {
         if self.taken.iter().any(|taken| taken == name) {
-            return format!(
-                "the reference data has it, but ticks, bars or contexts have a column of this name: [reference.columns] can give it another ({name}_ref = \"{name}\")"
+            return Some(
+                "the reference data has it, but ticks, bars or contexts have a column of this name; [reference.columns] can \
+                 give it another name"
+                    .to_owned(),
             );
         }
-        if let Some(TextColumn { odd, .. }) = self.texts.iter().find(|column| column.name == name) {
-            let odd = odd.as_ref().map(|odd| format!(", such as `{odd}`")).unwrap_or_default();
-            return format!("the column of the reference data has values that are not numbers{odd}");
-        }
-        let near = nearest(name, self.numeric_columns());
-        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        format!("the reference data has no such column{near}")
+        let text = self.texts.iter().find(|column| column.name == name)?;
+        let odd = text.odd.as_ref().map(|odd| format!(", such as `{odd}`")).unwrap_or_default();
+        Some(format!("the reference data has it, but with values that are not numbers{odd}"))
     }
 
     /// The different values of a text column.

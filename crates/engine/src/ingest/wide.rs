@@ -28,7 +28,7 @@ use tickhound_core::{
         snapshots::{SnapshotStep, step_passed},
         tick::MarketTick,
     },
-    normalize::{NormalizedRow, Normalizer},
+    normalize::Normalizer,
 };
 
 /// What ingest knows beside ticks of symbols.
@@ -234,31 +234,30 @@ impl Wide {
     }
 
     /// Fills the columns of a tick that are not of the input, as of before it.
-    pub(super) fn fill(&mut self, row: &mut NormalizedRow<'_>, session: i32) {
+    pub(super) fn fill(&mut self, symbol: u32, price: f64, session: i32, row: &mut [f64]) {
         let Self { plan, contexts, facts, series, computed, .. } = self;
-        let facts = &facts[row.symbol as usize];
-        let input = plan.layout.input();
-        contexts.note(&facts.links, &plan.market, row.price, &row.columns[..input]);
-        row.columns[plan.layout.bars()..plan.layout.computed()].fill(f64::NAN);
+        let facts = &facts[symbol as usize];
+        contexts.note(&facts.links, &plan.market, price, &row[..plan.layout.input()]);
+        row[plan.layout.bars()..plan.layout.computed()].fill(f64::NAN);
         computed.clear();
-        series.add_computed(row.symbol, computed);
-        fill_extras(row.columns, plan, facts, (contexts, session), computed);
+        series.add_computed(symbol, computed);
+        fill_extras(row, plan, facts, (contexts, session), computed);
     }
 
     /// Adds a tick to the views that have ticks, and then to bars, last values and computed columns.
-    pub(super) fn tick(&mut self, row: &NormalizedRow<'_>, now: u64, normalizer: &mut Normalizer, mut out: Outlet<'_>) {
+    pub(super) fn tick(&mut self, row: &TickRow<'_, u64>, now: u64, normalizer: &mut Normalizer, mut out: Outlet<'_>) {
         let plan = self.plan.clone();
-        let NormalizedRow { symbol, time, price, columns } = row;
-        let made = MadeRow { symbol: *symbol, time: *time, price: *price, columns };
+        let TickRow { symbol, time, price, columns, .. } = *row;
+        let made = MadeRow { symbol, time, price, columns };
         for (at, view) in plan.views.iter().enumerate() {
             if let Some(feed) = view.ticks {
                 self.push(at, feed, &made, &mut out, |_, _| ());
             }
         }
         if !self.series.is_empty() {
-            let span = normalizer.span(normalizer.calendar_of(*symbol), *time);
+            let span = normalizer.span(normalizer.calendar_of(symbol), time);
             let columns = &columns[..plan.layout.input()];
-            self.series.push(&MarketTick { symbol: *symbol, now, span: &span, price: *price, columns });
+            self.series.push(&MarketTick { symbol, now, span: &span, price, columns });
         }
     }
 
@@ -290,18 +289,15 @@ impl Wide {
             self.resolve_all(symbols);
             self.contexts.restore(bases, &self.plan.market);
         }
-        let groups: FxHashSet<u32> = names
-            .iter()
-            .filter(|name| name.starts_with(GROUP_MARK))
-            .filter_map(|name| symbols.route_of(name))
-            .map(|route| route.id)
-            .collect();
+        let ids = names.iter().filter_map(|name| symbols.route_of(name)).map(|route| route.id);
+        // The symbols among them have their own states.
+        let (groups, own): (FxHashSet<u32>, FxHashSet<u32>) = ids.partition(|id| symbols.is_group(*id));
         let saved: FxHashMap<&str, &SharedBase> = bases.symbols.iter().map(|base| (base.name.as_str(), base)).collect();
         for id in 0..self.facts.len() as u32 {
             let facts = &self.facts[id as usize];
             let is_member = || facts.owners.iter().flatten().any(|owner| groups.contains(owner));
             let is_source = first && !facts.links.feeds.is_empty();
-            if !facts.is_awaited || !(is_source || is_member()) {
+            if !facts.is_awaited || own.contains(&id) || !(is_source || is_member()) {
                 continue;
             }
             // A symbol without a base had no tick then.

@@ -300,4 +300,68 @@ mod tests {
         }
         assert_eq!(fault(vec![detection(0, &["σ of the move", "λ"])], 4), "");
     }
+
+    /// The fault of a detection in a batch of groups: a tick of symbol 0 for group 10, and a clock row. Symbols 0 to 3 are known,
+    /// and groups 10 and 11.
+    fn fault_of_group(change: impl Fn(&mut Detection)) -> String {
+        let mut batch = Batch::new(0);
+        batch.push(TickRow { entry: 0, symbol: 0, time: 1, price: 1.0, columns: &[] });
+        batch.push_clock(1, 1);
+        batch.group = vec![10, CLOCK];
+        let mut introduced = Introduced::default();
+        (0..4).for_each(|symbol| introduced.add_symbol(symbol));
+        (10..12).for_each(|group| introduced.add_group(group));
+        let mut detection = Detection { owner: 10, about: 10, members: vec![1, 2], ..detection(0, &["level"]) };
+        change(&mut detection);
+        DetectionCheck::new(&batch, &introduced, true).accept(&detection).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_detection_of_a_group_is_about_the_group_or_a_member() {
+        assert_eq!(fault_of_group(|_| ()), "");
+        assert_eq!(fault_of_group(|detection| detection.about = 3), "");
+        assert_eq!(fault_of_group(|detection| (detection.row, detection.owner, detection.about) = (1, 11, 11)), "");
+        let cases: [(&str, fn(&mut Detection)); 8] = [
+            ("about group 11, which is not the row's", |detection| detection.owner = 11),
+            ("about group 0, which is not the row's", |detection| detection.owner = 0),
+            ("is about 11, which is neither its state's nor a member", |detection| detection.about = 11),
+            ("is about 4294967295, which is neither", |detection| detection.about = CLOCK),
+            ("about group 12, which is not the row's", |detection| (detection.row, detection.owner) = (1, 12)),
+            ("has member 11, which is not a symbol that it knows", |detection| detection.members = vec![1, 11]),
+            ("has member 2 twice", |detection| detection.members = vec![2, 1, 2]),
+            ("65 members in one detection, at most 64", |detection| detection.members = vec![1; 65]),
+        ];
+        for (expected, change) in cases {
+            let fault = fault_of_group(change);
+            assert!(fault.contains(expected), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_detection_of_a_symbol_has_no_members_and_is_about_the_symbol() {
+        let with = |change: fn(&mut Detection)| {
+            let mut one = detection(0, &["level"]);
+            change(&mut one);
+            fault(vec![one], 4)
+        };
+        assert_eq!(with(|_| ()), "");
+        assert!(with(|one| one.members = vec![SYMBOL]).contains("a detection of a symbol has members"));
+        assert!(with(|one| one.about = 1).contains("is about 1, which is neither"));
+        assert!(with(|one| one.confidence = f64::NAN).contains("confidence NaN is not in 0..=1"));
+        assert!(with(|one| one.evidence[0].1 = f64::INFINITY).contains("evidence level is inf"));
+    }
+
+    #[test]
+    fn a_judgment_is_about_a_row_and_a_state_and_its_gates_have_names() {
+        let mut introduced = Introduced::default();
+        introduced.add_symbol(SYMBOL);
+        let judgment = |row, owner, name: &str| {
+            let gates = vec![Gate { name: name.into(), value: f64::NAN, limit: 1.0, holds: false }];
+            check_judgments(vec![Judgment { row, owner, gates }], &batch(), &introduced).err().unwrap_or_default()
+        };
+        assert_eq!(judgment(2, SYMBOL, "above_channel"), "");
+        assert_eq!(judgment(3, SYMBOL, "x"), "a judgment at row 3 of a batch of 3");
+        assert_eq!(judgment(0, 9, "x"), "a judgment at row 0 about 9, which it does not know");
+        assert!(judgment(0, SYMBOL, "\u{202e}").contains("characters that can't be printed"));
+    }
 }

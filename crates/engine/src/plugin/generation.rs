@@ -20,7 +20,7 @@ use tickhound_core::{
 };
 
 /// The plugins and settings that are in force together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Generation {
     /// The number of the generation: 1 at the start, one more with each change while the host runs.
     pub number: u64,

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use proptest::prelude::*;
 use tickhound_core::{
     config::PluginsConfig,
-    event::{Batch, CLOCK, TickRow},
+    event::{Batch, CLOCK, Direction, TickRow},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     guest::Limits,
     instance::Instance,
     runtime::{Plugin, Runtime},
+    view::{Feed, Scope, View},
     wiring::Wiring,
 };
 
@@ -210,6 +211,157 @@ fn whatever_a_guest_says_of_itself_is_checked_or_rejected_with_a_sentence() {
         manifest.extend(rest);
         match plugin(&runtime, &manifest) {
             Ok(plugin) => prop_assert!(!plugin.manifest.name.is_empty() && !plugin.manifest.version.is_empty()),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    });
+}
+
+/// A guest of contract 0.2. `detect` answers with the bytes behind the first eight that `restore` was given, which are the
+/// address and the length of the list.
+const PACKING_GUEST: &str = r#"(module
+  (memory (export "memory") 3)
+  (global $next (mut i32) (i32.const 2048))
+  (data (i32.const 16) "%MANIFEST%")
+  (data (i32.const 1024) "guest0.2.0")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -16)))
+    (global.set $next (i32.add (local.get $at) (local.get 3)))
+    (local.get $at))
+  (func $begin (global.set $next (i32.const 2048)))
+  (func (export "describe") (result i32) (i32.const 16))
+  (func (export "configure") (param i32 i32) (result i32) (call $begin) (i32.const 512))
+  (func (export "introduce") (param i32 i32 i32 i32) (call $begin))
+  (func (export "detect") (param i32 i32 i32) (result i32) (call $begin) (i32.const 0x10000))
+  (func (export "probe") (param i32 i32 i32) (result i32) (call $begin) (i32.const 0x10000))
+  (func (export "save") (param i32 i32) (result i32) (call $begin) (i32.const 512))
+  (func (export "restore") (param i32 i32 i32) (result i32)
+    (call $begin)
+    (memory.copy (i32.const 0x10000) (i32.load offset=4 (local.get 1)) (i32.load offset=8 (local.get 1)))
+    (i32.const 512)))"#;
+
+/// A manifest of contract 0.2: a name, a version, a scope, and the feed of ticks, which is 16 zero bytes.
+fn packing_manifest(scope: u8) -> Vec<u8> {
+    let mut bytes = manifest()[..24].to_vec();
+    bytes.extend([scope, 0, 0, 0]);
+    bytes.extend([1536u32, 1].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.resize(84, 0);
+    bytes
+}
+
+fn packing_plugin(runtime: &Runtime, manifest: &[u8]) -> anyhow::Result<Arc<Plugin>> {
+    let escaped: String = manifest.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let module = wat::parse_str(PACKING_GUEST.replace("%MANIFEST%", &escaped))?;
+    runtime.compile("guest", Path::new("guest.wasm"), &module, limits())
+}
+
+/// An instance whose states belong to groups: two symbols, of which each is a group of its own, with the ids 2 and 3.
+fn packing_instance(plugin: &Plugin) -> Instance {
+    let view = View { scope: Scope::Group, families: vec!["f".into()], feeds: vec![Feed::Ticks] };
+    let wiring = Arc::new(Wiring { view, ..Wiring::default() });
+    let mut instance = Instance::start(plugin, &Vec::new(), wiring, Facts::MadeUp, limits()).unwrap();
+    instance.introduce(&[(0, "A"), (1, "B"), (2, "\0f/A"), (3, "\0f/B")]).unwrap();
+    instance
+}
+
+fn group_batch() -> Batch {
+    Batch { group: vec![2, 3, CLOCK], ..batch() }
+}
+
+/// A packed detection that is often sound.
+fn packed_detection() -> impl Strategy<Value = Vec<u8>> {
+    let id = || prop_oneof![8 => 0..5u32, 1 => any::<u32>()];
+    let members = prop::collection::vec(id(), 0..4);
+    let evidence = prop::collection::vec((prop::collection::vec(any::<u8>(), 0..6), number()), 0..4);
+    let extra = prop_oneof![9 => Just(0u8), 1 => any::<u8>()];
+    ((0..4u32, id(), id()), number(), 0..4u8, members, evidence, extra).prop_map(
+        |((row, owner, about), confidence, direction, members, evidence, extra)| {
+            let mut packed: Vec<u8> = [row, owner, about].iter().flat_map(|id| id.to_le_bytes()).collect();
+            packed.extend(confidence.to_le_bytes());
+            packed.push(direction);
+            packed.extend((members.len() as u16 + u16::from(extra)).to_le_bytes());
+            packed.extend(members.iter().flat_map(|id| id.to_le_bytes()));
+            packed.push(evidence.len() as u8);
+            for (name, value) in evidence {
+                packed.push(name.len() as u8);
+                packed.extend(name);
+                packed.extend(value.to_le_bytes());
+            }
+            packed
+        },
+    )
+}
+
+/// The head of a list, which is right or not, and its bytes.
+fn packed_answer() -> impl Strategy<Value = Vec<u8>> {
+    let detections = prop::collection::vec(packed_detection(), 0..6).prop_map(|detections| detections.concat());
+    let bytes = prop_oneof![4 => detections, 1 => any::<Vec<u8>>()];
+    (bytes, prop_oneof![8 => Just(None), 1 => list().prop_map(Some)]).prop_map(|(bytes, head)| {
+        let whole = [(ANSWERS + 8).to_le_bytes(), (bytes.len() as u32).to_le_bytes()].concat();
+        [head.unwrap_or(whole), bytes].concat()
+    })
+}
+
+#[test]
+fn whatever_a_guest_packs_is_within_the_contract_or_a_fault() {
+    let runtime = runtime();
+    let plugin = packing_plugin(&runtime, &packing_manifest(1)).unwrap();
+    assert_eq!((plugin.contract(), plugin.can_probe()), ("0.2.0", true));
+    let batch = group_batch();
+    proptest!(ProptestConfig::with_cases(500), |(answer in packed_answer())| {
+        let mut guest = packing_instance(&plugin);
+        guest.restore(0, &[(2, &answer)]).unwrap().unwrap();
+        if let Ok(detections) = guest.detect(&batch) {
+            prop_assert!(detections.is_sorted_by_key(|detection| detection.row));
+            for detection in detections {
+                let group = batch.group[detection.row as usize];
+                prop_assert!(detection.owner == group || group == CLOCK && [2, 3].contains(&detection.owner));
+                prop_assert!(detection.about == detection.owner || detection.about < 2);
+                prop_assert!(detection.members.iter().all(|member| *member < 2));
+                prop_assert!((0.0..=1.0).contains(&detection.confidence));
+                prop_assert!(detection.evidence.iter().all(|(name, value)| value.is_finite() && !name.is_empty()));
+            }
+        }
+        let mut guest = packing_instance(&plugin);
+        guest.restore(0, &[(2, &answer)]).unwrap().unwrap();
+        if let Ok(Some(judgments)) = guest.probe(&batch) {
+            prop_assert!(judgments.iter().all(|judgment| judgment.row < 3 && judgment.owner < 4));
+        }
+    });
+}
+
+#[test]
+fn a_guest_that_packs_within_the_contract_is_understood() {
+    let runtime = runtime();
+    let plugin = packing_plugin(&runtime, &packing_manifest(1)).unwrap();
+    let mut packed: Vec<u8> = [1u32, 3, 0].iter().flat_map(|id| id.to_le_bytes()).collect();
+    packed.extend(0.5f64.to_le_bytes());
+    packed.extend([1, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 4]);
+    packed.extend(b"rank");
+    packed.extend(3.5f64.to_le_bytes());
+    let head = [(ANSWERS + 8).to_le_bytes(), (packed.len() as u32).to_le_bytes()].concat();
+    let mut guest = packing_instance(&plugin);
+    guest.restore(0, &[(2, &[head, packed].concat())]).unwrap().unwrap();
+    let expected = Detection {
+        row: 1,
+        owner: 3,
+        about: 0,
+        confidence: 0.5,
+        direction: Direction::Down,
+        members: vec![1, 0],
+        evidence: vec![("rank".to_owned(), 3.5)],
+    };
+    assert_eq!(guest.detect(&group_batch()).unwrap(), [expected]);
+}
+
+/// Each manifest is compiled anew, so there are few cases.
+#[test]
+fn whatever_a_guest_of_contract_0_2_says_of_itself_is_checked_or_rejected_with_a_sentence() {
+    let runtime = runtime();
+    let word = prop_oneof![4 => 0..1100u32, 4 => 0..4u32, 1 => any::<u32>()];
+    proptest!(ProptestConfig::with_cases(100), |(words in prop::collection::vec(word, 21))| {
+        let manifest: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        match packing_plugin(&runtime, &manifest) {
+            Ok(plugin) => prop_assert!(!plugin.manifest.feeds.is_empty() && plugin.manifest.feeds.len() <= 4),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     });

@@ -3,6 +3,8 @@
 pub(super) mod check;
 mod convert;
 
+use std::fmt;
+
 use super::{value::Value, view::Scope};
 
 /// A plugin's description of itself.
@@ -119,4 +121,51 @@ pub struct Param {
     pub unit: String,
     /// One sentence for users.
     pub doc: String,
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(length) => length.fmt(f),
+            Self::Param(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for DeclaredFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ticks => f.write_str("ticks"),
+            Self::Bars(length) => write!(f, "bars:{length}"),
+            Self::Snapshots(length) => write!(f, "snapshots:{length}"),
+        }
+    }
+}
+
+impl fmt::Display for DeclaredColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, function, of, feed, length } = self;
+        write!(f, "{name} = {}({of}, {feed}, {length})", function.as_str())
+    }
+}
+
+impl fmt::Display for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Above(column) => write!(f, "price > {column}"),
+            Self::Below(column) => write!(f, "price < {column}"),
+        }
+    }
+}
+
+impl ColumnFunction {
+    /// Returns the name, as in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Highest => "highest",
+            Self::Lowest => "lowest",
+            Self::Mean => "mean",
+            Self::EwVolatility => "ew-volatility",
+        }
+    }
 }

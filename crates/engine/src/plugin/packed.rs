@@ -170,3 +170,107 @@ impl<'a> Unread<'a> {
 fn cut_off() -> String {
     "its detections end within a detection".to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickhound_core::event::TickRow;
+
+    /// The parts of a packed detection, to be spoiled.
+    struct Parts {
+        direction: u8,
+        members: Vec<u32>,
+        name: Vec<u8>,
+    }
+
+    impl Parts {
+        fn packed(&self) -> Vec<u8> {
+            let mut packed: Vec<u8> = [1u32, 7, 8].iter().flat_map(|number| number.to_le_bytes()).collect();
+            packed.extend(0.5f64.to_le_bytes());
+            packed.push(self.direction);
+            packed.extend((self.members.len() as u16).to_le_bytes());
+            packed.extend(self.members.iter().flat_map(|member| member.to_le_bytes()));
+            packed.extend([1, self.name.len() as u8]);
+            packed.extend(&self.name);
+            packed.extend(3.5f64.to_le_bytes());
+            packed
+        }
+    }
+
+    fn sound() -> Parts {
+        Parts { direction: 2, members: vec![8, 9], name: b"rank".to_vec() }
+    }
+
+    #[test]
+    fn rows_are_packed_list_after_list() {
+        let mut batch = Batch::new(1);
+        for symbol in [3, 4] {
+            batch.push(TickRow { entry: 0, symbol, time: 5, price: 6.0, columns: &[7.0] });
+        }
+        batch.push_clock(1, 9);
+        (batch.group, batch.feed) = (vec![10, 11, CLOCK], vec![1, 0x81, 0]);
+        let constants = [f64::NAN, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 33.0, 0.0, 44.0];
+        let columns = [
+            ColumnValues::Rows(&batch.columns[0]),
+            ColumnValues::Symbols { values: &constants, columns: 2, column: 1 },
+            ColumnValues::Absent,
+        ];
+        let mut packer = RowPacker::default();
+        let all = super::Parts { groups: true, feeds: true };
+        let packed = packer.pack(&batch, columns.into_iter(), all).to_vec();
+        let nan = f64::NAN;
+        let mut expected: Vec<u8> = [5u64, 5, 9].iter().flat_map(|time| time.to_le_bytes()).collect();
+        for list in [[6.0, 6.0, nan], [7.0, 7.0, nan], [33.0, 44.0, nan], [nan, nan, nan]] {
+            expected.extend(list.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        expected.extend([3u32, 4, CLOCK, 10, 11, CLOCK].iter().flat_map(|id| id.to_le_bytes()));
+        expected.extend([1, 0x81, 0]);
+        assert_eq!(packed, expected);
+        // A smaller call after a larger one has none of its bytes.
+        let none = super::Parts { groups: false, feeds: false };
+        let packed = packer.pack(&batch.rows(0..1), std::iter::empty(), none);
+        assert_eq!(packed, [&5u64.to_le_bytes()[..], &6f64.to_le_bytes(), &3u32.to_le_bytes()].concat());
+    }
+
+    #[test]
+    fn a_detection_is_read_as_it_was_packed() {
+        let packed = [sound().packed(), sound().packed()].concat();
+        let detections = unpack(&packed, |_| Ok(())).unwrap();
+        let expected = Detection {
+            row: 1,
+            owner: 7,
+            about: 8,
+            confidence: 0.5,
+            direction: Direction::None,
+            members: vec![8, 9],
+            evidence: vec![("rank".into(), 3.5)],
+        };
+        assert_eq!(detections, [expected.clone(), expected]);
+        assert_eq!(unpack(&[], |_| Ok(())), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_detections_are_a_fault() {
+        let whole = sound().packed();
+        for end in 1..whole.len() {
+            assert_eq!(unpack(&whole[..end], |_| Ok(())).unwrap_err(), "its detections end within a detection");
+        }
+        let fault = |parts: Parts| unpack(&parts.packed(), |_| Ok(())).unwrap_err();
+        assert_eq!(fault(Parts { direction: 3, ..sound() }), "a detection at row 1 has direction 3, expected 0 to 2");
+        assert_eq!(fault(Parts { members: vec![0; 65], ..sound() }), "65 members in one detection, at most 64");
+        assert_eq!(
+            fault(Parts { name: b"a\xff\x1b[2J".to_vec(), ..sound() }),
+            "evidence `a\u{fffd}\\u{1b}[2J` has a name that is not UTF-8"
+        );
+        let mut many = sound().packed();
+        let count = 4 * 3 + 8 + 1 + 2 + 4 * 2;
+        many[count] = 33;
+        assert_eq!(unpack(&many, |_| Ok(())).unwrap_err(), "33 numbers of evidence in one detection, at most 32");
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_detection_that_is_rejected() {
+        let packed = [sound().packed(), vec![0xff; 3]].concat();
+        assert_eq!(unpack(&packed, |_| Err("enough".to_owned())), Err("enough".to_owned()));
+    }
+}

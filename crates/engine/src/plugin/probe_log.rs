@@ -183,7 +183,10 @@ impl ProbeWriter {
         let is_latest = matches!(self.log.question, ProbeQuestion::Latest);
         let mut by_row: FxHashMap<u32, Vec<ProbedState>> = FxHashMap::default();
         for Judgment { row, owner, gates } in judgments {
-            if let Some(known) = self.names.get(&owner).filter(|known| is_latest || known.is_concerned) {
+            // Of a group, the rows of a member that is asked about show the state of the group.
+            let of_row = batch.symbol.get(row as usize).and_then(|symbol| self.names.get(symbol));
+            let of_member = of_row.is_some_and(|member| member.is_concerned);
+            if let Some(known) = self.names.get(&owner).filter(|known| is_latest || of_member || known.is_concerned) {
                 by_row.entry(row).or_default().push(ProbedState { owner: known.name.clone(), gates });
             }
         }
@@ -253,6 +256,23 @@ mod tests {
         assert_eq!(times(&mut within.into_iter()), [10, 11, 12, 12]);
         assert_eq!(times(&mut after.into_iter()), [13, 14]);
         assert_eq!((since, rows, left_out), (Some(1), 59, 0));
+    }
+
+    #[test]
+    fn the_rows_of_a_member_show_the_state_of_its_group() {
+        const GROUP: u32 = 9;
+        let question = |subject: &str| {
+            let subject = SymbolPattern::new(subject);
+            ProbeQuestion::Window { subject, from: 0, to: 9, around: 0 }
+        };
+        for (subject, rows) in [("NIFTY", vec![1, 4]), ("banks", vec![1, 2, 3, 4]), ("OTHER", vec![2])] {
+            let (mut writer, log) = writer(question(subject));
+            writer.introduce(GROUP, "banks");
+            write(&writer, &[(1, NIFTY, GROUP, 1), (2, OTHER, GROUP, 1), (3, CLOCK, GROUP, 1), (4, NIFTY, GROUP, 1)]);
+            let kept = log.take().within;
+            assert_eq!(kept.iter().map(|row| row.time).collect::<Vec<_>>(), rows, "{subject}");
+            assert!(kept.iter().all(|row| row.states[0].owner == "banks"), "{subject}");
+        }
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Resolving<'_> {
                 "{at}: {manifest} needs the column `{name}`: give the symbols an `expiry` in a file of [reference]"
             );
         }
+        if let Some(why) = self.market().reference().explain(name) {
+            return format!("{at}: {manifest} needs the column `{name}`: {why}");
+        }
         let near = nearest(name, columns.names().chain(self.market().reference().numeric_columns()));
         let near = near.map(|near| format!("; did its author mean `{near}`?")).unwrap_or_default();
         format!(

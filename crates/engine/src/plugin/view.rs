@@ -1,6 +1,9 @@
 //! Views: which rows a detector sees, and whose state they go to. Detectors of the same view share its rows.
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+
+use tickhound_core::event::{Batch, CLOCK};
 
 /// The bit of a row's feed that marks the last row of a snapshot, of one symbol or group.
 pub const LAST_OF_SNAPSHOT: u8 = 0x80;
@@ -83,5 +86,45 @@ impl View {
     /// Returns whether this is the view of contract 0.1.
     pub fn is_of_ticks(&self) -> bool {
         !self.has_groups() && !self.has_feeds()
+    }
+}
+
+/// Marks the last row of each step of a snapshot, of each state, and no other row. Called on the rows that a detector sees:
+/// when some symbols are left out, another row may be the last one. All rows of a step must be there.
+pub fn mark_last_rows(batch: &mut Batch, view: &View) {
+    let Batch { symbol, group, time, feed, .. } = batch;
+    let mut step_of_state: FxHashMap<(u32, u8), u64> = FxHashMap::default();
+    for row in (0..feed.len()).rev().filter(|row| symbol[*row] != CLOCK) {
+        let number = feed[row] & !LAST_OF_SNAPSHOT;
+        if !matches!(view.feeds.get(usize::from(number)), Some(Feed::Snapshots(_))) {
+            continue;
+        }
+        let owner = if view.has_groups() { group[row] } else { symbol[row] };
+        let is_last = step_of_state.insert((owner, number), time[row]) != Some(time[row]);
+        feed[row] = if is_last { number | LAST_OF_SNAPSHOT } else { number };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickhound_core::event::TickRow;
+
+    #[test]
+    fn the_last_row_of_a_step_is_marked_for_each_state() {
+        let feeds = vec![Feed::Ticks, Feed::Snapshots(1)];
+        let groups = View { scope: Scope::Group, families: vec!["banks".into()], feeds: feeds.clone() };
+        let mut batch = Batch::new(0);
+        let rows = [(1, 10, 1, 5), (2, 10, 1, 5), (3, 11, 1, 5), (1, 10, 0, 6), (1, 10, 1, 7), (3, 11, 1, 7)];
+        for (symbol, group, feed, time) in rows {
+            batch.push(TickRow { entry: 0, symbol, time, price: 1.0, columns: &[] });
+            batch.group.push(group);
+            // Marks of rows that were left out may be there.
+            batch.feed.push(feed | LAST_OF_SNAPSHOT * u8::from(feed == 1));
+        }
+        mark_last_rows(&mut batch, &groups);
+        assert_eq!(batch.feed, [1, 0x81, 0x81, 0, 0x81, 0x81]);
+        mark_last_rows(&mut batch, &View { scope: Scope::Symbol, families: Vec::new(), feeds });
+        assert_eq!(batch.feed, [0x81, 0x81, 0x81, 0, 0x81, 0x81]);
     }
 }

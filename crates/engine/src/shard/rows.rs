@@ -37,7 +37,8 @@ impl ShardRows {
         if view.is_of_ticks() {
             return Some(&self.ticks);
         }
-        self.views.iter().find(|rows| *rows.view == *view).map(|rows| &rows.batch)
+        let rows = self.views.iter().find(|rows| *rows.view == *view)?;
+        (!rows.batch.is_empty()).then_some(&rows.batch)
     }
 }
 

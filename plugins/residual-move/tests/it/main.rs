@@ -109,7 +109,15 @@ fn residuals(bars: &[Raw]) -> Vec<(u64, u64, u64, f64, f64)> {
             let part = (now.time - MINUTE / 2 - now.opened) / SLOT;
             residuals.push((now.time, part, now.opened, own - beta * market, beta));
         }
-        moves.push((own, market));
+        // A move counts as eight usual ones at most.
+        let limit = |of: &dyn Fn(&(f64, f64)) -> f64| {
+            let weights: Vec<f64> = (0..moves.len()).map(|age| 0.5f64.powf(age as f64 / BETA_HALF_LIFE)).collect();
+            let squares = moves.iter().rev().zip(&weights).map(|(pair, weight)| weight * of(pair) * of(pair));
+            let usual = (squares.sum::<f64>() / weights.iter().sum::<f64>()).sqrt();
+            if moves.len() < 30 { f64::INFINITY } else { 8.0 * usual }
+        };
+        let (most_own, most_market) = (limit(&|pair| pair.0), limit(&|pair| pair.1));
+        moves.push((own.clamp(-most_own, most_own), market.clamp(-most_market, most_market)));
     }
     residuals
 }
@@ -117,10 +125,14 @@ fn residuals(bars: &[Raw]) -> Vec<(u64, u64, u64, f64, f64)> {
 /// All detections, and whether rounding decides one of them.
 fn expected(bars: &[Raw]) -> (Vec<Event>, bool) {
     let residuals = residuals(bars);
+    // As they count in mean squares.
+    let mut learnt: Vec<f64> = Vec::new();
     let (mut events, mut units, mut is_close, mut fired) = (Vec::new(), Vec::<f64>::new(), false, [0u64; 2]);
     for (n, &(time, part, session, size, beta)) in residuals.iter().enumerate() {
         let mut sessions: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for (.., past_session, past, _) in residuals[..n].iter().filter(|past| past.1 == part && past.2 != session) {
+        for ((.., past_session, _, _), past) in
+            residuals[..n].iter().zip(&learnt).filter(|(past, _)| past.1 == part && past.2 != session)
+        {
             sessions.entry(*past_session).or_default().push(past * past);
         }
         let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
@@ -129,11 +141,13 @@ fn expected(bars: &[Raw]) -> (Vec<Event>, bool) {
             profile += (mean(squares) - profile) * (1.0 / (number + 1) as f64).max(0.1);
         }
         let mut pooled = 0.0;
-        for (number, (.., past, _)) in residuals[..n].iter().enumerate() {
+        for (number, past) in learnt.iter().enumerate() {
             pooled += (past * past - pooled) * (1.0 / (number + 1) as f64).max(5e-4);
         }
         let weight = sessions.len() as f64;
         let usual = ((profile * weight + pooled * 3.0) / (weight + 3.0)).sqrt();
+        let limit = if n < 30 { f64::INFINITY } else { 8.0 * usual };
+        learnt.push(size.clamp(-limit, limit));
         if n == 0 {
             continue;
         }
@@ -223,6 +237,25 @@ fn a_move_that_the_index_explains_is_not_one_of_the_symbols_own() {
     };
     assert_eq!(crash(-0.024), 0, "by beta");
     assert_eq!(crash(0.0), 1, "it stands still while the index falls");
+}
+
+/// Before its first trade of the day a symbol may have the same price for hours.
+#[test]
+fn prices_that_stood_still_at_first_are_learnt_from_later() {
+    let mut bars = walk(1, 3000);
+    bars[..300].iter_mut().for_each(|bar| (bar.price, bar.index) = (800.0, 25_000.0));
+    let found = harness().check(rows(&bars));
+    assert!(found.iter().filter(|found| found.time > bars[1500].time).count() > 0, "{}", found.len());
+}
+
+#[test]
+fn an_absurd_price_is_forgotten_in_time() {
+    let mut bars = walk(1, 6000);
+    (bars[200].price, bars[201].price) = (1e308, 1e-308);
+    (bars[300].index, bars[301].index) = (1e-308, 1e308);
+    let found = harness().check(rows(&bars));
+    let last = found.iter().filter(|found| found.time > bars[4000].time).count();
+    assert!(last > 0, "{}", found.len());
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Straddles against their definition, from all ticks of the chain, and what is said of odd chains.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
 mod chain;
@@ -121,7 +120,7 @@ fn one_strike(count: u64, premium: impl Fn(u64) -> f64) -> Vec<Raw> {
 
 /// Swings around 300, and ends with a fall far below.
 fn swings_then_falls(n: u64) -> f64 {
-    if n < 3000 { 300.0 + if n / 60 % 2 == 0 { 3.0 } else { -3.0 } } else { 240.0 }
+    if n < 3000 { 300.0 + if (n / 60).is_multiple_of(2) { 3.0 } else { -3.0 } } else { 240.0 }
 }
 
 #[test]
@@ -167,6 +166,19 @@ fn ticks_from_outside_of_the_session_change_nothing() {
     }
     assert!(!found.is_empty());
     assert_eq!(harness().check(rows(&mixed)), found);
+}
+
+#[test]
+fn absurd_prices_and_quantities_spoil_their_session_at_most() {
+    let mut ticks = one_strike(3010, swings_then_falls);
+    let (opened, day) = (ticks[0].opened, 86_400 * SECOND);
+    let later = ticks.clone().into_iter().map(|tick| Raw { time: tick.time + day, opened: opened + day, ..tick });
+    let later: Vec<Raw> = later.collect();
+    for tick in ticks[2000..2040].iter_mut().filter(|tick| tick.what != What::Spot) {
+        (tick.price, tick.quantity) = (1e308, f64::MAX);
+    }
+    let found = harness().check(rows(&[ticks, later].concat()));
+    assert!(found.iter().any(|found| found.time > opened + day), "{found:?}");
 }
 
 /// The second instrument of one contract, as the same option at another exchange, would mix two prices.

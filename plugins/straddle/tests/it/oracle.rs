@@ -61,7 +61,7 @@ fn trade(ticks: &[Raw], counted: &[bool], begin: usize, index: usize) -> Option<
     let strikes = (0..5).map(|rung| 24_900.0 + 50.0 * f64::from(rung));
     let whole = strikes.filter(|strike| leg(*strike, true).is_some() && leg(*strike, false).is_some());
     let at_money = whole.min_by(|a, b| (a - spot).abs().total_cmp(&(b - spot).abs()))?;
-    if at_money != strike || !(now.quantity > 0.0) {
+    if at_money != strike || now.quantity.is_nan() || now.quantity <= 0.0 {
         return None;
     }
     let (call, put) = (leg(strike, true)?, leg(strike, false)?);
@@ -76,7 +76,7 @@ pub fn expected(ticks: &[Raw]) -> (Vec<Event>, bool) {
     let counted = counted(ticks);
     let alpha = 1.0 - 0.5f64.powf(1.0 / HALF_LIFE);
     let (mut events, mut peaks, mut is_close, mut square) = (Vec::new(), Vec::new(), false, 0.0f64);
-    let mut begin = 0;
+    let (mut begin, mut distances) = (0, 0);
     for session in ticks.chunk_by(|a, b| a.opened == b.opened) {
         let all: Vec<Trade> = (begin..begin + session.len())
             .filter(|n| counted[*n])
@@ -89,7 +89,9 @@ pub fn expected(ticks: &[Raw]) -> (Vec<Event>, bool) {
             let average = turnover / all[..=n].iter().map(|trade| trade.quantity).sum::<f64>();
             let distance = all[n].premium / average - 1.0;
             let deviation = square.sqrt();
-            square = square * (1.0 - alpha) + distance * distance * alpha;
+            let most = if distances < 100 { f64::INFINITY } else { 64.0 * square };
+            square = square * (1.0 - alpha) + f64::min(distance * distance, most) * alpha;
+            distances += 1;
             if n >= OPENING {
                 judged.push((n, average, if deviation > 0.0 { distance / deviation } else { 0.0 }));
             }
