@@ -238,17 +238,11 @@ impl Cli {
             return Ok(ExitCode::SUCCESS);
         };
         let load = || self.load();
-        if let Command::Run(args) = command
-            && !args.background
-        {
-            return self.run_host(args, &self.load_with_market()?);
+        match command {
+            Command::Run(args) if !args.background => return self.run_host(args, &self.load_with_market()?),
+            Command::Record(args) if args.records() => return self.run_recorder(args, &load()?),
+            _ => self.start_log(command),
         }
-        if let Command::Record(args) = command
-            && args.records()
-        {
-            return self.run_recorder(args, &load()?);
-        }
-        self.start_log(command);
         match command {
             Command::Run(args) => background::start(&background::StartOptions {
                 config_file: &self.config,

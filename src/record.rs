@@ -65,6 +65,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// How often the status is written.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
+/// How often holes are logged: a stream that keeps too little has one between any two reads. The file of holes has them all.
+const HOLES_EVERY: Duration = Duration::from_secs(10);
+
 /// How often hosts look at the status.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -138,6 +141,9 @@ pub(crate) struct StreamRecorder {
     count: usize,
     status: RecordStatus,
     status_at: Instant,
+    /// When the next hole may be logged, and how many were not since the last one.
+    holes_at: Instant,
+    holes_unlogged: u64,
 }
 
 impl StreamRecorder {
@@ -186,6 +192,8 @@ impl StreamRecorder {
             count: PAGE,
             status,
             status_at: now,
+            holes_at: now,
+            holes_unlogged: 0,
         };
         recorder.write_status();
         Ok(recorder)
@@ -216,6 +224,7 @@ impl StreamRecorder {
         }
         self.pass_page();
         self.flush();
+        self.log_further_holes();
         self.status.state = RecordState::Stopped;
         self.status.reason.clear();
         self.write_status();
@@ -385,14 +394,30 @@ impl StreamRecorder {
             HoleCause::StreamReplaced => "the stream was replaced by another one; what it had last is not recorded",
             HoleCause::TooLarge => "an entry is too large to be recorded",
         };
-        error!(event = "record_hole", %after, %before, entries, "{text}");
+        if self.holes_at <= Instant::now() {
+            self.holes_at = Instant::now() + HOLES_EVERY;
+            error!(event = "record_hole", %after, %before, entries, "{text}");
+        } else {
+            self.holes_unlogged += 1;
+        }
         if let Err(error) = write_hole(&self.folder, hole) {
             warn!(event = "record_hole_unwritten", %error, "the hole can't be written to the file of holes");
         }
     }
 
+    /// Logs how many holes there were since the last one that was logged.
+    fn log_further_holes(&mut self) {
+        if self.holes_unlogged > 0 {
+            let (holes, missing) = (std::mem::take(&mut self.holes_unlogged), self.status.missing);
+            error!(event = "record_holes_continue", holes, missing, "there are more holes; holes.log has each of them");
+        }
+    }
+
     fn write_status(&mut self) {
         self.status_at = Instant::now() + STATUS_EVERY;
+        if self.holes_at <= Instant::now() {
+            self.log_further_holes();
+        }
         let current = self.days.current();
         self.status.file_bytes = current.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.status.file = current.map(|(file, _)| file);

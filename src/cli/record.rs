@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{
     background, process,
+    run::reopen_on_signal,
     stop::exits,
     text::{grouped, span},
 };
@@ -74,6 +75,9 @@ pub(super) fn record(args: &RecordArgs, loaded: &LoadedConfig, log: &Arc<LogQueu
 fn record_supervised(loaded: &LoadedConfig, log: &Arc<LogQueue>, supervisor: Supervisor) -> Result<ExitCode> {
     let runtime = process::runtime()?;
     let stop = runtime.block_on(async { process::stop_on_signal(Some(log.clone())) })?;
+    if log.is_file() {
+        runtime.block_on(async { reopen_on_signal(log.clone()) })?;
+    }
     let folder = folder_of(loaded)?;
     create_folder(&folder)?;
     // Two recorders of one folder would write every entry twice.

@@ -290,7 +290,7 @@ fn end_if_stuck(mut stop: watch::Receiver<bool>, pulse: Pulse, log: Arc<LogQueue
 }
 
 /// Reopens the log file by its name at each SIGHUP, as `logrotate` expects.
-fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
+pub(super) fn reopen_on_signal(log: Arc<LogQueue>) -> Result<()> {
     let mut hangup = unix::signal(unix::SignalKind::hangup()).context("failed to listen for signals")?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
