@@ -8,7 +8,7 @@ from typing import Any
 
 from . import packed, state as states
 from .detector import Detection, Detector, Param, Reject
-from .rows import Bar, Clock, Gates, Snapshot, Tick
+from .rows import Bar, Clock, Gates, Snapshot, Source, Tick
 
 Feed = tuple[str, int | str | None]
 """What the rows of a feed are, and its length: a number, or the name of a parameter."""
@@ -22,13 +22,15 @@ class Rejection(Exception):
 
 
 class _Slot:
-    """A symbol or group: its name, and its state after the first row."""
+    """A symbol or group: its name, and its state after the first row. A symbol has what its rows have in common, by the owner of
+    their state."""
 
-    __slots__ = ("name", "texts", "state", "has_state")
+    __slots__ = ("name", "texts", "sources", "state", "has_state")
 
     def __init__(self, name: str, texts: dict[str, str | None]) -> None:
         self.name = name
         self.texts = texts
+        self.sources: dict[int, Source] = {}
         self.state: Any = None
         self.has_state = False
 
@@ -47,6 +49,7 @@ class Instance:
         self.has_feeds = self.feeds != [("ticks", None)]
         self.wants_clock = kind.on_clock is not Detector.on_clock
         self.detector: Detector[Any] | None = None
+        self.gates = Gates()
         # What each feed calls, and its length.
         self.callees: list[tuple[str, int]] = []
         self.slots: dict[int, _Slot] = {}
@@ -92,7 +95,7 @@ class Instance:
         if detector is None:
             raise RuntimeError("the host called `detect` before `configure`")
         found = _Found(self, judgments)
-        on_tick, gates = detector.on_tick, found.gates
+        on_tick = detector.on_tick
         unpacked = packed.rows_of(rows, values, len(names), self.has_groups, self.has_feeds)
         for row, (symbol, owner, feed, time, price, columns) in enumerate(unpacked):
             if symbol == packed.CLOCK:
@@ -105,17 +108,18 @@ class Instance:
                 raise RuntimeError(f"the host sent a row of symbol {symbol} of {owner} before introducing them")
             if not holder.has_state:
                 holder.state, holder.has_state = self.kind.State(), True
-            group = holder.name if self.has_groups else ""
-            kind, length = callees[feed & ~packed.LAST_OF_SNAPSHOT]
-            arguments = (slot.name, time, price, names, columns, group, slot.texts, gates)
+            source = slot.sources.get(owner)
+            if source is None:
+                source = slot.sources[owner] = Source(holder.name if self.has_groups else "", slot.texts, self.gates)
+            kind, length = callees[feed & ~packed.LAST_OF_SNAPSHOT] if feed else callees[0]
             if kind == "ticks":
-                detection = on_tick(holder.state, Tick(*arguments))
+                detection = on_tick(holder.state, Tick(slot.name, time, price, names, columns, source))
             elif kind == "bars":
-                bar = Bar(*arguments)
+                bar = Bar(slot.name, time, price, names, columns, source)
                 bar.length_s = length
                 detection = detector.on_bar(holder.state, bar)
             else:
-                snapshot = Snapshot(*arguments)
+                snapshot = Snapshot(slot.name, time, price, names, columns, source)
                 snapshot.length_s, snapshot.is_last = length, feed & packed.LAST_OF_SNAPSHOT != 0
                 detection = detector.on_snapshot(holder.state, snapshot)
             if detection is not None or judgments is not None:
@@ -127,7 +131,7 @@ class Instance:
             slot = self.slots[owner]
             if slot.has_state:
                 symbol, group = ("", slot.name) if self.has_groups else (slot.name, "")
-                detection = detector.on_clock(slot.state, Clock(symbol, time, group, found.gates))
+                detection = detector.on_clock(slot.state, Clock(symbol, time, group, self.gates))
                 found.add(row, owner, detection, "on_clock")
 
     def save(self, owners: list[int]) -> list[tuple[int, bytes]]:
@@ -163,7 +167,8 @@ class _Found:
         self.detections = bytearray()
         self.judgments = judgments
         self.record: list[tuple[str, float, float, bool]] = []
-        self.gates = Gates(None if judgments is None else self.record)
+        # After a call that has failed there is no other.
+        instance.gates.record = None if judgments is None else self.record
 
     def add(self, row: int, owner: int, detection: Any, method: str) -> None:
         if detection is not None:

@@ -13,10 +13,10 @@ class Gates:
     explanation.
     """
 
-    __slots__ = ("_record",)
+    __slots__ = ("record",)
 
-    def __init__(self, record: list[tuple[str, float, float, bool]] | None = None) -> None:
-        self._record = record
+    def __init__(self) -> None:
+        self.record: list[tuple[str, float, float, bool]] | None = None
 
     def above(self, name: str, value: float, limit: float) -> bool:
         """Returns whether `value > limit`."""
@@ -36,18 +36,29 @@ class Gates:
 
     def holds(self, name: str, value: float, limit: float, holds: bool) -> bool:
         """Returns `holds`, the result of any other comparison of `value` with `limit`."""
-        if self._record is not None:
-            self._record.append((name, float(value), float(limit), bool(holds)))
+        if self.record is not None:
+            self.record.append((name, float(value), float(limit), bool(holds)))
         return holds
 
 
-_NO_GATES = Gates()
+class Source:
+    """What all rows of a symbol in a group have in common, so that it is not passed along with each of them."""
+
+    __slots__ = ("group", "texts", "gates")
+
+    def __init__(self, group: str = "", texts: Mapping[str, str | None] = {}, gates: Gates = Gates()) -> None:
+        self.group = group
+        self.texts = texts
+        self.gates = gates
+
+
+_NO_SOURCE = Source()
 
 
 class _Row:
     """What all rows have. A column that the detector asks for is an attribute, or `row["its name"]`."""
 
-    __slots__ = ("symbol", "time", "price", "group", "gates", "_names", "_values", "_texts")
+    __slots__ = ("symbol", "time", "price", "_names", "_values", "_source")
 
     symbol: str
     """The name of the symbol, such as `NIFTY25NOV25750PE`."""
@@ -58,12 +69,6 @@ class _Row:
     price: float
     """The price in quote currency, finite and greater than 0."""
 
-    group: str
-    """The name of the group whose state is passed along, such as `NIFTY`; empty if the state belongs to the symbol."""
-
-    gates: Gates
-    """The means to compare values so that the comparisons can be shown: `tick.gates.above("name", value, limit)`."""
-
     def __init__(
         self,
         symbol: str,
@@ -71,18 +76,24 @@ class _Row:
         price: float,
         names: Mapping[str, int] = {},
         values: Sequence[float] = (),
-        group: str = "",
-        texts: Mapping[str, str | None] = {},
-        gates: Gates = _NO_GATES,
+        source: Source = _NO_SOURCE,
     ) -> None:
         self.symbol = symbol
         self.time = time
         self.price = price
-        self.group = group
-        self.gates = gates
         self._names = names
         self._values = values
-        self._texts = texts
+        self._source = source
+
+    @property
+    def group(self) -> str:
+        """The name of the group whose state is passed along, such as `NIFTY`; empty if the state belongs to the symbol."""
+        return self._source.group
+
+    @property
+    def gates(self) -> Gates:
+        """The means to compare values so that the comparisons can be shown: `tick.gates.above("name", value, limit)`."""
+        return self._source.gates
 
     @property
     def seconds(self) -> float:
@@ -92,7 +103,7 @@ class _Row:
     def text(self, name: str) -> str | None:
         """The text of the reference data of this name; None if there is none for the symbol."""
         try:
-            return self._texts[name]
+            return self._source.texts[name]
         except KeyError:
             raise KeyError(
                 f"the detector does not ask for the text `{name}`: add it to required_texts or optional_texts"
@@ -158,7 +169,7 @@ class Clock:
 
     __slots__ = ("symbol", "time", "group", "gates")
 
-    def __init__(self, symbol: str, time: int, group: str = "", gates: Gates = _NO_GATES) -> None:
+    def __init__(self, symbol: str, time: int, group: str = "", gates: Gates = _NO_SOURCE.gates) -> None:
         self.symbol = symbol
         """The name of the symbol whose state is passed along; empty if the state belongs to a group."""
         self.time = time

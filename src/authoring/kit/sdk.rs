@@ -240,9 +240,7 @@ mod tests {
     #[test]
     fn the_sdk_is_complete_and_independent_of_the_workspace() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors-sdk");
-        for folder in
-            ["src", "src/harness", "src/manifest", "wit", "wit-0.1", "c", "js", "python", "python/tickhound_sdk"]
-        {
+        for folder in ["src", "src/harness", "src/manifest", "wit", "c", "js", "python", "python/tickhound_sdk"] {
             for entry in fs::read_dir(root.join(folder)).unwrap() {
                 let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
                 let is_ignored = path.ends_with("package-lock.json");

@@ -202,6 +202,7 @@ impl FeedChoice {
 
 /// Returns the code of a detector of groups as one of the detector of the market.
 fn of_market(text: &str) -> String {
+    let text = text.replace(".in_group(\"NIFTY\")", "");
     let text = text.replace("Scope::Group", "Scope::Market").replace("TICKHOUND_GROUP", "TICKHOUND_MARKET");
     let text = text.replace("scope = \"group\"", "scope = \"market\"").replace("a member of a group", "a symbol");
     let text = text.replace("one member of a group", "one symbol").replace("member of the group", "symbol");
