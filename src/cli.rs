@@ -36,6 +36,7 @@ mod stop;
 mod test;
 mod text;
 mod top;
+mod unmatched;
 mod verify;
 mod version;
 mod why;
@@ -240,7 +241,7 @@ impl Cli {
         if let Command::Run(args) = command
             && !args.background
         {
-            return self.run_host(args, &load()?);
+            return self.run_host(args, &self.load_with_market()?);
         }
         if let Command::Record(args) = command
             && args.records()
@@ -263,13 +264,13 @@ impl Cli {
                 feed::run(args, &config.stream).map(|()| ExitCode::SUCCESS)
             }
             Command::Record(args) => record::control(args, &self.config, &load()?, &self.options()),
-            Command::Replay(args) => replay::run(args, self.load_or_shipped()?),
+            Command::Replay(args) => replay::run(args, self.load_or_shipped(Self::load_with_market)?),
             Command::Status(args) => status::run(args, &load()?),
             Command::Top(args) => top::run(args, &load()?),
             Command::Alerts(args) => alerts::run(args, &load()?),
-            Command::Explain(args) => explain::run(args, &load()?),
-            Command::WhyNot(args) => why_not::run(args, &load()?),
-            Command::Near(args) => near::run(args, &load()?),
+            Command::Explain(args) => explain::run(args, &self.load_with_market()?),
+            Command::WhyNot(args) => why_not::run(args, &self.load_with_market()?),
+            Command::Near(args) => near::run(args, &self.load_with_market()?),
             Command::Check(args) => check::run(args, &self.load_with_market()?),
             Command::Doctor(args) => doctor::run(args, load()),
             Command::Dead(args) => dead::run(args, &load()?),
@@ -283,12 +284,12 @@ impl Cli {
             Command::Demo(args) => demo::run(args),
             Command::Init(args) => init::run(args),
             Command::New(args) => new::run(args),
-            Command::Build(args) => build::run(args, &self.load_or_shipped()?),
-            Command::Test(args) => test::run(args, &self.load_or_shipped()?),
-            Command::Bench(args) => bench::run(args, self.load_or_shipped()?),
-            Command::Inspect(args) => inspect::run(args, &self.load_or_shipped()?),
-            Command::Sign(args) => sign::run(args, &self.load_or_shipped()?),
-            Command::Verify(args) => verify::run(args, &self.load_or_shipped()?),
+            Command::Build(args) => build::run(args, &self.load_or_shipped(Self::load_with_market)?),
+            Command::Test(args) => test::run(args, &self.load_or_shipped(Self::load_with_market)?),
+            Command::Bench(args) => bench::run(args, self.load_or_shipped(Self::load_with_market)?),
+            Command::Inspect(args) => inspect::run(args, &self.load_or_shipped(Self::load)?),
+            Command::Sign(args) => sign::run(args, &self.load_or_shipped(Self::load)?),
+            Command::Verify(args) => verify::run(args, &self.load_or_shipped(Self::load)?),
             Command::CheckPlugin { .. } => check_child::serve(),
         }
     }
@@ -308,13 +309,13 @@ impl Cli {
         Ok(loaded)
     }
 
-    /// The configuration; the one that ships if the default file does not exist, with the plugins' own defaults.
-    fn load_or_shipped(&self) -> Result<LoadedConfig> {
+    /// The configuration, by `load`; the one that ships if the default file does not exist, with the plugins' own defaults.
+    fn load_or_shipped(&self, load: fn(&Self) -> Result<LoadedConfig>) -> Result<LoadedConfig> {
         let default = std::path::Path::new(config::DEFAULT_FILE);
         if self.config == default && !default.exists() {
             return author::shipped_with_defaults();
         }
-        self.load_with_market()
+        load(self)
     }
 
     /// The log of a command that prints a report goes to stderr.

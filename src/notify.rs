@@ -106,6 +106,7 @@ impl Notifier {
             zone: loaded.config.display_zone()?,
             server: loaded.config.server.clone(),
             conditions: conditions.clone(),
+            market: Mutex::new(loaded.market.clone()),
         };
         let notifier = Self { settings: Arc::new(settings), threads: Arc::default() };
         let ready = notifier.apply(&loaded.config.notify)?;
@@ -116,7 +117,11 @@ impl Notifier {
     /// Applies changes of the configuration, for ever.
     pub(crate) async fn follow(self, mut reloads: watch::Receiver<Reload>) {
         while reloads.changed().await.is_ok() {
-            let channels = reloads.borrow_and_update().generation.notify.clone();
+            let (channels, market) = {
+                let generation = &reloads.borrow_and_update().generation;
+                (generation.notify.clone(), generation.market.clone())
+            };
+            *lock(&self.settings.market) = market;
             if let Err(error) = self.apply(&channels) {
                 error!(
                     event = "notification_change_failed",

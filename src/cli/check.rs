@@ -5,16 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{market_report, parts::Parts, text::grouped};
+use super::{market_report, parts::Parts, text::grouped, unmatched};
 use crate::notify;
 use tickhound_core::{
-    config::{Config, LoadedConfig, Origin, input::VenueRule},
-    pattern::SymbolPattern,
+    config::{LoadedConfig, Origin},
     stream::StreamError,
     wall::now_ms,
 };
 use tickhound_engine::plugin::{DetectorSpec, Generation, Scope, params};
-use tickhound_redis::{NamePattern, RedisStream};
+use tickhound_redis::RedisStream;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -42,8 +41,8 @@ pub(super) fn run(args: &CheckArgs, loaded: &LoadedConfig) -> Result<ExitCode> {
     warnings.extend(config.session.sessions.warnings(now_ms() * 1_000_000));
     let (reached, symbols) = super::process::runtime()?.block_on(ask(&stream));
     warnings.extend(unmatched_patterns(generation, &symbols));
-    warnings.extend(unmatched_of_channels(config, generation, &symbols));
-    warnings.extend(unmatched_of_calendars(config, &symbols));
+    warnings.extend(unmatched::of_channels(config, &symbols));
+    warnings.extend(unmatched::of_calendars(config, &symbols));
     let market = market_report::MarketReport::new(&generation.market, &symbols);
     warnings.extend(market.warnings());
     if args.json {
@@ -199,50 +198,6 @@ fn unmatched_patterns(generation: &Generation, symbols: &[String]) -> Vec<String
             let (at, seen) = (format!("detectors.{}.symbols", spec.name), symbols.len());
             format!("{at}: `{pattern}` matches none of {seen} symbols seen")
         }));
-    }
-    warnings
-}
-
-/// The patterns of channels that match no detector, or none of the symbols that detectors remember, if they remember any.
-fn unmatched_of_channels(config: &Config, generation: &Generation, symbols: &[String]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for channel in config.notify.iter().filter(|channel| channel.enabled) {
-        for text in &channel.detectors {
-            let pattern = NamePattern::wildcard(text);
-            if !generation.detectors.iter().any(|spec| pattern.matches(&spec.name)) {
-                let name = &channel.name;
-                warnings.push(format!("notify `{name}`: detectors has `{text}`, which matches no configured detector"));
-            }
-        }
-        for text in &channel.symbols {
-            let pattern = SymbolPattern::new(text);
-            if !symbols.is_empty() && !symbols.iter().any(|symbol| pattern.matches(symbol)) {
-                let (name, seen) = (&channel.name, symbols.len());
-                warnings
-                    .push(format!("notify `{name}`: symbols has `{text}`, which matches none of {seen} symbols seen"));
-            }
-        }
-    }
-    warnings
-}
-
-/// The patterns of calendars that match none of the symbols that detectors remember. One with a venue matches only symbols
-/// that contain theirs, so that it is named before there are any, too.
-fn unmatched_of_calendars(config: &Config, symbols: &[String]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for text in config.session.by_symbol.iter().flat_map(|of| &of.symbols) {
-        let pattern = SymbolPattern::new(text);
-        if symbols.iter().any(|symbol| pattern.matches_known_venue(symbol)) {
-            continue;
-        }
-        if pattern.names_venue() && config.input.venue != VenueRule::Keep {
-            warnings.push(format!(
-                "session.by_symbol: `{text}` matches only symbols that contain their venue; set input.venue to \"keep\", or \
-                 leave out the venue"
-            ));
-        } else if !symbols.is_empty() {
-            warnings.push(format!("session.by_symbol: `{text}` matches none of {} symbols seen", symbols.len()));
-        }
     }
     warnings
 }

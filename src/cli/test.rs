@@ -32,7 +32,8 @@ A case is a file:
   direction = \"down\"
 
 Times are seconds from `start`, by default 2025-11-24T09:15:00+05:30. Columns beside symbol, time and price: quantity,
-cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. The detector must raise exactly the
+cum_volume, bid, ask, bid_quantity, ask_quantity, oi; others are extra columns. [groups.NAME] and [context.NAME] tables are
+as in the configuration; an alert of a group has a `group`, and may have `members`. The detector must raise exactly the
 listed alerts. The fields that are given are compared, numbers to 0.1 %. Every case runs with several batch sizes, with
 several workers, and with a restart after every tick: none of these may change the result.
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,7 @@ use super::{
 use tickhound_core::{
     condition::ConditionCode,
     config::{NotifyConfig, NotifyEvent, OnDoubt, ServerConfig, StreamConfig},
+    market::Market,
 };
 use tickhound_engine::conditions::Conditions;
 use tickhound_redis::notification_position::{
@@ -65,9 +66,15 @@ pub(super) struct Settings {
     /// Where the page is that links lead to.
     pub(super) server: ServerConfig,
     pub(super) conditions: Conditions,
+    /// The market of the newest generation, which knows the underlyings of symbols.
+    pub(super) market: Mutex<Arc<Market>>,
 }
 
 impl Settings {
+    fn market(&self) -> Arc<Market> {
+        self.market.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The stream that a channel reads; empty if it is told of no alerts. So one that is told of alerts later begins then.
     fn stream(&self, config: &NotifyConfig) -> &str {
         if config.has(NotifyEvent::Alerts) { &self.streams[usize::from(config.shadows)] } else { "" }
@@ -454,7 +461,7 @@ impl Channel {
     /// Reads the alerts behind the state's position; returns the state behind them too.
     fn gather(&mut self, state: &ChannelState, reading: &ChannelReading) -> Result<(ChannelState, Gathered)> {
         let ChannelReading { now_ms, mutes, .. } = reading;
-        let (mut moved, mut gathered) = (state.clone(), Gathered::new(self.config.group_by));
+        let (mut moved, mut gathered) = (state.clone(), Gathered::new(self.config.group_by, self.settings.market()));
         // What a mute left out is counted for as long as the mute exists.
         moved.muted.retain(|known, _| mutes.iter().any(|mute| mute.id() == *known));
         let mutes = MutesInForce::at(mutes, *now_ms);

@@ -1,10 +1,14 @@
 //! Which alerts a channel wants, and which of them a message shows; pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::shown::ShownAlerts;
 use tickhound_core::{
     config::{GroupBy, NotifyConfig},
+    market::Market,
     pattern::SymbolPattern,
 };
 use tickhound_redis::{AlertFilter, NamePattern, StoredAlert};
@@ -58,8 +62,8 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn new(group_by: GroupBy) -> Self {
-        Self { shown: ShownAlerts::new(group_by), ..Self::default() }
+    pub(super) fn new(group_by: GroupBy, market: Arc<Market>) -> Self {
+        Self { shown: ShownAlerts::new(group_by, market), ..Self::default() }
     }
 
     /// Counts an alert that a mute leaves out.

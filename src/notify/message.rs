@@ -495,7 +495,7 @@ mod tests {
 
     #[test]
     fn alerts_of_one_underlying_are_shown_together_and_counted() {
-        let mut shown = ShownAlerts::new(GroupBy::Underlying);
+        let mut shown = ShownAlerts::new(GroupBy::Underlying, Default::default());
         let alerts = [("NIFTY25NOV25750PE", 0.9), ("SBIN", 0.8), ("NIFTY 50", 0.7), ("NIFTY25NOVFUT", 0.95)];
         for (symbol, confidence) in alerts {
             shown.push(alert(TIME, symbol, confidence), 3);
@@ -505,7 +505,7 @@ mod tests {
             text(&grouped, NotifyKind::Telegram, "{symbol}"),
             "<b>4 alerts of 2 underlyings</b>\nNIFTY: <b>3 alerts</b>\n· NIFTY25NOV25750PE\n· NIFTY25NOVFUT\n· … and 1 more\nSBIN"
         );
-        let mut shown = ShownAlerts::new(GroupBy::Underlying);
+        let mut shown = ShownAlerts::new(GroupBy::Underlying, Default::default());
         ["M&M", "M&M25NOVFUT"].iter().for_each(|symbol| shown.push(alert(TIME, symbol, 0.9), 10));
         let grouped = Notification { shown, fresh: 2, ..message(Vec::new()) };
         assert_eq!(text(&grouped, NotifyKind::Discord, "{symbol}"), "M&M: **2 alerts**\n· M&M\n· M&M25NOVFUT");

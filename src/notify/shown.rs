@@ -3,15 +3,17 @@
 //! What holds: they stay in the stream's order, and those of the highest confidence are shown where not all fit. If they are
 //! grouped by underlying, an underlying keeps its best alert for as long as another one has several.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use tickhound_core::{config::GroupBy, market::underlying::underlying};
+use tickhound_core::{config::GroupBy, market::Market};
 use tickhound_redis::StoredAlert;
 
 /// The alerts that a message shows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShownAlerts {
     group_by: GroupBy,
+    /// What knows the underlyings of symbols.
+    market: Arc<Market>,
     alerts: Vec<ShownAlert>,
     /// The number of alerts of each underlying, shown or not. Empty unless they are grouped.
     counts: HashMap<String, u64>,
@@ -35,15 +37,15 @@ pub(super) struct AlertGroup<'a> {
 }
 
 impl ShownAlerts {
-    pub(super) fn new(group_by: GroupBy) -> Self {
-        Self { group_by, ..Self::default() }
+    pub(super) fn new(group_by: GroupBy, market: Arc<Market>) -> Self {
+        Self { group_by, market, ..Self::default() }
     }
 
     /// Adds an alert that comes after all others, and drops one if there are more than `most`.
     pub(super) fn push(&mut self, alert: StoredAlert, most: usize) {
         let underlying = match self.group_by {
             GroupBy::Nothing => String::new(),
-            GroupBy::Underlying => underlying(alert.field("symbol")),
+            GroupBy::Underlying => self.market.underlying(alert.field("symbol")).into_owned(),
         };
         if self.is_grouped() {
             *self.counts.entry(underlying.clone()).or_default() += 1;
@@ -123,7 +125,7 @@ mod tests {
     use crate::notify::filter::tests::alert;
 
     fn grouped(alerts: &[(&str, f64)], most: usize) -> ShownAlerts {
-        let mut shown = ShownAlerts::new(GroupBy::Underlying);
+        let mut shown = ShownAlerts::new(GroupBy::Underlying, Arc::default());
         for (millis, (symbol, confidence)) in (0..).zip(alerts) {
             shown.push(alert(millis, symbol, *confidence), most);
         }

@@ -366,6 +366,8 @@ fn a_pattern_that_matches_no_symbol_is_named_by_status_and_check() {
         "session.by_symbol: `GOLD*` matches none of 3 symbols seen",
     ];
     assert!(expected.iter().all(|one| check.contains(one)), "{check}");
+    let status = text(&project.output(&["status"]).stdout);
+    assert!(expected.iter().all(|one| status.contains(one)), "{status}");
     assert_eq!(check.matches("warning: ").count(), 5, "{check}");
     let said = |detector: &str| text(&project.output(&["mute", "TCS", "--detector", detector, "--for", "1m"]).stderr);
     assert!(said("prob").contains("no configured detector matches `prob`"), "{}", said("prob"));

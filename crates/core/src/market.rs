@@ -16,7 +16,7 @@ pub mod survey;
 #[cfg(test)]
 mod tests;
 pub mod tick;
-pub mod underlying;
+mod underlying;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -125,6 +125,11 @@ impl Market {
             groups: self.families().filter(|name| *name != UNDERLYING).map(str::to_owned).collect(),
             contexts: self.contexts().iter().map(|rule| rule.name.clone()).collect(),
         }
+    }
+
+    /// The underlying of a symbol: by the reference data if it says so, or else by the symbol's name.
+    pub fn underlying(&self, symbol: &str) -> Cow<'_, str> {
+        underlying_of(symbol, &self.reference)
     }
 
     /// The hash of everything that decides what detectors see of the market. It is equal in every process of a release.

@@ -248,6 +248,15 @@ impl Ingest {
         (id, shard)
     }
 
+    /// The groups of symbols whose states are awaited that have no saved state themselves.
+    pub(crate) fn groups_without_states(&mut self) -> Vec<String> {
+        let Some(wide) = &mut self.wide else { return Vec::new() };
+        wide.resolve_all(&mut self.symbols);
+        let groups = self.symbols.known().into_iter().filter(|(_, name)| name.starts_with(GROUP_MARK));
+        let begin = groups.filter(|(route, _)| !self.symbols.awaited[route.id as usize]);
+        begin.map(|(_, name)| name.to_string()).collect()
+    }
+
     /// Continues what the owners of these names depend on from their `bases`, unless an earlier boundary had it. Their own states
     /// follow.
     pub(crate) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {

@@ -181,7 +181,7 @@ mod tests {
         }
         fs::write(folder.path().join("kite.csv"), &dump).unwrap();
         let loaded = load(folder.path(), "[reference]\nfiles = [\"kite.csv\"]\n").unwrap();
-        assert_eq!(loaded.market.reference().len(), 50_000);
+        assert_eq!(loaded.market.reference().len(), 100_000);
         assert_eq!(number(&loaded, "strike", "U7725NOV2500CE"), 2500.0);
         assert_eq!(text(&loaded, "underlying", "U7725NOV2500CE").as_deref(), Some("U77"));
     }

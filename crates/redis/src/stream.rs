@@ -32,6 +32,7 @@ use crate::{
 use tickhound_core::{
     checkpoint::SavedStates,
     config::{AlertsConfig, DeadLettersConfig, Start, StreamConfig},
+    decode::check_symbol,
     event::{Entries, EntryId},
     pulse::Pulse,
     stream::{
@@ -120,7 +121,10 @@ impl RedisStream {
     pub async fn known_symbols(&self) -> Result<Vec<String>, StreamError> {
         let mut connection = self.connect().await?;
         let fields: Vec<String> = query(&mut connection, cmd("HKEYS").arg(&self.config.keys.state)).await?;
-        Ok(fields.iter().filter_map(|field| Some(field.strip_prefix("s:")?.to_owned())).collect())
+        // Groups have states too, under names that no symbol has.
+        let symbols =
+            fields.iter().filter_map(|field| field.strip_prefix("s:")).filter(|name| check_symbol(name).is_ok());
+        Ok(symbols.map(str::to_owned).collect())
     }
 
     /// Returns the newest entry of the stream; `None` if it is empty. Changes nothing.

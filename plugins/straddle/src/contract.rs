@@ -15,6 +15,9 @@ const MONTHLY: u32 = 99;
 /// Expiries read from names come after all from the reference data, which are days from now.
 const FROM_NAME: u32 = 1_000_000;
 
+/// The length of expiry, right and strike in the form of OCC.
+const OCC: usize = 15;
+
 /// The unit of [`Strike`], as a share of 1.
 const STRIKE_UNITS: f64 = 10_000.0;
 
@@ -26,7 +29,7 @@ const STRIKE_MAX: f64 = 1e9;
 pub enum Contract {
     /// The underlying itself, whose price is the spot.
     Underlying,
-    /// A future, or an option that has expired, or a second instrument for the same contract.
+    /// A future, or an option that has expired or can't be read, or a second instrument for the same contract.
     Other,
     /// An option.
     Option(Terms),
@@ -78,7 +81,7 @@ impl Contract {
         if let Some(terms) = of_name(&name) {
             return Self::Option(terms);
         }
-        if name.ends_with("FUT") { Self::Other } else { Self::Underlying }
+        if is_derivative(&name) { Self::Other } else { Self::Underlying }
     }
 
     fn of_reference(reference: Reference<'_>) -> Option<Self> {
@@ -110,6 +113,22 @@ impl Strike {
     pub fn price(self) -> f64 {
         self.0 as f64 / STRIKE_UNITS
     }
+}
+
+/// Returns whether the name of no option that can be read is that of a derivative, whose price is not the spot: a future, or an
+/// option in words (`NIFTY 28 NOV 25750 CALL`), in the form of OCC (`AAPL251121C00150000`), or with a wrong expiry or strike.
+fn is_derivative(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let is_digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    let ends_as_option = matches!(bytes, [.., b'0'..=b'9', b'C' | b'P', b'E']);
+    let is_occ = bytes.len() > OCC && {
+        let (expiry, right, strike) =
+            (&bytes[bytes.len() - OCC..][..6], bytes[bytes.len() - 9], &bytes[bytes.len() - 8..]);
+        is_digits(expiry) && is_digits(strike) && matches!(right, b'C' | b'P')
+    };
+    let mut words = name.split([' ', '-', '_']).skip(1);
+    let has_right = words.any(|word| matches!(word, "FUT" | "CE" | "PE" | "CALL" | "PUT"));
+    name.ends_with("FUT") || ends_as_option || is_occ || has_right
 }
 
 /// Reads an upper-case name without a venue.
@@ -197,25 +216,31 @@ mod tests {
         ] {
             assert_eq!(option(Contract::of(name, NOTHING)), (right, strike, FROM_NAME + expiry), "{name}");
         }
+        for name in
+            ["NIFTY", "NIFTY 50", "Nifty_Bank", "RELIANCE-EQ", "PRESTIGE", "FORCE", "XCE", "360ONE", "É25NOVÉCE"]
+        {
+            assert_eq!(Contract::of(name, NOTHING), Contract::Underlying, "{name}");
+        }
+    }
+
+    /// Their prices were taken for the spot.
+    #[test]
+    fn a_derivative_that_cannot_be_read_is_not_the_underlying() {
         for name in [
-            "NIFTY",
-            "NIFTY 50",
-            "RELIANCE",
-            "PRESTIGE",
-            "FORCE",
+            "NIFTY25NOVFUT",
+            "NIFTY 28 NOV 25750 CALL",
+            "NIFTY-Nov2025-25750-CE",
+            "AAPL251121C00150000",
+            "O:AAPL251121P00150000",
             "25NOV25750CE",
             "X25NOV-1CE",
-            "X25NOV1.CE",
             "X25NOV.5CE",
             "X25NOV0CE",
             "X25NOV1E2CE",
             "X25NOV99999999999CE",
-            "XCE",
-            "É25NOVÉCE",
         ] {
-            assert_eq!(Contract::of(name, NOTHING), Contract::Underlying, "{name}");
+            assert_eq!(Contract::of(name, NOTHING), Contract::Other, "{name}");
         }
-        assert_eq!(Contract::of("NIFTY25NOVFUT", NOTHING), Contract::Other);
     }
 
     #[test]

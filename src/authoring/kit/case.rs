@@ -17,7 +17,9 @@
 //! direction = "down"
 //! ```
 //!
-//! `start` is the time of second 0, by default 2025-11-24T09:15:00+05:30, and `calendar` names the sessions, as in `[session]`.
+//! A detector of groups sees those of the underlyings, or those of the case's own `[groups.NAME]` tables; `[context.NAME]`
+//! tables are as in the configuration. Alerts of groups have a `group`, and may have `members`. `start` is the time of second 0,
+//! by default 2025-11-24T09:15:00+05:30, and `calendar` names the sessions, as in `[session]`.
 //! The alerts of a case are complete and in order. Of each alert, only the given fields are compared, numbers to 0.1 %.
 //! Each case also checks that the alerts do not depend on the size of batches or the number of workers, and that a
 //! detector that is stopped after any tick and restarted with its saved state raises the same alerts.
@@ -74,6 +76,12 @@ struct CaseFile {
     ticks: String,
     #[serde(default)]
     params: toml::Table,
+    /// The groups that the detector sees, as in the configuration; empty: those of the underlyings.
+    #[serde(default)]
+    groups: toml::Table,
+    /// The contexts, as in the configuration.
+    #[serde(default)]
+    context: toml::Table,
     #[serde(default)]
     alerts: Vec<ExpectedAlert>,
 }
@@ -91,6 +99,8 @@ struct ExpectedAlert {
     direction: Option<String>,
     confidence: Option<f64>,
     price: Option<f64>,
+    group: Option<String>,
+    members: Option<Vec<String>>,
     #[serde(default)]
     evidence: BTreeMap<String, f64>,
 }
@@ -178,7 +188,7 @@ impl Case {
                     }
                     first = Some(alerts);
                 }
-                Some(first) if *first != alerts => {
+                Some(first) if !are_same(first, &alerts) => {
                     let (alone, _) = self.replay(plugin, loaded, batch, 1).await?;
                     failures.push(dependence(first, &alerts, &alone, (batch, workers)));
                 }
@@ -224,7 +234,7 @@ impl Case {
         Ok(found.map(|time| {
             format!(
                 "hint: a detector sees one symbol at a time, and can't compare two of them; with all ticks under one \
-                 symbol, there is an alert at {time} s"
+                 symbol, there is an alert at {time} s; `tickhound new --scope group` makes a detector that sees several"
             )
         }))
     }
@@ -243,6 +253,13 @@ impl Case {
             table.insert("time", toml_edit::value(self.seconds(alert)));
             table.insert("direction", toml_edit::value(alert.direction.as_str()));
             table.insert("confidence", toml_edit::value(rounded(alert.confidence)));
+            if !alert.group.is_empty() {
+                table.insert("group", toml_edit::value(alert.group.as_str()));
+            }
+            if !alert.members.is_empty() {
+                let members: toml_edit::Array = alert.members.iter().map(String::as_str).collect();
+                table.insert("members", toml_edit::value(members));
+            }
             let mut evidence = InlineTable::new();
             for (name, value) in &alert.evidence {
                 evidence.insert(name, rounded(*value).into());
@@ -257,6 +274,15 @@ impl Case {
         fs::write(&self.file, document.to_string()).with_context(|| format!("can't write {}", self.file.display()))
     }
 
+    /// The part of a configuration that says what the detector knows of the market.
+    fn market(&self) -> Result<String> {
+        let CaseFile { groups, context, .. } = &self.contents;
+        let tables = [("groups", groups), ("context", context)];
+        let market: toml::Table =
+            tables.into_iter().map(|(name, table)| (name.to_owned(), toml::Value::Table(table.clone()))).collect();
+        Ok(toml::to_string(&market)?)
+    }
+
     fn generation(
         &self,
         plugin: &Arc<Plugin>,
@@ -264,7 +290,7 @@ impl Case {
         workers: usize,
     ) -> Result<(LoadedConfig, Generation)> {
         // The configuration is the case's, so that an error in a parameter names the case's file.
-        let mut case_config = config::parse_text(&self.file, "")?;
+        let mut case_config = config::parse_text(&self.file, &self.market()?)?;
         case_config.config.input = self.input.clone();
         case_config.config.session = self.session.clone();
         case_config.config.plugins = loaded.config.plugins.clone();
@@ -276,6 +302,8 @@ impl Case {
             params: self.contents.params.clone(),
             ..DetectorConfig::default()
         };
+        let families: Vec<String> = self.contents.groups.keys().cloned().collect();
+        let detector = if families.is_empty() { detector } else { DetectorConfig { groups: families, ..detector } };
         case_config.config.detectors = [(plugin.name.clone(), detector)].into();
         let decoder = Decoder::new(&self.input, &case_config.root)?;
         let generation = Generation::build(&case_config, decoder.column_names(), None, &mut plugin.clone())?;
@@ -350,8 +378,16 @@ impl Case {
         if let Some(direction) = expected.direction.as_deref().filter(|it| *it != raised.direction.as_str()) {
             differences.push(format!("direction is {}, expected {direction}", raised.direction.as_str()));
         }
+        if let Some(group) = expected.group.as_ref().filter(|group| **group != raised.group) {
+            differences.push(format!("group is `{}`, expected {group}", raised.group));
+        }
+        if let Some(members) = expected.members.as_ref().filter(|members| **members != raised.members) {
+            differences.push(format!("members are {}, expected {}", raised.members.join(", "), members.join(", ")));
+        }
         let mut number = |name: &str, actual: f64, expected: f64, tolerance: f64| {
-            if (actual - expected).abs() > tolerance {
+            // The price of an alert about a group is NaN, which is near nothing.
+            let is_near = (actual - expected).abs() <= tolerance;
+            if !is_near {
                 differences.push(format!("{name} is {}, expected {expected}", rounded(actual)));
             }
         };
@@ -442,14 +478,23 @@ impl Case {
     }
 }
 
+/// Whether alerts are the same. An alert about a group has no price, so both of them may be NaN.
+fn are_same(alerts: &[Alert], others: &[Alert]) -> bool {
+    let without_price = |alert: &Alert| Alert { price: 0.0, ..alert.clone() };
+    alerts.len() == others.len()
+        && alerts.iter().zip(others).all(|(one, other)| {
+            one.price.to_bits() == other.price.to_bits() && without_price(one) == without_price(other)
+        })
+}
+
 /// Says what the alerts depend on, given those of the first shape, those of another one, and those in the other's batches
 /// with one worker.
 fn dependence(first: &[Alert], other: &[Alert], alone: &[Alert], (batch, workers): (usize, usize)) -> String {
-    if alone == first {
+    if are_same(alone, first) {
         return format!(
             "the alerts depend on the number of workers: there are {} with {workers} workers, and {} with one; a detector \
-             sees one symbol at a time: symbols are spread over the workers, so it must not remember anything outside of \
-             a symbol's state",
+             sees one symbol or group at a time: these are spread over the workers, so it must not remember anything \
+             outside of their states",
             other.len(),
             first.len()
         );

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use crate::{
     cli::text::{self, grouped, span},
@@ -16,14 +17,24 @@ use tickhound_core::{
 };
 use tickhound_redis::{SavedState, StoredAlert, Survey};
 
+/// The state of the partition at one moment.
+#[derive(Serialize)]
+pub(super) struct Observation {
+    #[serde(flatten)]
+    pub(super) report: HealthReport,
+    /// The throughput since the previous observation; `None` for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pace: Option<Throughput>,
+    /// The patterns of channels and calendars that match nothing. Those of detectors are in the receipt.
+    pub(super) warnings: Vec<String>,
+    /// The newest alerts, newest first.
+    #[serde(skip)]
+    pub(super) alerts: Vec<StoredAlert>,
+}
+
 /// Writes the report, the throughput and the newest alerts, which are newest first.
-pub(super) fn write_report(
-    out: &mut Lines,
-    report: &HealthReport,
-    pace: Option<&Throughput>,
-    alerts: &[StoredAlert],
-    zone: &TimeZone,
-) -> fmt::Result {
+pub(super) fn write_report(out: &mut Lines, observation: &Observation, zone: &TimeZone) -> fmt::Result {
+    let Observation { report, pace, warnings, alerts } = observation;
     let mark = match report.verdict {
         Verdict::Healthy => "✅ healthy",
         Verdict::Degraded => "⚠️  degraded",
@@ -45,6 +56,9 @@ pub(super) fn write_report(
     }
     if let Some(receipt) = survey.receipt.as_ref().filter(|_| survey.owner.is_some()) {
         write_receipt(out, receipt)?;
+    }
+    for warning in warnings {
+        writeln!(out, "  ⚠️  {warning}")?;
     }
     write_totals(out, survey)?;
     if !alerts.is_empty() {

@@ -39,7 +39,7 @@ const OCC_STRIKE: usize = 8;
 const OCC_PREFIX: &str = "O:";
 
 /// Returns the underlying of the instrument with this name.
-pub fn underlying(symbol: &str) -> String {
+pub(super) fn underlying(symbol: &str) -> String {
     let whole = symbol.trim().to_uppercase();
     let name = match venue::split(&whole) {
         // A token is unique within its venue only.

@@ -289,18 +289,15 @@ impl Wide {
             self.resolve_all(symbols);
             self.contexts.restore(bases, &self.plan.market);
         }
-        let groups: FxHashSet<u32> = names
-            .iter()
-            .filter(|name| name.starts_with(GROUP_MARK))
-            .filter_map(|name| symbols.route_of(name))
-            .map(|route| route.id)
-            .collect();
+        let ids = names.iter().filter_map(|name| symbols.route_of(name)).map(|route| route.id);
+        // The symbols among them have their own states.
+        let (groups, own): (FxHashSet<u32>, FxHashSet<u32>) = ids.partition(|id| symbols.is_group(*id));
         let saved: FxHashMap<&str, &SharedBase> = bases.symbols.iter().map(|base| (base.name.as_str(), base)).collect();
         for id in 0..self.facts.len() as u32 {
             let facts = &self.facts[id as usize];
             let is_member = || facts.owners.iter().flatten().any(|owner| groups.contains(owner));
             let is_source = first && !facts.links.feeds.is_empty();
-            if !facts.is_awaited || !(is_source || is_member()) {
+            if !facts.is_awaited || own.contains(&id) || !(is_source || is_member()) {
                 continue;
             }
             // A symbol without a base had no tick then.

@@ -67,6 +67,8 @@ pub(super) struct Recovery<'a, S> {
 struct Plan {
     /// Where the replay begins.
     start: Boundary,
+    /// The newest entry of the boundary of each chunk; that of the start if it is damaged.
+    newest: Vec<EntryId>,
     /// What to restore at each boundary.
     stops: BTreeMap<EntryId, Stop>,
     /// Symbols whose saved states have expired.
@@ -89,8 +91,8 @@ struct Stop {
 }
 
 /// A stop whose owners have their numbers.
+#[derive(Default)]
 struct DividedStop {
-    at: EntryId,
     names: Vec<String>,
     shares: Vec<Vec<SavedSymbol>>,
     bases: Vec<Vec<u8>>,
@@ -151,7 +153,7 @@ impl<S: Stream> Recovery<'_, S> {
         // Entries that are pending for anyone are processed later.
         let mut left_out = self.stats.waiting(self.stream.pending(EntryId::ZERO, last)).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
-        let Plan { start, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
+        let Plan { start, newest, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
         // A warm-up reads from before every boundary: poison entries that the stream still holds must stay known.
         let gone = |id: &EntryId| *id <= start.newest && acquired.oldest.is_none_or(|oldest| *id < oldest);
         self.retention.passed = poison.iter().copied().filter(gone).collect();
@@ -161,12 +163,19 @@ impl<S: Stream> Recovery<'_, S> {
         self.forget_unusable(unusable);
 
         // All symbols are divided before the first entry is replayed, so that their ticks are skipped until their stop.
-        let mut stops: Vec<DividedStop> = stops.into_iter().map(|(at, stop)| self.divide(at, stop, last)).collect();
-        stops.push(DividedStop { at: last, names: Vec::new(), shares: Vec::new(), bases: Vec::new() });
+        let mut stops: BTreeMap<EntryId, DividedStop> =
+            stops.into_iter().map(|(at, stop)| (at, self.divide(stop, last))).collect();
+        // A group without a saved state has its first row behind the boundary of its chunk. From there on it needs its members.
+        for group in self.pipeline.ingest.groups_without_states() {
+            let at = newest[usize::from(chunk_of(&group))].min(last);
+            stops.entry(at).or_default().names.push(group);
+        }
+        stops.entry(start.newest.min(last)).or_default();
+        stops.entry(last).or_default();
         self.pipeline.ingest.reset_clock(start.clock);
         let mut replay = Replay::new(end.processed.saturating_sub(start.processed), left_out);
         let mut cursor = start.newest;
-        for DividedStop { at, names, shares, bases } in stops {
+        for (at, DividedStop { names, shares, bases }) in stops {
             if self.replay(cursor, at, &mut replay).await? == ResumeOutcome::Stopped {
                 return Ok(ResumeOutcome::Stopped);
             }
@@ -193,7 +202,7 @@ impl<S: Stream> Recovery<'_, S> {
     async fn restore_without_history(&mut self, saved: SavedStates, end: Boundary) {
         self.retention.passed.clone_from(&saved.poison);
         self.retention.poison = Vec::new();
-        let Plan { start, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
+        let Plan { start, stops, forgotten, unusable, misplaced, damaged, .. } = plan(saved, end);
         self.retention.forgotten = forgotten;
         self.forget_unusable(unusable);
         let mut all = Stop::default();
@@ -201,7 +210,7 @@ impl<S: Stream> Recovery<'_, S> {
             all.owners.append(&mut stop.owners);
             all.bases.append(&mut stop.bases);
         }
-        let DividedStop { names, shares, bases, .. } = self.divide(end.newest, all, end.newest);
+        let DividedStop { names, shares, bases } = self.divide(all, end.newest);
         self.restore_bases(&names, &bases);
         let mut replay = Replay::new(0, BTreeSet::new());
         self.restore(shares, &mut replay).await;
@@ -222,10 +231,10 @@ impl<S: Stream> Recovery<'_, S> {
     }
 
     /// Interns the owners of a stop. `last` is the last entry that was processed.
-    fn divide(&mut self, at: EntryId, stop: Stop, last: EntryId) -> DividedStop {
+    fn divide(&mut self, stop: Stop, last: EntryId) -> DividedStop {
         let names = stop.owners.iter().map(|(name, _)| name.clone()).collect();
         let shares = self.pipeline.divide(stop.owners, last.millis);
-        DividedStop { at, names, shares, bases: stop.bases }
+        DividedStop { names, shares, bases: stop.bases }
     }
 
     /// Continues what these owners depend on.
@@ -410,8 +419,10 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
     let bases = saved.bases;
     let start = boundaries.iter().flatten().copied().min_by_key(|boundary| boundary.newest).unwrap_or(end);
     let damaged = boundaries.iter().filter(|boundary| boundary.is_none()).count();
+    let newest = boundaries.iter().map(|boundary| boundary.unwrap_or(start).newest).collect();
     let mut plan = Plan {
         start,
+        newest,
         stops: BTreeMap::new(),
         forgotten: Vec::new(),
         unusable: Vec::new(),

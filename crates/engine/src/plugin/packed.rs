@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(fault(Parts { members: vec![0; 65], ..sound() }), "65 members in one detection, at most 64");
         assert_eq!(
             fault(Parts { name: b"a\xff\x1b[2J".to_vec(), ..sound() }),
-            r"evidence `a\u{fffd}\u{1b}[2J` has a name that is not UTF-8"
+            "evidence `a\u{fffd}\\u{1b}[2J` has a name that is not UTF-8"
         );
         let mut many = sound().packed();
         let count = 4 * 3 + 8 + 1 + 2 + 4 * 2;
