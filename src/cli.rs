@@ -230,11 +230,7 @@ impl Cli {
     /// Runs the command that the arguments name.
     fn run(self) -> Result<ExitCode> {
         let Some(command) = self.command.as_ref().filter(|_| !self.version) else {
-            if self.json {
-                version::print_json();
-            } else {
-                version::print(if self.verbose { Detail::Everything } else { Detail::Version });
-            }
+            self.print_version();
             return Ok(ExitCode::SUCCESS);
         };
         let load = || self.load();
@@ -285,6 +281,14 @@ impl Cli {
             Command::Sign(args) => sign::run(args, &self.load_or_shipped(Self::load)?),
             Command::Verify(args) => verify::run(args, &self.load_or_shipped(Self::load)?),
             Command::CheckPlugin { .. } => check_child::serve(),
+        }
+    }
+
+    fn print_version(&self) {
+        if self.json {
+            version::print_json();
+        } else {
+            version::print(if self.verbose { Detail::Everything } else { Detail::Version });
         }
     }
 
