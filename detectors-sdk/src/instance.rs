@@ -123,7 +123,7 @@ impl<D: Detector> Instance<D> {
                 RowKind::Snapshot(length) => detector.on_snapshot(state, &source.snapshot(length, batch.is_last(row))),
             };
             if detection.is_some() || is_probe {
-                outcome.add(&batch, row as u32, owner, detection, Symbols { names, ids: symbols });
+                outcome.add(&batch, (row as u32, owner), detection, Symbols { names, ids: symbols });
             }
         }
         outcome
@@ -193,7 +193,7 @@ impl Symbols<'_> {
 impl Outcome {
     // Out of line, since few rows have something to add.
     #[cold]
-    fn add(&mut self, batch: &Batch<'_>, row: u32, owner: u32, detection: Option<Detection>, symbols: Symbols<'_>) {
+    fn add(&mut self, batch: &Batch<'_>, (row, owner): (u32, u32), detection: Option<Detection>, symbols: Symbols<'_>) {
         if let Some(detection) = detection {
             assert!(
                 batch.shape.has_groups() || detection.about.is_none() && detection.members.is_empty(),
@@ -233,7 +233,7 @@ fn strike<D: Detector>(
         let clock = Clock { time: batch.time(row), batch, owner: name };
         let detection = detector.on_clock(state, &clock);
         if detection.is_some() || batch.gates.is_some() {
-            outcome.add(batch, row as u32, owner as u32, detection, Symbols { names, ids: symbols });
+            outcome.add(batch, (row as u32, owner as u32), detection, Symbols { names, ids: symbols });
         }
     }
 }

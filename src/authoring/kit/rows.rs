@@ -12,7 +12,7 @@ use tickhound_core::{
     session::Sessions,
 };
 use tickhound_engine::{
-    ingest::{Ingest, Plan, ViewRows},
+    ingest::{Ingest, IngestPlan, ViewRows},
     plugin::{DetectorSpec, Fault, GROUP_MARK, Generation, Instance, View, mark_last_rows},
 };
 
@@ -38,7 +38,7 @@ impl Rows {
         let decoder = Decoder::new(input, Path::new("."))?;
         let mut ingest = Ingest::new(decoder, Normalizer::new(input, sessions)?, 1, Clock::default());
         ingest.set_session_columns(true);
-        ingest.set_plan(Plan::of(generation).map(Arc::new));
+        ingest.set_plan(IngestPlan::of(generation).map(Arc::new));
         let job = ingest.route(1, entries).jobs.into_iter().flatten().next().context("the entries contain no ticks")?;
         let mut names = job.symbols;
         // A symbol is an owner, and a member of its groups.
