@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
 
 use crate::authoring::kit::{
+    project::advice,
     sdk,
     template::{self, FeedChoice, LANGUAGES, ProjectShape, SCOPES},
 };
@@ -84,8 +85,8 @@ fn update_sdk(project: &Path) -> Result<ExitCode> {
         outln!(
             "It implements contract {now}, and before {before}: detectors of groups, bars and more, see its README.md."
         );
-        if let Some(advice) = sdk::advice(project) {
-            outln!("{}: {advice}.", project.display());
+        if let Some(todo) = advice(project) {
+            outln!("{}: {todo}.", project.display());
         }
     }
     Ok(ExitCode::SUCCESS)

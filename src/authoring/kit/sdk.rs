@@ -11,8 +11,6 @@ use std::{
 use anyhow::{Context, Result};
 use toml_edit::{DocumentMut, Item, Value};
 
-use super::project::RECIPE;
-
 /// The path of a file in a folder that is created, and its contents.
 pub(super) type TemplateFile = (&'static str, &'static str);
 
@@ -129,30 +127,6 @@ pub(crate) fn contract(dir: &Path) -> Option<String> {
     Some(package.trim_end().trim_end_matches(';').to_owned())
 }
 
-/// Returns what the author of a project has to do after its SDK has changed to a newer contract, in a sentence; `None` if there
-/// is nothing to do.
-pub(crate) fn advice(project: &Path) -> Option<&'static str> {
-    if project.join("bindings/detector.h").exists() {
-        return Some(
-            "its bindings/ are of contract 0.1.0, which hosts still run; c/README.md of the SDK says how to replace them",
-        );
-    }
-    let recipe = fs::read_to_string(project.join(RECIPE)).unwrap_or_default();
-    let is_built_for_less = |option: &str| recipe.contains(&format!("{option} detector "));
-    if is_built_for_less("-w") {
-        Some(
-            "its code needs no change; to have its gates shown, build it with `-w explaining-detector` (detector.toml)",
-        )
-    } else if is_built_for_less("-n") {
-        Some(
-            "its code needs no change; to have its gates shown, build it with `-n explaining-detector` (detector.toml), and \
-             export `probe` too",
-        )
-    } else {
-        None
-    }
-}
-
 /// Returns what is different from the SDK of this release, in a sentence; `None` if nothing is.
 ///
 /// # Errors
@@ -252,23 +226,6 @@ mod tests {
         assert!(!toml::to_string(&manifest).unwrap().contains("workspace"), "{manifest:?}");
         assert_eq!(manifest["package"]["edition"].as_str(), Some("2024"));
         assert!(manifest["dependencies"]["wit-bindgen"]["features"].is_array());
-    }
-
-    /// A project that an earlier release has made builds for the contract as it did, and its author learns what is new.
-    #[test]
-    fn what_a_project_of_an_earlier_contract_has_to_do_is_said() {
-        let project = tempfile::tempdir().unwrap();
-        let recipe = |text: &str| fs::write(project.path().join(RECIPE), format!("build = \"{text}\"\n")).unwrap();
-        assert_eq!(advice(project.path()), None);
-        recipe("componentize-py -d ../tickhound-sdk/wit -w detector componentize app");
-        assert!(advice(project.path()).unwrap().contains("-w explaining-detector"));
-        recipe("componentize-qjs --wit ../tickhound-sdk/wit -n detector --sync");
-        assert!(advice(project.path()).unwrap().contains("export `probe`"));
-        recipe("componentize-qjs --wit ../tickhound-sdk/wit -n explaining-detector --sync");
-        assert_eq!(advice(project.path()), None);
-        fs::create_dir(project.path().join("bindings")).unwrap();
-        fs::write(project.path().join("bindings/detector.h"), "").unwrap();
-        assert!(advice(project.path()).unwrap().contains("c/README.md"));
     }
 
     #[test]
