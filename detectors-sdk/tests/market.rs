@@ -1,7 +1,5 @@
 //! Detectors of groups and of the market, on ticks, bars and snapshots, in the native harness.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
     Bar, ByMember, Clock, Column, Computed, Detection, Detector, Feed, Length, Manifest, Param, Scope, Snapshot, Tick,

@@ -49,7 +49,7 @@ fn check(runtime: &Runtime, request: Request, bytes: &[u8]) -> Result<Checked> {
     let Request { name, limits, task, .. } = request;
     let plugin = runtime.compile(&name, Path::new(&name), bytes, limits)?;
     let CheckTask::Try { params, wiring, rows } = task else { return Ok(Checked::Described) };
-    let wiring = Arc::new(wiring);
+    let wiring = Arc::new(*wiring);
     let start = || Instance::start(&plugin, &params, wiring.clone(), SymbolFacts::MadeUp, limits);
     Ok(Checked::Tried(trial::run(start, &rows, plugin.manifest.state_version)?))
 }

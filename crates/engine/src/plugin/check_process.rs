@@ -92,7 +92,7 @@ pub(super) enum CheckTask {
     Try {
         params: Params,
         /// How its rows are made, and from which batches.
-        wiring: Wiring,
+        wiring: Box<Wiring>,
         rows: TrialRows,
     },
 }

@@ -321,7 +321,8 @@ mod tests {
         assert_eq!(fault_of_group(|_| ()), "");
         assert_eq!(fault_of_group(|detection| detection.about = 3), "");
         assert_eq!(fault_of_group(|detection| (detection.row, detection.owner, detection.about) = (1, 11, 11)), "");
-        let cases: [(&str, fn(&mut Detection)); 8] = [
+        type Change = fn(&mut Detection);
+        let cases: [(&str, Change); 8] = [
             ("about group 11, which is not the row's", |detection| detection.owner = 11),
             ("about group 0, which is not the row's", |detection| detection.owner = 0),
             ("is about 11, which is neither its state's nor a member", |detection| detection.about = 11),

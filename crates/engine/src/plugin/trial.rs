@@ -36,7 +36,7 @@ pub(super) fn try_out(runtime: &Runtime, spec: &DetectorSpec, bytes: &[u8], rows
         return run(|| spec.start_trial(), rows, spec.plugin.manifest.state_version);
     };
     let (params, wiring) = (spec.params.clone(), spec.wiring.as_ref().clone());
-    let task = CheckTask::Try { params, wiring, rows: rows.clone() };
+    let task = CheckTask::Try { params, wiring: Box::new(wiring), rows: rows.clone() };
     let request = |exchange| check_process::request(&spec.plugin.name, exchange, spec.limits, task);
     let (no_result, sha256) = ("its check process has no result", &spec.plugin.sha256);
     let Some((cache, key)) = runtime.cached_code(sha256) else {

@@ -124,7 +124,7 @@ mod tests {
             batch.push(TickRow { entry: 0, symbol, time, price: 1.0, columns: &[] });
             batch.group.push(group);
             // Marks of rows that were left out may be there.
-            batch.feed.push(feed | LAST_OF_SNAPSHOT * u8::from(feed == 1));
+            batch.feed.push(feed | (LAST_OF_SNAPSHOT * u8::from(feed == 1)));
         }
         mark_last_rows(&mut batch, &groups);
         assert_eq!(batch.feed, [1, 0x81, 0x81, 0, 0x81, 0x81]);
