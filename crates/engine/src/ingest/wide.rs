@@ -38,7 +38,7 @@ pub(super) struct Wide {
     order: NameOrder,
     contexts: ContextValues,
     /// By the numbers of the symbols.
-    facts: Vec<SymbolFacts>,
+    facts: Vec<SymbolPlan>,
     /// Which shards have owners, by view. They get its clock rows.
     owning: Vec<Vec<bool>>,
     shards: usize,
@@ -71,7 +71,7 @@ struct EndedRow {
 
 /// What follows from the name of a symbol.
 #[derive(Clone, Debug, Default)]
-struct SymbolFacts {
+struct SymbolPlan {
     is_resolved: bool,
     /// Whether the symbol is not normalized yet: its state is as of a later entry.
     is_awaited: bool,
@@ -130,7 +130,7 @@ impl Wide {
     /// Continues with another plan, as of the present place of the stream.
     pub(super) fn with(self, plan: Arc<IngestPlan>) -> Self {
         let contexts = ContextValues::new(&plan.market, Some((&self.contexts, &self.plan.market)));
-        let facts = self.facts.into_iter().map(|facts| SymbolFacts { is_resolved: false, ..facts }).collect();
+        let facts = self.facts.into_iter().map(|facts| SymbolPlan { is_resolved: false, ..facts }).collect();
         let series = self.series.with(&plan.series);
         Self { series, contexts, facts, order: self.order, ..Self::new(plan, self.shards) }
     }
@@ -174,7 +174,7 @@ impl Wide {
         let links = self.contexts.link(&plan.market, &name);
         let reference = plan.market.reference().row(&name);
         let facts = self.facts(id);
-        *facts = SymbolFacts { is_resolved: true, reference, owners, links, ..std::mem::take(facts) };
+        *facts = SymbolPlan { is_resolved: true, reference, owners, links, ..std::mem::take(facts) };
     }
 
     /// Notes that a symbol is not normalized before its state is restored.
@@ -203,7 +203,7 @@ impl Wide {
         for id in ids {
             self.series.forget(*id);
             if let Some(facts) = self.facts.get_mut(*id as usize) {
-                *facts = SymbolFacts::default();
+                *facts = SymbolPlan::default();
             }
         }
         // Groups are only forgotten together with all symbols, so no other symbol has one of them.
@@ -265,8 +265,8 @@ impl Wide {
     pub(super) fn shared_bases(&self, chunks: &Range<u16>, symbols: &Symbols, normalizer: &Normalizer) -> SharedBases {
         let visited = chunks.clone().flat_map(|chunk| symbols.in_chunk(chunk)).map(|(id, _)| id);
         let groups: FxHashSet<u32> = visited.filter(|id| symbols.is_group(*id)).collect();
-        let is_member = |facts: &SymbolFacts| facts.owners.iter().flatten().any(|owner| groups.contains(owner));
-        let is_needed = |facts: &SymbolFacts| facts.is_resolved && (!facts.links.feeds.is_empty() || is_member(facts));
+        let is_member = |facts: &SymbolPlan| facts.owners.iter().flatten().any(|owner| groups.contains(owner));
+        let is_needed = |facts: &SymbolPlan| facts.is_resolved && (!facts.links.feeds.is_empty() || is_member(facts));
         let needed = (0u32..).zip(&self.facts).filter(|(_, facts)| is_needed(facts));
         let bases = needed.map(|(id, _)| SharedBase {
             name: symbols.names()[id as usize].to_string(),
@@ -467,10 +467,10 @@ impl Wide {
         }
     }
 
-    fn facts(&mut self, id: u32) -> &mut SymbolFacts {
+    fn facts(&mut self, id: u32) -> &mut SymbolPlan {
         let id = id as usize;
         if self.facts.len() <= id {
-            self.facts.resize_with(id + 1, SymbolFacts::default);
+            self.facts.resize_with(id + 1, SymbolPlan::default);
         }
         &mut self.facts[id]
     }
@@ -565,7 +565,7 @@ fn groups_of(view: &ViewPlan, plan: &IngestPlan, symbol: &str) -> Vec<String> {
 fn fill_extras(
     row: &mut [f64],
     plan: &IngestPlan,
-    facts: &SymbolFacts,
+    facts: &SymbolPlan,
     (contexts, session): (&ContextValues, i32),
     computed: &[f64],
 ) {
