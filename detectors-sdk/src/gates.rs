@@ -54,26 +54,6 @@ impl Gates<'_> {
         self.holds(name, value, limit, value <= limit)
     }
 
-    /// Returns whether the comparisons are shown. If not, a detector may leave out those after which there is no detection
-    /// anyway, so that most ticks cost little. It must find the same in both cases.
-    ///
-    /// ```
-    /// # use tickhound_sdk::Gates;
-    /// fn is_beyond(gates: Gates<'_>, price: f64, high: f64, volumes: &[f64]) -> bool {
-    ///     if price <= high && !gates.are_shown() {
-    ///         return false;
-    ///     }
-    ///     let mean = volumes.iter().sum::<f64>() / volumes.len() as f64;
-    ///     let is_above = gates.above("above_channel", price, high);
-    ///     gates.above("mean_volume", mean, 1000.0) && is_above
-    /// }
-    /// ```
-    #[inline]
-    #[must_use]
-    pub fn are_shown(&self) -> bool {
-        self.record.is_some()
-    }
-
     /// Returns `holds`, the result of any other comparison of `value` with `limit`.
     #[inline]
     #[must_use]

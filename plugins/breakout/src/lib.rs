@@ -293,10 +293,6 @@ impl Breakout {
         let arm = if sign > 0.0 { state.up } else { state.down };
         let pause = tick.time - state.last_time?;
         let noise = self.params.buffer_atr * range;
-        // So it is with most ticks.
-        if excess <= noise && !gates.are_shown() {
-            return None;
-        }
         let is_fresh = gates.at_most("pause_s", seconds(pause), seconds(STALE_BARS * self.bar));
         let since_fired = arm.fired.map_or(f64::INFINITY, |(fired, _)| seconds(tick.time - fired));
         let is_armed =
