@@ -61,7 +61,8 @@ fn replayed(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
         Ok(replay(project, &file, &["--workers", "1"])?.cpu / ticks as f64 * 1e9)
     };
     // The first run compiles the plugin.
-    (cost(&one)?, cost(&many)?);
+    cost(&one)?;
+    cost(&many)?;
     let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         bench.tell(&format!("{what}, replayed: {round} of {rounds}"));
@@ -83,7 +84,8 @@ fn drained(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
     let cost = |project: &Project| -> Result<f64> {
         Ok(server.drained_by(&mut project.command(&["run", "--drain"])?)?.client_cpu / ticks as f64 * 1e9)
     };
-    (cost(&one)?, cost(&many)?);
+    cost(&one)?;
+    cost(&many)?;
     let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         bench.tell(&format!("{what}, from Redis: {round} of {rounds}"));
