@@ -15,7 +15,10 @@ use tickhound_core::{
     session::Sessions,
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
-use tickhound_engine::{ingest::Ingest, plugin::DetectorSpec};
+use tickhound_engine::{
+    ingest::Ingest,
+    plugin::{DetectorSpec, Generation},
+};
 use tickhound_sdk::__private::{
     Instance, Plugin,
     bindings::{Guest, tickhound::detector::types::Symbol},
@@ -23,7 +26,7 @@ use tickhound_sdk::__private::{
 
 use crate::{
     Bench,
-    detectors::generation,
+    detectors::{generation, generation_of},
     host::BOTH,
     measure::own_cpu_seconds,
     report::{Row, Target, number},
@@ -33,6 +36,9 @@ const SYMBOLS: usize = 200;
 
 /// Rows in one call: alone, as in a quiet market, busy, and as in a replay.
 const BATCHES: [usize; 3] = [1, 256, 2000];
+
+/// Detectors of the first contract, which get a list for each column. They are the same detectors as those that ship.
+const FIRST_CONTRACT: &str = "tests/fixtures/contract-0.1";
 
 /// Calls that are timed to know what a call costs.
 const CALLS: usize = 200_000;
@@ -87,6 +93,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
             table.push(if batch >= 256 { row.target(Target::RatioAtMost(1.3)) } else { row });
         }
     }
+    table.extend(beside_first_contract(bench, &generation, &rows, pairs)?);
     let breakout = &generation.detectors[0];
     let floor = (0..pairs).map(|_| floor(breakout)).collect::<Result<Vec<f64>>>()?;
     table.push(Row::alone("a call with one row that concerns nobody", "µs", &floor).target(Target::AtMost(0.6)));
@@ -153,6 +160,25 @@ fn wasm(spec: &DetectorSpec, rows: &Rows, batch: usize) -> Result<Measured> {
         found += instance.detect(chunk).map_err(failed)?.len();
     }
     Ok(((own_cpu_seconds() - begun) * 1e9 / rows.batch.len() as f64, found))
+}
+
+/// The same detectors as built for the first contract.
+fn beside_first_contract(bench: &Bench, present: &Generation, rows: &Rows, pairs: usize) -> Result<Vec<Row>> {
+    let first = generation_of(bench, FIRST_CONTRACT, BOTH)?;
+    let mut table = Vec::new();
+    for (spec, first) in present.detectors.iter().zip(&first.detectors) {
+        bench.tell(&format!("{}, by the first contract", spec.name));
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..pairs {
+            let (now, before) = (wasm(spec, rows, 256)?, wasm(first, rows, 256)?);
+            ensure!(now.1 == before.1, "{} found {}, and {} by contract 0.1", spec.name, now.1, before.1);
+            ours.push(now.0);
+            theirs.push(before.0);
+        }
+        let what = format!("{}, 256 rows a call, beside contract 0.1", spec.name);
+        table.push(Row::beside(what, "ns/tick", &ours, "contract 0.1", &theirs));
+    }
+    Ok(table)
 }
 
 /// The same code without WebAssembly. It is given its rows, so nothing is copied for it.

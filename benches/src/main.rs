@@ -4,6 +4,7 @@
 //! does beside it meets both. Medians of several, with least and most. A missed target is reported as such, and is not an error.
 
 mod bare;
+mod bars;
 mod checkpoint;
 mod detectors;
 mod guest;
@@ -39,13 +40,14 @@ use crate::report::Row;
 type Suite = fn(&Bench) -> Result<Vec<Row>>;
 
 /// In the order of the document.
-const SUITES: [(&str, Suite); 9] = [
+const SUITES: [(&str, Suite); 10] = [
     ("pipeline", pipeline::run),
     ("scanner", scanner::run),
     ("guest", guest::run),
     ("latency", latency::run),
     ("replay", replay::run),
     ("scaling", scaling::run),
+    ("bars", bars::run),
     ("memory", memory::run),
     ("start", start::run),
     ("checkpoint", checkpoint::run),

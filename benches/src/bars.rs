@@ -1,0 +1,97 @@
+//! What fifty detectors cost that see bars of a minute, which the host builds once for all of them; beside as many that see
+//! every tick.
+
+use anyhow::Result;
+use tickhound_core::simulate::Layout;
+
+use crate::{
+    Bench,
+    host::Project,
+    market::Market,
+    recording::write_parquet,
+    replay::replay,
+    report::{Row, Target},
+    server::Server,
+};
+
+const SYMBOLS: usize = 200;
+
+/// The rate of recordings: about a hundred ticks in a bar.
+const RATE: f64 = 1.5;
+
+const MANY: usize = 50;
+
+const OF_BARS: &str = "residual-move";
+
+/// Fifty of them take so long that fewer ticks do.
+const OF_TICKS: &str = "breakout";
+
+/// What a detector of bars needs: the values of its index.
+const INDEX: &str = "[context.index]\nsymbol = \"NIFTY\"\n";
+
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (what, plugin, target) in
+        [("bars of a minute", OF_BARS, Some(Target::RatioAtMost(1.5))), ("ticks", OF_TICKS, None)]
+    {
+        for row in [replayed(bench, what, plugin)?, drained(bench, what, plugin)?] {
+            rows.push(match target {
+                Some(target) => row.target(target),
+                None => row,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// So many times the same detector under different names.
+fn detectors(plugin: &str, count: usize) -> String {
+    let one = |n: usize| format!("[detectors.{plugin}-{n}]\nplugin = \"{plugin}\"\n");
+    std::iter::once(INDEX.to_owned()).chain((0..count).map(one)).collect()
+}
+
+fn replayed(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
+    let full = if plugin == OF_TICKS { (3, 500_000) } else { (7, 2_000_000) };
+    let (rounds, ticks) = bench.sized((3, 500_000), full);
+    let (one, many) =
+        (Project::new(bench, None, &detectors(plugin, 1))?, Project::new(bench, None, &detectors(plugin, MANY))?);
+    let file = one.path("ticks.parquet");
+    write_parquet(&file, SYMBOLS, ticks)?;
+    let cost = |project: &Project| -> Result<f64> {
+        Ok(replay(project, &file, &["--workers", "1"])?.cpu / ticks as f64 * 1e9)
+    };
+    // The first run compiles the plugin.
+    cost(&one)?;
+    cost(&many)?;
+    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        bench.tell(&format!("{what}, replayed: {round} of {rounds}"));
+        of_one.push(cost(&one)?);
+        of_many.push(cost(&many)?);
+    }
+    let what = format!("{MANY} detectors of {what}, replayed, processor time of a tick");
+    Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
+}
+
+/// From Redis: the host reads as many entries at once as by default.
+fn drained(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
+    let full = if plugin == OF_TICKS { (3, 200_000) } else { (7, 600_000) };
+    let (rounds, ticks) = bench.sized((3, 200_000), full);
+    let server = Server::start()?;
+    Market::new(SYMBOLS, RATE, Layout::Flat).publish_many(&mut server.wire()?, &[], ticks)?;
+    let project = |count: usize| Project::new(bench, Some(&server), &detectors(plugin, count));
+    let (one, many) = (project(1)?, project(MANY)?);
+    let cost = |project: &Project| -> Result<f64> {
+        Ok(server.drained_by(&mut project.command(&["run", "--drain"])?)?.client_cpu / ticks as f64 * 1e9)
+    };
+    cost(&one)?;
+    cost(&many)?;
+    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        bench.tell(&format!("{what}, from Redis: {round} of {rounds}"));
+        of_one.push(cost(&one)?);
+        of_many.push(cost(&many)?);
+    }
+    let what = format!("{MANY} detectors of {what}, Redis to committed alerts, processor time of a tick");
+    Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
+}
