@@ -123,7 +123,7 @@ fn is_reread(history: &[Sighting], found: Sighting) -> bool {
 }
 
 fn is_of_a_chain(alert: &Alert) -> bool {
-    alert["plugin"] == "probe" || alert["plugin"].starts_with("witness")
+    ["probe", "witness", "witness_bars"].contains(&alert["plugin"].as_str())
 }
 
 /// The alert without what depends on where changes took effect, to compare it with that of another run.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::support::{
     ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, has_event, mixed, pause, probe,
-    probe_changed, read_as, release, request, wait_for, witness, witness_bars,
+    probe_changed, read_as, release, request, wait_for, witness, witness_bars, witness_symbol,
 };
 
 /// Consumer name of every host.
@@ -36,8 +36,10 @@ const STRANGER: &str = "stranger";
 /// The owner dies at least this often, if hosts are killed.
 const OWNER_LIVES: Duration = Duration::from_secs(4);
 
-/// Groups and a context that no detector looks at.
-const SPARE: &str = "[groups.spare]\nsymbols = [\"RELIANCE*\"]\n[context.spare]\nsymbol = \"ICICIBANK\"\n";
+/// Groups and a context that no detector looks at, and a detector of views that no other has. Its alerts are not compared:
+/// what it finds depends on when it was there.
+const SPARE_TABLES: &str = "[groups.spare]\nsymbols = [\"RELIANCE*\"]\n[context.spare]\nsymbol = \"ICICIBANK\"\n\
+                            [detectors.spare]\nplugin = \"witness_symbol\"\ncooldown_s = 3600\n";
 
 /// A kind of fault. Each can be left out of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +54,7 @@ pub enum Nemesis {
     Server,
     /// Every connection is cut, or every script forgotten.
     Cuts,
-    /// A plugin is exchanged by one that behaves the same, or groups and contexts are configured that nobody looks at.
+    /// A plugin is exchanged by one that behaves the same, or a detector of further views comes or goes.
     Swaps,
     /// The behaviour changes: by a parameter, or by a plugin of the same name and state version that behaves otherwise.
     Settings,
@@ -145,7 +147,7 @@ pub struct Chaos {
     /// The build of the probe in force, and the salt.
     build: u64,
     salt: u64,
-    /// Whether there are groups and a context that nobody looks at.
+    /// Whether [`SPARE_TABLES`] are configured.
     spare: bool,
     /// The build has not changed since the salt did: a change of it makes no behaviour that was there before.
     may_change_build: bool,
@@ -168,7 +170,7 @@ impl Chaos {
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
-        [probe(), witness(), witness_bars()].iter().for_each(|plugin| project.add_plugin(plugin));
+        [probe(), witness(), witness_bars(), witness_symbol()].iter().for_each(|plugin| project.add_plugin(plugin));
         let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
         let mut chaos = Self {
             redis,
@@ -215,7 +217,7 @@ impl Chaos {
 
     fn configure_with(&self, sink: &str) {
         let stream = "timeout_ms = 500\nclaim_idle_ms = 3000";
-        let spare = if self.spare { SPARE } else { "" };
+        let spare = if self.spare { SPARE_TABLES } else { "" };
         self.project.replace_config(&config(&self.redis.url(), stream, self.salt, &format!("{spare}{sink}")));
     }
 

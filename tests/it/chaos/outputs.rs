@@ -129,6 +129,7 @@ impl Outputs {
 /// compared, and of them only whether each is there once.
 fn compared(redis: &Redis, order: Order, stream: &str, reference: &str) -> Difference {
     let comparable = |alert: Alert| match order {
+        _ if alert["detector"] == "spare" => None,
         Order::Kept => Some(without_changes(alert)),
         Order::Disturbed => (alert["plugin"] == "probe").then(|| {
             let fields = [("id", alert["id"].clone()), ("entry", EntryId::ZERO.to_string())];
