@@ -39,7 +39,7 @@ const OWNER_LIVES: Duration = Duration::from_secs(4);
 /// Groups and a context that no detector looks at, and a detector of views that no other has. Its alerts are not compared:
 /// what it finds depends on when it was there.
 const SPARE_TABLES: &str = "[groups.spare]\nsymbols = [\"RELIANCE*\"]\n[context.spare]\nsymbol = \"ICICIBANK\"\n\
-                            [detectors.spare]\nplugin = \"witness_symbol\"\ncooldown_s = 3600\n";
+                            [detectors.spare]\nplugin = \"witness_symbol\"\n";
 
 /// A kind of fault. Each can be left out of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
