@@ -59,8 +59,15 @@ fn a_group_without_a_row_so_far_leaves_its_members_as_they_were_after_a_kill() {
         "[engine]\nbacklog = 4\ncheckpoint_every_ms = 500\nworkers = 2\n[alerts]\nlog = false\nmaxlen = 0\n\
          [detectors.each]\nplugin = \"probe\"\n[detectors.bars]\nplugin = \"witness_bars\"",
     );
-    // The first bars end near the end of all.
-    project.feed(12, 2 * TICKS, &["--dirt", "0", "--rate", "90"]);
+    // One each millisecond: the first bars end after 5000.
+    let mut ticks = redis::pipe();
+    for n in 0..5500_u64 {
+        let (symbol, price) = (format!("S{}", n * 7 % 12), (1000 + n * 7919 % 97).to_string());
+        let (volume, time) = ((n * 10).to_string(), (1_763_959_530_000 + n).to_string());
+        let fields = [("symbol", &symbol), ("ltp", &price), ("volume_traded", &volume), ("timestamp", &time)];
+        ticks.xadd(STREAM, "*", &fields).ignore();
+    }
+    let () = ticks.query(&mut redis.connect()).unwrap();
     let bases = || -> Vec<String> {
         let fields: Vec<String> = redis.ask(&format!("HKEYS {STATE}"));
         fields.into_iter().filter(|field| field.starts_with("b:")).collect()
