@@ -122,6 +122,11 @@ fn chaos() {
     assert_undisturbed(&outputs, &format!("seed {seed}"));
 }
 
+/// The groups overlap: a symbol of NIFTY is in both families, and `leaders` has members of two underlyings.
+const MARKET: &str = "[groups.leaders]\nsymbols = [\"NIFTY*\", \"ICICIBANK\"]\n[context.leader]\nsymbol = \"NIFTY\"\n\
+                      [detectors.witness]\nplugin = \"witness\"\ngroups = [\"underlying\", \"leaders\"]\n\
+                      [detectors.bars]\nplugin = \"witness_bars\"\n";
+
 /// The configuration of the hosts. `stream` holds further keys of `[stream]`, `salt` goes to the probes, and `more` holds
 /// further tables.
 fn config(url: &str, stream: &str, salt: u64, more: &str) -> String {
@@ -131,7 +136,7 @@ fn config(url: &str, stream: &str, salt: u64, more: &str) -> String {
     });
     format!(
         "[stream]\nurl = \"{url}\"\nblock_ms = 200\nlease_ms = {}\n{stream}\n[plugins]\ncall_deadline_ms = 5000\n\
-         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{more}",
+         [alerts]\nlog = false\nmaxlen = 0\njsonl = \"{LINES}\"\n[dead_letters]\nmaxlen = 0\n{}{}{MARKET}{more}",
         LEASE_TIME.as_millis(),
         detectors.concat(),
         probes.concat(),
@@ -156,9 +161,17 @@ fn assert_done(nemeses: &BTreeSet<Nemesis>, done: &Done, seconds: u64) {
 
 fn assert_undisturbed(outputs: &Outputs, what: &str) {
     let Outputs { alerts, shadows, chains, dead_are_the_same, lines, notified, totals } = outputs;
-    let expected =
-        Chains { alerts: chains.alerts, in_force: chains.in_force, reread: chains.reread, ..Chains::default() };
-    assert_eq!(*chains, expected, "the probe, by what it has seen; {what}");
+    let expected = Chains {
+        alerts: chains.alerts,
+        in_force: chains.in_force,
+        reread: chains.reread,
+        witnessed: chains.witnessed.clone(),
+        ..Chains::default()
+    };
+    assert_eq!(*chains, expected, "the probe and the witnesses, by what they have seen; {what}");
+    for owner in ["witness/NIFTY", "witness/leaders", "bars/market"] {
+        assert!(chains.witnessed.contains_key(owner), "{owner} has witnessed nothing; {what}");
+    }
     assert_eq!(*alerts, Difference::default(), "alerts, against an undisturbed run; {what}");
     assert_eq!(*shadows, Difference::default(), "alerts of shadows, against an undisturbed run; {what}");
     assert!(dead_are_the_same, "other dead letters than undisturbed; {what}");

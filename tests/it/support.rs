@@ -642,6 +642,11 @@ pub fn witness_market() -> PathBuf {
     witnesses().join("examples/witness_market.wasm")
 }
 
+/// The witness whose state belongs to the market, on bars alone.
+pub fn witness_bars() -> PathBuf {
+    witnesses().join("examples/witness_bars.wasm")
+}
+
 /// The witness whose states belong to symbols.
 pub fn witness_symbol() -> PathBuf {
     witnesses().join("examples/witness_symbol.wasm")

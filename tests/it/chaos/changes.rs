@@ -3,6 +3,8 @@
 //! Each alert of the probe tells the tick it saw, by which behaviour, and the hash of all that its symbol has
 //! seen. So its hash follows from the alerts before it, whatever took effect where, and a reference run need
 //! only show what the ticks were.
+//!
+//! The witnesses say the same of the rows that a group or the market has seen. Their behaviour never changes.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +29,13 @@ pub enum Made {
 /// Every change so far, in order. No two are by the same.
 pub struct Changes(Vec<Change>);
 
-/// What the alerts of probes show; all of it 0 but the first two when all is well.
+/// What the alerts of probes and witnesses show; nothing is wrong when `broken` and `turned_back` are 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chains {
+    /// Alerts of probes.
     pub alerts: usize,
+    /// Alerts of witnesses, by detector and group.
+    pub witnessed: BTreeMap<String, usize>,
     /// Changes that took effect.
     pub in_force: usize,
     /// Changes between owners after which some ticks were read once more by the new code.
@@ -68,11 +73,17 @@ impl Changes {
         let mut chains = Chains::default();
         let mut newest: BTreeMap<String, usize> = BTreeMap::new();
         let mut histories: BTreeMap<(String, String), Vec<Sighting>> = BTreeMap::new();
-        for alert in alerts.into_iter().filter(|alert| alert["plugin"] == "probe") {
-            chains.alerts += 1;
+        for alert in alerts.into_iter().filter(is_of_a_chain) {
+            let owner = alert.get("group").unwrap_or(&alert["symbol"]).clone();
+            let is_probe = alert["plugin"] == "probe";
+            if is_probe {
+                chains.alerts += 1;
+            } else {
+                *chains.witnessed.entry(format!("{}/{owner}", alert["detector"])).or_default() += 1;
+            }
             let found = Sighting::of(&alert);
             let newest = newest.entry(alert["detector"].clone()).or_insert_with(|| {
-                chains.in_force += 1;
+                chains.in_force += usize::from(is_probe);
                 0
             });
             let place = self.place(found.by);
@@ -80,7 +91,7 @@ impl Changes {
                 *newest = place.unwrap();
                 chains.in_force += 1;
             }
-            let history = histories.entry((alert["detector"].clone(), alert["symbol"].clone())).or_default();
+            let history = histories.entry((alert["detector"].clone(), owner)).or_default();
             let before = history.last().copied();
             let wrong = if place.is_none_or(|place| place < *newest) {
                 Some(&mut chains.turned_back)
@@ -111,8 +122,16 @@ fn is_reread(history: &[Sighting], found: Sighting) -> bool {
     })
 }
 
+fn is_of_a_chain(alert: &Alert) -> bool {
+    ["probe", "witness", "witness_bars"].contains(&alert["plugin"].as_str())
+}
+
 /// The alert without what depends on where changes took effect, to compare it with that of another run.
 pub fn without_changes(mut alert: Alert) -> Alert {
+    if alert["plugin"].starts_with("witness") {
+        // It is exchanged by one that behaves the same.
+        alert.remove("sha256");
+    }
     if alert["plugin"] == "probe" {
         let Sighting { seen, tick, .. } = Sighting::of(&alert);
         alert.insert("evidence".into(), format!("{seen} {tick}"));

@@ -23,7 +23,10 @@ use crate::{
     notify::{receiver::Receiver, wait_until_notified},
     proxy::{Link, Proxy},
     replicas::Replicas,
-    support::{ALERTS, Alert, EPOCH, Host, Project, Redis, SHADOW_ALERTS, STREAM, content, probe, signal, wait_for},
+    support::{
+        ALERTS, Alert, EPOCH, Host, Project, Redis, SHADOW_ALERTS, STREAM, content, probe, signal, wait_for, witness,
+        witness_bars,
+    },
 };
 
 /// Ticks at the start, beyond the cut, and after the failover.
@@ -213,7 +216,7 @@ impl Scene {
 
 fn project(proxy: &Proxy, receiver: &Receiver) -> Project {
     let project = Project::at(proxy.url());
-    project.add_plugin(&probe());
+    [probe(), witness(), witness_bars()].iter().for_each(|plugin| project.add_plugin(plugin));
     let sink = sink(&receiver.url(), &[&TOLD_OF[..], &["probe"]].concat(), 300);
     project.write_config(&config(&proxy.url(), STREAM_KEYS, 0, &format!("{ENGINE}{sink}")));
     project

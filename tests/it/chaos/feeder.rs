@@ -17,6 +17,10 @@ use crate::support::{STREAM, now_ms, pause, wait_for};
 /// Entries added at once, about every 10 ms.
 const FED_AT_ONCE: usize = 30;
 
+/// From the open of a session until a quarter of an hour before its close, so that bars, snapshots and columns of a run
+/// see the end of a session and the begin of the next one.
+const BEFORE_CLOSE_S: u64 = 6 * 3600;
+
 pub struct Feeder {
     stop: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
@@ -30,7 +34,9 @@ impl Feeder {
         let (stop, held, fed) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::default());
         let (stopped, holds, count) = (stop.clone(), held.clone(), Arc::<AtomicU64>::clone(&fed));
         let thread = thread::spawn(move || {
-            let config = SimConfig { symbols: 12, seed, dirt: 0.01, ..SimConfig::default() };
+            let config = SimConfig::default();
+            let start = config.start + BEFORE_CLOSE_S * 1_000_000_000;
+            let config = SimConfig { symbols: 12, seed, dirt: 0.01, start, ..config };
             let mut simulator = Simulator::new(&config);
             let mut renderer = Renderer::new(Layout::Json);
             let mut connection = None;

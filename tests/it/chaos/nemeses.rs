@@ -24,7 +24,7 @@ use super::{
 };
 use crate::support::{
     ALERTS, CHECKPOINT, EPOCH, GROUP, Host, Project, Redis, STREAM, Sighting, has_event, mixed, pause, probe,
-    probe_changed, read_as, release, request, wait_for,
+    probe_changed, read_as, release, request, wait_for, witness, witness_bars, witness_symbol,
 };
 
 /// Consumer name of every host.
@@ -35,6 +35,11 @@ const STRANGER: &str = "stranger";
 
 /// The owner dies at least this often, if hosts are killed.
 const OWNER_LIVES: Duration = Duration::from_secs(4);
+
+/// Groups and a context that no detector looks at, and a detector of views that no other has. Its alerts are not compared:
+/// what it finds depends on when it was there.
+const SPARE_TABLES: &str = "[groups.spare]\nsymbols = [\"RELIANCE*\"]\n[context.spare]\nsymbol = \"ICICIBANK\"\n\
+                            [detectors.spare]\nplugin = \"witness_symbol\"\n";
 
 /// A kind of fault. Each can be left out of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +54,7 @@ pub enum Nemesis {
     Server,
     /// Every connection is cut, or every script forgotten.
     Cuts,
-    /// A plugin is exchanged by one that behaves the same.
+    /// A plugin is exchanged by one that behaves the same, or a detector of further views comes or goes.
     Swaps,
     /// The behaviour changes: by a parameter, or by a plugin of the same name and state version that behaves otherwise.
     Settings,
@@ -142,6 +147,8 @@ pub struct Chaos {
     /// The build of the probe in force, and the salt.
     build: u64,
     salt: u64,
+    /// Whether [`SPARE_TABLES`] are configured.
+    spare: bool,
     /// The build has not changed since the salt did: a change of it makes no behaviour that was there before.
     may_change_build: bool,
     /// The newest entry that another client was given.
@@ -163,7 +170,7 @@ impl Chaos {
         let variables = server_clock.as_ref().map(FakeClock::variables).unwrap_or_default();
         let redis = Redis::start_in(&["--appendonly", "yes", "--appendfsync", "always"], &variables);
         let project = Project::new(&redis);
-        project.add_plugin(&probe());
+        [probe(), witness(), witness_bars(), witness_symbol()].iter().for_each(|plugin| project.add_plugin(plugin));
         let weighed = Nemesis::ALL.iter().filter(|(nemesis, ..)| nemeses.contains(nemesis));
         let mut chaos = Self {
             redis,
@@ -179,6 +186,7 @@ impl Chaos {
             server_clock,
             build: 1,
             salt: 0,
+            spare: false,
             may_change_build: true,
             taken: EntryId::ZERO,
             noted: Vec::new(),
@@ -209,7 +217,8 @@ impl Chaos {
 
     fn configure_with(&self, sink: &str) {
         let stream = "timeout_ms = 500\nclaim_idle_ms = 3000";
-        self.project.replace_config(&config(&self.redis.url(), stream, self.salt, sink));
+        let spare = if self.spare { SPARE_TABLES } else { "" };
+        self.project.replace_config(&config(&self.redis.url(), stream, self.salt, &format!("{spare}{sink}")));
     }
 
     /// Waits a moment, then does one thing.
@@ -244,7 +253,7 @@ impl Chaos {
             Nemesis::Cuts => self.cut(),
             Nemesis::Swaps => {
                 self.done.swaps += 1;
-                self.replace_plugin();
+                self.swap();
             }
             Nemesis::Settings if self.may_change_build && self.random.below(2) == 0 => self.change_build(),
             Nemesis::Settings => self.change_salt(),
@@ -312,12 +321,28 @@ impl Chaos {
         }
     }
 
+    fn swap(&mut self) {
+        match self.random.below(4) {
+            0 => self.replace_with("witness", &witness()),
+            1 => self.replace_with("witness_bars", &witness_bars()),
+            2 => {
+                self.spare = !self.spare;
+                self.configure();
+            }
+            _ => self.replace_probe(),
+        }
+    }
+
     /// The build of the probe that is to be in force, under a hash that it never had.
-    fn replace_plugin(&self) {
+    fn replace_probe(&self) {
         let built = if self.build == 1 { probe() } else { probe_changed() };
-        let (new, plugin) = (self.project.path("plugins/new"), self.project.path("plugins/probe.wasm"));
+        self.replace_with("probe", &built);
+    }
+
+    fn replace_with(&self, name: &str, built: &Path) {
+        let (new, plugin) = (self.project.path("plugins/new"), self.project.path(&format!("plugins/{name}.wasm")));
         let tag = format!("{}-{}", self.done.swaps, self.done.changes);
-        fs::write(&new, release(&built, &tag)).unwrap();
+        fs::write(&new, release(built, &tag)).unwrap();
         fs::rename(new, plugin).unwrap();
     }
 
@@ -326,7 +351,7 @@ impl Chaos {
         self.build = 3 - self.build;
         self.may_change_build = false;
         self.done.changes += 1;
-        self.replace_plugin();
+        self.replace_probe();
         self.wait_in_force(epoch);
     }
 

@@ -78,6 +78,7 @@ impl Outputs {
         let [live, shadows] = chains;
         let chains = Chains {
             alerts: live.alerts + shadows.alerts,
+            witnessed: live.witnessed,
             in_force: live.in_force.min(shadows.in_force),
             reread: live.reread + shadows.reread,
             broken: live.broken + shadows.broken,
@@ -114,7 +115,7 @@ impl Outputs {
             "lost": lost, "twice": twice, "extra": extra, "different": compared(different), "displaced": compared(displaced),
             "dead_are_the_same": dead_are_the_same,
             "shadows_wrong": shadows.lost + shadows.twice + shadows.extra + shadows.different + shadows.displaced,
-            "probed": chains.alerts, "changes_in_force": chains.in_force, "reread_by_new_code": chains.reread,
+            "probed": chains.alerts, "witnessed": chains.witnessed, "changes_in_force": chains.in_force, "reread_by_new_code": chains.reread,
             "chains_broken": chains.broken, "changes_turned_back": chains.turned_back,
             "lines_torn": lines.torn, "lines_unknown": lines.unknown.len(), "lines_missing": lines.missing,
             "lines_twice": lines.twice, "lines_displaced": lines.displaced, "told_twice": notified.twice,
@@ -128,6 +129,7 @@ impl Outputs {
 /// compared, and of them only whether each is there once.
 fn compared(redis: &Redis, order: Order, stream: &str, reference: &str) -> Difference {
     let comparable = |alert: Alert| match order {
+        _ if alert["detector"] == "spare" => None,
         Order::Kept => Some(without_changes(alert)),
         Order::Disturbed => (alert["plugin"] == "probe").then(|| {
             let fields = [("id", alert["id"].clone()), ("entry", EntryId::ZERO.to_string())];

@@ -444,8 +444,8 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
     }
     for (field, packed) in bases {
         let at = field.newest.min(end.newest);
-        // What was known at the start of the replay counts also if no state is as of there.
-        if field.newest == start.newest || plan.stops.contains_key(&at) {
+        // It counts also if no state is as of there: a group may have none yet, and its members need what they were.
+        if field.newest >= start.newest {
             plan.stops.entry(at).or_default().bases.push(packed);
         }
     }
@@ -465,6 +465,8 @@ fn report_restored(symbols: usize, replay: &Replay) {
 
 #[cfg(test)]
 mod tests {
+    use tickhound_core::checkpoint::BasesField;
+
     use super::*;
 
     fn at(millis: u64) -> Boundary {
@@ -503,6 +505,17 @@ mod tests {
     fn with_every_boundary_damaged_nothing_is_replayed() {
         let plan = plan(saved(LastVisit::Damaged, LastVisit::Damaged, LastVisit::Damaged), at(9));
         assert_eq!((plan.start, plan.damaged, plan.misplaced.len()), (at(9), usize::from(CHUNKS), 2));
+    }
+
+    /// A group that had no row yet has no state, so nothing else may be as of its boundary. Its members began anew there.
+    #[test]
+    fn what_owners_depend_on_is_kept_where_no_state_is() {
+        let mut saved = saved(LastVisit::At(at(5)), LastVisit::At(at(8)), LastVisit::At(at(7)));
+        let field = |millis| BasesField { newest: EntryId { millis, seq: 0 }, chunks: 0..1 };
+        saved.bases = [4, 7].map(|millis| (field(millis), vec![millis as u8])).into();
+        let plan = plan(saved, at(9));
+        let bases = plan.stops.iter().map(|(at, stop)| (at.millis, stop.bases.clone()));
+        assert_eq!(bases.collect::<Vec<_>>(), [(5, vec![]), (7, vec![vec![7]]), (8, vec![])]);
     }
 
     #[test]
