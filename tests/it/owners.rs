@@ -149,11 +149,8 @@ fn groups_are_the_same_after_kills_when_symbols_are_evicted_and_the_clock_is_set
         .collect();
     let entries: Vec<Added> = (0..3000u64)
         .map(|n| {
-            let symbol = if n % 5 == 0 {
-                "NIFTY"
-            } else {
-                &symbols[(n / 150 * 3 + scattered(n) % 9) as usize % symbols.len()]
-            };
+            let symbol =
+                if n % 5 == 0 { "NIFTY" } else { &symbols[(n / 150 * 3 + scattered(n) % 9) as usize % symbols.len()] };
             let back = if n > 1700 { HOUR_MS } else { 0 };
             tick(n, symbol, THEN + n * 137 - back)
         })
@@ -175,14 +172,18 @@ fn groups_are_the_same_after_kills_when_symbols_are_evicted_and_the_clock_is_set
 fn a_replay_of_the_stream_raises_what_was_raised_live_for_every_scope_and_feed() {
     let mut market = Market::new();
     market.add(&ticks(&SYMBOLS, 0..1500));
-    market.configure((3, 40), "", &format!("{SETTINGS}{WITNESSES}\n[detectors.short]\nplugin = \"witness\"\ncooldown_s = 2\n"));
+    market.configure(
+        (3, 40),
+        "",
+        &format!("{SETTINGS}{WITNESSES}\n[detectors.short]\nplugin = \"witness\"\ncooldown_s = 2\n"),
+    );
     let config = fs::read_to_string(market.project.path("config/config.toml")).unwrap();
     market.project.write_config(&config.replace("[alerts]\n", "[alerts]\njsonl = \"live.jsonl\"\n"));
     market.drain();
     let lines = |file: &str| {
         let alert = |line: &str| {
             let mut alert: Map<String, Value> = serde_json::from_str(line).unwrap();
-            for name in ["lag_ms", "recovered", "stale", "generation", "host"] {
+            for name in ["lag_ms", "recovered", "stale", "generation", "host", "sha256", "params_hash"] {
                 alert.remove(name);
             }
             alert
@@ -200,14 +201,18 @@ fn a_replay_of_the_stream_raises_what_was_raised_live_for_every_scope_and_feed()
 }
 
 /// Two markets get the same entries and the same change at the same place; the host of one is killed right behind it.
-fn assert_a_kill_after_a_change_is_harmless(before: &str, after: &str, prepare: &dyn Fn(&Project), change: &dyn Fn(&Project)) {
+fn assert_a_kill_after_a_change_is_harmless(
+    before: &str,
+    after: &str,
+    prepare: &dyn Fn(&Project),
+    change: &dyn Fn(&Project),
+) {
     let entries = ticks(&SYMBOLS, 0..1200);
     let [undisturbed, killed] = [false, true].map(|is_killed| {
         let mut market = Market::new();
         prepare(&market.project);
         // Nothing is saved but what must be, when it must be.
-        let engine = "";
-        let text = |more: &str| market.text((3, 40), engine, more).replace("every_ms = 30", "every_ms = 3600000");
+        let text = |more: &str| market.text((3, 40), "", more).replace("every_ms = 30", "every_ms = 3600000");
         let (before, after) = (text(before), text(after));
         market.project.write_config(&before);
         let mut host = market.project.start_owner();
@@ -264,6 +269,32 @@ fn reference_data_that_change_right_before_a_kill_are_the_changed_ones() {
     let prepare = |project: &Project| write(project, "bank", "SBIN");
     let change = |project: &Project| write(project, "state-bank", "TCS");
     assert_a_kill_after_a_change_is_harmless(&config, &config, &prepare, &change);
+}
+
+/// A detector whose bars nobody had wanted before was added while chunks were being saved.
+#[test]
+fn bars_that_are_wanted_right_before_a_kill_are_continued() {
+    let entries = ticks(&SYMBOLS, 0..900);
+    let [undisturbed, killed] = [false, true].map(|is_killed| {
+        let mut market = Market::new();
+        let config = |more: &str| market.text((3, 40), "", &format!("{SETTINGS}{more}"));
+        let (before, after) = (config("[detectors.momentum]\nplugin = \"momentum\"\n"), config(WITNESSES));
+        market.project.write_config(&before);
+        let mut host = market.project.start_owner();
+        market.add_live(&entries[..600]);
+        // Chunks are visited again and again meanwhile, all at the same entry.
+        market.project.replace_config(&after);
+        host.wait_for_event_with("generation_activated", "groups 0.1.0 (rewarmed)");
+        if is_killed {
+            host.kill();
+            host = market.project.start(&["run"]);
+        }
+        market.add_live(&entries[600..]);
+        host.stop();
+        market.redis.alerts()
+    });
+    assert!(of(&undisturbed, "groups").len() > 300);
+    assert_eq!(difference(killed, undisturbed), Difference::default());
 }
 
 /// A row of one member made the detector trap; the other members' rows go on with the state of the group.
@@ -334,7 +365,8 @@ fn damaged_and_missing_bases_are_said_and_cost_the_other_detectors_nothing() {
     for damage in ["damaged", "missing"] {
         let mut market = Market::new();
         let entries = ticks(&SYMBOLS, 0..1200);
-        let more = format!("[plugins]\nrewarm_s = 0\n{SETTINGS}{WITNESSES}[detectors.momentum]\nplugin = \"momentum\"\n");
+        let more =
+            format!("[plugins]\nrewarm_s = 0\n{SETTINGS}{WITNESSES}[detectors.momentum]\nplugin = \"momentum\"\n");
         market.configure((3, 40), "", &more);
         let mut host = market.project.start_owner();
         market.add_live(&entries[..900]);
@@ -352,9 +384,6 @@ fn damaged_and_missing_bases_are_said_and_cost_the_other_detectors_nothing() {
         market.add(&entries[900..]);
         let log = market.drain();
         assert!(has_event(&log, "bases_damaged"), "{damage}: {log}");
-        for detector in ["groups", "market"] {
-            assert!(has_event_with(&log, "detector_state", detector) || log.contains("incomplete"), "{damage}: {log}");
-        }
         let reference = market.project.reference(&market.redis);
         let alerts = market.redis.alerts();
         assert_eq!(alerts.len(), reference.len(), "{damage}: every row is still seen once");
@@ -378,7 +407,8 @@ fn an_entry_that_ends_bars_and_is_damaged_at_its_end_leaves_no_trace_in_groups()
             // The last tick has no symbol that can be used.
             29 => entry.fields = vec![("data", whole.replacen("\"timestamp\":", "\"symbol\":\"A\\u0007\",\"x\":", 1))],
             33 => {
-                let new = json!([{ "symbol": format!("NIFTYNEW{number}"), "ltp": 5, "timestamp": time(3) }, { "symbol": 5 }]);
+                let new =
+                    json!([{ "symbol": format!("NIFTYNEW{number}"), "ltp": 5, "timestamp": time(3) }, { "symbol": 5 }]);
                 entry.fields = vec![("data", new.to_string().replace("5}]", "5}"))];
             }
             3 => entry.fields = vec![("data", whole)],
@@ -420,7 +450,8 @@ fn members_that_come_late_and_from_venues_are_seen_the_same_after_kills() {
         })
         .collect();
     market.add(&entries);
-    let more = format!("[input]\nvenue = \"keep\"\n{SETTINGS}{WITNESSES}").replace("symbol = \"NIFTY\"", "of = \"underlying\"");
+    let more = format!("[input]\nvenue = \"keep\"\n{SETTINGS}{WITNESSES}")
+        .replace("symbol = \"NIFTY\"", "of = \"underlying\"");
     market.configure((1, 5000), "", &more);
     let reference = market.project.reference(&market.redis);
     let groups: BTreeSet<&str> = of(&reference, "groups").iter().map(|alert| &*alert["group"]).collect();
@@ -438,23 +469,20 @@ fn groups_that_are_added_while_no_host_runs_change_nothing_for_detectors_of_symb
     let symbols = "[detectors.breakout]\nplugin = \"breakout\"\nmin_confidence = 0.0\n\
         [detectors.symbols]\nplugin = \"probe\"\n[detectors.momentum]\nplugin = \"momentum\"\nmin_confidence = 0.0\n";
     market.project.add_plugin(&crate::support::probe());
-    let entries = ticks(&SYMBOLS, 0..2000);
+    // Most are so rare that they have no tick between the boundary of a group and their own.
+    let rare: Vec<String> = (0..150).map(|n| format!("{}{n}", ["NIFTY25NOV", "S", "SBIN25NOV"][n % 3])).collect();
+    let entries: Vec<Added> = (0..2400u64).map(|n| tick(n, &rare[n as usize % 150], THEN + n * 137)).collect();
     market.configure((2, 20), "", symbols);
-    let reference = {
-        market.add(&entries);
-        market.project.reference(&market.redis)
-    };
+    market.add(&entries);
+    let reference = market.project.reference(&market.redis);
     let mut host = market.project.start(&["run"]);
-    market.redis.wait_processed(1000);
+    market.redis.wait_processed(1200);
     host.kill();
     let with = format!("{SETTINGS}{symbols}{}", WITNESSES.replace("detectors.symbols]", "detectors.more]"));
     market.configure((3, 33), "", &with);
     let log = market.drain();
     let is_old = |alert: &Alert| ["breakout", "symbols", "momentum"].contains(&&*alert["detector"]);
-    let found = difference(
-        market.redis.alerts().into_iter().filter(is_old),
-        reference.into_iter().filter(is_old),
-    );
+    let found = difference(market.redis.alerts().into_iter().filter(is_old), reference.into_iter().filter(is_old));
     assert_eq!(found, Difference::default(), "{log}");
     assert!(of(&market.redis.alerts(), "groups").len() > 800, "{log}");
     wait_for("nothing is pending", || (market.redis.pending() == 0).then_some(()));

@@ -278,11 +278,11 @@ impl Ingest {
             }
             return;
         }
-        if wide.as_ref().is_some_and(|wide| !wide.is_awaited(id)) {
-            // It has been normalized from an earlier boundary on, for a group or as the source of a context.
-            return;
+        // It may have been normalized from an earlier boundary on, for a group or as the source of a context. What is saved is
+        // equal then, unless it began there without its base: the base is damaged, or groups were added while no host ran.
+        if wide.as_ref().is_none_or(|wide| wide.is_awaited(id)) {
+            normalizer.introduce(id, &name);
         }
-        normalizer.introduce(id, &name);
         if let Some(state) = state {
             symbols.note_latest(id, state.time());
             normalizer.restore(id, state);
