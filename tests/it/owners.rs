@@ -8,8 +8,8 @@ use redis::Commands;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, has_event_with, text,
-    wait_for, witness, witness_market, witness_symbol,
+    Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, text, wait_for,
+    witness, witness_market, witness_symbol,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
