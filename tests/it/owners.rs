@@ -333,8 +333,8 @@ fn a_trap_on_a_members_row_costs_the_group_that_row_only() {
 fn a_quarantined_detector_of_groups_comes_back() {
     let mut market = Market::new();
     let mut entries = ticks(&SYMBOLS, 0..1000);
-    for at in 300..308 {
-        entries[at].fields[1].1 = "666".to_owned();
+    for entry in &mut entries[300..308] {
+        entry.fields[1].1 = "666".to_owned();
     }
     let more = format!(
         "[plugins]\nfaults = 3\nrewarm_s = 0\n{SETTINGS}{}",
