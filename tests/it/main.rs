@@ -30,6 +30,7 @@ mod kit;
 mod late;
 mod market;
 mod notify;
+mod owners;
 mod plugins;
 mod printable;
 mod probe;

@@ -17,7 +17,7 @@ use tickhound_redis::resp::Replies;
 
 use crate::support::{
     ALERTS, ALERTS_SOURCE, Alert, CHECKPOINT, DEAD, EPOCH, GROUP, HOST, Project, Redis, STATE, STREAM, contents,
-    misbehaving, shipped,
+    misbehaving, shipped, witness, witness_market, witness_symbol,
 };
 
 const CONSUMER: &str = "tickhound";
@@ -30,19 +30,38 @@ fn what_release_0_1_saved_is_gone_on_with() {
     continues_with("0.1");
 }
 
+/// Detectors of groups are added to what was saved when there were none: no bases, and members with normalizers of other places.
+#[test]
+fn what_release_0_1_saved_is_gone_on_with_beside_detectors_of_groups() {
+    let more = "\n[context.leader]\nsymbol = \"NIFTY\"\n[detectors.groups]\nplugin = \"witness\"\n\
+        [detectors.market]\nplugin = \"witness_market\"\n[detectors.symbols]\nplugin = \"witness_symbol\"\n";
+    let new = ["groups", "market", "symbols"];
+    let found = continues_with_more("0.1", more, |alert| !new.contains(&&*alert["detector"]));
+    assert!(new.iter().all(|detector| found.iter().filter(|alert| alert["detector"] == *detector).count() > 100));
+}
+
 fn continues_with(version: &str) {
+    continues_with_more(version, "", |_| true);
+}
+
+/// Alerts that are `known` must be those of the release; returns all of them.
+fn continues_with_more(version: &str, more: &str, known: impl Fn(&Alert) -> bool) -> Vec<Alert> {
     let redis = Redis::start();
     let plugins = PLUGINS.map(|name| folder(version).join(format!("{name}.wasm")));
-    let project = project(&redis, &plugins, &config(&folder(version)));
+    let project = project(&redis, &plugins, &(config(&folder(version)) + more));
+    [witness(), witness_market(), witness_symbol()].iter().for_each(|plugin| project.add_plugin(plugin));
     load(&redis, &unpacked(&folder(version).join("keys.resp.zst")));
     let before = redis.alerts().len();
     assert!(before > 100 && redis.pending() > 0, "{before} alerts, {} entries are pending", redis.pending());
     let log = project.run(&["run", "--drain"]);
     assert_eq!(redis.pending(), 0, "{log}");
     let expected: Vec<Alert> = serde_json::from_slice(&unpacked(&folder(version).join("alerts.json.zst"))).unwrap();
-    let (found, expected) = (known_fields(redis.alerts(), &expected[0]), contents(&expected));
+    let alerts = redis.alerts();
+    let of_release: Vec<Alert> = alerts.iter().filter(|alert| known(alert)).cloned().collect();
+    let (found, expected) = (known_fields(of_release, &expected[0]), contents(&expected));
     let differs = found.iter().zip(&expected).find(|(found, expected)| found != expected);
     assert_eq!((found.len(), differs), (expected.len(), None), "{log}");
+    alerts
 }
 
 /// A later release may tell more of an alert.

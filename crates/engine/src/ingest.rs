@@ -184,13 +184,22 @@ impl Ingest {
     /// Continues with what another generation wants beside ticks of symbols, from the next entry on; `None`: nothing.
     pub fn set_plan(&mut self, plan: Option<Arc<IngestPlan>>) {
         let wide = self.wide.take();
+        let is_same = match (&wide, &plan) {
+            (Some(wide), Some(plan)) => Arc::ptr_eq(&wide.plan, plan),
+            (None, None) => true,
+            _ => false,
+        };
         self.wide = plan.map(|plan| {
             Box::new(match wide {
-                Some(wide) if Arc::ptr_eq(&wide.plan, &plan) => return wide,
+                Some(wide) if is_same => return wide,
                 Some(wide) => wide.with(plan),
                 None => Wide::new(plan, self.shards),
             })
         });
+        if !is_same {
+            // Their series are others now, even of those that have had no tick since they were saved.
+            self.symbols.note_all_changed();
+        }
         if let Some(wide) = &mut self.wide {
             wide.resolve_all(&mut self.symbols);
         }
@@ -278,11 +287,11 @@ impl Ingest {
             }
             return;
         }
-        if wide.as_ref().is_some_and(|wide| !wide.is_awaited(id)) {
-            // It has been normalized from an earlier boundary on, for a group or as the source of a context.
-            return;
+        // It may have been normalized from an earlier boundary on, for a group or as the source of a context. What is saved is
+        // equal then, unless it began there without its base: the base is damaged, or groups were added while no host ran.
+        if wide.as_ref().is_none_or(|wide| wide.is_awaited(id)) {
+            normalizer.introduce(id, &name);
         }
-        normalizer.introduce(id, &name);
         if let Some(state) = state {
             symbols.note_latest(id, state.time());
             normalizer.restore(id, state);
@@ -355,6 +364,7 @@ impl Ingest {
         if let Some((wide, warm)) = self.wide.as_mut().zip(warm.wide.as_mut()) {
             wide.resolve_all(&mut self.symbols);
             wide.take_over(warm, before, &ids);
+            ids.iter().for_each(|(id, _)| self.symbols.note_changed(*id));
         }
         taken
     }

@@ -354,6 +354,11 @@ impl Symbols {
         self.changed[id as usize] = true;
     }
 
+    /// Notes that all symbols and groups have changed without a tick.
+    pub(super) fn note_all_changed(&mut self) {
+        self.routes.values().chain(self.groups.values()).for_each(|route| self.changed[route.id as usize] = true);
+    }
+
     /// Returns the route of a symbol whose last tick arrived at `arrived_ms` elsewhere, and whether it is new here.
     pub(super) fn meet(&mut self, name: &str, arrived_ms: u64, shards: usize) -> (Route, bool) {
         if let Some(route) = self.routes.get(name) {

@@ -72,12 +72,16 @@ impl SavedBases {
         Self { fields, newest }
     }
 
-    /// Notes a visit. Returns the fields that no chunk refers to any more.
+    /// Notes a visit. Returns the fields that no chunk refers to any more, and those that this one replaces: after a swap or an
+    /// eviction at the same entry, what was saved before it may be otherwise.
     fn visited(&mut self, field: &BasesField, has_bases: bool) -> Vec<BasesField> {
         self.newest.extend(field.chunks.clone().map(|chunk| (chunk, field.newest)));
         let newest = &self.newest;
-        let is_obsolete =
-            |of: &mut BasesField| of != field && of.chunks.clone().all(|chunk| newest.get(&chunk) != Some(&of.newest));
+        let is_replaced = |of: &BasesField| {
+            of.newest == field.newest && field.chunks.start <= of.chunks.start && of.chunks.end <= field.chunks.end
+        };
+        let is_unused = |of: &BasesField| of.chunks.clone().all(|chunk| newest.get(&chunk) != Some(&of.newest));
+        let is_obsolete = |of: &mut BasesField| of != field && (is_replaced(of) || is_unused(of));
         let obsolete = self.fields.extract_if(.., is_obsolete).collect();
         if has_bases && !self.fields.contains(field) {
             self.fields.push(field.clone());
@@ -513,5 +517,24 @@ pub(super) fn report_trimmed(lost: &[EntryId]) {
             %last,
             "entries were trimmed from the stream before they were processed"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A visit, then a swap at the same entry, then a kill: which of both fields a recovery went by was chance.
+    #[test]
+    fn a_visit_replaces_what_was_saved_at_the_same_entry() {
+        let field = |millis, chunks| BasesField { newest: EntryId { millis, seq: 0 }, chunks };
+        let mut bases = SavedBases::default();
+        assert_eq!(bases.visited(&field(4, 0..CHUNKS), true), []);
+        assert_eq!(bases.visited(&field(5, 0..8), true), []);
+        assert_eq!(bases.visited(&field(5, 8..16), true), [], "another part of the chunks");
+        let replaced = bases.visited(&field(5, 0..CHUNKS), true);
+        assert_eq!(replaced, [field(4, 0..CHUNKS), field(5, 0..8), field(5, 8..16)]);
+        assert_eq!(bases.visited(&field(5, 0..CHUNKS), true), []);
+        assert_eq!(bases.fields, [field(5, 0..CHUNKS)]);
     }
 }

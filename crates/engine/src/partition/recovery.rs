@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -86,8 +87,8 @@ struct Plan {
 struct Stop {
     /// The names and packed states of symbols and groups.
     owners: Vec<(String, Vec<u8>)>,
-    /// What they depend on, packed.
-    bases: Vec<Vec<u8>>,
+    /// What they depend on, packed, with the chunks that were visited then.
+    bases: Vec<(Range<u16>, Vec<u8>)>,
 }
 
 /// A stop whose owners have their numbers.
@@ -96,6 +97,8 @@ struct DividedStop {
     names: Vec<String>,
     shares: Vec<Vec<SavedSymbol>>,
     bases: Vec<Vec<u8>>,
+    /// Whether what a group depends on is not saved, though the group is.
+    lacks_bases: bool,
 }
 
 /// The progress of a replay.
@@ -175,11 +178,14 @@ impl<S: Stream> Recovery<'_, S> {
         self.pipeline.ingest.reset_clock(start.clock);
         let mut replay = Replay::new(end.processed.saturating_sub(start.processed), left_out);
         let mut cursor = start.newest;
-        for (at, DividedStop { names, shares, bases }) in stops {
+        for (at, DividedStop { names, shares, bases, lacks_bases }) in stops {
             if self.replay(cursor, at, &mut replay).await? == ResumeOutcome::Stopped {
                 return Ok(ResumeOutcome::Stopped);
             }
             cursor = cursor.max(at);
+            if lacks_bases {
+                self.report_damaged_bases("their fields are gone");
+            }
             self.restore_bases(&names, &bases);
             self.restore(shares, &mut replay).await;
         }
@@ -210,7 +216,10 @@ impl<S: Stream> Recovery<'_, S> {
             all.owners.append(&mut stop.owners);
             all.bases.append(&mut stop.bases);
         }
-        let DividedStop { names, shares, bases } = self.divide(all, end.newest);
+        let DividedStop { names, shares, bases, lacks_bases } = self.divide(all, end.newest);
+        if lacks_bases {
+            self.report_damaged_bases("their fields are gone");
+        }
         self.restore_bases(&names, &bases);
         let mut replay = Replay::new(0, BTreeSet::new());
         self.restore(shares, &mut replay).await;
@@ -233,8 +242,11 @@ impl<S: Stream> Recovery<'_, S> {
     /// Interns the owners of a stop. `last` is the last entry that was processed.
     fn divide(&mut self, stop: Stop, last: EntryId) -> DividedStop {
         let names = stop.owners.iter().map(|(name, _)| name.clone()).collect();
+        // A group is never saved without the bases of its members.
+        let has_bases = |name: &str| stop.bases.iter().any(|(chunks, _)| chunks.contains(&chunk_of(name)));
+        let lacks_bases = stop.owners.iter().any(|(name, _)| name.starts_with(GROUP_MARK) && !has_bases(name));
         let shares = self.pipeline.divide(stop.owners, last.millis);
-        DividedStop { names, shares, bases: stop.bases }
+        DividedStop { names, shares, bases: stop.bases.into_iter().map(|(_, packed)| packed).collect(), lacks_bases }
     }
 
     /// Continues what these owners depend on.
@@ -243,23 +255,25 @@ impl<S: Stream> Recovery<'_, S> {
         for packed in packed {
             match Packer::new().map_err(anyhow::Error::from).and_then(|mut packer| packer.unpack_bases(packed)) {
                 Ok(one) => bases.extend(one),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    error!(
-                        event = "bases_damaged",
-                        %error,
-                        "what groups and contexts depend on can't be read; detectors of groups and contexts are incomplete \
-                         (plugins.rewarm_s says whether they warm up again)"
-                    );
-                    let generation = self.pipeline.generation().clone();
-                    for spec in generation.detectors.iter().filter(|spec| !spec.view().is_of_ticks()) {
-                        self.generations.lacks_state(&spec.name, 0);
-                    }
-                }
+                Err(error) => self.report_damaged_bases(&format!("{error:#}")),
             }
         }
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.pipeline.restore_bases(&names, &bases);
+    }
+
+    /// Reports that what detectors of groups and contexts depend on is lost, at one boundary or at all of them.
+    fn report_damaged_bases(&mut self, error: &str) {
+        error!(
+            event = "bases_damaged",
+            %error,
+            "what groups and contexts depend on can't be read; detectors of groups and contexts are incomplete \
+             (plugins.rewarm_s says whether they warm up again)"
+        );
+        let generation = self.pipeline.generation().clone();
+        for spec in generation.detectors.iter().filter(|spec| !spec.view().is_of_ticks()) {
+            self.generations.lacks_state(&spec.name, 0);
+        }
     }
 
     /// Has the shards restore their shares of the saved states.
@@ -446,7 +460,7 @@ fn plan(saved: SavedStates, end: Boundary) -> Plan {
         let at = field.newest.min(end.newest);
         // It counts also if no state is as of there: a group may have none yet, and its members need what they were.
         if field.newest >= start.newest {
-            plan.stops.entry(at).or_default().bases.push(packed);
+            plan.stops.entry(at).or_default().bases.push((field.chunks, packed));
         }
     }
     plan
