@@ -529,7 +529,7 @@ mod tests {
         saved.bases = [4, 7].map(|millis| (field(millis), vec![millis as u8])).into();
         let plan = plan(saved, at(9));
         let bases = plan.stops.iter().map(|(at, stop)| (at.millis, stop.bases.clone()));
-        assert_eq!(bases.collect::<Vec<_>>(), [(5, vec![]), (7, vec![vec![7]]), (8, vec![])]);
+        assert_eq!(bases.collect::<Vec<_>>(), [(5, vec![]), (7, vec![(0..1, vec![7])]), (8, vec![])]);
     }
 
     #[test]
