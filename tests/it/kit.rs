@@ -127,7 +127,7 @@ fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
         (told["anatomy"]["kind"].as_str(), told["manifest"]["name"].as_str()),
         (Some("component"), Some("breakout"))
     );
-    assert_eq!(told["anatomy"]["imports"], serde_json::json!(["tickhound:detector/types@0.1.0"]));
+    assert_eq!(told["anatomy"]["imports"], serde_json::json!(["tickhound:detector/types@0.2.0"]));
     assert!(told["manifest"]["params"].as_array().unwrap().len() > 5 && told["refused"].is_null(), "{told}");
     let text_form = run(&project, &["inspect", "plugins/breakout.wasm"]);
     assert!(text_form.contains("window_s") && text_form.contains("a number from 10 to 86400 s"), "{text_form}");

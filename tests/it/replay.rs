@@ -176,7 +176,8 @@ fn alerts_are_written_as_lines_table_and_parquet() {
     let parsed = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
     for (row, line) in rows.iter().zip(&lines) {
         for (name, value) in row.get_column_iter() {
-            let expected = line[name.as_str()].as_str();
+            // A line leaves out what only alerts of groups have; a table has a column for it.
+            let expected = line.get(name.as_str()).map_or("", String::as_str);
             match value {
                 Field::Str(text) => assert_eq!(parsed(text), parsed(expected), "{name}"),
                 Field::Double(number) => assert_eq!(*number, expected.parse::<f64>().unwrap(), "{name}"),
