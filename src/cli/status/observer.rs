@@ -65,6 +65,11 @@ impl Observer {
 
     /// Returns the patterns of channels and calendars that match nothing.
     async fn unmatched(&mut self) -> Vec<String> {
+        let Config { notify, session, .. } = &self.config;
+        if session.by_symbol.is_empty() && !notify.iter().any(|channel| channel.enabled) {
+            // There are no such patterns, so the symbols need not be read.
+            return Vec::new();
+        }
         let due = self.unmatched.as_ref().is_none_or(|(at, _)| at.elapsed() >= SYMBOLS_EVERY);
         if due {
             // The report is worth printing even if the symbols can't be read, as by a user who may not read them.
