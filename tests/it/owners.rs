@@ -2,14 +2,17 @@
 //! detectors trap, and somebody damages what is saved: the witness alerts on every row with a hash of all rows that its state
 //! has seen.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use redis::Commands;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
     Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, probe, text, wait_for,
-    witness, witness_market, witness_symbol,
+    witness, witness_bars, witness_market, witness_symbol,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -164,6 +167,8 @@ fn groups_are_the_same_after_kills_when_symbols_are_evicted_and_the_clock_is_set
     market.configure((3, 500), engine, &more);
     log += &market.drain();
     assert!(count_event(&log, "symbols_evicted") > 10 && has_event(&log, "clock_set_back"), "{log}");
+    // Of a group whose members were all evicted nothing is saved, which was taken for damage.
+    assert!(!has_event(&log, "bases_damaged"), "{log}");
     market.assert_as(&reference, "after kills");
 }
 
@@ -295,6 +300,116 @@ fn bars_that_are_wanted_right_before_a_kill_are_continued() {
     });
     assert!(of(&undisturbed, "groups").len() > 300);
     assert_eq!(difference(killed, undisturbed), Difference::default());
+}
+
+/// All groups were saved after any change, also those that had no row yet. Their shard does not know them: it panicked.
+#[test]
+fn a_change_before_the_first_bar_of_a_group_ends_is_harmless() {
+    let mut market = Market::new();
+    market.project.add_plugin(&witness_bars());
+    let entries = ticks(&SYMBOLS[..1], 0..200);
+    let config = "[detectors.bars]\nplugin = \"witness_bars\"\nmin_confidence = 0.5\n";
+    market.configure((1, 40), "", config);
+    let mut host = market.project.start_owner();
+    market.add_live(&entries[..1]);
+    market.configure((1, 40), "", &config.replace("0.5", "0.4"));
+    host.wait_for_event_with("generation_activated", " generation=2 ");
+    market.add_live(&entries[1..]);
+    host.stop();
+    let reference = market.project.reference(&market.redis);
+    assert!(reference.len() > 3);
+    market.assert_as(&reference, "after the change");
+}
+
+/// The last row of a snapshot was that of the last member by name, whether the detector saw it or not: without it, detectors
+/// that wait for the last row did nothing.
+#[test]
+fn a_detector_that_sees_some_members_gets_the_last_row_of_each_snapshot() {
+    let mut market = Market::new();
+    let mut entries = ticks(&SYMBOLS, 0..1000);
+    for at in [300, 500] {
+        entries[at] = tick(at as u64, "SBIN", THEN + at as u64 * 137);
+        entries[at].fields[1].1 = "666".to_owned();
+    }
+    market.add(&entries);
+    let more = format!(
+        "[plugins]\nfaults = 1000\n{SETTINGS}[detectors.few]\nplugin = \"witness_market\"\nsymbols = [\"SBIN*\", \"NIFTY\"]\n\
+         [detectors.few.params]\ntraps_at = 666.0\n"
+    );
+    market.configure((1, 5000), "", &more);
+    let reference = market.project.reference(&market.redis);
+    let mut steps: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+    for alert in &reference {
+        let evidence: Value = serde_json::from_str(&alert["evidence"]).unwrap();
+        let kind = evidence["kind"].as_f64().unwrap();
+        if kind >= 3.0 {
+            steps.entry((&alert["entry"], &alert["time"])).or_default().push(kind);
+        }
+    }
+    assert!(steps.len() > 30 && steps.values().any(|kinds| kinds.len() == 3), "{steps:?}");
+    for kinds in steps.values() {
+        let last = kinds.iter().rposition(|_| true);
+        assert_eq!(kinds.iter().position(|kind| *kind == 4.0), last, "{steps:?}");
+    }
+    market.kill_hosts(&SIZES[..4], "", &more);
+    market.configure((2, 30), "", &more);
+    market.drain();
+    market.assert_as(&reference, "after kills");
+}
+
+/// A member was only known by its next row: a detector that named one before, such as the other leg of a straddle, failed on
+/// its tick. So did one that had been added to a running host.
+#[test]
+fn a_detection_names_members_that_have_been_silent_since_a_kill_or_a_warm_up() {
+    let mut market = Market::new();
+    let entries: Vec<Added> = (0..900u64)
+        .map(|n| tick(n, SYMBOLS[if n < 300 { n as usize % 9 } else { n as usize % 3 }], THEN + n * 137))
+        .collect();
+    let names = "names_members = true\n";
+    let witnesses = format!(
+        "{SETTINGS}[detectors.groups]\nplugin = \"witness\"\ngroups = [\"underlying\", \"banks\"]\n[detectors.groups.params]\n\
+         {names}[detectors.market]\nplugin = \"witness_market\"\n[detectors.market.params]\n{names}"
+    );
+    let without = "[detectors.momentum]\nplugin = \"momentum\"\n";
+    let with = format!("{without}{witnesses}");
+    market.configure((2, 40), "", without);
+    let mut host = market.project.start_owner();
+    market.add_live(&entries[..400]);
+    market.configure((2, 40), "", &with);
+    host.wait_for_event_with("generation_activated", "groups 0.1.0 (rewarmed)");
+    market.add_live(&entries[400..600]);
+    host.kill();
+    market.add(&entries[600..]);
+    let log = market.drain();
+    assert!(!has_event(&log, "detector_failed_on_tick") && market.redis.dead_letters().is_empty(), "{log}");
+    let reference = market.project.reference(&market.redis);
+    for detector in ["groups", "market"] {
+        let found: Vec<Alert> = of(&market.redis.alerts(), detector).into_iter().cloned().collect();
+        let first = found[0]["entry"].clone();
+        let expected = of(&reference, detector).into_iter().skip_while(|alert| alert["entry"] != first).cloned();
+        assert!(found.iter().any(|alert| alert.get("members").is_some_and(|members| members.contains("NIFTY"))));
+        assert_eq!(difference(found.iter().cloned(), expected), Difference::default(), "{detector}");
+    }
+}
+
+/// The states of groups that nobody has any more stayed, without what their members were: each start took that for damage.
+#[test]
+fn groups_that_are_removed_leave_nothing_behind() {
+    let mut market = Market::new();
+    let entries = ticks(&SYMBOLS, 0..900);
+    market.configure((2, 40), "", &format!("{SETTINGS}{WITNESSES}"));
+    let mut host = market.project.start_owner();
+    market.add_live(&entries[..600]);
+    let without = "[detectors.symbols]\nplugin = \"witness_symbol\"\n";
+    market.configure((2, 40), "", without);
+    host.wait_for_event_with("generation_activated", " generation=2 ");
+    host.kill();
+    market.add(&entries[600..]);
+    let log = market.drain();
+    assert!(!has_event(&log, "bases_damaged") && !has_event(&log, "state_missing"), "{log}");
+    let fields: Vec<String> = market.redis.connect().hkeys(STATE).unwrap();
+    let left: Vec<&String> = fields.iter().filter(|field| field.starts_with("s:\0")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A row of one member made the detector trap; the other members' rows go on with the state of the group.

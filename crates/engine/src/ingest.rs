@@ -94,8 +94,8 @@ pub struct OwnerBase {
 pub struct VisitBases {
     /// What has changed since the visit before, for each shard.
     pub by_shard: Vec<Vec<OwnerBase>>,
-    /// What the visited owners depend on.
-    pub shared: SharedBases,
+    /// What the visited owners depend on; `None` if they depend on nothing.
+    pub shared: Option<SharedBases>,
 }
 
 /// What a live ingest takes over from that of a warm-up, for one shard.
@@ -103,6 +103,8 @@ pub struct VisitBases {
 pub struct TakenOver {
     /// Symbols that only the warm-up has seen.
     pub symbols: Vec<(u32, Arc<str>)>,
+    /// The members of groups that the warm-up has seen, as far as the shard does not know them.
+    pub members: Vec<(u32, Arc<str>)>,
     /// The last price of each symbol that was normalized by the warm-up alone.
     pub prices: Vec<(u32, f64)>,
 }
@@ -302,6 +304,13 @@ impl Ingest {
         }
     }
 
+    /// The known members of these groups that the shard of the groups does not know yet. A state may name any of them before its
+    /// next row.
+    pub(crate) fn unknown_members(&mut self, groups: &FxHashSet<u32>, shard: usize) -> Vec<(u32, Arc<str>)> {
+        let Self { symbols, wide, .. } = self;
+        wide.as_mut().map(|wide| wide.unknown_members(groups, shard, symbols)).unwrap_or_default()
+    }
+
     /// Takes what the symbols of each calendar had; empty if all symbols have the same one.
     pub(crate) fn take_calendar_counts(&mut self) -> Vec<CalendarCounts> {
         self.normalizer.take_calendar_counts()
@@ -310,7 +319,7 @@ impl Ingest {
     /// What a visit to these chunks of the saved state saves of symbols and groups.
     pub fn visit(&mut self, chunks: &Range<u16>) -> VisitBases {
         let Self { symbols, normalizer, shards, wide, .. } = self;
-        let shared = wide.as_ref().map(|wide| wide.shared_bases(chunks, symbols, normalizer)).unwrap_or_default();
+        let shared = wide.as_ref().and_then(|wide| wide.shared_bases(chunks, symbols, normalizer));
         let mut by_shard: Vec<Vec<OwnerBase>> = (0..*shards).map(|_| Vec::new()).collect();
         for chunk in chunks.clone() {
             for (id, shard) in symbols.in_chunk(chunk).filter(|(id, _)| symbols.has_changed(*id)) {
@@ -336,7 +345,7 @@ impl Ingest {
         may_meet: impl Fn(&str) -> bool,
     ) -> Vec<TakenOver> {
         let mut taken: Vec<TakenOver> = (0..self.shards).map(|_| TakenOver::default()).collect();
-        let mut ids = Vec::new();
+        let (mut ids, mut groups) = (Vec::new(), vec![FxHashSet::default(); self.shards]);
         for (Route { id: its, .. }, name) in warm.symbols.known() {
             let arrived_ms = warm.symbols.arrived_ms(its);
             let is_group = name.starts_with(GROUP_MARK);
@@ -350,6 +359,7 @@ impl Ingest {
                 }
             };
             if is_group {
+                groups[shard].insert(id);
                 continue;
             }
             ids.push((id, its));
@@ -365,6 +375,9 @@ impl Ingest {
             wide.resolve_all(&mut self.symbols);
             wide.take_over(warm, before, &ids);
             ids.iter().for_each(|(id, _)| self.symbols.note_changed(*id));
+        }
+        for (shard, taken) in taken.iter_mut().enumerate() {
+            taken.members = self.unknown_members(&groups[shard], shard);
         }
         taken
     }
@@ -395,6 +408,9 @@ impl Ingest {
         evicted.ids.iter().for_each(|id| self.normalizer.forget(*id));
         if let Some(wide) = &mut self.wide {
             wide.forget(&evicted.ids);
+            if matches!(evicted.cause, EvictionCause::ClockSetBack { .. }) {
+                wide.forget_contexts();
+            }
         }
         Some(evicted)
     }

@@ -59,6 +59,7 @@ mod view;
 pub mod watch;
 mod wiring;
 
+pub(crate) use self::view::feed_of_row;
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
@@ -75,5 +76,5 @@ pub use self::{
     reload::Reload,
     runtime::{Plugin, Runtime},
     spec::DetectorSpec,
-    view::{Feed, GROUP_MARK, LAST_OF_SNAPSHOT, Scope, View, mark_last_rows},
+    view::{Feed, GROUP_MARK, LAST_OF_SNAPSHOT, Scope, View},
 };

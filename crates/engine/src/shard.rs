@@ -68,8 +68,13 @@ pub enum Task {
         /// What the owners of the visit depend on, if this shard is to pack it.
         shared: Option<Box<SharedBases>>,
     },
-    /// Restore these symbols from their saved states; answered.
-    Restore(Vec<UnpackedSymbol>),
+    /// Restore symbols and groups from their saved states; answered.
+    Restore {
+        /// The symbols and groups.
+        symbols: Vec<UnpackedSymbol>,
+        /// The members of the groups that the shard does not know yet.
+        members: Vec<(u32, Arc<str>)>,
+    },
     /// Save every state with the next visits, since the server has lost what was saved; not answered.
     SaveAnew,
     /// Continue with another generation; answered.
@@ -334,7 +339,7 @@ impl Shard {
                 Task::Process(job) => self.process(job, FaultBudget::Charged),
                 Task::Replay(job) => self.process(job, FaultBudget::Untouched),
                 Task::Save { read, chunks, bases, shared } => self.save(read, chunks, bases, shared),
-                Task::Restore(states) => self.restore(states),
+                Task::Restore { symbols, members } => self.restore(symbols, members),
                 Task::Evict { read, symbols } => self.evict(read, &symbols),
                 Task::SaveAnew => {
                     self.memory.mark_all_lost();
@@ -373,9 +378,8 @@ impl Shard {
     fn process(&mut self, mut job: Job, budget: FaultBudget) -> Answer {
         // What a change of the generation or a warm-up has brought already.
         job.symbols.retain(|(id, _)| !self.memory.knows(*id));
-        job.members.retain(|(id, _)| self.member_ids.insert(*id));
+        job.members = self.meet_members(job.members);
         self.symbols.extend(job.symbols.iter().cloned());
-        self.members.extend(job.members.iter().cloned());
         job.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
         if let Some((number, tape)) = &self.tape {
             tape.note(*number, &job.symbols, &job.batch);
@@ -438,6 +442,13 @@ impl Shard {
         if !left_out.is_empty() {
             processing.left_out.push((number as u16, left_out));
         }
+    }
+
+    /// Notes members of the shard's groups, and returns those that it did not know.
+    fn meet_members(&mut self, mut members: Vec<(u32, Arc<str>)>) -> Vec<(u32, Arc<str>)> {
+        members.retain(|(id, _)| self.member_ids.insert(*id));
+        self.members.extend(members.iter().cloned());
+        members
     }
 
     /// All names that the shard knows.

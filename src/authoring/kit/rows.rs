@@ -13,7 +13,7 @@ use tickhound_core::{
 };
 use tickhound_engine::{
     ingest::{Ingest, IngestPlan, ViewRows},
-    plugin::{DetectorSpec, Fault, GROUP_MARK, Generation, Instance, View, mark_last_rows},
+    plugin::{DetectorSpec, Fault, GROUP_MARK, Generation, Instance, View},
 };
 
 /// Rows by view, and the names of their symbols and groups.
@@ -45,11 +45,7 @@ impl Rows {
         names.extend(job.members);
         names.sort_unstable();
         names.dedup();
-        let mut views = job.views;
-        for ViewRows { view, batch } in &mut views {
-            mark_last_rows(batch, view);
-        }
-        Ok(Self { names, ticks: job.batch, views, none: Batch::default() })
+        Ok(Self { names, ticks: job.batch, views: job.views, none: Batch::default() })
     }
 
     /// The rows that a detector of this view sees.

@@ -90,9 +90,14 @@ impl ContextValues {
         saved.collect()
     }
 
+    /// Forgets all values, as if no source had had a tick.
+    pub(super) fn forget(&mut self) {
+        self.cells.iter_mut().for_each(|cell| cell.value = f64::NAN);
+    }
+
     /// Restores the values. A source without a saved value had no tick.
     pub(super) fn restore(&mut self, bases: &SharedBases, market: &Market) {
-        self.cells.iter_mut().for_each(|cell| cell.value = f64::NAN);
+        self.forget();
         for SharedContext { context, source, value } in &bases.contexts {
             if let Some(at) = market.contexts().iter().position(|rule| rule.name == *context) {
                 let cell = self.cell(at, source);

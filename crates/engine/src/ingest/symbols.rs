@@ -354,9 +354,12 @@ impl Symbols {
         self.changed[id as usize] = true;
     }
 
-    /// Notes that all symbols and groups have changed without a tick.
+    /// Notes that all symbols and groups have changed without a tick. A group that had no row yet has nothing to save, and its
+    /// shard does not know it.
     pub(super) fn note_all_changed(&mut self) {
-        self.routes.values().chain(self.groups.values()).for_each(|route| self.changed[route.id as usize] = true);
+        let Self { routes, groups, shown, changed, .. } = self;
+        let groups = groups.values().filter(|route| shown[route.id as usize]);
+        routes.values().chain(groups).for_each(|route| changed[route.id as usize] = true);
     }
 
     /// Returns the route of a symbol whose last tick arrived at `arrived_ms` elsewhere, and whether it is new here.

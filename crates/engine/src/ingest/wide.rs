@@ -210,6 +210,11 @@ impl Wide {
         self.order.note_change();
     }
 
+    /// Forgets the values of contexts, which are of a time that has not come.
+    pub(super) fn forget_contexts(&mut self) {
+        self.contexts.forget();
+    }
+
     /// The saved form of a symbol's series; empty if there are none.
     pub(super) fn save(&self, id: u32) -> Vec<u8> {
         self.series.save(id).unwrap_or_default()
@@ -261,8 +266,14 @@ impl Wide {
         }
     }
 
-    /// What others depend on, of the owners in these chunks of the saved state.
-    pub(super) fn shared_bases(&self, chunks: &Range<u16>, symbols: &Symbols, normalizer: &Normalizer) -> SharedBases {
+    /// What others depend on, of the owners in these chunks of the saved state; `None` if no owner depends on anything. Of a group
+    /// whose members were all evicted it is nothing, and this is saved, too.
+    pub(super) fn shared_bases(
+        &self,
+        chunks: &Range<u16>,
+        symbols: &Symbols,
+        normalizer: &Normalizer,
+    ) -> Option<SharedBases> {
         let visited = chunks.clone().flat_map(|chunk| symbols.in_chunk(chunk)).map(|(id, _)| id);
         let groups: FxHashSet<u32> = visited.filter(|id| symbols.is_group(*id)).collect();
         let is_member = |facts: &SymbolPlan| facts.owners.iter().flatten().any(|owner| groups.contains(owner));
@@ -273,7 +284,8 @@ impl Wide {
             normalizer: normalizer.state(id).cloned(),
             series: self.save(id),
         });
-        SharedBases { symbols: bases.collect(), contexts: self.contexts.save(&self.plan.market) }
+        let bases = SharedBases { symbols: bases.collect(), contexts: self.contexts.save(&self.plan.market) };
+        (!groups.is_empty() || !bases.is_empty()).then_some(bases)
     }
 
     /// Restores what the owners of these names depend on, as of their boundary. What began at an earlier one continues.
@@ -310,6 +322,27 @@ impl Wide {
             }
             self.begin(id, base.map_or(&[][..], |base| &base.series));
         }
+    }
+
+    /// The resolved members of these groups, which are of one shard, that it does not know yet.
+    pub(super) fn unknown_members(
+        &mut self,
+        groups: &FxHashSet<u32>,
+        shard: usize,
+        symbols: &Symbols,
+    ) -> Vec<(u32, Arc<str>)> {
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        let mut unknown = Vec::new();
+        for (id, facts) in (0u32..).zip(&mut self.facts) {
+            if facts.owners.iter().flatten().any(|owner| groups.contains(owner))
+                && show_to(&mut facts.shown_to, shard, self.shards)
+            {
+                unknown.push((id, symbols.names()[id as usize].clone()));
+            }
+        }
+        unknown
     }
 
     /// Takes over what only a warm-up has: bars and computed columns that are new here, and contexts.
@@ -453,9 +486,8 @@ impl Wide {
                 continue;
             }
             let shard = out.symbols.shard_of(*owner);
-            facts.shown_to.resize(self.shards, false);
-            let is_shown = std::mem::replace(&mut facts.shown_to[shard], true);
-            out.introduce(*owner, (!is_shown).then_some(row.symbol), &plan);
+            let is_new = show_to(&mut facts.shown_to, shard, self.shards);
+            out.introduce(*owner, is_new.then_some(row.symbol), &plan);
             note(*owner, out.push((at, &plan), feed, row, Some(*owner)));
         }
     }
@@ -575,6 +607,12 @@ fn fill_extras(
         row[layout.contexts() + at] = contexts.get(*cell);
     }
     row[layout.computed()..].copy_from_slice(computed);
+}
+
+/// Notes that a shard knows a member. Returns whether it did not before.
+fn show_to(shown_to: &mut Vec<bool>, shard: usize, shards: usize) -> bool {
+    shown_to.resize(shards, false);
+    !std::mem::replace(&mut shown_to[shard], true)
 }
 
 fn push_clock(rows: &mut ViewRows, entry: u32, second: u64) {

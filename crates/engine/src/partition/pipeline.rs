@@ -18,7 +18,7 @@ use crate::{
     commit::{Flight, Frontier, Origin, VisitFlight},
     ingest::{Evicted, EvictionCause, Ingest, IngestPlan, Routed, VisitBases},
     pace::Pace,
-    plugin::Generation,
+    plugin::{GROUP_MARK, Generation},
     shard::{SavedSymbol, Task, UnpackedSymbol},
     stats::Stats,
 };
@@ -212,7 +212,7 @@ impl Pipeline {
         let VisitBases { by_shard, shared } = self.ingest.visit(&chunks);
         let frontier = self.frontier();
         let field = BasesField { newest: frontier.newest, chunks: chunks.clone() };
-        let mut shared = (!shared.is_empty()).then(|| Box::new(shared));
+        let mut shared = shared.map(Box::new);
         let obsolete = self.bases.visited(&field, shared.is_some());
         let shards = self.workers.shards();
         let visit = VisitFlight::new(chunks.clone(), venues, obsolete);
@@ -310,7 +310,7 @@ impl Pipeline {
         let unpacking: Vec<_> =
             shares.into_iter().map(|share| tokio::task::spawn_blocking(move || unpack(share))).collect();
         let mut restoring = Restoring::default();
-        for (shard, unpacked) in self.workers.shards().iter().zip(unpacking) {
+        for (number, (shard, unpacked)) in self.workers.shards().iter().zip(unpacking).enumerate() {
             let symbols = self.stats.waiting(unpacked).await.expect("unpacking does not panic, and nobody aborts it");
             for UnpackedSymbol { saved, state } in &symbols {
                 match state {
@@ -321,7 +321,10 @@ impl Pipeline {
                     }
                 }
             }
-            shard.submit(Task::Restore(symbols)).await;
+            let groups = symbols.iter().filter(|UnpackedSymbol { saved, .. }| saved.name.starts_with(GROUP_MARK));
+            let groups = groups.map(|UnpackedSymbol { saved, .. }| saved.id).collect();
+            let members = self.ingest.unknown_members(&groups, number);
+            shard.submit(Task::Restore { symbols, members }).await;
             restoring.answers += 1;
         }
         restoring

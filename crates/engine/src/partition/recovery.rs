@@ -23,6 +23,7 @@ use super::{
     pipeline::{Pipeline, Replaying, Restoring, SavedBases},
 };
 use crate::{
+    ingest::has_group,
     plugin::{DetectorSpec, GROUP_MARK},
     shard::{Answer, SavedSymbol},
     stats::Stats,
@@ -156,13 +157,14 @@ impl<S: Stream> Recovery<'_, S> {
         // Entries that are pending for anyone are processed later.
         let mut left_out = self.stats.waiting(self.stream.pending(EntryId::ZERO, last)).await?;
         let (poison, symbols) = (saved.poison.clone(), saved.symbols.len());
+        let saved = self.without_unused_groups(saved);
         let Plan { start, newest, stops, forgotten, unusable, misplaced, damaged } = plan(saved, end);
         // A warm-up reads from before every boundary: poison entries that the stream still holds must stay known.
         let gone = |id: &EntryId| *id <= start.newest && acquired.oldest.is_none_or(|oldest| *id < oldest);
         self.retention.passed = poison.iter().copied().filter(gone).collect();
         left_out.extend(&poison);
         self.retention.poison = poison;
-        self.retention.forgotten = forgotten;
+        self.retention.forgotten.extend(forgotten);
         self.forget_unusable(unusable);
 
         // All symbols are divided before the first entry is replayed, so that their ticks are skipped until their stop.
@@ -208,8 +210,9 @@ impl<S: Stream> Recovery<'_, S> {
     async fn restore_without_history(&mut self, saved: SavedStates, end: Boundary) {
         self.retention.passed.clone_from(&saved.poison);
         self.retention.poison = Vec::new();
+        let saved = self.without_unused_groups(saved);
         let Plan { start, stops, forgotten, unusable, misplaced, damaged, .. } = plan(saved, end);
-        self.retention.forgotten = forgotten;
+        self.retention.forgotten.extend(forgotten);
         self.forget_unusable(unusable);
         let mut all = Stop::default();
         for mut stop in stops.into_values() {
@@ -237,6 +240,18 @@ impl<S: Stream> Recovery<'_, S> {
             );
         }
         self.pipeline.visit_all().await;
+    }
+
+    /// Leaves out groups that no detector has any more, such as those of a family that was removed: they have no states, and
+    /// what their members were is not saved. They are deleted with the next visit.
+    fn without_unused_groups(&mut self, mut saved: SavedStates) -> SavedStates {
+        let detectors = &self.pipeline.generation().detectors;
+        let is_unused = |(name, _): &mut (String, Vec<u8>)| {
+            name.starts_with(GROUP_MARK) && !detectors.iter().any(|spec| has_group(spec.view(), name))
+        };
+        let unused = saved.symbols.extract_if(.., is_unused).map(|(name, _)| name);
+        self.retention.forgotten = unused.collect();
+        saved
     }
 
     /// Interns the owners of a stop. `last` is the last entry that was processed.

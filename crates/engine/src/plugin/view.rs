@@ -1,6 +1,5 @@
 //! Views: which rows a detector sees, and whose state they go to. Detectors of the same view share its rows.
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use tickhound_core::event::{Batch, CLOCK};
@@ -93,20 +92,23 @@ impl View {
     }
 }
 
-/// Marks the last row of each step of a snapshot, of each state, and no other row. Called on the rows that a detector sees:
-/// when some symbols are left out, another row may be the last one. All rows of a step must be there.
-pub fn mark_last_rows(batch: &mut Batch, view: &View) {
-    let Batch { symbol, group, time, feed, .. } = batch;
-    let mut step_of_state: FxHashMap<(u32, u8), u64> = FxHashMap::default();
-    for row in (0..feed.len()).rev().filter(|row| symbol[*row] != CLOCK) {
-        let number = feed[row] & !LAST_OF_SNAPSHOT;
-        if !matches!(view.feeds.get(usize::from(number)), Some(Feed::Snapshots(_))) {
-            continue;
-        }
-        let owner = if view.has_groups() { group[row] } else { symbol[row] };
-        let is_last = step_of_state.insert((owner, number), time[row]) != Some(time[row]);
-        feed[row] = if is_last { number | LAST_OF_SNAPSHOT } else { number };
+/// Returns the feed of a row for a detector that does not see all symbols, with [`LAST_OF_SNAPSHOT`] where the row is the last
+/// one of a snapshot that the detector sees of the state. `batch` has all rows of the view, and the marks for those who see
+/// all symbols.
+pub(crate) fn feed_of_row(batch: &Batch, view: &View, row: usize, sees: impl Fn(u32) -> bool) -> u8 {
+    let Batch { entry, symbol, group, feed, .. } = batch;
+    let number = feed[row] & !LAST_OF_SNAPSHOT;
+    // Each row of a symbol is a snapshot of its own.
+    if !view.has_groups() || !matches!(view.feeds.get(usize::from(number)), Some(Feed::Snapshots(_))) {
+        return feed[row];
     }
+    // The rows of a snapshot follow each other, and the next row of the state is usually near.
+    let is_behind = |other: &usize| {
+        entry[*other] == entry[row] && symbol[*other] != CLOCK && feed[*other] & !LAST_OF_SNAPSHOT == number
+    };
+    let mut behind = (row + 1..feed.len()).take_while(is_behind);
+    let has_next = behind.any(|other| group[other] == group[row] && sees(symbol[other]));
+    if has_next { number } else { number | LAST_OF_SNAPSHOT }
 }
 
 #[cfg(test)]
@@ -114,21 +116,41 @@ mod tests {
     use super::*;
     use tickhound_core::event::TickRow;
 
+    /// A detector that sees only some members of a group never had a last row if the last member was not among them.
     #[test]
-    fn the_last_row_of_a_step_is_marked_for_each_state() {
-        let feeds = vec![Feed::Ticks, Feed::Snapshots(1)];
-        let groups = View { scope: Scope::Group, families: vec!["banks".into()], feeds: feeds.clone() };
+    fn the_last_row_of_a_snapshot_is_the_last_one_that_a_detector_sees() {
+        let feeds = vec![Feed::Ticks, Feed::Snapshots(1), Feed::Snapshots(5)];
+        let view = View { scope: Scope::Group, families: vec!["banks".into()], feeds: feeds.clone() };
         let mut batch = Batch::new(0);
-        let rows = [(1, 10, 1, 5), (2, 10, 1, 5), (3, 11, 1, 5), (1, 10, 0, 6), (1, 10, 1, 7), (3, 11, 1, 7)];
-        for (symbol, group, feed, time) in rows {
-            batch.push(TickRow { entry: 0, symbol, time, price: 1.0, columns: &[] });
+        let last = LAST_OF_SNAPSHOT;
+        // The first step, one of the other length at the same place, a clock row, a tick, and the next step.
+        let rows = [
+            (1, 10, 1),
+            (2, 10, 1),
+            (3, 11, 1 | last),
+            (4, 10, 1 | last),
+            (1, 10, 2),
+            (4, 10, 2 | last),
+            (CLOCK, CLOCK, 0),
+            (1, 10, 0),
+            (1, 10, 1),
+            (4, 10, 1 | last),
+        ];
+        for (at, (symbol, group, feed)) in rows.into_iter().enumerate() {
+            let entry = if at < 8 { 0 } else { 1 };
+            batch.push(TickRow { entry, symbol, time: u64::from(entry), price: 1.0, columns: &[] });
             batch.group.push(group);
-            // Marks of rows that were left out may be there.
-            batch.feed.push(feed | (LAST_OF_SNAPSHOT * u8::from(feed == 1)));
+            batch.feed.push(feed);
         }
-        mark_last_rows(&mut batch, &groups);
-        assert_eq!(batch.feed, [1, 0x81, 0x81, 0, 0x81, 0x81]);
-        mark_last_rows(&mut batch, &View { scope: Scope::Symbol, families: Vec::new(), feeds });
-        assert_eq!(batch.feed, [0x81, 0x81, 0x81, 0, 0x81, 0x81]);
+        let seen = |symbols: &[u32]| -> Vec<u8> {
+            let sees = |symbol: u32| symbols.contains(&symbol);
+            let rows = (0..batch.len()).filter(|row| sees(batch.symbol[*row]));
+            rows.map(|row| feed_of_row(&batch, &view, row, sees)).collect()
+        };
+        assert_eq!(seen(&[1, 2, 3]), [1, 1 | last, 1 | last, 2 | last, 0, 1 | last]);
+        assert_eq!(seen(&[2, 4]), [1, 1 | last, 2 | last, 1 | last]);
+        assert_eq!(seen(&[1, 4]), [1, 1 | last, 2, 2 | last, 0, 1, 1 | last]);
+        let symbols = View { scope: Scope::Symbol, families: Vec::new(), feeds };
+        assert_eq!(feed_of_row(&batch, &symbols, 2, |_| true), 1 | last);
     }
 }

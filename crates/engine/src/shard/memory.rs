@@ -271,7 +271,7 @@ impl Shard {
         incidents.faulted.push(FaultReport { detector: number as u16, entry: None, fault, quarantined });
     }
 
-    pub(super) fn restore(&mut self, unpacked: Vec<UnpackedSymbol>) -> Answer {
+    pub(super) fn restore(&mut self, unpacked: Vec<UnpackedSymbol>, members: Vec<(u32, Arc<str>)>) -> Answer {
         let mut incidents = Incidents::default();
         let mut symbols = Vec::with_capacity(unpacked.len());
         let mut states: Vec<RestorableSymbol> = Vec::with_capacity(unpacked.len());
@@ -295,8 +295,9 @@ impl Shard {
             symbols.push((id, name));
         }
         self.symbols.extend(symbols.iter().cloned());
+        let members = self.meet_members(members);
         for slot in &mut self.slots {
-            let new = Names { owners: &symbols, members: &[] };
+            let new = Names { owners: &symbols, members: &members };
             slot.note_wanted(new);
             slot.restore_saved(new, Names { owners: &self.symbols, members: &self.members }, &states);
         }

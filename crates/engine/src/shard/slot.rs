@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
 use super::rows::{Names, owners};
-use crate::plugin::{Detection, DetectorSpec, Fault, Instance};
+use crate::plugin::{Detection, DetectorSpec, Fault, Instance, feed_of_row};
 use tickhound_core::event::{Batch, CLOCK};
 
 /// The number of states that an instance hands over to its successor with each batch, in addition to those that the batch
@@ -130,6 +130,12 @@ impl Slot {
             instance.keep_waking(batch, selected_rows);
         }
         copy_rows(batch, selected_rows, selected);
+        if !all && spec.view().has_feeds() {
+            let sees = |symbol: u32| sees(wanted, symbol);
+            let feeds = selected_rows.iter().map(|row| feed_of_row(batch, spec.view(), *row as usize, sees));
+            selected.feed.clear();
+            selected.feed.extend(feeds);
+        }
         self.call_selected()
     }
 

@@ -53,6 +53,7 @@ impl Shard {
         taken_over.symbols.iter().for_each(|(id, name)| self.memory.add(*id, name));
         taken_over.prices.iter().for_each(|(id, price)| self.prices.set(*id, *price));
         self.symbols.extend(taken_over.symbols);
+        self.meet_members(taken_over.members);
         let ours = if warmed.is_empty() { FxHashMap::default() } else { ids_by_name(&self.symbols) };
         let mut before: FxHashMap<String, Slot> =
             self.slots.drain(..).map(|slot| (slot.spec.name.clone(), slot)).collect();
