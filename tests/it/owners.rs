@@ -358,7 +358,7 @@ fn a_detector_that_sees_some_members_gets_the_last_row_of_each_snapshot() {
 }
 
 /// A member was only known by its next row: a detector that named one before, such as the other leg of a straddle, failed on
-/// its tick. So did one that had been added to a running host.
+/// its tick, silently if that was a replayed one.
 #[test]
 fn a_detection_names_members_that_have_been_silent_since_a_kill_or_a_warm_up() {
     let mut market = Market::new();

@@ -226,7 +226,8 @@ impl Generations {
                 warn!(
                     event = "warm_up_empty",
                     detectors = names.join(", "),
-                    "neither the files of history.dir nor the stream hold entries to warm up on; the detectors start cold"
+                    "there are no earlier entries to warm up on, neither in the stream nor in the files of history.dir; the \
+                     detectors start cold"
                 );
                 Some(self.activation(None))
             }
