@@ -277,6 +277,11 @@ impl Generations {
         None
     }
 
+    /// The detectors that are to be active, those included that are yet to warm up.
+    pub(super) fn wanted_detectors(&self) -> &[Arc<DetectorSpec>] {
+        &self.target.detectors
+    }
+
     /// Whether a warm-up is to start now.
     pub(super) fn is_warm_up_due(&self) -> bool {
         matches!(&self.warm_up, WarmUpPhase::Due(_, at) if *at <= Instant::now())

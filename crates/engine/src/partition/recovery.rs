@@ -243,9 +243,10 @@ impl<S: Stream> Recovery<'_, S> {
     }
 
     /// Leaves out groups that no detector has any more, such as those of a family that was removed: they have no states, and
-    /// what their members were is not saved. They are deleted with the next visit.
+    /// what their members were is not saved. They are deleted with the next visit. Those of detectors that are yet to warm up
+    /// stay: their cool-downs go on.
     fn without_unused_groups(&mut self, mut saved: SavedStates) -> SavedStates {
-        let detectors = &self.pipeline.generation().detectors;
+        let detectors = self.generations.wanted_detectors();
         let is_unused = |(name, _): &mut (String, Vec<u8>)| {
             name.starts_with(GROUP_MARK) && !detectors.iter().any(|spec| has_group(spec.view(), name))
         };
