@@ -87,10 +87,11 @@ pub(super) fn run(args: &ExplainArgs, loaded: &LoadedConfig) -> Result<ExitCode>
     let question = ProbeQuestion::Window { subject, from: alert.time, to: alert.time, around };
     let probed = inquiry.replay_window(&detector, &question, window)?;
     let spec = detector.spec();
-    let judged: Vec<Judged<'_>> = probed.rows.within.iter().flat_map(Judged::of_row).collect();
+    let judged = probed.rows.within.iter().flat_map(Judged::of_row).filter(|judged| alert.is_of(judged));
+    let judged: Vec<Judged<'_>> = judged.collect();
     // Several ticks may have one time. The one of the alert is one at which all gates held.
     let at = judged.iter().position(Judged::all_held).or_else(|| judged.len().checked_sub(1));
-    let earlier = probed.rows.before.iter().flat_map(Judged::of_row).last();
+    let earlier = probed.rows.before.iter().flat_map(Judged::of_row).filter(|judged| alert.is_of(judged)).last();
     let explanation = Explanation {
         alert: &alert,
         reproduction: alert.reproduction(&probed, at.map(|at| &judged[at])),

@@ -34,7 +34,8 @@ impl<'a> MarketReport<'a> {
         if !reference.is_empty() {
             let numbers: Vec<&str> = reference.numeric_columns().collect();
             let texts: Vec<&str> = self.market.text_columns().iter().map(String::as_str).collect();
-            lines.push(format!("reference columns = {}; texts: {}", numbers.join(", "), texts.join(", ")));
+            let list = |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            lines.push(format!("reference columns = {}; texts: {}", list(&numbers), list(&texts)));
         }
         // Each symbol has an underlying, so its groups say something only where something else depends on them.
         let is_shown = |family: &&FamilySurvey| family.name != UNDERLYING || !reference.is_empty();

@@ -26,6 +26,8 @@ pub(crate) struct RaisedAlert {
     detector: String,
     /// What it is about.
     pub(crate) symbol: String,
+    /// The group whose state it comes from; empty if that is the symbol's.
+    group: String,
     /// The event time, ns since the Unix epoch.
     pub(crate) time: u64,
     direction: String,
@@ -65,6 +67,7 @@ impl RaisedAlert {
             id: alert.field("id").to_owned(),
             detector: alert.field("detector").to_owned(),
             symbol: alert.field("symbol").to_owned(),
+            group: alert.field("group").to_owned(),
             time: alert.number("time").context("the alert has no time")?,
             direction: alert.field("direction").to_owned(),
             confidence: alert.confidence(),
@@ -81,6 +84,7 @@ impl RaisedAlert {
             id: alert.id.clone(),
             detector: alert.detector.clone(),
             symbol: alert.symbol.clone(),
+            group: alert.group.clone(),
             time: alert.time,
             direction: alert.direction.as_str().to_owned(),
             confidence: alert.confidence,
@@ -98,6 +102,11 @@ impl RaisedAlert {
         }
     }
 
+    /// Whether the alert may come from a state: a member is looked at in each of its groups.
+    pub(crate) fn is_of(&self, judged: &Judged<'_>) -> bool {
+        self.group.is_empty() || self.group == judged.state.owner
+    }
+
     /// What the replay says about the alert; `judged` is what the detector looked at then.
     pub(crate) fn reproduction(&self, probed: &Probed, judged: Option<&Judged<'_>>) -> Reproduction {
         if probed.basis == Basis::Saved {
@@ -105,7 +114,10 @@ impl RaisedAlert {
             return if held { Reproduction::AllHeld } else { Reproduction::NotAllHeld };
         }
         let same = |alert: &&Alert| {
-            alert.time == self.time && alert.symbol == self.symbol && alert.direction.as_str() == self.direction
+            alert.time == self.time
+                && alert.symbol == self.symbol
+                && alert.group == self.group
+                && alert.direction.as_str() == self.direction
         };
         let Some(alert) = probed.alerts.iter().find(same) else { return Reproduction::None };
         let pairs = self.evidence.iter().map(|(name, value)| {

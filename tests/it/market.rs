@@ -81,6 +81,9 @@ fn alerts_name_the_reference_data_which_is_reloaded_and_a_bad_file_changes_nothi
     assert!(status.contains("data/instruments.csv: has no column with the symbol"), "{status}");
     fs::remove_file(project.path("data/instruments.csv")).unwrap();
     host.wait_for_event_with("change_rejected", "can't read the reference data");
+    // A download that broke off behind the first line took all data away.
+    replace(&project, KITE.lines().next().unwrap());
+    host.wait_for_event_with("change_rejected", "has no row with a symbol that can be used");
     replace(&project, KITE);
     wait_active(&host, 3);
     assert_eq!(tick(&redis, "RELIANCE")["reference"], first);

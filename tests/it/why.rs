@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     server::Serving,
-    support::{Project, Redis, probe_gates, probe_group, shipped, text, wait_for},
+    support::{Alert, Project, Redis, probe_gates, probe_group, shipped, text, wait_for},
 };
 
 const STREAM: &str = "ticks:intraday:processed";
@@ -212,6 +212,30 @@ fn a_detector_of_groups_is_asked_about_a_group_or_a_member() {
     let near = json(&project, &["near", "count"]);
     assert_eq!((&near["replayed"]["state"], &near["looked_at"]), (&"saved".into(), &1.into()), "{near:#}");
     assert_eq!((&near["near"][0]["owner"], &near["near"][0]["gates"][0]["value"]), (&"pair".into(), &10.0.into()));
+}
+
+/// A member is looked at in each of its groups: the gates of another group were shown, and its alert was compared.
+#[test]
+fn an_alert_of_a_group_is_explained_by_the_gates_of_that_group() {
+    let redis = Redis::start();
+    let project = project(redis.url());
+    project.add_plugin(&probe_group());
+    let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
+    let more = "[groups.pair]\nsymbols = [\"A\", \"B\"]\n[detectors.count]\nplugin = \"probe_group\"\n\
+        groups = [\"pair\", \"underlying\"]\nparams = { ticks = 3 }\n";
+    project.write_config(&format!("{config}\n{more}"));
+    publish(&redis, &TICKS);
+    project.run(&["run", "--drain"]);
+    let alerts = redis.alerts();
+    let is_of = |alert: &Alert, group: &str| alert.get("group").is_some_and(|of| of == group);
+    let of_symbol = alerts.iter().find(|alert| is_of(alert, "A")).unwrap();
+    let at_once = |alert: &&Alert| is_of(alert, "pair") && alert["entry"] == of_symbol["entry"];
+    let of_pair = alerts.iter().find(at_once).unwrap();
+    for (alert, group, ticks) in [(of_symbol, "A", 3), (of_pair, "pair", 5)] {
+        let shown = json(&project, &["explain", &alert["id"]]);
+        assert_eq!((&shown["judgment"]["owner"], &shown["reproduction"]), (&group.into(), &"same".into()), "{shown:#}");
+        assert_eq!(shown["judgment"]["gates"][0]["value"], f64::from(ticks), "{shown:#}");
+    }
 }
 
 /// The page asks for this, too.

@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -306,7 +306,8 @@ struct Shard {
     symbols: Vec<(u32, Arc<str>)>,
     /// The symbols that groups here have as members.
     members: Vec<(u32, Arc<str>)>,
-    member_ids: FxHashSet<u32>,
+    /// Their names by their numbers.
+    member_names: FxHashMap<u32, Arc<str>>,
     prices: LastPrices,
     slots: Vec<Slot>,
     memory: Memory,
@@ -321,7 +322,7 @@ impl Shard {
         Self {
             symbols: Vec::new(),
             members: Vec::new(),
-            member_ids: FxHashSet::default(),
+            member_names: FxHashMap::default(),
             prices: LastPrices::default(),
             slots,
             memory,
@@ -431,8 +432,8 @@ impl Shard {
         for found in found.into_iter().filter(|found| found.confidence >= spec.min_confidence) {
             left_out.min_confidence -= 1;
             let ResolvedDetection { owner, symbol, direction, time, .. } = found;
-            let about = if owner == symbol { None } else { self.members.iter().find(|(id, _)| *id == symbol) };
-            let candidate = Candidate { owner, about: about.map(|(_, name)| &**name), direction, time };
+            let about = if owner == symbol { None } else { self.member_names.get(&symbol) };
+            let candidate = Candidate { owner, about: about.map(|name| &**name), direction, time };
             if self.cooldowns.admit(&spec.name, candidate, spec.settings.cooldown_s) {
                 processing.found.push(found);
             } else {
@@ -446,7 +447,7 @@ impl Shard {
 
     /// Notes members of the shard's groups, and returns those that it did not know.
     fn meet_members(&mut self, mut members: Vec<(u32, Arc<str>)>) -> Vec<(u32, Arc<str>)> {
-        members.retain(|(id, _)| self.member_ids.insert(*id));
+        members.retain(|(id, name)| self.member_names.insert(*id, name.clone()).is_none());
         self.members.extend(members.iter().cloned());
         members
     }

@@ -263,7 +263,7 @@ pub(crate) fn read_file(path: &Path, name: &str, read: ReadTable, builder: &mut 
         FileStamp::from(&file.metadata()?) == FileStamp::from(&before),
         "is being written: it changed while it was read"
     );
-    Ok(())
+    builder.check_rows()
 }
 
 impl FileStamp {

@@ -126,3 +126,24 @@ impl ContextValues {
         cell
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When the clock of the feed went back, rows had the value of a time that had not come, until the source's next tick.
+    #[test]
+    fn a_value_that_is_forgotten_is_absent_until_the_next_tick_of_its_source() {
+        let loaded = tickhound_core::config::shipped("[context.vix]\nsymbol = \"INDIA VIX\"\n").unwrap();
+        let market = &loaded.market;
+        let mut values = ContextValues::new(market, None);
+        let (source, other) = (values.link(market, "INDIA VIX"), values.link(market, "SBIN"));
+        assert!(values.get(other.reads[0]).is_nan());
+        values.note(&source, market, 14.5, &[]);
+        assert_eq!(values.get(other.reads[0]), 14.5);
+        values.forget();
+        assert!(values.get(other.reads[0]).is_nan() && values.get(source.reads[0]).is_nan());
+        values.note(&source, market, 13.0, &[]);
+        assert_eq!(values.get(other.reads[0]), 13.0);
+    }
+}

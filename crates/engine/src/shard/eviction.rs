@@ -19,7 +19,7 @@ impl Shard {
         self.memory.forget(&evicted);
         if !self.members.is_empty() {
             let symbols: FxHashSet<u32> = symbols.iter().copied().collect();
-            self.member_ids.retain(|id| !symbols.contains(id));
+            self.member_names.retain(|id, _| !symbols.contains(id));
             evicted.extend(self.members.extract_if(.., |(id, _)| symbols.contains(id)).map(|(id, _)| id));
         }
         if !evicted.is_empty() {

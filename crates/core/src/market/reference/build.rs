@@ -208,6 +208,17 @@ impl ReferenceBuilder {
         self.files.push(ReferenceFile { name: name.to_owned(), sha256, stamp, rows: 0 });
     }
 
+    /// Checks that the file has a row for a symbol: what was cut off behind its first line would take all data away.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub(super) fn check_rows(&self) -> Result<()> {
+        let hint = if self.settings.venues.is_empty() { "" } else { " at one of reference.venues" };
+        let has_rows = self.files.last().is_none_or(|file| file.rows > 0);
+        ensure!(has_rows, "has no row with a symbol that can be used{hint}; was it cut off behind its first line?");
+        Ok(())
+    }
+
     /// The reference data of all files.
     ///
     /// # Errors
