@@ -431,16 +431,18 @@ impl Chaos {
     }
 
     /// The group is set back by some entries, or it vanishes and is made anew from the start. Nothing else is done until
-    /// the owner has put it right: if it died before it had acknowledged what it was handed out again, whoever comes after
-    /// it could not tell that from what was never processed.
+    /// the owner has put it right, and has committed all that was delivered before: if it died before it had acknowledged
+    /// what it, or another client, was handed out again, whoever comes after it could not tell that from what was never
+    /// processed.
     fn disturb_group(&mut self) {
         let mut connection = self.redis.connect();
         // There is a group once something was processed.
         if self.redis.processed() == 0 || self.is_owed_by_others() {
             return;
         }
+        let delivered = self.last_delivered();
         if self.random.below(2) == 0 {
-            let id = EntryId { millis: self.last_delivered().millis.saturating_sub(self.random.below(1000)), seq: 0 };
+            let id = EntryId { millis: delivered.millis.saturating_sub(self.random.below(1000)), seq: 0 };
             let () = self.redis.ask(&format!("XGROUP SETID {STREAM} {GROUP} {id}"));
             self.note(&format!("the group was set back to {id}"));
             self.done.groups_set_back += 1;
@@ -453,10 +455,10 @@ impl Chaos {
             self.done.groups_destroyed += 1;
         }
         self.hosts.iter_mut().for_each(Slot::wake);
-        let newest: EntryId = connection.hget::<_, _, String>(CHECKPOINT, "last").unwrap().parse().unwrap();
         wait_for("the group stands where it stood", || {
-            let is_given_again = self.first_pending().is_some_and(|first| first <= newest);
-            (self.last_delivered() >= newest && !is_given_again).then_some(())
+            let committed: EntryId = connection.hget::<_, _, String>(CHECKPOINT, "last").unwrap().parse().unwrap();
+            let is_given_again = self.first_pending().is_some_and(|first| first <= delivered);
+            (committed >= delivered && self.last_delivered() >= delivered && !is_given_again).then_some(())
         });
     }
 
