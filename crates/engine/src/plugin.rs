@@ -62,7 +62,7 @@ mod wiring;
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
-    columns::{BatchColumns, DAYS_TO_EXPIRY},
+    columns::{BatchColumns, ColumnOrigin, DAYS_TO_EXPIRY},
     deadline::Overrun,
     detection::{Detection, Gate, Judgment},
     fault::Fault,
