@@ -16,6 +16,7 @@ mod machine;
 mod market;
 mod memory;
 mod plugins;
+mod record;
 mod server;
 mod stream;
 mod text;
@@ -58,16 +59,21 @@ pub(crate) async fn examine(loaded: anyhow::Result<LoadedConfig>, fix: bool) -> 
         }
     };
     let mut facts = PartitionFacts::default();
+    let mut stream = None;
     match inspect_server(config).await {
         Ok((inspection, report)) => {
             let judged = judge_server(&inspection, &report, decoder.as_mut(), &loaded);
             findings.extend(judged.0);
             facts = judged.1;
+            stream = inspection.partition.stream;
         }
         Err(error) => findings.push(
             Finding::problem("server.reach", format!("redis at {}: {error:#}", config.stream.address()))
                 .cure("set stream.url, or TICKHOUND_STREAM__URL, to the address of a running server; checks that need the server were left out"),
         ),
+    }
+    if let Some(recorder) = record::inspect(&loaded) {
+        findings.extend(record::judge(&recorder, config, stream.as_ref()));
     }
     findings.extend(judge_secrets(&loaded));
     findings.extend(judge_calendars(config));

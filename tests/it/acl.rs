@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::support::{
-    ALERTS, CHECKPOINT, DEAD, GROUP, LEASE, Project, Redis, SHADOW_ALERTS, STREAM, misbehaving, request, shipped, text,
-    wait_for,
+    ALERTS, CHECKPOINT, DEAD, GROUP, LEASE, Project, Redis, SHADOW_ALERTS, STREAM, misbehaving, probe_gates, request,
+    shipped, text, wait_for,
 };
 
 /// A server with the users of the document.
@@ -281,6 +281,39 @@ fn a_server_that_may_evict_the_stream_is_refused_without_the_right_to_its_settin
 }
 
 /// A recorder needs no right to write anything.
+#[test]
+fn an_observer_may_ask_why_and_why_not() {
+    let guarded = Guarded::start();
+    let (redis, observer, host) = (&guarded.redis, guarded.project("observer"), guarded.project("tickhound"));
+    for project in [&observer, &host] {
+        project.add_plugin(&probe_gates());
+        project.configure("[detectors.rise]\nplugin = \"probe_gates\"\nmin_confidence = 0.0");
+    }
+    // It rises by two percent at the fourth tick, at 10:42:20 in Kolkata.
+    for (second, price) in [(0, 100.0), (5, 103.0), (10, 103.0), (20, 105.06)] {
+        let time = 1_763_961_120_000u64 + second * 1000;
+        let fields = format!("symbol A ltp {price} timestamp {time} quantity 5");
+        let _: String = redis.ask(&format!("XADD {STREAM} {time}-0 {fields}"));
+    }
+    host.run(&["run", "--drain"]);
+    let before = changes(redis);
+    let id = redis.alerts()[0]["id"].clone();
+    let ask = |args: &[&str]| -> Json { serde_json::from_str(&observer.run(&[args, &["--json"]].concat())).unwrap() };
+    assert_eq!(ask(&["explain", &id])["reproduction"], "same");
+    // From the entries, and from what the host has saved with the entries after it.
+    let why_not = ["why-not", "A", "--detector", "rise", "--at", "2025-11-24 10:42:10"];
+    assert_eq!(ask(&why_not)["closest"]["price"], 103.0);
+    let tick = "symbol A ltp 104 timestamp 1763961145000 quantity 5";
+    let _: String = redis.ask(&format!("XADD {STREAM} 1763961145000-0 {tick}"));
+    let added = changes(redis);
+    let near = ask(&["near", "rise"]);
+    assert_eq!((&near["replayed"]["state"], &near["looked_at"]), (&"saved".into(), &1.into()), "{near:#}");
+    assert_eq!(changes(redis), added, "near changed something");
+    assert_ne!(before, added, "the test sees changes");
+    let denied = guarded.denied();
+    assert!(denied.iter().all(|(_, what)| what == "client|setinfo"), "{denied:?}");
+}
+
 #[test]
 fn an_observer_may_record_the_stream() {
     let guarded = Guarded::start();

@@ -109,6 +109,21 @@ fn workers_and_batches_make_no_difference_to_a_byte() {
     }
 }
 
+/// Groups have states as symbols have; they were counted as symbols.
+#[test]
+fn the_summary_of_a_replay_counts_symbols_and_groups_apart() {
+    let project = project("redis://127.0.0.1:1".into(), "", "");
+    let symbols = SYMBOLS.to_string();
+    for workers in ["1", "3"] {
+        let ask = ["replay", "--simulate", "--symbols", &symbols, "--count", "5000", "--workers", workers];
+        // Those of eight underlyings, `banks` and `NIFTY`.
+        let said = project.run(&ask);
+        assert!(said.contains("5000 ticks of 24 symbols and 10 groups, "), "{said}");
+        let shown: serde_json::Value = serde_json::from_str(&project.run(&[&ask[..], &["--json"]].concat())).unwrap();
+        assert_eq!((&shown["symbols"], &shown["groups"]), (&24.into(), &10.into()), "{shown:#}");
+    }
+}
+
 #[test]
 fn live_and_replay_raise_the_same_alerts() {
     let redis = Redis::start();

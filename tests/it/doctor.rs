@@ -482,3 +482,54 @@ fn exit_codes_follow_the_worst_and_a_broken_configuration_is_a_finding() {
     let help = project.run(&["doctor", "--help"]);
     assert!(help.contains("tickhound doctor --fix") && help.contains("Exit codes: 0"), "{help}");
 }
+
+#[test]
+fn a_recorder_that_does_not_record_lags_or_has_holes_is_found() {
+    let redis = Redis::start();
+    let project = Project::new(&redis);
+    let configure = |more: &str| project.configure(&format!("[history]\ndir = \"history\"\n[record]\n{more}"));
+    configure("free_min_mib = 0");
+    project.feed(4, 100, &[]);
+    assert!(Report::of(&project, &[]).find("record.running").is_none(), "a host needs no recorder");
+    let start = || {
+        let recorder = project.start(&["record"]);
+        recorder.wait_for_event("record_started");
+        wait_for("the recorder has caught up", || {
+            let status: Value = serde_json::from_slice(&project.output(&["record", "--json"]).stdout).unwrap();
+            let newest: Vec<(String, Vec<String>)> = redis.ask(&format!("XREVRANGE {STREAM} + - COUNT 1"));
+            (status["recorder"]["last"] == newest[0].0).then_some(())
+        });
+        recorder
+    };
+    let mut recorder = start();
+    let report = Report::of(&project, &[]);
+    report.expect("record.running", "ok", &format!("{STREAM} is recorded into "));
+    for id in ["record.holes", "record.lag", "record.folder"] {
+        assert!(report.find(id).is_none(), "{id}: {:#?}", report.findings);
+    }
+    recorder.stop();
+    Report::of(&project, &[]).expect("record.running", "note", "was stopped");
+
+    let mut recorder = start();
+    recorder.kill();
+    project.feed(4, 50, &[]);
+    let _: u64 = redis.ask(&format!("XTRIM {STREAM} MAXLEN 10"));
+    let report = Report::of(&project, &[]);
+    report.expect("record.running", "problem", "exited unexpectedly");
+    report.expect("record.lag", "problem", "40 entries are lost to them");
+    assert_eq!(report.code, 2);
+    let mut recorder = start();
+    let report = Report::of(&project, &[]);
+    report.expect("record.holes", "warning", "1 hole since the recorder was started: at least 40 entries");
+    report.expect("record.running", "ok", "is recorded");
+    assert!(report.find("record.lag").is_none());
+
+    configure("free_min_mib = 1000000000");
+    Report::of(&project, &[]).expect("record.folder", "problem", "less than record.free_min_mib leaves");
+    project.configure_with("key = \"other:ticks\"", "[history]\ndir = \"history\"");
+    Report::of(&project, &[]).expect("record.stream", "warning", &format!("has the files of {STREAM}"));
+    recorder.stop();
+    configure("free_min_mib = 0");
+    fs::write(project.path("history/record.status"), "half").unwrap();
+    Report::of(&project, &[]).expect("record.status", "warning", "can't be read");
+}

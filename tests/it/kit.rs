@@ -147,6 +147,46 @@ fn inspect_tells_what_a_file_is_and_why_it_is_refused() {
     assert!(told.contains("did you mean `breakout`?"), "{told}");
 }
 
+/// What a detector needs beside ticks of a symbol, and where the configuration has it from, if it has.
+#[test]
+fn inspect_tells_which_rows_columns_and_texts_a_detector_needs_and_where_they_come_from() {
+    let project = project();
+    for name in ["residual-move", "breadth", "straddle"] {
+        project.add_plugin(&shipped(&format!("plugins/{name}.wasm")));
+    }
+    let source = |name: &str, of: &str, column: &str| {
+        let told: Value = serde_json::from_str(&run(&project, &["inspect", name, "--json"])).unwrap();
+        let columns = told["manifest"][of].as_array().unwrap();
+        columns.iter().find(|known| known["name"] == column).unwrap()["source"].clone()
+    };
+    assert_eq!(source("residual-move", "columns", "index"), Value::Null);
+    let told = run(&project, &["inspect", "residual-move"]);
+    assert!(told.contains("since_open (session, optional), index (not in this configuration)"), "{told}");
+    for part in ["scope        symbol", "feeds        bars:bar_s", "explains     why it found something"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+
+    let config = fs::read_to_string(project.path("config/config.toml")).unwrap();
+    let more = "[context.index]\nsymbol = \"NIFTY\"\n[reference]\nfiles = [\"instruments.csv\"]\n";
+    fs::write(project.path("instruments.csv"), "tradingsymbol,strike,option_type\nA,100,CE\n").unwrap();
+    project.write_config(&format!("{config}\n{more}"));
+    assert_eq!(source("residual-move", "columns", "index"), "context");
+    assert_eq!(source("breadth", "columns", "vwap"), "bar");
+    assert_eq!(source("breadth", "columns", "flags"), "input");
+    assert_eq!(source("straddle", "columns", "strike"), "reference");
+    assert_eq!(source("straddle", "texts", "option_type"), "reference");
+    let told = run(&project, &["inspect", "straddle"]);
+    assert!(told.contains("scope        group") && told.contains("strike (reference, optional)"), "{told}");
+    // A file is shown, whatever the reference data are.
+    fs::remove_file(project.path("instruments.csv")).unwrap();
+    let output = output(&project, &["inspect", "straddle"]);
+    let said = text(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("without [reference]") && said.contains("instruments.csv"),
+        "{said}"
+    );
+}
+
 #[test]
 fn bench_measures_a_detector_beside_another() {
     let project = project();

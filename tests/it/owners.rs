@@ -534,6 +534,37 @@ fn damaged_and_missing_bases_are_said_and_cost_the_other_detectors_nothing() {
     }
 }
 
+/// A symbol's state is whole without them, but its next rows are not: they have no value of the context until its source has a
+/// tick. Contexts that are new, or that nobody reads, are not missing.
+#[test]
+fn missing_contexts_are_said_though_there_is_no_group() {
+    let symbols = "[detectors.symbols]\nplugin = \"witness_symbol\"\n";
+    let of_groups = ["[groups.banks]\nsymbols = [\"SBIN*\", \"*BANK\"]\n", symbols].concat();
+    let with_context = ["[context.leader]\nsymbol = \"NIFTY\"\n", symbols].concat();
+    for (before, is_deleted, is_said) in
+        [(&with_context, true, true), (&with_context, false, false), (&of_groups, false, false)]
+    {
+        let mut market = Market::new();
+        let entries: Vec<Added> = ticks(&SYMBOLS, 0..1200);
+        market.configure((2, 40), "", &["[plugins]\nrewarm_s = 0\n", before].concat());
+        let mut host = market.project.start_owner();
+        market.add_live(&entries[..900]);
+        host.kill();
+        let mut connection = market.redis.connect();
+        let fields: Vec<String> = connection.hkeys(STATE).unwrap();
+        let bases: Vec<&String> = fields.iter().filter(|field| field.starts_with("b:")).collect();
+        assert_eq!(!bases.is_empty(), before.contains("context"));
+        if is_deleted {
+            let () = connection.hdel(STATE, bases).unwrap();
+        }
+        market.configure((2, 40), "", &["[plugins]\nrewarm_s = 0\n", &with_context].concat());
+        market.add(&entries[900..]);
+        let log = market.drain();
+        assert_eq!(has_event(&log, "bases_damaged"), is_said, "{before} {is_deleted}: {log}");
+        assert_eq!(market.redis.alerts().len(), market.project.reference(&market.redis).len());
+    }
+}
+
 /// The ticks of such an entry came before the damage was noticed, and ended bars.
 #[test]
 fn an_entry_that_ends_bars_and_is_damaged_at_its_end_leaves_no_trace_in_groups() {

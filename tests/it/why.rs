@@ -299,6 +299,40 @@ fn recorded_files_answer_without_a_server() {
     }
 }
 
+/// Whoever asks about a detector that ships gets an answer, on days as any.
+#[test]
+fn all_shipped_detectors_of_symbols_name_their_gates() {
+    let redis = Redis::start();
+    let project = Project::at(redis.url());
+    project.feed(12, 30_000, &[]);
+    let day = |day: u64| (0..60).map(move |second| START + day * 86_400_000 + second * 1000);
+    let line = |(n, time): (usize, u64)| format!("{{\"symbol\":\"A\",\"ltp\":{},\"timestamp\":{time}}}\n", 100 + n / 7);
+    let days: String = day(0).chain(day(1)).enumerate().map(line).collect();
+    fs::write(project.path("days.jsonl"), days).unwrap();
+    let mut asked = 0;
+    for file in fs::read_dir(shipped("plugins")).unwrap() {
+        let file = file.unwrap().path();
+        let Some(name) = file.to_str().unwrap().strip_suffix(".wasm") else { continue };
+        let name = name.rsplit('/').next().unwrap();
+        project.add_plugin(&file);
+        project.write_config(&format!(
+            "[stream]\nurl = \"{}\"\n[context.index]\nsymbol = \"NIFTY\"\n[detectors.{name}]\nplugin = \"{name}\"\n{}\n",
+            redis.url(),
+            // Half an hour is too short for the regression on bars of a minute.
+            if name == "residual-move" { "params = { bar_s = 5 }" } else { "" }
+        ));
+        if json(&project, &["inspect", name])["manifest"]["scope"] != "symbol" {
+            continue;
+        }
+        // A gap is a matter of two sessions.
+        let of_files: &[&str] = if name == "gap" { &["days.jsonl"] } else { &[] };
+        let near = json(&project, &[&["near", name][..], of_files].concat());
+        assert!(near["looked_at"].as_u64() >= Some(1), "{name}: {near:#}");
+        asked += 1;
+    }
+    assert!(asked >= 9, "{asked}");
+}
+
 /// A plugin that was built for an earlier contract runs, and can't tell.
 #[test]
 fn a_detector_without_probe_gets_a_sentence() {

@@ -144,7 +144,7 @@ fn without_own_settings(command: &mut Command) {
         let is_setting = ["CARGO_PROFILE_", "CARGO_TARGET_WASM32_", "CARGO_BUILD_RUST", "CARGO_UNSTABLE_"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-        if is_setting || name == "RUSTFLAGS" {
+        if is_setting || ["RUSTFLAGS", "CARGO_INCREMENTAL"].contains(&name.as_ref()) {
             command.env_remove(name.as_ref());
         }
     }

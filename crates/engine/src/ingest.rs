@@ -336,12 +336,13 @@ impl Ingest {
     }
 
     /// Takes over what only the ingest of a warm-up knows: symbols that `may_meet` accepts, groups, and the normalizer state of
-    /// symbols that have none here, since their saved states were damaged; and bars and computed columns that `before`, the plan
-    /// until now, did not have. Returns what each shard must know of it.
+    /// symbols that have none here, since their saved states were damaged; venues; and bars and computed columns that `before`,
+    /// the plan until now, did not have. `read` is the number of the change. Returns what each shard must know of it.
     pub(crate) fn take_over(
         &mut self,
         warm: &mut Self,
         before: Option<&IngestPlan>,
+        read: u64,
         may_meet: impl Fn(&str) -> bool,
     ) -> Vec<TakenOver> {
         let mut taken: Vec<TakenOver> = (0..self.shards).map(|_| TakenOver::default()).collect();
@@ -363,6 +364,7 @@ impl Ingest {
                 continue;
             }
             ids.push((id, its));
+            self.symbols.take_over_venue(id, &warm.symbols, its, Place { read, entry: 0 });
             let Some(state) = warm.normalizer.state(its).filter(|_| self.normalizer.state(id).is_none()) else {
                 continue;
             };
@@ -1416,6 +1418,31 @@ mod tests {
         assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 1);
         restarted.reset(Clock::default(), 0);
         assert_eq!(routed_symbols(&mut restarted, &other).1.len(), 0, "nothing is known after a reset");
+    }
+
+    /// After a warm-up on files, ticks from another venue were taken for those of the symbol, and alerts named no venue until a
+    /// tick did.
+    #[test]
+    fn a_warm_up_hands_over_the_venues_of_its_symbols() {
+        let stamp = |symbol: &str| format!("symbol={symbol} ltp=1 timestamp={NOW}");
+        let read = |texts: &[String]| entries(&texts.iter().map(|text| (NOW, text.as_str())).collect::<Vec<_>>());
+        let mut live = ingest_with("refuse-mixed");
+        routed_symbols(&mut live, &read(&["A", "BSE:B"].map(stamp)));
+        assert_eq!(live.take_unsaved_venues(&(0..256)).len(), 1);
+        let mut warm = ingest_with("refuse-mixed");
+        routed_symbols(&mut warm, &read(&["NSE:NEW", "NSE:A", "NSE:B", "NSE:EVICTED"].map(stamp)));
+        let symbols = live.take_over(&mut warm, None, 2, |name| name != "EVICTED");
+        assert_eq!(symbols[0].symbols.len(), 1);
+        let saved = live.take_unsaved_venues(&(0..256));
+        let mut saved: Vec<(&str, &str)> = saved.iter().map(|(name, venue)| (&**name, &**venue)).collect();
+        saved.sort_unstable();
+        assert_eq!(saved, [("A", "NSE"), ("NEW", "NSE")], "what is known here stays");
+        let (_, letters) =
+            routed_symbols(&mut live, &read(&["BSE:NEW", "BSE:A", "NSE:B", "BSE:EVICTED", "NSE:A"].map(stamp)));
+        assert_eq!(letters.len(), 3, "{letters:?}");
+        // Alerts before the change have none, whenever they are written.
+        let at = |read| Place { read, entry: 9 };
+        assert_eq!([1, 2, 3].map(|read| live.venue_at(0, at(read))), [None, Some("NSE"), Some("NSE")]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(crate) use self::view::feed_of_row;
 pub use self::{
     check_process::{Isolation, TrialResult},
     code::CacheLocation,
-    columns::{BatchColumns, DAYS_TO_EXPIRY},
+    columns::{BatchColumns, ColumnOrigin, DAYS_TO_EXPIRY},
     deadline::Overrun,
     detection::{Detection, Gate, Judgment},
     fault::Fault,

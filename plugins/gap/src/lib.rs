@@ -114,13 +114,13 @@ impl Detector for Gap {
             return None;
         }
         (state.high, state.low) = (tick.price, tick.price);
-        self.judge(state, last?, tick.price)
+        self.judge(state, last?, tick)
     }
 }
 
 impl Gap {
-    fn judge(&self, state: &mut State, last: f64, price: f64) -> Option<Detection> {
-        let size = libm::log(price / last);
+    fn judge(&self, state: &mut State, last: f64, tick: &Tick<'_>) -> Option<Detection> {
+        let size = libm::log(tick.price / last);
         let few = state.gaps < GAPS_MIN;
         // With few past gaps their root mean square says little, so the gap is compared
         // with the usual range of a session.
@@ -132,10 +132,15 @@ impl Gap {
         state.square += (size * size - state.square) * weight;
         state.gaps = state.gaps.saturating_add(1);
         state.sizes.push(size.abs(), self.params.half_life);
-        if scale <= 0.0 || size.abs() / scale < least {
+        let gates = tick.gates();
+        let name = if few { "gap_ranges" } else { "gap_sd" };
+        let z = size / scale;
+        let has_scale = gates.above(if few { "range" } else { "sd" }, scale, 0.0);
+        // The first session has no range yet, and nothing is far without one.
+        let is_far = gates.at_least(name, if has_scale { z.abs() } else { f64::NAN }, least);
+        if !is_far {
             return None;
         }
-        let z = size / scale;
         let confidence = match rank.filter(|_| !few) {
             Some(rank) => rank,
             None => 2.0 * normal_cdf(z.abs()) - 1.0,
@@ -146,7 +151,7 @@ impl Gap {
             found
                 .with("gap_pct", libm::expm1(size) * 100.0)
                 .with("last_close", last)
-                .with(if few { "gap_ranges" } else { "gap_sd" }, z)
+                .with(name, z)
                 .with("past_gaps", f64::from(state.gaps - 1)),
         )
     }

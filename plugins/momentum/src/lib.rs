@@ -33,7 +33,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
-    Column, Detection, Detector, Direction, Manifest, Param, Tick,
+    Column, Detection, Detector, Direction, Gates, Manifest, Param, Tick,
     bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::{Ema, Rsi},
@@ -180,7 +180,7 @@ impl Detector for Momentum {
             state.begin_look_back();
             return None;
         }
-        self.close_bar(state, &bar, tick.time, pause > self.bar * LATE_BARS)
+        self.close_bar(state, &bar, tick, pause)
     }
 }
 
@@ -189,7 +189,8 @@ impl Momentum {
         self.params.ema_slow.max(self.params.n + 1).max(RANK_WARM_UP_BARS)
     }
 
-    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64, late: bool) -> Option<Detection> {
+    /// Processes a bar. `pause` is the time from its start to the start of the next one, ns.
+    fn close_bar(&self, state: &mut State, bar: &Bar, tick: &Tick<'_>, pause: u64) -> Option<Detection> {
         let Params { n, ema_fast, ema_slow, half_life, .. } = self.params;
         state.closed += 1;
         state.fast.push(ema_fast, bar.close);
@@ -202,7 +203,7 @@ impl Momentum {
                 state.steps.pop_front();
             }
         }
-        if state.steps.len() < n as usize {
+        if !tick.gates().at_least("look_back_bars", state.steps.len() as f64, f64::from(n)) {
             return None;
         }
         // A new sum of at most 500 numbers per bar is cheaper than protecting a running sum against drift.
@@ -210,7 +211,7 @@ impl Momentum {
         let way: f64 = state.steps.iter().map(|step| step.abs()).sum();
         let ratio = if way > 0.0 { (size.abs() / way).min(1.0) } else { 0.0 };
         let deviation = state.mean_square.sqrt();
-        let found = self.judge(state, Move { size, ratio, deviation, late }, time);
+        let found = self.judge(state, Move { size, ratio, deviation, pause }, tick);
         // Added only now, since a value is compared with those before it.
         state.mean_square += (size * size - state.mean_square) * SQUARE_ALPHA;
         state.sizes.push(size.abs(), half_life);
@@ -218,32 +219,39 @@ impl Momentum {
         found
     }
 
-    fn judge(&self, state: &mut State, it: Move, time: u64) -> Option<Detection> {
+    fn judge(&self, state: &mut State, it: Move, tick: &Tick<'_>) -> Option<Detection> {
+        let Params { er_min, rank_min, rearm_z, .. } = self.params;
+        let gates = tick.gates();
         let z = if it.deviation > 0.0 { it.size / it.deviation } else { 0.0 };
-        state.up.spent &= z >= self.params.rearm_z;
-        state.down.spent &= -z >= self.params.rearm_z;
+        state.up.spent &= z >= rearm_z;
+        state.down.spent &= -z >= rearm_z;
+        let is_warm = gates.above("bars", f64::from(state.closed), f64::from(self.warm_up_bars()));
         let fast = state.fast.get(self.params.ema_fast)?;
         let slow = state.slow.get(self.params.ema_slow)?;
         // A move of size 0 counts as a fall here, and is rejected below.
         let rises = it.size > 0.0;
         let (direction, with_trend, arm) =
             if rises { (Direction::Up, fast > slow, state.up) } else { (Direction::Down, fast < slow, state.down) };
-        let size_rank = state.sizes.rank(it.size.abs())?;
-        let ratio_rank = state.ratios.rank(it.ratio)?;
-        let passes = state.closed > self.warm_up_bars()
-            && !it.late
-            && it.size != 0.0
-            && it.ratio >= self.params.er_min
-            && size_rank >= self.params.rank_min
-            && with_trend
-            && !self.overdone(state, direction)
-            && !arm.spent
-            && arm.fired.is_none_or(|fired| time - fired >= self.cooldown);
-        if !passes {
+        let (size_rank, ratio_rank) = (state.sizes.rank(it.size.abs()), state.ratios.rank(it.ratio));
+        let late = self.bar * LATE_BARS;
+        let is_fresh = gates.holds("pause_s", seconds(it.pause), seconds(late), it.pause <= late);
+        let moves = gates.above("abs_move", it.size.abs(), 0.0);
+        let is_straight = gates.at_least("efficiency", it.ratio, er_min);
+        let is_large = gates.at_least("move_rank", size_rank.unwrap_or(f64::NAN), rank_min);
+        let is_with_trend = gates.holds("ema_fast", fast, slow, with_trend);
+        let is_sound = self.is_sound(state, gates, direction);
+        let died_down = gates.holds("died_down_z", if rises { z } else { -z }, rearm_z, !arm.spent);
+        let since_fired = arm.fired.map(|fired| tick.time - fired);
+        let has_rested = since_fired.is_none_or(|since| since >= self.cooldown);
+        let has_rested =
+            gates.holds("armed_s", since_fired.map_or(f64::INFINITY, seconds), seconds(self.cooldown), has_rested);
+        let is_move = is_warm && is_fresh && moves && is_straight && is_large;
+        if !(is_move && is_with_trend && is_sound && died_down && has_rested) {
             return None;
         }
-        let arm = if direction == Direction::Up { &mut state.up } else { &mut state.down };
-        *arm = Arm { fired: Some(time), spent: true };
+        let (size_rank, ratio_rank) = (size_rank?, ratio_rank?);
+        let arm = if rises { &mut state.up } else { &mut state.down };
+        *arm = Arm { fired: Some(tick.time), spent: true };
         let confidence = stouffer(&[(size_rank, 1.0), (ratio_rank, STRAIGHT_WEIGHT)], CORRELATION);
         Some(
             Detection::new(direction, confidence)
@@ -257,14 +265,15 @@ impl Momentum {
         )
     }
 
-    fn overdone(&self, state: &State, direction: Direction) -> bool {
+    /// Returns whether the guard, if on, does not call the move overdone.
+    fn is_sound(&self, state: &State, gates: Gates<'_>, direction: Direction) -> bool {
         let Some(rsi) = state.rsi.get(RSI_BARS).filter(|_| self.params.rsi_guard == Guard::Overdone) else {
-            return false;
+            return true;
         };
         match direction {
-            Direction::Up => rsi > OVERBOUGHT,
-            Direction::Down => rsi < OVERSOLD,
-            Direction::None => false,
+            Direction::Up => gates.at_most("rsi", rsi, OVERBOUGHT),
+            Direction::Down => gates.at_least("rsi", rsi, OVERSOLD),
+            Direction::None => true,
         }
     }
 }
@@ -278,8 +287,8 @@ struct Move {
     ratio: f64,
     /// The root mean square of the moves before.
     deviation: f64,
-    /// Whether its last bar was ended late.
-    late: bool,
+    /// The time from the start of its last bar to the start of the next one, ns.
+    pause: u64,
 }
 
 impl State {
@@ -290,6 +299,10 @@ impl State {
         self.up.spent = false;
         self.down.spent = false;
     }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND as f64
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

@@ -150,7 +150,7 @@ impl Detector for OrderFlow {
             return None;
         }
         let number = tick.time / self.piece;
-        let found = self.turn(state, number, tick.time);
+        let found = self.turn(state, number, tick);
         if let Some(before) = state.quote.replace(quote) {
             state.pieces[(number % PIECES) as usize] += quote.contribution(&before);
         }
@@ -160,13 +160,13 @@ impl Detector for OrderFlow {
 
 impl OrderFlow {
     /// Advances to a piece, and judges the piece that has ended.
-    fn turn(&self, state: &mut State, number: u64, time: u64) -> Option<Detection> {
+    fn turn(&self, state: &mut State, number: u64, tick: &Tick<'_>) -> Option<Detection> {
         let passed = number.saturating_sub(state.newest);
         if state.newest == 0 || passed == 0 {
             state.newest = number;
             return None;
         }
-        let found = self.judge(state, time, passed > LATE_PIECES);
+        let found = self.judge(state, tick, passed);
         for piece in (state.newest + 1..=number).take(PIECES as usize) {
             state.pieces[(piece % PIECES) as usize] = 0.0;
         }
@@ -174,7 +174,8 @@ impl OrderFlow {
         found
     }
 
-    fn judge(&self, state: &mut State, time: u64, late: bool) -> Option<Detection> {
+    /// Judges the sum. `passed` is the number of pieces from the start of the newest one to the present one.
+    fn judge(&self, state: &mut State, tick: &Tick<'_>, passed: u64) -> Option<Detection> {
         let Params { rank_min, rearm, half_life, .. } = self.params;
         let sum: f64 = state.pieces.iter().sum();
         let rank = state.sizes.rank(sum.abs());
@@ -187,16 +188,26 @@ impl OrderFlow {
         if -sum < state.down.below {
             state.down.below = 0.0;
         }
-        let rank = rank?;
         // Each direction has its own cool-down. A sum of 0 counts as downwards here, and
         // is rejected below.
         let (direction, arm) =
             if sum > 0.0 { (Direction::Up, &mut state.up) } else { (Direction::Down, &mut state.down) };
-        let rests = arm.below > 0.0 || arm.fired.is_some_and(|fired| time - fired < self.cooldown);
-        if sum == 0.0 || rank < rank_min || state.judged <= RANK_WARM_UP || late || rests {
+        let since_fired = arm.fired.map(|fired| tick.time - fired);
+        let has_rested = since_fired.is_none_or(|since| since >= self.cooldown);
+        let (pause, late) = (self.piece.saturating_mul(passed), self.piece * LATE_PIECES);
+        let gates = tick.gates();
+        let is_warm = gates.above("sums", f64::from(state.judged), f64::from(RANK_WARM_UP));
+        let is_fresh = gates.holds("pause_s", seconds(pause), seconds(late), passed <= LATE_PIECES);
+        let leans = gates.above("abs_sum", sum.abs(), 0.0);
+        let is_rare = gates.at_least("rank", rank.unwrap_or(f64::NAN), rank_min);
+        let fell_back = gates.holds("fell_back", sum.abs(), arm.below, arm.below <= 0.0);
+        let has_rested =
+            gates.holds("armed_s", since_fired.map_or(f64::INFINITY, seconds), seconds(self.cooldown), has_rested);
+        if !(is_warm && is_fresh && leans && is_rare && fell_back && has_rested) {
             return None;
         }
-        *arm = Arm { fired: Some(time), below: sum.abs() * rearm };
+        let rank = rank?;
+        *arm = Arm { fired: Some(tick.time), below: sum.abs() * rearm };
         let quote = state.quote;
         let middle = quote.map_or(f64::NAN, |quote| f64::midpoint(quote.bid, quote.ask));
         Some(Detection::new(direction, rank).with("imbalance", sum).with("middle", middle))
@@ -233,6 +244,10 @@ impl State {
         self.newest = 0;
         (self.up.below, self.down.below) = (0.0, 0.0);
     }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND as f64
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

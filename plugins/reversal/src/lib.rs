@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tickhound_sdk::{
-    Column, Detection, Detector, Direction, Manifest, Param, Tick,
+    Column, Detection, Detector, Direction, Gates, Manifest, Param, Tick,
     bars::{Bar, Grid, MicroBars},
     detector, flag,
     indicators::Atr,
@@ -123,7 +123,7 @@ impl Detector for Reversal {
         let grid = Grid { origin: tick.session_open(SINCE_OPEN).unwrap_or(0), length: self.bar };
         let bar = state.bars.push_on(grid, tick.time, tick.price, tick.column(QUANTITY))?;
         let pause = (state.bars.current()?.start - bar.start) / self.bar;
-        let found = self.close_bar(state, &bar, pause > LATE_BARS);
+        let found = self.close_bar(state, &bar, tick.gates(), pause);
         if pause > u64::from(self.params.trend_bars) {
             state.begin();
         }
@@ -136,11 +136,13 @@ impl Reversal {
         self.params.atr_len.max(RANK_WARM_UP_BARS) + 1
     }
 
-    fn close_bar(&self, state: &mut State, bar: &Bar, late: bool) -> Option<Detection> {
+    /// Processes a bar. `pause` is the number of bars from its start to the start of the next one.
+    fn close_bar(&self, state: &mut State, bar: &Bar, gates: Gates<'_>, pause: u64) -> Option<Detection> {
         let Params { atr_len, half_life, .. } = self.params;
         let atr = state.atr.get(atr_len).filter(|atr| *atr > 0.0);
         let body = atr.map(|atr| (bar.close - bar.open).abs() / atr);
-        let found = if late { None } else { self.judge(state, bar) };
+        let is_fresh = gates.holds("pause_bars", pause as f64, LATE_BARS as f64, pause <= LATE_BARS);
+        let found = self.judge(state, bar, gates).filter(|_| is_fresh);
         // Added only now, since a value is compared with those before it.
         state.closed = state.closed.saturating_add(1);
         state.atr.push(atr_len, bar.high, bar.low, bar.close);
@@ -156,15 +158,22 @@ impl Reversal {
         found
     }
 
-    fn judge(&self, state: &State, bar: &Bar) -> Option<Detection> {
+    fn judge(&self, state: &State, bar: &Bar, gates: Gates<'_>) -> Option<Detection> {
         let Params { trend_bars, range_atr, atr_len, .. } = self.params;
-        let (before, atr) = (state.before?, state.atr.get(atr_len).filter(|atr| *atr > 0.0)?);
-        let direction = engulfs(&before, bar)?;
-        let trend = if direction == Direction::Up { -state.run } else { state.run };
-        let range = (bar.high - bar.low) / atr;
-        if state.closed < self.warm_up_bars() || trend < trend_bars as i32 || range < range_atr {
+        let atr = state.atr.get(atr_len).filter(|atr| *atr > 0.0);
+        // What the bar would end: a fall if it does not fall itself.
+        let trend = if bar.close < bar.open { state.run } else { -state.run };
+        let range = atr.map_or(f64::NAN, |atr| (bar.high - bar.low) / atr);
+        let direction = state.before.and_then(|before| engulfs(&before, bar));
+        let body_before = state.before.map_or(f64::NAN, |before| (before.close - before.open).abs());
+        let is_warm = gates.at_least("bars", f64::from(state.closed), f64::from(self.warm_up_bars()));
+        let ends_trend = gates.at_least("trend_bars", f64::from(trend), f64::from(trend_bars));
+        let is_large = gates.at_least("range_atr", range, range_atr);
+        let does_engulf = gates.holds("engulfs", (bar.close - bar.open).abs(), body_before, direction.is_some());
+        if !(is_warm && ends_trend && is_large && does_engulf) {
             return None;
         }
+        let (direction, atr) = (direction?, atr?);
         let body = (bar.close - bar.open).abs() / atr;
         let body_rank = state.bodies.rank(body)?;
         let quantity_rank = state.quantities.rank(bar.quantity).filter(|_| bar.quantity > 0.0);

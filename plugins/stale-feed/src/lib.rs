@@ -133,13 +133,21 @@ impl Detector for StaleFeed {
         state.leapt += (clock.time.saturating_sub(state.clock)).saturating_sub(SECOND);
         state.clock = state.clock.max(clock.time);
         let silence = state.own_silence(clock.time);
-        if clock.time >= state.closes || state.silent || silence < self.silent || state.count < GAPS_MIN {
+        let gates = clock.gates();
+        let is_open = gates.holds("to_close_s", state.to_close(clock.time), 0.0, clock.time < state.closes);
+        let is_news = gates.holds("silence_reported", told(state.silent), 0.0, !state.silent);
+        let is_known = gates.at_least("gaps", f64::from(state.count), f64::from(GAPS_MIN));
+        let is_silent = gates.holds("silent_s", seconds(silence), seconds(self.silent), silence >= self.silent);
+        if !(is_open && is_news && is_known && is_silent) {
             return None;
         }
-        let rank = state.gaps.rank(silence as f64).filter(|rank| *rank >= self.params.rank_min)?;
+        // Compared last, and only then: a rank costs more than the rest together.
+        let rank = state.gaps.rank(silence as f64)?;
+        if !gates.at_least("rank", rank, self.params.rank_min) {
+            return None;
+        }
         state.silent = true;
-        let seconds = silence as f64 / SECOND as f64;
-        Some(Detection::neutral(rank).with("silent_s", seconds).with("price", state.price))
+        Some(Detection::neutral(rank).with("silent_s", seconds(silence)).with("price", state.price))
     }
 }
 
@@ -166,23 +174,27 @@ impl StaleFeed {
         }
         if anew || tick.price != state.price {
             (state.price, state.since, state.traded, state.stuck) = (tick.price, tick.time, 0.0, false);
-            return None;
-        }
-        if quantity.is_finite() {
+        } else if quantity.is_finite() {
             state.traded += quantity;
         }
         let still = tick.time - state.since;
-        if state.stuck || still < self.stuck {
+        let gates = tick.gates();
+        let is_news = gates.holds("stuck_reported", told(state.stuck), 0.0, !state.stuck);
+        let is_stuck = gates.holds("stuck_s", seconds(still), seconds(self.stuck), still >= self.stuck);
+        // Before, there is too little to be compared with what is usual.
+        if !(is_news && is_stuck) {
             return None;
         }
-        let usual = state.usual.get(USUAL_STRETCHES)? * still as f64 / self.stuck as f64;
-        if usual <= 0.0 || state.traded < usual * self.params.stuck_k {
+        let usual = state.usual.get(USUAL_STRETCHES).map_or(f64::NAN, |usual| usual * still as f64 / self.stuck as f64);
+        let is_traded = gates.above("usual", usual, 0.0);
+        let is_much = gates.at_least("traded", state.traded, usual * self.params.stuck_k);
+        if !(is_traded && is_much) {
             return None;
         }
         state.stuck = true;
         Some(
             Detection::neutral((1.0 - usual / state.traded).max(0.0))
-                .with("stuck_s", still as f64 / SECOND as f64)
+                .with("stuck_s", seconds(still))
                 .with("traded", state.traded)
                 .with("usual", usual)
                 .with("price", tick.price),
@@ -195,6 +207,20 @@ impl State {
     fn own_silence(&self, time: u64) -> u64 {
         time.saturating_sub(self.last).saturating_sub(self.leapt)
     }
+
+    /// Returns the time until the session closes, s; 0 outside of a session, and infinite if it never closes.
+    fn to_close(&self, time: u64) -> f64 {
+        if self.closes == u64::MAX { f64::INFINITY } else { seconds(self.closes.saturating_sub(time)) }
+    }
+}
+
+/// Returns a flag as a number that a gate shows.
+fn told(reported: bool) -> f64 {
+    f64::from(u8::from(reported))
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND as f64
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

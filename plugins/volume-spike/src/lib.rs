@@ -139,12 +139,12 @@ impl Detector for VolumeSpike {
         if bar.quantity <= 0.0 {
             return None;
         }
-        self.close_bar(state, &bar, tick.time)
+        self.close_bar(state, &bar, tick)
     }
 }
 
 impl VolumeSpike {
-    fn close_bar(&self, state: &mut State, bar: &Bar, time: u64) -> Option<Detection> {
+    fn close_bar(&self, state: &mut State, bar: &Bar, tick: &Tick<'_>) -> Option<Detection> {
         let Params { k, rank_min, mean_bars, half_life, .. } = self.params;
         let slot = (bar.start.saturating_sub(state.opened) / self.slot).min(SLOTS_MAX as u64 - 1) as u32;
         if slot != state.slot.0 {
@@ -156,18 +156,27 @@ impl VolumeSpike {
         state.mean.push(mean_bars, bar.quantity);
         state.slot.1 += bar.quantity;
         state.slot.2 += 1;
-        let ratio = bar.quantity / usual?;
+        let gates = tick.gates();
+        let is_warm = gates.above("bars", f64::from(state.closed), f64::from(mean_bars.max(RANK_WARM_UP_BARS)));
+        let usual = usual?;
+        let ratio = bar.quantity / usual;
         let rank = state.ratios.rank(ratio);
         // Added only now, since a value is compared with those before it.
         state.ratios.push(ratio, half_life);
-        let rank = rank?;
-        let next = state.bars.current().map_or(time, |next| next.start);
-        let late = next - bar.start > self.bar * LATE_BARS;
-        let rests = state.told.is_some_and(|told| time - told < self.cooldown);
-        if state.closed <= mean_bars.max(RANK_WARM_UP_BARS) || ratio < k || rank < rank_min || late || rests {
+        let next = state.bars.current().map_or(tick.time, |next| next.start);
+        let (pause, late) = (next - bar.start, self.bar * LATE_BARS);
+        let since_told = state.told.map(|told| tick.time - told);
+        let has_rested = since_told.is_none_or(|since| since >= self.cooldown);
+        let is_much = gates.at_least("ratio", ratio, k);
+        let is_rare = gates.at_least("rank", rank.unwrap_or(f64::NAN), rank_min);
+        let is_fresh = gates.holds("pause_s", seconds(pause), seconds(late), pause <= late);
+        let has_rested =
+            gates.holds("armed_s", since_told.map_or(f64::INFINITY, seconds), seconds(self.cooldown), has_rested);
+        if !(is_warm && is_much && is_rare && is_fresh && has_rested) {
             return None;
         }
-        state.told = Some(time);
+        let rank = rank?;
+        state.told = Some(tick.time);
         let direction = match bar.close - bar.open {
             up if up > 0.0 => Direction::Up,
             down if down < 0.0 => Direction::Down,
@@ -176,7 +185,7 @@ impl VolumeSpike {
         Some(
             Detection::new(direction, rank)
                 .with("quantity", bar.quantity)
-                .with("usual", usual?)
+                .with("usual", usual)
                 .with("ratio", ratio)
                 .with("by_time_of_day", f64::from(u8::from(profile.is_some())))
                 .with("bar_pct", (bar.close / bar.open - 1.0) * 100.0),
@@ -199,6 +208,10 @@ impl State {
         let usual = &mut self.profile[slot];
         *usual = if *usual > 0.0 { *usual + (mean - *usual) * SESSION_WEIGHT } else { mean };
     }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / SECOND as f64
 }
 
 fn number(name: &str, default: f64, [least, most]: [f64; 2], unit: &str, doc: &str) -> Param {

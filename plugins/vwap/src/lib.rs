@@ -24,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
-use tickhound_sdk::{Column, Detection, Detector, Direction, Manifest, Param, Tick, detector, flag, rank::RankSketch};
+use tickhound_sdk::{
+    Column, Detection, Detector, Direction, Gates, Manifest, Param, Tick, detector, flag, rank::RankSketch,
+};
 
 /// The number of excursions after which ranks are meaningful.
 const RANK_WARM_UP: u32 = 10;
@@ -131,43 +133,72 @@ impl Detector for Vwap {
         let deviation = state.square.sqrt();
         // Added only now, since a value is compared with those before it.
         state.square += (distance * distance - state.square) * self.alpha;
-        if deviation <= 0.0 || state.trades <= self.params.opening_ticks {
+        let gates = tick.gates();
+        let is_open = gates.above("trades", f64::from(state.trades), f64::from(self.params.opening_ticks));
+        let has_scale = gates.above("sd_pct", deviation * 100.0, 0.0);
+        if !(is_open && has_scale) {
             return None;
         }
-        let found = self.judge(state, distance / deviation)?;
+        let found = self.judge(state, gates, distance / deviation)?;
         Some(found.with("vwap", average).with("sd_pct", deviation * 100.0))
     }
 }
 
 impl Vwap {
-    fn judge(&self, state: &mut State, z: f64) -> Option<Detection> {
-        let Params { mode, hysteresis, far, turn, excursions, .. } = self.params;
+    fn judge(&self, state: &mut State, gates: Gates<'_>, z: f64) -> Option<Detection> {
+        let Params { mode, hysteresis, .. } = self.params;
         let beyond = z.abs() >= hysteresis && z != 0.0;
         let side = if z > 0.0 { 1 } else { -1 };
-        if beyond && side != state.side {
-            let (from, peak, rank) = (state.side, state.peak, state.rank());
-            (state.side, state.peak, state.turned) = (side, z.abs(), false);
-            if from == 0 {
-                return None;
-            }
-            state.peaks.push(peak, excursions);
-            state.ended = state.ended.saturating_add(1);
-            let direction = if side > 0 { Direction::Up } else { Direction::Down };
-            let found = Detection::new(direction, rank?).with("cross", 1.0).with("z", z).with("peak", peak);
-            return (mode != Mode::Reversion).then_some(found);
+        let mut crosses = beyond && side != state.side;
+        // Where no turn may fire, the next thing that may is a cross.
+        if mode == Mode::Cross || (mode == Mode::Both && (crosses || state.turned)) {
+            let across = if side == state.side { -z.abs() } else { z.abs() };
+            crosses = gates.holds("beyond_average", across, hysteresis, crosses);
         }
-        if state.side == 0 {
+        if crosses { self.cross(state, gates, z, side) } else { self.turn(state, gates, z) }
+    }
+
+    /// Begins an excursion on a side. The one before it, if there was one, ends with a cross.
+    fn cross(&self, state: &mut State, gates: Gates<'_>, z: f64, side: i8) -> Option<Detection> {
+        let (from, peak, rank, ended) = (state.side, state.peak, state.rank(), state.ended);
+        (state.side, state.peak, state.turned) = (side, z.abs(), false);
+        if from != 0 {
+            state.peaks.push(peak, self.params.excursions);
+            state.ended = state.ended.saturating_add(1);
+        }
+        if self.params.mode == Mode::Reversion {
+            return self.turn(state, gates, z);
+        }
+        let is_end = gates.holds("from_side", f64::from(from), 0.0, from != 0);
+        let is_ranked = gates.at_least("excursions", f64::from(ended), f64::from(RANK_WARM_UP));
+        if !(is_end && is_ranked) {
             return None;
         }
+        let direction = if side > 0 { Direction::Up } else { Direction::Down };
+        Some(Detection::new(direction, rank?).with("cross", 1.0).with("z", z).with("peak", peak))
+    }
+
+    /// Continues an excursion, on which the price may turn back.
+    fn turn(&self, state: &mut State, gates: Gates<'_>, z: f64) -> Option<Detection> {
+        let Params { mode, far, turn, .. } = self.params;
         let out = z * f64::from(state.side);
         state.peak = state.peak.max(out);
-        if state.turned || state.peak < far || state.peak - out < turn {
+        if mode == Mode::Cross || (mode == Mode::Both && state.turned) {
+            return None;
+        }
+        let is_far = gates.at_least("peak", state.peak, far);
+        let came_back = gates.at_least("came_back", state.peak - out, turn);
+        let is_first = gates.holds("turned", f64::from(u8::from(state.turned)), 0.0, !state.turned);
+        let is_ranked = gates.at_least("excursions", f64::from(state.ended), f64::from(RANK_WARM_UP));
+        if !(is_far && came_back && is_first) {
             return None;
         }
         state.turned = true;
+        if !is_ranked {
+            return None;
+        }
         let direction = if state.side > 0 { Direction::Down } else { Direction::Up };
-        let found = Detection::new(direction, state.rank()?).with("cross", 0.0).with("z", z).with("peak", state.peak);
-        (mode != Mode::Cross).then_some(found)
+        Some(Detection::new(direction, state.rank()?).with("cross", 0.0).with("z", z).with("peak", state.peak))
     }
 }
 
@@ -177,9 +208,9 @@ impl State {
         (self.side, self.peak, self.turned) = (0, 0.0, false);
     }
 
-    /// Returns the rank of the excursion's peak.
+    /// Returns the rank of the excursion's peak among those before it.
     fn rank(&self) -> Option<f64> {
-        self.peaks.rank(self.peak).filter(|_| self.ended >= RANK_WARM_UP)
+        self.peaks.rank(self.peak)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use tickhound_core::event::{Batch, CLOCK, column, flag};
-use tickhound_engine::shard;
+use tickhound_engine::{plugin::GROUP_MARK, shard};
 
 /// The length of a bar, ns, unless a symbol has too many.
 const BAR: u64 = 5_000_000_000;
@@ -61,6 +61,8 @@ pub(crate) struct Quality {
     pub(crate) quote_only: u64,
     /// The number of symbols.
     pub(crate) symbols: u64,
+    /// The number of groups that detectors saw, the market included.
+    pub(crate) groups: u64,
 }
 
 /// Records the rows that detectors see.
@@ -72,6 +74,7 @@ pub(crate) struct Tape {
 
 #[derive(Default)]
 struct ShardTape {
+    /// The symbols and groups of the shard.
     names: FxHashMap<u32, Arc<str>>,
     histories: FxHashMap<u32, PriceHistory>,
     quality: Quality,
@@ -109,7 +112,9 @@ impl Tape {
             all.out_of_order += shard.out_of_order;
             all.volume_repaired += shard.volume_repaired;
             all.quote_only += shard.quote_only;
-            all.symbols += part.names.len() as u64;
+            let groups = part.names.values().filter(|name| name.starts_with(GROUP_MARK)).count();
+            all.groups += groups as u64;
+            all.symbols += (part.names.len() - groups) as u64;
         }
         if all.ticks == 0 {
             all.first = 0;

@@ -68,7 +68,7 @@ impl ReplayResult<'_> {
             .collect();
         json!({
             "stopped": summary.stopped, "seconds": summary.seconds, "entries": summary.totals.entries,
-            "ticks": quality.ticks, "symbols": quality.symbols, "ticks_per_second": self.rate(),
+            "ticks": quality.ticks, "symbols": quality.symbols, "groups": quality.groups, "ticks_per_second": self.rate(),
             "first": rfc_3339(quality.first), "last": rfc_3339(quality.last),
             "alerts": summary.alerts.values().sum::<u64>(), "held_back": summary.totals.held_back,
             "below_min_confidence": summary.totals.below_min_confidence, "detectors": detectors,
@@ -93,9 +93,10 @@ impl ReplayResult<'_> {
         let time = |nanos| instant(nanos).map(|at| clock::to_the_second(at, &self.zone));
         let _ = writeln!(
             text,
-            "{stopped}{} ticks of {} symbols, {} to {}, in {:.2} s ({:.0} ticks/s)",
+            "{stopped}{} ticks of {} symbols{}, {} to {}, in {:.2} s ({:.0} ticks/s)",
             quality.ticks,
             quality.symbols,
+            of_groups(quality.groups),
             time(quality.first).unwrap_or_default(),
             time(quality.last).unwrap_or_default(),
             summary.seconds,
@@ -195,6 +196,15 @@ impl ReplayResult<'_> {
 
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+/// What follows the number of symbols, if detectors saw groups.
+fn of_groups(groups: u64) -> String {
+    match groups {
+        0 => String::new(),
+        1 => " and 1 group".to_owned(),
+        _ => format!(" and {groups} groups"),
+    }
 }
 
 /// An event time; `None` before the first tick.

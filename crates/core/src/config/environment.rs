@@ -9,7 +9,10 @@ use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, DetectorConfig, nearest, source::with_suggestion};
+use super::{
+    Config, DetectorConfig, nearest,
+    source::{NAMED_TABLES, with_suggestion},
+};
 
 /// The prefix of the variables that override keys of the file. Those that do also contain `__`.
 const PREFIX: &str = "TICKHOUND_";
@@ -71,7 +74,7 @@ pub(super) fn apply(table: Table, environment: impl Iterator<Item = (String, Str
         let path = path(&name, &overridden.table, &known)?;
         overridden.set(&name, path, text)?;
     }
-    overridden.check_detectors()?;
+    overridden.check_tables()?;
     Ok(overridden)
 }
 
@@ -104,18 +107,19 @@ impl Overridden {
         bail!("environment variable {name}: {message}")
     }
 
-    /// Checks that a variable's detector exists: a mistyped name would otherwise begin another one.
-    fn check_detectors(&self) -> Result<()> {
-        let Some(detectors) = self.table.get("detectors").and_then(Value::as_table) else { return Ok(()) };
+    /// Checks that a variable's detector, group or context exists: a mistyped name would otherwise begin another one.
+    fn check_tables(&self) -> Result<()> {
         for (path, variable) in &self.variables {
             let [section, name, _, ..] = path.as_slice() else { continue };
-            let Some(detector) = detectors.get(name).filter(|_| section == "detectors") else { continue };
-            let has = |key| detector.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-            let others = detectors.keys().map(String::as_str).filter(|other| other != name);
+            let Some((_, keys)) = NAMED_TABLES.iter().find(|(known, _)| known == section) else { continue };
+            let Some(tables) = self.table.get(section).and_then(Value::as_table) else { continue };
+            let Some(table) = tables.get(name) else { continue };
+            let is_set = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty()) || value.is_array();
+            let others = tables.keys().map(String::as_str).filter(|other| other != name);
             let near = nearest(name, others).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             ensure!(
-                has("plugin") || has("shadow_of"),
-                "environment variable {variable}: there is no [detectors.{name}]{near}"
+                keys.iter().any(|key| table.get(key).is_some_and(is_set)),
+                "environment variable {variable}: there is no [{section}.{name}]{near}"
             );
         }
         Ok(())
@@ -334,8 +338,61 @@ mod tests {
                 assert!(!said.contains(name), "{said}");
             }
         }
+        let said = with("[reference]\n[groups.a]\n[reference]\n", &[]).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(said, "config/config.toml:3:2: this table or key is in the file twice: merge the two");
         let said = with("[[notify]]\nname = \"a\"\ngroup_by = \"symbol\"\n", &[]).map(|_| ()).unwrap_err().to_string();
         assert!(said.ends_with("unknown value `symbol`, expected `\"\"` or `underlying`"), "{said}");
+    }
+
+    #[test]
+    fn reference_groups_contexts_and_history_can_be_set() {
+        let file =
+            "[groups.NIFTY_50]\nsymbols = [\"A\"]\n[context.vix]\nsymbol = \"X\"\n[reference]\nfiles = [\"a.csv\"]\n";
+        let variables = [
+            ("TICKHOUND_GROUPS__NIFTY_50__SYMBOLS", "[\"A\", \"B*\"]"),
+            ("TICKHOUND_GROUPS__SECTOR__BY", "sector"),
+            ("TICKHOUND_CONTEXT__VIX__SYMBOL", "INDIA VIX"),
+            ("TICKHOUND_CONTEXT__VIX__COLUMN", "price"),
+            ("TICKHOUND_CONTEXT__SPOT__OF", "underlying"),
+            ("TICKHOUND_REFERENCE__FILES", "[\"config/b.csv\"]"),
+            ("TICKHOUND_REFERENCE__SYMBOL", "name"),
+            ("TICKHOUND_HISTORY__DIR", "days"),
+        ];
+        let config = with(file, &variables).unwrap().config;
+        assert_eq!(config.groups.keys().collect::<Vec<_>>(), ["NIFTY_50", "sector"]);
+        assert_eq!(config.groups["NIFTY_50"].symbols, ["A", "B*"]);
+        assert_eq!(config.groups["sector"].by, "sector");
+        assert_eq!((&*config.context["vix"].symbol, &*config.context["vix"].column), ("INDIA VIX", "price"));
+        assert_eq!(config.context["spot"].of, "underlying");
+        assert_eq!((&config.reference.files[0], &*config.reference.symbol), (&"config/b.csv".into(), "name"));
+        assert_eq!(config.history.dir, Path::new("days"));
+    }
+
+    /// A name that is mistyped would begin another group or context.
+    #[test]
+    fn what_is_wrong_with_a_variable_of_groups_and_contexts_names_the_variable() {
+        let file = "[groups.banks]\nsymbols = [\"A\"]\n[context.vix]\nsymbol = \"X\"\n";
+        let cases = [
+            ("TICKHOUND_GROUPS__BANKS__SYMBOLS", "A", "expected a list"),
+            ("TICKHOUND_GROUPS__BANKS__SYMBLOS", "[]", "did you mean `symbols`?"),
+            ("TICKHOUND_GROUPS__BANKS__BY", "sector", "[reference] has no files"),
+            ("TICKHOUND_GROUPS__BANKS", "x", "expected a table"),
+            ("TICKHOUND_GROUPS__UNDERLYING__BY", "sector", "the name `underlying` is taken"),
+            ("TICKHOUND_GROUPS__A.B__SYMBOLS", "[\"A\"]", "expected letters, digits, - and _"),
+            ("TICKHOUND_CONTEXT__VXI__COLUMN", "price", "there is no [context.vxi]; did you mean `vix`?"),
+            ("TICKHOUND_CONTEXT__BID__SYMBOL", "X", "bid"),
+            ("TICKHOUND_CONTEXT__VIX__COLUMN", "no_such", "the input has no column `no_such`"),
+            ("TICKHOUND_REFERENCE__FILE", "a.csv", "did you mean `files`?"),
+            ("TICKHOUND_REFERENCE__FILES", "a.csv", "expected a list"),
+            ("TICKHOUND_HISTORY__DIRS", "x", "did you mean `dir`?"),
+            ("TICKHOUND_CONTEXTS__VIX__SYMBOL", "x", "did you mean `context`?"),
+        ];
+        for (variable, value, expected) in cases {
+            let said = with(file, &[(variable, value)]).map(|_| ()).unwrap_err().to_string();
+            assert!(said.contains(variable) && said.contains(expected), "{said}");
+        }
+        let said = with(file, &[("TICKHOUND_CONTEXT__VIX__OF", "underlying")]).map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains("context.vix has both `symbol` and `of`"), "{said}");
     }
 
     #[test]

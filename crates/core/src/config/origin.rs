@@ -18,6 +18,12 @@ impl Origins {
         self.variables.get(&key(path)).map(String::as_str)
     }
 
+    /// The first variable that sets a key of a table.
+    pub(super) fn variable_within(&self, table: &[&str]) -> Option<&str> {
+        let is_within = |path: &[String]| path.len() > table.len() && path.iter().zip(table).all(|(a, b)| a == b);
+        self.variables.iter().find(|(path, _)| is_within(path)).map(|(_, name)| name.as_str())
+    }
+
     pub(super) fn live(&self, path: &[&str]) -> Option<&str> {
         self.inherited.get(&key(path)).map(String::as_str)
     }

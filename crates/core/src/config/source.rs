@@ -15,6 +15,10 @@ use super::{
 };
 use crate::nearest::nearest;
 
+/// Sections of tables with names of their own, and keys of which each such table has at least one.
+pub(super) const NAMED_TABLES: [(&str, [&str; 2]); 3] =
+    [("detectors", ["plugin", "shadow_of"]), ("groups", ["symbols", "by"]), ("context", ["symbol", "of"])];
+
 /// The text of a configuration file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -54,14 +58,21 @@ impl Source {
     }
 
     /// The position of the key at `path`, as `file:line:column`, or of the nearest table above a key that is not in the
-    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0. For a key that a variable sets, it is the
-    /// variable's name, and for one that a shadow inherits, the position of the live detector's.
+    /// file. Tables of a list, `[[name]]`, are addressed by their number, from 0. For a key that a variable sets, or a table that
+    /// only variables have made, it is the variable's name, and for one that a shadow inherits, the position of the live detector's.
     pub fn at(&self, path: &[&str]) -> String {
         if let Some(variable) = self.origins.variable(path) {
             return variable.to_owned();
         }
         if let Some(live) = self.origins.live(path) {
             return self.at(&in_table_of(live, path));
+        }
+        // A table with a name of its own that only variables have made: the tables above it say nothing about it.
+        let made = path
+            .get(..2)
+            .filter(|made| NAMED_TABLES.iter().any(|(section, _)| section == &made[0]) && !self.sets(made));
+        if let Some(variable) = made.and_then(|made| self.origins.variable_within(made)) {
+            return variable.to_owned();
         }
         match self.span(path) {
             Some(offset) => self.position(offset),
@@ -151,6 +162,9 @@ fn in_words(message: &str) -> String {
         Some(rest) => format!("unknown value {}", rest.replace("``", "`\"\"`")),
         None => message.trim_end().to_owned(),
     };
+    if message == "duplicate key" {
+        return "this table or key is in the file twice: merge the two".to_owned();
+    }
     let Some((head, expected)) = message.rsplit_once(", expected ") else { return message };
     let words = match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",

@@ -280,6 +280,16 @@ impl Symbols {
         self.new_venues.push(id);
     }
 
+    /// Gives a symbol the venue that `warm`, the symbols of a warm-up, have for their symbol `its`, if it has none here. Entries
+    /// before `since` have raised their alerts without it.
+    pub(super) fn take_over_venue(&mut self, id: u32, warm: &Self, its: u32, since: Place) {
+        let venue = &mut self.venues[id as usize];
+        if let (None, Some(KnownVenue { name, .. })) = (&venue, &warm.venues[its as usize]) {
+            *venue = Some(KnownVenue { name: name.clone(), since });
+            self.unsaved_venues.push(id);
+        }
+    }
+
     /// The venue of a symbol as of an entry; `None` if no tick had named it by then, or there is no such symbol. Later
     /// entries are routed before the alerts of this one are written.
     pub(super) fn venue_at(&self, id: u32, place: Place) -> Option<&str> {

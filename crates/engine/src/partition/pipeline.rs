@@ -248,7 +248,7 @@ impl Pipeline {
                 ingest.reset_clock(warmed.ingest.clock());
             }
             let may_meet = |name: &str| none_evicted || damaged.contains(name);
-            taken_over = ingest.take_over(&mut warmed.ingest, before.as_deref(), may_meet);
+            taken_over = ingest.take_over(&mut warmed.ingest, before.as_deref(), *number, may_meet);
             detectors = warmed.detectors;
         }
         let (mut taken_over, mut detectors) = (taken_over.into_iter(), detectors.into_iter());

@@ -98,7 +98,7 @@ struct DividedStop {
     names: Vec<String>,
     shares: Vec<Vec<SavedSymbol>>,
     bases: Vec<Vec<u8>>,
-    /// Whether what a group depends on is not saved, though the group is.
+    /// Whether what a group depends on is not saved, though the group is; or the contexts of a symbol, though the symbol is.
     lacks_bases: bool,
 }
 
@@ -258,11 +258,27 @@ impl<S: Stream> Recovery<'_, S> {
     /// Interns the owners of a stop. `last` is the last entry that was processed.
     fn divide(&mut self, stop: Stop, last: EntryId) -> DividedStop {
         let names = stop.owners.iter().map(|(name, _)| name.clone()).collect();
-        // A group is never saved without the bases of its members.
+        // A group is never saved without the bases of its members, nor a symbol without its contexts while a detector reads them.
+        let had_contexts = self.had_contexts();
+        let market = self.pipeline.generation().market.clone();
+        let has_context =
+            |name: &str| (0..market.contexts().len()).any(|number| market.context_source(number, name).is_some());
+        let needs_bases = |name: &str| name.starts_with(GROUP_MARK) || (had_contexts && has_context(name));
         let has_bases = |name: &str| stop.bases.iter().any(|(chunks, _)| chunks.contains(&chunk_of(name)));
-        let lacks_bases = stop.owners.iter().any(|(name, _)| name.starts_with(GROUP_MARK) && !has_bases(name));
+        let lacks_bases = stop.owners.iter().any(|(name, _)| !has_bases(name) && needs_bases(name));
         let shares = self.pipeline.divide(stop.owners, last.millis);
         DividedStop { names, shares, bases: stop.bases.into_iter().map(|(_, packed)| packed).collect(), lacks_bases }
+    }
+
+    /// Whether a detector that reads contexts was in force at the last commit, with the contexts that there are now. Contexts that
+    /// are new, or differ, were not saved.
+    fn had_contexts(&self) -> bool {
+        let generation = self.pipeline.generation();
+        generation
+            .detectors
+            .iter()
+            .filter(|spec| spec.reads_context(&generation.columns))
+            .any(|spec| self.acquired.made_by.get(&spec.name).is_some_and(|made_by| *made_by == spec.fingerprint()))
     }
 
     /// Continues what these owners depend on.
@@ -287,7 +303,8 @@ impl<S: Stream> Recovery<'_, S> {
              (plugins.rewarm_s says whether they warm up again)"
         );
         let generation = self.pipeline.generation().clone();
-        for spec in generation.detectors.iter().filter(|spec| !spec.view().is_of_ticks()) {
+        let depends = |spec: &&Arc<DetectorSpec>| !spec.view().is_of_ticks() || spec.reads_context(&generation.columns);
+        for spec in generation.detectors.iter().filter(depends) {
             self.generations.lacks_state(&spec.name, 0);
         }
     }

@@ -3,12 +3,42 @@
 //! What holds: a position means the same as long as input and contexts do. A column that no detector reads may be empty.
 
 use tickhound_core::{
-    market::{Market, bars, computed::Computation},
+    market::{Market, bars, computed::Computation, reference::Reference},
     session,
 };
 
 /// The name of the column with the calendar days to the expiry of a symbol.
 pub const DAYS_TO_EXPIRY: &str = "days_to_expiry";
+
+/// Where the values of a column come from that a detector asks for by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnOrigin {
+    /// What a bar consists of.
+    Bar,
+    /// The input, which `[input]` describes.
+    Input,
+    /// The session of the symbol.
+    Session,
+    /// The `expiry` of the reference data.
+    Expiry,
+    /// A table of `[context]`.
+    Context,
+    /// A numeric column of the reference data, by its number.
+    Reference(usize),
+}
+
+impl ColumnOrigin {
+    /// Returns the word for people and programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bar => "bar",
+            Self::Input => "input",
+            Self::Session => "session",
+            Self::Context => "context",
+            Self::Expiry | Self::Reference(_) => "reference",
+        }
+    }
+}
 
 /// The columns of batches: those of the input, times of the session, days to expiry, contexts, those of bars, and computed
 /// ones, in this order.
@@ -29,6 +59,20 @@ impl BatchColumns {
             contexts,
             computed: before.map_or_else(Vec::new, |before| before.computed.clone()),
         }
+    }
+
+    /// Returns where the values of a column come from, if there is one of this name. What a bar consists of comes before a column
+    /// of the input that happens to have the same name.
+    pub fn origin(&self, name: &str, has_bars: bool, reference: &Reference) -> Option<ColumnOrigin> {
+        let number = || reference.numeric_columns().position(|known| known == name);
+        Some(match () {
+            () if has_bars && self.of_bars(name).is_some() => ColumnOrigin::Bar,
+            () if self.of_input(name).is_some() => ColumnOrigin::Input,
+            () if self.of_session(name).is_some() => ColumnOrigin::Session,
+            () if name == DAYS_TO_EXPIRY && reference.has_expiry() => ColumnOrigin::Expiry,
+            () if self.of_context(name).is_some() => ColumnOrigin::Context,
+            () => ColumnOrigin::Reference(number()?),
+        })
     }
 
     /// Returns the number of columns of the input, which are the first ones.

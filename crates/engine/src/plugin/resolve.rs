@@ -4,7 +4,7 @@
 use anyhow::{Result, bail, ensure};
 
 use super::{
-    columns::{BatchColumns, DAYS_TO_EXPIRY},
+    columns::{BatchColumns, ColumnOrigin, DAYS_TO_EXPIRY},
     manifest::{ColumnFunction, DeclaredColumn, DeclaredFeed, Length, Manifest, Wake},
     params::Params,
     value::Value,
@@ -147,8 +147,7 @@ impl Resolving<'_> {
         })
     }
 
-    /// Returns where the values of a column come from, if there is one of this name. What a bar consists of comes before a column
-    /// of the input that happens to have the same name.
+    /// Returns where the detector reads the values of a column, if there is one of this name.
     fn source(
         &self,
         name: &str,
@@ -156,17 +155,18 @@ impl Resolving<'_> {
         columns: &BatchColumns,
         constants: &mut Vec<usize>,
     ) -> Option<ColumnSource> {
-        let of_bars = has_bars.then(|| columns.of_bars(name)).flatten();
-        let of_input = || columns.of_input(name).or_else(|| columns.of_session(name));
-        let has_expiry = self.market().reference().has_expiry();
-        let of_expiry = || (name == DAYS_TO_EXPIRY && has_expiry).then(|| columns.days_to_expiry());
-        let position = of_bars.or_else(of_input).or_else(of_expiry).or_else(|| columns.of_context(name));
-        if let Some(position) = position {
-            return Some(ColumnSource::Batch(position));
-        }
-        let number = self.market().reference().numeric_columns().position(|known| known == name)?;
-        constants.push(number);
-        Some(ColumnSource::Constant(constants.len() - 1))
+        let position = match columns.origin(name, has_bars, self.market().reference())? {
+            ColumnOrigin::Bar => columns.of_bars(name),
+            ColumnOrigin::Input => columns.of_input(name),
+            ColumnOrigin::Session => columns.of_session(name),
+            ColumnOrigin::Expiry => Some(columns.days_to_expiry()),
+            ColumnOrigin::Context => columns.of_context(name),
+            ColumnOrigin::Reference(number) => {
+                constants.push(number);
+                return Some(ColumnSource::Constant(constants.len() - 1));
+            }
+        };
+        position.map(ColumnSource::Batch)
     }
 
     fn missing_column(&self, name: &str, columns: &BatchColumns) -> String {

@@ -186,6 +186,11 @@ impl DetectorSpec {
         self.wiring.positions()
     }
 
+    /// Returns whether the detector reads a column of `[context]`.
+    pub(crate) fn reads_context(&self, columns: &BatchColumns) -> bool {
+        self.batch_columns().any(|position| (columns.contexts()..columns.bars()).contains(&position))
+    }
+
     /// Returns whether the detector asks for times of the session.
     pub(crate) fn wants_session(&self) -> bool {
         self.wants_session

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod gates;
 mod market;
 mod oracle;
 mod quotes;
@@ -318,4 +319,16 @@ fn a_symbol_takes_little_memory() {
 fn parameters_that_contradict_each_other_are_refused() {
     let refused = Harness::<Breakout>::new().param("window_s", 10.0).param("bar_s", 60.0).try_build();
     assert!(refused.is_err_and(|reason| reason.contains("at least two bars")));
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    for mode in ["rolling", "opening-range"] {
+        let agree = |seed| {
+            let rows: Vec<Row> = rows(&walk(seed, 8000, true)).collect();
+            gates::agree_with_detections(|| Harness::<Breakout>::new().param("mode", mode), &rows)
+        };
+        let found: usize = (0..5).map(agree).sum();
+        assert!(found >= 5, "{mode}: {found}");
+    }
 }

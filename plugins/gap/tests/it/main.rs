@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, dead_code, reason = "a test binary has no outside, and needs a part of it")]
 mod market;
@@ -172,4 +175,14 @@ fn a_price_that_never_moved_has_no_scale() {
     let mut rows = rows(&still);
     rows.extend(opening(10, &[(150.0, 0)]));
     assert!(Harness::<Gap>::new().check(rows).is_empty());
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    let agree = |seed| {
+        let rows: Vec<Row> = rows(&sessions(seed, 120));
+        gates::agree_with_detections(Harness::<Gap>::new, &rows)
+    };
+    let found: usize = (0..5).map(agree).sum();
+    assert!(found >= 10, "{found}");
 }

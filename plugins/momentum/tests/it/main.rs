@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 mod market;
 mod oracle;
@@ -195,4 +198,16 @@ fn a_symbol_takes_little_memory() {
 fn parameters_that_contradict_each_other_are_refused() {
     let refused = Harness::<Momentum>::new().param("ema_fast", 30_i64).try_build();
     assert!(refused.is_err_and(|reason| reason.contains("must be below")));
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    for guard in ["off", "overdone"] {
+        let agree = |seed| {
+            let rows: Vec<Row> = rows(&walk(seed, 8000, true)).collect();
+            gates::agree_with_detections(|| Harness::<Momentum>::new().param("rsi_guard", guard), &rows)
+        };
+        let found: usize = (0..5).map(agree).sum();
+        assert!(found >= 5, "{found}");
+    }
 }

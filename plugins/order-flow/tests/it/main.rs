@@ -1,5 +1,8 @@
 //! Order flow against its definition, from all quotes there ever were, and what it says of odd ones.
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, dead_code, reason = "a test binary has no outside, and needs a part of it")]
 mod market;
@@ -221,4 +224,14 @@ fn a_crossed_book_is_not_an_imbalance() {
     quotes[620].bid = 120.0;
     quotes[620].bids = 1e9;
     assert!(Harness::<OrderFlow>::new().check(rows(&quotes)).is_empty());
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    let agree = |seed| {
+        let rows: Vec<Row> = rows(&quotes(seed, 5000)).collect();
+        gates::agree_with_detections(harness, &rows)
+    };
+    let found: usize = (0..5).map(agree).sum();
+    assert!(found >= 10, "{found}");
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, reason = "a test binary has no outside")]
 mod market;
@@ -193,4 +196,14 @@ fn without_volume_the_body_alone_decides() {
         assert_eq!(found.detection.evidence("quantity_rank"), None);
         assert_eq!(found.detection.evidence("body_rank"), Some(found.detection.confidence));
     }
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    let agree = |seed| {
+        let rows: Vec<Row> = rows(&walk(seed, 8000, true)).collect();
+        gates::agree_with_detections(harness, &rows)
+    };
+    let found: usize = (0..5).map(agree).sum();
+    assert!(found >= 10, "{found}");
 }

@@ -1,5 +1,8 @@
 //! Stale feeds against their definition, and what is said of markets that close, break and stand still.
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, dead_code, reason = "a test binary has no outside, and needs a part of it")]
 mod market;
@@ -193,4 +196,17 @@ fn a_price_that_is_stuck_because_nothing_is_traded_is_not() {
     assert!(stuck(0.0).is_empty());
     assert!(stuck(10.0).is_empty());
     assert!(stuck(f64::NAN).is_empty());
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    // Prices that change seldom, so that some are stuck.
+    let slow = |n: usize, raw: &Raw| Raw(raw.0, raw.1, (100 + n / 400) as f64);
+    let agree = |seed| {
+        let ticks: Vec<Raw> = market(seed, 3000).iter().enumerate().map(|(n, raw)| slow(n, raw)).collect();
+        let harness = || harness().param("stuck_s", 20.0).param("stuck_k", 0.5);
+        gates::agree_with_detections(harness, &rows(&ticks))
+    };
+    let found: usize = (0..5).map(agree).sum();
+    assert!(found >= 10, "{found}");
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, reason = "a test binary has no outside")]
 mod market;
@@ -191,4 +194,14 @@ fn an_index_without_volume_says_nothing() {
 fn a_part_of_a_session_that_holds_no_bar_is_refused() {
     let refused = Harness::<VolumeSpike>::new().param("bar_s", 600.0).param("slot_min", 5.0).try_build();
     assert!(refused.err().unwrap().contains("must hold a bar"));
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    let agree = |seed| {
+        let rows: Vec<Row> = rows(&walk(seed, 8000, true)).collect();
+        gates::agree_with_detections(harness, &rows)
+    };
+    let found: usize = (0..5).map(agree).sum();
+    assert!(found >= 10, "{found}");
 }

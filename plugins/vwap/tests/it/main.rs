@@ -1,5 +1,8 @@
 //! VWAP against its definition, from all trades of the session, and what it says of odd markets.
 
+#[path = "../../../breakout/tests/it/gates.rs"]
+#[expect(unreachable_pub, reason = "a test binary has no outside")]
+mod gates;
 #[path = "../../../breakout/tests/it/market.rs"]
 #[expect(unreachable_pub, reason = "a test binary has no outside")]
 mod market;
@@ -178,4 +181,16 @@ fn the_young_average_of_a_session_is_left_alone() {
 fn a_turn_within_the_hysteresis_is_refused() {
     let refused = Harness::<Vwap>::new().param("far", 1.0).param("hysteresis", 1.0).try_build();
     assert_eq!(refused.err().unwrap(), "far (1) must be beyond the hysteresis (1)");
+}
+
+#[test]
+fn what_is_found_passed_all_gates_and_what_passed_all_gates_is_found() {
+    for mode in ["cross", "reversion", "both"] {
+        let agree = |seed| {
+            let rows: Vec<Row> = rows(&drawn_back(seed, 5000, true)).collect();
+            gates::agree_with_detections(|| harness().param("mode", mode), &rows)
+        };
+        let found: usize = (0..5).map(agree).sum();
+        assert!(found >= 10, "{mode}: {found}");
+    }
 }
