@@ -11,8 +11,8 @@ use redis::Commands;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, probe, text, wait_for,
-    witness, witness_bars, witness_market, witness_symbol,
+    Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, pause, probe, text,
+    wait_for, witness, witness_bars, witness_market, witness_symbol,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -256,6 +256,39 @@ fn a_context_that_changes_right_before_a_kill_is_the_changed_one() {
     let before = format!("{SETTINGS}{WITNESSES}");
     let after = before.replace("symbol = \"NIFTY\"", "symbol = \"TCS\"");
     assert_a_kill_after_a_change_is_harmless(&before, &after, &|_| (), &|_| ());
+}
+
+/// A context was added between two owners. Its source was not among what had been saved for others, so it was taken for a symbol
+/// that had had no tick: the groups that it is a member of saw other rows of it in the replay than before.
+#[test]
+fn a_context_that_comes_and_goes_between_two_owners_changes_nothing_for_groups() {
+    let mut market = Market::new();
+    let plain = format!("{SETTINGS}{WITNESSES}");
+    let more = plain.replacen('[', "[groups.more]\nsymbols = [\"TCS\"]\n[context.more]\nsymbol = \"SBIN\"\n[", 1);
+    // Visits take so long that chunks have different boundaries when a host is killed.
+    let config = |market: &Market, settings: &str| {
+        market.text((2, 20), "", settings).replace("checkpoint_every_ms = 30", "checkpoint_every_ms = 1000")
+    };
+    market.project.write_config(&config(&market, &plain));
+    let entries = ticks(&SYMBOLS, 0..6000);
+    market.add(&entries[..600]);
+    market.drain();
+    for (number, settings) in (0..).zip([&more, &plain].into_iter().cycle().take(12)) {
+        market.project.replace_config(&config(&market, settings));
+        let mut host = market.project.start(&["run"]);
+        let added = 600 + 450 * number..600 + 450 * (number + 1);
+        for piece in entries[added.clone()].chunks(30) {
+            market.add(piece);
+            pause();
+        }
+        market.redis.wait_processed(added.end as u64 - 100);
+        host.kill();
+    }
+    market.project.replace_config(&config(&market, &plain));
+    market.drain();
+    let reference = market.project.reference(&market.redis);
+    assert!(of(&reference, "groups").len() > 6000);
+    market.assert_as(&reference, "with a context that comes and goes");
 }
 
 /// The saved value of the old column was taken for one of the new column, until the next tick of the source.

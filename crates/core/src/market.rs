@@ -23,7 +23,7 @@ use std::{borrow::Cow, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use self::{
-    context::{ContextRule, ContextSource, Contexts},
+    context::{Context, ContextRule, Contexts},
     groups::{Family, Groups},
     reference::{DAYS_TO_EXPIRY, Reference},
     underlying::{is_derivative, underlying},
@@ -52,7 +52,7 @@ impl Market {
     pub(crate) fn new(
         reference: Arc<Reference>,
         families: Vec<Family>,
-        contexts: Vec<(ContextRule, ContextSource)>,
+        contexts: Vec<Context>,
         settings: &str,
     ) -> Self {
         let mut texts: Vec<String> = reference.text_columns().map(str::to_owned).collect();
@@ -60,7 +60,8 @@ impl Market {
             texts.push(UNDERLYING.to_owned());
         }
         let fingerprint = hash(&format!("{}\0{settings}", reference.sha256()));
-        Self { reference, groups: Groups::new(families), contexts: Contexts::new(contexts), texts, fingerprint }
+        let groups = Groups::new(families, &reference);
+        Self { reference, groups, contexts: Contexts::new(contexts), texts, fingerprint }
     }
 
     /// The reference data.
@@ -78,6 +79,11 @@ impl Market {
     /// It searches, so callers ask once for each symbol.
     pub fn group_of(&self, family: usize, symbol: &str) -> Option<Cow<'_, str>> {
         self.groups.group_of(family, symbol, &self.reference)
+    }
+
+    /// The hash of all that decides who is a member of which group of this family. It is equal in every process of a release.
+    pub fn family_fingerprint(&self, family: usize) -> u64 {
+        self.groups.fingerprint(family)
     }
 
     /// The contexts by number, in the order of their names.
@@ -99,6 +105,11 @@ impl Market {
     /// It searches, so callers ask once for each symbol.
     pub fn context_fed_by(&self, context: usize, symbol: &str) -> Option<Cow<'_, str>> {
         self.contexts.fed_by(context, symbol, &self.reference)
+    }
+
+    /// The hash of all that decides whose value each row has in this context. It is equal in every process of a release.
+    pub fn context_fingerprint(&self, context: usize) -> u64 {
+        self.contexts.fingerprint(context)
     }
 
     /// The text columns that detectors may ask for, by number.
@@ -157,7 +168,7 @@ pub(crate) fn is_spot(symbol: &str, reference: &Reference) -> bool {
 }
 
 /// Hashes a text, the same in every process.
-fn hash(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     let digest = Sha256::digest(text);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest is longer"))
 }

@@ -268,9 +268,9 @@ impl Ingest {
         begin.map(|(_, name)| name.to_string()).collect()
     }
 
-    /// Continues what the owners of these names depend on from their `bases`, unless an earlier boundary had it. Their own states
+    /// Continues what the owners of these names depend on from their `bases`, `None` if no tick had been processed then, unless an earlier boundary had it. Their own states
     /// follow.
-    pub(crate) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {
+    pub(crate) fn restore_bases(&mut self, names: &[&str], bases: Option<&SharedBases>) {
         if let Some(wide) = &mut self.wide {
             wide.restore_bases(names, bases, &mut self.symbols, &mut self.normalizer);
         }

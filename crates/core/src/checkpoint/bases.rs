@@ -9,6 +9,9 @@ use crate::normalize::NormalizerState;
 /// The symbols that the owners of a visit depend on, as of the visit.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SharedBases {
+    /// The fingerprints of the families of groups, and of the contexts, whose members and sources are all in here, unless they
+    /// had had no tick.
+    pub covers: Vec<u64>,
     /// The symbols.
     pub symbols: Vec<SharedBase>,
     /// The values of contexts.
@@ -46,8 +49,9 @@ impl SharedBases {
         self.symbols.is_empty() && self.contexts.is_empty()
     }
 
-    /// Adds other bases, which replace those of the same symbols and sources.
+    /// Adds other bases of the same boundary, which replace those of the same symbols and sources.
     pub fn extend(&mut self, other: Self) {
+        self.covers.extend(other.covers);
         let mut symbols: FxHashMap<String, SharedBase> =
             self.symbols.drain(..).map(|base| (base.name.clone(), base)).collect();
         symbols.extend(other.symbols.into_iter().map(|base| (base.name.clone(), base)));

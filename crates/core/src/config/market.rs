@@ -1,6 +1,6 @@
 //! Builds the reference data, groups and contexts of a configuration, and checks that they fit each other and the input.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt::Debug, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -9,9 +9,9 @@ use crate::{
     event::column,
     market::{
         Market, UNDERLYING,
-        context::{ContextRule, ContextSource, ContextValue, NamedSymbols},
+        context::{Context, ContextRule, ContextSource, ContextValue, NamedSymbols},
         groups::{Family, GroupRule},
-        is_column_of_rows,
+        hash, is_column_of_rows,
         reference::{self, FileStamp, ReadTable, Reference, ReferenceBuilder, ReferenceSettings},
     },
     nearest::nearest,
@@ -71,12 +71,13 @@ fn families(config: &Config, source: &Source, reference: &Reference) -> Result<V
             UNDERLYING => GroupRule::Underlying,
             column => GroupRule::Text(text_column(column, reference, || source.at(&["groups", name, "by"]))?),
         };
-        Ok(Family { name: name.clone(), patterns, rule })
+        let fingerprint = fingerprint(&(name, family), &family.by, reference);
+        Ok(Family { name: name.clone(), patterns, rule, fingerprint })
     };
     config.groups.iter().map(family).collect()
 }
 
-fn contexts(config: &Config, source: &Source, reference: &Reference) -> Result<Vec<(ContextRule, ContextSource)>> {
+fn contexts(config: &Config, source: &Source, reference: &Reference) -> Result<Vec<Context>> {
     let of = |(name, context): (&String, &ContextConfig)| {
         let at = |key: &str| source.at(&["context", name, key]);
         ensure!(
@@ -93,9 +94,16 @@ fn contexts(config: &Config, source: &Source, reference: &Reference) -> Result<V
                 ContextSource::Named(column, NamedSymbols::new(reference.distinct_texts(column)))
             }
         };
-        Ok((ContextRule { name: name.clone(), column: context.column.clone(), value }, source))
+        let rule = ContextRule { name: name.clone(), column: context.column.clone(), value };
+        Ok(Context { rule, source, fingerprint: fingerprint(&(name, context), &context.of, reference) })
     };
     config.context.iter().map(of).collect()
+}
+
+/// The hash of a setting, and of the reference data if it is by a column of these.
+fn fingerprint(setting: &impl Debug, by: &str, reference: &Reference) -> u64 {
+    let reference = if by.is_empty() { "" } else { reference.sha256() };
+    hash(&format!("{setting:?}\0{reference}"))
 }
 
 fn context_value(context: &ContextConfig, config: &Config, at: impl Fn() -> String) -> Result<ContextValue> {

@@ -30,10 +30,20 @@ pub enum ContextValue {
     Column(usize),
 }
 
+/// A context of a configuration.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) rule: ContextRule,
+    pub(crate) source: ContextSource,
+    /// The hash of all that decides whose value each row has.
+    pub(crate) fingerprint: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
     rules: Vec<ContextRule>,
     sources: Vec<ContextSource>,
+    fingerprints: Vec<u64>,
 }
 
 /// Which symbol a context takes its value from.
@@ -78,9 +88,14 @@ impl NamedSymbols {
 }
 
 impl Contexts {
-    pub(super) fn new(contexts: Vec<(ContextRule, ContextSource)>) -> Self {
-        let (rules, sources) = contexts.into_iter().unzip();
-        Self { rules, sources }
+    pub(super) fn new(contexts: Vec<Context>) -> Self {
+        let fingerprints = contexts.iter().map(|context| context.fingerprint).collect();
+        let (rules, sources) = contexts.into_iter().map(|Context { rule, source, .. }| (rule, source)).unzip();
+        Self { rules, sources, fingerprints }
+    }
+
+    pub(super) fn fingerprint(&self, context: usize) -> u64 {
+        self.fingerprints[context]
     }
 
     pub(super) fn rules(&self) -> &[ContextRule] {

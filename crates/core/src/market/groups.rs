@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{UNDERLYING, reference::Reference, underlying_of};
+use super::{UNDERLYING, hash, reference::Reference, underlying_of};
 use crate::pattern::SymbolPattern;
 
 /// The name of the group of all symbols, which no family has.
@@ -21,6 +21,8 @@ pub(crate) struct Family {
     /// The symbols that may be members; `None`: all.
     pub(crate) patterns: Option<Vec<SymbolPattern>>,
     pub(crate) rule: GroupRule,
+    /// The hash of all that decides who is a member of which group.
+    pub(crate) fingerprint: u64,
 }
 
 /// How the group of a member follows.
@@ -36,14 +38,19 @@ pub(crate) enum GroupRule {
 
 impl Groups {
     /// The families of a configuration, behind that of underlyings.
-    pub(super) fn new(families: Vec<Family>) -> Self {
-        let built_in = Family { name: UNDERLYING.to_owned(), patterns: None, rule: GroupRule::Underlying };
+    pub(super) fn new(families: Vec<Family>, reference: &Reference) -> Self {
+        let fingerprint = hash(reference.sha256());
+        let built_in = Family { name: UNDERLYING.to_owned(), patterns: None, rule: GroupRule::Underlying, fingerprint };
         Self([built_in].into_iter().chain(families).collect())
     }
 
     /// The patterns of a family's members; none if all symbols may be.
     pub(super) fn patterns(&self, family: usize) -> &[SymbolPattern] {
         self.0.get(family).and_then(|family| family.patterns.as_deref()).unwrap_or_default()
+    }
+
+    pub(super) fn fingerprint(&self, family: usize) -> u64 {
+        self.0[family].fingerprint
     }
 
     pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
@@ -56,7 +63,7 @@ impl Groups {
         symbol: &str,
         reference: &'a Reference,
     ) -> Option<Cow<'a, str>> {
-        let Family { name, patterns, rule } = self.0.get(family)?;
+        let Family { name, patterns, rule, .. } = self.0.get(family)?;
         if patterns.as_ref().is_some_and(|patterns| !SymbolPattern::any_matches(patterns, symbol)) {
             return None;
         }

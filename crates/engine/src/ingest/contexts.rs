@@ -75,6 +75,11 @@ impl ContextValues {
         }
     }
 
+    /// The contexts whose values the ticks of a symbol are.
+    pub(super) fn fed_by(&self, links: &ContextLinks) -> impl Iterator<Item = usize> {
+        links.feeds.iter().map(|cell| self.cells[*cell as usize].context)
+    }
+
     /// The value that a context has in the rows of a symbol.
     pub(super) fn get(&self, cell: Option<u32>) -> f64 {
         cell.map_or(f64::NAN, |cell| self.cells[cell as usize].value)
@@ -97,9 +102,9 @@ impl ContextValues {
     }
 
     /// Restores the values. A source without a saved value had no tick, or the context was of another column.
-    pub(super) fn restore(&mut self, bases: &SharedBases, market: &Market) {
+    pub(super) fn restore(&mut self, bases: Option<&SharedBases>, market: &Market) {
         self.forget();
-        for SharedContext { context, column, source, value } in &bases.contexts {
+        for SharedContext { context, column, source, value } in bases.iter().flat_map(|bases| &bases.contexts) {
             let is_same = |rule: &ContextRule| rule.name == *context && rule.column == *column;
             if let Some(at) = market.contexts().iter().position(is_same) {
                 let cell = self.cell(at, source);

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::plugin::{BatchColumns, Feed, Generation, Scope, View};
+use crate::plugin::{BatchColumns, Feed, GROUP_MARK, Generation, Scope, View};
 use tickhound_core::market::{Market, computed::RowKind, series::SeriesWanted};
 
 /// What is wanted of ingest.
@@ -20,7 +20,12 @@ pub struct IngestPlan {
     pub(super) series: SeriesWanted,
     /// The distances of snapshots, seconds, without repetition and in order.
     pub(super) steps: Vec<u32>,
+    /// The fingerprints of the families of its views, and of its contexts.
+    pub(super) covers: Vec<u64>,
 }
+
+/// The fingerprint of the group of all symbols, which always has all members.
+const MARKET_FINGERPRINT: u64 = 0;
 
 /// A view, resolved.
 #[derive(Debug)]
@@ -50,6 +55,13 @@ impl IngestPlan {
         })
     }
 
+    /// The fingerprint of what decides who is a member of the group that is interned under this name.
+    pub(super) fn group_fingerprint(&self, name: &str) -> u64 {
+        let family = name.strip_prefix(GROUP_MARK).and_then(|name| name.split_once('/')).map(|(family, _)| family);
+        let number = family.and_then(|family| self.market.families().position(|known| known == family));
+        number.map_or(MARKET_FINGERPRINT, |number| self.market.family_fingerprint(number))
+    }
+
     fn new(market: Arc<Market>, layout: Arc<BatchColumns>, views: impl IntoIterator<Item = View>) -> Self {
         let computed = layout.computations().to_vec();
         let views: BTreeSet<View> = views.into_iter().filter(|view| !view.is_of_ticks()).collect();
@@ -64,8 +76,14 @@ impl IngestPlan {
             feeds().filter_map(|feed| if let Feed::Snapshots(seconds) = feed { Some(seconds) } else { None }).collect();
         let last_values = feeds().any(|feed| feed != Feed::Ticks);
         let bars: Vec<u32> = bars.into_iter().collect();
+        let views: Vec<ViewPlan> = views.into_iter().map(|view| ViewPlan::new(view, &market, &bars)).collect();
+        let families = views.iter().flat_map(|view| &view.families).map(|family| market.family_fingerprint(*family));
+        let contexts = (0..market.contexts().len()).map(|context| market.context_fingerprint(context));
+        let of_market = views.iter().any(|view| view.view.scope == Scope::Market).then_some(MARKET_FINGERPRINT);
+        let covers: BTreeSet<u64> = families.chain(contexts).chain(of_market).collect();
         Self {
-            views: views.into_iter().map(|view| ViewPlan::new(view, &market, &bars)).collect(),
+            views,
+            covers: covers.into_iter().collect(),
             series: SeriesWanted { bars, last_values, columns: layout.input(), computed },
             steps: steps.into_iter().collect(),
             layout,

@@ -284,15 +284,22 @@ impl Wide {
             normalizer: normalizer.state(id).cloned(),
             series: self.save(id),
         });
-        let bases = SharedBases { symbols: bases.collect(), contexts: self.contexts.save(&self.plan.market) };
-        (!groups.is_empty() || !bases.is_empty()).then_some(bases)
+        let Self { plan, contexts, .. } = self;
+        let (bases, contexts) = (bases.collect(), contexts.save(&plan.market));
+        let bases = SharedBases { covers: plan.covers.clone(), symbols: bases, contexts };
+        let is_needed = !groups.is_empty() || !plan.market.contexts().is_empty() || !bases.is_empty();
+        is_needed.then_some(bases)
     }
 
-    /// Restores what the owners of these names depend on, as of their boundary. What began at an earlier one continues.
+    /// Restores what the owners of these names depend on, as of their boundary: from `bases`, or as nothing if no tick had been
+    /// processed then. What began at an earlier boundary continues.
+    ///
+    /// A symbol without a base had no tick then, if all that depends on it was the same for those who saved the bases. Otherwise
+    /// nobody knows, and its ticks are left out up to its own boundary.
     pub(super) fn restore_bases(
         &mut self,
         names: &[&str],
-        bases: &SharedBases,
+        bases: Option<&SharedBases>,
         symbols: &mut Symbols,
         normalizer: &mut Normalizer,
     ) {
@@ -301,20 +308,30 @@ impl Wide {
             self.resolve_all(symbols);
             self.contexts.restore(bases, &self.plan.market);
         }
-        let ids = names.iter().filter_map(|name| symbols.route_of(name)).map(|route| route.id);
+        let plan = self.plan.clone();
+        let covers = |fingerprint| bases.is_none_or(|bases| bases.covers.contains(&fingerprint));
+        let named = names.iter().filter_map(|name| Some((symbols.route_of(name)?.id, name)));
         // The symbols among them have their own states.
-        let (groups, own): (FxHashSet<u32>, FxHashSet<u32>) = ids.partition(|id| symbols.is_group(*id));
-        let saved: FxHashMap<&str, &SharedBase> = bases.symbols.iter().map(|base| (base.name.as_str(), base)).collect();
+        let (groups, own): (Vec<_>, Vec<_>) = named.partition(|(id, _)| symbols.is_group(*id));
+        let groups: FxHashMap<u32, bool> =
+            groups.into_iter().map(|(id, name)| (id, covers(plan.group_fingerprint(name)))).collect();
+        let own: FxHashSet<u32> = own.into_iter().map(|(id, _)| id).collect();
+        let saved = bases.iter().flat_map(|bases| &bases.symbols).map(|base| (base.name.as_str(), base));
+        let saved: FxHashMap<&str, &SharedBase> = saved.collect();
         for id in 0..self.facts.len() as u32 {
             let facts = &self.facts[id as usize];
-            let is_member = || facts.owners.iter().flatten().any(|owner| groups.contains(owner));
-            let is_source = first && !facts.links.feeds.is_empty();
-            if !facts.is_awaited || own.contains(&id) || !(is_source || is_member()) {
+            if !facts.is_awaited || own.contains(&id) {
                 continue;
             }
-            // A symbol without a base had no tick then.
+            let of_groups = facts.owners.iter().flatten().filter_map(|owner| groups.get(owner).copied());
+            let fed = self.contexts.fed_by(&facts.links).filter(|_| first);
+            let of_contexts = fed.map(|context| covers(plan.market.context_fingerprint(context)));
+            let Some(is_covered) = of_groups.chain(of_contexts).reduce(|one, other| one || other) else { continue };
             let name = symbols.names()[id as usize].clone();
             let base = saved.get(&*name);
+            if base.is_none() && !is_covered {
+                continue;
+            }
             normalizer.introduce(id, &name);
             if let Some(state) = base.and_then(|base| base.normalizer.clone()) {
                 symbols.note_latest(id, state.time());

@@ -300,7 +300,7 @@ impl Pipeline {
     }
 
     /// Continues what the owners of these names depend on, as of their boundary.
-    pub(super) fn restore_bases(&mut self, names: &[&str], bases: &SharedBases) {
+    pub(super) fn restore_bases(&mut self, names: &[&str], bases: Option<&SharedBases>) {
         self.ingest.restore_bases(names, bases);
     }
 

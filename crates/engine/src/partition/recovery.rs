@@ -188,7 +188,9 @@ impl<S: Stream> Recovery<'_, S> {
             if lacks_bases {
                 self.report_damaged_bases("their fields are gone");
             }
-            self.restore_bases(&names, &bases);
+            // Before the first entry of a stream, nothing had a tick.
+            let bases = (at > EntryId::ZERO).then(|| self.unpack_bases(&bases));
+            self.restore_bases(&names, bases.as_ref());
             self.restore(shares, &mut replay).await;
         }
         self.take_answers(0, &mut replay).await;
@@ -223,7 +225,8 @@ impl<S: Stream> Recovery<'_, S> {
         if lacks_bases {
             self.report_damaged_bases("their fields are gone");
         }
-        self.restore_bases(&names, &bases);
+        let bases = self.unpack_bases(&bases);
+        self.restore_bases(&names, Some(&bases));
         let mut replay = Replay::new(0, BTreeSet::new());
         self.restore(shares, &mut replay).await;
         self.take_answers(0, &mut replay).await;
@@ -281,8 +284,8 @@ impl<S: Stream> Recovery<'_, S> {
             .any(|spec| self.acquired.made_by.get(&spec.name).is_some_and(|made_by| *made_by == spec.fingerprint()))
     }
 
-    /// Continues what these owners depend on.
-    fn restore_bases(&mut self, names: &[String], packed: &[Vec<u8>]) {
+    /// Unpacks what owners depend on. What can't be read is reported.
+    fn unpack_bases(&mut self, packed: &[Vec<u8>]) -> SharedBases {
         let mut bases = SharedBases::default();
         for packed in packed {
             match Packer::new().map_err(anyhow::Error::from).and_then(|mut packer| packer.unpack_bases(packed)) {
@@ -290,8 +293,13 @@ impl<S: Stream> Recovery<'_, S> {
                 Err(error) => self.report_damaged_bases(&format!("{error:#}")),
             }
         }
+        bases
+    }
+
+    /// Continues what these owners depend on; `None`: no tick had been processed then.
+    fn restore_bases(&mut self, names: &[String], bases: Option<&SharedBases>) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        self.pipeline.restore_bases(&names, &bases);
+        self.pipeline.restore_bases(&names, bases);
     }
 
     /// Reports that what detectors of groups and contexts depend on is lost, at one boundary or at all of them.
