@@ -752,6 +752,18 @@ pub fn content(alert: &Alert) -> Vec<(String, String)> {
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
+/// The alerts of a file of JSON lines, without what tells when they were published, and by which build.
+pub fn alert_lines(file: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let alert = |line: &str| {
+        let mut alert: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        for name in ["lag_ms", "recovered", "stale", "sha256", "params_hash", "generation", "host"] {
+            alert.remove(name);
+        }
+        alert
+    };
+    fs::read_to_string(file).unwrap().lines().map(alert).collect()
+}
+
 /// In what alerts differ from those of an undisturbed run; all 0 when in nothing.
 #[derive(Debug, Default, PartialEq)]
 pub struct Difference {

@@ -1,0 +1,219 @@
+//! The stories on recorded days of a real market, with an index and its members. The days are not part of this repository:
+//! `cargo xtask real --days FOLDER` runs these tests.
+//!
+//! The folder has a file for each day, with its date as its name, as `replay` reads them: with columns `symbol`, `timestamp`,
+//! `ltp` and `volume` (cumulative). Symbols are those of the NSE, the index is `NIFTY` or `NIFTY_BANK`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use tickhound_core::event::{Entries, EntryId};
+use tickhound_recorded::{Files, Options, record::Record};
+
+use super::stories::{Market, by_detector};
+use crate::support::{ALERTS, Alert, Difference, Project, REFERENCE_ALERTS, Redis, difference};
+
+/// Names the folder.
+const FOLDER: &str = "TICKHOUND_REAL_DAYS";
+
+/// Parameters with which two days have events of all kinds, and those that ship.
+const DETECTORS: &str = r#"
+[session]
+calendar = "nse"
+[input.map]
+cum_volume = ["volume"]
+[groups.banks]
+symbols = ["HDFCBANK", "ICICIBANK"]
+[groups.lenders]
+symbols = ["AXISBANK", "SBIN"]
+[groups.NIFTY]
+symbols = ["*"]
+[context.index]
+symbol = "NIFTY"
+[detectors.pair]
+plugin = "pair"
+groups = ["banks", "lenders"]
+min_confidence = 0.0
+params = { bar_s = 15, length = 120, entry_z = 2.0 }
+[detectors.breadth]
+plugin = "breadth"
+groups = ["NIFTY"]
+min_confidence = 0.0
+params = { step_s = 15, members_min = 4, opening_steps = 20, low = 0.45, high = 0.55, steps = 20 }
+[detectors.lead-lag]
+plugin = "lead-lag"
+groups = ["NIFTY"]
+min_confidence = 0.0
+params = { step_s = 2, move_s = 20, k = 2.5, beta_min = 0.1, correlation_min = 0.0 }
+[detectors.residual-move]
+plugin = "residual-move"
+min_confidence = 0.0
+params = { bar_s = 15, k = 2.5, least_pct = 0.01, cooldown_s = 60.0 }
+[detectors.pair-shipped]
+plugin = "pair"
+groups = ["banks", "lenders"]
+[detectors.breadth-shipped]
+plugin = "breadth"
+groups = ["NIFTY"]
+[detectors.lead-lag-shipped]
+plugin = "lead-lag"
+groups = ["NIFTY"]
+[detectors.residual-move-shipped]
+plugin = "residual-move"
+"#;
+
+/// The files of the first days.
+fn files(days: usize) -> Vec<PathBuf> {
+    let folder = env::var_os(FOLDER).unwrap_or_else(|| panic!("{FOLDER} names no folder"));
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= days, "{} days, expected {days}", files.len());
+    files.truncate(days);
+    files
+}
+
+/// What a producer would publish of these ticks, with the ids that a replay gives them.
+fn entries(files: &[PathBuf]) -> Entries {
+    let options = Options { zone: jiff::tz::TimeZone::get("Asia/Kolkata").unwrap(), ..Options::default() };
+    let mut files = Files::open(files, &options).unwrap();
+    let (mut entries, mut record, mut last) = (Entries::default(), Record::default(), EntryId::ZERO);
+    while files.next(&mut record).unwrap() {
+        let millis = record.time.and_then(|time| u64::try_from(time / 1_000_000).ok()).unwrap_or(0);
+        if millis == 0 && last == EntryId::ZERO {
+            continue;
+        }
+        let next = EntryId { millis: last.millis, seq: last.seq + 1 };
+        last = if millis > last.millis { EntryId { millis, seq: 0 } } else { next };
+        entries.push_entry(last);
+        record.fields().for_each(|(name, value)| entries.push_field(name, value));
+    }
+    entries
+}
+
+/// The first days, and the detectors that compare symbols.
+fn market(days: usize) -> Market {
+    let files = files(days);
+    let names = vec!["breadth", "lead-lag", "pair", "residual-move"];
+    Market { names, settings: DETECTORS.to_owned(), entries: entries(&files), files }
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn live_is_replay_on_real_days() {
+    market(2).assert_live_is_replay();
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn ten_kills_change_nothing_on_real_days() {
+    market(2).assert_kills_change_nothing();
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn swaps_change_nothing_on_real_days() {
+    market(2).assert_swaps_change_nothing();
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn groups_and_contexts_that_change_right_before_a_kill_on_real_days() {
+    let before = market(2);
+    let changed = [
+        ("symbols = [\"*\"]", "symbols = [\"*BANK\", \"NIFTY\", \"SBIN\", \"T*\", \"H*\", \"I*\"]"),
+        ("\"AXISBANK\", \"SBIN\"", "\"KOTAKBANK\", \"SBIN\""),
+        ("symbol = \"NIFTY\"", "symbol = \"NIFTY_BANK\""),
+    ];
+    for changes in [&changed[..2], &changed[2..], &changed[..]] {
+        let settings = changes.iter().fold(before.settings.clone(), |settings, (from, to)| {
+            assert!(settings.contains(from), "{from}");
+            settings.replace(from, to)
+        });
+        let after = Market { settings, names: before.names.clone(), entries: Entries::default(), files: Vec::new() };
+        before.assert_a_kill_after_a_change_is_harmless(&after, &|_| (), &|_| ());
+    }
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn reference_data_that_change_right_before_a_kill_on_real_days() {
+    let mut market = market(2);
+    let reference = "[reference]\nfiles = [\"config/instruments.csv\"]\n[groups.index]\nby = \"index\"\n[context.index]\nof = \"index\"";
+    market.settings = market.settings.replace("[context.index]\nsymbol = \"NIFTY\"", reference);
+    market.settings = market.settings.replace("groups = [\"NIFTY\"]", "groups = [\"NIFTY\", \"index\"]");
+    let write = |project: &Project, index_of_banks: &str| {
+        let mut csv = "symbol,index\n".to_owned();
+        for bank in ["AXISBANK", "HDFCBANK", "ICICIBANK", "INDUSINDBK", "KOTAKBANK", "SBIN"] {
+            csv.push_str(&format!("{bank},{index_of_banks}\n"));
+        }
+        for share in ["RELIANCE", "TCS", "INFY", "ITC", "LT", "NIFTY"] {
+            csv.push_str(&format!("{share},NIFTY\n"));
+        }
+        fs::write(project.path("config/part"), csv).unwrap();
+        fs::rename(project.path("config/part"), project.path("config/instruments.csv")).unwrap();
+    };
+    let same = Market {
+        settings: market.settings.clone(),
+        names: market.names.clone(),
+        entries: Entries::default(),
+        files: Vec::new(),
+    };
+    let (prepare, change) =
+        (|project: &Project| write(project, "NIFTY"), |project: &Project| write(project, "NIFTY_BANK"));
+    market.assert_a_kill_after_a_change_is_harmless(&same, &prepare, &change);
+}
+
+/// Five days of files are as good as five days of running, for every detector that ships.
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
+fn day_six_after_five_days_of_history_on_real_days() {
+    const OTHERS: [&str; 8] =
+        ["breakout", "gap", "momentum", "order-flow", "reversal", "stale-feed", "volume-spike", "vwap"];
+    let mut market = market(6);
+    for name in OTHERS {
+        market.settings += &format!("[detectors.{name}]\nplugin = \"{name}\"\nmin_confidence = 0.0\n");
+    }
+    market.names.extend(OTHERS);
+    let (redis, first) = (Redis::start(), market.number_at(midnight_ms(&market.files[5])));
+    let project = market.project(&redis, "", "", "");
+    market.add_all(&redis);
+    project.run_reference(&redis);
+    let at = market.entries.id(first).unwrap();
+    let is_of_day_six = |alert: &Alert| alert["entry"].parse::<EntryId>().unwrap() >= at;
+    let expected: Vec<Alert> = redis.paged(REFERENCE_ALERTS).filter(is_of_day_six).collect();
+    println!("day six: {} entries, {:?}", market.entries.len() - first, by_detector(&expected));
+    let recorded = market.record(&redis, &project);
+    let others = project.path("others");
+    fs::create_dir(&others).unwrap();
+    market.files[..5].iter().for_each(|file| {
+        fs::copy(file, others.join(file.file_name().unwrap())).unwrap();
+    });
+    remove_day(&recorded, &market.files[5]);
+    for (what, folder) in [("recorded files", recorded), ("files of others", others)] {
+        let redis = Redis::start();
+        // The days are not consecutive.
+        let history = format!("[history]\ndir = \"{}\"\n[plugins]\nrewarm_sessions = 30", folder.display());
+        let project = market.project(&redis, "", "workers = 2", &history);
+        market.add(&redis, first..market.entries.len());
+        let log = project.run(&["run", "--drain"]);
+        let alerts: Vec<Alert> = redis.paged(ALERTS).collect();
+        let found = difference(alerts, expected.iter().cloned());
+        println!("day six after five days of {what}: {found:?}");
+        assert_eq!(found, Difference::default(), "{what}\n{log}");
+    }
+}
+
+/// The beginning of the day of a file in India, ms.
+fn midnight_ms(file: &Path) -> u64 {
+    let date: jiff::civil::Date = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let zone = jiff::tz::TimeZone::get("Asia/Kolkata").unwrap();
+    zone.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).unwrap().as_millisecond().try_into().unwrap()
+}
+
+/// Removes what was recorded of a day.
+fn remove_day(folder: &Path, day: &Path) {
+    let name = format!("{}.jsonl.zst", day.file_stem().unwrap().display());
+    fs::remove_file(folder.join(name)).unwrap();
+}
