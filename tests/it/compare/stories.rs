@@ -13,7 +13,9 @@ use std::{
 use serde_json::{Map, Value};
 use tickhound_core::event::Entries;
 
-use crate::support::{Alert, Difference, Project, Redis, STREAM, alert_lines, difference, release, shipped, wait_for};
+use crate::support::{
+    Alert, Difference, Project, Redis, STREAM, alert_lines, contents, difference, release, shipped, wait_for,
+};
 
 /// How many workers and which batches: the most and the fewest.
 const SIZES: [(usize, usize); 9] =
@@ -153,8 +155,9 @@ impl Market {
         self.configure(&project, &redis, "batch = 1000", &engine((3, 1000)), "");
         project.run(&["run", "--drain"]);
         assert!(pending > 0, "no kill caught a host in the middle of its work");
-        assert_eq!(difference(redis.alerts(), reference.iter().cloned()), Difference::default());
-        println!("kills: {}, {pending} entries pending in all, {} alerts: equal", KILLED.len(), reference.len());
+        let alerts = reference.len();
+        assert_equal(redis.alerts(), reference);
+        println!("kills: {}, {pending} entries pending in all, {alerts} alerts: equal", KILLED.len());
     }
 
     /// Each plugin is replaced while ticks flow, and the host is killed right behind each second one.
@@ -184,8 +187,7 @@ impl Market {
             alerts.iter().map(|alert| (&*alert["detector"], &*alert["sha256"])).collect();
         println!("swaps: {}, {kills} kills, {} codes in {} alerts", self.names.len(), codes.len(), alerts.len());
         assert!(codes.len() > self.names.len(), "no detector alerted with both codes: {codes:?}");
-        let reference = without_code(project.reference(&redis));
-        assert_eq!(difference(without_code(alerts), reference), Difference::default());
+        assert_equal(without_code(alerts), without_code(project.reference(&redis)));
     }
 
     /// Settings change at the same entry in two markets; the host of one is killed right behind the change, and once more on
@@ -227,8 +229,9 @@ impl Market {
             redis.alerts()
         });
         self.assert_all_alert(&undisturbed);
-        println!("change right before a kill: {} alerts: equal", undisturbed.len());
-        assert_eq!(difference(killed, undisturbed), Difference::default());
+        let alerts = undisturbed.len();
+        assert_equal(killed, undisturbed);
+        println!("change right before a kill: {alerts} alerts: equal");
     }
 
     /// Each of the detectors has raised an alert.
@@ -262,6 +265,14 @@ pub fn by_detector<Alert: Named>(alerts: &[Alert]) -> BTreeMap<&str, usize> {
     let mut by = BTreeMap::new();
     alerts.iter().for_each(|alert| *by.entry(alert.detector()).or_default() += 1);
     by
+}
+
+/// Fails with the first alert in which they differ.
+pub fn assert_equal(alerts: Vec<Alert>, reference: Vec<Alert>) {
+    let (is, should) = (contents(&alerts), contents(&reference));
+    let at = is.iter().zip(&should).position(|(is, should)| is != should);
+    let shown = at.map(|at| format!("{:?}\nexpected\n{:?}", alerts[at], reference[at])).unwrap_or_default();
+    assert_eq!(difference(alerts, reference), Difference::default(), "{shown}");
 }
 
 /// The same code under another hash, in one move.
