@@ -107,6 +107,12 @@ fn live_is_replay_on_real_days() {
 
 #[test]
 #[ignore = "needs recorded days: cargo xtask real"]
+fn workers_and_batches_change_nothing_live_on_real_days() {
+    market(1).assert_sizes_change_nothing_live();
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
 fn ten_kills_change_nothing_on_real_days() {
     market(2).assert_kills_change_nothing();
 }

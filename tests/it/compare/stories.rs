@@ -117,6 +117,24 @@ impl Market {
         println!("replays: of the stream, of the recorded files, of the files by {} sizes: equal", SIZES.len());
     }
 
+    /// Live from Redis, for all numbers of workers and all batches, over the first entries: with batches of one there is a
+    /// commit for nearly each.
+    pub fn assert_sizes_change_nothing_live(&self) {
+        const ENTRIES: usize = 150_000;
+        let mut reference = None;
+        for (workers, batch) in SIZES {
+            let redis = Redis::start();
+            let engine = format!("workers = {workers}\nbacklog = {}", (4 * batch).max(8));
+            let project = self.project(&redis, &format!("batch = {batch}"), &engine, "");
+            self.add(&redis, 0..ENTRIES.min(self.entries.len()));
+            project.run(&["run", "--drain"]);
+            let alerts = redis.alerts();
+            assert!(alerts.len() > 20, "{}", alerts.len());
+            assert_equal(alerts.clone(), reference.get_or_insert(alerts).clone());
+        }
+        println!("live: {} alerts by {} sizes: equal", reference.unwrap_or_default().len(), SIZES.len());
+    }
+
     /// Records the stream; the folder of the files.
     pub fn record(&self, redis: &Redis, project: &Project) -> PathBuf {
         let mut recorder = project.start(&["record"]);
