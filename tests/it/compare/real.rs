@@ -119,6 +119,13 @@ fn ten_kills_change_nothing_on_real_days() {
 
 #[test]
 #[ignore = "needs recorded days: cargo xtask real"]
+fn kills_around_a_night_change_nothing_on_real_days() {
+    let market = market(2);
+    market.assert_kills_around_a_night_change_nothing(market.number_at(midnight_ms(&market.files[1])));
+}
+
+#[test]
+#[ignore = "needs recorded days: cargo xtask real"]
 fn swaps_change_nothing_on_real_days() {
     market(2).assert_swaps_change_nothing();
 }
@@ -196,7 +203,10 @@ fn day_six_after_five_days_of_history_on_real_days() {
     market.files[..5].iter().for_each(|file| {
         fs::copy(file, others.join(file.file_name().unwrap())).unwrap();
     });
+    // The files go on where the host has not been yet, or end with day five.
+    assert_a_new_detector_is_as_the_old_ones(&market, first, &recorded, &expected);
     remove_day(&recorded, &market.files[5]);
+    assert_a_new_detector_is_as_the_old_ones(&market, first, &recorded, &expected);
     for (what, folder) in [("recorded files", recorded), ("files of others", others)] {
         let redis = Redis::start();
         // The days are not consecutive.
@@ -209,6 +219,33 @@ fn day_six_after_five_days_of_history_on_real_days() {
         assert_equal(alerts, expected.clone());
         println!("day six after five days of {what}: equal");
     }
+}
+
+/// A running host gets the detectors in the middle of day six, which begins with entry `first` and is in the stream. It is killed
+/// as soon as they are active.
+fn assert_a_new_detector_is_as_the_old_ones(market: &Market, first: usize, recorded: &Path, expected: &[Alert]) {
+    let (redis, middle) = (Redis::start(), usize::midpoint(first, market.entries.len()));
+    let history = format!("[history]\ndir = \"{}\"\n[plugins]\nrewarm_sessions = 30", recorded.display());
+    let (settings, _) = market.settings.split_once("[detectors.").unwrap();
+    let settings = format!("{settings}[detectors.other]\nplugin = \"gap\"\nsymbols = [\"NONE\"]\n");
+    let before = Market { settings, names: market.names.clone(), entries: Entries::default(), files: Vec::new() };
+    let project = before.project(&redis, "", "workers = 2", &history);
+    let mut host = project.start_owner();
+    market.add(&redis, first..middle);
+    redis.wait_all_processed(middle - first);
+    market.configure(&project, &redis, "", "workers = 2", &history);
+    host.wait_for_event_with("generation_activated", "(rewarmed)");
+    host.kill();
+    let mut host = project.start(&["run"]);
+    market.add(&redis, middle..market.entries.len());
+    redis.wait_all_processed(market.entries.len() - first);
+    host.stop();
+    let middle = market.entries.id(middle).unwrap();
+    let later = |alert: &&Alert| alert["entry"].parse::<EntryId>().unwrap() >= middle;
+    let expected: Vec<Alert> = expected.iter().filter(later).cloned().collect();
+    let alerts = expected.len();
+    assert_equal(redis.paged(ALERTS).collect(), expected);
+    println!("new detectors in the middle of day six: {alerts} alerts after it: equal");
 }
 
 /// The beginning of the day of a file in India, ms.

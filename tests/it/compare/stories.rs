@@ -178,6 +178,34 @@ impl Market {
         println!("kills: {}, {pending} entries pending in all, {alerts} alerts: equal", KILLED.len());
     }
 
+    /// Hosts are killed in the last minutes of a session, in the night, and in the first minutes of the next session, which
+    /// begins with this entry.
+    pub fn assert_kills_around_a_night_change_nothing(&self, open: usize) {
+        /// How many entries there are from one kill to the next.
+        const STEP: usize = 1500;
+        let redis = Redis::start();
+        let project = self.project(&redis, "", "", "");
+        let (mut fed, mut pending, kills) = (0, 0, 2 * KILLED.len());
+        for (kill, size) in (0..kills).zip(KILLED.into_iter().cycle()) {
+            let end = open + STEP * kill - STEP * KILLED.len();
+            self.add(&redis, fed..end);
+            fed = end;
+            let engine = format!("workers = {}\nbacklog = {}\ncheckpoint_every_ms = 50", size.0, (4 * size.1).max(8));
+            self.configure(&project, &redis, &format!("batch = {}", size.1), &engine, "");
+            let mut host = project.start(&["run"]);
+            // Some end at the last entry of the session, others within what they have read.
+            redis.wait_processed(if kill % 2 == 0 { end } else { end - STEP / 2 });
+            host.kill();
+            pending += redis.pending();
+        }
+        self.add(&redis, fed..self.entries.len());
+        project.run(&["run", "--drain"]);
+        let reference = project.reference(&redis);
+        let alerts = reference.len();
+        assert_equal(redis.alerts(), reference);
+        println!("kills around a night: {kills}, {pending} entries pending in all, {alerts} alerts: equal");
+    }
+
     /// Each plugin is replaced while ticks flow, and the host is killed right behind each second one.
     pub fn assert_swaps_change_nothing(&self) {
         let redis = Redis::start();
