@@ -244,6 +244,32 @@ fn a_context_that_changes_right_before_a_kill_is_the_changed_one() {
     assert_a_kill_after_a_change_is_harmless(&before, &after, &|_| (), &|_| ());
 }
 
+/// The saved value of the old column was taken for one of the new column, until the next tick of the source.
+#[test]
+fn a_context_of_another_column_begins_without_a_value() {
+    let entries = ticks(&SYMBOLS, 0..300);
+    let after_price_and_after_nothing = ["price", "oi"].map(|before| {
+        let mut market = Market::new();
+        let config = |column: &str, detector: &str| {
+            format!(
+                "[plugins]\nrewarm_s = 0\n[context.leader]\nsymbol = \"NIFTY\"\ncolumn = \"{column}\"\n\
+                 [detectors.{detector}]\nplugin = \"witness_symbol\"\n"
+            )
+        };
+        market.configure((2, 40), "", &config(before, "earlier"));
+        market.add(&entries[..200]);
+        market.drain();
+        market.configure((2, 40), "", &config("quantity", "symbols"));
+        let others: Vec<Added> = entries[200..].iter().filter(|one| one.fields[0].1 != "NIFTY").cloned().collect();
+        market.add(&others);
+        market.drain();
+        market.redis.alerts().into_iter().filter(|alert| alert["detector"] == "symbols").collect::<Vec<Alert>>()
+    });
+    let [after_price, after_nothing] = after_price_and_after_nothing;
+    assert!(!after_nothing.is_empty());
+    assert_eq!(difference(after_price, after_nothing), Difference::default());
+}
+
 #[test]
 fn reference_data_that_change_right_before_a_kill_are_the_changed_ones() {
     let settings = "[reference]\nfiles = [\"config/instruments.csv\"]\n[groups.sector]\nby = \"sector\"\n";

@@ -32,6 +32,8 @@ pub struct SharedBase {
 pub struct SharedContext {
     /// The name of the context.
     pub context: String,
+    /// The name of the column that it is the last value of.
+    pub column: String,
     /// The source.
     pub source: String,
     /// The last value; NaN if there was none.
@@ -50,8 +52,8 @@ impl SharedBases {
             self.symbols.drain(..).map(|base| (base.name.clone(), base)).collect();
         symbols.extend(other.symbols.into_iter().map(|base| (base.name.clone(), base)));
         self.symbols = symbols.into_values().collect();
-        let key = |value: &SharedContext| (value.context.clone(), value.source.clone());
-        let mut contexts: FxHashMap<(String, String), SharedContext> =
+        let key = |value: &SharedContext| (value.context.clone(), value.column.clone(), value.source.clone());
+        let mut contexts: FxHashMap<(String, String, String), SharedContext> =
             self.contexts.drain(..).map(|value| (key(&value), value)).collect();
         contexts.extend(other.contexts.into_iter().map(|value| (key(&value), value)));
         self.contexts = contexts.into_values().collect();

@@ -93,7 +93,7 @@ fn contexts(config: &Config, source: &Source, reference: &Reference) -> Result<V
                 ContextSource::Named(column, NamedSymbols::new(reference.distinct_texts(column)))
             }
         };
-        Ok((ContextRule { name: name.clone(), value }, source))
+        Ok((ContextRule { name: name.clone(), column: context.column.clone(), value }, source))
     };
     config.context.iter().map(of).collect()
 }

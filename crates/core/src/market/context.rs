@@ -15,6 +15,8 @@ use crate::{pattern::SymbolPattern, venue};
 pub struct ContextRule {
     /// The name of the column that it is.
     pub name: String,
+    /// The name of what it is the last value of: `price`, or a column of the input.
+    pub column: String,
     /// What it is the last value of.
     pub value: ContextValue,
 }

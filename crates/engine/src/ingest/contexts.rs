@@ -84,17 +84,19 @@ impl ContextValues {
     pub(super) fn save(&self, market: &Market) -> Vec<SharedContext> {
         let saved = self.cells.iter().map(|Cell { context, source, value }| SharedContext {
             context: market.contexts()[*context].name.clone(),
+            column: market.contexts()[*context].column.clone(),
             source: source.clone(),
             value: *value,
         });
         saved.collect()
     }
 
-    /// Restores the values. A source without a saved value had no tick.
+    /// Restores the values. A source without a saved value had no tick, or the context was of another column.
     pub(super) fn restore(&mut self, bases: &SharedBases, market: &Market) {
         self.cells.iter_mut().for_each(|cell| cell.value = f64::NAN);
-        for SharedContext { context, source, value } in &bases.contexts {
-            if let Some(at) = market.contexts().iter().position(|rule| rule.name == *context) {
+        for SharedContext { context, column, source, value } in &bases.contexts {
+            let is_same = |rule: &ContextRule| rule.name == *context && rule.column == *column;
+            if let Some(at) = market.contexts().iter().position(is_same) {
                 let cell = self.cell(at, source);
                 self.cells[cell as usize].value = *value;
             }
