@@ -367,8 +367,8 @@ impl Project {
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         // Tests run at the same time, and have one port 9464 between them.
         command.env("TICKHOUND_SERVER__LISTEN", "");
-        // A host of before may be under test, which does not know this variable.
-        command.env_remove("TICKHOUND_REAL_DAYS");
+        // An older host may be under test, which does not know these variables.
+        command.env_remove("TICKHOUND_REAL_DAYS").env_remove("TICKHOUND_REAL_COUNT");
         // Compiled plugins are shared by all tests, and not with the user's own hosts.
         command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).env_remove("CACHE_DIRECTORY");
         command

@@ -93,9 +93,13 @@ pub(crate) fn real(args: &[&str]) -> Result<()> {
     for pair in args.chunks(2) {
         match *pair {
             ["--days", folder] => days = Some(env::current_dir()?.join(folder)),
+            ["--count", count] => _ = command.env("TICKHOUND_REAL_COUNT", count),
             ["--test", part] => name = part,
             ["--server", value] => _ = command.env(SERVER, server(value)?),
-            _ => bail!("{}: expected --days FOLDER, --test NAME or --server redis|valkey|redis-8|PATH", pair.join(" ")),
+            _ => bail!(
+                "{}: expected --days FOLDER, --count DAYS, --test NAME or --server redis|valkey|redis-8|PATH",
+                pair.join(" ")
+            ),
         }
     }
     let days = days

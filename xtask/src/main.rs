@@ -49,7 +49,7 @@ cargo xtask swaps             replaces a plugin again and again while ticks flow
                               [--count 25] [--rate 20000] [--server …]
 cargo xtask real              compares the alerts of detectors that see several symbols on recorded days of the NSE: workers,
                               batches, kills, swaps, reloads, history, live and replay
-                              --days FOLDER [--test NAME] [--server …]
+                              --days FOLDER [--count 2] (of days; histories need six) [--test NAME] [--server …]
 cargo xtask servers           runs the tests on the installed redis-server, on Valkey and on Redis 8";
 
 fn main() -> ExitCode {

@@ -13,10 +13,13 @@ use tickhound_core::event::{Entries, EntryId};
 use tickhound_recorded::{Files, Options, record::Record};
 
 use super::stories::{Market, assert_equal, by_detector};
-use crate::support::{ALERTS, Alert, Project, REFERENCE_ALERTS, Redis, has_event};
+use crate::support::{ALERTS, Alert, Host, Project, REFERENCE_ALERTS, Redis, has_event, has_event_with, wait_for};
 
 /// Names the folder.
 const FOLDER: &str = "TICKHOUND_REAL_DAYS";
+
+/// How many days to use where the number does not matter. Two have a night between them.
+const COUNT: (&str, usize) = ("TICKHOUND_REAL_COUNT", 2);
 
 /// Parameters with which two days have events of all kinds, and those that ship.
 const DETECTORS: &str = r#"
@@ -74,6 +77,12 @@ fn files(days: usize) -> Vec<PathBuf> {
     files
 }
 
+/// How many days to use, at least two.
+fn count() -> usize {
+    let (name, least) = COUNT;
+    env::var(name).map_or(least, |count| count.parse::<usize>().unwrap().max(least))
+}
+
 /// What a producer would publish of these ticks, with the ids that a replay gives them.
 fn entries(files: &[PathBuf]) -> Entries {
     let options = Options { zone: jiff::tz::TimeZone::get("Asia/Kolkata").unwrap(), ..Options::default() };
@@ -102,7 +111,7 @@ fn market(days: usize) -> Market {
 #[test]
 #[ignore = "needs recorded days: cargo xtask real"]
 fn live_is_replay_on_real_days() {
-    market(2).assert_live_is_replay();
+    market(count()).assert_live_is_replay();
 }
 
 #[test]
@@ -114,7 +123,7 @@ fn workers_and_batches_change_nothing_live_on_real_days() {
 #[test]
 #[ignore = "needs recorded days: cargo xtask real"]
 fn ten_kills_change_nothing_on_real_days() {
-    market(2).assert_kills_change_nothing();
+    market(count()).assert_kills_change_nothing();
 }
 
 #[test]
@@ -127,7 +136,7 @@ fn kills_around_a_night_change_nothing_on_real_days() {
 #[test]
 #[ignore = "needs recorded days: cargo xtask real"]
 fn swaps_change_nothing_on_real_days() {
-    market(2).assert_swaps_change_nothing();
+    market(count()).assert_swaps_change_nothing();
 }
 
 #[test]
@@ -190,7 +199,7 @@ fn day_six_after_five_days_of_history_on_real_days() {
     }
     market.names.extend(OTHERS);
     let (redis, first) = (Redis::start(), market.number_at(midnight_ms(&market.files[5])));
-    let project = market.project(&redis, "", "", "");
+    let project = market.project(&redis, ["", "", ""]);
     market.add_all(&redis);
     project.run_reference(&redis);
     let at = market.entries.id(first).unwrap();
@@ -211,7 +220,7 @@ fn day_six_after_five_days_of_history_on_real_days() {
         let redis = Redis::start();
         // The days are not consecutive.
         let history = format!("[history]\ndir = \"{}\"\n[plugins]\nrewarm_sessions = 30", folder.display());
-        let project = market.project(&redis, "", "workers = 2", &history);
+        let project = market.project(&redis, ["", "workers = 2", &history]);
         market.add(&redis, first..market.entries.len());
         let log = project.run(&["run", "--drain"]);
         let alerts: Vec<Alert> = redis.paged(ALERTS).collect();
@@ -229,12 +238,12 @@ fn assert_a_new_detector_is_as_the_old_ones(market: &Market, first: usize, recor
     let (settings, _) = market.settings.split_once("[detectors.").unwrap();
     let settings = format!("{settings}[detectors.other]\nplugin = \"gap\"\nsymbols = [\"NONE\"]\n");
     let before = Market { settings, names: market.names.clone(), entries: Entries::default(), files: Vec::new() };
-    let project = before.project(&redis, "", "workers = 2", &history);
+    let project = before.project(&redis, ["", "workers = 2", &history]);
     let mut host = project.start_owner();
     market.add(&redis, first..middle);
     redis.wait_all_processed(middle - first);
-    market.configure(&project, &redis, "", "workers = 2", &history);
-    host.wait_for_event_with("generation_activated", "(rewarmed)");
+    market.configure(&project, &redis, ["", "workers = 2", &history]);
+    wait_warm(&host);
     host.kill();
     let mut host = project.start(&["run"]);
     market.add(&redis, middle..market.entries.len());
@@ -246,6 +255,19 @@ fn assert_a_new_detector_is_as_the_old_ones(market: &Market, first: usize, recor
     let alerts = expected.len();
     assert_equal(redis.paged(ALERTS).collect(), expected);
     println!("new detectors in the middle of day six: {alerts} alerts after it: equal");
+}
+
+/// Waits until detectors have warmed up, for as long as that goes forward.
+fn wait_warm(host: &Host) {
+    let is_warm = || has_event_with(&host.log(), "generation_activated", "(rewarmed)");
+    let mut progress = 0;
+    while !is_warm() {
+        let before = progress;
+        progress = wait_for("the warm-up goes forward", || {
+            let now = host.count_event("warm_up_progressed");
+            (now > before || is_warm()).then_some(now)
+        });
+    }
 }
 
 /// The beginning of the day of a file in India, ms.

@@ -8,6 +8,7 @@ use std::{
     fs,
     ops::Range,
     path::PathBuf,
+    slice,
 };
 
 use serde_json::{Map, Value};
@@ -37,17 +38,17 @@ pub struct Market {
 }
 
 impl Market {
-    /// A project with these detectors on a server, with further keys of `[stream]` and `[engine]`, and further tables.
-    pub fn project(&self, redis: &Redis, stream: &str, engine: &str, more: &str) -> Project {
+    /// A project with these detectors on a server. `tables` are further keys of `[stream]` and `[engine]`, and further tables.
+    pub fn project(&self, redis: &Redis, tables: [&str; 3]) -> Project {
         let project = Project::new(redis);
         for name in &self.names {
             project.add_plugin(&shipped(&format!("plugins/{name}.wasm")));
         }
-        self.configure(&project, redis, stream, engine, more);
+        self.configure(&project, redis, tables);
         project
     }
 
-    pub fn configure(&self, project: &Project, redis: &Redis, stream: &str, engine: &str, more: &str) {
+    pub fn configure(&self, project: &Project, redis: &Redis, [stream, engine, more]: [&str; 3]) {
         let (url, settings) = (redis.url(), &self.settings);
         project.replace_config(&format!(
             "[stream]\nurl = \"{url}\"\nblock_ms = 100\nlease_ms = 500\n{stream}\n[engine]\n{engine}\n[alerts]\nlog = false\n\
@@ -94,7 +95,7 @@ impl Market {
     /// workers and all batches, to a byte.
     pub fn assert_live_is_replay(&self) {
         let redis = Redis::start();
-        let project = self.project(&redis, "", "workers = 3", "");
+        let project = self.project(&redis, ["", "workers = 3", ""]);
         self.add_all(&redis);
         let recorded = self.record(&redis, &project);
         project.run(&["run", "--drain"]);
@@ -109,7 +110,10 @@ impl Market {
         project.run(&["replay", "--stream", "--workers", "2", "--out", "replayed.jsonl"]);
         compare("a replay of the stream");
         let bytes = fs::read(project.path("replayed.jsonl")).unwrap();
-        assert!(self.replay(&project, &[recorded.clone()], (2, 1000)) == bytes, "a replay of the recorded files");
+        assert!(
+            self.replay(&project, slice::from_ref(&recorded), (2, 1000)) == bytes,
+            "a replay of the recorded files"
+        );
         let files = if self.files.is_empty() { &vec![recorded] } else { &self.files };
         for size in SIZES {
             assert!(self.replay(&project, files, size) == bytes, "a replay of the files by (workers, batch) {size:?}");
@@ -125,7 +129,7 @@ impl Market {
         for (workers, batch) in SIZES {
             let redis = Redis::start();
             let engine = format!("workers = {workers}\nbacklog = {}", (4 * batch).max(8));
-            let project = self.project(&redis, &format!("batch = {batch}"), &engine, "");
+            let project = self.project(&redis, [&format!("batch = {batch}"), &engine, ""]);
             self.add(&redis, 0..ENTRIES.min(self.entries.len()));
             project.run(&["run", "--drain"]);
             let alerts = redis.alerts();
@@ -153,13 +157,13 @@ impl Market {
         let engine = |(workers, batch): (usize, usize)| {
             format!("workers = {workers}\nbacklog = {}\ncheckpoint_every_ms = 50", (4 * batch).max(8))
         };
-        let project = self.project(&redis, "", &engine((1, 100)), "");
+        let project = self.project(&redis, ["", &engine((1, 100)), ""]);
         self.add_all(&redis);
         let reference = project.reference(&redis);
         self.assert_all_alert(&reference);
         let (total, mut pending) = (self.entries.len() as u64, 0);
         for (kill, size) in (1..).zip(KILLED) {
-            self.configure(&project, &redis, &format!("batch = {}", size.1), &engine(size), "");
+            self.configure(&project, &redis, [&format!("batch = {}", size.1), &engine(size), ""]);
             let mut host = project.start(&["run"]);
             if size.1 == 1 {
                 host.wait_for_event("lease_acquired");
@@ -170,7 +174,7 @@ impl Market {
             host.kill();
             pending += redis.pending();
         }
-        self.configure(&project, &redis, "batch = 1000", &engine((3, 1000)), "");
+        self.configure(&project, &redis, ["batch = 1000", &engine((3, 1000)), ""]);
         project.run(&["run", "--drain"]);
         assert!(pending > 0, "no kill caught a host in the middle of its work");
         let alerts = reference.len();
@@ -184,14 +188,14 @@ impl Market {
         /// How many entries there are from one kill to the next.
         const STEP: usize = 1500;
         let redis = Redis::start();
-        let project = self.project(&redis, "", "", "");
+        let project = self.project(&redis, ["", "", ""]);
         let (mut fed, mut pending, kills) = (0, 0, 2 * KILLED.len());
         for (kill, size) in (0..kills).zip(KILLED.into_iter().cycle()) {
             let end = open + STEP * kill - STEP * KILLED.len();
             self.add(&redis, fed..end);
             fed = end;
             let engine = format!("workers = {}\nbacklog = {}\ncheckpoint_every_ms = 50", size.0, (4 * size.1).max(8));
-            self.configure(&project, &redis, &format!("batch = {}", size.1), &engine, "");
+            self.configure(&project, &redis, [&format!("batch = {}", size.1), &engine, ""]);
             let mut host = project.start(&["run"]);
             // Some end at the last entry of the session, others within what they have read.
             redis.wait_processed(if kill % 2 == 0 { end } else { end - STEP / 2 });
@@ -209,7 +213,7 @@ impl Market {
     /// Each plugin is replaced while ticks flow, and the host is killed right behind each second one.
     pub fn assert_swaps_change_nothing(&self) {
         let redis = Redis::start();
-        let project = self.project(&redis, "batch = 100", "workers = 2\nbacklog = 500", "[plugins]\nrewarm_s = 0");
+        let project = self.project(&redis, ["batch = 100", "workers = 2\nbacklog = 500", "[plugins]\nrewarm_s = 0"]);
         let part = self.entries.len() / (self.names.len() + 1);
         let mut host = project.start_owner();
         let mut kills = 0;
@@ -249,14 +253,14 @@ impl Market {
         let total = self.entries.len();
         let [undisturbed, killed] = [false, true].map(|is_killed| {
             let redis = Redis::start();
-            let project = self.project(&redis, stream, engine, "");
+            let project = self.project(&redis, [stream, engine, ""]);
             prepare(&project);
             let mut host = project.start_owner();
             self.add(&redis, 0..total / 2);
             redis.wait_all_processed(total / 2);
             change(&project);
             if after.settings != self.settings {
-                after.configure(&project, &redis, stream, engine, "");
+                after.configure(&project, &redis, [stream, engine, ""]);
             }
             host.wait_for_event("generation_activated");
             if is_killed {

@@ -19,7 +19,7 @@ const SEPARATOR: &str = "__";
 
 /// Variables that the tests and tools of this repository and the files in `deploy/` read, and that a host inherits from
 /// them; CONTRIBUTING.md and deploy/compose.yml explain them. They change nothing in the program.
-const FOREIGN: [&str; 21] = [
+const FOREIGN: [&str; 22] = [
     "TICKHOUND_BENCH_CONFIG",
     "TICKHOUND_CHAOS_HOSTS",
     "TICKHOUND_CHAOS_NEMESES",
@@ -34,6 +34,7 @@ const FOREIGN: [&str; 21] = [
     "TICKHOUND_OUTAGES",
     "TICKHOUND_PICTURE",
     "TICKHOUND_PICTURES",
+    "TICKHOUND_REAL_COUNT",
     "TICKHOUND_REAL_DAYS",
     "TICKHOUND_SWAPS_COUNT",
     "TICKHOUND_SWAPS_RATE",
