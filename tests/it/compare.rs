@@ -10,7 +10,7 @@ use tickhound_core::{
     simulate::{Layout, Renderer, SimConfig, Simulator},
 };
 
-use self::stories::Market;
+use self::stories::{Market, assert_equal};
 use crate::support::{Alert, Project, Redis, alert_lines, contents, shipped};
 
 /// Three quarters of an hour of eight underlyings, four of them with call and put.
@@ -153,7 +153,7 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
     assert_eq!(ids.len(), alerts.len(), "an alert came twice");
     let by: BTreeSet<&str> = alerts.iter().map(|alert| &*alert["detector"]).collect();
     assert_eq!(by, BTreeSet::from(NAMES));
-    assert!(contents(&alerts) == contents(&project.reference(&redis)), "not as if undisturbed");
+    assert_equal(alerts, project.reference(&redis));
 }
 
 /// A detector more, in the middle of the stream: the others go on with what they know of their groups.

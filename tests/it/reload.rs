@@ -566,9 +566,11 @@ fn redis_is_quiet(running: &Running) -> bool {
 /// that was killed at that line began with the states of long before, and had them replayed by the changed configuration.
 #[test]
 fn a_change_is_said_to_be_in_force_once_its_states_are_saved() {
+    // Nothing else is saved.
+    const MORE: &str = "[engine]\ncheckpoint_every_ms = 3600000\n[plugins]\nrewarm_s = 0";
     let redis = Redis::start();
     let proxy = Proxy::to(&redis);
-    let project = Project::with_probe(proxy.url(), "lease_ms = 500", "[engine]\ncheckpoint_every_ms = 3600000");
+    let project = Project::with_probe(proxy.url(), "lease_ms = 500", MORE);
     let mut host = project.start_owner();
     project.feed(4, 400, &[]);
     redis.wait_all_processed(400);

@@ -323,6 +323,7 @@ pub fn assert_equal(alerts: Vec<Alert>, reference: Vec<Alert>) {
     let at = is.iter().zip(&should).position(|(is, should)| is != should);
     let shown = at.map(|at| format!("{:?}\nexpected\n{:?}", alerts[at], reference[at])).unwrap_or_default();
     assert_eq!(difference(alerts, reference), Difference::default(), "{shown}");
+    assert!(is == should, "{shown}");
 }
 
 /// The same code under another hash, in one move.
