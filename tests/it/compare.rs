@@ -1,8 +1,17 @@
 //! Detectors that compare symbols: a group's ticks, bars and snapshots, and the price of an index, over the whole of the host.
 
+mod real;
+mod stories;
+
 use std::{collections::BTreeSet, fs};
 
-use crate::support::{Alert, Project, Redis, contents, shipped};
+use tickhound_core::{
+    event::{Entries, EntryId},
+    simulate::{Layout, Renderer, SimConfig, Simulator},
+};
+
+use self::stories::{Market, assert_equal};
+use crate::support::{Alert, Project, Redis, alert_lines, contents, shipped};
 
 /// Three quarters of an hour of eight underlyings, four of them with call and put.
 const SYMBOLS: u32 = 24;
@@ -131,18 +140,7 @@ fn live_and_replay_raise_the_same_alerts() {
     feed(&project);
     project.run(&["run", "--drain"]);
     project.run(&["replay", "--stream", "--workers", "2", "--out", "replay.jsonl"]);
-    let lines = |file: &str| {
-        let text = fs::read_to_string(project.path(file)).unwrap();
-        let alert = |line: &str| {
-            let mut alert: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-            // What tells when it was published, and by which build.
-            for name in ["lag_ms", "recovered", "stale", "sha256", "params_hash", "generation", "host"] {
-                alert.remove(name);
-            }
-            alert
-        };
-        text.lines().map(alert).collect::<Vec<_>>()
-    };
+    let lines = |file: &str| alert_lines(&project.path(file));
     let live = lines("live.jsonl");
     assert!(live.len() > 20, "{}", live.len());
     assert!(lines("replay.jsonl") == live);
@@ -170,7 +168,7 @@ fn a_host_killed_ten_times_alerts_as_if_undisturbed() {
     assert_eq!(ids.len(), alerts.len(), "an alert came twice");
     let by: BTreeSet<&str> = alerts.iter().map(|alert| &*alert["detector"]).collect();
     assert_eq!(by, BTreeSet::from(NAMES));
-    assert!(contents(&alerts) == contents(&project.reference(&redis)), "not as if undisturbed");
+    assert_equal(alerts, project.reference(&redis));
 }
 
 /// A detector more, in the middle of the stream: the others go on with what they know of their groups.
@@ -195,6 +193,33 @@ fn a_swap_of_another_detector_changes_nothing() {
     assert!(alerts.len() > 20, "{}", alerts.len());
     project.write_config(&config);
     assert!(alerts == others(project.reference(&redis)));
+}
+
+/// The simulated market as known entries.
+fn market() -> Market {
+    let config = SimConfig { symbols: SYMBOLS as usize, coupling: 1.0, dirt: 0.01, ..SimConfig::default() };
+    let (mut simulator, mut renderer) = (Simulator::new(&config), Renderer::new(Layout::Flat));
+    let (mut entries, mut last) = (Entries::default(), EntryId::ZERO);
+    for _ in 0..TICKS {
+        let tick = simulator.next().unwrap();
+        let next = EntryId { millis: last.millis, seq: last.seq + 1 };
+        last = next.max(EntryId { millis: tick.time / 1_000_000, seq: 0 });
+        entries.push_entry(last);
+        let instrument = &simulator.instruments()[tick.instrument as usize];
+        renderer.render(instrument, &tick, |name, value| entries.push_field(name, value));
+    }
+    Market { names: NAMES.to_vec(), settings: DETECTORS.to_owned(), entries, files: Vec::new() }
+}
+
+/// Options of four underlyings are among them.
+#[test]
+fn live_is_a_replay_of_the_recorded_files() {
+    market().assert_live_is_replay();
+}
+
+#[test]
+fn plugins_that_are_replaced_right_before_kills_go_on_with_their_groups() {
+    market().assert_swaps_change_nothing();
 }
 
 /// Strike, right and expiry of an option come from the reference data, and from its name where that has none.

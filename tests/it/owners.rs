@@ -8,11 +8,11 @@ use std::{
 };
 
 use redis::Commands;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::support::{
-    Alert, Difference, Host, Project, Redis, STATE, STREAM, count_event, difference, has_event, pause, probe, text,
-    wait_for, witness, witness_bars, witness_market, witness_symbol,
+    Alert, Difference, Host, Project, Redis, STATE, STREAM, alert_lines, count_event, difference, has_event, pause,
+    probe, text, wait_for, witness, witness_bars, witness_market, witness_symbol,
 };
 
 /// 2025-11-24 10:15:30 in Kolkata, ms.
@@ -185,16 +185,7 @@ fn a_replay_of_the_stream_raises_what_was_raised_live_for_every_scope_and_feed()
     let config = fs::read_to_string(market.project.path("config/config.toml")).unwrap();
     market.project.write_config(&config.replace("[alerts]\n", "[alerts]\njsonl = \"live.jsonl\"\n"));
     market.drain();
-    let lines = |file: &str| {
-        let alert = |line: &str| {
-            let mut alert: Map<String, Value> = serde_json::from_str(line).unwrap();
-            for name in ["lag_ms", "recovered", "stale", "generation", "host", "sha256", "params_hash"] {
-                alert.remove(name);
-            }
-            alert
-        };
-        fs::read_to_string(market.project.path(file)).unwrap().lines().map(alert).collect::<Vec<_>>()
-    };
+    let lines = |file: &str| alert_lines(&market.project.path(file));
     let live = lines("live.jsonl");
     assert!(live.len() > 5000, "{}", live.len());
     for (workers, batch) in [("1", "5000"), ("2", "1"), ("3", "7"), ("4", "333")] {

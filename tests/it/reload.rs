@@ -12,9 +12,12 @@ use std::{
 use redis::Commands;
 use tickhound_core::event::EntryId;
 
-use crate::support::{
-    HOST, Host, Project, Redis, contents, count_event, has_event, has_event_with, lines_of, misbehaving, pause,
-    release, shipped, text, wait_for,
+use crate::{
+    proxy::{At, Proxy},
+    support::{
+        HOST, Host, Project, Redis, assert_chains, contents, count_event, has_event, has_event_with, lines_of,
+        misbehaving, pause, probe, release, shipped, signal, text, wait_for,
+    },
 };
 
 /// A host that waits for ticks, and for changes.
@@ -557,4 +560,32 @@ fn a_detector_that_fails_on_what_the_stream_holds_is_refused() {
 
 fn redis_is_quiet(running: &Running) -> bool {
     running.redis.alerts().iter().all(|alert| alert["detector"] != "odd")
+}
+
+/// The log said so when every worker had the change, some milliseconds before the states that go with it were saved. A host
+/// that was killed at that line began with the states of long before, and had them replayed by the changed configuration.
+#[test]
+fn a_change_is_said_to_be_in_force_once_its_states_are_saved() {
+    // Nothing else is saved.
+    const MORE: &str = "[engine]\ncheckpoint_every_ms = 3600000\n[plugins]\nrewarm_s = 0";
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis);
+    let project = Project::with_probe(proxy.url(), "lease_ms = 500", MORE);
+    let mut host = project.start_owner();
+    project.feed(4, 400, &[]);
+    redis.wait_all_processed(400);
+    let pid = host.pid();
+    let sprung = proxy.trap("HSET", 1, At::Request, move || signal(pid, "KILL"));
+    let part = project.path("plugins/part");
+    fs::write(&part, release(&probe(), "another")).unwrap();
+    fs::rename(part, project.path("plugins/probe.wasm")).unwrap();
+    sprung.wait();
+    host.wait();
+    assert_eq!(host.count_event("detector_loaded"), 2, "it was killed before the change: {}", host.log());
+    assert!(!host.has_event("generation_activated"), "{}", host.log());
+    let mut host = project.start_owner();
+    project.feed(4, 100, &["--seed", "2"]);
+    redis.wait_all_processed(500);
+    host.stop();
+    assert_chains(&redis.alerts());
 }

@@ -367,6 +367,8 @@ impl Project {
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         // Tests run at the same time, and have one port 9464 between them.
         command.env("TICKHOUND_SERVER__LISTEN", "");
+        // An older host may be under test, which does not know these variables.
+        command.env_remove("TICKHOUND_REAL_DAYS").env_remove("TICKHOUND_REAL_COUNT");
         // Compiled plugins are shared by all tests, and not with the user's own hosts.
         command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")).env_remove("CACHE_DIRECTORY");
         command
@@ -750,6 +752,18 @@ pub fn content(alert: &Alert) -> Vec<(String, String)> {
     let timing = ["lag_ms", "recovered", "stale", "generation"];
     let fields = alert.iter().filter(|(name, _)| !timing.contains(&name.as_str()));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The alerts of a file of JSON lines, without what tells when they were published, and by which build.
+pub fn alert_lines(file: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let alert = |line: &str| {
+        let mut alert: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        for name in ["lag_ms", "recovered", "stale", "sha256", "params_hash", "generation", "host"] {
+            alert.remove(name);
+        }
+        alert
+    };
+    fs::read_to_string(file).unwrap().lines().map(alert).collect()
 }
 
 /// In what alerts differ from those of an undisturbed run; all 0 when in nothing.

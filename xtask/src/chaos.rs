@@ -1,5 +1,6 @@
 //! `cargo xtask chaos`, `cargo xtask failover` and `cargo xtask swaps`: these tests for as long, and against the
-//! server, that one likes; and `cargo xtask servers`: the tests of the host on each server.
+//! server, that one likes; `cargo xtask real`: the tests that need recorded days; and `cargo xtask servers`: the tests of the
+//! host on each server.
 //!
 //! Servers other than the installed one come out of Python wheels, which need neither root nor a
 //! container.
@@ -84,6 +85,28 @@ impl Long {
         }
         run(&mut command)
     }
+}
+
+/// Runs the tests on recorded days. `args` are `--days FOLDER`, and a part of a test's name or a server.
+pub(crate) fn real(args: &[&str]) -> Result<()> {
+    let (mut command, mut days, mut name) = (tests(), None, "compare::real::");
+    for pair in args.chunks(2) {
+        match *pair {
+            ["--days", folder] => days = Some(env::current_dir()?.join(folder)),
+            ["--count", count] => _ = command.env("TICKHOUND_REAL_COUNT", count),
+            ["--test", part] => name = part,
+            ["--server", value] => _ = command.env(SERVER, server(value)?),
+            _ => bail!(
+                "{}: expected --days FOLDER, --count DAYS, --test NAME or --server redis|valkey|redis-8|PATH",
+                pair.join(" ")
+            ),
+        }
+    }
+    let days = days
+        .context("--days FOLDER is missing: the recorded days, in the form that tests/it/compare/real.rs describes")?;
+    ensure!(days.is_dir(), "--days {}: no such folder", days.display());
+    command.args([name, "--ignored", "--nocapture", "--test-threads", "1"]).env("TICKHOUND_REAL_DAYS", days);
+    run(&mut command)
 }
 
 /// Runs the host's tests on the installed server and on those in wheels.

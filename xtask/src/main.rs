@@ -47,6 +47,9 @@ cargo xtask failover          kills the server and promotes a replica that lags,
                               undisturbed run over what the replica has [--seeds 20] [--seed 1] [--server …]
 cargo xtask swaps             replaces a plugin again and again while ticks flow; reports the pauses, compares the alerts
                               [--count 25] [--rate 20000] [--server …]
+cargo xtask real              compares the alerts of detectors that see several symbols on recorded days of the NSE: workers,
+                              batches, kills, swaps, reloads, history, live and replay
+                              --days FOLDER [--count 2] (of days; histories need six) [--test NAME] [--server …]
 cargo xtask servers           runs the tests on the installed redis-server, on Valkey and on Redis 8";
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         ["chaos", ref args @ ..] => chaos::CHAOS.run(args),
         ["failover", ref args @ ..] => chaos::FAILOVER.run(args),
         ["swaps", ref args @ ..] => chaos::SWAPS.run(args),
+        ["real", ref args @ ..] => chaos::real(args),
         ["servers"] => chaos::servers(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

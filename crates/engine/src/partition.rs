@@ -521,6 +521,7 @@ impl<S: Stream> Partition<S> {
             return;
         }
         self.pipeline.committed(commit);
+        self.generations.committed();
         self.account = Account { totals: commit.totals, rates: commit.rates.clone() };
         self.stats.committed(commit);
         self.sinks.publish(&commit.alerts, &commit.over_limit);

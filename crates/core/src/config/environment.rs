@@ -22,7 +22,7 @@ const SEPARATOR: &str = "__";
 
 /// Variables that the tests and tools of this repository and the files in `deploy/` read, and that a host inherits from
 /// them; CONTRIBUTING.md and deploy/compose.yml explain them. They change nothing in the program.
-const FOREIGN: [&str; 20] = [
+const FOREIGN: [&str; 22] = [
     "TICKHOUND_BENCH_CONFIG",
     "TICKHOUND_CHAOS_HOSTS",
     "TICKHOUND_CHAOS_NEMESES",
@@ -37,6 +37,8 @@ const FOREIGN: [&str; 20] = [
     "TICKHOUND_OUTAGES",
     "TICKHOUND_PICTURE",
     "TICKHOUND_PICTURES",
+    "TICKHOUND_REAL_COUNT",
+    "TICKHOUND_REAL_DAYS",
     "TICKHOUND_SWAPS_COUNT",
     "TICKHOUND_SWAPS_RATE",
     "TICKHOUND_TEST_FAKETIME",

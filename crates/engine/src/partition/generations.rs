@@ -57,6 +57,9 @@ pub(super) struct Generations {
     states: DetectorStates,
     quarantines: Quarantines,
     receipts: Receipts,
+    /// Activations that are not committed yet: if the host were killed now, what came before them would be replayed by what
+    /// came with them. Whoever reads the log must not take them for done.
+    uncommitted: Vec<Activated>,
     reloads: watch::Receiver<Reload>,
     watcher: WatcherHandle,
     /// Whether detectors warm up (`plugins.rewarm_s`).
@@ -72,6 +75,14 @@ pub(super) struct Generations {
 pub(super) struct Activation {
     pub(super) generation: Arc<Generation>,
     pub(super) warmed: Option<Warmed>,
+}
+
+/// A generation that every shard has activated.
+struct Activated {
+    number: u64,
+    pause: Duration,
+    /// The name, the version and the origin of the state of each detector.
+    detectors: String,
 }
 
 /// Detectors of the target without a state, and how far their warm-up is.
@@ -107,6 +118,7 @@ impl Generations {
             states: DetectorStates::default(),
             quarantines: Quarantines::default(),
             receipts: Receipts::default(),
+            uncommitted: Vec::new(),
             reloads,
             watcher: WatcherHandle::default(),
             warms_up: config.plugins.rewarm_s > 0,
@@ -364,14 +376,20 @@ impl Generations {
             .detectors
             .iter()
             .map(|spec| format!("{} {} ({})", spec.name, spec.plugin.manifest.version, self.states.origin(&spec.name)));
-        let detectors: Vec<String> = detectors.collect();
-        info!(
-            event = "generation_activated",
-            generation = generation.number,
-            pause_us = pause.as_micros() as u64,
-            "active detectors: {}",
-            detectors.join(", ")
-        );
+        let detectors = detectors.collect::<Vec<_>>().join(", ");
+        self.uncommitted.push(Activated { number: generation.number, pause, detectors });
+    }
+
+    /// Notes that a commit has happened, with the states of all that was activated before it.
+    pub(super) fn committed(&mut self) {
+        for Activated { number, pause, detectors } in self.uncommitted.drain(..) {
+            info!(
+                event = "generation_activated",
+                generation = number,
+                pause_us = pause.as_micros() as u64,
+                "active detectors: {detectors}"
+            );
+        }
     }
 
     /// The detectors whose states are all saved with the next visit, with what must be the same to read them.
