@@ -237,7 +237,7 @@ impl ResidualMove {
         let has_rested = gates.at_least("rested_s", since as f64 / SECOND as f64, cooldown_s);
         let is_ranked = gates.above("residuals", f64::from(state.residuals), f64::from(WARM_UP_MOVES));
         let fires = is_large && is_worth_it && has_rested && is_ranked;
-        // A rank takes longer than all the rest, and few bars need one. It is among the values before this one.
+        // Few bars need a rank, which adds up all bins. It is among the values before this one.
         let rank = if fires { state.sizes.rank(units) } else { None };
         state.sizes.push(units, half_life);
         if !fires {
