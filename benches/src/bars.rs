@@ -1,7 +1,9 @@
 //! What fifty detectors cost that see bars of a minute, which the host builds once for all of them; beside as many that see
 //! every tick.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 use tickhound_core::simulate::Layout;
 
 use crate::{
@@ -21,19 +23,25 @@ const RATE: f64 = 1.5;
 
 const MANY: usize = 50;
 
+/// A detector of bars, built by the caller, that does next to nothing: what fifty of them cost is what the host adds for each.
+const LIGHT: &str = "light";
+
+/// The detector of bars that ships, whose own work is part of what fifty cost.
 const OF_BARS: &str = "residual-move";
 
 /// Fifty of them take so long that fewer ticks do.
 const OF_TICKS: &str = "breakout";
 
-/// What a detector of bars needs: the values of its index.
+/// What the detector of bars that ships needs: the values of its index.
 const INDEX: &str = "[context.index]\nsymbol = \"NIFTY\"\n";
 
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (what, plugin, target) in
-        [("bars of a minute", OF_BARS, Some(Target::RatioAtMost(1.5))), ("ticks", OF_TICKS, None)]
-    {
+    for (what, plugin, target) in [
+        ("light detectors of bars of a minute", LIGHT, Some(Target::RatioAtMost(1.5))),
+        ("`residual-move` with bars of a minute", OF_BARS, None),
+        ("`breakout`, which sees every tick", OF_TICKS, None),
+    ] {
         for row in [replayed(bench, what, plugin)?, drained(bench, what, plugin)?] {
             rows.push(match target {
                 Some(target) => row.target(target),
@@ -44,17 +52,25 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A project with so many times the same detector.
+fn project(bench: &Bench, server: Option<&Server>, plugin: &str, count: usize) -> Result<Project> {
+    let project = Project::new(bench, server, &detectors(plugin, count))?;
+    let light = bench.light.as_ref().context("the light detector is not built")?;
+    fs::copy(light, project.path("plugins").join(format!("{LIGHT}.wasm")))?;
+    Ok(project)
+}
+
 /// So many times the same detector under different names.
 fn detectors(plugin: &str, count: usize) -> String {
     let one = |n: usize| format!("[detectors.{plugin}-{n}]\nplugin = \"{plugin}\"\n");
-    std::iter::once(INDEX.to_owned()).chain((0..count).map(one)).collect()
+    let index = if plugin == OF_BARS { INDEX } else { "" };
+    std::iter::once(index.to_owned()).chain((0..count).map(one)).collect()
 }
 
 fn replayed(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
     let full = if plugin == OF_TICKS { (3, 500_000) } else { (7, 2_000_000) };
     let (rounds, ticks) = bench.sized((3, 500_000), full);
-    let (one, many) =
-        (Project::new(bench, None, &detectors(plugin, 1))?, Project::new(bench, None, &detectors(plugin, MANY))?);
+    let (one, many) = (project(bench, None, plugin, 1)?, project(bench, None, plugin, MANY)?);
     let file = one.path("ticks.parquet");
     write_parquet(&file, SYMBOLS, ticks)?;
     let cost = |project: &Project| -> Result<f64> {
@@ -69,7 +85,7 @@ fn replayed(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
         of_one.push(cost(&one)?);
         of_many.push(cost(&many)?);
     }
-    let what = format!("{MANY} detectors of {what}, replayed, processor time of a tick");
+    let what = format!("{MANY} × {what}, replayed, processor time of a tick");
     Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
 }
 
@@ -79,8 +95,7 @@ fn drained(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
     let (rounds, ticks) = bench.sized((3, 200_000), full);
     let server = Server::start()?;
     Market::new(SYMBOLS, RATE, Layout::Flat).publish_many(&mut server.wire()?, &[], ticks)?;
-    let project = |count: usize| Project::new(bench, Some(&server), &detectors(plugin, count));
-    let (one, many) = (project(1)?, project(MANY)?);
+    let (one, many) = (project(bench, Some(&server), plugin, 1)?, project(bench, Some(&server), plugin, MANY)?);
     let cost = |project: &Project| -> Result<f64> {
         Ok(server.drained_by(&mut project.command(&["run", "--drain"])?)?.client_cpu / ticks as f64 * 1e9)
     };
@@ -92,6 +107,6 @@ fn drained(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
         of_one.push(cost(&one)?);
         of_many.push(cost(&many)?);
     }
-    let what = format!("{MANY} detectors of {what}, Redis to committed alerts, processor time of a tick");
+    let what = format!("{MANY} × {what}, Redis to committed alerts, processor time of a tick");
     Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
 }

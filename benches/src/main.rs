@@ -84,6 +84,9 @@ struct RunArgs {
     /// A detector that alerts on every tick it is given.
     #[arg(long)]
     probe: Option<PathBuf>,
+    /// A detector of bars that does next to nothing.
+    #[arg(long)]
+    light: Option<PathBuf>,
     /// A Python with the scanner's packages.
     #[arg(long)]
     python: Option<PathBuf>,
@@ -101,6 +104,7 @@ pub(crate) struct Bench {
     pub(crate) program: PathBuf,
     pub(crate) host: PathBuf,
     pub(crate) probe: Option<PathBuf>,
+    pub(crate) light: Option<PathBuf>,
     pub(crate) python: Option<PathBuf>,
     pub(crate) peers: Option<PathBuf>,
 }
@@ -134,12 +138,12 @@ fn main() -> ExitCode {
 
 /// Whether every suite could be measured.
 fn run(args: RunArgs) -> Result<bool> {
-    let RunArgs { quick, only, json, host, probe, python, peers } = args;
+    let RunArgs { quick, only, json, host, probe, light, python, peers } = args;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("benches is in the repository")?.to_path_buf();
     // Programs are started in other folders.
     let absolute = |path: PathBuf| path.canonicalize().with_context(|| format!("can't find {}", path.display()));
     let host = absolute(host)?;
-    let bench = Bench { quick, root, program: env::current_exe()?, host, probe, python, peers };
+    let bench = Bench { quick, root, program: env::current_exe()?, host, probe, light, python, peers };
     let document = bench.root.join("docs/PERFORMANCE.md");
     let facts = machine::facts(&bench)?;
     let date = Timestamp::now().strftime("%Y-%m-%d").to_string();

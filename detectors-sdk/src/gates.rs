@@ -63,6 +63,32 @@ impl Gates<'_> {
         }
         holds
     }
+
+    /// Returns whether to compare further conditions: if those `so_far` hold, or if somebody asks why there is a detection, or none,
+    /// since then all of them are shown.
+    ///
+    /// It saves what later conditions cost in the usual case. The result of those so far still counts:
+    ///
+    /// ```
+    /// use tickhound_sdk::{Tick, window::TimeMin};
+    ///
+    /// const MINUTE: u64 = 60_000_000_000;
+    ///
+    /// fn is_out(low: &mut TimeMin, tick: &Tick<'_>, high: f64) -> bool {
+    ///     let gates = tick.gates();
+    ///     let is_high = gates.above("above_channel", tick.price, high);
+    ///     if !gates.go_on(is_high) {
+    ///         return false;
+    ///     }
+    ///     let low = low.get(MINUTE, tick.time).unwrap_or(f64::NAN);
+    ///     gates.above("rise_pct", (tick.price / low - 1.0) * 100.0, 1.0) && is_high
+    /// }
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn go_on(&self, so_far: bool) -> bool {
+        so_far || self.record.is_some()
+    }
 }
 
 /// Kept out of line, since detectors run without a record.

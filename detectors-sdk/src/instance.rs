@@ -3,12 +3,14 @@
 //! The WebAssembly build and the native harness use the same code. Nothing here
 //! differs between two runs: states are visited in the order of their ids.
 
+use std::cell::RefCell;
+
 use crate::{
     Clock, Detection, Detector,
-    contract::{Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
+    contract::{Gate, Group, Judgment, Manifest, Readiness, SavedState, Symbol, Value},
     packed::{Batch, CLOCK, pack_detection},
     params,
-    row::{Named, Source},
+    row::{Named, Source, named, unknown},
     shape::{RowKind, Shape},
 };
 
@@ -27,10 +29,19 @@ struct Configured<D> {
 struct Owners<S> {
     /// By id; `None` for an id that belongs to another shard.
     names: Vec<Option<Named>>,
-    /// By id; `None` until the first row.
-    states: Vec<Option<S>>,
+    /// By id.
+    states: Vec<Slot<S>>,
     /// The newest id of each symbol, in the order of their names, for detections of groups, which name symbols.
     symbols: Vec<u32>,
+}
+
+/// Where the state of an id is.
+enum Slot<S> {
+    /// The id was not introduced.
+    Unknown,
+    /// It has had no row.
+    Empty,
+    State(S),
 }
 
 /// Symbols by name.
@@ -87,43 +98,44 @@ impl<D: Detector> Instance<D> {
 
     /// Processes rows, and returns the detections, packed.
     pub(crate) fn detect(&mut self, rows: u32, values: &[u8]) -> Vec<u8> {
-        self.process(rows, values, false).detections
+        self.process((rows, values), None).detections
     }
 
     /// Processes rows like [`detect`](Self::detect), and returns what was looked at.
     pub(crate) fn probe(&mut self, rows: u32, values: &[u8]) -> Vec<Judgment> {
-        self.process(rows, values, true).judgments
+        self.process((rows, values), Some(&RefCell::default())).judgments
     }
 
     // Not once for each caller: the author's code would be in the file twice.
     #[inline(never)]
-    fn process(&mut self, rows: u32, values: &[u8], is_probe: bool) -> Outcome {
+    fn process(&mut self, rows: (u32, &[u8]), gates: Option<&RefCell<Vec<Gate>>>) -> Outcome {
         let Some(Configured { detector, shape }) = &self.configured else {
             panic!("the host called `detect` before `configure`")
         };
-        let batch = Batch::new(shape, rows, values, is_probe);
+        let Owners { names, states, symbols } = &mut self.owners;
+        let symbols = Symbols { names, ids: symbols };
+        let batch = Batch::new(shape, names, rows, gates);
         let mut outcome = Outcome { detections: Vec::new(), judgments: Vec::new() };
-        for row in 0..batch.rows {
-            let id = batch.symbol(row);
+        for (row, id, time, price) in batch.rows() {
             if id == CLOCK {
                 if D::WANTS_CLOCK {
-                    strike(detector, &batch, row, &mut self.owners, &mut outcome);
+                    strike(detector, &batch, (row as u32, time), (states, symbols), &mut outcome);
                 }
                 continue;
             }
             let owner = batch.owner(row, id);
-            let Owners { names, states, symbols } = &mut self.owners;
-            let symbol = named(names, id);
-            let group = if shape.has_groups() { named(names, owner).name.as_str() } else { "" };
-            let source = Source { batch: &batch, row, id, symbol, group };
-            let state = states[owner as usize].get_or_insert_default();
-            let detection = match batch.kind(row) {
-                RowKind::Tick => detector.on_tick(state, &source.tick()),
-                RowKind::Bar(length) => detector.on_bar(state, &source.bar(length)),
-                RowKind::Snapshot(length) => detector.on_snapshot(state, &source.snapshot(length, batch.is_last(row))),
+            let state = match states.get_mut(owner as usize) {
+                Some(Slot::State(state)) => state,
+                slot => begin(slot, owner),
             };
-            if detection.is_some() || is_probe {
-                outcome.add(&batch, (row as u32, owner), detection, Symbols { names, ids: symbols });
+            let source = Source { batch: &batch, row, id, owner };
+            let detection = match batch.kind(row) {
+                RowKind::Tick => detector.on_tick(state, &source.tick(time, price)),
+                RowKind::Bar(length) => detector.on_bar(state, &source.bar(time, price, length)),
+                RowKind::Snapshot(length) => detector.on_snapshot(state, &source.snapshot(time, price, length)),
+            };
+            if detection.is_some() || gates.is_some() {
+                outcome.add(&batch, (row as u32, owner), detection, symbols);
             }
         }
         outcome
@@ -131,7 +143,7 @@ impl<D: Detector> Instance<D> {
 
     pub(crate) fn save(&self, owners: &[u32]) -> Vec<SavedState> {
         let saved = owners.iter().filter_map(|&owner| {
-            let state = self.owners.states.get(owner as usize)?.as_ref()?;
+            let Slot::State(state) = self.owners.states.get(owner as usize)? else { return None };
             let state = postcard::to_allocvec(state).unwrap_or_else(|error| panic!("can't save a state: {error}"));
             Some(SavedState { owner, state })
         });
@@ -156,7 +168,7 @@ impl<D: Detector> Instance<D> {
             decoded.push((*owner as usize, state));
         }
         for (index, state) in decoded {
-            self.owners.states[index] = Some(state);
+            self.owners.states[index] = Slot::State(state);
         }
         Ok(())
     }
@@ -167,10 +179,10 @@ impl<S> Owners<S> {
         let index = id as usize;
         if index >= self.names.len() {
             self.names.resize_with(index + 1, || None);
-            self.states.resize_with(index + 1, || None);
+            self.states.resize_with(index + 1, || Slot::Unknown);
         }
         self.names[index] = Some(named);
-        self.states[index] = None;
+        self.states[index] = Slot::Empty;
     }
 
     /// Makes a symbol that was added known by its name.
@@ -212,28 +224,28 @@ impl Outcome {
     }
 }
 
-fn named(names: &[Option<Named>], id: u32) -> &Named {
-    let Some(Some(named)) = names.get(id as usize) else {
-        panic!("the host sent a row of symbol or group {id} before introducing it")
-    };
-    named
+/// Begins the state of an id that was introduced.
+#[cold]
+fn begin<S: Default>(slot: Option<&mut Slot<S>>, owner: u32) -> &mut S {
+    let Some(slot @ Slot::Empty) = slot else { unknown(owner) };
+    *slot = Slot::State(S::default());
+    let Slot::State(state) = slot else { unknown(owner) };
+    state
 }
 
 /// Calls `on_clock` for every state.
 fn strike<D: Detector>(
     detector: &D,
     batch: &Batch<'_>,
-    row: usize,
-    owners: &mut Owners<D::State>,
+    (row, time): (u32, u64),
+    (states, symbols): (&mut [Slot<D::State>], Symbols<'_>),
     outcome: &mut Outcome,
 ) {
-    let Owners { names, states, symbols } = owners;
-    for (owner, (name, state)) in names.iter().zip(states).enumerate() {
-        let (Some(Named { name, .. }), Some(state)) = (name, state) else { continue };
-        let clock = Clock { time: batch.time(row), batch, owner: name };
-        let detection = detector.on_clock(state, &clock);
+    for (owner, (name, slot)) in batch.names.iter().zip(states).enumerate() {
+        let (Some(Named { name, .. }), Slot::State(state)) = (name, slot) else { continue };
+        let detection = detector.on_clock(state, &Clock { time, batch, owner: name });
         if detection.is_some() || batch.gates.is_some() {
-            outcome.add(batch, (row as u32, owner as u32), detection, Symbols { names, ids: symbols });
+            outcome.add(batch, (row, owner as u32), detection, symbols);
         }
     }
 }

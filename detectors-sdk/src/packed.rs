@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use crate::{
     contract::Gate,
     detector::{Detection, Direction},
+    row::Named,
     shape::{RowKind, Shape},
 };
 
@@ -21,7 +22,9 @@ pub(crate) const LAST_OF_SNAPSHOT: u8 = 0x80;
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) shape: &'a Shape,
-    pub(crate) rows: usize,
+    /// The symbols and groups by their ids.
+    pub(crate) names: &'a [Option<Named>],
+    rows: usize,
     times: &'a [[u8; 8]],
     prices: &'a [[u8; 8]],
     columns: &'a [[u8; 8]],
@@ -30,17 +33,23 @@ pub(crate) struct Batch<'a> {
     groups: Option<&'a [[u8; 4]]>,
     /// The feeds, unless there are only ticks.
     feeds: Option<&'a [u8]>,
-    /// The gates of the present row, in a call of `probe`.
-    pub(crate) gates: Option<RefCell<Vec<Gate>>>,
+    /// The gates of the present row, in a call of `probe`. Not in here, or the compiler would take it that all of this may change.
+    pub(crate) gates: Option<&'a RefCell<Vec<Gate>>>,
 }
 
 impl<'a> Batch<'a> {
     /// Returns the rows that are packed in `values`.
-    pub(crate) fn new(shape: &'a Shape, rows: u32, values: &'a [u8], is_probe: bool) -> Self {
+    pub(crate) fn new(
+        shape: &'a Shape,
+        names: &'a [Option<Named>],
+        (rows, values): (u32, &'a [u8]),
+        gates: Option<&'a RefCell<Vec<Gate>>>,
+    ) -> Self {
         let rows = rows as usize;
         let mut rest = Unread(values);
         let batch = Self {
             shape,
+            names,
             rows,
             times: rest.arrays(rows),
             prices: rest.arrays(rows),
@@ -48,27 +57,23 @@ impl<'a> Batch<'a> {
             symbols: rest.arrays(rows),
             groups: shape.has_groups().then(|| rest.arrays(rows)),
             feeds: shape.has_feeds().then(|| rest.bytes(rows)),
-            gates: is_probe.then(RefCell::default),
+            gates,
         };
         assert!(rest.0.is_empty(), "the host sent {} bytes too many for {rows} rows", rest.0.len());
         batch
     }
 
-    pub(crate) fn time(&self, row: usize) -> u64 {
-        u64::from_le_bytes(self.times[row])
-    }
-
-    pub(crate) fn price(&self, row: usize) -> f64 {
-        f64::from_le_bytes(self.prices[row])
+    /// Returns the number, the id, the time and the price of each row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (usize, u32, u64, f64)> + use<'a> {
+        let rows = self.symbols.iter().zip(self.times).zip(self.prices).enumerate();
+        rows.map(|(row, ((symbol, time), price))| {
+            (row, u32::from_le_bytes(*symbol), u64::from_le_bytes(*time), f64::from_le_bytes(*price))
+        })
     }
 
     #[track_caller]
     pub(crate) fn column(&self, position: usize, row: usize) -> f64 {
         f64::from_le_bytes(self.columns[position * self.rows + row])
-    }
-
-    pub(crate) fn symbol(&self, row: usize) -> u32 {
-        u32::from_le_bytes(self.symbols[row])
     }
 
     /// Returns the id of the group that the row is for, or of its symbol if states belong to symbols.
@@ -90,7 +95,7 @@ impl<'a> Batch<'a> {
 
     /// Returns the gates of the row that was processed last.
     pub(crate) fn take_gates(&self) -> Vec<Gate> {
-        self.gates.as_ref().map(RefCell::take).unwrap_or_default()
+        self.gates.map(RefCell::take).unwrap_or_default()
     }
 }
 

@@ -16,9 +16,8 @@ pub(crate) struct Source<'a> {
     pub(crate) batch: &'a Batch<'a>,
     pub(crate) row: usize,
     pub(crate) id: u32,
-    pub(crate) symbol: &'a Named,
-    /// The name of the group; empty if the state belongs to the symbol.
-    pub(crate) group: &'a str,
+    /// The id of the symbol or group whose state is passed along.
+    pub(crate) owner: u32,
 }
 
 /// Declares a type of rows, with the methods that all of them have.
@@ -39,21 +38,22 @@ macro_rules! row {
             /// Returns the name of the symbol, such as `NIFTY25NOV25750PE`.
             #[must_use]
             pub fn symbol(&self) -> &'a str {
-                &self.source.symbol.name
+                &self.source.symbol().name
             }
 
             /// Returns the symbol as a key of [`ByMember`](crate::ByMember).
             #[inline]
             #[must_use]
             pub fn symbol_id(&self) -> Member<'a> {
-                Member { id: self.source.id, name: &self.source.symbol.name }
+                Member { id: self.source.id, name: &self.source.symbol().name }
             }
 
             /// Returns the name of the group whose state is passed along, such as `NIFTY`. It is empty if the state belongs to
             /// the symbol.
             #[must_use]
             pub fn group(&self) -> &'a str {
-                self.source.group
+                let Source { batch, owner, .. } = self.source;
+                if batch.shape.has_groups() { &named(batch.names, owner).name } else { "" }
             }
 
             /// Returns the value of a column, given its position in the manifest. An absent value is NaN. Computed columns
@@ -76,7 +76,7 @@ macro_rules! row {
             #[must_use]
             #[track_caller]
             pub fn text(&self, position: usize) -> Option<&'a str> {
-                self.source.symbol.texts[position].as_deref()
+                self.source.symbol().texts[position].as_deref()
             }
 
             /// Returns the value of the column `flags`, given its position in the manifest. It is a set of the bits in
@@ -132,7 +132,7 @@ macro_rules! row {
             #[inline]
             #[must_use]
             pub fn gates(&self) -> Gates<'a> {
-                Gates { record: self.source.batch.gates.as_ref() }
+                Gates { record: self.source.batch.gates }
             }
         }
     };
@@ -341,22 +341,39 @@ impl<'a> Clock<'a> {
     /// Returns the means to compare values so that the comparisons can be shown.
     #[must_use]
     pub fn gates(&self) -> Gates<'a> {
-        Gates { record: self.batch.gates.as_ref() }
+        Gates { record: self.batch.gates }
     }
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn tick(self) -> Tick<'a> {
-        Tick { time: self.batch.time(self.row), price: self.batch.price(self.row), source: self }
+    fn symbol(self) -> &'a Named {
+        named(self.batch.names, self.id)
     }
 
-    pub(crate) fn bar(self, length: u32) -> Bar<'a> {
-        Bar { time: self.batch.time(self.row), price: self.batch.price(self.row), length, source: self }
+    pub(crate) fn tick(self, time: u64, price: f64) -> Tick<'a> {
+        Tick { time, price, source: self }
     }
 
-    pub(crate) fn snapshot(self, length: u32, last: bool) -> Snapshot<'a> {
-        Snapshot { time: self.batch.time(self.row), price: self.batch.price(self.row), length, last, source: self }
+    pub(crate) fn bar(self, time: u64, price: f64, length: u32) -> Bar<'a> {
+        Bar { time, price, length, source: self }
     }
+
+    pub(crate) fn snapshot(self, time: u64, price: f64, length: u32) -> Snapshot<'a> {
+        Snapshot { time, price, length, last: self.batch.is_last(self.row), source: self }
+    }
+}
+
+/// Returns the symbol or group that has this id.
+pub(crate) fn named(names: &[Option<Named>], id: u32) -> &Named {
+    match names.get(id as usize) {
+        Some(Some(named)) => named,
+        _ => unknown(id),
+    }
+}
+
+#[cold]
+pub(crate) fn unknown(id: u32) -> ! {
+    panic!("the host sent a row of symbol or group {id} before introducing it")
 }
 
 /// Returns the time `seconds` after `time`, in ns. Seconds of a session are exact to a ns.

@@ -196,6 +196,9 @@ fn bench_measures_a_detector_beside_another() {
     let sizes: Vec<u64> =
         cost["per_tick"].as_array().unwrap().iter().map(|row| row["batch"].as_u64().unwrap()).collect();
     assert_eq!(sizes, [1, 16, 256, 2000]);
+    // It was the first one that ships, and that one sees groups.
+    assert_eq!(told["yardstick"], "breakout");
+    assert!(cost["per_tick"].as_array().unwrap().iter().all(|row| row["yardstick_ns"]["median"].as_f64() > Some(0.0)));
     assert_eq!(cost["symbols"].as_u64(), Some(20));
     for key in ["compile_ms", "load_ms", "memory_at_start", "state_per_symbol", "engine_ticks_per_second"] {
         assert!(cost[key].as_f64().unwrap() > 0.0, "{key}: {cost}");

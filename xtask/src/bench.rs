@@ -49,6 +49,9 @@ pub(crate) fn run_all(args: &[&str]) -> Result<()> {
     if needs("latency") {
         measure.arg("--probe").arg(probe()?);
     }
+    if needs("bars") {
+        measure.arg("--light").arg(light()?);
+    }
     if needs("scanner") {
         with(&mut measure, "--python", python, target_dir().join("scanner/bin/python"), quick)?;
     }
@@ -73,6 +76,13 @@ fn probe() -> Result<PathBuf> {
     let target = target_dir().join("fixtures");
     run(wasm("tests/fixtures/misbehaving/Cargo.toml", &target).arg("--release"))?;
     Ok(target.join("wasm32-unknown-unknown/release/misbehaving.wasm"))
+}
+
+/// A detector of bars that does next to nothing: the tests' own.
+fn light() -> Result<PathBuf> {
+    let target = target_dir().join("fixtures");
+    run(wasm("tests/fixtures/probe/Cargo.toml", &target).args(["--release", "--example", "probe_bars"]))?;
+    Ok(target.join("wasm32-unknown-unknown/release/examples/probe_bars.wasm"))
 }
 
 /// The same detector behind Extism, its host and its guest.

@@ -907,9 +907,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::plugin::{BatchColumns, Feed, View};
     use tickhound_core::{
         config::InputConfig,
         event::{CLOCK, DecodedTicks},
+        market::Market,
         session::Sessions,
     };
 
@@ -960,6 +962,23 @@ mod tests {
         assert_eq!(batch.symbol, [CLOCK, 0, 0, 1]);
         assert_eq!(batch.time[1..], [THEN, THEN + 2, THEN + 3].map(|ms| ms * NANOS_PER_MILLI));
         assert_eq!(estimated(batch)[1..], [false, true, true]);
+    }
+
+    /// Fifty detectors of bars were called each second, though few seconds end a bar, and none of them used the clock.
+    #[test]
+    fn clock_rows_go_to_those_views_that_have_a_detector_which_uses_them() {
+        let view = |seconds| View { feeds: vec![Feed::Bars(seconds)], ..View::default() };
+        let mut ingest = ingest(1);
+        let market = Arc::new(Market::default());
+        let layout = Arc::new(BatchColumns::new(ingest.decoder.column_names(), &market, None));
+        let detectors = [(view(1), false), (view(2), true), (view(2), false)];
+        ingest.set_plan(Some(Arc::new(IngestPlan::new(market, layout, detectors))));
+        let ticks = [0, 1000, 4000].map(|after| (NOW + after, format!("symbol=A ltp=1 timestamp={}", THEN + after)));
+        let read: Vec<(u64, &str)> = ticks.iter().map(|(at, text)| (*at, text.as_str())).collect();
+        let routed = ingest.route(1, &entries(&read));
+        let job = routed.jobs[0].as_ref().unwrap();
+        let rows: Vec<_> = job.views.iter().map(|view| (view.view.feeds[0], view.batch.symbol.clone())).collect();
+        assert_eq!(rows, [(Feed::Bars(1), vec![0, 0]), (Feed::Bars(2), vec![CLOCK, CLOCK, 0, CLOCK])]);
     }
 
     #[test]

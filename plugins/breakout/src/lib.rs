@@ -132,6 +132,15 @@ struct Arm {
     spent: bool,
 }
 
+/// What a price is compared with.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    high: f64,
+    low: f64,
+    /// The average true range of bars.
+    range: f64,
+}
+
 /// The detector with its parameters.
 #[derive(Debug)]
 pub struct Breakout {
@@ -263,20 +272,13 @@ impl Breakout {
 
     /// Returns the detection at this tick, before the tick becomes part of the channel.
     fn find(&self, state: &mut State, tick: &Tick<'_>, age: u64) -> Option<Detection> {
-        let gates = tick.gates();
-        let filled = match self.params.mode {
-            Mode::Rolling => (tick.time - state.since, self.window / 2),
-            Mode::OpeningRange => (age, self.opening),
-        };
         let channel = self.channel(state, tick.time, age);
         let range = state.atr.get(self.params.atr_len);
-        let is_filled = gates.holds("channel_filled_s", seconds(filled.0), seconds(filled.1), channel.is_some());
-        let is_warm = gates.at_least("bars", state.closed.into(), self.warm_up_bars().into());
-        if !is_filled {
+        let (Some((high, low)), Some(range)) = (channel, range) else {
+            self.is_ready(state, tick, age, channel.is_some());
             return None;
-        }
-        let ((high, low), range) = (channel?, range?.max(state.step.unwrap_or(0.0)));
-        let price = tick.price;
+        };
+        let range = range.max(state.step.unwrap_or(0.0));
         let outlived = match self.params.mode {
             Mode::Rolling => self.window,
             // The level of an opening range does not move, so a price that stays beyond it is not news.
@@ -284,6 +286,29 @@ impl Breakout {
         };
         state.up.rearm(tick, 1.0, range * self.params.rearm_atr, outlived);
         state.down.rearm(tick, -1.0, range * self.params.rearm_atr, outlived);
+        if !tick.gates().go_on(tick.price > high || tick.price < low) {
+            return None;
+        }
+        self.judge(state, tick, age, Channel { high, low, range })
+    }
+
+    /// Returns whether enough is known. Before that there is no channel.
+    fn is_ready(&self, state: &State, tick: &Tick<'_>, age: u64, has_channel: bool) -> bool {
+        let gates = tick.gates();
+        let filled = match self.params.mode {
+            Mode::Rolling => (tick.time - state.since, self.window / 2),
+            Mode::OpeningRange => (age, self.opening),
+        };
+        let is_filled = gates.holds("channel_filled_s", seconds(filled.0), seconds(filled.1), has_channel);
+        gates.at_least("bars", state.closed.into(), self.warm_up_bars().into()) && is_filled
+    }
+
+    // Out of line, since few prices are beyond the channel.
+    #[cold]
+    fn judge(&self, state: &mut State, tick: &Tick<'_>, age: u64, channel: Channel) -> Option<Detection> {
+        let Channel { high, low, range } = channel;
+        let (gates, price) = (tick.gates(), tick.price);
+        let is_ready = self.is_ready(state, tick, age, true);
         // Between the two, the level that is closer counts.
         let (direction, sign, level) = match () {
             () if price - high >= low - price => (Direction::Up, 1.0, high),
@@ -298,7 +323,7 @@ impl Breakout {
         let is_armed =
             gates.holds("armed_s", since_fired, seconds(self.cooldown), arm.may_fire(tick.time, self.cooldown));
         let is_beyond = gates.holds("beyond_channel", price, level + sign * noise, excess > noise);
-        if !(is_warm && is_fresh && is_armed && is_beyond) {
+        if !(is_ready && is_fresh && is_armed && is_beyond) {
             return None;
         }
         if self.params.squeeze_only {

@@ -230,17 +230,17 @@ impl ResidualMove {
         });
         let (usual, gates) = (usual?, bar.gates());
         let (units, size_pct) = (residual.size.abs() / usual, residual.size.abs() * 100.0);
-        let rank = state.sizes.rank(units);
-        // Added only now, since a value is compared with those before it.
-        state.sizes.push(units, half_life);
-
         let (side, direction) = if residual.size > 0.0 { (0, Direction::Up) } else { (1, Direction::Down) };
         let since = bar.time.saturating_sub(state.fired[side]);
         let is_large = gates.at_least("usual_residuals", units, k);
         let is_worth_it = gates.at_least("residual_pct", size_pct, least_pct);
         let has_rested = gates.at_least("rested_s", since as f64 / SECOND as f64, cooldown_s);
         let is_ranked = gates.above("residuals", f64::from(state.residuals), f64::from(WARM_UP_MOVES));
-        if !(is_large && is_worth_it && has_rested && is_ranked) {
+        let fires = is_large && is_worth_it && has_rested && is_ranked;
+        // Few bars need a rank, which adds up all bins. It is among the values before this one.
+        let rank = if fires { state.sizes.rank(units) } else { None };
+        state.sizes.push(units, half_life);
+        if !fires {
             return None;
         }
         state.fired[side] = bar.time;

@@ -3,7 +3,10 @@
 //! What holds: a plan never changes. Bars are in the order of their lengths, so that the order of rows that end at one place
 //! does not depend on what other detectors ask for.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::plugin::{BatchColumns, Feed, GROUP_MARK, Generation, Scope, View};
 use tickhound_core::market::{Market, computed::RowKind, series::SeriesWanted};
@@ -39,6 +42,8 @@ pub(super) struct ViewPlan {
     pub(super) bars: Vec<(u8, usize)>,
     /// The feeds of its snapshots, with their distance in seconds.
     pub(super) snapshots: Vec<(u8, u32)>,
+    /// Whether one of its detectors uses clock rows. Otherwise it has none, which would be a call each second without a bar.
+    pub(super) wants_clock: bool,
 }
 
 impl IngestPlan {
@@ -50,7 +55,7 @@ impl IngestPlan {
         let is_wide = |position: usize| position >= columns.days_to_expiry();
         let is_wanted = specs().any(|spec| !spec.view().is_of_ticks() || spec.batch_columns().any(is_wide));
         is_wanted.then(|| {
-            let views = specs().map(|spec| spec.view().clone());
+            let views = specs().map(|spec| (spec.view().clone(), spec.plugin.manifest.wants_clock));
             Self::new(generation.market.clone(), columns.clone(), views)
         })
     }
@@ -62,10 +67,18 @@ impl IngestPlan {
         number.map_or(MARKET_FINGERPRINT, |number| self.market.family_fingerprint(number))
     }
 
-    fn new(market: Arc<Market>, layout: Arc<BatchColumns>, views: impl IntoIterator<Item = View>) -> Self {
+    /// `detectors` are their views, with whether each uses clock rows.
+    pub(super) fn new(
+        market: Arc<Market>,
+        layout: Arc<BatchColumns>,
+        detectors: impl IntoIterator<Item = (View, bool)>,
+    ) -> Self {
         let computed = layout.computations().to_vec();
-        let views: BTreeSet<View> = views.into_iter().filter(|view| !view.is_of_ticks()).collect();
-        let feeds = || views.iter().flat_map(|view| view.feeds.iter().copied());
+        let mut views: BTreeMap<View, bool> = BTreeMap::new();
+        for (view, wants_clock) in detectors.into_iter().filter(|(view, _)| !view.is_of_ticks()) {
+            *views.entry(view).or_default() |= wants_clock;
+        }
+        let feeds = || views.keys().flat_map(|view| view.feeds.iter().copied());
         let of_bars = feeds().filter_map(|feed| if let Feed::Bars(seconds) = feed { Some(seconds) } else { None });
         let of_computed = computed.iter().filter_map(|computation| match computation.rows {
             RowKind::Bars(seconds) => Some(seconds),
@@ -93,7 +106,7 @@ impl IngestPlan {
 }
 
 impl ViewPlan {
-    fn new(view: View, market: &Market, lengths: &[u32]) -> Self {
+    fn new((view, wants_clock): (View, bool), market: &Market, lengths: &[u32]) -> Self {
         let families = view.families.iter().filter_map(|name| market.families().position(|known| known == name));
         let families = if view.scope == Scope::Group { families.collect() } else { Vec::new() };
         let (mut ticks, mut bars, mut snapshots) = (None, Vec::new(), Vec::new());
@@ -104,6 +117,6 @@ impl ViewPlan {
                 Feed::Snapshots(seconds) => snapshots.push((number, *seconds)),
             }
         }
-        Self { view: Arc::new(view), families, ticks, bars, snapshots }
+        Self { view: Arc::new(view), families, ticks, bars, snapshots, wants_clock }
     }
 }

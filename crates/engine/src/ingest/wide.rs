@@ -227,7 +227,7 @@ impl Wide {
         for seconds in &plan.steps {
             self.take_snapshots(*seconds, before..second, normalizer, &mut out);
         }
-        for (at, view) in plan.views.iter().enumerate() {
+        for (at, view) in plan.views.iter().enumerate().filter(|(_, view)| view.wants_clock) {
             for shard in 0..self.shards {
                 if view.view.scope == Scope::Symbol || self.owning[at][shard] {
                     let width = self.width();

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use quotes::{quote, with_carried_quotes};
 use tickhound_sdk::{
     Direction,
-    harness::{Found, Harness, Row},
+    harness::{Found, Harness, Judged, Row},
 };
 
 fn rows(ticks: &[Raw]) -> impl Iterator<Item = Row> {
@@ -83,6 +83,22 @@ fn a_lively_market_breaks_out_and_a_restart_in_between_changes_nothing() {
         fired += Harness::<Breakout>::new().check(rows(&walk(seed, 8000, true))).len();
     }
     assert!(fired >= 10, "{fired} in about 8 hours of a lively market");
+}
+
+/// A detection leaves out conditions that can't change it; an explanation shows all of them.
+#[test]
+fn what_is_found_passed_all_gates_and_each_row_in_a_channel_shows_them() {
+    let ticks = walk(1, 8000, true);
+    let found: Vec<u64> = Harness::<Breakout>::new().check(rows(&ticks)).iter().map(|found| found.time).collect();
+    let judged = Harness::<Breakout>::new().build().probe(rows(&ticks));
+    let names = |judged: &Judged| judged.gates.iter().map(|gate| gate.name.clone()).collect::<Vec<_>>();
+    let all = ["channel_filled_s", "bars", "pause_s", "armed_s", "beyond_channel", "volume_ratio"];
+    let is_filled = |judged: &&Judged| judged.gates[0].holds;
+    assert!(judged.iter().filter(is_filled).all(|judged| names(judged).len() >= 5 && names(judged)[..5] == all[..5]));
+    assert!(judged.iter().filter(|judged| !is_filled(judged)).all(|judged| names(judged) == all[..2]));
+    let passed = judged.iter().filter(|judged| names(judged) == all && judged.gates.iter().all(|gate| gate.holds));
+    assert!(!found.is_empty());
+    assert_eq!(found, passed.map(|judged| judged.time).collect::<Vec<_>>());
 }
 
 #[test]
