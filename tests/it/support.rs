@@ -195,7 +195,7 @@ impl Redis {
         self.entries(DEAD)
     }
 
-    pub fn entries(&self, key: &str) -> Vec<Alert> {
+    fn entries(&self, key: &str) -> Vec<Alert> {
         self.stream_entries(key).into_iter().map(|(_, fields)| fields).collect()
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     proxy::{At, Proxy},
     support::{
-        Alert, Difference, GROUP, Project, Redis, STATE, STREAM, difference, misbehaving, probe, signal, wait_for,
+        Difference, GROUP, Project, Redis, STATE, STREAM, difference, misbehaving, probe, signal, wait_for,
         witness_bars,
     },
 };
@@ -60,14 +60,17 @@ fn a_group_without_a_row_so_far_leaves_its_members_as_they_were_after_a_kill() {
          [detectors.each]\nplugin = \"probe\"\n[detectors.bars]\nplugin = \"witness_bars\"",
     );
     // One each millisecond: the first bars end after 5000.
-    let mut ticks = redis::pipe();
-    for n in 0..5500_u64 {
-        let (symbol, price) = (format!("S{}", n * 7 % 12), (1000 + n * 7919 % 97).to_string());
-        let (volume, time) = ((n * 10).to_string(), (1_763_959_530_000 + n).to_string());
-        let fields = [("symbol", &symbol), ("ltp", &price), ("volume_traded", &volume), ("timestamp", &time)];
-        ticks.xadd(STREAM, "*", &fields).ignore();
-    }
-    let () = ticks.query(&mut redis.connect()).unwrap();
+    let add = |numbers: std::ops::Range<u64>| {
+        let mut ticks = redis::pipe();
+        for n in numbers {
+            let (symbol, price) = (format!("S{}", n * 7 % 12), (1000 + n * 7919 % 97).to_string());
+            let (volume, time) = ((n * 10).to_string(), (1_763_959_530_000 + n).to_string());
+            let fields = [("symbol", &symbol), ("ltp", &price), ("volume_traded", &volume), ("timestamp", &time)];
+            ticks.xadd(STREAM, "*", &fields).ignore();
+        }
+        let () = ticks.query(&mut redis.connect()).unwrap();
+    };
+    add(0..4900);
     let bases = || -> Vec<String> {
         let fields: Vec<String> = redis.ask(&format!("HKEYS {STATE}"));
         fields.into_iter().filter(|field| field.starts_with("b:")).collect()
@@ -82,12 +85,11 @@ fn a_group_without_a_row_so_far_leaves_its_members_as_they_were_after_a_kill() {
         bases().iter().any(|one| !stopped.contains(one)).then_some(())
     });
     // Some of the members are saved later.
-    redis.wait_processed(redis.processed() + 400);
+    redis.wait_processed((redis.processed() + 400).min(4900));
     host.kill();
-    let bars = |alerts: &[Alert]| alerts.iter().filter(|alert| alert["detector"] == "bars").count();
-    assert_eq!(bars(&redis.alerts()), 0, "it died too late to show anything");
+    add(4900..5500);
     project.run(&["run", "--drain"]);
     let reference = project.reference(&redis);
-    assert!(bars(&reference) > 0, "a bar must end");
+    assert!(reference.iter().any(|alert| alert["detector"] == "bars"), "a bar must end");
     assert_eq!(difference(redis.alerts(), reference), Difference::default());
 }
