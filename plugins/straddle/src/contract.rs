@@ -102,7 +102,7 @@ impl Contract {
 }
 
 impl Strike {
-    /// Returns the strike of this price. `None` unless it is greater than 0 and at most [`STRIKE_MAX`].
+    /// Returns the strike of this price. `None` unless it is greater than 0 and at most 1e9.
     #[must_use]
     pub fn new(price: f64) -> Option<Self> {
         (price > 0.0 && price <= STRIKE_MAX).then_some(Self((price * STRIKE_UNITS + 0.5) as i64))
