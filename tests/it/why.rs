@@ -257,7 +257,7 @@ fn the_api_shows_what_is_near_beside_a_running_host() {
     });
     assert!(count <= 2);
     for (query, status, reason) in [
-        ("detector=fall", 400, "there is no detector fall, or it is not enabled"),
+        ("detector=fall", 404, "there is no detector fall, or it is not enabled"),
         ("detector=rise&limit=0", 400, "limit is 0, expected 1 to 1000"),
         ("limit=5", 400, "missing parameter `detector`"),
     ] {

@@ -290,7 +290,8 @@ impl PageRequest {
             ReadOrder::NewestFirst => ("XREVRANGE", "+", "-"),
         };
         let bound = |bound: Bound<EntryId>, unbounded: &str| match bound {
-            Bound::Included(id) => id.to_string(),
+            // No entry has the id 0-0, and the server rejects a range that ends before it.
+            Bound::Included(id) | Bound::Excluded(id @ EntryId::ZERO) => id.to_string(),
             Bound::Excluded(id) => format!("({id}"),
             Bound::Unbounded => unbounded.to_owned(),
         };
@@ -333,5 +334,9 @@ mod tests {
         let page =
             PageRequest { order: ReadOrder::OldestFirst, first: Bound::Excluded(id), last: Bound::Unbounded, ..page };
         assert_eq!(words(&page), "XRANGE ticks (7-1 + COUNT 10");
+        // The server rejected a page before the first id, and the API said that it could not be used.
+        let first = Bound::Excluded(EntryId::ZERO);
+        let page = PageRequest { order: ReadOrder::NewestFirst, first, ..page };
+        assert_eq!(words(&page), "XREVRANGE ticks 0-0 - COUNT 10");
     }
 }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::subscriber::{NoSubscriber, with_default};
@@ -47,6 +47,10 @@ async fn replayed(app: &App, name: String) -> Result<Value, ApiError> {
         return Err(ApiError::unavailable("another detector is being replayed; try again"));
     };
     let generation = app.reloads.borrow().generation.clone();
+    if !generation.detectors.iter().any(|spec| spec.name == name) {
+        let error = format!("there is no detector {name}, or it is not enabled");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, error));
+    }
     let detector = LoneDetector::of(&app.config, &app.root, &generation, &name);
     let detector = detector.map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
     let zone = app.zone().clone();
