@@ -76,17 +76,7 @@ fn replayed(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
     let cost = |project: &Project| -> Result<f64> {
         Ok(replay(project, &file, &["--workers", "1"])?.cpu / ticks as f64 * 1e9)
     };
-    // The first run compiles the plugin.
-    cost(&one)?;
-    cost(&many)?;
-    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
-    for round in 1..=rounds {
-        bench.tell(&format!("{what}, replayed: {round} of {rounds}"));
-        of_one.push(cost(&one)?);
-        of_many.push(cost(&many)?);
-    }
-    let what = format!("{MANY} × {what}, replayed, processor time of a tick");
-    Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
+    compared(bench, (what, "replayed", "replayed"), rounds, (|| cost(&one), || cost(&many)))
 }
 
 /// From Redis: the host reads as many entries at once as by default.
@@ -99,14 +89,26 @@ fn drained(bench: &Bench, what: &str, plugin: &str) -> Result<Row> {
     let cost = |project: &Project| -> Result<f64> {
         Ok(server.drained_by(&mut project.command(&["run", "--drain"])?)?.client_cpu / ticks as f64 * 1e9)
     };
-    cost(&one)?;
-    cost(&many)?;
+    compared(bench, (what, "from Redis", "Redis to committed alerts"), rounds, (|| cost(&one), || cost(&many)))
+}
+
+/// The cost of many detectors beside that of one, in turns. The second text says how, while it is measured, and the third in the
+/// table.
+fn compared(
+    bench: &Bench,
+    (what, told, shown): (&str, &str, &str),
+    rounds: usize,
+    (one, many): (impl Fn() -> Result<f64>, impl Fn() -> Result<f64>),
+) -> Result<Row> {
+    // The first run compiles the plugin.
+    one()?;
+    many()?;
     let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
-        bench.tell(&format!("{what}, from Redis: {round} of {rounds}"));
-        of_one.push(cost(&one)?);
-        of_many.push(cost(&many)?);
+        bench.tell(&format!("{what}, {told}: {round} of {rounds}"));
+        of_one.push(one()?);
+        of_many.push(many()?);
     }
-    let what = format!("{MANY} × {what}, Redis to committed alerts, processor time of a tick");
+    let what = format!("{MANY} × {what}, {shown}, processor time of a tick");
     Ok(Row::beside(what, "ns", &of_many, "1 detector", &of_one))
 }
